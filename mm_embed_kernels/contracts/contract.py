@@ -1,0 +1,152 @@
+"""A contract: one Arrow schema from which the pandera schema, the Dagster column schema and the docs derive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pandera.polars as pandera
+
+
+class ContractError(TypeError):
+    """A whole batch has the wrong shape: a bug in a kernel, never a property of a sample."""
+
+
+def field(
+    name: str,
+    kind: pa.DataType,
+    description: str,
+    *,
+    required: bool = False,
+    ge: float | None = None,
+    le: float | None = None,
+    pattern: str | None = None,
+    choices: Iterable[str] | None = None,
+) -> pa.Field:
+    """An Arrow field that carries its own description and row checks in its metadata."""
+    checks = {
+        "description": description,
+        "ge": ge,
+        "le": le,
+        "pattern": pattern,
+        "choices": "|".join(choices) if choices else None,
+    }
+    metadata = {key: str(value) for key, value in checks.items() if value is not None}
+    return pa.field(name, kind, nullable=not required, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One boundary between two stages.
+
+    Attributes:
+        name: the asset or boundary that it belongs to.
+        schema: the Arrow schema; field metadata holds description and row checks.
+        key: the column that identifies a row.
+        digest: the columns that enter the data version (never floats, never volatile ones such as a run id).
+    """
+
+    name: str
+    schema: pa.Schema
+    key: str
+    digest: tuple[str, ...]
+
+    def extend(self, fields: Iterable[pa.Field], digest: Iterable[str] = ()) -> Contract:
+        """The contract with a modality's signals or the user's columns added."""
+        added = [item for item in fields if item.name not in self.schema.names]
+        return replace(self, schema=pa.schema([*self.schema, *added]), digest=(*self.digest, *digest))
+
+    @property
+    def bare(self) -> pa.Schema:
+        """The schema without field metadata and with every field nullable: the form that is stored."""
+        return pa.schema([pa.field(item.name, item.type) for item in self.schema])
+
+    def cast(self, table: pa.Table) -> pa.Table:
+        """Cast to the contract on the way out: missing columns become null, unknown ones are an error.
+
+        Raises:
+            ContractError: when a column is unknown or cannot be cast.
+        """
+        unknown = set(table.column_names) - set(self.schema.names)
+        if unknown:
+            raise ContractError(f"{self.name}: columns {sorted(unknown)} are not in the contract")
+        columns = []
+        for item in self.bare:
+            if item.name not in table.column_names:
+                columns.append(pa.nulls(table.num_rows, item.type))
+                continue
+            column = table.column(item.name)
+            try:
+                columns.append(column if column.type == item.type else column.cast(item.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ContractError(f"{self.name}.{item.name}: {column.type} does not cast to {item.type}: {error}") from error
+        return pa.table(columns, schema=self.bare)
+
+    def rows(self, rows: list[dict[str, Any]]) -> pa.Table:
+        """Rows given as dicts, cast to the contract."""
+        return pa.Table.from_pylist(rows, schema=self.bare)
+
+    @cached_property
+    def pandera(self) -> pandera.DataFrameSchema:
+        """The pandera (polars) schema: dtypes and row checks of the flat columns.
+
+        Nested columns are held by the Arrow cast alone, since pandera has no dtype for them.
+        """
+        import pandera.polars as pandera
+        import polars as pl
+
+        dtypes = pl.from_arrow(self.bare.empty_table()).schema  # type: ignore[union-attr]
+        columns = {
+            item.name: pandera.Column(dtypes[item.name], checks=_checks(item), nullable=item.nullable)
+            for item in self.schema
+            if not pa.types.is_nested(item.type)
+        }
+        return pandera.DataFrameSchema(columns, strict=False, coerce=False, name=self.name)
+
+    def violations(self, table: pa.Table) -> dict[int, str]:
+        """Rows that break the contract: row number -> one line naming column, check and value.
+
+        Raises:
+            ContractError: when a whole column is missing or has the wrong type.
+        """
+        import pandera.errors
+        import polars as pl
+
+        frame = pl.from_arrow(table.select([item.name for item in self.schema if not pa.types.is_nested(item.type)]))
+        try:
+            self.pandera.validate(frame, lazy=True)  # type: ignore[arg-type]
+        except pandera.errors.SchemaErrors as failed:
+            found: dict[int, list[str]] = {}
+            for case in failed.failure_cases.iter_rows(named=True):
+                if case["index"] is None:
+                    raise ContractError(f"{self.name}.{case['column']}: {case['check']} ({case['failure_case']})") from failed
+                found.setdefault(case["index"], []).append(f"{case['column']}={case['failure_case']} fails {case['check']}")
+            return {row: "; ".join(lines) for row, lines in sorted(found.items())}
+        return {}
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """(column, type, description) of every field, for the Dagster column schema and the docs."""
+        return [
+            (item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode()) for item in self.schema
+        ]
+
+
+def _checks(item: pa.Field) -> list[Any]:
+    import pandera.polars as pandera
+
+    meta = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
+    checks = []
+    if "ge" in meta:
+        checks.append(pandera.Check.ge(float(meta["ge"])))
+    if "le" in meta:
+        checks.append(pandera.Check.le(float(meta["le"])))
+    if "pattern" in meta:
+        checks.append(pandera.Check.str_matches(meta["pattern"]))
+    if "choices" in meta:
+        checks.append(pandera.Check.isin(meta["choices"].split("|")))
+    return checks

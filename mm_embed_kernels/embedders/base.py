@@ -1,0 +1,128 @@
+"""What an embedder is: named weights, a preprocessing, a space, and a batch function."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.identity import digest, fingerprint, weights_hash
+from mm_embed_kernels.plugins import discover, pick
+
+
+class Embedder(ABC):
+    """A model that turns segments of one modality into vectors. Heavy imports belong into `load`.
+
+    Attributes:
+        name: what specs, tables and the ledger call it.
+        modality: the modality that it reads.
+        dimension: length of its vectors.
+        input_shape: shape of the uint8 array that `decode` returns, or None where it reads the segment's text.
+        libraries: packages whose version changes its vectors.
+        code_version: raised when the code changes its vectors.
+        tolerance: largest cosine distance between two computations of the same vector that `audit` accepts.
+        seconds: first guess of the cost of a segment on one CPU core.
+        batch_size: default rows per forward pass.
+    """
+
+    name: ClassVar[str] = ""
+    modality: ClassVar[str] = ""
+    dimension: int = 0
+    input_shape: tuple[int, ...] | None = None
+    libraries: ClassVar[tuple[str, ...]] = ()
+    code_version: ClassVar[str] = "1"
+    tolerance: ClassVar[float] = 1e-4
+    seconds: ClassVar[float] = 0.01
+    batch_size: int = 64
+
+    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None) -> None:
+        self.device = device
+        self.batch_size = batch_size or type(self).batch_size
+        self.threads = threads
+
+    @property
+    @abstractmethod
+    def weights(self) -> tuple[Path, ...]:
+        """The weight files; raises `UserError` in one line when they are missing."""
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """Everything done to a segment before the model sees it, as JSON-able values."""
+
+    @property
+    def space(self) -> str:
+        """Vectors of embedders that return the same space can be compared."""
+        return f"{self.name}-{self.weights_hash[:12]}"
+
+    @cached_property
+    def weights_hash(self) -> str:
+        missing = [path for path in self.weights if not path.is_file()]
+        if missing:
+            raise UserError(f"embedder {self.name}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
+        return weights_hash(self.weights)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(
+            name=self.name,
+            code_version=self.code_version,
+            weights=self.weights_hash,
+            preprocessing=self.preprocessing,
+            libraries=self.libraries,
+            device=self.device.split(":")[0],
+            dtype="float32",
+            output=self.dimension,
+        )
+
+    @abstractmethod
+    def load(self) -> None:
+        """Load the model onto the device; called once per process, cheap when called again."""
+
+    @abstractmethod
+    def embed(self, inputs: Any) -> np.ndarray[Any, Any]:
+        """Vectors of a batch, float32 [n, dimension].
+
+        Args:
+            inputs: list of n texts, or uint8 array [n, *input_shape].
+        """
+
+    def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:
+        """One segment as a uint8 array of `input_shape`; runs inside the sandbox, must not need `load`."""
+        raise SampleError("contract", f"embedder {self.name} does not decode")
+
+    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        """Query vectors for texts in this embedder's space, float32 [n, dimension].
+
+        Raises:
+            UserError: when the space has no text side.
+        """
+        raise UserError(f"embedder {self.name} has no text side: query it with media, a vector or an id")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings and identity travel to workers and sandboxes; loaded models do not."""
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
+
+
+def embedders() -> dict[str, type[Embedder]]:
+    """All embedder classes, by name."""
+    return discover("mm_embed_kernels.embedders", "embedders", Embedder)
+
+
+def create(name: str, **settings: Any) -> Embedder:
+    """The embedder called `name`, not yet loaded."""
+    found: Embedder = pick(embedders(), "embedder", name)(**settings)
+    return found
+
+
+def unavailable(name: str, package: str) -> UserError:
+    return UserError(f"embedder {name} needs the package {package}, which is not installed; run `make install`")
+
+
+def space_of(kind: str, digest_source: str) -> str:
+    """A short name for a vector space."""
+    return f"{kind}-{digest('space', digest_source)[:12]}"

@@ -1,0 +1,132 @@
+"""What a modality is: how its bytes are recognised, probed and cut into embeddable segments."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import fingerprint
+from mm_embed_kernels.plugins import discover, pick
+
+HEAD_BYTES = 8192
+_TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson", "application/rtf"}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One embeddable unit.
+
+    Attributes:
+        span: place inside the blob, e.g. ``full``, ``chars=0-812``, ``seconds=0-10``.
+        text: the segment's text, where it is text.
+        cost: work units (characters, pixels, audio samples) by which worker shards are balanced.
+    """
+
+    span: str
+    text: str | None = None
+    cost: int = 1
+
+
+class Modality(ABC):
+    """One kind of media. A subclass in a module of this package, or behind an ``mm.modalities`` entry point, is all
+    that the platform needs to know of it.
+
+    Attributes:
+        name: the partition key.
+        embedder: the bundled primary embedder's name.
+        signals: Arrow fields that `probe` measures beyond the shared media columns.
+        libraries: packages whose version changes what `probe` and `segment` return.
+        probe_version, segment_version: raised when the code changes its results.
+        probe_seconds, segment_seconds: first guess of the cost of one sample, until the ledger knows better.
+    """
+
+    name: ClassVar[str] = ""
+    embedder: ClassVar[str] = ""
+    signals: ClassVar[list[pa.Field]] = []
+    libraries: ClassVar[tuple[str, ...]] = ()
+    probe_version: ClassVar[str] = "1"
+    segment_version: ClassVar[str] = "1"
+    probe_seconds: ClassVar[float] = 0.01
+    segment_seconds: ClassVar[float] = 0.001
+
+    @abstractmethod
+    def claims(self, mime: str) -> bool:
+        """Whether content of that media type belongs to this modality."""
+
+    @abstractmethod
+    def probe(self, data: bytes) -> dict[str, Any]:
+        """Measure one blob: shared media columns and the modality's signals, by name.
+
+        Runs inside the sandbox. Raises `SampleError` for bytes that cannot be read.
+        """
+
+    @abstractmethod
+    def segment(self, data: bytes) -> list[Segment]:
+        """Cut one blob into embeddable units. Runs inside the sandbox."""
+
+    def fingerprint(self, kernel: str) -> str:
+        """Fingerprint of this modality's ``probe`` or ``segment`` kernel."""
+        return fingerprint(
+            name=f"{kernel}:{self.name}",
+            code_version={"probe": self.probe_version, "segment": self.segment_version}[kernel],
+            libraries=self.libraries,
+            output=[(item.name, str(item.type)) for item in self.signals] if kernel == "probe" else "spans",
+        )
+
+    def require(self, data: bytes) -> str:
+        """The media type by content, if it is this modality's.
+
+        Raises:
+            SampleError: ``zero_length``, ``wrong_modality`` or ``unsupported_format``.
+        """
+        if not data:
+            raise SampleError("zero_length", "the sample has no bytes")
+        mime = sniff(data[:HEAD_BYTES])
+        if self.claims(mime):
+            return mime
+        other = modality_of(mime)
+        if other:
+            raise SampleError("wrong_modality", f"declared as {self.name}, but the content is {mime} ({other})")
+        raise SampleError("unsupported_format", f"declared as {self.name}, but the content is {mime}")
+
+
+def modalities() -> dict[str, Modality]:
+    """All modalities, by name."""
+    return {name: item() for name, item in discover("mm_embed_kernels.modalities", "modalities", Modality).items()}
+
+
+def get(name: str) -> Modality:
+    found: Modality = pick(modalities(), "modality", name)
+    return found
+
+
+def modality_of(mime: str) -> str | None:
+    """The modality that claims a media type."""
+    return next((item.name for item in modalities().values() if item.claims(mime)), None)
+
+
+def sniff(head: bytes) -> str:
+    """Media type by content (the `filetype` library's signatures; else text if it reads as text)."""
+    import filetype
+
+    if not head:
+        return "application/x-empty"
+    kind = filetype.guess(head)
+    if kind is not None and not (kind.mime in _TEXT_LIKE):
+        return str(kind.mime)
+    if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
+        return "image/svg+xml"
+    return "text/plain" if _reads_as_text(head) else "application/octet-stream"
+
+
+def _reads_as_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True  # UTF-16 with a byte order mark
+    if b"\0" in head:
+        return False
+    control = sum(byte < 32 and byte not in b"\t\n\r\f\x1b\b" for byte in head)
+    return control <= len(head) // 100

@@ -1,0 +1,67 @@
+"""Out-of-core joins and groupings over Arrow streams, by DuckDB: bounded memory, spilling to disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+BATCH_ROWS = 16_384
+
+
+@contextmanager
+def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.RecordBatchReader]:
+    """Run one SQL statement over named Arrow streams and stream its result.
+
+    Memory is bounded by ``MM_SQL_MEMORY`` (default 1GB); what does not fit spills to a temporary folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
+        connection = duckdb.connect(
+            config={"memory_limit": os.environ.get("MM_SQL_MEMORY", "1GB"), "temp_directory": spill, "threads": 2}
+        )
+        try:
+            for name, stream in streams.items():
+                connection.register(name, stream)
+            yield connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+        finally:
+            connection.close()
+
+
+def fetch(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Table:
+    """Like `query`, for results that are small."""
+    with query(sql, **streams) as reader:
+        return reader.read_all()
+
+
+class RowDigest:
+    """Order-independent digest over chosen columns of a stream of batches.
+
+    Each row's columns are hashed as JSON (md5) and the hashes are XORed, so that two tables with the same rows in
+    another order, or cut into other batches, have the same digest. Rows must be unique, as keys guarantee.
+    """
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
+        self.rows = 0
+        self._state = 0
+        self._connection = duckdb.connect(config={"threads": 1})
+
+    def update(self, batch: pa.Table) -> None:
+        if batch.num_rows == 0:
+            return
+        self.rows += batch.num_rows
+        chosen = [name for name in self.columns if name in batch.column_names]
+        self._connection.register("batch", batch.select(chosen))
+        packed = ", ".join(f'"{name}" := "{name}"' for name in chosen)
+        found = self._connection.sql(
+            f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) FROM batch"
+        ).fetchone()
+        self._connection.unregister("batch")
+        self._state ^= int(found[0]) if found else 0
+
+    def hexdigest(self) -> str:
+        return f"{self.rows:x}-{self._state:032x}"

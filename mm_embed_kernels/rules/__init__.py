@@ -1,0 +1,5 @@
+"""Curation rules: one module each, discovered. See `Rule`."""
+
+from mm_embed_kernels.rules.base import Rule, Verdict, rule_set, rules
+
+__all__ = ["Rule", "Verdict", "rule_set", "rules"]

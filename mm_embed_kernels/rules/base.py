@@ -1,0 +1,112 @@
+"""What a curation rule is: a columnar judgement over the probe's columns. It never sees bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.plugins import discover
+
+Action = Literal["drop", "flag", "off"]
+# Streams chosen columns of all samples of the cell, for rules that compare samples with each other.
+CellReader = Callable[[list[str]], pa.RecordBatchReader]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A rule's judgement of a batch, one entry per row.
+
+    Attributes:
+        passed: whether the row passes; null counts as passed (nothing was measured).
+        value: what was measured.
+        reason: why a row that does not pass fails.
+    """
+
+    passed: pa.Array | pa.ChunkedArray
+    value: pa.Array | pa.ChunkedArray
+    reason: str
+
+
+@dataclass
+class Rule(ABC):
+    """One rule. A subclass is a dataclass whose fields are its parameters, set in the spec's `curation.rules`.
+
+    Attributes:
+        name: the id under which decisions are recorded.
+        version: raised when the code changes its judgement.
+        modalities: the modalities that it judges; empty for all.
+        columns: the probe's columns that it reads.
+        cost: order of evaluation; cheap rules first.
+        action: ``drop``, ``flag`` (recorded, the sample is kept) or ``off``.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1"
+    modalities: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[int] = 1
+
+    action: Action = "flag"
+
+    @abstractmethod
+    def judge(self, batch: pa.Table) -> Verdict:
+        """Judge a batch that has at least `columns`."""
+
+    def prepare(self, read: CellReader) -> None:  # noqa: B027 - most rules look at one row at a time
+        """Look at the whole cell first, streaming; for rules that compare samples."""
+
+    @property
+    def threshold(self) -> str:
+        """The parameters, as they are recorded beside each decision."""
+        return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.name != "action")
+
+    def evidence(self, batch: pa.Table) -> tuple[pa.Array, pa.Array] | None:
+        """Duplicate group (string) and duplicates (list of {of, kind, score, span}) of each row, if the rule groups."""
+        return None
+
+
+def rules() -> dict[str, type[Rule]]:
+    """All rule classes, by name."""
+    return discover("mm_embed_kernels.rules", "rules", Rule)
+
+
+def rule_set(modality: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Rule]:
+    """The rules that judge a modality, with the spec's settings, cheapest first.
+
+    Raises:
+        UserError: for an unknown rule, an unknown parameter or a parameter of the wrong type.
+    """
+    known = rules()
+    for name in settings:
+        if name not in known:
+            raise UserError(f"curation.rules.{name}: no such rule; there are: {', '.join(known)}")
+    chosen = [
+        _configured(rule, settings.get(name, {}))
+        for name, rule in known.items()
+        if not rule.modalities or modality in rule.modalities
+    ]
+    return sorted((rule for rule in chosen if rule.action != "off"), key=lambda rule: (rule.cost, rule.name))
+
+
+def _configured(rule: type[Rule], settings: Mapping[str, Any]) -> Rule:
+    parameters = {item.name: item for item in fields(rule)}
+    for name, value in settings.items():
+        if name not in parameters:
+            raise UserError(f"curation.rules.{rule.name}.{name}: no such parameter; there are: {', '.join(parameters)}")
+        default = parameters[name].default
+        if name == "action" and value not in ("drop", "flag", "off"):
+            raise UserError(f"curation.rules.{rule.name}.action: {value!r} is not drop, flag or off")
+        if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
+            raise UserError(f"curation.rules.{rule.name}.{name}: {value!r} is not a number")
+    return rule(**settings)
+
+
+def check_columns(rule: type[Rule], contract: Contract) -> list[str]:
+    """Columns that a rule reads and a contract lacks."""
+    return [name for name in rule.columns if name not in contract.schema.names]

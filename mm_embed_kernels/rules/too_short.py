@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels.rules.base import Rule, Verdict
+
+
+@dataclass
+class TooShort(Rule):
+    """Text too short to carry a meaning of its own (C4 drops lines below three words; Raffel et al., 2020)."""
+
+    name = "too_short"
+    modalities = ("text",)
+    columns = ("words",)
+
+    min_words: int = 3
+
+    def judge(self, batch: pa.Table) -> Verdict:
+        return Verdict(pc.greater_equal(batch["words"], self.min_words), batch["words"], "has too few words")

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels.rules.base import Rule, Verdict
+
+
+@dataclass
+class UnsupportedLanguage(Rule):
+    """Text in a language that the embedder does not know, where detection is confident and has enough to go by."""
+
+    name = "unsupported_language"
+    modalities = ("text",)
+    columns = ("language", "language_confidence", "characters")
+    cost = 2
+
+    languages: str = "en"
+    min_confidence: float = 0.9
+    min_characters: int = 20
+
+    def judge(self, batch: pa.Table) -> Verdict:
+        allowed = [code.strip() for code in self.languages.split(",")]
+        known = pc.is_in(batch["language"], value_set=pa.array(allowed, pa.string()))
+        unsure = pc.or_(
+            pc.less(batch["language_confidence"], self.min_confidence), pc.less(batch["characters"], self.min_characters)
+        )
+        passed = pc.or_kleene(pc.or_(known, pc.is_null(batch["language"])), unsure)
+        return Verdict(passed, batch["language"], f"is not in one of the languages {', '.join(allowed)}")

@@ -1,0 +1,185 @@
+"""The dataset spec: what a user writes in YAML, as a pydantic model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import canonical, check_name, check_version, digest
+
+USER_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class LabelRule(_Model):
+    """Where a file's label comes from when it stands in no table."""
+
+    from_: Literal["parent_dir"] = Field(alias="from")
+
+
+class RecordMapping(_Model):
+    """Which fields of a record (a JSON line, a CSV or Parquet row) mean what."""
+
+    text: str
+    id: str | None = None
+    label: str | None = None
+    link: str | None = None
+    group: str | None = None
+
+
+class SideTable(_Model):
+    """A CSV, JSONL or Parquet table that adds columns to the files of a source, joined on the file's key or name."""
+
+    uri: str
+    key: str
+    columns: list[str]
+
+
+class SourceSpec(_Model):
+    """One place that samples come from. Source names are unique in a spec."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    modality: str
+    uri: str
+    format: str | None = Field(default=None, description="source kind; by default chosen from `record` and the ending")
+    label: LabelRule | None = None
+    record: RecordMapping | None = None
+    table: SideTable | None = None
+    allow_empty: bool = False
+
+
+class Gates(_Model):
+    """Thresholds of a cell above which nothing is published."""
+
+    max_failed_share: float = Field(default=0.2, ge=0, le=1)
+
+
+class Curation(_Model):
+    """The curation profile: rule name -> its settings (`action: drop|flag|off` and the rule's own parameters)."""
+
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class DatasetSpec(_Model):
+    """One dataset version."""
+
+    name: str
+    version: str
+    parent: str | None = Field(default=None, description="version that this one follows")
+    schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(default_factory=dict, alias="schema")
+    sources: list[SourceSpec] = Field(min_length=1)
+    splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
+    curation: Curation = Curation()
+    gates: Gates = Gates()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return check_name(name)
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version(cls, version: object) -> str:
+        return check_version(str(version))
+
+    @field_validator("splits")
+    @classmethod
+    def _shares(cls, splits: dict[str, float]) -> dict[str, float]:
+        if not splits or any(share < 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
+            raise ValueError(f"split shares must be 0 or more and sum to 1, not {sum(splits.values()):g}")
+        return splits
+
+    @model_validator(mode="after")
+    def _unique_sources(self) -> DatasetSpec:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"source names must be unique; {', '.join(twice)} stands more than once")
+        return self
+
+    @property
+    def dataset_version(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that the spec declares (``auto`` stands for what its listing turns out to hold)."""
+        return sorted({source.modality for source in self.sources})
+
+    @property
+    def user_fields(self) -> list[pa.Field]:
+        """The declared user columns as ``user__*`` Arrow fields."""
+        return [
+            pa.field(f"user__{name}", USER_TYPES[kind], metadata={"description": "declared in the spec's schema"})
+            for name, kind in self.schema_.items()
+            if name not in ("label", "transcript")
+        ]
+
+    @property
+    def digest(self) -> str:
+        return digest("spec", canonical(self.model_dump(by_alias=True, mode="json")))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(
+            self.model_dump(by_alias=True, mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
+        )
+
+
+def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
+    """Read a spec from YAML; relative URIs are resolved against `base` (the spec's folder).
+
+    Raises:
+        UserError: one line that names the file, the field and the cause.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{origin}: a spec is a mapping with name, version and sources")
+    try:
+        spec = DatasetSpec.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "spec"
+        raise UserError(f"{origin}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+    return spec if base is None else _absolute(spec, base)
+
+
+def load_spec(path: Path) -> DatasetSpec:
+    """Read a spec file; relative URIs become absolute."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the spec: {error}") from error
+    return parse_spec(text, str(path), str(path.absolute().parent))
+
+
+def _absolute(spec: DatasetSpec, base: str) -> DatasetSpec:
+    def absolute(uri: str) -> str:
+        return uri if "://" in uri or uri.startswith("/") else f"{base.rstrip('/')}/{uri.removeprefix('./')}"
+
+    sources = [
+        source.model_copy(
+            update={
+                "uri": absolute(source.uri),
+                "table": source.table and source.table.model_copy(update={"uri": absolute(source.table.uri)}),
+            }
+        )
+        for source in spec.sources
+    ]
+    return spec.model_copy(update={"sources": sources})
