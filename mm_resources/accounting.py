@@ -1,0 +1,88 @@
+"""Accounting: every discovered sample is published, dropped or failed, and is counted once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels import relational
+from mm_resources.failures import FailureEvents
+from mm_resources.store import Cell
+from mm_resources.tables import StageTables
+
+_COUNTS = """
+SELECT
+  (SELECT count(*) FROM listing) AS discovered,
+  (SELECT count(*) FILTER (status = 'fetched') FROM raw) AS ingested,
+  (SELECT count(*) FROM valid) AS valid,
+  (SELECT count(*) FILTER (kept) FROM curated) AS kept,
+  (SELECT count(*) FILTER (NOT kept) FROM curated) AS dropped,
+  (SELECT count(*) FROM segments) AS segments
+"""
+# A sample with at least one vector of the primary embedder is published, whatever else of it failed.
+_FAILED = """
+SELECT count(*) AS failed FROM (
+  SELECT DISTINCT sample_id FROM failures WHERE sample_id IS NOT NULL
+  EXCEPT SELECT sample_id FROM published
+)
+"""
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Counts of one cell; samples, but `segments` and `features`, which count rows."""
+
+    discovered: int = 0
+    ingested: int = 0
+    valid: int = 0
+    kept: int = 0
+    segments: int = 0
+    features: int = 0
+    published: int = 0
+    dropped: int = 0
+    failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        """Promise 1: discovered = published + dropped + failed."""
+        return self.discovered == self.published + self.dropped + self.failed
+
+    @property
+    def failed_share(self) -> float:
+        return self.failed / self.discovered if self.discovered else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def account(tables: StageTables, failures: FailureEvents, cell: Cell, published: pa.RecordBatchReader, features: int) -> Accounting:
+    """Count a cell as its stage tables stand.
+
+    Args:
+        published: ``sample_id`` of every feature row of the primary embedder.
+        features: feature rows over all embedders.
+    """
+    counts = relational.fetch(
+        _COUNTS,
+        listing=_rows(tables, "dataset_registry", cell, "sample_id"),
+        raw=_rows(tables, "raw_assets", cell, "status"),
+        valid=_rows(tables, "validated_samples", cell, "sample_id"),
+        curated=_rows(tables, "curated_samples", cell, "kept"),
+        segments=_rows(tables, "segments", cell, "sample_id"),
+    ).to_pylist()[0]
+    distinct = relational.fetch("SELECT DISTINCT sample_id FROM published", published=published)
+    failed = relational.fetch(_FAILED, failures=failures.read(cell, ["sample_id"]), published=distinct)["failed"][0].as_py()
+    by_class = failures.by_class(cell)
+    return Accounting(**counts, features=features, published=distinct.num_rows, failed=failed, failures=by_class)
+
+
+def _rows(tables: StageTables, asset: str, cell: Cell, column: str) -> pa.RecordBatchReader:
+    """One column of a stage's table; a stage that was never materialized counts as empty."""
+    try:
+        return tables.read(asset, cell, [column])
+    except LookupError:
+        kind = pa.bool_() if column == "kept" else pa.string()
+        return pa.RecordBatchReader.from_batches(pa.schema([(column, kind)]), [])

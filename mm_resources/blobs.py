@@ -1,0 +1,156 @@
+"""Content-addressed blobs: small ones together in immutable packs, large ones as objects of their own.
+
+A pack (or object) is written first, then its index rows: a crash between the two leaves bytes that nothing references,
+never a reference to bytes that are not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import content_hash
+from mm_resources import lance_io
+from mm_resources.store import Store
+
+LARGE_BYTES = 8 << 20
+PACK_BYTES = 64 << 20
+INDEX = pa.schema(
+    [("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a blob lies below the store's root."""
+
+    content_hash: str
+    path: str
+    offset: int
+    size: int
+
+
+class BlobStore:
+    """The blobs of a store. Picklable; implements `mm_embed_kernels.kernel.BlobReader`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: _KnownHashes | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self.store, "_known": None}
+
+    @property
+    def _index_uri(self) -> str:
+        return self.store.uri("blobs/index.lance")
+
+    def index(self, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        """Locations of all blobs; a blob stored by two writers at once has two, both good."""
+        return lance_io.reader(lance_io.open_dataset(self._index_uri), INDEX, columns)
+
+    def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
+        """The bytes of a blob, verified.
+
+        Raises:
+            SampleError: ``blob_missing`` or ``blob_damaged``.
+        """
+        try:
+            data = self.store.read_range(path, offset, offset + size)
+        except FileNotFoundError:
+            raise SampleError("blob_missing", f"blob {content_hash} is not in the store ({path}); ingest it again") from None
+        if hashlib.sha256(data).hexdigest() != content_hash:
+            raise SampleError("blob_damaged", f"blob {content_hash} in {path} no longer has its hash; ingest it again")
+        return data
+
+    def put(self, blobs: Iterable[bytes]) -> list[str]:
+        """Store small blobs, those that are new in one or more packs; their content hashes, in order."""
+        hashes: list[str] = []
+        pack: list[tuple[str, bytes]] = []
+        size = 0
+        known = self._known_hashes()
+        for data in blobs:
+            digest = content_hash(data)
+            hashes.append(digest)
+            if known.add(digest):
+                pack.append((digest, data))
+                size += len(data)
+            if size >= PACK_BYTES:
+                self._write_pack(pack)
+                pack, size = [], 0
+        if pack:
+            self._write_pack(pack)
+        return hashes
+
+    def put_stream(self, stream: BinaryIO) -> tuple[str, int]:
+        """Store one large blob without holding it in memory; its content hash and size."""
+        incoming = f"blobs/incoming/{uuid.uuid4().hex}"
+        state, size = hashlib.sha256(), 0
+        self.store.fs.makedirs(self.store.path("blobs/incoming"), exist_ok=True)
+        with self.store.fs.open(self.store.path(incoming), "wb") as sink:
+            while part := stream.read(LARGE_BYTES):
+                sink.write(part)
+                state.update(part)
+                size += len(part)
+        digest = state.hexdigest()
+        if self._known_hashes().add(digest):
+            name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
+            self.store.adopt(self.store.path(incoming), name)
+            self._append([Location(digest, name, 0, size)])
+        else:
+            self.store.fs.rm_file(self.store.path(incoming))
+        return digest, size
+
+    def _write_pack(self, pack: list[tuple[str, bytes]]) -> None:
+        name = f"blobs/packs/{uuid.uuid4().hex}.pack"
+        self.store.write(name, b"".join(data for _, data in pack))
+        found, offset = [], 0
+        for digest, data in pack:
+            found.append(Location(digest, name, offset, len(data)))
+            offset += len(data)
+        self._append(found)
+
+    def _append(self, found: list[Location]) -> None:
+        lance_io.append(self._index_uri, pa.Table.from_pylist([vars(item) for item in found], schema=INDEX))
+
+    def _known_hashes(self) -> _KnownHashes:
+        if self._known is None:
+            self._known = _KnownHashes(self.index(["content_hash"]))
+        return self._known
+
+    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        """Bytes of each object or pack that exists."""
+        found = {}
+        for path in paths:
+            try:
+                found[path] = int(self.store.fs.size(self.store.path(path)))
+            except FileNotFoundError:
+                continue
+        return found
+
+
+class _KnownHashes:
+    """The hashes that are stored: 16 bytes each, sorted, plus those added since."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        parts = [np.array([bytes.fromhex(h)[:16] for h in batch["content_hash"].to_pylist()], dtype="V16") for batch in reader]
+        self._stored = np.sort(np.concatenate(parts).view("S16")) if parts else np.array([], dtype="S16")
+        self._added: set[str] = set()
+
+    def add(self, digest: str) -> bool:
+        """Remember a hash; False when it was known."""
+        if digest in self._added:
+            return False
+        # numpy strips trailing NULs of S16 in comparisons on both sides alike, so that equality still holds.
+        probe = np.array([bytes.fromhex(digest)[:16]], dtype="S16")[0]
+        place = int(np.searchsorted(self._stored, probe))
+        if place < len(self._stored) and self._stored[place] == probe:
+            return False
+        self._added.add(digest)
+        return True

@@ -1,0 +1,80 @@
+"""The compute cache: results by content, one Lance dataset per kernel fingerprint."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from mm_embed_kernels.identity import environment_digest
+from mm_embed_kernels.kernel import Kernel
+from mm_resources import lance_io
+from mm_resources.store import Store
+
+_BOOKKEEPING = [
+    pa.field("attempt", pa.int32()),
+    pa.field("environment", pa.string()),
+    pa.field("at", pa.timestamp("us", tz="UTC")),
+]
+
+# A request is a miss when it was never computed, or failed in a way that may pass now: a transient cause, or a
+# permanent one that was seen by another environment.
+MISSES = """
+SELECT r.*, coalesce(c.attempt, 0) AS attempt
+FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (key)
+WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
+"""
+# Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
+LATEST = "SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, at"
+
+
+class CacheSpace:
+    """The cached results of one kernel fingerprint: append-only rows, unique by key when read."""
+
+    def __init__(self, store: Store, kernel: Kernel) -> None:
+        self.uri = store.uri(f"cache/{kernel.scope}/{kernel.fingerprint[:32]}.lance")
+        self.schema = pa.schema([*kernel.result, *_BOOKKEEPING])
+
+    def reader(self, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
+        """All rows, possibly several of one key: use with `LATEST`."""
+        return lance_io.reader(lance_io.open_dataset(self.uri), self.schema, columns, where)
+
+    @property
+    def misses(self) -> str:
+        """SQL over ``requests`` and ``cached`` that leaves what must be computed."""
+        return MISSES.format(latest=LATEST, environment=environment_digest())
+
+    def status(self) -> pa.RecordBatchReader:
+        """Keys and outcomes without the payload."""
+        return self.reader(["key", "status", "retryable", "attempt", "environment", "at"])
+
+    def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
+        """Commit one checkpoint. `attempts` counts earlier tries by key (absent: none)."""
+        keys = results["key"].to_pylist()
+        added = {
+            "attempt": pa.array([attempts.get(key, 0) + 1 for key in keys], pa.int32()),
+            "environment": pa.array([environment_digest()] * len(keys)),
+            "at": pa.array([datetime.now(UTC)] * len(keys), pa.timestamp("us", tz="UTC")),
+        }
+        for name, column in added.items():
+            results = results.append_column(name, column)
+        lance_io.append(self.uri, results.select(self.schema.names).cast(self.schema))
+
+    def evict(self, where: str) -> int:
+        """Forget rows; how many."""
+        dataset = lance_io.open_dataset(self.uri)
+        if dataset is None:
+            return 0
+        before = dataset.count_rows()
+        dataset.delete(where)
+        return int(before - dataset.count_rows())
+
+
+class ComputeCache:
+    """Hands out the space of a kernel."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def space(self, kernel: Kernel) -> CacheSpace:
+        return CacheSpace(self.store, kernel)

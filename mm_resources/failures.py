@@ -1,0 +1,103 @@
+"""Failure events: a dataset of their own, one table per cell and stage, replaced with the stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels import relational
+from mm_embed_kernels.contracts import FAILURES
+from mm_embed_kernels.errors import error_fingerprint
+from mm_embed_kernels.identity import environment_digest
+from mm_resources import lance_io
+from mm_resources.store import Cell, Store
+
+STAGES = (
+    "dataset_registry", "raw_assets", "content_blobs", "sample_metadata", "validated_samples", "curated_samples",
+    "segments", "embeddings", "normalized_features", "feature_table", "feature_views",
+)  # fmt: skip
+
+
+class FailureEvents:
+    """The failure dataset of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def _uri(self, stage: str, cell: Cell) -> str:
+        return self.store.uri(f"failures/{stage}/{cell.path}.lance")
+
+    def replace(self, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], kernel: str = "") -> tuple[int, int]:
+        """Record a stage's failures in place of its earlier ones; (events, retryable events).
+
+        Args:
+            events: dicts with at least ``error_class`` and ``message``; see `FAILURES`.
+        """
+        uri, counts = self._uri(stage, cell), [0, 0]
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            held: list[dict[str, Any]] = []
+            for event in events:
+                held.append(_event(event, stage, cell, run_id, kernel))
+                counts[0] += 1
+                counts[1] += bool(held[-1]["retryable"])
+                if len(held) >= lance_io.READ_ROWS:
+                    yield pa.RecordBatch.from_pylist(held, schema=FAILURES.bare)
+                    held = []
+            if held:
+                yield pa.RecordBatch.from_pylist(held, schema=FAILURES.bare)
+
+        stream = batches()
+        first = next(stream, None)
+        if first is None and lance_io.open_dataset(uri) is None:
+            return 0, 0
+        version = lance_io.fence(uri, FAILURES.bare)
+        lance_io.overwrite(uri, FAILURES.bare, _chain(first, stream), version, f"{stage} {cell.partition_key} run {run_id}")
+        return counts[0], counts[1]
+
+    def read(self, cell: Cell, columns: list[str] | None = None, stages: Iterable[str] = STAGES) -> pa.RecordBatchReader:
+        """All failure events of a cell, streaming."""
+        chosen = FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])
+
+        def stream() -> Iterator[pa.RecordBatch]:
+            for stage in stages:
+                yield from lance_io.reader(lance_io.open_dataset(self._uri(stage, cell)), FAILURES.bare, columns)
+
+        return pa.RecordBatchReader.from_batches(chosen, stream())
+
+    def by_class(self, cell: Cell) -> dict[str, int]:
+        """Failed samples (or whole sources) by error class."""
+        found = relational.fetch(
+            "SELECT error_class, count(DISTINCT coalesce(sample_id, message)) AS n FROM failures GROUP BY 1 ORDER BY 2 DESC, 1",
+            failures=self.read(cell, ["error_class", "sample_id", "message"]),
+        )
+        return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
+
+
+def _chain(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if first is not None:
+        yield first
+    yield from rest
+
+
+def _event(event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str) -> dict[str, Any]:
+    known = {name: event[name] for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri") if name in event}
+    return {
+        **known,
+        "dataset": cell.dataset,
+        "version": cell.version,
+        "modality": cell.modality,
+        "stage": stage,
+        "error_class": event["error_class"],
+        "message": event["message"],
+        "fingerprint": error_fingerprint(stage, event["error_class"], event["message"]),
+        "attempt": event.get("attempt") or 1,
+        "retryable": bool(event.get("retryable")),
+        "run_id": run_id,
+        "kernel_fingerprint": kernel or None,
+        "environment": environment_digest(),
+        "at": datetime.now(UTC),
+    }

@@ -1,0 +1,46 @@
+"""The ledger: one row per stage and run, with what was computed, what was reused and what it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels import relational
+from mm_embed_kernels.contracts import LEDGER
+from mm_resources import lance_io
+from mm_resources.store import Cell, Store
+
+
+class Ledger:
+    """Append-only; concurrent runs both land."""
+
+    def __init__(self, store: Store) -> None:
+        self._uri = store.uri("ledger/stages.lance")
+
+    def record(self, row: dict[str, Any]) -> None:
+        lance_io.append(self._uri, LEDGER.rows([row]))
+
+    def read(self, where: str | None = None) -> pa.RecordBatchReader:
+        return lance_io.reader(lance_io.open_dataset(self._uri), LEDGER.bare, where=where)
+
+    def of_run(self, run_id: str) -> list[dict[str, Any]]:
+        """The rows of a run, oldest first."""
+        found: list[dict[str, Any]] = self.read(f"run_id = '{run_id}'").read_all().sort_by("at").to_pylist()
+        return found
+
+    def of_cell(self, cell: Cell) -> list[dict[str, Any]]:
+        """Per stage, the latest row in which it did work."""
+        where = f"dataset = '{cell.dataset}' AND version = '{cell.version}' AND modality = '{cell.modality}' AND NOT unchanged"
+        sql = "SELECT * FROM ledger QUALIFY row_number() OVER (PARTITION BY stage ORDER BY at DESC) = 1"
+        found: list[dict[str, Any]] = relational.fetch(sql, ledger=self.read(where)).to_pylist()
+        return found
+
+    def rates(self) -> dict[str, float]:
+        """Seconds per computed row, by kernel fingerprint, over all runs of this store."""
+        sql = """
+        SELECT fingerprint, sum(kernel_seconds) / sum(computed) AS seconds FROM ledger
+        WHERE computed > 0 GROUP BY fingerprint
+        """
+        found = relational.fetch(sql, ledger=self.read())
+        return dict(zip(found["fingerprint"].to_pylist(), found["seconds"].to_pylist(), strict=True))

@@ -1,0 +1,108 @@
+"""Ray Data as the distributed executor of kernels: the only module that imports ray."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import environment_digest
+from mm_embed_kernels.kernel import Kernel, Stage
+
+# Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
+WAVE_ROWS = 200_000
+# A stuck pipeline is reported after this, not after Ray's 30 minutes.
+NO_PROGRESS_SECONDS = 300
+
+
+class RaySession:
+    """At most one Ray connection, started at first use, shut down only if it was started here.
+
+    Args:
+        address: of an existing cluster; "" starts a local one.
+        num_cpus: CPUs of a local cluster; None takes those that this process may use.
+        object_store_bytes: size of a local cluster's object store.
+    """
+
+    def __init__(self, address: str = "", num_cpus: int | None = None, object_store_bytes: int = 512 << 20) -> None:
+        self.address, self.object_store_bytes = address, object_store_bytes
+        self.num_cpus = num_cpus or len(os.sched_getaffinity(0))
+        self.started = False
+
+    def start(self) -> None:
+        """Connect, or start a local cluster with explicit limits."""
+        if self.started:
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        if ray.is_initialized():
+            return
+        try:
+            if self.address:
+                ray.init(address=self.address, log_to_driver=False, logging_level="WARNING")
+            else:
+                ray.init(
+                    num_cpus=self.num_cpus,
+                    object_store_memory=self.object_store_bytes,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="WARNING",
+                )
+        except ConnectionError as error:
+            raise UserError(f"no Ray cluster answers at {self.address}: {error}") from error
+        self.started = True
+
+    def close(self) -> None:
+        if self.started:
+            import ray
+
+            ray.shutdown()
+            self.started = False
+
+    def run(self, kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Result tables of the kernel, in any order, as they are finished.
+
+        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools.
+        """
+        self.start()
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.max_errored_blocks = 0
+        context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+        rows = kernel.stages()[0].resources.batch_rows
+        while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
+            data: Any = ray.data.from_arrow(wave)
+            for stage in kernel.stages():
+                needs = stage.resources
+                data = data.map_batches(
+                    _Actor,
+                    fn_constructor_args=(stage, environment_digest()),
+                    batch_format="pyarrow",
+                    batch_size=needs.batch_rows,
+                    compute=ActorPoolStrategy(size=needs.actors),
+                    num_cpus=needs.num_cpus,
+                    num_gpus=needs.num_gpus or None,
+                )
+            yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
+
+
+class _Actor:
+    """A stage inside a Ray worker."""
+
+    def __init__(self, stage: Stage, environment: str) -> None:
+        if environment_digest() != environment:
+            raise UserError("driver and Ray worker have different Python or library versions; install the same lock on both")
+        stage.setup()
+        self.stage = stage
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self.stage.run(batch)

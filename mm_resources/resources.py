@@ -1,0 +1,172 @@
+"""The Dagster resources: thin configuration that hands out the plain objects of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from mm_embed_kernels.embedders import Embedder, create
+from mm_embed_kernels.kernel import EmbedKernel, Resources
+from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.sandbox import Limits
+from mm_resources.blobs import BlobStore
+from mm_resources.cache import ComputeCache
+from mm_resources.compute import Compute
+from mm_resources.failures import FailureEvents
+from mm_resources.features import FeatureStore
+from mm_resources.ledger import Ledger
+from mm_resources.ray_session import RaySession
+from mm_resources.registry import Registry
+from mm_resources.settings import Settings
+from mm_resources.store import Store
+from mm_resources.tables import StageTables
+
+
+class StoreResource(dg.ConfigurableResource):
+    """The store's root. Credentials come from the environment, never from here."""
+
+    root: str = Field(default="", description="folder or fsspec URL; empty: MM_STORE")
+
+    def open(self) -> Store:
+        return Store(self.root or Settings.from_environment().store)
+
+
+class RegistryResource(dg.ConfigurableResource):
+    """Frozen specs, listings and pins."""
+
+    store: dg.ResourceDependency[StoreResource]
+
+    def open(self) -> Registry:
+        return Registry(self.store.open())
+
+
+class BlobStoreResource(dg.ConfigurableResource):
+    """Content-addressed blobs over fsspec."""
+
+    store: dg.ResourceDependency[StoreResource]
+
+    def open(self) -> BlobStore:
+        return BlobStore(self.store.open())
+
+
+class LanceTablesResource(dg.ConfigurableResource):
+    """Stage tables, failure events and the ledger: the Lance datasets of the pipeline."""
+
+    store: dg.ResourceDependency[StoreResource]
+
+    def stages(self) -> StageTables:
+        return StageTables(self.store.open())
+
+    def failures(self) -> FailureEvents:
+        return FailureEvents(self.store.open())
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.store.open())
+
+
+class FeatureStoreResource(dg.ConfigurableResource):
+    """Feature tables in LanceDB."""
+
+    store: dg.ResourceDependency[StoreResource]
+
+    def open(self) -> FeatureStore:
+        return FeatureStore(self.store.open())
+
+
+class RayResource(dg.ConfigurableResource):
+    """One Ray session per run at most, started only when there is enough to compute."""
+
+    address: str = Field(default="", description="of a running cluster; empty: a local one, started on demand")
+    num_cpus: int = Field(default=0, description="CPUs of a local cluster; 0: those that the process may use")
+    object_store_mb: int = Field(default=512, description="size of a local cluster's object store, MiB")
+    _session: RaySession | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RayResource]:
+        self._session = RaySession(self.address, self.num_cpus or None, self.object_store_mb << 20)
+        try:
+            yield self
+        finally:
+            self._session.close()
+
+    @property
+    def session(self) -> RaySession:
+        assert self._session is not None
+        return self._session
+
+
+class ComputeCacheResource(dg.ConfigurableResource):
+    """The compute cache and how misses are computed."""
+
+    store: dg.ResourceDependency[StoreResource]
+    ray: dg.ResourceDependency[RayResource]
+    mode: str = Field(default="auto", description="auto (by estimated work), inline or ray")
+    inline_seconds: float = Field(default=20.0, description="estimated work that is not worth starting Ray for")
+
+    def open(self) -> Compute:
+        return Compute(ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds)
+
+
+class EmbedderResource(dg.ConfigurableResource):
+    """The primary embedder of one modality: model, device, batch size, actors and their share of the machine."""
+
+    embedder: str = Field(description="name of the embedder, see `mm doctor`")
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    batch_size: int = Field(default=0, description="rows per forward pass; 0: the embedder's default")
+    batch_rows: int = Field(default=1024, description="rows handed to an actor at once")
+    actors: int = Field(default=1, description="copies of the model")
+    num_cpus: float = Field(default=1, description="CPUs of each copy; also its thread count")
+    num_gpus: float = Field(default=0, description="GPUs of each copy; a fraction lets copies share one")
+    decode_actors: int = Field(default=1, description="CPU actors that decode ahead of the model")
+
+    def open(self) -> Embedder:
+        """The embedder, not yet loaded."""
+        settings: dict[str, Any] = {"device": self._device(), "batch_size": self.batch_size or None}
+        return create(self.embedder, **settings, threads=max(1, int(self.num_cpus)))
+
+    def kernel(self, reader: BlobStore, limits: Limits) -> EmbedKernel:
+        rows = self.batch_rows if self.open().input_shape is None else min(self.batch_rows, 64)
+        return EmbedKernel(
+            self.open(),
+            reader,
+            limits,
+            decode=Resources(num_cpus=1, actors=self.decode_actors, batch_rows=rows),
+            infer=Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=rows),
+        )
+
+    def _device(self) -> str:
+        if self.device != "auto":
+            return self.device
+        from pathlib import Path
+
+        # The driver's own file: asking torch would cost seconds in runs that compute nothing.
+        return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+
+
+class SandboxResource(dg.ConfigurableResource):
+    """Limits of the children that open untrusted bytes."""
+
+    memory_mb: int = Field(default=4096, description="address space of one child, MiB")
+    item_seconds: float = Field(default=30.0, description="seconds for one sample")
+    workers: int = Field(default=1, description="children per process")
+
+    def limits(self) -> Limits:
+        return Limits(workers=self.workers, memory_bytes=self.memory_mb << 20, item_seconds=self.item_seconds)
+
+
+def embedder_key(modality: str) -> str:
+    """Resource key of a modality's primary embedder."""
+    return f"{modality}_embedder"
+
+
+def default_embedder(modality: Modality) -> EmbedderResource:
+    """The bundled embedder of a modality; a text model, which decodes nothing, takes both cores of a small machine."""
+    import os
+
+    reads_text = create(modality.embedder).input_shape is None
+    cores = len(os.sched_getaffinity(0))
+    return EmbedderResource(embedder=modality.embedder, num_cpus=cores if reads_text else max(1, cores - 1))

@@ -1,0 +1,51 @@
+"""Settings from the environment, all made absolute."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_STORE = ".mm/store"
+DEFAULT_HOME = ".mm/dagster"
+DEFAULT_DATASETS = ".mm/datasets"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where everything lies.
+
+    Attributes:
+        store: root of the store, an absolute path or an fsspec URL (``MM_STORE``).
+        dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
+        datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
+        profile: ``bundled`` or ``hub``; chosen, never fallen back to (``MM_PROFILE``).
+    """
+
+    store: str
+    dagster_home: Path
+    datasets: Path
+    profile: str
+
+    @staticmethod
+    def from_environment() -> Settings:
+        return Settings(
+            store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
+            dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),
+            datasets=Path(absolute(os.environ.get("MM_DATASETS") or DEFAULT_DATASETS)),
+            profile=os.environ.get("MM_PROFILE") or "bundled",
+        )
+
+    def exports(self) -> dict[str, str]:
+        """The variables that make native dagster commands see the same home."""
+        return {
+            "MM_STORE": self.store,
+            "DAGSTER_HOME": str(self.dagster_home),
+            "MM_DATASETS": str(self.datasets),
+            "MM_PROFILE": self.profile,
+        }
+
+
+def absolute(location: str) -> str:
+    """A URL stays as it is; a path becomes absolute against the current folder."""
+    return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))

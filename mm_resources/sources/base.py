@@ -1,0 +1,128 @@
+"""What a source kind is: it lists samples, streaming, and opens them later by their locator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, ClassVar
+
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.plugins import discover, pick
+from mm_embed_kernels.spec import USER_TYPES, SourceSpec
+
+
+@dataclass
+class Listed:
+    """One discovered sample.
+
+    Attributes:
+        key: unique inside the source.
+        uri: the file or object that holds it.
+        locator: place inside that object, opaque to all but the source kind; "" for the whole.
+        tag: what changes when the object changes (etag, or size and mtime).
+        size: bytes, if the listing knows them.
+        modified_at: mtime, if the listing knows it.
+        label, link, group, transcript: as the source declares them.
+        columns: the user's columns that the spec's schema declares.
+        error: set where the listing itself refuses the sample.
+    """
+
+    key: str
+    uri: str
+    locator: str = ""
+    tag: str = ""
+    size: int | None = None
+    modified_at: datetime | None = None
+    label: str | None = None
+    link: str | None = None
+    group: str | None = None
+    transcript: str | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    error: SampleError | None = None
+
+
+class Source(ABC):
+    """One source of one spec. A subclass in a module of this package, or behind an ``mm.sources`` entry point, is all
+    that the platform needs to know of a source kind."""
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
+        self.spec = spec
+        self.schema = schema
+
+    @classmethod
+    @abstractmethod
+    def accepts(cls, spec: SourceSpec) -> bool:
+        """Whether a source without an explicit `format` is of this kind."""
+
+    @abstractmethod
+    def list(self) -> Iterator[Listed]:
+        """Discover samples, in a stable order, never holding them all.
+
+        Raises:
+            OSError, UserError: when the source as a whole cannot be listed.
+        """
+
+    @abstractmethod
+    def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
+        """The bytes of one sample, or an open stream for the caller to read and close.
+
+        Raises:
+            SampleError: with a cause; `retryable` where the network was at fault.
+        """
+
+    @property
+    def flavour(self) -> str:
+        """Whatever of the spec changes the bytes of one locator; part of the fetch cache's key."""
+        return self.name
+
+
+def sources() -> dict[str, type[Source]]:
+    """All source kinds, by name."""
+    return discover("mm_resources.sources", "sources", Source)
+
+
+def open_source(spec: SourceSpec, schema: dict[str, str]) -> Source:
+    """The source of the kind that the spec names, or that accepts it.
+
+    Raises:
+        UserError: when no kind fits.
+    """
+    kinds = sources()
+    if spec.format:
+        found: Source = pick(kinds, "source format", spec.format)(spec, schema)
+        return found
+    for kind in kinds.values():
+        if kind.accepts(spec):
+            return kind(spec, schema)
+    raise UserError(f"source {spec.name}: no source kind reads {spec.uri}; set `format` to one of: {', '.join(kinds)}")
+
+
+def typed(value: Any, kind: str) -> Any:
+    """A user column's value in the type that the spec declares.
+
+    Raises:
+        SampleError: ``schema_mismatch``, when it does not fit.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        if kind == "string":
+            return value if isinstance(value, str) else str(value)
+        if kind == "int":
+            return int(value)
+        if kind == "float":
+            return float(value)
+        if kind == "bool":
+            return _BOOLEANS[str(value).strip().lower()]
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise SampleError("schema_mismatch", f"{value!r} is not a {kind}, as the spec's schema declares") from None
+
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+assert set(USER_TYPES) == {"string", "int", "float", "bool", "timestamp"}

@@ -1,0 +1,188 @@
+"""Files by glob, on local disk or any fsspec file system; labels from the parent folder or a side table."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.spec import SourceSpec
+from mm_resources.blobs import LARGE_BYTES
+from mm_resources.sources.base import Listed, Source, typed
+from mm_resources.sources.records import open_records
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+class Files(Source):
+    """``uri`` is a file, a folder (everything below it) or a glob; its root is the longest prefix without a wildcard."""
+
+    name = "files"
+
+    @classmethod
+    def accepts(cls, spec: SourceSpec) -> bool:
+        return spec.record is None
+
+    def list(self) -> Iterator[Listed]:
+        side = _SideTable(self.spec, self.schema)
+        local = "://" not in self.spec.uri
+        found = _walk_local(self.spec.uri) if local else _walk_remote(self.spec.uri)
+        for item in found:
+            if self.spec.label is not None:
+                parts = (item.key if "/" in item.key else item.uri).rstrip("/").split("/")
+                item.label = parts[-2] if len(parts) > 1 else None
+            yield side.join(item) if item.error is None else item
+
+    def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
+        import fsspec
+
+        try:
+            if "://" not in uri:
+                path = os.fsdecode(bytes.fromhex(locator)) if locator else uri
+                if os.path.getsize(path) > LARGE_BYTES:
+                    return open(path, "rb")  # noqa: SIM115 - the caller reads and closes it
+                with open(path, "rb") as stream:
+                    return stream.read()
+            stream = fsspec.open(uri, "rb").open()
+            if (stream.size or 0) > LARGE_BYTES:
+                return stream
+            with stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            raise SampleError("not_found", f"{uri} was listed but is gone") from None
+        except PermissionError:
+            raise SampleError("permission_denied", f"{uri} may not be read") from None
+        except OSError as error:
+            raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+
+
+def glob_root(pattern: str) -> tuple[str, str | None]:
+    """(longest folder prefix without a wildcard, glob below it or None for the whole)."""
+    found = _MAGIC.search(pattern)
+    if found is None:
+        return pattern.rstrip("/"), None
+    root, _, _ = pattern[: found.start()].rpartition("/")
+    return root, pattern[len(root) + 1 :]
+
+
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """A glob over relative keys: ``*`` and ``?`` inside one folder, ``**`` across folders, ``{a,b}`` alternatives."""
+    from fsspec.utils import glob_translate
+
+    return re.compile(glob_translate(pattern))
+
+
+def _walk_local(pattern: str) -> Iterator[Listed]:
+    root, rest = glob_root(pattern)
+    if rest is None and os.path.isfile(root):
+        yield _local(root, os.path.basename(root), os.path.dirname(root))
+        return
+    if not os.path.isdir(root):
+        raise UserError(f"{root} does not exist")
+    wanted = glob_regex(rest) if rest is not None else None
+    deep = rest is None or "**" in rest
+    depth = rest.count("/") if rest is not None else 0
+    real = os.path.realpath(root)
+    stack = [(root, 0)]
+    while stack:
+        folder, level = stack.pop()
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        folders = []
+        for entry in entries:
+            key = os.path.relpath(entry.path, root)
+            if entry.is_dir(follow_symlinks=False):
+                if deep or level < depth:
+                    folders.append((entry.path, level + 1))
+            elif (wanted is None or wanted.match(_printable(key))) and not (wanted is None and entry.name.startswith(".")):
+                yield _local(entry.path, key, real)
+        stack.extend(reversed(folders))
+
+
+def _local(path: str, key: str, real_root: str) -> Listed:
+    key, uri = _printable(key), _printable(path)
+    item = Listed(key=key, uri=uri, locator="" if uri == path else os.fsencode(path).hex())
+    try:
+        if os.path.islink(path) and not _inside(os.path.realpath(path), real_root):
+            item.error = SampleError("path_escape", f"{uri} is a link that leads outside its source")
+            return item
+        info = os.stat(path)
+    except OSError as error:
+        item.error = SampleError("not_found", f"{uri}: {error.strerror}")
+        return item
+    if stat.S_ISDIR(info.st_mode):
+        item.error = SampleError("linked_folder", f"{uri} is a link to a folder; name the folder as a source of its own")
+    elif not stat.S_ISREG(info.st_mode):
+        item.error = SampleError("not_a_file", f"{uri} is a device, socket or pipe")
+    item.size, item.tag = info.st_size, f"{info.st_size}-{info.st_mtime_ns}"
+    item.modified_at = datetime.fromtimestamp(info.st_mtime, UTC)
+    return item
+
+
+def _inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def _printable(path: str) -> str:
+    """A path as UTF-8 text; bytes that are not UTF-8 are shown as ``\\xNN`` (the locator keeps the real path)."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _walk_remote(pattern: str) -> Iterator[Listed]:
+    from fsspec.core import url_to_fs
+
+    root, rest = glob_root(pattern)
+    fs, path = url_to_fs(root)
+    wanted = glob_regex(rest) if rest is not None else None
+    if rest is None and fs.isfile(path):
+        yield _remote(fs, fs.info(path), path.rsplit("/", 1)[-1])
+        return
+    for _, _, found in fs.walk(path, detail=True, on_error="raise"):
+        for name in sorted(found):
+            info = found[name]
+            key = str(info["name"])[len(path) :].lstrip("/")
+            if key and (wanted is None or wanted.match(key)):
+                yield _remote(fs, info, key)
+
+
+def _remote(fs: Any, info: dict[str, Any], key: str) -> Listed:
+    modified = info.get("LastModified") or info.get("mtime")
+    if isinstance(modified, (int, float)):
+        modified = datetime.fromtimestamp(modified, UTC)
+    tag = info.get("ETag") or f"{info.get('size')}-{modified}"
+    return Listed(key=key, uri=fs.unstrip_protocol(info["name"]), tag=str(tag), size=info.get("size"), modified_at=modified)
+
+
+class _SideTable:
+    """Columns from a side table, by the sample's key or, where that is unique, its file name."""
+
+    def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
+        self.spec, self.schema = spec.table, schema
+        self.rows: dict[str, dict[str, Any]] = {}
+        if spec.table is None:
+            return
+        wanted = [spec.table.key, *spec.table.columns]
+        for record in open_records(spec.table.uri):
+            lacking = [name for name in wanted if name not in record.fields]
+            if lacking:
+                raise UserError(f"side table {spec.table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}")
+            self.rows[str(record.fields[spec.table.key])] = record.fields
+
+    def join(self, item: Listed) -> Listed:
+        if self.spec is None:
+            return item
+        row = self.rows.get(item.key) or self.rows.get(item.key.rsplit("/", 1)[-1])
+        for name in self.spec.columns if row else ():
+            value = row[name] if row else None
+            if name in ("label", "link", "group", "transcript"):
+                setattr(item, name, None if value in (None, "") else str(value))
+            if name in self.schema:
+                try:
+                    item.columns[name] = typed(value, self.schema[name])
+                except SampleError as error:
+                    item.error = error
+        return item

@@ -1,0 +1,110 @@
+"""Stage tables: one Lance dataset per cell and asset, replaced atomically and fenced.
+
+What the stage knows of itself (data version, gate verdict, counts) travels in the schema metadata of the same commit:
+a reader sees old rows with the old verdict or new rows with the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.relational import RowDigest
+from mm_resources import lance_io
+from mm_resources.store import Cell, Store
+
+_META = b"mm.stage"
+
+
+@dataclass(frozen=True)
+class StageMeta:
+    """What a stage's table says of itself.
+
+    Attributes:
+        data_version: content-derived; equal content has an equal version.
+        inputs: digest of all inputs (upstream data versions, code, configuration); equal inputs need no new work.
+        rows: rows of the table.
+        failed: failure events that the stage recorded.
+        retryable: how many of them may pass when tried again.
+        environment: environment digest that saw the failures.
+        blocked: why the cell may not go on, or "" (the gate's stored verdict).
+        run_id: Dagster run that wrote it.
+        at: ISO time of the write.
+        summary: figures for people.
+    """
+
+    data_version: str
+    inputs: str
+    rows: int
+    failed: int
+    retryable: int
+    environment: str
+    blocked: str
+    run_id: str
+    at: str
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+class StageTables:
+    """The stage tables of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def uri(self, asset: str, cell: Cell) -> str:
+        return self.store.uri(f"stages/{asset}/{cell.path}.lance")
+
+    def meta(self, asset: str, cell: Cell) -> StageMeta | None:
+        """What the asset's current table says of itself, or None when it was never published."""
+        dataset = lance_io.open_dataset(self.uri(asset, cell))
+        raw = None if dataset is None else (dataset.schema.metadata or {}).get(_META)
+        return StageMeta(**json.loads(raw)) if raw else None
+
+    def fence(self, asset: str, cell: Cell, contract: Contract) -> int:
+        return lance_io.fence(self.uri(asset, cell), contract.bare)
+
+    def version(self, asset: str, cell: Cell) -> int:
+        """Lance version of the current table; 0 when there is none."""
+        dataset = lance_io.open_dataset(self.uri(asset, cell))
+        return 0 if dataset is None else int(dataset.version)
+
+    def read(
+        self, asset: str, cell: Cell, columns: list[str] | None = None, where: str | None = None, version: int | None = None
+    ) -> pa.RecordBatchReader:
+        """Stream the current table, or an earlier Lance version of it.
+
+        Raises:
+            LookupError: when the asset was never materialized for the cell.
+        """
+        dataset = lance_io.open_dataset(self.uri(asset, cell), version)
+        if dataset is None or _META not in (dataset.schema.metadata or {}):
+            raise LookupError(f"{asset} of {cell.partition_key} is not materialized")
+        return lance_io.reader(dataset, dataset.schema.remove_metadata(), columns, where)
+
+    def publish(
+        self, asset: str, cell: Cell, contract: Contract, batches: Iterable[pa.Table], read_version: int, seal: Callable[[RowDigest], StageMeta]
+    ) -> StageMeta:
+        """Cast, digest and write `batches`, then commit them together with the meta that `seal` makes.
+
+        Raises:
+            Fenced: when another run published since `read_version`.
+        """
+        uri, digest = self.uri(asset, cell), RowDigest(contract.digest)
+
+        def checked() -> Iterator[pa.Table]:
+            for table in batches:
+                cast = contract.cast(table)
+                digest.update(cast)
+                yield cast
+
+        fragments = lance_io.write_fragments(uri, contract.bare, lance_io.rows_of(checked()))
+        meta = seal(digest)
+        schema = contract.bare.with_metadata({_META: json.dumps(asdict(meta))})
+        lance_io.commit(uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}")
+        return meta
+
