@@ -57,11 +57,11 @@ class RowDigest:
         chosen = [name for name in self.columns if name in batch.column_names]
         self._connection.register("batch", batch.select(chosen))
         packed = ", ".join(f'"{name}" := "{name}"' for name in chosen)
-        found = self._connection.sql(
+        found = self._connection.execute(
             f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) FROM batch"
-        ).fetchone()
+        ).fetchall()
         self._connection.unregister("batch")
-        self._state ^= int(found[0]) if found else 0
+        self._state ^= int(found[0][0])
 
     def hexdigest(self) -> str:
         return f"{self.rows:x}-{self._state:032x}"

@@ -17,9 +17,9 @@ SELECT
   (SELECT count(*) FROM listing) AS discovered,
   (SELECT count(*) FILTER (status = 'fetched') FROM raw) AS ingested,
   (SELECT count(*) FROM valid) AS valid,
-  (SELECT count(*) FILTER (kept) FROM curated) AS kept,
-  (SELECT count(*) FILTER (NOT kept) FROM curated) AS dropped,
+  c.kept, c.dropped,
   (SELECT count(*) FROM segments) AS segments
+FROM (SELECT count(*) FILTER (kept) AS kept, count(*) FILTER (NOT kept) AS dropped FROM curated) c
 """
 # A sample with at least one vector of the primary embedder is published, whatever else of it failed.
 _FAILED = """

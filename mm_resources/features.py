@@ -270,9 +270,9 @@ class FeatureStore:
         vectors = dataset.take(sorted(chosen.tolist()), columns=["vector"])["vector"].combine_chunks()
         found = hits = 0
         for vector in vectors.flatten().to_numpy().reshape(len(chosen), -1):
-            asked = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id"])
+            asked = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])
             exact = set(asked.bypass_vector_index().to_arrow()["feature_id"].to_pylist())
-            again = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id"])
+            again = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])
             near = set(again.nprobes(64).refine_factor(10).to_arrow()["feature_id"].to_pylist())
             found, hits = found + len(exact), hits + len(exact & near)
         return hits / found

@@ -32,7 +32,7 @@ class Ledger:
     def of_cell(self, cell: Cell) -> list[dict[str, Any]]:
         """Per stage, the latest row in which it did work."""
         where = f"dataset = '{cell.dataset}' AND version = '{cell.version}' AND modality = '{cell.modality}' AND NOT unchanged"
-        sql = "SELECT * FROM ledger QUALIFY row_number() OVER (PARTITION BY stage ORDER BY at DESC) = 1"
+        sql = 'SELECT * FROM ledger QUALIFY row_number() OVER (PARTITION BY stage ORDER BY "at" DESC) = 1'
         found: list[dict[str, Any]] = relational.fetch(sql, ledger=self.read(where)).to_pylist()
         return found
 

@@ -1,6 +1,7 @@
-"""The Dagster resources: thin configuration that hands out the plain objects of this package."""
+"""The Dagster resources: thin configuration that hands out the plain objects of this package.
 
-from __future__ import annotations
+Dagster reads these annotations at run time, so this module does without `from __future__ import annotations`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ class RayResource(dg.ConfigurableResource):
     _session: RaySession | None = PrivateAttr(default=None)
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[RayResource]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RayResource"]:
         self._session = RaySession(self.address, self.num_cpus or None, self.object_store_mb << 20)
         try:
             yield self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -91,35 +91,26 @@ class Contract:
         """Rows given as dicts, cast to the contract."""
         return pa.Table.from_pylist(rows, schema=self.bare)
 
-    @cached_property
-    def pandera(self) -> pandera.DataFrameSchema:
-        """The pandera (polars) schema: dtypes and row checks of the flat columns.
+    def pandera(self, columns: Iterable[str] | None = None) -> pandera.DataFrameSchema:
+        """The pandera (polars) schema: dtypes and row checks of the flat columns, by default of all.
 
         Nested columns are held by the Arrow cast alone, since pandera has no dtype for them.
         """
-        import pandera.polars as pandera
-        import polars as pl
-
-        dtypes = pl.from_arrow(self.bare.empty_table()).schema  # type: ignore[union-attr]
-        columns = {
-            item.name: pandera.Column(dtypes[item.name], checks=_checks(item), nullable=item.nullable)
-            for item in self.schema
-            if not pa.types.is_nested(item.type)
-        }
-        return pandera.DataFrameSchema(columns, strict=False, coerce=False, name=self.name)
+        return _pandera(self, tuple(columns) if columns is not None else tuple(self.schema.names))
 
     def violations(self, table: pa.Table) -> dict[int, str]:
-        """Rows that break the contract: row number -> one line naming column, check and value.
+        """Rows of a (column subset of a) table that break the contract: row number -> one line naming the causes.
 
         Raises:
-            ContractError: when a whole column is missing or has the wrong type.
+            ContractError: when a whole column has the wrong type or is not in the contract.
         """
         import pandera.errors
         import polars as pl
 
-        frame = pl.from_arrow(table.select([item.name for item in self.schema if not pa.types.is_nested(item.type)]))
+        known = [name for name in table.column_names if name in self.schema.names]
+        flat = [name for name in known if not pa.types.is_nested(table.schema.field(name).type)]
         try:
-            self.pandera.validate(frame, lazy=True)  # type: ignore[arg-type]
+            self.pandera(flat).validate(pl.from_arrow(table.select(flat)), lazy=True)  # type: ignore[arg-type]
         except pandera.errors.SchemaErrors as failed:
             found: dict[int, list[str]] = {}
             for case in failed.failure_cases.iter_rows(named=True):
@@ -129,11 +120,34 @@ class Contract:
             return {row: "; ".join(lines) for row, lines in sorted(found.items())}
         return {}
 
+    def split(self, table: pa.Table) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
+        """The rows that fit, and those that do not with the line that says why."""
+        broken = self.violations(table)
+        if not broken:
+            return table, []
+        bad = table.take(pa.array(list(broken), pa.int64())).to_pylist()
+        good = pa.array([row for row in range(table.num_rows) if row not in broken], pa.int64())
+        return table.take(good), list(zip(bad, broken.values(), strict=True))
+
     def describe(self) -> list[tuple[str, str, str]]:
         """(column, type, description) of every field, for the Dagster column schema and the docs."""
         return [
             (item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode()) for item in self.schema
         ]
+
+
+@lru_cache(maxsize=256)
+def _pandera(contract: Contract, columns: tuple[str, ...]) -> pandera.DataFrameSchema:
+    import pandera.polars as pandera
+    import polars as pl
+
+    dtypes = pl.from_arrow(contract.bare.empty_table()).schema  # type: ignore[union-attr]
+    chosen = {
+        item.name: pandera.Column(dtypes[item.name], checks=_checks(item), nullable=item.nullable)
+        for item in contract.schema
+        if item.name in columns and not pa.types.is_nested(item.type)
+    }
+    return pandera.DataFrameSchema(chosen, strict=False, coerce=False, name=contract.name)
 
 
 def _checks(item: pa.Field) -> list[Any]:

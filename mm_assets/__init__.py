@@ -1,0 +1,1 @@
+"""The twelve assets, their checks, jobs and automation, and the `mm` command."""

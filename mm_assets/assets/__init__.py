@@ -1,0 +1,1 @@
+"""The twelve components, one module each."""

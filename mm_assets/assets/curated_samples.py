@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+from mm_embed_kernels import relational
+from mm_embed_kernels.curation import curate, profile_digest
+from mm_embed_kernels.rules import Rule, rule_set
+
+
+def _rules(run: CellRun) -> list[Rule]:
+    return rule_set(run.cell.modality, run.spec.curation.rules)
+
+
+def _profile(run: CellRun) -> dict[str, Any]:
+    return {"profile": profile_digest(_rules(run), run.spec.splits)}
+
+
+@cell_asset(group="2_curate", deps=["validated_samples"], kinds=["lance"], checks=[("splits_hold", True)], depends=_profile)
+def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
+    """A decision per sample, before anything is embedded: kept or dropped, by which rule, value and threshold, and why.
+
+    All rules judge every sample and are recorded; a rule's action says whether it drops or flags.
+    """
+    counts: Counter[str] = Counter()
+    decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits)
+    groups: list[pa.Table] = []
+    return run.publish(
+        _counted(decisions, counts, groups), summary=lambda: dict(counts), checks=lambda: [_splits_hold(groups)]
+    )
+
+
+def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: list[pa.Table]) -> Iterator[pa.Table]:
+    counts.update({"kept": 0, "dropped": 0})
+    for table in decisions:
+        for kept, rule, rules in zip(table["kept"].to_pylist(), table["rule"].to_pylist(), table["rules"].to_pylist(), strict=True):
+            counts["kept" if kept else "dropped"] += 1
+            if rule:
+                counts[f"dropped by {rule}"] += 1
+            counts.update(f"flagged by {item['rule']}" for item in rules if not item["passed"] and item["action"] == "flag")
+        groups.append(table.select(["split_group", "split"]))
+        yield table
+
+
+def _splits_hold(groups: list[pa.Table]) -> Check:
+    """No split group stands in two splits."""
+    if not groups:
+        return Check("splits_hold", True, "no samples", {"straddling": 0})
+    sql = "SELECT count(*) AS n FROM (SELECT split_group FROM groups GROUP BY 1 HAVING count(DISTINCT split) > 1)"
+    straddling = relational.fetch(sql, groups=pa.concat_tables(groups))["n"][0].as_py()
+    return Check("splits_hold", straddling == 0, f"{straddling:,} split groups stand in more than one split", {"straddling": straddling})

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+
+
+def _spec(run: CellRun) -> dict[str, Any]:
+    return {"spec": run.spec.digest}
+
+
+@cell_asset(group="1_ingest", kinds=["yaml", "lance"], checks=[("sources_listed", True)], depends=_spec)
+def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
+    """The frozen spec and the frozen listing of the dataset version, as this modality sees it.
+
+    The first cell of a version lists each source once; every cell reads that listing. A declared source that lists
+    nothing or cannot be listed closes the gate, unless its spec says `allow_empty: true`.
+    """
+    mine = [source for source in run.spec.sources if source.modality in (run.cell.modality, "auto")]
+    problems = [problem for source in mine if (problem := run.registry.freeze(run.spec, source))]
+    run.fail({"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems)
+    rows = run.tables_of("SELECT * FROM listing ORDER BY sample_id", listing=run.registry.listing(run.spec, run.cell.modality))
+    return run.publish(
+        rows,
+        summary=lambda: {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},
+        checks=lambda: [
+            Check("sources_listed", not problems, "; ".join(problems) or "every source is listed", {"sources": len(mine)})
+        ],
+    )

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from mm_assets.assets.embeddings import embedder_inputs
+from mm_assets.assets.normalized_features import _vectors
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+from mm_embed_kernels.contracts import FEATURE_TABLE, feature_contract
+from mm_resources.features import table_name
+
+_ROWS = """
+SELECT n.* EXCLUDE (cache_key), v.vector{user}
+FROM features n
+JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON n.cache_key = v.key
+JOIN listing l ON n.sample_id = l.sample_id
+"""
+
+
+@cell_asset(group="4_serve", deps=["normalized_features"], kinds=["lancedb"], checks=[("rows_complete", True)], embeds=True, depends=embedder_inputs)
+def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
+    """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
+
+    A candidate is seen by no reader until `feature_views` has tested and pinned it.
+    """
+    embedder, user = run.embedder.open(), run.spec.user_fields
+    contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
+    rows = run.tables_of(
+        _ROWS.format(user="".join(f', l."{item.name}"' for item in user)),
+        features=run.read("normalized_features"),
+        vectors=_vectors(run, run.embedder.kernel(run.blobs, run.limits)),
+        listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),
+    )
+    version, count, index, content = run.features.write_candidate(name, contract, rows)
+    expected = run.tables.meta("normalized_features", run.cell)
+    entry = {"embedder": embedder.name, "fingerprint": embedder.fingerprint, "primary": True, "table": name, "lance_version": version, "rows": count, "dimension": embedder.dimension, "space": embedder.space, "index": index, "digest": content}
+    return run.publish(
+        [FEATURE_TABLE.rows([entry])],
+        summary=lambda: {"table": name, "rows": count, "index": index, "space": embedder.space},
+        checks=lambda: [_complete(expected.rows if expected else 0, count)],
+    )
+
+
+def _complete(expected: int, written: int) -> Check:
+    return Check("rows_complete", expected == written, f"{written:,} of {expected:,} feature rows are in the table", {"expected": expected, "written": written})

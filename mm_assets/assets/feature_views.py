@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from mm_assets.assets.embeddings import embedder_inputs
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import ORDER, CellRun, Check
+from mm_embed_kernels.contracts import FEATURE_VIEWS
+from mm_embed_kernels.identity import library_versions
+from mm_resources import lance_io
+from mm_resources.accounting import Accounting, account
+from mm_resources.registry import Pin, PinnedTable
+
+MIN_RECALL = 0.95
+
+
+@cell_asset(group="4_serve", deps=["feature_table"], kinds=["lancedb"], checks=[("accounting", True), ("recall", True), ("failed_share", True)], embeds=True, depends=embedder_inputs)
+def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
+    """The publish: the candidate is tested (recall against exact search, accounting), then the pin moves to it.
+
+    Readers resolve the pin and nothing else; they see the old feature set or the new one.
+    """
+    number, entries = run.registry.next_pin(run.cell), run.read("feature_table").read_all().to_pylist()
+    recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"]) for entry in entries}
+    counted = account_candidate(run, entries)
+    rows = [{**entry, "recall": recalls[entry["table"]], "tag": f"pin-{number}", "pin": number, "published_at": datetime.now(UTC)} for entry in entries]
+    return run.publish(
+        [FEATURE_VIEWS.rows(rows)],
+        summary=lambda: {"pin": number, **counted.as_dict()},
+        checks=lambda: [*accounting_checks(run, counted), _recall(recalls)],
+        effect=lambda: _publish(run, number, rows, counted),
+    )
+
+
+def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:
+    """Count the cell as it will be once the candidate is published."""
+    primary = next(entry for entry in entries if entry["primary"])
+    dataset = lance_io.open_dataset(run.features.store.uri(f"features/{primary['table']}.lance"), primary["lance_version"])
+    published = lance_io.reader(dataset, pa.schema([("sample_id", pa.string())]), ["sample_id"])
+    return account(run.tables, run.failures, run.cell, published, sum(entry["rows"] for entry in entries))
+
+
+def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
+    figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
+    equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**figures)
+    limit = run.spec.gates.max_failed_share
+    text = f"{counted.failed_share:.1%} of the samples failed, allowed are {limit:.1%} (gates.max_failed_share)"
+    return [
+        Check("accounting", counted.balanced, equation if counted.balanced else f"does not hold: {equation}", figures),
+        Check("failed_share", counted.failed_share <= limit, text, {"share": counted.failed_share, "threshold": limit}),
+    ]
+
+
+def _recall(recalls: dict[str, float]) -> Check:
+    worst = min(recalls.values(), default=1.0)
+    return Check("recall", worst >= MIN_RECALL, f"recall@10 against exact search is {worst:.3f}, needed is {MIN_RECALL}", {"recall": worst, "threshold": MIN_RECALL})
+
+
+def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Accounting) -> None:
+    embedder = run.embedder.open()
+    settings = {"device": embedder.device, "code_version": embedder.code_version, "libraries": library_versions(embedder.libraries)}
+    known = {item.name for item in dataclasses.fields(PinnedTable)}
+    tables = [
+        PinnedTable(
+            **{name: value for name, value in row.items() if name in known},
+            settings=settings,
+            weights_hash=embedder.weights_hash,
+            preprocessing=embedder.preprocessing,
+        )
+        for row in rows
+    ]
+    for table in tables:
+        run.features.tag(table.table, table.lance_version, table.tag)
+    stages = {}
+    for name in ORDER[: ORDER.index("feature_views")]:
+        meta = run.tables.meta(name, run.cell)
+        if meta is not None:
+            stages[name] = {"data_version": meta.data_version, "lance_version": run.tables.version(name, run.cell), "run_id": meta.run_id, "at": meta.at}
+    run.registry.publish(
+        run.cell,
+        Pin(
+            number=number,
+            dataset=run.cell.dataset,
+            version=run.cell.version,
+            modality=run.cell.modality,
+            run_id=run.run_id,
+            published_at=datetime.now(UTC).isoformat(),
+            data_version=stages["feature_table"]["data_version"],
+            tables=tables,
+            accounting=counted.as_dict(),
+            stages=stages,
+            override=run.override,
+        ),
+    )

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from mm_assets.assets.feature_views import account_candidate, accounting_checks
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import ORDER, CellRun
+from mm_embed_kernels.contracts import LINEAGE_REPORT
+from mm_resources.accounting import Accounting
+
+
+@cell_asset(group="4_serve", deps=["feature_views"], kinds=["lance"], checks=[("accounting", True)])
+def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
+    """What became of every sample, stage by stage, what it cost, and what failed for which cause."""
+    counted = account_candidate(run, run.read("feature_views").read_all().to_pylist())
+    rows = report_rows(run, counted)
+    return run.publish(
+        [LINEAGE_REPORT.rows(rows)],
+        summary=lambda: {**{name: value for name, value in counted.as_dict().items() if name != "failures"}, **{f"failed: {name}": n for name, n in counted.failures.items()}},
+        checks=lambda: [check for check in accounting_checks(run, counted) if check.name == "accounting"],
+    )
+
+
+def report_rows(run: CellRun, counted: Accounting) -> list[dict[str, Any]]:
+    """One row per stage: samples in and out, failed, dropped, computed, reused, seconds."""
+    ledger = {row["stage"]: row for row in run.ledger.of_cell(run.cell)}
+    out = {
+        "dataset_registry": counted.discovered, "raw_assets": counted.ingested, "content_blobs": counted.ingested,
+        "validated_samples": counted.valid, "curated_samples": counted.kept, "feature_views": counted.published,
+    }  # fmt: skip
+    rows, entering = [], counted.discovered
+    for stage in ORDER[:-1]:
+        meta = run.tables.meta(stage, run.cell)
+        leaving = out.get(stage, entering)
+        if stage == "sample_metadata" and meta:
+            leaving = entering - meta.failed
+        work = ledger.get(stage, {})
+        rows.append(
+            {
+                "stage": stage,
+                "samples_in": entering,
+                "samples_out": leaving,
+                "failed": meta.failed if meta else 0,
+                "dropped": counted.dropped if stage == "curated_samples" else 0,
+                "computed": work.get("computed", 0),
+                "reused": work.get("reused", 0),
+                "seconds": work.get("seconds", 0.0),
+                "data_version": meta.data_version if meta else None,
+            }
+        )
+        entering = leaving
+    return rows

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from mm_assets.assets.embeddings import embedder_inputs
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+
+NORM_TOLERANCE = 1e-3
+
+_ROWS = """
+SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span, e.embedder,
+       e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group, coalesce(s.text, c.transcript) AS text,
+       c.mime, c.width, c.height, c.duration, c.sample_rate, c.language, c.captured_at, e.cache_key, v.vector,
+       f.sample_id IS NOT NULL AS partial
+FROM embeddings e
+JOIN segments s USING (segment_id)
+JOIN curated c ON e.sample_id = c.sample_id
+JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON e.cache_key = v.key
+LEFT JOIN failed f ON e.sample_id = f.sample_id
+WHERE e.status = 'ok'
+"""
+_FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
+
+
+@cell_asset(group="3_embed", deps=["embeddings"], kinds=["lance", "pandera"], checks=[("vectors_sound", True)], embeds=True, depends=embedder_inputs)
+def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
+    """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
+    kernel, counts = run.embedder.kernel(run.blobs, run.limits), {"features": 0, "unsound": 0}
+    failed = pa.concat_tables([*run.tables_of(_FAILED, embeddings=run.read("embeddings", ["sample_id", "status"])), pa.table({"sample_id": pa.array([], pa.string())})])
+    rows = run.tables_of(
+        _ROWS,
+        embeddings=run.read("embeddings"),
+        segments=run.read("segments", ["segment_id", "text"]),
+        curated=run.read("curated_samples"),
+        vectors=_vectors(run, kernel),
+        failed=failed,
+    )
+    return run.publish(
+        _checked(run, rows, counts),
+        summary=lambda: counts,
+        checks=lambda: [Check("vectors_sound", not counts["unsound"], f"{counts['unsound']:,} vectors are not finite, of unit norm and of the declared dimension", dict(counts), blocking=False)],
+    )
+
+
+def _vectors(run: CellRun, kernel: Any) -> pa.RecordBatchReader:
+    from mm_resources.cache import CacheSpace
+
+    space: CacheSpace = run.context.resources.cache.open().cache.space(kernel)
+    return space.reader(["key", "vector"], where="status = 'ok'")
+
+
+def _checked(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    embedder = run.embedder.open()
+    events: list[dict[str, Any]] = []
+    run.fail(events)
+    shared = {
+        "dataset": run.cell.dataset,
+        "version": run.cell.version,
+        "modality": run.cell.modality,
+        "weights_hash": embedder.weights_hash,
+        "preprocessing": json.dumps(embedder.preprocessing, sort_keys=True),
+        "run_id": run.run_id,
+    }
+    for table in rows:
+        vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            sound = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE
+        if vectors.shape[1] != embedder.dimension:
+            sound[:] = False
+        counts["features"] += int(sound.sum())
+        counts["unsound"] += int((~sound).sum())
+        bad = table.filter(pa.array(~sound)).drop(["vector"]).to_pylist()
+        events += [{**row, "error_class": "bad_vector", "message": "the cached vector is not finite, of unit norm and of the declared dimension"} for row in bad]
+        good = table.filter(pa.array(sound)).drop(["vector"])
+        for name, value in shared.items():
+            good = good.append_column(name, pa.array([value] * good.num_rows, pa.string()))
+        yield good.append_column("created_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC")))

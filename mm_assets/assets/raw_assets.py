@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+from mm_resources.cache import LATEST
+from mm_resources.fetch import FETCH_KEY, FetchKernel
+
+_REQUESTS = f"""
+SELECT {FETCH_KEY} AS key, source, source_uri, locator
+FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
+"""
+_ROWS = f"""
+SELECT l.*, CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status, c.content_hash, c.size AS bytes,
+       coalesce(l.error_class, c.error_class) AS cause, coalesce(l.message, c.message) AS why,
+       coalesce(c.retryable, false) AS retryable, c.attempt
+FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
+LEFT JOIN ({LATEST}) c ON l.fetch_key = c.key AND l.error_class IS NULL
+ORDER BY l.sample_id
+"""
+
+
+@cell_asset(group="1_ingest", deps=["dataset_registry"], kinds=["lance"], checks=[("every_sample_recorded", True)])
+def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
+    """One row per discovered sample: source, status of the fetch and content hash; the bytes go to the blob store.
+
+    A source object that was read before, with the same etag or size and mtime, is not read again.
+    """
+    kernel, counts = FetchKernel(run.spec, run.blobs), {"fetched": 0, "failed": 0}
+    with run.sql(_REQUESTS, listing=run.read("dataset_registry"), flavours=kernel.flavours()) as requests:
+        run.compute(kernel, requests)
+    rows = run.tables_of(_ROWS, listing=run.read("dataset_registry"), flavours=kernel.flavours(), cached=run.cached(kernel))
+    listed = run.tables.meta("dataset_registry", run.cell)
+    expected = listed.rows if listed else 0
+    return run.publish(
+        _recorded(run, rows, counts),
+        summary=lambda: counts,
+        checks=lambda: [_complete(expected, sum(counts.values()))],
+    )
+
+
+def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events: list[dict[str, Any]] = []
+    run.fail(events)
+    names = run.contract("raw_assets").schema.names
+    for table in rows:
+        for row in table.filter(pa.compute.equal(table["status"], "failed")).to_pylist():
+            events.append({**row, "error_class": row["cause"] or "fetch_error", "message": row["why"] or "not fetched"})
+        counts["failed"] += (failed := table["status"].to_pylist().count("failed"))
+        counts["fetched"] += table.num_rows - failed
+        yield table.drop(["size"]).rename_columns({"bytes": "size"}).select(names)
+
+
+def _complete(listed: int, recorded: int) -> Check:
+    text = f"{recorded:,} of {listed:,} listed samples have a row"
+    return Check("every_sample_recorded", listed == recorded, text, {"listed": listed, "recorded": recorded})

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+from mm_embed_kernels.kernel import ProbeKernel
+from mm_resources.cache import LATEST
+
+_REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
+_ROWS = f"""
+SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
+FROM raw r JOIN ({LATEST}) p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
+"""
+
+
+def _probe(run: CellRun) -> dict[str, Any]:
+    return {"probe": run.modality.fingerprint("probe")}
+
+
+@cell_asset(group="2_curate", deps=["content_blobs"], kinds=["ray", "lance"], checks=[("every_blob_probed", True)], depends=_probe)
+def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
+    """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.
+
+    Bytes are opened in the sandbox, once per content and probe version, whatever names and versions it has.
+    """
+    kernel, counts = ProbeKernel(run.modality, run.blobs, run.limits), {"probed": 0, "unreadable": 0}
+    with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
+        run.compute(kernel, requests)
+    rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), cached=run.cached(kernel))
+    fetched = pc.sum(run.read("content_blobs", ["refcount"]).read_all()["refcount"]).as_py() or 0
+    return run.publish(
+        _recorded(run, rows, counts),
+        summary=lambda: counts,
+        checks=lambda: [_complete(fetched, sum(counts.values()))],
+    )
+
+
+def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events: list[dict[str, Any]] = []
+    run.fail(events)
+    for table in rows:
+        events += table.filter(pc.equal(table["probe"], "failed")).to_pylist()
+        counts["unreadable"] += (failed := table["probe"].to_pylist().count("failed"))
+        counts["probed"] += table.num_rows - failed
+        yield table.drop(["attempt"])
+
+
+def _complete(fetched: int, probed: int) -> Check:
+    return Check("every_blob_probed", fetched == probed, f"{probed:,} of {fetched:,} fetched samples have a probe", {"fetched": fetched, "probed": probed})

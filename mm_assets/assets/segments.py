@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_assets.cell_asset import cell_asset
+from mm_assets.cell_run import CellRun, Check
+from mm_embed_kernels.identity import segment_id
+from mm_embed_kernels.kernel import SegmentKernel
+from mm_resources.cache import LATEST
+
+# A shard is a worker's share between two checkpoints.
+SHARD_SEGMENTS = 4_096
+
+_REQUESTS = """
+SELECT DISTINCT ON (content_hash) content_hash AS key, content_hash, '' AS span, path, "offset", b.size, NULL::VARCHAR AS text
+FROM curated JOIN blobs b USING (content_hash) WHERE kept
+"""
+_ROWS = f"""
+SELECT c.sample_id, c.content_hash, c.source_uri, s.status, s.error_class, s.message, s.retryable, s.attempt, s.segments
+FROM curated c JOIN ({LATEST}) s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
+"""
+
+
+def _segmenter(run: CellRun) -> dict[str, Any]:
+    return {"segment": run.modality.fingerprint("segment")}
+
+
+@cell_asset(group="3_embed", deps=["curated_samples"], kinds=["ray", "lance"], checks=[("every_sample_segmented", True)], depends=_segmenter)
+def segments(run: CellRun) -> dg.MaterializeResult[Any]:
+    """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers."""
+    kernel, counts = SegmentKernel(run.modality, run.blobs, run.limits), {"segments": 0, "samples": 0, "failed": 0}
+    with run.sql(_REQUESTS, curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]), blobs=run.read("content_blobs")) as requests:
+        run.compute(kernel, requests)
+    rows = run.tables_of(_ROWS, curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "kept"]), cached=run.cached(kernel))
+    kept = pc.sum(run.read("curated_samples", ["kept"]).read_all()["kept"]).as_py() or 0
+    return run.publish(
+        _planned(run, rows, counts),
+        summary=lambda: {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
+        checks=lambda: [_complete(kept, counts["samples"] + counts["failed"])],
+    )
+
+
+def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events: list[dict[str, Any]] = []
+    run.fail(events)
+    for table in rows:
+        found: list[dict[str, Any]] = []
+        for row in table.to_pylist():
+            if row["status"] == "failed":
+                counts["failed"] += 1
+                events.append(row)
+                continue
+            counts["samples"] += 1
+            for item in row["segments"]:
+                found.append(
+                    {
+                        "segment_id": segment_id(row["sample_id"], item["span"]),
+                        "sample_id": row["sample_id"],
+                        "content_hash": row["content_hash"],
+                        **item,
+                        "shard": counts["segments"] // SHARD_SEGMENTS,
+                    }
+                )
+                counts["segments"] += 1
+        yield run.contract("segments").rows(found)
+
+
+def _complete(kept: int, done: int) -> Check:
+    return Check("every_sample_segmented", kept == done, f"{done:,} of {kept:,} kept samples are segmented or failed", {"kept": kept, "done": done})

@@ -1,0 +1,296 @@
+"""One asset of one cell in one run: what an asset body reads, computes, records and publishes through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from mm_assets.partitions import cell_of
+from mm_embed_kernels import contracts, relational
+from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.identity import canonical, digest, environment_digest
+from mm_embed_kernels.kernel import Kernel
+from mm_embed_kernels.modalities import Modality, get
+from mm_embed_kernels.relational import RowDigest
+from mm_embed_kernels.spec import DatasetSpec
+from mm_resources.compute import Compute, ComputeReport
+from mm_resources.failures import FailureEvents
+from mm_resources.ledger import Ledger
+from mm_resources.resources import EmbedderResource, embedder_key
+from mm_resources.store import Cell
+from mm_resources.tables import StageMeta, StageTables
+
+# The graph's order; a stage may run only if no earlier one has a closed gate.
+ORDER = (
+    "dataset_registry", "raw_assets", "content_blobs", "sample_metadata", "validated_samples", "curated_samples",
+    "segments", "embeddings", "normalized_features", "feature_table", "feature_views", "lineage_report",
+)  # fmt: skip
+OVERRIDE_TAG = "mm/override_gate"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check, with the numbers behind it."""
+
+    name: str
+    passed: bool
+    description: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    blocking: bool = True
+
+
+class CellRun:
+    """See the module's docstring. `context` carries the resources; everything else is plain."""
+
+    def __init__(self, context: dg.AssetExecutionContext, asset: str, contract: Contract, code_version: str) -> None:
+        resources = context.resources
+        self.context, self.asset, self._contract, self.code_version = context, asset, contract, code_version
+        self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)  # type: ignore[attr-defined]
+        self.registry = resources.registry.open()
+        self.tables: StageTables = resources.tables.stages()
+        self.failures: FailureEvents = resources.tables.failures()
+        self.ledger: Ledger = resources.tables.ledger()
+        self.blobs = resources.blobs.open()
+        self.features = resources.features.open()
+        self.limits = resources.sandbox.limits()
+        self.run_id: str = context.run_id
+        self.began = time.perf_counter()
+        self.read_version = self.tables.fence(asset, self.cell, self.contract(asset))
+        self._reports: list[ComputeReport] = []
+        self._events: list[Iterable[dict[str, Any]]] = []
+        self._violations: list[dict[str, Any]] = []
+
+    # -- what the cell is
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        return self.registry.spec(self.cell.dataset, self.cell.version)
+
+    @cached_property
+    def modality(self) -> Modality:
+        return get(self.cell.modality)
+
+    @property
+    def embedder(self) -> EmbedderResource:
+        found: EmbedderResource = getattr(self.context.resources, embedder_key(self.cell.modality))
+        return found
+
+    @cached_property
+    def override(self) -> str:
+        """The reason for which closed gates are passed, or ""."""
+        return str(self.context.run_tags.get(OVERRIDE_TAG, ""))
+
+    def contract(self, asset: str) -> Contract:
+        """An asset's contract, with the modality's signals or the user's columns where it carries them."""
+        base: Contract = getattr(contracts, asset.upper())
+        if asset == "dataset_registry":
+            return self.registry.contract(self.spec)  # type: ignore[no-any-return]
+        return base.extend(self.modality.signals) if asset in ("sample_metadata", "validated_samples") else base
+
+    # -- reading
+
+    def read(self, asset: str, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        """Stream an upstream table through its contract: a row that breaks it becomes a failure event."""
+        contract, reader = self.contract(asset), self.tables.read(asset, self.cell, columns)
+
+        def gated() -> Iterator[pa.RecordBatch]:
+            for batch in reader:
+                good, broken = contract.split(pa.Table.from_batches([batch]))
+                self._violations += [_violation(row, asset, line) for row, line in broken]
+                yield from good.to_batches()
+
+        return pa.RecordBatchReader.from_batches(reader.schema, gated())
+
+    def sql(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> AbstractContextManager[pa.RecordBatchReader]:
+        return relational.query(statement, **streams)
+
+    def tables_of(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.Table]:
+        """The result of a statement, table by table."""
+        with relational.query(statement, **streams) as reader:
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+    # -- computing
+
+    def compute(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> ComputeReport:
+        """Compute what the cache lacks; see `mm_resources.compute.Compute`."""
+        compute: Compute = self.context.resources.cache.open()
+        report = compute.run(kernel, requests, self.context.log)
+        self._reports.append(report)
+        self.context.log.info(f"{report.kernel}: {report.computed:,} computed, {report.reused:,} reused, {report.failed:,} failed ({report.mode})")
+        return report
+
+    def cached(self, kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        """The cached results of a kernel, to be joined with `LATEST`."""
+        compute: Compute = self.context.resources.cache.open()
+        return compute.cache.space(kernel).reader(columns)
+
+    # -- recording
+
+    def fail(self, events: Iterable[dict[str, Any]]) -> None:
+        """Failure events of this stage; read when the stage is published."""
+        self._events.append(events)
+
+    def publish(
+        self,
+        batches: Iterable[pa.Table],
+        summary: Callable[[], dict[str, Any]] = dict,
+        checks: Callable[[], list[Check]] = list,
+        blocked: Callable[[], str] = str,
+        effect: Callable[[], None] | None = None,
+    ) -> dg.MaterializeResult[Any]:
+        """Write the stage's table and its verdict in one commit, then report to Dagster.
+
+        Args:
+            summary: figures for people, read after the rows are written.
+            checks: the stage's checks, likewise.
+            blocked: why the cell may not go on, or "".
+            effect: what must happen after the stage is sound and before it is committed (the pin).
+        """
+        outcome: list[Check] = []
+        kernel = self._reports[-1].fingerprint if self._reports else ""
+
+        def seal(digest_: RowDigest) -> StageMeta:
+            events = (event for group in [*self._events, self._violations] for event in group)
+            failed, retryable = self.failures.replace(self.asset, self.cell, self.run_id, events, kernel)
+            outcome.extend(checks())
+            reason = blocked() or "; ".join(check.description for check in outcome if check.blocking and not check.passed)
+            if effect is not None and (not reason or self.override):
+                effect()
+            figures = {**summary(), **({"gate overridden": f"{reason} ({self.override})"} if reason and self.override else {})}
+            return StageMeta(
+                data_version=digest("stage", self.asset, digest_.hexdigest(), canonical(self._code()))[:24],
+                inputs=self.inputs,
+                rows=digest_.rows,
+                failed=failed,
+                retryable=retryable,
+                environment=environment_digest(),
+                blocked="" if self.override else reason,
+                run_id=self.run_id,
+                at=datetime.now(UTC).isoformat(),
+                summary=figures,
+            )
+
+        meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), batches, self.read_version, seal)
+        return self._result(meta, outcome, unchanged=False)
+
+    # -- the gate on the way in, and the way past unchanged work
+
+    inputs: str = ""
+    _depends: Callable[[CellRun], dict[str, Any]] = staticmethod(lambda run: {})
+
+    def enter(self, depends: Callable[[CellRun], dict[str, Any]]) -> dg.MaterializeResult[Any] | None:
+        """Refuse if an earlier gate is closed; return the stored result if nothing changed.
+
+        Raises:
+            dg.Failure: in one line, when upstream is missing or blocked.
+        """
+        self._depends = depends
+        upstream = ORDER[: ORDER.index(self.asset)]
+        metas = {name: self.tables.meta(name, self.cell) for name in upstream}
+        for name, meta in metas.items():
+            if meta is None:
+                raise dg.Failure(f"{name} of {self.cell.partition_key} is not materialized; run `mm backfill {self.cell.dataset_version}`", allow_retries=False)
+            if meta.blocked and not self.override:
+                raise dg.Failure(f"the gate of {name} is closed: {meta.blocked}", allow_retries=False)
+        versions = {name: meta.data_version for name, meta in metas.items() if meta}
+        self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()), self.override)
+        meta = self.tables.meta(self.asset, self.cell)
+        if meta is None or meta.inputs != self.inputs or meta.blocked or meta.retryable:
+            return None
+        if meta.failed and meta.environment != environment_digest():
+            return None
+        checks = [Check(name, True, "unchanged since it last passed") for name in self._declared_checks()]
+        return self._result(meta, checks, unchanged=True)
+
+    def _code(self) -> dict[str, Any]:
+        return {"code_version": self.code_version, **self._depends(self)}
+
+    def _declared_checks(self) -> list[str]:
+        return [key.name for key in self.context.selected_asset_check_keys]
+
+    def _result(self, meta: StageMeta, checks: list[Check], unchanged: bool) -> dg.MaterializeResult[Any]:
+        self._record(meta, unchanged)
+        figures = {**meta.summary, "failed here": meta.failed} if meta.failed else meta.summary
+        lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
+        computed = {report.kernel: report.computed for report in self._reports}
+        reused = {report.kernel: report.reused for report in self._reports}
+        metadata = {
+            "dagster/row_count": meta.rows,
+            "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
+            "unchanged": unchanged,
+            "computed": dg.MetadataValue.json(computed),
+            "reused": dg.MetadataValue.json(reused),
+            "table": dg.MetadataValue.path(self.tables.uri(self.asset, self.cell)),
+            "written_by_run": meta.run_id,
+            "next": dg.MetadataValue.md(self._next(meta)),
+        }
+        results = [
+            dg.AssetCheckResult(
+                check_name=check.name,
+                passed=check.passed or bool(self.override),
+                description=check.description,
+                metadata={name: _plain(value) for name, value in check.figures.items()},
+                severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+            )
+            for check in checks
+            if check.name in self._declared_checks()
+        ]
+        return dg.MaterializeResult(data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results)
+
+    def _next(self, meta: StageMeta) -> str:
+        name = self.cell.dataset_version
+        if meta.blocked:
+            return f"`mm failures {name} --modality {self.cell.modality}`, then mend the cause or `mm backfill {name} --override-gate REASON`"
+        if meta.failed:
+            return f"`mm failures {name} --modality {self.cell.modality} --stage {self.asset}`"
+        return f"`mm status {name}`" if self.asset != "feature_views" else f'`mm search "..." --dataset-version {name} --modality {self.cell.modality}`'
+
+    def _record(self, meta: StageMeta, unchanged: bool) -> None:
+        common = {
+            "dataset": self.cell.dataset,
+            "version": self.cell.version,
+            "modality": self.cell.modality,
+            "stage": self.asset,
+            "run_id": self.run_id,
+            "unchanged": unchanged,
+            "rows": meta.rows,
+            "data_version": meta.data_version,
+            "at": datetime.now(UTC),
+        }
+        last = self._reports[-1] if self._reports else None
+        self.ledger.record(
+            {
+                **common,
+                "kernel": last.kernel if last else None,
+                "fingerprint": last.fingerprint if last else None,
+                "mode": last.mode if last else None,
+                "computed": last.computed if last else 0,
+                "reused": last.reused if last else 0,
+                "failed": last.failed if last else 0,
+                "checkpoints": last.checkpoints if last else 0,
+                "kernel_seconds": last.seconds if last else 0.0,
+                "seconds": time.perf_counter() - self.began,
+            }
+        )
+
+
+def _violation(row: dict[str, Any], asset: str, line: str) -> dict[str, Any]:
+    names = ("sample_id", "segment_id", "content_hash", "source_uri")
+    return {**{name: row.get(name) for name in names}, "error_class": "contract_violation", "message": f"{asset}: {line}"}
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str, bool)) else str(value)

@@ -1,0 +1,74 @@
+"""The Dagster code location: twelve assets, their checks, the job that runs them, and the resources."""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)  # partitioned asset checks, see CONTRIBUTING
+
+from mm_assets.assets import (  # noqa: E402 - after the filter
+    content_blobs,
+    curated_samples,
+    dataset_registry,
+    embeddings,
+    feature_table,
+    feature_views,
+    lineage_report,
+    normalized_features,
+    raw_assets,
+    sample_metadata,
+    segments,
+    validated_samples,
+)
+from mm_assets.cell_run import ORDER  # noqa: E402
+from mm_embed_kernels.modalities import modalities  # noqa: E402
+from mm_resources import resources as res  # noqa: E402
+
+ASSETS = [
+    dataset_registry.dataset_registry,
+    raw_assets.raw_assets,
+    content_blobs.content_blobs,
+    sample_metadata.sample_metadata,
+    validated_samples.validated_samples,
+    curated_samples.curated_samples,
+    segments.segments,
+    embeddings.embeddings,
+    normalized_features.normalized_features,
+    feature_table.feature_table,
+    feature_views.feature_views,
+    lineage_report.lineage_report,
+]
+
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.assets(*ORDER),
+    description="All twelve components of one cell, in one process, with one Ray session at most.",
+    executor_def=dg.in_process_executor,
+)
+
+
+def default_resources(store: str = "", mode: str = "auto", address: str = "") -> dict[str, object]:
+    """The resources of a deployment; tests and clusters pass other values."""
+    root = res.StoreResource(root=store)
+    ray = res.RayResource(address=address)
+    return {
+        "registry": res.RegistryResource(store=root),
+        "blobs": res.BlobStoreResource(store=root),
+        "tables": res.LanceTablesResource(store=root),
+        "cache": res.ComputeCacheResource(store=root, ray=ray, mode=mode),
+        "features": res.FeatureStoreResource(store=root),
+        "sandbox": res.SandboxResource(),
+        "ray": ray,
+        **{res.embedder_key(name): res.default_embedder(modality) for name, modality in modalities().items()},
+    }
+
+
+def build(**settings: str) -> dg.Definitions:
+    return dg.Definitions(
+        assets=ASSETS, jobs=[refresh], resources=default_resources(**settings), executor=dg.in_process_executor
+    )
+
+
+defs = build()
