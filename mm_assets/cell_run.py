@@ -24,6 +24,7 @@ from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents
 from mm_resources.ledger import Ledger
+from mm_resources.progress import report
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta, StageTables
@@ -125,7 +126,9 @@ class CellRun:
         compute: Compute = self.context.resources.cache.open()
         report = compute.run(kernel, requests, self.context.log)
         self._reports.append(report)
-        self.context.log.info(f"{report.kernel}: {report.computed:,} computed, {report.reused:,} reused, {report.failed:,} failed ({report.mode})")
+        self.context.log.info(
+            f"{report.kernel}: {report.computed:,} computed, {report.reused:,} reused, {report.failed:,} failed ({report.mode})"
+        )
         return report
 
     def cached(self, kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
@@ -174,6 +177,8 @@ class CellRun:
                 retryable=retryable,
                 environment=environment_digest(),
                 blocked="" if self.override else reason,
+                kernel=self._reports[-1].kernel if self._reports else "",
+                requests=self._reports[-1].computed + self._reports[-1].reused if self._reports else 0,
                 run_id=self.run_id,
                 at=datetime.now(UTC).isoformat(),
                 summary=figures,
@@ -194,11 +199,15 @@ class CellRun:
             dg.Failure: in one line, when upstream is missing or blocked.
         """
         self._depends = depends
+        report(self.asset, 0, 0)
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
         for name, meta in metas.items():
             if meta is None:
-                raise dg.Failure(f"{name} of {self.cell.partition_key} is not materialized; run `mm backfill {self.cell.dataset_version}`", allow_retries=False)
+                raise dg.Failure(
+                    f"{name} of {self.cell.partition_key} is not materialized; run `mm backfill {self.cell.dataset_version}`",
+                    allow_retries=False,
+                )
             if meta.blocked and not self.override:
                 raise dg.Failure(f"the gate of {name} is closed: {meta.blocked}", allow_retries=False)
         versions = {name: meta.data_version for name, meta in metas.items() if meta}
@@ -221,8 +230,8 @@ class CellRun:
         self._record(meta, unchanged)
         figures = {**meta.summary, "failed here": meta.failed} if meta.failed else meta.summary
         lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
-        computed = {report.kernel: report.computed for report in self._reports}
-        reused = {report.kernel: report.reused for report in self._reports}
+        computed = {report.kernel: report.computed for report in self._reports} or ({meta.kernel: 0} if meta.kernel else {})
+        reused = {report.kernel: report.reused for report in self._reports} or ({meta.kernel: meta.requests} if meta.kernel else {})
         metadata = {
             "dagster/row_count": meta.rows,
             "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
@@ -249,10 +258,16 @@ class CellRun:
     def _next(self, meta: StageMeta) -> str:
         name = self.cell.dataset_version
         if meta.blocked:
-            return f"`mm failures {name} --modality {self.cell.modality}`, then mend the cause or `mm backfill {name} --override-gate REASON`"
+            return (
+                f"`mm failures {name} --modality {self.cell.modality}`, then mend the cause or `mm backfill {name} --override-gate REASON`"
+            )
         if meta.failed:
             return f"`mm failures {name} --modality {self.cell.modality} --stage {self.asset}`"
-        return f"`mm status {name}`" if self.asset != "feature_views" else f'`mm search "..." --dataset-version {name} --modality {self.cell.modality}`'
+        return (
+            f"`mm status {name}`"
+            if self.asset != "feature_views"
+            else f'`mm search "..." --dataset-version {name} --modality {self.cell.modality}`'
+        )
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
         common = {
@@ -267,6 +282,8 @@ class CellRun:
             "at": datetime.now(UTC),
         }
         last = self._reports[-1] if self._reports else None
+        if last is None and meta.kernel:
+            last = ComputeReport(meta.kernel, "", "", 0, meta.requests, 0, 0, 0.0)
         self.ledger.record(
             {
                 **common,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import dagster as dg
 
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)  # partitioned asset checks, see CONTRIBUTING
-
-from mm_assets.assets import (  # noqa: E402 - after the filter
+from mm_assets.assets import (
     content_blobs,
     curated_samples,
     dataset_registry,
@@ -22,9 +18,9 @@ from mm_assets.assets import (  # noqa: E402 - after the filter
     segments,
     validated_samples,
 )
-from mm_assets.cell_run import ORDER  # noqa: E402
-from mm_embed_kernels.modalities import modalities  # noqa: E402
-from mm_resources import resources as res  # noqa: E402
+from mm_assets.cell_run import ORDER
+from mm_embed_kernels.modalities import modalities
+from mm_resources import resources as res
 
 ASSETS = [
     dataset_registry.dataset_registry,
@@ -66,9 +62,7 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 
 
 def build(**settings: str) -> dg.Definitions:
-    return dg.Definitions(
-        assets=ASSETS, jobs=[refresh], resources=default_resources(**settings), executor=dg.in_process_executor
-    )
+    return dg.Definitions(assets=ASSETS, jobs=[refresh], resources=default_resources(**settings), executor=dg.in_process_executor)
 
 
 defs = build()

@@ -141,7 +141,9 @@ def sandboxed(limits: Limits, function: Callable[..., Any], blobs: list[bytes | 
 class _BlobStage(Stage):
     """Reads blobs and calls a function on each inside the sandbox; the function returns the payload as a dict."""
 
-    def __init__(self, reader: BlobReader, function: Callable[[bytes], dict[str, Any]], schema: pa.Schema, limits: Limits, resources: Resources) -> None:
+    def __init__(
+        self, reader: BlobReader, function: Callable[[bytes], dict[str, Any]], schema: pa.Schema, limits: Limits, resources: Resources
+    ) -> None:
         self.reader, self.function, self.schema, self.limits, self.resources = reader, function, schema, limits, resources
 
     def run(self, batch: pa.Table) -> pa.Table:
@@ -204,7 +206,14 @@ class SegmentKernel(Kernel):
 class EmbedKernel(Kernel):
     """The unit-norm vector of a segment: decode (CPU, sandboxed; not for text), then inference (device)."""
 
-    def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits = Limits(), decode: Resources = Resources(), infer: Resources = Resources()) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        decode: Resources = Resources(),
+        infer: Resources = Resources(),
+    ) -> None:
         self.embedder, self.reader, self.limits, self.decode, self.infer = embedder, reader, limits, decode, infer
         self.name = f"embed:{embedder.name}"
         self.scope = f"embed-{embedder.name}"
@@ -304,7 +313,7 @@ def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
         raw = np.asarray(embedder.embed(inputs), dtype=np.float32)
         if raw.shape != (len(inputs), embedder.dimension):
             raise SampleError("contract", f"{embedder.name} returned shape {raw.shape}, not {(len(inputs), embedder.dimension)}")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept in the event
         if len(inputs) > 1:
             return [embed_each(embedder, inputs[i : i + 1])[0] for i in range(len(inputs))]
         if isinstance(error, SampleError):

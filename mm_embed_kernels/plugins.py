@@ -16,8 +16,10 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
+from mm_embed_kernels.errors import UserError
 
-class UnknownPlugin(LookupError):
+
+class UnknownPlugin(UserError):
     """No plug-in of that name; the message lists those that exist."""
 
 

@@ -20,9 +20,7 @@ def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.R
     Memory is bounded by ``MM_SQL_MEMORY`` (default 1GB); what does not fit spills to a temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
-        connection = duckdb.connect(
-            config={"memory_limit": os.environ.get("MM_SQL_MEMORY", "1GB"), "temp_directory": spill, "threads": 2}
-        )
+        connection = duckdb.connect(config={"memory_limit": os.environ.get("MM_SQL_MEMORY", "1GB"), "temp_directory": spill, "threads": 2})
         try:
             for name, stream in streams.items():
                 connection.register(name, stream)
@@ -57,9 +55,7 @@ class RowDigest:
         chosen = [name for name in self.columns if name in batch.column_names]
         self._connection.register("batch", batch.select(chosen))
         packed = ", ".join(f'"{name}" := "{name}"' for name in chosen)
-        found = self._connection.execute(
-            f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) FROM batch"
-        ).fetchall()
+        found = self._connection.execute(f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) FROM batch").fetchall()
         self._connection.unregister("batch")
         self._state ^= int(found[0][0])
 

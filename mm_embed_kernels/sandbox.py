@@ -55,7 +55,7 @@ def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
         return error
     except MemoryError:
         return SampleError("memory_limit", "decoding asked for more memory than the sandbox allows")
-    except Exception as error:  # a decoder may raise anything; the cause is kept in the event
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the cause is kept in the event
         return SampleError("decode_error", f"{type(error).__name__}: {error}")
 
 

@@ -134,9 +134,7 @@ class DatasetSpec(_Model):
         return digest("spec", canonical(self.model_dump(by_alias=True, mode="json")))
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            self.model_dump(by_alias=True, mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
-        )
+        return yaml.safe_dump(self.model_dump(by_alias=True, mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
 
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:

@@ -22,9 +22,7 @@ from mm_resources.store import Store
 
 LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
-INDEX = pa.schema(
-    [("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
-)
+INDEX = pa.schema([("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (
 WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
 """
 # Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
-LATEST = "SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, \"at\""
+LATEST = 'SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, "at"'
 
 
 class CacheSpace:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from mm_embed_kernels import relational
 from mm_embed_kernels.kernel import Kernel
 from mm_resources.cache import CacheSpace, ComputeCache
+from mm_resources.progress import report
 from mm_resources.ray_session import RaySession
 
 CHECKPOINT_SECONDS = 20.0
@@ -114,9 +115,12 @@ def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, p
         every = Path(folder) / "requests.arrow"
         with relational.query("SELECT DISTINCT ON (key) * FROM requests", requests=requests) as distinct:
             wanted = _spool(distinct, every)
-        with pa.memory_map(str(every)) as source, pa.ipc.open_stream(source) as stored:
-            with relational.query(space.misses, requests=stored, cached=space.status()) as reader:
-                return wanted, _spool(reader, path)
+        with (
+            pa.memory_map(str(every)) as source,
+            pa.ipc.open_stream(source) as stored,
+            relational.query(space.misses, requests=stored, cached=space.status()) as reader,
+        ):
+            return wanted, _spool(reader, path)
 
 
 def _spool(reader: pa.RecordBatchReader, path: Path) -> int:
@@ -165,6 +169,7 @@ class _Progress:
 
     def add(self, rows: int) -> None:
         self.done += rows
+        report(self.name, self.done, self.total)
         now = time.perf_counter()
         if self.log is None or now - self._last < 5:
             return

@@ -30,7 +30,9 @@ def explain(features: FeatureStore, identifier: str, dataset_version: str | None
                 row = _row(features, pinned, identifier)
                 if pin and row:
                     return _chain(features, cell, pin, pinned, row)
-    raise UserError(f"no published feature, segment or sample has the id {identifier}; `mm failures` and FeatureStore.decisions hold the others")
+    raise UserError(
+        f"no published feature, segment or sample has the id {identifier}; `mm failures` and FeatureStore.decisions hold the others"
+    )
 
 
 def _row(features: FeatureStore, pinned: PinnedTable, identifier: str) -> dict[str, Any] | None:

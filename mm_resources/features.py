@@ -217,7 +217,9 @@ class FeatureStore:
                 candidate = self._embedders.setdefault(name, create(name))
                 if candidate.space == pinned.space:
                     return candidate
-        raise UserError(f"no embedder brings {modality} into the space {pinned.space} of the table; query it with text, {own.modality} or an id")
+        raise UserError(
+            f"no embedder brings {modality} into the space {pinned.space} of the table; query it with text, {own.modality} or an id"
+        )
 
     # -- building (called by the assets)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +40,9 @@ class RaySession:
         if self.started:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray starts its processes by fork and immediate exec, which is safe beside Lance's threads.
+        warnings.filterwarnings("ignore", message="lance(db)? (is not fork-safe|fork support)")
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         import ray
 
         if ray.is_initialized():

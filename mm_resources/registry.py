@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_embed_kernels import identity, relational
+from mm_embed_kernels import identity
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import split_dataset_version
@@ -105,8 +105,7 @@ class Registry:
             return True
         if self.spec(spec.name, spec.version).digest != spec.digest:
             raise UserError(
-                f"{spec.dataset_version} is registered with another spec, and a version stays frozen; "
-                "give the changed spec a new version"
+                f"{spec.dataset_version} is registered with another spec, and a version stays frozen; give the changed spec a new version"
             )
         return False
 
@@ -204,6 +203,26 @@ class Registry:
 
         return pa.RecordBatchReader.from_batches(schema, stream())
 
+    def preview(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
+        """The listing as it is frozen, or would be now; freezes nothing.
+
+        Raises:
+            OSError, UserError: when a source cannot be listed.
+        """
+        schema = self.contract(spec).bare
+
+        def stream() -> Iterator[pa.RecordBatch]:
+            for source in spec.sources:
+                if source.modality not in (modality, "auto"):
+                    continue
+                dataset = lance_io.open_dataset(self._listing_uri(spec, source))
+                if dataset is not None:
+                    yield from lance_io.reader(dataset, schema, where=f"modality = '{modality}'")
+                else:
+                    yield from _batches(None, (row for row in self._rows(spec, source) if row["modality"] == modality), schema)
+
+        return pa.RecordBatchReader.from_batches(schema, stream())
+
     def _listing_uri(self, spec: DatasetSpec, source: SourceSpec) -> str:
         return self.store.uri(f"registry/listings/{spec.name}/{spec.version}/{source.name}.lance")
 
@@ -292,10 +311,3 @@ def _batches(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]], schem
             held = []
     if held:
         yield pa.RecordBatch.from_pylist(held, schema=schema)
-
-
-def count_listing(registry: Registry, spec: DatasetSpec, modality: str) -> int:
-    """Samples in the frozen listing of a cell."""
-    return int(relational.fetch("SELECT count(*) AS n FROM listing", listing=registry.listing(spec, modality))["n"][0].as_py())
-
-

@@ -33,6 +33,8 @@ class StageMeta:
         retryable: how many of them may pass when tried again.
         environment: environment digest that saw the failures.
         blocked: why the cell may not go on, or "" (the gate's stored verdict).
+        kernel: the kernel that the stage ran, or "".
+        requests: rows that it asked of the kernel.
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
         summary: figures for people.
@@ -45,6 +47,8 @@ class StageMeta:
     retryable: int
     environment: str
     blocked: str
+    kernel: str
+    requests: int
     run_id: str
     at: str
     summary: dict[str, Any] = field(default_factory=dict)
@@ -87,7 +91,13 @@ class StageTables:
         return lance_io.reader(dataset, dataset.schema.remove_metadata(), columns, where)
 
     def publish(
-        self, asset: str, cell: Cell, contract: Contract, batches: Iterable[pa.Table], read_version: int, seal: Callable[[RowDigest], StageMeta]
+        self,
+        asset: str,
+        cell: Cell,
+        contract: Contract,
+        batches: Iterable[pa.Table],
+        read_version: int,
+        seal: Callable[[RowDigest], StageMeta],
     ) -> StageMeta:
         """Cast, digest and write `batches`, then commit them together with the meta that `seal` makes.
 
@@ -107,4 +117,3 @@ class StageTables:
         schema = contract.bare.with_metadata({_META: json.dumps(asdict(meta))})
         lance_io.commit(uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}")
         return meta
-

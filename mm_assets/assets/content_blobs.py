@@ -41,7 +41,9 @@ def _present(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
         there = [path is not None and sizes.get(path, -1) >= end for path, end in zip(table["path"].to_pylist(), ends, strict=True)]
         lost = [content for content, ok in zip(table["content_hash"].to_pylist(), there, strict=True) if not ok]
         counts["missing"] += len(lost)
-        run.fail({"content_hash": content, "error_class": "blob_missing", "message": f"blob {content} is not in the store"} for content in lost)
+        run.fail(
+            {"content_hash": content, "error_class": "blob_missing", "message": f"blob {content} is not in the store"} for content in lost
+        )
         good = table.filter(pa.array(there))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0

@@ -31,9 +31,7 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     counts: Counter[str] = Counter()
     decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits)
     groups: list[pa.Table] = []
-    return run.publish(
-        _counted(decisions, counts, groups), summary=lambda: dict(counts), checks=lambda: [_splits_hold(groups)]
-    )
+    return run.publish(_counted(decisions, counts, groups), summary=lambda: dict(counts), checks=lambda: [_splits_hold(groups)])
 
 
 def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: list[pa.Table]) -> Iterator[pa.Table]:

@@ -26,7 +26,5 @@ def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
     return run.publish(
         rows,
         summary=lambda: {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},
-        checks=lambda: [
-            Check("sources_listed", not problems, "; ".join(problems) or "every source is listed", {"sources": len(mine)})
-        ],
+        checks=lambda: [Check("sources_listed", not problems, "; ".join(problems) or "every source is listed", {"sources": len(mine)})],
     )

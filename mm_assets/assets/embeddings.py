@@ -29,7 +29,14 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
     return {"embedder": run.embedder.open().fingerprint}
 
 
-@cell_asset(group="3_embed", deps=["segments"], kinds=["ray", "pytorch"], checks=[("every_segment_answered", True)], embeds=True, depends=embedder_inputs)
+@cell_asset(
+    group="3_embed",
+    deps=["segments"],
+    kinds=["ray", "pytorch"],
+    checks=[("every_segment_answered", True)],
+    embeds=True,
+    depends=embedder_inputs,
+)
 def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     """Per segment and embedder: cache key, status and cost. The vectors themselves stay in the compute cache.
 
@@ -38,7 +45,9 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     kernel, counts = run.embedder.kernel(run.blobs, run.limits), {"ok": 0, "failed": 0}
     with run.sql(_REQUESTS, segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
-    rows = run.tables_of(_ROWS, segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span"]), cached=run.cached(kernel, _HEAD))
+    rows = run.tables_of(
+        _ROWS, segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span"]), cached=run.cached(kernel, _HEAD)
+    )
     planned = run.tables.meta("segments", run.cell)
     expected = planned.rows if planned else 0
     return run.publish(

@@ -19,7 +19,9 @@ JOIN listing l ON n.sample_id = l.sample_id
 """
 
 
-@cell_asset(group="4_serve", deps=["normalized_features"], kinds=["lancedb"], checks=[("rows_complete", True)], embeds=True, depends=embedder_inputs)
+@cell_asset(
+    group="4_serve", deps=["normalized_features"], kinds=["lancedb"], checks=[("rows_complete", True)], embeds=True, depends=embedder_inputs
+)
 def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
     """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
 
@@ -35,7 +37,18 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
     )
     version, count, index, content = run.features.write_candidate(name, contract, rows)
     expected = run.tables.meta("normalized_features", run.cell)
-    entry = {"embedder": embedder.name, "fingerprint": embedder.fingerprint, "primary": True, "table": name, "lance_version": version, "rows": count, "dimension": embedder.dimension, "space": embedder.space, "index": index, "digest": content}
+    entry = {
+        "embedder": embedder.name,
+        "fingerprint": embedder.fingerprint,
+        "primary": True,
+        "table": name,
+        "lance_version": version,
+        "rows": count,
+        "dimension": embedder.dimension,
+        "space": embedder.space,
+        "index": index,
+        "digest": content,
+    }
     return run.publish(
         [FEATURE_TABLE.rows([entry])],
         summary=lambda: {"table": name, "rows": count, "index": index, "space": embedder.space},
@@ -44,4 +57,9 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
 
 
 def _complete(expected: int, written: int) -> Check:
-    return Check("rows_complete", expected == written, f"{written:,} of {expected:,} feature rows are in the table", {"expected": expected, "written": written})
+    return Check(
+        "rows_complete",
+        expected == written,
+        f"{written:,} of {expected:,} feature rows are in the table",
+        {"expected": expected, "written": written},
+    )

@@ -19,7 +19,14 @@ from mm_resources.registry import Pin, PinnedTable
 MIN_RECALL = 0.95
 
 
-@cell_asset(group="4_serve", deps=["feature_table"], kinds=["lancedb"], checks=[("accounting", True), ("recall", True), ("failed_share", True)], embeds=True, depends=embedder_inputs)
+@cell_asset(
+    group="4_serve",
+    deps=["feature_table"],
+    kinds=["lancedb"],
+    checks=[("accounting", True), ("recall", True), ("failed_share", True)],
+    embeds=True,
+    depends=embedder_inputs,
+)
 def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
     """The publish: the candidate is tested (recall against exact search, accounting), then the pin moves to it.
 
@@ -28,7 +35,10 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
     number, entries = run.registry.next_pin(run.cell), run.read("feature_table").read_all().to_pylist()
     recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"]) for entry in entries}
     counted = account_candidate(run, entries)
-    rows = [{**entry, "recall": recalls[entry["table"]], "tag": f"pin-{number}", "pin": number, "published_at": datetime.now(UTC)} for entry in entries]
+    rows = [
+        {**entry, "recall": recalls[entry["table"]], "tag": f"pin-{number}", "pin": number, "published_at": datetime.now(UTC)}
+        for entry in entries
+    ]
     return run.publish(
         [FEATURE_VIEWS.rows(rows)],
         summary=lambda: {"pin": number, **counted.as_dict()},
@@ -58,7 +68,12 @@ def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
 
 def _recall(recalls: dict[str, float]) -> Check:
     worst = min(recalls.values(), default=1.0)
-    return Check("recall", worst >= MIN_RECALL, f"recall@10 against exact search is {worst:.3f}, needed is {MIN_RECALL}", {"recall": worst, "threshold": MIN_RECALL})
+    return Check(
+        "recall",
+        worst >= MIN_RECALL,
+        f"recall@10 against exact search is {worst:.3f}, needed is {MIN_RECALL}",
+        {"recall": worst, "threshold": MIN_RECALL},
+    )
 
 
 def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Accounting) -> None:
@@ -80,7 +95,12 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
     for name in ORDER[: ORDER.index("feature_views")]:
         meta = run.tables.meta(name, run.cell)
         if meta is not None:
-            stages[name] = {"data_version": meta.data_version, "lance_version": run.tables.version(name, run.cell), "run_id": meta.run_id, "at": meta.at}
+            stages[name] = {
+                "data_version": meta.data_version,
+                "lance_version": run.tables.version(name, run.cell),
+                "run_id": meta.run_id,
+                "at": meta.at,
+            }
     run.registry.publish(
         run.cell,
         Pin(

@@ -18,7 +18,10 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
     rows = report_rows(run, counted)
     return run.publish(
         [LINEAGE_REPORT.rows(rows)],
-        summary=lambda: {**{name: value for name, value in counted.as_dict().items() if name != "failures"}, **{f"failed: {name}": n for name, n in counted.failures.items()}},
+        summary=lambda: {
+            **{name: value for name, value in counted.as_dict().items() if name != "failures"},
+            **{f"failed: {name}": n for name, n in counted.failures.items()},
+        },
         checks=lambda: [check for check in accounting_checks(run, counted) if check.name == "accounting"],
     )
 

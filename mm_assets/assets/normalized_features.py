@@ -30,11 +30,18 @@ WHERE e.status = 'ok'
 _FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 
 
-@cell_asset(group="3_embed", deps=["embeddings"], kinds=["lance", "pandera"], checks=[("vectors_sound", True)], embeds=True, depends=embedder_inputs)
+@cell_asset(
+    group="3_embed", deps=["embeddings"], kinds=["lance", "pandera"], checks=[("vectors_sound", True)], embeds=True, depends=embedder_inputs
+)
 def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
     kernel, counts = run.embedder.kernel(run.blobs, run.limits), {"features": 0, "unsound": 0}
-    failed = pa.concat_tables([*run.tables_of(_FAILED, embeddings=run.read("embeddings", ["sample_id", "status"])), pa.table({"sample_id": pa.array([], pa.string())})])
+    failed = pa.concat_tables(
+        [
+            *run.tables_of(_FAILED, embeddings=run.read("embeddings", ["sample_id", "status"])),
+            pa.table({"sample_id": pa.array([], pa.string())}),
+        ]
+    )
     rows = run.tables_of(
         _ROWS,
         embeddings=run.read("embeddings"),
@@ -46,7 +53,15 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     return run.publish(
         _checked(run, rows, counts),
         summary=lambda: counts,
-        checks=lambda: [Check("vectors_sound", not counts["unsound"], f"{counts['unsound']:,} vectors are not finite, of unit norm and of the declared dimension", dict(counts), blocking=False)],
+        checks=lambda: [
+            Check(
+                "vectors_sound",
+                not counts["unsound"],
+                f"{counts['unsound']:,} vectors are not finite, of unit norm and of the declared dimension",
+                dict(counts),
+                blocking=False,
+            )
+        ],
     )
 
 
@@ -78,7 +93,10 @@ def _checked(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
         counts["features"] += int(sound.sum())
         counts["unsound"] += int((~sound).sum())
         bad = table.filter(pa.array(~sound)).drop(["vector"]).to_pylist()
-        events += [{**row, "error_class": "bad_vector", "message": "the cached vector is not finite, of unit norm and of the declared dimension"} for row in bad]
+        events += [
+            {**row, "error_class": "bad_vector", "message": "the cached vector is not finite, of unit norm and of the declared dimension"}
+            for row in bad
+        ]
         good = table.filter(pa.array(sound)).drop(["vector"])
         for name, value in shared.items():
             good = good.append_column(name, pa.array([value] * good.num_rows, pa.string()))

@@ -52,4 +52,9 @@ def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) ->
 
 
 def _complete(fetched: int, probed: int) -> Check:
-    return Check("every_blob_probed", fetched == probed, f"{probed:,} of {fetched:,} fetched samples have a probe", {"fetched": fetched, "probed": probed})
+    return Check(
+        "every_blob_probed",
+        fetched == probed,
+        f"{probed:,} of {fetched:,} fetched samples have a probe",
+        {"fetched": fetched, "probed": probed},
+    )

@@ -30,13 +30,19 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
     return {"segment": run.modality.fingerprint("segment")}
 
 
-@cell_asset(group="3_embed", deps=["curated_samples"], kinds=["ray", "lance"], checks=[("every_sample_segmented", True)], depends=_segmenter)
+@cell_asset(
+    group="3_embed", deps=["curated_samples"], kinds=["ray", "lance"], checks=[("every_sample_segmented", True)], depends=_segmenter
+)
 def segments(run: CellRun) -> dg.MaterializeResult[Any]:
     """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers."""
     kernel, counts = SegmentKernel(run.modality, run.blobs, run.limits), {"segments": 0, "samples": 0, "failed": 0}
-    with run.sql(_REQUESTS, curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]), blobs=run.read("content_blobs")) as requests:
+    with run.sql(
+        _REQUESTS, curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]), blobs=run.read("content_blobs")
+    ) as requests:
         run.compute(kernel, requests)
-    rows = run.tables_of(_ROWS, curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "kept"]), cached=run.cached(kernel))
+    rows = run.tables_of(
+        _ROWS, curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "kept"]), cached=run.cached(kernel)
+    )
     kept = pc.sum(run.read("curated_samples", ["kept"]).read_all()["kept"]).as_py() or 0
     return run.publish(
         _planned(run, rows, counts),
@@ -71,4 +77,6 @@ def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
 
 
 def _complete(kept: int, done: int) -> Check:
-    return Check("every_sample_segmented", kept == done, f"{done:,} of {kept:,} kept samples are segmented or failed", {"kept": kept, "done": done})
+    return Check(
+        "every_sample_segmented", kept == done, f"{done:,} of {kept:,} kept samples are segmented or failed", {"kept": kept, "done": done}
+    )

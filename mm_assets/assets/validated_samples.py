@@ -25,9 +25,7 @@ def validated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     """
     counts = {"valid": 0, "invalid": 0}
     rows = (pa.Table.from_batches([batch]) for batch in run.read("sample_metadata"))
-    return run.publish(
-        _valid(run, rows, counts), summary=lambda: counts, checks=lambda: [failed_share(run, counts["valid"])]
-    )
+    return run.publish(_valid(run, rows, counts), summary=lambda: counts, checks=lambda: [failed_share(run, counts["valid"])])
 
 
 def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
@@ -50,4 +48,6 @@ def failed_share(run: CellRun, valid: int) -> Check:
     share = (discovered - valid) / discovered if discovered else 0.0
     limit = run.spec.gates.max_failed_share
     text = f"{discovered - valid:,} of {discovered:,} samples failed: {share:.1%}, allowed are {limit:.1%} (gates.max_failed_share)"
-    return Check("failed_share", share <= limit, text, {"failed": discovered - valid, "discovered": discovered, "share": share, "threshold": limit})
+    return Check(
+        "failed_share", share <= limit, text, {"failed": discovered - valid, "discovered": discovered, "share": share, "threshold": limit}
+    )

@@ -131,9 +131,7 @@ class Contract:
 
     def describe(self) -> list[tuple[str, str, str]]:
         """(column, type, description) of every field, for the Dagster column schema and the docs."""
-        return [
-            (item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode()) for item in self.schema
-        ]
+        return [(item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode()) for item in self.schema]
 
 
 @lru_cache(maxsize=256)

@@ -116,7 +116,7 @@ def sniff(head: bytes) -> str:
     if not head:
         return "application/x-empty"
     kind = filetype.guess(head)
-    if kind is not None and not (kind.mime in _TEXT_LIKE):
+    if kind is not None and kind.mime not in _TEXT_LIKE:
         return str(kind.mime)
     if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
         return "image/svg+xml"

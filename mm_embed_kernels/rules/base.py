@@ -87,9 +87,7 @@ def rule_set(modality: str, settings: Mapping[str, Mapping[str, Any]]) -> list[R
         if name not in known:
             raise UserError(f"curation.rules.{name}: no such rule; there are: {', '.join(known)}")
     chosen = [
-        _configured(rule, settings.get(name, {}))
-        for name, rule in known.items()
-        if not rule.modalities or modality in rule.modalities
+        _configured(rule, settings.get(name, {})) for name, rule in known.items() if not rule.modalities or modality in rule.modalities
     ]
     return sorted((rule for rule in chosen if rule.action != "off"), key=lambda rule: (rule.cost, rule.name))
 

@@ -15,7 +15,7 @@ from mm_resources.blobs import LARGE_BYTES
 from mm_resources.sources.base import Listed, Source, typed
 from mm_resources.sources.records import open_records
 
-_MAGIC = re.compile(r"[*?\[]")
+_MAGIC = re.compile(r"[*?\[{]")
 
 
 class Files(Source):
@@ -44,7 +44,7 @@ class Files(Source):
             if "://" not in uri:
                 path = os.fsdecode(bytes.fromhex(locator)) if locator else uri
                 if os.path.getsize(path) > LARGE_BYTES:
-                    return open(path, "rb")  # noqa: SIM115 - the caller reads and closes it
+                    return open(path, "rb")
                 with open(path, "rb") as stream:
                     return stream.read()
             stream = fsspec.open(uri, "rb").open()
@@ -73,7 +73,15 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     """A glob over relative keys: ``*`` and ``?`` inside one folder, ``**`` across folders, ``{a,b}`` alternatives."""
     from fsspec.utils import glob_translate
 
-    return re.compile(glob_translate(pattern))
+    return re.compile("|".join(f"(?:{glob_translate(each)})" for each in _alternatives(pattern)))
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """``*.{jpg,png}`` -> ``*.jpg``, ``*.png``."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    return [each for part in found[1].split(",") for each in _alternatives(pattern[: found.start()] + part + pattern[found.end() :])]
 
 
 def _walk_local(pattern: str) -> Iterator[Listed]:
@@ -167,6 +175,8 @@ class _SideTable:
             return
         wanted = [spec.table.key, *spec.table.columns]
         for record in open_records(spec.table.uri):
+            if record.error:
+                raise UserError(f"side table {spec.table.uri}: {record.error.message}")
             lacking = [name for name in wanted if name not in record.fields]
             if lacking:
                 raise UserError(f"side table {spec.table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}")

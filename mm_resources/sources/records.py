@@ -310,7 +310,7 @@ class ParquetRows(RecordFile):
 
 
 def open_records(uri: str) -> Iterator[Record]:
-    """All records of a table file, by its ending.
+    """All records of a table file, by its ending; a record that cannot be read carries its error.
 
     Raises:
         UserError: for an unknown ending or a file that cannot be opened.
@@ -321,11 +321,8 @@ def open_records(uri: str) -> Iterator[Record]:
         if uri.lower().endswith(kind.endings):
             source = kind(SourceSpec(name="table", modality="text", uri=uri, record=RecordMapping(text="-")), {})
             try:
-                for record in source.records(uri):
-                    if record.error:
-                        raise UserError(f"table {uri}: {record.error.message}")
-                    yield record
-            except OSError as error:
+                yield from source.records(uri)
+            except (OSError, ValueError) as error:  # ValueError: not a Parquet file
                 raise UserError(f"table {uri} cannot be read: {error}") from error
             return
     raise UserError(f"table {uri}: the ending is none of .csv, .tsv, .jsonl, .ndjson, .parquet")

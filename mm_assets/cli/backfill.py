@@ -1,0 +1,148 @@
+"""`mm backfill`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mm_assets.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from mm_assets.backfill import CellResult
+    from mm_resources.store import Cell, Store
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(backfill)
+
+
+def backfill(
+    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
+    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    plan: Annotated[bool, typer.Option(help="say what would be computed and reused, and do nothing")] = False,
+    override_gate: Annotated[str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")] = "",
+    mode: Annotated[str, typer.Option(help="auto (by estimated work), inline or ray")] = "auto",
+    ray_address: Annotated[str, typer.Option(help="run on this Ray cluster instead of a local one")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
+    json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
+) -> None:
+    """Materialize a dataset version, cell by cell, through Dagster; only what changed is computed."""
+    from mm_embed_kernels.errors import UserError
+    from mm_resources.registry import Registry
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    if mode not in ("auto", "inline", "ray"):
+        raise UserError(f"--mode {mode!r} is not auto, inline or ray")
+    settings = Settings.from_environment()
+    store = Store(settings.store)
+    cells = Registry(store).cells(dataset_version, modality)
+    if plan:
+        _print_plan(store, dataset_version, cells, json)
+        return
+    results = run_cells(store, cells, override_gate, verbose, json, mode=mode, address=ray_address)
+    if json:
+        print_json({"dataset_version": dataset_version, "cells": [result.as_dict() for result in results]})
+    else:
+        print_results(dataset_version, results)
+    if any(result.status in ("blocked", "failed") for result in results):
+        raise typer.Exit(1)
+
+
+def run_cells(store: Store, cells: list[Cell], override: str, verbose: bool, quiet: bool, **settings: str) -> list[CellResult]:
+    from mm_assets.backfill import backfill_cell
+    from mm_assets.definitions import build
+    from mm_assets.home import close_dead_runs, open_instance
+    from mm_resources.progress import listening
+    from mm_resources.settings import Settings
+
+    instance = open_instance(Settings.from_environment())
+    for run_id in close_dead_runs(instance):
+        print(f"run {run_id[:8]} had died; it is marked as failed", file=sys.stderr)
+    definitions = build(**settings)
+    results = []
+    for cell in cells:
+        with _Bar(cell, hidden=quiet or verbose) as bar, listening(bar.report):
+            results.append(backfill_cell(instance, definitions, cell, store, override, verbose))
+    return results
+
+
+class _Bar:
+    """A progress bar over a cell's stages, with rate and time left inside a kernel."""
+
+    def __init__(self, cell: Cell, hidden: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        ]
+        self.progress = Progress(*columns, console=console, disable=hidden or not console.is_terminal, transient=True)
+        self.stages = self.progress.add_task(f"{cell.partition_key}", total=12, rate="")
+        self.kernel = self.progress.add_task("", total=1, visible=False, rate="")
+        self.current = ""
+
+    def __enter__(self) -> _Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.progress.stop()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        if total == 0:
+            self.progress.update(self.stages, description=what, advance=1 if self.current else 0)
+            self.progress.update(self.kernel, visible=False)
+            self.current = what
+            return
+        task = self.progress.tasks[1]
+        rate = f"{task.speed:,.0f}/s" if task.speed else ""
+        self.progress.update(self.kernel, description=f"  {what}", completed=done, total=total, visible=True, rate=rate)
+
+
+def _print_plan(store: Store, dataset_version: str, cells: list[Cell], json: bool) -> None:
+    from mm_assets.plan import plan_cell
+    from mm_embed_kernels.modalities import get
+    from mm_resources.resources import default_embedder
+
+    plans = {cell.modality: plan_cell(store, cell, default_embedder(get(cell.modality))) for cell in cells}
+    if json:
+        found = [
+            {
+                "modality": modality,
+                "computed": {item.kernel: item.computed for item in items},
+                "reused": {item.kernel: item.reused for item in items},
+                "seconds": round(sum(item.seconds for item in items), 1),
+            }
+            for modality, items in plans.items()
+        ]
+        print_json({"dataset_version": dataset_version, "cells": found})
+        return
+    rows = [{"modality": modality, **vars(item)} for modality, items in plans.items() for item in items]
+    print_table(f"plan for {dataset_version}: nothing was done", rows)
+    print(f"estimated work: {sum(row['seconds'] for row in rows):,.0f} s, beside a few seconds of start")
+
+
+def print_results(dataset_version: str, results: list[CellResult]) -> None:
+    print_table(
+        dataset_version,
+        [{**result.as_dict(), "run_id": result.run_id[:8]} for result in results],
+        ["modality", "status", "computed", "reused", "seconds", "run_id"],
+    )
+    for result in results:
+        if result.status in ("blocked", "failed"):
+            print(f"{result.modality} is {result.status}: {result.reason}")
+    if all(result.status == "unchanged" for result in results):
+        print("nothing changed: nothing was computed, and what is published stays")
+    elif any(result.status == "blocked" for result in results):
+        print(f"what was published before is still served; see: mm failures {dataset_version}")
+    else:
+        print(f"next: mm status {dataset_version}")

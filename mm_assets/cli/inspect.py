@@ -1,0 +1,165 @@
+"""`mm status`, `mm failures`, `mm search`, `mm explain`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mm_assets.cli.output import one_line, print_json, print_table, print_tree
+
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+HIT = (
+    "feature_id",
+    "sample_id",
+    "segment_id",
+    "entity_id",
+    "content_hash",
+    "source_uri",
+    "dataset_version",
+    "modality",
+    "label",
+    "split",
+    "score",
+    "span",
+)
+FAILURE = (
+    "sample_id",
+    "modality",
+    "stage",
+    "error_class",
+    "message",
+    "fingerprint",
+    "content_hash",
+    "source_uri",
+    "attempt",
+    "retryable",
+    "run_id",
+    "at",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (status, failures, search, explain):
+        app.command()(command)
+
+
+def status(
+    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
+    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    json: Json = False,
+) -> None:
+    """The accounting of each cell: discovered = published + dropped + failed."""
+    from mm_assets.status import dataset_status
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    found = dataset_status(Store(Settings.from_environment().store), dataset_version, modality)
+    if json:
+        print_json(found)
+        return
+    columns = ["modality", "discovered", "published", "dropped", "failed", "segments", "features", "failures", "published_at"]
+    rows = [{**cell, "published_at": (cell["published_at"] or "")[:19].replace("T", " ")} for cell in found["cells"]]
+    print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, columns)
+    for cell in found["cells"]:
+        if "blocked" in cell:
+            print(f"{cell['modality']} is blocked by {cell['blocked']}")
+
+
+def failures(
+    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
+    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    stage: Annotated[str | None, typer.Option(help="only failures of this asset")] = None,
+    error_class: Annotated[str | None, typer.Option("--class", help="only this error class")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="only this cause")] = None,
+    json: Json = False,
+) -> None:
+    """The failure dataset: counts by cause with an example each, or every event with --json."""
+    from mm_resources.failures import FailureEvents
+    from mm_resources.registry import Registry
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    store = Store(Settings.from_environment().store)
+    events: list[dict[str, Any]] = []
+    for cell in Registry(store).cells(dataset_version, modality):
+        for batch in FailureEvents(store).read(cell, list(FAILURE)):
+            events += batch.to_pylist()
+    wanted = {"stage": stage, "error_class": error_class, "fingerprint": fingerprint}
+    events = [event for event in events if all(value is None or event[name] == value for name, value in wanted.items())]
+    if json:
+        print_json([{name: event[name] for name in FAILURE} for event in events])
+        return
+    causes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for event in events:
+        causes.setdefault((event["modality"], event["stage"], event["fingerprint"]), []).append(event)
+    rows = [
+        {
+            "modality": found[0]["modality"],
+            "stage": found[0]["stage"],
+            "class": found[0]["error_class"],
+            "count": len(found),
+            "retryable": found[0]["retryable"],
+            "example": one_line(found[0]["message"], 120),
+            "source": one_line(found[0]["source_uri"] or "", 60),
+        }
+        for found in sorted(causes.values(), key=len, reverse=True)
+    ]
+    if rows:
+        print_table(f"{len(events):,} failures of {dataset_version}, by cause", rows)
+    else:
+        print(f"no failures of {dataset_version}")
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="text, a media path, or id:FEATURE|SEGMENT|SAMPLE")],
+    dataset_version: Annotated[str, typer.Option(metavar="DATASET@VERSION", help="which published version to search")],
+    modality: Annotated[str, typer.Option(help="which modality to search")],
+    k: Annotated[int, typer.Option("-k", min=1, help="number of answers")] = 10,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="filter on the feature columns, e.g. \"split = 'train'\"")] = None,
+    embedder: Annotated[str | None, typer.Option(help="table of this embedder; by default the primary one")] = None,
+    json: Json = False,
+) -> None:
+    """The nearest features of a published version, best first."""
+    from mm_resources.features import FeatureStore
+
+    found = (
+        FeatureStore.open()
+        .search(query, dataset_version=dataset_version, modality=modality, embedder=embedder, k=k, where=where)
+        .to_pylist()
+    )
+    if json:
+        print_json([{name: hit[name] for name in HIT} for hit in found])
+        return
+    rows = [
+        {
+            "score": round(hit["score"], 3),
+            "label": hit["label"],
+            "split": hit["split"],
+            "source": hit["source_uri"],
+            "text": one_line(hit["text"] or ""),
+            "feature_id": hit["feature_id"],
+        }
+        for hit in found
+    ]
+    if not rows:
+        print("nothing found")
+        return
+    empty = {name for name in ("text", "label") if not any(row[name] for row in rows)}
+    print_table(f"{dataset_version} {modality}: {query}", rows, [name for name in rows[0] if name not in empty])
+    print("where an answer came from: mm explain FEATURE_ID")
+
+
+def explain(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="feature, segment or sample id")],
+    dataset_version: Annotated[str | None, typer.Option(metavar="DATASET@VERSION", help="look only there")] = None,
+    json: Json = False,
+) -> None:
+    """Where a feature came from: source, blob, decisions, segment, embedder, run."""
+    from mm_resources.features import FeatureStore
+
+    found = FeatureStore.open().explain(identifier, dataset_version)
+    if json:
+        print_json(found)
+    else:
+        print_tree(f"[bold]feature {found['feature_id']}[/bold]", found)

@@ -1,0 +1,38 @@
+"""Entry point of `mm`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from mm_assets.cli import backfill, datasets, environment, inspect
+
+app = typer.Typer(
+    help="Turn raw texts and images into versioned, searchable, joinable features for training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (datasets, backfill, inspect, environment):
+    module.add_to(app)
+
+
+def main() -> None:
+    """Run a command. A user's mistake is one line and exit code 2; a cell that is not sound is exit code 1."""
+    from mm_embed_kernels.errors import UserError
+
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it ended", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""`make demo`: real texts and images, from files to search, in minutes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mm_assets.backfill import register_partition
+from mm_assets.cli.backfill import print_results, run_cells
+from mm_assets.cli.inspect import failures, search, status
+from mm_assets.demo_data import fetch
+from mm_assets.home import open_instance
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.spec import load_spec
+from mm_resources.registry import Registry
+from mm_resources.settings import Settings
+from mm_resources.store import Store
+
+FOLDER = Path(".mm/demo")
+QUERIES = (
+    ("what is a black hole made of?", "text", "text -> text"),
+    ("a cat", "image", "text -> image"),
+    ("a hot drink", "image", "text -> image"),
+)
+NEXT = """
+Try next:
+  mm search "a bird" --dataset-version demo@v1 --modality image -k 3
+  mm explain FEATURE_ID                    where an answer came from
+  mm backfill demo@v1                      nothing changed, so nothing is computed
+  make ui                                  the graph, the runs and the checks, at http://127.0.0.1:3000
+  mm init FOLDER                           a spec for your own data
+(`mm` is .venv/bin/mm; `source .venv/bin/activate` puts it on your path)"""
+
+
+def main() -> int:
+    settings = Settings.from_environment()
+    store = Store(settings.store)
+    print(f"1. fetching real texts and images with pip into {FOLDER} ...")
+    spec = load_spec(fetch(FOLDER.absolute()))
+    Registry(store).register(spec)
+    register_partition(open_instance(settings), spec.dataset_version)
+    print(f"2. materializing {spec.dataset_version} through Dagster: {', '.join(spec.modalities)} ...")
+    results = run_cells(store, Registry(store).cells(spec.dataset_version), "", False, False)
+    print_results(spec.dataset_version, results)
+    if any(result.status in ("blocked", "failed") for result in results):
+        return 1
+    print("3. the accounting, and what failed\n")
+    status(spec.dataset_version, None)
+    failures(spec.dataset_version, None, None, None, None)
+    print("4. searches\n")
+    for query, modality, kind in QUERIES:
+        print(kind)
+        search(query, spec.dataset_version, modality, 3, None, None)
+    print("image -> image")
+    search(str(_a_cat()), spec.dataset_version, "image", 4, None, None)
+    print(NEXT)
+    return 0
+
+
+def _a_cat() -> Path:
+    return sorted((FOLDER / "images" / "cat").iterdir())[0]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,90 @@
+"""What a backfill would compute and reuse, and how long that would take, without doing any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mm_assets.assets import embeddings, raw_assets
+from mm_embed_kernels import relational
+from mm_embed_kernels.curation import curate
+from mm_embed_kernels.kernel import Kernel, ProbeKernel, SegmentKernel
+from mm_embed_kernels.modalities import get
+from mm_embed_kernels.rules import rule_set
+from mm_embed_kernels.sandbox import Limits
+from mm_resources.blobs import BlobStore
+from mm_resources.cache import LATEST, ComputeCache
+from mm_resources.compute import Compute
+from mm_resources.fetch import FETCH_KEY, FetchKernel
+from mm_resources.ledger import Ledger
+from mm_resources.registry import Registry
+from mm_resources.resources import EmbedderResource
+from mm_resources.store import Cell, Store
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Rows of one kernel that a backfill would compute and reuse, and the seconds that it would take."""
+
+    kernel: str
+    computed: int
+    reused: int
+    seconds: float
+
+
+_LISTED = f"""
+SELECT l.*, c.content_hash, c.size AS bytes FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
+LEFT JOIN ({LATEST}) c ON l.fetch_key = c.key WHERE l.error_class IS NULL
+"""
+_PROBED = f"""
+SELECT k.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), k.bytes AS size,
+       p.* EXCLUDE (key, error_class, message)
+FROM known k JOIN ({LATEST}) p ON k.content_hash = p.key WHERE p.status = 'ok'
+"""
+_SPANS = f"SELECT key AS content_hash, unnest(segments).span AS span FROM ({LATEST}) WHERE status = 'ok'"
+
+
+def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
+    """The plan of one cell. What was never read counts as one segment each, which is exact for images."""
+    registry, compute, blobs = Registry(store), Compute(ComputeCache(store), None), BlobStore(store)
+    spec, modality, rates = registry.spec(cell.dataset, cell.version), get(cell.modality), Ledger(store).rates()
+    fetch = FetchKernel(spec, blobs)
+    probe, segment = ProbeKernel(modality, blobs), SegmentKernel(modality, blobs)
+    embed = embedder.kernel(blobs, Limits())
+
+    def planned(kernel: Kernel, wanted: int, missing: int, unknown: int = 0) -> Planned:
+        seconds = (missing + unknown) * rates.get(kernel.fingerprint, kernel.seconds_per_row)
+        return Planned(kernel.name, missing + unknown, wanted - missing, round(seconds, 1))
+
+    def cached(kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        return compute.cache.space(kernel).reader(columns)
+
+    with relational.query(raw_assets._REQUESTS, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours()) as requests:
+        plans = [planned(fetch, *compute.missing(fetch, requests))]
+    unknown = plans[0].computed
+    known = relational.fetch(_LISTED, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours(), cached=cached(fetch))
+    known = known.filter(pa.compute.is_valid(known["content_hash"]))
+    contents = known.select(["content_hash"]).rename_columns(["key"])
+    plans.append(planned(probe, *compute.missing(probe, contents), unknown))
+    valid = relational.fetch(_PROBED, known=known, cached=cached(probe))
+    kept = _kept(valid, spec.name, spec.splits, cell.modality, spec.curation.rules)
+    plans.append(planned(segment, *compute.missing(segment, kept), unknown))
+    spans = relational.fetch(_SPANS, cached=cached(segment))
+    wanted = relational.fetch(f"SELECT {embeddings._KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
+    uncut = plans[-1].computed - unknown
+    plans.append(planned(embed, *compute.missing(embed, wanted), unknown + uncut))
+    return plans
+
+
+def _kept(valid: pa.Table, dataset: str, shares: dict[str, float], modality: str, settings: Any) -> pa.Table:
+    """Content hashes that curation would keep, as far as their probes are known."""
+    rules = rule_set(modality, settings)
+    tables: Iterator[pa.Table] = curate(
+        lambda columns: (valid if columns is None else valid.select(columns)).to_reader(), rules, dataset, shares
+    )
+    kept = [table.filter(table["kept"])["content_hash"] for table in tables]
+    hashes = pa.chunked_array([chunk for column in kept for chunk in column.chunks], pa.string())
+    return pa.table({"key": hashes})

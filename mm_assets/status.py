@@ -1,0 +1,44 @@
+"""The state of cells, for people and scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from mm_assets.cell_run import ORDER
+from mm_resources.accounting import account
+from mm_resources.failures import FailureEvents
+from mm_resources.registry import Registry
+from mm_resources.store import Cell, Store
+from mm_resources.tables import StageTables
+
+_NOTHING = pa.schema([("sample_id", pa.string())])
+
+
+def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
+    """Counts of a cell as it is published; before the first publish, as its stages stand.
+
+    Samples that a closed gate holds back count as dropped, so that the accounting holds at any time.
+    """
+    tables, pin = StageTables(store), Registry(store).pin(cell)
+    blocked = next((f"{name}: {meta.blocked}" for name in ORDER if (meta := tables.meta(name, cell)) and meta.blocked), "")
+    if pin is not None:
+        counts = pin.accounting
+    else:
+        empty = pa.RecordBatchReader.from_batches(_NOTHING, [])
+        counts = account(tables, FailureEvents(store), cell, empty, 0).as_dict()
+        if blocked:
+            counts["dropped"] = counts["discovered"] - counts["failed"]
+    return {
+        "modality": cell.modality,
+        **counts,
+        "data_version": pin.data_version if pin else None,
+        "published_at": pin.published_at if pin else None,
+        **({"blocked": blocked} if blocked else {}),
+    }
+
+
+def dataset_status(store: Store, dataset_version: str, modality: str | None = None) -> dict[str, Any]:
+    cells = Registry(store).cells(dataset_version, modality)
+    return {"dataset_version": dataset_version, "cells": [cell_status(store, cell) for cell in cells]}
