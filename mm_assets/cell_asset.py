@@ -66,7 +66,7 @@ def cell_asset(
                 for check, blocking in checks
             ],
         )
-        def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             run = CellRun(context, name, contract, code_version)
             return run.enter(depends) or body(run)
 

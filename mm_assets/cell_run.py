@@ -25,6 +25,7 @@ from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents
 from mm_resources.ledger import Ledger
 from mm_resources.progress import report
+from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta, StageTables
@@ -54,15 +55,15 @@ class CellRun:
     def __init__(self, context: dg.AssetExecutionContext, asset: str, contract: Contract, code_version: str) -> None:
         resources = context.resources
         self.context, self.asset, self._contract, self.code_version = context, asset, contract, code_version
-        self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)  # type: ignore[attr-defined]
-        self.registry = resources.registry.open()
+        self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)
+        self.registry: Registry = resources.registry.open()
         self.tables: StageTables = resources.tables.stages()
         self.failures: FailureEvents = resources.tables.failures()
         self.ledger: Ledger = resources.tables.ledger()
         self.blobs = resources.blobs.open()
         self.features = resources.features.open()
         self.limits = resources.sandbox.limits()
-        self.run_id: str = context.run_id
+        self.run_id: str = context.run.run_id
         self.began = time.perf_counter()
         self.read_version = self.tables.fence(asset, self.cell, self.contract(asset))
         self._reports: list[ComputeReport] = []
@@ -87,13 +88,13 @@ class CellRun:
     @cached_property
     def override(self) -> str:
         """The reason for which closed gates are passed, or ""."""
-        return str(self.context.run_tags.get(OVERRIDE_TAG, ""))
+        return str(self.context.run.tags.get(OVERRIDE_TAG, ""))
 
     def contract(self, asset: str) -> Contract:
         """An asset's contract, with the modality's signals or the user's columns where it carries them."""
         base: Contract = getattr(contracts, asset.upper())
         if asset == "dataset_registry":
-            return self.registry.contract(self.spec)  # type: ignore[no-any-return]
+            return self.registry.contract(self.spec)
         return base.extend(self.modality.signals) if asset in ("sample_metadata", "validated_samples") else base
 
     # -- reading
@@ -203,13 +204,14 @@ class CellRun:
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
         for name, meta in metas.items():
+            if meta is not None and meta.blocked and not self.override:
+                raise dg.Failure(f"the gate of {name} is closed: {meta.blocked}", allow_retries=False)
+        for name, meta in metas.items():
             if meta is None:
                 raise dg.Failure(
                     f"{name} of {self.cell.partition_key} is not materialized; run `mm backfill {self.cell.dataset_version}`",
                     allow_retries=False,
                 )
-            if meta.blocked and not self.override:
-                raise dg.Failure(f"the gate of {name} is closed: {meta.blocked}", allow_retries=False)
         versions = {name: meta.data_version for name, meta in metas.items() if meta}
         self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()), self.override)
         meta = self.tables.meta(self.asset, self.cell)
@@ -232,7 +234,7 @@ class CellRun:
         lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
         computed = {report.kernel: report.computed for report in self._reports} or ({meta.kernel: 0} if meta.kernel else {})
         reused = {report.kernel: report.reused for report in self._reports} or ({meta.kernel: meta.requests} if meta.kernel else {})
-        metadata = {
+        metadata: dict[str, Any] = {
             "dagster/row_count": meta.rows,
             "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
             "unchanged": unchanged,

@@ -38,7 +38,7 @@ def examine() -> list[Finding]:
         ("dagster home", lambda: _home(settings)),
         ("sandbox", _sandbox),
         ("lance and lancedb", _lance_pair),
-        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in _default_embedders()),  # type: ignore[misc]
+        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in _default_embedders()),
         ("machine", _machine),
     ]
     return [_checked(name, check) for name, check in checks]

@@ -23,7 +23,7 @@ class UnknownPlugin(UserError):
     """No plug-in of that name; the message lists those that exist."""
 
 
-def _classes(module: ModuleType, base: type) -> Iterator[type]:
+def _classes(module: ModuleType, base: Any) -> Iterator[Any]:
     for _, item in inspect.getmembers(module, inspect.isclass):
         defined_here = item.__module__ == module.__name__
         if defined_here and issubclass(item, base) and not inspect.isabstract(item) and getattr(item, "name", None):
@@ -31,7 +31,7 @@ def _classes(module: ModuleType, base: type) -> Iterator[type]:
 
 
 @cache
-def discover(package: str, kind: str, base: type) -> dict[str, Any]:
+def discover(package: str, kind: str, base: Any) -> dict[str, Any]:
     """Every concrete subclass of `base`, by its ``name``, sorted by name.
 
     Args:

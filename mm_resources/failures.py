@@ -84,7 +84,9 @@ def _chain(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iter
 
 
 def _event(event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str) -> dict[str, Any]:
-    known = {name: event[name] for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri") if name in event}
+    known: dict[str, Any] = {
+        name: event[name] for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri") if name in event
+    }
     return {
         **known,
         "dataset": cell.dataset,

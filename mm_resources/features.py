@@ -189,7 +189,7 @@ class FeatureStore:
         if isinstance(query, str) and not os.path.isfile(query):
             if not query.strip():
                 raise UserError("the query is empty")
-            return self.embedder(pinned).embed_text([query])[0]
+            return np.asarray(self.embedder(pinned).embed_text([query])[0])
         data = query if isinstance(query, bytes) else Path(query).read_bytes()
         return self._media_vector(data, pinned)
 
@@ -202,8 +202,8 @@ class FeatureStore:
         try:
             segment = modalities()[modality].segment(data)[0]
             if embedder.input_shape is None:
-                return embedder.embed([segment.text or ""])[0]
-            return embedder.embed(embedder.decode(data, segment.span)[None])[0]
+                return np.asarray(embedder.embed([segment.text or ""])[0])
+            return np.asarray(embedder.embed(embedder.decode(data, segment.span)[None])[0])
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
 

@@ -52,7 +52,7 @@ class TrainingSet:
                     "dimension": table.dimension,
                 }
             )
-        manifest = {
+        manifest: dict[str, Any] = {
             "dataset_version": f"{pins[0].dataset}@{pins[0].version}",
             "tables": tables,
             "where": " AND ".join(conditions) or None,

@@ -91,7 +91,7 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
     ]
     for table in tables:
         run.features.tag(table.table, table.lance_version, table.tag)
-    stages = {}
+    stages: dict[str, dict[str, Any]] = {}
     for name in ORDER[: ORDER.index("feature_views")]:
         meta = run.tables.meta(name, run.cell)
         if meta is not None:

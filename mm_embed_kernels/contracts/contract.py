@@ -110,7 +110,8 @@ class Contract:
         known = [name for name in table.column_names if name in self.schema.names]
         flat = [name for name in known if not pa.types.is_nested(table.schema.field(name).type)]
         try:
-            self.pandera(flat).validate(pl.from_arrow(table.select(flat)), lazy=True)  # type: ignore[arg-type]
+            frame: Any = pl.from_arrow(table.select(flat))
+            self.pandera(flat).validate(frame, lazy=True)
         except pandera.errors.SchemaErrors as failed:
             found: dict[int, list[str]] = {}
             for case in failed.failure_cases.iter_rows(named=True):

@@ -8,6 +8,7 @@ they show. It knows what ImageNet knows: for other content use an open_clip embe
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class ConSE(Embedder):
 
         with open_image(data) as image:
             image.draft("RGB", (_RESIZE * 2, _RESIZE * 2))
-            picture = ImageOps.exif_transpose(flatten(image))
+            picture = ImageOps.exif_transpose(flatten(image, data))
         scale = _RESIZE / min(picture.size)
         size = (max(_SIDE, round(picture.width * scale)), max(_SIDE, round(picture.height * scale)))
         left, top = (size[0] - _SIDE) / 2 / scale, (size[1] - _SIDE) / 2 / scale
@@ -76,35 +77,7 @@ class ConSE(Embedder):
         return np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=box), dtype=np.uint8)
 
     def load(self) -> None:
-        if getattr(self, "_net", None) is not None:
-            return
-        import timm
-        import torch
-
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        # The checkpoint names its layers differently, in the same order and shapes.
-        net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-        values = torch.load(_checkpoint(), map_location="cpu", weights_only=True).values()
-        net.load_state_dict(dict(zip(net.state_dict(), values, strict=True)))
-        self._text = minilm.sentence_model(self.device, self.threads)
-        self._classes = self._class_vectors()
-        self._net = net.to(self.device)
-
-    def _class_vectors(self) -> np.ndarray[Any, Any]:
-        """Unit text vectors of the 1,000 classes: the mean of the name's and the definition's vector."""
-        from timm.data import ImageNetInfo
-
-        info = ImageNetInfo()
-        vectors: np.ndarray[Any, Any] = sum(
-            self._text.encode(
-                [info.index_to_description(i, detailed=detailed) for i in range(1000)],
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
-            for detailed in (False, True)
-        )
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        self._net, self._classes = _model(self.device, self.threads)
 
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         import torch
@@ -123,7 +96,36 @@ class ConSE(Embedder):
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        if getattr(self, "_text", None) is None:
-            self._text = minilm.sentence_model(self.device, self.threads)
-        vectors: np.ndarray[Any, Any] = self._text.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        text = minilm.sentence_model(self.device, self.threads)
+        vectors: np.ndarray[Any, Any] = text.encode(texts, normalize_embeddings=True, show_progress_bar=False)
         return vectors
+
+
+@cache
+def _model(device: str, threads: int | None) -> tuple[Any, np.ndarray[Any, Any]]:
+    """The network and the class vectors, made once per process."""
+    import timm
+    import torch
+
+    text = minilm.sentence_model(device, threads)
+    # The checkpoint names its layers differently, in the same order and shapes.
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    values = torch.load(_checkpoint(), map_location="cpu", weights_only=True).values()
+    net.load_state_dict(dict(zip(net.state_dict(), values, strict=True)))
+    return net.to(device), _class_vectors(text)
+
+
+def _class_vectors(text: Any) -> np.ndarray[Any, Any]:
+    """Unit text vectors of the 1,000 classes: the mean of the name's and the definition's vector."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    vectors: np.ndarray[Any, Any] = sum(
+        text.encode(
+            [info.index_to_description(i, detailed=detailed) for i in range(1000)],
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        for detailed in (False, True)
+    )
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

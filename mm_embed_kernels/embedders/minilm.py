@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,7 @@ class MiniLM(Embedder):
         return f"minilm-{self.weights_hash[:12]}"
 
     def load(self) -> None:
-        if getattr(self, "_model", None) is None:
-            self._model = sentence_model(self.device, self.threads)
+        self._model = sentence_model(self.device, self.threads)
 
     def embed(self, inputs: list[str]) -> np.ndarray[Any, Any]:
         self.load()
@@ -57,8 +57,9 @@ class MiniLM(Embedder):
         return self.embed(texts)
 
 
+@cache
 def sentence_model(device: str, threads: int | None) -> Any:
-    """The sentence-transformers model; never asks a hub."""
+    """The sentence-transformers model, loaded once per process; never asks a hub."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging

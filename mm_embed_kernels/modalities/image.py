@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from PIL import Image as pillow
 
 _SIGNAL_PIXELS = 256
+# What Pillow's decoders raise for damaged bytes.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+_END_MARKERS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"), (b"GIF8", b"\x3b"))
 _EXIF_IFD, _EXIF_TAKEN, _EXIF_CHANGED = 0x8769, 0x9003, 0x0132
 
 
@@ -53,7 +57,7 @@ class Image(Modality):
             frames = getattr(image, "n_frames", 1)
             captured = _captured_at(image)
             image.draft("RGB", (_SIGNAL_PIXELS, _SIGNAL_PIXELS))
-            flat = flatten(image)
+            flat = flatten(image, data)
         flat.thumbnail((_SIGNAL_PIXELS, _SIGNAL_PIXELS))
         luma = flat.convert("L")
         pixels = np.asarray(luma, dtype=np.float64)
@@ -95,10 +99,15 @@ def open_image(data: bytes) -> pillow.Image:
             raise SampleError("unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them") from error
         except pillow.DecompressionBombError as error:
             raise SampleError("decompression_bomb", str(error)) from error
+        except _BROKEN as error:
+            raise _broken(error, data) from error
 
 
-def flatten(image: pillow.Image) -> pillow.Image:
+def flatten(image: pillow.Image, data: bytes) -> pillow.Image:
     """Decode the first frame to RGB, transparency laid over white.
+
+    Args:
+        image: opened from `data`.
 
     Raises:
         SampleError: ``truncated``, ``decompression_bomb`` or ``decode_error``.
@@ -116,9 +125,15 @@ def flatten(image: pillow.Image) -> pillow.Image:
         return image.convert("RGB")
     except pillow.DecompressionBombError as error:
         raise SampleError("decompression_bomb", str(error)) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        cause = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "decode_error"
-        raise SampleError(cause, f"{type(error).__name__}: {error}") from error
+    except _BROKEN as error:
+        raise _broken(error, data) from error
+
+
+def _broken(error: BaseException, data: bytes) -> SampleError:
+    """Why Pillow cannot read an image: it is cut off, or damaged inside."""
+    marker = next((end for start, end in _END_MARKERS if data.startswith(start)), b"")
+    cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or marker not in data[-64:]
+    return SampleError("truncated" if cut else "decode_error", f"{type(error).__name__}: {error}")
 
 
 def _scale_deep(image: pillow.Image) -> pillow.Image:

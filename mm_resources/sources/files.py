@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec import SourceSpec
@@ -45,11 +45,11 @@ class Files(Source):
                 path = os.fsdecode(bytes.fromhex(locator)) if locator else uri
                 if os.path.getsize(path) > LARGE_BYTES:
                     return open(path, "rb")
-                with open(path, "rb") as stream:
-                    return stream.read()
-            stream = fsspec.open(uri, "rb").open()
+                with open(path, "rb") as file:
+                    return file.read()
+            stream: Any = fsspec.open(uri, "rb").open()
             if (stream.size or 0) > LARGE_BYTES:
-                return stream
+                return cast(BinaryIO, stream)
             with stream:
                 return bytes(stream.read())
         except FileNotFoundError:

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mm_assets.backfill import CellResult, backfill_cell
+from mm_assets.definitions import build
+from mm_assets.home import open_instance
+from mm_embed_kernels.spec import load_spec
+from mm_resources.features import FeatureStore
+from mm_resources.registry import Registry
+from mm_resources.settings import Settings
+from mm_resources.store import Cell, Store
+from tests.conftest import write_dataset
+
+
+@dataclass
+class Platform:
+    """A store and a Dagster instance of its own."""
+
+    settings: Settings
+    instance: dg.DagsterInstance
+    store: Store = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.settings.store)
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.store)
+
+    @property
+    def features(self) -> FeatureStore:
+        return FeatureStore(self.store)
+
+    def register(self, spec: Path) -> str:
+        loaded = load_spec(spec)
+        self.registry.register(loaded)
+        return loaded.dataset_version
+
+    def backfill(
+        self, dataset_version: str, modality: str | None = None, mode: str = "inline", override: str = ""
+    ) -> dict[str, CellResult]:
+        definitions = build(store=self.settings.store, mode=mode)
+        cells = self.registry.cells(dataset_version, modality)
+        return {cell.modality: backfill_cell(self.instance, definitions, cell, self.store, override) for cell in cells}
+
+    def cell(self, dataset_version: str, modality: str) -> Cell:
+        return self.registry.cells(dataset_version, modality)[0]
+
+
+Maker = Callable[[Path], Platform]
+
+
+@contextmanager
+def platforms() -> Iterator[Maker]:
+    """Makes platforms below a folder each, and leaves the environment as it was."""
+    opened: list[Platform] = []
+    before = dict(os.environ)
+
+    def make(root: Path) -> Platform:
+        settings = Settings(str(root / "store"), root / "home", root / "datasets", "bundled")
+        opened.append(Platform(settings, open_instance(settings)))
+        return opened[-1]
+
+    yield make
+    for platform in opened:
+        platform.instance.dispose()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def new_platform() -> Iterator[Maker]:
+    with platforms() as make:
+        yield make
+
+
+@pytest.fixture
+def platform(new_platform: Maker, tmp_path: Path) -> Platform:
+    return new_platform(tmp_path / "platform")
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Iterator[Platform]:
+    """``tiny@v1``, published once; for tests that only read it."""
+    root = tmp_path_factory.mktemp("published")
+    with platforms() as make:
+        platform = make(root)
+        platform.register(write_dataset(root / "data", photos))
+        results = platform.backfill("tiny@v1")
+        assert {name: result.status for name, result in results.items()} == {"image": "published", "text": "published"}, results
+        yield platform

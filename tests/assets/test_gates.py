@@ -1,0 +1,92 @@
+"""A closed gate blocks the publish, however it is tried, and what was published stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mm_assets.cell_run import ORDER
+from mm_assets.definitions import build
+from mm_assets.partitions import partition_key
+from mm_assets.status import cell_status
+from mm_resources.tables import StageTables
+
+
+@pytest.fixture
+def strict(platform: Any, dataset: Path) -> Any:
+    dataset.write_text(dataset.read_text().replace("max_failed_share: 0.5", "max_failed_share: 0.1"))
+    platform.register(dataset)
+    return platform
+
+
+def run_one(platform: Any, asset: str, modality: str) -> dg.ExecuteInProcessResult:
+    definitions = build(store=platform.settings.store, mode="inline")
+    job = definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(
+        instance=platform.instance,
+        partition_key=partition_key(platform.cell("tiny@v1", modality)),
+        asset_selection=[dg.AssetKey(asset)],
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+
+
+def test_too_many_failures_close_the_gate(strict: Any) -> None:
+    result = strict.backfill("tiny@v1", "text")["text"]
+    assert result.status == "blocked"
+    assert "33.3%" in result.reason
+    assert "max_failed_share" in result.reason
+    cell = strict.cell("tiny@v1", "text")
+    assert strict.registry.pin(cell) is None
+    counts = cell_status(strict.store, cell)
+    assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] == 3
+    assert counts["published"] == 0
+
+
+def test_starting_downstream_by_hand_does_not_pass(strict: Any) -> None:
+    strict.backfill("tiny@v1", "text")
+    for asset in ORDER[5:]:
+        done = run_one(strict, asset, "text")
+        assert not done.success
+        failed = [event.step_failure_data for event in done.all_events if event.is_step_failure]
+        assert "the gate of validated_samples is closed" in failed[0].user_failure_data.description
+        assert StageTables(strict.store).meta(asset, strict.cell("tiny@v1", "text")) is None
+
+
+def test_override_publishes_and_records_the_reason(strict: Any) -> None:
+    strict.backfill("tiny@v1", "text")
+    result = strict.backfill("tiny@v1", "text", override="the bad line is known")["text"]
+    assert result.status == "published"
+    pin = strict.registry.pin(strict.cell("tiny@v1", "text"))
+    assert pin.override == "the bad line is known"
+    assert strict.features.search("a cat", dataset_version="tiny@v1", modality="text", k=1).num_rows == 1
+
+
+def test_a_source_that_lists_nothing_blocks_its_cell_only(platform: Any, dataset: Path) -> None:
+    dataset.write_text(dataset.read_text().replace("photos/**/*.jpg", "photos/**/*.tiff"))
+    platform.register(dataset)
+    results = platform.backfill("tiny@v1")
+    assert results["image"].status == "blocked"
+    assert "source photos lists nothing" in results["image"].reason
+    assert results["text"].status == "published"
+    for photo in (dataset.parent / "photos").rglob("1.jpg"):
+        photo.rename(photo.with_suffix(".tiff"))
+    assert platform.backfill("tiny@v1", "image")["image"].status == "published"
+
+
+def test_unlisted_source_may_be_allowed(platform: Any, dataset: Path) -> None:
+    dataset.write_text(dataset.read_text().replace('photos/**/*.jpg",', 'photos/**/*.tiff", allow_empty: true,'))
+    platform.register(dataset)
+    assert platform.backfill("tiny@v1", "image")["image"].status == "published"
+
+
+def test_the_event_log_holds_no_content(platform: Any, dataset: Path) -> None:
+    platform.register(dataset)
+    platform.backfill("tiny@v1", "text")
+    platform.instance.dispose()
+    secret = b"The cat sleeps"
+    holding = [path for path in platform.settings.dagster_home.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert holding == []

@@ -1,0 +1,187 @@
+"""Two samples per modality through all twelve assets, on real photographs, sentences and models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mm_assets.cell_run import ORDER
+from mm_assets.status import cell_status
+from mm_embed_kernels.identity import content_hash
+from mm_resources.ledger import Ledger
+from mm_resources.store import Cell
+from mm_resources.tables import StageTables
+
+VOLATILE = {
+    "run_id",
+    "created_at",
+    "verified_at",
+    "published_at",
+    "seconds",
+    "source_uri",
+    "tag",
+    "modified_at",
+    "lance_version",
+    "at",
+    "path",
+    "offset",
+}
+
+
+def stage_rows(platform: Any, asset: str, cell: Cell) -> list[dict[str, Any]]:
+    table = StageTables(platform.store).read(asset, cell).read_all()
+    kept = [name for name in table.column_names if name not in VOLATILE and not pa.types.is_floating(table.schema.field(name).type)]
+    return sorted(table.select(kept).to_pylist(), key=repr)
+
+
+def feature_rows(platform: Any, cell: Cell) -> pa.Table:
+    pin = platform.registry.pin(cell)
+    return platform.features.table(pin.primary).search().limit(1000).to_arrow().sort_by("feature_id")
+
+
+@pytest.fixture
+def mine(platform: Any, dataset: Path) -> Any:
+    """``tiny@v1`` of its own, for tests that change the store."""
+    platform.register(dataset)
+    platform.backfill("tiny@v1")
+    return platform
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_accounting_holds(published: Any, modality: str) -> None:
+    counts = cell_status(published.store, published.cell("tiny@v1", modality))
+    assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] == 3
+    assert counts["published"] == 2
+    assert counts["failures"] == ({"truncated": 1} if modality == "image" else {"bad_record": 1})
+
+
+def test_search_answers_by_content(published: Any, photos: dict[str, Path]) -> None:
+    features = published.features
+    for query, label in [
+        ("a flower", "flower"),
+        ("a temple", "temple"),
+        (photos["flower"], "flower"),
+        (photos["temple"].read_bytes(), "temple"),
+    ]:
+        hits = features.search(query, dataset_version="tiny@v1", modality="image", k=2).to_pylist()
+        assert hits[0]["label"] == label
+        assert hits[0]["score"] >= hits[1]["score"]
+    hits = features.search("a pet animal", dataset_version="tiny@v1", modality="text", k=2).to_pylist()
+    assert hits[0]["label"] == "pets"
+    assert features.search(f"id:{hits[0]['sample_id']}", dataset_version="tiny@v1", modality="text", k=1)["score"][
+        0
+    ].as_py() == pytest.approx(1, abs=1e-5)
+    filtered = features.search("a pet animal", dataset_version="tiny@v1", modality="text", where="label = 'food' AND user__stars > 4")
+    assert filtered["label"].to_pylist() == ["food"]
+
+
+def test_a_feature_row_explains_itself(published: Any, photos: dict[str, Path]) -> None:
+    hit = published.features.search("a flower", dataset_version="tiny@v1", modality="image", k=1).to_pylist()[0]
+    chain = published.features.explain(hit["feature_id"])
+    assert chain["blob"]["content_hash"] == content_hash(photos["flower"].read_bytes())
+    assert chain["source"]["uri"].endswith("photos/flower/1.jpg")
+    assert chain["source"]["label"] == "flower"
+    assert {"exact_duplicate", "too_small", "near_constant"} <= {rule["rule"] for rule in chain["decisions"]["rules"]}
+    assert chain["decisions"]["split"] == hit["split"]
+    assert len(chain["embedder"]["weights_hash"]) == 64
+    assert chain["embedder"]["code_version"]
+    assert chain["embedder"]["preprocessing"]["center_crop"] == 224
+    assert published.instance.get_run_by_id(chain["run"]["run_id"]) is not None
+    assert set(chain["run"]["stages"]) == set(ORDER[:10])
+    json.dumps(chain, default=str)
+    for other in (hit["sample_id"], hit["segment_id"], f"id:{hit['feature_id']}"):
+        assert published.features.explain(other)["feature_id"] == hit["feature_id"]
+
+
+def test_training_set_is_pinned_and_reproducible(published: Any) -> None:
+    ts = published.features.training_set(
+        "tiny@v1", modality="text", where="array_has(passed, 'too_short')", columns=["label", "user__stars"]
+    )
+    table = ts.to_arrow()
+    assert sorted(table["label"].to_pylist()) == ["food", "pets"]
+    assert table["user__stars"].to_pylist() == [5, 5]
+    again = published.features.training_set(manifest=json.loads(json.dumps(ts.manifest)))
+    assert again.to_arrow().sort_by("feature_id") == table.sort_by("feature_id")
+    batches = list(ts.to_torch(batch_size=1, shuffle=True, seed=1))
+    assert [tuple(batch["vector"].shape) for batch in batches] == [(1, 384), (1, 384)]
+    assert sorted(batch["feature_id"][0] for batch in batches) == sorted(table["feature_id"].to_pylist())
+
+
+def test_decisions_record_every_rule(published: Any) -> None:
+    rows = published.features.decisions("tiny@v1", "text").to_pylist()
+    assert len(rows) == 2
+    for row in rows:
+        assert row["kept"] is True
+        assert {rule["rule"] for rule in row["rules"]} >= {"empty", "too_short", "unsupported_language", "exact_duplicate"}
+
+
+def test_same_inputs_same_versions_and_no_work(published: Any) -> None:
+    before = {m: published.registry.pin(published.cell("tiny@v1", m)) for m in ("image", "text")}
+    results = published.backfill("tiny@v1")
+    for modality, result in results.items():
+        assert result.status == "unchanged"
+        assert set(result.computed.values()) == {0}
+        assert sum(result.reused.values()) > 0
+        assert published.registry.pin(published.cell("tiny@v1", modality)) == before[modality]
+
+
+def test_a_new_version_pays_for_new_bytes_only(mine: Any, dataset: Path, photos: dict[str, Path]) -> None:
+    folder = dataset.parent / "photos"
+    (folder / "flower" / "1.jpg").rename(folder / "flower" / "renamed.jpg")
+    from PIL import Image
+
+    with Image.open(photos["temple"]) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "temple" / "2.jpg")
+    dataset.write_text(dataset.read_text().replace("version: v1", "version: v2"))
+    mine.register(dataset)
+    results = mine.backfill("tiny@v2")
+    assert results["image"].computed == {"fetch": 2, "probe": 1, "segment": 1, "embed:conse": 1}
+    assert results["text"].computed == {"fetch": 0, "probe": 0, "segment": 0, "embed:minilm": 0}
+    assert results["text"].status == "published"
+    assert mine.registry.pin(mine.cell("tiny@v1", "image")).accounting["published"] == 2
+    assert mine.registry.pin(mine.cell("tiny@v2", "image")).accounting["published"] == 3
+
+
+def test_a_frozen_version_stays_frozen(mine: Any, dataset: Path, photos: dict[str, Path]) -> None:
+    shutil.copy(photos["temple"], dataset.parent / "photos" / "temple" / "late.jpg")
+    assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
+
+
+def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:
+    platforms = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}
+    for mode, platform in platforms.items():
+        platform.register(dataset)
+        results = platform.backfill("tiny@v1", mode=mode)
+        assert all(result.status == "published" for result in results.values()), results
+        modes = {row["mode"] for row in Ledger(platform.store).read().read_all().to_pylist() if row["mode"]}
+        assert modes == {mode}
+    for modality in ("image", "text"):
+        cell = platforms["inline"].cell("tiny@v1", modality)
+        for asset in ORDER[:9]:
+            assert stage_rows(platforms["inline"], asset, cell) == stage_rows(platforms["ray"], asset, cell), asset
+        left, right = (feature_rows(platform, cell) for platform in platforms.values())
+        assert left["feature_id"] == right["feature_id"]
+        one, two = (np.array(table["vector"].to_pylist()) for table in (left, right))
+        assert np.all(np.einsum("nd,nd->n", one, two) > 1 - 1e-4)
+    versions = [{asset: StageTables(p.store).meta(asset, cell).data_version for asset in ORDER[:9]} for p in platforms.values()]
+    assert versions[0] == versions[1]
+
+
+def test_an_undeclared_cell_is_empty_and_valid(platform: Any, dataset: Path) -> None:
+    from mm_assets.backfill import backfill_cell
+    from mm_assets.definitions import build
+
+    text = dataset.read_text()
+    dataset.write_text("\n".join(line for line in text.splitlines() if "photos" not in line))
+    platform.register(dataset)
+    result = backfill_cell(
+        platform.instance, build(store=platform.settings.store, mode="inline"), Cell("tiny", "v1", "image"), platform.store
+    )
+    assert result.status == "published", result
+    assert cell_status(platform.store, Cell("tiny", "v1", "image"))["discovered"] == 0

@@ -1,0 +1,53 @@
+"""Real media and real instances for tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Path]:
+    """Two real photographs that scikit-learn ships: a flower and a Chinese temple."""
+    import sklearn
+
+    folder = Path(sklearn.__file__).parent / "datasets" / "images"
+    return {"flower": folder / "flower.jpg", "temple": folder / "china.jpg"}
+
+
+SENTENCES = [
+    ("s1", "The cat sleeps on the warm sofa all day long.", "pets"),
+    ("s2", "Espresso is made by forcing hot water through ground coffee.", "food"),
+]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    return write_dataset(tmp_path / "data", photos)
+
+
+def write_dataset(folder: Path, photos: dict[str, Path]) -> Path:
+    """A folder with two samples per modality, a broken one each, and a spec; returns the spec's path."""
+    for label, photo in photos.items():
+        (folder / "photos" / label).mkdir(parents=True)
+        shutil.copy(photo, folder / "photos" / label / "1.jpg")
+    (folder / "photos" / "flower" / "broken.jpg").write_bytes(photos["flower"].read_bytes()[:9_000])
+    lines = [json.dumps({"id": i, "text": text, "topic": topic, "stars": 5}) for i, text, topic in SENTENCES]
+    (folder / "sentences.jsonl").write_text("\n".join([*lines, "{not json"]) + "\n", "utf-8")
+    spec = folder / "dataset.yaml"
+    spec.write_text(
+        """
+name: tiny
+version: v1
+schema: {stars: int}
+gates: {max_failed_share: 0.5}
+sources:
+  - {name: photos, modality: image, uri: "photos/**/*.jpg", label: {from: parent_dir}}
+  - {name: sentences, modality: text, uri: sentences.jsonl, record: {id: id, text: text, label: topic}}
+""",
+        "utf-8",
+    )
+    return spec
