@@ -45,7 +45,7 @@ class Compute:
         inline_seconds: estimated work below which starting Ray would cost more than it gains.
     """
 
-    def __init__(self, cache: ComputeCache, ray: RaySession | None = None, mode: str = "auto", inline_seconds: float = 20.0) -> None:
+    def __init__(self, cache: ComputeCache, ray: RaySession | None = None, mode: str = "auto", inline_seconds: float = 10.0) -> None:
         self.cache, self.ray, self.mode, self.inline_seconds = cache, ray, mode, inline_seconds
 
     def run(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None) -> ComputeReport:

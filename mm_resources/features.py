@@ -67,7 +67,7 @@ class FeatureStore:
             where: SQL over the feature columns, applied before the search.
 
         Returns:
-            The columns of a hit, ``text``, ``dataset_version`` and ``score`` (cosine similarity).
+            The columns of a hit, ``key``, ``text``, ``dataset_version`` and ``score`` (cosine similarity).
 
         Raises:
             UserError: when nothing is published, the query fits no space of the table, or the filter is wrong.
@@ -76,7 +76,9 @@ class FeatureStore:
         pinned = pin.table(embedder)
         table = self.table(pinned)
         vector = self._vector(query, pinned, table)
-        request = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select([*HIT, "text", "_distance"])
+        request = (
+            table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select([*HIT, "key", "text", "_distance"])
+        )
         if pinned.index != "exact":
             request = request.nprobes(64).refine_factor(10)
         if where:

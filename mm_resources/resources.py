@@ -106,7 +106,7 @@ class ComputeCacheResource(dg.ConfigurableResource):
     store: dg.ResourceDependency[StoreResource]
     ray: dg.ResourceDependency[RayResource]
     mode: str = Field(default="auto", description="auto (by estimated work), inline or ray")
-    inline_seconds: float = Field(default=20.0, description="estimated work that is not worth starting Ray for")
+    inline_seconds: float = Field(default=10.0, description="estimated work that is not worth starting Ray for")
 
     def open(self) -> Compute:
         return Compute(ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds)

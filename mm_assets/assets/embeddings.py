@@ -19,8 +19,9 @@ FROM segments s JOIN blobs b USING (content_hash)
 """
 _ROWS = f"""
 SELECT s.segment_id, s.sample_id, s.content_hash, s.span, e.key AS cache_key, e.status, e.seconds,
-       e.error_class, e.message, e.retryable, e.attempt
-FROM (SELECT *, {_KEY} AS key FROM segments) s JOIN ({LATEST}) e USING (key) ORDER BY s.segment_id
+       e.error_class, e.message, e.retryable, e.attempt, c.source_uri
+FROM (SELECT *, {_KEY} AS key FROM segments) s JOIN ({LATEST}) e USING (key)
+JOIN curated c ON s.sample_id = c.sample_id ORDER BY s.segment_id
 """
 _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "seconds", "at"]
 
@@ -46,7 +47,10 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     with run.sql(_REQUESTS, segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(
-        _ROWS, segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span"]), cached=run.cached(kernel, _HEAD)
+        _ROWS,
+        segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span"]),
+        curated=run.read("curated_samples", ["sample_id", "source_uri"]),
+        cached=run.cached(kernel, _HEAD),
     )
     planned = run.tables.meta("segments", run.cell)
     expected = planned.rows if planned else 0

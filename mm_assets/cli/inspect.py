@@ -136,7 +136,7 @@ def search(
             "score": round(hit["score"], 3),
             "label": hit["label"],
             "split": hit["split"],
-            "source": hit["source_uri"],
+            "source": hit["source_uri"] if hit["source_uri"].endswith(hit["key"]) else f"{hit['source_uri']}#{hit['key']}",
             "text": one_line(hit["text"] or ""),
             "feature_id": hit["feature_id"],
         }

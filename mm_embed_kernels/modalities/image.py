@@ -31,6 +31,7 @@ class Image(Modality):
     embedder = "conse"
     libraries = ("pillow", "ImageHash", "filetype")
     probe_seconds = 0.02
+    probe_version = "2"
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
         field("format", pa.string(), "Pillow's name of the container format"),
@@ -55,9 +56,10 @@ class Image(Modality):
         with open_image(data) as image:
             size, mode, kind = image.size, image.mode, image.format
             frames = getattr(image, "n_frames", 1)
-            captured = _captured_at(image)
             image.draft("RGB", (_SIGNAL_PIXELS, _SIGNAL_PIXELS))
             flat = flatten(image, data)
+            # After the pixels: reading EXIF may decode, and must not hide that decoding fails.
+            captured = _captured_at(image)
         flat.thumbnail((_SIGNAL_PIXELS, _SIGNAL_PIXELS))
         luma = flat.convert("L")
         pixels = np.asarray(luma, dtype=np.float64)

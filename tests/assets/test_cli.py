@@ -1,0 +1,155 @@
+"""The `mm` command as a user runs it: a process of its own, its exit code, its JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def mm(tmp_path: Path) -> Run:
+    """Runs `mm` in an empty folder with a store and a home of its own."""
+    work = tmp_path / "work"
+    work.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
+
+    def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mm_assets.cli.main", *map(str, words)]
+        return subprocess.run(command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def loaded(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def one_line_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
+    folder = dataset.parent
+    dataset.unlink()
+    made = loaded(mm("init", folder, "--name", "mine", "--json"))
+    assert made["dataset_version"] == "mine@v1"
+    assert loaded(mm("register", made["spec"], "--json")) == {"dataset_version": "mine@v1", "new": True, "modalities": ["image", "text"]}
+    plan = loaded(mm("backfill", "mine@v1", "--plan", "--json"))
+    assert {cell["modality"]: cell["computed"]["fetch"] for cell in plan["cells"]} == {"image": 3, "text": 2}
+    blocked = mm("backfill", "mine@v1", "--json")
+    assert blocked.returncode == 1
+    assert {cell["status"] for cell in json.loads(blocked.stdout)["cells"]} == {"blocked"}
+
+    done = mm("backfill", "mine@v1", "--override-gate", "a third is broken on purpose", "--json")
+    result = loaded(done)
+    assert set(result) == {"dataset_version", "cells"}
+    for cell in result["cells"]:
+        assert set(cell) == {"modality", "status", "run_id", "computed", "reused", "seconds"}
+        assert cell["status"] == "published"
+        assert set(cell["computed"]) == {"fetch", "probe", "segment", "embed:conse" if cell["modality"] == "image" else "embed:minilm"}
+
+    status = loaded(mm("status", "mine@v1", "--json"))
+    assert status["dataset_version"] == "mine@v1"
+    for cell in status["cells"]:
+        counts = "modality discovered ingested valid kept segments features published dropped failed failures data_version published_at"
+        assert set(counts.split()) <= set(cell)
+        assert cell["discovered"] == cell["published"] + cell["dropped"] + cell["failed"] == 3
+
+    hits = loaded(mm("search", "a flower", "--dataset-version", "mine@v1", "--modality", "image", "-k", "1", "--json"))
+    shape = "feature_id sample_id segment_id entity_id content_hash source_uri dataset_version modality label split score span"
+    assert [set(hit) for hit in hits] == [set(shape.split())]
+    assert hits[0]["label"] == "flower"
+    chain = loaded(mm("explain", hits[0]["feature_id"], "--json"))
+    assert {"source", "blob", "decisions", "segment", "embedder", "run", "dataset_version"} <= set(chain)
+
+    failures = loaded(mm("failures", "mine@v1", "--json"))
+    shape = "sample_id modality stage error_class message fingerprint content_hash source_uri attempt retryable run_id at"
+    assert all(set(event) == set(shape.split()) for event in failures)
+    assert {event["error_class"] for event in failures} == {"truncated", "bad_record"}
+    assert loaded(mm("failures", "mine@v1", "--class", "truncated", "--json"))[0]["modality"] == "image"
+    assert loaded(mm("datasets", "--json")) == [{"dataset_version": "mine@v1", "published": {"image": 2, "text": 2}}]
+    plan = loaded(mm("backfill", "mine@v1", "--plan", "--json"))
+    assert all(set(cell["computed"].values()) == {0} for cell in plan["cells"])
+
+
+def test_plan_does_nothing(mm: Run, dataset: Path, tmp_path: Path) -> None:
+    loaded(mm("register", dataset, "--json"))
+    before = sorted(str(path) for path in (tmp_path / "work" / ".mm" / "store").rglob("*"))
+    loaded(mm("backfill", "tiny@v1", "--plan", "--json"))
+    assert sorted(str(path) for path in (tmp_path / "work" / ".mm" / "store").rglob("*")) == before
+
+
+def test_mistakes_are_one_line(mm: Run, dataset: Path) -> None:
+    one_line_error(mm("backfill", "nope@v1"), "nope@v1", "not registered")
+    one_line_error(mm("backfill", "nope"), "DATASET@VERSION")
+    one_line_error(mm("register", dataset.parent / "absent.yaml"), "absent.yaml")
+    loaded(mm("register", dataset, "--json"))
+    one_line_error(mm("backfill", "tiny@v1", "--modality", "smell"), "smell", "image, text")
+    one_line_error(mm("search", "a cat", "--dataset-version", "tiny@v1", "--modality", "image"), "nothing is published", "mm backfill tiny@v1")
+    one_line_error(mm("explain", "0" * 32), "0" * 32)
+    one_line_error(mm("init", dataset.parent / "absent"), "absent")
+    dataset.write_text(dataset.read_text().replace("stars: int", "stars: whole"))
+    one_line_error(mm("register", dataset), "dataset.yaml", "schema.stars")
+    dataset.write_text(dataset.read_text().replace("stars: whole", "stars: float"))
+    one_line_error(mm("register", dataset), "frozen")
+
+
+def test_env_exports_absolute_paths(mm: Run, tmp_path: Path) -> None:
+    done = mm("env")
+    assert done.returncode == 0
+    exports = dict(re.findall(r"^export (\w+)=(.*)$", done.stdout, re.M))
+    assert set(exports) == {"MM_STORE", "DAGSTER_HOME", "MM_DATASETS", "MM_PROFILE"}
+    assert exports["MM_STORE"] == str(tmp_path / "work" / ".mm" / "store")
+    assert (Path(exports["DAGSTER_HOME"]) / "dagster.yaml").exists()
+
+
+def test_doctor_finds_a_sound_installation_and_an_unsound_store(mm: Run, tmp_path: Path) -> None:
+    assert all(finding["ok"] for finding in loaded(mm("doctor", "--json")))
+    (tmp_path / "file").write_text("")
+    unsound = mm("doctor", "--json", MM_STORE=str(tmp_path / "file" / "store"))
+    assert unsound.returncode == 1
+    assert [finding["name"] for finding in json.loads(unsound.stdout) if not finding["ok"]] == ["store"]
+
+
+def test_init_finds_side_tables_labels_and_types(mm: Run, photos: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    for i, photo in enumerate([*photos.values()] * 2):
+        shutil.copy(photo, folder / f"{i}.JPG")
+    with (folder / "info.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "label", "weight", "seen_at"])
+        writer.writerows([[f"{i}.JPG", "plant", i + 0.5, "2024-05-01T10:00:00"] for i in range(4)])
+    made = loaded(mm("init", folder, "--json"))
+    spec = yaml.safe_load(Path(made["spec"]).read_text())
+    assert spec["schema"] == {"weight": "float", "seen_at": "timestamp"}
+    assert [source["modality"] for source in spec["sources"]] == ["image"]
+    assert spec["sources"][0]["table"] == {"uri": "info.csv", "key": "file", "columns": ["label", "weight", "seen_at"]}
+    loaded(mm("register", made["spec"], "--json"))
+    result = loaded(mm("backfill", "zoo@v1", "--json"))
+    assert result["cells"][0]["status"] == "published"
+    status = loaded(mm("status", "zoo@v1", "--json"))["cells"][0]
+    assert (status["published"], status["dropped"]) == (2, 2)
+    hits = loaded(mm("search", "id:" + loaded(mm("search", "flower", "--dataset-version", "zoo@v1", "--modality", "image", "--json"))[0]["sample_id"],
+                     "--dataset-version", "zoo@v1", "--modality", "image", "--where", "user__weight < 1.6", "--json"))  # fmt: skip
+    assert [hit["label"] for hit in hits] == ["plant", "plant"]
+    one_line_error(mm("search", "flower", "--dataset-version", "zoo@v1", "--modality", "image", "--where", "no_such_column = 1"), "no_such_column")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mm_embed_kernels import relational
+from mm_embed_kernels.relational import RowDigest
+
+SCHEMA = pa.schema([("key", pa.string()), ("n", pa.int64()), ("flag", pa.bool_()), ("tags", pa.list_(pa.string())), ("text", pa.string())])
+COLUMNS = ("key", "n", "flag", "tags")
+VALUES = {
+    "n": st.none() | st.integers(-(2**63), 2**63 - 1),
+    "flag": st.none() | st.booleans(),
+    "tags": st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3),
+}
+rows_of_cells = st.lists(
+    st.fixed_dictionaries({"key": st.text(max_size=6), **VALUES, "text": st.text(max_size=3)}),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda row: row["key"],
+)
+
+
+def digest(rows: list[dict[str, Any]], cuts: list[int] = ()) -> str:  # type: ignore[assignment]
+    state = RowDigest(COLUMNS)
+    edges = [0, *sorted(cut % (len(rows) + 1) for cut in cuts), len(rows)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        state.update(pa.Table.from_pylist(rows[start:end], schema=SCHEMA))
+    return state.hexdigest()
+
+
+@settings(max_examples=40)
+@given(rows_of_cells, st.randoms(use_true_random=False), st.lists(st.integers(0, 100), max_size=3))
+def test_order_and_batches_do_not_matter(rows: list[dict[str, Any]], random: Any, cuts: list[int]) -> None:
+    shuffled = random.sample(rows, len(rows))
+    assert digest(shuffled, cuts) == digest(rows)
+
+
+@settings(max_examples=60)
+@given(rows_of_cells, st.data())
+def test_a_changed_cell_differs(rows: list[dict[str, Any]], data: st.DataObject) -> None:
+    row = data.draw(st.integers(0, len(rows) - 1))
+    column = data.draw(st.sampled_from(sorted(VALUES)))
+    value = data.draw(VALUES[column].filter(lambda value: value != rows[row][column] or type(value) is not type(rows[row][column])))
+    changed = [{**each, column: value} if i == row else each for i, each in enumerate(rows)]
+    assert digest(changed) != digest(rows)
+
+
+ROW = {"key": "a", "n": 1, "flag": True, "tags": ["x"], "text": ""}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param([{**ROW, "n": None}], id="null"),
+        pytest.param([{**ROW, "key": "null"}], id="word"),
+        pytest.param([{**ROW, "tags": []}], id="empty list"),
+        pytest.param([{**ROW, "tags": [None]}], id="list of null"),
+        pytest.param([{**ROW, "tags": None}], id="null list"),
+        pytest.param([], id="row missing"),
+        pytest.param([ROW, {**ROW, "key": "b"}], id="row added"),
+        pytest.param([ROW, ROW, ROW], id="row three times"),
+    ],
+)
+def test_these_differ(other: list[dict[str, Any]]) -> None:
+    assert digest(other) != digest([ROW])
+
+
+def test_cells_swapped_between_rows_differ() -> None:
+    one = [{**ROW, "key": "a", "n": 1}, {**ROW, "key": "b", "n": 2}]
+    other = [{**ROW, "key": "a", "n": 2}, {**ROW, "key": "b", "n": 1}]
+    assert digest(one) != digest(other)
+
+
+def test_other_columns_do_not_count() -> None:
+    assert digest([{**ROW, "text": "other"}]) == digest([ROW])
+
+
+def test_digest_is_the_same_in_every_run() -> None:
+    """Data versions are compared between runs; the value is written out so that a new DuckDB cannot change it unseen."""
+    assert digest([ROW, {**ROW, "key": "b"}]) == "2-4dc1130926bac987a6e28dc271d7e3dd"
+    assert digest([]) == f"0-{0:032x}"
+
+
+def test_query_streams_and_cleans_up() -> None:
+    numbers = pa.table({"n": list(range(50_000))})
+    with relational.query("SELECT n * 2 AS n FROM numbers WHERE n % 2 = 0", numbers=numbers) as reader:
+        sizes = [batch.num_rows for batch in reader]
+    assert sum(sizes) == 25_000
+    assert max(sizes) <= relational.BATCH_ROWS
+    assert relational.fetch("SELECT sum(n) AS s FROM a JOIN b USING (n)", a=numbers, b=numbers.to_reader())["s"].to_pylist() == [1249975000]
+
+
+def test_query_spills_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MM_SQL_MEMORY", "64MB")
+    rows = pa.table({"n": pa.array(range(1_000_000)), "text": pa.array([f"{i:064d}" for i in range(1_000_000)])})
+    with relational.query("SELECT * FROM rows ORDER BY text DESC", rows=rows) as reader:
+        first = next(reader)
+        assert first["n"][0].as_py() == 999_999
+        assert first.num_rows + sum(batch.num_rows for batch in reader) == 1_000_000

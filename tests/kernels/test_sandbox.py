@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.sandbox import Limits, Sandbox, shared_sandbox
+
+MEMORY = 1 << 30
+_LEAKED: list[bytearray] = []
+
+
+def act(kind: str, value: int = 0) -> Any:
+    """What a decoder may do to its process."""
+    match kind:
+        case "segfault":
+            ctypes.string_at(0)
+        case "hang":
+            time.sleep(600)
+        case "balloon":
+            bytearray(2 * MEMORY)
+        case "raise":
+            raise ValueError("not a picture")
+        case "refuse":
+            raise SampleError("truncated", "ends too early", retryable=True)
+        case "recurse":
+            return act("recurse")
+        case "exit":
+            os._exit(3)
+        case "sys.exit":
+            sys.exit(3)
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "leak":
+            while True:
+                _LEAKED.append(bytearray(1 << 16))
+        case "work":
+            assert len(bytearray(32 << 20)) == 32 << 20
+    return value * 2
+
+
+def observe(command: list[str] | None = None) -> dict[str, Any]:
+    """What a decoder sees of its process."""
+    shown = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+    limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_AS", "RLIMIT_CORE")}
+    return {"environ": dict(os.environ), "env": shown, "limits": limits, "pid": os.getpid()}
+
+
+@contextmanager
+def sandbox(**limits: Any) -> Iterator[Sandbox]:
+    opened = Sandbox(Limits(**{"memory_bytes": MEMORY, "item_seconds": 20.0, **limits}))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error_class", "message"),
+    [
+        ("segfault", "decoder_crash", "SIGSEGV"),
+        ("exit", "decoder_crash", "exit code 3"),
+        ("hang", "timeout", "longer than 1.5 s"),
+        ("balloon", "memory_limit", "more memory"),
+        ("raise", "decode_error", "ValueError: not a picture"),
+        ("refuse", "truncated", "ends too early"),
+        ("recurse", "decode_error", "RecursionError"),
+    ],
+)
+def test_trouble_costs_only_its_own_item(kind: str, error_class: str, message: str) -> None:
+    with sandbox(item_seconds=1.5 if kind == "hang" else 20.0) as opened:
+        outcomes = opened.map(act, [("good", 1), ("good", 2), (kind,), ("good", 3), ("work", 4)])
+        again = opened.map(act, [("good", 5)])
+    error = outcomes.pop(2)
+    assert outcomes == [2, 4, 6, 8]
+    assert again == [10]
+    assert isinstance(error, SampleError)
+    assert error.error_class == error_class
+    assert message in error.message
+    assert error.retryable == (kind == "refuse")
+
+
+@pytest.mark.parametrize("kind", ["sys.exit", "interrupt"])
+def test_leaving_by_exception_costs_only_its_own_item(kind: str) -> None:
+    with sandbox() as opened:
+        try:
+            outcomes = opened.map(act, [("good", 1), (kind,), ("good", 2)])
+        except BaseException as error:  # noqa: BLE001 - it would end the test run, as it ends a Dagster run
+            pytest.fail(f"{type(error).__name__} came out of the sandbox")
+    assert isinstance(outcomes[1], SampleError)
+    assert [outcomes[0], outcomes[2]] == [2, 4]
+
+
+def test_memory_that_an_item_keeps_does_not_fail_its_neighbours() -> None:
+    with sandbox() as opened:
+        outcomes = opened.map(act, [("work", 1), ("leak",), ("work", 2), ("work", 3)])
+    assert isinstance(outcomes[1], SampleError)
+    assert [outcomes[0], *outcomes[2:]] == [2, 4, 6]
+
+
+def test_all_kinds_of_trouble_in_one_batch() -> None:
+    kinds = {10: "segfault", 25: "raise", 40: "balloon", 41: "segfault", 59: "exit"}
+    with sandbox(workers=2, chunk_items=8) as opened:
+        outcomes = opened.map(act, [(kinds.get(i, "good"), i) for i in range(60)])
+    failed = {i: outcome.error_class for i, outcome in enumerate(outcomes) if isinstance(outcome, SampleError)}
+    assert failed == {10: "decoder_crash", 25: "decode_error", 40: "memory_limit", 41: "decoder_crash", 59: "decoder_crash"}
+    assert all(outcome == 2 * i for i, outcome in enumerate(outcomes) if i not in kinds)
+
+
+def test_empty_batch() -> None:
+    with sandbox() as opened:
+        assert opened.map(act, []) == []
+
+
+def test_children_are_reused_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "MM_STORE", "HF_TOKEN", "PGPASSWORD"):
+        monkeypatch.setenv(name, "s3cr3t")
+    with sandbox(chunk_items=1) as opened:
+        seen = opened.map(observe, [()] * 3)
+    assert len({item["pid"] for item in seen}) == 1
+    assert seen[0]["pid"] != os.getpid()
+    assert seen[0]["limits"] == {"RLIMIT_AS": (MEMORY, MEMORY), "RLIMIT_CORE": (0, 0)}
+    assert seen[0]["environ"]["OMP_NUM_THREADS"] == "1"
+    assert seen[0]["environ"]["PATH"] == os.environ["PATH"]
+    assert "s3cr3t" not in "".join(seen[0]["environ"].values())
+    assert "s3cr3t" not in seen[0]["env"]
+
+
+def test_large_items_and_results_travel() -> None:
+    with sandbox(chunk_bytes=1 << 20) as opened:
+        outcomes = opened.map(bytes.upper, [(b"a" * (1 << 20),) for _ in range(3)])
+    assert outcomes == [b"A" * (1 << 20)] * 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "expected"),
+    [
+        ({"chunk_items": 3}, [1] * 7, [3, 3, 1]),
+        ({"workers": 4, "chunk_items": 32}, [1] * 8, [2, 2, 2, 2]),
+        ({"chunk_bytes": 10}, [4, 4, 4, 20, 1], [2, 1, 1, 1]),
+        ({}, [], []),
+    ],
+)
+def test_chunks(limits: dict[str, int], sizes: list[int], expected: list[int]) -> None:
+    with sandbox(**limits) as opened:
+        chunks = list(opened._chunks([(bytes(size),) for size in sizes]))
+    assert [len(chunk) for chunk in chunks] == expected
+    assert [i for chunk in chunks for i in chunk] == list(range(len(sizes)))
+
+
+def test_shared_sandbox_is_one_per_limits() -> None:
+    one, other = Limits(memory_bytes=MEMORY, item_seconds=21.0), Limits(memory_bytes=MEMORY, item_seconds=22.0)
+    assert shared_sandbox(one) is shared_sandbox(Limits(memory_bytes=MEMORY, item_seconds=21.0))
+    assert shared_sandbox(one) is not shared_sandbox(other)
+
+
+_PARENT = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+import test_sandbox
+if __name__ == "__main__":
+    opened = test_sandbox.Sandbox(test_sandbox.Limits())
+    print(opened.map(test_sandbox.observe, [()])[0]["pid"], flush=True)
+    opened._submit(test_sandbox.act, [("hang",)], 1)
+    time.sleep(600)
+"""
+
+
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    with subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert Path(f"/proc/{child}").exists()
+        parent.send_signal(signal.SIGKILL)
+    assert gone(child)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (or is only waiting to be reaped), with patience for a slow machine."""
+    for _ in range(200):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False

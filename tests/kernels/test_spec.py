@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.spec import DatasetSpec, load_spec, parse_spec
+
+GOOD = """
+name: birds
+version: v1
+schema: {stars: int, weight: float, seen: timestamp, wild: bool, note: string, label: string}
+sources:
+  - {name: photos, modality: image, uri: "photos/**/*.jpg", label: {from: parent_dir}}
+  - name: notes
+    modality: text
+    uri: s3://bucket/notes.jsonl
+    record: {text: body, id: id, label: kind, link: bird, group: walk}
+  - {name: more, modality: auto, uri: /data/more, allow_empty: true, table: {uri: ./more.csv, key: file, columns: [label, stars]}}
+splits: {train: 0.7, test: 0.3}
+curation: {rules: {too_short: {min_words: 4, action: drop}}}
+gates: {max_failed_share: 0.1}
+"""
+
+
+def changed(**top: Any) -> str:
+    """The good spec with other top-level values; None removes one."""
+    raw = {**yaml.safe_load(GOOD), **top}
+    return yaml.safe_dump({key: value for key, value in raw.items() if value is not None})
+
+
+def with_source(**source: Any) -> str:
+    return changed(sources=[{"name": "s", "modality": "text", "uri": "x", **source}])
+
+
+def test_good_spec() -> None:
+    spec = parse_spec(GOOD, "birds.yaml")
+    assert (spec.name, spec.version, spec.dataset_version) == ("birds", "v1", "birds@v1")
+    assert spec.modalities == ["auto", "image", "text"]
+    assert spec.sources[0].label is not None
+    assert spec.sources[1].record is not None
+    assert (spec.sources[1].record.text, spec.sources[1].record.group) == ("body", "walk")
+    assert spec.sources[2].table is not None
+    assert spec.sources[2].allow_empty
+    assert spec.splits == {"train": 0.7, "test": 0.3}
+    assert spec.gates.max_failed_share == 0.1
+    assert spec.curation.rules == {"too_short": {"min_words": 4, "action": "drop"}}
+
+
+def test_defaults() -> None:
+    spec = parse_spec("{name: a, version: 1, sources: [{name: s, modality: text, uri: x}]}", "f")
+    assert spec.version == "1"
+    assert spec.splits == {"train": 0.8, "validation": 0.1, "test": 0.1}
+    assert (spec.parent, spec.schema_, spec.curation.rules, spec.gates.max_failed_share) == (None, {}, {}, 0.2)
+    assert not spec.sources[0].allow_empty
+
+
+def test_user_fields() -> None:
+    fields = {item.name: item.type for item in parse_spec(GOOD, "f").user_fields}
+    assert fields == {
+        "user__stars": pa.int64(),
+        "user__weight": pa.float64(),
+        "user__seen": pa.timestamp("us", tz="UTC"),
+        "user__wild": pa.bool_(),
+        "user__note": pa.string(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "cause"),
+    [
+        (changed(name=None), "name", "required"),
+        (changed(version=None), "version", "required"),
+        (changed(sources=None), "sources", "required"),
+        (changed(sources=[]), "sources", "at least 1"),
+        (changed(colour="red"), "colour", "not permitted"),
+        (changed(name="my birds"), "name", "must match"),
+        (changed(name="birds@home"), "name", "must match"),
+        (changed(name="b" * 32), "name", "31"),
+        (changed(name=12), "name", "string"),
+        (changed(version="v 1"), "version", "must match"),
+        (changed(version="1..2"), "version", "'..'"),
+        (changed(version="latest"), "version", "alias"),
+        (changed(version="Production"), "version", "alias"),
+        (changed(schema={"stars": "integer"}), "schema.stars", "'string', 'int'"),
+        (changed(splits={"train": 0.5, "test": 0.4}), "splits", "sum to 1, not 0.9"),
+        (changed(splits={"train": 1.5, "test": -0.5}), "splits", "0 or more"),
+        (changed(splits={}), "splits", "sum to 1"),
+        (changed(splits={"train": "most"}), "splits.train", "number"),
+        (changed(splits={"train": float("nan"), "test": 0.5}), "splits", "sum to 1"),
+        (changed(gates={"max_failed_share": 2}), "gates.max_failed_share", "less than or equal to 1"),
+        (changed(gates={"max_failed_shares": 0.2}), "gates.max_failed_shares", "not permitted"),
+        (changed(curation={"rules": ["too_short"]}), "curation.rules", "dictionary"),
+        (changed(curation={"rules": {"too_short": 3}}), "curation.rules.too_short", "dictionary"),
+        (with_source(name="a b"), "sources.0.name", "match pattern"),
+        (with_source(name="../b"), "sources.0.name", "match pattern"),
+        (with_source(uri=None), "sources.0.uri", "string"),
+        (with_source(label={"from": "file_name"}), "sources.0.label.from", "parent_dir"),
+        (with_source(record={"id": "id"}), "sources.0.record.text", "required"),
+        (with_source(record={"text": "t", "txt": "t"}), "sources.0.record.txt", "not permitted"),
+        (with_source(table={"uri": "t.csv", "key": "k"}), "sources.0.table.columns", "required"),
+        (with_source(glob="*"), "sources.0.glob", "not permitted"),
+        (with_source(allow_empty="perhaps"), "sources.0.allow_empty", "boolean"),
+        (changed(sources=[{"name": "s", "modality": "text", "uri": uri} for uri in "ab"]), "spec", "s stands more than once"),
+        ("name: [birds", "not valid YAML", "expected"),
+        ("name: a\n\tversion: b", "not valid YAML", "cannot start any token"),
+        ("- a\n- b", "a spec is a mapping", "name, version and sources"),
+        ("", "a spec is a mapping", "sources"),
+    ],
+    ids=lambda value: None if len(value) > 40 else value,
+)
+def test_each_mistake_is_one_line_that_names_file_field_and_cause(text: str, field: str, cause: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_spec(text, "specs/birds.yaml")
+    line = str(caught.value)
+    assert line.startswith(f"specs/birds.yaml: {field}")
+    assert cause in line
+    assert "\n" not in line
+
+
+def test_a_version_without_a_value_is_a_mistake() -> None:
+    """``version:`` is YAML's null, and no version is called None."""
+    with pytest.raises(UserError, match="version"):
+        parse_spec("{name: a, version: , sources: [{name: s, modality: text, uri: x}]}", "f")
+
+
+def test_off_is_off_although_yaml_reads_it_as_false() -> None:
+    from mm_embed_kernels.rules import rule_set
+
+    spec = parse_spec(GOOD.replace("action: drop", "action: off"), "f")
+    assert "too_short" not in {rule.name for rule in rule_set("text", spec.curation.rules)}
+
+
+def test_relative_uris_stand_beside_the_spec(tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    path = tmp_path / "specs" / "birds.yaml"
+    path.write_text(GOOD)
+    spec = load_spec(path)
+    assert [source.uri for source in spec.sources] == [f"{tmp_path}/specs/photos/**/*.jpg", "s3://bucket/notes.jsonl", "/data/more"]
+    assert spec.sources[2].table is not None
+    assert spec.sources[2].table.uri == f"{tmp_path}/specs/more.csv"
+
+
+def test_relative_spec_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "birds.yaml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert load_spec(Path("birds.yaml")).sources[0].uri == f"{tmp_path}/photos/**/*.jpg"
+
+
+def test_uris_beside_a_remote_spec() -> None:
+    assert parse_spec(GOOD, "f", "s3://bucket/specs/").sources[0].uri == "s3://bucket/specs/photos/**/*.jpg"
+    assert parse_spec(GOOD, "f").sources[0].uri == "photos/**/*.jpg"
+
+
+@pytest.mark.parametrize("data", [None, b"\xff\xfe\xfa", "folder"], ids=["missing", "not text", "a folder"])
+def test_unreadable_spec_files(tmp_path: Path, data: Any) -> None:
+    path = tmp_path / "birds.yaml"
+    if data == "folder":
+        path.mkdir()
+    elif data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot read the spec") as caught:
+        load_spec(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip() -> None:
+    spec = parse_spec(GOOD, "f")
+    again = parse_spec(spec.to_yaml(), "f")
+    assert again == spec
+    assert again.digest == spec.digest
+    assert DatasetSpec.model_validate(spec.model_dump(by_alias=True, mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(splits={"train": 0.6, "test": 0.4}),
+        changed(curation=None),
+        changed(gates=None),
+        changed(parent="v0"),
+        changed(schema={"stars": "float"}),
+        GOOD.replace("parent_dir}", "parent_dir}, allow_empty: true"),
+        GOOD.replace("group: walk", "group: day"),
+    ],
+    ids=range(7),
+)
+def test_digest_changes_with_the_spec(other: str) -> None:
+    assert parse_spec(other, "f").digest != parse_spec(GOOD, "f").digest
+
+
+def test_digest_ignores_how_the_yaml_is_written() -> None:
+    assert parse_spec(changed(), "f").digest == parse_spec(GOOD, "g").digest
+
+
+def test_specs_are_frozen() -> None:
+    spec = parse_spec(GOOD, "f")
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "bees"  # type: ignore[misc]
