@@ -43,7 +43,7 @@ PHOTOS: dict[str, tuple[str, ...]] = {
     "space": tuple(f"{_SKIMAGE}{name}" for name in ("rocket.jpg", "moon.png", "hubble_deep_field.jpg")),
     "person": tuple(f"{_SKIMAGE}{name}.png" for name in ("astronaut", "camera")),
     "building": (f"{_IMAGENET}05_853.jpg", f"{_IMAGENET}08_915.jpg", f"{_IMAGENET}12_741.jpg"),
-    "thing": (f"{_IMAGENET}01_559.jpg", f"{_IMAGENET}10_541.jpg", f"{_IMAGENET}11_630.jpg", f"{_IMAGENET}13_471.jpg", f"{_SKIMAGE}coins.png"),
+    "thing": (*(f"{_IMAGENET}{name}.jpg" for name in ("01_559", "10_541", "11_630", "13_471")), f"{_SKIMAGE}coins.png"),
     "texture": tuple(f"{_SKIMAGE}{name}.png" for name in ("brick", "grass", "gravel")),
     "medical": tuple(f"{_SKIMAGE}{name}" for name in ("retina.jpg", "ihc.png", "cell.png", "microaneurysms.png")),
     "page": tuple(f"{_SKIMAGE}{name}.png" for name in ("page", "text")),

@@ -104,7 +104,8 @@ def test_mistakes_are_one_line(mm: Run, dataset: Path) -> None:
     one_line_error(mm("register", dataset.parent / "absent.yaml"), "absent.yaml")
     loaded(mm("register", dataset, "--json"))
     one_line_error(mm("backfill", "tiny@v1", "--modality", "smell"), "smell", "image, text")
-    one_line_error(mm("search", "a cat", "--dataset-version", "tiny@v1", "--modality", "image"), "nothing is published", "mm backfill tiny@v1")
+    nothing = mm("search", "a cat", "--dataset-version", "tiny@v1", "--modality", "image")
+    one_line_error(nothing, "nothing is published", "mm backfill tiny@v1")
     one_line_error(mm("explain", "0" * 32), "0" * 32)
     one_line_error(mm("init", dataset.parent / "absent"), "absent")
     dataset.write_text(dataset.read_text().replace("stars: int", "stars: whole"))
@@ -149,7 +150,8 @@ def test_init_finds_side_tables_labels_and_types(mm: Run, photos: dict[str, Path
     assert result["cells"][0]["status"] == "published"
     status = loaded(mm("status", "zoo@v1", "--json"))["cells"][0]
     assert (status["published"], status["dropped"]) == (2, 2)
-    hits = loaded(mm("search", "id:" + loaded(mm("search", "flower", "--dataset-version", "zoo@v1", "--modality", "image", "--json"))[0]["sample_id"],
-                     "--dataset-version", "zoo@v1", "--modality", "image", "--where", "user__weight < 1.6", "--json"))  # fmt: skip
+    zoo = ("--dataset-version", "zoo@v1", "--modality", "image")
+    sample = loaded(mm("search", "flower", *zoo, "--json"))[0]["sample_id"]
+    hits = loaded(mm("search", f"id:{sample}", *zoo, "--where", "user__weight < 1.6", "--json"))
     assert [hit["label"] for hit in hits] == ["plant", "plant"]
-    one_line_error(mm("search", "flower", "--dataset-version", "zoo@v1", "--modality", "image", "--where", "no_such_column = 1"), "no_such_column")
+    one_line_error(mm("search", "flower", *zoo, "--where", "no_such_column = 1"), "no_such_column")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from test_rules import sample, table
+from kernel_rows import sample, table
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.curation import curate, profile_digest
@@ -57,7 +57,13 @@ def test_all_rules_are_recorded_for_all_samples() -> None:
 
 def test_flag_keeps_and_drop_drops() -> None:
     flagged = curated(ROWS, {"empty": {"action": "flag"}})
-    assert {key: row["kept"] for key, row in flagged.items()} == {"good": True, "empty": True, "short": True, "twin-a": True, "twin-b": False}
+    assert {key: row["kept"] for key, row in flagged.items()} == {
+        "good": True,
+        "empty": True,
+        "short": True,
+        "twin-a": True,
+        "twin-b": False,
+    }
     assert decision(flagged["short"], "too_short") == {
         "rule": "too_short", "version": "1", "passed": False, "action": "flag", "value": "2", "threshold": "min_words=3",
         "reason": "has too few words: 2 (min_words=3)",

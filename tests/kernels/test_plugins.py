@@ -52,7 +52,7 @@ class Tone(Modality):
     def segment(self, data):
         return [Segment("full")]
 '''
-EMBEDDER = '''
+EMBEDDER = """
 from mm_embed_kernels.embedders.base import Embedder
 
 class Ear(Embedder):
@@ -62,8 +62,8 @@ class Ear(Embedder):
     preprocessing = {}
     def load(self): pass
     def embed(self, inputs): raise NotImplementedError
-'''
-SOURCE = '''
+"""
+SOURCE = """
 from mm_resources.sources import Listed, Source
 
 class Dial(Source):
@@ -78,7 +78,7 @@ class Dial(Source):
 
     def fetch(self, uri, locator):
         return b"MThd440"
-'''
+"""
 
 
 def package(folder: Path, files: dict[str, str], entries: str, name: str = "loud") -> Path:
@@ -202,7 +202,9 @@ def test_discovery_loads_nothing_heavy() -> None:
     """The code location and `mm --help` discover plug-ins at every start."""
     code = "from mm_embed_kernels import modalities as m, rules as r, embedders as e; from mm_resources.sources import sources\n"
     code += "m.modalities(); r.rules(); e.embedders(); sources(); import sys\n"
-    code += "print(json.dumps([name for name in ('torch', 'ray', 'dagster', 'transformers', 'timm', 'PIL', 'lance') if name in sys.modules]))"
+    code += (
+        "print(json.dumps([name for name in ('torch', 'ray', 'dagster', 'transformers', 'timm', 'PIL', 'lance') if name in sys.modules]))"
+    )
     assert printed(Path.cwd(), code) == []
 
 

@@ -1,0 +1,37 @@
+"""Rows of `validated_samples` for the rules to judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import VALIDATED_SAMPLES
+from mm_embed_kernels.identity import sample_id
+from mm_embed_kernels.modalities import modalities
+
+CONTRACTS = {name: VALIDATED_SAMPLES.extend(item.signals) for name, item in modalities().items()}
+# What a good sample of each modality measures.
+GOOD: dict[str, dict[str, Any]] = {
+    "text": {
+        "mime": "text/plain", "language": "en", "encoding": "utf-8", "characters": 80, "words": 14, "language_confidence": 0.99,
+        "letter_share": 0.95, "digit_share": 0.0, "symbol_share": 0.05, "distinct_word_share": 0.9, "replacement_characters": 0,
+    },
+    "image": {
+        "mime": "image/png", "width": 640, "height": 480, "format": "PNG", "mode": "RGB", "frames": 1, "brightness": 120.0,
+        "contrast": 50.0, "entropy": 7.0, "sharpness": 200.0, "phash": "a266895c7433ce4f", "dhash": "ffffdbdfbfffdbdb",
+    },
+}  # fmt: skip
+
+
+def sample(modality: str, key: str = "a", **changed: Any) -> dict[str, Any]:
+    """One row; its content follows from its key."""
+    identity = sample_id("birds", "s", key)
+    row = {"sample_id": identity, "entity_id": identity, "key": key, "source_uri": f"/data/{key}", "source": "s", "size": 100}
+    return {**row, "content_hash": key.encode().hex().ljust(64, "0")[:64], **GOOD[modality], **changed}
+
+
+def table(modality: str, *rows: dict[str, Any]) -> pa.Table:
+    found = CONTRACTS[modality].rows(list(rows))
+    assert CONTRACTS[modality].violations(found) == {}
+    return found

@@ -1,0 +1,87 @@
+"""The bundled text model for real; the only module here that loads torch."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_media import ENGLISH, GERMAN, encoded, picture
+
+from mm_embed_kernels.embedders import create, embedders
+from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.plugins import UnknownPlugin
+
+TEXTS = [ENGLISH, GERMAN, "A sailor watches the light of a tower on the coast.", "Interest rates rose again.", "x", "😀 " * 500]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Embedder:
+    found = create("minilm", threads=2)
+    found.load()
+    return found
+
+
+def test_unknown_embedder() -> None:
+    with pytest.raises(UnknownPlugin, match="conse, minilm"):
+        create("word2vec")
+
+
+@pytest.mark.parametrize("name", embedders())
+def test_declaration(name: str) -> None:
+    found = create(name)
+    assert found.__doc__
+    assert found.weights_hash == create(name).weights_hash
+    assert found.dimension > 0
+    assert found.seconds > 0
+    assert (found.input_shape is None) == (found.modality == "text")
+    assert pickle.loads(pickle.dumps(found)).fingerprint == found.fingerprint
+
+
+def test_image_and_text_share_a_space() -> None:
+    assert create("conse").space == create("minilm").space
+    assert create("conse").fingerprint != create("minilm").fingerprint
+
+
+def test_vectors_have_unit_length_and_do_not_depend_on_their_batch(minilm: Embedder) -> None:
+    vectors = minilm.embed(TEXTS)
+    assert vectors.shape == (len(TEXTS), minilm.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    alone = np.stack([minilm.embed([text])[0] for text in reversed(TEXTS)])[::-1]
+    assert float((vectors * alone).sum(axis=1).min()) > 1 - minilm.tolerance
+    np.testing.assert_array_equal(minilm.embed_text(TEXTS), vectors)
+
+
+def test_meaning(minilm: Embedder) -> None:
+    lighthouse, _, sailor, rates, *_ = minilm.embed(TEXTS)
+    assert lighthouse @ sailor > lighthouse @ rates + 0.1
+
+
+def decode(data: bytes) -> Any:
+    return create("conse").decode(data, "full")
+
+
+@pytest.mark.parametrize("size", [(320, 240), (1, 1), (3000, 2), (2, 900)])
+def test_pictures_of_any_shape_become_model_inputs(size: tuple[int, int]) -> None:
+    pixels = decode(encoded(picture(size), "PNG"))
+    assert pixels.shape == (224, 224, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_decoding_follows_orientation() -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    turned = picture((400, 400)).transpose(Image.Transpose.ROTATE_90)
+    one, other = decode(encoded(picture((400, 400)), "PNG")), decode(encoded(turned, "PNG", exif=exif))
+    assert np.abs(one.astype(int) - other.astype(int)).mean() < 1
+
+
+def test_decoding_what_is_cut_short() -> None:
+    data = encoded(picture(), "JPEG")
+    with pytest.raises(SampleError, match="truncated"):
+        decode(data[: len(data) // 2])
