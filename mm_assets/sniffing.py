@@ -76,7 +76,10 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
             source, extra = _record_source(table, root, rows, text)
             sources.append(source)
             schema.update(extra)
-    for modality, files in sorted(media.items()):
+    named = {modality: files for modality, files in media.items() if any(os.path.splitext(name)[1] for name in files)}
+    if media and not named:
+        sources.append({"name": "files", "modality": "auto", "uri": _join(root, "**/*")})
+    for modality, files in sorted(named.items()):
         sources.append(_file_source(modality, files, root, side))
     if not sources:
         raise UserError(f"{folder} holds no media and no table with a text column")
@@ -164,8 +167,9 @@ def _record_source(table: str, root: str, rows: list[dict[str, Any]], text: str)
 
 
 def _file_source(modality: str, files: list[str], root: str, side: list[_Side]) -> dict[str, Any]:
-    endings = Counter(os.path.splitext(name)[1] for name in files)
-    pattern = "**/*" if "" in endings else "**/*{" + ",".join(sorted(endings)) + "}" if len(endings) > 1 else f"**/*{next(iter(endings))}"
+    # Files without an ending (README, Makefile ...) cannot be told from others by a glob, and are left out.
+    endings = sorted({ending for name in files if (ending := os.path.splitext(name)[1])})
+    pattern = "**/*{" + ",".join(endings) + "}" if len(endings) > 1 else f"**/*{endings[0]}"
     source: dict[str, Any] = {"name": f"{modality}s", "modality": modality, "uri": _join(root, pattern)}
     parents = Counter(os.path.dirname(name).rsplit("/", 1)[-1] for name in files)
     known = set(files) | {name.rsplit("/", 1)[-1] for name in files}

@@ -36,7 +36,16 @@ def requests(*blobs: bytes | None, texts: list[str] | None = None) -> tuple[Shel
     """Requests for blobs (None: one that the store lacks) with the reader that serves them."""
     rows = []
     for i, blob in enumerate(blobs):
-        rows.append({"key": f"k{i}", "content_hash": content_hash(blob or b"?"), "span": "full", "path": "p", "offset": 0, "size": 1})
+        rows.append(
+            {
+                "key": f"k{i}",
+                "content_hash": content_hash(b"?" if blob is None else blob),
+                "span": "full",
+                "path": "p",
+                "offset": 0,
+                "size": 1,
+            }
+        )
         rows[-1]["text"] = texts[i] if texts else None
     return Shelf({content_hash(blob): blob for blob in blobs if blob is not None}), pa.Table.from_pylist(rows, schema=REQUEST)
 

@@ -13,6 +13,7 @@ from mm_embed_kernels.identity import sample_id
 from mm_embed_kernels.rules import Rule, rule_set, rules
 from mm_embed_kernels.rules.base import check_columns
 
+
 def judged(rule: Rule, batch: pa.Table) -> tuple[list[bool | None], list[Any], str]:
     rule.prepare(lambda columns: batch.select(columns).to_reader())
     verdict = rule.judge(batch)
