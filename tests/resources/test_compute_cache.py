@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels import relational
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
+from mm_resources import cache as cache_module
+from mm_resources import compute as compute_module
+from mm_resources.cache import LATEST, ComputeCache
+from mm_resources.compute import Compute, ComputeReport
+from mm_resources.progress import listening
+from mm_resources.store import Store
+
+
+class Killed(BaseException):
+    """Stands for a kill signal: nothing catches it."""
+
+
+@dataclass
+class Behaviour:
+    """How the kernel behaves today, and what it was asked."""
+
+    transient: set[str] = field(default_factory=set)
+    permanent: set[str] = field(default_factory=set)
+    killer: str = ""
+    asked: list[str] = field(default_factory=list)
+    loads: int = 0
+
+
+class Lengths(Kernel):
+    """The length of a key."""
+
+    name = "lengths"
+    scope = "lengths"
+    seconds_per_row = 0.001
+
+    def __init__(
+        self, behaviour: Behaviour | None = None, fingerprint: str = "f" * 64, checkpoint_rows: int = 10, batch_rows: int = 4
+    ) -> None:
+        self.behaviour = behaviour or Behaviour()
+        self.fingerprint, self.checkpoint_rows, self.batch_rows = fingerprint, checkpoint_rows, batch_rows
+        self.payload = [pa.field("length", pa.int64())]
+
+    def stages(self) -> list[Stage]:
+        return [Measure(self.behaviour, self.result, self.batch_rows)]
+
+
+class Measure(Stage):
+    def __init__(self, behaviour: Behaviour, schema: pa.Schema, batch_rows: int) -> None:
+        self.behaviour, self.schema, self.resources = behaviour, schema, Resources(batch_rows=batch_rows)
+
+    def setup(self) -> None:
+        self.behaviour.loads += 1
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        assert batch.num_rows <= self.resources.batch_rows
+        keys = batch["key"].to_pylist()
+        return results(keys, [guarded(self.measure, (key,)) for key in keys], 0.1, self.schema)
+
+    def measure(self, key: str) -> dict[str, Any]:
+        if key == self.behaviour.killer:
+            raise Killed
+        self.behaviour.asked.append(key)
+        if key in self.behaviour.transient:
+            raise SampleError("fetch_error", "the network is down", retryable=True)
+        if key in self.behaviour.permanent:
+            raise SampleError("truncated", "ends too early")
+        return {"length": len(key)}
+
+
+@pytest.fixture
+def compute(tmp_path: Path) -> Compute:
+    return Compute(ComputeCache(Store(str(tmp_path))))
+
+
+KEYS = [f"key-{i:04d}" for i in range(100)]
+
+
+def requests(keys: list[str]) -> pa.Table:
+    return pa.table({"key": pa.array(keys, pa.string())})
+
+
+def counts(report: ComputeReport) -> tuple[int, int, int]:
+    return report.computed, report.reused, report.failed
+
+
+def latest(compute: Compute, kernel: Kernel) -> dict[str, dict[str, Any]]:
+    """The cache as its readers see it, by key; fails when a key stands twice."""
+    rows = relational.fetch(LATEST, cached=compute.cache.space(kernel).reader()).to_pylist()
+    found = {row["key"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_the_second_run_computes_nothing(compute: Compute) -> None:
+    first, again = Behaviour(), Behaviour()
+    report = compute.run(Lengths(first), requests(KEYS))
+    assert counts(report) == (100, 0, 0)
+    assert (report.mode, report.kernel, report.fingerprint) == ("inline", "lengths", "f" * 64)
+    assert report.checkpoints >= 9
+    assert sorted(first.asked) == KEYS
+    assert counts(compute.run(Lengths(again), requests(KEYS))) == (0, 100, 0)
+    assert (again.asked, again.loads) == ([], 0)  # no model is loaded for nothing
+    assert {key: row["length"] for key, row in latest(compute, Lengths()).items()} == dict.fromkeys(KEYS, 8)
+
+
+def test_only_what_is_new_is_computed(compute: Compute) -> None:
+    compute.run(Lengths(), requests(KEYS[:60]))
+    behaviour = Behaviour()
+    assert compute.missing(Lengths(), requests(KEYS)) == (100, 40)
+    assert counts(compute.run(Lengths(behaviour), requests(KEYS))) == (40, 60, 0)
+    assert sorted(behaviour.asked) == KEYS[60:]
+    assert compute.missing(Lengths(), requests(KEYS)) == (100, 0)
+
+
+def test_another_process_finds_the_results(compute: Compute, tmp_path: Path) -> None:
+    compute.run(Lengths(), requests(KEYS))
+    assert counts(Compute(ComputeCache(Store(str(tmp_path)))).run(Lengths(), requests(KEYS))) == (0, 100, 0)
+
+
+def test_another_fingerprint_computes_anew(compute: Compute) -> None:
+    compute.run(Lengths(), requests(KEYS))
+    assert counts(compute.run(Lengths(fingerprint="e" * 64), requests(KEYS))) == (100, 0, 0)
+
+
+def test_requests_are_distinct_by_key(compute: Compute) -> None:
+    behaviour = Behaviour()
+    assert counts(compute.run(Lengths(behaviour), requests(["a", "bb", "a", "a"]))) == (2, 0, 0)
+    assert sorted(behaviour.asked) == ["a", "bb"]
+    assert set(latest(compute, Lengths())) == {"a", "bb"}
+
+
+def test_no_requests(compute: Compute) -> None:
+    report = compute.run(Lengths(), requests([]))
+    assert (counts(report), report.checkpoints) == ((0, 0, 0), 0)
+    assert compute.cache.space(Lengths()).reader().read_all().num_rows == 0
+
+
+def test_requests_may_be_a_stream(compute: Compute) -> None:
+    stream = pa.RecordBatchReader.from_batches(requests([]).schema, requests(KEYS).to_batches(max_chunksize=7))
+    assert counts(compute.run(Lengths(), stream)) == (100, 0, 0)
+
+
+def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: Compute) -> None:
+    bad = Behaviour(transient={"key-0001", "key-0002"}, permanent={"key-0003"})
+    assert counts(compute.run(Lengths(bad), requests(KEYS))) == (100, 0, 3)
+    failed = {
+        key: (row["error_class"], row["retryable"], row["attempt"])
+        for key, row in latest(compute, Lengths()).items()
+        if row["length"] is None
+    }
+    assert failed == {"key-0001": ("fetch_error", True, 1), "key-0002": ("fetch_error", True, 1), "key-0003": ("truncated", False, 1)}
+
+    better = Behaviour(transient={"key-0002"})
+    assert counts(compute.run(Lengths(better), requests(KEYS))) == (2, 98, 1)
+    assert sorted(better.asked) == ["key-0001", "key-0002"]
+    seen = latest(compute, Lengths())
+    assert [(seen[f"key-000{i}"]["status"], seen[f"key-000{i}"]["attempt"]) for i in (1, 2, 3)] == [("ok", 2), ("failed", 2), ("failed", 1)]
+
+    good = Behaviour()
+    assert counts(compute.run(Lengths(good), requests(KEYS))) == (1, 99, 0)
+    assert latest(compute, Lengths())["key-0002"]["attempt"] == 3
+    assert good.asked == ["key-0002"]
+
+
+def test_another_environment_tries_permanent_failures_again(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute.run(Lengths(Behaviour(permanent={"key-0003"})), requests(KEYS))
+    monkeypatch.setattr(cache_module, "environment_digest", lambda: "another machine")
+    behaviour = Behaviour()
+    assert counts(compute.run(Lengths(behaviour), requests(KEYS))) == (1, 99, 0)
+    assert behaviour.asked == ["key-0003"]
+    assert latest(compute, Lengths())["key-0003"]["environment"] == "another machine"
+
+
+@pytest.mark.parametrize("place", [0, 1, 37, 99])
+def test_a_killed_run_goes_on_where_it_was(compute: Compute, place: int) -> None:
+    first = Behaviour()
+    order: list[str] = []
+    compute.run(Lengths(first, fingerprint="0" * 64), requests(KEYS))  # what order the misses come in
+    order = first.asked
+    killed = Behaviour(killer=order[place])
+    with pytest.raises(Killed):
+        compute.run(Lengths(killed, checkpoint_rows=10, batch_rows=4), requests(KEYS))
+    kept = latest(compute, Lengths())
+    # All of the blocks before, but for the open checkpoint.
+    assert place - 4 - 10 < len(kept) <= place
+    after = Behaviour()
+    report = compute.run(Lengths(after), requests(KEYS))
+    assert counts(report) == (100 - len(kept), len(kept), 0)
+    assert sorted(after.asked) == sorted(set(KEYS) - set(kept))
+    assert set(latest(compute, Lengths())) == set(KEYS)
+    assert compute.cache.space(Lengths()).reader().read_all().num_rows == 100
+
+
+def test_checkpoints_by_size(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute_module, "CHECKPOINT_BYTES", 1)
+    assert compute.run(Lengths(checkpoint_rows=10_000, batch_rows=25), requests(KEYS)).checkpoints == 4
+
+
+def test_a_success_wins_over_a_failure_of_another_run(compute: Compute) -> None:
+    """Two cells computed one key at once: whichever row came last, the result counts."""
+    kernel = Lengths()
+    space = compute.cache.space(kernel)
+    failure = results(["k"], [SampleError("fetch_error", "late", retryable=True)], 0.1, kernel.result)
+    for order in (
+        [failure, results(["k"], [{"length": 1}], 0.1, kernel.result)],
+        [results(["k"], [{"length": 1}], 0.1, kernel.result), failure],
+    ):
+        for table in order:
+            space.append(table, {})
+        assert latest(compute, kernel)["k"]["status"] == "ok"
+    assert compute.missing(kernel, requests(["k"])) == (1, 0)
+
+
+def test_evicted_rows_are_computed_again(compute: Compute) -> None:
+    compute.run(Lengths(), requests(KEYS))
+    space = compute.cache.space(Lengths())
+    assert space.evict("key < 'key-0010'") == 10
+    assert compute.missing(Lengths(), requests(KEYS)) == (100, 10)
+    assert counts(compute.run(Lengths(), requests(KEYS))) == (10, 90, 0)
+    assert compute.cache.space(Lengths(fingerprint="a" * 64)).evict("true") == 0
+
+
+class Forgetful(Measure):
+    def run(self, batch: pa.Table) -> pa.Table:
+        return super().run(batch).slice(1)
+
+
+class Loses(Lengths):
+    def stages(self) -> list[Stage]:
+        return [Forgetful(self.behaviour, self.result, self.batch_rows)]
+
+
+def test_a_kernel_that_loses_rows_is_found_out(compute: Compute) -> None:
+    with pytest.raises(RuntimeError, match="lengths: 100 rows went in, 75 came out"):
+        compute.run(Loses(), requests(KEYS))
+
+
+class Doubles(Stage):
+    """A second stage: works on what the first one computed."""
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        doubled = pa.array([None if value is None else value * 2 for value in batch["length"].to_pylist()], pa.int64())
+        return batch.set_column(batch.column_names.index("length"), "length", doubled)
+
+
+class Chained(Lengths):
+    def stages(self) -> list[Stage]:
+        return [*super().stages(), Doubles()]
+
+
+def test_stages_are_a_chain(compute: Compute) -> None:
+    compute.run(Chained(Behaviour(permanent={"key-0001"})), requests(KEYS))
+    found = latest(compute, Chained())
+    assert found["key-0000"]["length"] == 16
+    assert found["key-0001"]["length"] is None
+
+
+def test_progress_is_reported(compute: Compute) -> None:
+    seen: list[tuple[str, int, int]] = []
+    with listening(lambda *item: seen.append(item)):
+        compute.run(Lengths(batch_rows=40), requests(KEYS))
+    assert seen == [("lengths", 40, 100), ("lengths", 80, 100), ("lengths", 100, 100)]
+
+
+def test_where_it_computes(tmp_path: Path) -> None:
+    cache = ComputeCache(Store(str(tmp_path)))
+    with pytest.raises(RuntimeError, match="needs a Ray session"):
+        Compute(cache, mode="ray").run(Lengths(), requests(KEYS))
+    assert Compute(cache, mode="auto", inline_seconds=0.0).run(Lengths(), requests(KEYS)).mode == "inline"  # there is no session

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.spec import SourceSpec
+from mm_resources.blobs import LARGE_BYTES
+from mm_resources.sources import Listed, Source, open_source, sources
+from mm_resources.sources.base import typed
+from mm_resources.sources.files import glob_regex, glob_root
+
+TREE = ["a.txt", "b.md", "deep/c.txt", "deep/d.TXT", "deep/er/e.txt", "deep/er/f.md"]
+
+
+class Place:
+    """A folder to list, on disk or in fsspec's memory file system."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        if "://" not in root:
+            os.makedirs(root)
+
+    def put(self, *names: str, data: bytes | None = None) -> None:
+        import fsspec
+
+        for name in names:
+            body = name.encode() if data is None else data
+            if "://" in self.root:
+                fsspec.filesystem("memory").pipe_file(f"{self.root}/{name}", body)
+            else:
+                (path := Path(self.root, name)).parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(body)
+
+    def source(self, uri: str = "", schema: dict[str, str] | None = None, **spec: Any) -> Source:
+        return open_source(SourceSpec(**{"name": "s", "modality": "text", "uri": f"{self.root}/{uri}".rstrip("/"), **spec}), schema or {})
+
+    def listed(self, uri: str = "", **spec: Any) -> dict[str, Listed]:
+        found = list(self.source(uri, **spec).list())
+        by_key = {item.key: item for item in found}
+        assert len(by_key) == len(found)
+        return by_key
+
+
+@pytest.fixture(params=["disk", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "disk":
+        yield Place(str(tmp_path / "data"))
+        return
+    import fsspec
+
+    root = f"memory://{uuid4().hex}"
+    yield Place(root)
+    fs = fsspec.filesystem("memory")
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Place:
+    return Place(str(tmp_path / "data"))
+
+
+def read(source: Source, item: Listed) -> bytes:
+    found = source.fetch(item.uri, item.locator)
+    return found if isinstance(found, bytes) else found.read()
+
+
+@pytest.mark.parametrize(
+    ("uri", "keys"),
+    [
+        ("", TREE),
+        ("deep", ["c.txt", "d.TXT", "er/e.txt", "er/f.md"]),
+        ("*", ["a.txt", "b.md"]),
+        ("*.txt", ["a.txt"]),
+        ("?.md", ["b.md"]),
+        ("*/*.txt", ["deep/c.txt"]),
+        ("**/*.txt", ["a.txt", "deep/c.txt", "deep/er/e.txt"]),
+        ("deep/**", ["c.txt", "d.TXT", "er/e.txt", "er/f.md"]),
+        ("**/*.{md,TXT}", ["b.md", "deep/d.TXT", "deep/er/f.md"]),
+        ("{deep/er,.}/*.md", ["deep/er/f.md"]),
+        ("**/[ce].txt", ["deep/c.txt", "deep/er/e.txt"]),
+        ("*.jpg", []),
+        ("a.txt", ["a.txt"]),
+        ("deep/er/e.txt", ["e.txt"]),
+    ],
+)
+def test_globs(place: Place, uri: str, keys: list[str]) -> None:
+    place.put(*TREE)
+    found = place.listed(uri)
+    assert sorted(found) == sorted(keys)
+    source = place.source(uri)
+    for key, item in found.items():
+        assert item.error is None
+        assert read(source, item).decode().endswith(key)
+        assert item.size == len(read(source, item))
+        assert item.tag
+
+
+def test_listing_order_is_stable(place: Place) -> None:
+    place.put(*reversed(TREE))
+    assert list(place.listed()) == list(place.listed("**"))
+    assert list(place.listed("deep/er")) == ["e.txt", "f.md"]
+
+
+def test_keys_do_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
+    places = [Place(str(tmp_path / "one")), Place(str(tmp_path / "two" / "deeper")), Place(f"memory://{uuid4().hex}")]
+    for each in places:
+        each.put(*TREE)
+    assert sorted(places[0].listed()) == sorted(places[1].listed()) == sorted(places[2].listed())
+
+
+def test_missing_root(place: Place) -> None:
+    place.put("a.txt")
+    for uri in ("nowhere", "nowhere/*.txt", "a.text"):
+        with pytest.raises((OSError, UserError), match=r"nowhere|a\.text"):
+            list(place.source(uri).list())
+
+
+def test_gone_since_the_listing(place: Place, tmp_path: Path) -> None:
+    source = place.source()
+    with pytest.raises(SampleError, match="was listed but is gone") as caught:
+        source.fetch(f"{place.root}/gone.txt", "")
+    assert (caught.value.error_class, caught.value.retryable) == ("not_found", False)
+
+
+def test_tag_changes_with_the_file(disk: Place) -> None:
+    disk.put("a.txt", "b.txt")
+    before = disk.listed()
+    os.utime(f"{disk.root}/a.txt", ns=(1, 1_600_000_000_000_000_001))
+    after = disk.listed()
+    assert before["a.txt"].tag != after["a.txt"].tag
+    assert before["b.txt"].tag == after["b.txt"].tag
+    assert after["a.txt"].modified_at == datetime.fromtimestamp(1_600_000_000, UTC)
+
+
+def test_hidden_files_are_left_out_of_a_folder(disk: Place) -> None:
+    disk.put("a.txt", ".DS_Store", "deep/.hidden", "deep/b.txt")
+    assert sorted(disk.listed()) == ["a.txt", "deep/b.txt"]
+
+
+def test_a_large_file_comes_as_a_stream(place: Place) -> None:
+    place.put("large.txt", data=b"x" * (LARGE_BYTES + 1))
+    place.put("small.txt", data=b"x" * LARGE_BYTES)
+    source, found = place.source(), place.listed()
+    small = source.fetch(found["small.txt"].uri, found["small.txt"].locator)
+    assert isinstance(small, bytes)
+    large = source.fetch(found["large.txt"].uri, found["large.txt"].locator)
+    assert not isinstance(large, bytes)
+    with large:
+        assert large.read(10) == b"x" * 10
+        assert len(large.read()) == LARGE_BYTES - 9
+
+
+# -- what may lie in a folder on disk
+
+
+def test_links(disk: Place, tmp_path: Path) -> None:
+    disk.put("a.txt", "deep/b.txt")
+    (tmp_path / "secret.txt").write_text("secret")
+    root = Path(disk.root)
+    (root / "inside.txt").symlink_to(root / "deep" / "b.txt")
+    (root / "outside.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "deep" / "up.txt").symlink_to("../../secret.txt")
+    (root / "twice.txt").symlink_to("outside.txt")
+    (root / "broken.txt").symlink_to("nowhere")
+    (root / "loop.txt").symlink_to("loop.txt")
+    (root / "folder").symlink_to("deep")
+    (root / "outer").symlink_to(tmp_path)
+    found = disk.listed()
+    assert {key: item.error.error_class for key, item in found.items() if item.error} == {
+        "outside.txt": "path_escape",
+        "deep/up.txt": "path_escape",
+        "twice.txt": "path_escape",
+        "outer": "path_escape",
+        "broken.txt": "not_found",
+        "loop.txt": "not_found",
+        "folder": "linked_folder",
+    }
+    assert {key for key, item in found.items() if not item.error} == {"a.txt", "deep/b.txt", "inside.txt"}
+    assert read(disk.source(), found["inside.txt"]) == b"deep/b.txt"
+    assert all("secret.txt" not in (item.error.message if item.error else "") for item in found.values())
+
+
+def test_a_root_behind_a_link(disk: Place, tmp_path: Path) -> None:
+    """The root may be a link; what lies in it does not escape."""
+    disk.put("a.txt")
+    Path(disk.root, "b.txt").symlink_to("a.txt")
+    (tmp_path / "alias").symlink_to(disk.root)
+    source = open_source(SourceSpec(name="s", modality="text", uri=f"{tmp_path}/alias"), {})
+    assert [(item.key, item.error) for item in source.list()] == [("a.txt", None), ("b.txt", None)]
+    one = open_source(SourceSpec(name="s", modality="text", uri=f"{tmp_path}/alias/b.txt"), {})
+    assert [(item.key, item.error) for item in one.list()] == [("b.txt", None)]
+
+
+def test_pipes_and_sockets_are_not_opened(disk: Place) -> None:
+    import socket
+
+    disk.put("a.txt")
+    os.mkfifo(f"{disk.root}/pipe")
+    with socket.socket(socket.AF_UNIX) as opened:
+        here = os.open(disk.root, os.O_RDONLY)
+        try:  # a socket's path is short; the folder's own may not be
+            opened.bind(f"/proc/self/fd/{here}/socket")
+        finally:
+            os.close(here)
+        found = disk.listed()
+    assert {key: item.error.error_class for key, item in found.items() if item.error} == {"pipe": "not_a_file", "socket": "not_a_file"}
+
+
+def test_names_that_are_not_utf8(disk: Place) -> None:
+    disk.put("good.txt")
+    raw = os.fsencode(disk.root) + b"/caf\xe9"
+    os.mkdir(raw)
+    Path(os.fsdecode(raw + b"/\xff\n.txt")).write_bytes(b"odd")
+    found = disk.listed()
+    (odd,) = [item for key, item in found.items() if key != "good.txt"]
+    odd.key.encode()
+    odd.uri.encode()
+    assert odd.error is None
+    assert odd.key.startswith("caf\\xe9/")
+    assert read(disk.source(), odd) == b"odd"
+    assert found["good.txt"].locator == ""
+    assert len(disk.listed("caf*/*.txt")) == 1
+
+
+def test_names_that_look_alike_have_keys_of_their_own(disk: Place) -> None:
+    """One name holds the byte FF, the other the four characters that stand for it."""
+    for name in (b"a\xff.txt", b"a\\xff.txt"):
+        Path(os.fsdecode(os.fsencode(disk.root) + b"/" + name)).write_bytes(name)
+    source = disk.source()
+    found = list(source.list())
+    assert {read(source, item) for item in found} == {b"a\xff.txt", b"a\\xff.txt"}
+    assert len({item.key for item in found}) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["white space.txt", "per%20cent.txt", "quo'te\".txt", "ünï.txt", "#hash.txt", "new\nline.txt", "-dash.txt"]
+)
+def test_awkward_names(disk: Place, name: str) -> None:
+    disk.put(name)
+    found = disk.listed()
+    assert list(found) == [name]
+    assert read(disk.source(), found[name]) == name.encode()
+
+
+# -- labels and side tables
+
+
+def test_label_from_the_parent_folder(place: Place) -> None:
+    place.put("cats/1.txt", "dogs/big/2.txt", "3.txt")
+    labels = {key: item.label for key, item in place.listed(label={"from": "parent_dir"}).items()}
+    assert labels == {"cats/1.txt": "cats", "dogs/big/2.txt": "big", "3.txt": place.root.rsplit("/", 1)[-1]}
+    assert place.listed("cats/*.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
+    assert place.listed("cats/1.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
+    assert place.listed()["cats/1.txt"].label is None
+
+
+ROWS = [
+    {"file": "cats/1.txt", "label": "cat", "link": "tom", "group": "house", "stars": 5, "note": "by key"},
+    {"file": "2.txt", "label": "dog", "link": "", "group": None, "stars": 3, "note": "by name"},
+    {"file": "other.txt", "label": "x", "link": "x", "group": "x", "stars": 1, "note": "of no file"},
+]
+
+
+def table_file(kind: str) -> bytes:
+    import csv
+    import json
+
+    import pyarrow.parquet as parquet
+
+    stream = io.BytesIO()
+    if kind == "parquet":
+        parquet.write_table(pa.Table.from_pylist(ROWS), stream)
+    elif kind == "jsonl":
+        stream.write("\n".join(json.dumps(row) for row in ROWS).encode())
+    else:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(ROWS[0]), delimiter="\t" if kind == "tsv" else ",")
+        writer.writeheader()
+        writer.writerows(ROWS)
+        stream.write(text.getvalue().encode())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_side_table_by_key_and_by_file_name(place: Place, kind: str) -> None:
+    place.put("data/cats/1.txt", "data/dogs/2.txt", "data/3.txt")
+    place.put(f"meta.{kind}", data=table_file(kind))
+    table = {"uri": f"{place.root}/meta.{kind}", "key": "file", "columns": ["label", "link", "group", "stars", "note"]}
+    found = place.listed("data", table=table, schema={"stars": "int", "note": "string"})
+    seen = {key: (item.label, item.link, item.group, item.columns) for key, item in found.items()}
+    assert seen == {
+        "cats/1.txt": ("cat", "tom", "house", {"stars": 5, "note": "by key"}),
+        "dogs/2.txt": ("dog", None, None, {"stars": 3, "note": "by name"}),
+        "3.txt": (None, None, None, {}),
+    }
+
+
+def test_side_table_wins_over_the_parent_folder(disk: Place) -> None:
+    disk.put("data/cats/1.txt", "data/cats/9.txt")
+    disk.put("meta.csv", data=table_file("csv"))
+    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
+    labels = {key: item.label for key, item in disk.listed("data", table=table, label={"from": "parent_dir"}).items()}
+    assert labels == {"cats/1.txt": "cat", "cats/9.txt": "cats"}
+
+
+def test_a_file_name_that_is_not_unique_joins_nothing(disk: Place) -> None:
+    """The side table speaks of ``1.txt``, and there are two of them: neither may take the row."""
+    disk.put("data/cats/1.txt", "data/dogs/1.txt", "data/dogs/2.txt")
+    disk.put("meta.csv", data=b"file,label\n1.txt,cat\n2.txt,dog\n")
+    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
+    labels = {key: item.label for key, item in disk.listed("data", table=table).items()}
+    assert labels == {"cats/1.txt": None, "dogs/1.txt": None, "dogs/2.txt": "dog"}
+
+
+def test_a_cell_of_the_wrong_type_costs_its_own_sample(disk: Place) -> None:
+    disk.put("data/1.txt", "data/2.txt")
+    disk.put("meta.csv", data=b"file,stars\n1.txt,many\n2.txt,2\n")
+    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["stars"]}
+    found = disk.listed("data", table=table, schema={"stars": "int"})
+    assert found["1.txt"].error is not None
+    assert found["1.txt"].error.error_class == "schema_mismatch"
+    assert (found["2.txt"].error, found["2.txt"].columns) == (None, {"stars": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "line"),
+    [
+        ("meta.csv", b"name,label\n1.txt,cat\n", "has no column 'file'; it has: name, label"),
+        ("meta.csv", b"file,kind\n1.txt,cat\n", "has no column 'label'; it has: file, kind"),
+        ("meta.csv", b"file,label\n1.txt\n", "has 1 fields, the header 2"),
+        ("meta.jsonl", b'{"file": "1.txt", "label": "cat"}\n{oops\n', "not JSON"),
+        ("meta.parquet", b"not parquet", "cannot be read"),
+        ("meta.xlsx", b"", "ending is none of"),
+        ("meta.csv", None, "cannot be read"),
+    ],
+)
+def test_mistakes_in_a_side_table(place: Place, name: str, data: bytes | None, line: str) -> None:
+    place.put("data/1.txt")
+    if data is not None:
+        place.put(name, data=data)
+    table = {"uri": f"{place.root}/{name}", "key": "file", "columns": ["label"]}
+    with pytest.raises(UserError, match=re.escape(line)) as caught:
+        list(place.source("data", table=table).list())
+    assert name in str(caught.value)
+
+
+# -- source kinds
+
+
+def test_the_kind_follows_from_the_spec(disk: Place) -> None:
+    record = {"record": {"text": "t"}}
+    kinds = {uri: open_source(SourceSpec(name="s", modality="text", uri=uri, **spec), {}).name for uri, spec in [
+        ("/a", {}), ("/a.jsonl", {}), ("/a.jsonl", record), ("/b.ndjson", record), ("/c.CSV", record), ("/d.tsv", record), ("/e/*.parquet", record),
+        ("/f.txt", {**record, "format": "csv"}),
+    ]}  # fmt: skip
+    assert kinds == {
+        "/a": "files", "/a.jsonl": "jsonl", "/b.ndjson": "jsonl", "/c.CSV": "csv", "/d.tsv": "csv", "/e/*.parquet": "parquet", "/f.txt": "csv",
+    }  # fmt: skip
+    assert disk.source("a.jsonl").name == "files"
+    assert {"files", "jsonl", "csv", "parquet"} <= set(sources())
+
+
+def test_no_kind_fits() -> None:
+    with pytest.raises(UserError, match=r"source s: no source kind reads /a\.txt; set `format` to one of: csv, files, jsonl, parquet"):
+        open_source(SourceSpec(name="s", modality="text", uri="/a.txt", record={"text": "t"}), {})
+    with pytest.raises(UserError, match="no source format is named 'xml'"):
+        open_source(SourceSpec(name="s", modality="text", uri="/a", format="xml"), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        (None, "int", None),
+        ("", "string", None),
+        (7, "string", "7"),
+        ("7", "int", 7),
+        (" 7 ", "int", 7),
+        ("-1.5", "float", -1.5),
+        (3, "float", 3.0),
+        ("Yes", "bool", True),
+        (False, "bool", False),
+        (0, "bool", False),
+        ("2024-02-29", "timestamp", datetime(2024, 2, 29, tzinfo=UTC)),
+        ("2024-02-29T12:00:00+02:00", "timestamp", datetime(2024, 2, 29, 10, tzinfo=UTC)),
+        (datetime(2024, 1, 1), "timestamp", datetime(2024, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_values_of_user_columns(value: Any, kind: str, expected: Any) -> None:
+    assert typed(value, kind) == expected
+    assert type(typed(value, kind)) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("many", "int"), ("1.5", "int"), (1.5, "int"), (float("inf"), "int"), (2**63, "int"), ("9" * 30, "int"), ([1], "int"), ("x", "float"),
+        ("maybe", "bool"), (2, "bool"), ("2024-02-30", "timestamp"), (17, "timestamp"), ("a\ud800", "string"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit(value: Any, kind: str) -> None:
+    with pytest.raises(SampleError, match=f"is not a {kind}") as caught:
+        typed(value, kind)
+    assert caught.value.error_class == "schema_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "root", "rest"),
+    [
+        ("/a/b", "/a/b", None),
+        ("/a/b/", "/a/b", None),
+        ("/a/*.txt", "/a", "*.txt"),
+        ("s3://b/x?/y", "s3://b", "x?/y"),
+        ("/a/{b,c}/d", "/a", "{b,c}/d"),
+    ],
+)
+def test_glob_root(pattern: str, root: str, rest: str | None) -> None:
+    assert glob_root(pattern) == (root, rest)
+
+
+def test_nested_alternatives() -> None:
+    wanted = glob_regex("{a,b{1,2}}/*.t{xt,ex}")
+    assert [bool(wanted.match(key)) for key in ("a/x.txt", "b1/x.tex", "b2/x.txt", "b/x.txt", "a/y/x.txt")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]

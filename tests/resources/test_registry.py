@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import entity_id, sample_id
+from mm_embed_kernels.spec import DatasetSpec
+from mm_resources.lance_io import Fenced
+from mm_resources.registry import Pin, PinnedTable, Registry
+from mm_resources.store import Cell, Store
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(Store(str(tmp_path / "store")))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(f"text {name}")
+    return folder
+
+
+def spec_of(*sources: dict[str, Any], **top: Any) -> DatasetSpec:
+    named = [{"name": f"s{i}", "modality": "text", **source} for i, source in enumerate(sources)]
+    return DatasetSpec.model_validate({"name": "birds", "version": "v1", "sources": named, **top})
+
+
+def frozen(registry: Registry, spec: DatasetSpec) -> list[str]:
+    registry.register(spec)
+    return [registry.freeze(spec, source) for source in spec.sources]
+
+
+def listed(registry: Registry, spec: DatasetSpec, modality: str = "text") -> list[dict[str, Any]]:
+    table = registry.listing(spec, modality).read_all()
+    contract = registry.contract(spec)
+    assert table.schema.equals(contract.bare)
+    assert contract.violations(table) == {}
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def write(folder: Path, name: str, data: bytes) -> str:
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+# -- specs
+
+
+def test_register_twice(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": str(data)})
+    assert registry.register(spec)
+    assert not registry.register(spec)
+    assert registry.spec("birds", "v1") == spec
+    assert registry.datasets() == ["birds@v1"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"curation": {"rules": {"too_short": {"min_words": 9}}}},
+        {"schema": {"stars": "int"}},
+        {"splits": {"train": 0.5, "test": 0.5}},
+        {"splits": {"test": 0.1, "validation": 0.1, "train": 0.8}},  # the same shares, but other samples in them
+        {"gates": {"max_failed_share": 1.0}},
+    ],
+    ids=["curation", "schema", "shares", "order of the splits", "gates"],
+)
+def test_a_version_stays_frozen(registry: Registry, data: Path, other: dict[str, Any]) -> None:
+    registry.register(spec_of({"uri": str(data)}))
+    with pytest.raises(UserError, match="birds@v1 is registered with another spec.*new version"):
+        registry.register(spec_of({"uri": str(data)}, **other))
+    assert registry.spec("birds", "v1") == spec_of({"uri": str(data)})
+    assert registry.register(spec_of({"uri": str(data)}, **other, version="v2"))
+    assert registry.datasets() == ["birds@v1", "birds@v2"]
+
+
+def test_exactly_one_of_many_registrations_wins(registry: Registry) -> None:
+    barrier = threading.Barrier(8)
+
+    def register(i: int) -> str:
+        barrier.wait()
+        try:
+            return "won" if registry.register(spec_of({"uri": f"/data/{i}"})) else "same"
+        except UserError:
+            return "refused"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(register, range(8)))
+    assert sorted(outcomes) == ["refused"] * 7 + ["won"]
+    assert registry.spec("birds", "v1").sources[0].uri == f"/data/{outcomes.index('won')}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (spec_of({"uri": "/x", "modality": "smell"}), "source s0: unknown modality 'smell'; there are: auto, image, text"),
+        (spec_of({"uri": "/x", "format": "xml"}), "no source format is named 'xml'"),
+        (spec_of({"uri": "/x.txt", "record": {"text": "t"}}), r"no source kind reads /x\.txt"),
+        (spec_of({"uri": "/x"}, curation={"rules": {"blurry": {}}}), r"curation\.rules\.blurry: no such rule"),
+        (spec_of({"uri": "/x"}, curation={"rules": {"too_small": {"side": 1}}}), r"curation\.rules\.too_small\.side: no such parameter"),
+    ],
+    ids=["modality", "format", "kind", "rule", "parameter of a rule of another modality"],
+)
+def test_what_does_not_exist_is_not_registered(registry: Registry, spec: DatasetSpec, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        registry.register(spec)
+    assert registry.datasets() == []
+
+
+def test_unknown_versions_name_the_known_ones(registry: Registry, data: Path) -> None:
+    with pytest.raises(UserError, match="birds@v9 is not registered; registered are: none"):
+        registry.spec("birds", "v9")
+    registry.register(spec_of({"uri": str(data)}))
+    with pytest.raises(UserError, match="registered are: birds@v1"):
+        registry.spec("birds", "v9")
+
+
+def test_cells(registry: Registry) -> None:
+    registry.register(spec_of({"uri": "/x"}, {"uri": "/y", "modality": "image"}))
+    registry.register(spec_of({"uri": "/x"}, version="v2"))
+    registry.register(spec_of({"uri": "/x", "modality": "auto"}, version="v3"))
+    assert registry.cells("birds@v1") == [Cell("birds", "v1", "image"), Cell("birds", "v1", "text")]
+    assert registry.cells("birds@v1", "image") == [Cell("birds", "v1", "image")]
+    assert registry.cells("birds@v2") == [Cell("birds", "v2", "text")]
+    assert registry.cells("birds@v3") == [Cell("birds", "v3", "image"), Cell("birds", "v3", "text")]
+    with pytest.raises(UserError, match="declares no modality 'image'; it declares: text"):
+        registry.cells("birds@v2", "image")
+    with pytest.raises(UserError, match="not DATASET@VERSION"):
+        registry.cells("birds")
+
+
+# -- listings
+
+
+def test_listing(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": f"{data}/*.txt"})
+    assert frozen(registry, spec) == [""]
+    rows = {row["key"]: row for row in listed(registry, spec)}
+    assert set(rows) == {"a.txt", "b.txt", "c.txt"}
+    row = rows["a.txt"]
+    assert row["sample_id"] == row["entity_id"] == sample_id("birds", "s0", "a.txt")
+    assert (row["source"], row["source_uri"], row["size"], row["modality"]) == ("s0", f"{data}/a.txt", 6, "text")
+    assert registry.listing(spec, "image").read_all().num_rows == 0
+
+
+def test_a_frozen_listing_does_not_follow_its_source(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": str(data)})
+    frozen(registry, spec)
+    before = listed(registry, spec)
+    (data / "new.txt").write_text("new")
+    (data / "a.txt").write_text("changed and longer")
+    (data / "b.txt").unlink()
+    assert frozen(registry, spec) == [""]
+    assert listed(registry, spec) == before
+    assert registry.preview(spec, "text").read_all().to_pylist() == before
+    later = spec_of({"uri": str(data)}, version="v2")
+    frozen(registry, later)
+    after = {row["key"]: row for row in listed(registry, later)}
+    assert set(after) == {"a.txt", "c.txt", "new.txt"}
+    same = {row["key"]: row for row in before}
+    assert after["c.txt"]["sample_id"] == same["c.txt"]["sample_id"]
+    assert after["c.txt"]["tag"] == same["c.txt"]["tag"]
+    assert after["a.txt"]["tag"] != same["a.txt"]["tag"]
+
+
+def test_a_frozen_listing_outlives_its_source(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": str(data)})
+    frozen(registry, spec)
+    for path in data.iterdir():
+        path.unlink()
+    data.rmdir()
+    assert frozen(registry, spec) == [""]
+    assert len(listed(registry, spec)) == 3
+
+
+def test_many_freezes_at_once_agree(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": str(data)})
+    registry.register(spec)
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(lambda _: registry.freeze(spec, spec.sources[0]), range(6))) == [""] * 6
+    assert len(listed(registry, spec)) == 3
+
+
+def test_preview_freezes_nothing(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": str(data)})
+    assert len(registry.preview(spec, "text").read_all()) == 3
+    (data / "new.txt").write_text("new")
+    assert len(registry.preview(spec, "text").read_all()) == 4
+    assert registry.listing(spec, "text").read_all().num_rows == 0
+
+
+def test_an_empty_source_is_named_and_may_be_filled_later(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": f"{data}/*.md"}, {"uri": f"{data}/*.txt"})
+    message, fine = frozen(registry, spec)
+    assert message == f"source s0 lists nothing at {data}/*.md; mend the path or set allow_empty: true"
+    assert fine == ""
+    assert len(listed(registry, spec)) == 3
+    (data / "d.md").write_text("at last")
+    assert frozen(registry, spec) == ["", ""]
+    assert len(listed(registry, spec)) == 4
+
+
+def test_allow_empty(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": f"{data}/*.md", "allow_empty": True})
+    assert frozen(registry, spec) == [""]
+    assert listed(registry, spec) == []
+    (data / "d.md").write_text("too late")
+    assert frozen(registry, spec) == [""]
+    assert listed(registry, spec) == []
+
+
+def test_a_missing_root_is_named(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": f"{data}/nowhere"}, {"uri": "memory://nowhere-at-all"})
+    here, there = frozen(registry, spec)
+    assert here == f"source s0 cannot be listed: {data}/nowhere does not exist"
+    assert there.startswith("source s1 cannot be listed: ")
+    assert "nowhere-at-all" in there
+
+
+def clear(line: str) -> bool:
+    return line.startswith("source s0 cannot be listed: ") and "\n" not in line and "Traceback" not in line and len(line) < 400
+
+
+@pytest.mark.parametrize("name", ["r.parquet", "t.csv"])
+def test_a_source_that_cannot_be_read_is_one_clear_line(registry: Registry, data: Path, name: str) -> None:
+    uri = write(data, name, b"text,label\rone,1\r")
+    assert clear(frozen(registry, spec_of({"uri": uri, "record": {"text": "text"}}))[0])
+
+
+def break_parquet(folder: Path) -> None:
+    parquet.write_table(pa.table({"text": ["a"]}), folder / "1.parquet")
+    write(folder, "2.parquet", b"not parquet")
+
+
+def break_link(folder: Path) -> None:
+    write(folder, "1.csv", b"text\na\n")
+    write(folder, "2.csv", b"text,label\rone,1\r")
+
+
+@pytest.mark.parametrize(("make", "pattern"), [(break_parquet, "*.parquet"), (break_link, "*.csv")], ids=["parquet", "csv"])
+def test_a_source_that_breaks_on_the_way_is_one_clear_line(registry: Registry, data: Path, make: Callable[[Path], None], pattern: str) -> None:
+    """The error comes up inside Lance's writer and must not bring its traceback along; nothing is frozen."""
+    make(data)
+    spec = spec_of({"uri": f"{data}/{pattern}", "record": {"text": "text"}})
+    (line,) = frozen(registry, spec)
+    assert clear(line), line
+    assert listed(registry, spec) == []
+
+
+RECORD = {"text": "text", "id": "id", "label": "label", "link": "link", "group": "group"}
+
+
+def test_records_links_and_user_columns(registry: Registry, data: Path) -> None:
+    rows = [
+        {"id": "1", "text": "a", "link": "owl", "group": "g", "label": "x", "stars": 5, "seen": "2024-01-02"},
+        {"id": "2", "text": "b", "link": "owl", "stars": "many"},
+        {"id": "3", "text": "c"},
+    ]
+    uri = write(data, "r.jsonl", "\n".join(json.dumps(row) for row in [*rows, {"id": "1", "text": "d"}]).encode())
+    spec = spec_of({"uri": uri, "record": RECORD}, schema={"stars": "int", "seen": "timestamp", "label": "string"})
+    frozen(registry, spec)
+    found = {row["key"]: row for row in listed(registry, spec)}
+    assert found["1"]["entity_id"] == found["2"]["entity_id"] == entity_id("birds", "owl")
+    assert found["3"]["entity_id"] == found["3"]["sample_id"]
+    assert (found["1"]["group"], found["1"]["label"], found["1"]["user__stars"]) == ("g", "x", 5)
+    assert found["1"]["user__seen"].year == 2024
+    assert (found["2"]["error_class"], found["2"]["user__stars"]) == ("schema_mismatch", None)
+    assert found["1#2"]["error_class"] == "duplicate_key"
+    assert registry.contract(spec).digest[-2:] == ("user__stars", "user__seen")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"text": "bad", "label": "\\ud800"}',
+        b'{"text": "bad", "id": "\\ud800"}',
+        b'{"text": "bad", "link": "\\ud800"}',
+        b'{"text": "bad", "note": "\\ud800"}',
+        b'{"\\ud800": "bad"}',
+        b'{"text": "bad", "stars": 99999999999999999999}',
+        b'{"text": "bad", "stars": 1e400}',
+        b'{"text": "bad", "label": {"nested": [1]}}',
+    ],
+    ids=["label", "id", "link", "user column", "field name", "large number", "infinite number", "nested label"],
+)
+def test_one_odd_record_does_not_cost_its_source(registry: Registry, data: Path, line: bytes) -> None:
+    uri = write(data, "r.jsonl", b'{"text": "good", "id": "g"}\n' + line + b"\n")
+    spec = spec_of({"uri": uri, "record": RECORD}, schema={"stars": "int", "note": "string"})
+    assert frozen(registry, spec) == [""]
+    rows = listed(registry, spec)
+    assert len(rows) == 2
+    assert [row["error_class"] for row in rows if row["key"] == "g"] == [None]
+
+
+def test_sample_ids_are_unique(registry: Registry, data: Path) -> None:
+    uri = write(data, "r.jsonl", b'{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}\n{"text": "c", "id": "x#2"}\n')
+    spec = spec_of({"uri": uri, "record": RECORD}, {"uri": f"{data}/*.txt"}, {"uri": f"{data}/a.txt"})
+    frozen(registry, spec)
+    rows = listed(registry, spec)
+    assert len({row["sample_id"] for row in rows}) == len(rows) == 7
+
+
+def test_listing_is_ordered_by_sample_id(registry: Registry, data: Path) -> None:
+    """As `Registry.listing` promises."""
+    spec = spec_of({"uri": f"{data}/*.txt"}, {"uri": f"{data}/a.txt"})
+    frozen(registry, spec)
+    found = [row["sample_id"] for row in listed(registry, spec)]
+    assert found == sorted(found)
+
+
+def test_auto_sources_route_by_content(registry: Registry, data: Path) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    stream = BytesIO()
+    Image.new("RGB", (9, 9), "red").save(stream, "PNG")
+    write(data, "picture.txt", stream.getvalue())
+    write(data, "archive.zip", b"PK\x03\x04" + bytes(40))
+    (data / "broken.txt").symlink_to("nowhere")
+    spec = spec_of({"uri": str(data), "modality": "auto"})
+    frozen(registry, spec)
+    cells = {name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)} for name in ("image", "text")}
+    assert cells["text"] == {"a.txt": None, "b.txt": None, "c.txt": None}
+    # What nothing claims goes to the first modality, whose probe names it.
+    assert cells["image"] == {"picture.txt": None, "archive.zip": None, "broken.txt": "not_found"}
+
+
+def test_long_listings(registry: Registry, data: Path) -> None:
+    count = 10_001
+    uri = write(data, "r.jsonl", b"".join(b'{"text": "t%d", "id": "%d"}\n' % (i, i) for i in range(count)))
+    spec = spec_of({"uri": uri, "record": RECORD})
+    frozen(registry, spec)
+    rows = registry.listing(spec, "text").read_all()
+    assert len(set(rows["sample_id"].to_pylist())) == count
+
+
+# -- pins
+
+CELL = Cell("birds", "v1", "text")
+
+
+def pinned(embedder: str = "minilm", primary: bool = True) -> PinnedTable:
+    return PinnedTable(
+        embedder=embedder, settings={"batch_size": 8}, fingerprint="f" * 64, weights_hash="w", preprocessing={"pooling": "mean"}, primary=primary,
+        table="t", lance_version=3, tag="pin-1", rows=10, dimension=384, space="s", index="exact", digest="d", recall=None,
+    )  # fmt: skip
+
+
+def pin(number: int, run_id: str = "r1") -> Pin:
+    return Pin(
+        number=number, dataset="birds", version="v1", modality="text", run_id=run_id, published_at="2024-01-01T00:00:00+00:00", data_version="v",
+        tables=[pinned("other", primary=False), pinned()], accounting={"published": 10}, stages={"segments": {"rows": 1}},
+    )  # fmt: skip
+
+
+def test_pins(registry: Registry) -> None:
+    assert registry.pin(CELL) is None
+    assert registry.next_pin(CELL) == 1
+    registry.publish(CELL, pin(1))
+    assert registry.pin(CELL) == pin(1)
+    assert registry.next_pin(CELL) == 2
+    registry.publish(CELL, pin(2, "r2"))
+    assert registry.pin(CELL) == pin(2, "r2")
+    assert registry.pin(replace(CELL, version="v2")) is None
+
+
+def test_a_number_is_published_once(registry: Registry) -> None:
+    registry.publish(CELL, pin(1))
+    with pytest.raises(Fenced, match=r"birds@v1\|text was published by another run"):
+        registry.publish(CELL, pin(1, "late"))
+    assert registry.pin(CELL) == pin(1)
+
+
+def test_exactly_one_of_many_publications_wins(registry: Registry) -> None:
+    def publish(i: int) -> bool:
+        try:
+            registry.publish(CELL, pin(1, f"r{i}"))
+        except Fenced:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(publish, range(8)))
+    assert won.count(True) == 1
+    assert registry.pin(CELL) == pin(1, f"r{won.index(True)}")
+
+
+def test_pins_are_ordered_by_number(registry: Registry) -> None:
+    for number in range(1, 12):
+        registry.publish(CELL, pin(number))
+    found = registry.pin(CELL)
+    assert found is not None
+    assert found.number == 11
+    assert registry.next_pin(CELL) == 12
+
+
+def test_what_is_no_pin_is_ignored(registry: Registry) -> None:
+    registry.publish(CELL, pin(1))
+    for name in (".tmp-abc", "00000007.json.bak", "9.json"):
+        registry.store.write(f"registry/pins/{CELL.path}/{name}", b"{")
+    assert registry.pin(CELL) == pin(1)
+
+
+def test_tables_of_a_pin() -> None:
+    assert pin(1).primary.embedder == "minilm"
+    assert pin(1).table(None).embedder == "minilm"
+    assert pin(1).table("other").embedder == "other"
+    with pytest.raises(UserError, match="birds@v1 text has no embedder 'clip'; it has: other, minilm"):
+        pin(1).table("clip")
