@@ -69,7 +69,11 @@ class _FetchStage(Stage):
 
     def _fetch(self, row: dict[str, Any]) -> bytes | dict[str, Any]:
         try:
-            found = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
+            source, uri, locator = self._sources[row["source"]], row["source_uri"], row["locator"] or ""
+            if (now := source.tag(uri, locator)) not in (None, row["tag"]):
+                changed = f"{uri} was listed as {row['tag']} and is {now} now; a version stays frozen, so register a new one"
+                raise SampleError("source_changed", changed, retryable=True)
+            found = source.fetch(uri, locator)
             if isinstance(found, bytes):
                 return found
             with found:

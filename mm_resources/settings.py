@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mm_embed_kernels.errors import UserError
+
 DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
 DEFAULT_DATASETS = ".mm/datasets"
+PROFILES = ("bundled",)
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Settings:
         store: root of the store, an absolute path or an fsspec URL (``MM_STORE``).
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
-        profile: ``bundled`` or ``hub``; chosen, never fallen back to (``MM_PROFILE``).
+        profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
     """
 
     store: str
@@ -29,11 +32,14 @@ class Settings:
 
     @staticmethod
     def from_environment() -> Settings:
+        profile = os.environ.get("MM_PROFILE") or "bundled"
+        if profile not in PROFILES:
+            raise UserError(f"MM_PROFILE {profile!r} is not known; there is: {', '.join(PROFILES)}")
         return Settings(
             store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
             dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),
             datasets=Path(absolute(os.environ.get("MM_DATASETS") or DEFAULT_DATASETS)),
-            profile=os.environ.get("MM_PROFILE") or "bundled",
+            profile=profile,
         )
 
     def exports(self) -> dict[str, str]:

@@ -74,6 +74,10 @@ class Source(ABC):
             SampleError: with a cause; `retryable` where the network was at fault.
         """
 
+    def tag(self, uri: str, locator: str) -> str | None:
+        """What `Listed.tag` would be now, where asking is cheap; None where it is not."""
+        return None
+
     @property
     def flavour(self) -> str:
         """Whatever of the spec changes the bytes of one locator; part of the fetch cache's key."""

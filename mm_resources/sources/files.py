@@ -37,6 +37,9 @@ class Files(Source):
                 item.label = parts[-2] if len(parts) > 1 else None
             yield side.join(item) if item.error is None else item
 
+    def tag(self, uri: str, locator: str) -> str | None:
+        return None if "://" in uri else local_tag(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
+
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         import fsspec
 
@@ -58,6 +61,15 @@ class Files(Source):
             raise SampleError("permission_denied", f"{uri} may not be read") from None
         except OSError as error:
             raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+
+
+def local_tag(path: str) -> str | None:
+    """Size and mtime of a local file; None when it is gone."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return f"{info.st_size}-{info.st_mtime_ns}"
 
 
 def glob_root(pattern: str) -> tuple[str, str | None]:

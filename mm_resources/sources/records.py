@@ -99,6 +99,11 @@ class RecordFile(Source):
             item.error = error
         return item
 
+    def tag(self, uri: str, locator: str) -> str | None:
+        from mm_resources.sources.files import local_tag
+
+        return None if "://" in uri else local_tag(uri)
+
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         assert self.spec.record is not None
         try:

@@ -153,6 +153,18 @@ def test_a_frozen_version_stays_frozen(mine: Any, dataset: Path, photos: dict[st
     assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
+def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, dataset: Path) -> None:
+    platform.register(dataset)
+    spec = platform.registry.spec("tiny", "v1")
+    assert [platform.registry.freeze(spec, source) for source in spec.sources] == ["", ""]
+    with (dataset.parent / "photos" / "flower" / "1.jpg").open("ab") as stream:
+        stream.write(b"more")
+    platform.backfill("tiny@v1", "image", override="to see the rest")
+    counts = cell_status(platform.store, platform.cell("tiny@v1", "image"))
+    assert counts["failures"] == {"source_changed": 1, "truncated": 1}
+    assert counts["published"] == 1
+
+
 def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:
     platforms = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}
     for mode, platform in platforms.items():

@@ -201,4 +201,4 @@ def test_digest_ignores_how_the_yaml_is_written() -> None:
 def test_specs_are_frozen() -> None:
     spec = parse_spec(GOOD, "f")
     with pytest.raises(ValueError, match="frozen"):
-        spec.name = "bees"  # type: ignore[misc]
+        spec.name = "bees"

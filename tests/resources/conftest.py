@@ -1,4 +1,4 @@
-"""Property tests are reproducible and leave nothing behind."""
+"""Property tests are the same in every run and keep no database of examples."""
 
 from hypothesis import HealthCheck, settings
 

@@ -125,7 +125,7 @@ def test_another_reader_reads_the_same(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(source)).fetch(items[0].uri, items[0].locator) == b"one"
 
 
-cells = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from('",\n\r\t \'\\;\ufeff\u2028\x85\0'), max_size=12)
+cells = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("\",\n\r\t '\\;\ufeff\u2028\x85\0"), max_size=12)
 
 
 def listed_and_read(name: str, data: bytes) -> tuple[list[Listed], list[str | None]]:
@@ -161,7 +161,11 @@ def test_csv_without_a_last_line_end_and_with_blank_lines() -> None:
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.text(max_size=12), st.none() | st.text(max_size=5)), max_size=6), st.booleans(), st.sampled_from(["\n", "\r\n", "\n\n", " \n"]))
+@given(
+    st.lists(st.tuples(st.text(max_size=12), st.none() | st.text(max_size=5)), max_size=6),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n", "\n\n", " \n"]),
+)
 def test_every_json_record_is_read_back(rows: list[tuple[str, str | None]], ascii_only: bool, newline: str) -> None:
     lines = [json.dumps({"text": text, "label": label}, ensure_ascii=ascii_only) for text, label in rows]
     items, texts = listed_and_read("r.jsonl", newline.join(lines).encode())
@@ -241,7 +245,7 @@ def test_a_damaged_header_is_not_blamed_on_the_first_row() -> None:
 def test_a_csv_of_old_macintosh_line_ends_is_one_clear_line() -> None:
     """Python's csv reader refuses the header; its own error would go through as a traceback."""
     try:
-        items, texts = listed_and_read("r.csv", b"text,label\rone,1\rtwo,2\r")
+        _, texts = listed_and_read("r.csv", b"text,label\rone,1\rtwo,2\r")
     except (UserError, OSError):
         return
     assert texts == ["one", "two"]
@@ -268,7 +272,7 @@ def test_a_file_that_is_another_thing(tmp_path: Path, name: str) -> None:
     try:
         assert None not in errors(list(source.list()))
     except (OSError, UserError) as error:
-        assert name in str(error)  # noqa: PT017
+        assert name in str(error)
 
 
 def test_files_that_the_listing_refuses_are_passed_on(tmp_path: Path) -> None:
@@ -344,7 +348,9 @@ def test_keys_are_unique_whatever_the_ids(tmp_path: Path, ids: list[str]) -> Non
 @pytest.mark.parametrize("field", ["id", "label", "link", "group", "\\ud800"])
 def test_unpaired_surrogates_cost_their_own_record(tmp_path: Path, field: str) -> None:
     """JSON may hold them; no table can."""
-    path = put(str(tmp_path), "r.jsonl", b'{"text": "a", "%s": "\\ud800"}\n{"txet": 1, "%s": "\\ud800"}\n{"text": "b"}\n' % ((field.encode(),) * 2))
+    path = put(
+        str(tmp_path), "r.jsonl", b'{"text": "a", "%s": "\\ud800"}\n{"txet": 1, "%s": "\\ud800"}\n{"text": "b"}\n' % ((field.encode(),) * 2)
+    )
     items = list(open_records(path).list())
     assert len(items) == 3
     assert items[2].error is None
