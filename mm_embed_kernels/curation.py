@@ -17,7 +17,7 @@ from mm_embed_kernels.splits import split_of
 
 def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
     """Whatever changes a decision changes it: rule ids, versions, actions, thresholds, split shares."""
-    return digest("curation", canonical([(r.name, r.version, r.action, r.threshold) for r in rules]), canonical(dict(shares)))
+    return digest("curation", canonical([(r.name, r.version, r.action, r.threshold) for r in rules]), canonical(list(shares.items())))
 
 
 def curate(

@@ -21,7 +21,8 @@ class SampleError(Exception):
     def __init__(self, error_class: str, message: str, retryable: bool = False) -> None:
         super().__init__(error_class, message, retryable)  # all in args, so that it survives pickling
         self.error_class = error_class
-        self.message = " ".join(message.split())[:500]
+        # Decoders quote what they choke on: unpaired surrogates, which no table holds, are shown as escapes.
+        self.message = " ".join(message.split())[:500].encode("utf-8", "backslashreplace").decode("utf-8")
         self.retryable = retryable
 
     def __str__(self) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 # One grammar for every key that becomes a Dagster partition, a table name or a path.
-PARTITION_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
-DATASET_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-VERSION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+PARTITION_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
+DATASET_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z")
+VERSION_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 ALIASES = frozenset({"production", "staging", "latest", "champion", "candidate"})
 
 # A sample-like id keeps 128 bits: no collision is to be expected below 10^18 samples, and tables stay small.
@@ -147,13 +147,13 @@ def split_dataset_version(text: str) -> tuple[str, str]:
 
 
 def check_name(name: str) -> str:
-    if not DATASET_NAME.match(name) or len(name) > 31:
+    if not DATASET_NAME.fullmatch(name) or len(name) > 31:
         raise ValueError(f"dataset name {name!r} must match {DATASET_NAME.pattern} and have at most 31 characters")
     return name
 
 
 def check_version(ver: str) -> str:
-    if not VERSION_NAME.match(ver) or ".." in ver or len(ver) > 32:
+    if not VERSION_NAME.fullmatch(ver) or ".." in ver or len(ver) > 32:
         raise ValueError(f"version {ver!r} must match {VERSION_NAME.pattern}, have no '..' and at most 32 characters")
     if ver.lower() in ALIASES:
         raise ValueError(f"version {ver!r} is an alias and cannot name a version; use for example v1")

@@ -24,6 +24,7 @@ from mm_embed_kernels.errors import SampleError
 
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _PR_SET_PDEATHSIG = 1
+_OUT_OF_MEMORY = 86
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,16 @@ def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
 
 
 def _run_chunk(function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
-    return [guarded(function, item) for item in items]
+    outcomes = []
+    for item in items:
+        try:
+            outcome = guarded(function, item)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            outcome = SampleError("decode_error", f"{type(error).__name__}: {error}")
+        if isinstance(outcome, SampleError) and outcome.error_class == "memory_limit":
+            os._exit(_OUT_OF_MEMORY)  # what it holds must not fail its neighbours
+        outcomes.append(outcome)
+    return outcomes
 
 
 class Sandbox:
@@ -99,6 +109,8 @@ class Sandbox:
             return SampleError("timeout", f"decoding took longer than {self.limits.item_seconds:g} s")
         except ProcessExpired as error:
             code = error.exitcode
+            if code == _OUT_OF_MEMORY:
+                return SampleError("memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB")
             name = signal.Signals(-code).name if isinstance(code, int) and code < 0 else f"exit code {code}"
             return SampleError("decoder_crash", f"the decoder died with {name}")
 

@@ -94,12 +94,14 @@ class DatasetSpec(_Model):
     @field_validator("version", mode="before")
     @classmethod
     def _version(cls, version: object) -> str:
+        if version is None:
+            raise ValueError("a version is needed, for example v1")
         return check_version(str(version))
 
     @field_validator("splits")
     @classmethod
     def _shares(cls, splits: dict[str, float]) -> dict[str, float]:
-        if not splits or any(share < 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
+        if not splits or not all(share >= 0 for share in splits.values()) or not abs(sum(splits.values()) - 1) <= 1e-6:
             raise ValueError(f"split shares must be 0 or more and sum to 1, not {sum(splits.values()):g}")
         return splits
 
@@ -131,7 +133,8 @@ class DatasetSpec(_Model):
 
     @property
     def digest(self) -> str:
-        return digest("spec", canonical(self.model_dump(by_alias=True, mode="json")))
+        # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
+        return digest("spec", canonical({**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}))
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(by_alias=True, mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)

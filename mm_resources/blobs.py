@@ -70,18 +70,18 @@ class BlobStore:
     def put(self, blobs: Iterable[bytes]) -> list[str]:
         """Store small blobs, those that are new in one or more packs; their content hashes, in order."""
         hashes: list[str] = []
-        pack: list[tuple[str, bytes]] = []
+        pack: dict[str, bytes] = {}
         size = 0
         known = self._known_hashes()
         for data in blobs:
             digest = content_hash(data)
             hashes.append(digest)
-            if known.add(digest):
-                pack.append((digest, data))
+            if digest not in known and digest not in pack:
+                pack[digest] = data
                 size += len(data)
             if size >= PACK_BYTES:
                 self._write_pack(pack)
-                pack, size = [], 0
+                pack, size = {}, 0
         if pack:
             self._write_pack(pack)
         return hashes
@@ -97,7 +97,7 @@ class BlobStore:
                 state.update(part)
                 size += len(part)
         digest = state.hexdigest()
-        if self._known_hashes().add(digest):
+        if digest not in self._known_hashes():
             name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
             self.store.adopt(self.store.path(incoming), name)
             self._append([Location(digest, name, 0, size)])
@@ -105,17 +105,19 @@ class BlobStore:
             self.store.fs.rm_file(self.store.path(incoming))
         return digest, size
 
-    def _write_pack(self, pack: list[tuple[str, bytes]]) -> None:
+    def _write_pack(self, pack: dict[str, bytes]) -> None:
         name = f"blobs/packs/{uuid.uuid4().hex}.pack"
-        self.store.write(name, b"".join(data for _, data in pack))
+        self.store.write(name, b"".join(pack.values()))
         found, offset = [], 0
-        for digest, data in pack:
+        for digest, data in pack.items():
             found.append(Location(digest, name, offset, len(data)))
             offset += len(data)
         self._append(found)
 
     def _append(self, found: list[Location]) -> None:
+        """Index what is written; only from then on does it count as stored."""
         lance_io.append(self._index_uri, pa.Table.from_pylist([vars(item) for item in found], schema=INDEX))
+        self._known_hashes().update(item.content_hash for item in found)
 
     def _known_hashes(self) -> _KnownHashes:
         if self._known is None:
@@ -141,14 +143,13 @@ class _KnownHashes:
         self._stored = np.sort(np.concatenate(parts).view("S16")) if parts else np.array([], dtype="S16")
         self._added: set[str] = set()
 
-    def add(self, digest: str) -> bool:
-        """Remember a hash; False when it was known."""
+    def __contains__(self, digest: str) -> bool:
         if digest in self._added:
-            return False
+            return True
         # numpy strips trailing NULs of S16 in comparisons on both sides alike, so that equality still holds.
         probe = np.array([bytes.fromhex(digest)[:16]], dtype="S16")[0]
         place = int(np.searchsorted(self._stored, probe))
-        if place < len(self._stored) and self._stored[place] == probe:
-            return False
-        self._added.add(digest)
-        return True
+        return place < len(self._stored) and bool(self._stored[place] == probe)
+
+    def update(self, digests: Iterable[str]) -> None:
+        self._added.update(digests)

@@ -37,12 +37,16 @@ def create(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch] = ()) 
     """Create a dataset atomically; False when it exists already (then nothing is written)."""
     import lance
 
+    if open_dataset(uri) is not None:
+        return False
+    fragments = write_fragments(uri, schema, batches)
     try:
-        lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), uri, schema=schema, mode="create")
-    except (OSError, RuntimeError, ValueError) as error:
-        if "already exists" in str(error).lower() or "conflict" in str(error).lower():
-            return False
-        raise
+        # Without retries: a commit that lost the race would be rebased onto the winner's and overwrite it.
+        lance.LanceDataset.commit(uri, lance.LanceOperation.Overwrite(schema, fragments), read_version=0, max_retries=0)
+    except OSError:
+        if open_dataset(uri) is None:
+            raise
+        return False
     return True
 
 

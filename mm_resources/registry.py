@@ -121,7 +121,7 @@ class Registry:
             rule_set(name, spec.curation.rules)
         for name in known:
             key = f"{spec.dataset_version}|{name}"
-            if not identity.PARTITION_KEY.match(spec.dataset_version):
+            if not identity.PARTITION_KEY.fullmatch(spec.dataset_version):
                 raise UserError(f"{key}: the partition key must match {identity.PARTITION_KEY.pattern}")
 
     @staticmethod
@@ -180,15 +180,26 @@ class Registry:
         uri = self._listing_uri(spec, source)
         if lance_io.open_dataset(uri) is not None:
             return ""
-        schema = self.contract(spec).bare
+        schema, causes = self.contract(spec).bare, []
+
+        def rows() -> Iterator[dict[str, Any]]:
+            """The listing; remembers what broke it, which Lance's writer would wrap in a traceback."""
+            try:
+                yield from self._rows(spec, source)
+            except (OSError, UserError, SampleError, ImportError) as error:
+                causes.append(error)
+                raise
+
+        stream = rows()
         try:
-            rows = self._rows(spec, source)
-            first = next(rows, None)
+            first = next(stream, None)
             if first is None and not source.allow_empty:
                 return f"source {source.name} lists nothing at {source.uri}; mend the path or set allow_empty: true"
-            lance_io.create(uri, schema, _batches(first, rows, schema))
-        except (OSError, UserError, SampleError, ImportError) as error:
-            return f"source {source.name} cannot be listed: {' '.join(str(error).split())}"
+            lance_io.create(uri, schema, _batches(first, stream, schema))
+        except Exception:
+            if not causes:
+                raise
+            return f"source {source.name} cannot be listed: {' '.join(str(causes[0]).split())}"
         return ""
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:

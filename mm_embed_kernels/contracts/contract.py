@@ -72,9 +72,7 @@ class Contract:
         Raises:
             ContractError: when a column is unknown or cannot be cast.
         """
-        unknown = set(table.column_names) - set(self.schema.names)
-        if unknown:
-            raise ContractError(f"{self.name}: columns {sorted(unknown)} are not in the contract")
+        self._refuse_unknown(table)
         columns = []
         for item in self.bare:
             if item.name not in table.column_names:
@@ -86,6 +84,11 @@ class Contract:
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise ContractError(f"{self.name}.{item.name}: {column.type} does not cast to {item.type}: {error}") from error
         return pa.table(columns, schema=self.bare)
+
+    def _refuse_unknown(self, table: pa.Table) -> None:
+        unknown = set(table.column_names) - set(self.schema.names)
+        if unknown:
+            raise ContractError(f"{self.name}: columns {sorted(unknown)} are not in the contract")
 
     def rows(self, rows: list[dict[str, Any]]) -> pa.Table:
         """Rows given as dicts, cast to the contract."""
@@ -107,8 +110,8 @@ class Contract:
         import pandera.errors
         import polars as pl
 
-        known = [name for name in table.column_names if name in self.schema.names]
-        flat = [name for name in known if not pa.types.is_nested(table.schema.field(name).type)]
+        self._refuse_unknown(table)
+        flat = [item.name for item in table.schema if not pa.types.is_nested(item.type)]
         try:
             frame: Any = pl.from_arrow(table.select(flat))
             self.pandera(flat).validate(frame, lazy=True)

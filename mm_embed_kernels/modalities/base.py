@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +14,11 @@ from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.plugins import discover, pick
 
 HEAD_BYTES = 8192
-_TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson", "application/rtf"}
+_TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
+# Formats whose whole signature is a word or two letters ("BM", "MZ", "ID3", "BZh", "CWS", "GIF89a").
+_WORDY = {
+    "image/bmp", "image/gif", "audio/mpeg", "application/x-bzip2", "application/x-msdownload", "application/x-shockwave-flash",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,18 @@ def sniff(head: bytes) -> str:
     if not head:
         return "application/x-empty"
     kind = filetype.guess(head)
-    if kind is not None and kind.mime not in _TEXT_LIKE:
+    # What begins with such a word and is text throughout is no picture and no program.
+    if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and _is_printable(head)):
         return str(kind.mime)
     if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
         return "image/svg+xml"
     return "text/plain" if _reads_as_text(head) else "application/octet-stream"
+
+
+def _is_printable(head: bytes) -> bool:
+    """Whether the head is UTF-8 without control characters (a character cut off at its end is forgiven)."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
+    return "\ufffd" not in text and all(char.isprintable() or char.isspace() for char in text)
 
 
 def _reads_as_text(head: bytes) -> bool:

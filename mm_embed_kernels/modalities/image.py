@@ -98,6 +98,8 @@ def open_image(data: bytes) -> pillow.Image:
         try:
             return pillow.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
+            if _riff_is_short(data):
+                raise _broken(error, data) from error
             raise SampleError("unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them") from error
         except pillow.DecompressionBombError as error:
             raise SampleError("decompression_bomb", str(error)) from error
@@ -118,12 +120,12 @@ def flatten(image: pillow.Image, data: bytes) -> pillow.Image:
 
     try:
         image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            return _scale_deep(image).convert("RGB")
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             layered = image.convert("RGBA")
             ground = pillow.new("RGBA", layered.size, "white")
             return pillow.alpha_composite(ground, layered).convert("RGB")
-        if image.mode.startswith("I") or image.mode == "F":
-            return _scale_deep(image).convert("RGB")
         return image.convert("RGB")
     except pillow.DecompressionBombError as error:
         raise SampleError("decompression_bomb", str(error)) from error
@@ -134,8 +136,13 @@ def flatten(image: pillow.Image, data: bytes) -> pillow.Image:
 def _broken(error: BaseException, data: bytes) -> SampleError:
     """Why Pillow cannot read an image: it is cut off, or damaged inside."""
     marker = next((end for start, end in _END_MARKERS if data.startswith(start)), b"")
-    cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or marker not in data[-64:]
+    cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or marker not in data[-64:] or _riff_is_short(data)
     return SampleError("truncated" if cut else "decode_error", f"{type(error).__name__}: {error}")
+
+
+def _riff_is_short(data: bytes) -> bool:
+    """Whether a RIFF container (WebP) declares more bytes than there are."""
+    return data.startswith(b"RIFF") and len(data) >= 8 and int.from_bytes(data[4:8], "little") + 8 > len(data)
 
 
 def _scale_deep(image: pillow.Image) -> pillow.Image:
@@ -144,7 +151,9 @@ def _scale_deep(image: pillow.Image) -> pillow.Image:
     from PIL import Image as pillow
 
     pixels = np.asarray(image, dtype=np.float64)
-    low, high = float(pixels.min()), float(pixels.max())
+    finite = pixels[np.isfinite(pixels)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    pixels = np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
     scaled = (pixels - low) * (255.0 / (high - low)) if high > low else np.zeros_like(pixels)
     return pillow.fromarray(scaled.astype(np.uint8))
 

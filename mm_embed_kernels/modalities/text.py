@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from functools import cache
 from typing import Any, ClassVar
@@ -81,8 +82,16 @@ def decode(data: bytes) -> tuple[str, str]:
     Raises:
         SampleError: ``encoding_unknown`` when no encoding reads the bytes without damage.
     """
+    # UTF-32's mark begins with UTF-16's, so it is looked for first.
+    marks = (
+        (codecs.BOM_UTF32_LE, "utf-32"),
+        (codecs.BOM_UTF32_BE, "utf-32"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    )
+    encoding = next((name for mark, name in marks if data.startswith(mark)), "utf-8")
     try:
-        return (data.decode("utf-8-sig"), "utf-8") if not data.startswith((b"\xff\xfe", b"\xfe\xff")) else (data.decode("utf-16"), "utf-16")
+        return data.decode("utf-8-sig" if encoding == "utf-8" else encoding), encoding
     except UnicodeDecodeError:
         from charset_normalizer import from_bytes
 

@@ -64,7 +64,7 @@ class Rule(ABC):
     @property
     def threshold(self) -> str:
         """The parameters, as they are recorded beside each decision."""
-        return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.name != "action")
+        return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.init and item.name != "action")
 
     def evidence(self, batch: pa.Table) -> tuple[pa.Array, pa.Array] | None:
         """Duplicate group (string) and duplicates (list of {of, kind, score, span}) of each row, if the rule groups."""
@@ -93,16 +93,19 @@ def rule_set(modality: str, settings: Mapping[str, Mapping[str, Any]]) -> list[R
 
 
 def _configured(rule: type[Rule], settings: Mapping[str, Any]) -> Rule:
-    parameters = {item.name: item for item in fields(rule)}
+    parameters = {item.name: item for item in fields(rule) if item.init and not item.name.startswith("_")}
     for name, value in settings.items():
         if name not in parameters:
             raise UserError(f"curation.rules.{rule.name}.{name}: no such parameter; there are: {', '.join(parameters)}")
         default = parameters[name].default
-        if name == "action" and value not in ("drop", "flag", "off"):
+        if name == "action" and value not in ("drop", "flag", "off", False):
             raise UserError(f"curation.rules.{rule.name}.action: {value!r} is not drop, flag or off")
-        if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
+        if isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise UserError(f"curation.rules.{rule.name}.{name}: {value!r} is not a number")
-    return rule(**settings)
+        if name != "action" and isinstance(default, str) and not isinstance(value, str):
+            raise UserError(f"curation.rules.{rule.name}.{name}: {value!r} is not a text such as {default!r}")
+    # YAML reads a bare `off` as false.
+    return rule(**{name: "off" if name == "action" and value is False else value for name, value in settings.items()})
 
 
 def check_columns(rule: type[Rule], contract: Contract) -> list[str]:

@@ -115,9 +115,14 @@ def typed(value: Any, kind: str) -> Any:
         return None
     try:
         if kind == "string":
-            return value if isinstance(value, str) else str(value)
+            text = value if isinstance(value, str) else str(value)
+            text.encode("utf-8")
+            return text
         if kind == "int":
-            return int(value)
+            number = int(value)
+            if (number != value and not isinstance(value, str)) or not -(2**63) <= number < 2**63:
+                raise ValueError(value)
+            return number
         if kind == "float":
             return float(value)
         if kind == "bool":
@@ -125,7 +130,7 @@ def typed(value: Any, kind: str) -> Any:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise SampleError("schema_mismatch", f"{value!r} is not a {kind}, as the spec's schema declares") from None
+        raise SampleError("schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares") from None
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec import SourceSpec
 from mm_resources.blobs import LARGE_BYTES
 from mm_resources.sources.base import Listed, Source, typed
@@ -29,9 +31,10 @@ class Files(Source):
 
     def list(self) -> Iterator[Listed]:
         side = _SideTable(self.spec, self.schema)
-        local = "://" not in self.spec.uri
-        found = _walk_local(self.spec.uri) if local else _walk_remote(self.spec.uri)
-        for item in found:
+        walk = _walk_remote if "://" in self.spec.uri else _walk_local
+        if side.rows:
+            side.count_names(item.key for item in walk(self.spec.uri))
+        for item in walk(self.spec.uri):
             if self.spec.label is not None:
                 parts = (item.key if "/" in item.key else item.uri).rstrip("/").split("/")
                 item.label = parts[-2] if len(parts) > 1 else None
@@ -99,7 +102,7 @@ def _alternatives(pattern: str) -> list[str]:
 def _walk_local(pattern: str) -> Iterator[Listed]:
     root, rest = glob_root(pattern)
     if rest is None and os.path.isfile(root):
-        yield _local(root, os.path.basename(root), os.path.dirname(root))
+        yield _local(root, os.path.basename(root), os.path.realpath(os.path.dirname(root)))
         return
     if not os.path.isdir(root):
         raise UserError(f"{root} does not exist")
@@ -124,8 +127,9 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
 
 
 def _local(path: str, key: str, real_root: str) -> Listed:
-    key, uri = _printable(key), _printable(path)
-    item = Listed(key=key, uri=uri, locator="" if uri == path else os.fsencode(path).hex())
+    uri, raw = _printable(path), "" if _printable(path) == path else os.fsencode(path).hex()
+    # Two names may be shown alike; a name that is not text is told apart by a digest of its bytes.
+    item = Listed(key=_printable(key) + (f"#{content_hash(os.fsencode(key))[:8]}" if raw else ""), uri=uri, locator=raw)
     try:
         if os.path.islink(path) and not _inside(os.path.realpath(path), real_root):
             item.error = SampleError("path_escape", f"{uri} is a link that leads outside its source")
@@ -183,6 +187,7 @@ class _SideTable:
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec, self.schema = spec.table, schema
         self.rows: dict[str, dict[str, Any]] = {}
+        self.ambiguous: set[str] = set()
         if spec.table is None:
             return
         wanted = [spec.table.key, *spec.table.columns]
@@ -194,10 +199,20 @@ class _SideTable:
                 raise UserError(f"side table {spec.table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}")
             self.rows[str(record.fields[spec.table.key])] = record.fields
 
+    def count_names(self, keys: Iterable[str]) -> None:
+        """See all keys once: a row that names a file by its bare name speaks of no one if two files have that name."""
+        counts: Counter[str] = Counter()
+        for key in keys:
+            name = key.rsplit("/", 1)[-1]
+            if name in self.rows:
+                counts[name] += 1
+        self.ambiguous = {name for name, count in counts.items() if count > 1}
+
     def join(self, item: Listed) -> Listed:
         if self.spec is None:
             return item
-        row = self.rows.get(item.key) or self.rows.get(item.key.rsplit("/", 1)[-1])
+        name = item.key.rsplit("/", 1)[-1]
+        row = self.rows.get(item.key) or (self.rows.get(name) if name not in self.ambiguous else None)
         for name in self.spec.columns if row else ():
             value = row[name] if row else None
             if name in ("label", "link", "group", "transcript"):

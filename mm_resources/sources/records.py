@@ -7,6 +7,7 @@ without reading the file.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from abc import abstractmethod
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, ClassVar
+
+import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
@@ -59,45 +62,62 @@ class RecordFile(Source):
             raise UserError(f"source {self.spec.name}: format {self.name} needs `record` with at least `text`")
         from mm_resources.sources.files import Files
 
-        seen: dict[bytes, int] = {}
+        seen: dict[bytes, int] = {}  # digests of keys: how often each was wanted
         for file in Files(self.spec.model_copy(update={"record": None, "table": None}), {}).list():
+            if file.error is None and file.locator:
+                file.error = SampleError("bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it")
             if file.error:
                 yield file
                 continue
             for record in self.records(file.uri):
-                item = self._listed(record)
+                item, declared = self._listed(record)
                 item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
-                times = seen.get(content_hash(item.key.encode())[:32].encode(), 0)
-                seen[content_hash(item.key.encode())[:32].encode()] = times + 1
-                if times:
-                    declared = mapping.id is not None and item.error is None
-                    if declared:
-                        item.error = SampleError("duplicate_key", f"the id {item.key!r} stands {times + 1} times in the source")
-                    item.key = f"{item.key}#{times + 1}"
+                self._make_unique(item, declared, seen)
                 yield item
 
-    def _listed(self, record: Record) -> Listed:
+    @staticmethod
+    def _make_unique(item: Listed, declared: bool, seen: dict[bytes, int]) -> None:
+        """Number a key that was seen before; an id that stands twice is a failure, an equal text is not."""
+
+        def count(key: str) -> int:
+            short = hashlib.sha256(key.encode()).digest()[:16]
+            seen[short] = seen.get(short, 0) + 1
+            return seen[short]
+
+        wanted, times = item.key, count(item.key)
+        if times == 1:
+            return
+        if declared and item.error is None:
+            item.error = SampleError("duplicate_key", f"the id {wanted!r} stands {times} times in the source")
+        item.key = f"{wanted}#{times}"
+        while count(item.key) > 1:
+            times += 1
+            item.key = f"{wanted}#{times}"
+
+    def _listed(self, record: Record) -> tuple[Listed, bool]:
+        """The record as a sample, and whether its key is a declared id."""
         mapping = self.spec.record
         assert mapping is not None
-        fields = record.fields
+        fields, declared = record.fields, False
         item = Listed(key=f"record-{record.locator}", uri="", locator=record.locator, error=record.error)
         if record.error:
-            return item
+            return item, declared
         text = fields.get(mapping.text)
         if mapping.id is not None and fields.get(mapping.id) not in (None, ""):
-            item.key = str(fields[mapping.id])
+            item.key, declared = str(fields[mapping.id]), True
         elif isinstance(text, str):
             item.key = content_hash(text.encode("utf-8", "surrogatepass"))
-        item.size = len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else None
-        item.label = _text(fields, mapping.label)
-        item.link = _text(fields, mapping.link)
-        item.group = _text(fields, mapping.group)
         try:
+            item.size = len(_content(fields, mapping.text))
+            item.label, item.link, item.group = (_text(fields, name) for name in (mapping.label, mapping.link, mapping.group))
             item.columns = {name: typed(fields[name], kind) for name, kind in self.schema.items() if name in fields and name != "label"}
-            _content(fields, mapping.text)
+            item.key.encode("utf-8")
+        except UnicodeEncodeError:
+            item.error = SampleError("encoding_unknown", "a field of the record holds unpaired surrogates")
         except SampleError as error:
             item.error = error
-        return item
+        item.key = item.key.encode("utf-8", "backslashreplace").decode("utf-8")
+        return item, declared
 
     def tag(self, uri: str, locator: str) -> str | None:
         from mm_resources.sources.files import local_tag
@@ -116,7 +136,11 @@ class RecordFile(Source):
 
 def _text(fields: dict[str, Any], name: str | None) -> str | None:
     value = fields.get(name) if name else None
-    return None if value in (None, "") else str(value)
+    if value in (None, ""):
+        return None
+    text = str(value)
+    text.encode("utf-8")
+    return text
 
 
 def _content(fields: dict[str, Any], name: str) -> bytes:
@@ -195,11 +219,16 @@ class Csv(_Ranges):
         with _binary(uri) as stream:
             lines = _CountedLines(stream)
             rows = csv.reader(lines, delimiter=self._delimiter(uri))
-            header = next(rows, None)
+            try:
+                header = next(rows, None)
+            except csv.Error as error:
+                raise UserError(f"{uri} cannot be read as CSV: {error}") from error
+            if lines.damaged:
+                raise UserError(f"{uri}: the header is not UTF-8")
             if header is None:
                 return
             while True:
-                start = lines.read
+                start, lines.damaged = lines.read, False
                 try:
                     row = next(rows)
                 except StopIteration:
@@ -213,7 +242,6 @@ class Csv(_Ranges):
                         yield Record(locator, self._fields(header, row, lines.damaged, uri))
                     except SampleError as error:
                         yield Record(locator, {}, error)
-                lines.damaged = False
 
     def _fields(self, header: list[str], row: list[str], damaged: bool, uri: str) -> dict[str, Any]:
         if damaged:
@@ -224,7 +252,10 @@ class Csv(_Ranges):
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
         header = self._headers(uri)
-        row = next(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=self._delimiter(uri)))
+        try:
+            row = next(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=self._delimiter(uri)), [])
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise SampleError("bad_record", f"{uri}: {error}") from None
         return self._fields(header, row, False, uri)
 
     def _headers(self, uri: str) -> list[str]:
@@ -272,15 +303,20 @@ class ParquetRows(RecordFile):
 
         row = 0
         with _binary(uri) as stream:
-            for batch in parquet.ParquetFile(stream).iter_batches(batch_size=1024):
-                for fields in batch.to_pylist():
-                    yield Record(str(row), fields)
-                    row += 1
+            try:
+                for batch in parquet.ParquetFile(stream).iter_batches(batch_size=1024):
+                    for fields in batch.to_pylist():
+                        yield Record(str(row), fields)
+                        row += 1
+            except pa.ArrowInvalid as error:
+                raise UserError(f"{uri} cannot be read as Parquet: {error}") from error
 
     def record(self, uri: str, locator: str) -> dict[str, Any]:
         group, offset = self._place(uri, int(locator))
-        found: dict[str, Any] = self._group(uri, group).slice(offset, 1).to_pylist()[0]
-        return found
+        found: list[dict[str, Any]] = self._group(uri, group).slice(offset, 1).to_pylist()
+        if not found:
+            raise SampleError("source_changed", f"{uri} was listed with a row {locator} and has none now")
+        return found[0]
 
     @cached_property
     def _cached(self) -> dict[str, Any]:

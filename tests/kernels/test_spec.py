@@ -30,7 +30,7 @@ gates: {max_failed_share: 0.1}
 def changed(**top: Any) -> str:
     """The good spec with other top-level values; None removes one."""
     raw = {**yaml.safe_load(GOOD), **top}
-    return yaml.safe_dump({key: value for key, value in raw.items() if value is not None})
+    return yaml.safe_dump({key: value for key, value in raw.items() if value is not None}, sort_keys=False)
 
 
 def with_source(**source: Any) -> str:

@@ -170,6 +170,9 @@ def test_links(disk: Place, tmp_path: Path) -> None:
     root = Path(disk.root)
     (root / "inside.txt").symlink_to(root / "deep" / "b.txt")
     (root / "outside.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "data-of-others").mkdir()
+    (tmp_path / "data-of-others" / "secret.txt").write_text("secret")
+    (root / "beside.txt").symlink_to(tmp_path / "data-of-others" / "secret.txt")
     (root / "deep" / "up.txt").symlink_to("../../secret.txt")
     (root / "twice.txt").symlink_to("outside.txt")
     (root / "broken.txt").symlink_to("nowhere")
@@ -179,6 +182,7 @@ def test_links(disk: Place, tmp_path: Path) -> None:
     found = disk.listed()
     assert {key: item.error.error_class for key, item in found.items() if item.error} == {
         "outside.txt": "path_escape",
+        "beside.txt": "path_escape",
         "deep/up.txt": "path_escape",
         "twice.txt": "path_escape",
         "outer": "path_escape",

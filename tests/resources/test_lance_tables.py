@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ def tables(tmp_path: Path) -> StageTables:
     return StageTables(Store(str(tmp_path)))
 
 
+def together(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """`work(0..count - 1)` in threads that begin at once."""
+    barrier = threading.Barrier(count)
+
+    def begin(i: int) -> Any:
+        barrier.wait()
+        return work(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
 def batches(*values: int) -> list[pa.RecordBatch]:
     return pa.table({"n": pa.array(values, pa.int64())}).to_batches()
 
@@ -57,11 +70,15 @@ def test_create_twice(uri: str) -> None:
     assert numbers(uri, where="n > 1") == [2]
 
 
-def test_exactly_one_of_many_creates_wins(uri: str) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda i: lance_io.create(uri, SCHEMA, batches(i)), range(8)))
+@pytest.mark.parametrize("round_", range(5))
+def test_exactly_one_of_many_creates_wins(uri: str, round_: int) -> None:
+    """Frozen listings and the first append to a new table hang on it."""
+    won = together(8, lambda i: lance_io.create(uri, SCHEMA, batches(i)))
     assert won.count(True) == 1
     assert numbers(uri) == [won.index(True)]
+    dataset = lance_io.open_dataset(uri)
+    assert dataset is not None
+    assert dataset.version == 1
 
 
 def test_an_interrupted_create_leaves_nothing(uri: str) -> None:
@@ -107,8 +124,7 @@ def test_exactly_one_of_many_overwrites_wins(uri: str) -> None:
             return False
         return True
 
-    with ThreadPoolExecutor(6) as pool:
-        won = list(pool.map(publish, range(6)))
+    won = together(6, publish)
     assert won.count(True) == 1
     assert numbers(uri) == [won.index(True)]
 
@@ -127,9 +143,11 @@ def test_an_interrupted_overwrite_changes_nothing(uri: str) -> None:
     assert lance_io.fence(uri, SCHEMA) == version
 
 
-def test_appends_at_once_all_land(uri: str) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda i: lance_io.append(uri, pa.table({"n": pa.array([i], pa.int64())})), range(12)))
+@pytest.mark.parametrize("round_", range(5))
+def test_appends_at_once_all_land(uri: str, round_: int) -> None:
+    """Also the first ones, which find no table: two runs fill one cache, one blob index, one ledger."""
+    together(6, lambda i: lance_io.append(uri, pa.table({"n": pa.array([i], pa.int64())})))
+    together(6, lambda i: lance_io.append(uri, pa.table({"n": pa.array([6 + i], pa.int64())})))
     assert sorted(numbers(uri)) == list(range(12))
 
 

@@ -188,12 +188,23 @@ def test_a_frozen_listing_outlives_its_source(registry: Registry, data: Path) ->
     assert len(listed(registry, spec)) == 3
 
 
-def test_many_freezes_at_once_agree(registry: Registry, data: Path) -> None:
+@pytest.mark.parametrize("round_", range(3))
+def test_many_freezes_at_once_agree(registry: Registry, data: Path, round_: int) -> None:
+    """The cells of one version freeze its sources side by side; the first listing stays, for all of them."""
     spec = spec_of({"uri": str(data)})
     registry.register(spec)
+    barrier = threading.Barrier(6)
+
+    def freeze(i: int) -> tuple[str, list[str]]:
+        barrier.wait()
+        (data / f"new-{i}.txt").write_text("the source changes meanwhile")
+        message = registry.freeze(spec, spec.sources[0])
+        return message, registry.listing(spec, "text").read_all()["key"].to_pylist()
+
     with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(lambda _: registry.freeze(spec, spec.sources[0]), range(6))) == [""] * 6
-    assert len(listed(registry, spec)) == 3
+        seen = list(pool.map(freeze, range(6)))
+    assert {message for message, _ in seen} == {""}
+    assert len({tuple(keys) for _, keys in seen}) == 1
 
 
 def test_preview_freezes_nothing(registry: Registry, data: Path) -> None:
