@@ -36,7 +36,13 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
     recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"]) for entry in entries}
     counted = account_candidate(run, entries)
     rows = [
-        {**entry, "recall": recalls[entry["table"]], "tag": f"pin-{number}", "pin": number, "published_at": datetime.now(UTC)}
+        {
+            **entry,
+            "recall": recalls[entry["table"]],
+            "tag": f"pin-{number}-v{entry['lance_version']}",
+            "pin": number,
+            "published_at": datetime.now(UTC),
+        }
         for entry in entries
     ]
     return run.publish(

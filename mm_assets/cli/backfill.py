@@ -143,6 +143,6 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
     if all(result.status == "unchanged" for result in results):
         print("nothing changed: nothing was computed, and what is published stays")
     elif any(result.status == "blocked" for result in results):
-        print(f"what was published before is still served; see: mm failures {dataset_version}")
+        print(f"nothing new is published of it, and what was published before stays; see: mm failures {dataset_version}")
     else:
         print(f"next: mm status {dataset_version}")

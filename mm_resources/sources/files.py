@@ -59,9 +59,9 @@ class Files(Source):
             with stream:
                 return bytes(stream.read())
         except FileNotFoundError:
-            raise SampleError("not_found", f"{uri} was listed but is gone") from None
+            raise SampleError("not_found", f"{uri} was listed but is gone", retryable=True) from None
         except PermissionError:
-            raise SampleError("permission_denied", f"{uri} may not be read") from None
+            raise SampleError("permission_denied", f"{uri} may not be read", retryable=True) from None
         except OSError as error:
             raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
 

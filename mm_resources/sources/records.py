@@ -129,7 +129,7 @@ class RecordFile(Source):
         try:
             return _content(self.record(uri, locator), self.spec.record.text)
         except FileNotFoundError:
-            raise SampleError("not_found", f"{uri} was listed but is gone") from None
+            raise SampleError("not_found", f"{uri} was listed but is gone", retryable=True) from None
         except OSError as error:
             raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
 

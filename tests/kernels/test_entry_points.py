@@ -47,7 +47,7 @@ class Tone(Modality):
         return mime == "audio/midi"
 
     def probe(self, data):
-        return {"mime": self.require(data), "hertz": float(data[4:])}
+        return {"mime": self.require(data), "hertz": float(data[5:])}
 
     def segment(self, data):
         return [Segment("full")]
@@ -77,7 +77,7 @@ class Dial(Source):
         yield Listed("a", self.spec.uri)
 
     def fetch(self, uri, locator):
-        return b"MThd440"
+        return b"MThd\\x00440"
 """
 
 
