@@ -67,7 +67,7 @@ def cell_asset(
             ],
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            run = CellRun(context, name, contract, code_version)
+            run = CellRun(context, name, code_version)
             return run.enter(depends) or body(run)
 
         return materialize

@@ -52,9 +52,9 @@ class Check:
 class CellRun:
     """See the module's docstring. `context` carries the resources; everything else is plain."""
 
-    def __init__(self, context: dg.AssetExecutionContext, asset: str, contract: Contract, code_version: str) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, asset: str, code_version: str) -> None:
         resources = context.resources
-        self.context, self.asset, self._contract, self.code_version = context, asset, contract, code_version
+        self.context, self.asset, self.code_version = context, asset, code_version
         self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)
         self.registry: Registry = resources.registry.open()
         self.tables: StageTables = resources.tables.stages()
@@ -132,10 +132,10 @@ class CellRun:
         )
         return report
 
-    def cached(self, kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
+    def cached(self, kernel: Kernel, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
         """The cached results of a kernel, to be joined with `LATEST`."""
         compute: Compute = self.context.resources.cache.open()
-        return compute.cache.space(kernel).reader(columns)
+        return compute.cache.space(kernel).reader(columns, where)
 
     # -- recording
 

@@ -62,7 +62,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     def cached(kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
         return compute.cache.space(kernel).reader(columns)
 
-    with relational.query(raw_assets._REQUESTS, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours()) as requests:
+    with relational.query(raw_assets.REQUESTS, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours()) as requests:
         plans = [planned(fetch, *compute.missing(fetch, requests))]
     unknown = plans[0].computed
     known = relational.fetch(_LISTED, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours(), cached=cached(fetch))
@@ -73,7 +73,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     kept = _kept(valid, spec.name, spec.splits, cell.modality, spec.curation.rules)
     plans.append(planned(segment, *compute.missing(segment, kept), unknown))
     spans = relational.fetch(_SPANS, cached=cached(segment))
-    wanted = relational.fetch(f"SELECT {embeddings._KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
+    wanted = relational.fetch(f"SELECT {embeddings.KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
     uncut = plans[-1].computed - unknown
     plans.append(planned(embed, *compute.missing(embed, wanted), unknown + uncut))
     return plans

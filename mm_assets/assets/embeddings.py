@@ -12,15 +12,15 @@ from mm_embed_kernels.identity import feature_id
 from mm_resources.cache import LATEST
 
 # `cache_key` of identity.py, in SQL.
-_KEY = "content_hash || '#' || span"
+KEY = "content_hash || '#' || span"
 _REQUESTS = f"""
-SELECT {_KEY} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
+SELECT {KEY} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
 FROM segments s JOIN blobs b USING (content_hash)
 """
 _ROWS = f"""
 SELECT s.segment_id, s.sample_id, s.content_hash, s.span, e.key AS cache_key, e.status, e.seconds,
        e.error_class, e.message, e.retryable, e.attempt, c.source_uri
-FROM (SELECT *, {_KEY} AS key FROM segments) s JOIN ({LATEST}) e USING (key)
+FROM (SELECT *, {KEY} AS key FROM segments) s JOIN ({LATEST}) e USING (key)
 JOIN curated c ON s.sample_id = c.sample_id ORDER BY s.segment_id
 """
 _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "seconds", "at"]

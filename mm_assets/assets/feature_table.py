@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from mm_assets.assets.embeddings import embedder_inputs
-from mm_assets.assets.normalized_features import _vectors
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun, Check
 from mm_embed_kernels.contracts import FEATURE_TABLE, feature_contract
@@ -32,7 +31,7 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
     rows = run.tables_of(
         _ROWS.format(user="".join(f', l."{item.name}"' for item in user)),
         features=run.read("normalized_features"),
-        vectors=_vectors(run, run.embedder.kernel(run.blobs, run.limits)),
+        vectors=run.cached(run.embedder.kernel(run.blobs, run.limits), ["key", "vector"], where="status = 'ok'"),
         listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),
     )
     version, count, index, content = run.features.write_candidate(name, contract, rows)

@@ -47,7 +47,7 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples"),
-        vectors=_vectors(run, kernel),
+        vectors=run.cached(kernel, ["key", "vector"], where="status = 'ok'"),
         failed=failed,
     )
     return run.publish(
@@ -63,13 +63,6 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
             )
         ],
     )
-
-
-def _vectors(run: CellRun, kernel: Any) -> pa.RecordBatchReader:
-    from mm_resources.cache import CacheSpace
-
-    space: CacheSpace = run.context.resources.cache.open().cache.space(kernel)
-    return space.reader(["key", "vector"], where="status = 'ok'")
 
 
 def _checked(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:

@@ -11,7 +11,7 @@ from mm_assets.cell_run import CellRun, Check
 from mm_resources.cache import LATEST
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 
-_REQUESTS = f"""
+REQUESTS = f"""
 SELECT {FETCH_KEY} AS key, source, source_uri, locator, tag
 FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
 """
@@ -32,7 +32,7 @@ def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
     A source object that was read before, with the same etag or size and mtime, is not read again.
     """
     kernel, counts = FetchKernel(run.spec, run.blobs), {"fetched": 0, "failed": 0}
-    with run.sql(_REQUESTS, listing=run.read("dataset_registry"), flavours=kernel.flavours()) as requests:
+    with run.sql(REQUESTS, listing=run.read("dataset_registry"), flavours=kernel.flavours()) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(_ROWS, listing=run.read("dataset_registry"), flavours=kernel.flavours(), cached=run.cached(kernel))
     listed = run.tables.meta("dataset_registry", run.cell)
