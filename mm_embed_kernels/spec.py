@@ -96,6 +96,8 @@ class DatasetSpec(_Model):
     def _version(cls, version: object) -> str:
         if version is None:
             raise ValueError("a version is needed, for example v1")
+        if isinstance(version, float):
+            raise ValueError(f"YAML reads this version as the number {version}; put it into quotes")
         return check_version(str(version))
 
     @field_validator("splits")

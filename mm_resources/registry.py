@@ -203,7 +203,7 @@ class Registry:
         return ""
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
-        """The frozen listing as a modality sees it, over all sources, ordered by sample id."""
+        """The frozen listing as a modality sees it, over all sources, in listing order."""
         schema = self.contract(spec).bare
 
         def stream() -> Iterator[pa.RecordBatch]:

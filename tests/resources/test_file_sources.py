@@ -130,7 +130,7 @@ def test_gone_since_the_listing(place: Place, tmp_path: Path) -> None:
     source = place.source()
     with pytest.raises(SampleError, match="was listed but is gone") as caught:
         source.fetch(f"{place.root}/gone.txt", "")
-    assert (caught.value.error_class, caught.value.retryable) == ("not_found", False)
+    assert (caught.value.error_class, caught.value.retryable) == ("not_found", True)
 
 
 def test_tag_changes_with_the_file(disk: Place) -> None:
