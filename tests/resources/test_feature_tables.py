@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels.contracts import feature_contract
+from mm_embed_kernels.identity import digest
+from mm_resources import features as module
+from mm_resources import lance_io
+from mm_resources.features import FeatureStore
+from mm_resources.store import Store
+
+DIMENSION = 16
+CONTRACT = feature_contract(DIMENSION, [pa.field("user__stars", pa.int64())])
+
+
+def table(rows: int, seed: int = 0) -> pa.Table:
+    """Feature rows around a few centres, as real embeddings are."""
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(8, DIMENSION))[random.integers(0, 8, rows)] + 0.4 * random.normal(size=(rows, DIMENSION))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    ids = [digest("row", str(seed), str(i)) for i in range(rows)]
+    filled = {
+        "feature_id": [i[:32] for i in ids], "segment_id": [i[:32] for i in ids], "sample_id": [i[:32] for i in ids],
+        "entity_id": [i[:32] for i in ids], "dataset": ["d"] * rows, "version": ["v1"] * rows, "modality": ["image"] * rows,
+        "content_hash": ids, "source_uri": ["/x"] * rows, "key": ["x"] * rows, "span": ["full"] * rows, "embedder": ["e"] * rows,
+        "fingerprint": ["f" * 64] * rows, "weights_hash": ["w"] * rows, "preprocessing": ["{}"] * rows, "split": ["train"] * rows,
+        "quality_score": [1.0] * rows, "partial": [False] * rows, "mime": ["image/png"] * rows, "run_id": ["r"] * rows,
+        "created_at": [datetime.now(UTC)] * rows, "user__stars": list(range(rows)),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSION),
+    }  # fmt: skip
+    return CONTRACT.cast(pa.table(filled))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(Store(str(tmp_path)))
+
+
+def test_a_small_table_is_searched_exactly(store: FeatureStore) -> None:
+    version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(300)])
+    assert (rows, index) == (300, "exact")
+    assert store.recall("d.v1.image.e", version) == 1.0
+
+
+def test_a_large_table_is_indexed_and_its_recall_measured(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
+    version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(2_000, 1), table(2_000, 2)])
+    assert (rows, index) == (4_000, "IVF_HNSW_SQ")
+    opened = store.database.open_table("d.v1.image.e")
+    assert version == opened.version
+    assert [item.columns for item in opened.list_indices()] == [["vector"]]
+    assert 0.95 <= store.recall("d.v1.image.e", version) <= 1.0
+
+
+def test_a_pinned_version_does_not_change_under_its_readers(store: FeatureStore) -> None:
+    first, *_ = store.write_candidate("t", CONTRACT, [table(50)])
+    store.tag("t", first, "pin-1")
+    before = store.database.open_table("t")
+    before.checkout(first)
+    second, *_ = store.write_candidate("t", CONTRACT, [table(70, 3)])
+    assert second > first
+    assert before.count_rows() == 50
+    assert store.database.open_table("t").count_rows() == 70
+
+
+def test_equal_rows_have_an_equal_digest_whatever_their_order(store: FeatureStore) -> None:
+    rows = table(500)
+    digests = {store.write_candidate("t", CONTRACT, parts)[3] for parts in ([rows], [rows.slice(200), rows.slice(0, 200)])}
+    assert len(digests) == 1
+    assert store.write_candidate("t", CONTRACT, [table(500, 5)])[3] not in digests
+
+
+def test_lancedb_and_pylance_read_each_other(store: FeatureStore) -> None:
+    store.write_candidate("t", CONTRACT, [table(20)])
+    opened = store.database.open_table("t")
+    assert opened.count_rows() == 20
+    opened.delete("user__stars < 5")
+    dataset = lance_io.open_dataset(store.store.uri("features/t.lance"))
+    assert dataset is not None
+    assert dataset.count_rows() == 15
