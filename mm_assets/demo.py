@@ -20,7 +20,7 @@ FOLDER = Path(".mm/demo")
 QUERIES = (
     ("what is a black hole made of?", "text", "text -> text"),
     ("a cat", "image", "text -> image"),
-    ("a hot drink", "image", "text -> image"),
+    ("a cup of coffee", "image", "text -> image"),
 )
 NEXT = """
 Try next:
