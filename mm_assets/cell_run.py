@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -38,15 +38,20 @@ ORDER = (
 OVERRIDE_TAG = "mm/override_gate"
 
 
+# What a person may decide to publish in spite of. Accounting, recall and completeness are no matter of opinion.
+OVERRIDABLE = frozenset({"failed_share", "sources_listed"})
+
+
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check, with the numbers behind it."""
+    """The outcome of one check, with the numbers behind it. A waived one failed, and was overridden."""
 
     name: str
     passed: bool
     description: str
     figures: dict[str, Any] = field(default_factory=dict)
     blocking: bool = True
+    waived: bool = False
 
 
 class CellRun:
@@ -148,7 +153,6 @@ class CellRun:
         batches: Iterable[pa.Table],
         summary: Callable[[], dict[str, Any]] = dict,
         checks: Callable[[], list[Check]] = list,
-        blocked: Callable[[], str] = str,
         effect: Callable[[], None] | None = None,
     ) -> dg.MaterializeResult[Any]:
         """Write the stage's table and its verdict in one commit, then report to Dagster.
@@ -156,7 +160,6 @@ class CellRun:
         Args:
             summary: figures for people, read after the rows are written.
             checks: the stage's checks, likewise.
-            blocked: why the cell may not go on, or "".
             effect: what must happen after the stage is sound and before it is committed (the pin).
         """
         outcome: list[Check] = []
@@ -165,11 +168,12 @@ class CellRun:
         def seal(digest_: RowDigest) -> StageMeta:
             events = (event for group in [*self._events, self._violations] for event in group)
             failed, retryable = self.failures.replace(self.asset, self.cell, self.run_id, events, kernel)
-            outcome.extend(checks())
-            reason = blocked() or "; ".join(check.description for check in outcome if check.blocking and not check.passed)
-            if effect is not None and (not reason or self.override):
+            outcome.extend(self._waive(check) for check in checks())
+            reason = "; ".join(check.description for check in outcome if check.blocking and not check.passed and not check.waived)
+            if effect is not None and not reason:
                 effect()
-            figures = {**summary(), **({"gate overridden": f"{reason} ({self.override})"} if reason and self.override else {})}
+            waived = "; ".join(check.description for check in outcome if check.waived)
+            figures = {**summary(), **({"gate overridden": f"{waived} ({self.override})"} if waived else {})}
             return StageMeta(
                 data_version=digest("stage", self.asset, digest_.hexdigest(), canonical(self._code()))[:24],
                 inputs=self.inputs,
@@ -177,12 +181,13 @@ class CellRun:
                 failed=failed,
                 retryable=retryable,
                 environment=environment_digest(),
-                blocked="" if self.override else reason,
+                blocked=reason,
                 kernel=self._reports[-1].kernel if self._reports else "",
                 requests=self._reports[-1].computed + self._reports[-1].reused if self._reports else 0,
                 run_id=self.run_id,
                 at=datetime.now(UTC).isoformat(),
                 summary=figures,
+                checks=[{**vars(check), "figures": {name: _plain(value) for name, value in check.figures.items()}} for check in outcome],
             )
 
         meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), batches, self.read_version, seal)
@@ -204,7 +209,7 @@ class CellRun:
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
         for name, meta in metas.items():
-            if meta is not None and meta.blocked and not self.override:
+            if meta is not None and meta.blocked:
                 raise dg.Failure(f"the gate of {name} is closed: {meta.blocked}", allow_retries=False)
         for name, meta in metas.items():
             if meta is None:
@@ -213,14 +218,16 @@ class CellRun:
                     allow_retries=False,
                 )
         versions = {name: meta.data_version for name, meta in metas.items() if meta}
-        self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()), self.override)
+        self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()))
         meta = self.tables.meta(self.asset, self.cell)
         if meta is None or meta.inputs != self.inputs or meta.blocked or meta.retryable:
             return None
         if meta.failed and meta.environment != environment_digest():
             return None
-        checks = [Check(name, True, "unchanged since it last passed") for name in self._declared_checks()]
-        return self._result(meta, checks, unchanged=True)
+        return self._result(meta, [Check(**check) for check in meta.checks], unchanged=True)
+
+    def _waive(self, check: Check) -> Check:
+        return replace(check, waived=bool(self.override) and not check.passed and check.name in OVERRIDABLE)
 
     def _code(self) -> dict[str, Any]:
         return {"code_version": self.code_version, **self._depends(self)}
@@ -247,10 +254,10 @@ class CellRun:
         results = [
             dg.AssetCheckResult(
                 check_name=check.name,
-                passed=check.passed or bool(self.override),
-                description=check.description,
+                passed=check.passed,
+                description=f"overridden: {check.description}" if check.waived else check.description,
                 metadata={name: _plain(value) for name, value in check.figures.items()},
-                severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+                severity=dg.AssetCheckSeverity.ERROR if check.blocking and not check.waived else dg.AssetCheckSeverity.WARN,
             )
             for check in checks
             if check.name in self._declared_checks()

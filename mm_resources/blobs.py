@@ -57,14 +57,18 @@ class BlobStore:
         """The bytes of a blob, verified.
 
         Raises:
-            SampleError: ``blob_missing`` or ``blob_damaged``.
+            SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; all retryable, the bytes are not at fault.
         """
         try:
             data = self.store.read_range(path, offset, offset + size)
         except FileNotFoundError:
-            raise SampleError("blob_missing", f"blob {content_hash} is not in the store ({path}); ingest it again") from None
+            raise SampleError(
+                "blob_missing", f"blob {content_hash} is not in the store ({path}); ingest it again", retryable=True
+            ) from None
+        except OSError as error:
+            raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         if hashlib.sha256(data).hexdigest() != content_hash:
-            raise SampleError("blob_damaged", f"blob {content_hash} in {path} no longer has its hash; ingest it again")
+            raise SampleError("blob_damaged", f"blob {content_hash} in {path} no longer has its hash; ingest it again", retryable=True)
         return data
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:

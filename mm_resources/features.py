@@ -120,13 +120,15 @@ class FeatureStore:
         return TrainingSet.pinned(self, pins, embedder, where, split, columns or ["label"])
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:
-        """Every curated sample's decision: kept, rule, reason, all rules, duplicates, split."""
+        """Every curated sample's decision as published (before the first publish: as curated): kept, rules, split."""
         from mm_resources.tables import StageTables
 
         cell = self.registry.cells(dataset_version, modality)[0]
+        pin = self.registry.pin(cell)
+        version = pin.stages["curated_samples"]["lance_version"] if pin else None
         columns = ["sample_id", "key", "kept", "rule", "reason", "rules", "duplicate_group", "duplicates", "split_group", "split"]
         try:
-            return StageTables(self.store).read("curated_samples", cell, columns).read_all()
+            return StageTables(self.store).read("curated_samples", cell, columns, version=version).read_all()
         except LookupError as error:
             raise UserError(f"{error}; run `mm backfill {dataset_version}`") from None
 
@@ -202,7 +204,10 @@ class FeatureStore:
             raise UserError(f"the query is {mime}, which no modality reads")
         embedder = self._for_media(modality, pinned)
         try:
-            segment = modalities()[modality].segment(data)[0]
+            segments = modalities()[modality].segment(data)
+            if not segments:
+                raise UserError(f"the query is {modality} with nothing in it to embed")
+            segment = segments[0]
             if embedder.input_shape is None:
                 return np.asarray(embedder.embed([segment.text or ""])[0])
             return np.asarray(embedder.embed(embedder.decode(data, segment.span)[None])[0])

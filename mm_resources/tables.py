@@ -38,6 +38,7 @@ class StageMeta:
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
         summary: figures for people.
+        checks: outcomes of the stage's checks, replayed while nothing changes.
     """
 
     data_version: str
@@ -52,6 +53,7 @@ class StageMeta:
     run_id: str
     at: str
     summary: dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class StageTables:

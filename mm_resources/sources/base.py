@@ -128,9 +128,18 @@ def typed(value: Any, kind: str) -> Any:
         if kind == "bool":
             return _BOOLEANS[str(value).strip().lower()]
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return in_utc(moment)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise SampleError("schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares") from None
+
+
+def in_utc(moment: datetime) -> datetime:
+    """The same instant in UTC; a time without a zone is read as UTC.
+
+    Importing pandera sets ``PYARROW_IGNORE_TIMEZONE``, under which pyarrow stores an aware time's wall clock: only
+    times that are in UTC already are stored right whatever was imported before.
+    """
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

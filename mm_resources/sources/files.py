@@ -14,7 +14,7 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec import SourceSpec
 from mm_resources.blobs import LARGE_BYTES
-from mm_resources.sources.base import Listed, Source, typed
+from mm_resources.sources.base import Listed, Source, in_utc, typed
 from mm_resources.sources.records import open_records
 
 _MAGIC = re.compile(r"[*?\[{]")
@@ -177,6 +177,8 @@ def _remote(fs: Any, info: dict[str, Any], key: str) -> Listed:
     modified = info.get("LastModified") or info.get("mtime")
     if isinstance(modified, (int, float)):
         modified = datetime.fromtimestamp(modified, UTC)
+    if isinstance(modified, datetime):
+        modified = in_utc(modified)
     tag = info.get("ETag") or f"{info.get('size')}-{modified}"
     return Listed(key=key, uri=fs.unstrip_protocol(info["name"]), tag=str(tag), size=info.get("size"), modified_at=modified)
 

@@ -63,6 +63,36 @@ def test_override_publishes_and_records_the_reason(strict: Any) -> None:
     pin = strict.registry.pin(strict.cell("tiny@v1", "text"))
     assert pin.override == "the bad line is known"
     assert strict.features.search("a cat", dataset_version="tiny@v1", modality="text", k=1).num_rows == 1
+    again = strict.backfill("tiny@v1", "text")["text"]
+    assert again.status == "unchanged"
+    for run_id in (result.run_id, again.run_id):
+        shown = failed_share(strict, run_id)
+        assert not shown.passed  # the truth, although the run went on
+        assert shown.severity == dg.AssetCheckSeverity.WARN
+        assert shown.description.startswith("overridden: ")
+
+
+def failed_share(platform: Any, run_id: str) -> Any:
+    """What Dagster was told of the gate in a run."""
+    logs = platform.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    found = [log.dagster_event.asset_check_evaluation_data for log in logs]
+    return next(item for item in found if item.check_name == "failed_share" and item.asset_key == dg.AssetKey("validated_samples"))
+
+
+def test_an_override_does_not_waive_integrity(platform: Any, dataset: Path) -> None:
+    """A blob that is gone is no matter of opinion."""
+    platform.register(dataset)
+    platform.backfill("tiny@v1", "text")
+    before = platform.registry.pin(platform.cell("tiny@v1", "text"))
+    for pack in Path(platform.settings.store).glob("blobs/packs/*.pack"):
+        pack.unlink()
+    dataset.write_text(dataset.read_text().replace("version: v1", "version: v2"))
+    platform.register(dataset)
+    result = platform.backfill("tiny@v2", "text", override="publish it anyway")["text"]
+    assert result.status == "blocked"
+    assert "missing" in result.reason
+    assert platform.registry.pin(platform.cell("tiny@v2", "text")) is None
+    assert platform.registry.pin(platform.cell("tiny@v1", "text")) == before
 
 
 def test_a_source_that_lists_nothing_blocks_its_cell_only(platform: Any, dataset: Path) -> None:

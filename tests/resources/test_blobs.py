@@ -231,3 +231,19 @@ def test_travels_without_what_it_knows(blobs: BlobStore) -> None:
     assert again._known is None
     (row,) = located(again).values()
     assert again.read(**row) == b"a"
+
+
+def test_a_fault_of_the_store_is_not_the_samples(blobs: BlobStore, tmp_path: Path) -> None:
+    """It must not be cached as a permanent failure of the content."""
+    (digest,) = blobs.put([b"first"])
+    (row,) = located(blobs).values()
+    pack = tmp_path / row["path"]
+    kept = pack.read_bytes()
+    pack.unlink()
+    pack.mkdir()  # reading it raises an OSError that is not FileNotFoundError
+    with pytest.raises(SampleError) as caught:
+        blobs.read(**row)
+    assert (caught.value.error_class, caught.value.retryable) == ("store_error", True)
+    pack.rmdir()
+    pack.write_bytes(kept)
+    assert content_hash(blobs.read(**row)) == digest

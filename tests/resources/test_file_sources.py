@@ -441,3 +441,13 @@ def test_nested_alternatives() -> None:
         False,
         False,
     ]
+
+
+def test_times_are_stored_in_utc_whatever_was_imported() -> None:
+    """pandera tells pyarrow to ignore zones; the second cell of a backfill has imported it, the first has not."""
+    import pandera.polars  # noqa: F401
+    import pyarrow as pa
+
+    moment = typed("2024-01-01T10:00:00+02:00", "timestamp")
+    stored = pa.array([moment], pa.timestamp("us", tz="UTC"))[0].as_py()
+    assert stored == datetime(2024, 1, 1, 8, tzinfo=UTC)
