@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_embed_kernels import identity
+from mm_embed_kernels import identity, relational
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import split_dataset_version
@@ -24,6 +24,13 @@ from mm_resources.sources import Listed, Source, open_source
 from mm_resources.store import Cell, Store
 
 LISTING_BATCH = 4_096
+_LINKED = """
+WITH t AS MATERIALIZED (SELECT sample_id, key, regexp_extract(key, '[^/]*$') AS name FROM targets),
+keys AS (SELECT key, min(sample_id) AS target FROM t GROUP BY key HAVING count(*) = 1),
+names AS (SELECT name, min(sample_id) AS target FROM t GROUP BY name HAVING count(*) = 1)
+SELECT l.* REPLACE (coalesce(keys.target, names.target, l.entity_id) AS entity_id)
+FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = names.name
+"""
 _PIN = re.compile(r"^(\d{8})\.json$")
 
 
@@ -171,7 +178,7 @@ class Registry:
 
     def contract(self, spec: DatasetSpec) -> Contract:
         """The listing's contract with the user's columns and the modality that each sample was routed to."""
-        fields = [pa.field("modality", pa.string()), *spec.user_fields]
+        fields = [pa.field("modality", pa.string()), pa.field("link", pa.string()), *spec.user_fields]
         return DATASET_REGISTRY.extend(fields, [item.name for item in spec.user_fields if not pa.types.is_floating(item.type)])
 
     def freeze(self, spec: DatasetSpec, source: SourceSpec) -> str:
@@ -205,16 +212,36 @@ class Registry:
         return ""
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
-        """The frozen listing as a modality sees it, over all sources, in listing order."""
+        """The frozen listing as a modality sees it, over all sources.
+
+        A link that names another sample, by key or by a file name that is unique, makes the two one entity; any other
+        link is an entity of its own, which all samples with that link share.
+        """
         schema = self.contract(spec).bare
+        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        rows = self._frozen(spec, mine, schema, f"modality = '{modality}'")
+        if not any(declares_links(source) for source in mine):
+            return rows
+
+        def linked() -> Iterator[pa.RecordBatch]:
+            targets = self._frozen(spec, list(spec.sources), schema, "link IS NULL", ["sample_id", "key"])
+            with relational.query(_LINKED, listing=rows, targets=targets) as found:
+                for batch in found:
+                    yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema, linked())
+
+    def _frozen(
+        self, spec: DatasetSpec, sources: list[SourceSpec], schema: pa.Schema, where: str, columns: list[str] | None = None
+    ) -> pa.RecordBatchReader:
+        chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
         def stream() -> Iterator[pa.RecordBatch]:
-            for source in spec.sources:
-                if source.modality in (modality, "auto"):
-                    dataset = lance_io.open_dataset(self._listing_uri(spec, source))
-                    yield from lance_io.reader(dataset, schema, where=f"modality = '{modality}'")
+            for source in sources:
+                dataset = lance_io.open_dataset(self._listing_uri(spec, source))
+                yield from lance_io.reader(dataset, schema, columns, where)
 
-        return pa.RecordBatchReader.from_batches(schema, stream())
+        return pa.RecordBatchReader.from_batches(chosen, stream())
 
     def preview(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
         """The listing as it is frozen, or would be now; freezes nothing.
@@ -260,6 +287,7 @@ class Registry:
                 "error_class": item.error.error_class if item.error else None,
                 "message": item.error.message if item.error else None,
                 "modality": modality,
+                "link": item.link,
                 **{f"user__{name}": value for name, value in item.columns.items() if name not in ("label", "transcript")},
             }
 
@@ -291,6 +319,10 @@ class Registry:
 
     def _pin_numbers(self, cell: Cell) -> list[int]:
         return [int(found[1]) for name in self.store.names(f"registry/pins/{cell.path}") if (found := _PIN.match(name))]
+
+
+def declares_links(source: SourceSpec) -> bool:
+    return bool((source.record and source.record.link) or (source.table and "link" in source.table.columns))
 
 
 @lru_cache(maxsize=64)

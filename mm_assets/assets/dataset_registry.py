@@ -6,6 +6,7 @@ import dagster as dg
 
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun, Check
+from mm_resources.registry import declares_links
 
 
 def _spec(run: CellRun) -> dict[str, Any]:
@@ -20,7 +21,11 @@ def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
     nothing or cannot be listed closes the gate, unless its spec says `allow_empty: true`.
     """
     mine = [source for source in run.spec.sources if source.modality in (run.cell.modality, "auto")]
-    problems = [problem for source in mine if (problem := run.registry.freeze(run.spec, source))]
+    # All sources are frozen together, so that the cells of a version see one state; others' problems are others' gates,
+    # unless this cell links to what they hold.
+    found = {source.name: run.registry.freeze(run.spec, source) for source in run.spec.sources}
+    links = any(declares_links(source) for source in mine)
+    problems = [problem for name, problem in found.items() if problem and (links or name in {source.name for source in mine})]
     run.fail({"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems)
     rows = run.tables_of("SELECT * FROM listing ORDER BY sample_id", listing=run.registry.listing(run.spec, run.cell.modality))
     return run.publish(

@@ -165,6 +165,19 @@ def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, data
     assert counts["published"] == 1
 
 
+def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Path) -> None:
+    """A caption names its photo; nothing links the photo back."""
+    folder = dataset.parent
+    captions = [{"id": name, "text": f"a picture of a {name}", "photo": f"{name}/1.jpg"} for name in ("flower", "temple")]
+    (folder / "sentences.jsonl").write_text("\n".join(map(json.dumps, captions)) + "\n")
+    dataset.write_text(dataset.read_text().replace("text: text, label: topic", "text: text, link: photo"))
+    platform.register(dataset)
+    platform.backfill("tiny@v1")
+    rows = platform.features.training_set("tiny@v1", modality=["image", "text"], columns=["label", "split", "text"]).to_arrow().to_pylist()
+    assert {row["image__label"]: row["text__text"] for row in rows} == {name: f"a picture of a {name}" for name in ("flower", "temple")}
+    assert all(row["image__split"] == row["text__split"] for row in rows)
+
+
 def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:
     platforms = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}
     for mode, platform in platforms.items():

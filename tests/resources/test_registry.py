@@ -297,6 +297,27 @@ def test_records_links_and_user_columns(registry: Registry, data: Path) -> None:
     assert registry.contract(spec).digest[-2:] == ("user__stars", "user__seen")
 
 
+def test_a_link_to_a_sample_joins_it(registry: Registry, data: Path) -> None:
+    """By key, else by a file name that is unique; what it does not find is an entity of its own."""
+    for folder, names in {"x": "ab", "y": "a"}.items():
+        (data / folder).mkdir()
+        for name in names:
+            (data / folder / f"{name}.bin").write_bytes(b"photo " + folder.encode() + name.encode())
+    links = {"1": "x/a.bin", "2": "b.bin", "3": "a.bin", "4": "owl", "5": "owl"}
+    uri = write(
+        data, "r.jsonl", b"".join(json.dumps({"id": key, "text": "t" + key, "link": link}).encode() + b"\n" for key, link in links.items())
+    )
+    spec = spec_of({"uri": uri, "record": RECORD}, {"uri": f"{data}/**/*.bin", "modality": "image"})
+    assert frozen(registry, spec) == ["", ""]
+    photos = {row["key"]: row for row in listed(registry, spec, "image")}
+    texts = {row["key"]: row for row in listed(registry, spec)}
+    assert all(row["entity_id"] == row["sample_id"] for row in photos.values())
+    assert texts["1"]["entity_id"] == photos["x/a.bin"]["sample_id"]
+    assert texts["2"]["entity_id"] == photos["x/b.bin"]["sample_id"]
+    assert texts["3"]["entity_id"] == entity_id("birds", "a.bin")  # two files have that name
+    assert texts["4"]["entity_id"] == texts["5"]["entity_id"] == entity_id("birds", "owl")
+
+
 @pytest.mark.parametrize(
     "line",
     [
