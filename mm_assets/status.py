@@ -19,7 +19,8 @@ _NOTHING = pa.schema([("sample_id", pa.string())])
 def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     """Counts of a cell as it is published; before the first publish, as its stages stand.
 
-    Samples that a closed gate holds back count as dropped, so that the accounting holds at any time.
+    Samples that a closed gate holds back count as dropped. Of a cell whose first run died half-way, samples that no
+    stage has decided on yet are in no count but `discovered`.
     """
     tables, pin = StageTables(store), Registry(store).pin(cell)
     blocked = next((f"{name}: {meta.blocked}" for name in ORDER if (meta := tables.meta(name, cell)) and meta.blocked), "")

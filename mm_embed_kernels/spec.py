@@ -79,7 +79,6 @@ class DatasetSpec(_Model):
 
     name: str
     version: str
-    parent: str | None = Field(default=None, description="version that this one follows")
     schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(default_factory=dict, alias="schema")
     sources: list[SourceSpec] = Field(min_length=1)
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
@@ -137,9 +136,6 @@ class DatasetSpec(_Model):
     def digest(self) -> str:
         # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
         return digest("spec", canonical({**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}))
-
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(by_alias=True, mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
 
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:

@@ -62,13 +62,11 @@ class BlobStore:
         try:
             data = self.store.read_range(path, offset, offset + size)
         except FileNotFoundError:
-            raise SampleError(
-                "blob_missing", f"blob {content_hash} is not in the store ({path}); ingest it again", retryable=True
-            ) from None
+            raise SampleError("blob_missing", f"blob {content_hash} is not in the store ({path}); restore it", retryable=True) from None
         except OSError as error:
             raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         if hashlib.sha256(data).hexdigest() != content_hash:
-            raise SampleError("blob_damaged", f"blob {content_hash} in {path} no longer has its hash; ingest it again", retryable=True)
+            raise SampleError("blob_damaged", f"blob {content_hash} in {path} no longer has its hash; restore it", retryable=True)
         return data
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:

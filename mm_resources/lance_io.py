@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("LANCE_LOG", "error")  # before the first import: a new dataset is no warning
 READ_ROWS = 16_384
-_log = logging.getLogger(__name__)
 
 
 class Fenced(RuntimeError):
@@ -62,8 +60,6 @@ def fence(uri: str, schema: pa.Schema) -> int:
 
 def overwrite(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], read_version: int, message: str) -> int:
     """Replace all rows in one commit, streaming; the new version.
-
-    `schema` is read after the batches are consumed when it is a callable result of theirs: see `Deferred`.
 
     Raises:
         Fenced: when the dataset has moved on from `read_version`.

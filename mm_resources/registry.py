@@ -119,8 +119,6 @@ class Registry:
     def _check(self, spec: DatasetSpec) -> None:
         from mm_embed_kernels.rules import rule_set
 
-        if spec.parent is not None:
-            raise UserError("parent: versions do not follow a parent yet; leave it out")
         known = modalities()
         for source in spec.sources:
             if source.modality != "auto" and source.modality not in known:

@@ -142,7 +142,8 @@ class TrainingSet:
 
     def _batches(self, batch_size: int, shuffle: bool, seed: int) -> Iterator[pa.Table]:
         if len(self.manifest["tables"]) > 1:
-            table = self.to_arrow()
+            # A join keeps no order of its own, and the seed alone must decide.
+            table = self.to_arrow().sort_by([(name, "ascending") for name in self._names() if name.endswith("__feature_id")])
             order = np.random.default_rng(seed).permutation(table.num_rows) if shuffle else np.arange(table.num_rows)
             for start in range(0, table.num_rows, batch_size):
                 yield table.take(order[start : start + batch_size])

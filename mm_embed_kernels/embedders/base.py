@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.identity import digest, fingerprint, weights_hash
+from mm_embed_kernels.identity import fingerprint, weights_hash
 from mm_embed_kernels.plugins import discover, pick
 
 
@@ -121,8 +121,3 @@ def create(name: str, **settings: Any) -> Embedder:
 
 def unavailable(name: str, package: str) -> UserError:
     return UserError(f"embedder {name} needs the package {package}, which is not installed; run `make install`")
-
-
-def space_of(kind: str, digest_source: str) -> str:
-    """A short name for a vector space."""
-    return f"{kind}-{digest('space', digest_source)[:12]}"

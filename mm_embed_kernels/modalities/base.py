@@ -46,7 +46,8 @@ class Modality(ABC):
         signals: Arrow fields that `probe` measures beyond the shared media columns.
         libraries: packages whose version changes what `probe` and `segment` return.
         probe_version, segment_version: raised when the code changes its results.
-        probe_seconds, segment_seconds: first guess of the cost of one sample, until the ledger knows better.
+        probe_seconds, segment_seconds: first guess of the cost of one sample; it decides between inline and Ray, while
+            `mm backfill --plan` takes the ledger's rates where it has them.
     """
 
     name: ClassVar[str] = ""

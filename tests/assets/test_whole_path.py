@@ -176,6 +176,9 @@ def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Pa
     rows = platform.features.training_set("tiny@v1", modality=["image", "text"], columns=["label", "split", "text"]).to_arrow().to_pylist()
     assert {row["image__label"]: row["text__text"] for row in rows} == {name: f"a picture of a {name}" for name in ("flower", "temple")}
     assert all(row["image__split"] == row["text__split"] for row in rows)
+    ts = platform.features.training_set("tiny@v1", modality=["image", "text"])
+    ids = [[batch["image__feature_id"][0] for batch in ts.to_torch(batch_size=1)] for _ in range(2)]
+    assert ids[0] == ids[1] == sorted(ids[0])
 
 
 def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:

@@ -183,7 +183,6 @@ def test_round_trip() -> None:
         changed(splits={"train": 0.6, "test": 0.4}),
         changed(curation=None),
         changed(gates=None),
-        changed(parent="v0"),
         changed(schema={"stars": "float"}),
         GOOD.replace("parent_dir}", "parent_dir}, allow_empty: true"),
         GOOD.replace("group: walk", "group: day"),
