@@ -1,5 +1,5 @@
 """Modalities: one module each, discovered. See `Modality`."""
 
-from mm_embed_kernels.modalities.base import Modality, Segment, get, modalities, modality_of, sniff
+from mm_embed_kernels.modalities.base import Media, Modality, Segment, get, head_of, modalities, modality_of, open_media, sniff
 
-__all__ = ["Modality", "Segment", "get", "modalities", "modality_of", "sniff"]
+__all__ = ["Media", "Modality", "Segment", "get", "head_of", "modalities", "modality_of", "open_media", "sniff"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
@@ -14,6 +16,8 @@ from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.plugins import discover, pick
 
 HEAD_BYTES = 8192
+# A blob: its bytes, or a local file that holds them where they are too many for memory.
+Media = bytes | Path
 _TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
 # Formats whose whole signature is a word or two letters ("BM", "MZ", "ID3", "BZh", "CWS", "GIF89a").
 _WORDY = {
@@ -45,6 +49,8 @@ class Modality(ABC):
         embedder: the bundled primary embedder's name.
         signals: Arrow fields that `probe` measures beyond the shared media columns.
         libraries: packages whose version changes what `probe` and `segment` return.
+        streams: whether `probe`, `segment` and the embedders' `decode` take a `Path` as well, and never hold a long medium
+            in memory; a large blob of any other modality is read into memory.
         probe_version, segment_version: raised when the code changes its results.
         probe_seconds, segment_seconds: first guess of the cost of one sample; it decides between inline and Ray, while
             `mm backfill --plan` takes the ledger's rates where it has them.
@@ -54,6 +60,7 @@ class Modality(ABC):
     embedder: ClassVar[str] = ""
     signals: ClassVar[list[pa.Field]] = []
     libraries: ClassVar[tuple[str, ...]] = ()
+    streams: ClassVar[bool] = False
     probe_version: ClassVar[str] = "1"
     segment_version: ClassVar[str] = "1"
     probe_seconds: ClassVar[float] = 0.01
@@ -83,15 +90,16 @@ class Modality(ABC):
             output=[(item.name, str(item.type)) for item in self.signals] if kernel == "probe" else "spans",
         )
 
-    def require(self, data: bytes) -> str:
+    def require(self, data: Media) -> str:
         """The media type by content, if it is this modality's.
 
         Raises:
             SampleError: ``zero_length``, ``wrong_modality`` or ``unsupported_format``.
         """
-        if not data:
+        head = head_of(data)
+        if not head:
             raise SampleError("zero_length", "the sample has no bytes")
-        mime = sniff(data[:HEAD_BYTES])
+        mime = sniff(head)
         if self.claims(mime):
             return mime
         other = modality_of(mime)
@@ -113,6 +121,17 @@ def get(name: str) -> Modality:
 def modality_of(mime: str) -> str | None:
     """The modality that claims a media type."""
     return next((item.name for item in modalities().values() if item.claims(mime)), None)
+
+
+def open_media(data: Media) -> BinaryIO:
+    """A seekable stream over a blob, for the caller to close."""
+    return data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
+
+
+def head_of(data: Media) -> bytes:
+    """The first bytes of a blob, by which its media type is decided."""
+    with open_media(data) as stream:
+        return stream.read(HEAD_BYTES)
 
 
 def sniff(head: bytes) -> str:

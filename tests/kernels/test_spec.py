@@ -55,7 +55,7 @@ def test_defaults() -> None:
     spec = parse_spec("{name: a, version: 1, sources: [{name: s, modality: text, uri: x}]}", "f")
     assert spec.version == "1"
     assert spec.splits == {"train": 0.8, "validation": 0.1, "test": 0.1}
-    assert (spec.parent, spec.schema_, spec.curation.rules, spec.gates.max_failed_share) == (None, {}, {}, 0.2)
+    assert (spec.schema_, spec.curation.rules, spec.gates.max_failed_share) == ({}, {}, 0.2)
     assert not spec.sources[0].allow_empty
 
 
@@ -171,10 +171,9 @@ def test_unreadable_spec_files(tmp_path: Path, data: Any) -> None:
 
 def test_round_trip() -> None:
     spec = parse_spec(GOOD, "f")
-    again = parse_spec(spec.to_yaml(), "f")
+    again = DatasetSpec.model_validate(spec.model_dump(by_alias=True, mode="json"))
     assert again == spec
     assert again.digest == spec.digest
-    assert DatasetSpec.model_validate(spec.model_dump(by_alias=True, mode="json")) == spec
 
 
 @pytest.mark.parametrize(
@@ -187,7 +186,7 @@ def test_round_trip() -> None:
         GOOD.replace("parent_dir}", "parent_dir}, allow_empty: true"),
         GOOD.replace("group: walk", "group: day"),
     ],
-    ids=range(7),
+    ids=range(6),
 )
 def test_digest_changes_with_the_spec(other: str) -> None:
     assert parse_spec(other, "f").digest != parse_spec(GOOD, "f").digest
