@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,15 @@ USER_TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
+
+
+# What a side table says of a sample beside the user's own columns.
+SAMPLE_FIELDS = ("label", "link", "group", "transcript")
+
+
+def user_column(name: str) -> str:
+    """The table column of a user's column: what SQL would have to quote is replaced by ``_``."""
+    return "user__" + re.sub(r"\W", "_", name)
 
 
 class _Model(BaseModel):
@@ -61,6 +71,15 @@ class SourceSpec(_Model):
     table: SideTable | None = None
     allow_empty: bool = False
 
+    @model_validator(mode="after")
+    def _one_way_to_a_label(self) -> SourceSpec:
+        for name in ("label", "table") if self.record else ():
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"a source of records takes everything from its records; move what {name!r} gives into `record` and `schema`"
+                )
+        return self
+
 
 class Gates(_Model):
     """Thresholds of a cell above which nothing is published."""
@@ -79,6 +98,7 @@ class DatasetSpec(_Model):
 
     name: str
     version: str
+    parent: str | None = Field(default=None, description="version that this one follows: what is placed in a split stays there")
     schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(default_factory=dict, alias="schema")
     sources: list[SourceSpec] = Field(min_length=1)
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
@@ -99,6 +119,23 @@ class DatasetSpec(_Model):
             raise ValueError(f"YAML reads this version as the number {version}; put it into quotes")
         return check_version(str(version))
 
+    @field_validator("parent", mode="before")
+    @classmethod
+    def _parent(cls, parent: object) -> str | None:
+        return None if parent is None else cls._version(parent)
+
+    @field_validator("schema_")
+    @classmethod
+    def _columns(cls, schema: dict[str, str]) -> dict[str, str]:
+        taken: dict[str, str] = {}
+        for name in schema:
+            if not name.strip():
+                raise ValueError("a column needs a name")
+            other = taken.setdefault(user_column(name).casefold(), name)
+            if other != name:
+                raise ValueError(f"{other!r} and {name!r} would be one table column, {user_column(name)}; rename one in the source")
+        return schema
+
     @field_validator("splits")
     @classmethod
     def _shares(cls, splits: dict[str, float]) -> dict[str, float]:
@@ -112,6 +149,12 @@ class DatasetSpec(_Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"source names must be unique; {', '.join(twice)} stands more than once")
+        if self.parent == self.version:
+            raise ValueError("a version cannot be its own parent")
+        for source in self.sources:
+            unknown = [name for name in (source.table.columns if source.table else ()) if name not in {*self.schema_, *SAMPLE_FIELDS}]
+            if unknown:
+                raise ValueError(f"source {source.name}: table column {unknown[0]!r} is not in schema; declare its type there")
         return self
 
     @property
@@ -127,7 +170,7 @@ class DatasetSpec(_Model):
     def user_fields(self) -> list[pa.Field]:
         """The declared user columns as ``user__*`` Arrow fields."""
         return [
-            pa.field(f"user__{name}", USER_TYPES[kind], metadata={"description": "declared in the spec's schema"})
+            pa.field(user_column(name), USER_TYPES[kind], metadata={"description": "declared in the spec's schema"})
             for name, kind in self.schema_.items()
             if name not in ("label", "transcript")
         ]
@@ -168,15 +211,21 @@ def load_spec(path: Path) -> DatasetSpec:
     return parse_spec(text, str(path), str(path.absolute().parent))
 
 
+def escape_glob(path: str) -> str:
+    """A path in which no character is a wildcard."""
+    return re.sub(r"([*?\[{])", r"[\1]", path)
+
+
 def _absolute(spec: DatasetSpec, base: str) -> DatasetSpec:
-    def absolute(uri: str) -> str:
+    def absolute(uri: str, base: str) -> str:
         return uri if "://" in uri or uri.startswith("/") else f"{base.rstrip('/')}/{uri.removeprefix('./')}"
 
     sources = [
         source.model_copy(
             update={
-                "uri": absolute(source.uri),
-                "table": source.table and source.table.model_copy(update={"uri": absolute(source.table.uri)}),
+                # The folder's own name is no pattern, whatever it holds.
+                "uri": absolute(source.uri, escape_glob(base)),
+                "table": source.table and source.table.model_copy(update={"uri": absolute(source.table.uri, base)}),
             }
         )
         for source in spec.sources

@@ -22,6 +22,7 @@ from mm_resources.store import Store
 
 LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
+_IN_LIST = 1_000
 INDEX = pa.schema([("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
@@ -62,11 +63,15 @@ class BlobStore:
         try:
             data = self.store.read_range(path, offset, offset + size)
         except FileNotFoundError:
-            raise SampleError("blob_missing", f"blob {content_hash} is not in the store ({path}); restore it", retryable=True) from None
+            raise SampleError(
+                "blob_missing", f"blob {content_hash} is not in the store ({path}); the next backfill fetches it again", retryable=True
+            ) from None
         except OSError as error:
             raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         if hashlib.sha256(data).hexdigest() != content_hash:
-            raise SampleError("blob_damaged", f"blob {content_hash} in {path} no longer has its hash; restore it", retryable=True)
+            raise SampleError(
+                "blob_damaged", f"blob {content_hash} in {path} no longer has its hash; the next backfill fetches it again", retryable=True
+            )
         return data
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:
@@ -125,6 +130,14 @@ class BlobStore:
         if self._known is None:
             self._known = _KnownHashes(self.index(["content_hash"]))
         return self._known
+
+    def forget(self, hashes: Iterable[str]) -> None:
+        """Strike blobs off the index, so that their bytes are stored anew when they come again."""
+        dataset, chosen = lance_io.open_dataset(self._index_uri), list(hashes)
+        if dataset is not None:
+            for start in range(0, len(chosen), _IN_LIST):
+                dataset.delete(lance_io.one_of("content_hash", chosen[start : start + _IN_LIST]))
+        self._known = None
 
     def sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """Bytes of each object or pack that exists."""

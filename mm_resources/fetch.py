@@ -6,6 +6,7 @@ A re-upload is read again; what it holds is computed no further, since all else 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.blobs import BlobStore
+from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
 from mm_resources.sources import Source, open_source
 
 # The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
@@ -55,25 +56,48 @@ class _FetchStage(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         rows = batch.to_pylist()
-        # Whole files are read side by side; records of one file in order, since they share its handle.
-        if all(row["locator"] == "" for row in rows):
+        outcomes: list[Any] = []
+        for part in _parts(rows):
+            outcomes += self._store(part)
+        return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
+
+    def _store(self, rows: list[dict[str, Any]]) -> list[Any]:
+        """Fetch a part of a batch and put what is small into packs."""
+        # Whole objects are read side by side; records of one file in order, since they share its handle.
+        if all(self._sources[row["source"]].whole for row in rows):
             with ThreadPoolExecutor(_THREADS) as pool:
                 fetched = list(pool.map(lambda row: guarded(self._fetch, (row,)), rows))
         else:
             fetched = [guarded(self._fetch, (row,)) for row in rows]
+        fetched = self._unchanged(rows, fetched)
         outcomes: list[Any] = list(fetched)
         small = [i for i, item in enumerate(fetched) if isinstance(item, bytes)]
         for i, digest in zip(small, self.blobs.put(fetched[i] for i in small), strict=True):
             outcomes[i] = {"content_hash": digest, "size": len(fetched[i])}
-        return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
+        return outcomes
+
+    def _unchanged(self, rows: list[dict[str, Any]], fetched: list[Any]) -> list[Any]:
+        """What was fetched, or the failure that its object is no longer what was listed.
+
+        Looked at after the reading, so that a change in the midst of it is seen too; once for each object.
+        """
+        tags: dict[tuple[str, str, str], str | None] = {}
+        outcomes = []
+        for row, outcome in zip(rows, fetched, strict=True):
+            source = self._sources[row["source"]]
+            place = (row["source"], row["source_uri"], (row["locator"] or "") if source.whole else "")
+            if not isinstance(outcome, SampleError) and place not in tags:
+                tags[place] = source.tag(row["source_uri"], row["locator"] or "")
+            now = tags.get(place)
+            if not isinstance(outcome, SampleError) and now not in (None, row["tag"]):
+                changed = f"{row['source_uri']} was listed as {row['tag']} and is {now} now; a version stays frozen, so register a new one"
+                outcome = SampleError("source_changed", changed, retryable=True)
+            outcomes.append(outcome)
+        return outcomes
 
     def _fetch(self, row: dict[str, Any]) -> bytes | dict[str, Any]:
         try:
-            source, uri, locator = self._sources[row["source"]], row["source_uri"], row["locator"] or ""
-            if (now := source.tag(uri, locator)) not in (None, row["tag"]):
-                changed = f"{uri} was listed as {row['tag']} and is {now} now; a version stays frozen, so register a new one"
-                raise SampleError("source_changed", changed, retryable=True)
-            found = source.fetch(uri, locator)
+            found = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
             if isinstance(found, bytes):
                 return found
             with found:
@@ -81,3 +105,17 @@ class _FetchStage(Stage):
             return {"content_hash": digest, "size": size}
         except ConnectionError as error:
             raise SampleError("fetch_error", f"{row['source_uri']}: {error}", retryable=True) from error
+
+
+def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in parts whose listed sizes fill one pack: as much as lies in memory at once."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += min(row["size"] or LARGE_BYTES, LARGE_BYTES)
+        if size >= PACK_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

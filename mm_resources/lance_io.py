@@ -112,6 +112,11 @@ def reader(
     return found
 
 
+def one_of(column: str, values: Iterable[str]) -> str:
+    """SQL for "column is one of these"; values are hashes and ids, never a user's words."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
 def rows_of(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:
     """Tables to batches, small ones joined so that no data file holds scraps."""
     held: list[pa.Table] = []

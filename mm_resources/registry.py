@@ -18,7 +18,7 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.modalities import modalities, modality_of, sniff
 from mm_embed_kernels.modalities.base import HEAD_BYTES
-from mm_embed_kernels.spec import DatasetSpec, SourceSpec, parse_spec
+from mm_embed_kernels.spec import DatasetSpec, SourceSpec, parse_spec, user_column
 from mm_resources import lance_io
 from mm_resources.sources import Listed, Source, open_source
 from mm_resources.store import Cell, Store
@@ -286,7 +286,7 @@ class Registry:
                 "message": item.error.message if item.error else None,
                 "modality": modality,
                 "link": item.link,
-                **{f"user__{name}": value for name, value in item.columns.items() if name not in ("label", "transcript")},
+                **{user_column(name): value for name, value in item.columns.items() if name not in ("label", "transcript")},
             }
 
     # -- pins

@@ -12,7 +12,7 @@ from mm_resources.cache import LATEST
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 
 REQUESTS = f"""
-SELECT {FETCH_KEY} AS key, source, source_uri, locator, tag
+SELECT {FETCH_KEY} AS key, source, source_uri, locator, tag, size
 FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
 """
 _ROWS = f"""

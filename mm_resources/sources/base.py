@@ -48,6 +48,8 @@ class Source(ABC):
     that the platform needs to know of a source kind."""
 
     name: ClassVar[str] = ""
+    # Whether a sample is a whole object, so that a batch may be read side by side; else a place inside one.
+    whole: ClassVar[bool] = True
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec = spec
@@ -75,8 +77,12 @@ class Source(ABC):
         """
 
     def tag(self, uri: str, locator: str) -> str | None:
-        """What `Listed.tag` would be now, where asking is cheap; None where it is not."""
+        """What `Listed.tag` would be now; None where nothing can say, or the object is gone."""
         return None
+
+    def objects(self) -> Iterator[tuple[str, str]]:
+        """(uri, tag) of every object as it is now; a kind that knows a cheaper way than `list` takes it."""
+        return ((item.uri, item.tag) for item in self.list())
 
     @property
     def flavour(self) -> str:

@@ -6,22 +6,27 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.spec import SourceSpec
+from mm_embed_kernels.spec import SAMPLE_FIELDS, SourceSpec
+from mm_embed_kernels.spec import SideTable as SideTableSpec
 from mm_resources.blobs import LARGE_BYTES
 from mm_resources.sources.base import Listed, Source, in_utc, typed
 from mm_resources.sources.records import open_records
 
 _MAGIC = re.compile(r"[*?\[{]")
+_ESCAPED = re.compile(r"\[([*?\[{])\]")
 
 
 class Files(Source):
-    """``uri`` is a file, a folder (everything below it) or a glob; its root is the longest prefix without a wildcard."""
+    """``uri`` is a file, a folder (everything below it) or a glob; its root is the longest prefix without a wildcard.
+
+    Names that begin with a dot, and what lies in folders of such names, are left out unless the glob asks for a dot.
+    """
 
     name = "files"
 
@@ -30,18 +35,24 @@ class Files(Source):
         return spec.record is None
 
     def list(self) -> Iterator[Listed]:
-        side = _SideTable(self.spec, self.schema)
-        walk = _walk_remote if "://" in self.spec.uri else _walk_local
+        side = SideTable(self.spec, self.schema)
+        yield from side.refused
         if side.rows:
-            side.count_names(item.key for item in walk(self.spec.uri))
-        for item in walk(self.spec.uri):
+            side.count_names(item.key for item in self._walk())
+        for item in self._walk():
             if self.spec.label is not None:
                 parts = (item.key if "/" in item.key else item.uri).rstrip("/").split("/")
                 item.label = parts[-2] if len(parts) > 1 else None
             yield side.join(item) if item.error is None else item
 
+    def _walk(self) -> Iterator[Listed]:
+        return _walk_remote(self.spec.uri) if "://" in self.spec.uri else _walk_local(self.spec.uri)
+
+    def objects(self) -> Iterator[tuple[str, str]]:
+        return ((item.uri, item.tag) for item in self._walk())
+
     def tag(self, uri: str, locator: str) -> str | None:
-        return None if "://" in uri else local_tag(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
+        return object_tag(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         import fsspec
@@ -66,22 +77,35 @@ class Files(Source):
             raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
 
 
-def local_tag(path: str) -> str | None:
-    """Size and mtime of a local file; None when it is gone."""
+def object_tag(uri: str) -> str | None:
+    """What `Listed.tag` is now: a local file's size and mtime, an object's etag; None when it is gone."""
     try:
-        info = os.stat(path)
+        if "://" not in uri:
+            info = os.stat(uri)
+            return f"{info.st_size}-{info.st_mtime_ns}"
+        from fsspec.core import url_to_fs
+
+        fs, path = url_to_fs(uri)
+        fs.invalidate_cache(fs._parent(path))  # a listing that it keeps says what was, not what is
+        return _remote_tag(fs.info(path))
     except OSError:
         return None
-    return f"{info.st_size}-{info.st_mtime_ns}"
 
 
 def glob_root(pattern: str) -> tuple[str, str | None]:
-    """(longest folder prefix without a wildcard, glob below it or None for the whole)."""
-    found = _MAGIC.search(pattern)
-    if found is None:
-        return pattern.rstrip("/"), None
+    """(longest folder prefix without a wildcard, glob below it or None for the whole).
+
+    A path that exists as it is written is no pattern; ``[*]`` and its like stand for the character itself.
+    """
+    literal = _ESCAPED.sub(r"\1", pattern).rstrip("/") or "/"
+    found = _MAGIC.search(_ESCAPED.sub("\0\0\0", pattern))
+    if found is None or ("://" not in pattern and os.path.exists(pattern)):
+        return (literal if found is None else pattern.rstrip("/")), None
     root, _, _ = pattern[: found.start()].rpartition("/")
-    return root, pattern[len(root) + 1 :]
+    rest = pattern[len(root) + 1 :]
+    if "://" in pattern and "://" not in root:
+        root, rest = pattern[: pattern.index("://") + 3], pattern[pattern.index("://") + 3 :]
+    return _ESCAPED.sub(r"\1", root), rest
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
@@ -106,9 +130,10 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
         return
     if not os.path.isdir(root):
         raise UserError(f"{root} does not exist")
-    wanted = glob_regex(rest) if rest is not None else None
+    wanted = _wanted(rest)
     deep = rest is None or "**" in rest
     depth = rest.count("/") if rest is not None else 0
+    dotted = _asks_for_dots(rest)
     real = os.path.realpath(root)
     stack = [(root, 0)]
     while stack:
@@ -117,13 +142,25 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
             entries = sorted(scan, key=lambda entry: entry.name)
         folders = []
         for entry in entries:
+            if entry.name.startswith(".") and not dotted:
+                continue
             key = os.path.relpath(entry.path, root)
+            inner = deep or level < depth
             if entry.is_dir(follow_symlinks=False):
-                if deep or level < depth:
+                if inner:
                     folders.append((entry.path, level + 1))
-            elif (wanted is None or wanted.match(_printable(key))) and not (wanted is None and entry.name.startswith(".")):
+            # A linked folder is not walked, so it is named, whatever the glob would have found in it.
+            elif wanted(_printable(key)) or (inner and entry.is_symlink() and entry.is_dir()):
                 yield _local(entry.path, key, real)
         stack.extend(reversed(folders))
+
+
+def _wanted(rest: str | None) -> Callable[[str], object]:
+    return glob_regex(rest).match if rest is not None else lambda key: True
+
+
+def _asks_for_dots(rest: str | None) -> bool:
+    return rest is not None and "/." in f"/{rest}"
 
 
 def _local(path: str, key: str, real_root: str) -> Listed:
@@ -161,7 +198,7 @@ def _walk_remote(pattern: str) -> Iterator[Listed]:
 
     root, rest = glob_root(pattern)
     fs, path = url_to_fs(root)
-    wanted = glob_regex(rest) if rest is not None else None
+    wanted, dotted = _wanted(rest), _asks_for_dots(rest)
     if rest is None and fs.isfile(path):
         yield _remote(fs, fs.info(path), path.rsplit("/", 1)[-1])
         return
@@ -169,37 +206,59 @@ def _walk_remote(pattern: str) -> Iterator[Listed]:
         for name in sorted(found):
             info = found[name]
             key = str(info["name"])[len(path) :].lstrip("/")
-            if key and (wanted is None or wanted.match(key)):
+            if key and wanted(key) and (dotted or "/." not in f"/{key}"):
                 yield _remote(fs, info, key)
 
 
 def _remote(fs: Any, info: dict[str, Any], key: str) -> Listed:
-    modified = info.get("LastModified") or info.get("mtime")
+    uri = fs.unstrip_protocol(info["name"])
+    return Listed(key=key, uri=uri, tag=_remote_tag(info), size=info.get("size"), modified_at=_modified(info))
+
+
+def _modified(info: dict[str, Any]) -> datetime | None:
+    """When an object was written, under any of the names that file systems give it."""
+    modified = info.get("LastModified") or info.get("mtime") or info.get("created")
     if isinstance(modified, (int, float)):
-        modified = datetime.fromtimestamp(modified, UTC)
-    if isinstance(modified, datetime):
-        modified = in_utc(modified)
-    tag = info.get("ETag") or f"{info.get('size')}-{modified}"
-    return Listed(key=key, uri=fs.unstrip_protocol(info["name"]), tag=str(tag), size=info.get("size"), modified_at=modified)
+        return datetime.fromtimestamp(modified, UTC)
+    return in_utc(modified) if isinstance(modified, datetime) else None
 
 
-class _SideTable:
-    """Columns from a side table, by the sample's key or, where that is unique, its file name."""
+def _remote_tag(info: dict[str, Any]) -> str:
+    return str(info.get("ETag") or f"{info.get('size')}-{_modified(info)}")
+
+
+class SideTable:
+    """Columns from a side table, by the sample's key or, where that is unique, its file name.
+
+    A row that cannot be read, or contradicts an earlier one of the same key, is `refused`: a failed sample of its own,
+    since nobody can tell which files it spoke of.
+    """
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec, self.schema = spec.table, schema
         self.rows: dict[str, dict[str, Any]] = {}
+        self.refused: list[Listed] = []
         self.ambiguous: set[str] = set()
-        if spec.table is None:
-            return
-        wanted = [spec.table.key, *spec.table.columns]
-        for record in open_records(spec.table.uri):
+        if spec.table is not None:
+            self._load(spec.table)
+
+    def _load(self, table: SideTableSpec) -> None:
+        wanted = [table.key, *table.columns]
+        for record in open_records(table.uri):
             if record.error:
-                raise UserError(f"side table {spec.table.uri}: {record.error.message}")
+                self._refuse(table, record.locator, record.error)
+                continue
             lacking = [name for name in wanted if name not in record.fields]
             if lacking:
-                raise UserError(f"side table {spec.table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}")
-            self.rows[str(record.fields[spec.table.key])] = record.fields
+                raise UserError(f"side table {table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}")
+            key, row = str(record.fields[table.key]), {name: record.fields[name] for name in wanted}
+            if self.rows.setdefault(key, row) != row:
+                contradiction = f"{table.uri}: {key!r} stands more than once with different values; the first row counts"
+                self._refuse(table, record.locator, SampleError("duplicate_row", contradiction))
+
+    def _refuse(self, table: SideTableSpec, locator: str, error: SampleError) -> None:
+        name = table.uri.rsplit("/", 1)[-1]
+        self.refused.append(Listed(key=f"{name}#{locator}", uri=table.uri, error=error))
 
     def count_names(self, keys: Iterable[str]) -> None:
         """See all keys once: a row that names a file by its bare name speaks of no one if two files have that name."""
@@ -217,7 +276,7 @@ class _SideTable:
         row = self.rows.get(item.key) or (self.rows.get(name) if name not in self.ambiguous else None)
         for name in self.spec.columns if row else ():
             value = row[name] if row else None
-            if name in ("label", "link", "group", "transcript"):
+            if name in SAMPLE_FIELDS:
                 setattr(item, name, None if value in (None, "") else str(value))
             if name in self.schema:
                 try:

@@ -39,6 +39,7 @@ class RecordFile(Source):
     """Base of the record kinds: a subclass reads one file format."""
 
     endings: ClassVar[tuple[str, ...]] = ()
+    whole = False
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
@@ -60,20 +61,32 @@ class RecordFile(Source):
         mapping = self.spec.record
         if mapping is None:
             raise UserError(f"source {self.spec.name}: format {self.name} needs `record` with at least `text`")
-        from mm_resources.sources.files import Files
-
         seen: dict[bytes, int] = {}  # digests of keys: how often each was wanted
-        for file in Files(self.spec.model_copy(update={"record": None, "table": None}), {}).list():
+        for file in self._files.list():
             if file.error is None and file.locator:
                 file.error = SampleError("bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it")
             if file.error:
                 yield file
                 continue
-            for record in self.records(file.uri):
-                item, declared = self._listed(record)
-                item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
-                self._make_unique(item, declared, seen)
-                yield item
+            try:
+                for record in self.records(file.uri):
+                    item, declared = self._listed(record)
+                    item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
+                    self._make_unique(item, declared, seen)
+                    yield item
+            except UserError as error:
+                # What was read of it stands; the rest of the file is one failed sample, and the other files go on.
+                file.error = SampleError("bad_table", str(error))
+                yield file
+
+    @cached_property
+    def _files(self) -> Source:
+        from mm_resources.sources.files import Files
+
+        return Files(self.spec.model_copy(update={"record": None, "format": None}), {})
+
+    def objects(self) -> Iterator[tuple[str, str]]:
+        return self._files.objects()
 
     @staticmethod
     def _make_unique(item: Listed, declared: bool, seen: dict[bytes, int]) -> None:
@@ -120,9 +133,7 @@ class RecordFile(Source):
         return item, declared
 
     def tag(self, uri: str, locator: str) -> str | None:
-        from mm_resources.sources.files import local_tag
-
-        return None if "://" in uri else local_tag(uri)
+        return self._files.tag(uri, "")
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         assert self.spec.record is not None
@@ -308,8 +319,11 @@ class ParquetRows(RecordFile):
                     for fields in batch.to_pylist():
                         yield Record(str(row), fields)
                         row += 1
-            except pa.ArrowInvalid as error:
-                raise UserError(f"{uri} cannot be read as Parquet: {error}") from error
+            except (pa.ArrowInvalid, OSError) as error:
+                # pyarrow raises OSError for damage as well; one of the operating system or network has a number.
+                if getattr(error, "errno", None) is not None:
+                    raise
+                raise UserError(f"{uri} cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
     def record(self, uri: str, locator: str) -> dict[str, Any]:
         group, offset = self._place(uri, int(locator))

@@ -94,7 +94,7 @@ def test_damaged_pack(blobs: BlobStore, tmp_path: Path) -> None:
     found = located(blobs)
     assert blobs.read(**found[content_hash(b"first")]) == b"first"
     assert blobs.read(**found[content_hash(b"third")]) == b"third"
-    with pytest.raises(SampleError, match=r"no longer has its hash.*ingest it again") as caught:
+    with pytest.raises(SampleError, match=r"no longer has its hash.*fetches it again") as caught:
         blobs.read(**found[content_hash(b"second")])
     assert caught.value.error_class == "blob_damaged"
     assert content_hash(b"second") in caught.value.message

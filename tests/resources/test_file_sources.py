@@ -342,8 +342,6 @@ def test_a_cell_of_the_wrong_type_costs_its_own_sample(disk: Place) -> None:
     [
         ("meta.csv", b"name,label\n1.txt,cat\n", "has no column 'file'; it has: name, label"),
         ("meta.csv", b"file,kind\n1.txt,cat\n", "has no column 'label'; it has: file, kind"),
-        ("meta.csv", b"file,label\n1.txt\n", "has 1 fields, the header 2"),
-        ("meta.jsonl", b'{"file": "1.txt", "label": "cat"}\n{oops\n', "not JSON"),
         ("meta.parquet", b"not parquet", "cannot be read"),
         ("meta.xlsx", b"", "ending is none of"),
         ("meta.csv", None, "cannot be read"),
@@ -357,6 +355,63 @@ def test_mistakes_in_a_side_table(place: Place, name: str, data: bytes | None, l
     with pytest.raises(UserError, match=re.escape(line)) as caught:
         list(place.source("data", table=table).list())
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error", "line"),
+    [
+        ("meta.csv", b"file,label\n1.txt,cat\n2.txt\n", "bad_record", "has 1 fields, the header 2"),
+        ("meta.jsonl", b'{"file": "1.txt", "label": "cat"}\n{oops\n', "bad_record", "not JSON"),
+        ("meta.csv", b"file,label\n1.txt,cat\n1.txt,dog\n1.txt,cat\n", "duplicate_row", "'1.txt' stands more than once"),
+    ],
+)
+def test_a_bad_row_of_a_side_table_is_a_failure_of_its_own(place: Place, name: str, data: bytes, error: str, line: str) -> None:
+    place.put("data/1.txt", "data/2.txt")
+    place.put(name, data=data)
+    found = list(place.source("data", table={"uri": f"{place.root}/{name}", "key": "file", "columns": ["label"]}).list())
+    bad = [item for item in found if item.error]
+    assert [item.error.error_class for item in bad if item.error] == [error]
+    assert line in str(bad[0].error)
+    assert (bad[0].uri, bad[0].key.split("#")[0]) == (f"{place.root}/{name}", name)
+    assert {item.key: item.label for item in found if not item.error} == {"1.txt": "cat", "2.txt": None}
+
+
+def test_a_folder_whose_name_is_a_pattern(disk: Place) -> None:
+    """The spec's folder is taken as it is called; only what the user wrote is a glob."""
+    from mm_embed_kernels.spec import parse_spec
+
+    disk.put("set [1] {a,b}*/in/1.txt", "set [1] {a,b}*/in/2.md", "set 1 a/in/3.txt")
+    text = "{name: a, version: v1, sources: [{name: s, modality: text, uri: 'in/*.txt'}, {name: t, modality: text, uri: in}]}"
+    spec = parse_spec(text, "f", f"{disk.root}/set [1] {{a,b}}*")
+    assert [[item.key for item in open_source(source, {}).list()] for source in spec.sources] == [["1.txt"], ["1.txt", "2.md"]]
+    assert sorted(disk.listed("set [1] {a,b}*")) == ["in/1.txt", "in/2.md"], "a path that exists is no pattern"
+
+
+@pytest.mark.parametrize("pattern", ["data", "data/**/*", "data/**/*.txt"])
+def test_hidden_names_are_left_out_everywhere(place: Place, pattern: str) -> None:
+    place.put("data/1.txt", "data/.2.txt", "data/.git/3.txt", "data/a/.b/4.txt", "data/a/5.txt")
+    assert sorted(place.listed(pattern)) == ["1.txt", "a/5.txt"]
+    assert sorted(place.listed("data/.git/*")) == ["3.txt"]
+
+
+def test_a_linked_folder_is_named_whatever_the_glob_wants(disk: Place) -> None:
+    disk.put("data/1.txt", "other/2.txt")
+    (Path(disk.root) / "data" / "linked").symlink_to(Path(disk.root) / "data")
+    found = disk.listed("data/**/*.txt")
+    assert sorted(found) == ["1.txt", "linked"]
+    assert found["linked"].error is not None
+    assert found["linked"].error.error_class == "linked_folder"
+
+
+def test_the_tag_is_what_the_object_is_now(place: Place) -> None:
+    place.put("data/1.txt", data=b"a")
+    (item,) = place.listed("data").values()
+    source = place.source("data")
+    assert source.tag(item.uri, item.locator) == item.tag
+    assert list(source.objects()) == [(item.uri, item.tag)]
+    place.put("data/1.txt", data=b"b")
+    assert source.tag(item.uri, item.locator) != item.tag
+    assert source.tag(item.uri + "x", "") is None
 
 
 # -- source kinds

@@ -247,31 +247,39 @@ def clear(line: str) -> bool:
     return line.startswith("source s0 cannot be listed: ") and "\n" not in line and "Traceback" not in line and len(line) < 400
 
 
-@pytest.mark.parametrize("name", ["r.parquet", "t.csv"])
-def test_a_source_that_cannot_be_read_is_one_clear_line(registry: Registry, data: Path, name: str) -> None:
-    uri = write(data, name, b"text,label\rone,1\r")
-    assert clear(frozen(registry, spec_of({"uri": uri, "record": {"text": "text"}}))[0])
-
-
 def break_parquet(folder: Path) -> None:
     parquet.write_table(pa.table({"text": ["a"]}), folder / "1.parquet")
     write(folder, "2.parquet", b"not parquet")
+    parquet.write_table(pa.table({"text": ["b"]}), folder / "3.parquet")
 
 
 def break_csv(folder: Path) -> None:
     write(folder, "1.csv", b"text\na\n")
     write(folder, "2.csv", b"text,label\rone,1\r")
+    write(folder, "3.csv", b"text\nb\n")
 
 
 @pytest.mark.parametrize(("make", "pattern"), [(break_parquet, "*.parquet"), (break_csv, "*.csv")], ids=["parquet", "csv"])
-def test_a_source_that_breaks_on_the_way_is_one_clear_line(
+def test_a_file_of_records_that_cannot_be_read_costs_itself(
     registry: Registry, data: Path, make: Callable[[Path], None], pattern: str
 ) -> None:
-    """The error comes up inside Lance's writer and must not bring its traceback along; nothing is frozen."""
     make(data)
     spec = spec_of({"uri": f"{data}/{pattern}", "record": {"text": "text"}})
+    assert frozen(registry, spec) == [""]
+    found = [(row["source_uri"].rsplit("/", 1)[-1][0], row["error_class"]) for row in listed(registry, spec)]
+    assert sorted(found) == [("1", None), ("2", "bad_table"), ("3", None)]
+    (bad,) = [row["message"] for row in listed(registry, spec) if row["error_class"]]
+    assert "cannot be read as" in bad
+    assert "\n" not in bad
+
+
+def test_a_source_that_breaks_on_the_way_is_one_clear_line(registry: Registry) -> None:
+    """A fault of the system, not of the data: it comes up inside Lance's writer, must not bring its traceback along,
+    and freezes nothing, since the source may be whole when it is listed again."""
+    spec = spec_of({"uri": "/proc/self/mem", "record": {"text": "text"}, "format": "jsonl"})
     (line,) = frozen(registry, spec)
     assert clear(line), line
+    assert "Input/output error" in line
     assert listed(registry, spec) == []
 
 
