@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.cell_run import ORDER, OVERRIDE_TAG
+from mm_assets.cell_run import CLOSED_GATE, ORDER, OVERRIDE_TAG
 from mm_assets.home import PROCESS_TAG, process_tag
 from mm_assets.partitions import DATASET_VERSION, partition_key
 from mm_resources.ledger import Ledger
@@ -27,11 +27,11 @@ class CellResult:
     computed: dict[str, int]
     reused: dict[str, int]
     seconds: float
-    reason: str = field(default="")
+    reason: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        shown = {name: value for name, value in vars(self).items() if name != "reason"}
-        return {**shown, **({"reason": self.reason} if self.reason else {})}
+        return {name: value for name, value in vars(self).items() if name not in ("reason", "notes") or value}
 
 
 def backfill_cell(
@@ -57,7 +57,8 @@ def backfill_cell(
     )
     status, reason = _status(result, cell, store)
     computed, reused = _work(Ledger(store), result.run_id)
-    return CellResult(cell.modality, status, result.run_id, computed, reused, round(time.perf_counter() - began, 2), reason)
+    seconds = round(time.perf_counter() - began, 2)
+    return CellResult(cell.modality, status, result.run_id, computed, reused, seconds, reason, _notes(result))
 
 
 def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> None:
@@ -74,9 +75,18 @@ def _status(result: dg.ExecuteInProcessResult, cell: Cell, store: Store) -> tupl
     tables = StageTables(store)
     for name in ORDER:
         meta = tables.meta(name, cell)
-        if meta is not None and meta.blocked:
+        if meta is not None and meta.blocked and meta.run_id == result.run_id:
             return "blocked", f"{name}: {meta.blocked}"
-    return "failed", "; ".join(_cause(event) for event in result.all_events if event.is_step_failure) or "the run was interrupted"
+    causes = [_cause(event) for event in result.all_events if event.is_step_failure]
+    # A gate that an earlier run closed stops the stages behind it, which say so.
+    status = "blocked" if any(CLOSED_GATE in cause for cause in causes) else "failed"
+    return status, "; ".join(causes) or "the run was interrupted"
+
+
+def _notes(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What did not stop the run and still wants a person's eye: checks that failed without blocking."""
+    found = [event.asset_check_evaluation_data for event in result.all_events if event.event_type_value == "ASSET_CHECK_EVALUATION"]
+    return [check.description or check.check_name for check in found if not check.passed and not check.blocking]
 
 
 def _cause(event: dg.DagsterEvent) -> str:

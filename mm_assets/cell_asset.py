@@ -7,8 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.cell_run import CellRun
+from mm_assets.cell_run import CellRun, nothing_to_observe
+from mm_assets.checks import Check
 from mm_assets.partitions import cells
+from mm_assets.results import column_schema
 from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.modalities import modalities
@@ -26,6 +28,10 @@ def _nothing(run: CellRun) -> dict[str, Any]:
     return {}
 
 
+def _always(run: CellRun) -> bool:
+    return True
+
+
 def cell_asset(
     *,
     group: str,
@@ -35,6 +41,9 @@ def cell_asset(
     checks: Iterable[tuple[str, bool]] = (),
     embeds: bool = False,
     depends: Callable[[CellRun], dict[str, Any]] = _nothing,
+    holds: Callable[[CellRun], bool] = _always,
+    observe: Callable[[CellRun], list[Check]] = nothing_to_observe,
+    shows: Contract | None = None,
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Declare one of the twelve components.
 
@@ -44,11 +53,13 @@ def cell_asset(
         checks: (name, blocking) of the checks that the body reports.
         embeds: whether the body needs the modality's embedder.
         depends: what besides upstream data and `code_version` decides the result (fingerprints, the spec's part).
+        holds, observe: see `CellRun.enter`.
+        shows: the contract of the rows that a person finds there; by default that of the stage's table.
     """
 
     def wrap(body: Body) -> dg.AssetsDefinition:
         name = body.__name__
-        contract: Contract = getattr(contracts, name.upper())
+        contract: Contract = shows or getattr(contracts, name.upper())
 
         @dg.asset(
             name=name,
@@ -68,13 +79,8 @@ def cell_asset(
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             run = CellRun(context, name, code_version)
-            return run.enter(depends) or body(run)
+            return run.enter(depends, holds, observe) or body(run)
 
         return materialize
 
     return wrap
-
-
-def column_schema(contract: Contract) -> dg.TableSchema:
-    """The Dagster column schema of a contract."""
-    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -13,14 +13,17 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from mm_assets.checks import OVERRIDABLE, Check
 from mm_assets.partitions import cell_of
+from mm_assets.results import materialize_result, plain
 from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
-from mm_embed_kernels.identity import canonical, digest, environment_digest
+from mm_embed_kernels.identity import canonical, digest
 from mm_embed_kernels.kernel import Kernel
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.relational import RowDigest
 from mm_embed_kernels.spec import DatasetSpec
+from mm_resources.cache import CacheSpace
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents
 from mm_resources.ledger import Ledger
@@ -36,22 +39,7 @@ ORDER = (
     "segments", "embeddings", "normalized_features", "feature_table", "feature_views", "lineage_report",
 )  # fmt: skip
 OVERRIDE_TAG = "mm/override_gate"
-
-
-# What a person may decide to publish in spite of. Accounting, recall and completeness are no matter of opinion.
-OVERRIDABLE = frozenset({"failed_share", "sources_listed"})
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one check, with the numbers behind it. A waived one failed, and was overridden."""
-
-    name: str
-    passed: bool
-    description: str
-    figures: dict[str, Any] = field(default_factory=dict)
-    blocking: bool = True
-    waived: bool = False
+CLOSED_GATE = "the gate of"
 
 
 class CellRun:
@@ -73,7 +61,9 @@ class CellRun:
         self.read_version = self.tables.fence(asset, self.cell, self.contract(asset))
         self._reports: list[ComputeReport] = []
         self._events: list[Iterable[dict[str, Any]]] = []
-        self._violations: list[dict[str, Any]] = []
+        # Keyed, since a stage may read a table more than once.
+        self._violations: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._observe: Callable[[CellRun], list[Check]] = nothing_to_observe
 
     # -- what the cell is
 
@@ -99,7 +89,7 @@ class CellRun:
         """An asset's contract, with the modality's signals or the user's columns where it carries them."""
         base: Contract = getattr(contracts, asset.upper())
         if asset == "dataset_registry":
-            return self.registry.contract(self.spec)
+            return self.registry.listings.contract(self.spec)
         return base.extend(self.modality.signals) if asset in ("sample_metadata", "validated_samples") else base
 
     # -- reading
@@ -111,10 +101,15 @@ class CellRun:
         def gated() -> Iterator[pa.RecordBatch]:
             for batch in reader:
                 good, broken = contract.split(pa.Table.from_batches([batch]))
-                self._violations += [_violation(row, asset, line) for row, line in broken]
+                self._violations.update({(asset, str(row.get(contract.key)), line): _violation(row, asset, line) for row, line in broken})
                 yield from good.to_batches()
 
         return pa.RecordBatchReader.from_batches(reader.schema, gated())
+
+    def rows(self, asset: str) -> int:
+        """Rows of an upstream table that fit its contract; to be asked after they were read."""
+        meta = self.tables.meta(asset, self.cell)
+        return (meta.rows if meta else 0) - len({row for name, row, _ in self._violations if name == asset})
 
     def sql(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> AbstractContextManager[pa.RecordBatchReader]:
         return relational.query(statement, **streams)
@@ -139,8 +134,11 @@ class CellRun:
 
     def cached(self, kernel: Kernel, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
         """The cached results of a kernel, to be joined with `LATEST`."""
+        return self.cache_space(kernel).reader(columns, where)
+
+    def cache_space(self, kernel: Kernel) -> CacheSpace:
         compute: Compute = self.context.resources.cache.open()
-        return compute.cache.space(kernel).reader(columns, where)
+        return compute.cache.space(kernel)
 
     # -- recording
 
@@ -154,6 +152,7 @@ class CellRun:
         summary: Callable[[], dict[str, Any]] = dict,
         checks: Callable[[], list[Check]] = list,
         effect: Callable[[], None] | None = None,
+        row_count: Callable[[], int] | None = None,
     ) -> dg.MaterializeResult[Any]:
         """Write the stage's table and its verdict in one commit, then report to Dagster.
 
@@ -161,13 +160,14 @@ class CellRun:
             summary: figures for people, read after the rows are written.
             checks: the stage's checks, likewise.
             effect: what must happen after the stage is sound and before it is committed (the pin).
+            row_count: rows that the asset stands for, where they are not its table's.
         """
         outcome: list[Check] = []
         kernel = self._reports[-1].fingerprint if self._reports else ""
 
         def seal(digest_: RowDigest) -> StageMeta:
-            events = (event for group in [*self._events, self._violations] for event in group)
-            failed, retryable = self.failures.replace(self.asset, self.cell, self.run_id, events, kernel)
+            events = (event for group in [*self._events, self._violations.values()] for event in group)
+            failed = self.failures.write(self.asset, self.cell, self.run_id, events, kernel, self.limits.environment)
             outcome.extend(self._waive(check) for check in checks())
             reason = "; ".join(check.description for check in outcome if check.blocking and not check.passed and not check.waived)
             if effect is not None and not reason:
@@ -178,39 +178,51 @@ class CellRun:
                 data_version=digest("stage", self.asset, digest_.hexdigest(), canonical(self._code()))[:24],
                 inputs=self.inputs,
                 rows=digest_.rows,
-                failed=failed,
-                retryable=retryable,
-                environment=environment_digest(),
+                row_count=row_count() if row_count else digest_.rows,
+                failed=failed.events,
+                retryable=failed.retryable,
+                failures=failed.version,
+                environment=self.limits.environment,
                 blocked=reason,
                 kernel=self._reports[-1].kernel if self._reports else "",
                 requests=self._reports[-1].computed + self._reports[-1].reused if self._reports else 0,
                 run_id=self.run_id,
                 at=datetime.now(UTC).isoformat(),
                 summary=figures,
-                checks=[{**vars(check), "figures": {name: _plain(value) for name, value in check.figures.items()}} for check in outcome],
+                checks=[{**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}} for check in outcome],
             )
 
         meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), batches, self.read_version, seal)
-        return self._result(meta, outcome, unchanged=False)
+        return self._finish(meta, outcome, unchanged=False)
 
     # -- the gate on the way in, and the way past unchanged work
 
     inputs: str = ""
     _depends: Callable[[CellRun], dict[str, Any]] = staticmethod(lambda run: {})
 
-    def enter(self, depends: Callable[[CellRun], dict[str, Any]]) -> dg.MaterializeResult[Any] | None:
+    def enter(
+        self,
+        depends: Callable[[CellRun], dict[str, Any]],
+        holds: Callable[[CellRun], bool],
+        observe: Callable[[CellRun], list[Check]],
+    ) -> dg.MaterializeResult[Any] | None:
         """Refuse if an earlier gate is closed; return the stored result if nothing changed.
+
+        Args:
+            depends: what besides upstream data decides the result.
+            holds: whether the stored result still speaks of what is there; asked when nothing else changed.
+            observe: checks of the outside world, made anew in every run.
 
         Raises:
             dg.Failure: in one line, when upstream is missing or blocked.
         """
-        self._depends = depends
+        self._depends, self._observe = depends, observe
         report(self.asset, 0, 0)
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
         for name, meta in metas.items():
             if meta is not None and meta.blocked:
-                raise dg.Failure(f"the gate of {name} is closed: {meta.blocked}", allow_retries=False)
+                raise dg.Failure(f"{CLOSED_GATE} {name} is closed: {meta.blocked}", allow_retries=False)
         for name, meta in metas.items():
             if meta is None:
                 raise dg.Failure(
@@ -222,9 +234,9 @@ class CellRun:
         meta = self.tables.meta(self.asset, self.cell)
         if meta is None or meta.inputs != self.inputs or meta.blocked or meta.retryable:
             return None
-        if meta.failed and meta.environment != environment_digest():
+        if (meta.failed and meta.environment != self.limits.environment) or not holds(self):
             return None
-        return self._result(meta, [Check(**check) for check in meta.checks], unchanged=True)
+        return self._finish(meta, [Check(**check) for check in meta.checks], unchanged=True)
 
     def _waive(self, check: Check) -> Check:
         return replace(check, waived=bool(self.override) and not check.passed and check.name in OVERRIDABLE)
@@ -232,51 +244,22 @@ class CellRun:
     def _code(self) -> dict[str, Any]:
         return {"code_version": self.code_version, **self._depends(self)}
 
-    def _declared_checks(self) -> list[str]:
-        return [key.name for key in self.context.selected_asset_check_keys]
-
-    def _result(self, meta: StageMeta, checks: list[Check], unchanged: bool) -> dg.MaterializeResult[Any]:
+    def _finish(self, meta: StageMeta, checks: list[Check], unchanged: bool) -> dg.MaterializeResult[Any]:
         self._record(meta, unchanged)
-        figures = {**meta.summary, "failed here": meta.failed} if meta.failed else meta.summary
-        lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
-        computed = {report.kernel: report.computed for report in self._reports} or ({meta.kernel: 0} if meta.kernel else {})
-        reused = {report.kernel: report.reused for report in self._reports} or ({meta.kernel: meta.requests} if meta.kernel else {})
-        metadata: dict[str, Any] = {
-            "dagster/row_count": meta.rows,
-            "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
-            "unchanged": unchanged,
-            "computed": dg.MetadataValue.json(computed),
-            "reused": dg.MetadataValue.json(reused),
-            "table": dg.MetadataValue.path(self.tables.uri(self.asset, self.cell)),
-            "written_by_run": meta.run_id,
-            "next": dg.MetadataValue.md(self._next(meta)),
-        }
-        results = [
-            dg.AssetCheckResult(
-                check_name=check.name,
-                passed=check.passed,
-                description=f"overridden: {check.description}" if check.waived else check.description,
-                metadata={name: _plain(value) for name, value in check.figures.items()},
-                severity=dg.AssetCheckSeverity.ERROR if check.blocking and not check.waived else dg.AssetCheckSeverity.WARN,
-            )
-            for check in checks
-            if check.name in self._declared_checks()
-        ]
-        return dg.MaterializeResult(data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results)
+        work = {report.kernel: (report.computed, report.reused) for report in self._reports}
+        if not work and meta.kernel:
+            work = {meta.kernel: (0, meta.requests)}
+        declared = {key.name for key in self.context.selected_asset_check_keys}
+        checks = [check for check in [*checks, *self._observe(self)] if check.name in declared]
+        table = self.tables.uri(self.asset, self.cell)
+        return materialize_result(self.asset, self.cell, meta, self.shown, checks, work, table, unchanged)
 
-    def _next(self, meta: StageMeta) -> str:
-        name = self.cell.dataset_version
-        if meta.blocked:
-            return (
-                f"`mm failures {name} --modality {self.cell.modality}`, then mend the cause or `mm backfill {name} --override-gate REASON`"
-            )
-        if meta.failed:
-            return f"`mm failures {name} --modality {self.cell.modality} --stage {self.asset}`"
-        return (
-            f"`mm status {name}`"
-            if self.asset != "feature_views"
-            else f'`mm search "..." --dataset-version {name} --modality {self.cell.modality}`'
-        )
+    @property
+    def shown(self) -> Contract:
+        """The columns that a person finds in the asset: of the feature table's own rows, not of their record."""
+        if self.asset in ("feature_table", "feature_views"):
+            return contracts.feature_contract(self.embedder.open().dimension, self.spec.user_fields)
+        return self.contract(self.asset)
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
         common = {
@@ -314,9 +297,5 @@ def _violation(row: dict[str, Any], asset: str, line: str) -> dict[str, Any]:
     return {**{name: row.get(name) for name in names}, "error_class": "contract_violation", "message": f"{asset}: {line}"}
 
 
-def _shown(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str, bool)) else str(value)
+def nothing_to_observe(run: CellRun) -> list[Check]:
+    return []

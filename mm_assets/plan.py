@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,13 +14,15 @@ import pyarrow as pa
 from mm_assets.assets import embeddings, raw_assets
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernel import Kernel, ProbeKernel, SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits
+from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import LATEST, ComputeCache
-from mm_resources.compute import Compute
+from mm_resources.compute import Compute, spool
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.ledger import Ledger
 from mm_resources.registry import Registry
@@ -62,10 +67,11 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     def cached(kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
         return compute.cache.space(kernel).reader(columns)
 
-    with relational.query(raw_assets.REQUESTS, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours()) as requests:
-        plans = [planned(fetch, *compute.missing(fetch, requests))]
+    with _listed(registry, spec, cell.modality) as listing:
+        with relational.query(raw_assets.REQUESTS, listing=listing(), flavours=fetch.flavours()) as requests:
+            plans = [planned(fetch, *compute.missing(fetch, requests))]
+        known = relational.fetch(_LISTED, listing=listing(), flavours=fetch.flavours(), cached=cached(fetch))
     unknown = plans[0].computed
-    known = relational.fetch(_LISTED, listing=registry.preview(spec, cell.modality), flavours=fetch.flavours(), cached=cached(fetch))
     known = known.filter(pa.compute.is_valid(known["content_hash"]))
     contents = known.select(["content_hash"]).rename_columns(["key"])
     plans.append(planned(probe, *compute.missing(probe, contents), unknown))
@@ -77,6 +83,22 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     uncut = plans[-1].computed - unknown
     plans.append(planned(embed, *compute.missing(embed, wanted), unknown + uncut))
     return plans
+
+
+@contextmanager
+def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> Iterator[Callable[[], pa.RecordBatchReader]]:
+    """The listing, made once and read from disk as often as it is wanted.
+
+    Raises:
+        UserError: when a source cannot be listed.
+    """
+    with tempfile.TemporaryDirectory(prefix="mm-plan-") as folder:
+        path = Path(folder) / "listing.arrow"
+        try:
+            spool(registry.listings.preview(spec, modality), path)
+        except (OSError, SampleError) as error:
+            raise UserError(f"{spec.dataset_version} cannot be listed: {' '.join(str(error).split())}") from error
+        yield lambda: pa.ipc.open_stream(pa.memory_map(str(path)))
 
 
 def _kept(valid: pa.Table, dataset: str, shares: dict[str, float], modality: str, settings: Any) -> pa.Table:

@@ -17,7 +17,7 @@ import yaml
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import modality_of, sniff
 from mm_embed_kernels.modalities.base import HEAD_BYTES
-from mm_embed_kernels.spec import parse_spec
+from mm_embed_kernels.spec import SAMPLE_FIELDS, escape_glob, parse_spec, user_column
 from mm_resources.sources.records import open_records
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -30,11 +30,12 @@ _ID = ("id", "uid", "uuid", "key", "guid")
 
 @dataclass(frozen=True)
 class Draft:
-    """A spec as YAML, and what it was drawn from."""
+    """A spec as YAML, what it was drawn from, and the tables that were left out, with the cause."""
 
     yaml: str
     dataset_version: str
     found: dict[str, int]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,31 +64,70 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         raise UserError(f"{folder} is not a folder")
     media, tables = _look(folder)
     root = _relative(folder, base)
-    sources, schema = [], {}
+    sources: list[dict[str, Any]] = []
+    schema: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     names = {key for files in media.values() for key in files}
     side: list[_Side] = []
     for table in tables:
-        rows = _rows(folder / table)
+        try:
+            rows = _rows(folder / table)
+        except UserError as error:
+            skipped[table] = str(error)
+            continue
         if matched := _matches(rows, names):
-            columns = [column for column in rows[0] if column != matched]
+            columns = _columns(rows, {matched})
             side.append(_Side(_join(root, table), matched, columns, {str(row.get(matched)) for row in rows}))
-            schema.update({column: _kind(row.get(column) for row in rows) for column in columns if column not in ("label", "transcript")})
+            _declare(schema, rows, [column for column in columns if column not in SAMPLE_FIELDS])
         elif text := _text_column(rows):
             source, extra = _record_source(table, root, rows, text)
             sources.append(source)
-            schema.update(extra)
-    named = {modality: files for modality, files in media.items() if any(os.path.splitext(name)[1] for name in files)}
-    if media and not named:
-        sources.append({"name": "files", "modality": "auto", "uri": _join(root, "**/*")})
-    for modality, files in sorted(named.items()):
-        sources.append(_file_source(modality, files, root, side))
+            _declare(schema, rows, extra)
+        else:
+            skipped[table] = "no column holds texts, and none names a media file" if rows else "no rows"
+    sources += _file_sources(media, root, side)
     if not sources:
-        raise UserError(f"{folder} holds no media and no table with a text column")
+        causes = "".join(f"; {table}: {cause}" for table, cause in skipped.items())
+        raise UserError(f"{folder} holds no media and no table with a text column{causes}")
+    _number_names(sources)
     spec = {"name": name or _name(folder), "version": version, **({"schema": schema} if schema else {}), "sources": sources}
     text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     parsed = parse_spec(text, "draft")
     found = {f"{modality} files": len(files) for modality, files in sorted(media.items())}
-    return Draft(text, parsed.dataset_version, {**found, "tables": len(tables)})
+    return Draft(text, parsed.dataset_version, {**found, "tables": len(tables)}, skipped)
+
+
+def _columns(rows: list[dict[str, Any]], used: set[str]) -> list[str]:
+    """Columns that can become table columns: named, flat, and not alike in all but case or punctuation."""
+    taken: dict[str, str] = {}
+    for name in rows[0] if rows else ():
+        if name.strip() and name not in used and not isinstance(rows[0][name], (dict, list)):
+            taken.setdefault(user_column(name).casefold(), name)
+    return list(taken.values())
+
+
+def _declare(schema: dict[str, str], rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Add columns with their types; where two tables differ in a type, the wider one; in a name's form, the first."""
+    known = {user_column(name).casefold(): name for name in schema}
+    for column in columns:
+        kind = _kind(row.get(column) for row in rows)
+        name = known.get(user_column(column).casefold(), column)
+        if name == column:
+            schema[column] = kind if schema.get(column, kind) == kind else _wider(schema[column], kind)
+
+
+def _wider(a: str, b: str) -> str:
+    return "float" if {a, b} == {"int", "float"} else "string"
+
+
+def _number_names(sources: list[dict[str, Any]]) -> None:
+    """Source names are unique: a second one of a name gets a number."""
+    taken: set[str] = set()
+    for source in sources:
+        name, number = source["name"], 2
+        while source["name"] in taken:
+            source["name"], number = f"{name}-{number}", number + 1
+        taken.add(source["name"])
 
 
 def _look(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
@@ -124,10 +164,8 @@ def _modality(path: str) -> str | None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [record.fields for record in islice(open_records(str(path)), _MOST_ROWS) if not record.error]
-    except UserError:
-        return []
+    """Raises UserError when the table cannot be read."""
+    return [record.fields for record in islice(open_records(str(path)), _MOST_ROWS) if not record.error]
 
 
 def _matches(rows: list[dict[str, Any]], names: set[str]) -> str | None:
@@ -152,27 +190,46 @@ def _text_column(rows: list[dict[str, Any]]) -> str | None:
     return longest if longest and lengths[longest] >= 15 else None
 
 
-def _record_source(table: str, root: str, rows: list[dict[str, Any]], text: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _record_source(table: str, root: str, rows: list[dict[str, Any]], text: str) -> tuple[dict[str, Any], list[str]]:
     record = {"text": text}
     for role, wanted in (("id", _ID), ("label", _LABEL)):
         column = next((name for name in rows[0] if name.lower() in wanted and name != text), None)
         values = [row.get(column) for row in rows] if column else []
         if column and (role == "label" or len(set(map(str, values))) == len(values)):
             record[role] = column
-    used = set(record.values())
-    schema = {
-        name: _kind(row.get(name) for row in rows) for name in rows[0] if name not in used and not isinstance(rows[0][name], (dict, list))
-    }
-    return {"name": _name(Path(table).with_suffix("")), "modality": "text", "uri": _join(root, table), "record": record}, schema
+    source = {"name": _name(Path(table).with_suffix("")), "modality": "text", "uri": escape_glob(_join(root, table)), "record": record}
+    return source, _columns(rows, set(record.values()))
 
 
-def _file_source(modality: str, files: list[str], root: str, side: list[_Side]) -> dict[str, Any]:
-    # Files without an ending (README, Makefile ...) cannot be told from others by a glob, and are left out.
-    endings = sorted({ending for name in files if (ending := os.path.splitext(name)[1])})
+def _file_sources(media: dict[str, list[str]], root: str, side: list[_Side]) -> list[dict[str, Any]]:
+    """A source for each modality, by its endings; an ending that two modalities share is told apart by content.
+
+    Files without an ending (README, Makefile ...) cannot be told from others by a glob: they are a source only where
+    there is nothing else.
+    """
+    owners: dict[str, set[str]] = defaultdict(set)
+    for modality, files in media.items():
+        for name in files:
+            if re.fullmatch(r"\.\w+", ending := os.path.splitext(name)[1]):
+                owners[ending].add(modality)
+    if media and not owners:
+        return [{"name": "files", "modality": "auto", "uri": _join(escape_glob(root), "**/*")}]
+    sources = []
+    for modality, files in sorted(media.items()):
+        endings = sorted(ending for ending, found in owners.items() if found == {modality})
+        if endings:
+            sources.append(_file_source(modality, f"{modality}s", endings, files, root, side))
+    if shared := sorted(ending for ending, found in owners.items() if len(found) > 1):
+        files = [name for found in media.values() for name in found if os.path.splitext(name)[1] in shared]
+        sources.append(_file_source("auto", "mixed", shared, files, root, side))
+    return sources
+
+
+def _file_source(modality: str, name: str, endings: list[str], files: list[str], root: str, side: list[_Side]) -> dict[str, Any]:
     pattern = "**/*{" + ",".join(endings) + "}" if len(endings) > 1 else f"**/*{endings[0]}"
-    source: dict[str, Any] = {"name": f"{modality}s", "modality": modality, "uri": _join(root, pattern)}
-    parents = Counter(os.path.dirname(name).rsplit("/", 1)[-1] for name in files)
-    known = set(files) | {name.rsplit("/", 1)[-1] for name in files}
+    source: dict[str, Any] = {"name": name, "modality": modality, "uri": _join(escape_glob(root), pattern)}
+    parents = Counter(os.path.dirname(key).rsplit("/", 1)[-1] for key in files)
+    known = set(files) | {key.rsplit("/", 1)[-1] for key in files}
     for table in side:
         if table.values & known:
             source["table"] = {"uri": table.uri, "key": table.key, "columns": table.columns}

@@ -19,8 +19,8 @@ _NOTHING = pa.schema([("sample_id", pa.string())])
 def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     """Counts of a cell as it is published; before the first publish, as its stages stand.
 
-    Samples that a closed gate holds back count as dropped. Of a cell whose first run died half-way, samples that no
-    stage has decided on yet are in no count but `discovered`.
+    Samples that a closed gate holds back count as dropped; those of a cell whose first run has not ended, or died
+    half-way, count as undecided.
     """
     tables, pin = StageTables(store), Registry(store).pin(cell)
     blocked = next((f"{name}: {meta.blocked}" for name in ORDER if (meta := tables.meta(name, cell)) and meta.blocked), "")
@@ -29,8 +29,8 @@ def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     else:
         empty = pa.RecordBatchReader.from_batches(_NOTHING, [])
         counts = account(tables, FailureEvents(store), cell, empty, 0).as_dict()
-        if blocked:
-            counts["dropped"] = counts["discovered"] - counts["failed"]
+        waiting = counts["discovered"] - counts["failed"] - counts["dropped"]
+        counts["dropped" if blocked else "undecided"] += waiting
     return {
         "modality": cell.modality,
         **counts,

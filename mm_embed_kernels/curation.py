@@ -21,7 +21,11 @@ def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
 
 
 def curate(
-    read: Callable[[list[str] | None], pa.RecordBatchReader], rules: list[Rule], dataset: str, shares: Mapping[str, float]
+    read: Callable[[list[str] | None], pa.RecordBatchReader],
+    rules: list[Rule],
+    dataset: str,
+    shares: Mapping[str, float],
+    placed: Mapping[str, str] | None = None,
 ) -> Iterator[pa.Table]:
     """Decisions for all samples of a cell, streaming.
 
@@ -30,6 +34,7 @@ def curate(
         rules: configured rules, cheapest first.
         dataset: name of the dataset, for the split hash.
         shares: split name -> share.
+        placed: split group -> split, of groups that an earlier version put elsewhere than their hash says.
 
     Yields:
         Tables in the `CURATED_SAMPLES` contract (plus the caller's extra columns, unchanged).
@@ -38,10 +43,10 @@ def curate(
         rule.prepare(read)
     for batch in read(None):
         if batch.num_rows:
-            yield decide(pa.Table.from_batches([batch]), rules, dataset, shares)
+            yield decide(pa.Table.from_batches([batch]), rules, dataset, shares, placed or {})
 
 
-def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str, float]) -> pa.Table:
+def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str, float], placed: Mapping[str, str]) -> pa.Table:
     """One batch of `curate`; `prepare` has been called on the rules."""
     size = batch.num_rows
     decisions: list[list[dict[str, Any]]] = [[] for _ in range(size)]
@@ -50,6 +55,7 @@ def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str
     reasons: list[str | None] = [None] * size
     groups: list[str | None] = [None] * size
     duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
+    split_groups: list[str] = pc.coalesce(batch["group"], batch["entity_id"]).to_pylist()
     for rule in rules:
         verdict = rule.judge(batch)
         passes = pc.fill_null(verdict.passed, True).to_pylist()
@@ -70,10 +76,11 @@ def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str
             if not passes[row] and rule.action == "drop" and kept[row]:
                 kept[row], first[row], reasons[row] = False, rule.name, reason
         if found := rule.evidence(batch):
-            for row, (group, evidence) in enumerate(zip(found[0].to_pylist(), found[1].to_pylist(), strict=True)):
+            columns = (found.group.to_pylist(), found.duplicates.to_pylist(), found.follows.to_pylist())
+            for row, (group, evidence, follows) in enumerate(zip(*columns, strict=True)):
                 groups[row] = groups[row] or group
                 duplicates[row] += evidence
-    split_groups = pc.coalesce(batch["group"], batch["entity_id"]).to_pylist()
+                split_groups[row] = follows or split_groups[row]
     passed = [[item["rule"] for item in row if item["passed"]] for row in decisions]
     added = {
         "kept": pa.array(kept),
@@ -85,7 +92,7 @@ def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str
         "duplicate_group": pa.array(groups, pa.string()),
         "duplicates": pa.array(duplicates, pa.list_(DUPLICATE)),
         "split_group": pa.array(split_groups, pa.string()),
-        "split": pa.array([split_of(dataset, group, shares) for group in split_groups], pa.string()),
+        "split": pa.array([placed.get(group) or split_of(dataset, group, shares) for group in split_groups], pa.string()),
     }
     wanted = [name for name in batch.column_names if name in CURATED_SAMPLES.schema.names or name.startswith("user__")]
     table = batch.select(wanted)

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
 
@@ -80,6 +81,7 @@ class Kernel(ABC):
         fingerprint: whatever changes an output changes it.
         payload: the columns it computes.
         seconds_per_row: first guess of the cost of a row.
+        limits: of the sandbox that it opens bytes in, if it does.
         checkpoint_rows: rows that one commit to the cache holds at most.
     """
 
@@ -88,7 +90,13 @@ class Kernel(ABC):
     fingerprint: str
     payload: list[pa.Field]
     seconds_per_row: float
+    limits: Limits | None = None
     checkpoint_rows: int = 4_096
+
+    @property
+    def environment(self) -> str:
+        """Digest of what its permanent failures depend on."""
+        return self.limits.environment if self.limits else environment_digest()
 
     @property
     def result(self) -> pa.Schema:
@@ -157,6 +165,7 @@ class ProbeKernel(Kernel):
     """Metadata and quality signals of a blob."""
 
     name = "probe"
+    limits: Limits
 
     def __init__(self, modality: Modality, reader: BlobReader, limits: Limits = Limits(), resources: Resources = Resources()) -> None:
         from mm_embed_kernels.contracts.stages import MEDIA
@@ -191,6 +200,7 @@ class SegmentKernel(Kernel):
     """The embeddable units of a blob."""
 
     name = "segment"
+    limits: Limits
 
     def __init__(self, modality: Modality, reader: BlobReader, limits: Limits = Limits(), resources: Resources = Resources()) -> None:
         self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
@@ -205,6 +215,8 @@ class SegmentKernel(Kernel):
 
 class EmbedKernel(Kernel):
     """The unit-norm vector of a segment: decode (CPU, sandboxed; not for text), then inference (device)."""
+
+    limits: Limits
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import digest, environment_digest
 
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _PR_SET_PDEATHSIG = 1
@@ -36,6 +37,11 @@ class Limits:
     item_seconds: float = 30.0
     chunk_items: int = 32
     chunk_bytes: int = 8 << 20
+
+    @property
+    def environment(self) -> str:
+        """What a permanent failure is permanent for: with higher limits, or other libraries, the same bytes may pass."""
+        return digest("limits", environment_digest(), str(self.memory_bytes), str(self.item_seconds))[:16]
 
 
 def _enter(memory_bytes: int) -> None:

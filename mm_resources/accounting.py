@@ -32,7 +32,10 @@ SELECT count(*) AS failed FROM (
 
 @dataclass(frozen=True)
 class Accounting:
-    """Counts of one cell; samples, but `segments` and `features`, which count rows."""
+    """Counts of one cell; samples, but `segments` and `features`, which count rows.
+
+    Samples are `undecided` while a cell that is not published waits for its run to go on.
+    """
 
     discovered: int = 0
     ingested: int = 0
@@ -43,6 +46,7 @@ class Accounting:
     published: int = 0
     dropped: int = 0
     failed: int = 0
+    undecided: int = 0
     failures: dict[str, int] = field(default_factory=dict)
 
     @property

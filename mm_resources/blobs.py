@@ -22,7 +22,6 @@ from mm_resources.store import Store
 
 LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
-_IN_LIST = 1_000
 INDEX = pa.schema([("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
@@ -133,10 +132,7 @@ class BlobStore:
 
     def forget(self, hashes: Iterable[str]) -> None:
         """Strike blobs off the index, so that their bytes are stored anew when they come again."""
-        dataset, chosen = lance_io.open_dataset(self._index_uri), list(hashes)
-        if dataset is not None:
-            for start in range(0, len(chosen), _IN_LIST):
-                dataset.delete(lance_io.one_of("content_hash", chosen[start : start + _IN_LIST]))
+        lance_io.delete(self._index_uri, "content_hash", hashes)
         self._known = None
 
     def sizes(self, paths: Iterable[str]) -> dict[str, int]:

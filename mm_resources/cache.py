@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.kernel import Kernel
 from mm_resources import lance_io
 from mm_resources.store import Store
@@ -34,6 +34,7 @@ class CacheSpace:
     def __init__(self, store: Store, kernel: Kernel) -> None:
         self.uri = store.uri(f"cache/{kernel.scope}/{kernel.fingerprint[:32]}.lance")
         self.schema = pa.schema([*kernel.result, *_BOOKKEEPING])
+        self.environment = kernel.environment
 
     def reader(self, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
         """All rows, possibly several of one key: use with `LATEST`."""
@@ -42,7 +43,7 @@ class CacheSpace:
     @property
     def misses(self) -> str:
         """SQL over ``requests`` and ``cached`` that leaves what must be computed."""
-        return MISSES.format(latest=LATEST, environment=environment_digest())
+        return MISSES.format(latest=LATEST, environment=self.environment)
 
     def status(self) -> pa.RecordBatchReader:
         """Keys and outcomes without the payload."""
@@ -53,21 +54,16 @@ class CacheSpace:
         keys = results["key"].to_pylist()
         added = {
             "attempt": pa.array([attempts.get(key, 0) + 1 for key in keys], pa.int32()),
-            "environment": pa.array([environment_digest()] * len(keys)),
+            "environment": pa.array([self.environment] * len(keys)),
             "at": pa.array([datetime.now(UTC)] * len(keys), pa.timestamp("us", tz="UTC")),
         }
         for name, column in added.items():
             results = results.append_column(name, column)
         lance_io.append(self.uri, results.select(self.schema.names).cast(self.schema))
 
-    def evict(self, where: str) -> int:
-        """Forget rows; how many."""
-        dataset = lance_io.open_dataset(self.uri)
-        if dataset is None:
-            return 0
-        before = dataset.count_rows()
-        dataset.delete(where)
-        return int(before - dataset.count_rows())
+    def evict(self, column: str, values: Iterable[str]) -> None:
+        """Forget the rows whose column (``key``, ``content_hash``, ``error_class``) holds one of `values`."""
+        lance_io.delete(self.uri, column, values)
 
 
 class ComputeCache:

@@ -114,16 +114,17 @@ def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, p
     with tempfile.TemporaryDirectory(prefix="mm-requests-") as folder:
         every = Path(folder) / "requests.arrow"
         with relational.query("SELECT DISTINCT ON (key) * FROM requests", requests=requests) as distinct:
-            wanted = _spool(distinct, every)
+            wanted = spool(distinct, every)
         with (
             pa.memory_map(str(every)) as source,
             pa.ipc.open_stream(source) as stored,
             relational.query(space.misses, requests=stored, cached=space.status()) as reader,
         ):
-            return wanted, _spool(reader, path)
+            return wanted, spool(reader, path)
 
 
-def _spool(reader: pa.RecordBatchReader, path: Path) -> int:
+def spool(reader: pa.RecordBatchReader, path: Path) -> int:
+    """Write a stream to an Arrow file on disk; its rows."""
     rows = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
         for batch in reader:

@@ -1,8 +1,13 @@
-"""Failure events: a dataset of their own, one table per cell and stage, replaced with the stage."""
+"""Failure events: a dataset of their own, one table per cell and stage, replaced with the stage.
+
+Each stage's commit names the version of its failures, so that a run that lost the race leaves no trace in them.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +19,7 @@ from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.identity import environment_digest
 from mm_resources import lance_io
 from mm_resources.store import Cell, Store
+from mm_resources.tables import StageTables
 
 STAGES = (
     "dataset_registry", "raw_assets", "content_blobs", "sample_metadata", "validated_samples", "curated_samples",
@@ -21,27 +27,39 @@ STAGES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class FailureCount:
+    """Failure events written, how many of them may pass when tried again, and the Lance version that holds them (0: none)."""
+
+    events: int
+    retryable: int
+    version: int
+
+
 class FailureEvents:
     """The failure dataset of a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.tables = StageTables(store)
 
     def _uri(self, stage: str, cell: Cell) -> str:
         return self.store.uri(f"failures/{stage}/{cell.path}.lance")
 
-    def replace(self, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], kernel: str = "") -> tuple[int, int]:
-        """Record a stage's failures in place of its earlier ones; (events, retryable events).
+    def write(
+        self, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], kernel: str = "", environment: str = ""
+    ) -> FailureCount:
+        """Write a stage's failures, which count from the moment that the stage's commit names their version.
 
         Args:
             events: dicts with at least ``error_class`` and ``message``; see `FAILURES`.
         """
-        uri, counts = self._uri(stage, cell), [0, 0]
+        counts = [0, 0]
 
         def batches() -> Iterator[pa.RecordBatch]:
             held: list[dict[str, Any]] = []
             for event in events:
-                held.append(_event(event, stage, cell, run_id, kernel))
+                held.append(_event(event, stage, cell, run_id, kernel, environment or environment_digest()))
                 counts[0] += 1
                 counts[1] += bool(held[-1]["retryable"])
                 if len(held) >= lance_io.READ_ROWS:
@@ -52,11 +70,14 @@ class FailureEvents:
 
         stream = batches()
         first = next(stream, None)
-        if first is None and lance_io.open_dataset(uri) is None:
-            return 0, 0
-        version = lance_io.fence(uri, FAILURES.bare)
-        lance_io.overwrite(uri, FAILURES.bare, _chain(first, stream), version, f"{stage} {cell.partition_key} run {run_id}")
-        return counts[0], counts[1]
+        if first is None:
+            return FailureCount(0, 0, 0)
+        uri = self._uri(stage, cell)
+        read_version = lance_io.fence(uri, FAILURES.bare)
+        version = lance_io.overwrite(
+            uri, FAILURES.bare, itertools.chain([first], stream), read_version, f"{stage} {cell.partition_key} run {run_id}"
+        )
+        return FailureCount(counts[0], counts[1], version)
 
     def read(self, cell: Cell, columns: list[str] | None = None, stages: Iterable[str] = STAGES) -> pa.RecordBatchReader:
         """All failure events of a cell, streaming."""
@@ -64,7 +85,9 @@ class FailureEvents:
 
         def stream() -> Iterator[pa.RecordBatch]:
             for stage in stages:
-                yield from lance_io.reader(lance_io.open_dataset(self._uri(stage, cell)), FAILURES.bare, columns)
+                meta = self.tables.meta(stage, cell)
+                if meta is not None and meta.failures:
+                    yield from lance_io.reader(lance_io.open_dataset(self._uri(stage, cell), meta.failures), FAILURES.bare, columns)
 
         return pa.RecordBatchReader.from_batches(chosen, stream())
 
@@ -77,13 +100,7 @@ class FailureEvents:
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
 
 
-def _chain(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    if first is not None:
-        yield first
-    yield from rest
-
-
-def _event(event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str) -> dict[str, Any]:
+def _event(event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str, environment: str) -> dict[str, Any]:
     known: dict[str, Any] = {
         name: event[name] for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri") if name in event
     }
@@ -100,6 +117,6 @@ def _event(event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: s
         "retryable": bool(event.get("retryable")),
         "run_id": run_id,
         "kernel_fingerprint": kernel or None,
-        "environment": environment_digest(),
+        "environment": environment,
         "at": datetime.now(UTC),
     }

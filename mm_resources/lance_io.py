@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("LANCE_LOG", "error")  # before the first import: a new dataset is no warning
 READ_ROWS = 16_384
+_IN_LIST = 1_000
 
 
 class Fenced(RuntimeError):
@@ -112,9 +113,12 @@ def reader(
     return found
 
 
-def one_of(column: str, values: Iterable[str]) -> str:
-    """SQL for "column is one of these"; values are hashes and ids, never a user's words."""
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+def delete(uri: str, column: str, values: Iterable[str]) -> None:
+    """Delete the rows whose column holds one of `values`, which are hashes or ids, never a user's words."""
+    dataset, chosen = open_dataset(uri), list(values)
+    for start in range(0, len(chosen) if dataset is not None else 0, _IN_LIST):
+        some = ", ".join(repr(value) for value in chosen[start : start + _IN_LIST])
+        dataset.delete(f"{column} IN ({some})")  # type: ignore[union-attr]
 
 
 def rows_of(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:

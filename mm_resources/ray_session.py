@@ -6,14 +6,14 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import environment_digest
-from mm_embed_kernels.kernel import Kernel, Stage
+from mm_embed_kernels.kernel import Kernel, Resources, Stage
 
 # Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
 WAVE_ROWS = 200_000
@@ -84,6 +84,7 @@ class RaySession:
         context.max_errored_blocks = 0
         context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
         rows = kernel.stages()[0].resources.batch_rows
+        share = fitting_share([stage.resources for stage in kernel.stages()], ray.cluster_resources().get("CPU", 1.0))
         while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
             data: Any = ray.data.from_arrow(wave)
             for stage in kernel.stages():
@@ -94,10 +95,28 @@ class RaySession:
                     batch_format="pyarrow",
                     batch_size=needs.batch_rows,
                     compute=ActorPoolStrategy(size=needs.actors),
-                    num_cpus=needs.num_cpus,
+                    num_cpus=share(needs.num_cpus),
                     num_gpus=needs.num_gpus or None,
                 )
             yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
+
+
+def fitting_share(needs: list[Resources], available: float) -> Callable[[float], float]:
+    """What an actor asks for, so that the pools of all stages fit side by side: a pool that cannot start stalls the rest.
+
+    Args:
+        needs: of each stage.
+        available: CPUs of the cluster.
+    """
+    wanted = sum(item.num_cpus * item.actors for item in needs)
+    scale = min(1.0, available / wanted) if wanted else 1.0
+
+    def share(cpus: float) -> float:
+        scaled = cpus * scale
+        # Ray takes fractions below one CPU and whole numbers above, in steps of a ten-thousandth.
+        return float(int(scaled)) if scaled >= 1 else int(scaled * 10_000) / 10_000
+
+    return share
 
 
 class _Actor:

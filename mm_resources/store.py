@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
     import fsspec
@@ -32,6 +35,11 @@ class Cell:
     @property
     def path(self) -> str:
         return f"{self.dataset}/{self.version}/{self.modality}"
+
+
+# Raised when a store that an earlier version wrote can no longer be read.
+LAYOUT = 2
+_LAYOUT = "registry/layout.json"
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,29 @@ class Store:
     def uri(self, name: str) -> str:
         """URI of `name` for Lance."""
         return self.path(name) if self.is_local else f"{self.root.rstrip('/')}/{name}"
+
+    def check_layout(self) -> None:
+        """See that this version reads the store.
+
+        Raises:
+            UserError: when another version wrote it.
+        """
+        try:
+            found = int(json.loads(self.read(_LAYOUT))["layout"])
+        except FileNotFoundError:
+            if not self.names("registry/datasets"):
+                return
+            found = 1
+        if found != LAYOUT:
+            raise UserError(
+                f"{self.root} has store layout {found}, and this version reads layout {LAYOUT}; use the version that wrote it, "
+                "or set MM_STORE to a new folder and register the specs again"
+            )
+
+    def mark_layout(self) -> None:
+        """Say which layout a new store has."""
+        self.check_layout()
+        self.create(_LAYOUT, json.dumps({"layout": LAYOUT}).encode())
 
     def exists(self, name: str) -> bool:
         return bool(self.fs.exists(self.path(name)))

@@ -29,9 +29,11 @@ class StageMeta:
         data_version: content-derived; equal content has an equal version.
         inputs: digest of all inputs (upstream data versions, code, configuration); equal inputs need no new work.
         rows: rows of the table.
+        row_count: rows that the asset stands for: its table's, unless that is a record of another table.
         failed: failure events that the stage recorded.
         retryable: how many of them may pass when tried again.
-        environment: environment digest that saw the failures.
+        failures: Lance version of the failure table that holds them; 0 when there are none.
+        environment: digest of what the failures depend on.
         blocked: why the cell may not go on, or "" (the gate's stored verdict).
         kernel: the kernel that the stage ran, or "".
         requests: rows that it asked of the kernel.
@@ -44,8 +46,10 @@ class StageMeta:
     data_version: str
     inputs: str
     rows: int
+    row_count: int
     failed: int
     retryable: int
+    failures: int
     environment: str
     blocked: str
     kernel: str

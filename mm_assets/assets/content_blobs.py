@@ -8,8 +8,12 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mm_assets.assets.raw_assets import REQUESTS
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import Check
+from mm_embed_kernels import relational
+from mm_resources.fetch import FetchKernel
 
 # Two writers may have stored one blob; any of its locations will do, so take a stable one.
 _ROWS = """
@@ -18,33 +22,94 @@ FROM (SELECT content_hash, count(*) AS refcount FROM raw WHERE status = 'fetched
 LEFT JOIN (SELECT DISTINCT ON (content_hash) * FROM stored ORDER BY content_hash, path) i USING (content_hash)
 ORDER BY r.content_hash
 """
+_ENDS = 'SELECT path, max("offset" + size) AS size FROM blobs GROUP BY path'
+_REFERENCES = "SELECT sample_id, source_uri, content_hash FROM raw JOIN lost USING (content_hash)"
+_DAMAGED = "SELECT DISTINCT content_hash FROM failures WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL"
 
 
-@cell_asset(group="1_ingest", deps=["raw_assets"], kinds=["file"], checks=[("blobs_present", True)])
+def _stands(run: CellRun) -> bool:
+    """Whether the objects and packs of the last run are all there, and nothing has found a blob damaged since."""
+    if _damaged(run):
+        return False
+    ends = relational.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"])).to_pydict()
+    sizes = run.blobs.sizes(ends["path"])
+    return all(sizes.get(path, -1) >= size for path, size in zip(ends["path"], ends["size"], strict=True))
+
+
+def _damaged(run: CellRun) -> set[str]:
+    """Blobs that the cell's stages could not read."""
+    found = relational.fetch(_DAMAGED, failures=run.failures.read(run.cell, ["content_hash", "error_class"]))
+    return set(found["content_hash"].to_pylist())
+
+
+@cell_asset(group="1_ingest", deps=["raw_assets"], kinds=["file"], checks=[("blobs_present", False)], holds=_stands)
 def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
-    """The distinct blobs that the cell references: size, references, where they lie, and that they are there."""
-    counts = {"blobs": 0, "bytes": 0, "references": 0, "missing": 0}
-    rows = run.tables_of(_ROWS, raw=run.read("raw_assets", ["sample_id", "content_hash", "status"]), stored=run.blobs.index())
+    """The distinct blobs that the cell references: size, references, where they lie, and that they are there.
+
+    One that is missing or was found damaged is fetched again from its source; what the source no longer gives fails.
+    """
+    counts = {"blobs": 0, "bytes": 0, "references": 0, "fetched again": 0, "missing": 0}
+    if lost := {*_missing(run), *_damaged(run)}:
+        _fetch_again(run, lost)
+        counts["fetched again"] = len(lost)
     return run.publish(
-        _present(run, rows, counts),
+        _present(run, _located(run), counts),
         summary=lambda: counts,
-        checks=lambda: [Check("blobs_present", not counts["missing"], f"{counts['missing']:,} referenced blobs are missing", dict(counts))],
+        checks=lambda: [
+            Check(
+                "blobs_present",
+                not counts["missing"],
+                f"{counts['missing']:,} referenced blobs are missing, and their sources no longer give them",
+                dict(counts),
+                blocking=False,
+            )
+        ],
     )
 
 
-def _present(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[bool]]]:
+    """Referenced blobs with their places, and whether each lies there."""
     sizes: dict[str, int] = {}
-    for table in rows:
+    raw = run.read("raw_assets", ["sample_id", "content_hash", "status"])
+    for table in run.tables_of(_ROWS, raw=raw, stored=run.blobs.index()):
         paths = {path for path in table["path"].to_pylist() if path}
         sizes.update(run.blobs.sizes(paths - set(sizes)))
         ends = pc.add(table["offset"], table["size"]).to_pylist()
-        there = [path is not None and sizes.get(path, -1) >= end for path, end in zip(table["path"].to_pylist(), ends, strict=True)]
-        lost = [content for content, ok in zip(table["content_hash"].to_pylist(), there, strict=True) if not ok]
-        counts["missing"] += len(lost)
-        run.fail(
-            {"content_hash": content, "error_class": "blob_missing", "message": f"blob {content} is not in the store"} for content in lost
-        )
-        good = table.filter(pa.array(there))
+        yield table, [path is not None and sizes.get(path, -1) >= end for path, end in zip(table["path"].to_pylist(), ends, strict=True)]
+
+
+def _missing(run: CellRun) -> set[str]:
+    return {hash_ for table, there in _located(run) for hash_, ok in zip(table["content_hash"].to_pylist(), there, strict=True) if not ok}
+
+
+def _fetch_again(run: CellRun, lost: set[str]) -> None:
+    """Strike blobs off the index and off the fetch cache, then fetch the samples that had them."""
+    kernel = FetchKernel(run.spec, run.blobs)
+    run.blobs.forget(lost)
+    run.cache_space(kernel).evict("content_hash", lost)
+    wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN (SELECT sample_id FROM raw JOIN lost USING (content_hash))"
+    with run.sql(
+        wanted,
+        listing=run.read("dataset_registry"),
+        flavours=kernel.flavours(),
+        raw=run.read("raw_assets", ["sample_id", "content_hash"]),
+        lost=pa.table({"content_hash": sorted(lost)}),
+    ) as requests:
+        run.compute(kernel, requests)
+
+
+def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events: list[dict[str, Any]] = []
+    run.fail(events)
+    for table, there in located:
+        lost = table.filter(pc.invert(pa.array(there, pa.bool_()))).select(["content_hash"])
+        if lost.num_rows:
+            counts["missing"] += lost.num_rows
+            raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
+            message = "the blob is not in the store, and its source no longer gives these bytes"
+            for row in relational.fetch(_REFERENCES, raw=raw, lost=lost).to_pylist():
+                events.append({**row, "error_class": "blob_missing", "message": message, "retryable": True})
+        good = table.filter(pa.array(there, pa.bool_()))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0
         counts["references"] += pc.sum(good["refcount"]).as_py() or 0

@@ -8,10 +8,19 @@ import dagster as dg
 import pyarrow as pa
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import Check
+from mm_assets.placement import inherited, parent_versions
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate, profile_digest
 from mm_embed_kernels.rules import Rule, rule_set
+
+_STRADDLING = """
+SELECT count(*) AS n FROM (
+  SELECT name FROM (SELECT unnest([split_group, duplicate_group]) AS name, split FROM groups)
+  WHERE name IS NOT NULL GROUP BY 1 HAVING count(DISTINCT split) > 1
+)
+"""
 
 
 def _rules(run: CellRun) -> list[Rule]:
@@ -19,7 +28,7 @@ def _rules(run: CellRun) -> list[Rule]:
 
 
 def _profile(run: CellRun) -> dict[str, Any]:
-    return {"profile": profile_digest(_rules(run), run.spec.splits)}
+    return {"profile": profile_digest(_rules(run), run.spec.splits), "parent": parent_versions(run)}
 
 
 @cell_asset(group="2_curate", deps=["validated_samples"], kinds=["lance"], checks=[("splits_hold", True)], depends=_profile)
@@ -29,8 +38,9 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     All rules judge every sample and are recorded; a rule's action says whether it drops or flags.
     """
     counts: Counter[str] = Counter()
-    decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits)
     groups: list[pa.Table] = []
+    placed = inherited(run)
+    decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits, placed)
     return run.publish(_counted(decisions, counts, groups), summary=lambda: dict(counts), checks=lambda: [_splits_hold(groups)])
 
 
@@ -42,14 +52,13 @@ def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: list[p
             if rule:
                 counts[f"dropped by {rule}"] += 1
             counts.update(f"flagged by {item['rule']}" for item in rules if not item["passed"] and item["action"] == "flag")
-        groups.append(table.select(["split_group", "split"]))
+        groups.append(table.filter(table["kept"]).select(["split_group", "duplicate_group", "split"]))
         yield table
 
 
 def _splits_hold(groups: list[pa.Table]) -> Check:
-    """No split group stands in two splits."""
+    """No split group and no group of duplicates stands in two splits."""
     if not groups:
         return Check("splits_hold", True, "no samples", {"straddling": 0})
-    sql = "SELECT count(*) AS n FROM (SELECT split_group FROM groups GROUP BY 1 HAVING count(DISTINCT split) > 1)"
-    straddling = relational.fetch(sql, groups=pa.concat_tables(groups))["n"][0].as_py()
-    return Check("splits_hold", straddling == 0, f"{straddling:,} split groups stand in more than one split", {"straddling": straddling})
+    straddling = relational.fetch(_STRADDLING, groups=pa.concat_tables(groups))["n"][0].as_py()
+    return Check("splits_hold", straddling == 0, f"{straddling:,} groups stand in more than one split", {"straddling": straddling})

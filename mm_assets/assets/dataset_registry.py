@@ -5,29 +5,50 @@ from typing import Any
 import dagster as dg
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
-from mm_resources.registry import declares_links
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import Check
+from mm_embed_kernels.spec import SourceSpec
+from mm_resources.listings import declares_links
 
 
 def _spec(run: CellRun) -> dict[str, Any]:
     return {"spec": run.spec.digest}
 
 
-@cell_asset(group="1_ingest", kinds=["yaml", "lance"], checks=[("sources_listed", True)], depends=_spec)
+def _drift(run: CellRun) -> list[Check]:
+    """A frozen version stays frozen; that its sources moved on is said, and a new version offered."""
+    drifts = [run.registry.listings.drift(run.spec, source) for source in _mine(run)]
+    figures = {name: sum(getattr(drift, name) for drift in drifts) for name in ("new", "changed", "gone")}
+    lines = [str(drift) for drift in drifts if str(drift)]
+    advice = f"{'; '.join(lines)} since {run.cell.dataset_version} was frozen; register a new version with `parent: {run.cell.version}`"
+    return [Check("sources_unchanged", not lines, advice if lines else "the sources are as they were listed", figures, blocking=False)]
+
+
+def _mine(run: CellRun) -> list[SourceSpec]:
+    return [source for source in run.spec.sources if source.modality in (run.cell.modality, "auto")]
+
+
+@cell_asset(
+    group="1_ingest",
+    kinds=["yaml", "lance"],
+    checks=[("sources_listed", True), ("sources_unchanged", False)],
+    depends=_spec,
+    observe=_drift,
+)
 def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
     """The frozen spec and the frozen listing of the dataset version, as this modality sees it.
 
     The first cell of a version lists each source once; every cell reads that listing. A declared source that lists
     nothing or cannot be listed closes the gate, unless its spec says `allow_empty: true`.
     """
-    mine = [source for source in run.spec.sources if source.modality in (run.cell.modality, "auto")]
+    mine = _mine(run)
     # All sources are frozen together, so that the cells of a version see one state; others' problems are others' gates,
     # unless this cell links to what they hold.
-    found = {source.name: run.registry.freeze(run.spec, source) for source in run.spec.sources}
+    found = {source.name: run.registry.listings.freeze(run.spec, source) for source in run.spec.sources}
     links = any(declares_links(source) for source in mine)
     problems = [problem for name, problem in found.items() if problem and (links or name in {source.name for source in mine})]
     run.fail({"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems)
-    rows = run.tables_of("SELECT * FROM listing ORDER BY sample_id", listing=run.registry.listing(run.spec, run.cell.modality))
+    rows = run.tables_of("SELECT * FROM listing ORDER BY sample_id", listing=run.registry.listings.listing(run.spec, run.cell.modality))
     return run.publish(
         rows,
         summary=lambda: {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},

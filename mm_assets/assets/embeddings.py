@@ -7,7 +7,8 @@ import dagster as dg
 import pyarrow as pa
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import complete
 from mm_embed_kernels.identity import feature_id
 from mm_resources.cache import LATEST
 
@@ -52,12 +53,12 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
         curated=run.read("curated_samples", ["sample_id", "source_uri"]),
         cached=run.cached(kernel, _HEAD),
     )
-    planned = run.tables.meta("segments", run.cell)
-    expected = planned.rows if planned else 0
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: {"embedder": kernel.embedder.name, "dimension": kernel.embedder.dimension, **counts},
-        checks=lambda: [_complete(expected, sum(counts.values()))],
+        checks=lambda: [
+            complete("every_segment_answered", run.rows("segments"), sum(counts.values()), "segments have a vector or a recorded failure")
+        ],
     )
 
 
@@ -75,8 +76,3 @@ def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) ->
         rows_ = rows_.append_column("feature_id", pa.array([feature_id(item, embedder.fingerprint) for item in ids], pa.string()))
         rows_ = rows_.append_column("embedder", pa.array([embedder.name] * table.num_rows, pa.string()))
         yield rows_.append_column("fingerprint", pa.array([embedder.fingerprint] * table.num_rows, pa.string()))
-
-
-def _complete(planned: int, answered: int) -> Check:
-    text = f"{answered:,} of {planned:,} segments have a vector or a recorded failure"
-    return Check("every_segment_answered", planned == answered, text, {"planned": planned, "answered": answered})

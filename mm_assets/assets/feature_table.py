@@ -6,8 +6,9 @@ import dagster as dg
 
 from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
-from mm_embed_kernels.contracts import FEATURE_TABLE, feature_contract
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import complete
+from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_resources.features import table_name
 
 _ROWS = """
@@ -19,7 +20,13 @@ JOIN listing l ON n.sample_id = l.sample_id
 
 
 @cell_asset(
-    group="4_serve", deps=["normalized_features"], kinds=["lancedb"], checks=[("rows_complete", True)], embeds=True, depends=embedder_inputs
+    group="4_serve",
+    deps=["normalized_features"],
+    kinds=["lancedb"],
+    checks=[("rows_complete", True)],
+    embeds=True,
+    depends=embedder_inputs,
+    shows=FEATURES,
 )
 def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
     """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
@@ -35,7 +42,6 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
         listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),
     )
     version, count, index, content = run.features.write_candidate(name, contract, rows)
-    expected = run.tables.meta("normalized_features", run.cell)
     entry = {
         "embedder": embedder.name,
         "fingerprint": embedder.fingerprint,
@@ -51,14 +57,6 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
     return run.publish(
         [FEATURE_TABLE.rows([entry])],
         summary=lambda: {"table": name, "rows": count, "index": index, "space": embedder.space},
-        checks=lambda: [_complete(expected.rows if expected else 0, count)],
-    )
-
-
-def _complete(expected: int, written: int) -> Check:
-    return Check(
-        "rows_complete",
-        expected == written,
-        f"{written:,} of {expected:,} feature rows are in the table",
-        {"expected": expected, "written": written},
+        checks=lambda: [complete("rows_complete", run.rows("normalized_features"), count, "feature rows are in the table")],
+        row_count=lambda: count,
     )

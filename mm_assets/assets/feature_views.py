@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import ORDER, CellRun, Check
-from mm_embed_kernels.contracts import FEATURE_VIEWS
+from mm_assets.cell_run import ORDER, CellRun
+from mm_assets.checks import Check
+from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
 from mm_embed_kernels.identity import library_versions
 from mm_resources import lance_io
 from mm_resources.accounting import Accounting, account
@@ -26,13 +27,15 @@ MIN_RECALL = 0.95
     checks=[("accounting", True), ("recall", True), ("failed_share", True)],
     embeds=True,
     depends=embedder_inputs,
+    shows=FEATURES,
 )
 def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
     """The publish: the candidate is tested (recall against exact search, accounting), then the pin moves to it.
 
     Readers resolve the pin and nothing else; they see the old feature set or the new one.
     """
-    number, entries = run.registry.next_pin(run.cell), run.read("feature_table").read_all().to_pylist()
+    entries = run.read("feature_table").read_all().to_pylist()
+    number, pinned = _pin_of(run, entries)
     recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"]) for entry in entries}
     counted = account_candidate(run, entries)
     rows = [
@@ -49,8 +52,19 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
         [FEATURE_VIEWS.rows(rows)],
         summary=lambda: {"pin": number, **counted.as_dict()},
         checks=lambda: [*accounting_checks(run, counted), _recall(recalls)],
-        effect=lambda: _publish(run, number, rows, counted),
+        effect=None if pinned else lambda: _publish(run, number, rows, counted),
+        row_count=lambda: sum(entry["rows"] for entry in entries),
     )
+
+
+def _pin_of(run: CellRun, entries: list[dict[str, Any]]) -> tuple[int, bool]:
+    """The number of the candidate's pin, and whether it stands already: a run killed after the pin and before its
+    stage's commit has published, and is not to publish again."""
+    number, last = run.registry.next_pin(run.cell), run.registry.pin(run.cell)
+    candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
+    if last is not None and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate:
+        return last.number, True
+    return number, False
 
 
 def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import Check
 
 NORM_TOLERANCE = 1e-3
 

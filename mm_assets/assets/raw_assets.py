@@ -7,12 +7,13 @@ import dagster as dg
 import pyarrow as pa
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import complete
 from mm_resources.cache import LATEST
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 
 REQUESTS = f"""
-SELECT {FETCH_KEY} AS key, source, source_uri, locator, tag, size
+SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size
 FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
 """
 _ROWS = f"""
@@ -35,12 +36,10 @@ def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
     with run.sql(REQUESTS, listing=run.read("dataset_registry"), flavours=kernel.flavours()) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(_ROWS, listing=run.read("dataset_registry"), flavours=kernel.flavours(), cached=run.cached(kernel))
-    listed = run.tables.meta("dataset_registry", run.cell)
-    expected = listed.rows if listed else 0
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,
-        checks=lambda: [_complete(expected, sum(counts.values()))],
+        checks=lambda: [complete("every_sample_recorded", run.rows("dataset_registry"), sum(counts.values()), "listed samples have a row")],
     )
 
 
@@ -54,8 +53,3 @@ def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) ->
         counts["failed"] += (failed := table["status"].to_pylist().count("failed"))
         counts["fetched"] += table.num_rows - failed
         yield table.drop(["size"]).rename_columns({"bytes": "size"}).select(names)
-
-
-def _complete(listed: int, recorded: int) -> Check:
-    text = f"{recorded:,} of {listed:,} listed samples have a row"
-    return Check("every_sample_recorded", listed == recorded, text, {"listed": listed, "recorded": recorded})

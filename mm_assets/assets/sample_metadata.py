@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import complete
 from mm_embed_kernels.kernel import ProbeKernel
 from mm_resources.cache import LATEST
 
 _REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
 _ROWS = f"""
 SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
-FROM raw r JOIN ({LATEST}) p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
+FROM raw r JOIN blobs USING (content_hash) JOIN ({LATEST}) p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
 
 
@@ -32,12 +33,13 @@ def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
     kernel, counts = ProbeKernel(run.modality, run.blobs, run.limits), {"probed": 0, "unreadable": 0}
     with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
-    rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), cached=run.cached(kernel))
+    blobs = run.read("content_blobs", ["content_hash"])
+    rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=run.cached(kernel))
     fetched = pc.sum(run.read("content_blobs", ["refcount"]).read_all()["refcount"]).as_py() or 0
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,
-        checks=lambda: [_complete(fetched, sum(counts.values()))],
+        checks=lambda: [complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")],
     )
 
 
@@ -49,12 +51,3 @@ def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) ->
         counts["unreadable"] += (failed := table["probe"].to_pylist().count("failed"))
         counts["probed"] += table.num_rows - failed
         yield table.drop(["attempt"])
-
-
-def _complete(fetched: int, probed: int) -> Check:
-    return Check(
-        "every_blob_probed",
-        fetched == probed,
-        f"{probed:,} of {fetched:,} fetched samples have a probe",
-        {"fetched": fetched, "probed": probed},
-    )

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun, Check
+from mm_assets.cell_run import CellRun
+from mm_assets.checks import complete
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernel import SegmentKernel
 from mm_resources.cache import LATEST
@@ -47,7 +48,9 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
     return run.publish(
         _planned(run, rows, counts),
         summary=lambda: {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
-        checks=lambda: [_complete(kept, counts["samples"] + counts["failed"])],
+        checks=lambda: [
+            complete("every_sample_segmented", kept, counts["samples"] + counts["failed"], "kept samples are segmented or failed")
+        ],
     )
 
 
@@ -74,9 +77,3 @@ def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
                 )
                 counts["segments"] += 1
         yield run.contract("segments").rows(found)
-
-
-def _complete(kept: int, done: int) -> Check:
-    return Check(
-        "every_sample_segmented", kept == done, f"{done:,} of {kept:,} kept samples are segmented or failed", {"kept": kept, "done": done}
-    )

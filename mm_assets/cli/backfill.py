@@ -140,6 +140,8 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
     for result in results:
         if result.status in ("blocked", "failed"):
             print(f"{result.modality} is {result.status}: {result.reason}")
+        for note in result.notes:
+            print(f"{result.modality}: {note}")
     if all(result.status == "unchanged" for result in results):
         print("nothing changed: nothing was computed, and what is published stays")
     elif any(result.status == "blocked" for result in results):

@@ -36,10 +36,12 @@ def init(
     draft = draft_spec(folder, name, version, target.absolute().parent)
     target.write_text(draft.yaml, "utf-8")
     if json:
-        print_json({"spec": str(target), "dataset_version": draft.dataset_version, "found": draft.found})
+        print_json({"spec": str(target), "dataset_version": draft.dataset_version, "found": draft.found, "skipped": draft.skipped})
         return
     print(f"wrote {target}\n\n{draft.yaml}")
     print_table("found", [{"what": what, "files": count} for what, count in draft.found.items()])
+    for table, cause in draft.skipped.items():
+        print(f"left out: {table}: {cause}")
     print(f"look it over, then: mm register {target} && mm backfill {draft.dataset_version}")
 
 

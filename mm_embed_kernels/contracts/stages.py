@@ -228,6 +228,9 @@ FEATURE = [
     field("created_at", TIME, "when the row was made", required=True),
 ]
 
+# What a feature table holds beside its vectors and the user's columns.
+FEATURES = Contract("features", pa.schema(FEATURE), key="feature_id", digest=("feature_id",))
+
 NORMALIZED_FEATURES = Contract(
     "normalized_features",
     pa.schema([*FEATURE, field("cache_key", pa.string(), "where the checked vector lies", required=True)]),

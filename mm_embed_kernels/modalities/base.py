@@ -142,14 +142,14 @@ def sniff(head: bytes) -> str:
         return "application/x-empty"
     kind = filetype.guess(head)
     # What begins with such a word and is text throughout is no picture and no program.
-    if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and _is_printable(head)):
+    if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and is_printable(head)):
         return str(kind.mime)
     if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
         return "image/svg+xml"
     return "text/plain" if _reads_as_text(head) else "application/octet-stream"
 
 
-def _is_printable(head: bytes) -> bool:
+def is_printable(head: bytes) -> bool:
     """Whether the head is UTF-8 without control characters (a character cut off at its end is forgiven)."""
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
     return "\ufffd" not in text and all(char.isprintable() or char.isspace() for char in text)

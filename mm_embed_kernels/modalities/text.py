@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import Modality, Segment
+from mm_embed_kernels.modalities.base import Media, Modality, Segment, head_of, is_printable
 
 # MiniLM-class models read 256 word pieces, about 1,000 characters of English.
 CHUNK_CHARACTERS = 1_000
@@ -40,6 +40,15 @@ class Text(Modality):
 
     def claims(self, mime: str) -> bool:
         return mime.startswith("text/")
+
+    def require(self, data: Media) -> str:
+        """What is declared as text and is printable throughout is text, though it may begin like another format."""
+        try:
+            return super().require(data)
+        except SampleError as error:
+            if error.error_class in ("wrong_modality", "unsupported_format") and is_printable(head_of(data)):
+                return "text/plain"
+            raise
 
     def probe(self, data: bytes) -> dict[str, Any]:
         # An empty text is a sample that a rule drops, not a broken one.

@@ -33,6 +33,21 @@ class Verdict:
     reason: str
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """Duplicates that a rule found, one entry per row.
+
+    Attributes:
+        group: duplicate group, or null.
+        duplicates: list of {of, kind, score, span}.
+        follows: the split group that the row's duplicate group goes with, or null: no group straddles splits.
+    """
+
+    group: pa.Array
+    duplicates: pa.Array
+    follows: pa.Array
+
+
 @dataclass
 class Rule(ABC):
     """One rule. A subclass is a dataclass whose fields are its parameters, set in the spec's `curation.rules`.
@@ -66,8 +81,8 @@ class Rule(ABC):
         """The parameters, as they are recorded beside each decision."""
         return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.init and item.name != "action")
 
-    def evidence(self, batch: pa.Table) -> tuple[pa.Array, pa.Array] | None:
-        """Duplicate group (string) and duplicates (list of {of, kind, score, span}) of each row, if the rule groups."""
+    def evidence(self, batch: pa.Table) -> Evidence | None:
+        """What the rule knows of duplicates, if it groups."""
         return None
 
 

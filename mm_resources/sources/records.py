@@ -86,7 +86,14 @@ class RecordFile(Source):
         return Files(self.spec.model_copy(update={"record": None, "format": None}), {})
 
     def objects(self) -> Iterator[tuple[str, str]]:
-        return self._files.objects()
+        return ((uri, tag) for uri, tag in self._files.objects() if self._lists(uri))
+
+    def _lists(self, uri: str) -> bool:
+        """Whether a file stands in the listing: an empty one has no record that could."""
+        try:
+            return any(True for _ in self.records(uri))
+        except UserError:
+            return True
 
     @staticmethod
     def _make_unique(item: Listed, declared: bool, seen: dict[bytes, int]) -> None:

@@ -112,6 +112,10 @@ def test_mistakes_are_one_line(mm: Run, dataset: Path) -> None:
     one_line_error(mm("register", dataset), "dataset.yaml", "schema.stars")
     dataset.write_text(dataset.read_text().replace("stars: whole", "stars: float"))
     one_line_error(mm("register", dataset), "frozen")
+    dataset.write_text(dataset.read_text().replace("version: v1", "version: v2").replace("photos/", "nowhere/"))
+    loaded(mm("register", dataset, "--json"))
+    one_line_error(mm("backfill", "tiny@v2", "--plan"), "nowhere", "does not exist")
+    one_line_error(mm("datasets", MM_STORE="/dev/null/x"), "/dev/null/x")
 
 
 def test_env_exports_absolute_paths(mm: Run, tmp_path: Path) -> None:
@@ -155,3 +159,34 @@ def test_init_finds_side_tables_labels_and_types(mm: Run, photos: dict[str, Path
     hits = loaded(mm("search", f"id:{sample}", *zoo, "--where", "user__weight < 1.6", "--json"))
     assert [hit["label"] for hit in hits] == ["plant", "plant"]
     one_line_error(mm("search", "flower", *zoo, "--where", "no_such_column = 1"), "no_such_column")
+
+
+def test_init_of_a_folder_that_resists(mm: Run, photos: dict[str, Path], tmp_path: Path) -> None:
+    """Endings that two modalities share, tables of one name, unreadable tables, columns that no table can hold."""
+    folder = tmp_path / "mess [1]"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            shutil.copy(photos["flower" if i % 2 else "temple"], folder / name / f"{i}.dat")
+            (folder / name / f"t{i}.dat").write_text(f"A plain sentence about the number {i} in folder {name}.")
+        rows = [
+            {"text": f"Sentence {i} of the table {name}.", "photo.id": i, "photo id": i, "Stars": i, "stars": i, "": i} for i in range(3)
+        ]
+        (folder / name / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "broken.parquet").write_bytes(b"no")
+    made = loaded(mm("init", folder, "--name", "mess", "--json"))
+    assert "cannot be read" in made["skipped"]["broken.parquet"]
+    spec = yaml.safe_load(Path(made["spec"]).read_text())
+    assert [(source["name"], source["modality"]) for source in spec["sources"]] == [
+        ("a-notes", "text"), ("b-notes", "text"), ("mixed", "auto"),
+    ]  # fmt: skip
+    assert set(spec["schema"]) == {"photo.id", "Stars"}
+    loaded(mm("register", made["spec"], "--json"))
+    assert {cell["status"] for cell in loaded(mm("backfill", "mess@v1", "--json"))["cells"]} == {"published"}
+    hits = loaded(
+        mm("search", "a sentence", "--dataset-version", "mess@v1", "--modality", "text", "--where", "user__photo_id = 2", "--json")
+    )
+    assert len(hits) == 2
+    status = {cell["modality"]: cell for cell in loaded(mm("status", "mess@v1", "--json"))["cells"]}
+    assert (status["image"]["discovered"], status["image"]["dropped"], status["text"]["discovered"]) == (8, 6, 14)
+    assert all(cell["failed"] == 0 for cell in status.values())

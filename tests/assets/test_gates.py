@@ -79,20 +79,16 @@ def failed_share(platform: Any, run_id: str) -> Any:
     return next(item for item in found if item.check_name == "failed_share" and item.asset_key == dg.AssetKey("validated_samples"))
 
 
-def test_an_override_does_not_waive_integrity(platform: Any, dataset: Path) -> None:
-    """A blob that is gone is no matter of opinion."""
-    platform.register(dataset)
-    platform.backfill("tiny@v1", "text")
-    before = platform.registry.pin(platform.cell("tiny@v1", "text"))
-    for pack in Path(platform.settings.store).glob("blobs/packs/*.pack"):
-        pack.unlink()
-    dataset.write_text(dataset.read_text().replace("version: v1", "version: v2"))
-    platform.register(dataset)
-    result = platform.backfill("tiny@v2", "text", override="publish it anyway")["text"]
-    assert result.status == "blocked"
-    assert "missing" in result.reason
-    assert platform.registry.pin(platform.cell("tiny@v2", "text")) is None
-    assert platform.registry.pin(platform.cell("tiny@v1", "text")) == before
+def test_a_gate_that_an_earlier_run_closed_is_named_as_such(strict: Any) -> None:
+    """The cause of this run, not of another: a cell whose first gate breaks does not blame the second one."""
+    strict.backfill("tiny@v1", "text")
+    done = run_one(strict, "segments", "text")
+    assert not done.success
+    from mm_assets.backfill import _status
+
+    status, reason = _status(done, strict.cell("tiny@v1", "text"), strict.store)
+    assert status == "blocked"
+    assert reason.startswith("segments: the gate of validated_samples is closed")
 
 
 def test_a_source_that_lists_nothing_blocks_its_cell_only(platform: Any, dataset: Path) -> None:

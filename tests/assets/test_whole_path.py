@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -113,6 +114,16 @@ def test_training_set_is_pinned_and_reproducible(published: Any) -> None:
     assert sorted(batch["feature_id"][0] for batch in batches) == sorted(table["feature_id"].to_pylist())
 
 
+def test_the_ui_shows_the_feature_rows_not_their_record(published: Any) -> None:
+    for asset in ("feature_table", "feature_views"):
+        event = published.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        metadata = event.asset_materialization.metadata
+        assert metadata["dagster/row_count"].value == 2
+        assert {"vector", "user__stars", "label"} <= {column.name for column in metadata["dagster/column_schema"].schema.columns}
+    probed = published.instance.get_latest_materialization_event(dg.AssetKey("sample_metadata")).asset_materialization
+    assert "words" in {column.name for column in probed.metadata["dagster/column_schema"].schema.columns}
+
+
 def test_decisions_record_every_rule(published: Any) -> None:
     rows = published.features.decisions("tiny@v1", "text").to_pylist()
     assert len(rows) == 2
@@ -156,7 +167,7 @@ def test_a_frozen_version_stays_frozen(mine: Any, dataset: Path, photos: dict[st
 def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, dataset: Path) -> None:
     platform.register(dataset)
     spec = platform.registry.spec("tiny", "v1")
-    assert [platform.registry.freeze(spec, source) for source in spec.sources] == ["", ""]
+    assert [platform.registry.listings.freeze(spec, source) for source in spec.sources] == ["", ""]
     with (dataset.parent / "photos" / "flower" / "1.jpg").open("ab") as stream:
         stream.write(b"more")
     platform.backfill("tiny@v1", "image", override="to see the rest")

@@ -141,7 +141,9 @@ def test_exact_duplicate_keeps_the_first_by_key_and_gives_evidence() -> None:
         batch, rule = table("text", *order), BUNDLED["exact_duplicate"]()
         passed, _, _ = judged(rule, batch)
         assert {row["key"] for row, good in zip(order, passed, strict=True) if good} == {"a", "lone"}
-        groups, evidence = (item.to_pylist() for item in rule.evidence(batch) or ())
+        found = rule.evidence(batch)
+        assert found is not None
+        groups, evidence = found.group.to_pylist(), found.duplicates.to_pylist()
         keeper = sample_id("birds", "s", "a")
         found = {row["key"]: (group, proof) for row, group, proof in zip(order, groups, evidence, strict=True)}
         assert found["lone"] == (None, [])

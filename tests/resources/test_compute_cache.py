@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from mm_embed_kernels import kernel as kernel_module
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
-from mm_resources import cache as cache_module
 from mm_resources import compute as compute_module
 from mm_resources.cache import LATEST, ComputeCache
 from mm_resources.compute import Compute, ComputeReport
@@ -171,7 +171,7 @@ def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: 
 
 def test_another_environment_tries_permanent_failures_again(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     compute.run(Lengths(Behaviour(permanent={"key-0003"})), requests(KEYS))
-    monkeypatch.setattr(cache_module, "environment_digest", lambda: "another machine")
+    monkeypatch.setattr(kernel_module, "environment_digest", lambda: "another machine")
     behaviour = Behaviour()
     assert counts(compute.run(Lengths(behaviour), requests(KEYS))) == (1, 99, 0)
     assert behaviour.asked == ["key-0003"]
@@ -221,10 +221,23 @@ def test_a_success_wins_over_a_failure_of_another_run(compute: Compute) -> None:
 def test_evicted_rows_are_computed_again(compute: Compute) -> None:
     compute.run(Lengths(), requests(KEYS))
     space = compute.cache.space(Lengths())
-    assert space.evict("key < 'key-0010'") == 10
+    space.evict("key", [f"key-{i:04}" for i in range(10)])
     assert compute.missing(Lengths(), requests(KEYS)) == (100, 10)
     assert counts(compute.run(Lengths(), requests(KEYS))) == (10, 90, 0)
-    assert compute.cache.space(Lengths(fingerprint="a" * 64)).evict("true") == 0
+    compute.cache.space(Lengths(fingerprint="a" * 64)).evict("key", ["none"])
+
+
+def test_other_limits_try_permanent_failures_again(compute: Compute) -> None:
+    """What a child could not do with little memory, it may do with more."""
+    from mm_embed_kernels.sandbox import Limits
+
+    kernel = Lengths()
+    kernel.limits = Limits(memory_bytes=1 << 30)
+    failure = results(["k"], [SampleError("memory_limit", "too much")], 0.1, kernel.result)
+    compute.cache.space(kernel).append(failure, {})
+    assert compute.missing(kernel, requests(["k"])) == (1, 0)
+    kernel.limits = Limits(memory_bytes=2 << 30)
+    assert compute.missing(kernel, requests(["k"])) == (1, 1)
 
 
 class Forgetful(Measure):

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mm_embed_kernels.contracts import FAILURES
+from mm_embed_kernels.contracts import EMBEDDINGS, FAILURES
 from mm_embed_kernels.identity import environment_digest
 from mm_resources import lance_io
 from mm_resources.failures import STAGES, FailureEvents
 from mm_resources.store import Cell, Store
+from mm_resources.tables import StageMeta
 
 CELL = Cell("birds", "v1", "image")
 
@@ -23,13 +25,27 @@ def event(sample: str | None, error_class: str = "truncated", **more: Any) -> di
     return {"sample_id": sample, "error_class": error_class, "message": f"{error_class} at byte 17", **more}
 
 
+def record(failures: FailureEvents, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], **more: str) -> tuple[int, int]:
+    """Write events and commit the stage that names them, as a run does."""
+    found = failures.write(stage, cell, run_id, events, **more)
+    meta = StageMeta("d", "i", 0, 0, found.events, found.retryable, found.version, "e", "", "", 0, run_id, "now")
+    failures.tables.publish(stage, cell, EMBEDDINGS, [], failures.tables.fence(stage, cell, EMBEDDINGS), lambda digest: meta)
+    return found.events, found.retryable
+
+
+def test_events_of_a_run_that_never_committed_count_for_nothing(failures: FailureEvents) -> None:
+    record(failures, "segments", CELL, "winner", [event("a" * 32)])
+    failures.write("segments", CELL, "loser", [event("b" * 32), event("c" * 32)])
+    assert failures.read(CELL, ["sample_id", "run_id"]).read_all().to_pylist() == [{"sample_id": "a" * 32, "run_id": "winner"}]
+
+
 def test_events_meet_their_contract(failures: FailureEvents) -> None:
     events = [
         event("a" * 32, content_hash="c" * 64, source_uri="/data/a", retryable=False),
         event("b" * 32, "fetch_error", retryable=True, attempt=3, segment_id="s", embedder="minilm", ignored="x"),
         event(None, "source_empty"),
     ]
-    assert failures.replace("raw_assets", CELL, "run-1", events, kernel="f" * 64) == (3, 1)
+    assert record(failures, "raw_assets", CELL, "run-1", events, kernel="f" * 64) == (3, 1)
     table = failures.read(CELL).read_all()
     assert FAILURES.violations(table) == {}
     first, second, third = table.to_pylist()
@@ -42,28 +58,29 @@ def test_events_meet_their_contract(failures: FailureEvents) -> None:
 
 
 def test_a_stage_replaces_its_own_events_alone(failures: FailureEvents) -> None:
-    failures.replace("raw_assets", CELL, "r1", [event("a" * 32), event("b" * 32)])
-    failures.replace("segments", CELL, "r1", [event("c" * 32)])
-    failures.replace("raw_assets", Cell("birds", "v2", "image"), "r1", [event("d" * 32)])
-    failures.replace("raw_assets", CELL, "r2", [event("b" * 32)])
+    record(failures, "raw_assets", CELL, "r1", [event("a" * 32), event("b" * 32)])
+    record(failures, "segments", CELL, "r1", [event("c" * 32)])
+    record(failures, "raw_assets", Cell("birds", "v2", "image"), "r1", [event("d" * 32)])
+    record(failures, "raw_assets", CELL, "r2", [event("b" * 32)])
     assert failures.read(CELL, ["sample_id", "run_id"]).read_all().to_pylist() == [
         {"sample_id": "b" * 32, "run_id": "r2"},
         {"sample_id": "c" * 32, "run_id": "r1"},
     ]
     assert failures.read(CELL, ["sample_id"], stages=["segments"]).read_all()["sample_id"].to_pylist() == ["c" * 32]
-    assert failures.replace("raw_assets", CELL, "r3", []) == (0, 0)
+    assert record(failures, "raw_assets", CELL, "r3", []) == (0, 0)
     assert failures.read(CELL, ["sample_id"]).read_all()["sample_id"].to_pylist() == ["c" * 32]
 
 
 def test_a_stage_that_never_failed_writes_nothing(failures: FailureEvents, tmp_path: Path) -> None:
-    assert failures.replace("segments", CELL, "r", []) == (0, 0)
+    found = failures.write("segments", CELL, "r", [])
+    assert (found.events, found.version) == (0, 0)
     assert list(tmp_path.iterdir()) == []
     assert failures.read(CELL).read_all().num_rows == 0
 
 
 def test_many_events_are_streamed(failures: FailureEvents) -> None:
     count = lance_io.READ_ROWS * 2 + 5
-    assert failures.replace("segments", CELL, "r", (event(f"{i:032x}", retryable=i % 2 == 0) for i in range(count))) == (
+    assert record(failures, "segments", CELL, "r", (event(f"{i:032x}", retryable=i % 2 == 0) for i in range(count))) == (
         count,
         count // 2 + 1,
     )
@@ -71,15 +88,15 @@ def test_many_events_are_streamed(failures: FailureEvents) -> None:
 
 
 def test_counts_by_class_count_samples(failures: FailureEvents) -> None:
-    failures.replace(
-        "embeddings", CELL, "r", [event("a" * 32, segment_id="1"), event("a" * 32, segment_id="2"), event("b" * 32, "timeout")]
+    record(
+        failures, "embeddings", CELL, "r", [event("a" * 32, segment_id="1"), event("a" * 32, segment_id="2"), event("b" * 32, "timeout")]
     )
-    failures.replace("raw_assets", CELL, "r", [event("c" * 32), event(None, "source_empty"), event(None, "source_empty")])
+    record(failures, "raw_assets", CELL, "r", [event("c" * 32), event(None, "source_empty"), event(None, "source_empty")])
     assert failures.by_class(CELL) == {"truncated": 2, "source_empty": 1, "timeout": 1}
     assert next(iter(failures.by_class(CELL))) == "truncated"  # the most frequent first
 
 
 def test_all_stages_are_read(failures: FailureEvents) -> None:
     for i, stage in enumerate(STAGES):
-        failures.replace(stage, CELL, "r", [event(f"{i:032x}")])
+        record(failures, stage, CELL, "r", [event(f"{i:032x}")])
     assert failures.read(CELL, ["stage"]).read_all()["stage"].to_pylist() == list(STAGES)

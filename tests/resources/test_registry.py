@@ -41,12 +41,12 @@ def spec_of(*sources: dict[str, Any], **top: Any) -> DatasetSpec:
 
 def frozen(registry: Registry, spec: DatasetSpec) -> list[str]:
     registry.register(spec)
-    return [registry.freeze(spec, source) for source in spec.sources]
+    return [registry.listings.freeze(spec, source) for source in spec.sources]
 
 
 def listed(registry: Registry, spec: DatasetSpec, modality: str = "text") -> list[dict[str, Any]]:
-    table = registry.listing(spec, modality).read_all()
-    contract = registry.contract(spec)
+    table = registry.listings.listing(spec, modality).read_all()
+    contract = registry.listings.contract(spec)
     assert table.schema.equals(contract.bare)
     assert contract.violations(table) == {}
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -155,7 +155,7 @@ def test_listing(registry: Registry, data: Path) -> None:
     row = rows["a.txt"]
     assert row["sample_id"] == row["entity_id"] == sample_id("birds", "s0", "a.txt")
     assert (row["source"], row["source_uri"], row["size"], row["modality"]) == ("s0", f"{data}/a.txt", 6, "text")
-    assert registry.listing(spec, "image").read_all().num_rows == 0
+    assert registry.listings.listing(spec, "image").read_all().num_rows == 0
 
 
 def test_a_frozen_listing_does_not_follow_its_source(registry: Registry, data: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_frozen_listing_does_not_follow_its_source(registry: Registry, data: P
     (data / "b.txt").unlink()
     assert frozen(registry, spec) == [""]
     assert listed(registry, spec) == before
-    assert registry.preview(spec, "text").read_all().to_pylist() == before
+    assert registry.listings.preview(spec, "text").read_all().to_pylist() == before
     later = spec_of({"uri": str(data)}, version="v2")
     frozen(registry, later)
     after = {row["key"]: row for row in listed(registry, later)}
@@ -198,8 +198,8 @@ def test_many_freezes_at_once_agree(registry: Registry, data: Path, round_: int)
     def freeze(i: int) -> tuple[str, list[str]]:
         barrier.wait()
         (data / f"new-{i}.txt").write_text("the source changes meanwhile")
-        message = registry.freeze(spec, spec.sources[0])
-        return message, registry.listing(spec, "text").read_all()["key"].to_pylist()
+        message = registry.listings.freeze(spec, spec.sources[0])
+        return message, registry.listings.listing(spec, "text").read_all()["key"].to_pylist()
 
     with ThreadPoolExecutor(6) as pool:
         seen = list(pool.map(freeze, range(6)))
@@ -209,10 +209,10 @@ def test_many_freezes_at_once_agree(registry: Registry, data: Path, round_: int)
 
 def test_preview_freezes_nothing(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": str(data)})
-    assert len(registry.preview(spec, "text").read_all()) == 3
+    assert len(registry.listings.preview(spec, "text").read_all()) == 3
     (data / "new.txt").write_text("new")
-    assert len(registry.preview(spec, "text").read_all()) == 4
-    assert registry.listing(spec, "text").read_all().num_rows == 0
+    assert len(registry.listings.preview(spec, "text").read_all()) == 4
+    assert registry.listings.listing(spec, "text").read_all().num_rows == 0
 
 
 def test_an_empty_source_is_named_and_may_be_filled_later(registry: Registry, data: Path) -> None:
@@ -302,7 +302,7 @@ def test_records_links_and_user_columns(registry: Registry, data: Path) -> None:
     assert found["1"]["user__seen"].year == 2024
     assert (found["2"]["error_class"], found["2"]["user__stars"]) == ("schema_mismatch", None)
     assert found["1#2"]["error_class"] == "duplicate_key"
-    assert registry.contract(spec).digest[-2:] == ("user__stars", "user__seen")
+    assert registry.listings.contract(spec).digest[-2:] == ("user__stars", "user__seen")
 
 
 def test_a_link_to_a_sample_joins_it(registry: Registry, data: Path) -> None:
@@ -380,7 +380,7 @@ def test_long_listings(registry: Registry, data: Path) -> None:
     uri = write(data, "r.jsonl", b"".join(b'{"text": "t%d", "id": "%d"}\n' % (i, i) for i in range(count)))
     spec = spec_of({"uri": uri, "record": RECORD})
     frozen(registry, spec)
-    rows = registry.listing(spec, "text").read_all()
+    rows = registry.listings.listing(spec, "text").read_all()
     assert len(set(rows["sample_id"].to_pylist())) == count
 
 

@@ -1,0 +1,223 @@
+"""Listings: what each source of a version held when the version was frozen, and how far the source has moved since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels import identity, relational
+from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.modalities import modalities, modality_of, sniff
+from mm_embed_kernels.modalities.base import HEAD_BYTES
+from mm_embed_kernels.spec import DatasetSpec, SourceSpec, user_column
+from mm_resources import lance_io
+from mm_resources.sources import Listed, Source, open_source
+from mm_resources.store import Store
+
+LISTING_BATCH = 4_096
+_LINKED = """
+WITH t AS MATERIALIZED (SELECT sample_id, key, regexp_extract(key, '[^/]*$') AS name FROM targets),
+keys AS (SELECT key, min(sample_id) AS target FROM t GROUP BY key HAVING count(*) = 1),
+names AS (SELECT name, min(sample_id) AS target FROM t GROUP BY name HAVING count(*) = 1)
+SELECT l.* REPLACE (coalesce(keys.target, names.target, l.entity_id) AS entity_id)
+FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = names.name
+"""
+_DRIFT = """
+SELECT count(*) FILTER (f.uri IS NULL) AS new, count(*) FILTER (n.uri IS NULL) AS gone, count(*) FILTER (f.tag <> n.tag) AS changed
+FROM (SELECT source_uri AS uri, min(tag) AS tag FROM frozen WHERE tag <> '' GROUP BY 1) f
+FULL JOIN (SELECT uri, min(tag) AS tag FROM now GROUP BY 1) n ON f.uri = n.uri
+"""
+_OBJECTS = pa.schema([("uri", pa.string()), ("tag", pa.string())])
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a source differs from its frozen listing, in objects (files)."""
+
+    source: str
+    new: int = 0
+    changed: int = 0
+    gone: int = 0
+    problem: str = ""
+
+    def __str__(self) -> str:
+        found = self.problem or ", ".join(f"{getattr(self, name):,} {name}" for name in ("new", "changed", "gone") if getattr(self, name))
+        return f"source {self.source}: {found}" if found else ""
+
+
+class Listings:
+    """The frozen listings of a store, one for each source of a version."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def contract(self, spec: DatasetSpec) -> Contract:
+        """The listing's contract with the user's columns and the modality that each sample was routed to."""
+        fields = [pa.field("modality", pa.string()), pa.field("link", pa.string()), *spec.user_fields]
+        return DATASET_REGISTRY.extend(fields, [item.name for item in spec.user_fields if not pa.types.is_floating(item.type)])
+
+    def freeze(self, spec: DatasetSpec, source: SourceSpec) -> str:
+        """List a source once for all cells of the version, atomically; "" or why it cannot be listed.
+
+        A source that lists nothing is not frozen, so that it can be listed once it holds something.
+        """
+        uri = self._uri(spec, source)
+        if lance_io.open_dataset(uri) is not None:
+            return ""
+        schema, causes = self.contract(spec).bare, []
+
+        def rows() -> Iterator[dict[str, Any]]:
+            """The listing; remembers what broke it, which Lance's writer would wrap in a traceback."""
+            try:
+                yield from self._rows(spec, source)
+            except (OSError, UserError, SampleError, ImportError) as error:
+                causes.append(error)
+                raise
+
+        stream = rows()
+        try:
+            first = next(stream, None)
+            if first is None and not source.allow_empty:
+                return f"source {source.name} lists nothing at {source.uri}; mend the path or set allow_empty: true"
+            lance_io.create(uri, schema, _batches(first, stream, schema))
+        except Exception:
+            if not causes:
+                raise
+            return f"source {source.name} cannot be listed: {' '.join(str(causes[0]).split())}"
+        return ""
+
+    def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
+        """The frozen listing as a modality sees it, over all sources.
+
+        A link that names another sample, by key or by a file name that is unique, makes the two one entity; any other
+        link is an entity of its own, which all samples with that link share.
+        """
+        schema = self.contract(spec).bare
+        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        rows = self._frozen(spec, mine, schema, f"modality = '{modality}'")
+        if not any(declares_links(source) for source in mine):
+            return rows
+
+        def linked() -> Iterator[pa.RecordBatch]:
+            targets = self._frozen(spec, list(spec.sources), schema, "link IS NULL", ["sample_id", "key"])
+            with relational.query(_LINKED, listing=rows, targets=targets) as found:
+                for batch in found:
+                    yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema, linked())
+
+    def _frozen(
+        self, spec: DatasetSpec, sources: list[SourceSpec], schema: pa.Schema, where: str, columns: list[str] | None = None
+    ) -> pa.RecordBatchReader:
+        chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+        def stream() -> Iterator[pa.RecordBatch]:
+            for source in sources:
+                dataset = lance_io.open_dataset(self._uri(spec, source))
+                yield from lance_io.reader(dataset, schema, columns, where)
+
+        return pa.RecordBatchReader.from_batches(chosen, stream())
+
+    def preview(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
+        """The listing as it is frozen, or would be now; freezes nothing.
+
+        Raises:
+            OSError, UserError: when a source cannot be listed.
+        """
+        schema = self.contract(spec).bare
+
+        def stream() -> Iterator[pa.RecordBatch]:
+            for source in spec.sources:
+                if source.modality not in (modality, "auto"):
+                    continue
+                dataset = lance_io.open_dataset(self._uri(spec, source))
+                if dataset is not None:
+                    yield from lance_io.reader(dataset, schema, where=f"modality = '{modality}'")
+                else:
+                    yield from _batches(None, (row for row in self._rows(spec, source) if row["modality"] == modality), schema)
+
+        return pa.RecordBatchReader.from_batches(schema, stream())
+
+    def _uri(self, spec: DatasetSpec, source: SourceSpec) -> str:
+        return self.store.uri(f"registry/listings/{spec.name}/{spec.version}/{source.name}.lance")
+
+    def _rows(self, spec: DatasetSpec, source: SourceSpec) -> Iterator[dict[str, Any]]:
+        opened = open_source(source, dict(spec.schema_))
+        for item in opened.list():
+            modality = source.modality if source.modality != "auto" else _route(opened, item)
+            sample = identity.sample_id(spec.name, source.name, item.key)
+            yield {
+                "sample_id": sample,
+                "entity_id": identity.entity_id(spec.name, item.link) if item.link else sample,
+                "key": item.key,
+                "source_uri": item.uri,
+                "source": source.name,
+                "label": item.label,
+                "group": item.group,
+                "transcript": item.transcript,
+                "locator": item.locator,
+                "tag": item.tag,
+                "size": item.size,
+                "modified_at": item.modified_at,
+                "error_class": item.error.error_class if item.error else None,
+                "message": item.error.message if item.error else None,
+                "modality": modality,
+                "link": item.link,
+                **{user_column(name): value for name, value in item.columns.items() if name not in ("label", "transcript")},
+            }
+
+    def drift(self, spec: DatasetSpec, source: SourceSpec) -> Drift:
+        """What has changed at a source since it was frozen; nothing for one that is not."""
+        dataset = lance_io.open_dataset(self._uri(spec, source))
+        if dataset is None:
+            return Drift(source.name)
+        causes: list[Exception] = []
+
+        def objects() -> Iterator[pa.RecordBatch]:
+            try:
+                rows = ({"uri": uri, "tag": tag} for uri, tag in open_source(source, dict(spec.schema_)).objects())
+                yield from _batches(None, rows, _OBJECTS)
+            except (OSError, UserError, SampleError, ImportError) as error:
+                causes.append(error)
+
+        frozen = lance_io.reader(dataset, self.contract(spec).bare, ["source_uri", "tag"])
+        found = relational.fetch(_DRIFT, frozen=frozen, now=pa.RecordBatchReader.from_batches(_OBJECTS, objects())).to_pylist()[0]
+        if causes:
+            return Drift(source.name, problem=f"cannot be listed any more: {' '.join(str(causes[0]).split())}")
+        return Drift(source.name, **found)
+
+
+def declares_links(source: SourceSpec) -> bool:
+    return bool((source.record and source.record.link) or (source.table and "link" in source.table.columns))
+
+
+def _route(source: Source, item: Listed) -> str:
+    """The modality of a sample of an ``auto`` source, by content; what nothing claims goes to the first modality,
+    where its probe names what it is."""
+    if item.error is None:
+        try:
+            data = source.fetch(item.uri, item.locator)
+            head = data[:HEAD_BYTES] if isinstance(data, bytes) else data.read(HEAD_BYTES)
+            if not isinstance(data, bytes):
+                data.close()
+            found = modality_of(sniff(head))
+            if found:
+                return found
+        except SampleError as error:
+            item.error = error
+    return next(iter(modalities()))
+
+
+def _batches(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    held = [] if first is None else [first]
+    for row in rows:
+        held.append(row)
+        if len(held) >= LISTING_BATCH:
+            yield pa.RecordBatch.from_pylist(held, schema=schema)
+            held = []
+    if held:
+        yield pa.RecordBatch.from_pylist(held, schema=schema)

@@ -1,0 +1,126 @@
+"""A version follows its parent: what is placed stays, and what moved on is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPEC = """
+name: walks
+version: {version}
+{parent}
+splits: {{train: 0.5, test: 0.5}}
+gates: {{max_failed_share: 0.5}}
+curation: {{rules: {{exact_duplicate: {{action: flag}}}}}}
+sources:
+  - {{name: photos, modality: image, uri: "photos/*.png"}}
+  - {{name: notes, modality: text, uri: notes.jsonl, record: {{id: id, text: text, link: photo}}}}
+"""
+COUNT = 12
+
+
+def picture(seed: int, path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 40, 3), np.uint8)).save(path)
+
+
+def write_notes(folder: Path, names: list[str]) -> None:
+    notes = [{"id": f"n{i}", "text": f"Picture number {i} shows noise of many colours.", "photo": name} for i, name in enumerate(names)]
+    (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)) + "\n")
+
+
+@pytest.fixture
+def walks(tmp_path: Path, platform: Any) -> tuple[Any, Path]:
+    folder = tmp_path / "walks"
+    (folder / "photos").mkdir(parents=True)
+    for i in range(COUNT):
+        picture(i, folder / "photos" / f"{i}.png")
+    write_notes(folder, [f"{i}.png" for i in range(COUNT)])
+    register(platform, folder, "v1")
+    assert {result.status for result in platform.backfill("walks@v1", mode="inline").values()} == {"published"}
+    return platform, folder
+
+
+def register(platform: Any, folder: Path, version: str, parent: str = "") -> None:
+    spec = folder / f"{version}.yaml"
+    spec.write_text(SPEC.format(version=version, parent=f"parent: {parent}" if parent else ""))
+    platform.register(spec)
+
+
+def splits(platform: Any, version: str, modality: str) -> dict[str, str]:
+    rows = platform.features.decisions(f"walks@{version}", modality)
+    return dict(zip(rows["key"].to_pylist(), rows["split"].to_pylist(), strict=True))
+
+
+def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple[Any, Path]) -> None:
+    """Twelve renamed pictures: by their new names' hashes about six would change sides."""
+    platform, folder = walks
+    before = splits(platform, "v1", "image")
+    assert set(before.values()) == {"train", "test"}
+    for i in range(COUNT):
+        (folder / "photos" / f"{i}.png").rename(folder / "photos" / f"renamed-{i}.png")
+    write_notes(folder, [f"renamed-{i}.png" for i in range(COUNT)] + [f"renamed-{i}.png" for i in range(COUNT)])
+    register(platform, folder, "v2", parent="v1")
+    # Texts first: what they follow is the pictures' content, whose cell has not run yet.
+    for modality in ("text", "image"):
+        result = platform.backfill("walks@v2", modality)[modality]
+        assert result.status == "published", result.reason
+    after = splits(platform, "v2", "image")
+    assert {f"renamed-{key}": split for key, split in before.items()} == after
+    notes = splits(platform, "v2", "text")
+    assert [notes[f"n{i}"] for i in range(2 * COUNT)] == [after[f"renamed-{i % COUNT}.png"] for i in range(2 * COUNT)]
+    assert {result.status for result in platform.backfill("walks@v2").values()} == {"unchanged"}
+
+
+def test_flagged_copies_stand_in_one_split(walks: tuple[Any, Path]) -> None:
+    platform, folder = walks
+    for i in range(COUNT):
+        shutil.copy(folder / "photos" / f"{i}.png", folder / "photos" / f"a-copy-{i}.png")
+    register(platform, folder, "v2")
+    assert platform.backfill("walks@v2", "image")["image"].status == "published"
+    found = splits(platform, "v2", "image")
+    assert len(found) == 2 * COUNT
+    assert all(found[f"{i}.png"] == found[f"a-copy-{i}.png"] for i in range(COUNT))
+
+
+def test_what_is_placed_stays_although_a_copy_comes_first_by_key(walks: tuple[Any, Path]) -> None:
+    platform, folder = walks
+    before = splits(platform, "v1", "image")
+    for i in range(COUNT):
+        shutil.copy(folder / "photos" / f"{i}.png", folder / "photos" / f"!copy-{i}.png")
+    register(platform, folder, "v2", parent="v1")
+    platform.backfill("walks@v2", "image")
+    found = splits(platform, "v2", "image")
+    assert {key: split for key, split in found.items() if not key.startswith("!")} == before
+    assert all(found[f"!copy-{i}.png"] == before[f"{i}.png"] for i in range(COUNT))
+
+
+def test_a_parent_must_be_registered(walks: tuple[Any, Path]) -> None:
+    platform, folder = walks
+    from mm_embed_kernels.errors import UserError
+
+    with pytest.raises(UserError, match="walks@v7 is not registered"):
+        register(platform, folder, "v8", parent="v7")
+
+
+def test_drift_is_said_and_changes_nothing(walks: tuple[Any, Path]) -> None:
+    platform, folder = walks
+    assert platform.backfill("walks@v1", "image")["image"].notes == []
+    picture(99, folder / "photos" / "late.png")
+    picture(98, folder / "photos" / "0.png")
+    (folder / "photos" / "1.png").unlink()
+    result = platform.backfill("walks@v1", "image")["image"]
+    assert result.status == "unchanged"
+    (note,) = result.notes
+    assert "source photos: 1 new, 1 changed, 1 gone since walks@v1 was frozen" in note
+    assert "parent: v1" in note
+    write_notes(folder, ["0.png"])
+    assert "source notes: 1 changed" in platform.backfill("walks@v1", "text")["text"].notes[0]
+    (folder / "notes.jsonl").unlink()
+    assert "source notes: cannot be listed any more" in platform.backfill("walks@v1", "text")["text"].notes[0]
