@@ -42,7 +42,7 @@ def _damaged(run: CellRun) -> set[str]:
     return set(found["content_hash"].to_pylist())
 
 
-@cell_asset(group="1_ingest", deps=["raw_assets"], kinds=["file"], checks=[("blobs_present", False)], holds=_stands)
+@cell_asset(group="1_ingest", deps=["dataset_registry", "raw_assets"], kinds=["file"], checks=[("blobs_present", False)], holds=_stands)
 def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
     """The distinct blobs that the cell references: size, references, where they lie, and that they are there.
 

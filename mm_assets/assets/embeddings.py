@@ -33,7 +33,7 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
 
 @cell_asset(
     group="3_embed",
-    deps=["segments"],
+    deps=["content_blobs", "curated_samples", "segments"],
     kinds=["ray", "pytorch"],
     checks=[("every_segment_answered", True)],
     embeds=True,

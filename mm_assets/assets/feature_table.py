@@ -21,7 +21,7 @@ JOIN listing l ON n.sample_id = l.sample_id
 
 @cell_asset(
     group="4_serve",
-    deps=["normalized_features"],
+    deps=["dataset_registry", "normalized_features"],
     kinds=["lancedb"],
     checks=[("rows_complete", True)],
     embeds=True,

@@ -32,7 +32,12 @@ _FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 
 
 @cell_asset(
-    group="3_embed", deps=["embeddings"], kinds=["lance", "pandera"], checks=[("vectors_sound", True)], embeds=True, depends=embedder_inputs
+    group="3_embed",
+    deps=["curated_samples", "segments", "embeddings"],
+    kinds=["lance", "pandera"],
+    checks=[("vectors_sound", True)],
+    embeds=True,
+    depends=embedder_inputs,
 )
 def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""

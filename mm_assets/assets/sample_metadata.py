@@ -24,7 +24,9 @@ def _probe(run: CellRun) -> dict[str, Any]:
     return {"probe": run.modality.fingerprint("probe")}
 
 
-@cell_asset(group="2_curate", deps=["content_blobs"], kinds=["ray", "lance"], checks=[("every_blob_probed", True)], depends=_probe)
+@cell_asset(
+    group="2_curate", deps=["raw_assets", "content_blobs"], kinds=["ray", "lance"], checks=[("every_blob_probed", True)], depends=_probe
+)
 def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
     """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.
 

@@ -32,7 +32,11 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
 
 
 @cell_asset(
-    group="3_embed", deps=["curated_samples"], kinds=["ray", "lance"], checks=[("every_sample_segmented", True)], depends=_segmenter
+    group="3_embed",
+    deps=["content_blobs", "curated_samples"],
+    kinds=["ray", "lance"],
+    checks=[("every_sample_segmented", True)],
+    depends=_segmenter,
 )
 def segments(run: CellRun) -> dg.MaterializeResult[Any]:
     """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers."""

@@ -17,7 +17,13 @@ def _gate(run: CellRun) -> dict[str, Any]:
     return {"gates": run.spec.gates.model_dump()}
 
 
-@cell_asset(group="2_curate", deps=["sample_metadata"], kinds=["pandera", "lance"], checks=[("failed_share", True)], depends=_gate)
+@cell_asset(
+    group="2_curate",
+    deps=["dataset_registry", "sample_metadata"],
+    kinds=["pandera", "lance"],
+    checks=[("failed_share", True)],
+    depends=_gate,
+)
 def validated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     """The samples that meet the contract; every other one is a failure event. The gate's verdict is stored with them.
 
