@@ -18,8 +18,9 @@ from mm_assets.partitions import cell_of
 from mm_assets.results import materialize_result, plain
 from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import canonical, digest
-from mm_embed_kernels.kernel import Kernel
+from mm_embed_kernels.kernel import EmbedKernel, Kernel
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.relational import RowDigest
 from mm_embed_kernels.spec import DatasetSpec
@@ -76,9 +77,17 @@ class CellRun:
         return get(self.cell.modality)
 
     @property
-    def embedder(self) -> EmbedderResource:
+    def embedder_resource(self) -> EmbedderResource:
         found: EmbedderResource = getattr(self.context.resources, embedder_key(self.cell.modality))
         return found
+
+    @cached_property
+    def embedders(self) -> list[Embedder]:
+        """The cell's embedders, the primary one first; not yet loaded."""
+        return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
+
+    def embed_kernel(self, embedder: Embedder) -> EmbedKernel:
+        return self.embedder_resource.kernel(self.blobs, self.limits, embedder)
 
     @cached_property
     def override(self) -> str:
@@ -184,8 +193,7 @@ class CellRun:
                 failures=failed.version,
                 environment=self.limits.environment,
                 blocked=reason,
-                kernel=self._reports[-1].kernel if self._reports else "",
-                requests=self._reports[-1].computed + self._reports[-1].reused if self._reports else 0,
+                work={report.kernel: report.computed + report.reused for report in self._reports},
                 run_id=self.run_id,
                 at=datetime.now(UTC).isoformat(),
                 summary=figures,
@@ -247,8 +255,7 @@ class CellRun:
     def _finish(self, meta: StageMeta, checks: list[Check], unchanged: bool) -> dg.MaterializeResult[Any]:
         self._record(meta, unchanged)
         work = {report.kernel: (report.computed, report.reused) for report in self._reports}
-        if not work and meta.kernel:
-            work = {meta.kernel: (0, meta.requests)}
+        work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
         declared = {key.name for key in self.context.selected_asset_check_keys}
         checks = [check for check in [*checks, *self._observe(self)] if check.name in declared]
         table = self.tables.uri(self.asset, self.cell)
@@ -258,37 +265,38 @@ class CellRun:
     def shown(self) -> Contract:
         """The columns that a person finds in the asset: of the feature table's own rows, not of their record."""
         if self.asset in ("feature_table", "feature_views"):
-            return contracts.feature_contract(self.embedder.open().dimension, self.spec.user_fields)
+            return contracts.feature_contract(self.embedders[0].dimension, self.spec.user_fields)
         return self.contract(self.asset)
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
-        common = {
-            "dataset": self.cell.dataset,
-            "version": self.cell.version,
-            "modality": self.cell.modality,
-            "stage": self.asset,
-            "run_id": self.run_id,
-            "unchanged": unchanged,
-            "rows": meta.rows,
-            "data_version": meta.data_version,
-            "at": datetime.now(UTC),
-        }
-        last = self._reports[-1] if self._reports else None
-        if last is None and meta.kernel:
-            last = ComputeReport(meta.kernel, "", "", 0, meta.requests, 0, 0, 0.0)
+        """One row in the ledger for each kernel that the stage ran, or one for the stage."""
+        reports = self._reports or [ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()]
+        seconds, now = time.perf_counter() - self.began, datetime.now(UTC)
         self.ledger.record(
-            {
-                **common,
-                "kernel": last.kernel if last else None,
-                "fingerprint": last.fingerprint if last else None,
-                "mode": last.mode if last else None,
-                "computed": last.computed if last else 0,
-                "reused": last.reused if last else 0,
-                "failed": last.failed if last else 0,
-                "checkpoints": last.checkpoints if last else 0,
-                "kernel_seconds": last.seconds if last else 0.0,
-                "seconds": time.perf_counter() - self.began,
-            }
+            [
+                {
+                    "dataset": self.cell.dataset,
+                    "version": self.cell.version,
+                    "modality": self.cell.modality,
+                    "stage": self.asset,
+                    "run_id": self.run_id,
+                    "unchanged": unchanged,
+                    "rows": meta.rows,
+                    "data_version": meta.data_version,
+                    "at": now,
+                    "kernel": report.kernel if report else None,
+                    "fingerprint": report.fingerprint or None if report else None,
+                    "mode": report.mode or None if report else None,
+                    "computed": report.computed if report else 0,
+                    "reused": report.reused if report else 0,
+                    "failed": report.failed if report else 0,
+                    "checkpoints": report.checkpoints if report else 0,
+                    "kernel_seconds": report.seconds if report else 0.0,
+                    # The stage's own time stands in its first row alone, so that sums are right.
+                    "seconds": seconds if place == 0 else 0.0,
+                }
+                for place, report in enumerate(reports or [None])
+            ]
         )
 
 

@@ -58,7 +58,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     spec, modality, rates = registry.spec(cell.dataset, cell.version), get(cell.modality), Ledger(store).rates()
     fetch = FetchKernel(spec, blobs)
     probe, segment = ProbeKernel(modality, blobs), SegmentKernel(modality, blobs)
-    embed = embedder.kernel(blobs, Limits())
+    embeds = [embedder.kernel(blobs, Limits(), made) for made in embedder.open_all(spec.embedders.get(cell.modality))]
 
     def planned(kernel: Kernel, wanted: int, missing: int, unknown: int = 0) -> Planned:
         seconds = (missing + unknown) * rates.get(kernel.fingerprint, kernel.seconds_per_row)
@@ -81,8 +81,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     spans = relational.fetch(_SPANS, cached=cached(segment))
     wanted = relational.fetch(f"SELECT {embeddings.KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
     uncut = plans[-1].computed - unknown
-    plans.append(planned(embed, *compute.missing(embed, wanted), unknown + uncut))
-    return plans
+    return plans + [planned(embed, *compute.missing(embed, wanted), unknown + uncut) for embed in embeds]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import pyarrow as pa
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import environment_digest
-from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.modalities import Media, Modality, get
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
 
 REQUEST = pa.schema(
@@ -47,6 +47,9 @@ class BlobReader(Protocol):
     """Reads one blob and verifies its hash; picklable, so that a worker can carry it."""
 
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes: ...
+
+    def media(self, content_hash: str, path: str, offset: int, size: int) -> Media:
+        """The bytes, or a local file of them where they are too many for memory."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +130,19 @@ def results(keys: list[str], outcomes: list[dict[str, Any] | SampleError], secon
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def load_blobs(reader: BlobReader, batch: pa.Table) -> list[bytes | SampleError]:
-    """The verified bytes of each request, or why they cannot be had."""
+def load_blobs(reader: BlobReader, batch: pa.Table, streams: bool) -> list[Media | SampleError]:
+    """The verified blob of each request, or why it cannot be had; requests of one blob share it.
 
-    def load(row: dict[str, Any]) -> bytes:
-        return reader.read(row["content_hash"], row["path"], row["offset"], row["size"])
+    Args:
+        streams: whether a large blob is wanted as a file.
+    """
+    load = reader.media if streams else reader.read
+    places = list(zip(*(batch[name].to_pylist() for name in ("content_hash", "path", "offset", "size")), strict=True))
+    loaded = {place: guarded(load, place) for place in dict.fromkeys(places)}
+    return [loaded[place] for place in places]
 
-    columns = batch.select(["content_hash", "path", "offset", "size"]).to_pylist()
-    return [guarded(load, (row,)) for row in columns]
 
-
-def sandboxed(limits: Limits, function: Callable[..., Any], blobs: list[bytes | SampleError], extra: list[tuple[Any, ...]]) -> list[Any]:
+def sandboxed(limits: Limits, function: Callable[..., Any], blobs: list[Media | SampleError], extra: list[tuple[Any, ...]]) -> list[Any]:
     """``function(blob, *extra)`` in the sandbox for each blob that could be read; errors keep their place."""
     good = [i for i, blob in enumerate(blobs) if not isinstance(blob, SampleError)]
     outcomes: list[Any] = list(blobs)
@@ -150,13 +155,20 @@ class _BlobStage(Stage):
     """Reads blobs and calls a function on each inside the sandbox; the function returns the payload as a dict."""
 
     def __init__(
-        self, reader: BlobReader, function: Callable[[bytes], dict[str, Any]], schema: pa.Schema, limits: Limits, resources: Resources
+        self,
+        reader: BlobReader,
+        function: Callable[[Any], dict[str, Any]],
+        streams: bool,
+        schema: pa.Schema,
+        limits: Limits,
+        resources: Resources,
     ) -> None:
-        self.reader, self.function, self.schema, self.limits, self.resources = reader, function, schema, limits, resources
+        self.reader, self.function, self.streams = reader, function, streams
+        self.schema, self.limits, self.resources = schema, limits, resources
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        blobs = load_blobs(self.reader, batch)
+        blobs = load_blobs(self.reader, batch, self.streams)
         outcomes = sandboxed(self.limits, self.function, blobs, [()] * len(blobs))
         return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)
 
@@ -177,7 +189,7 @@ class ProbeKernel(Kernel):
         self.seconds_per_row = modality.probe_seconds
 
     def stages(self) -> list[Stage]:
-        return [_BlobStage(self.reader, self.modality.probe, self.result, self.limits, self.resources)]
+        return [_BlobStage(self.reader, self.modality.probe, self.modality.streams, self.result, self.limits, self.resources)]
 
 
 SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])
@@ -189,7 +201,7 @@ class _Segmenter:
     def __init__(self, modality: Modality) -> None:
         self.modality = modality
 
-    def __call__(self, data: bytes) -> dict[str, Any]:
+    def __call__(self, data: Any) -> dict[str, Any]:
         found = self.modality.segment(data)
         if not found:
             raise SampleError("no_segments", f"the {self.modality.name} sample has nothing to embed")
@@ -210,7 +222,7 @@ class SegmentKernel(Kernel):
         self.seconds_per_row = modality.segment_seconds
 
     def stages(self) -> list[Stage]:
-        return [_BlobStage(self.reader, _Segmenter(self.modality), self.result, self.limits, self.resources)]
+        return [_BlobStage(self.reader, _Segmenter(self.modality), self.modality.streams, self.result, self.limits, self.resources)]
 
 
 class EmbedKernel(Kernel):
@@ -241,7 +253,7 @@ class EmbedKernel(Kernel):
 
 
 class DecodeStage(Stage):
-    """Blobs to fixed-size uint8 arrays, in the sandbox: what the model's stage sees of untrusted bytes."""
+    """Blobs to fixed-size arrays, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources
@@ -250,20 +262,21 @@ class DecodeStage(Stage):
         shape = self.embedder.input_shape
         assert shape is not None
         began = time.perf_counter()
-        blobs = load_blobs(self.reader, batch)
+        blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
         outcomes = sandboxed(self.limits, self.embedder.decode, blobs, [(span,) for span in batch["span"].to_pylist()])
-        outcomes = [_shaped(outcome, shape) for outcome in outcomes]
+        dtype = np.dtype(self.embedder.input_dtype)
+        outcomes = [_shaped(outcome, shape, dtype) for outcome in outcomes]
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
-        blank = np.zeros(shape, np.uint8)
+        blank = np.zeros(shape, dtype)
         pixels = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
         return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(pixels), int(np.prod(shape))))
 
 
-def _shaped(outcome: Any, shape: tuple[int, ...]) -> Any:
-    if isinstance(outcome, SampleError) or (outcome.shape == shape and outcome.dtype == np.uint8):
+def _shaped(outcome: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    if isinstance(outcome, SampleError) or (outcome.shape == shape and outcome.dtype == dtype):
         return outcome
-    return SampleError("contract", f"the decoder returned {outcome.dtype}{list(outcome.shape)}, not uint8{list(shape)}")
+    return SampleError("contract", f"the decoder returned {outcome.dtype}{list(outcome.shape)}, not {dtype}{list(shape)}")
 
 
 class InferStage(Stage):

@@ -102,6 +102,9 @@ class DatasetSpec(_Model):
     schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(default_factory=dict, alias="schema")
     sources: list[SourceSpec] = Field(min_length=1)
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
+    embedders: dict[str, list[str]] = Field(
+        default_factory=dict, description="modality -> embedders, the primary one first; by default the profile's"
+    )
     curation: Curation = Curation()
     gates: Gates = Gates()
 

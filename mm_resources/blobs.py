@@ -6,17 +6,24 @@ never a reference to bytes that are not there.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import content_hash
+from mm_embed_kernels.identity import content_hash, file_hash
+from mm_embed_kernels.modalities import Media
 from mm_resources import lance_io
 from mm_resources.store import Store
 
@@ -62,16 +69,24 @@ class BlobStore:
         try:
             data = self.store.read_range(path, offset, offset + size)
         except FileNotFoundError:
-            raise SampleError(
-                "blob_missing", f"blob {content_hash} is not in the store ({path}); the next backfill fetches it again", retryable=True
-            ) from None
+            raise _missing(content_hash, path) from None
         except OSError as error:
             raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         if hashlib.sha256(data).hexdigest() != content_hash:
-            raise SampleError(
-                "blob_damaged", f"blob {content_hash} in {path} no longer has its hash; the next backfill fetches it again", retryable=True
-            )
+            raise _damaged(content_hash, path)
         return data
+
+    def media(self, content_hash: str, path: str, offset: int, size: int) -> Media:
+        """A blob as `read` gives it or, where it is an object of its own, as a local file whose hash was verified.
+
+        The file is the object itself where the store is local, else a copy that the process keeps for its next segments.
+
+        Raises:
+            SampleError: as `read`.
+        """
+        if size <= LARGE_BYTES:
+            return self.read(content_hash, path, offset, size)
+        return _large_blobs().file(self.store, content_hash, path)
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:
         """Store small blobs, those that are new in one or more packs; their content hashes, in order."""
@@ -144,6 +159,63 @@ class BlobStore:
             except FileNotFoundError:
                 continue
         return found
+
+
+@cache
+def _large_blobs() -> _LargeBlobs:
+    return _LargeBlobs()
+
+
+class _LargeBlobs:
+    """Large blobs as local files, verified once per process and state of the file."""
+
+    # A batch mostly cuts one long medium into segments; more copies than this only fill the disk.
+    COPIES = 4
+
+    def __init__(self) -> None:
+        self._verified: set[tuple[str, int, int]] = set()
+        self._copies: OrderedDict[str, Path] = OrderedDict()
+
+    def file(self, store: Store, digest: str, path: str) -> Path:
+        try:
+            found = Path(store.path(path)) if store.is_local else self._copy(store, digest, path)
+            info = found.stat()
+            state = (str(found), info.st_size, info.st_mtime_ns)
+            if state not in self._verified:
+                if file_hash(found) != digest:
+                    raise _damaged(digest, path)
+                self._verified.add(state)
+        except FileNotFoundError:
+            raise _missing(digest, path) from None
+        except OSError as error:
+            raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
+        return found
+
+    def _copy(self, store: Store, digest: str, path: str) -> Path:
+        if digest not in self._copies:
+            target = Path(self._folder) / digest
+            store.fs.get_file(store.path(path), str(target))
+            self._copies[digest] = target
+            while len(self._copies) > self.COPIES:
+                self._copies.popitem(last=False)[1].unlink(missing_ok=True)
+        self._copies.move_to_end(digest)
+        return self._copies[digest]
+
+    @cached_property
+    def _folder(self) -> str:
+        folder = tempfile.mkdtemp(prefix="mm-blobs-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+
+def _missing(digest: str, path: str) -> SampleError:
+    return SampleError("blob_missing", f"blob {digest} is not in the store ({path}); the next backfill fetches it again", retryable=True)
+
+
+def _damaged(digest: str, path: str) -> SampleError:
+    return SampleError(
+        "blob_damaged", f"blob {digest} in {path} no longer has its hash; the next backfill fetches it again", retryable=True
+    )
 
 
 class _KnownHashes:

@@ -17,12 +17,14 @@ _BOOKKEEPING = [
     pa.field("at", pa.timestamp("us", tz="UTC")),
 ]
 
+# In the order of keys, which begin with the content hash: a blob's segments come together and it is read once.
 # A request is a miss when it was never computed, or failed in a way that may pass now: a transient cause, or a
 # permanent one that was seen by another environment.
 MISSES = """
 SELECT r.*, coalesce(c.attempt, 0) AS attempt
 FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (key)
 WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
+ORDER BY key
 """
 # Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
 LATEST = 'SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, "at"'

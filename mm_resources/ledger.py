@@ -1,4 +1,4 @@
-"""The ledger: one row per stage and run, with what was computed, what was reused and what it took."""
+"""The ledger: a row per stage, kernel and run, with what was computed, what was reused and what it took."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self._uri = store.uri("ledger/stages.lance")
 
-    def record(self, row: dict[str, Any]) -> None:
-        lance_io.append(self._uri, LEDGER.rows([row]))
+    def record(self, rows: list[dict[str, Any]]) -> None:
+        lance_io.append(self._uri, LEDGER.rows(rows))
 
     def read(self, where: str | None = None) -> pa.RecordBatchReader:
         return lance_io.reader(lance_io.open_dataset(self._uri), LEDGER.bare, where=where)
@@ -30,9 +30,12 @@ class Ledger:
         return found
 
     def of_cell(self, cell: Cell) -> list[dict[str, Any]]:
-        """Per stage, the latest row in which it did work."""
+        """Per stage, what its latest run that did work computed, reused and took, over all its kernels."""
         where = f"dataset = '{cell.dataset}' AND version = '{cell.version}' AND modality = '{cell.modality}' AND NOT unchanged"
-        sql = 'SELECT * FROM ledger QUALIFY row_number() OVER (PARTITION BY stage ORDER BY "at" DESC) = 1'
+        sql = """
+        SELECT stage, sum(computed)::BIGINT AS computed, sum(reused)::BIGINT AS reused, sum(seconds) AS seconds
+        FROM (SELECT * FROM ledger QUALIFY rank() OVER (PARTITION BY stage ORDER BY "at" DESC) = 1) GROUP BY stage
+        """
         found: list[dict[str, Any]] = relational.fetch(sql, ledger=self.read(where)).to_pylist()
         return found
 

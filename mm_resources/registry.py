@@ -118,6 +118,8 @@ class Registry:
             open_source(source, dict(spec.schema_))
         for name in known:
             rule_set(name, spec.curation.rules)
+        for modality, names in spec.embedders.items():
+            check_embedders(modality, names)
         for name in known:
             key = f"{spec.dataset_version}|{name}"
             if not identity.PARTITION_KEY.fullmatch(spec.dataset_version):
@@ -194,6 +196,28 @@ class Registry:
 
     def _pin_numbers(self, cell: Cell) -> list[int]:
         return [int(found[1]) for name in self.store.names(f"registry/pins/{cell.path}") if (found := _PIN.match(name))]
+
+
+def check_embedders(modality: str, names: list[str]) -> None:
+    """Refuse embedders that do not exist or cannot read the modality.
+
+    Raises:
+        UserError: in one line.
+    """
+    from mm_embed_kernels.embedders import embedders
+
+    known = embedders()
+    if modality not in modalities():
+        raise UserError(f"embedders.{modality}: no such modality; there are: {', '.join(modalities())}")
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"embedders.{modality}: name at least one embedder, and each once; the first is the primary one")
+    for name in names:
+        if name not in known:
+            raise UserError(f"embedders.{modality}: no embedder is named {name!r}; there are: {', '.join(known)}")
+        # An embedder of texts reads whatever segments carry a text, such as a transcript; but not every one does.
+        reads_text = known[name].modality == "text"
+        if known[name].modality != modality and not (reads_text and name != names[0]):
+            raise UserError(f"embedders.{modality}: {name} reads {known[name].modality}, not {modality}")
 
 
 @lru_cache(maxsize=64)

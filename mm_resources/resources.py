@@ -124,15 +124,20 @@ class EmbedderResource(dg.ConfigurableResource):
     num_gpus: float = Field(default=0, description="GPUs of each copy; a fraction lets copies share one")
     decode_actors: int = Field(default=1, description="CPU actors that decode ahead of the model")
 
-    def open(self) -> Embedder:
-        """The embedder, not yet loaded."""
+    def open(self, name: str = "") -> Embedder:
+        """The embedder, or another one of the modality with the same share of the machine; not yet loaded."""
         settings: dict[str, Any] = {"device": self._device(), "batch_size": self.batch_size or None}
-        return create(self.embedder, **settings, threads=max(1, int(self.num_cpus)))
+        return create(name or self.embedder, **settings, threads=max(1, int(self.num_cpus)))
 
-    def kernel(self, reader: BlobStore, limits: Limits) -> EmbedKernel:
-        rows = self.batch_rows if self.open().input_shape is None else min(self.batch_rows, 64)
+    def open_all(self, names: list[str] | None) -> list[Embedder]:
+        """The embedders that a spec names, the primary one first; by default this one alone."""
+        return [self.open(name) for name in names or [self.embedder]]
+
+    def kernel(self, reader: BlobStore, limits: Limits, embedder: Embedder | None = None) -> EmbedKernel:
+        chosen = embedder or self.open()
+        rows = self.batch_rows if chosen.input_shape is None else min(self.batch_rows, 64)
         return EmbedKernel(
-            self.open(),
+            chosen,
             reader,
             limits,
             decode=Resources(num_cpus=1, actors=self.decode_actors, batch_rows=rows),

@@ -35,8 +35,7 @@ class StageMeta:
         failures: Lance version of the failure table that holds them; 0 when there are none.
         environment: digest of what the failures depend on.
         blocked: why the cell may not go on, or "" (the gate's stored verdict).
-        kernel: the kernel that the stage ran, or "".
-        requests: rows that it asked of the kernel.
+        work: kernel -> rows that the stage asked of it.
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
         summary: figures for people.
@@ -52,8 +51,7 @@ class StageMeta:
     failures: int
     environment: str
     blocked: str
-    kernel: str
-    requests: int
+    work: dict[str, int]
     run_id: str
     at: str
     summary: dict[str, Any] = field(default_factory=dict)

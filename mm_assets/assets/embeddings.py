@@ -9,6 +9,8 @@ import pyarrow as pa
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
+from mm_embed_kernels import relational
+from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
 from mm_resources.cache import LATEST
 
@@ -16,19 +18,19 @@ from mm_resources.cache import LATEST
 KEY = "content_hash || '#' || span"
 _REQUESTS = f"""
 SELECT {KEY} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
-FROM segments s JOIN blobs b USING (content_hash)
+FROM segments s JOIN blobs b USING (content_hash) WHERE {{readable}}
 """
 _ROWS = f"""
 SELECT s.segment_id, s.sample_id, s.content_hash, s.span, e.key AS cache_key, e.status, e.seconds,
        e.error_class, e.message, e.retryable, e.attempt, c.source_uri
-FROM (SELECT *, {KEY} AS key FROM segments) s JOIN ({LATEST}) e USING (key)
+FROM (SELECT *, {KEY} AS key FROM segments WHERE {{readable}}) s JOIN ({LATEST}) e USING (key)
 JOIN curated c ON s.sample_id = c.sample_id ORDER BY s.segment_id
 """
 _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "seconds", "at"]
 
 
 def embedder_inputs(run: CellRun) -> dict[str, Any]:
-    return {"embedder": run.embedder.open().fingerprint}
+    return {"embedders": [embedder.fingerprint for embedder in run.embedders]}
 
 
 @cell_asset(
@@ -44,35 +46,51 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
 
     A vector is computed once per content, span and embedder fingerprint, in whatever dataset and version it occurs.
     """
-    kernel, counts = run.embedder.kernel(run.blobs, run.limits), {"ok": 0, "failed": 0}
-    with run.sql(_REQUESTS, segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
-        run.compute(kernel, requests)
-    rows = run.tables_of(
-        _ROWS,
-        segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span"]),
-        curated=run.read("curated_samples", ["sample_id", "source_uri"]),
-        cached=run.cached(kernel, _HEAD),
-    )
+    counts = {"ok": 0, "failed": 0}
+    wanted = sum(_compute(run, embedder) for embedder in run.embedders)
     return run.publish(
-        _recorded(run, rows, counts),
-        summary=lambda: {"embedder": kernel.embedder.name, "dimension": kernel.embedder.dimension, **counts},
-        checks=lambda: [
-            complete("every_segment_answered", run.rows("segments"), sum(counts.values()), "segments have a vector or a recorded failure")
-        ],
+        _recorded(run, counts),
+        summary=lambda: {"embedders": ", ".join(embedder.name for embedder in run.embedders), **counts},
+        checks=lambda: [complete("every_segment_answered", wanted, sum(counts.values()), "segments have a vector or a recorded failure")],
     )
 
 
-def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    embedder = run.embedder.open()
+def _readable(embedder: Embedder) -> str:
+    """Which segments an embedder reads: one of texts, those that have one (not every sound has a transcript)."""
+    return "text IS NOT NULL" if embedder.input_shape is None else "true"
+
+
+def _compute(run: CellRun, embedder: Embedder) -> int:
+    """Run one embedder on what the cache lacks; the number of segments that it is to answer."""
+    readable = _readable(embedder)
+    with run.sql(_REQUESTS.format(readable=readable), segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
+        run.compute(run.embed_kernel(embedder), requests)
+    counted = relational.fetch(
+        f"SELECT count(*) AS n FROM segments WHERE {readable}", segments=run.read("segments", ["segment_id", "text"])
+    )
+    return int(counted["n"][0].as_py())
+
+
+def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
     events: list[dict[str, Any]] = []
     run.fail(events)
     names = [name for name in run.contract("embeddings").schema.names if name not in ("feature_id", "embedder", "fingerprint")]
-    for table in rows:
-        statuses, ids = table["status"].to_pylist(), table["segment_id"].to_pylist()
-        counts["ok"] += statuses.count("ok")
-        counts["failed"] += statuses.count("failed")
-        events += [{**row, "embedder": embedder.name} for row in table.to_pylist() if row["status"] == "failed"]
-        rows_ = table.select(names)
-        rows_ = rows_.append_column("feature_id", pa.array([feature_id(item, embedder.fingerprint) for item in ids], pa.string()))
-        rows_ = rows_.append_column("embedder", pa.array([embedder.name] * table.num_rows, pa.string()))
-        yield rows_.append_column("fingerprint", pa.array([embedder.fingerprint] * table.num_rows, pa.string()))
+    for embedder in run.embedders:
+        for table in _answers(run, embedder):
+            statuses, ids = table["status"].to_pylist(), table["segment_id"].to_pylist()
+            counts["ok"] += statuses.count("ok")
+            counts["failed"] += statuses.count("failed")
+            events += [{**row, "embedder": embedder.name} for row in table.to_pylist() if row["status"] == "failed"]
+            rows = table.select(names)
+            rows = rows.append_column("feature_id", pa.array([feature_id(item, embedder.fingerprint) for item in ids], pa.string()))
+            rows = rows.append_column("embedder", pa.array([embedder.name] * table.num_rows, pa.string()))
+            yield rows.append_column("fingerprint", pa.array([embedder.fingerprint] * table.num_rows, pa.string()))
+
+
+def _answers(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
+    return run.tables_of(
+        _ROWS.format(readable=_readable(embedder)),
+        segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span", "text"]),
+        curated=run.read("curated_samples", ["sample_id", "source_uri"]),
+        cached=run.cached(run.embed_kernel(embedder), _HEAD),
+    )

@@ -9,13 +9,14 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
+from mm_embed_kernels.embedders import Embedder
 from mm_resources.features import table_name
 
 _ROWS = """
 SELECT n.* EXCLUDE (cache_key), v.vector{user}
 FROM features n
 JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON n.cache_key = v.key
-JOIN listing l ON n.sample_id = l.sample_id
+JOIN listing l ON n.sample_id = l.sample_id WHERE n.embedder = '{embedder}'
 """
 
 
@@ -33,19 +34,31 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
 
     A candidate is seen by no reader until `feature_views` has tested and pinned it.
     """
-    embedder, user = run.embedder.open(), run.spec.user_fields
+    entries = [_write(run, embedder) for embedder in run.embedders]
+    written = sum(entry["rows"] for entry in entries)
+    return run.publish(
+        [FEATURE_TABLE.rows(entries)],
+        summary=lambda: {entry["table"]: f"{entry['rows']:,} rows, {entry['index']}, {entry['space']}" for entry in entries},
+        checks=lambda: [complete("rows_complete", run.rows("normalized_features"), written, "feature rows are in the tables")],
+        row_count=lambda: written,
+    )
+
+
+def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
+    """Write and index one embedder's candidate; what the publish needs to know of it."""
+    user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
     rows = run.tables_of(
-        _ROWS.format(user="".join(f', l."{item.name}"' for item in user)),
+        _ROWS.format(user="".join(f', l."{item.name}"' for item in user), embedder=embedder.name),
         features=run.read("normalized_features"),
-        vectors=run.cached(run.embedder.kernel(run.blobs, run.limits), ["key", "vector"], where="status = 'ok'"),
+        vectors=run.cached(run.embed_kernel(embedder), ["key", "vector"], where="status = 'ok'"),
         listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),
     )
     version, count, index, content = run.features.write_candidate(name, contract, rows)
-    entry = {
+    return {
         "embedder": embedder.name,
         "fingerprint": embedder.fingerprint,
-        "primary": True,
+        "primary": embedder is run.embedders[0],
         "table": name,
         "lance_version": version,
         "rows": count,
@@ -54,9 +67,3 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
         "index": index,
         "digest": content,
     }
-    return run.publish(
-        [FEATURE_TABLE.rows([entry])],
-        summary=lambda: {"table": name, "rows": count, "index": index, "space": embedder.space},
-        checks=lambda: [complete("rows_complete", run.rows("normalized_features"), count, "feature rows are in the table")],
-        row_count=lambda: count,
-    )

@@ -97,17 +97,15 @@ def _recall(recalls: dict[str, float]) -> Check:
 
 
 def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Accounting) -> None:
-    embedder = run.embedder.open()
-    settings = {"device": embedder.device, "code_version": embedder.code_version, "libraries": library_versions(embedder.libraries)}
     known = {item.name for item in dataclasses.fields(PinnedTable)}
     tables = [
         PinnedTable(
             **{name: value for name, value in row.items() if name in known},
-            settings=settings,
-            weights_hash=embedder.weights_hash,
-            preprocessing=embedder.preprocessing,
+            settings={"device": made.device, "code_version": made.code_version, "libraries": library_versions(made.libraries)},
+            weights_hash=made.weights_hash,
+            preprocessing=made.preprocessing,
         )
-        for row in rows
+        for row, made in zip(rows, run.embedders, strict=True)
     ]
     for table in tables:
         run.features.tag(table.table, table.lance_version, table.tag)

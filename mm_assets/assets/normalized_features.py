@@ -13,6 +13,7 @@ from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
+from mm_embed_kernels.embedders import Embedder
 
 NORM_TOLERANCE = 1e-3
 
@@ -26,7 +27,7 @@ JOIN segments s USING (segment_id)
 JOIN curated c ON e.sample_id = c.sample_id
 JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON e.cache_key = v.key
 LEFT JOIN failed f ON e.sample_id = f.sample_id
-WHERE e.status = 'ok'
+WHERE e.status = 'ok' AND e.embedder = '{embedder}'
 """
 _FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 
@@ -41,23 +42,15 @@ _FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 )
 def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
-    kernel, counts = run.embedder.kernel(run.blobs, run.limits), {"features": 0, "unsound": 0}
+    counts = {"features": 0, "unsound": 0}
     failed = pa.concat_tables(
         [
             *run.tables_of(_FAILED, embeddings=run.read("embeddings", ["sample_id", "status"])),
             pa.table({"sample_id": pa.array([], pa.string())}),
         ]
     )
-    rows = run.tables_of(
-        _ROWS,
-        embeddings=run.read("embeddings"),
-        segments=run.read("segments", ["segment_id", "text"]),
-        curated=run.read("curated_samples"),
-        vectors=run.cached(kernel, ["key", "vector"], where="status = 'ok'"),
-        failed=failed,
-    )
     return run.publish(
-        _checked(run, rows, counts),
+        (table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder, failed), counts)),
         summary=lambda: counts,
         checks=lambda: [
             Check(
@@ -71,8 +64,19 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     )
 
 
-def _checked(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    embedder = run.embedder.open()
+def _rows(run: CellRun, embedder: Embedder, failed: pa.Table) -> Iterator[pa.Table]:
+    """One embedder's feature rows with their vectors."""
+    return run.tables_of(
+        _ROWS.format(embedder=embedder.name),
+        embeddings=run.read("embeddings"),
+        segments=run.read("segments", ["segment_id", "text"]),
+        curated=run.read("curated_samples"),
+        vectors=run.cached(run.embed_kernel(embedder), ["key", "vector"], where="status = 'ok'"),
+        failed=failed,
+    )
+
+
+def _checked(run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
     events: list[dict[str, Any]] = []
     run.fail(events)
     shared = {

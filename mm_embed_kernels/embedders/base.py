@@ -21,7 +21,8 @@ class Embedder(ABC):
         name: what specs, tables and the ledger call it.
         modality: the modality that it reads.
         dimension: length of its vectors.
-        input_shape: shape of the uint8 array that `decode` returns, or None where it reads the segment's text.
+        input_shape: shape of the array that `decode` returns, or None where it reads the segment's text.
+        input_dtype: type of that array: ``uint8`` or ``float32``.
         libraries: packages whose version changes its vectors.
         code_version: raised when the code changes its vectors.
         tolerance: largest cosine distance between two computations of the same vector that `audit` accepts.
@@ -33,6 +34,7 @@ class Embedder(ABC):
     modality: ClassVar[str] = ""
     dimension: int = 0
     input_shape: tuple[int, ...] | None = None
+    input_dtype: ClassVar[str] = "uint8"
     libraries: ClassVar[tuple[str, ...]] = ()
     code_version: ClassVar[str] = "1"
     tolerance: ClassVar[float] = 1e-4
@@ -91,8 +93,12 @@ class Embedder(ABC):
             inputs: list of n texts, or uint8 array [n, *input_shape].
         """
 
-    def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:
-        """One segment as a uint8 array of `input_shape`; runs inside the sandbox, must not need `load`."""
+    def decode(self, data: Any, span: str) -> np.ndarray[Any, Any]:
+        """One segment as an array of `input_shape` and `input_dtype`; runs inside the sandbox, must not need `load`.
+
+        Args:
+            data: the blob's bytes; of a modality that streams, a `Path` where they are too many for memory.
+        """
         raise SampleError("contract", f"embedder {self.name} does not decode")
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:

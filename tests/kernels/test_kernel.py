@@ -31,6 +31,8 @@ class Shelf:
             raise SampleError("blob_missing", f"no blob {content_hash}", retryable=True)
         return self.blobs[content_hash]
 
+    media = read
+
 
 def requests(*blobs: bytes | None, texts: list[str] | None = None) -> tuple[Shelf, pa.Table]:
     """Requests for blobs (None: one that the store lacks) with the reader that serves them."""

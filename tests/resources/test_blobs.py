@@ -247,3 +247,36 @@ def test_a_fault_of_the_store_is_not_the_samples(blobs: BlobStore, tmp_path: Pat
     pack.rmdir()
     pack.write_bytes(kept)
     assert content_hash(blobs.read(**row)) == digest
+
+
+def test_a_large_blob_is_a_file_that_was_verified(blobs: BlobStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * (LARGE_BYTES // 256 + 1)
+    digest, _ = blobs.put_stream(io.BytesIO(data))
+    place = located(blobs)[digest]
+    found = blobs.media(**place)
+    assert isinstance(found, Path)
+    assert found.read_bytes() == data
+    with found.open("r+b") as stream:
+        stream.write(b"x")
+    with pytest.raises(SampleError) as caught:
+        blobs.media(**place)
+    assert (caught.value.error_class, caught.value.retryable) == ("blob_damaged", True)
+    found.unlink()
+    with pytest.raises(SampleError, match="fetches it again"):
+        blobs.media(**place)
+
+
+def test_a_large_blob_of_a_remote_store_is_copied_once(tmp_path: Path) -> None:
+    blobs = BlobStore(Store("memory://remote-large"))
+    data = b"r" * (LARGE_BYTES + 1)
+    digest, size = blobs.put_stream(io.BytesIO(data))
+    path = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
+    first, second = (blobs.media(digest, path, 0, size) for _ in range(2))
+    assert first == second
+    assert isinstance(first, Path)
+    assert first.read_bytes() == data
+
+
+def test_a_small_blob_is_its_bytes(blobs: BlobStore) -> None:
+    (digest,) = blobs.put([b"small"])
+    assert blobs.media(**located(blobs)[digest]) == b"small"

@@ -28,7 +28,7 @@ def event(sample: str | None, error_class: str = "truncated", **more: Any) -> di
 def record(failures: FailureEvents, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], **more: str) -> tuple[int, int]:
     """Write events and commit the stage that names them, as a run does."""
     found = failures.write(stage, cell, run_id, events, **more)
-    meta = StageMeta("d", "i", 0, 0, found.events, found.retryable, found.version, "e", "", "", 0, run_id, "now")
+    meta = StageMeta("d", "i", 0, 0, found.events, found.retryable, found.version, "e", "", {}, run_id, "now")
     failures.tables.publish(stage, cell, EMBEDDINGS, [], failures.tables.fence(stage, cell, EMBEDDINGS), lambda digest: meta)
     return found.events, found.retryable
 

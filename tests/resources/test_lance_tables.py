@@ -165,7 +165,7 @@ def test_small_tables_are_joined() -> None:
 def sealed(digest: RowDigest, **changed: Any) -> StageMeta:
     values: dict[str, Any] = {
         "data_version": digest.hexdigest(), "inputs": "i", "rows": digest.rows, "row_count": digest.rows, "failures": 0, "failed": 1, "retryable": 0, "environment": "e",
-        "blocked": "", "kernel": "probe", "requests": 3, "run_id": "r1", "at": "2024-01-01T00:00:00+00:00", "summary": {"naïve": [1, None]},
+        "blocked": "", "work": {"probe": 3}, "run_id": "r1", "at": "2024-01-01T00:00:00+00:00", "summary": {"naïve": [1, None]},
     }  # fmt: skip
     return StageMeta(**{**values, **changed})
 
