@@ -9,10 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.automation import cell_tags
 from mm_assets.cell_run import CLOSED_GATE, ORDER, OVERRIDE_TAG
 from mm_assets.home import PROCESS_TAG, process_tag
 from mm_assets.partitions import DATASET_VERSION, partition_key
 from mm_resources.ledger import Ledger
+from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageTables
 
@@ -40,13 +42,7 @@ def backfill_cell(
     """Materialize all twelve assets of a cell; a closed gate or a failed step is a status, not an exception."""
     began = time.perf_counter()
     register_partition(instance, cell.dataset_version)
-    tags = {
-        PROCESS_TAG: process_tag(),
-        "mm/dataset": cell.dataset,
-        "mm/version": cell.version,
-        "mm/modality": cell.modality,
-        **({OVERRIDE_TAG: override} if override else {}),
-    }
+    tags = {PROCESS_TAG: process_tag(), **cell_tags(cell), **({OVERRIDE_TAG: override} if override else {})}
     level = "INFO" if verbose else "CRITICAL"
     result = definitions.resolve_job_def("refresh").execute_in_process(
         instance=instance,
@@ -55,10 +51,18 @@ def backfill_cell(
         run_config={"loggers": {"console": {"config": {"log_level": level}}}},
         raise_on_error=False,
     )
-    status, reason = _status(result, cell, store)
-    computed, reused = _work(Ledger(store), result.run_id)
-    seconds = round(time.perf_counter() - began, 2)
-    return CellResult(cell.modality, status, result.run_id, computed, reused, seconds, reason, _notes(result))
+    run = instance.get_run_by_id(result.run_id)
+    return cell_result(instance, store, cell, run, time.perf_counter() - began)
+
+
+def cell_result(instance: dg.DagsterInstance, store: Store, cell: Cell, run: dg.DagsterRun | None, seconds: float) -> CellResult:
+    """What a run did to its cell, read from its event log, whoever executed it."""
+    if run is None:
+        return CellResult(cell.modality, "failed", "", {}, {}, round(seconds, 2), "no run was started for it")
+    events = [log.dagster_event for log in instance.all_logs(run.run_id) if log.dagster_event is not None]
+    status, reason = _status(run, events, cell, store)
+    computed, reused = _work(Ledger(store), run.run_id)
+    return CellResult(cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _notes(events))
 
 
 def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> None:
@@ -67,25 +71,24 @@ def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> No
         instance.add_dynamic_partitions(DATASET_VERSION, [dataset_version])
 
 
-def _status(result: dg.ExecuteInProcessResult, cell: Cell, store: Store) -> tuple[str, str]:
-    if result.success:
-        events = result.get_asset_materialization_events()
-        same = all(event.materialization.metadata["unchanged"].value for event in events)
-        return ("unchanged" if same else "published"), ""
+def _status(run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, store: Store) -> tuple[str, str]:
+    if run.status == dg.DagsterRunStatus.SUCCESS:
+        done = [event.step_materialization_data.materialization for event in events if event.is_step_materialization]
+        return ("unchanged" if all(item.metadata["unchanged"].value for item in done) else "published"), ""
     tables = StageTables(store)
     for name in ORDER:
         meta = tables.meta(name, cell)
-        if meta is not None and meta.blocked and meta.run_id == result.run_id:
+        if meta is not None and meta.blocked and meta.run_id == run.run_id:
             return "blocked", f"{name}: {meta.blocked}"
-    causes = [_cause(event) for event in result.all_events if event.is_step_failure]
+    causes = [_cause(event) for event in events if event.is_step_failure]
     # A gate that an earlier run closed stops the stages behind it, which say so.
     status = "blocked" if any(CLOSED_GATE in cause for cause in causes) else "failed"
-    return status, "; ".join(causes) or "the run was interrupted"
+    return status, "; ".join(causes) or f"the run was {run.status.value.lower()} before it ended"
 
 
-def _notes(result: dg.ExecuteInProcessResult) -> list[str]:
+def _notes(events: list[dg.DagsterEvent]) -> list[str]:
     """What did not stop the run and still wants a person's eye: checks that failed without blocking."""
-    found = [event.asset_check_evaluation_data for event in result.all_events if event.event_type_value == "ASSET_CHECK_EVALUATION"]
+    found = [event.asset_check_evaluation_data for event in events if event.event_type_value == "ASSET_CHECK_EVALUATION"]
     return [check.description or check.check_name for check in found if not check.passed and not check.blocking]
 
 
@@ -109,3 +112,14 @@ def _work(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
             computed[row["kernel"]] += row["computed"]
             reused[row["kernel"]] += row["reused"]
     return dict(computed), dict(reused)
+
+
+def unsound(store: Store, cells: list[Cell]) -> list[Cell]:
+    """The cells that are not published, stand before a closed gate, or have failures that may pass when tried again."""
+    tables, registry = StageTables(store), Registry(store)
+
+    def sound(cell: Cell) -> bool:
+        metas = [tables.meta(name, cell) for name in ORDER]
+        return registry.pin(cell) is not None and not any(meta and (meta.blocked or meta.retryable) for meta in metas)
+
+    return [cell for cell in cells if not sound(cell)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.automation import flows_on
 from mm_assets.cell_run import CellRun, nothing_to_observe
 from mm_assets.checks import Check
 from mm_assets.partitions import cells
@@ -44,6 +45,7 @@ def cell_asset(
     holds: Callable[[CellRun], bool] = _always,
     observe: Callable[[CellRun], list[Check]] = nothing_to_observe,
     shows: Contract | None = None,
+    pool: str = "",
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Declare one of the twelve components.
 
@@ -54,6 +56,7 @@ def cell_asset(
         embeds: whether the body needs the modality's embedder.
         depends: what besides upstream data and `code_version` decides the result (fingerprints, the spec's part).
         holds, observe: see `CellRun.enter`.
+        pool: what its runs compete for: ``network``, ``ray`` or ``gpu``; limits are the instance's.
         shows: the contract of the rows that a person finds there; by default that of the stage's table.
     """
 
@@ -69,6 +72,9 @@ def cell_asset(
             kinds=set(kinds),
             owners=OWNERS,
             code_version=code_version,
+            # The spec's sensor, the command line and people start the first; the rest follow.
+            automation_condition=flows_on() if deps else None,
+            pool=pool or None,
             partitions_def=cells,
             required_resource_keys=RESOURCES | ({embedder_key(modality) for modality in modalities()} if embeds else set()),
             metadata={"dagster/column_schema": column_schema(contract)},

@@ -18,6 +18,7 @@ from mm_assets.assets import (
     segments,
     validated_samples,
 )
+from mm_assets.automation import conditions, nightly, specs
 from mm_assets.cell_run import ORDER
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
@@ -62,7 +63,14 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 
 
 def build(**settings: str) -> dg.Definitions:
-    return dg.Definitions(assets=ASSETS, jobs=[refresh], resources=default_resources(**settings), executor=dg.in_process_executor)
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=[refresh],
+        sensors=[specs, conditions],
+        schedules=[nightly],
+        resources=default_resources(**settings),
+        executor=dg.in_process_executor,
+    )
 
 
 defs = build()

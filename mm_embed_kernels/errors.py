@@ -33,6 +33,10 @@ class UserError(Exception):
     """A mistake that the user can mend; shown as one line without a traceback."""
 
 
+class Interrupted(Exception):
+    """The user asked to stop; what is committed stays, and the same command goes on there."""
+
+
 def error_fingerprint(stage: str, error_class: str, message: str) -> str:
     """Same cause, same value: numbers, hashes, addresses and quoted names are left out of the message."""
     return digest("error", stage, error_class, _VOLATILE.sub("*", message))[:16]

@@ -37,6 +37,7 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
     group="3_embed",
     deps=["content_blobs", "curated_samples", "segments"],
     kinds=["ray", "pytorch"],
+    pool="gpu",
     checks=[("every_segment_answered", True)],
     embeds=True,
     depends=embedder_inputs,

@@ -26,7 +26,7 @@ ORDER BY l.sample_id
 """
 
 
-@cell_asset(group="1_ingest", deps=["dataset_registry"], kinds=["lance"], checks=[("every_sample_recorded", True)])
+@cell_asset(group="1_ingest", deps=["dataset_registry"], kinds=["lance"], pool="network", checks=[("every_sample_recorded", True)])
 def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
     """One row per discovered sample: source, status of the fetch and content hash; the bytes go to the blob store.
 

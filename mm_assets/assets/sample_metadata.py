@@ -25,7 +25,12 @@ def _probe(run: CellRun) -> dict[str, Any]:
 
 
 @cell_asset(
-    group="2_curate", deps=["raw_assets", "content_blobs"], kinds=["ray", "lance"], checks=[("every_blob_probed", True)], depends=_probe
+    group="2_curate",
+    deps=["raw_assets", "content_blobs"],
+    kinds=["ray", "lance"],
+    pool="ray",
+    checks=[("every_blob_probed", True)],
+    depends=_probe,
 )
 def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
     """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.

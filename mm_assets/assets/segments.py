@@ -35,6 +35,7 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
     group="3_embed",
     deps=["content_blobs", "curated_samples"],
     kinds=["ray", "lance"],
+    pool="ray",
     checks=[("every_sample_segmented", True)],
     depends=_segmenter,
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +29,11 @@ def backfill(
     override_gate: Annotated[str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")] = "",
     mode: Annotated[str, typer.Option(help="auto (by estimated work), inline or ray")] = "auto",
     ray_address: Annotated[str, typer.Option(help="run on this Ray cluster instead of a local one")] = "",
+    failed_only: Annotated[
+        bool, typer.Option(help="only cells that are not published, are blocked, or have failures that may pass")
+    ] = False,
+    launch: Annotated[bool, typer.Option(help="hand the cells to the daemon as one Dagster backfill, and return")] = False,
+    wait: Annotated[bool, typer.Option(help="with --launch: follow the backfill to its end")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
@@ -39,10 +48,24 @@ def backfill(
     settings = Settings.from_environment()
     store = Store(settings.store)
     cells = Registry(store).cells(dataset_version, modality)
+    if wait and not launch:
+        raise UserError("--wait follows a backfill that the daemon executes: add --launch")
+    if failed_only:
+        from mm_assets.backfill import unsound
+
+        cells = unsound(store, cells)
+        if not cells:
+            raise UserError(f"no cell of {dataset_version} has failed")
     if plan:
         _print_plan(store, dataset_version, cells, json)
         return
-    results = run_cells(store, cells, override_gate, verbose, json, mode=mode, address=ray_address)
+    if launch:
+        launched = _launch(store, cells, override_gate, wait, json)
+        if launched is None:
+            return
+        results = launched
+    else:
+        results = run_cells(store, cells, override_gate, verbose, json, mode=mode, address=ray_address)
     if json:
         print_json({"dataset_version": dataset_version, "cells": [result.as_dict() for result in results]})
     else:
@@ -51,10 +74,33 @@ def backfill(
         raise typer.Exit(1)
 
 
+def _launch(store: Store, cells: list[Cell], override: str, wait: bool, json: bool) -> list[CellResult] | None:
+    """Hand the cells to the daemon; their results if they are waited for."""
+    from mm_assets import launch as launching
+    from mm_assets.definitions import defs
+    from mm_assets.home import open_instance
+    from mm_embed_kernels.errors import UserError
+    from mm_resources.settings import Settings
+
+    instance = open_instance(Settings.from_environment())
+    alive = launching.daemon_is_alive(instance)
+    if wait and not alive:
+        raise UserError("no daemon works on backfills: start one with `make ui`, or leave --launch out")
+    launched = launching.launch(instance, defs, cells, override)
+    told = f"backfill {launched.backfill_id} of {len(cells)} cells is with the daemon"
+    print(told if alive else f"{told}, which is not running: start it with `make ui`", file=sys.stderr)
+    if wait:
+        return list(launching.wait(instance, store, launched, lambda line: print(line, file=sys.stderr)))
+    if json:
+        print_json({"backfill_id": launched.backfill_id, "cells": [cell.partition_key for cell in cells]})
+    return None
+
+
 def run_cells(store: Store, cells: list[Cell], override: str, verbose: bool, quiet: bool, **settings: str) -> list[CellResult]:
     from mm_assets.backfill import backfill_cell
     from mm_assets.definitions import build
     from mm_assets.home import close_dead_runs, open_instance
+    from mm_embed_kernels.errors import Interrupted
     from mm_resources.progress import listening
     from mm_resources.settings import Settings
 
@@ -63,10 +109,47 @@ def run_cells(store: Store, cells: list[Cell], override: str, verbose: bool, qui
         print(f"run {run_id[:8]} had died; it is marked as failed", file=sys.stderr)
     definitions = build(**settings)
     results = []
-    for cell in cells:
-        with _Bar(cell, hidden=quiet or verbose) as bar, listening(bar.report):
-            results.append(backfill_cell(instance, definitions, cell, store, override, verbose))
+    with _noticed(signal.SIGINT) as interrupted, _stopped():
+        for cell in cells:
+            with _Bar(cell, hidden=quiet or verbose) as bar, listening(bar.report):
+                results.append(backfill_cell(instance, definitions, cell, store, override, verbose))
+            if interrupted():
+                raise Interrupted
     return results
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    """Typer ends at a KeyboardInterrupt without a word; this one is said."""
+    from mm_embed_kernels.errors import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted from None
+
+
+@contextmanager
+def _noticed(wanted: signal.Signals) -> Iterator[Callable[[], bool]]:
+    """Tells whether a signal has come, whatever became of the exception that it raised: raised inside a query or a
+    decoder, it may come back as a failed step."""
+    ours, pythons = socket.socketpair()
+    ours.setblocking(False)
+    pythons.setblocking(False)
+    before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+
+    def seen() -> bool:
+        try:
+            return wanted in ours.recv(4096)
+        except BlockingIOError:
+            return False
+
+    try:
+        yield seen
+    finally:
+        signal.set_wakeup_fd(before)
+        ours.close()
+        pythons.close()
 
 
 class _Bar:

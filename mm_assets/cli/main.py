@@ -20,7 +20,7 @@ for module in (datasets, backfill, inspect, environment):
 
 def main() -> None:
     """Run a command. A user's mistake is one line and exit code 2; a cell that is not sound is exit code 1."""
-    from mm_embed_kernels.errors import UserError
+    from mm_embed_kernels.errors import Interrupted, UserError
 
     try:
         app()
@@ -33,7 +33,7 @@ def main() -> None:
         # A folder that cannot be one, a full disk, a store that does not answer: nothing that a traceback explains.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print("interrupted; the same command goes on where it ended", file=sys.stderr)
         sys.exit(130)
 

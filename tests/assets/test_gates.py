@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mm_assets.backfill import cell_result
 from mm_assets.cell_run import ORDER
 from mm_assets.definitions import build
 from mm_assets.partitions import partition_key
@@ -84,11 +85,10 @@ def test_a_gate_that_an_earlier_run_closed_is_named_as_such(strict: Any) -> None
     strict.backfill("tiny@v1", "text")
     done = run_one(strict, "segments", "text")
     assert not done.success
-    from mm_assets.backfill import _status
-
-    status, reason = _status(done, strict.cell("tiny@v1", "text"), strict.store)
-    assert status == "blocked"
-    assert reason.startswith("segments: the gate of validated_samples is closed")
+    run = strict.instance.get_run_by_id(done.run_id)
+    result = cell_result(strict.instance, strict.store, strict.cell("tiny@v1", "text"), run, 0.0)
+    assert result.status == "blocked"
+    assert result.reason.startswith("segments: the gate of validated_samples is closed")
 
 
 def test_a_source_that_lists_nothing_blocks_its_cell_only(platform: Any, dataset: Path) -> None:
