@@ -29,7 +29,7 @@ FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = n
 _DRIFT = """
 SELECT count(*) FILTER (f.uri IS NULL) AS new, count(*) FILTER (n.uri IS NULL) AS gone, count(*) FILTER (f.tag <> n.tag) AS changed
 FROM (SELECT source_uri AS uri, min(tag) AS tag FROM frozen WHERE tag <> '' GROUP BY 1) f
-FULL JOIN (SELECT uri, min(tag) AS tag FROM now GROUP BY 1) n ON f.uri = n.uri
+FULL JOIN (SELECT uri, min(tag) AS tag FROM now WHERE tag <> '' GROUP BY 1) n ON f.uri = n.uri
 """
 _OBJECTS = pa.schema([("uri", pa.string()), ("tag", pa.string())])
 

@@ -41,6 +41,7 @@ def walks(tmp_path: Path, platform: Any) -> tuple[Any, Path]:
     (folder / "photos").mkdir(parents=True)
     for i in range(COUNT):
         picture(i, folder / "photos" / f"{i}.png")
+    (folder / "photos" / "dead.png").symlink_to("nowhere.png")
     write_notes(folder, [f"{i}.png" for i in range(COUNT)])
     register(platform, folder, "v1")
     assert {result.status for result in platform.backfill("walks@v1", mode="inline").values()} == {"published"}
