@@ -229,7 +229,7 @@ class EmbedKernel(Kernel):
 
 
 class DecodeStage(Stage):
-    """Blobs to fixed-size uint8 arrays, in the sandbox: what the model's stage sees of untrusted bytes."""
+    """Blobs to arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources
@@ -240,18 +240,19 @@ class DecodeStage(Stage):
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch)
         outcomes = sandboxed(self.limits, self.embedder.decode, blobs, [(span,) for span in batch["span"].to_pylist()])
-        outcomes = [_shaped(outcome, shape) for outcome in outcomes]
+        dtype = np.dtype(self.embedder.input_dtype)
+        outcomes = [_shaped(outcome, shape, dtype) for outcome in outcomes]
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
-        blank = np.zeros(shape, np.uint8)
-        pixels = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
-        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(pixels), int(np.prod(shape))))
+        blank = np.zeros(shape, dtype)
+        values = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
+        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(values), int(np.prod(shape))))
 
 
-def _shaped(outcome: Any, shape: tuple[int, ...]) -> Any:
-    if isinstance(outcome, SampleError) or (outcome.shape == shape and outcome.dtype == np.uint8):
+def _shaped(outcome: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    if isinstance(outcome, SampleError) or (outcome.shape == shape and outcome.dtype == dtype):
         return outcome
-    return SampleError("contract", f"the decoder returned {outcome.dtype}{list(outcome.shape)}, not uint8{list(shape)}")
+    return SampleError("contract", f"the decoder returned {outcome.dtype}{list(outcome.shape)}, not {dtype}{list(shape)}")
 
 
 class InferStage(Stage):
