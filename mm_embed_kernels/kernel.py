@@ -253,7 +253,7 @@ class EmbedKernel(Kernel):
 
 
 class DecodeStage(Stage):
-    """Blobs to fixed-size arrays, in the sandbox: what the model's stage sees of untrusted bytes."""
+    """Blobs to arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources
@@ -269,8 +269,8 @@ class DecodeStage(Stage):
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
         blank = np.zeros(shape, dtype)
-        pixels = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
-        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(pixels), int(np.prod(shape))))
+        values = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
+        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(values), int(np.prod(shape))))
 
 
 def _shaped(outcome: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -22,7 +22,7 @@ class Embedder(ABC):
         modality: the modality that it reads.
         dimension: length of its vectors.
         input_shape: shape of the array that `decode` returns, or None where it reads the segment's text.
-        input_dtype: type of that array: ``uint8`` or ``float32``.
+        input_dtype: NumPy name of that array's type: ``uint8`` for pixels, ``float32`` for sound.
         libraries: packages whose version changes its vectors.
         code_version: raised when the code changes its vectors.
         tolerance: largest cosine distance between two computations of the same vector that `audit` accepts.
@@ -34,7 +34,7 @@ class Embedder(ABC):
     modality: ClassVar[str] = ""
     dimension: int = 0
     input_shape: tuple[int, ...] | None = None
-    input_dtype: ClassVar[str] = "uint8"
+    input_dtype: str = "uint8"
     libraries: ClassVar[tuple[str, ...]] = ()
     code_version: ClassVar[str] = "1"
     tolerance: ClassVar[float] = 1e-4
@@ -90,14 +90,15 @@ class Embedder(ABC):
         """Vectors of a batch, float32 [n, dimension].
 
         Args:
-            inputs: list of n texts, or uint8 array [n, *input_shape].
+            inputs: list of n texts, or array [n, *input_shape] of `input_dtype`.
         """
 
     def decode(self, data: Any, span: str) -> np.ndarray[Any, Any]:
         """One segment as an array of `input_shape` and `input_dtype`; runs inside the sandbox, must not need `load`.
 
         Args:
-            data: the blob's bytes; of a modality that streams, a `Path` where they are too many for memory.
+            data: the blob's bytes; where the modality streams, a `Path` to them if they are many.
+            span: the segment's place in the blob.
         """
         raise SampleError("contract", f"embedder {self.name} does not decode")
 

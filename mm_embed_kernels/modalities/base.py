@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,17 @@ _TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
 _WORDY = {
     "image/bmp", "image/gif", "audio/mpeg", "application/x-bzip2", "application/x-msdownload", "application/x-shockwave-flash",
 }  # fmt: skip
+
+# An Ogg file begins with one page for each stream, which names the codec.
+_OGG_VIDEO = re.compile(rb"OggS.{24,280}?(\x80theora|BBCD\0|OVP80|\x01video\0)", re.DOTALL)
+# Formats of sound that `filetype` does not know: Apple's CAF, 64-bit and big-endian WAV, Sun's AU, some MPEG frames.
+_SOUND = (
+    (re.compile(rb"caff\0\x01"), "audio/x-caf"),
+    (re.compile(rb"(RF64|RIFX)....WAVE", re.DOTALL), "audio/x-wav"),
+    (re.compile(rb"riff\x2e\x91\xcf\x11"), "audio/x-w64"),
+    (re.compile(rb"\.snd\0"), "audio/basic"),
+    (re.compile(rb"\xff[\xe2\xe3\xfa][\x10-\xef]"), "audio/mpeg"),
+)
 
 
 @dataclass(frozen=True)
@@ -96,10 +108,11 @@ class Modality(ABC):
         Raises:
             SampleError: ``zero_length``, ``wrong_modality`` or ``unsupported_format``.
         """
-        head = head_of(data)
-        if not head:
+        if not head_of(data):
             raise SampleError("zero_length", "the sample has no bytes")
-        mime = sniff(head)
+        from mm_embed_kernels.modalities.tracks import media_type
+
+        mime = media_type(data)
         if self.claims(mime):
             return mime
         other = modality_of(mime)
@@ -143,7 +156,9 @@ def sniff(head: bytes) -> str:
     kind = filetype.guess(head)
     # What begins with such a word and is text throughout is no picture and no program.
     if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and is_printable(head)):
-        return str(kind.mime)
+        return "video/ogg" if kind.mime == "audio/ogg" and _OGG_VIDEO.search(head) else str(kind.mime)
+    if kind is None and (sound := next((mime for signature, mime in _SOUND if signature.match(head)), None)):
+        return sound
     if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
         return "image/svg+xml"
     return "text/plain" if _reads_as_text(head) else "application/octet-stream"

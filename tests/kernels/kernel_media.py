@@ -7,6 +7,8 @@ import struct
 import zlib
 from typing import Any
 
+from kernel_sound import noise, recorded
+
 ENGLISH = "The old lighthouse keeper climbed the stairs every evening to light the lamp for the ships at sea."
 RUSSIAN = (
     "Москва — столица России, город федерального значения, административный центр Центрального федерального округа. "
@@ -44,4 +46,4 @@ def png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(bytes(100_000))) + png_chunk(b"IEND", b"")
 
 
-GOOD: dict[str, bytes] = {"text": ENGLISH.encode(), "image": encoded(picture(), "PNG")}
+GOOD: dict[str, bytes] = {"text": ENGLISH.encode(), "image": encoded(picture(), "PNG"), "audio": recorded(noise())}

@@ -21,6 +21,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "mime": "image/png", "width": 640, "height": 480, "format": "PNG", "mode": "RGB", "frames": 1, "brightness": 120.0,
         "contrast": 50.0, "entropy": 7.0, "sharpness": 200.0, "phash": "a266895c7433ce4f", "dhash": "ffffdbdfbfffdbdb",
     },
+    "audio": {
+        "mime": "audio/x-flac", "duration": 4.2, "sample_rate": 44_100, "codec": "flac", "channels": 2, "bit_rate": 700_000,
+        "loudness": -20.0, "peak": 0.9, "clipping_share": 0.0, "silence_share": 0.1, "speech_share": 0.7, "damaged_packets": 0,
+        "measured_seconds": 4.2,
+    },
 }  # fmt: skip
 
 

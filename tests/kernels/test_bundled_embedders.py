@@ -25,7 +25,7 @@ def minilm() -> Embedder:
 
 
 def test_unknown_embedder() -> None:
-    with pytest.raises(UnknownPlugin, match="conse, minilm"):
+    with pytest.raises(UnknownPlugin, match="aisfx, conse, minilm"):
         create("word2vec")
 
 

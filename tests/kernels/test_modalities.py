@@ -33,7 +33,7 @@ def measured(modality: Modality, row: dict[str, Any]) -> pa.Table:
 
 
 def test_the_bundled_modalities_are_discovered() -> None:
-    assert {"text", "image"} <= set(ALL)
+    assert {"text", "image", "audio"} <= set(ALL)
     with pytest.raises(UnknownPlugin, match="image, text"):
         get("smell")
 

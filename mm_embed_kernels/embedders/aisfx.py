@@ -1,0 +1,159 @@
+"""Sounds by what they are: aiSFX, a network trained on the sound effects of film libraries.
+
+Ma and Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; the weights
+(CC BY 4.0) come with the pip package `aisfx`, of which no code is used: it pins libraries of 2022. A window's vector is
+the mean over its blocks of 2.3 s, as in the paper, with digital silence left out.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm_embed_kernels.embedders.base import Embedder, unavailable
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.modalities.audio import WINDOW_SECONDS, seconds_of
+from mm_embed_kernels.modalities.base import Media
+
+# As the network was trained (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, blocks of 100 frames, half
+# overlapping; a value of the compressed spectrum is divided by the largest in the training data.
+_RATE, _FFT, _HOP, _MELS, _BLOCK, _LARGEST = 44_100, 2_048, 1_024, 96, 100, 9.457798957824707
+_FRAMES = -(-int(WINDOW_SECONDS * _RATE) // _HOP)
+_BLOCKS = -(-(_FRAMES - _BLOCK) // (_BLOCK // 2)) + 1
+_CHANNELS = (1, 64, 128, 256, 512)
+
+
+class AiSFX(Embedder):
+    """Noises, ambiences, instruments and voices, 512-d; compares sound with sound, knows no words."""
+
+    name = "aisfx"
+    modality = "audio"
+    dimension = 512
+    input_shape = (int(WINDOW_SECONDS * _RATE),)
+    input_dtype = "float32"
+    libraries = ("aisfx", "av", "soundfile", "torch", "torchaudio")
+    seconds = 0.5
+    batch_size = 8
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        # Looked up, not imported: the package's own imports want librosa and essentia.
+        spec = find_spec("aisfx")
+        if spec is None or spec.origin is None:
+            raise unavailable(self.name, "aisfx")
+        return (Path(spec.origin).parent / "models" / "checkpoint.pth",)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "rate": _RATE,
+            "mix": "mono",
+            "seconds": WINDOW_SECONDS,
+            "window": f"hann {_FFT}/{_HOP}",
+            "mels": f"{_MELS} htk, triangles in mel, unit sum",
+            "compression": "log10(10000 x + 1)",
+            "divisor": _LARGEST,
+            "block": f"{_BLOCK}/{_BLOCK // 2} frames",
+            "pooling": "mean, by sounding frames",
+        }
+
+    def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
+        from mm_embed_kernels.audio_io import open_audio
+
+        start, end = seconds_of(span)
+        with open_audio(data) as reader:
+            samples = reader.read(_RATE, start, min(end, start + WINDOW_SECONDS))
+        if not samples.any():
+            raise SampleError("silence", f"there is no sound from {start:g} to {end:g} s: every sample is zero")
+        whole = np.zeros(self.input_shape or 0, np.float32)
+        whole[: len(samples)] = samples[: len(whole)]
+        return whole
+
+    def load(self) -> None:
+        self._features, self._net = _model(str(self.weights[0]), self.device, self.threads)
+
+    def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        import torch
+
+        self.load()
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(inputs), self.batch_size):
+                sound = torch.tensor(inputs[start : start + self.batch_size]).to(self.device)
+                blocks = self._features(sound).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
+                weight = (blocks.amax(dim=3) > 0).sum(dim=2).float()
+                heard = weight > 0
+                vectors = torch.zeros(*weight.shape, self.dimension, device=self.device)
+                # A short clip fills a few of the blocks: only those are computed.
+                vectors[heard] = self._net(blocks[heard][:, None]).mean(dim=3).amax(dim=2)
+                found.append(((vectors * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)).cpu().numpy())
+        return np.concatenate(found)
+
+
+@cache
+def _model(path: str, device: str, threads: int | None) -> tuple[Any, Any]:
+    """The features (samples [n, s] to log-mel frames [n, frames, mels]) and the network, made once per process."""
+    import torch
+    import torchaudio
+
+    if threads:
+        torch.set_num_threads(threads)
+    spectrum = torchaudio.transforms.Spectrogram(_FFT, hop_length=_HOP, power=2.0, pad_mode="constant").to(device)
+    bank = torch.from_numpy(_mel_bank()).to(device)
+
+    def features(sound: Any) -> Any:
+        # Full blocks only: the samples are padded to the last block's end.
+        padded = torch.nn.functional.pad(sound, (0, (_BLOCKS + 1) * (_BLOCK // 2) * _HOP - sound.shape[1] - _HOP))
+        return torch.log10(1e4 * (spectrum(padded).transpose(1, 2) @ bank) + 1) / _LARGEST
+
+    net = _network()
+    net.load_state_dict(_parameters(path))
+    return features, net.eval().to(device)
+
+
+def _network() -> Any:
+    """Convolutions of the nine-layer CNN of Kong et al., "DCASE 2018 Challenge baseline with convolutional neural networks"."""
+    from torch import nn
+
+    layers: list[Any] = []
+    for before, after in pairwise(_CHANNELS):
+        for channels in (before, after):
+            layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        layers += [nn.MaxPool2d(2)]
+    return nn.Sequential(*layers[:-1])
+
+
+def _parameters(path: str) -> dict[str, Any]:
+    """The network's own parameters under the names of `_network`; the checkpoint holds the classifiers it was trained with, too."""
+    import torch
+
+    # Beside tensors the checkpoint pickles a few NumPy numbers.
+    harmless = [
+        (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype("int64")),
+        type(np.dtype("float64")),
+    ]
+    with torch.serialization.safe_globals(harmless):
+        saved, _ = torch.load(path, map_location="cpu", weights_only=True)
+    places = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4}
+    found = {}
+    for name, value in saved.items():
+        if name.startswith("embedding_net.conv_block"):
+            block, layer, parameter = name.removeprefix("embedding_net.conv_block").split(".")
+            found[f"{7 * (int(block) - 1) + places[layer]}.{parameter}"] = value
+    return found
+
+
+def _mel_bank() -> np.ndarray[Any, Any]:
+    """Triangles that are linear in mel, each summing to one over its bins, float32 [bins, mels] (Essentia's `MelBands`)."""
+    mel = 2595 * np.log10(1 + np.linspace(0, _RATE / 2, _FFT // 2 + 1) / 700)
+    edges = np.linspace(0, mel[-1], _MELS + 2)
+    width = edges[1]
+    triangles = np.maximum(0, 1 - np.abs(mel[:, None] - edges[None, 1:-1]) / width)
+    return np.asarray(triangles / np.maximum(triangles.sum(axis=0), 1e-12), np.float32)

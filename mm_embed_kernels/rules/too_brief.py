@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels.rules.base import Rule, Verdict
+
+
+@dataclass
+class TooBrief(Rule):
+    """A recording too brief to tell what sounds in it (below 0.1 s listeners confuse even familiar sounds; Gygi et al., 2004)."""
+
+    name = "too_brief"
+    modalities = ("audio",)
+    columns = ("duration",)
+
+    min_seconds: float = 0.1
+
+    def judge(self, batch: pa.Table) -> Verdict:
+        duration = batch["duration"]
+        return Verdict(pc.greater_equal(duration, self.min_seconds), pc.round(duration, 3), "is too brief")

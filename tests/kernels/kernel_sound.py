@@ -1,0 +1,56 @@
+"""Recordings that the tests make, through real encoders."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+RATE = 16_000
+
+
+def noise(seconds: float = 1.0, rate: int = RATE, channels: int = 1, level: float = 0.1, seed: int = 0) -> Any:
+    """White noise, float32 [samples, channels]."""
+    import numpy as np
+
+    return (np.random.default_rng(seed).standard_normal((round(seconds * rate), channels)) * level).astype(np.float32)
+
+
+def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = RATE, level: float = 0.5) -> Any:
+    import numpy as np
+
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[:, None]
+
+
+def recorded(samples: Any, kind: str = "WAV", rate: int = RATE, subtype: str | None = None) -> bytes:
+    """Encoded by libsndfile."""
+    import soundfile
+
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format=kind, subtype=subtype)
+    return stream.getvalue()
+
+
+def muxed(container: str, sound: str | None = "aac", video: str | None = None, seconds: float = 1.0, **options: Any) -> bytes:
+    """A container by FFmpeg with a track of noise, of black pictures, or both (the picture first)."""
+    import av
+    import numpy as np
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container, **options) as out:
+        # All tracks first: the header is written with the first packet.
+        pictures: Any = out.add_stream(video, rate=10) if video else None
+        words: Any = out.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        if pictures:
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+            for number in range(round(seconds * 10)):
+                picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+                picture.pts = number
+                out.mux(pictures.encode(picture))
+            out.mux(pictures.encode())
+        if words:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(noise(seconds, 48_000).T), format="fltp", layout="mono")
+            frame.sample_rate = 48_000
+            for part in av.AudioResampler(words.codec_context.format, "mono", 48_000, frame_size=960).resample(frame):
+                out.mux(words.encode(part))
+            out.mux(words.encode())
+    return stream.getvalue()
