@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_media import ENGLISH, GERMAN, encoded, picture
+from kernel_sound import noise, recorded, tone
 
 from mm_embed_kernels.embedders import create, embedders
 from mm_embed_kernels.embedders.base import Embedder
@@ -85,3 +86,54 @@ def test_decoding_what_is_cut_short() -> None:
     data = encoded(picture(), "JPEG")
     with pytest.raises(SampleError, match="truncated"):
         decode(data[: len(data) // 2])
+
+
+# -- sound
+
+
+@pytest.fixture(scope="module")
+def aisfx() -> Embedder:
+    return create("aisfx", threads=2)
+
+
+def heard(embedder: Embedder, *recordings: bytes) -> Any:
+    vectors = embedder.embed(np.stack([embedder.decode(data, "seconds=0.000-10.000") for data in recordings]))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_a_sound_is_nearest_to_its_copy(aisfx: Embedder) -> None:
+    sounds = [noise(1.5, 44_100), tone(500, 1.5, 44_100), noise(0.2, 44_100, level=0.5)]
+    vectors = heard(aisfx, *(recorded(item, "WAV", 44_100) for item in sounds), *(recorded(item / 2, "OGG", 44_100) for item in sounds))
+    assert vectors.shape == (6, 512)
+    assert (vectors[3:] @ vectors[:3].T).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_a_sounds_vector_does_not_depend_on_its_batch(aisfx: Embedder) -> None:
+    recordings = [recorded(noise(seconds, 44_100, seed=i), "WAV", 44_100) for i, seconds in enumerate((0.3, 10.0, 4.0))]
+    together, alone = heard(aisfx, *recordings), np.concatenate([heard(aisfx, item) for item in recordings])
+    assert float((together * alone).sum(axis=1).min()) > 1 - aisfx.tolerance
+
+
+def test_what_follows_a_short_sound_is_not_heard(aisfx: Embedder) -> None:
+    sound = noise(1.0, 44_100)
+    padded = np.concatenate([sound, np.zeros((7 * 44_100, 1), np.float32)])
+    one, other = heard(aisfx, recorded(sound, "WAV", 44_100), recorded(padded, "WAV", 44_100))
+    assert one @ other > 0.9999
+
+
+def test_mel_bands_sum_to_one() -> None:
+    from mm_embed_kernels.embedders.aisfx import _mel_bank
+
+    bank = _mel_bank()
+    assert bank.shape == (1025, 96)
+    np.testing.assert_allclose(bank.sum(axis=0), 1, atol=1e-5)
+    assert (np.diff(bank.argmax(axis=0)) >= 0).all()
+
+
+def test_decoding_sound(aisfx: Embedder) -> None:
+    samples = aisfx.decode(recorded(noise(12.0, 8_000), "FLAC", 8_000), "seconds=8.000-12.000")
+    assert (samples.dtype, samples.shape) == (np.float32, aisfx.input_shape)
+    assert np.abs(samples[: 4 * 44_100]).max() > 0
+    assert not samples[4 * 44_100 + 10 :].any()
+    with pytest.raises(SampleError, match="silence"):
+        aisfx.decode(recorded(np.zeros((8_000, 1))), "seconds=0.000-0.500")

@@ -1,0 +1,89 @@
+"""What a transcriber is: named weights, settings, and a function from sound to text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import fingerprint, weights_hash
+from mm_embed_kernels.plugins import discover, pick
+
+RATE = 16_000
+
+
+class Transcriber(ABC):
+    """A model that writes down what is said. Heavy imports belong into `load`.
+
+    Attributes:
+        name: what specs, tables and the ledger call it.
+        languages: ISO 639-1 codes that it knows; empty for many.
+        libraries: packages whose version changes its texts.
+        code_version: raised when the code changes its texts.
+        seconds: first guess of the cost of a window of ten seconds on one CPU core.
+    """
+
+    name: ClassVar[str] = ""
+    languages: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ()
+    code_version: ClassVar[str] = "1"
+    seconds: ClassVar[float] = 1.0
+
+    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
+        self.device, self.threads = device, threads
+
+    @property
+    @abstractmethod
+    def weights(self) -> tuple[Path, ...]:
+        """The weight files; raises `UserError` in one line when they are missing."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that steers the decoding, as JSON-able values."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        missing = [path for path in self.weights if not path.is_file()]
+        if missing:
+            raise UserError(f"transcriber {self.name}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
+        return fingerprint(
+            name=f"transcribe:{self.name}",
+            code_version=self.code_version,
+            weights=weights_hash(self.weights),
+            preprocessing=self.settings,
+            libraries=self.libraries,
+            device=self.device.split(":")[0],
+            output="text, language",
+        )
+
+    @abstractmethod
+    def load(self) -> None:
+        """Load the model onto the device; called once per process, cheap when called again."""
+
+    @abstractmethod
+    def transcribe(self, sounds: list[np.ndarray[Any, Any]]) -> list[tuple[str, str]]:
+        """Text (empty where nothing is understood) and ISO 639-1 code of each sound.
+
+        Args:
+            sounds: float32 arrays [samples], mono, 16 kHz.
+        """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings and identity travel to workers; loaded models do not."""
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
+
+
+def transcribers() -> dict[str, type[Transcriber]]:
+    """All transcriber classes, by name."""
+    return discover("mm_embed_kernels.transcribers", "transcribers", Transcriber)
+
+
+def create(name: str, **settings: Any) -> Transcriber:
+    """The transcriber called `name`, not yet loaded."""
+    found: Transcriber = pick(transcribers(), "transcriber", name)(**settings)
+    return found

