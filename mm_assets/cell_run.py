@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -33,6 +33,9 @@ from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta, StageTables
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.transcribe import TranscribeKernel
 
 # The graph's order; a stage may run only if no earlier one has a closed gate.
 ORDER = (
@@ -85,6 +88,12 @@ class CellRun:
     def embedders(self) -> list[Embedder]:
         """The cell's embedders, the primary one first; not yet loaded."""
         return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
+
+    @cached_property
+    def transcribe_kernel(self) -> TranscribeKernel | None:
+        """What writes down what is said in the cell's segments, if the spec asks for it."""
+        name = self.spec.transcribe.get(self.cell.modality)
+        return self.embedder_resource.transcribe_kernel(name, self.blobs, self.limits) if name else None
 
     def embed_kernel(self, embedder: Embedder) -> EmbedKernel:
         return self.embedder_resource.kernel(self.blobs, self.limits, embedder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_assets.assets import embeddings, raw_assets
+from mm_assets.assets import raw_assets
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate
 from mm_embed_kernels.errors import SampleError, UserError
@@ -21,7 +21,7 @@ from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
-from mm_resources.cache import LATEST, ComputeCache
+from mm_resources.cache import KEY, LATEST, ComputeCache
 from mm_resources.compute import Compute, spool
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.ledger import Ledger
@@ -79,7 +79,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     kept = _kept(valid, spec.name, spec.splits, cell.modality, spec.curation.rules)
     plans.append(planned(segment, *compute.missing(segment, kept), unknown))
     spans = relational.fetch(_SPANS, cached=cached(segment))
-    wanted = relational.fetch(f"SELECT {embeddings.KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
+    wanted = relational.fetch(f"SELECT {KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
     uncut = plans[-1].computed - unknown
     return plans + [planned(embed, *compute.missing(embed, wanted), unknown + uncut) for embed in embeds]
 

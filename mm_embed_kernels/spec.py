@@ -105,6 +105,7 @@ class DatasetSpec(_Model):
     embedders: dict[str, list[str]] = Field(
         default_factory=dict, description="modality -> embedders, the primary one first; by default the profile's"
     )
+    transcribe: dict[str, str] = Field(default_factory=dict, description="modality -> transcriber that writes down what is said in it")
     curation: Curation = Curation()
     gates: Gates = Gates()
 

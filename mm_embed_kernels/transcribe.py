@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from mm_embed_kernels import vad
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import digest
 from mm_embed_kernels.kernel import RESULT, BlobReader, Kernel, Resources, Stage, load_blobs, results, sandboxed
+from mm_embed_kernels.modalities import get
 from mm_embed_kernels.modalities.audio import seconds_of
 from mm_embed_kernels.modalities.base import Media
 from mm_embed_kernels.sandbox import Limits
@@ -23,6 +25,7 @@ class TranscribeKernel(Kernel):
     Requests are keyed by content and span, as for `EmbedKernel`.
     """
 
+    limits: Limits
     payload = [pa.field("text", pa.string()), pa.field("language", pa.string())]
 
     def __init__(
@@ -36,7 +39,8 @@ class TranscribeKernel(Kernel):
         self.transcriber, self.reader, self.limits, self.decode, self.infer = transcriber, reader, limits, decode, infer
         self.name = f"transcribe:{transcriber.name}"
         self.scope = f"transcribe-{transcriber.name}"
-        self.fingerprint = transcriber.fingerprint
+        # Which windows are heard as speech decides which have a text.
+        self.fingerprint = digest("transcribe", transcriber.fingerprint, get("audio").fingerprint("probe"))
         self.seconds_per_row = transcriber.seconds
 
     def stages(self) -> list[Stage]:
@@ -60,7 +64,9 @@ class SoundStage(Stage):
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        outcomes = sandboxed(self.limits, spoken, load_blobs(self.reader, batch), [(span,) for span in batch["span"].to_pylist()])
+        outcomes = sandboxed(
+            self.limits, spoken, load_blobs(self.reader, batch, streams=True), [(span,) for span in batch["span"].to_pylist()]
+        )
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
         sounds = [None if isinstance(outcome, SampleError) else outcome for outcome in outcomes]

@@ -26,6 +26,8 @@ FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (
 WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
 ORDER BY key
 """
+# `identity.cache_key` of a segment, in SQL.
+KEY = "content_hash || '#' || span"
 # Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
 LATEST = 'SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, "at"'
 

@@ -14,6 +14,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.spec import DatasetSpec, parse_spec
+from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources import lance_io
 from mm_resources.listings import Listings
 from mm_resources.sources import open_source
@@ -120,6 +121,11 @@ class Registry:
             rule_set(name, spec.curation.rules)
         for modality, names in spec.embedders.items():
             check_embedders(modality, names)
+        for modality, name in spec.transcribe.items():
+            if modality not in known or not known[modality].spoken:
+                spoken = ", ".join(name for name, item in known.items() if item.spoken)
+                raise UserError(f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}")
+            create_transcriber(name)
         for name in known:
             key = f"{spec.dataset_version}|{name}"
             if not identity.PARTITION_KEY.fullmatch(spec.dataset_version):

@@ -5,7 +5,7 @@ Dagster reads these annotations at run time, so this module does without `from _
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -25,6 +25,9 @@ from mm_resources.registry import Registry
 from mm_resources.settings import Settings
 from mm_resources.store import Store
 from mm_resources.tables import StageTables
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.transcribe import TranscribeKernel
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -143,6 +146,15 @@ class EmbedderResource(dg.ConfigurableResource):
             decode=Resources(num_cpus=1, actors=self.decode_actors, batch_rows=rows),
             infer=Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=rows),
         )
+
+    def transcribe_kernel(self, name: str, reader: BlobStore, limits: Limits) -> "TranscribeKernel":
+        """A transcriber with this embedder's share of the machine."""
+        from mm_embed_kernels.transcribe import TranscribeKernel
+        from mm_embed_kernels.transcribers import create as create_transcriber
+
+        infer = Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=16)
+        transcriber = create_transcriber(name, device=self._device(), threads=max(1, int(self.num_cpus)))
+        return TranscribeKernel(transcriber, reader, limits, Resources(actors=self.decode_actors, batch_rows=16), infer)
 
     def _device(self) -> str:
         if self.device != "auto":

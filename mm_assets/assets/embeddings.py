@@ -12,10 +12,8 @@ from mm_assets.checks import complete
 from mm_embed_kernels import relational
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
-from mm_resources.cache import LATEST
+from mm_resources.cache import KEY, LATEST
 
-# `cache_key` of identity.py, in SQL.
-KEY = "content_hash || '#' || span"
 _REQUESTS = f"""
 SELECT {KEY} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
 FROM segments s JOIN blobs b USING (content_hash) WHERE {{readable}}

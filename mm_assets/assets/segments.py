@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,7 +14,8 @@ from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernel import SegmentKernel
-from mm_resources.cache import LATEST
+from mm_resources.cache import KEY, LATEST
+from mm_resources.compute import spool
 
 # A shard is a worker's share between two checkpoints.
 SHARD_SEGMENTS = 4_096
@@ -22,13 +25,22 @@ SELECT DISTINCT ON (content_hash) content_hash AS key, content_hash, '' AS span,
 FROM curated JOIN blobs b USING (content_hash) WHERE kept
 """
 _ROWS = f"""
-SELECT c.sample_id, c.content_hash, c.source_uri, s.status, s.error_class, s.message, s.retryable, s.attempt, s.segments
+SELECT c.sample_id, c.content_hash, c.source_uri, c.transcript, s.status, s.error_class, s.message, s.retryable, s.attempt, s.segments
 FROM curated c JOIN ({LATEST}) s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
+"""
+_UNWRITTEN = f"""
+SELECT DISTINCT ON (key) {KEY} AS key, p.content_hash, p.span, b.path, b."offset", b.size
+FROM planned p JOIN blobs b USING (content_hash) WHERE p.text IS NULL
+"""
+_WRITTEN = f"""
+SELECT p.* REPLACE (coalesce(p.text, t.text) AS text), t.status, t.error_class, t.message, t.retryable, t.attempt
+FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN ({LATEST}) t ON p.key = t.key AND p.text IS NULL
 """
 
 
 def _segmenter(run: CellRun) -> dict[str, Any]:
-    return {"segment": run.modality.fingerprint("segment")}
+    kernel = run.transcribe_kernel
+    return {"segment": run.modality.fingerprint("segment"), **({"transcribe": kernel.fingerprint} if kernel else {})}
 
 
 @cell_asset(
@@ -40,18 +52,23 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
     depends=_segmenter,
 )
 def segments(run: CellRun) -> dg.MaterializeResult[Any]:
-    """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers."""
+    """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers.
+
+    Where the spec asks for transcripts, what is said in each is its text.
+    """
     kernel, counts = SegmentKernel(run.modality, run.blobs, run.limits), {"segments": 0, "samples": 0, "failed": 0}
     with run.sql(
         _REQUESTS, curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]), blobs=run.read("content_blobs")
     ) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(
-        _ROWS, curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "kept"]), cached=run.cached(kernel)
+        _ROWS,
+        curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "transcript", "kept"]),
+        cached=run.cached(kernel),
     )
     kept = pc.sum(run.read("curated_samples", ["kept"]).read_all()["kept"]).as_py() or 0
     return run.publish(
-        _planned(run, rows, counts),
+        _transcribed(run, _planned(run, rows, counts)),
         summary=lambda: {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
         checks=lambda: [
             complete("every_sample_segmented", kept, counts["samples"] + counts["failed"], "kept samples are segmented or failed")
@@ -70,6 +87,8 @@ def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
                 events.append(row)
                 continue
             counts["samples"] += 1
+            # What the source says of a sample is what is said in it, where it is not cut.
+            given = row["transcript"] if len(row["segments"]) == 1 else None
             for item in row["segments"]:
                 found.append(
                     {
@@ -77,8 +96,32 @@ def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
                         "sample_id": row["sample_id"],
                         "content_hash": row["content_hash"],
                         **item,
+                        "text": item["text"] or given,
                         "shard": counts["segments"] // SHARD_SEGMENTS,
                     }
                 )
                 counts["segments"] += 1
         yield run.contract("segments").rows(found)
+
+
+def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The segments with what is said in those that carry no text yet."""
+    kernel = run.transcribe_kernel
+    if kernel is None:
+        yield from planned
+        return
+    events: list[dict[str, Any]] = []
+    run.fail(events)
+    schema = run.contract("segments").bare
+    with tempfile.TemporaryDirectory(prefix="mm-segments-") as folder:
+        path = Path(folder) / "planned.arrow"
+        spool(pa.RecordBatchReader.from_batches(schema, (batch for table in planned for batch in table.to_batches())), path)
+
+        def again() -> pa.RecordBatchReader:
+            return pa.ipc.open_stream(pa.memory_map(str(path)))
+
+        with run.sql(_UNWRITTEN, planned=again(), blobs=run.read("content_blobs")) as requests:
+            run.compute(kernel, requests)
+        for table in run.tables_of(_WRITTEN, planned=again(), cached=run.cached(kernel)):
+            events += table.filter(pc.equal(table["status"], "failed")).to_pylist()
+            yield table.select(schema.names)

@@ -29,6 +29,7 @@ class Audio(Modality):
     embedder = "aisfx"
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
+    spoken = True
     probe_seconds = 0.05
     segment_seconds = 0.005
     signals: ClassVar[list[pa.Field]] = [

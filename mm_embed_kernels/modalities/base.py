@@ -63,6 +63,7 @@ class Modality(ABC):
         libraries: packages whose version changes what `probe` and `segment` return.
         streams: whether `probe`, `segment` and the embedders' `decode` take a `Path` as well, and never hold a long medium
             in memory; a large blob of any other modality is read into memory.
+        spoken: whether a transcriber can write down what is said in its segments.
         probe_version, segment_version: raised when the code changes its results.
         probe_seconds, segment_seconds: first guess of the cost of one sample; it decides between inline and Ray, while
             `mm backfill --plan` takes the ledger's rates where it has them.
@@ -73,6 +74,7 @@ class Modality(ABC):
     signals: ClassVar[list[pa.Field]] = []
     libraries: ClassVar[tuple[str, ...]] = ()
     streams: ClassVar[bool] = False
+    spoken: ClassVar[bool] = False
     probe_version: ClassVar[str] = "1"
     segment_version: ClassVar[str] = "1"
     probe_seconds: ClassVar[float] = 0.01
