@@ -53,7 +53,7 @@ def cell_asset(
         group: Dagster group; the numbers order them as the graph reads, from left to right.
         deps: upstream assets.
         checks: (name, blocking) of the checks that the body reports.
-        embeds: whether the body needs the modality's embedder.
+        embeds: whether the body needs what runs the modality's models.
         depends: what besides upstream data and `code_version` decides the result (fingerprints, the spec's part).
         holds, observe: see `CellRun.enter`.
         pool: what its runs compete for: ``network``, ``ray`` or ``gpu``; limits are the instance's.

@@ -49,6 +49,7 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
     kinds=["ray", "lance"],
     pool="ray",
     checks=[("every_sample_segmented", True)],
+    embeds=True,
     depends=_segmenter,
 )
 def segments(run: CellRun) -> dg.MaterializeResult[Any]:
