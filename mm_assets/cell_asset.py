@@ -85,6 +85,7 @@ def cell_asset(
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             run = CellRun(context, name, code_version)
+            run.deps = tuple(deps)
             return run.enter(depends, holds, observe) or body(run)
 
         return materialize

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from mm_assets.checks import OVERRIDABLE, Check
 from mm_assets.partitions import cell_of
-from mm_assets.results import materialize_result, plain
+from mm_assets.results import PREVIEW_COLUMNS, PREVIEW_ROWS, PREVIEWED, Shown, is_figure, materialize_result, plain
 from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder
@@ -63,6 +63,7 @@ class CellRun:
         self.run_id: str = context.run.run_id
         self.began = time.perf_counter()
         self.read_version = self.tables.fence(asset, self.cell, self.contract(asset))
+        self.deps: tuple[str, ...] = ()
         self._reports: list[ComputeReport] = []
         self._events: list[Iterable[dict[str, Any]]] = []
         # Keyed, since a stage may read a table more than once.
@@ -171,6 +172,7 @@ class CellRun:
         checks: Callable[[], list[Check]] = list,
         effect: Callable[[], None] | None = None,
         row_count: Callable[[], int] | None = None,
+        plots: Callable[[], Mapping[str, bytes | None]] = dict,
     ) -> dg.MaterializeResult[Any]:
         """Write the stage's table and its verdict in one commit, then report to Dagster.
 
@@ -178,6 +180,7 @@ class CellRun:
             summary: figures for people, read after the rows are written.
             checks: the stage's checks, likewise.
             effect: what must happen after the stage is sound and before it is committed (the pin).
+            plots: pictures of the stage (PNG) by name, drawn when it is sound.
             row_count: rows that the asset stands for, where they are not its table's.
         """
         outcome: list[Check] = []
@@ -190,6 +193,9 @@ class CellRun:
             reason = "; ".join(check.description for check in outcome if check.blocking and not check.passed and not check.waived)
             if effect is not None and not reason:
                 effect()
+            drawn = {} if reason else {name: png for name, png in plots().items() if png}
+            for name, png in drawn.items():
+                self.tables.save_plot(self.asset, self.cell, self.run_id, name, png)
             waived = "; ".join(check.description for check in outcome if check.waived)
             figures = {**summary(), **({"gate overridden": f"{waived} ({self.override})"} if waived else {})}
             return StageMeta(
@@ -207,6 +213,7 @@ class CellRun:
                 at=datetime.now(UTC).isoformat(),
                 summary=figures,
                 checks=[{**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}} for check in outcome],
+                plots=list(drawn),
             )
 
         meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), batches, self.read_version, seal)
@@ -268,7 +275,24 @@ class CellRun:
         declared = {key.name for key in self.context.selected_asset_check_keys}
         checks = [check for check in [*checks, *self._observe(self)] if check.name in declared]
         table = self.tables.uri(self.asset, self.cell)
-        return materialize_result(self.asset, self.cell, meta, self.shown, checks, work, table, unchanged)
+        drawn = {name: self.tables.plot(self.asset, self.cell, meta.run_id, name) for name in meta.plots}
+        seconds = time.perf_counter() - self.began
+        shown = Shown(self.shown, self._origins(), self._preview(), drawn, table)
+        return materialize_result(self.asset, self.cell, meta, shown, checks, work, unchanged, seconds)
+
+    def _origins(self) -> dict[str, list[str]]:
+        """For each column of the asset, the upstream assets that hand it on under the same name."""
+        upstream = {name: set(self.contract(name).schema.names) for name in self.deps}
+        found = {column: [name for name, columns in upstream.items() if column in columns] for column in self.shown.schema.names}
+        # What the nearest asset hands on, the ones before it need not be named for.
+        return {column: names[-1:] for column, names in found.items() if names}
+
+    def _preview(self) -> pa.Table:
+        """The first rows of the stage, keys and figures alone: no content leaves the store."""
+        schema = self.contract(self.asset).schema
+        columns = [item.name for item in schema if item.name in PREVIEWED or is_figure(item.type)][:PREVIEW_COLUMNS]
+        reader = self.tables.read(self.asset, self.cell, columns, limit=PREVIEW_ROWS)
+        return reader.read_all()
 
     @property
     def shown(self) -> Contract:

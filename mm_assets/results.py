@@ -2,45 +2,88 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from mm_assets.checks import Check
 from mm_embed_kernels.contracts import Contract
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta
 
+PREVIEW_ROWS, PREVIEW_COLUMNS = 8, 8
+# Names and states that say nothing of what a sample holds.
+PREVIEWED = {
+    "sample_id",
+    "segment_id",
+    "feature_id",
+    "key",
+    "status",
+    "probe",
+    "kept",
+    "rule",
+    "split",
+    "embedder",
+    "stage",
+    "table",
+    "index",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a person sees of an asset.
+
+    Attributes:
+        contract: columns that the asset holds.
+        origins: column -> upstream assets that hand it on.
+        preview: a few rows, keys and figures alone.
+        plots: pictures (PNG) by name.
+        table: where the stage's table lies.
+    """
+
+    contract: Contract
+    origins: dict[str, list[str]]
+    preview: pa.Table
+    plots: dict[str, bytes]
+    table: str
+
 
 def materialize_result(
     asset: str,
     cell: Cell,
     meta: StageMeta,
-    contract: Contract,
+    shown: Shown,
     checks: list[Check],
     work: Mapping[str, tuple[int, int]],
-    table: str,
     unchanged: bool,
+    seconds: float,
 ) -> dg.MaterializeResult[Any]:
     """The one result of an asset body.
 
     Args:
-        contract: columns that the asset holds.
         work: kernel -> (rows computed, rows reused).
-        table: where the stage's table lies.
         unchanged: whether the stage was skipped because nothing changed.
+        seconds: wall time of the stage in this run.
     """
     figures = {**meta.summary, "failed here": meta.failed} if meta.failed else meta.summary
     lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,
-        "dagster/column_schema": column_schema(contract),
+        "dagster/column_schema": column_schema(shown.contract),
+        "dagster/column_lineage": _lineage(shown.origins),
+        **{name: _picture(name, png) for name, png in shown.plots.items()},
         "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
         "unchanged": unchanged,
         "computed": dg.MetadataValue.json({kernel: computed for kernel, (computed, _) in work.items()}),
         "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in work.items()}),
-        "table": dg.MetadataValue.path(table),
+        "preview": _preview(shown.preview),
+        "seconds": round(seconds, 2),
+        "table": dg.MetadataValue.path(shown.table),
         "written_by_run": meta.run_id,
         "next": dg.MetadataValue.md(_next(asset, cell, meta)),
     }
@@ -60,6 +103,35 @@ def materialize_result(
 def column_schema(contract: Contract) -> dg.TableSchema:
     """The Dagster column schema of a contract."""
     return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()])
+
+
+def is_figure(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
+    deps = {
+        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=column) for name in names] for column, names in origins.items()
+    }
+    return dg.TableColumnLineage(deps_by_column=deps)
+
+
+def _picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
+    if not rows.num_rows:
+        return dg.MetadataValue.md("no rows")
+    lines = [" | ".join(_brief(value) for value in row.values()) for row in rows.to_pylist()]
+    head = " | ".join(rows.column_names)
+    return dg.MetadataValue.md("\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)]))
+
+
+def _brief(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    text = text.replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= 40 else f"{text[:18]}…{text[-20:]}"
 
 
 def plain(value: Any) -> Any:

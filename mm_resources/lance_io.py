@@ -104,12 +104,13 @@ def reader(
     schema: pa.Schema,
     columns: list[str] | None = None,
     where: str | None = None,
+    limit: int | None = None,
 ) -> pa.RecordBatchReader:
     """Stream a dataset; an absent one reads as empty."""
     chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     if dataset is None:
         return pa.RecordBatchReader.from_batches(chosen, [])
-    found: pa.RecordBatchReader = dataset.scanner(columns=columns, filter=where, batch_size=READ_ROWS).to_reader()
+    found: pa.RecordBatchReader = dataset.scanner(columns=columns, filter=where, limit=limit, batch_size=READ_ROWS).to_reader()
     return found
 
 

@@ -40,6 +40,7 @@ class StageMeta:
         at: ISO time of the write.
         summary: figures for people.
         checks: outcomes of the stage's checks, replayed while nothing changes.
+        plots: names of the pictures that were drawn of it.
     """
 
     data_version: str
@@ -56,6 +57,7 @@ class StageMeta:
     at: str
     summary: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
+    plots: list[str] = field(default_factory=list)
 
 
 class StageTables:
@@ -73,6 +75,17 @@ class StageTables:
         raw = None if dataset is None else (dataset.schema.metadata or {}).get(_META)
         return StageMeta(**json.loads(raw)) if raw else None
 
+    def save_plot(self, asset: str, cell: Cell, run_id: str, name: str, png: bytes) -> None:
+        """Keep a picture of a stage as a run left it."""
+        self.store.write(self._plot(asset, cell, run_id, name), png)
+
+    def plot(self, asset: str, cell: Cell, run_id: str, name: str) -> bytes:
+        return self.store.read(self._plot(asset, cell, run_id, name))
+
+    @staticmethod
+    def _plot(asset: str, cell: Cell, run_id: str, name: str) -> str:
+        return f"stages/{asset}/{cell.path}.plots/{run_id}-{name}.png"
+
     def fence(self, asset: str, cell: Cell, contract: Contract) -> int:
         return lance_io.fence(self.uri(asset, cell), contract.bare)
 
@@ -82,7 +95,13 @@ class StageTables:
         return 0 if dataset is None else int(dataset.version)
 
     def read(
-        self, asset: str, cell: Cell, columns: list[str] | None = None, where: str | None = None, version: int | None = None
+        self,
+        asset: str,
+        cell: Cell,
+        columns: list[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        limit: int | None = None,
     ) -> pa.RecordBatchReader:
         """Stream the current table, or an earlier Lance version of it.
 
@@ -92,7 +111,7 @@ class StageTables:
         dataset = lance_io.open_dataset(self.uri(asset, cell), version)
         if dataset is None or _META not in (dataset.schema.metadata or {}):
             raise LookupError(f"{asset} of {cell.partition_key} is not materialized")
-        return lance_io.reader(dataset, dataset.schema.remove_metadata(), columns, where)
+        return lance_io.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
 
     def publish(
         self,

@@ -11,10 +11,12 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_assets.placement import inherited, parent_versions
+from mm_assets.plots import histograms
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate, profile_digest
 from mm_embed_kernels.rules import Rule, rule_set
 
+PLOTTED = 20_000
 _STRADDLING = """
 SELECT count(*) AS n FROM (
   SELECT name FROM (SELECT unnest([split_group, duplicate_group]) AS name, split FROM groups)
@@ -41,7 +43,19 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     groups: list[pa.Table] = []
     placed = inherited(run)
     decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits, placed)
-    return run.publish(_counted(decisions, counts, groups), summary=lambda: dict(counts), checks=lambda: [_splits_hold(groups)])
+    return run.publish(
+        _counted(decisions, counts, groups),
+        summary=lambda: dict(counts),
+        checks=lambda: [_splits_hold(groups)],
+        plots=lambda: {"signals": _signals(run)},
+    )
+
+
+def _signals(run: CellRun) -> bytes | None:
+    """Histograms of what the rules measured, with their thresholds, over a sample of the cell."""
+    columns = sorted({column for rule in _rules(run) for column in rule.columns})
+    sampled = relational.fetch(f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns))
+    return histograms(sampled, _rules(run))
 
 
 def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: list[pa.Table]) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import ORDER, CellRun
 from mm_assets.checks import Check
+from mm_assets.plots import scatter
 from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
 from mm_embed_kernels.identity import library_versions
 from mm_resources import lance_io
@@ -18,6 +19,7 @@ from mm_resources.accounting import Accounting, account
 from mm_resources.registry import Pin, PinnedTable
 
 MIN_RECALL = 0.95
+PLOTTED = 2_000
 
 
 @cell_asset(
@@ -54,7 +56,18 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
         checks=lambda: [*accounting_checks(run, counted), _recall(recalls)],
         effect=None if pinned else lambda: _publish(run, number, rows, counted),
         row_count=lambda: sum(entry["rows"] for entry in entries),
+        plots=lambda: {"vectors": _vectors(run, entries[0])},
     )
+
+
+def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
+    """The primary table's vectors on their principal components, a sample of them."""
+    dataset = lance_io.open_dataset(run.features.store.uri(f"features/{entry['table']}.lance"), entry["lance_version"])
+    if dataset is None or not entry["rows"]:
+        return None
+    sampled = dataset.sample(min(PLOTTED, entry["rows"]), columns=["vector", "label"])
+    vectors = sampled["vector"].combine_chunks().flatten().to_numpy().reshape(sampled.num_rows, -1)
+    return scatter(vectors, sampled["label"].to_pylist())
 
 
 def _pin_of(run: CellRun, entries: list[dict[str, Any]]) -> tuple[int, bool]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import dagster as dg
@@ -7,11 +8,13 @@ import dagster as dg
 from mm_assets.assets.feature_views import account_candidate, accounting_checks
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import ORDER, CellRun
+from mm_assets.plots import funnel
+from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import LINEAGE_REPORT
 from mm_resources.accounting import Accounting
 
 
-@cell_asset(group="4_serve", deps=["feature_views"], kinds=["lance"], checks=[("accounting", True)])
+@cell_asset(group="4_serve", deps=["raw_assets", "feature_views"], kinds=["lance"], checks=[("accounting", True)])
 def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
     """What became of every sample, stage by stage, what it cost, and what failed for which cause."""
     counted = account_candidate(run, run.read("feature_views").read_all().to_pylist())
@@ -21,9 +24,34 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
         summary=lambda: {
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
+            **since_parent(run),
+        },
+        plots=lambda: {
+            "funnel": funnel({name: getattr(counted, name) for name in ("discovered", "ingested", "valid", "kept", "published")})
         },
         checks=lambda: [check for check in accounting_checks(run, counted) if check.name == "accounting"],
     )
+
+
+_SINCE = """
+SELECT count(*) FILTER (p.sample_id IS NULL) AS new, count(*) FILTER (n.sample_id IS NULL) AS gone,
+       count(*) FILTER (p.content_hash <> n.content_hash) AS changed
+FROM now n FULL JOIN parent p ON n.sample_id = p.sample_id
+"""
+
+
+def since_parent(run: CellRun) -> dict[str, Any]:
+    """How the cell's samples differ from the parent version's, and the counts that were published of it."""
+    if run.spec.parent is None:
+        return {}
+    cell = dataclasses.replace(run.cell, version=run.spec.parent)
+    pin, columns = run.registry.pin(cell), ["sample_id", "content_hash"]
+    if pin is None:
+        return {f"against {cell.dataset_version}": "not published"}
+    parent = run.tables.read("raw_assets", cell, columns, version=pin.stages["raw_assets"]["lance_version"])
+    found = relational.fetch(_SINCE, now=run.read("raw_assets", columns), parent=parent).to_pylist()[0]
+    published = ", ".join(f"{pin.accounting[name]:,} {name}" for name in ("published", "dropped", "failed"))
+    return {f"against {cell.dataset_version}": ", ".join(f"{n:,} {name}" for name, n in found.items()), cell.dataset_version: published}
 
 
 def report_rows(run: CellRun, counted: Accounting) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -122,6 +123,29 @@ def test_the_ui_shows_the_feature_rows_not_their_record(published: Any) -> None:
         assert {"vector", "user__stars", "label"} <= {column.name for column in metadata["dagster/column_schema"].schema.columns}
     probed = published.instance.get_latest_materialization_event(dg.AssetKey("sample_metadata")).asset_materialization
     assert "words" in {column.name for column in probed.metadata["dagster/column_schema"].schema.columns}
+
+
+def materialized(platform: Any, asset: str) -> Any:
+    return platform.instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization.metadata
+
+
+def test_pages_hold_plots_previews_and_lineage(published: Any) -> None:
+    """Pictures are there and are pictures; columns say where they come from; the preview has keys and figures alone."""
+    import base64
+
+    from PIL import Image
+
+    for asset, name in (("lineage_report", "funnel"), ("curated_samples", "signals")):
+        text = materialized(published, asset)[name].value
+        with Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].rstrip(")")))) as picture:
+            assert picture.format == "PNG"
+            assert picture.width > 300
+    lineage = materialized(published, "curated_samples")["dagster/column_lineage"].lineage.deps_by_column
+    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["content_hash"]] == [("validated_samples", "content_hash")]
+    assert "kept" not in lineage
+    preview = materialized(published, "segments")["preview"].value
+    assert "segment_id" in preview
+    assert "cat" not in preview
 
 
 def test_decisions_record_every_rule(published: Any) -> None:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_assets.plots import funnel, histograms, scatter
+from mm_embed_kernels.rules import rule_set
+
+
+def pixels(png: bytes | None) -> Any:
+    from PIL import Image
+
+    assert png is not None
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def share(picture: Any, colour: tuple[int, int, int]) -> float:
+    """Of the pixels that have the colour, or nearly: thin lines are smoothed."""
+    return float((np.abs(picture - np.array(colour)).sum(axis=2) < 90).mean())
+
+
+BLUE, RED = (0x4F, 0x6B, 0xED), (0xD1, 0x45, 0x3B)
+
+
+def test_a_funnel_narrows() -> None:
+    wide, narrow = (pixels(funnel({"discovered": 100, "published": n})) for n in (100, 10))
+    assert share(wide, BLUE) > 1.5 * share(narrow, BLUE) > 0
+
+
+def test_histograms_draw_thresholds_of_what_was_measured() -> None:
+    rules = rule_set("text", {})
+    signals = pa.table({"words": pa.array([1, 5, 9, 30, None], pa.int64()), "language": ["en", "de", None, "en", "en"]})
+    assert share(pixels(histograms(signals, rules)), RED) > 0
+    assert histograms(signals.select(["language"]), rules) is None
+    assert histograms(pa.table({"words": pa.nulls(3, pa.int64())}), rules) is None
+
+
+def test_scatter_tells_labels_apart() -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([rng.normal(0, 0.1, (50, 8)), rng.normal(1, 0.1, (50, 8))]).astype(np.float32)
+    assert share(pixels(scatter(vectors, ["a"] * 50 + [None] * 50)), (0x1F, 0x77, 0xB4)) > 0
+    assert scatter(vectors[:2], ["a", "b"]) is None
+    assert scatter(np.ones((5, 8), np.float32), ["a"] * 5) is not None, "vectors that are all alike are no error"
