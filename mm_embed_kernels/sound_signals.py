@@ -65,7 +65,7 @@ class Meter:
             "clipping_share": self._clipped / max(1, self._samples),
             "silence_share": self._silent / max(1, self._frames),
             "speech_share": self._spoken / max(1, self._frames),
-            "measured_seconds": self.seconds,
+            "measured_seconds": round(self.seconds, 6),
         }
 
 

@@ -74,7 +74,7 @@ class Audio(Modality):
                 raise SampleError("truncated", f"the recording ends {missing:.2f} s before its header says, at {duration:.2f} s")
             return {
                 "mime": mime,
-                "duration": duration,
+                "duration": round(duration, 6),
                 "sample_rate": reader.sample_rate,
                 "codec": reader.codec,
                 "channels": reader.channels,
