@@ -12,7 +12,7 @@ from pathlib import Path
 PINS = {"arcade": "2.3.15", "captcha": "0.7.1", "moonshine_voice": "0.1.5"}
 
 _SOUNDS, _SPOKEN = "arcade/resources/sounds/{}", "captcha/data/{}/default.wav"
-_DIGITS = "zero one two three four five six seven eight nine".split()
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 # label -> names in `arcade`; the same sound in two formats is a near-copy that a search should find.
 _NOISES = {
     "coin": "coin1.wav coin2.wav coin3.wav coin4.wav coin5.wav",

@@ -29,8 +29,8 @@ class Audio(Modality):
     embedder = "aisfx"
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
-    probe_seconds = 0.05
-    segment_seconds = 0.005
+    probe_seconds = 0.02
+    segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
         field("codec", pa.string(), "FFmpeg's or libsndfile's name of the coding"),
         field("channels", pa.int64(), "channels of the recording", ge=1),

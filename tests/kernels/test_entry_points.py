@@ -145,7 +145,7 @@ def test_a_modality_its_embedder_and_a_source_in_one_package(tmp_path: Path) -> 
         print(json.dumps([list(modalities()), modality_of("audio/midi"), row, create("ear").modality, "hertz" in columns, rules]))
     """
     names, owner, row, modality, column, rules = printed(tmp_path, _dedent(code))
-    assert names == ["image", "text", "tone"]
+    assert {"image", "text", "tone"} <= set(names)
     assert (owner, modality, column) == ("tone", "tone", True)
     assert row == {"mime": "audio/midi", "hertz": 440.0}
     assert rules == ["exact_duplicate"]
