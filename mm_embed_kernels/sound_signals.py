@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels import vad
-from mm_embed_kernels.audio_io import Reader
+from mm_embed_kernels.audio_io import Reader, resample, resampled
 
 # The loudest value but one of 16 bits: what a converter or an editor that ran out of range leaves.
 _FULL_SCALE = 1 - 2 / 2**15
@@ -29,8 +29,6 @@ class Meter:
         self._loudness = _Loudness()
 
     def listen(self, reader: Reader, start: float, end: float) -> None:
-        from mm_embed_kernels.audio_io import resampled
-
         samples = np.concatenate(
             [np.zeros(0, np.float32), *resampled(self._watch(reader.frames(start, end), start, end), vad.RATE, start, end)]
         )
@@ -46,10 +44,11 @@ class Meter:
         """The frames, measured at their own rate and channels on the way."""
         import av
 
-        planes = av.AudioResampler(format="fltp")
+        # Interleaved: PyAV 18 crashes on the planes of frames of eight channels and more.
+        samples = av.AudioResampler(format="flt")
         for begin, frame in frames:
             frame.pts = None
-            for out in planes.resample(frame):
+            for out in resample(samples, frame, begin):
                 values = np.abs(np.nan_to_num(out.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0))
                 self._samples += values.size
                 self._clipped += int((values >= _FULL_SCALE).sum())
@@ -65,7 +64,7 @@ class Meter:
             "clipping_share": self._clipped / max(1, self._samples),
             "silence_share": self._silent / max(1, self._frames),
             "speech_share": self._spoken / max(1, self._frames),
-            "measured_seconds": self.seconds,
+            "measured_seconds": round(self.seconds, 6),
         }
 
 

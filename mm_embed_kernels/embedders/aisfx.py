@@ -37,7 +37,7 @@ class AiSFX(Embedder):
     input_shape = (int(WINDOW_SECONDS * _RATE),)
     input_dtype = "float32"
     libraries = ("aisfx", "av", "soundfile", "torch", "torchaudio")
-    seconds = 0.5
+    seconds = 0.4
     batch_size = 8
 
     @property

@@ -29,9 +29,14 @@ class Audio(Modality):
     embedder = "aisfx"
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
+<<<<<<< HEAD
     spoken = True
     probe_seconds = 0.05
     segment_seconds = 0.005
+=======
+    probe_seconds = 0.02
+    segment_seconds = 0.002
+>>>>>>> audio
     signals: ClassVar[list[pa.Field]] = [
         field("codec", pa.string(), "FFmpeg's or libsndfile's name of the coding"),
         field("channels", pa.int64(), "channels of the recording", ge=1),
@@ -75,7 +80,7 @@ class Audio(Modality):
                 raise SampleError("truncated", f"the recording ends {missing:.2f} s before its header says, at {duration:.2f} s")
             return {
                 "mime": mime,
-                "duration": duration,
+                "duration": round(duration, 6),
                 "sample_rate": reader.sample_rate,
                 "codec": reader.codec,
                 "channels": reader.channels,

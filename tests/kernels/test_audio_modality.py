@@ -369,3 +369,38 @@ def test_scipys_odd_wavs() -> None:
             assert outcome["sample_rate"] > 0, name
     assert sum(isinstance(outcome, dict) for outcome in outcomes.values()) >= len(files) // 2
     assert outcomes["test-8000Hz-be-3ch-5S-24bit.wav"]["channels"] == 3
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("WAV", 3), ("WAV", 6), ("FLAC", 8), ("OGG", 8)])
+def test_many_channels(kind: str, channels: int) -> None:
+    row = AUDIO.probe(recorded(noise(1.0, channels=channels), kind))
+    assert row["channels"] == channels
+    assert 0 < row["peak"] <= 1
+
+
+def test_too_many_channels() -> None:
+    with pytest.raises(SampleError, match=r"unsupported_format: 13 channels.*split"):
+        AUDIO.probe(recorded(noise(0.1, channels=13)))
+
+
+def test_a_recording_that_changes_on_the_way() -> None:
+    """Chained Ogg streams may differ in rate and channels."""
+    chained = recorded(noise(1.0, 44_100), "OGG", 44_100) + recorded(noise(1.0, 22_050, 2), "OGG", 22_050)
+    outcome = guarded(AUDIO.probe, (chained,))
+    assert isinstance(outcome, dict) or (outcome.error_class == "decode_error" and "another rate" in outcome.message), outcome
+
+
+def test_ten_hours_are_cut_without_reading_them(tmp_path: Path) -> None:
+    """A header alone says it: the samples of this WAV are a hole in the file."""
+    head = bytearray(recorded(noise(0.1, 8_000), "WAV", 8_000))[:44]
+    size = 36_000 * 8_000 * 2
+    head[4:8], head[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
+    path = tmp_path / "long.wav"
+    with path.open("wb") as stream:
+        stream.write(head)
+        stream.truncate(44 + size)
+    found = AUDIO.segment(path)
+    assert (len(found), found[-1].span) == (4_500, "seconds=35992.000-36000.000")
+    row = AUDIO.probe(path)
+    assert (row["duration"], row["silence_share"]) == (36_000, 1)
+    assert row["measured_seconds"] == pytest.approx(600)

@@ -1,0 +1,96 @@
+"""Peak memory and time of probing, cutting and decoding recordings of one minute, one hour and ten hours.
+
+    python benchmarks/long_audio.py [--folder /tmp] [--hours 0.0167 1 10]
+
+Each call runs in a process of its own under the sandbox's limit on address space; a column is what the peak of resident memory
+grew by over the imports. The recordings are made in `--folder` and deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RATE = 16_000
+KINDS = {"flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "wav": ("WAV", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III")}
+
+
+def record(path: Path, hours: float) -> None:
+    """A recording of tone and noise, written minute by minute."""
+    import numpy as np
+    import soundfile
+
+    kind, subtype = KINDS[path.suffix[1:]]
+    dice = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", RATE, 1, subtype, format=kind) as out:
+        for _ in range(max(1, round(hours * 60))):
+            time_axis = np.arange(60 * RATE) / RATE
+            out.write((0.2 * np.sin(2 * np.pi * 220 * time_axis) + 0.05 * dice.standard_normal(60 * RATE)).astype(np.float32))
+
+
+def probe(path: Path) -> Any:
+    from mm_embed_kernels.modalities import get
+
+    return get("audio").probe(path)["measured_seconds"]
+
+
+def segment(path: Path) -> Any:
+    from mm_embed_kernels.modalities import get
+
+    return len(get("audio").segment(path))
+
+
+def decode(path: Path) -> Any:
+    """The last window: the farthest to seek."""
+    from mm_embed_kernels.embedders import create
+    from mm_embed_kernels.modalities import get
+
+    return create("aisfx").decode(path, get("audio").segment(path)[-1].span).any()
+
+
+def _measure(call: Callable[[Path], Any], path: Path, warm: Path, answer: Any) -> None:
+    from mm_embed_kernels.sandbox import Limits
+
+    resource.setrlimit(resource.RLIMIT_AS, (Limits().memory_bytes, Limits().memory_bytes))
+    call(warm)
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    value = call(path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    answer.put((before // 1024, grown / 1024, time.perf_counter() - began, value))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--folder", type=Path, default=None)
+    options.add_argument("--hours", type=float, nargs="+", default=[1 / 60, 1.0, 10.0])
+    options.add_argument("--kinds", nargs="+", default=["flac", "ogg"], choices=list(KINDS))
+    given = options.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    print(f"{'recording':>14} {'size':>8} | {'call':>8} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result")
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        for kind in given.kinds:
+            warm = Path(folder) / f"warm.{kind}"
+            record(warm, 1 / 60)
+            for hours in given.hours:
+                path = Path(folder) / f"long.{kind}"
+                record(path, hours)
+                for call in (probe, segment, decode):
+                    answer = spawn.Queue()
+                    child = spawn.Process(target=_measure, args=(call, path, warm, answer))
+                    child.start()
+                    base, grown, seconds, value = answer.get(timeout=600)
+                    child.join()
+                    name = f"{hours * 60:g} min {kind}"
+                    size = f"{path.stat().st_size >> 20} MiB"
+                    print(f"{name:>14} {size:>8} | {call.__name__:>8} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}", flush=True)
+                path.unlink()
+
+
+if __name__ == "__main__":
+    main()
