@@ -29,14 +29,9 @@ class Audio(Modality):
     embedder = "aisfx"
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
-<<<<<<< HEAD
     spoken = True
-    probe_seconds = 0.05
-    segment_seconds = 0.005
-=======
     probe_seconds = 0.02
     segment_seconds = 0.002
->>>>>>> audio
     signals: ClassVar[list[pa.Field]] = [
         field("codec", pa.string(), "FFmpeg's or libsndfile's name of the coding"),
         field("channels", pa.int64(), "channels of the recording", ge=1),
