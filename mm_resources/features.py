@@ -23,6 +23,7 @@ from mm_resources.settings import Settings, absolute
 from mm_resources.store import Cell, Store
 
 if TYPE_CHECKING:
+    import lance
     import lancedb
     from lancedb.table import Table
 
@@ -155,6 +156,17 @@ class FeatureStore:
         table = self.database.open_table(pinned.table)
         table.checkout(pinned.lance_version)
         return table
+
+    def dataset(self, pinned: PinnedTable) -> lance.LanceDataset:
+        """A pinned table as a Lance dataset, for scans.
+
+        Raises:
+            UserError: when the store no longer holds it.
+        """
+        found = lance_io.open_dataset(self.store.uri(f"features/{pinned.table}.lance"), pinned.lance_version)
+        if found is None:
+            raise UserError(f"table {pinned.table} is not in this store")
+        return found
 
     @cached_property
     def database(self) -> lancedb.DBConnection:

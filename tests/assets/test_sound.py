@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from mm_assets.status import cell_status
+from mm_assets.trying import try_embedder
+from mm_embed_kernels.errors import UserError
 from mm_resources.failures import FailureEvents
 from mm_resources.tables import StageTables
 from tests.kernels.kernel_sound import noise, recorded, tone
@@ -62,6 +64,17 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
     chain = sounds.features.explain(words[0]["feature_id"])
     assert chain["embedder"]["name"] == "minilm"
     assert sounds.backfill("sounds@v1")["audio"].status == "unchanged"
+
+
+def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
+    """The current one against itself agrees in all; another space is another opinion; what is computed is paid once."""
+    cell = published.cell("tiny@v1", "text")
+    same = try_embedder(published.features, cell, "minilm", 10)
+    assert (same.current, same.embedder, same.sample, same.computed, same.overlap) == ("minilm", "minilm", 2, 0, 1.0)
+    assert same.seconds_per_segment is None
+    assert {item.of for item in same.neighbours} == {"pets: s1", "food: s2"}
+    with pytest.raises(UserError, match="conse reads image, not text"):
+        try_embedder(published.features, cell, "conse", 10)
 
 
 def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -> None:
