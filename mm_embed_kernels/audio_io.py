@@ -160,7 +160,10 @@ class _FFmpeg(Reader):
                 "unsupported_format", f"{self.channels} channels: a mono mix is defined for {_MOST_CHANNELS} at most; split the recording"
             )
         self.bit_rate = container.bit_rate or None
-        self.promised = container.format.name not in _LENGTHLESS or _has_frame_count(source)
+        kind = container.format.name
+        self._guessed = kind in _LENGTHLESS and not (kind == "mp3" and _has_frame_count(source))
+        # An Ogg's last page tells a clock, which some writers round up.
+        self.promised = not self._guessed and kind != "ogg"
         self.cut = _ends_early(source)
 
     def _seconds(self, ticks: int | None) -> float | None:
@@ -173,7 +176,7 @@ class _FFmpeg(Reader):
 
     def duration(self) -> float:
         header = self._seconds(self._stream.duration) or (self._container.duration or 0) / 1e6
-        return header if self.promised and header > 0 else self.count()
+        return self.count() if self._guessed or header <= 0 else header
 
     def count(self) -> float:
         self._rewind()

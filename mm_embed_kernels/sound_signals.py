@@ -20,10 +20,10 @@ _GATE = -70.0
 
 
 class Meter:
-    """Listens to places of a recording; `seconds` says how much it has heard."""
+    """Listens to places of a recording; `seconds` says how much it has heard, and `end` where the last of it ended."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.end = 0.0
         self._samples = self._clipped = self._frames = self._silent = self._spoken = 0
         self._peak = 0.0
         self._loudness = _Loudness()
@@ -54,7 +54,8 @@ class Meter:
                 self._clipped += int((values >= _FULL_SCALE).sum())
                 self._peak = max(self._peak, float(values.max(initial=0.0)))
                 self._loudness.add(out)
-            self.seconds += min(end, begin + frame.samples / frame.sample_rate) - max(start, begin)
+            self.end = min(end, begin + frame.samples / frame.sample_rate)
+            self.seconds += self.end - max(start, begin)
             yield begin, frame
 
     def signals(self) -> dict[str, Any]:

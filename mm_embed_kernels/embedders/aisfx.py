@@ -2,7 +2,7 @@
 
 Ma and Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; the weights
 (CC BY 4.0) come with the pip package `aisfx`, of which no code is used: it pins libraries of 2022. A window's vector is
-the mean over its blocks of 2.3 s, as in the paper, with digital silence left out.
+the mean over its blocks of 2.3 s, with digital silence left out.
 """
 
 from __future__ import annotations

@@ -56,14 +56,12 @@ class Audio(Modality):
         mime = self.require(data)
         with open_audio(data) as reader:
             duration = reader.duration()
-            meter, whole, missing = Meter(), duration <= MEASURED_SECONDS, 0.0
+            meter, whole = Meter(), duration <= MEASURED_SECONDS
             for start, end in measured_windows(duration):
-                before = meter.seconds
                 meter.listen(reader, start, end)
-                missing = end - start - (meter.seconds - before)
+            missing = duration - meter.end
             if whole:
-                missing = duration - meter.seconds
-                duration = reader.count() if meter.seconds >= MEASURED_SECONDS - _SLACK_SECONDS else meter.seconds
+                duration = reader.count() if meter.end >= MEASURED_SECONDS - _SLACK_SECONDS else meter.end
             if not meter.seconds:
                 if reader.damaged:
                     raise SampleError("decode_error", f"the {reader.codec} decoder refuses all {reader.damaged} packets")

@@ -10,12 +10,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooBrief(Rule):
-    """A recording too brief to tell what sounds in it (below 0.1 s listeners confuse even familiar sounds; Gygi et al., 2004)."""
+    """A recording too brief to tell what sounds in it."""
 
     name = "too_brief"
     modalities = ("audio",)
     columns = ("duration",)
 
+    # Four of the embedder's spectral frames of 46 ms, half overlapping: fewer show no course of the sound.
     min_seconds: float = 0.1
 
     def judge(self, batch: pa.Table) -> Verdict:

@@ -137,7 +137,7 @@ def test_cells(registry: Registry) -> None:
     assert registry.cells("birds@v1") == [Cell("birds", "v1", "image"), Cell("birds", "v1", "text")]
     assert registry.cells("birds@v1", "image") == [Cell("birds", "v1", "image")]
     assert registry.cells("birds@v2") == [Cell("birds", "v2", "text")]
-    assert registry.cells("birds@v3") == [Cell("birds", "v3", "image"), Cell("birds", "v3", "text")]
+    assert registry.cells("birds@v3") == [Cell("birds", "v3", name) for name in ("audio", "image", "text")]
     with pytest.raises(UserError, match="declares no modality 'image'; it declares: text"):
         registry.cells("birds@v2", "image")
     with pytest.raises(UserError, match="not DATASET@VERSION"):
@@ -369,10 +369,11 @@ def test_auto_sources_route_by_content(registry: Registry, data: Path) -> None:
     (data / "broken.txt").symlink_to("nowhere")
     spec = spec_of({"uri": str(data), "modality": "auto"})
     frozen(registry, spec)
-    cells = {name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)} for name in ("image", "text")}
+    cells = {name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)} for name in ("audio", "image", "text")}
     assert cells["text"] == {"a.txt": None, "b.txt": None, "c.txt": None}
     # What nothing claims goes to the first modality, whose probe names it.
-    assert cells["image"] == {"picture.txt": None, "archive.zip": None, "broken.txt": "not_found"}
+    assert cells["audio"] == {"archive.zip": None, "broken.txt": "not_found"}
+    assert cells["image"] == {"picture.txt": None}
 
 
 def test_long_listings(registry: Registry, data: Path) -> None:
