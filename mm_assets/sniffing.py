@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.modalities import modality_of, sniff
-from mm_embed_kernels.modalities.base import HEAD_BYTES
+from mm_embed_kernels.modalities import modality_of
+from mm_embed_kernels.modalities.tracks import media_type
 from mm_embed_kernels.spec import SAMPLE_FIELDS, escape_glob, parse_spec, user_column
 from mm_resources.sources.records import open_records
 
@@ -156,11 +156,9 @@ def _modality(path: str) -> str | None:
     try:
         if not os.path.isfile(path):
             return None
-        with open(path, "rb") as stream:
-            head = stream.read(HEAD_BYTES)
+        return modality_of(media_type(Path(path))) if os.path.getsize(path) else None
     except OSError:
         return None
-    return modality_of(sniff(head)) if head else None
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

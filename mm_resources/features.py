@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,8 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder, create, embedders
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.modalities import modalities, modality_of, sniff
-from mm_embed_kernels.modalities.base import HEAD_BYTES
+from mm_embed_kernels.modalities import Media, modalities, modality_of
+from mm_embed_kernels.modalities.tracks import media_type
 from mm_embed_kernels.relational import RowDigest
 from mm_resources import lance_io
 from mm_resources.registry import Pin, PinnedTable, Registry
@@ -206,17 +206,19 @@ class FeatureStore:
             if not query.strip():
                 raise UserError("the query is empty")
             return np.asarray(self.embedder(pinned).embed_text([query])[0])
-        data = query if isinstance(query, bytes) else Path(query).read_bytes()
-        return self._media_vector(data, pinned)
+        return self._media_vector(query if isinstance(query, bytes) else Path(query), pinned)
 
-    def _media_vector(self, data: bytes, pinned: PinnedTable) -> np.ndarray[Any, Any]:
-        mime = sniff(data[:HEAD_BYTES])
+    def _media_vector(self, data: Media, pinned: PinnedTable) -> np.ndarray[Any, Any]:
+        """The vector of a medium's first segment."""
+        mime = media_type(data)
         modality = modality_of(mime)
         if modality is None:
             raise UserError(f"the query is {mime}, which no modality reads")
-        embedder = self._for_media(modality, pinned)
+        embedder, reader = self._for_media(modality, pinned), modalities()[modality]
         try:
-            segments = modalities()[modality].segment(data)
+            if isinstance(data, Path) and not reader.streams:
+                data = data.read_bytes()
+            segments = cast(Any, reader).segment(data)
             if not segments:
                 raise UserError(f"the query is {modality} with nothing in it to embed")
             segment = segments[0]

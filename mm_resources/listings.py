@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ import pyarrow as pa
 from mm_embed_kernels import identity, relational
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.modalities import modalities, modality_of, sniff
-from mm_embed_kernels.modalities.base import HEAD_BYTES
+from mm_embed_kernels.modalities import modalities, modality_of
+from mm_embed_kernels.modalities.tracks import stream_type
 from mm_embed_kernels.spec import DatasetSpec, SourceSpec, user_column
 from mm_resources import lance_io
 from mm_resources.sources import Listed, Source, open_source
@@ -147,8 +148,8 @@ class Listings:
 
     def _rows(self, spec: DatasetSpec, source: SourceSpec) -> Iterator[dict[str, Any]]:
         opened = open_source(source, dict(spec.schema_))
-        for item in opened.list():
-            modality = source.modality if source.modality != "auto" else _route(opened, item)
+        routed = _routed(opened) if source.modality == "auto" else ((item, source.modality) for item in opened.list())
+        for item, modality in routed:
             sample = identity.sample_id(spec.name, source.name, item.key)
             yield {
                 "sample_id": sample,
@@ -195,21 +196,35 @@ def declares_links(source: SourceSpec) -> bool:
     return bool((source.record and source.record.link) or (source.table and "link" in source.table.columns))
 
 
-def _route(source: Source, item: Listed) -> str:
-    """The modality of a sample of an ``auto`` source, by content; what nothing claims goes to the first modality,
-    where its probe names what it is."""
-    if item.error is None:
-        try:
-            data = source.fetch(item.uri, item.locator)
-            head = data[:HEAD_BYTES] if isinstance(data, bytes) else data.read(HEAD_BYTES)
-            if not isinstance(data, bytes):
-                data.close()
-            found = modality_of(sniff(head))
-            if found:
-                return found
-        except SampleError as error:
-            item.error = error
-    return next(iter(modalities()))
+def _routed(source: Source) -> Iterator[tuple[Listed, str]]:
+    """The samples of an ``auto`` source with their modalities, by content.
+
+    What nothing claims goes where its neighbours in the listing go, and its probe says there what it is: so that a
+    stray archive makes no cell of its own.
+    """
+    waiting: list[Listed] = []
+    latest = ""
+    for item in source.list():
+        latest = _claimed(source, item) or latest
+        waiting.append(item)
+        if latest or len(waiting) >= LISTING_BATCH:
+            latest = latest or next(iter(modalities()))
+            yield from ((each, latest) for each in waiting)
+            waiting = []
+    yield from ((each, next(iter(modalities()))) for each in waiting)
+
+
+def _claimed(source: Source, item: Listed) -> str | None:
+    """The modality that claims a sample's content, if one does."""
+    if item.error is not None:
+        return None
+    try:
+        data = source.fetch(item.uri, item.locator)
+        with io.BytesIO(data) if isinstance(data, bytes) else data as stream:
+            return modality_of(stream_type(stream))
+    except SampleError as error:
+        item.error = error
+        return None
 
 
 def _batches(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from mm_embed_kernels.modalities.base import Media, head_of, open_media, sniff
+from mm_embed_kernels.modalities.base import HEAD_BYTES, Media, open_media, sniff
 
 _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
 _ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
@@ -18,14 +18,20 @@ _TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
 
 def media_type(data: Media) -> str:
     """`sniff`, and for containers of both sound and pictures ``audio/...`` where no track is video."""
-    mime = sniff(head_of(data))
+    with open_media(data) as stream:
+        return stream_type(stream)
+
+
+def stream_type(stream: BinaryIO) -> str:
+    """`media_type` of a seekable stream at its beginning; where it stands afterwards is not said."""
+    mime = sniff(stream.read(HEAD_BYTES))
     if mime not in _ISO_FAMILY | _MATROSKA.keys() | {"video/x-ms-wmv"}:
         return mime
-    with open_media(data) as stream:
-        if mime in _ISO_FAMILY:
-            kinds = set(_ISO_HANDLER.findall(_iso_table(stream)))
-            return "audio/mp4" if kinds == {b"soun"} else mime
-        table = stream.read(_TABLE_BYTES)
+    stream.seek(0)
+    if mime in _ISO_FAMILY:
+        kinds = set(_ISO_HANDLER.findall(_iso_table(stream)))
+        return "audio/mp4" if kinds == {b"soun"} else mime
+    table = stream.read(_TABLE_BYTES)
     if mime == "video/x-ms-wmv":
         return "audio/x-ms-wma" if _ASF_AUDIO in table and _ASF_VIDEO not in table else mime
     return _MATROSKA[mime] if set(_MATROSKA_CODEC.findall(table)) == {b"A"} else mime

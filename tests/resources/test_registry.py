@@ -370,10 +370,20 @@ def test_auto_sources_route_by_content(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": str(data), "modality": "auto"})
     frozen(registry, spec)
     cells = {name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)} for name in ("audio", "image", "text")}
-    assert cells["text"] == {"a.txt": None, "b.txt": None, "c.txt": None}
-    # What nothing claims goes to the first modality, whose probe names it.
-    assert cells["audio"] == {"archive.zip": None, "broken.txt": "not_found"}
+    # What nothing claims goes with its neighbours, and makes no cell of its own; its probe names it there.
+    assert cells["text"] == {"a.txt": None, "archive.zip": None, "b.txt": None, "broken.txt": "not_found", "c.txt": None}
+    assert cells["audio"] == {}
     assert cells["image"] == {"picture.txt": None}
+
+
+def test_an_auto_source_that_nothing_claims(registry: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / "junk"
+    folder.mkdir()
+    for name in "ab":
+        write(folder, f"{name}.zip", b"PK\x03\x04" + bytes(40))
+    spec = spec_of({"uri": str(folder), "modality": "auto"})
+    assert frozen(registry, spec) == [""]
+    assert len(listed(registry, spec, "audio")) == 2
 
 
 def test_long_listings(registry: Registry, data: Path) -> None:
