@@ -30,6 +30,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 format: install  ## format the code
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 Dagster reads these annotations at run time, so this module does without `from __future__ import annotations`.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -84,14 +85,14 @@ class FeatureStoreResource(dg.ConfigurableResource):
 class RayResource(dg.ConfigurableResource):
     """One Ray session per run at most, started only when there is enough to compute."""
 
-    address: str = Field(default="", description="of a running cluster; empty: a local one, started on demand")
+    address: str = Field(default="", description="of a running cluster; empty: RAY_ADDRESS, or a local one, started on demand")
     num_cpus: int = Field(default=0, description="CPUs of a local cluster; 0: those that the process may use")
     object_store_mb: int = Field(default=512, description="size of a local cluster's object store, MiB")
     _session: RaySession | None = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RayResource"]:
-        self._session = RaySession(self.address, self.num_cpus or None, self.object_store_mb << 20)
+        self._session = RaySession(self.address or os.environ.get("RAY_ADDRESS", ""), self.num_cpus or None, self.object_store_mb << 20)
         try:
             yield self
         finally:
@@ -183,8 +184,6 @@ def embedder_key(modality: str) -> str:
 
 def default_embedder(modality: Modality) -> EmbedderResource:
     """The bundled embedder of a modality; a text model, which decodes nothing, takes both cores of a small machine."""
-    import os
-
     reads_text = create(modality.embedder).input_shape is None
     cores = len(os.sched_getaffinity(0))
     return EmbedderResource(embedder=modality.embedder, num_cpus=cores if reads_text else max(1, cores - 1))

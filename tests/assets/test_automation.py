@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -143,8 +148,8 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
     assert '"fetch": 0' in out, "what was fetched before the interruption is not fetched again"
 
 
-def test_launch_and_wait(tmp_path: Path, dataset: Path) -> None:
-    """A real daemon executes what the command hands to it."""
+def test_code_server_daemon_and_webserver_as_the_containers_run_them(tmp_path: Path, dataset: Path) -> None:
+    """The entry points of docker/, as plain processes on one instance: a backfill handed over is executed and followed."""
     work = tmp_path / "work"
     work.mkdir()
     assert mm(work, "register", str(dataset)).wait() == 0
@@ -152,28 +157,80 @@ def test_launch_and_wait(tmp_path: Path, dataset: Path) -> None:
     assert refused.communicate(timeout=120)[1].startswith("error: no daemon works on backfills")
     assert refused.returncode == 2
     exports = dict(line.removeprefix("export ").split("=", 1) for line in mm(work, "env").communicate(timeout=120)[0].splitlines())
-    root = Path(__file__).parents[2]
-    daemon = subprocess.Popen(
-        [sys.executable, "-m", "dagster._daemon", "run", "-m", "mm_assets.definitions"],
-        cwd=root,
-        env={**os.environ, **exports},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            launched = mm(work, "backfill", "tiny@v1", "--modality", "text", "--launch", "--wait", "--json")
-            out, err = launched.communicate(timeout=300)
-            if "no daemon works" not in err or time.monotonic() > deadline:
-                break
-            time.sleep(1)
-    finally:
-        daemon.terminate()
-        daemon.wait(30)
-    assert launched.returncode == 0, err
+    environment = {**os.environ, **exports}
+    code, web = free_port(), free_port()
+    workspace = work / "workspace.yaml"
+    shipped = (ROOT / "docker" / "workspace.yaml").read_text()
+    workspace.write_text(shipped.replace("host: code", "host: 127.0.0.1").replace("port: 4000", f"port: {code}"))
+    image = (ROOT / "docker" / "Dockerfile").read_text()
+    assert '"dagster", "api", "grpc", "--module-name", "mm_assets.definitions"' in image
+    with (
+        process(
+            environment, "dagster", "api", "grpc", "--module-name", "mm_assets.definitions", "--host", "127.0.0.1", "--port", str(code)
+        ),
+        process(environment, "dagster._daemon", "run", "--workspace", str(workspace)),
+        process(environment, "dagster_webserver", "--host", "127.0.0.1", "--port", str(web), "--workspace", str(workspace)),
+    ):
+        healthy = [sys.executable, "-m", "dagster", "api", "grpc-health-check", "--port", str(code)]
+        until(lambda: subprocess.run(healthy, capture_output=True, timeout=60).returncode == 0)
+        until(lambda: b"dagster_version" in answer(f"http://127.0.0.1:{web}/server_info"))
+
+        def launched() -> bool:
+            run = mm(work, "backfill", "tiny@v1", "--modality", "text", "--launch", "--wait", "--json")
+            outcome.append((*run.communicate(timeout=300), run.returncode))
+            return "no daemon works" not in outcome[-1][1]
+
+        outcome: list[tuple[str, str, int]] = []
+        until(launched)
+        out, err, status = outcome[-1]
+        query = json.dumps({"query": "{assetNodes {assetKey {path}}}"}).encode()
+        listed = answer(f"http://127.0.0.1:{web}/graphql", query)
+    assert status == 0, err
     assert '"status": "published"' in out
     assert "success" in err
+    assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(ORDER)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(environment: dict[str, str], module: str, *words: str) -> Iterator[None]:
+    started = subprocess.Popen(
+        [sys.executable, "-m", module, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        started.terminate()
+        try:
+            started.wait(10)  # what docker waits before it kills
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+
+
+def answer(url: str, data: bytes | None = None) -> bytes:
+    """The body, or nothing while nobody answers."""
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return bytes(response.read())
+    except OSError:
+        return b""
+
+
+def until(reached: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it did not come up"
+        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("words", [("--wait",), ("--failed-only", "--modality", "text")])
