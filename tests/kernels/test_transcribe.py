@@ -27,6 +27,8 @@ class Shelf:
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
         return self.blobs[content_hash]
 
+    media = read
+
 
 def vowels(seconds: float = 2.0) -> Any:
     """A voice, made: pulses at 120 Hz through the three formants of [a] and [i] in turn (Peterson & Barney, 1952), with pauses."""

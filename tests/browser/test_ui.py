@@ -1,0 +1,78 @@
+"""What a person does in the UI, done by clicks; the pictures that it takes on the way are those of the README."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mm_assets.cell_run import ORDER
+from tests.assets.test_automation import answer, until
+from tests.browser.conftest import Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a screenshot where MM_PICTURES says, if it does."""
+    if folder := os.environ.get("MM_PICTURES"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(1_500)  # until the page has drawn what it loaded
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def counts(site: Site, version: str) -> dict[str, int]:
+    done = site.mm("status", version, "--json")
+    return {cell["modality"]: cell["published"] for cell in json.loads(done.stdout)["cells"]} if done.returncode == 0 else {}
+
+
+def test_a_backfill_of_all_cells_from_the_dialog(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/locations/mm/jobs/refresh")
+    page.get_by_role("button", name="Materialize all").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="All", exact=True).first.wait_for()
+    for choose_all in dialog.get_by_role("button", name="All", exact=True).all():
+        choose_all.click()
+    picture(page, "dialog")
+    dialog.get_by_role("button", name="Launch backfill").click()
+    until(lambda: counts(site, "tiny@v1") == {"image": 2, "text": 2}, 240)
+    page.goto(f"{site.url}/overview/backfills")
+    picture(page, "backfill")
+
+
+def test_a_page_of_every_asset_shows_what_is_in_it(page: Page, site: Site) -> None:
+    until(lambda: counts(site, "tiny@v1") == {"image": 2, "text": 2}, 240)
+    for asset in ORDER:
+        page.goto(f"{site.url}/assets/{asset}?view=partitions&partition=tiny%40v1%7Cimage")
+        page.get_by_text("row_count").first.wait_for()
+        page.get_by_text("written_by_run").first.wait_for()
+        picture(page, asset)
+    page.goto(f"{site.url}/assets/lineage_report?view=partitions&partition=tiny%40v1%7Cimage")
+    page.get_by_text("[Show Markdown]").first.click()
+    page.get_by_role("dialog").locator("img[src^='data:image/png']").wait_for()
+    picture(page, "funnel")
+    page.goto(f"{site.url}/asset-groups")
+    picture(page, "graph")
+
+
+def test_a_failed_gate_is_seen(page: Page, site: Site) -> None:
+    spec = site.folder / "data" / "dataset.yaml"
+    strict = site.folder / "data" / "strict.yaml"
+    strict.write_text(spec.read_text().replace("version: v1", "version: strict").replace("max_failed_share: 0.5", "max_failed_share: 0.1"))
+    assert site.mm("register", str(strict)).returncode == 0
+    assert site.mm("backfill", "tiny@strict", "--modality", "image").returncode == 1
+    page.goto(f"{site.url}/assets/validated_samples?view=checks&checkDetail=failed_share")
+    page.get_by_text("failed_share").first.wait_for()
+    picture(page, "gate")
+    query = json.dumps(
+        {"query": "{assetNodes {assetKey {path} assetChecksOrError {... on AssetChecks {checks {name blocking}}}}}"}
+    ).encode()
+    nodes = json.loads(answer(f"{site.url}/graphql", query))["data"]["assetNodes"]
+    gates = {node["assetKey"]["path"][0]: node["assetChecksOrError"].get("checks") for node in nodes}
+    assert {"name": "failed_share", "blocking": True} in gates["validated_samples"]
