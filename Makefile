@@ -26,7 +26,7 @@ test: check  ## lint, format, types, layers and tests: what CI runs
 	$(BIN)/python -m pytest
 
 browser: install  ## the UI by clicks, in headless Chromium (Debian: apt-get install chromium); pictures go to .github
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[browser]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
 
 check: install

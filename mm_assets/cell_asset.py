@@ -84,8 +84,7 @@ def cell_asset(
             ],
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            run = CellRun(context, name, code_version)
-            run.deps = tuple(deps)
+            run = CellRun(context, name, code_version, tuple(deps))
             return run.enter(depends, holds, observe) or body(run)
 
         return materialize

@@ -49,9 +49,9 @@ CLOSED_GATE = "the gate of"
 class CellRun:
     """See the module's docstring. `context` carries the resources; everything else is plain."""
 
-    def __init__(self, context: dg.AssetExecutionContext, asset: str, code_version: str) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, asset: str, code_version: str, deps: tuple[str, ...]) -> None:
         resources = context.resources
-        self.context, self.asset, self.code_version = context, asset, code_version
+        self.context, self.asset, self.code_version, self.deps = context, asset, code_version, deps
         self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)
         self.registry: Registry = resources.registry.open()
         self.tables: StageTables = resources.tables.stages()
@@ -63,7 +63,6 @@ class CellRun:
         self.run_id: str = context.run.run_id
         self.began = time.perf_counter()
         self.read_version = self.tables.fence(asset, self.cell, self.contract(asset))
-        self.deps: tuple[str, ...] = ()
         self._reports: list[ComputeReport] = []
         self._events: list[Iterable[dict[str, Any]]] = []
         # Keyed, since a stage may read a table more than once.

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.assets import raw_assets
+from mm_assets.assets.embeddings import inputs_of
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate
 from mm_embed_kernels.errors import SampleError, UserError
@@ -49,7 +50,12 @@ SELECT k.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, 
        p.* EXCLUDE (key, error_class, message)
 FROM known k JOIN ({LATEST}) p ON k.content_hash = p.key WHERE p.status = 'ok'
 """
-_SPANS = f"SELECT key AS content_hash, unnest(segments).span AS span FROM ({LATEST}) WHERE status = 'ok'"
+# The segments of the kept samples, with the text that they or their source bring.
+_UNITS = f"""
+SELECT DISTINCT k.key AS content_hash, s.unit.span AS span, coalesce(s.unit.text, CASE WHEN s.n = 1 THEN k.transcript END) AS text
+FROM kept k JOIN (SELECT key, unnest(segments) AS unit, len(segments) AS n FROM ({LATEST}) WHERE status = 'ok') s USING (key)
+"""
+_WRITTEN = f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN ({LATEST}) t ON t.key = {KEY}"
 
 
 def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
@@ -78,10 +84,17 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     valid = relational.fetch(_PROBED, known=known, cached=cached(probe))
     kept = _kept(valid, spec.name, spec.splits, cell.modality, spec.curation.rules)
     plans.append(planned(segment, *compute.missing(segment, kept), unknown))
-    spans = relational.fetch(_SPANS, cached=cached(segment))
-    wanted = relational.fetch(f"SELECT {KEY} AS key FROM kept k JOIN spans s ON k.key = s.content_hash", kept=kept, spans=spans)
-    uncut = plans[-1].computed - unknown
-    return plans + [planned(embed, *compute.missing(embed, wanted), unknown + uncut) for embed in embeds]
+    uncut = plans[-1].computed
+    units = relational.fetch(_UNITS, kept=kept, cached=cached(segment))
+    if name := spec.transcribe.get(cell.modality):
+        transcribe = embedder.transcribe_kernel(name, blobs, Limits())
+        silent = relational.fetch(f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL", units=units)
+        plans.append(planned(transcribe, *compute.missing(transcribe, silent), uncut))
+        units = relational.fetch(_WRITTEN, units=units, cached=cached(transcribe))
+    for embed in embeds:
+        wanted = relational.fetch("SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)), units=units)
+        plans.append(planned(embed, *compute.missing(embed, wanted), uncut))
+    return plans
 
 
 @contextmanager
@@ -101,11 +114,11 @@ def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> Iterator[Ca
 
 
 def _kept(valid: pa.Table, dataset: str, shares: dict[str, float], modality: str, settings: Any) -> pa.Table:
-    """Content hashes that curation would keep, as far as their probes are known."""
+    """Content hashes (``key``) that curation would keep, as far as their probes are known, and their given transcripts."""
     rules = rule_set(modality, settings)
     tables: Iterator[pa.Table] = curate(
         lambda columns: (valid if columns is None else valid.select(columns)).to_reader(), rules, dataset, shares
     )
-    kept = [table.filter(table["kept"])["content_hash"] for table in tables]
-    hashes = pa.chunked_array([chunk for column in kept for chunk in column.chunks], pa.string())
-    return pa.table({"key": hashes})
+    kept = [table.filter(table["kept"]).select(["content_hash", "transcript"]) for table in tables]
+    schema = pa.schema([("content_hash", pa.string()), ("transcript", pa.string())])
+    return pa.concat_tables([schema.empty_table(), *kept]).rename_columns(["key", "transcript"])

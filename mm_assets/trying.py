@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mm_assets.assets.embeddings import inputs_of
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox import Limits
 from mm_resources.blobs import BlobStore
-from mm_resources.cache import KEY, LATEST, ComputeCache
+from mm_resources.cache import LATEST, ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.features import FeatureStore
-from mm_resources.registry import check_embedders
+from mm_resources.registry import PinnedTable, check_embedders
 from mm_resources.resources import default_embedder
 from mm_resources.store import Cell
 from mm_resources.tables import StageTables
@@ -26,9 +27,9 @@ from mm_resources.tables import StageTables
 QUERIES, NEIGHBOURS = 5, 3
 
 # A sample that is the same each time it is drawn: by the segments' ids, which are hashes.
-_SAMPLE = f"""
-SELECT {KEY} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text, s.segment_id
-FROM segments s JOIN blobs b USING (content_hash) WHERE {{readable}} ORDER BY s.segment_id LIMIT {{sample}}
+_SAMPLE = """
+SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text, s.segment_id
+FROM segments s JOIN blobs b USING (content_hash) WHERE {readable} ORDER BY s.segment_id LIMIT {sample}
 """
 _VECTORS = f"""
 SELECT w.segment_id, v.vector FROM wanted w JOIN (SELECT * FROM ({LATEST}) WHERE status = 'ok') v USING (key) ORDER BY w.segment_id
@@ -82,15 +83,15 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     resource, blobs, tables = default_embedder(get(cell.modality)), BlobStore(features.store), StageTables(features.store)
     embedder = resource.open(name)
     kernel = resource.kernel(blobs, Limits(), embedder)
-    readable = "s.text IS NOT NULL" if embedder.input_shape is None else "true"
+    inputs = inputs_of(embedder)
 
     def stage(asset: str) -> pa.RecordBatchReader:
         return tables.read(asset, cell, version=pin.stages[asset]["lance_version"])
 
-    wanted = relational.fetch(_SAMPLE.format(readable=readable, sample=sample), segments=stage("segments"), blobs=stage("content_blobs"))
+    wanted = relational.fetch(_SAMPLE.format(**inputs, sample=sample), segments=stage("segments"), blobs=stage("content_blobs"))
     if wanted.num_rows < 2:
         raise UserError(f"{cell.partition_key} has {wanted.num_rows} segments that {name} reads; a trial needs at least 2")
-    total = relational.fetch(f"SELECT count(*) AS n FROM segments s WHERE {readable}", segments=stage("segments"))["n"][0].as_py()
+    total = relational.fetch(f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=stage("segments"))["n"][0].as_py()
     compute = Compute(ComputeCache(features.store), mode="inline")
     for part in kernel.stages():  # loading the model is no part of the rate
         part.setup()
@@ -102,14 +103,14 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     return Trial(name, current.embedder, wanted.num_rows, report.computed, report.failed, seconds, int(total), overlap, neighbours)
 
 
-def _compare(features: FeatureStore, current: Any, found: pa.Table) -> tuple[float, list[Neighbours]]:
+def _compare(features: FeatureStore, current: PinnedTable, found: pa.Table) -> tuple[float, list[Neighbours]]:
     """Nearest neighbours inside the sample, by the vectors in `found` and by those of the published table."""
-    table = features.dataset(current).to_table(columns=["segment_id", "key", "label", "vector"])
+    scan = features.dataset(current.table, current.lance_version).scanner(columns=["segment_id", "key", "label", "vector"])
     joined = relational.fetch(
         "SELECT f.segment_id, f.vector AS tried, t.vector AS current, t.key, t.label FROM found f JOIN published t USING (segment_id) "
         "ORDER BY f.segment_id",
         found=found,
-        published=table,
+        published=scan.to_reader(),
     )
     if joined.num_rows < 2:
         return 0.0, []

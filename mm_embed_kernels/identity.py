@@ -55,11 +55,6 @@ def feature_id(segment: str, fingerprint: str) -> str:
     return digest("feature", segment, fingerprint)[:_ID_HEX]
 
 
-def cache_key(content: str, span: str = "") -> str:
-    """Key of a computation inside one kernel fingerprint; begins with the content hash so that prefixes shard it."""
-    return f"{content}#{span}" if span else content
-
-
 def canonical(value: Any) -> str:
     """JSON with sorted keys: the form in which configuration is hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)

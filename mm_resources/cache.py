@@ -26,8 +26,10 @@ FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (
 WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
 ORDER BY key
 """
-# `identity.cache_key` of a segment, in SQL.
+# The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
+# own (a source may correct a transcript while the sound stays the same).
 KEY = "content_hash || '#' || span"
+TEXT_KEY = "sha256(text) || '#text'"
 # Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
 LATEST = 'SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, "at"'
 

@@ -157,16 +157,19 @@ class FeatureStore:
         table.checkout(pinned.lance_version)
         return table
 
-    def dataset(self, pinned: PinnedTable) -> lance.LanceDataset:
-        """A pinned table as a Lance dataset, for scans.
+    def dataset(self, table: str, version: int) -> lance.LanceDataset:
+        """A feature table at a version as a Lance dataset, for scans.
 
         Raises:
-            UserError: when the store no longer holds it.
+            UserError: when the store does not hold it.
         """
-        found = lance_io.open_dataset(self.store.uri(f"features/{pinned.table}.lance"), pinned.lance_version)
+        found = lance_io.open_dataset(self._uri(table), version)
         if found is None:
-            raise UserError(f"table {pinned.table} is not in this store")
+            raise UserError(f"table {table} is not in this store")
         return found
+
+    def _uri(self, table: str) -> str:
+        return self.store.uri(f"features/{table}.lance")
 
     @cached_property
     def database(self) -> lancedb.DBConnection:
@@ -250,7 +253,7 @@ class FeatureStore:
         Raises:
             Fenced: when another run wrote the same candidate meanwhile.
         """
-        uri = self.store.uri(f"features/{name}.lance")
+        uri = self._uri(name)
         read_version = lance_io.fence(uri, contract.bare)
         digest = RowDigest(tuple(item.name for item in contract.schema if item.name in _DIGESTED or item.name.startswith("user__")))
 
@@ -288,9 +291,7 @@ class FeatureStore:
         if rows == 0:
             return 1.0
         chosen = np.random.default_rng(0).choice(rows, size=min(queries, rows), replace=False)
-        dataset = lance_io.open_dataset(self.store.uri(f"features/{name}.lance"), version)
-        assert dataset is not None
-        vectors = dataset.take(sorted(chosen.tolist()), columns=["vector"])["vector"].combine_chunks()
+        vectors = self.dataset(name, version).take(sorted(chosen.tolist()), columns=["vector"])["vector"].combine_chunks()
         found = hits = 0
         for vector in vectors.flatten().to_numpy().reshape(len(chosen), -1):
             asked = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])

@@ -11,7 +11,6 @@ import pyarrow as pa
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.relational import RowDigest
-from mm_resources import lance_io
 from mm_resources.registry import Pin
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class TrainingSet:
         return ["entity_id", *(f"{table['modality']}__{name}" for table in self.manifest["tables"] for name in own)]
 
     def _scan(self, table: dict[str, Any], columns: list[str]) -> pa.RecordBatchReader:
-        dataset = self._dataset(table)
+        dataset = self.features.dataset(table["table"], table["lance_version"])
         lacking = [name for name in columns if name not in dataset.schema.names]
         if lacking:
             raise UserError(f"{table['table']} has no column {lacking[0]!r}; it has: {', '.join(dataset.schema.names)}")
@@ -92,12 +91,6 @@ class TrainingSet:
         except (ValueError, OSError) as error:
             raise UserError(f"the filter {self.manifest['where']!r} does not work: {' '.join(str(error).split())[:300]}") from error
         return found
-
-    def _dataset(self, table: dict[str, Any]) -> Any:
-        dataset = lance_io.open_dataset(self.features.store.uri(f"features/{table['table']}.lance"), table["lance_version"])
-        if dataset is None:
-            raise UserError(f"table {table['table']} is not in this store")
-        return dataset
 
     def _stream(self, with_vectors: bool) -> Iterator[pa.RecordBatch]:
         base = ["feature_id", "sample_id", *(["vector"] if with_vectors else []), *self.manifest["columns"]]
@@ -148,7 +141,8 @@ class TrainingSet:
             for start in range(0, table.num_rows, batch_size):
                 yield table.take(order[start : start + batch_size])
             return
-        dataset = self._dataset(self.manifest["tables"][0])
+        table = self.manifest["tables"][0]
+        dataset = self.features.dataset(table["table"], table["lance_version"])
         columns = self._names()
         rows = dataset.scanner(columns=[], with_row_id=True, filter=self.manifest["where"]).to_table()["_rowid"].to_numpy()
         order = np.sort(rows)

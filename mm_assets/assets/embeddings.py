@@ -12,16 +12,16 @@ from mm_assets.checks import complete
 from mm_embed_kernels import relational
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
-from mm_resources.cache import KEY, LATEST
+from mm_resources.cache import KEY, LATEST, TEXT_KEY
 
-_REQUESTS = f"""
-SELECT {KEY} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
-FROM segments s JOIN blobs b USING (content_hash) WHERE {{readable}}
+_REQUESTS = """
+SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
+FROM segments s JOIN blobs b USING (content_hash) WHERE {readable}
 """
 _ROWS = f"""
 SELECT s.segment_id, s.sample_id, s.content_hash, s.span, e.key AS cache_key, e.status, e.seconds,
        e.error_class, e.message, e.retryable, e.attempt, c.source_uri
-FROM (SELECT *, {KEY} AS key FROM segments WHERE {{readable}}) s JOIN ({LATEST}) e USING (key)
+FROM (SELECT *, {{key}} AS key FROM segments WHERE {{readable}}) s JOIN ({LATEST}) e USING (key)
 JOIN curated c ON s.sample_id = c.sample_id ORDER BY s.segment_id
 """
 _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "seconds", "at"]
@@ -36,6 +36,7 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
     deps=["content_blobs", "curated_samples", "segments"],
     kinds=["ray", "pytorch"],
     pool="gpu",
+    code_version="2",
     checks=[("every_segment_answered", True)],
     embeds=True,
     depends=embedder_inputs,
@@ -43,7 +44,8 @@ def embedder_inputs(run: CellRun) -> dict[str, Any]:
 def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     """Per segment and embedder: cache key, status and cost. The vectors themselves stay in the compute cache.
 
-    A vector is computed once per content, span and embedder fingerprint, in whatever dataset and version it occurs.
+    A vector is computed once per input (a place in a blob, or a text) and embedder fingerprint, in whatever dataset and
+    version it occurs.
     """
     counts = {"ok": 0, "failed": 0}
     wanted = sum(_compute(run, embedder) for embedder in run.embedders)
@@ -54,18 +56,19 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     )
 
 
-def _readable(embedder: Embedder) -> str:
-    """Which segments an embedder reads: one of texts, those that have one (not every sound has a transcript)."""
-    return "text IS NOT NULL" if embedder.input_shape is None else "true"
+def inputs_of(embedder: Embedder) -> dict[str, str]:
+    """SQL over segments: their key for an embedder, and which it reads; of texts, not every sound has a transcript."""
+    reads_text = embedder.input_shape is None
+    return {"key": TEXT_KEY if reads_text else KEY, "readable": "text IS NOT NULL" if reads_text else "true"}
 
 
 def _compute(run: CellRun, embedder: Embedder) -> int:
     """Run one embedder on what the cache lacks; the number of segments that it is to answer."""
-    readable = _readable(embedder)
-    with run.sql(_REQUESTS.format(readable=readable), segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
+    inputs = inputs_of(embedder)
+    with run.sql(_REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
         run.compute(run.embed_kernel(embedder), requests)
     counted = relational.fetch(
-        f"SELECT count(*) AS n FROM segments WHERE {readable}", segments=run.read("segments", ["segment_id", "text"])
+        f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=run.read("segments", ["segment_id", "text"])
     )
     return int(counted["n"][0].as_py())
 
@@ -88,7 +91,7 @@ def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
 
 def _answers(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     return run.tables_of(
-        _ROWS.format(readable=_readable(embedder)),
+        _ROWS.format(**inputs_of(embedder)),
         segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span", "text"]),
         curated=run.read("curated_samples", ["sample_id", "source_uri"]),
         cached=run.cached(run.embed_kernel(embedder), _HEAD),

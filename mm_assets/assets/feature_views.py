@@ -62,10 +62,9 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
 
 def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
     """The primary table's vectors on their principal components, a sample of them."""
-    dataset = lance_io.open_dataset(run.features.store.uri(f"features/{entry['table']}.lance"), entry["lance_version"])
-    if dataset is None or not entry["rows"]:
+    if not entry["rows"]:
         return None
-    sampled = dataset.sample(min(PLOTTED, entry["rows"]), columns=["vector", "label"])
+    sampled = run.features.dataset(entry["table"], entry["lance_version"]).sample(min(PLOTTED, entry["rows"]), columns=["vector", "label"])
     vectors = sampled["vector"].combine_chunks().flatten().to_numpy().reshape(sampled.num_rows, -1)
     return scatter(vectors, sampled["label"].to_pylist())
 
@@ -83,7 +82,7 @@ def _pin_of(run: CellRun, entries: list[dict[str, Any]]) -> tuple[int, bool]:
 def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:
     """Count the cell as it will be once the candidate is published."""
     primary = next(entry for entry in entries if entry["primary"])
-    dataset = lance_io.open_dataset(run.features.store.uri(f"features/{primary['table']}.lance"), primary["lance_version"])
+    dataset = run.features.dataset(primary["table"], primary["lance_version"])
     published = lance_io.reader(dataset, pa.schema([("sample_id", pa.string())]), ["sample_id"])
     return account(run.tables, run.failures, run.cell, published, sum(entry["rows"] for entry in entries))
 

@@ -63,6 +63,10 @@ def status(
     rows = [{**cell, "published_at": (cell["published_at"] or "")[:19].replace("T", " ")} for cell in found["cells"]]
     print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, columns)
     for cell in found["cells"]:
+        if cell["undecided"]:
+            print(
+                f"{cell['modality']}: {cell['undecided']:,} samples are undecided: the run goes on, or died; mm backfill {dataset_version}"
+            )
         if "blocked" in cell:
             print(f"{cell['modality']} is blocked by {cell['blocked']}")
 

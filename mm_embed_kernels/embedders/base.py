@@ -63,10 +63,7 @@ class Embedder(ABC):
 
     @cached_property
     def weights_hash(self) -> str:
-        missing = [path for path in self.weights if not path.is_file()]
-        if missing:
-            raise UserError(f"embedder {self.name}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
-        return weights_hash(self.weights)
+        return installed_hash(f"embedder {self.name}", self.weights)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -124,6 +121,18 @@ def create(name: str, **settings: Any) -> Embedder:
     """The embedder called `name`, not yet loaded."""
     found: Embedder = pick(embedders(), "embedder", name)(**settings)
     return found
+
+
+def installed_hash(what: str, files: tuple[Path, ...]) -> str:
+    """Hash over a model's weight files.
+
+    Raises:
+        UserError: naming the file that is missing.
+    """
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f"{what}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
+    return weights_hash(files)
 
 
 def unavailable(name: str, package: str) -> UserError:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.plugins import discover
 
@@ -121,8 +120,3 @@ def _configured(rule: type[Rule], settings: Mapping[str, Any]) -> Rule:
             raise UserError(f"curation.rules.{rule.name}.{name}: {value!r} is not a text such as {default!r}")
     # YAML reads a bare `off` as false.
     return rule(**{name: "off" if name == "action" and value is False else value for name, value in settings.items()})
-
-
-def check_columns(rule: type[Rule], contract: Contract) -> list[str]:
-    """Columns that a rule reads and a contract lacks."""
-    return [name for name in rule.columns if name not in contract.schema.names]

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.identity import fingerprint, weights_hash
+from mm_embed_kernels.embedders.base import installed_hash
+from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.plugins import discover, pick
 
 RATE = 16_000
@@ -48,13 +48,10 @@ class Transcriber(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        missing = [path for path in self.weights if not path.is_file()]
-        if missing:
-            raise UserError(f"transcriber {self.name}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
         return fingerprint(
             name=f"transcribe:{self.name}",
             code_version=self.code_version,
-            weights=weights_hash(self.weights),
+            weights=installed_hash(f"transcriber {self.name}", self.weights),
             preprocessing=self.settings,
             libraries=self.libraries,
             device=self.device.split(":")[0],

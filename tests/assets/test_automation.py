@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from mm_assets.definitions import build
 from mm_assets.partitions import DATASET_VERSION, partition_key
 from mm_resources.resources import RegistryResource, StoreResource
 from tests.assets.test_gates import run_one
+from tests.processes import ROOT, answer, free_port, process, until
 
 
 def resources(platform: Any) -> dict[str, Any]:
@@ -189,48 +186,6 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(tmp_path: P
     assert '"status": "published"' in out
     assert "success" in err
     assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(ORDER)
-
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def process(environment: dict[str, str], module: str, *words: str) -> Iterator[None]:
-    started = subprocess.Popen(
-        [sys.executable, "-m", module, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield
-    finally:
-        started.terminate()
-        try:
-            started.wait(10)  # what docker waits before it kills
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-def answer(url: str, data: bytes | None = None) -> bytes:
-    """The body, or nothing while nobody answers."""
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:
-            return bytes(response.read())
-    except OSError:
-        return b""
-
-
-def until(reached: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "it did not come up"
-        time.sleep(0.5)
 
 
 @pytest.mark.parametrize("words", [("--wait",), ("--failed-only", "--modality", "text")])

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from mm_assets.plan import plan_cell
 from mm_assets.status import cell_status
 from mm_assets.trying import try_embedder
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.modalities import get
 from mm_resources.failures import FailureEvents
+from mm_resources.resources import default_embedder
 from mm_resources.tables import StageTables
 from tests.kernels.kernel_sound import noise, recorded, tone
 
@@ -66,6 +69,24 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
     assert sounds.backfill("sounds@v1")["audio"].status == "unchanged"
 
 
+def test_a_corrected_transcript_is_embedded_anew(sounds: Any, tmp_path: Path) -> None:
+    """The sound is the same, what is said of it is not: its vector of words must follow the words."""
+    sounds.backfill("sounds@v1")
+    table = tmp_path / "sounds" / "calls.csv"
+    table.write_text(table.read_text().replace("The train is about to depart.", "A recipe for apple pie."))
+    spec = tmp_path / "sounds" / "spec.yaml"
+    spec.write_text(SPEC.replace("version: v1", "version: v2"))
+    sounds.register(spec)
+    result = sounds.backfill("sounds@v2")["audio"]
+    assert (result.computed["embed:aisfx"], result.computed["embed:minilm"]) == (0, 1)
+    found = [
+        sounds.features.search("a recipe for apple pie", dataset_version=version, modality="audio", embedder="minilm", k=1).to_pylist()[0]
+        for version in ("sounds@v1", "sounds@v2")
+    ]
+    assert (found[1]["key"], round(found[1]["score"], 3)) == ("beep.flac", 1.0)
+    assert found[0]["score"] < 0.9, "the earlier version still says what it said"
+
+
 def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
     """The current one against itself agrees in all; another space is another opinion; what is computed is paid once."""
     cell = published.cell("tiny@v1", "text")
@@ -87,5 +108,7 @@ def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -
     assert result.computed["transcribe:whisper"] == 3, "the windows whose text the source does not give"
     cell = sounds.cell("sounds@v2", "audio")
     texts = StageTables(sounds.store).read("segments", cell, ["text"]).read_all()["text"].to_pylist()
+    for kernel in plan_cell(sounds.store, cell, default_embedder(get("audio"))):
+        assert kernel.computed == 0, f"a plan of what is done computes nothing, and {kernel} would"
     assert sorted(text for text in texts if text) == sorted(text for _, text in TEXTS.values())
     assert {event["stage"] for event in FailureEvents(sounds.store).read(cell).read_all().to_pylist()} == {"sample_metadata"}

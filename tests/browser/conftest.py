@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.assets.test_automation import answer, free_port, until
 from tests.conftest import write_dataset
+from tests.processes import ROOT, answer, free_port, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ROOT = Path(__file__).parents[2]
 # A closed machine: Chromium is not to look anything up by itself.
 QUIET = [
     "--no-sandbox",

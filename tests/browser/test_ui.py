@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mm_assets.cell_run import ORDER
-from tests.assets.test_automation import answer, until
 from tests.browser.conftest import Site
+from tests.processes import answer, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

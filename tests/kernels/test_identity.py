@@ -135,11 +135,6 @@ def test_ids_depend_on_every_part(make: Any, args: tuple[str, ...]) -> None:
     assert len({base, *others}) == len(args) + 1
 
 
-def test_cache_keys_begin_with_the_content() -> None:
-    assert identity.cache_key("abc") == "abc"
-    assert identity.cache_key("abc", "full") == "abc#full"
-
-
 BASE: dict[str, Any] = {
     "name": "n",
     "code_version": "1",

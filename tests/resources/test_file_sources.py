@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import io
 import os
-import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,56 +15,9 @@ from mm_resources.blobs import LARGE_BYTES
 from mm_resources.sources import Listed, Source, open_source, sources
 from mm_resources.sources.base import typed
 from mm_resources.sources.files import glob_regex, glob_root
+from tests.resources.places import Place
 
 TREE = ["a.txt", "b.md", "deep/c.txt", "deep/d.TXT", "deep/er/e.txt", "deep/er/f.md"]
-
-
-class Place:
-    """A folder to list, on disk or in fsspec's memory file system."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        if "://" not in root:
-            os.makedirs(root)
-
-    def put(self, *names: str, data: bytes | None = None) -> None:
-        import fsspec
-
-        for name in names:
-            body = name.encode() if data is None else data
-            if "://" in self.root:
-                fsspec.filesystem("memory").pipe_file(f"{self.root}/{name}", body)
-            else:
-                (path := Path(self.root, name)).parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(body)
-
-    def source(self, uri: str = "", schema: dict[str, str] | None = None, **spec: Any) -> Source:
-        return open_source(SourceSpec(**{"name": "s", "modality": "text", "uri": f"{self.root}/{uri}".rstrip("/"), **spec}), schema or {})
-
-    def listed(self, uri: str = "", **spec: Any) -> dict[str, Listed]:
-        found = list(self.source(uri, **spec).list())
-        by_key = {item.key: item for item in found}
-        assert len(by_key) == len(found)
-        return by_key
-
-
-@pytest.fixture(params=["disk", "memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "disk":
-        yield Place(str(tmp_path / "data"))
-        return
-    import fsspec
-
-    root = f"memory://{uuid4().hex}"
-    yield Place(root)
-    fs = fsspec.filesystem("memory")
-    if fs.exists(root):
-        fs.rm(root, recursive=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Place:
-    return Place(str(tmp_path / "data"))
 
 
 def read(source: Source, item: Listed) -> bytes:
@@ -257,125 +207,6 @@ def test_awkward_names(disk: Place, name: str) -> None:
     assert read(disk.source(), found[name]) == name.encode()
 
 
-# -- labels and side tables
-
-
-def test_label_from_the_parent_folder(place: Place) -> None:
-    place.put("cats/1.txt", "dogs/big/2.txt", "3.txt")
-    labels = {key: item.label for key, item in place.listed(label={"from": "parent_dir"}).items()}
-    assert labels == {"cats/1.txt": "cats", "dogs/big/2.txt": "big", "3.txt": place.root.rsplit("/", 1)[-1]}
-    assert place.listed("cats/*.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
-    assert place.listed("cats/1.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
-    assert place.listed()["cats/1.txt"].label is None
-
-
-ROWS = [
-    {"file": "cats/1.txt", "label": "cat", "link": "tom", "group": "house", "stars": 5, "note": "by key"},
-    {"file": "2.txt", "label": "dog", "link": "", "group": None, "stars": 3, "note": "by name"},
-    {"file": "other.txt", "label": "x", "link": "x", "group": "x", "stars": 1, "note": "of no file"},
-]
-
-
-def table_file(kind: str) -> bytes:
-    import csv
-    import json
-
-    import pyarrow.parquet as parquet
-
-    stream = io.BytesIO()
-    if kind == "parquet":
-        parquet.write_table(pa.Table.from_pylist(ROWS), stream)
-    elif kind == "jsonl":
-        stream.write("\n".join(json.dumps(row) for row in ROWS).encode())
-    else:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(ROWS[0]), delimiter="\t" if kind == "tsv" else ",")
-        writer.writeheader()
-        writer.writerows(ROWS)
-        stream.write(text.getvalue().encode())
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
-def test_side_table_by_key_and_by_file_name(place: Place, kind: str) -> None:
-    place.put("data/cats/1.txt", "data/dogs/2.txt", "data/3.txt")
-    place.put(f"meta.{kind}", data=table_file(kind))
-    table = {"uri": f"{place.root}/meta.{kind}", "key": "file", "columns": ["label", "link", "group", "stars", "note"]}
-    found = place.listed("data", table=table, schema={"stars": "int", "note": "string"})
-    seen = {key: (item.label, item.link, item.group, item.columns) for key, item in found.items()}
-    assert seen == {
-        "cats/1.txt": ("cat", "tom", "house", {"stars": 5, "note": "by key"}),
-        "dogs/2.txt": ("dog", None, None, {"stars": 3, "note": "by name"}),
-        "3.txt": (None, None, None, {}),
-    }
-
-
-def test_side_table_wins_over_the_parent_folder(disk: Place) -> None:
-    disk.put("data/cats/1.txt", "data/cats/9.txt")
-    disk.put("meta.csv", data=table_file("csv"))
-    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
-    labels = {key: item.label for key, item in disk.listed("data", table=table, label={"from": "parent_dir"}).items()}
-    assert labels == {"cats/1.txt": "cat", "cats/9.txt": "cats"}
-
-
-def test_a_file_name_that_is_not_unique_joins_nothing(disk: Place) -> None:
-    """The side table speaks of ``1.txt``, and there are two of them: neither may take the row."""
-    disk.put("data/cats/1.txt", "data/dogs/1.txt", "data/dogs/2.txt")
-    disk.put("meta.csv", data=b"file,label\n1.txt,cat\n2.txt,dog\n")
-    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
-    labels = {key: item.label for key, item in disk.listed("data", table=table).items()}
-    assert labels == {"cats/1.txt": None, "dogs/1.txt": None, "dogs/2.txt": "dog"}
-
-
-def test_a_cell_of_the_wrong_type_costs_its_own_sample(disk: Place) -> None:
-    disk.put("data/1.txt", "data/2.txt")
-    disk.put("meta.csv", data=b"file,stars\n1.txt,many\n2.txt,2\n")
-    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["stars"]}
-    found = disk.listed("data", table=table, schema={"stars": "int"})
-    assert found["1.txt"].error is not None
-    assert found["1.txt"].error.error_class == "schema_mismatch"
-    assert (found["2.txt"].error, found["2.txt"].columns) == (None, {"stars": 2})
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "line"),
-    [
-        ("meta.csv", b"name,label\n1.txt,cat\n", "has no column 'file'; it has: name, label"),
-        ("meta.csv", b"file,kind\n1.txt,cat\n", "has no column 'label'; it has: file, kind"),
-        ("meta.parquet", b"not parquet", "cannot be read"),
-        ("meta.xlsx", b"", "ending is none of"),
-        ("meta.csv", None, "cannot be read"),
-    ],
-)
-def test_mistakes_in_a_side_table(place: Place, name: str, data: bytes | None, line: str) -> None:
-    place.put("data/1.txt")
-    if data is not None:
-        place.put(name, data=data)
-    table = {"uri": f"{place.root}/{name}", "key": "file", "columns": ["label"]}
-    with pytest.raises(UserError, match=re.escape(line)) as caught:
-        list(place.source("data", table=table).list())
-    assert name in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "error", "line"),
-    [
-        ("meta.csv", b"file,label\n1.txt,cat\n2.txt\n", "bad_record", "has 1 fields, the header 2"),
-        ("meta.jsonl", b'{"file": "1.txt", "label": "cat"}\n{oops\n', "bad_record", "not JSON"),
-        ("meta.csv", b"file,label\n1.txt,cat\n1.txt,dog\n1.txt,cat\n", "duplicate_row", "'1.txt' stands more than once"),
-    ],
-)
-def test_a_bad_row_of_a_side_table_is_a_failure_of_its_own(place: Place, name: str, data: bytes, error: str, line: str) -> None:
-    place.put("data/1.txt", "data/2.txt")
-    place.put(name, data=data)
-    found = list(place.source("data", table={"uri": f"{place.root}/{name}", "key": "file", "columns": ["label"]}).list())
-    bad = [item for item in found if item.error]
-    assert [item.error.error_class for item in bad if item.error] == [error]
-    assert line in str(bad[0].error)
-    assert (bad[0].uri, bad[0].key.split("#")[0]) == (f"{place.root}/{name}", name)
-    assert {item.key: item.label for item in found if not item.error} == {"1.txt": "cat", "2.txt": None}
-
-
 def test_a_folder_whose_name_is_a_pattern(disk: Place) -> None:
     """The spec's folder is taken as it is called; only what the user wrote is a glob."""
     from mm_embed_kernels.spec import parse_spec
@@ -501,7 +332,6 @@ def test_nested_alternatives() -> None:
 def test_times_are_stored_in_utc_whatever_was_imported() -> None:
     """pandera tells pyarrow to ignore zones; the second cell of a backfill has imported it, the first has not."""
     import pandera.polars  # noqa: F401
-    import pyarrow as pa
 
     moment = typed("2024-01-01T10:00:00+02:00", "timestamp")
     stored = pa.array([moment], pa.timestamp("us", tz="UTC"))[0].as_py()
