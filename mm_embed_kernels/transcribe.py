@@ -13,8 +13,8 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.kernel import RESULT, BlobReader, Kernel, Resources, Stage, load_blobs, results, sandboxed
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.modalities.audio import seconds_of
 from mm_embed_kernels.modalities.base import Media
+from mm_embed_kernels.modalities.spans import seconds_of
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.transcribers import Transcriber
 

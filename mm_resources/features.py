@@ -14,9 +14,11 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder, create, embedders
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.modalities import Media, modalities, modality_of
+from mm_embed_kernels.kernel import embed_each
+from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
 from mm_embed_kernels.modalities.tracks import media_type
 from mm_embed_kernels.relational import RowDigest
+from mm_embed_kernels.sandbox import guarded
 from mm_resources import lance_io
 from mm_resources.registry import Pin, PinnedTable, Registry
 from mm_resources.settings import Settings, absolute
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 # Below this many rows an exact search takes milliseconds and has recall 1.
 EXACT_ROWS = 50_000
+# How many segments of a medium stand for it in a query.
+QUERY_SEGMENTS = 8
 HIT = ["feature_id", "sample_id", "segment_id", "entity_id", "content_hash", "source_uri", "modality", "label", "split", "span"]
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
 
@@ -212,7 +216,7 @@ class FeatureStore:
         return self._media_vector(query if isinstance(query, bytes) else Path(query), pinned)
 
     def _media_vector(self, data: Media, pinned: PinnedTable) -> np.ndarray[Any, Any]:
-        """The vector of a medium's first segment."""
+        """The mean vector of a medium's segments; of a long one, of some that are spread evenly."""
         mime = media_type(data)
         modality = modality_of(mime)
         if modality is None:
@@ -222,14 +226,13 @@ class FeatureStore:
             if isinstance(data, Path) and not reader.streams:
                 data = data.read_bytes()
             segments = cast(Any, reader).segment(data)
-            if not segments:
-                raise UserError(f"the query is {modality} with nothing in it to embed")
-            segment = segments[0]
-            if embedder.input_shape is None:
-                return np.asarray(embedder.embed([segment.text or ""])[0])
-            return np.asarray(embedder.embed(embedder.decode(data, segment.span)[None])[0])
+            places = sorted({round(i * (len(segments) - 1) / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)}) if segments else []
+            vectors, refused = _vectors(embedder, data, [segments[i] for i in places])
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
+        if not vectors:
+            raise UserError(f"the query is {modality} with nothing in it to embed{f': {refused[0]}' if refused else ''}")
+        return np.asarray(np.mean(vectors, axis=0))
 
     def _for_media(self, modality: str, pinned: PinnedTable) -> Embedder:
         """An embedder that reads `modality` and makes vectors in the table's space."""
@@ -308,6 +311,18 @@ _DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "s
 def table_name(cell: Cell, embedder: str) -> str:
     """LanceDB table of a cell and embedder."""
     return f"{cell.dataset}.{cell.version}.{cell.modality}.{embedder}"
+
+
+def _vectors(embedder: Embedder, data: Media, segments: list[Segment]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
+    """Unit vectors of segments, and why some have none (silence, say)."""
+    inputs: list[Any] = [segment.text or "" for segment in segments]
+    if embedder.input_shape is not None:
+        inputs = [guarded(embedder.decode, (data, segment.span)) for segment in segments]
+    refused = [item for item in inputs if isinstance(item, SampleError)]
+    good = [item for item in inputs if not isinstance(item, SampleError)]
+    outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []
+    refused += [item for item in outcomes if isinstance(item, SampleError)]
+    return [item for item in outcomes if not isinstance(item, SampleError)], refused
 
 
 def _stored_vector(identifier: str, table: Table) -> np.ndarray[Any, Any]:

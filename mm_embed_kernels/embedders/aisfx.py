@@ -17,8 +17,9 @@ import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder, unavailable
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.audio import WINDOW_SECONDS, seconds_of
+from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
 from mm_embed_kernels.modalities.base import Media
+from mm_embed_kernels.modalities.spans import seconds_of
 
 # As the network was trained (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, blocks of 100 frames, half
 # overlapping; a value of the compressed spectrum is divided by the largest in the training data.

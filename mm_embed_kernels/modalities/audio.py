@@ -9,6 +9,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities.base import Media, Modality, Segment
+from mm_embed_kernels.modalities.spans import span_of
 
 # Ten seconds are a sentence or a sound with its surroundings: an answer that a person listens to, not one that is searched.
 WINDOW_SECONDS = 10.0
@@ -107,23 +108,3 @@ def measured_windows(duration: float) -> list[tuple[float, float]]:
     length = MEASURED_SECONDS / _MEASURED_WINDOWS
     step = (duration - length) / (_MEASURED_WINDOWS - 1)
     return [(step * i, step * i + length) for i in range(_MEASURED_WINDOWS)]
-
-
-def span_of(start: float, end: float) -> str:
-    return f"seconds={start:.3f}-{end:.3f}"
-
-
-def seconds_of(span: str) -> tuple[float, float]:
-    """Start and end of a span.
-
-    Raises:
-        SampleError: ``contract`` for a span that is not one of seconds.
-    """
-    unit, _, place = span.partition("=")
-    start, _, end = place.partition("-")
-    try:
-        if unit == "seconds":
-            return float(start), float(end)
-    except ValueError:
-        pass
-    raise SampleError("contract", f"{span!r} is no span of seconds")

@@ -80,7 +80,7 @@ def test_a_corrected_transcript_is_embedded_anew(sounds: Any, tmp_path: Path) ->
     result = sounds.backfill("sounds@v2")["audio"]
     assert (result.computed["embed:aisfx"], result.computed["embed:minilm"]) == (0, 1)
     found = [
-        sounds.features.search("a recipe for apple pie", dataset_version=version, modality="audio", embedder="minilm", k=1).to_pylist()[0]
+        sounds.features.search("A recipe for apple pie.", dataset_version=version, modality="audio", embedder="minilm", k=1).to_pylist()[0]
         for version in ("sounds@v1", "sounds@v2")
     ]
     assert (found[1]["key"], round(found[1]["score"], 3)) == ("beep.flac", 1.0)

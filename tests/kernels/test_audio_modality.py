@@ -12,7 +12,8 @@ from kernel_sound import RATE, muxed, noise, recorded, tone
 from mm_embed_kernels.audio_io import open_audio
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get, sniff
-from mm_embed_kernels.modalities.audio import measured_windows, seconds_of, span_of, windows
+from mm_embed_kernels.modalities.audio import measured_windows, windows
+from mm_embed_kernels.modalities.spans import seconds_of, span_of
 from mm_embed_kernels.modalities.tracks import media_type
 from mm_embed_kernels.sandbox import guarded
 

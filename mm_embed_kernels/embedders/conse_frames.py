@@ -1,0 +1,18 @@
+"""Video in the space of the text model: ConSE on frames."""
+
+from __future__ import annotations
+
+from mm_embed_kernels.embedders.conse import ConSE
+from mm_embed_kernels.embedders.pictures import FrameEmbedder
+
+
+class ConSEFrames(FrameEmbedder):
+    """Scenes of ImageNet-like content, 384-d: a text, a picture or another scene finds them."""
+
+    name = "conse_frames"
+    libraries = (*ConSE.libraries, "decord2")
+    seconds = 0.2
+    batch_size = 8
+
+    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None) -> None:
+        super().__init__(ConSE(device, (batch_size or self.batch_size) * self.frames, threads))

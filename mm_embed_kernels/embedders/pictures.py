@@ -1,0 +1,108 @@
+"""What embedders of pictures share, and how one of them reads video: frame by frame, pooled."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.modalities.spans import seconds_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mm_embed_kernels.modalities import Media
+
+
+class PictureEmbedder(Embedder):
+    """An embedder of still pictures: uprighted, flattened to RGB, then prepared as the model wants them.
+
+    Attributes:
+        draft_side: a large JPEG is decoded at the smallest size whose sides are not below this.
+    """
+
+    modality = "image"
+    draft_side: ClassVar[int] = 512
+
+    @abstractmethod
+    def prepare(self, picture: Image.Image) -> np.ndarray[Any, Any]:
+        """An RGB picture as an array of `input_shape`; runs inside the sandbox, must not need `load`."""
+
+    def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:
+        from PIL import ImageOps
+
+        from mm_embed_kernels.modalities.image import flatten, open_image
+
+        with open_image(data) as image:
+            image.draft("RGB", (self.draft_side, self.draft_side))
+            picture = ImageOps.exif_transpose(flatten(image, data))
+        return self.prepare(picture)
+
+
+class FrameEmbedder(Embedder):
+    """A segment of video as the mean of the unit vectors of its frames, in the space of an embedder of pictures.
+
+    Attributes:
+        pictures: the embedder of the frames.
+        frames: how many are looked at: those in the middle of as many equal parts of the segment.
+    """
+
+    modality = "video"
+    frames: ClassVar[int] = 4
+
+    def __init__(self, pictures: PictureEmbedder) -> None:
+        assert pictures.input_shape is not None
+        super().__init__(pictures.device, max(1, pictures.batch_size // self.frames), pictures.threads)
+        self.pictures = pictures
+        self.dimension = pictures.dimension
+        self.input_shape = (self.frames, *pictures.input_shape)
+        self.input_dtype = pictures.input_dtype
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        return self.pictures.weights
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {**self.pictures.preprocessing, "frames": self.frames, "placed": "middle of equal parts", "pooling": "mean of unit vectors"}
+
+    @property
+    def space(self) -> str:
+        return self.pictures.space
+
+    def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
+        from PIL import Image
+
+        from mm_embed_kernels.video_io import open_frames
+
+        start, end = seconds_of(span)
+        with open_frames(data) as video:
+            places = [video.at(start + (end - start) * (i + 0.5) / self.frames) for i in range(self.frames)]
+            return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in video.read(places)])
+
+    def load(self) -> None:
+        self.pictures.load()
+
+    def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        each = np.asarray(self.pictures.embed(inputs.reshape(-1, *inputs.shape[2:])), np.float32)
+        each = each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
+        mean: np.ndarray[Any, Any] = each.reshape(len(inputs), self.frames, -1).mean(axis=1)
+        return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
+
+    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        return self.pictures.embed_text(texts)
+
+
+def center_crop(picture: Image.Image, resize: int, side: int) -> np.ndarray[Any, Any]:
+    """The shorter side resized (bicubic), then a square from the middle, uint8 [side, side, 3]."""
+    from PIL import Image
+
+    scale = resize / min(picture.size)
+    size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
+    left, top = (size[0] - side) / 2 / scale, (size[1] - side) / 2 / scale
+    # Resample the crop alone: a very long picture never becomes a very large one.
+    box = (max(0.0, left), max(0.0, top), min(picture.width, left + side / scale), min(picture.height, top + side / scale))
+    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box), dtype=np.uint8)

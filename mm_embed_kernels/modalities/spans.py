@@ -1,0 +1,25 @@
+"""Places in media that take time."""
+
+from __future__ import annotations
+
+from mm_embed_kernels.errors import SampleError
+
+
+def span_of(start: float, end: float) -> str:
+    return f"seconds={start:.3f}-{end:.3f}"
+
+
+def seconds_of(span: str) -> tuple[float, float]:
+    """Start and end of a span.
+
+    Raises:
+        SampleError: ``contract`` for a span that is not one of seconds.
+    """
+    unit, _, place = span.partition("=")
+    start, _, end = place.partition("-")
+    try:
+        if unit == "seconds":
+            return float(start), float(end)
+    except ValueError:
+        pass
+    raise SampleError("contract", f"{span!r} is no span of seconds")

@@ -1,0 +1,253 @@
+"""Video from untrusted bytes: the container's facts by FFmpeg (PyAV), its frames by decord; never a whole film in memory."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mm_embed_kernels.audio_io import broken, ends_early
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.modalities.base import Media, open_media
+
+# Demuxers that hold moving pictures. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv"
+# A still picture that accompanies sound is no video.
+_ATTACHED_PICTURE = 0x0400
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a container says of its first video track, and what is in it.
+
+    Attributes:
+        codec: FFmpeg's name of the coding.
+        width, height: pixels, as coded.
+        duration: seconds, from the first frame's beginning to the last one's end.
+        frame_rate: frames per second on average.
+        frames: frames that are there, counted packet by packet; nothing is decoded for it.
+        stated_frames: frames that the container speaks of, or None.
+        bit_rate: bits per second of the whole file, or None.
+        audio_codec: of the first sound track, or None where the video is mute.
+        cut: whether the container ends before it should.
+    """
+
+    codec: str
+    width: int
+    height: int
+    duration: float
+    frame_rate: float
+    frames: int
+    stated_frames: int | None
+    bit_rate: int | None
+    audio_codec: str | None
+    cut: bool
+
+
+def describe(data: Media) -> Facts:
+    """The facts of a video.
+
+    Raises:
+        SampleError: ``truncated``, ``no_video``, ``no_frames``, ``unsupported_format`` or ``decode_error``.
+    """
+    import av
+
+    with open_media(data) as stream:
+        # Before FFmpeg reads: it does not notice when its place in the stream is moved.
+        cut = _ends_early(stream)
+        try:
+            container = av.open(stream, metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+        except (av.FFmpegError, ValueError, OverflowError) as error:
+            raise (
+                SampleError("truncated", "the file ends before its table of contents")
+                if cut
+                else broken(error, "FFmpeg reads no video in it")
+            ) from error
+        with container:
+            return _facts(container, cut)
+
+
+def _facts(container: Any, cut: bool) -> Facts:
+    import av
+
+    tracks = [track for track in container.streams.video if not track.disposition & _ATTACHED_PICTURE]
+    if not tracks:
+        raise SampleError("no_video", f"the {container.format.name} container holds no moving pictures")
+    track = tracks[0]
+    if track.codec_context is None:
+        raise SampleError("unsupported_format", f"FFmpeg has no decoder for the pictures in this {container.format.name} container")
+    count, first, last = 0, None, 0.0
+    try:
+        for packet in container.demux(track):
+            if packet.size and packet.pts is not None:
+                begin = float(packet.pts * track.time_base)
+                end = begin + float((packet.duration or 0) * track.time_base)
+                count, first, last = count + 1, min(begin, begin if first is None else first), max(last, end)
+    except av.FFmpegError as error:
+        raise broken(error, "the container is damaged") from error
+    if not count or first is None:
+        if cut:
+            raise SampleError("truncated", "the file is cut off before its first frame")
+        raise SampleError("no_frames", "the file is well formed, but holds not one frame")
+    duration = last - first
+    sound = container.streams.audio
+    return Facts(
+        codec=track.codec_context.name,
+        width=track.codec_context.width,
+        height=track.codec_context.height,
+        duration=duration,
+        frame_rate=count / duration if duration > 0 else float(track.average_rate or 0),
+        frames=count,
+        stated_frames=track.frames or None,
+        bit_rate=container.bit_rate or None,
+        audio_codec=sound[0].codec_context.name if sound and sound[0].codec_context else None,
+        cut=cut,
+    )
+
+
+class Frames:
+    """The decoded frames of one video, by decord.
+
+    Attributes:
+        starts: float64 [frames], the second at which each frame is shown, counted from the first one.
+        keys: int64 [key frames], the frames that need no other one to be decoded.
+    """
+
+    def __init__(self, source: str | BinaryIO, size: tuple[int, int] | None = None) -> None:
+        width, height = size or (-1, -1)
+        decord = _decord()
+        try:
+            self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
+            stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
+            self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
+        except (decord.DECORDError, RuntimeError, AssertionError) as error:
+            raise _refused(error) from error
+        self.starts = stamps[:, 0] - stamps[0, 0]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+        """One frame, uint8 [height, width, 3], RGB."""
+        return next(self.read([index]))
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray[Any, Any]]:
+        """Frames one after the other, uint8 [height, width, 3]; ascending indices are decoded in one pass.
+
+        Raises:
+            SampleError: ``decode_error``.
+        """
+        decord = _decord()
+        for index in indices:
+            try:
+                yield self._reader.get_batch([int(index)]).asnumpy()[0]
+            except (decord.DECORDError, RuntimeError, IndexError) as error:
+                raise _refused(error) from error
+
+    def at(self, second: float) -> int:
+        """The frame that is shown at a second."""
+        return int(np.clip(np.searchsorted(self.starts, second, "right") - 1, 0, len(self) - 1))
+
+
+@contextmanager
+def open_frames(data: Media, size: tuple[int, int] | None = None) -> Iterator[Frames]:
+    """The frames of a video.
+
+    A long film stays open for its next segments: to open it, decord reads it from beginning to end.
+
+    Args:
+        size: width and height to which frames are scaled; by default their own.
+
+    Raises:
+        SampleError: ``decode_error``.
+    """
+    if isinstance(data, bytes):
+        yield Frames(io.BytesIO(data), size)
+        return
+    info = data.stat()
+    key = (data, size, info.st_size, info.st_mtime_ns)
+    if key not in _open:
+        _open.clear()
+        _open[key] = Frames(str(data), size)
+    yield _open[key]
+
+
+_open: OrderedDict[tuple[Path, tuple[int, int] | None, int, int], Frames] = OrderedDict()
+
+
+def _refused(error: Exception) -> SampleError:
+    # decord's own words: what failed, without its stack.
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return SampleError("decode_error", f"decord cannot read the frames: {text.partition('] ')[2] or text}")
+
+
+def _decord() -> Any:
+    """The decord module.
+
+    Its import loads every CUDA library that pip has installed, for all to see: gigabytes of address space, and a crash of a
+    torch that is loaded later. Frames are decoded on the CPU, so the package of those libraries is hidden from it.
+    """
+    if "decord" not in sys.modules:
+        shown = sys.modules.get("nvidia")
+        sys.modules["nvidia"] = ModuleType("nvidia")
+        try:
+            import decord
+        finally:
+            del sys.modules["nvidia"]
+            if shown is not None:
+                sys.modules["nvidia"] = shown
+        # What FFmpeg says on stderr of each damaged frame is the sample's failure, not the run's log.
+        decord.logging.set_level(decord.logging.QUIET)
+    return sys.modules["decord"]
+
+
+def _ends_early(stream: BinaryIO) -> bool:
+    """Whether an ISO, RIFF, Ogg or Matroska file is shorter than it says; the stream is left at its beginning."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(12)
+    stream.seek(0)
+    short = _iso_is_short(stream, size) if head[4:8] == b"ftyp" else _matroska_is_short(stream, size)
+    stream.seek(0)
+    return short or ends_early(stream)
+
+
+def _iso_is_short(stream: BinaryIO, size: int) -> bool:
+    """Whether a box of an ISO base media file (ISO/IEC 14496-12) reaches beyond the file."""
+    place = 0
+    while place < size:
+        stream.seek(place)
+        head = stream.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length == 0:  # to the end, wherever that is
+            return False
+        if length < 8:  # damaged; the decoder will say how
+            return False
+        place += length
+    return place > size
+
+
+def _matroska_is_short(stream: BinaryIO, size: int) -> bool:
+    """Whether the segment of a Matroska file (RFC 9559) has a length and reaches beyond the file."""
+    head = stream.read(256)
+    place = head.find(b"\x18\x53\x80\x67")
+    if not head.startswith(b"\x1a\x45\xdf\xa3") or place < 0 or place + 12 > len(head):
+        return False
+    # EBML writes a length's own length as the leading zeros of its first byte; all ones mean "not known".
+    first = head[place + 4]
+    octets = 9 - first.bit_length() if first else 9
+    if octets > 8:
+        return False
+    bits = 7 * octets
+    length = int.from_bytes(head[place + 4 : place + 4 + octets], "big") & ((1 << bits) - 1)
+    return length != (1 << bits) - 1 and place + 4 + octets + length > size
