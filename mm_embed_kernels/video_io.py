@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -58,30 +59,42 @@ def describe(data: Media) -> Facts:
     Raises:
         SampleError: ``truncated``, ``no_video``, ``no_frames``, ``unsupported_format`` or ``decode_error``.
     """
-    import av
-
     with open_media(data) as stream:
         # Before FFmpeg reads: it does not notice when its place in the stream is moved.
         cut = _ends_early(stream)
         try:
-            container = av.open(stream, metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
-        except (av.FFmpegError, ValueError, OverflowError) as error:
-            raise (
-                SampleError("truncated", "the file ends before its table of contents")
-                if cut
-                else broken(error, "FFmpeg reads no video in it")
-            ) from error
-        with container:
-            return _facts(container, cut)
+            with _demuxed(stream) as container:
+                return _facts(container, cut)
+        except SampleError as error:
+            if cut:
+                raise SampleError("truncated", f"the file is cut off inside its container: {error.message}") from error
+            raise
+
+
+@contextmanager
+def _demuxed(stream: BinaryIO) -> Iterator[Any]:
+    import av
+
+    try:
+        container = av.open(stream, metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+    except (av.FFmpegError, ValueError, OverflowError) as error:
+        raise broken(error, "FFmpeg reads no video in it") from error
+    with container:
+        yield container
+
+
+def _pictures(container: Any) -> Any:
+    """The first track of moving pictures."""
+    tracks = [track for track in container.streams.video if not track.disposition & _ATTACHED_PICTURE]
+    if not tracks:
+        raise SampleError("no_video", f"the {container.format.name} container holds no moving pictures")
+    return tracks[0]
 
 
 def _facts(container: Any, cut: bool) -> Facts:
     import av
 
-    tracks = [track for track in container.streams.video if not track.disposition & _ATTACHED_PICTURE]
-    if not tracks:
-        raise SampleError("no_video", f"the {container.format.name} container holds no moving pictures")
-    track = tracks[0]
+    track = _pictures(container)
     if track.codec_context is None:
         raise SampleError("unsupported_format", f"FFmpeg has no decoder for the pictures in this {container.format.name} container")
     count, first, last = 0, None, 0.0
@@ -94,8 +107,6 @@ def _facts(container: Any, cut: bool) -> Facts:
     except av.FFmpegError as error:
         raise broken(error, "the container is damaged") from error
     if not count or first is None:
-        if cut:
-            raise SampleError("truncated", "the file is cut off before its first frame")
         raise SampleError("no_frames", "the file is well formed, but holds not one frame")
     duration = last - first
     sound = container.streams.audio
@@ -125,7 +136,14 @@ class Frames:
         width, height = size or (-1, -1)
         decord = _decord()
         try:
-            self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
+            try:
+                self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
+            except decord.DECORDError as error:
+                # It wants a length, which some containers (Ogg) do not state.
+                if "duration/frame-count" not in str(error):
+                    raise
+                with _remuxed(source) as path:
+                    self._reader = decord.VideoReader(path, decord.cpu(0), width, height, num_threads=1)
             stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
             self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
         except (decord.DECORDError, RuntimeError, AssertionError) as error:
@@ -181,6 +199,29 @@ def open_frames(data: Media, size: tuple[int, int] | None = None) -> Iterator[Fr
 
 
 _open: OrderedDict[tuple[Path, tuple[int, int] | None, int, int], Frames] = OrderedDict()
+
+
+@contextmanager
+def _remuxed(source: str | BinaryIO) -> Iterator[str]:
+    """The packets of the moving pictures in a Matroska file for as long as it takes to open it; nothing is decoded."""
+    import av
+
+    with (
+        tempfile.NamedTemporaryFile(suffix=".mkv") as copy,
+        open(source, "rb") if isinstance(source, str) else nullcontext(source) as stream,
+    ):
+        stream.seek(0)
+        with _demuxed(stream) as container, av.open(copy.name, "w", format="matroska") as out:
+            pictures = _pictures(container)
+            track = out.add_stream_from_template(pictures)
+            try:
+                for packet in container.demux(pictures):
+                    if packet.dts is not None:
+                        packet.stream = track
+                        out.mux(packet)
+            except av.FFmpegError as error:
+                raise broken(error, "the container is damaged") from error
+        yield copy.name
 
 
 def _refused(error: Exception) -> SampleError:

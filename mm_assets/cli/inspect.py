@@ -142,6 +142,7 @@ def search(
             "label": hit["label"],
             "split": hit["split"],
             "source": hit["source_uri"] if hit["source_uri"].endswith(hit["key"]) else f"{hit['source_uri']}#{hit['key']}",
+            "place": hit["span"] if hit["span"] != "full" else "",
             "text": one_line(hit["text"] or ""),
             "feature_id": hit["feature_id"],
         }
@@ -150,7 +151,7 @@ def search(
     if not rows:
         print("nothing found")
         return
-    empty = {name for name in ("text", "label") if not any(row[name] for row in rows)}
+    empty = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
     print_table(f"{dataset_version} {modality}: {query}", rows, [name for name in rows[0] if name not in empty])
     print("where an answer came from: mm explain FEATURE_ID")
 

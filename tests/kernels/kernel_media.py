@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 from kernel_sound import noise, recorded
+from kernel_video import filmed, pan
 
 ENGLISH = "The old lighthouse keeper climbed the stairs every evening to light the lamp for the ships at sea."
 RUSSIAN = (
@@ -46,4 +47,9 @@ def png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(bytes(100_000))) + png_chunk(b"IEND", b"")
 
 
-GOOD: dict[str, bytes] = {"text": ENGLISH.encode(), "image": encoded(picture(), "PNG"), "audio": recorded(noise())}
+GOOD: dict[str, bytes] = {
+    "text": ENGLISH.encode(),
+    "image": encoded(picture(), "PNG"),
+    "audio": recorded(noise()),
+    "video": filmed(pan()),
+}

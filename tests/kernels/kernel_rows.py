@@ -26,6 +26,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "loudness": -20.0, "peak": 0.9, "clipping_share": 0.0, "silence_share": 0.1, "speech_share": 0.7, "damaged_packets": 0,
         "measured_seconds": 4.2,
     },
+    "video": {
+        "mime": "video/mp4", "width": 640, "height": 360, "duration": 4.2, "codec": "h264", "frame_rate": 25.0, "frames": 105,
+        "stated_frames": 105, "key_frames": 1, "bit_rate": 500_000, "audio_codec": "aac", "brightness": 120.0, "black_share": 0.0,
+        "frozen_share": 0.1,
+    },
 }  # fmt: skip
 
 

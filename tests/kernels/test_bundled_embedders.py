@@ -26,7 +26,7 @@ def minilm() -> Embedder:
 
 
 def test_unknown_embedder() -> None:
-    with pytest.raises(UnknownPlugin, match="aisfx, conse, minilm"):
+    with pytest.raises(UnknownPlugin, match="aisfx, conse, conse_frames, minilm"):
         create("word2vec")
 
 

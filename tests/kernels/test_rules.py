@@ -29,6 +29,12 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any,
     "silent": ("audio", {"max_silence_share": 0.9}, {"silence_share": 0.91234}, {"silence_share": 0.9}, 0.9123, "almost all silence"),
     "too_brief": ("audio", {"min_seconds": 0.5}, {"duration": 0.4996}, {"duration": 0.5}, 0.5, "too brief"),
     "clipped": ("audio", {"max_clipping_share": 0.01}, {"clipping_share": 0.0111}, {"clipping_share": 0.01}, 0.0111, "clipped"),
+    "black": ("video", {"max_black_share": 0.5}, {"black_share": 0.51234}, {"black_share": 0.5}, 0.5123, "almost all black"),
+    "frozen": ("video", {"max_frozen_share": 0.5}, {"frozen_share": 0.51234}, {"frozen_share": 0.5}, 0.5123, "hardly changes"),
+    "too_few_frames": ("video", {"min_frames": 3}, {"frames": 2}, {"frames": 3}, 2, "too few frames"),
+    "missing_frames": (
+        "video", {"max_missing_share": 0.1}, {"frames": 89, "stated_frames": 100}, {"frames": 90, "stated_frames": 100}, 0.11, "lacks frames",
+    ),
     "unsupported_language": (
         "text", {"languages": "en, de", "min_confidence": 0.8, "min_characters": 50},
         {"language": "fr", "language_confidence": 0.8, "characters": 50}, {"language": "de"}, "fr", "languages en, de",
