@@ -213,7 +213,7 @@ def _remuxed(source: str | BinaryIO) -> Iterator[str]:
         stream.seek(0)
         with _demuxed(stream) as container, av.open(copy.name, "w", format="matroska") as out:
             pictures = _pictures(container)
-            track = out.add_stream_from_template(pictures)
+            track = out.add_stream_from_template(pictures, opaque=True)
             try:
                 for packet in container.demux(pictures):
                     if packet.dts is not None:

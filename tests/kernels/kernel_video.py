@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from kernel_sound import noise
+
+from tests.kernels.kernel_sound import noise
 
 RATE = 10
 SIZE = (160, 120)

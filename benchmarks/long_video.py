@@ -1,0 +1,138 @@
+"""Peak memory and time of probing, cutting and decoding videos of one minute, half an hour and two hours.
+
+    python benchmarks/long_video.py [--folder /tmp] [--minutes 1 30 120] [--size 640x360]
+
+Each call runs in a process of its own under the sandbox's limit on address space; a column is what the peak of resident memory
+grew by over a first call on a video of a few seconds. The videos are made in `--folder` (H.264, 25 frames/s, a key frame every
+ten seconds) and deleted. The raw loop decodes the same last frames with PyAV alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RATE = 25
+
+
+def film(path: Path, seconds: float, size: tuple[int, int]) -> None:
+    """Ten seconds of a camera moving over patches, encoded once and repeated packet by packet."""
+    import av
+    import numpy as np
+
+    dice = np.random.default_rng(0)
+    width, height = size
+    scene = np.kron(dice.integers(0, 255, (height // 8 + 1, width // 8 + 80, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    with av.open(str(path), "w", format="mp4") as out:
+        track: Any = out.add_stream("libx264", rate=RATE)
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        track.options = {"preset": "ultrafast", "g": str(10 * RATE), "bf": "0", "x264-params": "scenecut=0"}
+        packets = []
+        for number in range(10 * RATE):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(scene[:height, 2 * number : 2 * number + width]))
+            picture.pts = number
+            packets += [(bytes(packet), packet.is_keyframe) for packet in track.encode(picture)]
+        packets += [(bytes(packet), packet.is_keyframe) for packet in track.encode()]
+        for number in range(round(seconds * RATE)):
+            data, key = packets[number % len(packets)]
+            packet = av.Packet(data)
+            packet.pts = packet.dts = number
+            packet.duration, packet.time_base, packet.stream, packet.is_keyframe = 1, track.codec_context.time_base, track, key
+            out.mux(packet)
+
+
+def probe(path: Path) -> Any:
+    from mm_embed_kernels.modalities import get
+
+    return get("video").probe(path)["frames"]
+
+
+def segment(path: Path) -> Any:
+    from mm_embed_kernels.modalities import get
+
+    return len(get("video").segment(path))
+
+
+def decode(path: Path) -> Any:
+    """The first, a middle and the last scene: to open the film is paid once."""
+    from mm_embed_kernels.embedders import create
+
+    embedder, spans = create("conse_frames"), _spans(path)
+    return sum(len(embedder.decode(path, span)) for span in (spans[0], spans[len(spans) // 2], spans[-1]))
+
+
+def raw_decode(path: Path) -> Any:
+    """The same places by a bare loop: seek to the key frame before, decode up to the frame."""
+    import av
+
+    from mm_embed_kernels.modalities.spans import seconds_of
+
+    spans, seen = _spans(path), 0
+    with av.open(str(path)) as container:
+        track = container.streams.video[0]
+        track.codec_context.thread_count = 1
+        for span in (spans[0], spans[len(spans) // 2], spans[-1]):
+            start, end = seconds_of(span)
+            for i in range(4):
+                wanted = start + (end - start) * (i + 0.5) / 4
+                container.seek(int(wanted / track.time_base), stream=track)
+                for frame in container.decode(track):
+                    if frame.time + 1 / RATE > wanted:
+                        frame.to_ndarray(format="rgb24")
+                        seen += 1
+                        break
+    return seen
+
+
+def _spans(path: Path) -> list[str]:
+    from mm_embed_kernels.modalities.spans import span_of
+    from mm_embed_kernels.modalities.video import scenes
+    from mm_embed_kernels.video_io import describe
+
+    return [span_of(*scene) for scene in scenes(describe(path).duration, [])]
+
+
+def _measure(call: Callable[[Path], Any], path: Path, warm: Path, answer: Any) -> None:
+    from mm_embed_kernels.sandbox import Limits
+
+    resource.setrlimit(resource.RLIMIT_AS, (Limits().memory_bytes, Limits().memory_bytes))
+    call(warm)
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    value = call(path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    answer.put((before // 1024, grown / 1024, time.perf_counter() - began, value))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--folder", type=Path, default=None)
+    options.add_argument("--minutes", type=float, nargs="+", default=[1.0, 30.0, 120.0])
+    options.add_argument("--size", default="640x360")
+    given = options.parse_args()
+    width, height = map(int, given.size.split("x"))
+    spawn = multiprocessing.get_context("spawn")
+    print(f"{'video':>14} {'size':>9} | {'call':>10} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result")
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        warm, path = Path(folder) / "warm.mp4", Path(folder) / "long.mp4"
+        film(warm, 12, (width, height))
+        for minutes in given.minutes:
+            film(path, minutes * 60, (width, height))
+            for call in (probe, segment, decode, raw_decode):
+                answer = spawn.Queue()
+                child = spawn.Process(target=_measure, args=(call, path, warm, answer))
+                child.start()
+                base, grown, seconds, value = answer.get(timeout=600)
+                child.join()
+                size = f"{path.stat().st_size >> 20:,} MiB"
+                print(f"{minutes:>10g} min {size:>9} | {call.__name__:>10} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}", flush=True)
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()
