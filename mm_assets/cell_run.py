@@ -19,6 +19,7 @@ from mm_assets.results import PREVIEW_COLUMNS, PREVIEW_ROWS, PREVIEWED, Shown, i
 from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical, digest
 from mm_embed_kernels.kernel import EmbedKernel, Kernel
 from mm_embed_kernels.modalities import Modality, get
@@ -88,6 +89,17 @@ class CellRun:
     def embedders(self) -> list[Embedder]:
         """The cell's embedders, the primary one first; not yet loaded."""
         return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
+
+    def require_models(self) -> None:
+        """Find and hash the weights of all that the cell's spec names.
+
+        Raises:
+            dg.Failure: in one line, for a model that is missing or unreachable.
+        """
+        try:
+            self.embedder_resource.require(self.spec, self.cell.modality)
+        except UserError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
 
     @cached_property
     def transcribe_kernel(self) -> TranscribeKernel | None:

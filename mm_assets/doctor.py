@@ -6,11 +6,11 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 
-from mm_embed_kernels.embedders import create, embedders
+from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.modalities import modalities
 from mm_resources.settings import Settings
@@ -38,7 +38,7 @@ def examine() -> list[Finding]:
         ("dagster home", lambda: _home(settings)),
         ("sandbox", _sandbox),
         ("lance and lancedb", _lance_pair),
-        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in _default_embedders()),
+        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in _primary_embedders(settings)),
         ("machine", _machine),
     ]
     return [_checked(name, check) for name, check in checks]
@@ -123,9 +123,8 @@ def _lance_pair() -> str:
     return f"pylance {version('pylance')} and lancedb {version('lancedb')} read each other"
 
 
-def _default_embedders() -> Iterator[str]:
-    wanted = {modality.embedder for modality in modalities().values()}
-    return (name for name in embedders() if name in wanted)
+def _primary_embedders(settings: Settings) -> list[str]:
+    return list(dict.fromkeys(modality.primary(settings.profile) for modality in modalities().values()))
 
 
 def _embedder(name: str) -> str:

@@ -240,7 +240,7 @@ class EmbedKernel(Kernel):
     ) -> None:
         self.embedder, self.reader, self.limits, self.decode, self.infer = embedder, reader, limits, decode, infer
         self.name = f"embed:{embedder.name}"
-        self.scope = f"embed-{embedder.name}"
+        self.scope = f"embed-{type(embedder).name}"
         self.fingerprint = embedder.fingerprint
         self.payload = [pa.field("vector", pa.list_(pa.float32(), embedder.dimension))]
         self.seconds_per_row = embedder.seconds

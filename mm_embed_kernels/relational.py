@@ -35,6 +35,11 @@ def fetch(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Table:
         return reader.read_all()
 
 
+def literal(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class RowDigest:
     """Order-independent digest over chosen columns of a stream of batches.
 

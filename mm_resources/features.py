@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder, create, embedders
+from mm_embed_kernels.embedders.base import slug_of
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernel import embed_each
 from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
@@ -240,9 +241,10 @@ class FeatureStore:
         if own.modality == modality:
             return own
         for name, kind in embedders().items():
-            if kind.modality == modality:
-                candidate = self._embedders.setdefault(name, create(name))
-                if candidate.space == pinned.space:
+            if kind.modality == modality and kind.takes_model == bool(own.model):
+                whole = f"{name}:{own.model}" if own.model else name
+                candidate = self._embedders.setdefault(whole, create(whole))
+                if _shares_space(candidate, pinned):
                     return candidate
         raise UserError(
             f"no embedder brings {modality} into the space {pinned.space} of the table; query it with text, {own.modality} or an id"
@@ -310,7 +312,7 @@ _DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "s
 
 def table_name(cell: Cell, embedder: str) -> str:
     """LanceDB table of a cell and embedder."""
-    return f"{cell.dataset}.{cell.version}.{cell.modality}.{embedder}"
+    return f"{cell.dataset}.{cell.version}.{cell.modality}.{slug_of(embedder)}"
 
 
 def _vectors(embedder: Embedder, data: Media, segments: list[Segment]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
@@ -323,6 +325,14 @@ def _vectors(embedder: Embedder, data: Media, segments: list[Segment]) -> tuple[
     outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []
     refused += [item for item in outcomes if isinstance(item, SampleError)]
     return [item for item in outcomes if not isinstance(item, SampleError)], refused
+
+
+def _shares_space(candidate: Embedder, pinned: PinnedTable) -> bool:
+    """Whether an embedder's vectors can be compared with a table's; one of another kind may not read the model at all."""
+    try:
+        return candidate.space == pinned.space
+    except UserError:
+        return False
 
 
 def _stored_vector(identifier: str, table: Table) -> np.ndarray[Any, Any]:

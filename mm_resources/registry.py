@@ -210,20 +210,20 @@ def check_embedders(modality: str, names: list[str]) -> None:
     Raises:
         UserError: in one line.
     """
-    from mm_embed_kernels.embedders import embedders
+    from mm_embed_kernels.embedders import kind_of
 
-    known = embedders()
     if modality not in modalities():
         raise UserError(f"embedders.{modality}: no such modality; there are: {', '.join(modalities())}")
     if not names or len(set(names)) < len(names):
         raise UserError(f"embedders.{modality}: name at least one embedder, and each once; the first is the primary one")
     for name in names:
-        if name not in known:
-            raise UserError(f"embedders.{modality}: no embedder is named {name!r}; there are: {', '.join(known)}")
+        try:
+            reads = kind_of(name).modality
+        except UserError as error:
+            raise UserError(f"embedders.{modality}: {error}") from None
         # An embedder of texts reads whatever segments carry a text, such as a transcript; but not every one does.
-        reads_text = known[name].modality == "text"
-        if known[name].modality != modality and not (reads_text and name != names[0]):
-            raise UserError(f"embedders.{modality}: {name} reads {known[name].modality}, not {modality}")
+        if reads != modality and not (reads == "text" and name != names[0]):
+            raise UserError(f"embedders.{modality}: {name} reads {reads}, not {modality}")
 
 
 @lru_cache(maxsize=64)

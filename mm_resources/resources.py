@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from mm_embed_kernels.embedders import Embedder, create
+from mm_embed_kernels.embedders import Embedder, create, kind_of
 from mm_embed_kernels.kernel import EmbedKernel, Resources
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox import Limits
+from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import ComputeCache
 from mm_resources.compute import Compute
@@ -137,6 +138,19 @@ class EmbedderResource(dg.ConfigurableResource):
         """The embedders that a spec names, the primary one first; by default this one alone."""
         return [self.open(name) for name in names or [self.embedder]]
 
+    def require(self, spec: DatasetSpec, modality: str) -> None:
+        """Find and hash the weights of the models that a spec asks for.
+
+        Raises:
+            UserError: in one line, for a model that is missing or unreachable.
+        """
+        for made in self.open_all(spec.embedders.get(modality)):
+            _ = made.fingerprint
+        if name := spec.transcribe.get(modality):
+            from mm_embed_kernels.transcribers import create as create_transcriber
+
+            _ = create_transcriber(name, device=self._device()).fingerprint
+
     def kernel(self, reader: BlobStore, limits: Limits, embedder: Embedder | None = None) -> EmbedKernel:
         chosen = embedder or self.open()
         rows = self.batch_rows if chosen.input_shape is None else min(self.batch_rows, 64)
@@ -183,7 +197,7 @@ def embedder_key(modality: str) -> str:
 
 
 def default_embedder(modality: Modality) -> EmbedderResource:
-    """The bundled embedder of a modality; a text model, which decodes nothing, takes both cores of a small machine."""
-    reads_text = create(modality.embedder).input_shape is None
+    """The profile's embedder of a modality; a text model, which decodes nothing, takes both cores of a small machine."""
+    name = modality.primary(Settings.from_environment().profile)
     cores = len(os.sched_getaffinity(0))
-    return EmbedderResource(embedder=modality.embedder, num_cpus=cores if reads_text else max(1, cores - 1))
+    return EmbedderResource(embedder=name, num_cpus=cores if kind_of(name).modality == "text" else max(1, cores - 1))

@@ -11,7 +11,7 @@ from mm_embed_kernels.errors import UserError
 DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
 DEFAULT_DATASETS = ".mm/datasets"
-PROFILES = ("bundled",)
+PROFILES = ("bundled", "hub")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Settings:
     def from_environment() -> Settings:
         profile = os.environ.get("MM_PROFILE") or "bundled"
         if profile not in PROFILES:
-            raise UserError(f"MM_PROFILE {profile!r} is not known; there is: {', '.join(PROFILES)}")
+            raise UserError(f"MM_PROFILE {profile!r} is not known; there are: {', '.join(PROFILES)}")
         return Settings(
             store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
             dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),

@@ -36,7 +36,7 @@ class TrainingSet:
     ) -> TrainingSet:
         conditions = [f"({where})"] if where else []
         if split:
-            conditions.append("split = '{}'".format(split.replace("'", "''")))
+            conditions.append(f"split = {relational.literal(split)}")
         tables = []
         for pin in pins:
             table = pin.table(embedder if len(pins) == 1 else None)

@@ -12,6 +12,8 @@ from mm_resources.listings import declares_links
 
 
 def _spec(run: CellRun) -> dict[str, Any]:
+    # A model that cannot be had is said in the first stage, not after hours of ingestion.
+    run.require_models()
     return {"spec": run.spec.digest}
 
 
@@ -32,6 +34,7 @@ def _mine(run: CellRun) -> list[SourceSpec]:
     group="1_ingest",
     kinds=["yaml", "lance"],
     checks=[("sources_listed", True), ("sources_unchanged", False)],
+    embeds=True,
     depends=_spec,
     observe=_drift,
 )

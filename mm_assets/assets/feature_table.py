@@ -8,6 +8,7 @@ from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
+from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_resources.features import table_name
@@ -16,7 +17,7 @@ _ROWS = """
 SELECT n.* EXCLUDE (cache_key), v.vector{user}
 FROM features n
 JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON n.cache_key = v.key
-JOIN listing l ON n.sample_id = l.sample_id WHERE n.embedder = '{embedder}'
+JOIN listing l ON n.sample_id = l.sample_id WHERE n.embedder = {embedder}
 """
 
 
@@ -49,7 +50,7 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
     rows = run.tables_of(
-        _ROWS.format(user="".join(f', l."{item.name}"' for item in user), embedder=embedder.name),
+        _ROWS.format(user="".join(f', l."{item.name}"' for item in user), embedder=relational.literal(embedder.name)),
         features=run.read("normalized_features"),
         vectors=run.cached(run.embed_kernel(embedder), ["key", "vector"], where="status = 'ok'"),
         listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),

@@ -13,6 +13,7 @@ from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
+from mm_embed_kernels import relational
 from mm_embed_kernels.embedders import Embedder
 
 NORM_TOLERANCE = 1e-3
@@ -27,7 +28,7 @@ JOIN segments s USING (segment_id)
 JOIN curated c ON e.sample_id = c.sample_id
 JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON e.cache_key = v.key
 LEFT JOIN failed f ON e.sample_id = f.sample_id
-WHERE e.status = 'ok' AND e.embedder = '{embedder}'
+WHERE e.status = 'ok' AND e.embedder = {embedder}
 """
 _FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 
@@ -67,7 +68,7 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
 def _rows(run: CellRun, embedder: Embedder, failed: pa.Table) -> Iterator[pa.Table]:
     """One embedder's feature rows with their vectors."""
     return run.tables_of(
-        _ROWS.format(embedder=embedder.name),
+        _ROWS.format(embedder=relational.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples"),

@@ -59,6 +59,7 @@ def backfill(
     if plan:
         _print_plan(store, dataset_version, cells, json)
         return
+    _require_models(store, cells)
     if launch:
         launched = _launch(store, cells, override_gate, wait, json)
         if launched is None:
@@ -72,6 +73,16 @@ def backfill(
         print_results(dataset_version, results)
     if any(result.status in ("blocked", "failed") for result in results):
         raise typer.Exit(1)
+
+
+def _require_models(store: Store, cells: list[Cell]) -> None:
+    """A model that cannot be had is one clear line before any run starts."""
+    from mm_embed_kernels.modalities import get
+    from mm_resources.registry import Registry
+    from mm_resources.resources import default_embedder
+
+    for cell in cells:
+        default_embedder(get(cell.modality)).require(Registry(store).spec(cell.dataset, cell.version), cell.modality)
 
 
 def _launch(store: Store, cells: list[Cell], override: str, wait: bool, json: bool) -> list[CellResult] | None:

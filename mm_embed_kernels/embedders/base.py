@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.identity import fingerprint, weights_hash
+from mm_embed_kernels.identity import digest, fingerprint, weights_hash
 from mm_embed_kernels.plugins import discover, pick
+
+_SLUG = 60
 
 
 class Embedder(ABC):
     """A model that turns segments of one modality into vectors. Heavy imports belong into `load`.
 
     Attributes:
-        name: what specs, tables and the ledger call it.
+        name: what specs, tables and the ledger call it; ``KIND:MODEL`` where it takes a model.
+        takes_model: whether the user names its model (``KIND:MODEL``), rather than the class.
         modality: the modality that it reads.
         dimension: length of its vectors.
         input_shape: shape of the array that `decode` returns, or None where it reads the segment's text.
@@ -30,7 +34,8 @@ class Embedder(ABC):
         batch_size: default rows per forward pass.
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
+    takes_model: ClassVar[bool] = False
     modality: ClassVar[str] = ""
     dimension: int = 0
     input_shape: tuple[int, ...] | None = None
@@ -41,8 +46,9 @@ class Embedder(ABC):
     seconds: ClassVar[float] = 0.01
     batch_size: int = 64
 
-    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None) -> None:
-        self.device = device
+    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None, model: str = "") -> None:
+        self.device, self.model = device, model
+        self.name = f"{type(self).name}:{model}" if model else type(self).name
         self.batch_size = batch_size or type(self).batch_size
         self.threads = threads
 
@@ -57,9 +63,14 @@ class Embedder(ABC):
         """Everything done to a segment before the model sees it, as JSON-able values."""
 
     @property
+    def slug(self) -> str:
+        """The name as a part of table names and paths."""
+        return slug_of(self.name)
+
+    @property
     def space(self) -> str:
         """Vectors of embedders that return the same space can be compared."""
-        return f"{self.name}-{self.weights_hash[:12]}"
+        return f"{type(self).name}-{self.weights_hash[:12]}"
 
     @cached_property
     def weights_hash(self) -> str:
@@ -68,7 +79,8 @@ class Embedder(ABC):
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint(
-            name=self.name,
+            # The class, not the place of the model: the same weights elsewhere make the same vectors.
+            name=type(self).name,
             code_version=self.code_version,
             weights=self.weights_hash,
             preprocessing=self.preprocessing,
@@ -117,10 +129,31 @@ def embedders() -> dict[str, type[Embedder]]:
     return discover("mm_embed_kernels.embedders", "embedders", Embedder)
 
 
-def create(name: str, **settings: Any) -> Embedder:
-    """The embedder called `name`, not yet loaded."""
-    found: Embedder = pick(embedders(), "embedder", name)(**settings)
+def kind_of(name: str) -> type[Embedder]:
+    """The class behind a name.
+
+    Raises:
+        UserError: for one that does not exist, or a model that is missing or too many.
+    """
+    kind, colon, model = name.partition(":")
+    found: type[Embedder] = pick(embedders(), "embedder", kind)
+    if found.takes_model and not model:
+        raise UserError(f"embedder {kind} needs a model: {kind}:ORG/NAME@REVISION of a hub, or {kind}:/an/absolute/folder")
+    if colon and not found.takes_model:
+        raise UserError(f"embedder {kind} brings its own model: write {kind} instead of {name}")
     return found
+
+
+def create(name: str, **settings: Any) -> Embedder:
+    """The embedder called `name` (``KIND`` or ``KIND:MODEL``), not yet loaded."""
+    kind, model = kind_of(name), name.partition(":")[2]
+    return kind(**settings, model=model) if model else kind(**settings)
+
+
+def slug_of(name: str) -> str:
+    """A name in letters, digits, ``.``, ``_`` and ``-``; a short hash tells apart what looks the same afterwards."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).replace("..", "-")
+    return name if plain == name and len(name) <= _SLUG else f"{plain[:_SLUG]}-{digest('embedder', name)[:8]}"
 
 
 def installed_hash(what: str, files: tuple[Path, ...]) -> str:

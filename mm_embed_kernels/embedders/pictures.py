@@ -53,13 +53,19 @@ class FrameEmbedder(Embedder):
     modality = "video"
     frames: ClassVar[int] = 4
 
-    def __init__(self, pictures: PictureEmbedder) -> None:
-        assert pictures.input_shape is not None
-        super().__init__(pictures.device, max(1, pictures.batch_size // self.frames), pictures.threads)
+    def __init__(self, pictures: PictureEmbedder, model: str = "") -> None:
+        super().__init__(pictures.device, max(1, pictures.batch_size // self.frames), pictures.threads, model)
         self.pictures = pictures
-        self.dimension = pictures.dimension
-        self.input_shape = (self.frames, *pictures.input_shape)
         self.input_dtype = pictures.input_dtype
+
+    @property
+    def dimension(self) -> int:  # type: ignore[override]
+        return self.pictures.dimension
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        assert self.pictures.input_shape is not None
+        return (self.frames, *self.pictures.input_shape)
 
     @property
     def weights(self) -> tuple[Path, ...]:

@@ -28,6 +28,7 @@ class Audio(Modality):
 
     name = "audio"
     embedder = "aisfx"
+    hub_embedder = "torchaudio:WAV2VEC2_BASE"
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True

@@ -58,7 +58,8 @@ class Modality(ABC):
 
     Attributes:
         name: the partition key.
-        embedder: the bundled primary embedder's name.
+        embedder: the primary embedder of the profile ``bundled``, whose weights come with pip.
+        hub_embedder: that of the profile ``hub``, whose weights come from a model hub.
         signals: Arrow fields that `probe` measures beyond the shared media columns.
         libraries: packages whose version changes what `probe` and `segment` return.
         streams: whether `probe`, `segment` and the embedders' `decode` take a `Path` as well, and never hold a long medium
@@ -71,6 +72,7 @@ class Modality(ABC):
 
     name: ClassVar[str] = ""
     embedder: ClassVar[str] = ""
+    hub_embedder: ClassVar[str] = ""
     signals: ClassVar[list[pa.Field]] = []
     libraries: ClassVar[tuple[str, ...]] = ()
     streams: ClassVar[bool] = False
@@ -95,6 +97,10 @@ class Modality(ABC):
     def segment(self, data: bytes) -> list[Segment]:
         """Cut one blob into embeddable units. Runs inside the sandbox."""
 
+    def primary(self, profile: str) -> str:
+        """Name of the primary embedder of a profile; what has none from a hub takes the bundled one."""
+        return self.hub_embedder or self.embedder if profile == "hub" else self.embedder
+
     def fingerprint(self, kernel: str) -> str:
         """Fingerprint of this modality's ``probe`` or ``segment`` kernel."""
         return fingerprint(
@@ -108,13 +114,15 @@ class Modality(ABC):
         """The media type by content, if it is this modality's.
 
         Raises:
-            SampleError: ``zero_length``, ``wrong_modality`` or ``unsupported_format``.
+            SampleError: ``zero_length``, ``truncated``, ``wrong_modality`` or ``unsupported_format``.
         """
         if not head_of(data):
             raise SampleError("zero_length", "the sample has no bytes")
-        from mm_embed_kernels.modalities.tracks import media_type
+        from mm_embed_kernels.modalities.tracks import lacks_table, media_type
 
         mime = media_type(data)
+        if (self.claims("audio/mp4") or self.claims("video/mp4")) and lacks_table(data, mime):
+            raise SampleError("truncated", "the file ends before its table of contents, or has none")
         if self.claims(mime):
             return mime
         other = modality_of(mime)

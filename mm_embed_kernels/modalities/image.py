@@ -29,6 +29,7 @@ class Image(Modality):
 
     name = "image"
     embedder = "conse"
+    hub_embedder = "open_clip:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("pillow", "ImageHash", "filetype")
     probe_seconds = 0.02
     probe_version = "2"

@@ -23,6 +23,7 @@ class Text(Modality):
 
     name = "text"
     embedder = "minilm"
+    hub_embedder = "st:sentence-transformers/all-MiniLM-L6-v2"
     libraries = ("charset-normalizer", "py3langid", "semantic-text-splitter", "filetype")
     probe_seconds = 0.0008
     segment_seconds = 0.0003

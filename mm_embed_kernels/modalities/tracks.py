@@ -37,6 +37,14 @@ def stream_type(stream: BinaryIO) -> str:
     return _MATROSKA[mime] if set(_MATROSKA_CODEC.findall(table)) == {b"A"} else mime
 
 
+def lacks_table(data: Media, mime: str) -> bool:
+    """Whether a container of either kind ends before it says what it holds."""
+    if mime not in _ISO_FAMILY:
+        return False
+    with open_media(data) as stream:
+        return not _iso_table(stream)
+
+
 def _iso_table(stream: BinaryIO) -> bytes:
     """The `moov` box of an ISO base media file (ISO/IEC 14496-12), wherever it stands."""
     while len(head := stream.read(8)) == 8:

@@ -40,6 +40,7 @@ class Video(Modality):
 
     name = "video"
     embedder = "conse_frames"
+    hub_embedder = "open_clip_frames:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("av", "decord2", "filetype")
     streams = True
     probe_seconds = 0.3

@@ -190,3 +190,17 @@ def test_init_of_a_folder_that_resists(mm: Run, photos: dict[str, Path], tmp_pat
     status = {cell["modality"]: cell for cell in loaded(mm("status", "mess@v1", "--json"))["cells"]}
     assert (status["image"]["discovered"], status["image"]["dropped"], status["text"]["discovered"]) == (8, 6, 14)
     assert all(cell["failed"] == 0 for cell in status.values())
+
+
+def test_the_hub_profile_says_what_is_missing_before_any_run(mm: Run, dataset: Path) -> None:
+    """No hub can be reached: one line, no run, and nothing of the bundled models in its place."""
+    offline = {"MM_PROFILE": "hub", "HF_HUB_OFFLINE": "1", "HF_HOME": str(dataset.parent / "empty")}
+    assert mm("register", dataset).returncode == 0
+    one_line_error(
+        mm("backfill", "tiny@v1", "--modality", "text", **offline), "st:sentence-transformers/all-MiniLM-L6-v2", "cannot be reached"
+    )
+    assert loaded(mm("status", "tiny@v1", "--json"))["cells"][0]["discovered"] in (0, None)
+    examined = mm("doctor", **offline)
+    assert examined.returncode == 1
+    assert "embedder open_clip:laion/CLIP-ViT-B-32-laion2B-s34B-b79K" in examined.stdout
+    one_line_error(mm("status", "tiny@v1", MM_PROFILE="cloud"), "'cloud' is not known", "bundled, hub")

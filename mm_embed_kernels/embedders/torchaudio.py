@@ -1,0 +1,150 @@
+"""Speech models of torchaudio.pipelines (wav2vec 2.0, HuBERT, WavLM), by their names there or from a folder."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm_embed_kernels.embedders.hub import HubEmbedder, model_files
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.modalities import Media
+from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
+from mm_embed_kernels.modalities.spans import seconds_of
+
+_URL = "https://download.pytorch.org/torchaudio/models/"
+
+
+class TorchaudioPipeline(HubEmbedder):
+    """Windows of sound as the mean over time of a speech model's last layer; knows voices and words, not noises.
+
+    The model is ``NAME`` of `torchaudio.pipelines` (for example ``torchaudio:WAV2VEC2_BASE``), or a folder that holds
+    ``config.json`` ({"sample_rate": …, "normalize": …, "params": arguments of `torchaudio.models.wav2vec2_model`}) and its weights.
+    """
+
+    name = "torchaudio"
+    modality = "audio"
+    libraries = ("av", "soundfile", "torch", "torchaudio")
+    seconds = 1.0
+    batch_size = 4
+    input_dtype = "float32"
+
+    @property
+    def _named(self) -> bool:
+        return not self.model.startswith(("/", "~", "."))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Sample rate (Hz), whether the waveform is normalized, and the arguments of the network."""
+        if not self._named:
+            found: dict[str, Any] = self.read_json("config.json")
+            if missing := {"sample_rate", "params"} - set(found):
+                raise UserError(f"embedder {self.name}: {self.folder}/config.json lacks {', '.join(sorted(missing))}")
+            return found
+        bundle = self._bundle()
+        return {"sample_rate": int(bundle.sample_rate), "normalize": bundle._normalize_waveform, "params": bundle._params}
+
+    def _bundle(self) -> Any:
+        from torchaudio import pipelines
+
+        known = [name for name in dir(pipelines) if isinstance(getattr(pipelines, name), pipelines.Wav2Vec2Bundle)]
+        if self.model not in known:
+            raise UserError(f"embedder {self.name}: torchaudio has no speech model {self.model}; it has {', '.join(known)}")
+        return getattr(pipelines, self.model)
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        if not self._named:
+            return tuple(model_files(self.name, self.folder))
+        import torch
+
+        file = self._bundle()._path
+        stored = Path(torch.hub.get_dir()) / "checkpoints" / file
+        if not stored.is_file():
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(_URL + file, str(stored), progress=False)
+            except OSError as error:
+                raise UserError(
+                    f"embedder {self.name}: {_URL}{file} cannot be reached, and {stored} is not there; download it where there is a network"
+                ) from error
+        return (stored,)
+
+    @cached_property
+    def dimension(self) -> int:  # type: ignore[override]
+        return int(self.config["params"]["encoder_embed_dim"])
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (int(WINDOW_SECONDS * self.config["sample_rate"]),)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "rate": self.config["sample_rate"],
+            "mix": "mono",
+            "seconds": WINDOW_SECONDS,
+            "normalize": bool(self.config.get("normalize")),
+            "layer": "last",
+            "pooling": "mean over time",
+        }
+
+    def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
+        from mm_embed_kernels.audio_io import open_audio
+
+        start, end = seconds_of(span)
+        with open_audio(data) as reader:
+            samples = reader.read(self.config["sample_rate"], start, min(end, start + WINDOW_SECONDS))
+        if not samples.any():
+            raise SampleError("silence", f"there is no sound from {start:g} to {end:g} s: every sample is zero")
+        whole = np.zeros(self.input_shape, np.float32)
+        whole[: len(samples)] = samples[: len(whole)]
+        return whole
+
+    def load(self) -> None:
+        if "_model" not in self.__dict__:
+            self._model = self.open_model()
+
+    def open_model(self) -> Any:
+        import torch
+        from torchaudio.models import wav2vec2_model
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        # The architecture alone: what a pipeline adds around it (normalizing) is done in `embed`.
+        network = wav2vec2_model(**self.config["params"])
+        network.load_state_dict(_tensors(self.weights))
+        return network.eval().to(self.device)
+
+    def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        import torch
+
+        self.load()
+        found = []
+        with torch.inference_mode():
+            # One by one and without the silence that fills up the array: these networks hear the padding of a batch.
+            for samples in inputs:
+                heard = torch.from_numpy(np.array(np.trim_zeros(samples, "b"), np.float32))[None].to(self.device)
+                # As many samples as one frame of the network takes.
+                heard = torch.nn.functional.pad(heard, (0, max(0, 400 - heard.shape[1])))
+                if self.config.get("normalize"):
+                    heard = torch.nn.functional.layer_norm(heard, heard.shape)
+                layers, _ = self._model.extract_features(heard)
+                found.append(layers[-1].mean(dim=1)[0].float().cpu().numpy())
+        return np.stack(found)
+
+
+def _tensors(files: tuple[Path, ...]) -> dict[str, Any]:
+    """Parameters by name; pickled files are read as tensors alone, which runs no code."""
+    import torch
+    from safetensors.torch import load_file
+
+    found: dict[str, Any] = {}
+    for path in files:
+        if path.suffix == ".safetensors":
+            found |= load_file(path)
+        elif path.suffix != ".json":
+            found |= torch.load(path, map_location="cpu", weights_only=True)
+    return found

@@ -1,0 +1,97 @@
+"""Checkpoints with random weights in the formats of a model hub: they prove the plumbing, and say nothing about meaning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+WORDS = [
+    "the",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat",
+    "a",
+    "ship",
+    "at",
+    "sea",
+    "espresso",
+    "is",
+    "coffee",
+    "un",
+    "##s",
+    "##ing",
+    "flower",
+    "temple",
+]
+WAV2VEC2: dict[str, Any] = {
+    "extractor_mode": "group_norm", "extractor_conv_layer_config": [[16, 10, 5], [16, 8, 4], [16, 4, 4]], "extractor_conv_bias": False,
+    "encoder_embed_dim": 24, "encoder_projection_dropout": 0.0, "encoder_pos_conv_kernel": 16, "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 2, "encoder_num_heads": 2, "encoder_attention_dropout": 0.0, "encoder_ff_interm_features": 48,
+    "encoder_ff_interm_dropout": 0.0, "encoder_dropout": 0.0, "encoder_layer_norm_first": False, "encoder_layer_drop": 0.0, "aux_num_out": None,
+}  # fmt: skip
+OPEN_CLIP: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "shortest"},
+}
+
+
+def sentence_transformer(folder: Path, size: int = 24, seed: int = 0) -> Path:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(seed)
+    raw = folder.parent / f"{folder.name}-raw"
+    raw.mkdir(parents=True)
+    (raw / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
+    BertTokenizerFast(vocab_file=str(raw / "vocab.txt")).save_pretrained(raw)
+    shape = BertConfig(
+        vocab_size=5 + len(WORDS),
+        hidden_size=size,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(shape).save_pretrained(raw)
+    words = Transformer(str(raw), max_seq_length=32)
+    SentenceTransformer(modules=[words, Pooling(size)], prompts={"query": "a ", "document": ""}).save(str(folder))
+    return folder
+
+
+def open_clip_model(folder: Path, seed: int = 0, **preprocess: Any) -> Path:
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True)
+    config = {**OPEN_CLIP, "preprocess_cfg": {**OPEN_CLIP["preprocess_cfg"], **preprocess}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def wav2vec2(folder: Path, seed: int = 0, pickled: bool = False) -> Path:
+    import torch
+    from safetensors.torch import save_file
+    from torchaudio.models import wav2vec2_model
+
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"sample_rate": 8_000, "normalize": True, "params": WAV2VEC2}))
+    tensors = {name: value.contiguous() for name, value in wav2vec2_model(**WAV2VEC2).state_dict().items()}
+    if pickled:
+        torch.save(tensors, folder / "model.pt")
+    else:
+        save_file(tensors, folder / "model.safetensors")
+    return folder
