@@ -26,6 +26,7 @@ SOURCE = """\
     modality: video
     uri: videos/**
     label: {from: parent_dir}
+  - {name: clip_sounds, modality: audio, track_of: clips} # what is heard in them, joined with them by entity
 """
 
 

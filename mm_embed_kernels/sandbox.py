@@ -80,7 +80,10 @@ def _run_chunk(function: Callable[..., Any], items: list[tuple[Any, ...]]) -> li
 
 
 class Sandbox:
-    """A pool of sandboxed children. `map` keeps order and returns a value or a `SampleError` for each item."""
+    """A pool of sandboxed children. `map` keeps order and returns a value or a `SampleError` for each item.
+
+    Children die with the thread that first calls `map` (Linux's PDEATHSIG knows threads, not processes): call it from one that lasts.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

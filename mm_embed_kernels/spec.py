@@ -65,6 +65,9 @@ class SourceSpec(_Model):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     modality: str
     uri: str
+    track_of: str | None = Field(
+        default=None, description="source of videos whose sound tracks are the samples; it gives uri, label and table"
+    )
     format: str | None = Field(default=None, description="source kind; by default chosen from `record` and the ending")
     label: LabelRule | None = None
     record: RecordMapping | None = None
@@ -79,6 +82,10 @@ class SourceSpec(_Model):
                     f"a source of records takes everything from its records; move what {name!r} gives into `record` and `schema`"
                 )
         return self
+
+
+def _holds_tracks(source: SourceSpec) -> bool:
+    return source.modality == "video" and source.record is None and source.track_of is None
 
 
 class Gates(_Model):
@@ -108,6 +115,21 @@ class DatasetSpec(_Model):
     transcribe: dict[str, str] = Field(default_factory=dict, description="modality -> transcriber that writes down what is said in it")
     curation: Curation = Curation()
     gates: Gates = Gates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tracks(cls, raw: Any) -> Any:
+        """A source of tracks takes from the one that it names what it does not say itself."""
+        sources = raw.get("sources") if isinstance(raw, dict) else None
+        if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+            return raw
+        named = {source.get("name"): source for source in sources}
+
+        def whole(source: dict[str, Any]) -> dict[str, Any]:
+            given = named.get(source.get("track_of"), {})
+            return {**{name: given[name] for name in ("uri", "label", "table") if name in given}, **source}
+
+        return {**raw, "sources": [whole(source) if source.get("track_of") else source for source in sources]}
 
     @field_validator("name")
     @classmethod
@@ -156,6 +178,8 @@ class DatasetSpec(_Model):
         if self.parent == self.version:
             raise ValueError("a version cannot be its own parent")
         for source in self.sources:
+            if source.track_of and not any(other.name == source.track_of and _holds_tracks(other) for other in self.sources):
+                raise ValueError(f"source {source.name}: track_of: {source.track_of!r} is no source of video files in this spec")
             unknown = [name for name in (source.table.columns if source.table else ()) if name not in {*self.schema_, *SAMPLE_FIELDS}]
             if unknown:
                 raise ValueError(f"source {source.name}: table column {unknown[0]!r} is not in schema; declare its type there")

@@ -59,16 +59,55 @@ def describe(data: Media) -> Facts:
     Raises:
         SampleError: ``truncated``, ``no_video``, ``no_frames``, ``unsupported_format`` or ``decode_error``.
     """
+    with _opened(data) as (container, cut):
+        return _facts(container, cut)
+
+
+def copy_sound(data: Media, target: str) -> None:
+    """Write the first sound track to a Matroska file, packet by packet: the same film gives the same bytes.
+
+    Raises:
+        SampleError: ``no_audio``, ``truncated`` or ``decode_error``.
+    """
+    import av
+
+    with _opened(data) as (container, cut):
+        if cut:
+            raise SampleError("truncated", "its sound ends early")
+        if not container.streams.audio:
+            raise SampleError("no_audio", f"the {container.format.name} container holds no sound")
+        with av.open(target, "w", format="matroska", options={"fflags": "+bitexact"}) as out:
+            _copy(container, container.streams.audio[0], out)
+
+
+@contextmanager
+def _opened(data: Media) -> Iterator[tuple[Any, bool]]:
+    """A video's container, and whether it ends early; what is wrong with one that does is that it does."""
     with open_media(data) as stream:
         # Before FFmpeg reads: it does not notice when its place in the stream is moved.
         cut = _ends_early(stream)
         try:
             with _demuxed(stream) as container:
-                return _facts(container, cut)
+                yield container, cut
         except SampleError as error:
             if cut:
                 raise SampleError("truncated", f"the file is cut off inside its container: {error.message}") from error
             raise
+
+
+def _copy(container: Any, track: Any, out: Any) -> None:
+    """The packets of a track, nothing is decoded."""
+    import av
+
+    # Opaque: FFmpeg need not know how to write what it only copies.
+    copied = out.add_stream_from_template(track, opaque=True)
+    try:
+        for packet in container.demux(track):
+            if packet.dts is not None:
+                packet.stream = copied
+                out.mux(packet)
+    except av.FFmpegError as error:
+        raise broken(error, "the container is damaged") from error
 
 
 @contextmanager
@@ -212,15 +251,7 @@ def _remuxed(source: str | BinaryIO) -> Iterator[str]:
     ):
         stream.seek(0)
         with _demuxed(stream) as container, av.open(copy.name, "w", format="matroska") as out:
-            pictures = _pictures(container)
-            track = out.add_stream_from_template(pictures, opaque=True)
-            try:
-                for packet in container.demux(pictures):
-                    if packet.dts is not None:
-                        packet.stream = track
-                        out.mux(packet)
-            except av.FFmpegError as error:
-                raise broken(error, "the container is damaged") from error
+            _copy(container, _pictures(container), out)
         yield copy.name
 
 

@@ -104,7 +104,9 @@ class Listings:
             return rows
 
         def linked() -> Iterator[pa.RecordBatch]:
-            targets = self._frozen(spec, list(spec.sources), schema, "link IS NULL", ["sample_id", "key"])
+            # A track is never what a link means: its video has the same key.
+            named = [source for source in spec.sources if source.track_of is None]
+            targets = self._frozen(spec, named, schema, "link IS NULL", ["sample_id", "key"])
             with relational.query(_LINKED, listing=rows, targets=targets) as found:
                 for batch in found:
                     yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
@@ -151,9 +153,11 @@ class Listings:
         routed = _routed(opened) if source.modality == "auto" else ((item, source.modality) for item in opened.list())
         for item, modality in routed:
             sample = identity.sample_id(spec.name, source.name, item.key)
+            # A track is of the same thing as its video.
+            shown = identity.sample_id(spec.name, source.track_of, item.key) if source.track_of else sample
             yield {
                 "sample_id": sample,
-                "entity_id": identity.entity_id(spec.name, item.link) if item.link else sample,
+                "entity_id": identity.entity_id(spec.name, item.link) if item.link else shown,
                 "key": item.key,
                 "source_uri": item.uri,
                 "source": source.name,
@@ -174,7 +178,8 @@ class Listings:
     def drift(self, spec: DatasetSpec, source: SourceSpec) -> Drift:
         """What has changed at a source since it was frozen; nothing for one that is not."""
         dataset = lance_io.open_dataset(self._uri(spec, source))
-        if dataset is None:
+        # What has happened to tracks is said of their videos.
+        if dataset is None or source.track_of:
             return Drift(source.name)
         causes: list[Exception] = []
 

@@ -11,6 +11,7 @@ _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
 _ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
 _MATROSKA = {"video/webm": "audio/webm", "video/x-matroska": "audio/x-matroska"}
 _MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")  # element CodecID (RFC 9559), one byte of length
+_AVI_SOUND = re.compile(rb"strh.{4}auds", re.DOTALL)
 _ASF_VIDEO, _ASF_AUDIO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b"), bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
 # Tables of tracks stand at a container's beginning, before any media; a two-hour film's index of samples takes a few MB.
 _TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
@@ -35,6 +36,23 @@ def stream_type(stream: BinaryIO) -> str:
     if mime == "video/x-ms-wmv":
         return "audio/x-ms-wma" if _ASF_AUDIO in table and _ASF_VIDEO not in table else mime
     return _MATROSKA[mime] if set(_MATROSKA_CODEC.findall(table)) == {b"A"} else mime
+
+
+def has_sound(stream: BinaryIO) -> bool | None:
+    """Whether a film has a sound track, by its container's table; None where the container has none that tells.
+
+    Args:
+        stream: seekable, at its beginning; where it stands afterwards is not said.
+    """
+    mime = sniff(stream.read(HEAD_BYTES))
+    stream.seek(0)
+    if mime in _ISO_FAMILY:
+        return b"soun" in _ISO_HANDLER.findall(_iso_table(stream))
+    if mime in _MATROSKA:
+        return b"A" in _MATROSKA_CODEC.findall(stream.read(_TABLE_BYTES))
+    if mime == "video/x-msvideo":
+        return _AVI_SOUND.search(stream.read(_TABLE_BYTES)) is not None
+    return None if mime.startswith("video/") else False
 
 
 def lacks_table(data: Media, mime: str) -> bool:

@@ -32,7 +32,7 @@ class Files(Source):
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
-        return spec.record is None
+        return spec.record is None and spec.track_of is None
 
     def list(self) -> Iterator[Listed]:
         side = SideTable(self.spec, self.schema)
@@ -55,20 +55,28 @@ class Files(Source):
         return object_tag(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
+        stream, size = self._opened(uri, locator)
+        if size > LARGE_BYTES:
+            return stream
+        with stream:
+            try:
+                return bytes(stream.read())
+            except OSError as error:
+                raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+
+    def open(self, uri: str, locator: str) -> BinaryIO:
+        """A seekable stream over one sample, for the caller to close; raises as `fetch`."""
+        return self._opened(uri, locator)[0]
+
+    def _opened(self, uri: str, locator: str) -> tuple[BinaryIO, int]:
         import fsspec
 
         try:
             if "://" not in uri:
                 path = os.fsdecode(bytes.fromhex(locator)) if locator else uri
-                if os.path.getsize(path) > LARGE_BYTES:
-                    return open(path, "rb")
-                with open(path, "rb") as file:
-                    return file.read()
+                return open(path, "rb"), os.path.getsize(path)
             stream: Any = fsspec.open(uri, "rb").open()
-            if (stream.size or 0) > LARGE_BYTES:
-                return cast(BinaryIO, stream)
-            with stream:
-                return bytes(stream.read())
+            return cast(BinaryIO, stream), stream.size or 0
         except FileNotFoundError:
             raise SampleError("not_found", f"{uri} was listed but is gone", retryable=True) from None
         except PermissionError:

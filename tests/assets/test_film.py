@@ -20,6 +20,7 @@ version: v1
 gates: {max_failed_share: 0.5}
 sources:
   - {name: clips, modality: video, uri: "clips/**", label: {from: parent_dir}}
+  - {name: sound, modality: audio, track_of: clips}
 """
 
 
@@ -51,7 +52,8 @@ def films(tmp_path: Path, platform: Any, photos: dict[str, Path]) -> Any:
 
 @pytest.mark.parametrize("mode", ["inline", "ray"])
 def test_scenes_are_found_by_words_pictures_and_video(films: Any, mode: str, tmp_path: Path, photos: dict[str, Path]) -> None:
-    result = films.backfill("films@v1", mode=mode)["video"]
+    results = films.backfill("films@v1", mode=mode)
+    result = results["video"]
     assert result.status == "published", result.reason
     assert result.computed == {"fetch": 3, "probe": 3, "segment": 2, "embed:conse_frames": 3}
     cell = films.cell("films@v1", "video")
@@ -79,5 +81,9 @@ def test_scenes_are_found_by_words_pictures_and_video(films: Any, mode: str, tmp
     chain = films.features.explain(best("a flower")["feature_id"])
     assert (chain["embedder"]["name"], chain["embedder"]["preprocessing"]["frames"]) == ("conse_frames", 4)
     assert re.fullmatch("[0-9a-f]{64}", chain["embedder"]["weights_hash"])
-    again = films.backfill("films@v1")["video"]
-    assert (again.status, set(again.computed.values())) == ("unchanged", {0})
+
+    assert results["audio"].computed == {"fetch": 1, "probe": 1, "segment": 1, "embed:aisfx": 1}, "the one that has sound"
+    joined = films.features.training_set("films@v1", modality=["video", "audio"], columns=["label"]).to_arrow().to_pylist()
+    assert {(row["video__label"], row["audio__label"]) for row in joined} == {("travel", "travel")}, "joined with its video by entity"
+    again = films.backfill("films@v1")
+    assert {(item.status, *item.computed.values()) for item in again.values()} == {("unchanged", 0, 0, 0, 0)}
