@@ -52,6 +52,11 @@ class Facts:
     audio_codec: str | None
     cut: bool
 
+    @property
+    def pixels(self) -> int:
+        """Of all frames: what decoding the whole video costs."""
+        return self.frames * self.width * self.height
+
 
 def describe(data: Media) -> Facts:
     """The facts of a video.

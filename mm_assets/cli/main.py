@@ -9,7 +9,7 @@ import typer
 from mm_assets.cli import backfill, datasets, environment, inspect
 
 app = typer.Typer(
-    help="Turn raw texts, images and sounds into versioned, searchable, joinable features for training.",
+    help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for training.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 SEGMENT_SECONDS = 10.0
 # What flashes up for less than this belongs to the scene before it.
 MIN_SCENE_SECONDS = 0.5
-# Scenes are looked for where all frames can be decoded within seconds (0.6 gigapixels/s on one core): a minute and a half of
-# full HD, a quarter of an hour at 640 x 360. A longer video is cut into windows of equal length.
-SCANNED_PIXELS = 6_000_000_000
+# What one core decodes within seconds (0.6 gigapixels/s): half a minute of full HD, six minutes at 640 x 360. Scenes are looked
+# for in videos up to this, and frames measured wherever they lie; a longer one is cut into windows of equal length, and its key
+# frames are measured, which are decoded without those before them.
+SCANNED_PIXELS = 2_000_000_000
 # Frames on which a probe's signals are measured, spread evenly.
 MEASURED_FRAMES = 32
 _SCANS_PER_SECOND, _SCAN_SIZE = 5.0, (64, 48)
@@ -85,7 +86,7 @@ class Video(Modality):
                 "key_frames": len(frames.keys),
                 "bit_rate": facts.bit_rate,
                 "audio_codec": facts.audio_codec,
-                **light(frames),
+                **light(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys),
             }
 
     def segment(self, data: Media) -> list[Segment]:
@@ -94,20 +95,20 @@ class Video(Modality):
         self.require(data)
         facts = describe(data)
         cuts: list[float] = []
-        if facts.frames * facts.width * facts.height <= SCANNED_PIXELS:
+        if facts.pixels <= SCANNED_PIXELS:
             with open_frames(data, _SCAN_SIZE) as frames:
                 cuts = scene_cuts(frames, facts.frame_rate)
         pixels = facts.frame_rate * facts.width * facts.height
         return [Segment(span_of(start, end), cost=max(1, round((end - start) * pixels))) for start, end in scenes(facts.duration, cuts)]
 
 
-def light(frames: Frames) -> dict[str, float]:
-    """Brightness, and the shares of black and of frozen frames."""
+def light(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, float]:
+    """Brightness, and the shares of black and of frozen frames; see `measured`."""
     lumas: list[float] = []
     black: list[bool] = []
     change: list[float] = []
     before: np.ndarray[Any, Any] | None = None
-    for frame in frames.read(measured(len(frames), frames.keys)):
+    for frame in frames.read(measured(len(frames), keys)):
         # A tenth of the pixels of a large frame tells as much.
         step = max(1, min(frame.shape[:2]) // 240)
         luma = frame[::step, ::step] @ _LUMA
@@ -123,14 +124,14 @@ def light(frames: Frames) -> dict[str, float]:
     }
 
 
-def measured(count: int, keys: np.ndarray[Any, Any]) -> list[int]:
-    """Evenly spaced frames; in a long video the nearest key frames, which are decoded without those before them."""
+def measured(count: int, keys: np.ndarray[Any, Any] | None) -> list[int]:
+    """Evenly spaced frames, ascending; where key frames are given, the nearest of those, which may be fewer."""
     wanted = np.unique(np.linspace(0, count - 1, min(count, MEASURED_FRAMES)).round().astype(np.int64))
-    if len(keys) < 2 * MEASURED_FRAMES:
-        return [int(item) for item in wanted]
-    places = np.clip(np.searchsorted(keys, wanted), 1, len(keys) - 1)
-    nearest = np.where(wanted - keys[places - 1] <= keys[places] - wanted, keys[places - 1], keys[places])
-    return [int(item) for item in np.unique(nearest)]
+    if keys is not None and len(keys):
+        after = np.clip(np.searchsorted(keys, wanted), 0, len(keys) - 1)
+        before = np.maximum(after - 1, 0)
+        wanted = np.unique(np.where(abs(wanted - keys[before]) <= abs(keys[after] - wanted), keys[before], keys[after]))
+    return [int(item) for item in wanted]
 
 
 def scene_cuts(frames: Frames, frame_rate: float) -> list[float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -145,10 +147,46 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
     assert '"fetch": 0' in out, "what was fetched before the interruption is not fetched again"
 
 
-def test_code_server_daemon_and_webserver_as_the_containers_run_them(tmp_path: Path, dataset: Path) -> None:
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Postgres server of its own (Debian: apt-get install postgresql); its settings as docker/ names them."""
+    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    # Postgres refuses to be run by root.
+    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if drop:
+        for place in (folder, *folder.parents[:2]):
+            place.chmod(0o755)
+        shutil.chown(folder, "postgres", "postgres")
+    (folder / "password").write_text("secret")
+    (folder / "password").chmod(0o644)
+    settings = ["--username=mm", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256"]
+    subprocess.run([*drop, programs / "initdb", *settings, folder / "data"], check=True, capture_output=True)
+    options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+    server = subprocess.Popen([*drop, programs / "postgres", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: subprocess.run([programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode == 0)
+        yield {
+            "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port), "POSTGRES_USER": "mm", "POSTGRES_PASSWORD": "secret",
+            "POSTGRES_DB": "postgres",
+        }  # fmt: skip
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+@pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_code_server_daemon_and_webserver_as_the_containers_run_them(
+    storage: str, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """The entry points of docker/, as plain processes on one instance: a backfill handed over is executed and followed."""
     work = tmp_path / "work"
     work.mkdir()
+    if storage == "postgres":
+        (work / ".mm" / "dagster").mkdir(parents=True)
+        shutil.copy(ROOT / "docker" / "dagster.yaml", work / ".mm" / "dagster")
+        for name, value in request.getfixturevalue("postgres").items():
+            monkeypatch.setenv(name, value)
     assert mm(work, "register", str(dataset)).wait() == 0
     refused = mm(work, "backfill", "tiny@v1", "--launch", "--wait")
     assert refused.communicate(timeout=120)[1].startswith("error: no daemon works on backfills")
@@ -186,6 +224,7 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(tmp_path: P
     assert '"status": "published"' in out
     assert "success" in err
     assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(ORDER)
+    assert bool(list((work / ".mm" / "dagster").rglob("*.db"))) == (storage == "sqlite"), "the instance lies where it was told to"
 
 
 @pytest.mark.parametrize("words", [("--wait",), ("--failed-only", "--modality", "text")])

@@ -83,8 +83,8 @@ def test_measured_frames_are_few_ascending_and_there(count: int, distance: int) 
     assert 1 <= len(found) <= MEASURED_FRAMES
     assert found == sorted(set(found))
     assert 0 <= found[0] <= found[-1] < count
-    if len(keys) >= 2 * MEASURED_FRAMES:
-        assert set(found) <= set(keys.tolist())
+    assert set(measured(count, keys)) <= set(keys.tolist())
+    assert len(measured(count, None)) == min(count, MEASURED_FRAMES)
 
 
 # -- what is not
