@@ -288,8 +288,21 @@ class CellRun:
         table = self.tables.uri(self.asset, self.cell)
         drawn = {name: self.tables.plot(self.asset, self.cell, meta.run_id, name) for name in meta.plots}
         seconds = time.perf_counter() - self.began
-        shown = Shown(self.shown, self._origins(), self._preview(), drawn, table)
+        causes = self.failures.by_class(self.cell, [self.asset]) if meta.failed else {}
+        shown = Shown(self.shown, self._origins(), self._preview(), drawn, table, causes, self._since_parent(meta))
         return materialize_result(self.asset, self.cell, meta, shown, checks, work, unchanged, seconds)
+
+    def _since_parent(self, meta: StageMeta) -> str:
+        """What the stage holds beside what the parent version's held, in one line."""
+        if self.spec.parent is None:
+            return ""
+        before = self.tables.meta(self.asset, replace(self.cell, version=self.spec.parent))
+        if before is None:
+            return f"{self.spec.parent} has none"
+        if before.data_version == meta.data_version:
+            return f"as in {self.spec.parent}"
+        figures = {"rows": (before.row_count, meta.row_count), "failed": (before.failed, meta.failed)}
+        return f"{self.spec.parent}: " + ", ".join(f"{name} {old:,} -> {new:,}" for name, (old, new) in figures.items())
 
     def _origins(self) -> dict[str, list[str]]:
         """For each column of the asset, the upstream assets that hand it on under the same name."""

@@ -44,6 +44,8 @@ class Shown:
         preview: a few rows, keys and figures alone.
         plots: pictures (PNG) by name.
         table: where the stage's table lies.
+        causes: error class -> samples that failed here for it.
+        parent: how the stage differs from the parent version's, or "" where there is none.
     """
 
     contract: Contract
@@ -51,6 +53,8 @@ class Shown:
     preview: pa.Table
     plots: dict[str, bytes]
     table: str
+    causes: dict[str, int]
+    parent: str
 
 
 def materialize_result(
@@ -70,7 +74,9 @@ def materialize_result(
         unchanged: whether the stage was skipped because nothing changed.
         seconds: wall time of the stage in this run.
     """
-    figures = {**meta.summary, "failed here": meta.failed} if meta.failed else meta.summary
+    figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in shown.causes.items()}}
+    if shown.parent:
+        figures["since the parent version"] = shown.parent
     lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,

@@ -91,11 +91,11 @@ class FailureEvents:
 
         return pa.RecordBatchReader.from_batches(chosen, stream())
 
-    def by_class(self, cell: Cell) -> dict[str, int]:
+    def by_class(self, cell: Cell, stages: Iterable[str] = STAGES) -> dict[str, int]:
         """Failed samples (or whole sources) by error class."""
         found = relational.fetch(
             "SELECT error_class, count(DISTINCT coalesce(sample_id, message)) AS n FROM failures GROUP BY 1 ORDER BY 2 DESC, 1",
-            failures=self.read(cell, ["error_class", "sample_id", "message"]),
+            failures=self.read(cell, ["error_class", "sample_id", "message"], stages),
         )
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 SPEC = """
@@ -97,6 +98,14 @@ def test_what_is_placed_stays_although_a_copy_comes_first_by_key(walks: tuple[An
         shutil.copy(folder / "photos" / f"{i}.png", folder / "photos" / f"!copy-{i}.png")
     register(platform, folder, "v2", parent="v1")
     platform.backfill("walks@v2", "image")
+    pages = {
+        asset: platform.instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization.metadata["summary"].value
+        for asset in ("raw_assets", "segments", "feature_views")
+    }
+    assert "v1: rows 13 -> 25, failed 1 -> 1" in pages["raw_assets"]
+    assert "failed here: not_found | 1" in pages["raw_assets"]
+    assert "v1: rows 12 -> 24, failed 0 -> 0" in pages["segments"]
+    assert "v1: rows" in pages["feature_views"]
     found = splits(platform, "v2", "image")
     assert {key: split for key, split in found.items() if not key.startswith("!")} == before
     assert all(found[f"!copy-{i}.png"] == before[f"{i}.png"] for i in range(COUNT))

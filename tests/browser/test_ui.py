@@ -27,9 +27,35 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
+def finished(page: Page) -> bool:
+    """Whether the first of the listed backfills has succeeded."""
+    page.reload()
+    page.get_by_text("Manually launched").first.wait_for()
+    page.wait_for_timeout(1_000)
+    return page.get_by_text("Success", exact=True).count() > 0
+
+
 def counts(site: Site, version: str) -> dict[str, int]:
     done = site.mm("status", version, "--json")
     return {cell["modality"]: cell["published"] for cell in json.loads(done.stdout)["cells"]} if done.returncode == 0 else {}
+
+
+def test_a_cell_by_clicking(page: Page, site: Site) -> None:
+    """Choose a version and a modality, launch, watch the run to its end."""
+    page.goto(f"{site.url}/locations/mm/jobs/refresh")
+    page.get_by_role("button", name="Materialize all").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="All", exact=True).first.click()
+    dialog.get_by_text("Select a partition or create one").click()
+    page.get_by_text("text", exact=True).locator("visible=true").last.click()
+    page.keyboard.press("Escape")
+    dialog.get_by_text("1 partition", exact=True).wait_for()
+    dialog.get_by_role("button", name="Launch").click()
+    until(lambda: counts(site, "tiny@v1").get("text") == 2, 240)
+    page.goto(f"{site.url}/runs")
+    page.locator("a[href*='/runs/']:has(code), a[href*='/runs/'] span").first.click()
+    page.get_by_text("Success", exact=True).first.wait_for()
+    picture(page, "run")
 
 
 def test_a_backfill_of_all_cells_from_the_dialog(page: Page, site: Site) -> None:
@@ -43,6 +69,7 @@ def test_a_backfill_of_all_cells_from_the_dialog(page: Page, site: Site) -> None
     dialog.get_by_role("button", name="Launch backfill").click()
     until(lambda: counts(site, "tiny@v1") == {"image": 2, "text": 2}, 240)
     page.goto(f"{site.url}/overview/backfills")
+    until(lambda: finished(page), 120)
     picture(page, "backfill")
 
 
@@ -57,7 +84,12 @@ def test_a_page_of_every_asset_shows_what_is_in_it(page: Page, site: Site) -> No
     page.get_by_text("[Show Markdown]").first.click()
     page.get_by_role("dialog").locator("img[src^='data:image/png']").wait_for()
     picture(page, "funnel")
+    page.set_viewport_size({"width": 2400, "height": 1000})
     page.goto(f"{site.url}/asset-groups")
+    for group in ("1_ingest", "2_curate", "3_embed", "4_serve"):
+        page.locator("foreignObject").get_by_text(group, exact=True).click()
+        page.wait_for_timeout(1_000)
+    page.mouse.dblclick(1_200, 200)  # on the ground: fits the graph into the page
     picture(page, "graph")
 
 
