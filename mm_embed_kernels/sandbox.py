@@ -6,7 +6,6 @@ Pebble's, which restarts a dead or late worker by itself.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.util import Finalize
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -149,5 +149,6 @@ class Sandbox:
 def shared_sandbox(limits: Limits) -> Sandbox:
     """One sandbox per process and limits, reused by every kernel and closed at exit."""
     sandbox = Sandbox(limits)
-    atexit.register(sandbox.close)
+    # Not `atexit`, which children of multiprocessing (Dagster's run workers are) pass by: they would wait for ours for ever.
+    Finalize(sandbox, sandbox.close, exitpriority=10)
     return sandbox

@@ -6,7 +6,6 @@ never a reference to bytes that are not there.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -204,7 +204,7 @@ class _LargeBlobs:
     @cached_property
     def _folder(self) -> str:
         folder = tempfile.mkdtemp(prefix="mm-blobs-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        Finalize(self, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=5)
         return folder
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import resource
 import signal
@@ -185,6 +186,22 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
         child = int(parent.stdout.readline())
         assert Path(f"/proc/{child}").exists()
         parent.send_signal(signal.SIGKILL)
+    assert gone(child)
+
+
+def use_shared(answer: Any) -> None:
+    answer.put(shared_sandbox(Limits()).map(observe, [()])[0]["pid"])
+
+
+def test_a_child_of_multiprocessing_ends_with_its_work() -> None:
+    """Dagster's run workers are such: a sandbox that is left open must not keep them."""
+    spawn = multiprocessing.get_context("spawn")
+    answer = spawn.Queue()
+    worker = spawn.Process(target=use_shared, args=(answer,))
+    worker.start()
+    child = answer.get(timeout=60)
+    worker.join(60)
+    assert worker.exitcode == 0
     assert gone(child)
 
 
