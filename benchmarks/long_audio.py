@@ -9,13 +9,11 @@ grew by over the imports. The recordings are made in `--folder` and deleted.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from peak_memory import measured
 
 RATE = 16_000
 KINDS = {"flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "wav": ("WAV", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III")}
@@ -54,24 +52,12 @@ def decode(path: Path) -> Any:
     return create("aisfx").decode(path, get("audio").segment(path)[-1].span).any()
 
 
-def _measure(call: Callable[[Path], Any], path: Path, warm: Path, answer: Any) -> None:
-    from mm_embed_kernels.sandbox import Limits
-
-    resource.setrlimit(resource.RLIMIT_AS, (Limits().memory_bytes, Limits().memory_bytes))
-    call(warm)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    value = call(path)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    answer.put((before // 1024, grown / 1024, time.perf_counter() - began, value))
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--folder", type=Path, default=None)
     options.add_argument("--hours", type=float, nargs="+", default=[1 / 60, 1.0, 10.0])
     options.add_argument("--kinds", nargs="+", default=["flac", "ogg"], choices=list(KINDS))
     given = options.parse_args()
-    spawn = multiprocessing.get_context("spawn")
     print(f"{'recording':>14} {'size':>8} | {'call':>8} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result")
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         for kind in given.kinds:
@@ -81,11 +67,7 @@ def main() -> None:
                 path = Path(folder) / f"long.{kind}"
                 record(path, hours)
                 for call in (probe, segment, decode):
-                    answer = spawn.Queue()
-                    child = spawn.Process(target=_measure, args=(call, path, warm, answer))
-                    child.start()
-                    base, grown, seconds, value = answer.get(timeout=600)
-                    child.join()
+                    base, grown, seconds, value = measured(call, path, warm)
                     name = f"{hours * 60:g} min {kind}"
                     size = f"{path.stat().st_size >> 20} MiB"
                     print(f"{name:>14} {size:>8} | {call.__name__:>8} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}", flush=True)

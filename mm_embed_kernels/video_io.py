@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mm_embed_kernels.audio_io import broken, ends_early
+from mm_embed_kernels.containers import broken, ends_early
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities.base import Media, open_media
 
@@ -90,7 +89,7 @@ def _opened(data: Media) -> Iterator[tuple[Any, bool]]:
     """A video's container, and whether it ends early; what is wrong with one that does is that it does."""
     with open_media(data) as stream:
         # Before FFmpeg reads: it does not notice when its place in the stream is moved.
-        cut = _ends_early(stream)
+        cut = ends_early(stream)
         try:
             with _demuxed(stream) as container:
                 yield container, cut
@@ -242,7 +241,7 @@ def open_frames(data: Media, size: tuple[int, int] | None = None) -> Iterator[Fr
     yield _open[key]
 
 
-_open: OrderedDict[tuple[Path, tuple[int, int] | None, int, int], Frames] = OrderedDict()
+_open: dict[tuple[Path, tuple[int, int] | None, int, int], Frames] = {}
 
 
 @contextmanager
@@ -284,47 +283,3 @@ def _decord() -> Any:
         # What FFmpeg says on stderr of each damaged frame is the sample's failure, not the run's log.
         decord.logging.set_level(decord.logging.QUIET)
     return sys.modules["decord"]
-
-
-def _ends_early(stream: BinaryIO) -> bool:
-    """Whether an ISO, RIFF, Ogg or Matroska file is shorter than it says; the stream is left at its beginning."""
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    head = stream.read(12)
-    stream.seek(0)
-    short = _iso_is_short(stream, size) if head[4:8] == b"ftyp" else _matroska_is_short(stream, size)
-    stream.seek(0)
-    return short or ends_early(stream)
-
-
-def _iso_is_short(stream: BinaryIO, size: int) -> bool:
-    """Whether a box of an ISO base media file (ISO/IEC 14496-12) reaches beyond the file."""
-    place = 0
-    while place < size:
-        stream.seek(place)
-        head = stream.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length == 0:  # to the end, wherever that is
-            return False
-        if length < 8:  # damaged; the decoder will say how
-            return False
-        place += length
-    return place > size
-
-
-def _matroska_is_short(stream: BinaryIO, size: int) -> bool:
-    """Whether the segment of a Matroska file (RFC 9559) has a length and reaches beyond the file."""
-    head = stream.read(256)
-    place = head.find(b"\x18\x53\x80\x67")
-    if not head.startswith(b"\x1a\x45\xdf\xa3") or place < 0 or place + 12 > len(head):
-        return False
-    # EBML writes a length's own length as the leading zeros of its first byte; all ones mean "not known".
-    first = head[place + 4]
-    octets = 9 - first.bit_length() if first else 9
-    if octets > 8:
-        return False
-    bits = 7 * octets
-    length = int.from_bytes(head[place + 4 : place + 4 + octets], "big") & ((1 << bits) - 1)
-    return length != (1 << bits) - 1 and place + 4 + octets + length > size

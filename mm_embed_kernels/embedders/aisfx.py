@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder, unavailable
-from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
 from mm_embed_kernels.modalities.base import Media
-from mm_embed_kernels.modalities.spans import seconds_of
 
 # As the network was trained (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, blocks of 100 frames, half
 # overlapping; a value of the compressed spectrum is divided by the largest in the training data.
@@ -64,16 +62,9 @@ class AiSFX(Embedder):
         }
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.audio_io import open_audio
+        from mm_embed_kernels.audio_io import window
 
-        start, end = seconds_of(span)
-        with open_audio(data) as reader:
-            samples = reader.read(_RATE, start, min(end, start + WINDOW_SECONDS))
-        if not samples.any():
-            raise SampleError("silence", f"there is no sound from {start:g} to {end:g} s: every sample is zero")
-        whole = np.zeros(self.input_shape or 0, np.float32)
-        whole[: len(samples)] = samples[: len(whole)]
-        return whole
+        return window(data, span, _RATE, WINDOW_SECONDS)
 
     def load(self) -> None:
         self._features, self._net = _model(str(self.weights[0]), self.device, self.threads)

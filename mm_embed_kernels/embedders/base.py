@@ -63,11 +63,6 @@ class Embedder(ABC):
         """Everything done to a segment before the model sees it, as JSON-able values."""
 
     @property
-    def slug(self) -> str:
-        """The name as a part of table names and paths."""
-        return slug_of(self.name)
-
-    @property
     def space(self) -> str:
         """Vectors of embedders that return the same space can be compared."""
         return f"{type(self).name}-{self.weights_hash[:12]}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,25 +54,36 @@ class HubEmbedder(Embedder):
 
     def load(self) -> None:
         # Another machine of a cluster keeps its models elsewhere.
-        if not self.folder.is_dir():
-            self.__dict__.pop("folder")
+        if "folder" in self.__dict__ and not self.folder.is_dir():
+            del self.folder
         if "_model" not in self.__dict__:
             self._model = self.open_model()
 
+    @abstractmethod
     def open_model(self) -> Any:
         """The loaded model, on the device."""
-        raise NotImplementedError
+
+
+def is_folder(model: str) -> bool:
+    """Whether a model is named by its folder, not by its name elsewhere."""
+    return model.startswith(("/", "~", "."))
 
 
 def model_folder(name: str, model: str) -> Path:
     """The folder of a model, downloaded if need be; see `HubEmbedder.folder`."""
-    if model.startswith(("/", "~", ".")):
+    if is_folder(model):
         folder = Path(model).expanduser()
         if not folder.is_absolute():
             raise UserError(f"embedder {name}: write the folder's absolute path, so that every process finds it")
         if not folder.is_dir():
             raise UserError(f"embedder {name}: there is no folder {folder}")
         return folder
+    return _snapshot(name, model)
+
+
+@cache
+def _snapshot(name: str, model: str) -> Path:
+    """A hub's model on this machine; asked for, and held against its hashes, once per process."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.embedders.hub import HubEmbedder, model_files
-from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.embedders.hub import PICKLED, HubEmbedder, is_folder, model_files
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import Media
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
-from mm_embed_kernels.modalities.spans import seconds_of
 
 _URL = "https://download.pytorch.org/torchaudio/models/"
 
@@ -33,7 +32,7 @@ class TorchaudioPipeline(HubEmbedder):
 
     @property
     def _named(self) -> bool:
-        return not self.model.startswith(("/", "~", "."))
+        return not is_folder(self.model)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -92,20 +91,9 @@ class TorchaudioPipeline(HubEmbedder):
         }
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.audio_io import open_audio
+        from mm_embed_kernels.audio_io import window
 
-        start, end = seconds_of(span)
-        with open_audio(data) as reader:
-            samples = reader.read(self.config["sample_rate"], start, min(end, start + WINDOW_SECONDS))
-        if not samples.any():
-            raise SampleError("silence", f"there is no sound from {start:g} to {end:g} s: every sample is zero")
-        whole = np.zeros(self.input_shape, np.float32)
-        whole[: len(samples)] = samples[: len(whole)]
-        return whole
-
-    def load(self) -> None:
-        if "_model" not in self.__dict__:
-            self._model = self.open_model()
+        return window(data, span, self.config["sample_rate"], WINDOW_SECONDS)
 
     def open_model(self) -> Any:
         import torch
@@ -145,6 +133,6 @@ def _tensors(files: tuple[Path, ...]) -> dict[str, Any]:
     for path in files:
         if path.suffix == ".safetensors":
             found |= load_file(path)
-        elif path.suffix != ".json":
+        elif f"*{path.suffix}" in PICKLED:
             found |= torch.load(path, map_location="cpu", weights_only=True)
     return found

@@ -32,6 +32,7 @@ class Audio(Modality):
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True
+    probe_version = "2"
     probe_seconds = 0.02
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [

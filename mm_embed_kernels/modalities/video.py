@@ -69,7 +69,7 @@ class Video(Modality):
         facts = describe(data)
         if facts.cut:
             raise SampleError(
-                "truncated", f"the file is cut off inside its container, after {facts.duration:.2f} s of {facts.frames:,} frames"
+                "truncated", f"the file is cut off inside its container, after {facts.frames:,} frames ({facts.duration:.2f} s)"
             )
         with open_frames(data) as frames:
             # A phone held upright stores its pictures lying: what counts is what is shown.

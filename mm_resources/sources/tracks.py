@@ -53,8 +53,12 @@ class Tracks(Files):
             found = super().fetch(uri, locator)
             data: Media = found if isinstance(found, bytes) else film
             if not isinstance(found, bytes):
-                with found, film.open("wb") as sink:
-                    shutil.copyfileobj(found, sink, LARGE_BYTES)
+                with found:
+                    if "://" in uri:
+                        with film.open("wb") as sink:
+                            shutil.copyfileobj(found, sink, LARGE_BYTES)
+                    else:
+                        data = Path(found.name)
             (outcome,) = shared_sandbox(Limits()).map(copy_sound, [(data, str(track))])
             if isinstance(outcome, SampleError):
                 raise outcome

@@ -151,9 +151,9 @@ def test_a_hubs_cache_is_used_and_held_against_its_hashes(
     assert create(f"open_clip:tests/clip@{revision}").fingerprint == made("open_clip", folders).fingerprint
     weights = cache / "blobs" / hashlib.sha256((folders["open_clip"] / "open_clip_model.safetensors").read_bytes()).hexdigest()
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    from mm_embed_kernels import identity
+    from mm_embed_kernels.embedders import hub
 
-    identity.weights_hash.cache_clear()
+    hub._snapshot.cache_clear()
     with pytest.raises(UserError, match="is damaged; delete it"):
         _ = create(f"open_clip:tests/clip@{revision}").fingerprint
 
