@@ -15,6 +15,7 @@ from mm_resources.registry import Registry
 from mm_resources.resources import RegistryResource
 from mm_resources.settings import Settings
 from mm_resources.store import Cell
+from mm_resources.upkeep import upkeep
 
 _SPEC_ENDINGS = (".yaml", ".yml")
 _Condition = dg.AutomationCondition
@@ -105,3 +106,24 @@ def nightly(context: dg.ScheduleEvaluationContext, registry: RegistryResource) -
     cells = [cell for name in known.datasets() for cell in known.cells(name) if known.pin(cell) is not None]
     when = context.scheduled_execution_time.isoformat()
     return [_request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")
+
+
+@dg.op(description="Joins small files and removes what is superseded; nothing that is published changes.")
+def tidy(context: dg.OpExecutionContext, registry: RegistryResource) -> None:
+    parts = upkeep(registry.open().store)
+    figures = {part.part: dg.MetadataValue.json(vars(part)) for part in parts}
+    context.add_output_metadata(figures)
+
+
+@dg.job(name="upkeep", executor_def=dg.in_process_executor, description="mm upkeep, over the whole store.")
+def upkeep_job() -> None:
+    tidy()
+
+
+weekly_upkeep = dg.ScheduleDefinition(
+    name="weekly_upkeep",
+    job=upkeep_job,
+    cron_schedule="0 5 * * 0",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Keeps the store small: joins small files, removes what has been superseded for a week.",
+)

@@ -25,13 +25,14 @@ from mm_embed_kernels.kernel import EmbedKernel, Kernel
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.relational import RowDigest
 from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.cache import CacheSpace
+from mm_resources.cache import CacheSpace, Vectors
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents
 from mm_resources.ledger import Ledger
 from mm_resources.progress import report
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource, embedder_key
+from mm_resources.spool import Spill
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta, StageTables
 
@@ -141,6 +142,11 @@ class CellRun:
         meta = self.tables.meta(asset, self.cell)
         return (meta.rows if meta else 0) - len({row for name, row, _ in self._violations if name == asset})
 
+    def total(self, asset: str, column: str) -> int:
+        """Sum of a column of an upstream table."""
+        found = relational.fetch(f'SELECT coalesce(sum("{column}"::BIGINT), 0)::BIGINT AS n FROM rows', rows=self.read(asset, [column]))
+        return int(found["n"][0].as_py())
+
     def sql(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> AbstractContextManager[pa.RecordBatchReader]:
         return relational.query(statement, **streams)
 
@@ -166,6 +172,10 @@ class CellRun:
         """The cached results of a kernel, to be joined with `LATEST`."""
         return self.cache_space(kernel).reader(columns, where)
 
+    def vectors(self, embedder: Embedder) -> Vectors:
+        """The cached vectors of an embedder."""
+        return self.cache_space(self.embed_kernel(embedder)).vectors()
+
     def cache_space(self, kernel: Kernel) -> CacheSpace:
         compute: Compute = self.context.resources.cache.open()
         return compute.cache.space(kernel)
@@ -175,6 +185,12 @@ class CellRun:
     def fail(self, events: Iterable[dict[str, Any]]) -> None:
         """Failure events of this stage; read when the stage is published."""
         self._events.append(events)
+
+    def events(self) -> Spill:
+        """Failure events of this stage that are added while its rows are written."""
+        events = Spill()
+        self.fail(events)
+        return events
 
     def publish(
         self,

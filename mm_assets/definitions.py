@@ -18,7 +18,7 @@ from mm_assets.assets import (
     segments,
     validated_samples,
 )
-from mm_assets.automation import conditions, nightly, specs
+from mm_assets.automation import conditions, nightly, specs, upkeep_job, weekly_upkeep
 from mm_assets.cell_run import ORDER
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
@@ -65,9 +65,9 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 def build(**settings: str) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
-        jobs=[refresh],
+        jobs=[refresh, upkeep_job],
         sensors=[specs, conditions],
-        schedules=[nightly],
+        schedules=[nightly, weekly_upkeep],
         resources=default_resources(**settings),
         executor=dg.in_process_executor,
     )

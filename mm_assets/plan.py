@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -23,12 +18,15 @@ from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import KEY, LATEST, ComputeCache
-from mm_resources.compute import Compute, spool
+from mm_resources.compute import Compute
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.ledger import Ledger
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource
+from mm_resources.spool import TableSpool
 from mm_resources.store import Cell, Store
+
+_KEPT = pa.schema([("key", pa.string()), ("transcript", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Planned:
 
 _LISTED = f"""
 SELECT l.*, c.content_hash, c.size AS bytes FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
-LEFT JOIN ({LATEST}) c ON l.fetch_key = c.key WHERE l.error_class IS NULL
+JOIN ({LATEST}) c ON l.fetch_key = c.key WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
 """
 _PROBED = f"""
 SELECT k.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), k.bytes AS size,
@@ -65,60 +63,64 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     fetch = FetchKernel(spec, blobs)
     probe, segment = ProbeKernel(modality, blobs), SegmentKernel(modality, blobs)
     embeds = [embedder.kernel(blobs, Limits(), made) for made in embedder.open_all(spec.embedders.get(cell.modality))]
+    plans: list[Planned] = []
 
-    def planned(kernel: Kernel, wanted: int, missing: int, unknown: int = 0) -> Planned:
+    def plan(kernel: Kernel, sql: str, unknown: int = 0, **streams: pa.RecordBatchReader | pa.Table) -> int:
+        """Add what a kernel will do with the requests that `sql` makes; how many rows of it are not known to be cached."""
+        with relational.query(sql, **streams) as requests:
+            wanted, missing = compute.missing(kernel, requests)
         seconds = (missing + unknown) * rates.get(kernel.fingerprint, kernel.seconds_per_row)
-        return Planned(kernel.name, missing + unknown, wanted - missing, round(seconds, 1))
+        plans.append(Planned(kernel.name, missing + unknown, wanted - missing, round(seconds, 1)))
+        return missing + unknown
 
-    def cached(kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
-        return compute.cache.space(kernel).reader(columns)
+    def cached(kernel: Kernel) -> pa.RecordBatchReader:
+        return compute.cache.space(kernel).reader()
 
-    with _listed(registry, spec, cell.modality) as listing:
-        with relational.query(raw_assets.REQUESTS, listing=listing(), flavours=fetch.flavours()) as requests:
-            plans = [planned(fetch, *compute.missing(fetch, requests))]
-        known = relational.fetch(_LISTED, listing=listing(), flavours=fetch.flavours(), cached=cached(fetch))
-    unknown = plans[0].computed
-    known = known.filter(pa.compute.is_valid(known["content_hash"]))
-    contents = known.select(["content_hash"]).rename_columns(["key"])
-    plans.append(planned(probe, *compute.missing(probe, contents), unknown))
-    valid = relational.fetch(_PROBED, known=known, cached=cached(probe))
-    kept = _kept(valid, spec.name, spec.splits, cell.modality, spec.curation.rules)
-    plans.append(planned(segment, *compute.missing(segment, kept), unknown))
-    uncut = plans[-1].computed
-    units = relational.fetch(_UNITS, kept=kept, cached=cached(segment))
+    listing, flavours = _listed(registry, spec, cell.modality), fetch.flavours()
+    unread = plan(fetch, raw_assets.REQUESTS, listing=listing.reader(), flavours=flavours)
+    known = _spooled(_LISTED, listing=listing.reader(), flavours=flavours, cached=cached(fetch))
+    plan(probe, "SELECT content_hash AS key FROM known", unread, known=known.reader())
+    valid = _spooled(_PROBED, known=known.reader(), cached=cached(probe))
+    kept = _kept(valid, spec, cell.modality)
+    uncut = plan(segment, "SELECT * FROM kept", unread, kept=kept.reader())
+    units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))
     if name := spec.transcribe.get(cell.modality):
         transcribe = embedder.transcribe_kernel(name, blobs, Limits())
-        silent = relational.fetch(f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL", units=units)
-        plans.append(planned(transcribe, *compute.missing(transcribe, silent), uncut))
-        units = relational.fetch(_WRITTEN, units=units, cached=cached(transcribe))
+        plan(transcribe, f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL", uncut, units=units.reader())
+        units = _spooled(_WRITTEN, units=units.reader(), cached=cached(transcribe))
     for embed in embeds:
-        wanted = relational.fetch("SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)), units=units)
-        plans.append(planned(embed, *compute.missing(embed, wanted), uncut))
+        plan(embed, "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)), uncut, units=units.reader())
     return plans
 
 
-@contextmanager
-def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> Iterator[Callable[[], pa.RecordBatchReader]]:
-    """The listing, made once and read from disk as often as it is wanted.
+def _spooled(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> TableSpool:
+    with relational.query(sql, **streams) as found:
+        return TableSpool.of(found)
+
+
+def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> TableSpool:
+    """The listing, made once.
 
     Raises:
         UserError: when a source cannot be listed.
     """
-    with tempfile.TemporaryDirectory(prefix="mm-plan-") as folder:
-        path = Path(folder) / "listing.arrow"
-        try:
-            spool(registry.listings.preview(spec, modality), path)
-        except (OSError, SampleError) as error:
-            raise UserError(f"{spec.dataset_version} cannot be listed: {' '.join(str(error).split())}") from error
-        yield lambda: pa.ipc.open_stream(pa.memory_map(str(path)))
+    try:
+        return TableSpool.of(registry.listings.preview(spec, modality))
+    except (OSError, SampleError) as error:
+        raise UserError(f"{spec.dataset_version} cannot be listed: {' '.join(str(error).split())}") from error
 
 
-def _kept(valid: pa.Table, dataset: str, shares: dict[str, float], modality: str, settings: Any) -> pa.Table:
+def _kept(valid: TableSpool, spec: DatasetSpec, modality: str) -> TableSpool:
     """Content hashes (``key``) that curation would keep, as far as their probes are known, and their given transcripts."""
-    rules = rule_set(modality, settings)
-    tables: Iterator[pa.Table] = curate(
-        lambda columns: (valid if columns is None else valid.select(columns)).to_reader(), rules, dataset, shares
-    )
-    kept = [table.filter(table["kept"]).select(["content_hash", "transcript"]) for table in tables]
-    schema = pa.schema([("content_hash", pa.string()), ("transcript", pa.string())])
-    return pa.concat_tables([schema.empty_table(), *kept]).rename_columns(["key", "transcript"])
+
+    def read(columns: list[str] | None) -> pa.RecordBatchReader:
+        reader = valid.reader()
+        if columns is None:
+            return reader
+        schema = pa.schema([reader.schema.field(name) for name in columns])
+        return pa.RecordBatchReader.from_batches(schema, (batch.select(columns) for batch in reader))
+
+    kept = TableSpool(_KEPT)
+    for table in curate(read, rule_set(modality, spec.curation.rules), spec.name, spec.splits):
+        kept.add(table.filter(table["kept"]).select(["content_hash", "transcript"]).rename_columns(_KEPT.names).cast(_KEPT))
+    return kept

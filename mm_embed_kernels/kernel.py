@@ -94,7 +94,7 @@ class Kernel(ABC):
     payload: list[pa.Field]
     seconds_per_row: float
     limits: Limits | None = None
-    checkpoint_rows: int = 4_096
+    checkpoint_rows: int = 32_768
 
     @property
     def environment(self) -> str:

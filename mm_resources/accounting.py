@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import relational
 from mm_resources.failures import FailureEvents
+from mm_resources.spool import TableSpool
 from mm_resources.store import Cell
 from mm_resources.tables import StageTables
 
@@ -21,6 +22,7 @@ SELECT
   (SELECT count(*) FROM segments) AS segments
 FROM (SELECT count(*) FILTER (kept) AS kept, count(*) FILTER (NOT kept) AS dropped FROM curated) c
 """
+_PUBLISHED = "SELECT DISTINCT sample_id FROM published"
 # A sample with at least one vector of the primary embedder is published, whatever else of it failed.
 _FAILED = """
 SELECT count(*) AS failed FROM (
@@ -77,10 +79,11 @@ def account(tables: StageTables, failures: FailureEvents, cell: Cell, published:
         curated=_rows(tables, "curated_samples", cell, "kept"),
         segments=_rows(tables, "segments", cell, "sample_id"),
     ).to_pylist()[0]
-    distinct = relational.fetch("SELECT DISTINCT sample_id FROM published", published=published)
-    failed = relational.fetch(_FAILED, failures=failures.read(cell, ["sample_id"]), published=distinct)["failed"][0].as_py()
+    with relational.query(_PUBLISHED, published=published) as found:
+        distinct = TableSpool.of(found)
+    failed = relational.fetch(_FAILED, failures=failures.read(cell, ["sample_id"]), published=distinct.reader())["failed"][0].as_py()
     by_class = failures.by_class(cell)
-    return Accounting(**counts, features=features, published=distinct.num_rows, failed=failed, failures=by_class)
+    return Accounting(**counts, features=features, published=distinct.rows, failed=failed, failures=by_class)
 
 
 def _rows(tables: StageTables, asset: str, cell: Cell, column: str) -> pa.RecordBatchReader:

@@ -18,14 +18,14 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash, file_hash
 from mm_embed_kernels.modalities import Media
 from mm_resources import lance_io
-from mm_resources.store import Store
+from mm_resources.hashes import HashSet
+from mm_resources.store import INCOMING, Store
 
 LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
@@ -47,7 +47,7 @@ class BlobStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._known: _KnownHashes | None = None
+        self._known: HashSet | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store, "_known": None}
@@ -97,7 +97,7 @@ class BlobStore:
         for data in blobs:
             digest = content_hash(data)
             hashes.append(digest)
-            if digest not in known and digest not in pack:
+            if digest not in pack and bytes.fromhex(digest) not in known:
                 pack[digest] = data
                 size += len(data)
             if size >= PACK_BYTES:
@@ -109,16 +109,16 @@ class BlobStore:
 
     def put_stream(self, stream: BinaryIO) -> tuple[str, int]:
         """Store one large blob without holding it in memory; its content hash and size."""
-        incoming = f"blobs/incoming/{uuid.uuid4().hex}"
+        incoming = f"{INCOMING}/{uuid.uuid4().hex}"
         state, size = hashlib.sha256(), 0
-        self.store.fs.makedirs(self.store.path("blobs/incoming"), exist_ok=True)
+        self.store.fs.makedirs(self.store.path(INCOMING), exist_ok=True)
         with self.store.fs.open(self.store.path(incoming), "wb") as sink:
             while part := stream.read(LARGE_BYTES):
                 sink.write(part)
                 state.update(part)
                 size += len(part)
         digest = state.hexdigest()
-        if digest not in self._known_hashes():
+        if bytes.fromhex(digest) not in self._known_hashes():
             name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
             self.store.adopt(self.store.path(incoming), name)
             self._append([Location(digest, name, 0, size)])
@@ -138,11 +138,13 @@ class BlobStore:
     def _append(self, found: list[Location]) -> None:
         """Index what is written; only from then on does it count as stored."""
         lance_io.append(self._index_uri, pa.Table.from_pylist([vars(item) for item in found], schema=INDEX))
-        self._known_hashes().update(item.content_hash for item in found)
+        known = self._known_hashes()
+        for item in found:
+            known.add(bytes.fromhex(item.content_hash))
 
-    def _known_hashes(self) -> _KnownHashes:
+    def _known_hashes(self) -> HashSet:
         if self._known is None:
-            self._known = _KnownHashes(self.index(["content_hash"]))
+            self._known = HashSet(map(bytes.fromhex, batch["content_hash"].to_pylist()) for batch in self.index(["content_hash"]))
         return self._known
 
     def forget(self, hashes: Iterable[str]) -> None:
@@ -216,23 +218,3 @@ def _damaged(digest: str, path: str) -> SampleError:
     return SampleError(
         "blob_damaged", f"blob {digest} in {path} no longer has its hash; the next backfill fetches it again", retryable=True
     )
-
-
-class _KnownHashes:
-    """The hashes that are stored: 16 bytes each, sorted, plus those added since."""
-
-    def __init__(self, reader: pa.RecordBatchReader) -> None:
-        parts = [np.array([bytes.fromhex(h)[:16] for h in batch["content_hash"].to_pylist()], dtype="V16") for batch in reader]
-        self._stored = np.sort(np.concatenate(parts).view("S16")) if parts else np.array([], dtype="S16")
-        self._added: set[str] = set()
-
-    def __contains__(self, digest: str) -> bool:
-        if digest in self._added:
-            return True
-        # numpy strips trailing NULs of S16 in comparisons on both sides alike, so that equality still holds.
-        probe = np.array([bytes.fromhex(digest)[:16]], dtype="S16")[0]
-        place = int(np.searchsorted(self._stored, probe))
-        return place < len(self._stored) and bool(self._stored[place] == probe)
-
-    def update(self, digests: Iterable[str]) -> None:
-        self._added.update(digests)

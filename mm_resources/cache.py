@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -11,6 +13,10 @@ from mm_embed_kernels.kernel import Kernel
 from mm_resources import lance_io
 from mm_resources.store import Store
 
+if TYPE_CHECKING:
+    import lance
+
+_TAKE_ROWS = 4_096
 _BOOKKEEPING = [
     pa.field("attempt", pa.int32()),
     pa.field("environment", pa.string()),
@@ -32,6 +38,34 @@ KEY = "content_hash || '#' || span"
 TEXT_KEY = "sha256(text) || '#text'"
 # Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
 LATEST = 'SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, "at"'
+# Where the vector of each key lies: any good row of it will do.
+PLACES = "SELECT key, min(_rowid) AS place FROM places GROUP BY key"
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The good vectors of one kernel at one moment: joins carry their places, and the vectors are read last.
+
+    A vector is hundreds of times as large as its key, so that no join and no sort should have to carry it.
+    """
+
+    dataset: lance.LanceDataset | None
+
+    def places(self) -> pa.RecordBatchReader:
+        """``key`` and ``_rowid`` of every good row, possibly several of one key: use with `PLACES`."""
+        return lance_io.reader(self.dataset, _KEYS, ["key"], "status = 'ok'", row_ids=True)
+
+    def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
+        """Replace the column ``place`` by ``vector``, float32 [dimension]; in the order of places, it reads once from end to end."""
+        for table in tables:
+            for start in range(0, table.num_rows, _TAKE_ROWS):
+                rows = table.slice(start, _TAKE_ROWS)
+                assert self.dataset is not None
+                found = self.dataset._take_rows(rows["place"].to_pylist(), columns=["vector"])["vector"]
+                yield rows.drop(["place"]).append_column("vector", found.cast(pa.list_(pa.float32(), dimension)))
+
+
+_KEYS = pa.schema([("key", pa.string())])
 
 
 class CacheSpace:
@@ -45,6 +79,10 @@ class CacheSpace:
     def reader(self, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
         """All rows, possibly several of one key: use with `LATEST`."""
         return lance_io.reader(lance_io.open_dataset(self.uri), self.schema, columns, where)
+
+    def vectors(self) -> Vectors:
+        """The vectors as they are now."""
+        return Vectors(lance_io.open_dataset(self.uri))
 
     @property
     def misses(self) -> str:

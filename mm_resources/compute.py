@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,6 +14,7 @@ from mm_embed_kernels.kernel import Kernel
 from mm_resources.cache import CacheSpace, ComputeCache
 from mm_resources.progress import report
 from mm_resources.ray_session import RaySession
+from mm_resources.spool import TableSpool
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
@@ -41,7 +40,7 @@ class Compute:
     Args:
         cache: where results live.
         ray: the session to use for large work; None computes everything inline.
-        mode: ``auto`` (by estimate), ``inline`` or ``ray``.
+        mode: ``auto`` (by estimate and by what Ray could gain), ``inline`` or ``ray``.
         inline_seconds: estimated work below which starting Ray would cost more than it gains.
     """
 
@@ -55,16 +54,15 @@ class Compute:
         """
         began = time.perf_counter()
         space = self.cache.space(kernel)
-        with tempfile.TemporaryDirectory(prefix="mm-misses-") as folder:
-            spool = Path(folder) / "misses.arrow"
-            wanted, missing = spool_misses(space, requests, spool)
-            mode = self._choose(kernel, missing)
-            if missing == 0:
-                return ComputeReport(kernel.name, kernel.fingerprint, mode, 0, wanted, 0, 0, time.perf_counter() - began)
-            blocks = _blocks(spool, kernel)
-            found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
-            progress = _Progress(kernel.name, missing, log)
-            failed, checkpoints = self._checkpoint(space, kernel, found, _attempts(spool), progress)
+        wanted, misses = spool_misses(space, requests)
+        missing = misses.rows
+        mode = self._choose(kernel, missing)
+        if missing == 0:
+            return ComputeReport(kernel.name, kernel.fingerprint, mode, 0, wanted, 0, 0, time.perf_counter() - began)
+        blocks = _blocks(misses, kernel)
+        found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
+        progress = _Progress(kernel.name, missing, log)
+        failed, checkpoints = self._checkpoint(space, kernel, found, _attempts(misses), progress)
         if progress.done != missing:
             raise RuntimeError(f"{kernel.name}: {missing} rows went in, {progress.done} came out")
         seconds = time.perf_counter() - began
@@ -72,13 +70,15 @@ class Compute:
 
     def missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
         """(requests distinct by key, how many of them are not in the cache), without computing anything."""
-        with tempfile.TemporaryDirectory(prefix="mm-misses-") as folder:
-            return spool_misses(self.cache.space(kernel), requests, Path(folder) / "misses.arrow")
+        wanted, misses = spool_misses(self.cache.space(kernel), requests)
+        return wanted, misses.rows
 
     def _choose(self, kernel: Kernel, missing: int) -> str:
         if self.mode != "auto":
             return self.mode
-        return "inline" if self.ray is None or missing * kernel.seconds_per_row <= self.inline_seconds else "ray"
+        # On one machine, Ray's gain is that decoding and inference go on side by side; a single stage has none of it.
+        gains = self.ray is not None and (bool(self.ray.address) or len(kernel.stages()) > 1)
+        return "ray" if gains and missing * kernel.seconds_per_row > self.inline_seconds else "inline"
 
     def _session(self) -> RaySession:
         if self.ray is None:
@@ -106,47 +106,26 @@ class Compute:
         return failed, checkpoints
 
 
-def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, path: Path) -> tuple[int, int]:
-    """Write the misses to an Arrow file on disk; (requests distinct by key, misses).
-
-    The file is memory-mapped later, so that a cell's misses never lie in memory.
-    """
-    with tempfile.TemporaryDirectory(prefix="mm-requests-") as folder:
-        every = Path(folder) / "requests.arrow"
-        with relational.query("SELECT DISTINCT ON (key) * FROM requests", requests=requests) as distinct:
-            wanted = spool(distinct, every)
-        with (
-            pa.memory_map(str(every)) as source,
-            pa.ipc.open_stream(source) as stored,
-            relational.query(space.misses, requests=stored, cached=space.status()) as reader,
-        ):
-            return wanted, spool(reader, path)
+def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, TableSpool]:
+    """Requests distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
+    with relational.query("SELECT DISTINCT ON (key) * FROM requests", requests=requests) as found:
+        distinct = TableSpool.of(found)
+    with relational.query(space.misses, requests=distinct.reader(), cached=space.status()) as found:
+        return distinct.rows, TableSpool.of(found)
 
 
-def spool(reader: pa.RecordBatchReader, path: Path) -> int:
-    """Write a stream to an Arrow file on disk; its rows."""
-    rows = 0
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-            rows += batch.num_rows
-    return rows
-
-
-def _blocks(spool: Path, kernel: Kernel) -> Iterator[pa.Table]:
+def _blocks(misses: TableSpool, kernel: Kernel) -> Iterator[pa.Table]:
     """The misses in blocks of the first stage's batch size."""
     size = kernel.stages()[0].resources.batch_rows
-    with pa.memory_map(str(spool)) as source, pa.ipc.open_stream(source) as reader:
-        for batch in reader:
-            table = pa.Table.from_batches([batch])
-            for start in range(0, table.num_rows, size):
-                yield table.slice(start, size)
+    for batch in misses.reader():
+        table = pa.Table.from_batches([batch])
+        for start in range(0, table.num_rows, size):
+            yield table.slice(start, size)
 
 
-def _attempts(spool: Path) -> dict[str, int]:
+def _attempts(misses: TableSpool) -> dict[str, int]:
     """Earlier tries of the keys that were tried before."""
-    with pa.memory_map(str(spool)) as source, pa.ipc.open_stream(source) as reader:
-        found = relational.fetch("SELECT key, attempt FROM misses WHERE attempt > 0", misses=reader)
+    found = relational.fetch("SELECT key, attempt FROM misses WHERE attempt > 0", misses=misses.reader())
     return dict(zip(found["key"].to_pylist(), found["attempt"].to_pylist(), strict=True))
 
 

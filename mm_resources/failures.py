@@ -79,6 +79,10 @@ class FailureEvents:
         )
         return FailureCount(counts[0], counts[1], version)
 
+    def hold(self, stage: str, cell: Cell, version: int, tag: str) -> None:
+        """Keep a version of a stage's failures."""
+        lance_io.tag(self._uri(stage, cell), version, tag)
+
     def read(self, cell: Cell, columns: list[str] | None = None, stages: Iterable[str] = STAGES) -> pa.RecordBatchReader:
         """All failure events of a cell, streaming."""
         chosen = FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])

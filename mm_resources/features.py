@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # Below this many rows an exact search takes milliseconds and has recall 1.
 EXACT_ROWS = 50_000
+PARTITION_ROWS = 50_000
 # How many segments of a medium stand for it in a query.
 QUERY_SEGMENTS = 8
 HIT = ["feature_id", "sample_id", "segment_id", "entity_id", "content_hash", "source_uri", "modality", "label", "split", "span"]
@@ -173,6 +174,10 @@ class FeatureStore:
             raise UserError(f"table {table} is not in this store")
         return found
 
+    def has(self, table: str, version: int) -> bool:
+        """Whether the store holds a feature table at a version."""
+        return lance_io.open_dataset(self._uri(table), version) is not None
+
     def _uri(self, table: str) -> str:
         return self.store.uri(f"features/{table}.lance")
 
@@ -279,7 +284,8 @@ class FeatureStore:
         table = self.database.open_table(name)
         if table.version != version:
             raise lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
-        table.create_index("vector", config=HnswSq(distance_type="cosine"))
+        # Partitions of a fixed size, so that neither building nor searching needs memory in proportion to the table.
+        table.create_index("vector", config=HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS))
         return "IVF_HNSW_SQ"
 
     def tag(self, name: str, version: int, tag: str) -> None:

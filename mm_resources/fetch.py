@@ -22,6 +22,8 @@ from mm_resources.sources import Source, open_source
 # The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
 FETCH_KEY = "sha256(concat_ws(chr(31), flavour, source_uri, coalesce(locator, ''), coalesce(tag, '')))"
 _THREADS = 8
+# Records of a file are small and come fast; their packs and the commits of the index should not be.
+_WHOLE_ROWS, _RECORD_ROWS = 1_024, 8_192
 
 
 class FetchKernel(Kernel):
@@ -30,8 +32,10 @@ class FetchKernel(Kernel):
     name = "fetch"
     scope = "fetch"
 
-    def __init__(self, spec: DatasetSpec, blobs: BlobStore, resources: Resources = Resources(batch_rows=256)) -> None:
-        self.spec, self.blobs, self.resources = spec, blobs, resources
+    def __init__(self, spec: DatasetSpec, blobs: BlobStore, resources: Resources | None = None) -> None:
+        records = all(source.record is not None for source in spec.sources)
+        self.spec, self.blobs = spec, blobs
+        self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _WHOLE_ROWS)
         self.fingerprint = fingerprint(name="fetch", code_version="1")
         self.payload = [pa.field("content_hash", pa.string()), pa.field("size", pa.int64())]
         self.seconds_per_row = 0.0005

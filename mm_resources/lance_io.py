@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("LANCE_LOG", "error")  # before the first import: a new dataset is no warning
 READ_ROWS = 16_384
 _IN_LIST = 1_000
+# What a scan may hold read ahead of its consumer; Lance's own default is 2 GiB.
+_READ_BYTES = 64 << 20
+# A dataset that grows by small commits is compacted when so many of its fragments are scraps, each smaller than this.
+SCRAPS = 128
+_SCRAP_ROWS = 131_072
+_SCRAP_BYTES = 64 << 20
 
 
 class Fenced(RuntimeError):
@@ -91,12 +98,86 @@ def commit(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMetadata],
 
 
 def append(uri: str, table: pa.Table) -> None:
-    """Add rows in one commit; concurrent appends both land."""
+    """Add rows in one commit; concurrent appends both land.
+
+    The list of fragments that every commit writes anew stays short: see `compact`.
+    """
     import lance
 
     if open_dataset(uri) is None:
         create(uri, table.schema)
-    lance.write_dataset(table, uri, mode="append")
+    written = lance.write_dataset(table, uri, mode="append")
+    if len(written.get_fragments()) >= SCRAPS:
+        compact(uri, SCRAPS)
+
+
+def compact(uri: str, scraps: int) -> int:
+    """Join the small fragments of a dataset if it has at least `scraps` of them; how many were joined.
+
+    Rows and their order stay; commits of others land beside it or win. What grows is rewritten a few times at most, since
+    a fragment that is large enough is left alone.
+    """
+    dataset = open_dataset(uri)
+    fragments = [] if dataset is None else dataset.get_fragments()
+    small = {fragment.fragment_id for fragment in fragments if _is_scrap(fragment)}
+    if dataset is None or len(small) < max(2, scraps):
+        return 0
+    large = [fragment.fragment_id for fragment in fragments if fragment.fragment_id not in small]
+    try:
+        dataset.optimize.compact_files(
+            target_rows_per_fragment=_SCRAP_ROWS, excluded_fragment_ids=large, num_threads=1, batch_size=READ_ROWS
+        )
+    except OSError as error:
+        if "conflict" not in str(error).lower():
+            raise
+        return 0  # another process rewrites the same rows just now; the next commit looks again
+    return len(small)
+
+
+def _is_scrap(fragment: lance.LanceFragment) -> bool:
+    size = sum(file.file_size_bytes or 0 for file in fragment.data_files())
+    return bool(fragment.physical_rows < _SCRAP_ROWS and size < _SCRAP_BYTES)
+
+
+def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> int:
+    """Delete rows by their places in this version of the dataset; how many went.
+
+    Nothing goes where another process has moved the rows meanwhile: their places would be others' by now.
+    """
+    gone = 0
+    for start in range(0, len(row_ids), _IN_LIST):
+        some = ", ".join(str(row) for row in row_ids[start : start + _IN_LIST])
+        try:
+            gone += int(dataset.delete(f"_rowid IN ({some})", conflict_retries=0)["num_deleted_rows"])
+        except OSError as error:
+            if "conflict" not in str(error).lower():
+                raise
+            return gone
+    return gone
+
+
+def tag(uri: str, version: int, name: str) -> None:
+    """Keep a version for as long as the tag names it; moves the tag if it named another one."""
+    dataset = open_dataset(uri)
+    if dataset is None:
+        raise LookupError(f"{uri} does not exist")
+    known = dataset.tags.list()
+    if name not in known:
+        dataset.tags.create(name, version)
+    elif known[name]["version"] != version:
+        dataset.tags.update(name, version)
+
+
+def clean(uri: str, older_than: timedelta) -> tuple[int, int]:
+    """Remove versions that are older and bear no tag, with what only they reference; (versions, bytes) removed.
+
+    Files of a commit that is under way are left alone for seven days, whatever `older_than` says.
+    """
+    dataset = open_dataset(uri)
+    if dataset is None:
+        return 0, 0
+    removed = dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+    return int(removed.old_versions), int(removed.bytes_removed)
 
 
 def reader(
@@ -105,12 +186,22 @@ def reader(
     columns: list[str] | None = None,
     where: str | None = None,
     limit: int | None = None,
+    row_ids: bool = False,
 ) -> pa.RecordBatchReader:
-    """Stream a dataset; an absent one reads as empty."""
+    """Stream a dataset; an absent one reads as empty.
+
+    Args:
+        row_ids: whether each row brings its place in this version of the dataset, as ``_rowid``.
+    """
     chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    if row_ids:
+        chosen = chosen.append(pa.field("_rowid", pa.uint64()))
     if dataset is None:
         return pa.RecordBatchReader.from_batches(chosen, [])
-    found: pa.RecordBatchReader = dataset.scanner(columns=columns, filter=where, limit=limit, batch_size=READ_ROWS).to_reader()
+    scan = dataset.scanner(
+        columns=columns, filter=where, limit=limit, with_row_id=row_ids, batch_size=READ_ROWS, io_buffer_size=_READ_BYTES, batch_readahead=2
+    )
+    found: pa.RecordBatchReader = scan.to_reader()
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,10 @@ class Cell:
 # Raised when a store that an earlier version wrote can no longer be read.
 LAYOUT = 2
 _LAYOUT = "registry/layout.json"
+# Objects that are being written: large blobs until their hash is known, others until they are whole.
+INCOMING = "blobs/incoming"
+_TEMPORARY = "/.tmp-"
+_WRITTEN = ("blobs", "registry", "stages")
 
 
 @dataclass(frozen=True)
@@ -152,11 +158,46 @@ class Store:
             return []
         return sorted(str(item).rstrip("/").rsplit("/", 1)[-1] for item in found)
 
+    def tables(self, folder: str) -> Iterator[str]:
+        """Names of the Lance datasets below a folder, which are not looked into."""
+        for name, is_folder in self._entries(folder):
+            if name.endswith(".lance"):
+                yield name
+            elif is_folder:
+                yield from self.tables(name)
+
+    def unfinished(self, older_than: timedelta) -> Iterator[str]:
+        """Names of objects that a writer began, before that long, and never gave their names."""
+        for folder in _WRITTEN:
+            yield from self._unfinished(folder, datetime.now(UTC) - older_than)
+
+    def _unfinished(self, folder: str, before: datetime) -> Iterator[str]:
+        for name, is_folder in self._entries(folder):
+            if is_folder and not name.endswith(".lance"):
+                yield from self._unfinished(name, before)
+            elif (name.startswith(INCOMING) or _TEMPORARY in name) and _aware(self.fs.modified(self.path(name))) < before:
+                yield name
+
+    def remove(self, name: str) -> None:
+        self.fs.rm_file(self.path(name))
+
+    def _entries(self, folder: str) -> list[tuple[str, bool]]:
+        """(name, whether it is a folder) of what lies in a folder, sorted."""
+        try:
+            found = self.fs.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted((f"{folder}/{item['name'].rstrip('/').rsplit('/', 1)[-1]}", item["type"] == "directory") for item in found)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
 
 def _temporary(path: str, data: bytes) -> str:
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_TEMPORARY[1:])
     with os.fdopen(handle, "wb") as stream:
         stream.write(data)
         stream.flush()

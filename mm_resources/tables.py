@@ -69,9 +69,9 @@ class StageTables:
     def uri(self, asset: str, cell: Cell) -> str:
         return self.store.uri(f"stages/{asset}/{cell.path}.lance")
 
-    def meta(self, asset: str, cell: Cell) -> StageMeta | None:
-        """What the asset's current table says of itself, or None when it was never published."""
-        dataset = lance_io.open_dataset(self.uri(asset, cell))
+    def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
+        """What the asset's current table, or a version of it, says of itself; None when it was never published."""
+        dataset = lance_io.open_dataset(self.uri(asset, cell), version)
         raw = None if dataset is None else (dataset.schema.metadata or {}).get(_META)
         return StageMeta(**json.loads(raw)) if raw else None
 
@@ -88,6 +88,10 @@ class StageTables:
 
     def fence(self, asset: str, cell: Cell, contract: Contract) -> int:
         return lance_io.fence(self.uri(asset, cell), contract.bare)
+
+    def hold(self, asset: str, cell: Cell, version: int, tag: str) -> None:
+        """Keep a version of a stage's table, which upkeep would remove once it is superseded and old."""
+        lance_io.tag(self.uri(asset, cell), version, tag)
 
     def version(self, asset: str, cell: Cell) -> int:
         """Lance version of the current table; 0 when there is none."""

@@ -99,8 +99,7 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
 
 
 def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     for table, there in located:
         lost = table.filter(pc.invert(pa.array(there, pa.bool_()))).select(["content_hash"])
         if lost.num_rows:

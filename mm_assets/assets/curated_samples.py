@@ -15,8 +15,10 @@ from mm_assets.plots import histograms
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate, profile_digest
 from mm_embed_kernels.rules import Rule, rule_set
+from mm_resources.spool import TableSpool
 
 PLOTTED = 20_000
+_GROUPS = pa.schema([(name, pa.string()) for name in ("split_group", "duplicate_group", "split")])
 _STRADDLING = """
 SELECT count(*) AS n FROM (
   SELECT name FROM (SELECT unnest([split_group, duplicate_group]) AS name, split FROM groups)
@@ -40,7 +42,7 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     All rules judge every sample and are recorded; a rule's action says whether it drops or flags.
     """
     counts: Counter[str] = Counter()
-    groups: list[pa.Table] = []
+    groups = TableSpool(_GROUPS)
     placed = inherited(run)
     decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits, placed)
     return run.publish(
@@ -58,7 +60,7 @@ def _signals(run: CellRun) -> bytes | None:
     return histograms(sampled, _rules(run))
 
 
-def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: list[pa.Table]) -> Iterator[pa.Table]:
+def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: TableSpool) -> Iterator[pa.Table]:
     counts.update({"kept": 0, "dropped": 0})
     for table in decisions:
         for kept, rule, rules in zip(table["kept"].to_pylist(), table["rule"].to_pylist(), table["rules"].to_pylist(), strict=True):
@@ -66,13 +68,11 @@ def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: list[p
             if rule:
                 counts[f"dropped by {rule}"] += 1
             counts.update(f"flagged by {item['rule']}" for item in rules if not item["passed"] and item["action"] == "flag")
-        groups.append(table.filter(table["kept"]).select(["split_group", "duplicate_group", "split"]))
+        groups.add(table.filter(table["kept"]).select(_GROUPS.names))
         yield table
 
 
-def _splits_hold(groups: list[pa.Table]) -> Check:
+def _splits_hold(groups: TableSpool) -> Check:
     """No split group and no group of duplicates stands in two splits."""
-    if not groups:
-        return Check("splits_hold", True, "no samples", {"straddling": 0})
-    straddling = relational.fetch(_STRADDLING, groups=pa.concat_tables(groups))["n"][0].as_py()
+    straddling = relational.fetch(_STRADDLING, groups=groups.reader())["n"][0].as_py()
     return Check("splits_hold", straddling == 0, f"{straddling:,} groups stand in more than one split", {"straddling": straddling})

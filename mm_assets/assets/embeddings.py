@@ -74,8 +74,7 @@ def _compute(run: CellRun, embedder: Embedder) -> int:
 
 
 def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     names = [name for name in run.contract("embeddings").schema.names if name not in ("feature_id", "embedder", "fingerprint")]
     for embedder in run.embedders:
         for table in _answers(run, embedder):

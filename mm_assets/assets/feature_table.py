@@ -11,14 +11,20 @@ from mm_assets.checks import complete
 from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
+from mm_resources.cache import PLACES
 from mm_resources.features import table_name
 
 _ROWS = """
-SELECT n.* EXCLUDE (cache_key), v.vector{user}
-FROM features n
-JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON n.cache_key = v.key
-JOIN listing l ON n.sample_id = l.sample_id WHERE n.embedder = {embedder}
+SELECT n.* EXCLUDE (cache_key), v.place{user}
+FROM features n JOIN ({PLACES}) v ON n.cache_key = v.key JOIN listing l ON n.sample_id = l.sample_id
+WHERE n.embedder = {embedder} ORDER BY v.place, n.feature_id
 """
+
+
+def _stands(run: CellRun) -> bool:
+    """Whether the candidates of the last run are still there: one that was never pinned is removed some day."""
+    entries = run.read("feature_table", ["table", "lance_version"]).read_all().to_pylist()
+    return all(run.features.has(entry["table"], entry["lance_version"]) for entry in entries)
 
 
 @cell_asset(
@@ -28,6 +34,7 @@ JOIN listing l ON n.sample_id = l.sample_id WHERE n.embedder = {embedder}
     checks=[("rows_complete", True)],
     embeds=True,
     depends=embedder_inputs,
+    holds=_stands,
     shows=FEATURES,
 )
 def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
@@ -49,13 +56,15 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     """Write and index one embedder's candidate; what the publish needs to know of it."""
     user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
+    vectors = run.vectors(embedder)
+    columns = "".join(f', l."{item.name}"' for item in user)
     rows = run.tables_of(
-        _ROWS.format(user="".join(f', l."{item.name}"' for item in user), embedder=relational.literal(embedder.name)),
+        _ROWS.format(PLACES=PLACES, user=columns, embedder=relational.literal(embedder.name)),
         features=run.read("normalized_features"),
-        vectors=run.cached(run.embed_kernel(embedder), ["key", "vector"], where="status = 'ok'"),
+        places=vectors.places(),
         listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),
     )
-    version, count, index, content = run.features.write_candidate(name, contract, rows)
+    version, count, index, content = run.features.write_candidate(name, contract, vectors.attach(rows, embedder.dimension))
     return {
         "embedder": embedder.name,
         "fingerprint": embedder.fingerprint,

@@ -17,6 +17,7 @@ from mm_embed_kernels.identity import library_versions
 from mm_resources import lance_io
 from mm_resources.accounting import Accounting, account
 from mm_resources.registry import Pin, PinnedTable
+from mm_resources.upkeep import hold_stages
 
 MIN_RECALL = 0.95
 PLOTTED = 2_000
@@ -131,6 +132,7 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
                 "run_id": meta.run_id,
                 "at": meta.at,
             }
+    hold_stages(run.tables, run.failures, run.cell, number, {name: int(stage["lance_version"]) for name, stage in stages.items()})
     run.registry.publish(
         run.cell,
         Pin(

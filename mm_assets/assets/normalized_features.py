@@ -15,22 +15,22 @@ from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_embed_kernels import relational
 from mm_embed_kernels.embedders import Embedder
+from mm_resources.cache import PLACES
 
 NORM_TOLERANCE = 1e-3
 
 _ROWS = """
 SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span, e.embedder,
        e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group, coalesce(s.text, c.transcript) AS text,
-       c.mime, c.width, c.height, c.duration, c.sample_rate, c.language, c.captured_at, e.cache_key, v.vector,
+       c.mime, c.width, c.height, c.duration, c.sample_rate, c.language, c.captured_at, e.cache_key, v.place,
        f.sample_id IS NOT NULL AS partial
 FROM embeddings e
 JOIN segments s USING (segment_id)
 JOIN curated c ON e.sample_id = c.sample_id
-JOIN (SELECT DISTINCT ON (key) key, vector FROM vectors) v ON e.cache_key = v.key
-LEFT JOIN failed f ON e.sample_id = f.sample_id
-WHERE e.status = 'ok' AND e.embedder = {embedder}
+JOIN ({PLACES}) v ON e.cache_key = v.key
+LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
+WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY v.place, e.feature_id
 """
-_FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 
 
 @cell_asset(
@@ -44,14 +44,8 @@ _FAILED = "SELECT DISTINCT sample_id FROM embeddings WHERE status = 'failed'"
 def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
     counts = {"features": 0, "unsound": 0}
-    failed = pa.concat_tables(
-        [
-            *run.tables_of(_FAILED, embeddings=run.read("embeddings", ["sample_id", "status"])),
-            pa.table({"sample_id": pa.array([], pa.string())}),
-        ]
-    )
     return run.publish(
-        (table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder, failed), counts)),
+        (table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder), counts)),
         summary=lambda: counts,
         checks=lambda: [
             Check(
@@ -65,21 +59,22 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     )
 
 
-def _rows(run: CellRun, embedder: Embedder, failed: pa.Table) -> Iterator[pa.Table]:
+def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     """One embedder's feature rows with their vectors."""
-    return run.tables_of(
-        _ROWS.format(embedder=relational.literal(embedder.name)),
+    vectors = run.vectors(embedder)
+    rows = run.tables_of(
+        _ROWS.format(PLACES=PLACES, embedder=relational.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples"),
-        vectors=run.cached(run.embed_kernel(embedder), ["key", "vector"], where="status = 'ok'"),
-        failed=failed,
+        places=vectors.places(),
+        answers=run.read("embeddings", ["sample_id", "status"]),
     )
+    return vectors.attach(rows, embedder.dimension)
 
 
 def _checked(run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     shared = {
         "dataset": run.cell.dataset,
         "version": run.cell.version,

@@ -42,7 +42,7 @@ def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
         run.compute(kernel, requests)
     blobs = run.read("content_blobs", ["content_hash"])
     rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=run.cached(kernel))
-    fetched = pc.sum(run.read("content_blobs", ["refcount"]).read_all()["refcount"]).as_py() or 0
+    fetched = run.total("content_blobs", "refcount")
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,
@@ -51,8 +51,7 @@ def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
 
 
 def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     for table in rows:
         events += table.filter(pc.equal(table["probe"], "failed")).to_pylist()
         counts["unreadable"] += (failed := table["probe"].to_pylist().count("failed"))

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,7 +13,7 @@ from mm_assets.checks import complete
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernel import SegmentKernel
 from mm_resources.cache import KEY, LATEST
-from mm_resources.compute import spool
+from mm_resources.spool import TableSpool
 
 # A shard is a worker's share between two checkpoints.
 SHARD_SEGMENTS = 4_096
@@ -67,7 +65,7 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
         curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "transcript", "kept"]),
         cached=run.cached(kernel),
     )
-    kept = pc.sum(run.read("curated_samples", ["kept"]).read_all()["kept"]).as_py() or 0
+    kept = run.total("curated_samples", "kept")
     return run.publish(
         _transcribed(run, _planned(run, rows, counts)),
         summary=lambda: {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
@@ -78,8 +76,7 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
 
 
 def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     for table in rows:
         found: list[dict[str, Any]] = []
         for row in table.to_pylist():
@@ -111,18 +108,11 @@ def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table
     if kernel is None:
         yield from planned
         return
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     schema = run.contract("segments").bare
-    with tempfile.TemporaryDirectory(prefix="mm-segments-") as folder:
-        path = Path(folder) / "planned.arrow"
-        spool(pa.RecordBatchReader.from_batches(schema, (batch for table in planned for batch in table.to_batches())), path)
-
-        def again() -> pa.RecordBatchReader:
-            return pa.ipc.open_stream(pa.memory_map(str(path)))
-
-        with run.sql(_UNWRITTEN, planned=again(), blobs=run.read("content_blobs")) as requests:
-            run.compute(kernel, requests)
-        for table in run.tables_of(_WRITTEN, planned=again(), cached=run.cached(kernel)):
-            events += table.filter(pc.equal(table["status"], "failed")).to_pylist()
-            yield table.select(schema.names)
+    spool = TableSpool.of(pa.RecordBatchReader.from_batches(schema, (batch for table in planned for batch in table.to_batches())))
+    with run.sql(_UNWRITTEN, planned=spool.reader(), blobs=run.read("content_blobs")) as requests:
+        run.compute(kernel, requests)
+    for table in run.tables_of(_WRITTEN, planned=spool.reader(), cached=run.cached(kernel)):
+        events += table.filter(pc.equal(table["status"], "failed")).to_pylist()
+        yield table.select(schema.names)

@@ -38,8 +38,7 @@ def validated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
 def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
     contract = run.contract("validated_samples")
     names = contract.schema.names
-    events: list[dict[str, Any]] = []
-    run.fail(events)
+    events = run.events()
     for table in rows:
         good, broken = contract.split(table.filter(pc.equal(table["probe"], "ok")).select(names))
         events += [{**row, "error_class": "contract_violation", "message": line} for row, line in broken]

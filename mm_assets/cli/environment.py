@@ -1,4 +1,4 @@
-"""`mm env`, `mm doctor`."""
+"""`mm env`, `mm doctor`, `mm upkeep`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 def add_to(app: typer.Typer) -> None:
     app.command()(env)
     app.command()(doctor)
+    app.command()(upkeep)
 
 
 def env(json: Json = False) -> None:
@@ -42,3 +43,23 @@ def doctor(json: Json = False) -> None:
         print_table("mm doctor", [{"check": f.name, "ok": f.ok, "finding": f.finding} for f in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def upkeep(
+    older_than_days: Annotated[
+        float, typer.Option(min=0, help="age from which superseded versions go; 0 only while nothing runs on the store")
+    ] = 7.0,
+    json: Json = False,
+) -> None:
+    """Join small files and remove what is superseded; whatever is published, or pinned by a training set, stays."""
+    from datetime import timedelta
+
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+    from mm_resources.upkeep import upkeep as tidy
+
+    done = tidy(Store(Settings.from_environment().store), timedelta(days=older_than_days))
+    if json:
+        print_json([vars(part) for part in done])
+        return
+    print_table("mm upkeep", [{**vars(part), "bytes": f"{part.bytes / 2**20:,.1f} MiB"} for part in done])

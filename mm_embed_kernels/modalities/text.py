@@ -25,7 +25,7 @@ class Text(Modality):
     embedder = "minilm"
     hub_embedder = "st:sentence-transformers/all-MiniLM-L6-v2"
     libraries = ("charset-normalizer", "py3langid", "semantic-text-splitter", "filetype")
-    probe_seconds = 0.0008
+    probe_seconds = 0.0003
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
         field("encoding", pa.string(), "encoding of the bytes, as detected"),

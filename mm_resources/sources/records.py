@@ -21,6 +21,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec import SourceSpec
+from mm_resources.hashes import HashSet
 from mm_resources.sources.base import Listed, Source, typed
 
 csv.field_size_limit(64 << 20)
@@ -61,7 +62,7 @@ class RecordFile(Source):
         mapping = self.spec.record
         if mapping is None:
             raise UserError(f"source {self.spec.name}: format {self.name} needs `record` with at least `text`")
-        seen: dict[bytes, int] = {}  # digests of keys: how often each was wanted
+        seen = _Counted()
         for file in self._files.list():
             if file.error is None and file.locator:
                 file.error = SampleError("bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it")
@@ -96,21 +97,16 @@ class RecordFile(Source):
             return True
 
     @staticmethod
-    def _make_unique(item: Listed, declared: bool, seen: dict[bytes, int]) -> None:
+    def _make_unique(item: Listed, declared: bool, seen: _Counted) -> None:
         """Number a key that was seen before; an id that stands twice is a failure, an equal text is not."""
 
-        def count(key: str) -> int:
-            short = hashlib.sha256(key.encode()).digest()[:16]
-            seen[short] = seen.get(short, 0) + 1
-            return seen[short]
-
-        wanted, times = item.key, count(item.key)
+        wanted, times = item.key, seen.count(item.key)
         if times == 1:
             return
         if declared and item.error is None:
             item.error = SampleError("duplicate_key", f"the id {wanted!r} stands {times} times in the source")
         item.key = f"{wanted}#{times}"
-        while count(item.key) > 1:
+        while seen.count(item.key) > 1:
             times += 1
             item.key = f"{wanted}#{times}"
 
@@ -150,6 +146,20 @@ class RecordFile(Source):
             raise SampleError("not_found", f"{uri} was listed but is gone", retryable=True) from None
         except OSError as error:
             raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+
+
+class _Counted:
+    """How often each key was wanted: a digest for every key, a number only for those that come again."""
+
+    def __init__(self) -> None:
+        self._seen, self._again = HashSet(), dict[bytes, int]()
+
+    def count(self, key: str) -> int:
+        digest = hashlib.sha256(key.encode()).digest()
+        if self._seen.add(digest):
+            return 1
+        self._again[digest] = self._again.get(digest, 1) + 1
+        return self._again[digest]
 
 
 def _text(fields: dict[str, Any], name: str | None) -> str | None:

@@ -71,19 +71,6 @@ def test_packs_are_cut(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {blobs.read(**row) for row in located(blobs).values()} == set(data)
 
 
-def test_known_hashes() -> None:
-    """The first 16 bytes tell them apart, also where these end in zeros, which NumPy's strings drop."""
-    stored = ["ab" * 31 + "00", "ab" * 15 + "00" + "cd" * 16, "00" * 32, "ab" * 32]
-    import pyarrow as pa
-
-    known = module._KnownHashes(pa.table({"content_hash": stored}).to_reader(1))
-    assert all(digest in known for digest in stored)
-    # 128 bits of a hash are kept: the second one shares them with a stored one.
-    assert [digest in known for digest in ("ab" * 14 + "00" * 2 + "cd" * 16, "00" * 31 + "01", "ff" * 32)] == [False, True, False]
-    known.update(["ff" * 32])
-    assert "ff" * 32 in known
-
-
 def test_damaged_pack(blobs: BlobStore, tmp_path: Path) -> None:
     blobs.put([b"first", b"second", b"third"])
     (pack,) = packs(blobs)
