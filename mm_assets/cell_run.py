@@ -168,9 +168,9 @@ class CellRun:
         )
         return report
 
-    def cached(self, kernel: Kernel, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
-        """The cached results of a kernel, to be joined with `LATEST`."""
-        return self.cache_space(kernel).reader(columns, where)
+    def cached(self, kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        """The cached results of a kernel, one for each key."""
+        return self.cache_space(kernel).reader(columns)
 
     def vectors(self, embedder: Embedder) -> Vectors:
         """The cached vectors of an embedder."""

@@ -10,7 +10,6 @@ import pyarrow as pa
 from mm_assets.assets.raw_assets import REQUESTS
 from mm_assets.cell_run import CellRun
 from mm_embed_kernels.splits import split_of
-from mm_resources.cache import LATEST
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.listings import declares_links
 from mm_resources.store import Cell
@@ -32,7 +31,7 @@ SELECT split_group, arg_min(split, (renamed, split)) AS split FROM found WHERE s
 _MEMBERS = 'SELECT coalesce("group", entity_id) AS split_group, sample_id, content_hash FROM samples'
 _ELSEWHERE = f"""
 SELECT coalesce(l."group", l.entity_id) AS split_group, l.sample_id, c.content_hash
-FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l LEFT JOIN ({LATEST}) c ON l.fetch_key = c.key
+FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l LEFT JOIN cached c ON l.fetch_key = c.key
 """
 
 

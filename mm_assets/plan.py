@@ -17,7 +17,7 @@ from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
-from mm_resources.cache import KEY, LATEST, ComputeCache
+from mm_resources.cache import KEY, ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.ledger import Ledger
@@ -41,19 +41,19 @@ class Planned:
 
 _LISTED = f"""
 SELECT l.*, c.content_hash, c.size AS bytes FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
-JOIN ({LATEST}) c ON l.fetch_key = c.key WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
+JOIN cached c ON l.fetch_key = c.key WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
 """
-_PROBED = f"""
+_PROBED = """
 SELECT k.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), k.bytes AS size,
        p.* EXCLUDE (key, error_class, message)
-FROM known k JOIN ({LATEST}) p ON k.content_hash = p.key WHERE p.status = 'ok'
+FROM known k JOIN cached p ON k.content_hash = p.key WHERE p.status = 'ok'
 """
 # The segments of the kept samples, with the text that they or their source bring.
-_UNITS = f"""
+_UNITS = """
 SELECT DISTINCT k.key AS content_hash, s.unit.span AS span, coalesce(s.unit.text, CASE WHEN s.n = 1 THEN k.transcript END) AS text
-FROM kept k JOIN (SELECT key, unnest(segments) AS unit, len(segments) AS n FROM ({LATEST}) WHERE status = 'ok') s USING (key)
+FROM kept k JOIN (SELECT key, unnest(segments) AS unit, len(segments) AS n FROM cached WHERE status = 'ok') s USING (key)
 """
-_WRITTEN = f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN ({LATEST}) t ON t.key = {KEY}"
+_WRITTEN = f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}"
 
 
 def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
@@ -113,14 +113,7 @@ def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> TableSpool:
 def _kept(valid: TableSpool, spec: DatasetSpec, modality: str) -> TableSpool:
     """Content hashes (``key``) that curation would keep, as far as their probes are known, and their given transcripts."""
 
-    def read(columns: list[str] | None) -> pa.RecordBatchReader:
-        reader = valid.reader()
-        if columns is None:
-            return reader
-        schema = pa.schema([reader.schema.field(name) for name in columns])
-        return pa.RecordBatchReader.from_batches(schema, (batch.select(columns) for batch in reader))
-
     kept = TableSpool(_KEPT)
-    for table in curate(read, rule_set(modality, spec.curation.rules), spec.name, spec.splits):
+    for table in curate(valid.reader, rule_set(modality, spec.curation.rules), spec.name, spec.splits):
         kept.add(table.filter(table["kept"]).select(["content_hash", "transcript"]).rename_columns(_KEPT.names).cast(_KEPT))
     return kept

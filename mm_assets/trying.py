@@ -15,7 +15,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox import Limits
 from mm_resources.blobs import BlobStore
-from mm_resources.cache import LATEST, ComputeCache
+from mm_resources.cache import ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.features import FeatureStore
 from mm_resources.registry import PinnedTable, check_embedders
@@ -31,8 +31,8 @@ _SAMPLE = """
 SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text, s.segment_id
 FROM segments s JOIN blobs b USING (content_hash) WHERE {readable} ORDER BY s.segment_id LIMIT {sample}
 """
-_VECTORS = f"""
-SELECT w.segment_id, v.vector FROM wanted w JOIN (SELECT * FROM ({LATEST}) WHERE status = 'ok') v USING (key) ORDER BY w.segment_id
+_VECTORS = """
+SELECT w.segment_id, v.vector FROM wanted w JOIN (SELECT * FROM cached WHERE status = 'ok') v USING (key) ORDER BY w.segment_id
 """
 
 

@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from mm_embed_kernels import relational
 from mm_embed_kernels.kernel import Kernel
 from mm_resources import lance_io
+from mm_resources.spool import TableSpool
 from mm_resources.store import Store
 
 if TYPE_CHECKING:
@@ -23,23 +26,28 @@ _BOOKKEEPING = [
     pa.field("at", pa.timestamp("us", tz="UTC")),
 ]
 
-# In the order of keys, which begin with the content hash: a blob's segments come together and it is read once.
 # A request is a miss when it was never computed, or failed in a way that may pass now: a transient cause, or a
-# permanent one that was seen by another environment.
-MISSES = """
-SELECT r.*, coalesce(c.attempt, 0) AS attempt
-FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (key)
-WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
-ORDER BY key
+# permanent one that was seen by another environment. All aggregates have a fixed size, so that DuckDB can spill them.
+_MISSES = """
+WITH wanted AS MATERIALIZED (SELECT key, min(place) AS place FROM requests GROUP BY key),
+tried AS (
+  SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt,
+         arg_max(c.retryable OR c.environment <> '{environment}', attempt) AS again
+  FROM cached c SEMI JOIN wanted USING (key) GROUP BY key
+)
+SELECT w.place, coalesce(t.attempt, 0) AS attempt, t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
+FROM wanted w LEFT JOIN tried t USING (key)
 """
 # The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
 # own (a source may correct a transcript while the sound stays the same).
 KEY = "content_hash || '#' || span"
 TEXT_KEY = "sha256(text) || '#text'"
-# Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt.
-LATEST = 'SELECT DISTINCT ON (key) * FROM cached ORDER BY key, status DESC, attempt DESC, "at"'
-# Where the vector of each key lies: any good row of it will do.
-PLACES = "SELECT key, min(_rowid) AS place FROM places GROUP BY key"
+# Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt, then the
+# earliest row.
+_ORDER = "(CASE status WHEN 'ok' THEN 0 ELSE 1000000 - attempt END)::HUGEINT * 1000000000000000000 + epoch_us(\"at\")"
+_TWICE = f"SELECT key, arg_min(_rowid, {_ORDER}) AS best FROM heads GROUP BY key HAVING count(*) > 1"
+_DOUBLES = "SELECT _rowid AS place FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
+_HEADS = ["key", "status", "attempt", "at"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,12 @@ class Vectors:
     A vector is hundreds of times as large as its key, so that no join and no sort should have to carry it.
     """
 
+    space: CacheSpace
     dataset: lance.LanceDataset | None
 
     def places(self) -> pa.RecordBatchReader:
-        """``key`` and ``_rowid`` of every good row, possibly several of one key: use with `PLACES`."""
-        return lance_io.reader(self.dataset, _KEYS, ["key"], "status = 'ok'", row_ids=True)
+        """``key`` and ``_rowid`` of every vector, unique by key."""
+        return self.space.snapshot(self.dataset, ["key"], only_ok=True, row_ids=True)
 
     def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
         """Replace the column ``place`` by ``vector``, float32 [dimension]; in the order of places, it reads once from end to end."""
@@ -65,9 +74,6 @@ class Vectors:
                 yield rows.drop(["place"]).append_column("vector", found.cast(pa.list_(pa.float32(), dimension)))
 
 
-_KEYS = pa.schema([("key", pa.string())])
-
-
 class CacheSpace:
     """The cached results of one kernel fingerprint: append-only rows, unique by key when read."""
 
@@ -76,22 +82,36 @@ class CacheSpace:
         self.schema = pa.schema([*kernel.result, *_BOOKKEEPING])
         self.environment = kernel.environment
 
-    def reader(self, columns: list[str] | None = None, where: str | None = None) -> pa.RecordBatchReader:
-        """All rows, possibly several of one key: use with `LATEST`."""
-        return lance_io.reader(lance_io.open_dataset(self.uri), self.schema, columns, where)
+    def reader(self, columns: list[str] | None = None, only_ok: bool = False) -> pa.RecordBatchReader:
+        """The results as they are now, one for each key."""
+        return self.snapshot(lance_io.open_dataset(self.uri), columns, only_ok)
+
+    def snapshot(
+        self, dataset: lance.LanceDataset | None, columns: list[str] | None = None, only_ok: bool = False, row_ids: bool = False
+    ) -> pa.RecordBatchReader:
+        """The results at one moment, one for each key; with their places, if wanted, as ``_rowid``."""
+        rows = lance_io.reader(dataset, self.schema, columns, "status = 'ok'" if only_ok else None, row_ids=True)
+        schema = rows.schema if row_ids else rows.schema.remove(rows.schema.get_field_index("_rowid"))
+        left_out = pa.array([] if dataset is None else doubles(dataset), pa.uint64())
+
+        def unique() -> Iterator[pa.RecordBatch]:
+            for batch in rows:
+                if len(left_out):
+                    batch = batch.filter(pc.invert(pc.is_in(batch["_rowid"], left_out)))
+                yield batch.select(schema.names)
+
+        return pa.RecordBatchReader.from_batches(schema, unique())
 
     def vectors(self) -> Vectors:
         """The vectors as they are now."""
-        return Vectors(lance_io.open_dataset(self.uri))
+        return Vectors(self, lance_io.open_dataset(self.uri))
 
-    @property
-    def misses(self) -> str:
-        """SQL over ``requests`` and ``cached`` that leaves what must be computed."""
-        return MISSES.format(latest=LATEST, environment=self.environment)
-
-    def status(self) -> pa.RecordBatchReader:
-        """Keys and outcomes without the payload."""
-        return self.reader(["key", "status", "retryable", "attempt", "environment", "at"])
+    def misses(self, requests: TableSpool) -> Iterator[pa.RecordBatch]:
+        """Of each distinct key of `requests` (columns: key, place): the place of its first request, earlier attempts, whether it is missing."""
+        cached = lance_io.reader(lance_io.open_dataset(self.uri), self.schema, ["key", "status", "retryable", "attempt", "environment"])
+        sql = _MISSES.format(environment=self.environment)
+        with relational.query(sql, requests=requests.reader(["key", "place"]), cached=cached) as found:
+            yield from found
 
     def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
         """Commit one checkpoint. `attempts` counts earlier tries by key (absent: none)."""
@@ -118,3 +138,16 @@ class ComputeCache:
 
     def space(self, kernel: Kernel) -> CacheSpace:
         return CacheSpace(self.store, kernel)
+
+
+def doubles(dataset: lance.LanceDataset) -> list[int]:
+    """Places of the rows of a cache space that another row of the same key stands before, ascending."""
+
+    def heads(columns: list[str]) -> pa.RecordBatchReader:
+        return lance_io.reader(dataset, dataset.schema, columns, row_ids=True)
+
+    twice = relational.fetch(_TWICE, heads=heads(_HEADS))
+    if twice.num_rows == 0:
+        return []
+    found: list[int] = relational.fetch(_DOUBLES, heads=heads(["key"]), twice=twice)["place"].to_pylist()
+    return found

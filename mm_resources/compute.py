@@ -106,12 +106,31 @@ class Compute:
         return failed, checkpoints
 
 
+# In the order of keys, which begin with the content hash: a blob's segments come together and it is read once.
+_ASKED = "SELECT r.* EXCLUDE (place), m.attempt FROM requests r JOIN misses m USING (place) ORDER BY r.key"
+_PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
+
+
 def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, TableSpool]:
-    """Requests distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
-    with relational.query("SELECT DISTINCT ON (key) * FROM requests", requests=requests) as found:
-        distinct = TableSpool.of(found)
-    with relational.query(space.misses, requests=distinct.reader(), cached=space.status()) as found:
-        return distinct.rows, TableSpool.of(found)
+    """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
+    asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
+    for batch in space.misses(asked):
+        wanted += batch.num_rows
+        misses.add(pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED))
+    if misses.rows == 0:
+        return wanted, misses
+    with relational.query(_ASKED, requests=asked.reader(), misses=misses.reader()) as found:
+        return wanted, TableSpool.of(found)
+
+
+def _numbered(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
+    """The requests with a number each, as ``place``."""
+    reader = requests.to_reader() if isinstance(requests, pa.Table) else requests
+    spool = TableSpool(reader.schema.append(pa.field("place", pa.int64())))
+    for batch in reader:
+        numbers = pa.array(range(spool.rows, spool.rows + batch.num_rows), pa.int64())
+        spool.add(batch.append_column("place", numbers))
+    return spool
 
 
 def _blocks(misses: TableSpool, kernel: Kernel) -> Iterator[pa.Table]:

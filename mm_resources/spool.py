@@ -31,11 +31,15 @@ class TableSpool:
         self._writer.write(rows)
         self.rows += rows.num_rows
 
-    def reader(self) -> pa.RecordBatchReader:
+    def reader(self, columns: list[str] | None = None) -> pa.RecordBatchReader:
         """All rows, streamed (not mapped, so that none counts as this process's memory); none may be added any more."""
         self._writer.close()
         self._file.flush()
-        return pa.ipc.open_stream(pa.OSFile(self._file.name, "rb"))
+        found = pa.ipc.open_stream(pa.OSFile(self._file.name, "rb"))
+        if columns is None:
+            return found
+        schema = pa.schema([found.schema.field(name) for name in columns])
+        return pa.RecordBatchReader.from_batches(schema, (batch.select(columns) for batch in found))
 
 
 class Spill:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mm_embed_kernels import relational
 from mm_resources import lance_io
-from mm_resources.cache import LATEST
+from mm_resources.cache import doubles
 from mm_resources.failures import STAGES, FailureEvents
 from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
@@ -19,12 +18,6 @@ OLDER_THAN = timedelta(days=7)
 # Parts of the store that hold Lance datasets, and whether these grow by commits (others are replaced as a whole).
 _PARTS = {"blobs": True, "cache": True, "ledger": True, "stages": False, "failures": False, "features": False}
 _CURRENT = "current"
-_STATUS = ["key", "status", "attempt", "at"]
-_DOUBLES = f"""
-WITH rows AS MATERIALIZED (SELECT key, status, attempt, "at", _rowid FROM space),
-twice AS (SELECT * FROM rows WHERE key IN (SELECT key FROM rows GROUP BY key HAVING count(*) > 1))
-SELECT _rowid AS place FROM twice WHERE _rowid NOT IN (SELECT _rowid FROM ({LATEST.replace("FROM cached", "FROM twice")}))
-"""
 
 
 @dataclass
@@ -97,8 +90,4 @@ def _part(store: Store, part: str, grows: bool, older_than: timedelta) -> Upkept
 def _remove_doubles(uri: str) -> int:
     """Leave one row for each key of a cache space, the one that readers choose; how many went."""
     dataset = lance_io.open_dataset(uri)
-    if dataset is None:
-        return 0
-    reader = lance_io.reader(dataset, dataset.schema, _STATUS, row_ids=True)
-    with relational.query(_DOUBLES, space=reader) as found:
-        return sum(lance_io.delete_rows(dataset, batch["place"].to_pylist()) for batch in found)
+    return 0 if dataset is None else lance_io.delete_rows(dataset, doubles(dataset))

@@ -12,16 +12,16 @@ from mm_assets.checks import complete
 from mm_embed_kernels import relational
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
-from mm_resources.cache import KEY, LATEST, TEXT_KEY
+from mm_resources.cache import KEY, TEXT_KEY
 
 _REQUESTS = """
 SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
 FROM segments s JOIN blobs b USING (content_hash) WHERE {readable}
 """
-_ROWS = f"""
+_ROWS = """
 SELECT s.segment_id, s.sample_id, s.content_hash, s.span, e.key AS cache_key, e.status, e.seconds,
        e.error_class, e.message, e.retryable, e.attempt, c.source_uri
-FROM (SELECT *, {{key}} AS key FROM segments WHERE {{readable}}) s JOIN ({LATEST}) e USING (key)
+FROM (SELECT *, {key} AS key FROM segments WHERE {readable}) s JOIN cached e USING (key)
 JOIN curated c ON s.sample_id = c.sample_id ORDER BY s.segment_id
 """
 _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "seconds", "at"]

@@ -11,13 +11,12 @@ from mm_assets.checks import complete
 from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
-from mm_resources.cache import PLACES
 from mm_resources.features import table_name
 
 _ROWS = """
-SELECT n.* EXCLUDE (cache_key), v.place{user}
-FROM features n JOIN ({PLACES}) v ON n.cache_key = v.key JOIN listing l ON n.sample_id = l.sample_id
-WHERE n.embedder = {embedder} ORDER BY v.place, n.feature_id
+SELECT n.* EXCLUDE (cache_key), v._rowid AS place{user}
+FROM features n JOIN places v ON n.cache_key = v.key JOIN listing l ON n.sample_id = l.sample_id
+WHERE n.embedder = {embedder} ORDER BY place, n.feature_id
 """
 
 
@@ -59,7 +58,7 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     vectors = run.vectors(embedder)
     columns = "".join(f', l."{item.name}"' for item in user)
     rows = run.tables_of(
-        _ROWS.format(PLACES=PLACES, user=columns, embedder=relational.literal(embedder.name)),
+        _ROWS.format(user=columns, embedder=relational.literal(embedder.name)),
         features=run.read("normalized_features"),
         places=vectors.places(),
         listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),

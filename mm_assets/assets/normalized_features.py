@@ -15,21 +15,20 @@ from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_embed_kernels import relational
 from mm_embed_kernels.embedders import Embedder
-from mm_resources.cache import PLACES
 
 NORM_TOLERANCE = 1e-3
 
 _ROWS = """
 SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span, e.embedder,
        e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group, coalesce(s.text, c.transcript) AS text,
-       c.mime, c.width, c.height, c.duration, c.sample_rate, c.language, c.captured_at, e.cache_key, v.place,
+       c.mime, c.width, c.height, c.duration, c.sample_rate, c.language, c.captured_at, e.cache_key, v._rowid AS place,
        f.sample_id IS NOT NULL AS partial
 FROM embeddings e
 JOIN segments s USING (segment_id)
 JOIN curated c ON e.sample_id = c.sample_id
-JOIN ({PLACES}) v ON e.cache_key = v.key
+JOIN places v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
-WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY v.place, e.feature_id
+WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
 """
 
 
@@ -63,7 +62,7 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     """One embedder's feature rows with their vectors."""
     vectors = run.vectors(embedder)
     rows = run.tables_of(
-        _ROWS.format(PLACES=PLACES, embedder=relational.literal(embedder.name)),
+        _ROWS.format(embedder=relational.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples"),

@@ -9,7 +9,6 @@ import pyarrow as pa
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
-from mm_resources.cache import LATEST
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 
 REQUESTS = f"""
@@ -21,7 +20,7 @@ SELECT l.*, CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status
        coalesce(l.error_class, c.error_class) AS cause, coalesce(l.message, c.message) AS why,
        coalesce(c.retryable, false) AS retryable, c.attempt
 FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
-LEFT JOIN ({LATEST}) c ON l.fetch_key = c.key AND l.error_class IS NULL
+LEFT JOIN cached c ON l.fetch_key = c.key AND l.error_class IS NULL
 ORDER BY l.sample_id
 """
 

@@ -11,12 +11,11 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
 from mm_embed_kernels.kernel import ProbeKernel
-from mm_resources.cache import LATEST
 
 _REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
-_ROWS = f"""
+_ROWS = """
 SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
-FROM raw r JOIN blobs USING (content_hash) JOIN ({LATEST}) p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
+FROM raw r JOIN blobs USING (content_hash) JOIN cached p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
 
 

@@ -12,7 +12,7 @@ from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernel import SegmentKernel
-from mm_resources.cache import KEY, LATEST
+from mm_resources.cache import KEY
 from mm_resources.spool import TableSpool
 
 # A shard is a worker's share between two checkpoints.
@@ -22,9 +22,9 @@ _REQUESTS = """
 SELECT DISTINCT ON (content_hash) content_hash AS key, content_hash, '' AS span, path, "offset", b.size, NULL::VARCHAR AS text
 FROM curated JOIN blobs b USING (content_hash) WHERE kept
 """
-_ROWS = f"""
+_ROWS = """
 SELECT c.sample_id, c.content_hash, c.source_uri, c.transcript, s.status, s.error_class, s.message, s.retryable, s.attempt, s.segments
-FROM curated c JOIN ({LATEST}) s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
+FROM curated c JOIN cached s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
 """
 _UNWRITTEN = f"""
 SELECT DISTINCT ON (key) {KEY} AS key, p.content_hash, p.span, b.path, b."offset", b.size
@@ -32,7 +32,7 @@ FROM planned p JOIN blobs b USING (content_hash) WHERE p.text IS NULL
 """
 _WRITTEN = f"""
 SELECT p.* REPLACE (coalesce(p.text, t.text) AS text), t.status, t.error_class, t.message, t.retryable, t.attempt
-FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN ({LATEST}) t ON p.key = t.key AND p.text IS NULL
+FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key AND p.text IS NULL
 """
 
 

@@ -8,11 +8,10 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels import kernel as kernel_module
-from mm_embed_kernels import relational
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_resources import compute as compute_module
-from mm_resources.cache import LATEST, ComputeCache
+from mm_resources.cache import ComputeCache
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.progress import listening
 from mm_resources.store import Store
@@ -92,7 +91,7 @@ def counts(report: ComputeReport) -> tuple[int, int, int]:
 
 def latest(compute: Compute, kernel: Kernel) -> dict[str, dict[str, Any]]:
     """The cache as its readers see it, by key; fails when a key stands twice."""
-    rows = relational.fetch(LATEST, cached=compute.cache.space(kernel).reader()).to_pylist()
+    rows = compute.cache.space(kernel).reader().read_all().to_pylist()
     found = {row["key"]: row for row in rows}
     assert len(found) == len(rows)
     return found

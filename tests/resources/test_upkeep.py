@@ -10,11 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_embed_kernels.relational import RowDigest
 from mm_resources import lance_io
-from mm_resources.cache import LATEST, CacheSpace, ComputeCache
+from mm_resources.cache import CacheSpace, ComputeCache
 from mm_resources.failures import FailureEvents
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageMeta, StageTables
@@ -86,9 +85,12 @@ def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
     failed = [{"key": "d", "status": "failed", "error_class": "x", "retryable": True, "seconds": 0.0}]
     for part in (rows, rows[:2], failed, rows, [{**rows[0], "key": "d"}]):
         space.append(pa.Table.from_pylist(part, schema=Lengths().result), {})
-    before = relational.fetch(LATEST, cached=space.reader()).sort_by("key")
+    before = space.reader().read_all().sort_by("key")
     (done,) = [part for part in upkeep(store, NOW) if part.part == "cache"]
     assert done.doubles == 6
+    stored = lance_io.open_dataset(space.uri)
+    assert stored is not None
+    assert stored.count_rows() == 4
     after = space.reader().read_all().sort_by("key")
     assert after["key"].to_pylist() == ["a", "b", "c", "d"]
     assert after.to_pylist() == before.to_pylist()
