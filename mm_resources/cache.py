@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from mm_embed_kernels import relational
+from mm_embed_kernels.errors import TRANSIENT
 from mm_embed_kernels.kernel import Kernel
 from mm_resources import lance_io
 from mm_resources.store import Store
@@ -18,14 +20,26 @@ _BOOKKEEPING = [
 ]
 
 # In the order of keys, which begin with the content hash: a blob's segments come together and it is read once.
-# A request is a miss when it was never computed, or failed in a way that may pass now: a transient cause, or a
-# permanent one that was seen by another environment.
+# A request is a miss when it was never computed, or failed in a way that is to be tried again. Failed rows stay, so
+# that attempts are counted over all runs.
 MISSES = """
 SELECT r.*, coalesce(c.attempt, 0) AS attempt
 FROM (SELECT DISTINCT ON (key) * FROM requests) r LEFT JOIN ({latest}) c USING (key)
-WHERE c.key IS NULL OR (c.status = 'failed' AND (c.retryable OR c.environment <> '{environment}'))
+WHERE c.key IS NULL OR (c.status = 'failed' AND ({again}))
 ORDER BY key
 """
+# Which failures are tried again, as SQL over the cached row: by default what may pass later, and what only another
+# environment has seen.
+RETRYABLE = "c.retryable OR c.environment <> '{environment}'"
+ALL, NONE = "true", "false"
+
+
+def of_classes(classes: Iterable[str]) -> str:
+    """The failures of these error classes are tried again, permanent ones too."""
+    return f"c.error_class IN ({', '.join(map(relational.literal, classes))})"
+
+
+AT_ONCE = f"c.retryable AND {of_classes(TRANSIENT)}"
 # The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
 # own (a source may correct a transcript while the sound stays the same).
 KEY = "content_hash || '#' || span"
@@ -46,14 +60,17 @@ class CacheSpace:
         """All rows, possibly several of one key: use with `LATEST`."""
         return lance_io.reader(lance_io.open_dataset(self.uri), self.schema, columns, where)
 
-    @property
-    def misses(self) -> str:
-        """SQL over ``requests`` and ``cached`` that leaves what must be computed."""
-        return MISSES.format(latest=LATEST, environment=self.environment)
+    def misses(self, again: str = RETRYABLE) -> str:
+        """SQL over ``requests`` and ``cached`` that leaves what must be computed.
+
+        Args:
+            again: which failures are tried again, see `RETRYABLE`.
+        """
+        return MISSES.format(latest=LATEST, again=again.replace("{environment}", self.environment))
 
     def status(self) -> pa.RecordBatchReader:
         """Keys and outcomes without the payload."""
-        return self.reader(["key", "status", "retryable", "attempt", "environment", "at"])
+        return self.reader(["key", "status", "error_class", "retryable", "attempt", "environment", "at"])
 
     def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
         """Commit one checkpoint. `attempts` counts earlier tries by key (absent: none)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,12 +14,31 @@ import pyarrow as pa
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.kernel import Kernel
-from mm_resources.cache import CacheSpace, ComputeCache
+from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
 from mm_resources.progress import report
 from mm_resources.ray_session import RaySession
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often, and how far apart, transient causes are tried inside one run.
+
+    Attributes:
+        attempts: tries of one row in a run, the first included.
+        seconds: the first pause's upper bound, doubled with each further one.
+        longest: upper bound of any pause, seconds.
+    """
+
+    attempts: int = 4
+    seconds: float = 0.5
+    longest: float = 8.0
+
+    def pause(self, tries: int) -> float:
+        """Seconds to wait after so many tries: exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
+        return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))
 
 
 @dataclass(frozen=True)
@@ -43,32 +63,62 @@ class Compute:
         ray: the session to use for large work; None computes everything inline.
         mode: ``auto`` (by estimate), ``inline`` or ``ray``.
         inline_seconds: estimated work below which starting Ray would cost more than it gains.
+        backoff: how transient causes are tried again.
     """
 
-    def __init__(self, cache: ComputeCache, ray: RaySession | None = None, mode: str = "auto", inline_seconds: float = 10.0) -> None:
-        self.cache, self.ray, self.mode, self.inline_seconds = cache, ray, mode, inline_seconds
+    def __init__(
+        self,
+        cache: ComputeCache,
+        ray: RaySession | None = None,
+        mode: str = "auto",
+        inline_seconds: float = 10.0,
+        backoff: Backoff = Backoff(),
+    ) -> None:
+        self.cache, self.ray, self.mode, self.inline_seconds, self.backoff = cache, ray, mode, inline_seconds, backoff
 
-    def run(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None) -> ComputeReport:
+    def run(
+        self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None, again: str = RETRYABLE
+    ) -> ComputeReport:
         """Compute what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
 
-        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended.
+        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended. What failed
+        for a transient cause is tried again, all of it together after each pause.
+
+        Args:
+            again: which earlier failures are tried again, see `mm_resources.cache.RETRYABLE`.
         """
         began = time.perf_counter()
         space = self.cache.space(kernel)
         with tempfile.TemporaryDirectory(prefix="mm-misses-") as folder:
             spool = Path(folder) / "misses.arrow"
-            wanted, missing = spool_misses(space, requests, spool)
+            wanted, missing = spool_misses(space, requests, spool, again)
             mode = self._choose(kernel, missing)
-            if missing == 0:
-                return ComputeReport(kernel.name, kernel.fingerprint, mode, 0, wanted, 0, 0, time.perf_counter() - began)
-            blocks = _blocks(spool, kernel)
-            found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
-            progress = _Progress(kernel.name, missing, log)
-            failed, checkpoints = self._checkpoint(space, kernel, found, _attempts(spool), progress)
-        if progress.done != missing:
-            raise RuntimeError(f"{kernel.name}: {missing} rows went in, {progress.done} came out")
+            failed, checkpoints = self._compute(space, kernel, spool, missing, mode, log)
+            for tries in range(1, self.backoff.attempts if failed else 1):
+                late = spool.with_name(f"misses-{tries}.arrow")
+                with pa.memory_map(str(spool)) as source, pa.ipc.open_stream(source) as asked:
+                    _, transient = spool_misses(space, asked.read_all().drop(["attempt"]), late, AT_ONCE)
+                if transient == 0:
+                    break
+                time.sleep(self.backoff.pause(tries))
+                found, more = self._compute(space, kernel, late, transient, self._choose(kernel, transient), log)
+                failed, checkpoints, spool = failed - transient + found, checkpoints + more, late
         seconds = time.perf_counter() - began
         return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds)
+
+    def _compute(
+        self, space: CacheSpace, kernel: Kernel, spool: Path, missing: int, mode: str, log: logging.Logger | None
+    ) -> tuple[int, int]:
+        """Compute the spooled requests once; (how many failed, checkpoints)."""
+        if missing == 0:
+            return 0, 0
+        blocks = _blocks(spool, kernel)
+        found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
+        progress = _Progress(kernel.name, missing, log)
+        done = self._checkpoint(space, kernel, found, _attempts(spool), progress)
+        if progress.done != missing:
+            raise RuntimeError(f"{kernel.name}: {missing} rows went in, {progress.done} came out")
+        return done
 
     def missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
         """(requests distinct by key, how many of them are not in the cache), without computing anything."""
@@ -106,7 +156,7 @@ class Compute:
         return failed, checkpoints
 
 
-def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, path: Path) -> tuple[int, int]:
+def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, path: Path, again: str = RETRYABLE) -> tuple[int, int]:
     """Write the misses to an Arrow file on disk; (requests distinct by key, misses).
 
     The file is memory-mapped later, so that a cell's misses never lie in memory.
@@ -118,7 +168,7 @@ def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, p
         with (
             pa.memory_map(str(every)) as source,
             pa.ipc.open_stream(source) as stored,
-            relational.query(space.misses, requests=stored, cached=space.status()) as reader,
+            relational.query(space.misses(again), requests=stored, cached=space.status()) as reader,
         ):
             return wanted, spool(reader, path)
 

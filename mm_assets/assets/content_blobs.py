@@ -13,6 +13,7 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_embed_kernels import relational
+from mm_resources.cache import ALL
 from mm_resources.fetch import FetchKernel
 
 # Two writers may have stored one blob; any of its locations will do, so take a stable one.
@@ -95,7 +96,7 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
         raw=run.read("raw_assets", ["sample_id", "content_hash"]),
         lost=pa.table({"content_hash": sorted(lost)}),
     ) as requests:
-        run.compute(kernel, requests)
+        run.compute(kernel, requests, again=ALL)
 
 
 def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:
