@@ -30,10 +30,12 @@ STAGES = (
 
 # Which causes there are, the most frequent first, with the first failed sample of each as its example.
 _CAUSES = """
-SELECT modality, stage, error_class, fingerprint, count(*) AS events, count(DISTINCT sample_id) AS samples,
-       bool_or(retryable) AS retryable, max(attempt) AS attempts,
-       unnest(arg_min({'sample_id': sample_id, 'message': message, 'source_uri': source_uri}, coalesce(sample_id, message)))
-FROM failures GROUP BY ALL ORDER BY events DESC, modality, stage, fingerprint
+SELECT * EXCLUDE (example), unnest(example) FROM (
+  SELECT modality, stage, error_class, fingerprint, count(*) AS events, count(DISTINCT sample_id) AS samples,
+         bool_or(retryable) AS retryable, max(attempt) AS attempts,
+         arg_min({'sample_id': sample_id, 'message': message, 'source_uri': source_uri}, coalesce(sample_id, message)) AS example
+  FROM failures GROUP BY modality, stage, error_class, fingerprint
+) ORDER BY events DESC, modality, stage, fingerprint
 """
 
 

@@ -102,6 +102,8 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
 def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:
     events: list[dict[str, Any]] = []
     run.fail(events)
+    tried = run.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
+    attempts = dict(zip(tried["sample_id"], tried["attempt"], strict=True))
     for table, there in located:
         lost = table.filter(pc.invert(pa.array(there, pa.bool_()))).select(["content_hash"])
         if lost.num_rows:
@@ -109,7 +111,8 @@ def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], count
             raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
             message = "the blob is not in the store, and its source no longer gives these bytes"
             for row in relational.fetch(_REFERENCES, raw=raw, lost=lost).to_pylist():
-                events.append({**row, "error_class": "blob_missing", "message": message, "retryable": True})
+                attempt = attempts.get(row["sample_id"], 0) + 1
+                events.append({**row, "error_class": "blob_missing", "message": message, "retryable": True, "attempt": attempt})
         good = table.filter(pa.array(there, pa.bool_()))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0
