@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from mm_assets.checks import OVERRIDABLE, Check
+from mm_assets.checks import OVERRIDABLE, Check, closed, override_command
 from mm_assets.partitions import cell_of
 from mm_assets.results import PREVIEW_COLUMNS, PREVIEW_ROWS, PREVIEWED, Shown, is_figure, materialize_result, plain
 from mm_embed_kernels import contracts, relational
@@ -25,6 +25,7 @@ from mm_embed_kernels.kernel import EmbedKernel, Kernel
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.relational import RowDigest
 from mm_embed_kernels.spec import DatasetSpec
+from mm_embed_kernels.validation import Bound, validation_bounds
 from mm_resources.cache import ALL, NONE, RETRYABLE, CacheSpace, of_classes
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents, FailureFilter
@@ -110,6 +111,11 @@ class CellRun:
 
     def embed_kernel(self, embedder: Embedder) -> EmbedKernel:
         return self.embedder_resource.kernel(self.blobs, self.limits, embedder)
+
+    @cached_property
+    def validation(self) -> list[Bound]:
+        """What the spec allows of the cell's samples."""
+        return validation_bounds(self.modality, self.spec.validation.get(self.cell.modality, {}))
 
     @cached_property
     def override(self) -> str:
@@ -220,7 +226,9 @@ class CellRun:
             events = (event for group in [*self._events, self._violations.values()] for event in group)
             failed = self.failures.write(self.asset, self.cell, self.run_id, events, kernel, self.limits.environment)
             outcome.extend(self._waive(check) for check in checks())
-            reason = "; ".join(check.description for check in outcome if check.blocking and not check.passed and not check.waived)
+            reason = "; ".join(check.description for check in closed(outcome))
+            if command := override_command(self.cell, outcome):
+                reason += f"; to publish all the same: {command}"
             if effect is not None and not reason:
                 effect()
             drawn = {} if reason else {name: png for name, png in plots().items() if png}

@@ -21,6 +21,7 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
+from mm_embed_kernels.validation import Bound, at_the_door, judge, validation_bounds
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import KEY, LATEST, ComputeCache
 from mm_resources.compute import Compute, spool
@@ -73,7 +74,8 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     def cached(kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
         return compute.cache.space(kernel).reader(columns)
 
-    with _listed(registry, spec, cell.modality) as listing:
+    bounds = validation_bounds(modality, spec.validation.get(cell.modality, {}))
+    with _listed(registry, spec, cell.modality, bounds) as listing:
         with relational.query(raw_assets.REQUESTS, listing=listing(), flavours=fetch.flavours()) as requests:
             plans = [planned(fetch, *compute.missing(fetch, requests))]
         known = relational.fetch(_LISTED, listing=listing(), flavours=fetch.flavours(), cached=cached(fetch))
@@ -82,6 +84,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     contents = known.select(["content_hash"]).rename_columns(["key"])
     plans.append(planned(probe, *compute.missing(probe, contents), unknown))
     valid = relational.fetch(_PROBED, known=known, cached=cached(probe))
+    valid = valid.filter(pa.array([reason is None for reason in judge(valid, bounds)], pa.bool_()))
     kept = _kept(valid, spec.name, spec.splits, cell.modality, spec.curation.rules)
     plans.append(planned(segment, *compute.missing(segment, kept), unknown))
     uncut = plans[-1].computed
@@ -98,7 +101,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
 
 
 @contextmanager
-def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> Iterator[Callable[[], pa.RecordBatchReader]]:
+def _listed(registry: Registry, spec: DatasetSpec, modality: str, bounds: list[Bound]) -> Iterator[Callable[[], pa.RecordBatchReader]]:
     """The listing, made once and read from disk as often as it is wanted.
 
     Raises:
@@ -107,7 +110,7 @@ def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> Iterator[Ca
     with tempfile.TemporaryDirectory(prefix="mm-plan-") as folder:
         path = Path(folder) / "listing.arrow"
         try:
-            spool(registry.listings.preview(spec, modality), path)
+            spool(at_the_door(registry.listings.preview(spec, modality), bounds), path)
         except (OSError, SampleError) as error:
             raise UserError(f"{spec.dataset_version} cannot be listed: {' '.join(str(error).split())}") from error
         yield lambda: pa.ipc.open_stream(pa.memory_map(str(path)))

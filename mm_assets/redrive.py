@@ -17,10 +17,10 @@ from mm_resources.tables import StageTables
 COMPUTING = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")
 _KEY = ["stage", "sample_id", "segment_id", "embedder"]
 _COLUMNS = [*_KEY, "error_class", "attempt"]
-# A frozen listing's refusals and broken rows are not computed, and so cannot pass by being computed again.
+# What a frozen listing or spec refuses, and broken rows, are not computed, and so cannot pass by being computed again.
 _TRIABLE = f"""
 SELECT f.* FROM failures f LEFT JOIN refused r ON f.stage = 'raw_assets' AND f.sample_id = r.sample_id
-WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class <> 'contract_violation'
+WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class NOT IN ('contract_violation', 'rejected_by_rule')
 """
 _OUTCOMES = f"""
 WITH tried AS MATERIALIZED (SELECT * FROM ({_TRIABLE})),

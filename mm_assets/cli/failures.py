@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,6 +39,7 @@ def failures(
     fingerprint: Annotated[str, typer.Option(help="only this cause")] = "",
     open_: Annotated[str, typer.Option("--open", metavar="SAMPLE_ID", help="write the medium of this failed sample to a file")] = "",
     to: Annotated[Path | None, typer.Option(help="with --open: the file; by default named after the sample, in this folder")] = None,
+    suggest: Annotated[bool, typer.Option(help="propose validation rules that would have caught what recurs")] = False,
     json: Json = False,
 ) -> None:
     """The failure dataset: counts by cause with an example each, or every event with --json."""
@@ -56,6 +57,9 @@ def failures(
     cells = Registry(store).cells(dataset_version, modality)
     if open_:
         _open(store, cells, open_, to, json)
+        return
+    if suggest:
+        _suggest(store, dataset_version, cells, json)
         return
     chosen = FailureFilter(stage, error_class, fingerprint)
     if json:
@@ -107,6 +111,48 @@ def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json
     for event in opened.failures:
         print(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
     print(f"{opened.size:,} bytes from {opened.origin}", f"listed as {opened.source_uri}", opened.path, sep="\n")
+
+
+def _suggest(store: Store, dataset_version: str, cells: list[Cell], json: bool) -> None:
+    from mm_assets.suggesting import propose
+
+    found = {cell.modality: propose(store, cell) for cell in cells}
+    proposals = [vars(item) | {"rule": item.rule and vars(item.rule)} for each in found.values() for item in each.proposals]
+    validation = {modality: each.validation for modality, each in found.items() if each.validation}
+    if json:
+        print_json({"dataset_version": dataset_version, "causes": proposals, "validation": validation})
+        return
+    if not proposals:
+        print(f"no cause recurs among the failures of {dataset_version}")
+        return
+    rows = [
+        {
+            "modality": item["modality"],
+            "stage": item["stage"],
+            "class": item["error_class"],
+            "samples": item["samples"],
+            "rule": f"{rule['column']} {rule['bound']}: {rule['limit']}" if (rule := item["rule"]) else "no single column tells them apart",
+            "would catch": rule["caught"] if rule else "",
+            "wrongly reject": rule["wrong"] if rule else "",
+        }
+        for item in proposals
+    ]
+    print_table(f"{dataset_version}: recurring causes and the rules that would have caught them at the door", rows)
+    if validation:
+        print("for the spec of the next version:\n")
+        print(_yaml({"validation": validation}))
+    for modality, each in found.items():
+        if each.validation:
+            print(
+                f"{modality}: together they would catch {each.caught:,} of {each.failed:,} failed samples, "
+                f"and wrongly reject {each.wrong:,} of {each.sound:,} others"
+            )
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=120))
 
 
 def redrive(

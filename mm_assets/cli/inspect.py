@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,8 +53,17 @@ def status(
             print(
                 f"{cell['modality']}: {cell['undecided']:,} samples are undecided: the run goes on, or died; mm backfill {dataset_version}"
             )
+        for gate in _last_gates(cell["gates"]):
+            told = "passed" if gate["passed"] else "overridden" if gate["waived"] else "closed"
+            print(f"{cell['modality']}: gate {gate['name']} {told}: {gate['description']}")
         if "blocked" in cell:
             print(f"{cell['modality']} is blocked by {cell['blocked']}")
+
+
+def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The verdicts with numbers of the stage at which a gate is closed, or else of the last one."""
+    shut = [gate["stage"] for gate in gates if not gate["passed"] and not gate["waived"]]
+    return [gate for gate in gates if gate["stage"] == (shut or [gates[-1]["stage"]])[0] and gate["figures"]]
 
 
 def search(
