@@ -9,18 +9,16 @@ import pyarrow as pa
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
-from mm_resources.failures import STAGES, FailureEvents, FailureFilter
+from mm_resources.failures import COMPUTING, DECIDED, STAGES, FailureEvents, FailureFilter
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageTables
 
-# The stages that compute something of their own; what fails in the others follows from their inputs and the spec.
-COMPUTING = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")
 _KEY = ["stage", "sample_id", "segment_id", "embedder"]
 _COLUMNS = [*_KEY, "error_class", "attempt"]
 # What a frozen listing or spec refuses, and broken rows, are not computed, and so cannot pass by being computed again.
 _TRIABLE = f"""
 SELECT f.* FROM failures f LEFT JOIN refused r ON f.stage = 'raw_assets' AND f.sample_id = r.sample_id
-WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class NOT IN ('contract_violation', 'rejected_by_rule')
+WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class NOT IN {DECIDED}
 """
 _OUTCOMES = f"""
 WITH tried AS MATERIALIZED (SELECT * FROM ({_TRIABLE})),

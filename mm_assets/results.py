@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mm_assets.checks import Check, override_command
 from mm_embed_kernels.contracts import Contract
+from mm_resources.failures import may_be_redriven
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta
 
@@ -149,7 +150,10 @@ def plain(value: Any) -> Any:
 def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
     """Samples by cause, with the commands to go on."""
     chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class"
-    lines = [f"| {cause} | {count:,} | `mm failures {chosen} {cause}` | `mm redrive {chosen} {cause}` |" for cause, count in causes.items()]
+    lines = []
+    for cause, count in causes.items():
+        again = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "the spec decides it"
+        lines.append(f"| {cause} | {count:,} | `mm failures {chosen} {cause}` | {again} |")
     return "\n".join(["| cause | samples | look at them | try them again |", "|---|---|---|---|", *lines])
 
 
@@ -160,7 +164,7 @@ def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
         mend = f"`mm failures {name} --modality {modality}`, mend the cause and `mm redrive {name} --modality {modality}`"
         return f"{mend}, or `{override}`" if override else mend
     if meta.failed:
-        return f"`mm failures {name} --modality {modality} --stage {asset}`"
+        return f"`mm failures {name} --modality {modality} --stage {asset}`; `mm failures {name} --suggest` proposes rules"
     if asset == "feature_views":
         return f'`mm search "..." --dataset-version {name} --modality {modality}`'
     return f"`mm status {name}`"

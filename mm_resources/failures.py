@@ -28,6 +28,11 @@ STAGES = (
 )  # fmt: skip
 
 
+# The stages that compute something of their own; what fails in the others follows from their inputs and the spec.
+COMPUTING = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")
+# Causes that no computation decides: a row that breaks its contract, a sample that the spec refuses.
+DECIDED = ("contract_violation", "rejected_by_rule")
+
 # Which causes there are, the most frequent first, with the first failed sample of each as its example.
 _CAUSES = """
 SELECT * EXCLUDE (example), unnest(example) FROM (
@@ -37,6 +42,11 @@ SELECT * EXCLUDE (example), unnest(example) FROM (
   FROM failures GROUP BY modality, stage, error_class, fingerprint
 ) ORDER BY events DESC, modality, stage, fingerprint
 """
+
+
+def may_be_redriven(stage: str, error_class: str) -> bool:
+    """Whether a failure may pass by being computed again."""
+    return stage in COMPUTING and error_class not in DECIDED
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def failures(
 
 
 def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> None:
-    from mm_resources.failures import FailureEvents
+    from mm_resources.failures import FailureEvents, may_be_redriven
 
     causes = FailureEvents(store).causes(cells, chosen)
     if not causes.num_rows:
@@ -98,7 +98,10 @@ def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen:
     example = next((cause["sample_id"] for cause in shown if cause["sample_id"]), None)
     if example:
         print(f"look at one: mm failures {dataset_version} --open {example}")
-    print(f"try again: mm redrive {dataset_version} --class {shown[0]['error_class']}")
+    triable = next((cause["error_class"] for cause in shown if may_be_redriven(cause["stage"], cause["error_class"])), None)
+    if triable:
+        print(f"try again: mm redrive {dataset_version} --class {triable}")
+    print(f"rules that would catch what recurs: mm failures {dataset_version} --suggest")
 
 
 def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
