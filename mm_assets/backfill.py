@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 
 from mm_assets.automation import cell_tags
-from mm_assets.cell_run import CLOSED_GATE, ORDER, OVERRIDE_TAG
+from mm_assets.cell_run import CLOSED_GATE, ORDER, OVERRIDE_TAG, REDRIVE_TAG
 from mm_assets.home import PROCESS_TAG, process_tag
 from mm_assets.partitions import DATASET_VERSION, partition_key
+from mm_resources.failures import FailureFilter
 from mm_resources.ledger import Ledger
 from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
@@ -37,12 +38,25 @@ class CellResult:
 
 
 def backfill_cell(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, cell: Cell, store: Store, override: str = "", verbose: bool = False
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    cell: Cell,
+    store: Store,
+    override: str = "",
+    verbose: bool = False,
+    redrive: FailureFilter | None = None,
 ) -> CellResult:
-    """Materialize all twelve assets of a cell; a closed gate or a failed step is a status, not an exception."""
+    """Materialize all twelve assets of a cell; a closed gate or a failed step is a status, not an exception.
+
+    Args:
+        override: the reason for which closed gates are passed.
+        redrive: failures to try again, permanent ones too, instead of those that may pass.
+    """
     began = time.perf_counter()
     register_partition(instance, cell.dataset_version)
     tags = {PROCESS_TAG: process_tag(), **cell_tags(cell), **({OVERRIDE_TAG: override} if override else {})}
+    if redrive is not None:
+        tags[REDRIVE_TAG] = redrive.dumps()
     level = "INFO" if verbose else "CRITICAL"
     result = definitions.resolve_job_def("refresh").execute_in_process(
         instance=instance,

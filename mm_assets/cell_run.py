@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from mm_assets.checks import OVERRIDABLE, Check
+from mm_assets.checks import OVERRIDABLE, Check, closed, override_command
 from mm_assets.partitions import cell_of
 from mm_assets.results import PREVIEW_COLUMNS, PREVIEW_ROWS, PREVIEWED, Shown, is_figure, materialize_result, plain
 from mm_embed_kernels import contracts, relational
@@ -25,9 +25,10 @@ from mm_embed_kernels.kernel import EmbedKernel, Kernel
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.relational import RowDigest
 from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.cache import CacheSpace, Vectors
+from mm_embed_kernels.validation import Bound, validation_bounds
+from mm_resources.cache import ALL, NONE, RETRYABLE, CacheSpace, Vectors, of_classes
 from mm_resources.compute import Compute, ComputeReport
-from mm_resources.failures import FailureEvents
+from mm_resources.failures import FailureEvents, FailureFilter
 from mm_resources.ledger import Ledger
 from mm_resources.progress import report
 from mm_resources.registry import Registry
@@ -45,6 +46,7 @@ ORDER = (
     "segments", "embeddings", "normalized_features", "feature_table", "feature_views", "lineage_report",
 )  # fmt: skip
 OVERRIDE_TAG = "mm/override_gate"
+REDRIVE_TAG = "mm/redrive"
 CLOSED_GATE = "the gate of"
 
 
@@ -112,9 +114,20 @@ class CellRun:
         return self.embedder_resource.kernel(self.blobs, self.limits, embedder)
 
     @cached_property
+    def validation(self) -> list[Bound]:
+        """What the spec allows of the cell's samples."""
+        return validation_bounds(self.modality, self.spec.validation.get(self.cell.modality, {}))
+
+    @cached_property
     def override(self) -> str:
         """The reason for which closed gates are passed, or ""."""
         return str(self.context.run.tags.get(OVERRIDE_TAG, ""))
+
+    @cached_property
+    def redrive(self) -> FailureFilter | None:
+        """The failures that this run tries again, permanent ones too; None for a run that takes what may pass."""
+        tag = self.context.run.tags.get(REDRIVE_TAG)
+        return FailureFilter.loads(tag) if tag else None
 
     def contract(self, asset: str) -> Contract:
         """An asset's contract, with the modality's signals or the user's columns where it carries them."""
@@ -158,15 +171,27 @@ class CellRun:
 
     # -- computing
 
-    def compute(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> ComputeReport:
-        """Compute what the cache lacks; see `mm_resources.compute.Compute`."""
+    def compute(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, again: str = "") -> ComputeReport:
+        """Compute what the cache lacks; see `mm_resources.compute.Compute`.
+
+        Args:
+            again: which earlier failures are tried again; by default those that the run is there for.
+        """
         compute: Compute = self.context.resources.cache.open()
-        report = compute.run(kernel, requests, self.context.log)
+        report = compute.run(kernel, requests, self.context.log, again or self._again)
         self._reports.append(report)
         self.context.log.info(
             f"{report.kernel}: {report.computed:,} computed, {report.reused:,} reused, {report.failed:,} failed ({report.mode})"
         )
         return report
+
+    @property
+    def _again(self) -> str:
+        if self.redrive is None:
+            return RETRYABLE
+        if self.redrive.stage not in ("", self.asset):
+            return NONE
+        return of_classes([self.redrive.error_class]) if self.redrive.error_class else ALL
 
     def cached(self, kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
         """The cached results of a kernel, one for each key."""
@@ -217,7 +242,9 @@ class CellRun:
             events = (event for group in [*self._events, self._violations.values()] for event in group)
             failed = self.failures.write(self.asset, self.cell, self.run_id, events, kernel, self.limits.environment)
             outcome.extend(self._waive(check) for check in checks())
-            reason = "; ".join(check.description for check in outcome if check.blocking and not check.passed and not check.waived)
+            reason = "; ".join(check.description for check in closed(outcome))
+            if command := override_command(self.cell, outcome):
+                reason += f"; to publish all the same: {command}"
             if effect is not None and not reason:
                 effect()
             drawn = {} if reason else {name: png for name, png in plots().items() if png}
@@ -283,11 +310,17 @@ class CellRun:
         versions = {name: meta.data_version for name, meta in metas.items() if meta}
         self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()))
         meta = self.tables.meta(self.asset, self.cell)
-        if meta is None or meta.inputs != self.inputs or meta.blocked or meta.retryable:
-            return None
-        if (meta.failed and meta.environment != self.limits.environment) or not holds(self):
+        if meta is None or meta.inputs != self.inputs or meta.blocked or self._tries_again(meta) or not holds(self):
             return None
         return self._finish(meta, [Check(**check) for check in meta.checks], unchanged=True)
+
+    def _tries_again(self, meta: StageMeta) -> bool:
+        """Whether failures that the stage has recorded are this run's work."""
+        if self.redrive is None:
+            return bool(meta.retryable or (meta.failed and meta.environment != self.limits.environment))
+        if self.redrive.stage not in ("", self.asset):
+            return False
+        return any(batch.num_rows for batch in self.failures.read(self.cell, ["stage"], [self.asset], self.redrive))
 
     def _waive(self, check: Check) -> Check:
         return replace(check, waived=bool(self.override) and not check.passed and check.name in OVERRIDABLE)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mm_assets.backfill import register_partition
 from mm_assets.cli.backfill import print_results, run_cells
-from mm_assets.cli.inspect import failures, search, status
+from mm_assets.cli.failures import failures
+from mm_assets.cli.inspect import search, status
 from mm_assets.demo_data import fetch
 from mm_assets.home import open_instance
 from mm_embed_kernels.errors import UserError
@@ -47,7 +48,7 @@ def main() -> int:
         return 1
     print("3. the accounting, and what failed\n")
     status(spec.dataset_version, None)
-    failures(spec.dataset_version, None, None, None, None)
+    failures(spec.dataset_version)
     print("4. searches\n")
     for query, modality, kind in QUERIES:
         print(kind)

@@ -16,6 +16,7 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
+from mm_embed_kernels.validation import Bound, at_the_door, judge, validation_bounds
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import KEY, ComputeCache
 from mm_resources.compute import Compute
@@ -76,11 +77,12 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     def cached(kernel: Kernel) -> pa.RecordBatchReader:
         return compute.cache.space(kernel).reader()
 
-    listing, flavours = _listed(registry, spec, cell.modality), fetch.flavours()
+    bounds = validation_bounds(modality, spec.validation.get(cell.modality, {}))
+    listing, flavours = _listed(registry, spec, cell.modality, bounds), fetch.flavours()
     unread = plan(fetch, raw_assets.REQUESTS, listing=listing.reader(), flavours=flavours)
     known = _spooled(_LISTED, listing=listing.reader(), flavours=flavours, cached=cached(fetch))
     plan(probe, "SELECT content_hash AS key FROM known", unread, known=known.reader())
-    valid = _spooled(_PROBED, known=known.reader(), cached=cached(probe))
+    valid = _valid(_spooled(_PROBED, known=known.reader(), cached=cached(probe)), bounds)
     kept = _kept(valid, spec, cell.modality)
     uncut = plan(segment, "SELECT * FROM kept", unread, kept=kept.reader())
     units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))
@@ -98,16 +100,25 @@ def _spooled(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> TableSpool
         return TableSpool.of(found)
 
 
-def _listed(registry: Registry, spec: DatasetSpec, modality: str) -> TableSpool:
+def _listed(registry: Registry, spec: DatasetSpec, modality: str, bounds: list[Bound]) -> TableSpool:
     """The listing, made once.
 
     Raises:
         UserError: when a source cannot be listed.
     """
     try:
-        return TableSpool.of(registry.listings.preview(spec, modality))
+        return TableSpool.of(at_the_door(registry.listings.preview(spec, modality), bounds))
     except (OSError, SampleError) as error:
         raise UserError(f"{spec.dataset_version} cannot be listed: {' '.join(str(error).split())}") from error
+
+
+def _valid(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
+    """What the spec's validation rules let through."""
+    valid = TableSpool(probed.schema)
+    for batch in probed.reader():
+        table = pa.Table.from_batches([batch])
+        valid.add(table.filter(pa.array([reason is None for reason in judge(table, bounds)], pa.bool_())))
+    return valid
 
 
 def _kept(valid: TableSpool, spec: DatasetSpec, modality: str) -> TableSpool:

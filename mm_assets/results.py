@@ -10,8 +10,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from mm_assets.checks import Check
+from mm_assets.checks import Check, override_command
 from mm_embed_kernels.contracts import Contract
+from mm_resources.failures import may_be_redriven
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta
 
@@ -88,10 +89,11 @@ def materialize_result(
         "computed": dg.MetadataValue.json({kernel: computed for kernel, (computed, _) in work.items()}),
         "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in work.items()}),
         "preview": _preview(shown.preview),
+        **({"failures": dg.MetadataValue.md(_causes(asset, cell, shown.causes))} if shown.causes else {}),
         "seconds": round(seconds, 2),
         "table": dg.MetadataValue.path(shown.table),
         "written_by_run": meta.run_id,
-        "next": dg.MetadataValue.md(_next(asset, cell, meta)),
+        "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
     }
     results = [
         dg.AssetCheckResult(
@@ -145,12 +147,24 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, bool)) else str(value)
 
 
-def _next(asset: str, cell: Cell, meta: StageMeta) -> str:
+def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
+    """Samples by cause, with the commands to go on."""
+    chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class"
+    lines = []
+    for cause, count in causes.items():
+        again = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "the spec decides it"
+        lines.append(f"| {cause} | {count:,} | `mm failures {chosen} {cause}` | {again} |")
+    return "\n".join(["| cause | samples | look at them | try them again |", "|---|---|---|---|", *lines])
+
+
+def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
     name, modality = cell.dataset_version, cell.modality
     if meta.blocked:
-        return f"`mm failures {name} --modality {modality}`, then mend the cause or `mm backfill {name} --override-gate REASON`"
+        override = override_command(cell, checks)
+        mend = f"`mm failures {name} --modality {modality}`, mend the cause and `mm redrive {name} --modality {modality}`"
+        return f"{mend}, or `{override}`" if override else mend
     if meta.failed:
-        return f"`mm failures {name} --modality {modality} --stage {asset}`"
+        return f"`mm failures {name} --modality {modality} --stage {asset}`; `mm failures {name} --suggest` proposes rules"
     if asset == "feature_views":
         return f'`mm search "..." --dataset-version {name} --modality {modality}`'
     return f"`mm status {name}`"

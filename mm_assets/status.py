@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.cell_run import ORDER
+from mm_assets.gates import verdicts
 from mm_resources.accounting import account
 from mm_resources.failures import FailureEvents
 from mm_resources.registry import Registry
@@ -23,7 +24,8 @@ def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     half-way, count as undecided.
     """
     tables, pin = StageTables(store), Registry(store).pin(cell)
-    blocked = next((f"{name}: {meta.blocked}" for name in ORDER if (meta := tables.meta(name, cell)) and meta.blocked), "")
+    metas = {name: meta for name in ORDER if (meta := tables.meta(name, cell))}
+    blocked = next((f"{name}: {meta.blocked}" for name, meta in metas.items() if meta.blocked), "")
     if pin is not None:
         counts = pin.accounting
     else:
@@ -36,6 +38,7 @@ def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
         **counts,
         "data_version": pin.data_version if pin else None,
         "published_at": pin.published_at if pin else None,
+        "gates": [{"stage": name, **verdict} for name, meta in metas.items() for verdict in verdicts(meta)],
         **({"blocked": blocked} if blocked else {}),
     }
 

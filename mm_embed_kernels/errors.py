@@ -6,6 +6,8 @@ import re
 
 from mm_embed_kernels.identity import digest
 
+# Causes that may be gone in seconds: tried again inside the run. Other retryable ones wait for a person or a later run.
+TRANSIENT = ("fetch_error", "store_error")
 _VOLATILE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-f]{16,}|'[^']*'|\"[^\"]*\"|\d+")
 
 

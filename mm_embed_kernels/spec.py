@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import yaml
@@ -89,9 +89,30 @@ def _holds_tracks(source: SourceSpec) -> bool:
 
 
 class Gates(_Model):
-    """Thresholds of a cell above which nothing is published."""
+    """Thresholds of a cell above which nothing is published; all are shares of its samples, 0 to 1."""
 
     max_failed_share: float = Field(default=0.2, ge=0, le=1)
+    max_failed_share_by_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="error class -> share that may fail for this cause"
+    )
+    max_failed_share_above_parent: float | None = Field(
+        default=None, ge=0, le=1, description="how much larger a share may fail than of the published parent version"
+    )
+
+
+class ColumnRule(_Model):
+    """What a column of a sample may hold: bounds are part of what is allowed, and what was not measured passes."""
+
+    min: int | float | None = None
+    max: int | float | None = None
+    one_of: list[bool | int | float | str] | None = None
+    none_of: list[bool | int | float | str] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ColumnRule:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("a rule sets min, max, one_of or none_of")
+        return self
 
 
 class Curation(_Model):
@@ -113,6 +134,9 @@ class DatasetSpec(_Model):
         default_factory=dict, description="modality -> embedders, the primary one first; by default the profile's"
     )
     transcribe: dict[str, str] = Field(default_factory=dict, description="modality -> transcriber that writes down what is said in it")
+    validation: dict[str, dict[str, ColumnRule]] = Field(
+        default_factory=dict, description="modality -> column of the listing or the probe -> what it may hold; anything else fails"
+    )
     curation: Curation = Curation()
     gates: Gates = Gates()
 

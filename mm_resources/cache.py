@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels import relational
+from mm_embed_kernels.errors import TRANSIENT
 from mm_embed_kernels.kernel import Kernel
 from mm_resources import lance_io
 from mm_resources.spool import TableSpool
@@ -26,18 +27,29 @@ _BOOKKEEPING = [
     pa.field("at", pa.timestamp("us", tz="UTC")),
 ]
 
-# A request is a miss when it was never computed, or failed in a way that may pass now: a transient cause, or a
-# permanent one that was seen by another environment. All aggregates have a fixed size, so that DuckDB can spill them.
+# A request is a miss when it was never computed, or failed in a way that is to be tried again. Failed rows stay, so that
+# attempts are counted over all runs. All aggregates have a fixed size, so that DuckDB can spill them.
 _MISSES = """
 WITH wanted AS MATERIALIZED (SELECT key, min(place) AS place FROM requests GROUP BY key),
 tried AS (
-  SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt,
-         arg_max(c.retryable OR c.environment <> '{environment}', attempt) AS again
+  SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt, arg_max({again}, attempt) AS again
   FROM cached c SEMI JOIN wanted USING (key) GROUP BY key
 )
 SELECT w.place, coalesce(t.attempt, 0) AS attempt, t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
 FROM wanted w LEFT JOIN tried t USING (key)
 """
+# Which failures are tried again, as SQL over the cached row: by default what may pass later, and what only another
+# environment has seen.
+RETRYABLE = "c.retryable OR c.environment <> '{environment}'"
+ALL, NONE = "true", "false"
+
+
+def of_classes(classes: Iterable[str]) -> str:
+    """The failures of these error classes are tried again, permanent ones too."""
+    return f"c.error_class IN ({', '.join(map(relational.literal, classes))})"
+
+
+AT_ONCE = f"c.retryable AND {of_classes(TRANSIENT)}"
 # The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
 # own (a source may correct a transcript while the sound stays the same).
 KEY = "content_hash || '#' || span"
@@ -47,6 +59,7 @@ TEXT_KEY = "sha256(text) || '#text'"
 _ORDER = "(CASE status WHEN 'ok' THEN 0 ELSE 1000000 - attempt END)::HUGEINT * 1000000000000000000 + epoch_us(\"at\")"
 _TWICE = f"SELECT key, arg_min(_rowid, {_ORDER}) AS best FROM heads GROUP BY key HAVING count(*) > 1"
 _DOUBLES = "SELECT _rowid AS place FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
+_STATUS = ["key", "status", "error_class", "retryable", "attempt", "environment"]
 _HEADS = ["key", "status", "attempt", "at"]
 
 
@@ -106,10 +119,14 @@ class CacheSpace:
         """The vectors as they are now."""
         return Vectors(self, lance_io.open_dataset(self.uri))
 
-    def misses(self, requests: TableSpool) -> Iterator[pa.RecordBatch]:
-        """Of each distinct key of `requests` (columns: key, place): the place of its first request, earlier attempts, whether it is missing."""
-        cached = lance_io.reader(lance_io.open_dataset(self.uri), self.schema, ["key", "status", "retryable", "attempt", "environment"])
-        sql = _MISSES.format(environment=self.environment)
+    def misses(self, requests: TableSpool, again: str = RETRYABLE) -> Iterator[pa.RecordBatch]:
+        """Of each distinct key of `requests` (columns: key, place): place of its first request, earlier attempts, whether it is missing.
+
+        Args:
+            again: which failures are tried again, see `RETRYABLE`.
+        """
+        cached = lance_io.reader(lance_io.open_dataset(self.uri), self.schema, _STATUS)
+        sql = _MISSES.format(again=again.replace("{environment}", self.environment))
         with relational.query(sql, requests=requests.reader(["key", "place"]), cached=cached) as found:
             yield from found
 

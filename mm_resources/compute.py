@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +12,32 @@ import pyarrow as pa
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.kernel import Kernel
-from mm_resources.cache import CacheSpace, ComputeCache
+from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
 from mm_resources.progress import report
 from mm_resources.ray_session import RaySession
 from mm_resources.spool import TableSpool
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often, and how far apart, transient causes are tried inside one run.
+
+    Attributes:
+        attempts: tries of one row in a run, the first included.
+        seconds: the first pause's upper bound, doubled with each further one.
+        longest: upper bound of any pause, seconds.
+    """
+
+    attempts: int = 4
+    seconds: float = 0.5
+    longest: float = 8.0
+
+    def pause(self, tries: int) -> float:
+        """Seconds to wait after so many tries: exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
+        return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))
 
 
 @dataclass(frozen=True)
@@ -42,31 +62,57 @@ class Compute:
         ray: the session to use for large work; None computes everything inline.
         mode: ``auto`` (by estimate and by what Ray could gain), ``inline`` or ``ray``.
         inline_seconds: estimated work below which starting Ray would cost more than it gains.
+        backoff: how transient causes are tried again.
     """
 
-    def __init__(self, cache: ComputeCache, ray: RaySession | None = None, mode: str = "auto", inline_seconds: float = 10.0) -> None:
-        self.cache, self.ray, self.mode, self.inline_seconds = cache, ray, mode, inline_seconds
+    def __init__(
+        self,
+        cache: ComputeCache,
+        ray: RaySession | None = None,
+        mode: str = "auto",
+        inline_seconds: float = 10.0,
+        backoff: Backoff = Backoff(),
+    ) -> None:
+        self.cache, self.ray, self.mode, self.inline_seconds, self.backoff = cache, ray, mode, inline_seconds, backoff
 
-    def run(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None) -> ComputeReport:
+    def run(
+        self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None, again: str = RETRYABLE
+    ) -> ComputeReport:
         """Compute what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
 
-        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended.
+        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended. What failed
+        for a transient cause is tried again, all of it together after each pause.
+
+        Args:
+            again: which earlier failures are tried again, see `mm_resources.cache.RETRYABLE`.
         """
         began = time.perf_counter()
         space = self.cache.space(kernel)
-        wanted, misses = spool_misses(space, requests)
+        wanted, misses = spool_misses(space, requests, again)
         missing = misses.rows
         mode = self._choose(kernel, missing)
-        if missing == 0:
-            return ComputeReport(kernel.name, kernel.fingerprint, mode, 0, wanted, 0, 0, time.perf_counter() - began)
-        blocks = _blocks(misses, kernel)
-        found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
-        progress = _Progress(kernel.name, missing, log)
-        failed, checkpoints = self._checkpoint(space, kernel, found, _attempts(misses), progress)
-        if progress.done != missing:
-            raise RuntimeError(f"{kernel.name}: {missing} rows went in, {progress.done} came out")
+        failed, checkpoints = self._compute(space, kernel, misses, mode, log)
+        for tries in range(1, self.backoff.attempts if failed else 1):
+            _, late = spool_misses(space, _without_attempts(misses), AT_ONCE)
+            if late.rows == 0:
+                break
+            time.sleep(self.backoff.pause(tries))
+            found, more = self._compute(space, kernel, late, self._choose(kernel, late.rows), log)
+            failed, checkpoints, misses = failed - late.rows + found, checkpoints + more, late
         seconds = time.perf_counter() - began
         return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds)
+
+    def _compute(self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None) -> tuple[int, int]:
+        """Compute the misses once; (how many failed, checkpoints)."""
+        if misses.rows == 0:
+            return 0, 0
+        blocks = _blocks(misses, kernel)
+        found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
+        progress = _Progress(kernel.name, misses.rows, log)
+        done = self._checkpoint(space, kernel, found, _attempts(misses), progress)
+        if progress.done != misses.rows:
+            raise RuntimeError(f"{kernel.name}: {misses.rows} rows went in, {progress.done} came out")
+        return done
 
     def missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
         """(requests distinct by key, how many of them are not in the cache), without computing anything."""
@@ -111,10 +157,10 @@ _ASKED = "SELECT r.* EXCLUDE (place), m.attempt FROM requests r JOIN misses m US
 _PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
 
 
-def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, TableSpool]:
+def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, again: str = RETRYABLE) -> tuple[int, TableSpool]:
     """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
     asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
-    for batch in space.misses(asked):
+    for batch in space.misses(asked, again):
         wanted += batch.num_rows
         misses.add(pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED))
     if misses.rows == 0:
@@ -131,6 +177,10 @@ def _numbered(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
         numbers = pa.array(range(spool.rows, spool.rows + batch.num_rows), pa.int64())
         spool.add(batch.append_column("place", numbers))
     return spool
+
+
+def _without_attempts(misses: TableSpool) -> pa.RecordBatchReader:
+    return misses.reader([name for name in misses.schema.names if name != "attempt"])
 
 
 def _blocks(misses: TableSpool, kernel: Kernel) -> Iterator[pa.Table]:

@@ -6,8 +6,9 @@ Each stage's commit names the version of its failures, so that a run that lost t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,51 @@ STAGES = (
     "dataset_registry", "raw_assets", "content_blobs", "sample_metadata", "validated_samples", "curated_samples",
     "segments", "embeddings", "normalized_features", "feature_table", "feature_views",
 )  # fmt: skip
+
+
+# The stages that compute something of their own; what fails in the others follows from their inputs and the spec.
+COMPUTING = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")
+# Causes that no computation decides: a row that breaks its contract, a sample that the spec refuses.
+DECIDED = ("contract_violation", "rejected_by_rule")
+
+# Which causes there are, the most frequent first, with the first failed sample of each as its example.
+_CAUSES = """
+SELECT * EXCLUDE (example), unnest(example) FROM (
+  SELECT modality, stage, error_class, fingerprint, count(*) AS events, count(DISTINCT sample_id) AS samples,
+         bool_or(retryable) AS retryable, max(attempt) AS attempts,
+         arg_min({'sample_id': sample_id, 'message': message, 'source_uri': source_uri}, coalesce(sample_id, message)) AS example
+  FROM failures GROUP BY modality, stage, error_class, fingerprint
+) ORDER BY events DESC, modality, stage, fingerprint
+"""
+
+
+def may_be_redriven(stage: str, error_class: str) -> bool:
+    """Whether a failure may pass by being computed again."""
+    return stage in COMPUTING and error_class not in DECIDED
+
+
+@dataclass(frozen=True)
+class FailureFilter:
+    """Chooses failure events; "" stands for any."""
+
+    stage: str = ""
+    error_class: str = ""
+    fingerprint: str = ""
+    sample_id: str = ""
+
+    @property
+    def where(self) -> str | None:
+        """The filter as SQL over `FAILURES`; None when it lets all pass."""
+        chosen = [f"{name} = {relational.literal(value)}" for name, value in asdict(self).items() if value]
+        return " AND ".join(chosen) or None
+
+    def dumps(self) -> str:
+        """As the value of a run's tag."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value})
+
+    @classmethod
+    def loads(cls, text: str) -> FailureFilter:
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -83,17 +129,48 @@ class FailureEvents:
         """Keep a version of a stage's failures."""
         lance_io.tag(self._uri(stage, cell), version, tag)
 
-    def read(self, cell: Cell, columns: list[str] | None = None, stages: Iterable[str] = STAGES) -> pa.RecordBatchReader:
-        """All failure events of a cell, streaming."""
-        chosen = FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])
+    def versions(self, cell: Cell, stages: Iterable[str] = STAGES) -> dict[str, int]:
+        """Stage -> Lance version of its failure table, for the stages that have failures."""
+        metas = {stage: self.tables.meta(stage, cell) for stage in stages}
+        return {stage: meta.failures for stage, meta in metas.items() if meta is not None and meta.failures}
+
+    def read(
+        self,
+        cell: Cell,
+        columns: list[str] | None = None,
+        stages: Iterable[str] = STAGES,
+        chosen: FailureFilter = FailureFilter(),
+        versions: Mapping[str, int] | None = None,
+    ) -> pa.RecordBatchReader:
+        """The chosen failure events of a cell, streaming.
+
+        Args:
+            versions: as `versions` gave them at an earlier time, to read the failures of then.
+        """
+        schema = FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])
 
         def stream() -> Iterator[pa.RecordBatch]:
-            for stage in stages:
-                meta = self.tables.meta(stage, cell)
-                if meta is not None and meta.failures:
-                    yield from lance_io.reader(lance_io.open_dataset(self._uri(stage, cell), meta.failures), FAILURES.bare, columns)
+            for stage, version in (self.versions(cell, stages) if versions is None else versions).items():
+                dataset = lance_io.open_dataset(self._uri(stage, cell), version)
+                yield from lance_io.reader(dataset, FAILURES.bare, columns, chosen.where)
 
-        return pa.RecordBatchReader.from_batches(chosen, stream())
+        return pa.RecordBatchReader.from_batches(schema, stream())
+
+    def read_all(self, cells: Iterable[Cell], columns: list[str], chosen: FailureFilter = FailureFilter()) -> pa.RecordBatchReader:
+        """The chosen failure events of several cells, streaming."""
+        schema = pa.schema([FAILURES.bare.field(name) for name in columns])
+        batches = (batch for cell in cells for batch in self.read(cell, columns, chosen=chosen))
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def causes(self, cells: Iterable[Cell], chosen: FailureFilter = FailureFilter()) -> pa.Table:
+        """The causes of the chosen failures, the most frequent first.
+
+        Returns:
+            modality, stage, error_class, fingerprint, events, samples, retryable, attempts (the most of any sample), and
+            sample_id, message and source_uri of an example.
+        """
+        columns = ["modality", "stage", "error_class", "fingerprint", "sample_id", "retryable", "attempt", "message", "source_uri"]
+        return relational.fetch(_CAUSES, failures=self.read_all(cells, columns, chosen))
 
     def by_class(self, cell: Cell, stages: Iterable[str] = STAGES) -> dict[str, int]:
         """Failed samples (or whole sources) by error class."""

@@ -109,6 +109,7 @@ class Registry:
 
     def _check(self, spec: DatasetSpec) -> None:
         from mm_embed_kernels.rules import rule_set
+        from mm_embed_kernels.validation import validation_bounds
 
         if spec.parent is not None:
             self.spec(spec.name, spec.parent)
@@ -119,6 +120,10 @@ class Registry:
             open_source(source, dict(spec.schema_))
         for name in known:
             rule_set(name, spec.curation.rules)
+        for modality, columns in spec.validation.items():
+            if modality not in known:
+                raise UserError(f"validation.{modality}: no such modality; there are: {', '.join(known)}")
+            validation_bounds(known[modality], columns)
         for modality, names in spec.embedders.items():
             check_embedders(modality, names)
         for modality, name in spec.transcribe.items():

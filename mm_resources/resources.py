@@ -18,7 +18,7 @@ from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import ComputeCache
-from mm_resources.compute import Compute
+from mm_resources.compute import Backoff, Compute
 from mm_resources.failures import FailureEvents
 from mm_resources.features import FeatureStore
 from mm_resources.ledger import Ledger
@@ -112,9 +112,12 @@ class ComputeCacheResource(dg.ConfigurableResource):
     ray: dg.ResourceDependency[RayResource]
     mode: str = Field(default="auto", description="auto (by estimated work), inline or ray")
     inline_seconds: float = Field(default=10.0, description="estimated work that is not worth starting Ray for")
+    attempts: int = Field(default=4, description="tries of one row in a run while its cause is transient; 1: no second one")
+    backoff_seconds: float = Field(default=0.5, description="upper bound of the pause before the second try, doubled with each further one")
 
     def open(self) -> Compute:
-        return Compute(ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds)
+        backoff = Backoff(self.attempts, self.backoff_seconds)
+        return Compute(ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds, backoff)
 
 
 class EmbedderResource(dg.ConfigurableResource):

@@ -16,7 +16,7 @@ class TableSpool:
     """Batches in a temporary file: written once, then streamed as often as wanted. The file goes with the object."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self.rows = 0
+        self.schema, self.rows = schema, 0
         self._file = tempfile.NamedTemporaryFile(prefix="mm-spool-")  # noqa: SIM115 - lives as long as the object
         self._writer = pa.ipc.new_stream(self._file, schema)
 

@@ -13,6 +13,7 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_embed_kernels import relational
+from mm_resources.cache import ALL
 from mm_resources.fetch import FetchKernel
 
 # Two writers may have stored one blob; any of its locations will do, so take a stable one.
@@ -95,11 +96,13 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
         raw=run.read("raw_assets", ["sample_id", "content_hash"]),
         lost=pa.table({"content_hash": sorted(lost)}),
     ) as requests:
-        run.compute(kernel, requests)
+        run.compute(kernel, requests, again=ALL)
 
 
 def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:
     events = run.events()
+    tried = run.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
+    attempts = dict(zip(tried["sample_id"], tried["attempt"], strict=True))
     for table, there in located:
         lost = table.filter(pc.invert(pa.array(there, pa.bool_()))).select(["content_hash"])
         if lost.num_rows:
@@ -107,7 +110,8 @@ def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], count
             raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
             message = "the blob is not in the store, and its source no longer gives these bytes"
             for row in relational.fetch(_REFERENCES, raw=raw, lost=lost).to_pylist():
-                events.append({**row, "error_class": "blob_missing", "message": message, "retryable": True})
+                attempt = attempts.get(row["sample_id"], 0) + 1
+                events.append({**row, "error_class": "blob_missing", "message": message, "retryable": True, "attempt": attempt})
         good = table.filter(pa.array(there, pa.bool_()))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0

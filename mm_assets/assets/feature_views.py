@@ -11,6 +11,7 @@ from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import ORDER, CellRun
 from mm_assets.checks import Check
+from mm_assets.gates import GATE_CHECKS, gate_inputs, gates
 from mm_assets.plots import scatter
 from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
 from mm_embed_kernels.identity import library_versions
@@ -27,9 +28,9 @@ PLOTTED = 2_000
     group="4_serve",
     deps=["feature_table"],
     kinds=["lancedb"],
-    checks=[("accounting", True), ("recall", True), ("failed_share", True)],
+    checks=[("accounting", True), ("recall", True), *GATE_CHECKS],
     embeds=True,
-    depends=embedder_inputs,
+    depends=lambda run: {**embedder_inputs(run), **gate_inputs(run)},
     shows=FEATURES,
 )
 def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
@@ -91,11 +92,9 @@ def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting
 def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
     figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
     equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**figures)
-    limit = run.spec.gates.max_failed_share
-    text = f"{counted.failed_share:.1%} of the samples failed, allowed are {limit:.1%} (gates.max_failed_share)"
     return [
         Check("accounting", counted.balanced, equation if counted.balanced else f"does not hold: {equation}", figures),
-        Check("failed_share", counted.failed_share <= limit, text, {"share": counted.failed_share, "threshold": limit}),
+        *gates(run, counted.discovered, counted.failed, counted.failures),
     ]
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
+from mm_embed_kernels.validation import at_the_door
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 
 REQUESTS = f"""
@@ -25,16 +26,30 @@ ORDER BY l.sample_id
 """
 
 
-@cell_asset(group="1_ingest", deps=["dataset_registry"], kinds=["lance"], pool="network", checks=[("every_sample_recorded", True)])
+def _rules(run: CellRun) -> dict[str, Any]:
+    return {"validation": [vars(bound) for bound in run.validation]} if run.validation else {}
+
+
+@cell_asset(
+    group="1_ingest",
+    deps=["dataset_registry"],
+    kinds=["lance"],
+    pool="network",
+    checks=[("every_sample_recorded", True)],
+    depends=_rules,
+)
 def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
     """One row per discovered sample: source, status of the fetch and content hash; the bytes go to the blob store.
 
-    A source object that was read before, with the same etag or size and mtime, is not read again.
+    A source object that was read before, with the same etag or size and mtime, is not read again; one that the spec's
+    validation rules refuse by what the listing knows is never read.
     """
     kernel, counts = FetchKernel(run.spec, run.blobs), {"fetched": 0, "failed": 0}
-    with run.sql(REQUESTS, listing=run.read("dataset_registry"), flavours=kernel.flavours()) as requests:
+    with run.sql(REQUESTS, listing=at_the_door(run.read("dataset_registry"), run.validation), flavours=kernel.flavours()) as requests:
         run.compute(kernel, requests)
-    rows = run.tables_of(_ROWS, listing=run.read("dataset_registry"), flavours=kernel.flavours(), cached=run.cached(kernel))
+    rows = run.tables_of(
+        _ROWS, listing=at_the_door(run.read("dataset_registry"), run.validation), flavours=kernel.flavours(), cached=run.cached(kernel)
+    )
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,

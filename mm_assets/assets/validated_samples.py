@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,31 +9,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
+from mm_assets.cell_run import ORDER, CellRun
 from mm_assets.checks import Check
+from mm_assets.gates import GATE_CHECKS, gate_inputs, gates
 from mm_embed_kernels import relational
+from mm_embed_kernels.validation import REJECTED, judge
 
 
-def _gate(run: CellRun) -> dict[str, Any]:
-    return {"gates": run.spec.gates.model_dump()}
+def _decisions(run: CellRun) -> dict[str, Any]:
+    return {**gate_inputs(run), **({"validation": [vars(bound) for bound in run.validation]} if run.validation else {})}
 
 
 @cell_asset(
     group="2_curate",
     deps=["dataset_registry", "sample_metadata"],
     kinds=["pandera", "lance"],
-    checks=[("failed_share", True)],
-    depends=_gate,
+    checks=GATE_CHECKS,
+    depends=_decisions,
 )
 def validated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
-    """The samples that meet the contract; every other one is a failure event. The gate's verdict is stored with them.
+    """The samples that meet the contract and the spec's validation rules; every other one is a failure event.
 
-    When a larger share of the discovered samples failed than the spec allows, the gate closes: nothing downstream
-    runs, however it is started, and what was published stays.
+    The gate's verdict is stored with them. When a larger share of the discovered samples failed than the spec allows, in
+    all, for one cause or against the parent version, the gate closes: nothing downstream runs, however it is started, and
+    what was published stays.
     """
-    counts = {"valid": 0, "invalid": 0}
+    counts = {"valid": 0, "invalid": 0, "rejected": 0}
     rows = (pa.Table.from_batches([batch]) for batch in run.read("sample_metadata"))
-    return run.publish(_valid(run, rows, counts), summary=lambda: counts, checks=lambda: [failed_share(run, counts["valid"])])
+    return run.publish(_valid(run, rows, counts), summary=lambda: counts, checks=lambda: _gates(run, counts))
 
 
 def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
@@ -42,18 +46,22 @@ def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> It
     for table in rows:
         good, broken = contract.split(table.filter(pc.equal(table["probe"], "ok")).select(names))
         events += [{**row, "error_class": "contract_violation", "message": line} for row, line in broken]
+        reasons = pa.array(judge(good, run.validation), pa.string())
+        rejected = good.append_column("message", reasons).filter(pc.is_valid(reasons)).to_pylist()
+        events += [{**row, "error_class": REJECTED} for row in rejected]
+        good = good.filter(pc.is_null(reasons))
         counts["invalid"] += len(broken)
+        counts["rejected"] += len(rejected)
         counts["valid"] += good.num_rows
         yield good
 
 
-def failed_share(run: CellRun, valid: int) -> Check:
-    """Share of the discovered samples that failed before curation, against the spec's threshold."""
+def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
+    """What failed before curation, against the spec's thresholds."""
     listed = run.tables.read("dataset_registry", run.cell, ["sample_id"])
     discovered = relational.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
-    share = (discovered - valid) / discovered if discovered else 0.0
-    limit = run.spec.gates.max_failed_share
-    text = f"{discovered - valid:,} of {discovered:,} samples failed: {share:.1%}, allowed are {limit:.1%} (gates.max_failed_share)"
-    return Check(
-        "failed_share", share <= limit, text, {"failed": discovered - valid, "discovered": discovered, "share": share, "threshold": limit}
-    )
+    by_class = Counter(run.failures.by_class(run.cell, ORDER[: ORDER.index(run.asset)]))
+    probed = run.tables.meta("sample_metadata", run.cell)
+    broken = (probed.rows if probed else 0) - run.rows("sample_metadata")
+    by_class.update({"contract_violation": counts["invalid"] + broken, REJECTED: counts["rejected"]})
+    return gates(run, discovered, discovered - counts["valid"], by_class)

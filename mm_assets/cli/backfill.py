@@ -15,6 +15,7 @@ from mm_assets.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from mm_assets.backfill import CellResult
+    from mm_resources.failures import FailureFilter
     from mm_resources.store import Cell, Store
 
 
@@ -59,7 +60,7 @@ def backfill(
     if plan:
         _print_plan(store, dataset_version, cells, json)
         return
-    _require_models(store, cells)
+    require_models(store, cells)
     if launch:
         launched = _launch(store, cells, override_gate, wait, json)
         if launched is None:
@@ -75,7 +76,7 @@ def backfill(
         raise typer.Exit(1)
 
 
-def _require_models(store: Store, cells: list[Cell]) -> None:
+def require_models(store: Store, cells: list[Cell]) -> None:
     """A model that cannot be had is one clear line before any run starts."""
     from mm_embed_kernels.modalities import get
     from mm_resources.registry import Registry
@@ -107,7 +108,15 @@ def _launch(store: Store, cells: list[Cell], override: str, wait: bool, json: bo
     return None
 
 
-def run_cells(store: Store, cells: list[Cell], override: str, verbose: bool, quiet: bool, **settings: str) -> list[CellResult]:
+def run_cells(
+    store: Store,
+    cells: list[Cell],
+    override: str,
+    verbose: bool,
+    quiet: bool,
+    redrive: FailureFilter | None = None,
+    **settings: str,
+) -> list[CellResult]:
     from mm_assets.backfill import backfill_cell
     from mm_assets.definitions import build
     from mm_assets.home import close_dead_runs, open_instance
@@ -123,7 +132,7 @@ def run_cells(store: Store, cells: list[Cell], override: str, verbose: bool, qui
     with _noticed(signal.SIGINT) as interrupted, _stopped():
         for cell in cells:
             with _Bar(cell, hidden=quiet or verbose) as bar, listening(bar.report):
-                results.append(backfill_cell(instance, definitions, cell, store, override, verbose))
+                results.append(backfill_cell(instance, definitions, cell, store, override, verbose, redrive))
             if interrupted():
                 raise Interrupted
     return results

@@ -1,4 +1,4 @@
-"""`mm status`, `mm failures`, `mm search`, `mm explain`."""
+"""`mm status`, `mm search`, `mm explain`, `mm try`."""
 
 from __future__ import annotations
 
@@ -23,24 +23,10 @@ HIT = (
     "score",
     "span",
 )
-FAILURE = (
-    "sample_id",
-    "modality",
-    "stage",
-    "error_class",
-    "message",
-    "fingerprint",
-    "content_hash",
-    "source_uri",
-    "attempt",
-    "retryable",
-    "run_id",
-    "at",
-)
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (status, failures, search, explain):
+    for command in (status, search, explain):
         app.command()(command)
     app.command("try")(try_)
 
@@ -67,53 +53,17 @@ def status(
             print(
                 f"{cell['modality']}: {cell['undecided']:,} samples are undecided: the run goes on, or died; mm backfill {dataset_version}"
             )
+        for gate in _last_gates(cell["gates"]):
+            told = "passed" if gate["passed"] else "overridden" if gate["waived"] else "closed"
+            print(f"{cell['modality']}: gate {gate['name']} {told}: {gate['description']}")
         if "blocked" in cell:
             print(f"{cell['modality']} is blocked by {cell['blocked']}")
 
 
-def failures(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
-    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
-    stage: Annotated[str | None, typer.Option(help="only failures of this asset")] = None,
-    error_class: Annotated[str | None, typer.Option("--class", help="only this error class")] = None,
-    fingerprint: Annotated[str | None, typer.Option(help="only this cause")] = None,
-    json: Json = False,
-) -> None:
-    """The failure dataset: counts by cause with an example each, or every event with --json."""
-    from mm_resources.failures import FailureEvents
-    from mm_resources.registry import Registry
-    from mm_resources.settings import Settings
-    from mm_resources.store import Store
-
-    store = Store(Settings.from_environment().store)
-    events: list[dict[str, Any]] = []
-    for cell in Registry(store).cells(dataset_version, modality):
-        for batch in FailureEvents(store).read(cell, list(FAILURE)):
-            events += batch.to_pylist()
-    wanted = {"stage": stage, "error_class": error_class, "fingerprint": fingerprint}
-    events = [event for event in events if all(value is None or event[name] == value for name, value in wanted.items())]
-    if json:
-        print_json([{name: event[name] for name in FAILURE} for event in events])
-        return
-    causes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for event in events:
-        causes.setdefault((event["modality"], event["stage"], event["fingerprint"]), []).append(event)
-    rows = [
-        {
-            "modality": found[0]["modality"],
-            "stage": found[0]["stage"],
-            "class": found[0]["error_class"],
-            "count": len(found),
-            "retryable": found[0]["retryable"],
-            "example": one_line(found[0]["message"], 120),
-            "source": one_line(found[0]["source_uri"] or "", 60),
-        }
-        for found in sorted(causes.values(), key=len, reverse=True)
-    ]
-    if rows:
-        print_table(f"{len(events):,} failures of {dataset_version}, by cause", rows)
-    else:
-        print(f"no failures of {dataset_version}")
+def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The verdicts with numbers of the stage at which a gate is closed, or else of the last one."""
+    shut = [gate["stage"] for gate in gates if not gate["passed"] and not gate["waived"]]
+    return [gate for gate in gates if gate["stage"] == (shut or [gates[-1]["stage"]])[0] and gate["figures"]]
 
 
 def search(

@@ -12,6 +12,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
 
 
+def print_json_array(values: Iterable[Any]) -> None:
+    """A JSON array, item by item, so that a long one never lies in memory."""
+    lead = "[\n"
+    for value in values:
+        text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+        print(lead + "  " + text.replace("\n", "\n  "), end="")
+        lead = ",\n"
+    print("[]" if lead == "[\n" else "\n]")
+
+
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from mm_assets.backfill import CellResult, backfill_cell
 from mm_assets.definitions import build
 from mm_assets.home import open_instance
 from mm_embed_kernels.spec import load_spec
+from mm_resources.failures import FailureFilter
 from mm_resources.features import FeatureStore
 from mm_resources.registry import Registry
 from mm_resources.settings import Settings
@@ -45,16 +48,22 @@ class Platform:
         return loaded.dataset_version
 
     def backfill(
-        self, dataset_version: str, modality: str | None = None, mode: str = "inline", override: str = ""
+        self,
+        dataset_version: str,
+        modality: str | None = None,
+        mode: str = "inline",
+        override: str = "",
+        redrive: FailureFilter | None = None,
     ) -> dict[str, CellResult]:
         definitions = build(store=self.settings.store, mode=mode)
         cells = self.registry.cells(dataset_version, modality)
-        return {cell.modality: backfill_cell(self.instance, definitions, cell, self.store, override) for cell in cells}
+        return {cell.modality: backfill_cell(self.instance, definitions, cell, self.store, override, redrive=redrive) for cell in cells}
 
     def cell(self, dataset_version: str, modality: str) -> Cell:
         return self.registry.cells(dataset_version, modality)[0]
 
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 Maker = Callable[[Path], Platform]
 
 
@@ -97,3 +106,17 @@ def published(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path])
         results = platform.backfill("tiny@v1")
         assert {name: result.status for name, result in results.items()} == {"image": "published", "text": "published"}, results
         yield platform
+
+
+@pytest.fixture
+def mm(tmp_path: Path) -> Run:
+    """Runs `mm` in an empty folder with a store and a home of its own."""
+    work = tmp_path / "work"
+    work.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
+
+    def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mm_assets.cli.main", *map(str, words)]
+        return subprocess.run(command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300)
+
+    return run

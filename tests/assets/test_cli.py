@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def mm(tmp_path: Path) -> Run:
-    """Runs `mm` in an empty folder with a store and a home of its own."""
-    work = tmp_path / "work"
-    work.mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
-
-    def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "mm_assets.cli.main", *map(str, words)]
-        return subprocess.run(command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300)
-
-    return run
+from tests.assets.conftest import Run
 
 
 def loaded(done: subprocess.CompletedProcess[str]) -> Any:

@@ -11,8 +11,8 @@ from mm_embed_kernels import kernel as kernel_module
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_resources import compute as compute_module
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Compute, ComputeReport
+from mm_resources.cache import ALL, NONE, ComputeCache, of_classes
+from mm_resources.compute import Backoff, Compute, ComputeReport
 from mm_resources.progress import listening
 from mm_resources.store import Store
 
@@ -26,6 +26,8 @@ class Behaviour:
     """How the kernel behaves today, and what it was asked."""
 
     transient: set[str] = field(default_factory=set)
+    recovers: dict[str, int] = field(default_factory=dict)  # key -> tries that fail before one passes
+    late: set[str] = field(default_factory=set)
     permanent: set[str] = field(default_factory=set)
     killer: str = ""
     asked: list[str] = field(default_factory=list)
@@ -68,6 +70,10 @@ class Measure(Stage):
         self.behaviour.asked.append(key)
         if key in self.behaviour.transient:
             raise SampleError("fetch_error", "the network is down", retryable=True)
+        if self.behaviour.asked.count(key) <= self.behaviour.recovers.get(key, 0):
+            raise SampleError("store_error", "the store does not answer", retryable=True)
+        if key in self.behaviour.late:
+            raise SampleError("not_found", "it was listed but is gone", retryable=True)
         if key in self.behaviour.permanent:
             raise SampleError("truncated", "ends too early")
         return {"length": len(key)}
@@ -75,7 +81,13 @@ class Measure(Stage):
 
 @pytest.fixture
 def compute(tmp_path: Path) -> Compute:
-    return Compute(ComputeCache(Store(str(tmp_path))))
+    """One try a run."""
+    return Compute(ComputeCache(Store(str(tmp_path))), backoff=Backoff(attempts=1))
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Compute:
+    return Compute(ComputeCache(Store(str(tmp_path))), backoff=Backoff(attempts=4, seconds=0.001))
 
 
 KEYS = [f"key-{i:04d}" for i in range(100)]
@@ -166,6 +178,45 @@ def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: 
     assert counts(compute.run(Lengths(good), requests(KEYS))) == (1, 99, 0)
     assert latest(compute, Lengths())["key-0002"]["attempt"] == 3
     assert good.asked == ["key-0002"]
+
+
+def test_transient_causes_are_tried_again_inside_the_run(patient: Compute) -> None:
+    """Only they are: what is permanent, or gone until a person mends it, is asked once."""
+    behaviour = Behaviour(transient={"key-0001"}, recovers={"key-0002": 2}, late={"key-0003"}, permanent={"key-0004"})
+    report = patient.run(Lengths(behaviour), requests(KEYS))
+    assert counts(report) == (100, 0, 3)
+    assert {key: n for key in KEYS if (n := behaviour.asked.count(key)) > 1} == {"key-0001": 4, "key-0002": 3}
+    seen = latest(patient, Lengths())
+    assert [(seen[f"key-000{i}"]["status"], seen[f"key-000{i}"]["attempt"]) for i in range(5)] == [
+        ("ok", 1), ("failed", 4), ("ok", 3), ("failed", 1), ("failed", 1),
+    ]  # fmt: skip
+    again = Behaviour()
+    assert counts(patient.run(Lengths(again), requests(KEYS))) == (2, 98, 0)
+    assert sorted(again.asked) == ["key-0001", "key-0003"]
+    assert latest(patient, Lengths())["key-0001"]["attempt"] == 5
+
+
+def test_pauses_grow_up_to_a_bound_and_are_not_alike() -> None:
+    backoff = Backoff(attempts=9, seconds=0.5, longest=3.0)
+    for tries, most in enumerate([0.5, 1.0, 2.0, 3.0, 3.0], start=1):
+        pauses = [backoff.pause(tries) for _ in range(400)]
+        assert all(0 <= pause <= most for pause in pauses)
+        assert max(pauses) > 0.9 * most
+        assert min(pauses) < 0.1 * most
+
+
+@pytest.mark.parametrize(
+    ("again", "asked"),
+    [(ALL, ["key-0001", "key-0002"]), (NONE, []), (of_classes(["truncated"]), ["key-0002"]), (of_classes(["it's new"]), [])],
+)
+def test_chosen_failures_are_tried_again_and_attempts_go_on(compute: Compute, again: str, asked: list[str]) -> None:
+    bad = Behaviour(transient={"key-0001"}, permanent={"key-0002"})
+    compute.run(Lengths(bad), requests(KEYS))
+    still = Behaviour(transient={"key-0001"}, permanent={"key-0002"})
+    assert counts(compute.run(Lengths(still), requests(KEYS), again=again)) == (len(asked), 100 - len(asked), len(asked))
+    assert sorted(still.asked) == asked
+    attempts = {key: row["attempt"] for key, row in latest(compute, Lengths()).items() if row["status"] == "failed"}
+    assert attempts == {key: 2 if key in asked else 1 for key in ("key-0001", "key-0002")}
 
 
 def test_another_environment_tries_permanent_failures_again(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,201 @@
+"""`mm failures`, `mm redrive`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mm_assets.cli.output import one_line, print_json, print_json_array, print_table
+
+if TYPE_CHECKING:
+    from mm_resources.failures import FailureFilter
+    from mm_resources.store import Cell, Store
+
+DatasetVersion = Annotated[str, typer.Argument(metavar="DATASET@VERSION")]
+Modality = Annotated[str | None, typer.Option(help="only this modality")]
+Stage = Annotated[str, typer.Option(help="only failures of this asset")]
+ErrorClass = Annotated[str, typer.Option("--class", help="only this error class")]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+FAILURE = [
+    "sample_id", "modality", "stage", "error_class", "message", "fingerprint", "content_hash", "source_uri", "attempt", "retryable",
+    "run_id", "at",
+]  # fmt: skip
+CAUSES_SHOWN = 50
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(failures)
+    app.command()(redrive)
+
+
+def failures(
+    dataset_version: DatasetVersion,
+    modality: Modality = None,
+    stage: Stage = "",
+    error_class: ErrorClass = "",
+    fingerprint: Annotated[str, typer.Option(help="only this cause")] = "",
+    open_: Annotated[str, typer.Option("--open", metavar="SAMPLE_ID", help="write the medium of this failed sample to a file")] = "",
+    to: Annotated[Path | None, typer.Option(help="with --open: the file; by default named after the sample, in this folder")] = None,
+    suggest: Annotated[bool, typer.Option(help="propose validation rules that would have caught what recurs")] = False,
+    json: Json = False,
+) -> None:
+    """The failure dataset: counts by cause with an example each, or every event with --json."""
+    from mm_embed_kernels.errors import UserError
+    from mm_resources.failures import STAGES, FailureEvents, FailureFilter
+    from mm_resources.registry import Registry
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    if stage not in ("", *STAGES):
+        raise UserError(f"--stage {stage!r} is no stage; there are: {', '.join(STAGES)}")
+    if to is not None and not open_:
+        raise UserError("--to says where --open writes: name the sample")
+    store = Store(Settings.from_environment().store)
+    cells = Registry(store).cells(dataset_version, modality)
+    if open_:
+        _open(store, cells, open_, to, json)
+        return
+    if suggest:
+        _suggest(store, dataset_version, cells, json)
+        return
+    chosen = FailureFilter(stage, error_class, fingerprint)
+    if json:
+        events = FailureEvents(store).read_all(cells, FAILURE, chosen)
+        print_json_array(event for batch in events for event in batch.to_pylist())
+        return
+    _print_causes(store, dataset_version, cells, chosen)
+
+
+def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> None:
+    from mm_resources.failures import FailureEvents, may_be_redriven
+
+    causes = FailureEvents(store).causes(cells, chosen)
+    if not causes.num_rows:
+        there = sorted(set(FailureEvents(store).causes(cells)["error_class"].to_pylist()))
+        print(f"no such failure of {dataset_version}; there are: {', '.join(there)}" if there else f"no failures of {dataset_version}")
+        return
+    shown = causes.slice(0, CAUSES_SHOWN).to_pylist()
+    rows = [
+        {
+            "modality": cause["modality"],
+            "stage": cause["stage"],
+            "class": cause["error_class"],
+            "count": cause["events"],
+            "tries": cause["attempts"],
+            "retryable": cause["retryable"],
+            "example": one_line(cause["message"], 120),
+            "source": one_line(cause["source_uri"] or "", 60),
+            "cause": cause["fingerprint"],
+        }
+        for cause in shown
+    ]
+    print_table(f"{sum(causes['events'].to_pylist()):,} failures of {dataset_version}, by cause", rows)
+    if causes.num_rows > CAUSES_SHOWN:
+        print(f"and {causes.num_rows - CAUSES_SHOWN:,} rarer causes: narrow them down with --stage, --class or --fingerprint")
+    example = next((cause["sample_id"] for cause in shown if cause["sample_id"]), None)
+    if example:
+        print(f"look at one: mm failures {dataset_version} --open {example}")
+    triable = next((cause["error_class"] for cause in shown if may_be_redriven(cause["stage"], cause["error_class"])), None)
+    if triable:
+        print(f"try again: mm redrive {dataset_version} --class {triable}")
+    print(f"rules that would catch what recurs: mm failures {dataset_version} --suggest")
+
+
+def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
+    from mm_assets.failed_media import open_failed
+
+    opened = open_failed(store, cells, sample_id, to)
+    if json:
+        print_json({**vars(opened), "path": str(opened.path)})
+        return
+    for event in opened.failures:
+        print(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
+    print(f"{opened.size:,} bytes from {opened.origin}", f"listed as {opened.source_uri}", opened.path, sep="\n")
+
+
+def _suggest(store: Store, dataset_version: str, cells: list[Cell], json: bool) -> None:
+    from mm_assets.suggesting import propose
+
+    found = {cell.modality: propose(store, cell) for cell in cells}
+    proposals = [vars(item) | {"rule": item.rule and vars(item.rule)} for each in found.values() for item in each.proposals]
+    validation = {modality: each.validation for modality, each in found.items() if each.validation}
+    if json:
+        print_json({"dataset_version": dataset_version, "causes": proposals, "validation": validation})
+        return
+    if not proposals:
+        print(f"no cause recurs among the failures of {dataset_version}")
+        return
+    rows = [
+        {
+            "modality": item["modality"],
+            "stage": item["stage"],
+            "class": item["error_class"],
+            "samples": item["samples"],
+            "rule": f"{rule['column']} {rule['bound']}: {rule['limit']}" if (rule := item["rule"]) else "no single column tells them apart",
+            "would catch": rule["caught"] if rule else "",
+            "wrongly reject": rule["wrong"] if rule else "",
+        }
+        for item in proposals
+    ]
+    print_table(f"{dataset_version}: recurring causes and the rules that would have caught them at the door", rows)
+    if validation:
+        print("for the spec of the next version:\n")
+        print(_yaml({"validation": validation}))
+    for modality, each in found.items():
+        if each.validation:
+            print(
+                f"{modality}: together they would catch {each.caught:,} of {each.failed:,} failed samples, "
+                f"and wrongly reject {each.wrong:,} of {each.sound:,} others"
+            )
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=120))
+
+
+def redrive(
+    dataset_version: DatasetVersion,
+    modality: Modality = None,
+    stage: Stage = "",
+    error_class: ErrorClass = "",
+    override_gate: Annotated[str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
+    json: Json = False,
+) -> None:
+    """Try failures again, and only them, permanent ones too; what passes goes on to the publish."""
+    from mm_assets.cli.backfill import require_models, run_cells
+    from mm_assets.redrive import redrives
+    from mm_resources.failures import FailureFilter
+    from mm_resources.registry import Registry
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    store = Store(Settings.from_environment().store)
+    chosen = FailureFilter(stage, error_class)
+    found = redrives(store, dataset_version, Registry(store).cells(dataset_version, modality), chosen)
+    if not found and not json:
+        print(f"nothing to redrive: no failure of {dataset_version} may change; what its frozen listing refuses needs a new version")
+        return
+    require_models(store, [item.cell for item in found])
+    results = run_cells(store, [item.cell for item in found], override_gate, verbose, json, chosen) if found else []
+    outcomes = [item.outcome(store) for item in found]
+    if json:
+        cells = [{**result.as_dict(), **vars(outcome)} for result, outcome in zip(results, outcomes, strict=True)]
+        print_json({"dataset_version": dataset_version, "cells": cells})
+    else:
+        rows = [{**vars(result), **vars(outcome), "run_id": result.run_id[:8]} for result, outcome in zip(results, outcomes, strict=True)]
+        print_table(
+            f"{dataset_version}: failures tried again", rows, ["modality", "status", "tried", "passed", "failed", "seconds", "run_id"]
+        )
+        for result in results:
+            if result.status in ("blocked", "failed"):
+                print(f"{result.modality} is {result.status}: {result.reason}")
+        if any(outcome.passed < outcome.tried for outcome in outcomes):
+            print(f"what is left: mm failures {dataset_version}")
+    if any(result.status in ("blocked", "failed") for result in results):
+        raise typer.Exit(1)
