@@ -49,10 +49,11 @@ class Child:
 
     Args:
         enter: called first in each process, with `args`; picklable.
+        parent: whether it may have children of its own.
     """
 
-    def __init__(self, enter: Callable[..., None], *args: Any) -> None:
-        self._enter, self._args = enter, args
+    def __init__(self, enter: Callable[..., None], *args: Any, parent: bool = False) -> None:
+        self._enter, self._args, self._parent = enter, args, parent
         self._process: Any = None
         self._pipe: Any = None
         self._answered = 0
@@ -91,7 +92,7 @@ class Child:
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, self._enter, self._args), daemon=True)
+        self._process = spawn.Process(target=_serve, args=(theirs, self._enter, self._args), daemon=not self._parent)
         self._answered = 0
         self._process.start()
         theirs.close()

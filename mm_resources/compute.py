@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mm_embed_kernels import relational
+from mm_embed_kernels.isolated import Isolated
 from mm_embed_kernels.kernel import Kernel
 from mm_resources.cache import CacheSpace, ComputeCache
 from mm_resources.progress import report
@@ -151,8 +152,8 @@ def _attempts(spool: Path) -> dict[str, int]:
 
 
 def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The kernel's stages in this process, block by block."""
-    stages = kernel.stages()
+    """The kernel's stages block by block, in this process but for its models, which may die of what they are given."""
+    stages = [Isolated(stage) if stage.infers else stage for stage in kernel.stages()]
     for stage in stages:
         stage.setup()
     for block in blocks:
