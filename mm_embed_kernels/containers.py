@@ -80,9 +80,16 @@ def _matroska_is_short(stream: BinaryIO, size: int) -> bool:
     return length != (1 << bits) - 1 and place + 4 + octets + length > size
 
 
+def out_of_memory(text: str) -> bool:
+    """Whether a library's words mean that it could have no more memory."""
+    return re.search(r"cannot allocate|out of memory|bad_alloc|malloc", text, re.IGNORECASE) is not None
+
+
 def broken(error: Exception, where: str) -> SampleError:
     """A cause in the libraries' own words: cut off, or damaged."""
     # The libraries' own words, without the file's name.
     text = f"{where}: {getattr(error, 'strerror', None) or getattr(error, 'error_string', None) or error}"
+    if out_of_memory(text):
+        return SampleError("memory_limit", text)
     cut = re.search(r"end of file|moov atom not found|truncated", text, re.IGNORECASE)
     return SampleError("truncated" if cut else "decode_error", text)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import environment_digest
+from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.modalities import Media, Modality, get
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
 
@@ -180,23 +180,41 @@ class _BlobStage(Stage):
         return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)
 
 
+# What a medium fails with of which the beginning may be readable.
+PARTIAL = ("truncated", "decode_error")
+
+
 class ProbeKernel(Kernel):
-    """Metadata and quality signals of a blob."""
+    """Metadata and quality signals of a blob.
+
+    With ``on_partial="keep_prefix"``, of media too that can be read in part: a kernel for those alone (`PARTIAL`) that
+    ``reject`` refuses, so that whole media have one fingerprint either way.
+    """
 
     name = "probe"
     limits: Limits
 
-    def __init__(self, modality: Modality, reader: BlobReader, limits: Limits = Limits(), resources: Resources = Resources()) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        resources: Resources = Resources(),
+        on_partial: str = "reject",
+    ) -> None:
         from mm_embed_kernels.contracts.stages import MEDIA
 
         self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
         self.scope = f"probe-{modality.name}"
+        self.function = modality.probe_prefix if on_partial == "keep_prefix" else modality.probe
         self.fingerprint = modality.fingerprint("probe")
+        if on_partial != "reject":
+            self.fingerprint = digest(on_partial, self.fingerprint)
         self.payload = [*MEDIA, *modality.signals]
         self.seconds_per_row = modality.probe_seconds
 
     def stages(self) -> list[Stage]:
-        return [_BlobStage(self.reader, self.modality.probe, self.modality.streams, self.result, self.limits, self.resources)]
+        return [_BlobStage(self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources)]
 
 
 SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])

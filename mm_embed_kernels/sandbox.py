@@ -117,7 +117,8 @@ class Sandbox:
         """What is said of the item that a child died of; one that had company before is heard once more, alone."""
         if isinstance(end, Died) and not end.fresh:
             try:
-                return list(child.ask(call, [item], self.limits.item_seconds))[0]
+                (answer,) = child.ask(call, [item], self.limits.item_seconds)
+                return answer
             except (Died, Late) as again:
                 end = again
         if isinstance(end, Late):

@@ -113,6 +113,10 @@ class DatasetSpec(_Model):
         default_factory=dict, description="modality -> embedders, the primary one first; by default the profile's"
     )
     transcribe: dict[str, str] = Field(default_factory=dict, description="modality -> transcriber that writes down what is said in it")
+    on_partial: Literal["reject", "keep_prefix"] = Field(
+        default="reject",
+        description="media that are cut off: failures, or kept as far as they can be read (`read_share` says how far)",
+    )
     curation: Curation = Curation()
     gates: Gates = Gates()
 
@@ -206,7 +210,11 @@ class DatasetSpec(_Model):
     @property
     def digest(self) -> str:
         # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
-        return digest("spec", canonical({**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}))
+        written = {**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}
+        # A field that came later says nothing by its default: specs that were frozen before it are still the same.
+        if self.on_partial == "reject":
+            del written["on_partial"]
+        return digest("spec", canonical(written))
 
 
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:

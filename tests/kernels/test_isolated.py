@@ -55,7 +55,9 @@ def _obey(order: str) -> None:
 
 @pytest.fixture
 def stage() -> Iterator[Any]:
-    yield lambda embedder=None, **settings: Isolated(InferStage(embedder or Mortal(), EmbedKernel(Mortal(), Shelf()).result, _ROWS), **settings)
+    yield lambda embedder=None, **settings: Isolated(
+        InferStage(embedder or Mortal(), EmbedKernel(Mortal(), Shelf()).result, _ROWS), **settings
+    )
     isolated_module._children().close()
 
 
