@@ -187,7 +187,7 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[pillow.
                 bands = len(image.getbands())
                 image.im = pillow.core.fill(image.mode, image.size, (ground,) * bands if bands > 1 else ground)
                 # A JPEG's would end the file properly, upon which libjpeg paints the rest grey.
-                image.load_read = image.fp.read
+                image.load_read = image.fp.read  # type: ignore[attr-defined]
                 image.load()
                 found.append(image.copy())
     except _BROKEN:
@@ -214,7 +214,7 @@ def _by_ffmpeg(data: bytes) -> Picture:
 
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none", "max_pixels": str(MOST_PIXELS)}
     try:
-        with av.open(io.BytesIO(data), metadata_errors="replace", options=options) as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace", options=options) as container:
             if not container.streams.video:
                 raise SampleError("unsupported_format", "FFmpeg reads no picture in it")
             track = container.streams.video[0]

@@ -100,7 +100,8 @@ class Sandbox:
 
     def _run(self, function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
         """One chunk in one child."""
-        call, outcomes = partial(_answer, function), []
+        call = partial(_answer, function)
+        outcomes: list[Any] = []
         child = self._idle.get()
         try:
             while left := items[len(outcomes) :]:

@@ -16,10 +16,12 @@ import numpy as np
 
 from mm_embed_kernels.containers import broken, ends_early
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import Media, open_media
+from mm_embed_kernels.modalities.base import Media, head_of, open_media, sniff
 
 # Demuxers that hold moving pictures. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv,ivf,yuv4mpegpipe,mpegvideo,h264,hevc,rm,nut,mxf,dv"
+# Of these decord repeats one frame for all, without an error.
+_MISREAD = {"video/mp2t"}
 # A still picture that accompanies sound is no video.
 _ATTACHED_PICTURE = 0x0400
 
@@ -259,6 +261,8 @@ _open: dict[tuple[Path, tuple[int, int] | None, int, int], Frames] = {}
 
 
 def _frames(data: Media, size: tuple[int, int] | None) -> Frames:
+    if sniff(head_of(data)) in _MISREAD:
+        return _ByFFmpeg(data, size)
     try:
         found = Frames(str(data) if isinstance(data, Path) else io.BytesIO(data), size)
         found[0]  # it may open what it cannot decode
