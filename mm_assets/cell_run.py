@@ -193,9 +193,9 @@ class CellRun:
             return NONE
         return of_classes([self.redrive.error_class]) if self.redrive.error_class else ALL
 
-    def cached(self, kernel: Kernel, columns: list[str] | None = None) -> pa.RecordBatchReader:
+    def cached(self, kernel: Kernel, columns: list[str] | None = None, only_ok: bool = False) -> pa.RecordBatchReader:
         """The cached results of a kernel, one for each key."""
-        return self.cache_space(kernel).reader(columns)
+        return self.cache_space(kernel).reader(columns, only_ok)
 
     def vectors(self, embedder: Embedder) -> Vectors:
         """The cached vectors of an embedder."""

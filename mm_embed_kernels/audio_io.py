@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from mm_embed_kernels.modalities.base import Media, open_media
 from mm_embed_kernels.modalities.spans import seconds_of
 
 # Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
-_DEMUXERS = "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3"
+_DEMUXERS = (
+    "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3,dts,wv,ape,tta,voc,iff,nistsphere,avi,mpegts,mpeg"
+)
 # Raw streams of frames: what FFmpeg takes for their length is a guess from the bit rate.
 _LENGTHLESS = {"mp3", "aac", "amr", "ac3", "eac3"}
 # A decoder that starts in the middle needs what came before: MP3's bit reservoir reaches back nine frames, 0.24 s at
@@ -36,6 +38,7 @@ class Reader(ABC):
     """One open recording.
 
     Attributes:
+        decoder: ``ffmpeg`` or ``libsndfile``.
         codec: FFmpeg's or libsndfile's name of the coding.
         channels, sample_rate: of the recording (Hz).
         bit_rate: bits per second, or None where the container gives none.
@@ -44,6 +47,7 @@ class Reader(ABC):
         damaged: packets that the decoder refused so far.
     """
 
+    decoder: ClassVar[str]
     codec: str
     channels: int
     sample_rate: int
@@ -136,10 +140,23 @@ def open_audio(data: Media) -> Iterator[Reader]:
             container = av.open(stream, metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
         except (av.FFmpegError, ValueError, OverflowError) as refused:
             stream.seek(0)
-            yield _SoundFile(stream, refused)
+            yield _mixable(_SoundFile(stream, broken(refused, "FFmpeg cannot open it")))
             return
         with container:
-            yield _FFmpeg(container, stream)
+            try:
+                reader: Reader = _FFmpeg(container, stream)
+            except SampleError as refused:
+                stream.seek(0)
+                reader = _SoundFile(stream, refused)
+            yield _mixable(reader)
+
+
+def _mixable(reader: Reader) -> Reader:
+    if reader.channels > _MOST_CHANNELS:
+        raise SampleError(
+            "unsupported_format", f"{reader.channels} channels: a mono mix is defined for {_MOST_CHANNELS} at most; split the recording"
+        )
+    return reader
 
 
 def window(data: Media, span: str, rate: int, seconds: float) -> np.ndarray[Any, Any]:
@@ -159,6 +176,8 @@ def window(data: Media, span: str, rate: int, seconds: float) -> np.ndarray[Any,
 
 
 class _FFmpeg(Reader):
+    decoder = "ffmpeg"
+
     def __init__(self, container: Any, source: Any) -> None:
         if not container.streams.audio:
             raise SampleError("no_audio", f"the {container.format.name} container holds no sound")
@@ -172,10 +191,6 @@ class _FFmpeg(Reader):
         if self.sample_rate < 1 or self.channels < 1:
             raise SampleError(
                 "decode_error", f"the {container.format.name} header gives {self.sample_rate} Hz and {self.channels} channels"
-            )
-        if self.channels > _MOST_CHANNELS:
-            raise SampleError(
-                "unsupported_format", f"{self.channels} channels: a mono mix is defined for {_MOST_CHANNELS} at most; split the recording"
             )
         self.bit_rate = container.bit_rate or None
         kind = container.format.name
@@ -254,13 +269,17 @@ class _FFmpeg(Reader):
 
 
 class _SoundFile(Reader):
-    def __init__(self, stream: Any, refused: Exception) -> None:
+    decoder = "libsndfile"
+
+    def __init__(self, stream: Any, refused: SampleError) -> None:
+        """Raises: SampleError, `refused`, where this library reads it neither."""
         import soundfile
 
         try:
             self._file = soundfile.SoundFile(stream)
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
-            raise broken(refused, f"neither FFmpeg nor libsndfile ({getattr(error, 'error_string', error)}) reads it") from refused
+            also = f"{refused.message}; nor does libsndfile read it ({getattr(error, 'error_string', error)})"
+            raise SampleError(refused.error_class, also) from refused
         self.codec, self.channels = self._file.subtype.lower(), self._file.channels
         # What libsndfile takes for an Ogg's length is the last page's clock, which need not begin at zero.
         self.sample_rate, self.bit_rate, self.promised = self._file.samplerate, None, self._file.format != "OGG"

@@ -12,7 +12,7 @@ from mm_embed_kernels.errors import SampleError
 
 
 def ends_early(stream: BinaryIO) -> bool:
-    """Whether an ISO, Matroska, RIFF or Ogg file is shorter than it says; the stream is left where it stood."""
+    """Whether an ISO, Matroska, RIFF, Wave64, CAF or Ogg file is shorter than it says; the stream is left where it stood."""
     with aside(stream) as size:
         head = stream.read(12)
         if head[4:8] == b"ftyp":
@@ -23,6 +23,11 @@ def ends_early(stream: BinaryIO) -> bool:
             # Writers that cannot seek back leave zero or all ones, or a size that fits any signed reader.
             declared = int.from_bytes(head[4:8], "little")
             return size < declared + 8 and 0 < declared < 0x7FFFF000
+        if head.startswith(b"riff\x2e\x91\xcf\x11"):
+            stream.seek(16)
+            return size < int.from_bytes(stream.read(8), "little")
+        if head.startswith(b"caff\0\x01"):
+            return _caf_is_short(stream, size)
         return head[:4] == b"OggS" and _ogg_is_short(stream, size)
 
 
@@ -44,6 +49,18 @@ def _ogg_is_short(stream: BinaryIO, size: int) -> bool:
     place = tail.rfind(b"OggS")
     page = tail[place:] if place >= 0 else b""
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _caf_is_short(stream: BinaryIO, size: int) -> bool:
+    """Whether a chunk of a CAF file reaches beyond the file; the last one's size may be left open (-1)."""
+    place = 8
+    while place < size:
+        stream.seek(place + 4)
+        length = int.from_bytes(stream.read(8), "big", signed=True)
+        if length < 0:
+            return False
+        place += 12 + length
+    return place > size
 
 
 def _iso_is_short(stream: BinaryIO, size: int) -> bool:
@@ -80,9 +97,16 @@ def _matroska_is_short(stream: BinaryIO, size: int) -> bool:
     return length != (1 << bits) - 1 and place + 4 + octets + length > size
 
 
+def out_of_memory(text: str) -> bool:
+    """Whether a library's words mean that it could have no more memory."""
+    return re.search(r"cannot allocate|out of memory|bad_alloc|malloc", text, re.IGNORECASE) is not None
+
+
 def broken(error: Exception, where: str) -> SampleError:
     """A cause in the libraries' own words: cut off, or damaged."""
     # The libraries' own words, without the file's name.
     text = f"{where}: {getattr(error, 'strerror', None) or getattr(error, 'error_string', None) or error}"
+    if out_of_memory(text):
+        return SampleError("memory_limit", text)
     cut = re.search(r"end of file|moov atom not found|truncated", text, re.IGNORECASE)
     return SampleError("truncated" if cut else "decode_error", text)

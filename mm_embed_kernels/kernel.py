@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import environment_digest
+from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.modalities import Media, Modality, get
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
 
@@ -63,9 +63,16 @@ class Resources:
 
 
 class Stage(ABC):
-    """One step of a kernel. Picklable until `setup`, which loads what is heavy."""
+    """One step of a kernel. Picklable until `setup`, which loads what is heavy.
 
+    Attributes:
+        schema: of the rows that it returns; what it lacks of a failed row is null.
+        infers: whether a model works in its own process, which may die of what it is given (see `isolated`).
+    """
+
+    schema: pa.Schema
     resources: Resources = Resources()
+    infers: bool = False
 
     def setup(self) -> None:  # noqa: B027 - a stage without heavy parts has nothing to set up
         """Load models or start children; called once per process."""
@@ -173,23 +180,41 @@ class _BlobStage(Stage):
         return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)
 
 
+# What a medium fails with of which the beginning may be readable.
+PARTIAL = ("truncated", "decode_error")
+
+
 class ProbeKernel(Kernel):
-    """Metadata and quality signals of a blob."""
+    """Metadata and quality signals of a blob.
+
+    With ``on_partial="keep_prefix"``, of media too that can be read in part: a kernel for those alone (`PARTIAL`) that
+    ``reject`` refuses, so that whole media have one fingerprint either way.
+    """
 
     name = "probe"
     limits: Limits
 
-    def __init__(self, modality: Modality, reader: BlobReader, limits: Limits = Limits(), resources: Resources = Resources()) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        resources: Resources = Resources(),
+        on_partial: str = "reject",
+    ) -> None:
         from mm_embed_kernels.contracts.stages import MEDIA
 
         self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
         self.scope = f"probe-{modality.name}"
+        self.function = modality.probe_prefix if on_partial == "keep_prefix" else modality.probe
         self.fingerprint = modality.fingerprint("probe")
+        if on_partial != "reject":
+            self.fingerprint = digest(on_partial, self.fingerprint)
         self.payload = [*MEDIA, *modality.signals]
         self.seconds_per_row = modality.probe_seconds
 
     def stages(self) -> list[Stage]:
-        return [_BlobStage(self.reader, self.modality.probe, self.modality.streams, self.result, self.limits, self.resources)]
+        return [_BlobStage(self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources)]
 
 
 SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])
@@ -257,20 +282,21 @@ class DecodeStage(Stage):
 
     def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources
+        assert embedder.input_shape is not None
+        self.shape, self.dtype = embedder.input_shape, np.dtype(embedder.input_dtype)
+        values = pa.list_(pa.from_numpy_dtype(self.dtype), int(np.prod(self.shape)))
+        self.schema = pa.schema([*RESULT, pa.field("input", values)])
 
     def run(self, batch: pa.Table) -> pa.Table:
-        shape = self.embedder.input_shape
-        assert shape is not None
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
         outcomes = sandboxed(self.limits, self.embedder.decode, blobs, [(span,) for span in batch["span"].to_pylist()])
-        dtype = np.dtype(self.embedder.input_dtype)
-        outcomes = [_shaped(outcome, shape, dtype) for outcome in outcomes]
+        outcomes = [_shaped(outcome, self.shape, self.dtype) for outcome in outcomes]
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
-        blank = np.zeros(shape, dtype)
+        blank = np.zeros(self.shape, self.dtype)
         values = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
-        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(values), int(np.prod(shape))))
+        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(values), blank.size))
 
 
 def _shaped(outcome: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -281,6 +307,8 @@ def _shaped(outcome: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
 
 class InferStage(Stage):
     """Inputs to vectors. A batch that the model refuses is finished item by item."""
+
+    infers = True
 
     def __init__(self, embedder: Embedder, schema: pa.Schema, resources: Resources) -> None:
         self.embedder, self.schema, self.resources = embedder, schema, resources

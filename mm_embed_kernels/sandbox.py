@@ -1,31 +1,25 @@
 """Untrusted bytes are opened only here: in reused, spawned children with limits on memory and time.
 
-A crash, a hang or a balloon kills the child alone and costs the one sample that caused it. The process pool is
-Pebble's, which restarts a dead or late worker by itself.
+A crash, a hang or a balloon kills the child alone and costs the one sample that caused it.
 """
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
 import resource
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as Late
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing.util import Finalize
+from queue import SimpleQueue
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
-
+from mm_embed_kernels.child import OUT_OF_MEMORY, Child, Died, Late, die_with_parent, forget_environment
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
-_PR_SET_PDEATHSIG = 1
-_OUT_OF_MEMORY = 86
 
 
 @dataclass(frozen=True)
@@ -45,13 +39,10 @@ class Limits:
 
 
 def _enter(memory_bytes: int) -> None:
-    """First thing in a child: die with the parent, forget its secrets, one thread, bounded memory, no core file."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    os.environ.clear()
-    os.environ.update(kept, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    """First thing in a child: die with the parent, forget its secrets, one thread, bounded memory."""
+    die_with_parent()
+    forget_environment(_KEPT_ENVIRONMENT, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
@@ -66,65 +57,76 @@ def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
         return SampleError("decode_error", f"{type(error).__name__}: {error}")
 
 
-def _run_chunk(function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
-    outcomes = []
-    for item in items:
-        try:
-            outcome = guarded(function, item)
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-            outcome = SampleError("decode_error", f"{type(error).__name__}: {error}")
-        if isinstance(outcome, SampleError) and outcome.error_class == "memory_limit":
-            os._exit(_OUT_OF_MEMORY)  # what it holds must not fail its neighbours
-        outcomes.append(outcome)
-    return outcomes
+def _answer(function: Callable[..., Any], *item: Any) -> Any:
+    """What a child says of one item."""
+    try:
+        outcome = guarded(function, item)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        outcome = SampleError("decode_error", f"{type(error).__name__}: {error}")
+    if isinstance(outcome, SampleError) and outcome.error_class == "memory_limit":
+        os._exit(OUT_OF_MEMORY)  # what it holds must not fail its neighbours
+    return outcome
 
 
 class Sandbox:
-    """A pool of sandboxed children. `map` keeps order and returns a value or a `SampleError` for each item.
-
-    Children die with the thread that first calls `map` (Linux's PDEATHSIG knows threads, not processes): call it from one that lasts.
-    """
+    """Sandboxed children. `map` keeps order and returns a value or a `SampleError` for each item; threads may share it."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._pool = ProcessPool(
-            max_workers=limits.workers,
-            initializer=_enter,
-            initargs=[limits.memory_bytes],
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._children = [Child(_enter, limits.memory_bytes) for _ in range(limits.workers)]
+        self._idle: SimpleQueue[Child] = SimpleQueue()
+        for child in self._children:
+            self._idle.put(child)
 
     def map(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call ``function(*item)`` for each item inside the sandbox.
 
-        A chunk whose worker dies or is late is repeated item by item, so that only the guilty item fails.
+        What works beside an item that kills its child is called again, so that only the guilty item fails.
         """
         outcomes: list[Any] = [None] * len(items)
-        chunks = list(self._chunks(items))
-        futures = [self._submit(function, [items[i] for i in chunk], len(chunk)) for chunk in chunks]
-        for chunk, future in zip(chunks, futures, strict=True):
-            try:
-                results = future.result()
-            except (Late, ProcessExpired):
-                results = [self._alone(function, items[i]) for i in chunk]
-            for i, outcome in zip(chunk, results, strict=True):
+
+        def fill(chunk: list[int]) -> None:
+            for i, outcome in zip(chunk, self._run(function, [items[i] for i in chunk]), strict=True):
                 outcomes[i] = outcome
+
+        chunks = list(self._chunks(items))
+        if len(chunks) == 1 or self.limits.workers == 1:
+            for chunk in chunks:
+                fill(chunk)
+        else:
+            with ThreadPoolExecutor(self.limits.workers) as threads:
+                list(threads.map(fill, chunks))
         return outcomes
 
-    def _alone(self, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
+    def _run(self, function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
+        """One chunk in one child."""
+        call = partial(_answer, function)
+        outcomes: list[Any] = []
+        child = self._idle.get()
         try:
-            return self._submit(function, [item], 1).result()[0]
-        except Late:
-            return SampleError("timeout", f"decoding took longer than {self.limits.item_seconds:g} s")
-        except ProcessExpired as error:
-            code = error.exitcode
-            if code == _OUT_OF_MEMORY:
-                return SampleError("memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB")
-            name = signal.Signals(-code).name if isinstance(code, int) and code < 0 else f"exit code {code}"
-            return SampleError("decoder_crash", f"the decoder died with {name}")
+            while left := items[len(outcomes) :]:
+                try:
+                    for outcome in child.ask(call, left, self.limits.item_seconds):
+                        outcomes.append(outcome)
+                except (Died, Late) as end:
+                    outcomes.append(self._verdict(child, call, items[len(outcomes)], end))
+        finally:
+            self._idle.put(child)
+        return outcomes
 
-    def _submit(self, function: Callable[..., Any], items: list[tuple[Any, ...]], count: int) -> Any:
-        return self._pool.schedule(_run_chunk, args=[function, items], timeout=self.limits.item_seconds * max(1, count / 8))
+    def _verdict(self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: Died | Late) -> Any:
+        """What is said of the item that a child died of; one that had company before is heard once more, alone."""
+        if isinstance(end, Died) and not end.fresh:
+            try:
+                (answer,) = child.ask(call, [item], self.limits.item_seconds)
+                return answer
+            except (Died, Late) as again:
+                end = again
+        if isinstance(end, Late):
+            return SampleError("timeout", f"decoding took longer than {self.limits.item_seconds:g} s")
+        if end.exitcode == OUT_OF_MEMORY:
+            return SampleError("memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB")
+        return SampleError("decoder_crash", f"the decoder died with {end}")
 
     def _chunks(self, items: Sequence[tuple[Any, ...]]) -> Iterator[list[int]]:
         chunk: list[int] = []
@@ -141,8 +143,8 @@ class Sandbox:
             yield chunk
 
     def close(self) -> None:
-        self._pool.stop()
-        self._pool.join(timeout=5)
+        for child in self._children:
+            child.close()
 
 
 @cache

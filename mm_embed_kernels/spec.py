@@ -137,6 +137,10 @@ class DatasetSpec(_Model):
     validation: dict[str, dict[str, ColumnRule]] = Field(
         default_factory=dict, description="modality -> column of the listing or the probe -> what it may hold; anything else fails"
     )
+    on_partial: Literal["reject", "keep_prefix"] = Field(
+        default="reject",
+        description="media that are cut off: failures, or kept as far as they can be read (`read_share` says how far)",
+    )
     curation: Curation = Curation()
     gates: Gates = Gates()
 
@@ -230,7 +234,11 @@ class DatasetSpec(_Model):
     @property
     def digest(self) -> str:
         # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
-        return digest("spec", canonical({**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}))
+        written = {**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}
+        # A field that came later says nothing by its default: specs that were frozen before it are still the same.
+        if self.on_partial == "reject":
+            del written["on_partial"]
+        return digest("spec", canonical(written))
 
 
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:

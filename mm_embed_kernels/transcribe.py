@@ -59,6 +59,8 @@ def spoken(data: Media, span: str) -> np.ndarray[Any, Any]:
 class SoundStage(Stage):
     """Blobs to speech, in the sandbox: what the model's stage sees of untrusted bytes."""
 
+    schema = pa.schema([*RESULT, pa.field("sound", pa.large_list(pa.float32()))])
+
     def __init__(self, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.reader, self.limits, self.resources = reader, limits, resources
 
@@ -70,11 +72,13 @@ class SoundStage(Stage):
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
         sounds = [None if isinstance(outcome, SampleError) else outcome for outcome in outcomes]
-        return table.append_column("sound", pa.array(sounds, pa.large_list(pa.float32())))
+        return table.append_column("sound", pa.array(sounds, self.schema.field("sound").type))
 
 
 class WriteStage(Stage):
     """Speech to text."""
+
+    infers = True
 
     def __init__(self, transcriber: Transcriber, schema: pa.Schema, resources: Resources) -> None:
         self.transcriber, self.schema, self.resources = transcriber, schema, resources

@@ -16,10 +16,12 @@ import numpy as np
 
 from mm_embed_kernels.containers import broken, ends_early
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import Media, open_media
+from mm_embed_kernels.modalities.base import Media, head_of, open_media, sniff
 
 # Demuxers that hold moving pictures. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv"
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv,ivf,yuv4mpegpipe,mpegvideo,h264,hevc,rm,nut,mxf,dv"
+# Of these decord repeats one frame for all, without an error.
+_MISREAD = {"video/mp2t"}
 # A still picture that accompanies sound is no video.
 _ATTACHED_PICTURE = 0x0400
 
@@ -55,6 +57,13 @@ class Facts:
     def pixels(self) -> int:
         """Of all frames: what decoding the whole video costs."""
         return self.frames * self.width * self.height
+
+    @property
+    def read_share(self) -> float | None:
+        """Frames that are there among those that the container speaks of; None where it is cut and does not."""
+        if not self.cut:
+            return 1.0
+        return min(1.0, self.frames / self.stated_frames) if self.stated_frames else None
 
 
 def describe(data: Media) -> Facts:
@@ -143,8 +152,10 @@ def _facts(container: Any, cut: bool) -> Facts:
     count, first, last = 0, None, 0.0
     try:
         for packet in container.demux(track):
-            if packet.size and packet.pts is not None:
-                begin = float(packet.pts * track.time_base)
+            if packet.size:
+                stamp = packet.dts if packet.pts is None else packet.pts
+                # A raw stream of frames has no clock.
+                begin = float(count / (track.average_rate or 25)) if stamp is None else float(stamp * track.time_base)
                 end = begin + float((packet.duration or 0) * track.time_base)
                 count, first, last = count + 1, min(begin, begin if first is None else first), max(last, end)
     except av.FFmpegError as error:
@@ -171,9 +182,14 @@ class Frames:
     """The decoded frames of one video, by decord.
 
     Attributes:
+        decoder: ``decord``, or ``ffmpeg`` where that refuses.
         starts: float64 [frames], the second at which each frame is shown, counted from the first one.
         keys: int64 [key frames], the frames that need no other one to be decoded.
     """
+
+    decoder = "decord"
+    starts: np.ndarray[Any, Any]
+    keys: np.ndarray[Any, Any]
 
     def __init__(self, source: str | BinaryIO, size: tuple[int, int] | None = None) -> None:
         width, height = size or (-1, -1)
@@ -189,7 +205,7 @@ class Frames:
                     self._reader = decord.VideoReader(path, decord.cpu(0), width, height, num_threads=1)
             stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
             self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
-        except (decord.DECORDError, RuntimeError, AssertionError) as error:
+        except (decord.DECORDError, RuntimeError, AssertionError, ValueError, IndexError) as error:
             raise _refused(error) from error
         self.starts = stamps[:, 0] - stamps[0, 0]
 
@@ -231,17 +247,80 @@ def open_frames(data: Media, size: tuple[int, int] | None = None) -> Iterator[Fr
         SampleError: ``decode_error``.
     """
     if isinstance(data, bytes):
-        yield Frames(io.BytesIO(data), size)
+        yield _frames(data, size)
         return
     info = data.stat()
     key = (data, size, info.st_size, info.st_mtime_ns)
     if key not in _open:
         _open.clear()
-        _open[key] = Frames(str(data), size)
+        _open[key] = _frames(data, size)
     yield _open[key]
 
 
 _open: dict[tuple[Path, tuple[int, int] | None, int, int], Frames] = {}
+
+
+def _frames(data: Media, size: tuple[int, int] | None) -> Frames:
+    if sniff(head_of(data)) in _MISREAD:
+        return _ByFFmpeg(data, size)
+    try:
+        found = Frames(str(data) if isinstance(data, Path) else io.BytesIO(data), size)
+        found[0]  # it may open what it cannot decode
+        return found
+    except SampleError as refused:
+        try:
+            return _ByFFmpeg(data, size)
+        except SampleError as error:
+            raise refused from error
+
+
+class _ByFFmpeg(Frames):
+    """The frames that FFmpeg (PyAV) can decode, whatever is missing between them; counted by decoding them all once."""
+
+    decoder = "ffmpeg"
+
+    def __init__(self, data: Media, size: tuple[int, int] | None) -> None:
+        self._data, self._size = data, size
+        stamps, keys = [], []
+        for number, frame in enumerate(self._decoded()):
+            stamps.append(number / 25 if frame.time is None else float(frame.time))
+            if frame.key_frame:
+                keys.append(number)
+        if not stamps:
+            raise SampleError("decode_error", "FFmpeg decodes not one of the frames")
+        self.starts, self.keys = np.asarray(stamps) - stamps[0], np.asarray(keys, np.int64)
+
+    def _decoded(self) -> Iterator[Any]:
+        import av
+
+        with open_media(self._data) as stream, _demuxed(stream) as container:
+            track = _pictures(container)
+            if track.codec_context is None:
+                raise SampleError("unsupported_format", f"FFmpeg has no decoder for the pictures in this {container.format.name} container")
+            track.codec_context.thread_count = 1
+            packets = container.demux(track)
+            while True:
+                try:
+                    packet = next(packets)
+                except (StopIteration, av.FFmpegError):
+                    return
+                try:
+                    yield from packet.decode()
+                except av.FFmpegError:
+                    continue  # one damaged packet; those after it may be whole
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray[Any, Any]]:
+        frames, place = iter(()), 0
+        for index in indices:
+            if index < place or place == 0:
+                frames, place = self._decoded(), 0
+            while (frame := next(frames, None)) is not None and place < index:
+                place += 1
+            if frame is None:
+                raise SampleError("decode_error", f"FFmpeg decodes frame {index} no more")
+            place += 1
+            width, height = self._size or (frame.width, frame.height)
+            yield np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90) % 4)
 
 
 @contextmanager

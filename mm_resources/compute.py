@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mm_embed_kernels import relational
+from mm_embed_kernels.isolated import Isolated
 from mm_embed_kernels.kernel import Kernel
 from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
 from mm_resources.progress import report
@@ -199,8 +200,8 @@ def _attempts(misses: TableSpool) -> dict[str, int]:
 
 
 def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The kernel's stages in this process, block by block."""
-    stages = kernel.stages()
+    """The kernel's stages block by block, in this process but for its models, which may die of what they are given."""
+    stages = [Isolated(stage) if stage.infers else stage for stage in kernel.stages()]
     for stage in stages:
         stage.setup()
     for block in blocks:

@@ -14,6 +14,7 @@ from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.modalities import modalities, modality_of
 from mm_embed_kernels.modalities.tracks import stream_type
+from mm_embed_kernels.sandbox import guarded
 from mm_embed_kernels.spec import DatasetSpec, SourceSpec, user_column
 from mm_resources import lance_io
 from mm_resources.sources import Listed, Source, open_source
@@ -223,13 +224,17 @@ def _claimed(source: Source, item: Listed) -> str | None:
     """The modality that claims a sample's content, if one does."""
     if item.error is not None:
         return None
-    try:
-        data = source.fetch(item.uri, item.locator)
-        with io.BytesIO(data) if isinstance(data, bytes) else data as stream:
-            return modality_of(stream_type(stream))
-    except SampleError as error:
-        item.error = error
-        return None
+    # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
+    found: str | SampleError | None = guarded(_modality, (source, item))
+    if isinstance(found, SampleError):
+        item.error, found = found, None
+    return found
+
+
+def _modality(source: Source, item: Listed) -> str | None:
+    data = source.fetch(item.uri, item.locator)
+    with io.BytesIO(data) if isinstance(data, bytes) else data as stream:
+        return modality_of(stream_type(stream))
 
 
 def _batches(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

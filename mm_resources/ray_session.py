@@ -6,19 +6,23 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import environment_digest
+from mm_embed_kernels.isolated import BATCH_SECONDS, Isolated
 from mm_embed_kernels.kernel import Kernel, Resources, Stage
 
 # Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
 WAVE_ROWS = 200_000
 # A stuck pipeline is reported after this, not after Ray's 30 minutes.
 NO_PROGRESS_SECONDS = 300
+
+_log = logging.getLogger(__name__)
 
 
 class RaySession:
@@ -42,6 +46,8 @@ class RaySession:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray starts its processes by fork and immediate exec, which is safe beside Lance's threads.
         warnings.filterwarnings("ignore", message="lance(db)? (is not fork-safe|fork support)")
+        # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may restart.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         import ray
 
         if ray.is_initialized():
@@ -71,34 +77,61 @@ class RaySession:
     def run(self, kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Result tables of the kernel, in any order, as they are finished.
 
-        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools.
+        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools. A block of which an actor
+        dies, or that no actor finishes, is left out by Ray; its rows go through once more, in processes that may die.
         """
         self.start()
-        import ray
-        from ray.data import ActorPoolStrategy, DataContext
-
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # set by the import above to INFO
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.max_errored_blocks = 0
-        context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
-        rows = kernel.stages()[0].resources.batch_rows
-        share = fitting_share([stage.resources for stage in kernel.stages()], ray.cluster_resources().get("CPU", 1.0))
+        stages = kernel.stages()
+        rows = stages[0].resources.batch_rows
         while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
-            data: Any = ray.data.from_arrow(wave)
-            for stage in kernel.stages():
-                needs = stage.resources
-                data = data.map_batches(
-                    _Actor,
-                    fn_constructor_args=(stage, environment_digest()),
-                    batch_format="pyarrow",
-                    batch_size=needs.batch_rows,
-                    compute=ActorPoolStrategy(size=needs.actors),
-                    num_cpus=share(needs.num_cpus),
-                    num_gpus=needs.num_gpus or None,
-                )
-            yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
+            answered: set[str] = set()
+            for table in _flow(stages, wave, may_lose=True):
+                answered.update(table["key"].to_pylist())
+                yield table
+            missing = [block.filter(pc.invert(pc.is_in(block["key"], pa.array(answered, pa.string())))) for block in wave]
+            if lost := [block for block in missing if block.num_rows]:
+                _log.warning(f"{kernel.name}: {sum(block.num_rows for block in lost)} rows were lost with their actor; each is tried alone")
+                yield from _flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False)
+
+
+def _flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Iterator[pa.Table]:
+    """Blocks through one pool of actors for each stage.
+
+    Args:
+        may_lose: whether a batch that fails as a whole is left out; else it ends the run, and each row is a batch.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data.exceptions import ExecutionTimeoutError
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL if may_lose else logging.ERROR)  # set by the import above to INFO
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1 if may_lose else 0
+    # A row alone may take as long as its model takes to load and to be found hanging, in each stage.
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS if may_lose else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
+    share = fitting_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
+    data: Any = ray.data.from_arrow(blocks)
+    for stage in stages:
+        needs = stage.resources
+        data = data.map_batches(
+            _Actor,
+            fn_constructor_args=(stage, environment_digest()),
+            batch_format="pyarrow",
+            batch_size=needs.batch_rows if may_lose else 1,
+            compute=ActorPoolStrategy(size=needs.actors),
+            num_cpus=share(needs.num_cpus),
+            num_gpus=needs.num_gpus or None,
+            # By default a block that kills its actor is tried for ever. Once again is for those that waited behind it.
+            max_restarts=-1,
+            max_task_retries=1,
+        )
+    try:
+        yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
+    except ExecutionTimeoutError:
+        if not may_lose:
+            raise
 
 
 def fitting_share(needs: list[Resources], available: float) -> Callable[[float], float]:

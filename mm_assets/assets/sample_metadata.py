@@ -10,17 +10,22 @@ import pyarrow.compute as pc
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
-from mm_embed_kernels.kernel import ProbeKernel
+from mm_embed_kernels.kernel import PARTIAL, ProbeKernel
 
 _REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
 _ROWS = """
 SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
 FROM raw r JOIN blobs USING (content_hash) JOIN cached p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
+_PARTIAL = f"""
+SELECT r.* FROM ({_REQUESTS}) r JOIN cached p USING (key) WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}
+"""
+_EITHER = "SELECT w.* FROM whole w ANTI JOIN kept k USING (key) UNION ALL SELECT * FROM prefixes"
 
 
 def _probe(run: CellRun) -> dict[str, Any]:
-    return {"probe": run.modality.fingerprint("probe")}
+    kept = {} if run.spec.on_partial == "reject" else {"on_partial": run.spec.on_partial}
+    return {"probe": run.modality.fingerprint("probe"), **kept}
 
 
 @cell_asset(
@@ -36,17 +41,30 @@ def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
 
     Bytes are opened in the sandbox, once per content and probe version, whatever names and versions it has.
     """
-    kernel, counts = ProbeKernel(run.modality, run.blobs, run.limits), {"probed": 0, "unreadable": 0}
-    with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
-        run.compute(kernel, requests)
+    counts = {"probed": 0, "unreadable": 0}
     blobs = run.read("content_blobs", ["content_hash"])
-    rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=run.cached(kernel))
+    rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=_probed(run))
     fetched = run.total("content_blobs", "refcount")
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,
         checks=lambda: [complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")],
     )
+
+
+def _probed(run: CellRun) -> pa.RecordBatchReader:
+    """Probe what the cache lacks; the answers, in which what could be read of half a medium stands before its failure."""
+    kernel = ProbeKernel(run.modality, run.blobs, run.limits)
+    with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
+        run.compute(kernel, requests)
+    if run.spec.on_partial == "reject":
+        return run.cached(kernel)
+    prefix = ProbeKernel(run.modality, run.blobs, run.limits, on_partial=run.spec.on_partial)
+    with run.sql(_PARTIAL, blobs=run.read("content_blobs"), cached=run.cached(kernel)) as requests:
+        run.compute(prefix, requests)
+    whole, prefixes = run.cached(kernel), run.cached(prefix, only_ok=True)
+    either = run.tables_of(_EITHER, whole=whole, kept=run.cached(prefix, ["key"], only_ok=True), prefixes=prefixes)
+    return pa.RecordBatchReader.from_batches(whole.schema, (batch for table in either for batch in table.cast(whole.schema).to_batches()))
 
 
 def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:

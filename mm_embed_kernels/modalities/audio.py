@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import Media, Modality, Segment
+from mm_embed_kernels.modalities.base import READING, Media, Modality, Segment
 from mm_embed_kernels.modalities.spans import span_of
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.audio_io import Reader
 
 # Ten seconds are a sentence or a sound with its surroundings: an answer that a person listens to, not one that is searched.
 WINDOW_SECONDS = 10.0
@@ -32,10 +35,11 @@ class Audio(Modality):
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True
-    probe_version = "2"
+    probe_version = "3"
     probe_seconds = 0.02
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
+        *READING,
         field("codec", pa.string(), "FFmpeg's or libsndfile's name of the coding"),
         field("channels", pa.int64(), "channels of the recording", ge=1),
         field("bit_rate", pa.int64(), "bits per second of the whole file", ge=0),
@@ -53,29 +57,42 @@ class Audio(Modality):
         return mime.startswith("audio/") and mime != "audio/midi"
 
     def probe(self, data: Media) -> dict[str, Any]:
+        return self._measured(data, whole=True)
+
+    def probe_prefix(self, data: Media) -> dict[str, Any]:
+        return self._measured(data, whole=False)
+
+    def _measured(self, data: Media, whole: bool) -> dict[str, Any]:
         from mm_embed_kernels.audio_io import open_audio
         from mm_embed_kernels.sound_signals import Meter
 
         mime = self.require(data)
         with open_audio(data) as reader:
-            duration = reader.duration()
-            meter, whole = Meter(), duration <= MEASURED_SECONDS
+            stated = duration = reader.duration()
+            meter, throughout = Meter(), duration <= MEASURED_SECONDS
             for start, end in measured_windows(duration):
                 meter.listen(reader, start, end)
             missing = duration - meter.end
-            if whole:
+            if throughout:
                 duration = reader.count() if meter.end >= MEASURED_SECONDS - _SLACK_SECONDS else meter.end
             if not meter.seconds:
                 if reader.damaged:
                     raise SampleError("decode_error", f"the {reader.codec} decoder refuses all {reader.damaged} packets")
                 if not reader.cut and missing <= _SLACK_SECONDS:
                     raise SampleError("no_samples", "the file is well formed, but holds not one sample of sound")
-            if reader.cut:
+                if not whole:
+                    raise SampleError("truncated", "the file is cut off before its first sample of sound")
+            short = reader.promised and missing > _SLACK_SECONDS
+            if reader.cut and whole:
                 raise SampleError("truncated", f"the file is cut off inside its container, after {duration:.2f} s of sound")
-            if reader.promised and missing > _SLACK_SECONDS:
+            if short and whole:
                 raise SampleError("truncated", f"the recording ends {missing:.2f} s before its header says, at {duration:.2f} s")
+            if short and not throughout:
+                duration = reader.count()
             return {
                 "mime": mime,
+                "decoder": reader.decoder,
+                "read_share": round(min(1.0, duration / stated), 6) if short else None if reader.cut else 1.0,
                 "duration": round(duration, 6),
                 "sample_rate": reader.sample_rate,
                 "codec": reader.codec,
@@ -90,8 +107,19 @@ class Audio(Modality):
 
         self.require(data)
         with open_audio(data) as reader:
-            rate = reader.sample_rate
-            return [Segment(span_of(start, end), cost=max(1, round((end - start) * rate))) for start, end in windows(reader.duration())]
+            rate, duration = reader.sample_rate, heard(reader)
+            return [Segment(span_of(start, end), cost=max(1, round((end - start) * rate))) for start, end in windows(duration)]
+
+
+def heard(reader: Reader) -> float:
+    """Seconds, as `Reader.duration` gives them, or fewer where the recording ends a second or more before its header says."""
+    duration = reader.duration()
+    try:
+        if len(reader.read(reader.sample_rate, max(0.0, duration - 1), duration)):
+            return duration
+    except SampleError:
+        pass  # what cannot be reached is not there
+    return min(duration, reader.count())
 
 
 def windows(duration: float) -> list[tuple[float, float]]:

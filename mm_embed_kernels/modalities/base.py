@@ -12,9 +12,11 @@ from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
+from mm_embed_kernels.contracts.contract import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.plugins import discover, pick
+from mm_embed_kernels.signatures import media_type_of
 
 HEAD_BYTES = 8192
 # A blob: its bytes, or a local file that holds them where they are too many for memory.
@@ -27,14 +29,14 @@ _WORDY = {
 
 # An Ogg file begins with one page for each stream, which names the codec.
 _OGG_VIDEO = re.compile(rb"OggS.{24,280}?(\x80theora|BBCD\0|OVP80|\x01video\0)", re.DOTALL)
-# Formats of sound that `filetype` does not know: Apple's CAF, 64-bit and big-endian WAV, Sun's AU, some MPEG frames.
-_SOUND = (
-    (re.compile(rb"caff\0\x01"), "audio/x-caf"),
-    (re.compile(rb"(RF64|RIFX)....WAVE", re.DOTALL), "audio/x-wav"),
-    (re.compile(rb"riff\x2e\x91\xcf\x11"), "audio/x-w64"),
-    (re.compile(rb"\.snd\0"), "audio/basic"),
-    (re.compile(rb"\xff[\xe2\xe3\xfa][\x10-\xef]"), "audio/mpeg"),
-)
+
+# Signals of how a medium was read.
+READING = [
+    field("decoder", pa.string(), "library that read it: where the first one refuses, a second one is asked"),
+    field(
+        "read_share", pa.float64(), "how much of it could be read, 1 for all (see on_partial); null where it does not say how long it is"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ class Modality(ABC):
 
         Runs inside the sandbox. Raises `SampleError` for bytes that cannot be read.
         """
+
+    def probe_prefix(self, data: bytes) -> dict[str, Any]:
+        """As `probe`, for a medium of which only the beginning can be read (``on_partial: keep_prefix``)."""
+        return self.probe(data)
 
     @abstractmethod
     def segment(self, data: bytes) -> list[Segment]:
@@ -167,8 +173,8 @@ def sniff(head: bytes) -> str:
     # What begins with such a word and is text throughout is no picture and no program.
     if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and is_printable(head)):
         return "video/ogg" if kind.mime == "audio/ogg" and _OGG_VIDEO.search(head) else str(kind.mime)
-    if kind is None and (sound := next((mime for signature, mime in _SOUND if signature.match(head)), None)):
-        return sound
+    if kind is None and (known := media_type_of(head)):
+        return known
     if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
         return "image/svg+xml"
     return "text/plain" if _reads_as_text(head) else "application/octet-stream"

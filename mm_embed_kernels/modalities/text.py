@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+import unicodedata
 from collections import Counter
 from functools import cache
 from typing import Any, ClassVar
@@ -16,6 +18,11 @@ from mm_embed_kernels.modalities.base import Media, Modality, Segment, head_of, 
 # MiniLM-class models read 256 word pieces, about 1,000 characters of English.
 CHUNK_CHARACTERS = 1_000
 _LANGUAGE_CHARACTERS = 2_000
+_ENCODING_BYTES = 200_000
+# ISO 2022, whose seven bits read as ASCII, too.
+_SHIFTED = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-G]")
+# Of random bytes that happen to be some encoding's, chardet says less than half a percent; of one word in Latin-1, two.
+_SURE = 0.01
 
 
 class Text(Modality):
@@ -24,11 +31,14 @@ class Text(Modality):
     name = "text"
     embedder = "minilm"
     hub_embedder = "st:sentence-transformers/all-MiniLM-L6-v2"
-    libraries = ("charset-normalizer", "py3langid", "semantic-text-splitter", "filetype")
+    libraries = ("chardet", "py3langid", "semantic-text-splitter", "filetype")
     probe_seconds = 0.0003
+    probe_version = "2"
+    segment_version = "2"
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
         field("encoding", pa.string(), "encoding of the bytes, as detected"),
+        field("read_share", pa.float64(), "bytes that are whole characters: less than 1 where the text ends inside one (see on_partial)"),
         field("characters", pa.int64(), "characters, surrounding white space left out", ge=0),
         field("words", pa.int64(), "white-space separated words", ge=0),
         field("language_confidence", pa.float64(), "probability of the detected language (py3langid)", ge=0, le=1),
@@ -52,9 +62,17 @@ class Text(Modality):
             raise
 
     def probe(self, data: bytes) -> dict[str, Any]:
+        return self._measured(data, whole=True)
+
+    def probe_prefix(self, data: bytes) -> dict[str, Any]:
+        return self._measured(data, whole=False)
+
+    def _measured(self, data: bytes, whole: bool) -> dict[str, Any]:
         # An empty text is a sample that a rule drops, not a broken one.
         mime = self.require(data) if data else "text/plain"
-        text, encoding = decode(data)
+        text, encoding, left = decode(data)
+        if left and whole:
+            raise SampleError("truncated", f"the text ends inside a character: {left} of {len(data):,} bytes are left over ({encoding})")
         body = text.strip()
         words = body.split()
         solid = [char for char in body if not char.isspace()]
@@ -65,6 +83,7 @@ class Text(Modality):
             "mime": mime,
             "language": language,
             "encoding": encoding,
+            "read_share": 1 - left / max(1, len(data)),
             "characters": len(body),
             "words": len(words),
             "language_confidence": confidence,
@@ -76,18 +95,18 @@ class Text(Modality):
         }
 
     def segment(self, data: bytes) -> list[Segment]:
-        text, _ = decode(data)
+        text, _, _ = decode(data)
         return [
             Segment(span=f"chars={start}-{start + len(chunk)}", text=chunk, cost=len(chunk))
             for start, chunk in _splitter().chunk_indices(text)
         ]
 
 
-def decode(data: bytes) -> tuple[str, str]:
-    """Bytes to Unicode: byte order mark, then strict UTF-8, then detection by charset-normalizer.
+def decode(data: bytes) -> tuple[str, str, int]:
+    """Bytes to Unicode: byte order mark, then strict UTF-8, then detection by chardet.
 
     Returns:
-        The text and the name of the encoding.
+        The text, the name of the encoding, and how many bytes at the end are the beginning of a character that is cut off.
 
     Raises:
         SampleError: ``encoding_unknown`` when no encoding reads the bytes without damage.
@@ -100,15 +119,42 @@ def decode(data: bytes) -> tuple[str, str]:
         (codecs.BOM_UTF16_BE, "utf-16"),
     )
     encoding = next((name for mark, name in marks if data.startswith(mark)), "utf-8")
+    decoder = "utf-8-sig" if encoding == "utf-8" else encoding
+    if data.isascii() and _SHIFTED.search(data):
+        return *_detected(data), 0
     try:
-        return data.decode("utf-8-sig" if encoding == "utf-8" else encoding), encoding
-    except UnicodeDecodeError:
-        from charset_normalizer import from_bytes
+        return data.decode(decoder), encoding, 0
+    except UnicodeDecodeError as error:
+        # A lone letter of Latin-1 at the end looks like the beginning of one of UTF-8; a text with others before it is UTF-8.
+        if error.reason in ("unexpected end of data", "truncated data") and (encoding != "utf-8" or not data[: error.start].isascii()):
+            return data[: error.start].decode(decoder), encoding, len(data) - error.start
+        if encoding != "utf-8":
+            raise SampleError(
+                "encoding_unknown", f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such"
+            ) from None
+        return *_detected(data), 0
 
-        best = from_bytes(data).best()
-        if best is None:
-            raise SampleError("encoding_unknown", f"{len(data)} bytes read as text in no known encoding") from None
-        return str(best), best.encoding
+
+def _detected(data: bytes) -> tuple[str, str]:
+    """Text and encoding of bytes that are not UTF-8. Raises as `decode`."""
+    import chardet
+
+    tried = data.decode("utf-8", "replace")
+    wrong = tried.count("\ufffd")
+    # Legacy encodings hardly ever make well-formed UTF-8: where it is mostly that, it is UTF-8 that was damaged.
+    if sum(not char.isascii() for char in tried) - wrong > wrong:
+        raise SampleError("encoding_unknown", f"the text is UTF-8 but for {wrong} places: it was damaged, or put together from several")
+    found = chardet.detect(data[:_ENCODING_BYTES])
+    if not found["encoding"] or found["confidence"] < _SURE:
+        raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
+    encoding = str(codecs.lookup(found["encoding"]).name)
+    try:
+        text = data.decode(encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise SampleError("encoding_unknown", f"the text looks like {encoding}, which does not read all of it: {error}") from None
+    if odd := sum(unicodedata.category(char) in ("Cc", "Cn", "Co") and char not in "\t\n\r\f\v\b\x1b" for char in text):
+        raise SampleError("encoding_unknown", f"the text looks like {encoding}, but {odd} of its characters are none of any language")
+    return text, encoding
 
 
 def detect_language(text: str) -> tuple[str, float]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import Media, Modality, Segment
+from mm_embed_kernels.modalities.base import READING, Media, Modality, Segment
 from mm_embed_kernels.modalities.spans import span_of
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ class Video(Modality):
     hub_embedder = "open_clip_frames:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("av", "decord2", "filetype")
     streams = True
+    probe_version = "2"
     probe_seconds = 0.3
     segment_seconds = 0.3
     signals: ClassVar[list[pa.Field]] = [
+        *READING,
         field("codec", pa.string(), "FFmpeg's name of the pictures' coding"),
         field("frame_rate", pa.float64(), "frames per second, on average", ge=0),
         field("frames", pa.int64(), "frames that are there, counted packet by packet", ge=1),
@@ -63,11 +65,17 @@ class Video(Modality):
         return mime.startswith("video/")
 
     def probe(self, data: Media) -> dict[str, Any]:
+        return self._measured(data, whole=True)
+
+    def probe_prefix(self, data: Media) -> dict[str, Any]:
+        return self._measured(data, whole=False)
+
+    def _measured(self, data: Media, whole: bool) -> dict[str, Any]:
         from mm_embed_kernels.video_io import describe, open_frames
 
         mime = self.require(data)
         facts = describe(data)
-        if facts.cut:
+        if facts.cut and whole:
             raise SampleError(
                 "truncated", f"the file is cut off inside its container, after {facts.frames:,} frames ({facts.duration:.2f} s)"
             )
@@ -79,6 +87,8 @@ class Video(Modality):
                 "width": width,
                 "height": height,
                 "duration": round(facts.duration, 6),
+                "decoder": frames.decoder,
+                "read_share": facts.read_share,
                 "codec": facts.codec,
                 "frame_rate": round(facts.frame_rate, 6),
                 "frames": facts.frames,

@@ -7,8 +7,8 @@ import struct
 import zlib
 from typing import Any
 
-from kernel_sound import noise, recorded
-from kernel_video import filmed, pan
+from tests.kernels.kernel_sound import noise, recorded
+from tests.kernels.kernel_video import filmed, pan
 
 ENGLISH = "The old lighthouse keeper climbed the stairs every evening to light the lamp for the ships at sea."
 RUSSIAN = (

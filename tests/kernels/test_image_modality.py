@@ -212,7 +212,82 @@ def test_bomb(call: Any) -> None:
     with pytest.raises(SampleError) as caught:
         call(png_bomb(60_000, 60_000))
     assert caught.value.error_class == "decompression_bomb"
-    assert "3600000000" in caught.value.message
+    assert "60,000 x 60,000 = 3,600,000,000 pixels" in caught.value.message
+
+
+@pytest.mark.parametrize(("kind", "least"), [("PNG", 0.55), ("JPEG", 0.5), ("BMP", 0.59), ("TIFF", 0.59)])
+def test_half_a_picture_is_kept_where_the_spec_says_so(kind: str, least: float) -> None:
+    """`on_partial`: the first rows, and the vector of nothing else."""
+    import numpy as np
+
+    from mm_embed_kernels.image_io import read_picture
+
+    whole = encoded(picture((640, 480)), kind)
+    half = whole[: int(len(whole) * 0.6)]
+    assert error_class(half) == "truncated"
+    row = IMAGE.probe_prefix(half)
+    assert (row["width"], row["height"], row["decoder"]) == (640, 480, "pillow")
+    assert least <= row["read_share"] < 0.7
+    rows = np.asarray(read_picture(half, 512).rgb, int)
+    full = np.asarray(read_picture(whole, 512).rgb, int)
+    assert rows.shape == (round(480 * row["read_share"]), 640, 3)
+    # A BMP begins with its lowest row.
+    same = full[-len(rows) :] if kind == "BMP" else full[: len(rows)]
+    assert np.abs(rows - same)[:-16].max() == 0
+    assert IMAGE.probe_prefix(whole)["read_share"] == 1
+
+
+def test_a_picture_without_one_whole_row_stays_a_failure() -> None:
+    data = encoded(picture((640, 480)), "JPEG", progressive=True)
+    with pytest.raises(SampleError, match="truncated"):
+        IMAGE.probe_prefix(data[: len(data) // 3])
+
+
+def test_what_pillow_does_not_know_is_read_by_ffmpeg() -> None:
+    """A picture of 10 bits a sample (DPX), which FFmpeg writes and Pillow has no reader for."""
+    import av
+    import numpy as np
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="image2pipe") as out:
+        track = out.add_stream("dpx", rate=1)
+        track.width, track.height, track.pix_fmt = 64, 48, "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), (200, 100, 50), np.uint8), format="rgb24")
+        frame.pts = 0
+        out.mux([*track.encode(frame), *track.encode()])
+    row = IMAGE.probe(stream.getvalue())
+    assert (row["decoder"], row["format"], row["width"], row["height"], row["read_share"]) == ("ffmpeg", "dpx", 64, 48, 1)
+    assert row["brightness"] == pytest.approx(200 * 0.299 + 100 * 0.587 + 50 * 0.114, abs=1)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "DDS", "ICNS", "PCX", "SGI", "JPEG2000", "AVIF", "QOI"])
+def test_formats_that_only_a_decoder_knows(kind: str) -> None:
+    assert IMAGE.probe(encoded(picture((128, 128)), kind))["width"] == 128 * (8 if kind == "ICNS" else 1)
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A JPEG of one colour that states any size: its scan is made of copies of one block's code."""
+    from PIL import Image
+
+    small = encoded(Image.new("L", (8, 8), 90), "JPEG")
+    place = small.index(b"\xff\xc0")
+    head = small[:place] + small[place : place + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + small[place + 9 :]
+    start = head.index(b"\xff\xda")
+    scan = start + 2 + int.from_bytes(head[start + 2 : start + 4], "big")
+    # The difference of a block's brightness to the last one's is zero: two bits, then the end of the block, four.
+    return head[:scan] + head[scan:-2] + bytes.fromhex("28a28a") * (width * height // 64 // 4 + 1) + b"\xff\xd9"
+
+
+def test_600_megapixels() -> None:
+    """A JPEG is decoded at an eighth of its size; what cannot be is refused by its measured size."""
+    row = IMAGE.probe(jpeg_of(30_000, 20_000))
+    assert (row["width"], row["height"]) == (30_000, 20_000)
+    assert IMAGE.segment(jpeg_of(30_000, 20_000))[0].cost == 600_000_000
+    noisy = png_bomb(30_000, 20_000)
+    with pytest.raises(SampleError, match=r"decompression_bomb: 30,000 x 20,000 = 600,000,000 pixels"):
+        IMAGE.probe(noisy)
+    with pytest.raises(SampleError, match=r"too_large: 30,000 x 20,000 = 600,000,000 pixels in 10,000"):
+        IMAGE.probe(noisy + bytes(10_000_000))
 
 
 def test_gif_bomb() -> None:
@@ -222,7 +297,7 @@ def test_gif_bomb() -> None:
 
 
 def test_open_image_keeps_nothing_open() -> None:
-    from mm_embed_kernels.modalities.image import open_image
+    from mm_embed_kernels.image_io import open_image
 
     with open_image(encoded(picture(), "PNG")) as image:
         assert isinstance(image.fp, io.BytesIO)

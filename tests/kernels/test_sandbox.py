@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import multiprocessing
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,14 @@ def observe(command: list[str] | None = None) -> dict[str, Any]:
     """What a decoder sees of its process."""
     shown = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
     limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_AS", "RLIMIT_CORE")}
-    return {"environ": dict(os.environ), "env": shown, "limits": limits, "pid": os.getpid()}
+    return {
+        "environ": dict(os.environ),
+        "env": shown,
+        "started_with": Path("/proc/self/environ").read_bytes(),
+        "files": [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()],
+        "limits": limits,
+        "pid": os.getpid(),
+    }
 
 
 @contextmanager
@@ -138,6 +147,70 @@ def test_children_are_reused_and_limited(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "s3cr3t" not in seen[0]["env"]
 
 
+def test_nothing_of_the_parent_is_left_in_a_child(tmp_path: Path) -> None:
+    """A process of its own, since what it is started with cannot be changed later: its environment, and a file that it left inheritable."""
+    secret, script = tmp_path / "secret", tmp_path / "parent.py"
+    secret.write_text("s3cr3t")
+    script.write_text(_HOLDER)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(secret)]
+    found = subprocess.run(command, env={**os.environ, "AWS_SECRET_ACCESS_KEY": "s3cr3t"}, capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == {"parent": True, "child": False, "files": []}
+
+
+_HOLDER = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_sandbox
+if __name__ == "__main__":
+    held = os.open(sys.argv[2], os.O_RDONLY)
+    os.set_inheritable(held, True)
+    with test_sandbox.sandbox() as opened:
+        seen = opened.map(test_sandbox.observe, [()])[0]
+    print(json.dumps({
+        "parent": b"s3cr3t" in Path("/proc/self/environ").read_bytes(),
+        "child": b"s3cr3t" in seen["started_with"],
+        "files": [name for name in seen["files"] if sys.argv[2] in name],
+    }))
+"""
+
+
+def test_a_child_that_is_killed_while_it_waits_is_replaced() -> None:
+    """As by the kernel, when memory runs out."""
+    with sandbox() as opened:
+        os.kill(opened.map(observe, [()])[0]["pid"], signal.SIGKILL)
+        time.sleep(0.2)
+        assert opened.map(act, [("good", 1)]) == [2]
+
+
+def test_threads_share_a_sandbox_and_may_end_before_it() -> None:
+    """Linux kills a child with the thread that started it."""
+    with sandbox(workers=2, chunk_items=4) as opened:
+        for _ in range(2):
+            with ThreadPoolExecutor(4) as threads:
+                found = list(threads.map(lambda i: opened.map(act, [("good", i), ("segfault",) if i == 2 else ("good", 0)])[0], range(6)))
+            assert found == [0, 2, 4, 6, 8, 10]
+        pids = {opened.map(observe, [()])[0]["pid"] for _ in range(4)}
+    assert len(pids) <= 2
+
+
+def test_a_hang_costs_its_own_time_only() -> None:
+    """Of a chunk of thirty, the others are neither late with it nor told so."""
+    with sandbox(item_seconds=2.0) as opened:
+        began = time.monotonic()
+        outcomes = opened.map(act, [("hang",) if i == 3 else ("good", i) for i in range(30)])
+    assert [i for i, outcome in enumerate(outcomes) if isinstance(outcome, SampleError)] == [3]
+    assert time.monotonic() - began < 2 * 10
+
+
+def test_what_is_left_of_an_interrupted_batch_is_not_taken_for_the_next() -> None:
+    with sandbox() as opened:
+        answers = opened._children[0].ask(act, [("good", i) for i in range(10)], 20.0)
+        assert next(answers) == 0
+        answers.close()
+        assert opened.map(act, [("good", 50)]) == [100]
+
+
 def test_large_items_and_results_travel() -> None:
     with sandbox(chunk_bytes=1 << 20) as opened:
         outcomes = opened.map(bytes.upper, [(b"a" * (1 << 20),) for _ in range(3)])
@@ -171,10 +244,9 @@ import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import test_sandbox
 if __name__ == "__main__":
-    opened = test_sandbox.Sandbox(test_sandbox.Limits())
+    opened = test_sandbox.Sandbox(test_sandbox.Limits(item_seconds=600))
     print(opened.map(test_sandbox.observe, [()])[0]["pid"], flush=True)
-    opened._submit(test_sandbox.act, [("hang",)], 1)
-    time.sleep(600)
+    opened.map(test_sandbox.act, [("hang",)])
 """
 
 

@@ -29,7 +29,8 @@ TEXT = get("text")
     ],
 )
 def test_decoding(text: str, codec: str, encoding: str | None) -> None:
-    found, name = decode(text.encode(codec))
+    found, name, left = decode(text.encode(codec))
+    assert left == 0
     assert found == text.removeprefix("\ufeff")
     assert encoding in (None, name)
     row = TEXT.probe(text.encode(codec))
@@ -40,18 +41,65 @@ def test_decoding(text: str, codec: str, encoding: str | None) -> None:
 
 @given(st.text(max_size=300))
 def test_utf8_is_read_as_it_is(text: str) -> None:
-    assert decode(text.encode()) == (text.removeprefix("\ufeff"), "utf-8")
+    assert decode(text.encode()) == (text.removeprefix("\ufeff"), "utf-8", 0)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     try:
-        text, encoding = decode(data)
+        text, encoding, _ = decode(data)
     except SampleError as error:
         assert error.error_class == "encoding_unknown"
     else:
         assert encoding
         text.encode()  # no unpaired surrogates reach a table
+
+
+LEGACY = [
+    (RUSSIAN.replace("—", "-"), ["cp1251", "koi8-r", "iso8859-5", "cp866"]),
+    (GERMAN, ["latin-1", "cp1252"]),
+    ("Le garçon a mangé un gâteau près de la forêt, où l'été était déjà passé.", ["latin-1", "cp850"]),
+    ("Zażółć gęślą jaźń. Warszawa jest stolicą Polski i największym miastem kraju.", ["cp1250", "iso8859-2"]),
+    ("Η Αθήνα είναι η πρωτεύουσα της Ελλάδας και η μεγαλύτερη πόλη της χώρας.", ["cp1253", "iso8859-7"]),
+    ("東京は日本の首都です。人口は一千万人以上です。", ["shift_jis", "euc-jp", "iso2022_jp"]),
+    ("北京是中华人民共和国的首都，人口超过两千万。这是一个测试文本。", ["gb18030"]),
+    ("臺北市是中華民國的首都，也是臺灣的政治、經濟和文化中心。", ["big5"]),
+    ("서울은 대한민국의 수도이다. 인구는 약 천만 명이다.", ["euc-kr"]),
+    ("café", ["latin-1"]),
+]
+
+
+@pytest.mark.parametrize(("text", "codec"), [(text, codec) for text, codecs in LEGACY for codec in codecs])
+def test_legacy_encodings_are_detected(text: str, codec: str) -> None:
+    assert decode(text.encode(codec))[0] == text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        RUSSIAN.encode()[:100] + b"\xff" + RUSSIAN.encode()[100:],
+        bytes(range(128, 256)) * 3,
+        b"\xff\xfe\x00\xd8\x00\xd8",
+        b"ab\x81\x8d\x8f\x90\x9d" * 9,
+    ],
+    ids=["damaged utf-8", "all bytes", "half a surrogate", "bytes that mean nothing"],
+)
+def test_what_is_no_text_is_no_mojibake(data: bytes) -> None:
+    with pytest.raises(SampleError) as caught:
+        TEXT.probe(data)
+    assert caught.value.error_class in ("encoding_unknown", "unsupported_format")
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16"])
+def test_a_text_that_ends_inside_a_character(codec: str) -> None:
+    """`on_partial` decides."""
+    data = RUSSIAN.replace(".", "").encode(codec)[:-1]
+    with pytest.raises(SampleError) as caught:
+        TEXT.probe(data)
+    assert caught.value.error_class == "truncated"
+    row = TEXT.probe_prefix(data)
+    assert row["read_share"] == 1 - 1 / len(data)
+    assert RUSSIAN.replace(".", "").startswith(TEXT.segment(data)[0].text or "?")
 
 
 @pytest.mark.parametrize(("text", "language"), [(ENGLISH, "en"), (GERMAN, "de"), (RUSSIAN, "ru")])

@@ -1,0 +1,79 @@
+"""What the sandbox costs on healthy media: probe and decode in a child against the same in the process, alternately, as a ratio.
+
+    PYTHONPATH=. python benchmarks/sandbox.py [ROUNDS]
+
+Photographs of 4 megapixels, sounds of 10 s, videos of 2 s, texts of 4,000 characters, 32 of each, as they come to a stage in one
+batch. A round does both ways one after the other; the ratio is of the fastest rounds, the spread that of all rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mm_embed_kernels.embedders import create
+from mm_embed_kernels.modalities import get
+from mm_embed_kernels.sandbox import Limits, Sandbox, guarded
+from tests.kernels.kernel_media import ENGLISH, encoded, picture
+from tests.kernels.kernel_sound import noise, recorded
+from tests.kernels.kernel_video import filmed, pan
+
+COUNT = 32
+_EMBEDDERS = {"image": "conse", "audio": "aisfx", "video": "conse_frames"}
+
+
+def healthy() -> dict[str, bytes]:
+    return {
+        "text": (ENGLISH * 40).encode(),
+        "image": encoded(picture((2_400, 1_700)), "JPEG", quality=92),
+        "audio": recorded(noise(10.0, 44_100), "FLAC", 44_100),
+        "video": filmed(pan(rate=25, size=(640, 360)), rate=25),
+    }
+
+
+def work(modality: str, embedder: Any, data: bytes) -> Any:
+    """What the pipeline does to one sample's bytes: probe, segmentation, and the first segment's decode."""
+    found = get(modality)
+    row, segments = found.probe(data), found.segment(data)
+    return row, segments, None if embedder is None else embedder.decode(data, segments[0].span)
+
+
+def seconds(call: Callable[[], list[Any]]) -> float:
+    began = time.perf_counter()
+    outcomes = call()
+    spent = time.perf_counter() - began
+    assert len(outcomes) == COUNT
+    assert not any(isinstance(outcome, Exception) for outcome in outcomes), outcomes[0]
+    return spent
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    sandbox = Sandbox(Limits())
+    total = [0.0, 0.0]
+    for modality, data in healthy().items():
+        embedder = create(_EMBEDDERS[modality]) if modality in _EMBEDDERS else None
+        items = [(modality, embedder, data)] * COUNT
+        ways: list[Callable[[], list[Any]]] = [
+            lambda items=items: [guarded(work, item) for item in items],  # type: ignore[misc]
+            lambda items=items: sandbox.map(work, items),  # type: ignore[misc]
+        ]
+        for way in ways:
+            seconds(way)  # imports, and the child's start
+        spent = [[seconds(way) for way in ways] for _ in range(rounds)]
+        inside, outside = (min(column) for column in zip(*spent, strict=True))
+        ratios = [pair[1] / pair[0] for pair in spent]
+        total[0], total[1] = total[0] + inside, total[1] + outside
+        print(
+            f"{modality:6} {1000 * inside / COUNT:7.2f} ms in the process, {1000 * outside / COUNT:7.2f} ms sandboxed: "
+            f"ratio {outside / inside:.3f} (rounds {min(ratios):.3f} to {max(ratios):.3f}, median {statistics.median(ratios):.3f})"
+        )
+    print(f"all    ratio {total[1] / total[0]:.3f}")
+    sandbox.close()
+
+
+if __name__ == "__main__":
+    main()

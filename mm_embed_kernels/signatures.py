@@ -1,0 +1,54 @@
+"""First bytes of formats that the `filetype` library does not know and the decoders read."""
+
+from __future__ import annotations
+
+import re
+
+_KNOWN = [
+    (re.compile(signature, re.DOTALL), mime)
+    for signature, mime in (
+        (rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+\d+\s", "image/x-portable-anymap"),
+        (rb"P7\nWIDTH|P[Ff]\n\d", "image/x-portable-anymap"),
+        (rb"DDS \x7c\0\0\0", "image/vnd-ms.dds"),
+        (rb"icns\0", "image/x-icns"),
+        (rb"qoif.{8}[\x03\x04][\0\x01]", "image/qoi"),
+        (rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]", "image/x-pcx"),
+        (rb"\x01\xda[\0\x01][\x01\x02]\0[\x01-\x03]", "image/x-sgi"),
+        (rb"\x59\xa6\x6a\x95", "image/x-sun-raster"),
+        (rb"\xff\x4f\xff\x51", "image/x-jp2-codestream"),
+        (rb"SDPX|XPDS", "image/x-dpx"),
+        (rb"v/1\x01", "image/x-exr"),
+        (rb"#\?(RADIANCE|RGBE)\n", "image/vnd.radiance"),
+        (rb"SIMPLE  =  {18,}T", "image/fits"),
+        (rb"caff\0\x01", "audio/x-caf"),
+        (rb"(RF64|RIFX)....WAVE", "audio/x-wav"),
+        (rb"riff\x2e\x91\xcf\x11", "audio/x-w64"),
+        (rb"\.snd\0|dns\..\0", "audio/basic"),
+        (rb"FORM....(AIFC|AIFF)", "audio/x-aiff"),
+        (rb"FORM....(8SVX|16SV)", "audio/x-svx"),
+        (rb"\xff[\xe2\xe3\xfa][\x10-\xef]", "audio/mpeg"),
+        (rb"\xff[\xf0\xf1\xf8\xf9][\x40-\x7c]", "audio/aac"),
+        (rb"\x0b\x77", "audio/ac3"),
+        (rb"\x7f\xfe\x80\x01", "audio/vnd.dts"),
+        (rb"wvpk.\0|wvpk..\0\0", "audio/x-wavpack"),
+        (rb"MAC ", "audio/x-ape"),
+        (rb"TTA1", "audio/x-tta"),
+        (rb"Creative Voice File\x1a", "audio/x-voc"),
+        (rb"NIST_1A\n", "audio/x-nist"),
+        (rb"\x47.{187}\x47.{187}\x47|.{4}\x47.{191}\x47.{191}\x47", "video/mp2t"),
+        (rb"\0\0\x01\xb3", "video/mpeg"),
+        (rb"\0\0\0?\x01[\x67\x27\x09].", "video/h264"),
+        (rb"\0\0\0?\x01[\x40\x42\x46]\x01", "video/h265"),
+        (rb"YUV4MPEG2 ", "video/x-yuv4mpeg"),
+        (rb"DKIF\0\0", "video/x-ivf"),
+        (rb"\.RMF\0", "video/x-pn-realvideo"),
+        (rb"nut/multimedia container\0", "video/x-nut"),
+        (rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf"),
+        (rb"\x1f\x07\0[\x3f\xbf]", "video/x-dv"),
+    )
+]
+
+
+def media_type_of(head: bytes) -> str | None:
+    """The media type by the first bytes, where it is one of these."""
+    return next((mime for signature, mime in _KNOWN if signature.match(head)), None)

@@ -1,0 +1,60 @@
+"""A kernel whose stages die, hang and fail in the process that runs them; Ray's workers import it from here."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
+
+
+class Numbers(Kernel):
+    """Twice the number that a key holds, in two stages; some numbers do to the process what their names say."""
+
+    name = "numbers"
+    scope = "numbers"
+    fingerprint = "a" * 64
+    seconds_per_row = 0.001
+    payload = [pa.field("twice", pa.int64())]
+
+    def stages(self) -> list[Stage]:
+        return [Reads(self.result), Doubles(self.result)]
+
+
+class Reads(Stage):
+    resources = Resources(num_cpus=0.5, batch_rows=8)
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        keys = batch["key"].to_pylist()
+        for key in keys:
+            self.obey(key)
+        return results(keys, [guarded(self.read, (key,)) for key in keys], 0.0, self.schema)
+
+    @staticmethod
+    def obey(key: str) -> None:
+        if key.endswith("-early"):
+            os._exit(3)
+        if key.endswith("-bug"):
+            raise KeyError(key)
+
+    @staticmethod
+    def read(key: str) -> dict[str, Any]:
+        return {"twice": int(key.split("-")[0])}
+
+
+class Doubles(Reads):
+    def run(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        for row in rows:
+            if row["key"].endswith("-late"):
+                os.kill(os.getpid(), 11)
+            if row["key"].endswith("-hang"):
+                time.sleep(600)
+        doubled = [None if row["twice"] is None else row["twice"] * 2 for row in rows]
+        return batch.set_column(batch.column_names.index("twice"), "twice", pa.array(doubled, pa.int64()))
