@@ -17,7 +17,7 @@ from mm_embed_kernels.spec import ColumnRule
 from mm_embed_kernels.suggestion import RECURS, Suggestion, suggest
 from mm_embed_kernels.validation import EXTENSION_SQL, LISTED, REJECTED, judge, judged_columns, validation_bounds
 from mm_resources.compute import spool
-from mm_resources.failures import FailureEvents
+from mm_resources.failures import FailureEvents, FailureFilter
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageTables
 
@@ -26,7 +26,7 @@ _SAMPLES = f"""
 WITH causes AS (
   SELECT sample_id, arg_min(stage || '/' || error_class, "at") AS cause, list(DISTINCT fingerprint) AS fingerprints
   FROM failures WHERE NOT retryable AND error_class <> '{REJECTED}' GROUP BY 1
-), spared AS (SELECT DISTINCT sample_id FROM others WHERE retryable OR error_class = '{REJECTED}')
+), spared AS (SELECT DISTINCT sample_id FROM others WHERE sample_id IS NOT NULL)
 SELECT coalesce(l.size, r.size) AS size, {EXTENSION_SQL.replace("key", "l.key")} AS extension, l.source, l.label,
        m.* EXCLUDE (sample_id), c.cause, c.fingerprints
 FROM listing l LEFT JOIN raw r USING (sample_id) LEFT JOIN probed m USING (sample_id) LEFT JOIN causes c USING (sample_id)
@@ -68,10 +68,10 @@ class Proposals:
     sound: int
 
 
-def propose(store: Store, cell: Cell) -> Proposals:
-    """Look for rules over what the listing and the probe say of a cell's samples."""
+def propose(store: Store, cell: Cell, chosen: FailureFilter = FailureFilter()) -> Proposals:
+    """Look for rules over what the listing and the probe say of a cell's samples, for the chosen failures."""
     modality = get(cell.modality)
-    with _samples(store, cell, modality) as path:
+    with _samples(store, cell, modality, chosen) as path:
 
         def samples(columns: list[str]) -> pa.RecordBatchReader:
             reader = pa.ipc.open_stream(pa.memory_map(str(path)))
@@ -91,7 +91,7 @@ def propose(store: Store, cell: Cell) -> Proposals:
 
 
 @contextmanager
-def _samples(store: Store, cell: Cell, modality: Modality) -> Iterator[Path]:
+def _samples(store: Store, cell: Cell, modality: Modality, chosen: FailureFilter) -> Iterator[Path]:
     """Every sample that came through the door, with what is known of it and why it failed, in a file on disk."""
     tables, failures = StageTables(store), FailureEvents(store)
 
@@ -112,8 +112,8 @@ def _samples(store: Store, cell: Cell, modality: Modality) -> Iterator[Path]:
             listing=read("dataset_registry", listing),
             raw=read("raw_assets", {"sample_id": text, "size": pa.int64()}),
             probed=read("sample_metadata", {"sample_id": text, **probed}, "probe = 'ok'"),
-            failures=failures.read(cell, event),
-            others=failures.read(cell, event),
+            failures=failures.read(cell, event, chosen=chosen),
+            others=failures.read(cell, ["sample_id"]),
         ) as found:
             spool(found, path)
         yield path
