@@ -23,7 +23,7 @@ WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class NOT IN {D
 _OUTCOMES = f"""
 WITH tried AS MATERIALIZED (SELECT * FROM ({_TRIABLE})),
 now AS MATERIALIZED (SELECT {", ".join(_KEY)}, max(attempt) AS attempt FROM after GROUP BY {", ".join(_KEY)}),
-later AS (SELECT sample_id FROM (SELECT stage, sample_id FROM now EXCEPT SELECT stage, sample_id FROM before)),
+later AS (SELECT sample_id FROM (SELECT stage, sample_id FROM now EXCEPT SELECT stage, sample_id FROM before) WHERE sample_id IS NOT NULL),
 outcomes AS (
   SELECT b.attempt AS was, a.attempt, a.stage IS NULL AS gone, b.sample_id IN (SELECT sample_id FROM later) AS late
   FROM tried b LEFT JOIN now a ON {" AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in _KEY)}

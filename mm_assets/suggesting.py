@@ -13,7 +13,7 @@ from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.spec import ColumnRule
 from mm_embed_kernels.suggestion import RECURS, Suggestion, suggest
 from mm_embed_kernels.validation import EXTENSION_SQL, LISTED, REJECTED, judge, judged_columns, validation_bounds
-from mm_resources.failures import FailureEvents
+from mm_resources.failures import FailureEvents, FailureFilter
 from mm_resources.spool import TableSpool
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageTables
@@ -23,7 +23,7 @@ _SAMPLES = f"""
 WITH causes AS (
   SELECT sample_id, arg_min(stage || '/' || error_class, "at") AS cause, list(DISTINCT fingerprint) AS fingerprints
   FROM failures WHERE NOT retryable AND error_class <> '{REJECTED}' GROUP BY 1
-), spared AS (SELECT DISTINCT sample_id FROM others WHERE retryable OR error_class = '{REJECTED}')
+), spared AS (SELECT DISTINCT sample_id FROM others WHERE sample_id IS NOT NULL)
 SELECT coalesce(l.size, r.size) AS size, {EXTENSION_SQL.replace("key", "l.key")} AS extension, l.source, l.label,
        m.* EXCLUDE (sample_id), c.cause, c.fingerprints
 FROM listing l LEFT JOIN raw r USING (sample_id) LEFT JOIN probed m USING (sample_id) LEFT JOIN causes c USING (sample_id)
@@ -65,10 +65,10 @@ class Proposals:
     sound: int
 
 
-def propose(store: Store, cell: Cell) -> Proposals:
-    """Look for rules over what the listing and the probe say of a cell's samples."""
+def propose(store: Store, cell: Cell, chosen: FailureFilter = FailureFilter()) -> Proposals:
+    """Look for rules over what the listing and the probe say of a cell's samples, for the chosen failures."""
     modality = get(cell.modality)
-    samples = _samples(store, cell, modality).reader
+    samples = _samples(store, cell, modality, chosen).reader
     columns = list(judged_columns(modality).items())
     proposals = []
     for cause in relational.fetch(_RECURRING, samples=samples(["cause", "fingerprints"])).to_pylist():
@@ -79,7 +79,7 @@ def propose(store: Store, cell: Cell) -> Proposals:
     return Proposals(proposals, validation, *_judged(samples([*dict(columns), "cause"]), modality, validation))
 
 
-def _samples(store: Store, cell: Cell, modality: Modality) -> TableSpool:
+def _samples(store: Store, cell: Cell, modality: Modality, chosen: FailureFilter) -> TableSpool:
     """Every sample that came through the door, with what is known of it and why it failed, in a file on disk."""
     tables, failures = StageTables(store), FailureEvents(store)
 
@@ -98,8 +98,8 @@ def _samples(store: Store, cell: Cell, modality: Modality) -> TableSpool:
         listing=read("dataset_registry", listing),
         raw=read("raw_assets", {"sample_id": text, "size": pa.int64()}),
         probed=read("sample_metadata", {"sample_id": text, **probed}, "probe = 'ok'"),
-        failures=failures.read(cell, event),
-        others=failures.read(cell, event),
+        failures=failures.read(cell, event, chosen=chosen),
+        others=failures.read(cell, ["sample_id"]),
     ) as found:
         return TableSpool.of(found)
 

@@ -58,10 +58,10 @@ def failures(
     if open_:
         _open(store, cells, open_, to, json)
         return
-    if suggest:
-        _suggest(store, dataset_version, cells, json)
-        return
     chosen = FailureFilter(stage, error_class, fingerprint)
+    if suggest:
+        _suggest(store, dataset_version, cells, chosen, json)
+        return
     if json:
         events = FailureEvents(store).read_all(cells, FAILURE, chosen)
         print_json_array(event for batch in events for event in batch.to_pylist())
@@ -116,17 +116,17 @@ def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json
     print(f"{opened.size:,} bytes from {opened.origin}", f"listed as {opened.source_uri}", opened.path, sep="\n")
 
 
-def _suggest(store: Store, dataset_version: str, cells: list[Cell], json: bool) -> None:
+def _suggest(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool) -> None:
     from mm_assets.suggesting import propose
 
-    found = {cell.modality: propose(store, cell) for cell in cells}
+    found = {cell.modality: propose(store, cell, chosen) for cell in cells}
     proposals = [vars(item) | {"rule": item.rule and vars(item.rule)} for each in found.values() for item in each.proposals]
     validation = {modality: each.validation for modality, each in found.items() if each.validation}
     if json:
         print_json({"dataset_version": dataset_version, "causes": proposals, "validation": validation})
         return
     if not proposals:
-        print(f"no cause recurs among the failures of {dataset_version}")
+        print(f"no cause recurs among these failures of {dataset_version}: nothing to suggest")
         return
     rows = [
         {

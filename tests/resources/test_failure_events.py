@@ -9,7 +9,7 @@ import pytest
 from mm_embed_kernels.contracts import EMBEDDINGS, FAILURES
 from mm_embed_kernels.identity import environment_digest
 from mm_resources import lance_io
-from mm_resources.failures import STAGES, FailureEvents
+from mm_resources.failures import STAGES, FailureEvents, FailureFilter
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageMeta
 
@@ -100,3 +100,42 @@ def test_all_stages_are_read(failures: FailureEvents) -> None:
     for i, stage in enumerate(STAGES):
         record(failures, stage, CELL, "r", [event(f"{i:032x}")])
     assert failures.read(CELL, ["stage"]).read_all()["stage"].to_pylist() == list(STAGES)
+
+
+def test_causes_are_counted_with_an_example_each(failures: FailureEvents) -> None:
+    other = Cell("birds", "v1", "text")
+    record(failures, "sample_metadata", CELL, "r", [event(f"{i:032x}", attempt=i + 1, source_uri=f"/data/{i}") for i in range(4)])
+    record(failures, "embeddings", CELL, "r", [event("9" * 32, "fetch_error", retryable=True, segment_id=str(i)) for i in range(5)])
+    record(failures, "sample_metadata", other, "r", [event(None, "source_empty")])
+    causes = failures.causes([CELL, other]).to_pylist()
+    shown = ("modality", "stage", "error_class", "events", "samples", "retryable", "attempts", "sample_id")
+    assert [tuple(cause[name] for name in shown) for cause in causes] == [
+        ("image", "embeddings", "fetch_error", 5, 1, True, 1, "9" * 32),
+        ("image", "sample_metadata", "truncated", 4, 4, False, 4, f"{0:032x}"),
+        ("text", "sample_metadata", "source_empty", 1, 0, False, 1, None),
+    ]
+    assert (causes[1]["message"], causes[1]["source_uri"]) == ("truncated at byte 17", "/data/0")
+    assert failures.causes([CELL], FailureFilter(error_class="no such")).num_rows == 0
+
+
+def test_a_filter_takes_any_words_as_words(failures: FailureEvents) -> None:
+    record(failures, "segments", CELL, "r", [event("a" * 32, "it's"), event("b" * 32, "truncated")])
+    for chosen, found in (
+        (FailureFilter(), 2),
+        (FailureFilter(error_class="it's"), 1),
+        (FailureFilter(error_class="' OR true --"), 0),
+        (FailureFilter("segments", sample_id="b" * 32), 1),
+        (FailureFilter("embeddings"), 0),
+    ):
+        assert failures.read(CELL, ["sample_id"], chosen=chosen).read_all().num_rows == found
+        assert FailureFilter.loads(chosen.dumps()) == chosen
+
+
+def test_the_failures_of_before_can_be_read_after(failures: FailureEvents) -> None:
+    record(failures, "segments", CELL, "r1", [event("a" * 32), event("b" * 32)])
+    before = failures.versions(CELL)
+    record(failures, "segments", CELL, "r2", [event("b" * 32)])
+    assert failures.read(CELL, ["sample_id"], versions=before).read_all()["sample_id"].to_pylist() == ["a" * 32, "b" * 32]
+    assert failures.read(CELL, ["sample_id"]).read_all()["sample_id"].to_pylist() == ["b" * 32]
+    record(failures, "segments", CELL, "r3", [])
+    assert failures.versions(CELL) == {}
