@@ -94,6 +94,7 @@ class CacheSpace:
         self.uri = store.uri(f"cache/{kernel.scope}/{kernel.fingerprint[:32]}.lance")
         self.schema = pa.schema([*kernel.result, *_BOOKKEEPING])
         self.environment = kernel.environment
+        self._known: set[int] = set()
 
     def reader(self, columns: list[str] | None = None, only_ok: bool = False) -> pa.RecordBatchReader:
         """The results as they are now, one for each key."""
@@ -125,13 +126,19 @@ class CacheSpace:
         Args:
             again: which failures are tried again, see `RETRYABLE`.
         """
-        cached = lance_io.reader(lance_io.open_dataset(self.uri), self.schema, _STATUS)
+        dataset = lance_io.open_dataset(self.uri)
+        self._known = _fragments(dataset)
+        cached = lance_io.reader(dataset, self.schema, _STATUS)
         sql = _MISSES.format(again=again.replace("{environment}", self.environment))
         with relational.query(sql, requests=requests.reader(["key", "place"]), cached=cached) as found:
             yield from found
 
     def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
-        """Commit one checkpoint. `attempts` counts earlier tries by key (absent: none)."""
+        """Commit one checkpoint, without what others have computed meanwhile. `attempts` counts earlier tries by key (absent: none)."""
+        before = lance_io.open_dataset(self.uri)
+        results = self._without_others(results, before)
+        if results.num_rows == 0:
+            return
         keys = results["key"].to_pylist()
         added = {
             "attempt": pa.array([attempts.get(key, 0) + 1 for key in keys], pa.int32()),
@@ -141,6 +148,19 @@ class CacheSpace:
         for name, column in added.items():
             results = results.append_column(name, column)
         lance_io.append(self.uri, results.select(self.schema.names).cast(self.schema))
+        written = _fragments(lance_io.open_dataset(self.uri)) - _fragments(before)
+        # One new fragment is the one that was written here; of several, any may be another's, which is looked at again.
+        self._known |= written if len(written) == 1 else set()
+
+    def _without_others(self, results: pa.Table, dataset: lance.LanceDataset | None) -> pa.Table:
+        """The results whose keys no other run has answered since the misses were found, so that a key is stored once."""
+        added = _fragments(dataset) - self._known
+        if dataset is None or not added:
+            return results
+        fragments = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id in added]
+        for batch in dataset.scanner(columns=["key"], filter="status = 'ok'", fragments=fragments).to_batches():
+            results = results.filter(pc.invert(pc.is_in(results["key"], batch["key"])))
+        return results
 
     def evict(self, column: str, values: Iterable[str]) -> None:
         """Forget the rows whose column (``key``, ``content_hash``, ``error_class``) holds one of `values`."""
@@ -168,3 +188,7 @@ def doubles(dataset: lance.LanceDataset) -> list[int]:
         return []
     found: list[int] = relational.fetch(_DOUBLES, heads=heads(["key"]), twice=twice)["place"].to_pylist()
     return found
+
+
+def _fragments(dataset: lance.LanceDataset | None) -> set[int]:
+    return set() if dataset is None else {fragment.fragment_id for fragment in dataset.get_fragments()}

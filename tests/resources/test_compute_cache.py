@@ -11,8 +11,9 @@ from mm_embed_kernels import kernel as kernel_module
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_resources import compute as compute_module
-from mm_resources.cache import ALL, NONE, ComputeCache, of_classes
-from mm_resources.compute import Backoff, Compute, ComputeReport
+from mm_resources import lance_io
+from mm_resources.cache import ALL, NONE, CacheSpace, ComputeCache, of_classes
+from mm_resources.compute import Backoff, Compute, ComputeReport, spool_misses
 from mm_resources.progress import listening
 from mm_resources.store import Store
 
@@ -337,3 +338,22 @@ def test_where_it_computes(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="needs a Ray session"):
         Compute(cache, mode="ray").run(Lengths(), requests(KEYS))
     assert Compute(cache, mode="auto", inline_seconds=0.0).run(Lengths(), requests(KEYS)).mode == "inline"  # there is no session
+
+
+def test_what_another_run_computed_meanwhile_is_stored_once(tmp_path: Path) -> None:
+    """Two runs find the same misses; the second one to finish leaves out what the first has stored."""
+    space, other = CacheSpace(Store(str(tmp_path)), Lengths()), CacheSpace(Store(str(tmp_path)), Lengths())
+    asked = requests(KEYS)
+    for one in (space, other):
+        _, misses = spool_misses(one, asked)
+        assert misses.rows == len(KEYS)
+    answers = [{"key": key, "status": "ok", "retryable": False, "seconds": 0.0, "length": len(key)} for key in KEYS]
+    failed = [{**answers[0], "status": "failed", "error_class": "x", "retryable": True, "length": None}]
+    space.append(pa.Table.from_pylist([*failed, *answers[1:4]], schema=Lengths().result), {})
+    other.append(pa.Table.from_pylist(answers[:2], schema=Lengths().result), {})
+    other.append(pa.Table.from_pylist(answers[2:], schema=Lengths().result), {})
+    space.append(pa.Table.from_pylist(answers[4:], schema=Lengths().result), {})
+    stored = lance_io.open_dataset(space.uri)
+    assert stored is not None
+    good = stored.to_table(filter="status = 'ok'")["key"].to_pylist()
+    assert sorted(good) == sorted(KEYS)
