@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
 # Below this many rows an exact search takes milliseconds and has recall 1.
 EXACT_ROWS = 50_000
+# Up to this many rows the index is a graph (HNSW), the fastest to search; to build it, its codes and edges lie in memory. Above,
+# it is inverted lists alone, built in seconds out of memory that does not follow the table.
+GRAPH_ROWS = 250_000
 PARTITION_ROWS = 50_000
+# Index type -> lists that a query looks into, before what it finds is ranked by the vectors themselves.
+PROBES = {"IVF_HNSW_SQ": 64, "IVF_SQ": 128}
+REFINED = 10
 # How many segments of a medium stand for it in a query.
 QUERY_SEGMENTS = 8
 HIT = ["feature_id", "sample_id", "segment_id", "entity_id", "content_hash", "source_uri", "modality", "label", "split", "span"]
@@ -86,8 +92,8 @@ class FeatureStore:
         request = (
             table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select([*HIT, "key", "text", "_distance"])
         )
-        if pinned.index != "exact":
-            request = request.nprobes(64).refine_factor(10)
+        if pinned.index in PROBES:
+            request = request.nprobes(PROBES[pinned.index]).refine_factor(REFINED)
         if where:
             request = request.where(where, prefilter=True)
         try:
@@ -274,19 +280,20 @@ class FeatureStore:
                 yield cast
 
         version = lance_io.overwrite(uri, contract.bare, lance_io.rows_of(counted()), read_version, f"candidate {name}")
-        index = "exact" if digest.rows < EXACT_ROWS else self._index(name, version)
+        index = "exact" if digest.rows < EXACT_ROWS else self._index(name, version, digest.rows)
         table = self.database.open_table(name)
         return int(table.version), digest.rows, index, digest.hexdigest()
 
-    def _index(self, name: str, version: int) -> str:
-        from lancedb.index import HnswSq
+    def _index(self, name: str, version: int, rows: int) -> str:
+        from lancedb.index import HnswSq, IvfSq
 
         table = self.database.open_table(name)
         if table.version != version:
             raise lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
-        # Partitions of a fixed size, so that neither building nor searching needs memory in proportion to the table.
-        table.create_index("vector", config=HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS))
-        return "IVF_HNSW_SQ"
+        graph = rows <= GRAPH_ROWS
+        config = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS) if graph else IvfSq(distance_type="cosine")
+        table.create_index("vector", config=config)
+        return "IVF_HNSW_SQ" if graph else "IVF_SQ"
 
     def tag(self, name: str, version: int, tag: str) -> None:
         """Keep a table's version for as long as the tag exists."""
@@ -294,7 +301,7 @@ class FeatureStore:
         if tag not in tags.list():
             tags.create(tag, version)
 
-    def recall(self, name: str, version: int, queries: int = 100, k: int = 10) -> float:
+    def recall(self, name: str, version: int, index: str, queries: int = 100, k: int = 10) -> float:
         """recall@k of the table's index against exact search, with the table's own vectors as queries (seeded)."""
         table = self.database.open_table(name)
         table.checkout(version)
@@ -308,7 +315,9 @@ class FeatureStore:
             asked = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])
             exact = set(asked.bypass_vector_index().to_arrow()["feature_id"].to_pylist())
             again = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])
-            near = set(again.nprobes(64).refine_factor(10).to_arrow()["feature_id"].to_pylist())
+            if index in PROBES:
+                again = again.nprobes(PROBES[index]).refine_factor(REFINED)
+            near = set(again.to_arrow()["feature_id"].to_pylist())
             found, hits = found + len(exact), hits + len(exact & near)
         return hits / found
 

@@ -40,7 +40,7 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
     """
     entries = run.read("feature_table").read_all().to_pylist()
     number, pinned = _pin_of(run, entries)
-    recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"]) for entry in entries}
+    recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"], entry["index"]) for entry in entries}
     counted = account_candidate(run, entries)
     rows = [
         {

@@ -44,17 +44,21 @@ def store(tmp_path: Path) -> FeatureStore:
 def test_a_small_table_is_searched_exactly(store: FeatureStore) -> None:
     version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(300)])
     assert (rows, index) == (300, "exact")
-    assert store.recall("d.v1.image.e", version) == 1.0
+    assert store.recall("d.v1.image.e", version, index) == 1.0
 
 
-def test_a_large_table_is_indexed_and_its_recall_measured(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("graph_rows", "kind"), [(4_000, kind), (3_999, "IVF_SQ")])
+def test_a_large_table_is_indexed_and_its_recall_measured(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, graph_rows: int, kind: str
+) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
+    monkeypatch.setattr(module, "GRAPH_ROWS", graph_rows)
     version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(2_000, 1), table(2_000, 2)])
     assert (rows, index) == (4_000, "IVF_HNSW_SQ")
     opened = store.database.open_table("d.v1.image.e")
     assert version == opened.version
     assert [item.columns for item in opened.list_indices()] == [["vector"]]
-    assert 0.95 <= store.recall("d.v1.image.e", version) <= 1.0
+    assert 0.95 <= store.recall("d.v1.image.e", version, index) <= 1.0
 
 
 def test_a_pinned_version_does_not_change_under_its_readers(store: FeatureStore) -> None:

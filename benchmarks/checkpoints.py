@@ -1,0 +1,64 @@
+"""A table that grows by thousands of small commits: fragments, manifest, files and time, compacted as it grows and by upkeep.
+
+Run: .venv/bin/python -m benchmarks.checkpoints --commits 5000
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mm_resources import lance_io
+
+_ROWS, _DIMENSION = 50, 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commits", type=int, default=5_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mm-checkpoints-") as folder:
+        for name, scraps in (("compacted as it grows", lance_io.SCRAPS), ("never compacted", 1 << 30)):
+            lance_io.SCRAPS = scraps
+            _grow(Path(folder) / f"{scraps}.lance", name, arguments.commits)
+
+
+def _grow(path: Path, name: str, commits: int) -> None:
+    dice = np.random.default_rng(0)
+    marks: list[float] = []
+    for number in range(commits):
+        vectors = dice.random((_ROWS, _DIMENSION), np.float32)
+        keys = [f"{number:08x}{row:056x}" for row in range(_ROWS)]
+        table = pa.table({"key": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), _DIMENSION)})
+        began = time.perf_counter()
+        lance_io.append(str(path), table)
+        marks.append(time.perf_counter() - began)
+    tenth = max(1, commits // 10)
+    slower = sum(marks[-tenth:]) / sum(marks[:tenth])
+    print(f"{name}: {commits:,} commits of {_ROWS} rows, the last tenth took x {slower:.2f} the time of the first; {_shape(path)}")
+    lance_io.compact(str(path), 2)
+    lance_io.clean(str(path), timedelta(0))
+    print(f"  after upkeep: {_shape(path)}")
+
+
+def _shape(path: Path) -> str:
+    dataset = lance_io.open_dataset(str(path))
+    assert dataset is not None
+    files = [file for file in path.rglob("*") if file.is_file()]
+    latest = max((file for file in files if file.suffix == ".manifest"), key=lambda file: file.stat().st_mtime_ns)
+    size = sum(file.stat().st_size for file in files)
+    rows = dataset.count_rows()
+    return (
+        f"{rows:,} rows in {len(dataset.get_fragments()):,} fragments, manifest {latest.stat().st_size / 1024:,.1f} KiB, "
+        f"{len(files):,} files, {size / (rows * _DIMENSION * 4):.2f} x the vectors' bytes"
+    )
+
+
+if __name__ == "__main__":
+    main()
