@@ -28,6 +28,7 @@ from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.cache import CacheSpace
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents
+from mm_resources.lance_io import Fenced
 from mm_resources.ledger import Ledger
 from mm_resources.progress import report
 from mm_resources.registry import Registry
@@ -202,6 +203,7 @@ class CellRun:
             failed = self.failures.write(self.asset, self.cell, self.run_id, events, kernel, self.limits.environment)
             outcome.extend(self._waive(check) for check in checks())
             reason = "; ".join(check.description for check in outcome if check.blocking and not check.passed and not check.waived)
+            self.require_alive()
             if effect is not None and not reason:
                 effect()
             drawn = {} if reason else {name: png for name, png in plots().items() if png}
@@ -252,6 +254,7 @@ class CellRun:
             dg.Failure: in one line, when upstream is missing or blocked.
         """
         self._depends, self._observe = depends, observe
+        self.require_alive()
         report(self.asset, 0, 0)
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
@@ -272,6 +275,19 @@ class CellRun:
         if (meta.failed and meta.environment != self.limits.environment) or not holds(self):
             return None
         return self._finish(meta, [Check(**check) for check in meta.checks], unchanged=True)
+
+    def require_alive(self) -> None:
+        """See that nobody has declared this run dead, so that another may be at work on what it would write.
+
+        The fences of tables and pin stop a sleeper that wakes in the midst of a commit; this, one that would go on with
+        the next stage and replace what a newer run has published with what its own code and settings make.
+
+        Raises:
+            Fenced: in one line.
+        """
+        run = self.context.instance.get_run_by_id(self.run_id)
+        if run is not None and run.is_finished:
+            raise Fenced(f"run {self.run_id[:8]} was declared {run.status.value.lower()} while it was at work; it publishes nothing")
 
     def _waive(self, check: Check) -> Check:
         return replace(check, waived=bool(self.override) and not check.passed and check.name in OVERRIDABLE)

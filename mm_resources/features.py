@@ -269,18 +269,29 @@ class FeatureStore:
                 yield cast
 
         version = lance_io.overwrite(uri, contract.bare, lance_io.rows_of(counted()), read_version, f"candidate {name}")
-        index = "exact" if digest.rows < EXACT_ROWS else self._index(name, version)
-        table = self.database.open_table(name)
-        return int(table.version), digest.rows, index, digest.hexdigest()
+        if digest.rows < EXACT_ROWS:
+            return version, digest.rows, "exact", digest.hexdigest()
+        return self._index(name, version), digest.rows, "IVF_HNSW_SQ", digest.hexdigest()
 
-    def _index(self, name: str, version: int) -> str:
+    def _index(self, name: str, version: int) -> int:
+        """Index what `version` holds; the version that holds the index too.
+
+        Raises:
+            Fenced: when another run wrote the table since.
+        """
         from lancedb.index import HnswSq
 
+        fenced = lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
         table = self.database.open_table(name)
         if table.version != version:
-            raise lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
-        table.create_index("vector", config=HnswSq(distance_type="cosine"))
-        return "IVF_HNSW_SQ"
+            raise fenced
+        try:
+            table.create_index("vector", config=HnswSq(distance_type="cosine"))
+        except RuntimeError as error:
+            if "Incompatible transaction" not in str(error):
+                raise
+            raise fenced from None
+        return int(table.version)
 
     def tag(self, name: str, version: int, tag: str) -> None:
         """Keep a table's version for as long as the tag exists."""
