@@ -11,7 +11,7 @@ import dagster as dg
 
 from mm_assets.automation import cell_tags
 from mm_assets.cell_run import CLOSED_GATE, ORDER, OVERRIDE_TAG, REDRIVE_TAG
-from mm_assets.home import PROCESS_TAG, process_tag
+from mm_assets.home import PROCESS_TAG, at_work, process_tag
 from mm_assets.partitions import DATASET_VERSION, partition_key
 from mm_resources.failures import FailureFilter
 from mm_resources.ledger import Ledger
@@ -48,11 +48,15 @@ def backfill_cell(
 ) -> CellResult:
     """Materialize all twelve assets of a cell; a closed gate or a failed step is a status, not an exception.
 
+    Nor is a run that is at work on the cell already: then nothing is done.
+
     Args:
         override: the reason for which closed gates are passed.
         redrive: failures to try again, permanent ones too, instead of those that may pass.
     """
     began = time.perf_counter()
+    if rival := at_work(instance, cell.partition_key):
+        return CellResult(cell.modality, "failed", "", {}, {}, 0.0, f"{rival} is at work on it, so nothing was done")
     register_partition(instance, cell.dataset_version)
     tags = {PROCESS_TAG: process_tag(), **cell_tags(cell), **({OVERRIDE_TAG: override} if override else {})}
     if redrive is not None:

@@ -29,6 +29,7 @@ from mm_embed_kernels.validation import Bound, validation_bounds
 from mm_resources.cache import ALL, NONE, RETRYABLE, CacheSpace, Vectors, of_classes
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents, FailureFilter
+from mm_resources.lance_io import Fenced
 from mm_resources.ledger import Ledger
 from mm_resources.progress import report
 from mm_resources.registry import Registry
@@ -245,6 +246,7 @@ class CellRun:
             reason = "; ".join(check.description for check in closed(outcome))
             if command := override_command(self.cell, outcome):
                 reason += f"; to publish all the same: {command}"
+            self.require_alive()
             if effect is not None and not reason:
                 effect()
             drawn = {} if reason else {name: png for name, png in plots().items() if png}
@@ -295,6 +297,7 @@ class CellRun:
             dg.Failure: in one line, when upstream is missing or blocked.
         """
         self._depends, self._observe = depends, observe
+        self.require_alive()
         report(self.asset, 0, 0)
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
@@ -321,6 +324,19 @@ class CellRun:
         if self.redrive.stage not in ("", self.asset):
             return False
         return any(batch.num_rows for batch in self.failures.read(self.cell, ["stage"], [self.asset], self.redrive))
+
+    def require_alive(self) -> None:
+        """See that nobody has declared this run dead, so that another may be at work on what it would write.
+
+        The fences of tables and pin stop a sleeper that wakes in the midst of a commit; this, one that would go on with
+        the next stage and replace what a newer run has published with what its own code and settings make.
+
+        Raises:
+            Fenced: in one line.
+        """
+        run = self.context.instance.get_run_by_id(self.run_id)
+        if run is not None and run.is_finished:
+            raise Fenced(f"run {self.run_id[:8]} was declared {run.status.value.lower()} while it was at work; it publishes nothing")
 
     def _waive(self, check: Check) -> Check:
         return replace(check, waived=bool(self.override) and not check.passed and check.name in OVERRIDABLE)

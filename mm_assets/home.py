@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from mm_assets.partitions import DATASET_VERSION
 from mm_resources.settings import Settings
@@ -45,19 +47,34 @@ def process_tag() -> str:
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed whose process on this host is gone (killed, or lost to a reboot); their ids."""
+    closed = []
+    for run, pid, alive in _runs_here(instance):
+        if not alive:
+            instance.report_run_failed(run, f"the process {pid} that executed it is gone; the same command goes on where it ended")
+            closed.append(run.run_id)
+    return closed
+
+
+def at_work(instance: dg.DagsterInstance, partition: str) -> str:
+    """Who on this host is at work on a partition, in words, or "".
+
+    A courtesy, no lock: of two runs that begin at the same moment, or on two hosts, the fences let one publish.
+    """
+    found = [f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _runs_here(instance, {PARTITION_NAME_TAG: partition}) if alive]
+    return ", ".join(found)
+
+
+def _runs_here(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> Iterator[tuple[dg.DagsterRun, int, bool]]:
+    """Runs in progress whose process is, or was, on this host: the run, the process and whether it still is."""
     import psutil
 
-    closed = []
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=statuses, tags=tags)):
         host, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, started = rest.partition(":")
         if host != socket.gethostname() or not pid:
             continue
         try:
-            alive = f"{psutil.Process(int(pid)).create_time():.0f}" == started
+            yield run, int(pid), f"{psutil.Process(int(pid)).create_time():.0f}" == started
         except psutil.NoSuchProcess:
-            alive = False
-        if not alive:
-            instance.report_run_failed(run, f"the process {pid} that executed it is gone; the same command goes on where it ended")
-            closed.append(run.run_id)
-    return closed
+            yield run, int(pid), False

@@ -280,20 +280,31 @@ class FeatureStore:
                 yield cast
 
         version = lance_io.overwrite(uri, contract.bare, lance_io.rows_of(counted()), read_version, f"candidate {name}")
-        index = "exact" if digest.rows < EXACT_ROWS else self._index(name, version, digest.rows)
-        table = self.database.open_table(name)
-        return int(table.version), digest.rows, index, digest.hexdigest()
+        index = _index_for(digest.rows)
+        if index != "exact":
+            version = self._index(name, version, index)
+        return version, digest.rows, index, digest.hexdigest()
 
-    def _index(self, name: str, version: int, rows: int) -> str:
+    def _index(self, name: str, version: int, index: str) -> int:
+        """Index what `version` holds; the version that holds the index too.
+
+        Raises:
+            Fenced: when another run wrote the table since.
+        """
         from lancedb.index import HnswSq, IvfSq
 
+        fenced = lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
         table = self.database.open_table(name)
         if table.version != version:
-            raise lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
-        graph = rows <= GRAPH_ROWS
-        config = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS) if graph else IvfSq(distance_type="cosine")
-        table.create_index("vector", config=config)
-        return "IVF_HNSW_SQ" if graph else "IVF_SQ"
+            raise fenced
+        graph = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS)
+        try:
+            table.create_index("vector", config=graph if index == "IVF_HNSW_SQ" else IvfSq(distance_type="cosine"))
+        except RuntimeError as error:
+            if "Incompatible transaction" not in str(error):
+                raise
+            raise fenced from None
+        return int(table.version)
 
     def tag(self, name: str, version: int, tag: str) -> None:
         """Keep a table's version for as long as the tag exists."""
@@ -323,6 +334,13 @@ class FeatureStore:
 
 
 _DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "split", "passed", "duplicate_group", "partial", "text"}
+
+
+def _index_for(rows: int) -> str:
+    """The kind of search that a table of so many rows gets."""
+    if rows < EXACT_ROWS:
+        return "exact"
+    return "IVF_HNSW_SQ" if rows <= GRAPH_ROWS else "IVF_SQ"
 
 
 def table_name(cell: Cell, embedder: str) -> str:

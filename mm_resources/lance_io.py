@@ -98,8 +98,9 @@ def commit(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMetadata],
     try:
         operation = lance.LanceOperation.Overwrite(schema, fragments)
         done = lance.LanceDataset.commit(uri, operation, read_version=read_version, commit_message=message)
-    except CommitConflictError as error:
-        raise Fenced(f"{uri} was published by another run since this one began; nothing was overwritten") from error
+    except CommitConflictError:
+        # Without its cause, which says no more and would be told in this one's stead.
+        raise Fenced(f"{uri} was published by another run since this one began; nothing was overwritten") from None
     return int(done.version)
 
 

@@ -86,6 +86,8 @@ def _missing(run: CellRun) -> set[str]:
 def _fetch_again(run: CellRun, lost: set[str]) -> None:
     """Strike blobs off the index and off the fetch cache, then fetch the samples that had them."""
     kernel = FetchKernel(run.spec, run.blobs)
+    # What another run has mended meanwhile is not lost.
+    run.require_alive()
     run.blobs.forget(lost)
     run.cache_space(kernel).evict("content_hash", lost)
     wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN (SELECT sample_id FROM raw JOIN lost USING (content_hash))"

@@ -38,8 +38,10 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
 
     Readers resolve the pin and nothing else; they see the old feature set or the new one.
     """
+    # Before the entries: whoever pins after this takes the number, and these entries cannot move the pin back behind his.
+    number = run.registry.next_pin(run.cell)
     entries = run.read("feature_table").read_all().to_pylist()
-    number, pinned = _pin_of(run, entries)
+    number, pinned = _pin_of(run, number, entries)
     recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"], entry["index"]) for entry in entries}
     counted = account_candidate(run, entries)
     rows = [
@@ -71,10 +73,10 @@ def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
     return scatter(vectors, sampled["label"].to_pylist())
 
 
-def _pin_of(run: CellRun, entries: list[dict[str, Any]]) -> tuple[int, bool]:
+def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
     """The number of the candidate's pin, and whether it stands already: a run killed after the pin and before its
     stage's commit has published, and is not to publish again."""
-    number, last = run.registry.next_pin(run.cell), run.registry.pin(run.cell)
+    last = run.registry.pin(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
     if last is not None and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate:
         return last.number, True

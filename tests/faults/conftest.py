@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mm_resources.store import Cell
+from tests.faults.published import Published, published
+from tests.faults.victim import Home, running
+
+SENTENCES = [
+    "The cat sleeps on the warm sofa all day long.",
+    "Espresso is made by forcing hot water through ground coffee.",
+    "The harbour was empty but for two fishing boats at anchor.",
+    "A violin has four strings that are tuned in perfect fifths.",
+    "Snow fell on the mountain pass and closed the road for a week.",
+    "The recipe asks for flour, butter, sugar and the peel of a lemon.",
+    "Their train left the station three minutes before they arrived.",
+    "He repaired the clock with a spring that he had made himself.",
+    "Bees find their way home by the position of the sun.",
+]
+TEXT, IMAGE = Cell("tiny", "v1", "text"), Cell("tiny", "v1", "image")
+
+
+def write_texts(folder: Path, name: str = "tiny", sentences: list[str] = SENTENCES) -> Path:
+    """A text source with one record twice and one that is broken, and its spec; the spec's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [json.dumps({"id": f"s{i}", "text": text}) for i, text in enumerate([*sentences, sentences[0]])]
+    (folder / f"{name}.jsonl").write_text("\n".join([*records, "{not json"]) + "\n", "utf-8")
+    spec = folder / f"{name}.yaml"
+    source = f"{{name: sentences, modality: text, uri: {name}.jsonl, record: {{id: id, text: text}}}}"
+    spec.write_text(f"name: {name}\nversion: v1\ngates: {{max_failed_share: 0.5}}\nsources:\n  - {source}\n", "utf-8")
+    return spec
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A folder in memory, where that can be: SQLite waits for the disk at each of Dagster's events."""
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=shared, prefix="mm-faults-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="session")
+def registered(memory: Path, spec: Path) -> Home:
+    home = Home(memory / "registered")
+    assert home.mm("register", str(spec)).code == 0
+    return home
+
+
+@pytest.fixture
+def home(memory: Path, registered: Home) -> Iterator[Home]:
+    """A store in which ``tiny@v1`` is registered and nothing is published."""
+    home = registered.copy(memory / "home")
+    yield home
+    for victim in running():
+        victim.kill()
+    shutil.rmtree(home.root)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(memory: Path, registered: Home) -> Home:
+    """Where ``tiny@v1`` was published by one run that nothing disturbed."""
+    home = registered.copy(memory / "undisturbed")
+    done = home.mm("backfill", "tiny@v1")
+    assert done.code == 0, done.text
+    return home
+
+
+@pytest.fixture(scope="session")
+def expected(undisturbed: Home) -> Published:
+    return published(undisturbed.store, TEXT)

@@ -1,0 +1,98 @@
+"""What a store holds of a cell, in a form in which the stores of a disturbed and an undisturbed run can be compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_assets.cell_run import ORDER
+from mm_assets.status import cell_status
+from mm_resources import lance_io
+from mm_resources.failures import FailureEvents
+from mm_resources.features import FeatureStore
+from mm_resources.ledger import Ledger
+from mm_resources.registry import Registry
+from mm_resources.store import Cell, Store
+from mm_resources.tables import StageTables
+
+# What says when, where and by which run a row came to be, and what it took.
+VOLATILE = {
+    "run_id", "created_at", "verified_at", "published_at", "at", "seconds", "path", "offset", "lance_version", "tag", "pin",
+    "computed", "reused",
+}  # fmt: skip
+
+
+@dataclass
+class Published:
+    """The published state of a cell: everything but `vectors` must be equal to the last bit."""
+
+    facts: dict[str, Any]
+    vectors: dict[str, np.ndarray[Any, Any]]
+
+    def assert_like(self, other: Published, tolerance: float = 1e-5) -> None:
+        assert self.facts.keys() == other.facts.keys()
+        for name, value in self.facts.items():
+            assert value == other.facts[name], name
+        assert self.vectors.keys() == other.vectors.keys()
+        for name, vectors in self.vectors.items():
+            np.testing.assert_allclose(vectors, other.vectors[name], atol=tolerance, err_msg=name)
+
+
+def published(root: str, cell: Cell) -> Published:
+    """Read a cell's tables, verdicts, failures, accounting, pin and feature rows."""
+    store = Store(root)
+    tables, pin = StageTables(store), Registry(store).pin(cell)
+    facts: dict[str, Any] = {"status": {name: value for name, value in cell_status(store, cell).items() if name != "published_at"}}
+    facts["pins"] = store.names(f"registry/pins/{cell.path}")
+    for asset in ORDER:
+        meta = tables.meta(asset, cell)
+        assert meta is not None, asset
+        facts[f"meta of {asset}"] = (meta.data_version, meta.rows, meta.row_count, meta.failed, meta.retryable, meta.blocked)
+        facts[f"rows of {asset}"] = _rows(tables.read(asset, cell).read_all())
+    facts["failures"] = _rows(FailureEvents(store).read(cell).read_all())
+    assert pin is not None
+    facts["pin"] = {name: getattr(pin, name) for name in ("number", "data_version", "accounting", "override")}
+    vectors = {}
+    for pinned in pin.tables:
+        table = FeatureStore(store).dataset(pinned.table, pinned.lance_version).to_table().sort_by("feature_id")
+        facts[f"{pinned.table}, pinned"] = (pinned.rows, pinned.digest, pinned.index, pinned.recall, pinned.fingerprint)
+        facts[f"{pinned.table}, rows"] = _rows(table.drop(["vector"]))
+        vectors[pinned.table] = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    return Published(facts, vectors)
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows in an order of their own, without what differs between any two runs."""
+    kept = [name for name in table.column_names if name not in VOLATILE]
+    return sorted(table.select(kept).to_pylist(), key=repr)
+
+
+def cached(root: str) -> dict[str, list[str]]:
+    """The key of every row that each cache of a store physically holds, sorted; caches by ``kernel/fingerprint``."""
+    found = {}
+    for path in sorted(Path(root, "cache").glob("*/*.lance")):
+        dataset = lance_io.open_dataset(str(path))
+        assert dataset is not None
+        found[f"{path.parent.name}/{path.stem}"] = sorted(dataset.to_table(columns=["key"])["key"].to_pylist())
+    return found
+
+
+def stored(root: str) -> list[str]:
+    """The hash of every row of the blob index, sorted."""
+    dataset = lance_io.open_dataset(f"{root}/blobs/index.lance")
+    assert dataset is not None
+    return sorted(dataset.to_table(columns=["content_hash"])["content_hash"].to_pylist())
+
+
+def computed(root: str) -> Counter[str]:
+    """Rows that each kernel computed, over all runs of a store, as their ledger says."""
+    counts: Counter[str] = Counter()
+    for row in Ledger(Store(root)).read().read_all().to_pylist():
+        if row["kernel"]:
+            counts[row["kernel"]] += row["computed"]
+    return counts

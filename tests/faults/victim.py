@@ -1,0 +1,255 @@
+"""A command of `mm` in a process of its own, which kills or stops itself at a commit boundary.
+
+The primitives through which anything becomes durable are wrapped from outside: nothing in the packages knows of it. A
+boundary is one call of such a primitive, counted from 1 in the order in which the process reaches them.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+# What a fork needs not import again; of Lance and torch only what starts no threads.
+_PRELOAD = [
+    "mm_assets.definitions",
+    "mm_assets.cli.main",
+    "mm_assets.backfill",
+    "mm_assets.home",
+    "mm_assets.plots",
+    "lance",
+    "matplotlib.pyplot",
+    "pandera.polars",
+    "sentence_transformers",
+    "tests.faults.victim",
+]
+BLOCK_ROWS = 2
+CHECKPOINT_ROWS = 4
+_HASH = re.compile(r"[0-9a-f]{24,}(?:-[a-z]+)?|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a process does to itself.
+
+    Attributes:
+        at: the boundary, from 1; among those whose label matches `label`.
+        side: ``before`` or ``after`` the primitive.
+        label: a regular expression, see `Boundaries.label`; "" takes every boundary.
+        signal: SIGKILL or SIGSTOP.
+    """
+
+    at: int = 1
+    side: str = "before"
+    label: str = ""
+    signal: int = signal.SIGKILL
+
+
+@dataclass
+class Boundaries:
+    """Counts boundaries, writes them down and strikes."""
+
+    journal: Path
+    store: str
+    fault: Fault | None
+    passed: int = 0
+    _file: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._file = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def label(self, primitive: str, place: str) -> str:
+        """The primitive and where in the store it writes, without hashes and run ids: ``append cache/probe-text/*.lance``."""
+        inside = place.removeprefix(self.store).lstrip("/")
+        return f"{primitive} {_HASH.sub('*', inside)}"
+
+    def __call__(self, primitive: str, place: str, rows: int, call: Callable[[], Any]) -> Any:
+        label = self.label(primitive, place)
+        counted = self.fault is not None and re.match(self.fault.label, label) is not None
+        self.passed += counted
+        number = self.passed
+        self._note("before", label, rows)
+        if counted:
+            self._strike("before", number)
+        result = call()
+        self._note("after", label, rows)
+        if counted:
+            self._strike("after", number)
+        return result
+
+    def _note(self, side: str, label: str, rows: int) -> None:
+        line = json.dumps({"pid": os.getpid(), "side": side, "label": label, "rows": rows})
+        os.write(self._file, f"{line}\n".encode())
+
+    def _strike(self, side: str, number: int) -> None:
+        assert self.fault is not None
+        if (side, number) == (self.fault.side, self.fault.at):
+            os.kill(os.getpid(), self.fault.signal)
+
+
+def wrap(boundary: Boundaries) -> None:
+    """Put a boundary around every commit primitive of this process."""
+    from mm_resources import lance_io
+    from mm_resources.features import FeatureStore
+    from mm_resources.store import Store
+
+    def around(owner: Any, name: str, place: Callable[..., str], rows: Callable[..., int] = lambda *_: 0) -> None:
+        real = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return boundary(name.lstrip("_"), place(*args), rows(*args), lambda: real(*args, **kwargs))
+
+        setattr(owner, name, wrapped)
+
+    for name in ("commit", "create", "delete"):
+        around(lance_io, name, lambda uri, *_: uri)
+    around(lance_io, "append", lambda uri, *_: uri, lambda uri, table: table.num_rows)
+    for name in ("write", "create"):
+        around(Store, name, lambda store, name, *_: name)
+    around(Store, "adopt", lambda store, temporary, name: name)
+    for name in ("tag", "_index"):
+        around(FeatureStore, name, lambda features, table, *_: f"features/{table}.lance")
+
+
+def small_checkpoints() -> None:
+    """Checkpoints of a few rows, so that a small cell has several in each kernel."""
+    from mm_embed_kernels.kernel import Kernel
+    from mm_resources import compute
+
+    real = compute._blocks
+
+    def blocks(*args: Any) -> Iterator[pa.Table]:
+        for block in real(*args):
+            yield from (block.slice(start, BLOCK_ROWS) for start in range(0, block.num_rows, BLOCK_ROWS))
+
+    compute._blocks = blocks
+    Kernel.checkpoint_rows = CHECKPOINT_ROWS
+
+
+def command(words: list[str], environment: dict[str, str], output: Path, journal: Path, fault: Fault | None) -> None:
+    """Run ``mm WORDS`` in this process, with its output in a file."""
+    for descriptor in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    os.environ.update(environment)
+    small_checkpoints()
+    wrap(Boundaries(journal, environment["MM_STORE"], fault))
+    from mm_assets.cli.main import main
+
+    sys.argv = ["mm", *words]
+    main()
+
+
+@dataclass
+class Victim:
+    """A started command."""
+
+    process: BaseProcess
+    output: Path
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
+        return self.process.exitcode
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text("utf-8")
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def join(self, seconds: float = 240) -> int:
+        """Wait for its end; its exit code, negative for a signal."""
+        self.process.join(seconds)
+        code = self.process.exitcode
+        if code is None:
+            self.kill()
+            raise AssertionError(f"it did not end within {seconds:.0f} s: {self.text}")
+        return code
+
+    def until_stopped(self) -> bool:
+        """Wait until it has stopped itself; False when it ended before."""
+        watched = psutil.Process(self.pid)
+        while self.process.exitcode is None:
+            if watched.status() == psutil.STATUS_STOPPED:
+                return True
+            self.process.join(0.05)
+        return False
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self.process.exitcode is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.process.join()
+
+
+_started: list[Victim] = []
+
+
+def running() -> list[Victim]:
+    """The commands that have not ended."""
+    return [victim for victim in _started if victim.code is None]
+
+
+class Home:
+    """A store and a Dagster home in which commands run."""
+
+    _context = multiprocessing.get_context("forkserver")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        self.store = str(root / "store")
+        self.journal = root / "journal.jsonl"
+        self.started = 0
+        self._context.set_forkserver_preload(_PRELOAD)
+
+    def copy(self, root: Path) -> Home:
+        """The same state below another root; Dagster's home and the store hold no absolute paths of their own."""
+        shutil.copytree(self.root, root)
+        return Home(root)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "MM_STORE": self.store,
+            "DAGSTER_HOME": str(self.root / "home"),
+            "MM_DATASETS": str(self.root / "datasets"),
+            "MM_PROFILE": "bundled",
+        }
+
+    def start(self, *words: str, fault: Fault | None = None) -> Victim:
+        self.started += 1
+        output = self.root / f"output-{self.started}.txt"
+        output.touch()
+        process = self._context.Process(target=command, args=(list(words), self.environment, output, self.journal, fault))
+        process.start()
+        victim = Victim(process, output)
+        _started.append(victim)
+        return victim
+
+    def mm(self, *words: str, fault: Fault | None = None) -> Victim:
+        """Run a command to its end, whatever that is."""
+        victim = self.start(*words, fault=fault)
+        victim.join()
+        return victim
+
+    def passed(self) -> list[dict[str, Any]]:
+        """What the journal holds: every boundary that any process came to, and which of them it passed."""
+        return [json.loads(line) for line in self.journal.read_text("utf-8").splitlines()]
