@@ -35,7 +35,8 @@ _PRELOAD = [
     "sentence_transformers",
     "tests.faults.victim",
 ]
-BLOCK_ROWS = 2
+# A stage that has nothing to do writes into the ledger all the same: every other boundary is progress.
+ADVANCING = r"(?!\w+ ledger)"
 CHECKPOINT_ROWS = 4
 _HASH = re.compile(r"[0-9a-f]{24,}(?:-[a-z]+)?|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -123,8 +124,8 @@ def wrap(boundary: Boundaries) -> None:
         around(FeatureStore, name, lambda features, table, *_: f"features/{table}.lance")
 
 
-def small_checkpoints() -> None:
-    """Checkpoints of a few rows, so that a small cell has several in each kernel."""
+def small_checkpoints(rows: int) -> None:
+    """Checkpoints of a few rows in two blocks each, so that a small cell has several in each kernel."""
     from mm_embed_kernels.kernel import Kernel
     from mm_resources import compute
 
@@ -132,18 +133,18 @@ def small_checkpoints() -> None:
 
     def blocks(*args: Any) -> Iterator[pa.Table]:
         for block in real(*args):
-            yield from (block.slice(start, BLOCK_ROWS) for start in range(0, block.num_rows, BLOCK_ROWS))
+            yield from (block.slice(start, rows // 2) for start in range(0, block.num_rows, rows // 2))
 
     compute._blocks = blocks
-    Kernel.checkpoint_rows = CHECKPOINT_ROWS
+    Kernel.checkpoint_rows = rows
 
 
-def command(words: list[str], environment: dict[str, str], output: Path, journal: Path, fault: Fault | None) -> None:
+def command(words: list[str], environment: dict[str, str], output: Path, journal: Path, fault: Fault | None, rows: int) -> None:
     """Run ``mm WORDS`` in this process, with its output in a file."""
     for descriptor in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ.update(environment)
-    small_checkpoints()
+    small_checkpoints(rows)
     wrap(Boundaries(journal, environment["MM_STORE"], fault))
     from mm_assets.cli.main import main
 
@@ -208,14 +209,14 @@ def running() -> list[Victim]:
 
 
 class Home:
-    """A store and a Dagster home in which commands run."""
+    """A store and a Dagster home in which commands run, with checkpoints of a few rows."""
 
     _context = multiprocessing.get_context("forkserver")
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, store: Path | None = None, checkpoint_rows: int = CHECKPOINT_ROWS) -> None:
+        self.root, self.checkpoint_rows = root, checkpoint_rows
         root.mkdir(parents=True, exist_ok=True)
-        self.store = str(root / "store")
+        self.store = str(store or root / "store")
         self.journal = root / "journal.jsonl"
         self.started = 0
         self._context.set_forkserver_preload(_PRELOAD)
@@ -238,7 +239,8 @@ class Home:
         self.started += 1
         output = self.root / f"output-{self.started}.txt"
         output.touch()
-        process = self._context.Process(target=command, args=(list(words), self.environment, output, self.journal, fault))
+        given = (list(words), self.environment, output, self.journal, fault, self.checkpoint_rows)
+        process = self._context.Process(target=command, args=given)
         process.start()
         victim = Victim(process, output)
         _started.append(victim)

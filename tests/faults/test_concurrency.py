@@ -1,0 +1,127 @@
+"""Several processes at once: writers of one cell, writers of cells that share content, readers beside a writer."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import re
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import feature_contract
+from mm_resources.features import FeatureStore
+from mm_resources.store import Cell, Store
+from tests.faults.conftest import SENTENCES, TEXT, write_texts
+from tests.faults.published import Published, cached, published
+from tests.faults.victim import Fault, Home
+
+BACKFILL = ("backfill", "tiny@v1")
+REPUBLISHES = 50
+
+
+def test_the_second_run_of_a_cell_is_told_who_is_at_work(home: Home, expected: Published) -> None:
+    first = home.start(*BACKFILL, fault=Fault(label="append cache/embed", signal=signal.SIGSTOP))
+    assert first.until_stopped(), first.text
+    second = home.mm(*BACKFILL)
+    assert second.code == 1
+    told = [line for line in second.text.splitlines() if line.startswith("text is failed")]
+    assert len(told) == 1
+    assert re.fullmatch(rf"text is failed: run \w{{8}} \(process {first.pid}\) is at work on it, so nothing was done", told[0])
+    first.go_on()
+    assert first.join() == 0, first.text
+    published(home.store, TEXT).assert_like(expected)
+
+
+def test_two_runs_of_a_cell_that_begin_at_once(home: Home, expected: Published) -> None:
+    """One publishes; the other is told that it is not needed, is fenced, or finds all done."""
+    runs = [home.start(*BACKFILL) for _ in range(2)]
+    codes = [run.join() for run in runs]
+    assert 0 in codes, [run.text for run in runs]
+    for code, run in zip(codes, runs, strict=True):
+        told = [line for line in run.text.splitlines() if line.startswith("text is failed")]
+        assert (code, len(told)) in ((0, 0), (1, 1)), run.text
+        assert all("Fenced" in line or "is at work on it" in line for line in told)
+    published(home.store, TEXT).assert_like(expected)
+
+
+def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, expected: Published) -> None:
+    """Both have computed the same keys before either commits them: both publish, and the cache gives each key once."""
+    assert home.mm("register", str(write_texts(tmp_path, "other", SENTENCES[:5]))).code == 0
+    runs = []
+    for name in ("tiny", "other"):
+        runs.append(home.start("backfill", f"{name}@v1", fault=Fault(label="append cache/embed", signal=signal.SIGSTOP)))
+        assert runs[-1].until_stopped(), runs[-1].text
+    for run in runs:
+        run.go_on()
+    assert [run.join() for run in runs] == [0, 0], [run.text for run in runs]
+    published(home.store, TEXT).assert_like(expected)
+    other = published(home.store, Cell("other", "v1", "text"))
+    assert other.facts["status"]["published"] == 5
+    held = next(keys for name, keys in cached(home.store).items() if name.startswith("embed-minilm/"))
+    assert len(set(held)) == len(SENTENCES)
+    assert max(Counter(held).values()) == 2, "the two did not compute one key at once"
+
+
+# -- readers
+
+
+def rewrite(store: Store, number: int) -> None:
+    """Publish a cell anew as `feature_views` does, each time with other rows, which say which pin they are of."""
+    features = FeatureStore(store)
+    pin = features.registry.pin(TEXT)
+    assert pin is not None
+    pinned, rows = pin.primary, 3 + number % 5
+    table = features.dataset(pinned.table, pinned.lance_version).to_table()
+    table = pa.concat_tables([table] * 8).slice(0, rows)
+    for column, values in (("text", [f"{number} of {rows}"] * rows), ("feature_id", [f"f{i}" for i in range(rows)])):
+        table = table.set_column(table.column_names.index(column), table.schema.field(column), pa.array(values))
+    next_number = features.registry.next_pin(TEXT)
+    version, count, index, digest = features.write_candidate(pinned.table, feature_contract(pinned.dimension, []), [table])
+    tag = f"pin-{next_number}-v{version}"
+    features.tag(pinned.table, version, tag)
+    moved = dataclasses.replace(pinned, lance_version=version, rows=count, index=index, digest=digest, tag=tag)
+    features.registry.publish(TEXT, dataclasses.replace(pin, number=next_number, tables=[moved]))
+
+
+def read(root: str, ended: Any, seen: Any) -> None:
+    """Search and scan until told to end; every answer must be whole, and of one pin."""
+    answers: set[str] = set()
+    try:
+        while not ended.is_set():
+            features = FeatureStore(Store(root))
+            hits = features.search([1.0] * 384, dataset_version="tiny@v1", modality="text", k=50)
+            scanned = features.training_set("tiny@v1", modality="text", columns=["text"]).to_arrow()
+            for found in (hits, scanned):
+                (text,) = set(found["text"].to_pylist())
+                assert found.num_rows == int(text.split(" of ")[1]), (text, found.num_rows)
+                assert sorted(found["feature_id"].to_pylist()) == [f"f{i}" for i in range(found.num_rows)]
+                answers.add(text)
+    except BaseException as error:
+        seen.send(f"{type(error).__name__}: {error}")
+        raise
+    seen.send(answers)
+
+
+def test_readers_see_one_pin_or_the_next(undisturbed: Home, memory: Path) -> None:
+    root = undisturbed.copy(memory / "read").store
+    rewrite(Store(root), 0)
+    context = multiprocessing.get_context("forkserver")
+    ended, readers = context.Event(), []
+    for _ in range(2):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=read, args=(root, ended, theirs))
+        process.start()
+        readers.append((process, ours))
+    for number in range(1, REPUBLISHES + 1):
+        rewrite(Store(root), number)
+    ended.set()
+    answers = [pipe.recv() for _, pipe in readers]
+    for process, _ in readers:
+        process.join()
+    assert all(isinstance(found, set) for found in answers), answers
+    assert all(len(found) > 2 for found in answers), answers
+    assert FeatureStore(Store(root)).registry.pin(TEXT).number == REPUBLISHES + 2
