@@ -46,8 +46,6 @@ class RaySession:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray starts its processes by fork and immediate exec, which is safe beside Lance's threads.
         warnings.filterwarnings("ignore", message="lance(db)? (is not fork-safe|fork support)")
-        # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may restart.
-        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         import ray
 
         if ray.is_initialized():
@@ -113,20 +111,23 @@ def _flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> It
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS if may_lose else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
     share = fitting_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
     data: Any = ray.data.from_arrow(blocks)
-    for stage in stages:
-        needs = stage.resources
-        data = data.map_batches(
-            _Actor,
-            fn_constructor_args=(stage, environment_digest()),
-            batch_format="pyarrow",
-            batch_size=needs.batch_rows if may_lose else 1,
-            compute=ActorPoolStrategy(size=needs.actors),
-            num_cpus=share(needs.num_cpus),
-            num_gpus=needs.num_gpus or None,
-            # By default a block that kills its actor is tried for ever. Once again is for those that waited behind it.
-            max_restarts=-1,
-            max_task_retries=1,
-        )
+    with warnings.catch_warnings():
+        # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may restart.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        for stage in stages:
+            needs = stage.resources
+            data = data.map_batches(
+                _Actor,
+                fn_constructor_args=(stage, environment_digest()),
+                batch_format="pyarrow",
+                batch_size=needs.batch_rows if may_lose else 1,
+                compute=ActorPoolStrategy(size=needs.actors),
+                num_cpus=share(needs.num_cpus),
+                num_gpus=needs.num_gpus or None,
+                # By default a block that kills its actor is tried for ever. Once again is for those that waited behind it.
+                max_restarts=-1,
+                max_task_retries=1,
+            )
     try:
         yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
     except ExecutionTimeoutError:

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from mm_embed_kernels import relational
 from mm_resources.blobs import BlobStore
-from mm_resources.cache import LATEST, ComputeCache
+from mm_resources.cache import ComputeCache
 from mm_resources.compute import Backoff, Compute
 from mm_resources.fetch import FetchKernel
 from mm_resources.sources import open_source
@@ -66,7 +65,7 @@ def test_what_comes_back_is_fetched_in_the_same_run(flaky: type[Flaky], tmp_path
     report = compute.run(kernel, pa.Table.from_pylist(rows))
     assert (report.computed, report.failed) == (6, 1)
     assert flaky.opened == Counter({**dict.fromkeys(names, 1), "1.txt": 3, "2.txt": 4})
-    found = relational.fetch(LATEST, cached=compute.cache.space(kernel).reader()).to_pylist()
+    found = compute.cache.space(kernel).reader().read_all().to_pylist()
     assert {row["key"]: (row["status"], row["error_class"], row["attempt"]) for row in found if row["attempt"] > 1} == {
         "1.txt": ("ok", None, 3),
         "2.txt": ("failed", "fetch_error", 4),
