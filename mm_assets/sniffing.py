@@ -17,6 +17,7 @@ import yaml
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.modalities.tracks import media_type
+from mm_embed_kernels.sandbox import guarded
 from mm_embed_kernels.spec import SAMPLE_FIELDS, escape_glob, parse_spec, user_column
 from mm_resources.sources.records import open_records
 
@@ -153,12 +154,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _modality(path: str) -> str | None:
-    try:
-        if not os.path.isfile(path):
-            return None
-        return modality_of(media_type(Path(path))) if os.path.getsize(path) else None
-    except OSError:
-        return None
+    # In this process, as in listings: signatures are compared, nothing is decoded.
+    found = guarded(media_type, (Path(path),)) if os.path.isfile(path) else None
+    return modality_of(found) if isinstance(found, str) else None
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

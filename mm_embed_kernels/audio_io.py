@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -137,7 +137,7 @@ def open_audio(data: Media) -> Iterator[Reader]:
 
     with open_media(data) as stream:
         try:
-            container = av.open(stream, metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+            container = _demuxer(stream)
         except (av.FFmpegError, ValueError, OverflowError) as refused:
             stream.seek(0)
             yield _mixable(_SoundFile(stream, broken(refused, "FFmpeg cannot open it")))
@@ -149,6 +149,12 @@ def open_audio(data: Media) -> Iterator[Reader]:
                 stream.seek(0)
                 reader = _SoundFile(stream, refused)
             yield _mixable(reader)
+
+
+def _demuxer(stream: BinaryIO) -> Any:
+    import av
+
+    return av.open(stream, "r", metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
 
 
 def _mixable(reader: Reader) -> Reader:
@@ -181,8 +187,7 @@ class _FFmpeg(Reader):
     def __init__(self, container: Any, source: Any) -> None:
         if not container.streams.audio:
             raise SampleError("no_audio", f"the {container.format.name} container holds no sound")
-        self._container, self._stream = container, container.streams.audio[0]
-        self._moved = False
+        self._container, self._stream, self._source = container, container.streams.audio[0], source
         context = self._stream.codec_context
         if context is None:
             raise SampleError("unsupported_format", f"FFmpeg has no decoder for the sound in this {container.format.name} container")
@@ -220,21 +225,18 @@ class _FFmpeg(Reader):
         import av
 
         target = int((second + self._origin) / self._stream.time_base)
-        # Where there is no index and no way to the middle, it is read from the beginning.
-        for place in (target, 0):
-            try:
-                self._container.seek(place, stream=self._stream)
-                return
-            except av.FFmpegError as error:
-                refused = error
-        # A recording of a few samples cannot be sought in, nor need it be before the first read.
-        if self._moved:
-            raise SampleError("decode_error", f"the {self._container.format.name} container cannot be sought in: {refused}")
+        try:
+            self._container.seek(target, stream=self._stream)
+        except av.FFmpegError:
+            # No index, or a recording of a single block: it is read from the beginning, anew, since a seek that fails leaves it at its end.
+            self._source.seek(0)
+            self._container = _demuxer(self._source)
+            self._stream = self._container.streams.audio[0]
+            self._stream.codec_context.thread_count = 1
 
     def _demux(self) -> Iterator[Any]:
         import av
 
-        self._moved = True
         packets = self._container.demux(self._stream)
         while True:
             try:

@@ -36,6 +36,7 @@ class Audio(Modality):
     streams = True
     spoken = True
     probe_version = "3"
+    segment_version = "2"
     probe_seconds = 0.02
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [

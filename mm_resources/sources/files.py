@@ -74,7 +74,7 @@ class Files(Source):
         try:
             if "://" not in uri:
                 path = os.fsdecode(bytes.fromhex(locator)) if locator else uri
-                return open(path, "rb"), os.path.getsize(path)
+                return _open_file(path)
             stream: Any = fsspec.open(uri, "rb").open()
             return cast(BinaryIO, stream), stream.size or 0
         except FileNotFoundError:
@@ -83,6 +83,16 @@ class Files(Source):
             raise SampleError("permission_denied", f"{uri} may not be read", retryable=True) from None
         except OSError as error:
             raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+
+
+def _open_file(path: str) -> tuple[BinaryIO, int]:
+    """A regular file and its size; what was listed as one may be a pipe by now, which would be waited for for ever."""
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    info = os.fstat(stream.fileno())
+    if not stat.S_ISREG(info.st_mode):
+        stream.close()
+        raise SampleError("not_a_file", f"{_printable(path)} is a device, socket or pipe")
+    return stream, info.st_size
 
 
 def object_tag(uri: str) -> str | None:

@@ -407,3 +407,42 @@ def test_ten_hours_are_cut_without_reading_them(tmp_path: Path) -> None:
     row = AUDIO.probe(path)
     assert (row["duration"], row["silence_share"]) == (36_000, 1)
     assert row["measured_seconds"] == pytest.approx(600)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("FLAC", 0.5), ("MP3", 0.5), ("AIFF", 0.5), ("WAV", None), ("OGG", None)])
+def test_half_a_recording_is_kept_where_the_spec_says_so(kind: str, share: float | None) -> None:
+    """`on_partial`: its windows end where the sound does."""
+    data = recorded(noise(30.0), kind)
+    half = data[: len(data) // 2]
+    with pytest.raises(SampleError, match="truncated"):
+        AUDIO.probe(half)
+    row = AUDIO.probe_prefix(half)
+    assert row["read_share"] == (None if share is None else pytest.approx(share, abs=0.02))
+    assert row["duration"] == pytest.approx(15, abs=1)
+    end = float(AUDIO.segment(half)[-1].span.partition("-")[2])
+    assert end == pytest.approx(row["duration"], abs=0.5)
+    assert AUDIO.probe(data)["read_share"] == 1
+
+
+@pytest.mark.parametrize("rate", [400, 128_000, 655_350])
+def test_rates_that_no_ear_needs(rate: int) -> None:
+    row = AUDIO.probe(recorded(noise(2.0, rate), "FLAC", rate))
+    assert (row["sample_rate"], row["duration"], row["decoder"]) == (rate, 2.0, "ffmpeg")
+
+
+@pytest.mark.parametrize("count", [1, 100, 4_000])
+def test_a_recording_of_one_block(count: int) -> None:
+    """It cannot be sought in."""
+    data = recorded(noise(count / RATE), "FLAC")
+    assert AUDIO.probe(data)["duration"] == pytest.approx(count / RATE, abs=1e-6)
+    assert len(AUDIO.segment(data)) == 1
+    with open_audio(data) as reader:
+        for _ in range(2):
+            assert len(reader.read(RATE, 0.0, 1.0)) == count
+
+
+@pytest.mark.parametrize("kind", ["CAF", "W64"])
+def test_containers_that_end_early_without_a_word_from_the_decoder(kind: str) -> None:
+    data = recorded(noise(2.0), kind)
+    with pytest.raises(SampleError, match="truncated"):
+        AUDIO.probe(data[: len(data) // 2])

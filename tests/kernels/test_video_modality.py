@@ -223,3 +223,23 @@ def test_video_in_the_space_of_pictures(photos: dict[str, Path]) -> None:
 def test_it_is_the_bundled_one() -> None:
     assert isinstance(VIDEO, Video)
     assert VIDEO.streams
+
+
+def test_half_a_video_is_kept_where_the_spec_says_so() -> None:
+    """`on_partial`: the frames that are there."""
+    data = filmed(pan(seconds=4.0), "matroska")
+    half = data[: len(data) // 2]
+    with pytest.raises(SampleError, match="truncated"):
+        VIDEO.probe(half)
+    row = VIDEO.probe_prefix(half)
+    assert 0 < row["frames"] < 40
+    assert float(VIDEO.segment(half)[-1].span.partition("-")[2]) == pytest.approx(row["duration"], abs=0.01)
+
+
+def test_the_frames_of_a_transport_stream_are_told_apart() -> None:
+    """decord gives one frame for all of them, without an error."""
+    frames = pan(seconds=2.0, rate=25)
+    with open_frames(filmed(frames, "mpegts", "mpeg2video", rate=25)) as found:
+        assert (found.decoder, len(found)) == ("ffmpeg", 50)
+        for index in (3, 30, 7):
+            assert np.abs(found[index].astype(int) - frames[index]).mean() < 20
