@@ -87,7 +87,7 @@ class Files(Source):
 
 def _open_file(path: str) -> tuple[BinaryIO, int]:
     """A regular file and its size; what was listed as one may be a pipe by now, which would be waited for for ever."""
-    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - for the caller to close
     info = os.fstat(stream.fileno())
     if not stat.S_ISREG(info.st_mode):
         stream.close()
