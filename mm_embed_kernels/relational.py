@@ -17,11 +17,11 @@ BATCH_ROWS = 16_384
 def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.RecordBatchReader]:
     """Run one SQL statement over named Arrow streams and stream its result.
 
-    Memory is bounded by ``MM_SQL_MEMORY`` (default 512MB); what does not fit spills to a temporary folder.
+    Memory is bounded by ``MM_SQL_MEMORY`` (default 256MB); what does not fit spills to a temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
         connection = duckdb.connect(
-            config={"memory_limit": os.environ.get("MM_SQL_MEMORY", "512MB"), "temp_directory": spill, "threads": 2}
+            config={"memory_limit": os.environ.get("MM_SQL_MEMORY", "256MB"), "temp_directory": spill, "threads": 2}
         )
         try:
             for name, stream in streams.items():
