@@ -20,9 +20,9 @@ def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.R
     Memory is bounded by ``MM_SQL_MEMORY`` (default 256MB); what does not fit spills to a temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
-        connection = duckdb.connect(
-            config={"memory_limit": os.environ.get("MM_SQL_MEMORY", "256MB"), "temp_directory": spill, "threads": 2}
-        )
+        limits = {"memory_limit": os.environ.get("MM_SQL_MEMORY", "256MB"), "temp_directory": spill, "threads": 2}
+        # An order that nobody asked for would hold back what could spill.
+        connection = duckdb.connect(config={**limits, "preserve_insertion_order": False})
         try:
             for name, stream in streams.items():
                 connection.register(name, stream)
