@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -20,7 +21,7 @@ def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.R
     Memory is bounded by ``MM_SQL_MEMORY`` (default 256MB); what does not fit spills to a temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
-        limits = {"memory_limit": os.environ.get("MM_SQL_MEMORY", "256MB"), "temp_directory": spill, "threads": 2}
+        limits: dict[str, Any] = {"memory_limit": os.environ.get("MM_SQL_MEMORY", "256MB"), "temp_directory": spill, "threads": 2}
         # An order that nobody asked for would hold back what could spill.
         connection = duckdb.connect(config={**limits, "preserve_insertion_order": False})
         try:
