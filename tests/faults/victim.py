@@ -13,14 +13,13 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 
 # What a fork needs not import again; of Lance and torch only what starts no threads.
 _PRELOAD = [
@@ -124,18 +123,24 @@ def wrap(boundary: Boundaries) -> None:
         around(FeatureStore, name, lambda features, table, *_: f"features/{table}.lance")
 
 
+class _Capped:
+    """`Resources.batch_rows`, in instances that were made before, too."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __get__(self, instance: Any, owner: type) -> int:
+        return min(self.most, instance.__dict__["batch_rows"])
+
+    def __set__(self, instance: Any, value: int) -> None:
+        instance.__dict__["batch_rows"] = value
+
+
 def small_checkpoints(rows: int) -> None:
     """Checkpoints of a few rows in two blocks each, so that a small cell has several in each kernel."""
-    from mm_embed_kernels.kernel import Kernel
-    from mm_resources import compute
+    from mm_embed_kernels.kernel import Kernel, Resources
 
-    real = compute._blocks
-
-    def blocks(*args: Any) -> Iterator[pa.Table]:
-        for block in real(*args):
-            yield from (block.slice(start, rows // 2) for start in range(0, block.num_rows, rows // 2))
-
-    compute._blocks = blocks
+    Resources.batch_rows = _Capped(rows // 2)  # type: ignore[assignment]
     Kernel.checkpoint_rows = rows
 
 
