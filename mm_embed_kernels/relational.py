@@ -18,10 +18,10 @@ BATCH_ROWS = 16_384
 def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.RecordBatchReader]:
     """Run one SQL statement over named Arrow streams and stream its result.
 
-    Memory is bounded by ``MM_SQL_MEMORY`` (default 256MB); what does not fit spills to a temporary folder.
+    Memory is bounded by ``MM_SQL_MEMORY`` (default 512MB); what does not fit spills to a temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
-        limits: dict[str, Any] = {"memory_limit": os.environ.get("MM_SQL_MEMORY", "256MB"), "temp_directory": spill, "threads": 2}
+        limits: dict[str, Any] = {"memory_limit": os.environ.get("MM_SQL_MEMORY", "512MB"), "temp_directory": spill, "threads": 2}
         # An order that nobody asked for would hold back what could spill.
         connection = duckdb.connect(config={**limits, "preserve_insertion_order": False})
         try:
