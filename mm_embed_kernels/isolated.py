@@ -83,6 +83,11 @@ def _children() -> _Children:
     return kept
 
 
+def release() -> None:
+    """End the processes of the models that are loaded, for work that needs their memory; the next use loads them again."""
+    _children().close()
+
+
 class _Children:
     """The processes of the stages used last, with their models loaded."""
 
@@ -98,8 +103,8 @@ class _Children:
         return self._kept[stage]
 
     def close(self) -> None:
-        for child in self._kept.values():
-            child.close()
+        while self._kept:
+            self._kept.popitem()[1].close()
 
 
 _loaded: dict[str, Stage] = {}

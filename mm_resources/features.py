@@ -15,6 +15,7 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder, create, embedders
 from mm_embed_kernels.embedders.base import slug_of
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.isolated import release
 from mm_embed_kernels.kernel import embed_each
 from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
 from mm_embed_kernels.modalities.tracks import media_type
@@ -293,6 +294,7 @@ class FeatureStore:
         """
         from lancedb.index import HnswSq, IvfSq
 
+        release()
         fenced = lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
         table = self.database.open_table(name)
         if table.version != version:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import lance
 
 os.environ.setdefault("LANCE_LOG", "error")  # before the first import: a new dataset is no warning
+os.environ.setdefault("LANCE_DEFAULT_IO_BUFFER_SIZE", str(64 << 20))  # what any of its scans reads ahead; 2 GiB by default
 # Lance reads with dozens of threads, and glibc keeps what each has freed in an arena of its own: a third of a run's memory.
 _M_ARENA_MAX, _ARENAS = -8, 2
 with contextlib.suppress(AttributeError, OSError):  # another C library
