@@ -1,6 +1,6 @@
 """What the sandbox costs on healthy media: probe and decode in a child against the same in the process, alternately, as a ratio.
 
-    PYTHONPATH=. python benchmarks/sandbox.py [ROUNDS]
+    python -m benchmarks.sandbox [ROUNDS]
 
 Photographs of 4 megapixels, sounds of 10 s, videos of 2 s, texts of 4,000 characters, 32 of each, as they come to a stage in one
 batch. A round does both ways one after the other; the ratio is of the fastest rounds, the spread that of all rounds.

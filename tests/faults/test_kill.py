@@ -14,10 +14,12 @@ import pytest
 
 from mm_resources.ledger import Ledger
 from mm_resources.store import Cell, Store
+from tests.assets.test_film import slide
 from tests.conftest import write_dataset
 from tests.faults.conftest import TEXT
 from tests.faults.published import Published, cached, published, stored
 from tests.faults.victim import ADVANCING, CHECKPOINT_ROWS, Fault, Home
+from tests.kernels.kernel_video import filmed
 
 BACKFILL = ("backfill", "tiny@v1")
 KERNELS = {"fetch": "fetch", "probe": "probe-text", "segment": "segment-text", "embed:minilm": "embed-minilm"}
@@ -93,11 +95,11 @@ def test_killed_at_random_moments(home: Home, undisturbed: Home, expected: Publi
 
 
 @pytest.fixture(scope="module")
-def everything(memory: Path, photos: dict[str, Path], videos: Path) -> Home:
+def everything(memory: Path, photos: dict[str, Path]) -> Home:
     """A store in which a dataset of texts, pictures and a video is registered."""
     folder = memory / "everything-data"
     spec = write_dataset(folder, photos)
-    shutil.copy(videos, folder / "film.mp4")
+    (folder / "film.mp4").write_bytes(filmed(slide(photos["flower"], 3.0)))
     spec.write_text(spec.read_text().rstrip() + "\n  - {name: films, modality: video, uri: '*.mp4'}\n")
     home = Home(memory / "everything")
     assert home.mm("register", str(spec)).code == 0
