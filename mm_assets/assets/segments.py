@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -14,6 +14,9 @@ from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernel import SegmentKernel
 from mm_resources.cache import KEY
 from mm_resources.spool import TableSpool
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.transcribe import TranscribeKernel
 
 # A shard is a worker's share between two checkpoints.
 SHARD_SEGMENTS = 4_096
@@ -103,16 +106,23 @@ def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
 
 
 def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The segments with what is said in those that carry no text yet."""
+    """The segments with what is said in those that carry no text yet.
+
+    All is computed here, before anything is written: Lance reads what it writes in threads that end, and what Ray has
+    started in one of them would end with it.
+    """
     kernel = run.transcribe_kernel
     if kernel is None:
-        yield from planned
-        return
-    events = run.events()
+        return planned
     schema = run.contract("segments").bare
     spool = TableSpool.of(pa.RecordBatchReader.from_batches(schema, (batch for table in planned for batch in table.to_batches())))
     with run.sql(_UNWRITTEN, planned=spool.reader(), blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
+    return _written(run, spool, kernel)
+
+
+def _written(run: CellRun, spool: TableSpool, kernel: TranscribeKernel) -> Iterator[pa.Table]:
+    events, names = run.events(), run.contract("segments").schema.names
     for table in run.tables_of(_WRITTEN, planned=spool.reader(), cached=run.cached(kernel)):
         events += table.filter(pc.equal(table["status"], "failed")).to_pylist()
-        yield table.select(schema.names)
+        yield table.select(names)
