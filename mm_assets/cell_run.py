@@ -30,7 +30,7 @@ from mm_resources.cache import ALL, NONE, RETRYABLE, CacheSpace, Vectors, of_cla
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents, FailureFilter
 from mm_resources.lance_io import Fenced
-from mm_resources.ledger import Ledger
+from mm_resources.ledger import Ledger, entries
 from mm_resources.progress import report
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource, embedder_key
@@ -254,7 +254,7 @@ class CellRun:
                 self.tables.save_plot(self.asset, self.cell, self.run_id, name, png)
             waived = "; ".join(check.description for check in outcome if check.waived)
             figures = {**summary(), **({"gate overridden": f"{waived} ({self.override})"} if waived else {})}
-            return StageMeta(
+            meta = StageMeta(
                 data_version=digest("stage", self.asset, digest_.hexdigest(), canonical(self._code()))[:24],
                 inputs=self.inputs,
                 rows=digest_.rows,
@@ -271,6 +271,9 @@ class CellRun:
                 checks=[{**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}} for check in outcome],
                 plots=list(drawn),
             )
+            # Before the commit: what a run that dies between the two has spent is not lost.
+            self._record(meta, unchanged=False)
+            return meta
 
         meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), batches, self.read_version, seal)
         return self._finish(meta, outcome, unchanged=False)
@@ -315,6 +318,7 @@ class CellRun:
         meta = self.tables.meta(self.asset, self.cell)
         if meta is None or meta.inputs != self.inputs or meta.blocked or self._tries_again(meta) or not holds(self):
             return None
+        self._record(meta, unchanged=True)
         return self._finish(meta, [Check(**check) for check in meta.checks], unchanged=True)
 
     def _tries_again(self, meta: StageMeta) -> bool:
@@ -345,7 +349,6 @@ class CellRun:
         return {"code_version": self.code_version, **self._depends(self)}
 
     def _finish(self, meta: StageMeta, checks: list[Check], unchanged: bool) -> dg.MaterializeResult[Any]:
-        self._record(meta, unchanged)
         work = {report.kernel: (report.computed, report.reused) for report in self._reports}
         work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
         declared = {key.name for key in self.context.selected_asset_check_keys}
@@ -391,35 +394,8 @@ class CellRun:
         return self.contract(self.asset)
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
-        """One row in the ledger for each kernel that the stage ran, or one for the stage."""
         reports = self._reports or [ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()]
-        seconds, now = time.perf_counter() - self.began, datetime.now(UTC)
-        self.ledger.record(
-            [
-                {
-                    "dataset": self.cell.dataset,
-                    "version": self.cell.version,
-                    "modality": self.cell.modality,
-                    "stage": self.asset,
-                    "run_id": self.run_id,
-                    "unchanged": unchanged,
-                    "rows": meta.rows,
-                    "data_version": meta.data_version,
-                    "at": now,
-                    "kernel": report.kernel if report else None,
-                    "fingerprint": report.fingerprint or None if report else None,
-                    "mode": report.mode or None if report else None,
-                    "computed": report.computed if report else 0,
-                    "reused": report.reused if report else 0,
-                    "failed": report.failed if report else 0,
-                    "checkpoints": report.checkpoints if report else 0,
-                    "kernel_seconds": report.seconds if report else 0.0,
-                    # The stage's own time stands in its first row alone, so that sums are right.
-                    "seconds": seconds if place == 0 else 0.0,
-                }
-                for place, report in enumerate(reports or [None])
-            ]
-        )
+        self.ledger.record(entries(self.asset, self.cell, self.run_id, meta, unchanged, reports, time.perf_counter() - self.began))
 
 
 def _violation(row: dict[str, Any], asset: str, line: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +11,9 @@ import pyarrow as pa
 from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import LEDGER
 from mm_resources import lance_io
+from mm_resources.compute import ComputeReport
 from mm_resources.store import Cell, Store
+from mm_resources.tables import StageMeta
 
 
 class Ledger:
@@ -47,3 +51,33 @@ class Ledger:
         """
         found = relational.fetch(sql, ledger=self.read())
         return dict(zip(found["fingerprint"].to_pylist(), found["seconds"].to_pylist(), strict=True))
+
+
+def entries(
+    stage: str, cell: Cell, run_id: str, meta: StageMeta, unchanged: bool, reports: Sequence[ComputeReport], seconds: float
+) -> list[dict[str, Any]]:
+    """A row for each kernel that a stage ran, or one for the stage; its own `seconds` stand in the first alone, so that sums are right."""
+    now = datetime.now(UTC)
+    return [
+        {
+            "dataset": cell.dataset,
+            "version": cell.version,
+            "modality": cell.modality,
+            "stage": stage,
+            "run_id": run_id,
+            "unchanged": unchanged,
+            "rows": meta.rows,
+            "data_version": meta.data_version,
+            "at": now,
+            "kernel": report.kernel if report else None,
+            "fingerprint": report.fingerprint or None if report else None,
+            "mode": report.mode or None if report else None,
+            "computed": report.computed if report else 0,
+            "reused": report.reused if report else 0,
+            "failed": report.failed if report else 0,
+            "checkpoints": report.checkpoints if report else 0,
+            "kernel_seconds": report.seconds if report else 0.0,
+            "seconds": seconds if place == 0 else 0.0,
+        }
+        for place, report in enumerate(reports or [None])
+    ]

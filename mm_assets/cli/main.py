@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -35,7 +38,19 @@ def main() -> None:
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
         print("interrupted; the same command goes on where it ended", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once, with what is to be closed closed (Ray, children, temporary folders).
+
+    A query that was broken off leaves threads and native objects behind, and the interpreter's own end, which finds
+    them, prints what they are.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def wrap(boundary: Boundaries) -> None:
 
         setattr(owner, name, wrapped)
 
-    for name in ("commit", "create", "delete"):
+    for name in ("commit", "create", "delete", "tag"):
         around(lance_io, name, lambda uri, *_: uri)
     around(lance_io, "append", lambda uri, *_: uri, lambda uri, table: table.num_rows)
     for name in ("write", "create"):
