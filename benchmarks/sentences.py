@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from benchmarks.packages import members
 
 PACKAGE = "nlp-corpus@4.4.0"
 
@@ -37,12 +37,7 @@ def write_records(folder: Path, path: Path, count: int, first: int = 0) -> None:
 
 
 def _corpus(folder: Path) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    if not list(folder.glob("*.tgz")):
-        subprocess.run(["npm", "pack", "--silent", "--ignore-scripts", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     found: list[str] = []
-    with tarfile.open(next(folder.glob("*.tgz"))) as packed:
-        for member in sorted(packed.getnames()):
-            if member.startswith("package/builds/doc-") and (file := packed.extractfile(member)) is not None:
-                found += [" ".join(text.split()) for text in json.load(file)]
+    for _, data in members(folder, PACKAGE, "package/builds/doc-"):
+        found += [" ".join(text.split()) for text in json.loads(data)]
     return [text for text in dict.fromkeys(found) if text]

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from mm_assets.assets import raw_assets
 from mm_assets.assets.embeddings import inputs_of
+from mm_assets.assets.sample_metadata import REFUSED, with_prefixes
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate
 from mm_embed_kernels.errors import SampleError, UserError
@@ -44,6 +45,8 @@ _LISTED = f"""
 SELECT l.*, c.content_hash, c.size AS bytes FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
 JOIN cached c ON l.fetch_key = c.key WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
 """
+_CONTENTS = "SELECT content_hash AS key FROM known"
+_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED}"
 _PROBED = """
 SELECT k.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), k.bytes AS size,
        p.* EXCLUDE (key, error_class, message)
@@ -81,10 +84,15 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     listing, flavours = _listed(registry, spec, cell.modality, bounds), fetch.flavours()
     unread = plan(fetch, raw_assets.REQUESTS, listing=listing.reader(), flavours=flavours)
     known = _spooled(_LISTED, listing=listing.reader(), flavours=flavours, cached=cached(fetch))
-    plan(probe, "SELECT content_hash AS key FROM known", unread, known=known.reader())
-    valid = _valid(_spooled(_PROBED, known=known.reader(), cached=cached(probe)), bounds)
+    unprobed = plan(probe, _CONTENTS, unread, known=known.reader())
+    probed = cached(probe)
+    if spec.on_partial != "reject":
+        prefix = ProbeKernel(modality, blobs, on_partial=spec.on_partial)
+        unprobed += plan(prefix, _REFUSED, known=known.reader(), cached=cached(probe))
+        probed = with_prefixes(compute.cache.space(probe), compute.cache.space(prefix))
+    valid = _valid(_spooled(_PROBED, known=known.reader(), cached=probed), bounds)
     kept = _kept(valid, spec, cell.modality)
-    uncut = plan(segment, "SELECT * FROM kept", unread, kept=kept.reader())
+    uncut = plan(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())
     units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))
     if name := spec.transcribe.get(cell.modality):
         transcribe = embedder.transcribe_kernel(name, blobs, Limits())
@@ -92,7 +100,18 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
         units = _spooled(_WRITTEN, units=units.reader(), cached=cached(transcribe))
     for embed in embeds:
         plan(embed, "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)), uncut, units=units.reader())
-    return plans
+    return _by_kernel(plans)
+
+
+def _by_kernel(plans: list[Planned]) -> list[Planned]:
+    """One entry for each kernel: whole media and those that are cut off are probed by two."""
+    found: dict[str, Planned] = {}
+    for plan in plans:
+        other = found.get(plan.kernel, Planned(plan.kernel, 0, 0, 0.0))
+        found[plan.kernel] = Planned(
+            plan.kernel, other.computed + plan.computed, other.reused + plan.reused, round(other.seconds + plan.seconds, 1)
+        )
+    return list(found.values())
 
 
 def _spooled(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> TableSpool:

@@ -10,16 +10,17 @@ import pyarrow.compute as pc
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import complete
+from mm_embed_kernels import relational
 from mm_embed_kernels.kernel import PARTIAL, ProbeKernel
+from mm_resources.cache import CacheSpace
 
 _REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
 _ROWS = """
 SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
 FROM raw r JOIN blobs USING (content_hash) JOIN cached p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
-_PARTIAL = f"""
-SELECT r.* FROM ({_REQUESTS}) r JOIN cached p USING (key) WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}
-"""
+# Which of the `requests` the probe has refused, though their beginning may be readable.
+REFUSED = f"SELECT r.* FROM requests r JOIN cached p USING (key) WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}"
 _EITHER = "SELECT w.* FROM whole w ANTI JOIN kept k USING (key) UNION ALL SELECT * FROM prefixes"
 
 
@@ -60,11 +61,25 @@ def _probed(run: CellRun) -> pa.RecordBatchReader:
     if run.spec.on_partial == "reject":
         return run.cached(kernel)
     prefix = ProbeKernel(run.modality, run.blobs, run.limits, on_partial=run.spec.on_partial)
-    with run.sql(_PARTIAL, blobs=run.read("content_blobs"), cached=run.cached(kernel)) as requests:
+    with (
+        run.sql(_REQUESTS, blobs=run.read("content_blobs")) as asked,
+        run.sql(REFUSED, requests=asked, cached=run.cached(kernel)) as requests,
+    ):
         run.compute(prefix, requests)
-    whole, prefixes = run.cached(kernel), run.cached(prefix, only_ok=True)
-    either = run.tables_of(_EITHER, whole=whole, kept=run.cached(prefix, ["key"], only_ok=True), prefixes=prefixes)
-    return pa.RecordBatchReader.from_batches(whole.schema, (batch for table in either for batch in table.cast(whole.schema).to_batches()))
+    return with_prefixes(run.cache_space(kernel), run.cache_space(prefix))
+
+
+def with_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader:
+    """The probes of whole media and, in place of their failures, of what could be read of the others."""
+    rows = whole.reader()
+
+    def either() -> Iterator[pa.RecordBatch]:
+        streams = {"whole": rows, "kept": prefix.reader(["key"], only_ok=True), "prefixes": prefix.reader(only_ok=True)}
+        with relational.query(_EITHER, **streams) as found:
+            for batch in found:
+                yield from pa.Table.from_batches([batch]).cast(rows.schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(rows.schema, either())
 
 
 def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mm_assets.plan import plan_cell
 from mm_assets.status import cell_status
+from mm_embed_kernels.modalities import get
+from mm_resources.resources import default_embedder
 from mm_resources.tables import StageTables
 
 
@@ -21,6 +24,8 @@ def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:
 
     dataset.write_text(dataset.read_text("utf-8").replace("version: v1", "version: v2\non_partial: keep_prefix"), "utf-8")
     platform.register(dataset)
+    planned = plan_cell(platform.store, platform.cell("tiny@v2", "image"), default_embedder(get("image")))
+    assert {plan.kernel: plan.computed for plan in planned} == {"fetch": 0, "probe": 1, "segment": 1, "embed:conse": 1}
     second = platform.backfill("tiny@v2")["image"]
     cell = platform.cell("tiny@v2", "image")
     counts = cell_status(platform.store, cell)
