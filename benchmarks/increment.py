@@ -63,9 +63,8 @@ def main() -> None:
         grown = {part: size - parts.get(part, 0) for part, size in _parts(folder / "store").items()}
     print(f"start of the command alone: {start:.1f} s; first run of {arguments.count:,} texts: {first:.1f} s, {written / 2**20:,.1f} MiB")
     print(f"no change: {again / first:.3f} of the first run, {(again - start) / first:.3f} without the start")
-    print(
-        f"{arguments.changed:,} changed: {new / first:.3f} of the first run, {(new - start) / first:.3f} without the start; bytes written: {more / written:.3f} of the first"
-    )
+    print(f"{arguments.changed:,} changed: {new / first:.3f} of the first run, {(new - start) / first:.3f} without the start")
+    print(f"bytes written by it: {more / written:.3f} of the first")
     for part, size in sorted(grown.items(), key=lambda item: -item[1]):
         print(f"  {part}: {size / 2**20:,.2f} MiB, {size / max(1, parts.get(part, 0)):.3f} of the first")
 
