@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from mm_assets.cli import backfill, datasets, environment, failures, inspect
+from mm_assets.cli import backfill, datasets, environment, failures, inspect, versions
 
 app = typer.Typer(
     help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for training.",
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (datasets, backfill, failures, inspect, environment):
+for module in (datasets, backfill, failures, inspect, versions, environment):
     module.add_to(app)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mm_resources.diff import diff
+
 SPEC = """
 name: walks
 version: {version}
@@ -78,6 +80,48 @@ def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple
     notes = splits(platform, "v2", "text")
     assert [notes[f"n{i}"] for i in range(2 * COUNT)] == [after[f"renamed-{i % COUNT}.png"] for i in range(2 * COUNT)]
     assert {result.status for result in platform.backfill("walks@v2").values()} == {"unchanged"}
+    moved = diff(platform.features, platform.cell("walks@v1", "image"), platform.cell("walks@v2", "image"))
+    # The broken link is the one that stayed.
+    assert (moved.moved, moved.same, moved.added, moved.removed, moved.altered) == (COUNT, 1, 0, 0, 0)
+    assert moved.vectors is not None
+    assert moved.vectors.centroid_cosine == pytest.approx(1)
+
+
+def test_what_moved_between_two_versions(walks: tuple[Any, Path]) -> None:
+    platform, folder = walks
+    photos = folder / "photos"
+    (photos / "0.png").unlink()
+    (photos / "1.png").rename(photos / "moved.png")
+    picture(77, photos / "2.png")
+    picture(78, photos / "new.png")
+    shutil.copy(photos / "4.png", photos / "4-again.png")
+    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:60])
+    register(platform, folder, "v2", parent="v1")
+    spec = (folder / "v2.yaml").read_text()
+    (folder / "v3.yaml").write_text(spec.replace("version: v2", "version: v3").replace("{action: flag}", "{action: drop}"))
+    platform.register(folder / "v3.yaml")
+    for version in ("v2", "v3"):
+        assert platform.backfill(f"walks@{version}", "image")["image"].status == "published"
+    first, second, third = (platform.cell(f"walks@{version}", "image") for version in ("v1", "v2", "v3"))
+    found = diff(platform.features, first, second)
+    assert (found.added, found.removed, found.altered, found.moved) == (2, 1, 2, 1)
+    assert found.same == COUNT + 1 - 4
+    assert found.examples == {
+        "added": ["4-again.png", "new.png"],
+        "removed": ["0.png"],
+        "altered": ["2.png", "3.png"],
+        "moved": ["moved.png"],
+    }
+    assert found.decisions == [{"from": "published", "to": "failed", "samples": 1, "examples": ["3.png"]}]
+    assert found.resplit == 0
+    assert found.vectors is not None
+    assert (found.vectors.before, found.vectors.after) == (COUNT, COUNT)
+    assert 0.5 < (found.vectors.centroid_cosine or 0) < 1
+    stricter = diff(platform.features, second, third)
+    # Of two copies the first by key is kept.
+    (decision,) = stricter.decisions
+    assert decision == {"from": "published", "to": "dropped by exact_duplicate", "samples": 1, "examples": ["4.png"]}
+    assert stricter.same == COUNT + 2
 
 
 def test_flagged_copies_stand_in_one_split(walks: tuple[Any, Path]) -> None:
