@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mm_embed_kernels import relational
-from mm_embed_kernels.isolated import Isolated
+from mm_embed_kernels.isolated import Isolated, release
 from mm_embed_kernels.kernel import Kernel
 from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
 from mm_resources.progress import report
@@ -20,6 +20,8 @@ from mm_resources.spool import TableSpool
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
+# A model that was at work for so long is not kept loaded beside the joins that follow: to start it again costs little against it.
+LONG_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Compute:
             found, more = self._compute(space, kernel, late, self._choose(kernel, late.rows), log)
             failed, checkpoints, misses = failed - late.rows + found, checkpoints + more, late
         seconds = time.perf_counter() - began
+        if seconds > LONG_SECONDS:
+            release()
         return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds)
 
     def _compute(self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None) -> tuple[int, int]:
