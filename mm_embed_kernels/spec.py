@@ -100,6 +100,17 @@ class Gates(_Model):
     )
 
 
+class Promotion(_Model):
+    """What a version must show before an alias moves to it; shares are 0 to 1."""
+
+    min_recall: float = Field(default=0.95, ge=0, le=1, description="recall@10 of each table's index against exact search")
+    min_label_share: float = Field(
+        default=0.5, ge=0, le=1, description="of the samples that each label has behind the alias now, how many it must have at least"
+    )
+    max_duplicate_share: float = Field(default=0.2, ge=0, le=1, description="published samples that repeat another one of their group")
+    min_centroid_cosine: float = Field(default=0.8, ge=-1, le=1, description="between the mean vectors of the two versions")
+
+
 class ColumnRule(_Model):
     """What a column of a sample may hold: bounds are part of what is allowed, and what was not measured passes."""
 
@@ -143,6 +154,7 @@ class DatasetSpec(_Model):
     )
     curation: Curation = Curation()
     gates: Gates = Gates()
+    promotion: Promotion = Promotion()
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +250,8 @@ class DatasetSpec(_Model):
         # A field that came later says nothing by its default: specs that were frozen before it are still the same.
         if self.on_partial == "reject":
             del written["on_partial"]
+        if self.promotion == Promotion():
+            del written["promotion"]
         return digest("spec", canonical(written))
 
 

@@ -113,7 +113,7 @@ def diff(features: FeatureStore, before: Cell, after: Cell) -> CellDiff:
         decisions=relational.fetch(_DECISIONS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist(),
         **flags,
         examples={row["kind"]: row["examples"] for row in kinds if row["kind"] != "same"},
-        vectors=_drift(features, *pins),
+        vectors=vector_drift(features, *pins),
     )
 
 
@@ -136,20 +136,17 @@ def _states(features: FeatureStore, cell: Cell, pin: Pin) -> TableSpool:
     def stage(asset: str, columns: list[str]) -> pa.RecordBatchReader:
         return tables.read(asset, cell, columns, version=pin.stages[asset]["lance_version"])
 
-    published = features.dataset(pin.primary.table, pin.primary.lance_version).scanner(columns=["sample_id"]).to_reader()
+    published = features.rows(pin, ["sample_id"])
     raw = stage("raw_assets", ["sample_id", "key", "content_hash", "label"])
     curated = stage("curated_samples", ["sample_id", "kept", "rule", "split"])
     with relational.query(_STATES, raw=raw, curated=curated, published=published) as found:
         return TableSpool.of(found)
 
 
-def _drift(features: FeatureStore, before: Pin, after: Pin) -> VectorDrift:
+def vector_drift(features: FeatureStore, before: Pin, after: Pin) -> VectorDrift:
+    """How far the primary embedder's vectors of two pins lie apart."""
     a, b = before.primary, after.primary
-    ids = {
-        name: features.dataset(table.table, table.lance_version).scanner(columns=["feature_id"]).to_reader()
-        for name, table in (("a", a), ("b", b))
-    }
-    shared = relational.fetch(_SHARED, **ids)["n"][0].as_py()
+    shared = relational.fetch(_SHARED, a=features.rows(before, ["feature_id"]), b=features.rows(after, ["feature_id"]))["n"][0].as_py()
     cosine = None
     if a.space == b.space and a.rows and b.rows:
         one, other = (_centroid(features, pin) for pin in (before, after))
@@ -161,6 +158,6 @@ def _centroid(features: FeatureStore, pin: Pin) -> np.ndarray[Any, Any]:
     """Mean of a table's vectors, float64 [dimension]."""
     table = pin.primary
     total = np.zeros(table.dimension)
-    for batch in features.dataset(table.table, table.lance_version).scanner(columns=["vector"]).to_batches():
+    for batch in features.rows(pin, ["vector"]):
         total += batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1).sum(axis=0, dtype=np.float64)
     return total / max(1, table.rows)

@@ -104,7 +104,7 @@ class FeatureStore:
                 raise UserError(f"the filter {where!r} does not work: {' '.join(str(error).split())[:300]}") from error
             raise
         score = pa.array([1.0 - distance for distance in found["_distance"].to_pylist()], pa.float64())
-        version = pa.array([dataset_version] * found.num_rows, pa.string())
+        version = pa.array([f"{pin.dataset}@{pin.version}"] * found.num_rows, pa.string())
         return found.drop(["_distance"]).append_column("score", score).append_column("dataset_version", version)
 
     def training_set(
@@ -138,7 +138,7 @@ class FeatureStore:
         from mm_resources.tables import StageTables
 
         cell = self.registry.cells(dataset_version, modality)[0]
-        pin = self.registry.pin(cell)
+        pin = self.published(dataset_version, modality) if self.registry.aliases.resolve(dataset_version) else self.registry.pin(cell)
         version = pin.stages["curated_samples"]["lance_version"] if pin else None
         columns = ["sample_id", "key", "kept", "rule", "reason", "rules", "duplicate_group", "duplicates", "split_group", "split"]
         try:
@@ -153,13 +153,16 @@ class FeatureStore:
         return explain(self, identifier, dataset_version)
 
     def published(self, dataset_version: str, modality: str) -> Pin:
-        """The pin of a cell.
+        """The pin of a cell; behind an alias, the one that was promoted.
 
         Raises:
             UserError: when nothing is published of it.
         """
         cell = self.registry.cells(dataset_version, modality)[0]
-        pin = self.registry.pin(cell)
+        alias = self.registry.aliases.resolve(dataset_version)
+        if alias is not None and modality not in alias.pins:
+            raise UserError(f"{dataset_version} is {alias.dataset_version}, of which no {modality} was promoted")
+        pin = self.registry.pin(cell, alias.pins[modality] if alias else None)
         if pin is None:
             raise UserError(f"nothing is published of {dataset_version} {modality}; run `mm backfill {dataset_version}`")
         return pin
@@ -180,6 +183,11 @@ class FeatureStore:
         if found is None:
             raise UserError(f"table {table} is not in this store")
         return found
+
+    def rows(self, pin: Pin, columns: list[str]) -> pa.RecordBatchReader:
+        """Stream columns of a pin's primary table."""
+        dataset = self.dataset(pin.primary.table, pin.primary.lance_version)
+        return lance_io.reader(dataset, dataset.schema, columns)
 
     def has(self, table: str, version: int) -> bool:
         """Whether the store holds a feature table at a version."""

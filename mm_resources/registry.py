@@ -16,6 +16,7 @@ from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.spec import DatasetSpec, parse_spec
 from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources import lance_io
+from mm_resources.aliases import Aliases
 from mm_resources.listings import Listings
 from mm_resources.sources import open_source
 from mm_resources.store import Cell, Store
@@ -87,6 +88,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.listings = Listings(store)
+        self.aliases = Aliases(store)
 
     # -- specs
 
@@ -164,11 +166,13 @@ class Registry:
         ]
 
     def cells(self, dataset_version: str, modality: str | None = None) -> list[Cell]:
-        """The cells that a spec declares (an ``auto`` source may fill any).
+        """The cells that a spec declares (an ``auto`` source may fill any); an alias stands for its version.
 
         Raises:
             UserError: for an unknown version or a modality that the spec does not declare.
         """
+        if alias := self.aliases.resolve(dataset_version):
+            dataset_version = alias.dataset_version
         try:
             dataset, version = split_dataset_version(dataset_version)
         except ValueError as error:
@@ -181,12 +185,12 @@ class Registry:
 
     # -- pins
 
-    def pin(self, cell: Cell) -> Pin | None:
-        """What is published of a cell, or None."""
+    def pin(self, cell: Cell, number: int | None = None) -> Pin | None:
+        """What is published of a cell, or an earlier publish of it; None when there is none."""
         numbers = self._pin_numbers(cell)
         if not numbers:
             return None
-        raw = json.loads(self.store.read(self._pin_name(cell, numbers[-1])))
+        raw = json.loads(self.store.read(self._pin_name(cell, number or numbers[-1])))
         return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
 
     def next_pin(self, cell: Cell) -> int:
