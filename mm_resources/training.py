@@ -1,4 +1,4 @@
-"""Training sets: pinned, filtered, joined features, and the loaders over them."""
+"""Training sets: pinned, filtered, joined features."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import pyarrow as pa
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.relational import RowDigest
+from mm_resources.features import FeatureStore
 from mm_resources.registry import Pin
+from mm_resources.store import Store
 
 if TYPE_CHECKING:
-    from mm_resources.features import FeatureStore
+    import lance
+    import polars as pl
 
-_TAKE_ROWS = 8_192
+    from mm_resources.loader import Loader
 
 
 class TrainingSet:
@@ -81,13 +84,13 @@ class TrainingSet:
             return ["entity_id", *own]
         return ["entity_id", *(f"{table['modality']}__{name}" for table in self.manifest["tables"] for name in own)]
 
-    def _scan(self, table: dict[str, Any], columns: list[str]) -> pa.RecordBatchReader:
+    def _scan(self, table: dict[str, Any], columns: list[str], row_ids: bool = False) -> pa.RecordBatchReader:
         dataset = self.features.dataset(table["table"], table["lance_version"])
         lacking = [name for name in columns if name not in dataset.schema.names]
         if lacking:
             raise UserError(f"{table['table']} has no column {lacking[0]!r}; it has: {', '.join(dataset.schema.names)}")
         try:
-            found: pa.RecordBatchReader = dataset.scanner(columns=columns, filter=self.manifest["where"]).to_reader()
+            found: pa.RecordBatchReader = dataset.scanner(columns=columns, filter=self.manifest["where"], with_row_id=row_ids).to_reader()
         except (ValueError, OSError) as error:
             raise UserError(f"the filter {self.manifest['where']!r} does not work: {' '.join(str(error).split())[:300]}") from error
         return found
@@ -114,42 +117,81 @@ class TrainingSet:
             return pa.table({name: [] for name in self._names()})
         return pa.Table.from_batches(batches).select(self._names())
 
-    def to_torch(self, batch_size: int = 256, shuffle: bool = False, seed: int = 0) -> Iterator[dict[str, Any]]:
-        """Batches as dicts: vectors as float32 tensors, numbers as tensors, everything else as lists.
+    def to_polars(self) -> pl.DataFrame:
+        """All rows at once, as a Polars frame."""
+        import polars
 
-        Rows are read in batches from disk; with `shuffle`, in an order that `seed` alone decides.
+        found = polars.from_arrow(self.to_arrow())
+        assert isinstance(found, polars.DataFrame)
+        return found
+
+    def to_torch(
+        self,
+        batch_size: int = 256,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> Loader:
+        """A loader that streams batches, see `mm_resources.loader.Loader`.
+
+        Args:
+            workers: processes that read ahead; 0 reads in this one.
+            rank, world_size: this process among those that train together; by default what torch.distributed says.
         """
-        import torch
+        from torch import distributed
 
-        for table in self._batches(batch_size, shuffle, seed):
-            batch: dict[str, Any] = {}
-            for name in self._names():
-                column = table[name].combine_chunks()
-                if pa.types.is_fixed_size_list(column.type):
-                    batch[name] = torch.tensor(column.flatten().to_numpy().reshape(len(column), -1))
-                elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-                    batch[name] = torch.tensor(column.to_numpy(zero_copy_only=False))
-                else:
-                    batch[name] = column.to_pylist()
-            yield batch
+        from mm_resources.loader import Loader
 
-    def _batches(self, batch_size: int, shuffle: bool, seed: int) -> Iterator[pa.Table]:
-        if len(self.manifest["tables"]) > 1:
-            # A join keeps no order of its own, and the seed alone must decide.
-            table = self.to_arrow().sort_by([(name, "ascending") for name in self._names() if name.endswith("__feature_id")])
-            order = np.random.default_rng(seed).permutation(table.num_rows) if shuffle else np.arange(table.num_rows)
-            for start in range(0, table.num_rows, batch_size):
-                yield table.take(order[start : start + batch_size])
-            return
-        table = self.manifest["tables"][0]
-        dataset = self.features.dataset(table["table"], table["lance_version"])
-        columns = self._names()
-        rows = dataset.scanner(columns=[], with_row_id=True, filter=self.manifest["where"]).to_table()["_rowid"].to_numpy()
-        order = np.sort(rows)
-        if shuffle:
-            order = np.random.default_rng(seed).permutation(order)
-        step = max(1, _TAKE_ROWS // batch_size) * batch_size
-        for start in range(0, len(order), step):
-            block = dataset._take_rows(order[start : start + step].tolist(), columns=columns)
-            for offset in range(0, block.num_rows, batch_size):
-                yield block.slice(offset, batch_size)
+        together = distributed.is_available() and distributed.is_initialized()
+        rank = rank if rank is not None else distributed.get_rank() if together else 0
+        world_size = world_size or (distributed.get_world_size() if together else 1)
+        rows = self._rows()
+        return Loader(rows, len(rows.places[0]), batch_size, shuffle, seed, workers, rank, world_size)
+
+    def _rows(self) -> Rows:
+        """Where each row of the set lies, in an order of its own: that of the first table, then of the others."""
+        tables = self.manifest["tables"]
+        if len(tables) == 1:
+            return Rows(self.features.store, tables, self.manifest["columns"], [np.sort(self._row_ids(tables[0]))])
+        streams = {f"t{i}": self._scan(table, ["entity_id"], row_ids=True) for i, table in enumerate(tables)}
+        chosen = ", ".join(f"t{i}._rowid AS place{i}" for i in range(len(tables)))
+        joins = " ".join(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))
+        with relational.query(f"SELECT {chosen} FROM t0 {joins} ORDER BY ALL", **streams) as found:
+            places = [np.stack([column.to_numpy() for column in batch.columns]) for batch in found]
+        whole = np.concatenate(places, axis=1) if places else np.empty((len(tables), 0), np.uint64)
+        return Rows(self.features.store, tables, self.manifest["columns"], list(whole))
+
+    def _row_ids(self, table: dict[str, Any]) -> np.ndarray[Any, Any]:
+        found = [batch["_rowid"].to_numpy() for batch in self._scan(table, [], row_ids=True)]
+        return np.concatenate(found) if found else np.empty(0, np.uint64)
+
+
+class Rows:
+    """Rows of a training set by their numbers; picklable, each process opens the tables for itself.
+
+    Attributes:
+        places: per table, the Lance row id of each row, uint64 [rows].
+    """
+
+    def __init__(self, store: Store, tables: list[dict[str, Any]], columns: list[str], places: list[np.ndarray[Any, Any]]) -> None:
+        self.store, self.tables, self.places = store, tables, places
+        self.columns = list(dict.fromkeys(["feature_id", "sample_id", "vector", *columns]))
+        self._opened: list[lance.LanceDataset] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_opened": []}
+
+    def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
+        """The rows, in the order of `numbers`."""
+        if not self._opened:
+            features = FeatureStore(self.store)
+            self._opened = [features.dataset(table["table"], table["lance_version"]) for table in self.tables]
+        found: dict[str, pa.ChunkedArray] = {}
+        for place, (dataset, table) in enumerate(zip(self._opened, self.tables, strict=True)):
+            lead = f"{table['modality']}__" if len(self.tables) > 1 else ""
+            columns = self.columns if place else ["entity_id", *(name for name in self.columns if name != "entity_id")]
+            rows = dataset._take_rows(self.places[place][numbers].tolist(), columns=columns)
+            found |= {name if name == "entity_id" else f"{lead}{name}": rows[name] for name in columns if name not in found}
+        return pa.table(found)
