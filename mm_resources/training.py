@@ -13,7 +13,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.relational import RowDigest
 from mm_resources.features import FeatureStore
 from mm_resources.registry import Pin
-from mm_resources.store import Store
+from mm_resources.store import Cell, Store
 
 if TYPE_CHECKING:
     import lance
@@ -110,12 +110,35 @@ class TrainingSet:
         with relational.query(f"SELECT entity_id, {', '.join(chosen)} FROM t0 {joins}", **streams) as reader:
             yield from reader
 
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """All rows, batch by batch."""
+        for batch in self._stream(with_vectors=True):
+            yield batch.select(self._names())
+
+    def splits(self) -> list[str]:
+        """The splits that the set has rows of, sorted."""
+        rows = self._scan(self.manifest["tables"][0], ["split"])
+        found: list[str] = relational.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)["split"].to_pylist()
+        return found
+
+    def of_split(self, split: str) -> TrainingSet:
+        """The part of the set that stands in a split."""
+        chosen = " AND ".join(filter(None, [self.manifest["where"], f"split = {relational.literal(split)}"]))
+        return TrainingSet(self.features, {**self.manifest, "where": chosen})
+
+    @property
+    def published_at(self) -> str:
+        """When the youngest of its tables was published, ISO 8601."""
+        dataset, version = self.manifest["dataset_version"].split("@")
+        pins = [self.features.registry.pin(Cell(dataset, version, table["modality"]), table["pin"]) for table in self.manifest["tables"]]
+        return max(pin.published_at for pin in pins if pin)
+
     def to_arrow(self) -> pa.Table:
         """All rows at once."""
-        batches = list(self._stream(with_vectors=True))
+        batches = list(self.stream())
         if not batches:
             return pa.table({name: [] for name in self._names()})
-        return pa.Table.from_batches(batches).select(self._names())
+        return pa.Table.from_batches(batches)
 
     def to_polars(self) -> pl.DataFrame:
         """All rows at once, as a Polars frame."""
