@@ -85,7 +85,7 @@ class RecordFile(Source):
     def _rows(self) -> Iterator[tuple[Listed, Any]]:
         """Every record as a sample, with the field that holds its content."""
         mapping, seen = self.mapping, _Counted()
-        for file in self._files.list():
+        for file in self._tables():
             if file.error is None and file.locator:
                 file.error = SampleError("bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it")
             if file.error:
@@ -102,11 +102,11 @@ class RecordFile(Source):
                 file.error = error if isinstance(error, SampleError) else SampleError("bad_table", str(error))
                 yield file, None
 
-    @cached_property
-    def _files(self) -> Source:
+    def _tables(self) -> Iterator[Listed]:
+        """The files or datasets that hold the records."""
         from mm_resources.sources.files import Files
 
-        return Files(self.spec.model_copy(update={"record": None, "format": None}), {})
+        return Files(self.spec.model_copy(update={"record": None, "format": None}), {}).list()
 
     @cached_property
     def linked(self) -> Linked:
@@ -115,7 +115,7 @@ class RecordFile(Source):
     def objects(self) -> Iterator[tuple[str, str]]:
         if self.mapping.url:
             return super().objects()
-        return ((uri, tag) for uri, tag in self._files.objects() if self._lists(uri))
+        return ((uri, tag) for uri, tag in ((table.uri, table.tag) for table in self._tables()) if self._lists(uri))
 
     def _lists(self, uri: str) -> bool:
         """Whether a file stands in the listing: an empty one has no record that could."""

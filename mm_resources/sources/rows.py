@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,8 +34,8 @@ class RowFile(RecordFile):
         """
 
     @abstractmethod
-    def names(self, uri: str) -> list[str]:
-        """The columns of a table."""
+    def columns(self, uri: str) -> pa.Schema:
+        """The schema of a table."""
 
     def version(self, uri: str) -> str:
         """What of the table a locator has to name beside the row; "" where a table is one file."""
@@ -42,10 +43,13 @@ class RowFile(RecordFile):
 
     def records(self, uri: str) -> Iterator[Record]:
         try:
-            columns, lazy = self._listed_columns(uri)
-            version = self.version(uri)
+            schema, label = self.columns(uri), self.mapping.label
+            columns, lazy = self._listed_columns(schema.names)
+            version, classes = self.version(uri), _class_names(schema, label)
             for first, batch in self.batches(uri, columns, version=version):
                 for i, fields in enumerate(_rows(batch)):
+                    if label and classes and (number := fields.get(label)) is not None:
+                        fields[label] = classes[number] if 0 <= number < len(classes) else None
                     yield Record(f"{first + i}@{version}" if version else str(first + i), fields, lazy=lazy)
         except (pa.ArrowInvalid, OSError) as error:
             # pyarrow raises OSError for damage as well; one of the operating system or network has a number.
@@ -53,10 +57,9 @@ class RowFile(RecordFile):
                 raise
             raise UserError(f"{uri} cannot be read as {self.name}: {' '.join(str(error).split())}") from error
 
-    def _listed_columns(self, uri: str) -> tuple[list[str] | None, bool]:
+    def _listed_columns(self, names: list[str]) -> tuple[list[str] | None, bool]:
         """The columns that a listing reads, and whether it leaves the content out: bytes are large, and a key makes their hash needless."""
         mapping = self.mapping
-        names = self.names(uri)
         if mapping.bytes is None or mapping.bytes not in names:
             return None, False
         lazy = mapping.id is not None and mapping.id in names
@@ -80,7 +83,7 @@ class RowFile(RecordFile):
         return fields
 
     def _begin(self, uri: str, version: str, row: int) -> _Held:
-        columns = [name for name in self.names(uri) if name == self.mapping.content]
+        columns = [name for name in self.columns(uri).names if name == self.mapping.content]
         self._held = _Held((uri, version), row, self.batches(uri, columns, row, version))
         return self._held
 
@@ -96,8 +99,8 @@ class ParquetRows(RowFile):
     name = "parquet"
     endings = (".parquet",)
 
-    def names(self, uri: str) -> list[str]:
-        return parquet_names(self.reach, uri)
+    def columns(self, uri: str) -> pa.Schema:
+        return parquet_schema(self.reach, uri)
 
     def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
         return parquet_batches(self.reach, uri, columns, row)
@@ -114,12 +117,12 @@ class _Held:
     batch: pa.RecordBatch = field(default_factory=lambda: pa.RecordBatch.from_pylist([], schema=pa.schema([])))
 
 
-def parquet_names(reach: Objects, uri: str) -> list[str]:
-    """The columns of a Parquet file."""
+def parquet_schema(reach: Objects, uri: str) -> pa.Schema:
+    """The schema of a Parquet file."""
     import pyarrow.parquet as parquet
 
     with reach.open(uri) as stream:
-        return list(parquet.read_schema(stream).names)
+        return parquet.read_schema(stream)
 
 
 def parquet_batches(reach: Objects, uri: str, columns: list[str] | None, row: int | None) -> Batches:
@@ -151,3 +154,12 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     step = batch_rows(batch.nbytes, batch.num_rows)
     for start in range(0, batch.num_rows, step):
         yield from batch.slice(start, step).to_pylist()
+
+
+def _class_names(schema: pa.Schema, column: str | None) -> list[str]:
+    """The names behind the numbers of a Hugging Face `ClassLabel`, which its schema carries along."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return []

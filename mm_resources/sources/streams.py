@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
 
-_BUFFER = 1 << 20
+_BUFFER, _PIECE = 1 << 20, 64 << 10
 # What unpacks to more than this, and so many times its own size, is made to do so: text comes to twenty times at most.
 _BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 
@@ -62,6 +62,7 @@ class _Unpacked(io.RawIOBase):
     def _begin(self) -> None:
         self._packed = self._opened()
         self._stream, self._at = self._codec(self._packed), 0
+        self._read = getattr(self._stream, "read1", self._stream.read)
 
     def readable(self) -> bool:
         return True
@@ -85,7 +86,8 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            part = self._stream.read(len(buffer))
+            # Little at once: what comes before damage is not lost with it.
+            part = self._read(min(len(buffer), _PIECE))
         except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the operating system's or a network's, not the content's
