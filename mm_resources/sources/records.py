@@ -84,7 +84,7 @@ class RecordFile(Source):
 
     def _rows(self) -> Iterator[tuple[Listed, Any]]:
         """Every record as a sample, with the field that holds its content."""
-        mapping, seen = self.mapping, _Counted()
+        mapping, keys = self.mapping, Keys()
         for file in self._tables():
             if file.error is None and file.locator:
                 file.error = SampleError("bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it")
@@ -95,7 +95,7 @@ class RecordFile(Source):
                 for record in self.records(file.uri):
                     item, declared = self._listed(record)
                     item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
-                    self._make_unique(item, declared, seen)
+                    keys.make_unique(item, declared)
                     yield item, record.fields.get(mapping.content)
             except (UserError, SampleError) as error:
                 # What was read of it stands; the rest of the file is one failed sample, and the other files go on.
@@ -123,20 +123,6 @@ class RecordFile(Source):
             return any(True for _ in self.records(uri))
         except (UserError, SampleError):
             return True
-
-    @staticmethod
-    def _make_unique(item: Listed, declared: bool, seen: _Counted) -> None:
-        """Number a key that was seen before; an id that stands twice is a failure, an equal text is not."""
-
-        wanted, times = item.key, seen.count(item.key)
-        if times == 1:
-            return
-        if declared and item.error is None:
-            item.error = SampleError("duplicate_key", f"the id {wanted!r} stands {times} times in the source")
-        item.key = f"{wanted}#{times}"
-        while seen.count(item.key) > 1:
-            times += 1
-            item.key = f"{wanted}#{times}"
 
     def _listed(self, record: Record) -> tuple[Listed, bool]:
         """The record as a sample, and whether its key is a declared id."""
@@ -217,13 +203,25 @@ def _binary(value: Any, name: str) -> bytes | None:
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
 
-class _Counted:
-    """How often each key was wanted: a digest for every key, a number only for those that come again."""
+class Keys:
+    """The keys of a source so far: a digest for every key, a number only for those that come again."""
 
     def __init__(self) -> None:
         self._seen, self._again = HashSet(), dict[bytes, int]()
 
-    def count(self, key: str) -> int:
+    def make_unique(self, item: Listed, declared: bool) -> None:
+        """Number a key that was seen before; an id that stands twice is a failure, an equal text is not."""
+        wanted, times = item.key, self._count(item.key)
+        if times == 1:
+            return
+        if declared and item.error is None:
+            item.error = SampleError("duplicate_key", f"the id {wanted!r} stands {times} times in the source")
+        item.key = f"{wanted}#{times}"
+        while self._count(item.key) > 1:
+            times += 1
+            item.key = f"{wanted}#{times}"
+
+    def _count(self, key: str) -> int:
         digest = hashlib.sha256(key.encode()).digest()
         if self._seen.add(digest):
             return 1

@@ -262,7 +262,9 @@ def test_the_kind_follows_from_the_spec(disk: Place) -> None:
 
 
 def test_no_kind_fits() -> None:
-    with pytest.raises(UserError, match=r"source s: no source kind reads /a\.txt; set `format` to one of: .*csv, files, .*jsonl, .*parquet"):
+    with pytest.raises(
+        UserError, match=r"source s: no source kind reads /a\.txt; set `format` to one of: .*csv, files, .*jsonl, .*parquet"
+    ):
         open_source(SourceSpec(name="s", modality="text", uri="/a.txt", record={"text": "t"}), {})
     with pytest.raises(UserError, match="no source format is named 'xml'"):
         open_source(SourceSpec(name="s", modality="text", uri="/a", format="xml"), {})
