@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec import SourceSpec
 from mm_resources.blobs import LARGE_BYTES
 from mm_resources.sources.base import Listed, typed
-from mm_resources.sources.files import Files, alternatives, glob_regex
+from mm_resources.sources.files import Files, alternatives, asks_for_dots, glob_regex
 from mm_resources.sources.objects import unopened
 from mm_resources.sources.records import Keys
 from mm_resources.sources.streams import BOMB_RATIO, unpacked, without_compression
@@ -154,10 +154,14 @@ class Archives(Files):
             item.error = item.error or error
 
     def _is_wanted(self, member: _Member) -> bool:
-        if self.spec.members is not None:
-            return bool(glob_regex(self.spec.members).match(member.name))
-        hidden = any(part.startswith(".") for part in member.name.split("/"))
-        return member.error is not None or not (hidden or self._describes(member))
+        if self._named is None:
+            hidden = "/." in f"/{member.name}"
+            return member.error is not None or not (hidden or self._describes(member))
+        return bool(self._named.match(member.name)) and (asks_for_dots(self.spec.members) or "/." not in f"/{member.name}")
+
+    @cached_property
+    def _named(self) -> re.Pattern[str] | None:
+        return None if self.spec.members is None else glob_regex(self.spec.members)
 
     def _describes(self, member: _Member) -> bool:
         return member.part in _DESCRIBING and not (self.spec.modality == "text" and member.part == "txt")

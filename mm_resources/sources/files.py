@@ -159,7 +159,7 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
     wanted = _wanted(rest)
     deep = rest is None or "**" in rest
     depth = rest.count("/") if rest is not None else 0
-    dotted = _asks_for_dots(rest)
+    dotted = asks_for_dots(rest)
     real = os.path.realpath(root)
     stack = [(root, 0)]
     while stack:
@@ -189,7 +189,7 @@ def _wanted(rest: str | None) -> Callable[[str], object]:
     return set(each).__contains__ if not _WILD.search(rest) else glob_regex(rest).match
 
 
-def _asks_for_dots(rest: str | None) -> bool:
+def asks_for_dots(rest: str | None) -> bool:
     return rest is not None and "/." in f"/{rest}"
 
 
@@ -233,7 +233,7 @@ def _walk_remote(pattern: str, reach: Objects) -> Iterator[Listed]:
 
 
 def _below(fs: Any, path: str, root: str, rest: str | None, depth: int | None = None) -> Iterator[Listed]:
-    wanted, dotted = _wanted(rest), _asks_for_dots(rest)
+    wanted, dotted = _wanted(rest), asks_for_dots(rest)
     for folder, _, found in fs.walk(path, detail=True, on_error="raise", maxdepth=depth):
         for name in sorted(found):
             below = str(found[name]["name"])[len(path) :].lstrip("/")
