@@ -89,8 +89,8 @@ class Web:
 
     def tag(self, url: str) -> str | None:
         """What `Head.tag` is now: as the response said that `fetch` has read last, else by HEAD; None where nothing tells."""
-        if url in self._served:
-            return self._served.pop(url) or None
+        if (served := self._served.pop(url, None)) is not None:
+            return served or None
         (found,) = self.heads([url])
         return None if isinstance(found, SampleError) else found.tag or None
 
