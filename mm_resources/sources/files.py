@@ -18,7 +18,7 @@ from mm_embed_kernels.spec import SideTable as SideTableSpec
 from mm_resources.blobs import LARGE_BYTES
 from mm_resources.http_client import cause, is_web, shown
 from mm_resources.sources.base import Listed, Source, typed
-from mm_resources.sources.objects import Objects, modified_at, remote_tag, unopened
+from mm_resources.sources.objects import Objects, modified_at, objects_below, remote_tag, unopened
 from mm_resources.sources.records import open_records
 
 _MAGIC = re.compile(r"[*?\[{]")
@@ -59,9 +59,9 @@ class Files(Source):
             yield side.join(item) if item.error is None else item
 
     def _walk(self) -> Iterator[Listed]:
-        if "://" not in self.spec.uri:
-            return _walk_local(self.spec.uri)
-        return self.reach.tagged(_walk_web(self.spec.uri, self.reach) if is_web(self.spec.uri) else _walk_remote(self.spec.uri, self.reach))
+        if is_web(self.spec.uri):
+            return self.reach.tagged(_walk_web(self.spec.uri, self.reach))
+        return _walk_remote(self.spec.uri, self.reach) if "://" in self.spec.uri else _walk_local(self.spec.uri)
 
     def objects(self) -> Iterator[tuple[str, str]]:
         return ((item.uri, item.tag) for item in self._walk())
@@ -234,14 +234,12 @@ def _walk_remote(pattern: str, reach: Objects) -> Iterator[Listed]:
 
 def _below(fs: Any, path: str, root: str, rest: str | None, depth: int | None = None) -> Iterator[Listed]:
     wanted, dotted = _wanted(rest), asks_for_dots(rest)
-    for folder, _, found in fs.walk(path, detail=True, on_error="raise", maxdepth=depth):
-        for name in sorted(found):
-            below = str(found[name]["name"])[len(path) :].lstrip("/")
-            key = unquote(shown(below)) if is_web(root) else below
-            if key and wanted(key) and (dotted or "/." not in f"/{key}"):
-                # Not what the file system calls it, which may leave out the host.
-                yield _remote(f"{root.rstrip('/')}/{below}", key, found[name])
-        fs.invalidate_cache(folder)  # which would otherwise hold all listings that it has seen
+    for info in objects_below(fs, path, deep=rest is None or "/" in rest or "**" in rest, depth=depth):
+        below = str(info["name"])[len(path) :].lstrip("/")
+        key = unquote(shown(below)) if is_web(root) else below
+        if key and wanted(key) and (dotted or "/." not in f"/{key}"):
+            # Not what the file system calls it, which may leave out the host.
+            yield _remote(f"{root.rstrip('/')}/{below}", key, info)
 
 
 def _walk_web(pattern: str, reach: Objects) -> Iterator[Listed]:

@@ -75,6 +75,35 @@ def remote_tag(info: dict[str, Any]) -> str:
     return str(info.get("ETag") or f"{info.get('size')}-{modified_at(info)}")
 
 
+def objects_below(fs: Any, path: str, deep: bool, depth: int | None = None) -> Iterator[dict[str, Any]]:
+    """What fsspec tells of each object below a path, folder by folder in a stable order; of S3 page by page.
+
+    Args:
+        deep: whether what lies in folders is wanted, too.
+        depth: of folders; None for all.
+    """
+    if "s3" in fs.protocol and hasattr(fs, "call_s3"):
+        yield from _s3_objects(fs, path, deep)
+        return
+    for folder, _, found in fs.walk(path, detail=True, on_error="raise", maxdepth=depth if deep else 1):
+        yield from (found[name] for name in sorted(found))
+        fs.invalidate_cache(folder)  # which would otherwise hold all listings that it has seen
+
+
+def _s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
+    """Page by page: `walk` holds a folder at once, and a bucket may be one folder of millions."""
+    bucket, _, prefix = path.partition("/")
+    asked = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else "", **({} if deep else {"Delimiter": "/"}), **fs.req_kw}
+    while True:
+        page = fs.call_s3("list_objects_v2", **asked)
+        for found in page.get("Contents", ()):
+            if not found["Key"].endswith("/"):
+                yield {**found, "name": f"{bucket}/{found['Key']}", "size": found["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
+
+
 def modified_at(info: dict[str, Any]) -> datetime | None:
     """When an object was written, under any of the names that file systems give it."""
     modified = info.get("LastModified") or info.get("mtime") or info.get("created")

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -19,7 +20,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = self.place()
         self.server.asked[f"{self.command} {path}"] += 1
         self.server.headers[path].append(dict(self.headers))
         faults = self.server.faults[path] if self.command == "GET" else []
@@ -39,8 +40,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def whole(self, body: bytes) -> None:
+    def place(self) -> str:
+        """The path as the bodies are called: as it came, or unquoted."""
         path = self.path.partition("?")[0]
+        return unquote(path) if unquote(path) in self.server.bodies else path
+
+    def whole(self, body: bytes) -> None:
+        path = self.place()
         headers = {"ETag": f'"{hash(body)}"'} if self.server.etags else {}
         first = 0
         if self.server.ranges and "Range" in self.headers and self.headers.get("If-Range") in (None, headers.get("ETag")):

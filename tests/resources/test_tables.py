@@ -368,3 +368,37 @@ def test_damaged_arrow_files(tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(damaged)
         for item in source_of(tmp_path / name, text="text").list():
             assert item.error is not None or item.size is not None
+
+
+def test_an_ingest_reads_a_compressed_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests come by their keys, which are hashes; they are fetched by their places, over all batches."""
+    import mm_resources.sources.lines
+    from mm_embed_kernels.kernel import Resources
+    from mm_resources.blobs import BlobStore
+    from mm_resources.cache import ComputeCache
+    from mm_resources.compute import Compute
+    from mm_resources.fetch import FetchKernel
+    from mm_resources.store import Store
+    from tests.resources.specs import spec_of
+
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(
+            gzip.compress(b"".join(b'{"text": "%d %s"}\n' % (i, name.encode()) for i in range(1_000)))
+        )
+    spec, store, opened = spec_of({"uri": f"{tmp_path}/*.jsonl.gz", "record": {"text": "text"}}), Store(str(tmp_path / "store")), []
+    rows = [
+        {
+            "key": content_hash(item.key.encode()),
+            "source": "s0",
+            "source_uri": item.uri,
+            "locator": item.locator,
+            "tag": item.tag,
+            "size": item.size,
+        }
+        for item in open_source(spec.sources[0], {}).list()
+    ]
+    monkeypatch.setattr(mm_resources.sources.lines, "unpacked", lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()))
+    requests = pa.Table.from_pylist(sorted(rows, key=lambda row: row["key"]))
+    report = Compute(ComputeCache(store)).run(FetchKernel(spec, BlobStore(store), Resources(batch_rows=100)), requests)
+    assert (report.computed, report.failed) == (2_000, 0)
+    assert opened == [f"{tmp_path}/a.jsonl.gz", f"{tmp_path}/b.jsonl.gz"]
