@@ -186,6 +186,10 @@ class Web:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             raise Broken(cause(url, error), _strong(response)) from None
+        if spool.tell() < (_whole_size(response) or 0):
+            raise Broken(
+                SampleError("connection_error", f"{shown(url)} ends before its size is reached", retryable=True), _strong(response)
+            )
         self._served[url] = _tag(response)
         while len(self._served) > _SERVED:
             self._served.popitem(last=False)
@@ -244,7 +248,9 @@ def _tag(response: ClientResponse) -> str:
 def _strong(response: ClientResponse) -> str:
     """What may stand in If-Range; "" where nothing can prove that a rest belongs to what is there."""
     etag = response.headers.get("ETag", "")
-    return "" if etag.startswith("W/") else etag
+    # Ranges of a body that was compressed on its way are counted in its compressed form, which is not what is kept.
+    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+    return "" if encoded or etag.startswith("W/") else etag
 
 
 def _rest(spool: Any, validator: str) -> dict[str, str]:

@@ -91,7 +91,7 @@ def test_each_url_has_its_own_status(web: Server, other: Server, tmp_path: Path)
     other.bodies["/private"] = b"secret"
     web.bodies.update({"/good": b"good", "/flaky": b"flaky", "/broken": b"unbroken", "/large": b"x" * 1000})
     web.faults.update({"/flaky": [status(500), status(429, Retry_After="0")], "/broken": [cut_off(b"unbroken", 3)]})
-    web.answers.update({"/gone": status(410), "/down": status(503), "/stalled": stall(0.6), "/hop": redirect(f"{other.url}/private")})
+    web.answers.update({"/gone": status(410), "/down": status(503), "/stalled": stall(5), "/hop": redirect(f"{other.url}/private")})
     expected: dict[str, bytes | str] = {
         f"{web.url}/good": b"good", f"{web.url}/flaky": b"flaky", f"{web.url}/broken": b"unbroken", f"{web.url}/gone": "http_410",
         f"{web.url}/none": "http_404", f"{web.url}/down": "http_503", f"{web.url}/stalled": "timeout", f"{web.url}/large": "too_large",
@@ -99,7 +99,7 @@ def test_each_url_has_its_own_status(web: Server, other: Server, tmp_path: Path)
         "http://user:secret@example.org/a": "bad_url", "http:///a": "bad_url", "ftp://127.0.0.1/a": "refused_address",
         "zip://a::http://127.0.0.1/a.zip": "refused_address", "smb://host/a": "refused_address", "": "bad_url", "a\nb": "bad_url",
     }  # fmt: skip
-    source = source_of(table(tmp_path, *expected), max_bytes=999, timeout_s=0.2, retries=2)
+    source = source_of(table(tmp_path, *expected), max_bytes=999, timeout_s=1, retries=2)
     items = list(source.list())
     assert [outcome(source, item) for item in items] == list(expected.values())
     assert other.asked.total() == 0
