@@ -90,9 +90,19 @@ class Files(Source):
             if "://" not in uri:
                 return open_file(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
             stream: Any = self.reach.open(uri)
-            return cast(BinaryIO, stream), stream.size or 0
+            return cast(BinaryIO, stream), _size(stream)
         except OSError as error:
             raise unopened(uri, error) from error
+
+
+def _size(stream: Any) -> int:
+    """Bytes of a stream of fsspec's, of which not every kind says so (sftp)."""
+    if getattr(stream, "size", None) is None:
+        stream.seek(0, os.SEEK_END)
+        size: int = stream.tell()
+        stream.seek(0)
+        return size
+    return int(stream.size)
 
 
 def open_file(path: str) -> tuple[BinaryIO, int]:

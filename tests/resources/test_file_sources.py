@@ -111,6 +111,36 @@ def test_a_large_file_comes_as_a_stream(place: Place) -> None:
         assert len(large.read()) == LARGE_BYTES - 9
 
 
+def test_a_file_system_that_tells_no_size_of_what_it_opens() -> None:
+    """As sftp's."""
+    import io
+
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Plain(MemoryFileSystem):
+        protocol = "plain"
+        store: dict[str, Any] = {}
+        pseudo_dirs = [""]
+
+        def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+            found = super()._open(path, mode, **options)
+            return io.BytesIO(found.getvalue()) if mode == "rb" else found
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return super()._strip_protocol(path.replace("plain://", "memory://"))
+
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    Plain().pipe_file("/host/small.txt", b"small")
+    Plain().pipe_file("/host/large.txt", b"x" * (LARGE_BYTES + 1))
+    source = open_source(SourceSpec(name="s", modality="text", uri="plain://host"), {})
+    large, small = (source.fetch(item.uri, item.locator) for item in source.list())
+    assert small == b"small"
+    assert not isinstance(large, bytes)
+    assert len(large.read()) == LARGE_BYTES + 1
+
+
 # -- what may lie in a folder on disk
 
 
