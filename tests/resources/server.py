@@ -17,6 +17,8 @@ Answer = Callable[["Handler"], None]
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # A response is written in two parts, of which the second would wait 40 ms for the client's acknowledgement.
+    disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:
