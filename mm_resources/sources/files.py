@@ -18,6 +18,7 @@ from mm_embed_kernels.spec import SideTable as SideTableSpec
 from mm_resources.blobs import LARGE_BYTES
 from mm_resources.http_client import cause, is_web, shown
 from mm_resources.sources.base import Listed, Source, typed
+from mm_resources.sources.folders import entries
 from mm_resources.sources.objects import Objects, modified_at, objects_below, remote_tag, unopened
 from mm_resources.sources.records import open_records
 
@@ -174,20 +175,19 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
     stack = [(root, 0)]
     while stack:
         folder, level = stack.pop()
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
         folders = []
-        for entry in entries:
+        for entry in entries(folder):
             if entry.name.startswith(".") and not dotted:
                 continue
-            key = os.path.relpath(entry.path, root)
+            path = os.path.join(folder, entry.name)
+            key = os.path.relpath(path, root)
             inner = deep or level < depth
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_folder:
                 if inner:
-                    folders.append((entry.path, level + 1))
+                    folders.append((path, level + 1))
             # A linked folder is not walked, so it is named, whatever the glob would have found in it.
-            elif wanted(_printable(key)) or (inner and entry.is_symlink() and entry.is_dir()):
-                yield _local(entry.path, key, real)
+            elif wanted(_printable(key)) or (inner and entry.is_link and os.path.isdir(path)):
+                yield _local(path, key, real)
         stack.extend(reversed(folders))
 
 

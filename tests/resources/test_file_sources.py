@@ -93,6 +93,21 @@ def test_tag_changes_with_the_file(disk: Place) -> None:
     assert after["a.txt"].modified_at == datetime.fromtimestamp(1_600_000_000, UTC)
 
 
+def test_a_folder_of_more_names_than_are_sorted_in_memory(disk: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mm_resources.sources.folders
+
+    names = [f"{i * 7919 % 101:03d}\n.txt" for i in range(101)]
+    disk.put(*names, "deep/1.txt", "deep/2.txt")
+    Path(disk.root, "050-link.txt").symlink_to("000\n.txt")
+    Path(os.fsdecode(os.fsencode(disk.root) + b"/\xff.txt")).write_bytes(b"odd")
+    whole = list(disk.source().list())
+    monkeypatch.setattr(mm_resources.sources.folders, "_RUN", 10)
+    monkeypatch.setattr(mm_resources.sources.folders, "_BLOCK", 3)
+    assert list(disk.source().list()) == whole
+    assert len(whole) == 105
+    assert [item.key for item in whole if "/" not in item.key][:101] == sorted([*names, "050-link.txt"])[:101]
+
+
 def test_hidden_files_are_left_out_of_a_folder(disk: Place) -> None:
     disk.put("a.txt", ".DS_Store", "deep/.hidden", "deep/b.txt")
     assert sorted(disk.listed()) == ["a.txt", "deep/b.txt"]
