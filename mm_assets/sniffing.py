@@ -14,12 +14,14 @@ from typing import Any
 
 import yaml
 
+from mm_assets.sniffing_archives import archive_sources, is_archive, url_column
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.modalities.tracks import media_type
 from mm_embed_kernels.sandbox import guarded
 from mm_embed_kernels.spec import SAMPLE_FIELDS, escape_glob, parse_spec, user_column
 from mm_resources.sources.records import open_records
+from mm_resources.sources.streams import without_compression
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _SKIPPED = {".yaml", ".yml", ".py", ".md5", ".sha256"}
@@ -63,7 +65,7 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    media, tables = _look(folder)
+    media, tables, archives = _look(folder)
     root = _relative(folder, base)
     sources: list[dict[str, Any]] = []
     schema: dict[str, str] = {}
@@ -80,13 +82,19 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
             columns = _columns(rows, {matched})
             side.append(_Side(_join(root, table), matched, columns, {str(row.get(matched)) for row in rows}))
             _declare(schema, rows, [column for column in columns if column not in SAMPLE_FIELDS])
+        elif linked := url_column(rows):
+            source, extra = _record_source(table, root, rows, "url", *linked)
+            sources.append(source)
+            _declare(schema, rows, extra)
         elif text := _text_column(rows):
-            source, extra = _record_source(table, root, rows, text)
+            source, extra = _record_source(table, root, rows, "text", text, "text")
             sources.append(source)
             _declare(schema, rows, extra)
         else:
-            skipped[table] = "no column holds texts, and none names a media file" if rows else "no rows"
-    sources += _file_sources(media, root, side)
+            skipped[table] = "no column holds texts or URLs, and none names a media file" if rows else "no rows"
+    packed, empty = archive_sources(folder, archives, _join(escape_glob(root), ""))
+    sources += _file_sources(media, root, side) + packed
+    skipped |= empty
     if not sources:
         causes = "".join(f"; {table}: {cause}" for table, cause in skipped.items())
         raise UserError(f"{folder} holds no media and no table with a text column{causes}")
@@ -94,8 +102,8 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
     spec = {"name": name or _name(folder), "version": version, **({"schema": schema} if schema else {}), "sources": sources}
     text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     parsed = parse_spec(text, "draft")
-    found = {f"{modality} files": len(files) for modality, files in sorted(media.items())}
-    return Draft(text, parsed.dataset_version, {**found, "tables": len(tables)}, skipped)
+    found = {f"{modality} files": len(files) for modality, files in sorted(media.items())} | {"tables": len(tables)}
+    return Draft(text, parsed.dataset_version, found | ({"archives": len(archives)} if archives else {}), skipped)
 
 
 def _columns(rows: list[dict[str, Any]], used: set[str]) -> list[str]:
@@ -131,20 +139,22 @@ def _number_names(sources: list[dict[str, Any]]) -> None:
         taken.add(source["name"])
 
 
-def _look(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """Media files by modality (decided by content) and tables, as keys below the folder."""
+def _look(folder: Path) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """Media files by modality (decided by content), tables and archives, as keys below the folder."""
     media: dict[str, list[str]] = defaultdict(list)
-    tables = []
+    tables, archives = [], []
     for path in islice(_files(folder), _MOST_FILES):
-        key, ending = os.path.relpath(path, folder), os.path.splitext(path)[1].lower()
+        key, ending = os.path.relpath(path, folder), os.path.splitext(without_compression(path))[1].lower()
         if ending in TABLE_ENDINGS:
             tables.append(key)
+        elif is_archive(path):
+            archives.append(key)
         elif ending not in _SKIPPED and (modality := _modality(path)):
             media[modality].append(key)
     # A lone read-me is no modality of its own beside thousands of pictures.
     total = sum(map(len, media.values()))
     kept = {modality: files for modality, files in media.items() if len(files) > 2 or len(files) * 20 > total}
-    return kept, tables
+    return kept, tables, archives
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -186,14 +196,17 @@ def _text_column(rows: list[dict[str, Any]]) -> str | None:
     return longest if longest and lengths[longest] >= 15 else None
 
 
-def _record_source(table: str, root: str, rows: list[dict[str, Any]], text: str) -> tuple[dict[str, Any], list[str]]:
-    record = {"text": text}
-    for role, wanted in (("id", _ID), ("label", _LABEL)):
-        column = next((name for name in rows[0] if name.lower() in wanted and name != text), None)
+def _record_source(
+    table: str, root: str, rows: list[dict[str, Any]], role: str, content: str, modality: str
+) -> tuple[dict[str, Any], list[str]]:
+    record = {role: content}
+    for given, wanted in (("id", _ID), ("label", _LABEL)):
+        column = next((name for name in rows[0] if name.lower() in wanted and name != content), None)
         values = [row.get(column) for row in rows] if column else []
-        if column and (role == "label" or len(set(map(str, values))) == len(values)):
-            record[role] = column
-    source = {"name": _name(Path(table).with_suffix("")), "modality": "text", "uri": escape_glob(_join(root, table)), "record": record}
+        if column and (given == "label" or len(set(map(str, values))) == len(values)):
+            record[given] = column
+    name = _name(Path(without_compression(table)).with_suffix(""))
+    source = {"name": name, "modality": modality, "uri": escape_glob(_join(root, table)), "record": record}
     return source, _columns(rows, set(record.values()))
 
 

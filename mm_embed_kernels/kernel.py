@@ -93,6 +93,8 @@ class Kernel(ABC):
         seconds_per_row: first guess of the cost of a row.
         limits: of the sandbox that it opens bytes in, if it does.
         checkpoint_rows: rows that one commit to the cache holds at most.
+        order: of the requests, as SQL; by default that of keys, which begin with the content hash, so that a blob's segments
+            come together and it is read once.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Kernel(ABC):
     seconds_per_row: float
     limits: Limits | None = None
     checkpoint_rows: int = 32_768
+    order: str = "key"
 
     @property
     def environment(self) -> str:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.fetching import Fetching
 from mm_embed_kernels.identity import canonical, check_name, check_version, digest
 
 USER_TYPES: dict[str, pa.DataType] = {
@@ -42,13 +43,26 @@ class LabelRule(_Model):
 
 
 class RecordMapping(_Model):
-    """Which fields of a record (a JSON line, a CSV or Parquet row) mean what."""
+    """Which fields of a record (a JSON line, a row of a table) mean what; one of `text`, `bytes`, `url` is its content."""
 
-    text: str
+    text: str | None = None
+    bytes: str | None = Field(default=None, description="field of bytes, of base64, or of Hugging Face's {bytes, path}")
+    url: str | None = Field(default=None, description="field of URLs, or of paths relative to the table: each is a sample")
     id: str | None = None
     label: str | None = None
     link: str | None = None
     group: str | None = None
+
+    @model_validator(mode="after")
+    def _one_content(self) -> RecordMapping:
+        if sum(field is not None for field in (self.text, self.bytes, self.url)) != 1:
+            raise ValueError("a record's content is required: name one of text, bytes and url")
+        return self
+
+    @property
+    def content(self) -> str:
+        """The field that holds the content, or says where it is."""
+        return self.text or self.bytes or self.url or ""
 
 
 class SideTable(_Model):
@@ -72,7 +86,16 @@ class SourceSpec(_Model):
     label: LabelRule | None = None
     record: RecordMapping | None = None
     table: SideTable | None = None
+    members: str | None = Field(default=None, description="glob over members of archives; by default all but those that describe others")
     allow_empty: bool = False
+    fetch: Fetching = Fetching()
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str) -> str:
+        if re.match(r"[\w+.-]+://[^/?#]*:[^/?#]*@", uri):
+            raise ValueError("a URI with a password would be stored and shown; give credentials in the usual places of its file system")
+        return uri
 
     @model_validator(mode="after")
     def _one_way_to_a_label(self) -> SourceSpec:
@@ -252,6 +275,12 @@ class DatasetSpec(_Model):
             del written["on_partial"]
         if self.promotion == Promotion():
             del written["promotion"]
+        for source in written["sources"]:
+            later = {"members": None, "fetch": Fetching().model_dump(mode="json")}
+            for part, defaults in ((source, later), (source["record"] or {}, {"bytes": None, "url": None})):
+                for name, default in defaults.items():
+                    if name in part and part[name] == default:
+                        del part[name]
         return digest("spec", canonical(written))
 
 

@@ -91,12 +91,12 @@ class Compute:
         """
         began = time.perf_counter()
         space = self.cache.space(kernel)
-        wanted, misses = spool_misses(space, requests, again)
+        wanted, misses = spool_misses(space, requests, again, kernel.order)
         missing = misses.rows
         mode = self._choose(kernel, missing)
         failed, checkpoints = self._compute(space, kernel, misses, mode, log)
         for tries in range(1, self.backoff.attempts if failed else 1):
-            _, late = spool_misses(space, _without_attempts(misses), AT_ONCE)
+            _, late = spool_misses(space, _without_attempts(misses), AT_ONCE, kernel.order)
             if late.rows == 0:
                 break
             time.sleep(self.backoff.pause(tries))
@@ -157,12 +157,13 @@ class Compute:
         return failed, checkpoints
 
 
-# In the order of keys, which begin with the content hash: a blob's segments come together and it is read once.
-_ASKED = "SELECT r.* EXCLUDE (place), m.attempt FROM requests r JOIN misses m USING (place) ORDER BY r.key"
+_ASKED = "SELECT r.* EXCLUDE (place), m.attempt FROM requests r JOIN misses m USING (place) ORDER BY {order}"
 _PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
 
 
-def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, again: str = RETRYABLE) -> tuple[int, TableSpool]:
+def spool_misses(
+    space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, again: str = RETRYABLE, order: str = Kernel.order
+) -> tuple[int, TableSpool]:
     """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
     asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
     for batch in space.misses(asked, again):
@@ -170,7 +171,7 @@ def spool_misses(space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, a
         misses.add(pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED))
     if misses.rows == 0:
         return wanted, misses
-    with relational.query(_ASKED, requests=asked.reader(), misses=misses.reader()) as found:
+    with relational.query(_ASKED.format(order=order), requests=asked.reader(), misses=misses.reader()) as found:
         return wanted, TableSpool.of(found)
 
 

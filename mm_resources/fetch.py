@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import fingerprint
+from mm_embed_kernels.fetching import Fetching
+from mm_embed_kernels.identity import canonical, digest, fingerprint
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
@@ -21,7 +22,10 @@ from mm_resources.sources import Source, open_source
 
 # The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
 FETCH_KEY = "sha256(concat_ws(chr(31), flavour, source_uri, coalesce(locator, ''), coalesce(tag, '')))"
-_THREADS = 8
+# Places in one file come one after the other, since a compressed file, an archive or a group of rows is read forward.
+_IN_PLACES = "source, source_uri, TRY_CAST(regexp_extract(locator, '^[0-9]+') AS BIGINT), key"
+# What a sample counts for whose size nobody knows before it is read.
+_UNKNOWN_BYTES = 1 << 20
 # Records of a file are small and come fast; their packs and the commits of the index should not be.
 _WHOLE_ROWS, _RECORD_ROWS = 1_024, 8_192
 
@@ -31,14 +35,21 @@ class FetchKernel(Kernel):
 
     name = "fetch"
     scope = "fetch"
+    order = _IN_PLACES
 
     def __init__(self, spec: DatasetSpec, blobs: BlobStore, resources: Resources | None = None) -> None:
-        records = all(source.record is not None for source in spec.sources)
+        records = all(source.record is not None and source.record.text is not None for source in spec.sources)
         self.spec, self.blobs = spec, blobs
         self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _WHOLE_ROWS)
         self.fingerprint = fingerprint(name="fetch", code_version="1")
         self.payload = [pa.field("content_hash", pa.string()), pa.field("size", pa.int64())]
         self.seconds_per_row = 0.0005
+
+    @property
+    def environment(self) -> str:
+        """With other limits, or other addresses allowed, what failed for good may pass."""
+        limits = sorted({canonical(source.fetch.model_dump(mode="json")) for source in self.spec.sources if source.fetch != Fetching()})
+        return digest("fetching", super().environment, *limits)[:16] if limits else super().environment
 
     def stages(self) -> list[Stage]:
         return [_FetchStage(self.spec, self.blobs, self.result, self.resources)]
@@ -69,15 +80,16 @@ class _FetchStage(Stage):
         """Fetch a part of a batch and put what is small into packs."""
         # Whole objects are read side by side; records of one file in order, since they share its handle.
         if all(self._sources[row["source"]].whole for row in rows):
-            with ThreadPoolExecutor(_THREADS) as pool:
+            threads = max(source.spec.fetch.concurrency for source in self._sources.values())
+            with ThreadPoolExecutor(threads) as pool:
                 fetched = list(pool.map(lambda row: guarded(self._fetch, (row,)), rows))
         else:
             fetched = [guarded(self._fetch, (row,)) for row in rows]
         fetched = self._unchanged(rows, fetched)
         outcomes: list[Any] = list(fetched)
         small = [i for i, item in enumerate(fetched) if isinstance(item, bytes)]
-        for i, digest in zip(small, self.blobs.put(fetched[i] for i in small), strict=True):
-            outcomes[i] = {"content_hash": digest, "size": len(fetched[i])}
+        for i, content in zip(small, self.blobs.put(fetched[i] for i in small), strict=True):
+            outcomes[i] = {"content_hash": content, "size": len(fetched[i])}
         return outcomes
 
     def _unchanged(self, rows: list[dict[str, Any]], fetched: list[Any]) -> list[Any]:
@@ -93,7 +105,8 @@ class _FetchStage(Stage):
             if not isinstance(outcome, SampleError) and place not in tags:
                 tags[place] = source.tag(row["source_uri"], row["locator"] or "")
             now = tags.get(place)
-            if not isinstance(outcome, SampleError) and now not in (None, row["tag"]):
+            # What could not be told when it was listed tells nothing now.
+            if row["tag"] and not isinstance(outcome, SampleError) and now not in (None, row["tag"]):
                 changed = f"{row['source_uri']} was listed as {row['tag']} and is {now} now; a version stays frozen, so register a new one"
                 outcome = SampleError("source_changed", changed, retryable=True)
             outcomes.append(outcome)
@@ -117,7 +130,7 @@ def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     size = 0
     for row in rows:
         part.append(row)
-        size += min(row["size"] or LARGE_BYTES, LARGE_BYTES)
+        size += min(_UNKNOWN_BYTES if row["size"] is None else row["size"], LARGE_BYTES)
         if size >= PACK_BYTES:
             yield part
             part, size = [], 0

@@ -49,7 +49,7 @@ class Source(ABC):
 
     name: ClassVar[str] = ""
     # Whether a sample is a whole object, so that a batch may be read side by side; else a place inside one.
-    whole: ClassVar[bool] = True
+    whole: bool = True
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec = spec

@@ -9,16 +9,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec import SAMPLE_FIELDS, SourceSpec
 from mm_embed_kernels.spec import SideTable as SideTableSpec
 from mm_resources.blobs import LARGE_BYTES
-from mm_resources.sources.base import Listed, Source, in_utc, typed
+from mm_resources.http_client import cause, is_web, shown
+from mm_resources.sources.base import Listed, Source, typed
+from mm_resources.sources.folders import entries
+from mm_resources.sources.objects import Objects, modified_at, objects_below, remote_tag, unopened
 from mm_resources.sources.records import open_records
 
 _MAGIC = re.compile(r"[*?\[{]")
+_WEB_MAGIC = re.compile(r"[*\[{]")
+_WILD = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MOST_ALTERNATIVES = 100_000
+_DEEPEST = 32  # folders; index pages may link each other without end
 _ESCAPED = re.compile(r"\[([*?\[{])\]")
 
 
@@ -34,8 +44,12 @@ class Files(Source):
     def accepts(cls, spec: SourceSpec) -> bool:
         return spec.record is None and spec.track_of is None
 
+    def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
+        super().__init__(spec, schema)
+        self.reach = Objects(spec.fetch)
+
     def list(self) -> Iterator[Listed]:
-        side = SideTable(self.spec, self.schema)
+        side = SideTable(self.spec, self.schema, self.reach)
         yield from side.refused
         if side.rows:
             side.count_names(item.key for item in self._walk())
@@ -46,15 +60,19 @@ class Files(Source):
             yield side.join(item) if item.error is None else item
 
     def _walk(self) -> Iterator[Listed]:
-        return _walk_remote(self.spec.uri) if "://" in self.spec.uri else _walk_local(self.spec.uri)
+        if is_web(self.spec.uri):
+            return self.reach.tagged(_walk_web(self.spec.uri, self.reach))
+        return _walk_remote(self.spec.uri, self.reach) if "://" in self.spec.uri else _walk_local(self.spec.uri)
 
     def objects(self) -> Iterator[tuple[str, str]]:
         return ((item.uri, item.tag) for item in self._walk())
 
     def tag(self, uri: str, locator: str) -> str | None:
-        return object_tag(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
+        return self.reach.tag(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
+        if is_web(uri):
+            return self.reach.web.fetch(uri)
         stream, size = self._opened(uri, locator)
         if size > LARGE_BYTES:
             return stream
@@ -66,26 +84,29 @@ class Files(Source):
 
     def open(self, uri: str, locator: str) -> BinaryIO:
         """A seekable stream over one sample, for the caller to close; raises as `fetch`."""
-        return self._opened(uri, locator)[0]
+        return self.reach.web.open(uri) if is_web(uri) else self._opened(uri, locator)[0]
 
     def _opened(self, uri: str, locator: str) -> tuple[BinaryIO, int]:
-        import fsspec
-
         try:
             if "://" not in uri:
-                path = os.fsdecode(bytes.fromhex(locator)) if locator else uri
-                return _open_file(path)
-            stream: Any = fsspec.open(uri, "rb").open()
-            return cast(BinaryIO, stream), stream.size or 0
-        except FileNotFoundError:
-            raise SampleError("not_found", f"{uri} was listed but is gone", retryable=True) from None
-        except PermissionError:
-            raise SampleError("permission_denied", f"{uri} may not be read", retryable=True) from None
+                return open_file(os.fsdecode(bytes.fromhex(locator)) if locator else uri)
+            stream: Any = self.reach.open(uri)
+            return cast(BinaryIO, stream), _size(stream)
         except OSError as error:
-            raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+            raise unopened(uri, error) from error
 
 
-def _open_file(path: str) -> tuple[BinaryIO, int]:
+def _size(stream: Any) -> int:
+    """Bytes of a stream of fsspec's, of which not every kind says so (sftp)."""
+    if getattr(stream, "size", None) is None:
+        stream.seek(0, os.SEEK_END)
+        size: int = stream.tell()
+        stream.seek(0)
+        return size
+    return int(stream.size)
+
+
+def open_file(path: str) -> tuple[BinaryIO, int]:
     """A regular file and its size; what was listed as one may be a pipe by now, which would be waited for for ever."""
     stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - for the caller to close
     info = os.fstat(stream.fileno())
@@ -95,28 +116,15 @@ def _open_file(path: str) -> tuple[BinaryIO, int]:
     return stream, info.st_size
 
 
-def object_tag(uri: str) -> str | None:
-    """What `Listed.tag` is now: a local file's size and mtime, an object's etag; None when it is gone."""
-    try:
-        if "://" not in uri:
-            info = os.stat(uri)
-            return f"{info.st_size}-{info.st_mtime_ns}"
-        from fsspec.core import url_to_fs
-
-        fs, path = url_to_fs(uri)
-        fs.invalidate_cache(fs._parent(path))  # a listing that it keeps says what was, not what is
-        return _remote_tag(fs.info(path))
-    except OSError:
-        return None
-
-
 def glob_root(pattern: str) -> tuple[str, str | None]:
     """(longest folder prefix without a wildcard, glob below it or None for the whole).
 
     A path that exists as it is written is no pattern; ``[*]`` and its like stand for the character itself.
     """
     literal = _ESCAPED.sub(r"\1", pattern).rstrip("/") or "/"
-    found = _MAGIC.search(_ESCAPED.sub("\0\0\0", pattern))
+    # In a URL a question mark begins the query.
+    magic = _WEB_MAGIC if is_web(pattern) else _MAGIC
+    found = magic.search(_ESCAPED.sub("\0\0\0", pattern))
     if found is None or ("://" not in pattern and os.path.exists(pattern)):
         return (literal if found is None else pattern.rstrip("/")), None
     root, _, _ = pattern[: found.start()].rpartition("/")
@@ -127,18 +135,29 @@ def glob_root(pattern: str) -> tuple[str, str | None]:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A glob over relative keys: ``*`` and ``?`` inside one folder, ``**`` across folders, ``{a,b}`` alternatives."""
+    """A glob over relative keys: ``*`` and ``?`` inside one folder, ``**`` across folders, ``{a,b}`` and ``{000..010}`` alternatives."""
     from fsspec.utils import glob_translate
 
-    return re.compile("|".join(f"(?:{glob_translate(each)})" for each in _alternatives(pattern)))
+    return re.compile("|".join(f"(?:{glob_translate(each)})" for each in alternatives(pattern)))
 
 
-def _alternatives(pattern: str) -> list[str]:
-    """``*.{jpg,png}`` -> ``*.jpg``, ``*.png``."""
-    found = re.search(r"\{([^{}]*)\}", pattern)
+def alternatives(pattern: str) -> list[str]:
+    """``*.{jpg,png}`` -> ``*.jpg``, ``*.png``; ``{08..10}`` -> ``08``, ``09``, ``10``, as WebDataset and shells write shards.
+
+    Raises:
+        UserError: when there are too many.
+    """
+    found = _BRACES.search(pattern)
     if found is None:
         return [pattern]
-    return [each for part in found[1].split(",") for each in _alternatives(pattern[: found.start()] + part + pattern[found.end() :])]
+    parts = found[1].split(",")
+    if numbers := _RANGE.fullmatch(found[1]):
+        first, last, width = int(numbers[1]), int(numbers[2]), len(numbers[1])
+        if last - first < _MOST_ALTERNATIVES:
+            parts = [f"{number:0{width}d}" for number in range(first, last + 1)]
+        else:
+            raise UserError(f"{pattern}: {last - first + 1:,} alternatives are too many; use a wildcard")
+    return [each for part in parts for each in alternatives(pattern[: found.start()] + part + pattern[found.end() :])]
 
 
 def _walk_local(pattern: str) -> Iterator[Listed]:
@@ -151,33 +170,36 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
     wanted = _wanted(rest)
     deep = rest is None or "**" in rest
     depth = rest.count("/") if rest is not None else 0
-    dotted = _asks_for_dots(rest)
+    dotted = asks_for_dots(rest)
     real = os.path.realpath(root)
     stack = [(root, 0)]
     while stack:
         folder, level = stack.pop()
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
         folders = []
-        for entry in entries:
+        for entry in entries(folder):
             if entry.name.startswith(".") and not dotted:
                 continue
-            key = os.path.relpath(entry.path, root)
+            path = os.path.join(folder, entry.name)
+            key = os.path.relpath(path, root)
             inner = deep or level < depth
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_folder:
                 if inner:
-                    folders.append((entry.path, level + 1))
+                    folders.append((path, level + 1))
             # A linked folder is not walked, so it is named, whatever the glob would have found in it.
-            elif wanted(_printable(key)) or (inner and entry.is_symlink() and entry.is_dir()):
-                yield _local(entry.path, key, real)
+            elif wanted(_printable(key)) or (inner and entry.is_link and os.path.isdir(path)):
+                yield _local(path, key, real)
         stack.extend(reversed(folders))
 
 
 def _wanted(rest: str | None) -> Callable[[str], object]:
-    return glob_regex(rest).match if rest is not None else lambda key: True
+    if rest is None:
+        return lambda key: True
+    # Thousands of numbered shards are looked up, not tried one after the other.
+    each = alternatives(rest)
+    return set(each).__contains__ if not _WILD.search(rest) else glob_regex(rest).match
 
 
-def _asks_for_dots(rest: str | None) -> bool:
+def asks_for_dots(rest: str | None) -> bool:
     return rest is not None and "/." in f"/{rest}"
 
 
@@ -211,38 +233,54 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _walk_remote(pattern: str) -> Iterator[Listed]:
-    from fsspec.core import url_to_fs
-
+def _walk_remote(pattern: str, reach: Objects) -> Iterator[Listed]:
     root, rest = glob_root(pattern)
-    fs, path = url_to_fs(root)
-    wanted, dotted = _wanted(rest), _asks_for_dots(rest)
+    fs, path = reach.filesystem(root)
     if rest is None and fs.isfile(path):
-        yield _remote(fs, fs.info(path), path.rsplit("/", 1)[-1])
-        return
-    for _, _, found in fs.walk(path, detail=True, on_error="raise"):
-        for name in sorted(found):
-            info = found[name]
-            key = str(info["name"])[len(path) :].lstrip("/")
-            if key and wanted(key) and (dotted or "/." not in f"/{key}"):
-                yield _remote(fs, info, key)
+        yield _remote(root, path.rsplit("/", 1)[-1], fs.info(path))
+    else:
+        yield from _below(fs, path, root, rest)
 
 
-def _remote(fs: Any, info: dict[str, Any], key: str) -> Listed:
-    uri = fs.unstrip_protocol(info["name"])
-    return Listed(key=key, uri=uri, tag=_remote_tag(info), size=info.get("size"), modified_at=_modified(info))
+def _below(fs: Any, path: str, root: str, rest: str | None, depth: int | None = None) -> Iterator[Listed]:
+    wanted, dotted = _wanted(rest), asks_for_dots(rest)
+    for info in objects_below(fs, path, deep=rest is None or "/" in rest or "**" in rest, depth=depth):
+        below = str(info["name"])[len(path) :].lstrip("/")
+        key = unquote(shown(below)) if is_web(root) else below
+        if key and wanted(key) and (dotted or "/." not in f"/{key}"):
+            # Not what the file system calls it, which may leave out the host.
+            yield _remote(f"{root.rstrip('/')}/{below}", key, info)
 
 
-def _modified(info: dict[str, Any]) -> datetime | None:
-    """When an object was written, under any of the names that file systems give it."""
-    modified = info.get("LastModified") or info.get("mtime") or info.get("created")
-    if isinstance(modified, (int, float)):
-        return datetime.fromtimestamp(modified, UTC)
-    return in_utc(modified) if isinstance(modified, datetime) else None
+def _walk_web(pattern: str, reach: Objects) -> Iterator[Listed]:
+    """A URL is one sample; so is each alternative of its braces. Anything else is looked up in the server's index pages.
+
+    Raises:
+        UserError: when the one URL, or an index page, cannot be read.
+    """
+    root, rest = glob_root(pattern)
+    if rest is None:
+        (head,) = reach.web.heads([root])
+        # A server that will not answer HEAD may yet answer GET.
+        if isinstance(head, SampleError) and head.error_class not in ("http_403", "http_405", "http_501"):
+            raise UserError(str(head))
+        yield Listed(key=unquote(shown(root).rpartition("/")[2]), uri=root)
+    elif not _WILD.search(rest):
+        yield from (Listed(key=unquote(shown(each)), uri=f"{root}/{each}") for each in alternatives(rest))
+    else:
+        import aiohttp
+
+        fs, _ = reach.filesystem(root)
+        try:
+            for item in _below(fs, f"{root}/", root, rest, _DEEPEST if "**" in rest else rest.count("/") + 1):
+                item.tag = ""  # an index page says nothing of its objects
+                yield item
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UserError(str(cause(root, error))) from error
 
 
-def _remote_tag(info: dict[str, Any]) -> str:
-    return str(info.get("ETag") or f"{info.get('size')}-{_modified(info)}")
+def _remote(uri: str, key: str, info: dict[str, Any]) -> Listed:
+    return Listed(key=key, uri=uri, tag=remote_tag(info), size=info.get("size"), modified_at=modified_at(info))
 
 
 class SideTable:
@@ -252,8 +290,8 @@ class SideTable:
     since nobody can tell which files it spoke of.
     """
 
-    def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
-        self.spec, self.schema = spec.table, schema
+    def __init__(self, spec: SourceSpec, schema: dict[str, str], reach: Objects) -> None:
+        self.spec, self.schema, self.reach = spec.table, schema, reach
         self.rows: dict[str, dict[str, Any]] = {}
         self.refused: list[Listed] = []
         self.ambiguous: set[str] = set()
@@ -262,7 +300,7 @@ class SideTable:
 
     def _load(self, table: SideTableSpec) -> None:
         wanted = [table.key, *table.columns]
-        for record in open_records(table.uri):
+        for record in open_records(table.uri, self.reach.fetching):
             if record.error:
                 self._refuse(table, record.locator, record.error)
                 continue

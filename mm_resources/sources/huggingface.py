@@ -1,0 +1,119 @@
+"""Hugging Face dataset folders: what ``save_to_disk`` wrote (Arrow streams), or shards of Parquet; single ``.arrow`` files too."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.spec import SourceSpec, escape_glob
+from mm_resources.http_client import is_web
+from mm_resources.sources.base import Listed, sources
+from mm_resources.sources.files import Files, glob_root
+from mm_resources.sources.objects import Objects
+from mm_resources.sources.records import RecordFile
+from mm_resources.sources.rows import Batches, RowFile, parquet_batches, parquet_schema
+
+
+class HuggingFace(RowFile):
+    """``uri`` is the folder of a dataset, of a dataset dictionary (all splits), or of one split; or names ``.arrow`` files."""
+
+    name = "huggingface"
+    endings = (".arrow",)
+
+    @classmethod
+    def accepts(cls, spec: SourceSpec) -> bool:
+        if spec.record is None or super().accepts(spec):
+            return spec.record is not None
+        others = [kind for kind in sources().values() if issubclass(kind, RecordFile) and kind is not cls]
+        return not any(kind.accepts(spec) for kind in others) and _is_folder(spec)
+
+    def _tables(self) -> Iterator[Listed]:
+        spec = self.spec.model_copy(update={"record": None, "format": None})
+        if not super().accepts(self.spec):
+            root, _ = glob_root(spec.uri)
+            spec = spec.model_copy(update={"uri": f"{escape_glob(root)}/**/*.{{arrow,parquet}}"})
+        return _DataFiles(spec, {}).list()
+
+    def columns(self, uri: str) -> pa.Schema:
+        if uri.lower().endswith(".parquet"):
+            return parquet_schema(self.reach, uri)
+        with ExitStack() as closing:
+            return _reader(self.reach, uri, closing).schema
+
+    def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
+        if uri.lower().endswith(".parquet"):
+            return parquet_batches(self.reach, uri, columns, row)
+        return _arrow_batches(self.reach, uri, columns)
+
+
+class _DataFiles(Files):
+    """The files that hold the rows: beside them lie what ``map`` has cached."""
+
+    name = ""  # no kind of its own
+    _state: tuple[str, set[str] | None] = ("", None)
+
+    def _walk(self) -> Iterator[Listed]:
+        return (item for item in super()._walk() if not item.uri.lower().endswith(".arrow") or self._is_named(item.uri))
+
+    def _is_named(self, uri: str) -> bool:
+        folder, _, name = uri.rpartition("/")
+        if self._state[0] != folder:
+            self._state = (folder, self._named(folder))
+        named = self._state[1]
+        return named is None or name in named
+
+    def _named(self, folder: str) -> set[str] | None:
+        """The files that a folder's ``state.json`` names; None where it has none."""
+        try:
+            with self.reach.open(f"{folder}/state.json") as stream:
+                state = json.load(stream)
+            if state.get("_indices_files"):
+                raise UserError(f"{folder} holds a selection of rows; call flatten_indices() before save_to_disk()")
+            return {str(file["filename"]) for file in state["_data_files"]}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{folder}/state.json is none of Hugging Face's: {error!r}") from error
+
+
+def _is_folder(spec: SourceSpec) -> bool:
+    root, rest = glob_root(spec.uri)
+    if rest is not None or is_web(root):
+        return False
+    if "://" not in root:
+        return os.path.isdir(root)
+    try:
+        fs, path = Objects(spec.fetch).filesystem(root)
+        return bool(fs.isdir(path))
+    except (OSError, ImportError):
+        return False
+
+
+def _reader(reach: Objects, uri: str, closing: ExitStack) -> Any:
+    """A reader of an Arrow stream or file; a local one is mapped, not read."""
+    mapped = "://" not in uri
+    stream = pa.memory_map(uri) if mapped else pa.PythonFile(closing.enter_context(reach.open(uri)), "r")
+    closing.enter_context(stream)
+    if stream.read(6) == b"ARROW1":
+        return pa.ipc.open_file(stream)
+    stream.seek(0)
+    return pa.ipc.open_stream(stream)
+
+
+def _arrow_batches(reach: Objects, uri: str, columns: list[str] | None) -> Batches:
+    """See `RowFile.batches`; a stream is one group."""
+    first = 0
+    with ExitStack() as closing:
+        reader = _reader(reach, uri, closing)
+        count = getattr(reader, "num_record_batches", None)
+        for batch in reader if count is None else map(reader.get_batch, range(count)):
+            # Arrow's own reader believes what a file says of its offsets.
+            batch.validate(full=True)
+            yield first, batch if columns is None else batch.select(columns)
+            first += batch.num_rows

@@ -1,0 +1,74 @@
+"""`mm init` over folders of archives and lists: what is drafted, and that it lists what is there."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mm_assets.sniffing import draft_spec
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.spec import parse_spec
+from mm_resources.sources import open_source
+
+
+def drafted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]], dict[str, str]]:
+    """(sources as written, source name -> keys that it lists, what was left out)"""
+    draft = draft_spec(folder, "mine", "v1", folder)
+    spec = parse_spec(draft.yaml, "draft", str(folder))
+    listed = {source.name: [item.key for item in open_source(source, dict(spec.schema_)).list()] for source in spec.sources}
+    sources: list[dict[str, Any]] = yaml.safe_load(draft.yaml)["sources"]
+    return sources, listed, draft.skipped
+
+
+def test_archives(tmp_path: Path) -> None:
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"shard-{shard:04d}.tar", "w") as archive:
+            for name, data in ((f"{shard}.jpg", b"\xff\xd8\xff"), (f"{shard}.txt", b"a cat"), (f"{shard}.json", b"{}")):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    with zipfile.ZipFile(tmp_path / "scans [1].zip", "w") as archive:
+        archive.writestr("cats/1.jpg", b"\xff\xd8\xff")
+        archive.writestr("dogs/2.png", b"\x89PNG")
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")
+    sources, listed, skipped = drafted(tmp_path)
+    assert [(source["modality"], source["members"]) for source in sources] == [
+        ("image", "**/*{.jpg,.png}"), ("image", "**/*.jpg"), ("text", "**/*.txt"),
+    ]  # fmt: skip
+    assert list(listed.values()) == [
+        ["scans [1].zip/cats/1.jpg", "scans [1].zip/dogs/2.png"], ["shard-0000.tar/0.jpg", "shard-0001.tar/1.jpg"],
+        ["shard-0000.tar/0.txt", "shard-0001.tar/1.txt"],
+    ]  # fmt: skip
+    assert "bad_archive" in skipped["broken.zip"]
+
+
+def test_a_list_of_urls(tmp_path: Path) -> None:
+    rows = [
+        {"id": i, "image_url": f"https://example.org/{i}.jpg?size=big", "caption": f"A caption that is long enough, {i}"} for i in range(5)
+    ]
+    (tmp_path / "list.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    draft = draft_spec(tmp_path, "mine", "v1", tmp_path)
+    spec = yaml.safe_load(draft.yaml)
+    assert spec["sources"] == [{"name": "list", "modality": "image", "uri": "list.jsonl.gz", "record": {"url": "image_url", "id": "id"}}]
+    assert spec["schema"] == {"caption": "string"}
+
+
+def test_a_compressed_table_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv.gz").write_bytes(gzip.compress(b"text\n" + b"a sentence of some length\n" * 3))
+    sources, listed, _ = drafted(tmp_path)
+    assert [(source["name"], source["record"]) for source in sources] == [("texts", {"text": "text"})]
+    assert len(listed["texts"]) == 3
+
+
+def test_nothing_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"holds no media and no table with a text column; a\.zip: bad_archive"):
+        draft_spec(tmp_path, "", "v1", tmp_path)
