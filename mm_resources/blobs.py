@@ -7,12 +7,15 @@ never a reference to bytes that are not there.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -29,6 +32,9 @@ from mm_resources.store import INCOMING, Store
 
 LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
+_COPY_BYTES = 1 << 20
+# How long an object that is not indexed yet is surely left alone; far shorter than garbage collection waits.
+RECENT = timedelta(hours=1)
 INDEX = pa.schema([("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
@@ -48,9 +54,11 @@ class BlobStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._known: HashSet | None = None
+        # Of large blobs; so few that a set of them is small.
+        self._known_sizes: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "_known": None}
+        return {"store": self.store, "_known": None, "_known_sizes": set()}
 
     @property
     def _index_uri(self) -> str:
@@ -66,12 +74,8 @@ class BlobStore:
         Raises:
             SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; all retryable, the bytes are not at fault.
         """
-        try:
+        with _faults(content_hash, path):
             data = self.store.read_range(path, offset, offset + size)
-        except FileNotFoundError:
-            raise _missing(content_hash, path) from None
-        except OSError as error:
-            raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         if hashlib.sha256(data).hexdigest() != content_hash:
             raise _damaged(content_hash, path)
         return data
@@ -108,23 +112,59 @@ class BlobStore:
         return hashes
 
     def put_stream(self, stream: BinaryIO) -> tuple[str, int]:
-        """Store one large blob without holding it in memory; its content hash and size."""
+        """Store one large blob without holding it in memory; its content hash and size.
+
+        A local file is read twice where that may save writing it: it is hashed first, so that known bytes are not sent to a
+        remote store. What comes over the network is read once, and gets its name when its hash is known.
+
+        Raises:
+            OSError: what the stream raises, or the store.
+            SampleError: ``source_changed``, when a file changed between the two readings.
+        """
+        size = _file_size(stream)
+        self._known_hashes()
+        if size is not None and (not self.store.is_local or size in self._known_sizes):
+            return self._put_file(stream, size)
         incoming = f"{INCOMING}/{uuid.uuid4().hex}"
-        state, size = hashlib.sha256(), 0
-        self.store.fs.makedirs(self.store.path(INCOMING), exist_ok=True)
-        with self.store.fs.open(self.store.path(incoming), "wb") as sink:
-            while part := stream.read(LARGE_BYTES):
-                sink.write(part)
-                state.update(part)
-                size += len(part)
-        digest = state.hexdigest()
-        if bytes.fromhex(digest) not in self._known_hashes():
-            name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
-            self.store.adopt(self.store.path(incoming), name)
-            self._append([Location(digest, name, 0, size)])
+        with self.store.writer(incoming, size) as sink:
+            digest, size = _copy(stream, sink)
+        if self._knows(digest):
+            self.store.remove(incoming)
+            return digest, size
+        name, lies_there = self._place(digest, size)
+        if lies_there:
+            self.store.remove(incoming)
         else:
-            self.store.fs.rm_file(self.store.path(incoming))
+            self.store.adopt(self.store.path(incoming), name)
+        self._append([Location(digest, name, 0, size)])
         return digest, size
+
+    def _put_file(self, stream: BinaryIO, size: int) -> tuple[str, int]:
+        digest, size = _copy(stream)
+        if self._knows(digest):
+            return digest, size
+        name, lies_there = self._place(digest, size)
+        if not lies_there:
+            stream.seek(0)
+            with self.store.writer(name, size) as sink:
+                if _copy(stream, sink) != (digest, size):
+                    raise SampleError("source_changed", "the file changed while it was read; it is read anew", retryable=True)
+        self._append([Location(digest, name, 0, size)])
+        return digest, size
+
+    def _place(self, digest: str, size: int) -> tuple[str, bool]:
+        """The name for a large blob that the index lacks, and whether its bytes lie there already.
+
+        They do where a writer died before it could index them. But an object that lies there unindexed for long may be
+        removed at any moment (see `mm_resources.garbage`), so it is left alone and the blob takes another name.
+        """
+        name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
+        found = self.store.entry(name)
+        if found is None:
+            return name, False
+        if found.size == size and found.modified > datetime.now(UTC) - RECENT:
+            return name, True
+        return f"{name}.{uuid.uuid4().hex[:8]}", False
 
     def _write_pack(self, pack: dict[str, bytes]) -> None:
         name = f"blobs/packs/{uuid.uuid4().hex}.pack"
@@ -141,26 +181,27 @@ class BlobStore:
         known = self._known_hashes()
         for item in found:
             known.add(bytes.fromhex(item.content_hash))
+            self._known_sizes.add(item.size)
+
+    def _knows(self, digest: str) -> bool:
+        return bytes.fromhex(digest) in self._known_hashes()
 
     def _known_hashes(self) -> HashSet:
         if self._known is None:
-            self._known = HashSet(map(bytes.fromhex, batch["content_hash"].to_pylist()) for batch in self.index(["content_hash"]))
+            self._known_sizes = set()
+
+            def hashes() -> Iterator[Iterable[bytes]]:
+                for batch in self.index(["content_hash", "size"]):
+                    self._known_sizes.update(size for size in batch["size"].to_pylist() if size > LARGE_BYTES)
+                    yield map(bytes.fromhex, batch["content_hash"].to_pylist())
+
+            self._known = HashSet(hashes())
         return self._known
 
     def forget(self, hashes: Iterable[str]) -> None:
         """Strike blobs off the index, so that their bytes are stored anew when they come again."""
         lance_io.delete(self._index_uri, "content_hash", hashes)
         self._known = None
-
-    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
-        """Bytes of each object or pack that exists."""
-        found = {}
-        for path in paths:
-            try:
-                found[path] = int(self.store.fs.size(self.store.path(path)))
-            except FileNotFoundError:
-                continue
-        return found
 
 
 @cache
@@ -179,24 +220,26 @@ class _LargeBlobs:
         self._copies: OrderedDict[str, Path] = OrderedDict()
 
     def file(self, store: Store, digest: str, path: str) -> Path:
-        try:
+        with _faults(digest, path):
             found = Path(store.path(path)) if store.is_local else self._copy(store, digest, path)
             info = found.stat()
             state = (str(found), info.st_size, info.st_mtime_ns)
             if state not in self._verified:
                 if file_hash(found) != digest:
+                    self._drop(digest)
                     raise _damaged(digest, path)
                 self._verified.add(state)
-        except FileNotFoundError:
-            raise _missing(digest, path) from None
-        except OSError as error:
-            raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         return found
+
+    def _drop(self, digest: str) -> None:
+        """Forget a copy, so that the blob is read again once it is mended."""
+        if digest in self._copies:
+            self._copies.pop(digest).unlink(missing_ok=True)
 
     def _copy(self, store: Store, digest: str, path: str) -> Path:
         if digest not in self._copies:
             target = Path(self._folder) / digest
-            store.fs.get_file(store.path(path), str(target))
+            store.download(path, target)
             self._copies[digest] = target
             while len(self._copies) > self.COPIES:
                 self._copies.popitem(last=False)[1].unlink(missing_ok=True)
@@ -208,6 +251,36 @@ class _LargeBlobs:
         folder = tempfile.mkdtemp(prefix="mm-blobs-")
         Finalize(self, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=5)
         return folder
+
+
+def _file_size(stream: BinaryIO) -> int | None:
+    """Bytes of a local file; None for any other stream, which costs as much to read again as to write."""
+    try:
+        return os.fstat(stream.fileno()).st_size
+    except (AttributeError, OSError):
+        return None
+
+
+def _copy(stream: BinaryIO, sink: BinaryIO | None = None) -> tuple[str, int]:
+    """Read a stream to its end, writing what comes; its sha256 and size."""
+    state, size = hashlib.sha256(), 0
+    while part := stream.read(_COPY_BYTES):
+        if sink is not None:
+            sink.write(part)
+        state.update(part)
+        size += len(part)
+    return state.hexdigest(), size
+
+
+@contextmanager
+def _faults(digest: str, path: str) -> Iterator[None]:
+    """What goes wrong in the store while a blob is read, as the sample's failure."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _missing(digest, path) from None
+    except OSError as error:
+        raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
 
 
 def _missing(digest: str, path: str) -> SampleError:

@@ -33,7 +33,7 @@ def _stands(run: CellRun) -> bool:
     if _damaged(run):
         return False
     ends = relational.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"])).to_pydict()
-    sizes = run.blobs.sizes(ends["path"])
+    sizes = run.blobs.store.sizes(ends["path"])
     return all(sizes.get(path, -1) >= size for path, size in zip(ends["path"], ends["size"], strict=True))
 
 
@@ -74,7 +74,7 @@ def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[bool]]]:
     raw = run.read("raw_assets", ["sample_id", "content_hash", "status"])
     for table in run.tables_of(_ROWS, raw=raw, stored=run.blobs.index()):
         paths = {path for path in table["path"].to_pylist() if path}
-        sizes.update(run.blobs.sizes(paths - set(sizes)))
+        sizes.update(run.blobs.store.sizes(paths - set(sizes)))
         ends = pc.add(table["offset"], table["size"]).to_pylist()
         yield table, [path is not None and sizes.get(path, -1) >= end for path, end in zip(table["path"].to_pylist(), ends, strict=True)]
 
