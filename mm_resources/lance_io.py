@@ -263,12 +263,16 @@ def reader(
     return found
 
 
-def delete(uri: str, column: str, values: Iterable[str]) -> None:
-    """Delete the rows whose column holds one of `values`, which are hashes or ids, never a user's words."""
+def delete(uri: str, column: str, values: Iterable[str], where: str = "true") -> None:
+    """Delete the rows whose column holds one of `values`, which are hashes or ids, never a user's words.
+
+    Args:
+        where: SQL that the rows must meet as well.
+    """
     dataset, chosen = open_dataset(uri), list(values)
     for start in range(0, len(chosen) if dataset is not None else 0, _IN_LIST):
         some = ", ".join(repr(value) for value in chosen[start : start + _IN_LIST])
-        dataset.delete(f"{column} IN ({some})")  # type: ignore[union-attr]
+        dataset.delete(f"{column} IN ({some}) AND {where}")  # type: ignore[union-attr]
 
 
 def rows_of(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:

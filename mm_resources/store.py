@@ -168,6 +168,12 @@ class Store:
         with client_errors(name):
             self.fs.get_file(self.path(name), str(target))
 
+    @contextmanager
+    def reader(self, name: str) -> Iterator[BinaryIO]:
+        """An object as a stream, of which little lies in memory."""
+        with client_errors(name), self.fs.open(self.path(name), "rb", block_size=_PART_BYTES) as stream:
+            yield stream
+
     def write(self, name: str, data: bytes) -> None:
         """Atomic: a reader sees the whole object or none."""
         path = self.path(name)

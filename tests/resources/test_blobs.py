@@ -321,13 +321,15 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored(remote: BlobStore, t
     assert s3.keys(f"{remote.store.root.rpartition('/')[-1]}/blobs/sha256") == []
 
 
-def test_a_large_object_that_was_never_indexed_is_taken_while_it_is_young(blobs: BlobStore, tmp_path: Path) -> None:
-    """Garbage collection may be about to remove an old one, so that it is neither trusted nor written over."""
+def test_a_large_object_that_was_never_indexed_is_written_over_while_it_is_young(blobs: BlobStore, tmp_path: Path) -> None:
+    """Garbage collection may be about to remove an old one, so that it is left alone."""
     digest, _ = blobs.put_stream(io.BytesIO(b"z" * 100))
     name = located(blobs)[digest]["path"]
     blobs.forget([digest])
+    (tmp_path / name).write_bytes(b"y" * 100)
     blobs.put_stream(io.BytesIO(b"z" * 100))
     assert located(blobs)[digest]["path"] == name
+    assert blobs.read(**located(blobs)[digest]) == b"z" * 100
     blobs.forget([digest])
     old = time.time() - 2 * module.RECENT.total_seconds()
     os.utime(tmp_path / name, (old, old))
