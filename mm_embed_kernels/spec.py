@@ -73,6 +73,15 @@ class SourceSpec(_Model):
     record: RecordMapping | None = None
     table: SideTable | None = None
     allow_empty: bool = False
+    blobs: Literal["copy", "reference"] = Field(
+        default="copy", description="whether the bytes are copied into the store, or stay where they are and are verified at each read"
+    )
+
+    @model_validator(mode="after")
+    def _whole_objects(self) -> SourceSpec:
+        if self.blobs == "reference" and (self.record is not None or self.track_of is not None):
+            raise ValueError("blobs: reference is for whole files; records and tracks are copied")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_a_label(self) -> SourceSpec:
@@ -238,6 +247,9 @@ class DatasetSpec(_Model):
         # A field that came later says nothing by its default: specs that were frozen before it are still the same.
         if self.on_partial == "reject":
             del written["on_partial"]
+        for source in written["sources"]:
+            if source["blobs"] == "copy":
+                del source["blobs"]
         return digest("spec", canonical(written))
 
 

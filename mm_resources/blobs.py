@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import content_hash, file_hash
+from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.modalities import Media
 from mm_resources import lance_io
+from mm_resources.blob_files import blob_faults, copy_stream, damaged, large_blobs, reference_at
 from mm_resources.hashes import HashSet
 from mm_resources.store import INCOMING, Store
 
@@ -34,7 +29,6 @@ LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
 PACKS = "blobs/packs"
 _T = TypeVar("_T")
-_COPY_BYTES = 1 << 20
 # How long an object that is not indexed yet is surely left alone; far shorter than garbage collection waits.
 RECENT = timedelta(hours=1)
 INDEX = pa.schema([("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
@@ -94,10 +88,15 @@ class BlobStore:
         return self._found(self._read, content_hash, path, offset, size)
 
     def _read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
-        with _faults(content_hash, path):
-            data = self.store.read_range(path, offset, offset + size)
+        reference = reference_at(path)
+        with blob_faults(content_hash, path):
+            if reference is None:
+                data = self.store.read_range(path, offset, offset + size)
+            else:
+                with reference.open() as stream:
+                    data = stream.read(size + 1)
         if hashlib.sha256(data).hexdigest() != content_hash:
-            raise _damaged(content_hash, path)
+            raise damaged(content_hash, path)
         return data
 
     def media(self, content_hash: str, path: str, offset: int, size: int) -> Media:
@@ -113,7 +112,7 @@ class BlobStore:
         return self._found(self._file, content_hash, path, offset, size)
 
     def _file(self, content_hash: str, path: str, offset: int, size: int) -> Path:
-        return _large_blobs().file(self.store, content_hash, path)
+        return large_blobs().file(self.store, content_hash, path)
 
     def _found(self, load: Callable[..., _T], content_hash: str, path: str, offset: int, size: int) -> _T:
         """What `load` gives of a place or, where the blob has moved or was stored again, of its present one."""
@@ -164,7 +163,7 @@ class BlobStore:
             return self._put_file(stream, size)
         incoming = f"{INCOMING}/{uuid.uuid4().hex}"
         with self.store.writer(incoming, size) as sink:
-            digest, size = _copy(stream, sink)
+            digest, size = copy_stream(stream, sink)
         if self._knows(digest):
             self.store.remove(incoming)
             return digest, size
@@ -174,13 +173,13 @@ class BlobStore:
         return digest, size
 
     def _put_file(self, stream: BinaryIO, size: int) -> tuple[str, int]:
-        digest, size = _copy(stream)
+        digest, size = copy_stream(stream)
         if self._knows(digest):
             return digest, size
         name = self._name(digest)
         stream.seek(0)
         with self.store.writer(name, size) as sink:
-            if _copy(stream, sink) != (digest, size):
+            if copy_stream(stream, sink) != (digest, size):
                 raise SampleError("source_changed", "the file changed while it was read; it is read anew", retryable=True)
         self._append([Location(digest, name, 0, size)])
         return digest, size
@@ -251,9 +250,9 @@ class BlobStore:
         if place.size <= LARGE_BYTES:
             self._read(**vars(place))
             return
-        with _faults(place.content_hash, place.path), self.store.reader(place.path) as stream:
-            if _copy(stream) != (place.content_hash, place.size):
-                raise _damaged(place.content_hash, place.path)
+        with blob_faults(place.content_hash, place.path), self.store.reader(place.path) as stream:
+            if copy_stream(stream) != (place.content_hash, place.size):
+                raise damaged(place.content_hash, place.path)
 
     @property
     def _damaged_uri(self) -> str:
@@ -307,90 +306,9 @@ class BlobStore:
         lance_io.delete(self._index_uri, "path", [pack])
 
 
-@cache
-def _large_blobs() -> _LargeBlobs:
-    return _LargeBlobs()
-
-
-class _LargeBlobs:
-    """Large blobs as local files, verified once per process and state of the file."""
-
-    # A batch mostly cuts one long medium into segments; more copies than this only fill the disk.
-    COPIES = 4
-
-    def __init__(self) -> None:
-        self._verified: set[tuple[str, int, int]] = set()
-        self._copies: OrderedDict[str, Path] = OrderedDict()
-
-    def file(self, store: Store, digest: str, path: str) -> Path:
-        with _faults(digest, path):
-            found = Path(store.path(path)) if store.is_local else self._copy(store, digest, path)
-            info = found.stat()
-            state = (str(found), info.st_size, info.st_mtime_ns)
-            if state not in self._verified:
-                if file_hash(found) != digest:
-                    self._drop(digest)
-                    raise _damaged(digest, path)
-                self._verified.add(state)
-        return found
-
-    def _drop(self, digest: str) -> None:
-        """Forget a copy, so that the blob is read again once it is mended."""
-        if digest in self._copies:
-            self._copies.pop(digest).unlink(missing_ok=True)
-
-    def _copy(self, store: Store, digest: str, path: str) -> Path:
-        if digest not in self._copies:
-            target = Path(self._folder) / digest
-            store.download(path, target)
-            self._copies[digest] = target
-            while len(self._copies) > self.COPIES:
-                self._copies.popitem(last=False)[1].unlink(missing_ok=True)
-        self._copies.move_to_end(digest)
-        return self._copies[digest]
-
-    @cached_property
-    def _folder(self) -> str:
-        folder = tempfile.mkdtemp(prefix="mm-blobs-")
-        Finalize(self, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=5)
-        return folder
-
-
 def _file_size(stream: BinaryIO) -> int | None:
     """Bytes of a local file; None for any other stream, which costs as much to read again as to write."""
     try:
         return os.fstat(stream.fileno()).st_size
     except (AttributeError, OSError):
         return None
-
-
-def _copy(stream: BinaryIO, sink: BinaryIO | None = None) -> tuple[str, int]:
-    """Read a stream to its end, writing what comes; its sha256 and size."""
-    state, size = hashlib.sha256(), 0
-    while part := stream.read(_COPY_BYTES):
-        if sink is not None:
-            sink.write(part)
-        state.update(part)
-        size += len(part)
-    return state.hexdigest(), size
-
-
-@contextmanager
-def _faults(digest: str, path: str) -> Iterator[None]:
-    """What goes wrong in the store while a blob is read, as the sample's failure."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise _missing(digest, path) from None
-    except OSError as error:
-        raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
-
-
-def _missing(digest: str, path: str) -> SampleError:
-    return SampleError("blob_missing", f"blob {digest} is not in the store ({path}); the next backfill fetches it again", retryable=True)
-
-
-def _damaged(digest: str, path: str) -> SampleError:
-    return SampleError(
-        "blob_damaged", f"blob {digest} in {path} no longer has its hash; the next backfill fetches it again", retryable=True
-    )

@@ -15,9 +15,11 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
-from mm_embed_kernels.spec import DatasetSpec
+from mm_embed_kernels.spec import DatasetSpec, SourceSpec
+from mm_resources.blob_files import copy_stream
 from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
 from mm_resources.object_store import client_errors
+from mm_resources.references import Reference
 from mm_resources.sources import Source, open_source
 
 # The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
@@ -46,7 +48,7 @@ class FetchKernel(Kernel):
 
     def flavours(self) -> pa.Table:
         """(source, flavour) of every source of the spec."""
-        opened = [(item.name, open_source(item, dict(self.spec.schema_)).flavour) for item in self.spec.sources]
+        opened = [(item.name, _flavour(item, open_source(item, dict(self.spec.schema_)))) for item in self.spec.sources]
         return pa.table({"source": [name for name, _ in opened], "flavour": [flavour for _, flavour in opened]})
 
 
@@ -101,6 +103,8 @@ class _FetchStage(Stage):
         return outcomes
 
     def _fetch(self, row: dict[str, Any]) -> bytes | dict[str, Any]:
+        if self._sources[row["source"]].spec.blobs == "reference":
+            return _hashed(row)
         try:
             found = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
             if isinstance(found, bytes):
@@ -113,6 +117,21 @@ class _FetchStage(Stage):
         except OSError as error:
             raise SampleError("store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True) from error
         return {"content_hash": digest, "size": size}
+
+
+def _flavour(spec: SourceSpec, source: Source) -> str:
+    # What was hashed where it lies was not stored, and is to be fetched where it shall be.
+    return f"{source.flavour}|reference" if spec.blobs == "reference" else source.flavour
+
+
+def _hashed(row: dict[str, Any]) -> dict[str, Any]:
+    """The hash of an object that stays where it is."""
+    if row["locator"] or not row["tag"]:
+        what = "name that is not UTF-8" if row["locator"] else "source that tells no change"
+        raise SampleError("not_referable", f"{row['source_uri']} has a {what}: copy it (blobs: copy)")
+    with Reference(row["source_uri"], row["tag"]).open() as stream:
+        digest, size = copy_stream(cast(BinaryIO, _Reading(stream, row["source_uri"])))
+    return {"content_hash": digest, "size": size}
 
 
 class _Reading:
