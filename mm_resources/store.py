@@ -263,7 +263,12 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """Base names in a folder, sorted; empty when it does not exist."""
-        return [entry.name.rsplit("/", 1)[-1] for entry in self.entries(folder)]
+        try:
+            with client_errors(folder):
+                found = self.fs.ls(self.path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(item).rstrip("/").rsplit("/", 1)[-1] for item in found)
 
     def tables(self, folder: str) -> Iterator[str]:
         """Names of the Lance datasets below a folder, which are not looked into."""
@@ -299,11 +304,20 @@ class Store:
         """What lies in a folder, sorted by name; empty when it does not exist."""
         try:
             with client_errors(folder):
-                found = self.fs.ls(self.path(folder), detail=True)
+                # By itself fsspec gives up a local folder when a file in it goes while it looks.
+                found = list(_scan(self.path(folder))) if self.is_local else self.fs.ls(self.path(folder), detail=True)
         except FileNotFoundError:
             return []
         named = {item["name"].rstrip("/").rsplit("/", 1)[-1]: item for item in found}
         return [_entry(f"{folder}/{name}", named[name]) for name in sorted(named)]
+
+
+def _scan(folder: str) -> Iterator[dict[str, Any]]:
+    with os.scandir(folder) as found:
+        for item in found:
+            with suppress(FileNotFoundError):
+                info = item.stat()
+                yield {"name": item.path, "type": "directory" if item.is_dir() else "file", "size": info.st_size, "mtime": info.st_mtime}
 
 
 def _entry(name: str, info: dict[str, Any]) -> Entry:

@@ -54,6 +54,7 @@ def doctor(
 
 
 def _verify(sample: int, json: bool) -> None:
+    from mm_embed_kernels.errors import SampleError, UserError
     from mm_resources.blobs import BlobStore
     from mm_resources.settings import Settings
     from mm_resources.store import Store
@@ -61,9 +62,12 @@ def _verify(sample: int, json: bool) -> None:
 
     blobs = size = 0
     bad: list[dict[str, Any]] = []
-    for checked in verify(BlobStore(Store(Settings.from_environment().store)), sample):
-        blobs, size = blobs + checked.blobs, size + checked.bytes
-        bad += [{"content_hash": place.content_hash, "path": place.path, "cause": error.error_class} for place, error in checked.bad]
+    try:
+        for checked in verify(BlobStore(Store(Settings.from_environment().store)), sample):
+            blobs, size = blobs + checked.blobs, size + checked.bytes
+            bad += [{"content_hash": place.content_hash, "path": place.path, "cause": error.error_class} for place, error in checked.bad]
+    except SampleError as error:
+        raise UserError(f"the store does not answer, so that not all of it was read: {error.message}") from None
     if json:
         print_json({"blobs": blobs, "bytes": size, "bad": bad})
     else:
