@@ -71,13 +71,15 @@ class BlobStore:
     def places(self) -> pa.RecordBatchReader:
         """Where blobs lie that may be referenced: on the index, or condemned and not yet given up."""
 
-        def both() -> Iterator[pa.RecordBatch]:
-            # In this order, so that one that is condemned in between is seen at least once.
+        def streams() -> Iterator[pa.RecordBatch]:
+            # Before and after, so that one that is put back or condemned in between is seen at least once.
+            before = self.condemned("NOT struck")
             yield from self.index()
-            for batch in self.condemned("NOT struck"):
-                yield batch.select(INDEX.names)
+            for reader in (before, self.condemned("NOT struck")):
+                for batch in reader:
+                    yield batch.select(INDEX.names)
 
-        return pa.RecordBatchReader.from_batches(INDEX, both())
+        return pa.RecordBatchReader.from_batches(INDEX, streams())
 
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
         """The bytes of a blob, verified; from where the index has it, if they no longer lie where they did.
@@ -211,7 +213,7 @@ class BlobStore:
         known = self._known_hashes()
         for item in found:
             known.add(bytes.fromhex(item.content_hash))
-            self._known_sizes.add(item.size)
+            self._known_sizes.update([item.size] if item.size > LARGE_BYTES else ())
 
     def _knows(self, digest: str) -> bool:
         return bytes.fromhex(digest) in self._known_hashes()

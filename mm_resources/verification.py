@@ -40,7 +40,7 @@ def verify(blobs: BlobStore, sample: int = 0) -> Iterator[Checked]:
     Raises:
         SampleError: ``store_error``, when the store itself cannot be read.
     """
-    rows = blobs.sample(sample) if sample else blobs.places()
+    rows = blobs.sample(sample) if sample else blobs.index()
     for batch in rows:
         table = pa.Table.from_batches([batch])
         for start in range(0, table.num_rows, _BATCH):
