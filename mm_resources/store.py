@@ -304,20 +304,11 @@ class Store:
         """What lies in a folder, sorted by name; empty when it does not exist."""
         try:
             with client_errors(folder):
-                # By itself fsspec gives up a local folder when a file in it goes while it looks.
-                found = list(_scan(self.path(folder))) if self.is_local else self.fs.ls(self.path(folder), detail=True)
+                found = self.fs.ls(self.path(folder), detail=True)
         except FileNotFoundError:
             return []
         named = {item["name"].rstrip("/").rsplit("/", 1)[-1]: item for item in found}
         return [_entry(f"{folder}/{name}", named[name]) for name in sorted(named)]
-
-
-def _scan(folder: str) -> Iterator[dict[str, Any]]:
-    with os.scandir(folder) as found:
-        for item in found:
-            with suppress(FileNotFoundError):
-                info = item.stat()
-                yield {"name": item.path, "type": "directory" if item.is_dir() else "file", "size": info.st_size, "mtime": info.st_mtime}
 
 
 def _entry(name: str, info: dict[str, Any]) -> Entry:
