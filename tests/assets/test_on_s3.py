@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from mm_resources.features import FeatureStore
-from tests.assets.conftest import Run
+from tests.assets import test_film
+from tests.assets.conftest import Maker, Platform, Run
+from tests.assets.test_film import films
 from tests.conftest import SENTENCES
 from tests.s3 import BUCKET, S3, SECRET
+
+__all__ = ["films"]
 
 ROOT = f"s3://{BUCKET}/commands"
 
@@ -72,6 +76,18 @@ def test_all_commands(mm: Run, s3: S3, dataset: Path, tmp_path: Path) -> None:
     kept = [path for folder in (tmp_path, s3.folder) for path in folder.rglob("*") if path.is_file()]
     assert len(kept) > 100
     assert not any(SECRET.encode() in path.read_bytes() for path in kept)
+
+
+@pytest.fixture
+def platform(new_platform: Maker, s3: S3, tmp_path: Path) -> Platform:
+    return new_platform(tmp_path / "platform", f"s3://{BUCKET}/films")
+
+
+@pytest.mark.slow
+def test_films_and_their_sound(films: Any, tmp_path: Path, photos: dict[str, Path], s3: S3) -> None:
+    """Large videos are objects of their own, sent in parts and read from copies."""
+    test_film.test_scenes_are_found_by_words_pictures_and_video(films, "inline", tmp_path, photos)
+    assert [key for key in s3.keys("films/blobs/sha256") if "index.lance" not in key]
 
 
 @pytest.mark.parametrize("broken", ["AWS_ENDPOINT_URL", "bucket", "profile", "password"])
