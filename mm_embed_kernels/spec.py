@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,6 +97,16 @@ class SourceSpec(_Model):
         if re.match(r"[\w+.-]+://[^/?#]*:[^/?#]*@", uri):
             raise ValueError("a URI with a password would be stored and shown; give credentials in the usual places of its file system")
         return uri
+
+    blobs: Literal["copy", "reference"] = Field(
+        default="copy", description="whether the bytes are copied into the store, or stay where they are and are verified at each read"
+    )
+
+    @model_validator(mode="after")
+    def _whole_objects(self) -> SourceSpec:
+        if self.blobs == "reference" and (self.record is not None or self.track_of is not None):
+            raise ValueError("blobs: reference is for whole files; records and tracks are copied")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_a_label(self) -> SourceSpec:
@@ -271,17 +282,19 @@ class DatasetSpec(_Model):
         # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
         written = {**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}
         # A field that came later says nothing by its default: specs that were frozen before it are still the same.
-        if self.on_partial == "reject":
-            del written["on_partial"]
-        if self.promotion == Promotion():
-            del written["promotion"]
-        for source in written["sources"]:
-            later = {"members": None, "fetch": Fetching().model_dump(mode="json")}
-            for part, defaults in ((source, later), (source["record"] or {}, {"bytes": None, "url": None})):
-                for name, default in defaults.items():
-                    if name in part and part[name] == default:
-                        del part[name]
+        for part, later in _later(written):
+            for name, default in later.items():
+                if name in part and part[name] == default:
+                    del part[name]
         return digest("spec", canonical(written))
+
+
+def _later(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The parts of a spec that have got fields since the first one was frozen, and what these fields are by default."""
+    yield written, {"on_partial": "reject", "promotion": Promotion().model_dump(mode="json")}
+    for source in written["sources"]:
+        yield source, {"members": None, "fetch": Fetching().model_dump(mode="json"), "blobs": "copy"}
+        yield source["record"] or {}, {"bytes": None, "url": None}
 
 
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:

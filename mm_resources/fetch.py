@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -16,8 +16,11 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.fetching import Fetching
 from mm_embed_kernels.identity import canonical, digest, fingerprint
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
-from mm_embed_kernels.spec import DatasetSpec
+from mm_embed_kernels.spec import DatasetSpec, SourceSpec
+from mm_resources.blob_files import copy_stream
 from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
+from mm_resources.object_store import client_errors
+from mm_resources.references import Reference
 from mm_resources.sources import Source, open_source
 
 # The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
@@ -56,7 +59,7 @@ class FetchKernel(Kernel):
 
     def flavours(self) -> pa.Table:
         """(source, flavour) of every source of the spec."""
-        opened = [(item.name, open_source(item, dict(self.spec.schema_)).flavour) for item in self.spec.sources]
+        opened = [(item.name, _flavour(item, open_source(item, dict(self.spec.schema_)))) for item in self.spec.sources]
         return pa.table({"source": [name for name, _ in opened], "flavour": [flavour for _, flavour in opened]})
 
 
@@ -113,15 +116,55 @@ class _FetchStage(Stage):
         return outcomes
 
     def _fetch(self, row: dict[str, Any]) -> bytes | dict[str, Any]:
+        if self._sources[row["source"]].spec.blobs == "reference":
+            return _hashed(row)
         try:
             found = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
             if isinstance(found, bytes):
                 return found
-            with found:
-                digest, size = self.blobs.put_stream(found)
-            return {"content_hash": digest, "size": size}
         except ConnectionError as error:
             raise SampleError("fetch_error", f"{row['source_uri']}: {error}", retryable=True) from error
+        try:
+            with found:
+                digest, size = self.blobs.put_stream(cast(BinaryIO, _Reading(found, row["source_uri"])))
+        except OSError as error:
+            raise SampleError("store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True) from error
+        return {"content_hash": digest, "size": size}
+
+
+def _flavour(spec: SourceSpec, source: Source) -> str:
+    # What was hashed where it lies was not stored, and is to be fetched where it shall be.
+    return f"{source.flavour}|reference" if spec.blobs == "reference" else source.flavour
+
+
+def _hashed(row: dict[str, Any]) -> dict[str, Any]:
+    """The hash of an object that stays where it is."""
+    if row["locator"] or not row["tag"]:
+        what = "name that is not UTF-8" if row["locator"] else "source that tells no change"
+        raise SampleError("not_referable", f"{row['source_uri']} has a {what}: copy it (blobs: copy)")
+    with Reference(row["source_uri"], row["tag"]).open() as stream:
+        digest, size = copy_stream(cast(BinaryIO, _Reading(stream, row["source_uri"])))
+    return {"content_hash": digest, "size": size}
+
+
+class _Reading:
+    """A source's stream, whose faults are told from the store's."""
+
+    def __init__(self, stream: BinaryIO, uri: str) -> None:
+        self.stream, self.uri = stream, uri
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            with client_errors(self.uri):
+                return self.stream.read(size)
+        except OSError as error:
+            raise SampleError("fetch_error", f"{self.uri}: {type(error).__name__}: {error}", retryable=True) from error
+
+    def seek(self, offset: int) -> int:
+        return self.stream.seek(offset)
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
 
 
 def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

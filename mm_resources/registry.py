@@ -119,7 +119,9 @@ class Registry:
         for source in spec.sources:
             if source.modality != "auto" and source.modality not in known:
                 raise UserError(f"source {source.name}: unknown modality {source.modality!r}; there are: auto, {', '.join(known)}")
-            open_source(source, dict(spec.schema_))
+            opened = open_source(source, dict(spec.schema_))
+            if source.blobs == "reference" and opened.name != "files":
+                raise UserError(f"source {source.name}: blobs: reference is for files, not for a source of {opened.name}")
         for name in known:
             rule_set(name, spec.curation.rules)
         for modality, columns in spec.validation.items():

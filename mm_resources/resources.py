@@ -24,7 +24,7 @@ from mm_resources.features import FeatureStore
 from mm_resources.ledger import Ledger
 from mm_resources.ray_session import RaySession
 from mm_resources.registry import Registry
-from mm_resources.settings import Settings
+from mm_resources.settings import Settings, absolute
 from mm_resources.store import Store
 from mm_resources.tables import StageTables
 
@@ -38,7 +38,7 @@ class StoreResource(dg.ConfigurableResource):
     root: str = Field(default="", description="folder or fsspec URL; empty: MM_STORE")
 
     def open(self) -> Store:
-        return Store(self.root or Settings.from_environment().store)
+        return Store(absolute(self.root) if self.root else Settings.from_environment().store)
 
 
 class RegistryResource(dg.ConfigurableResource):

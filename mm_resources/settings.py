@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mm_embed_kernels.errors import UserError
 
@@ -53,5 +54,11 @@ class Settings:
 
 
 def absolute(location: str) -> str:
-    """A URL stays as it is; a path becomes absolute against the current folder."""
+    """A URL stays as it is; a path becomes absolute against the current folder.
+
+    Raises:
+        UserError: for a URL with a password in it, which would stand in logs and tables.
+    """
+    if "://" in location and urlsplit(location).password is not None:
+        raise UserError(f"a {urlsplit(location).scheme}:// location holds no credentials; they come from the environment or a profile")
     return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))

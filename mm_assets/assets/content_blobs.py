@@ -13,34 +13,49 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_embed_kernels import relational
+from mm_embed_kernels.errors import SampleError
 from mm_resources.cache import ALL
 from mm_resources.fetch import FetchKernel
+from mm_resources.presence import Presence
+from mm_resources.references import reference_of
 
-# Two writers may have stored one blob; any of its locations will do, so take a stable one.
+# Two writers may have stored one blob; any of its locations will do, so take a stable one. What only sources hold that
+# are referenced lies where it was listed, in the first of them.
 _ROWS = """
-SELECT r.content_hash, r.refcount, i.path, coalesce(i.offset, 0) AS offset, coalesce(i.size, 0) AS size
-FROM (SELECT content_hash, count(*) AS refcount FROM raw WHERE status = 'fetched' GROUP BY 1) r
+WITH named AS (
+  SELECT content_hash, count(*) AS refcount, bool_and(source IN ($referenced)) AS stays,
+         arg_min({'uri': source_uri, 'tag': tag, 'size': size}, source_uri) AS listed
+  FROM raw WHERE status = 'fetched' GROUP BY 1
+)
+SELECT r.content_hash, r.refcount, coalesce(i.path, CASE WHEN stays THEN 'source:' || listed.uri || '#' || listed.tag END) AS path,
+       coalesce(i.offset, 0) AS offset, coalesce(i.size, CASE WHEN stays THEN listed.size END, 0) AS size
+FROM named r
 LEFT JOIN (SELECT DISTINCT ON (content_hash) * FROM stored ORDER BY content_hash, path) i USING (content_hash)
 ORDER BY r.content_hash
 """
-_ENDS = 'SELECT path, max("offset" + size) AS size FROM blobs GROUP BY path'
-_REFERENCES = "SELECT sample_id, source_uri, content_hash FROM raw JOIN lost USING (content_hash)"
+_ENDS = 'SELECT path, 0 AS "offset", max("offset" + size) AS size FROM blobs GROUP BY path'
+_REFERENCES = "SELECT sample_id, source_uri, content_hash, error_class, message FROM raw JOIN lost USING (content_hash)"
 _DAMAGED = "SELECT DISTINCT content_hash FROM failures WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL"
+_MINE = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (content_hash)"
 
 
 def _stands(run: CellRun) -> bool:
     """Whether the objects and packs of the last run are all there, and nothing has found a blob damaged since."""
     if _damaged(run):
         return False
-    ends = relational.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"])).to_pydict()
-    sizes = run.blobs.sizes(ends["path"])
-    return all(sizes.get(path, -1) >= size for path, size in zip(ends["path"], ends["size"], strict=True))
+    ends = relational.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
+    return not any(Presence(run.blobs.store).troubles(ends))
 
 
 def _damaged(run: CellRun) -> set[str]:
-    """Blobs that the cell's stages could not read."""
+    """Blobs of the cell that its stages, or `mm doctor --verify`, could not read."""
     found = relational.fetch(_DAMAGED, failures=run.failures.read(run.cell, ["content_hash", "error_class"]))
-    return set(found["content_hash"].to_pylist())
+    damaged = set(found["content_hash"].to_pylist())
+    if reported := run.blobs.damaged():
+        hashes = pa.table({"content_hash": sorted(reported)})
+        mine = relational.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
+        damaged.update(mine["content_hash"].to_pylist())
+    return damaged
 
 
 @cell_asset(group="1_ingest", deps=["dataset_registry", "raw_assets"], kinds=["file"], checks=[("blobs_present", False)], holds=_stands)
@@ -68,19 +83,24 @@ def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
     )
 
 
-def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[bool]]]:
-    """Referenced blobs with their places, and whether each lies there."""
-    sizes: dict[str, int] = {}
-    raw = run.read("raw_assets", ["sample_id", "content_hash", "status"])
-    for table in run.tables_of(_ROWS, raw=raw, stored=run.blobs.index()):
-        paths = {path for path in table["path"].to_pylist() if path}
-        sizes.update(run.blobs.sizes(paths - set(sizes)))
-        ends = pc.add(table["offset"], table["size"]).to_pylist()
-        yield table, [path is not None and sizes.get(path, -1) >= end for path, end in zip(table["path"].to_pylist(), ends, strict=True)]
+def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
+    """Referenced blobs with their places, and why one does not lie there."""
+    presence = Presence(run.blobs.store)
+    staying = [source.name for source in run.spec.sources if source.blobs == "reference"]
+    sql = _ROWS.replace("$referenced", ", ".join(map(relational.literal, staying)) or "NULL")
+    raw = run.read("raw_assets", ["content_hash", "status", "source", "source_uri", "tag", "size"])
+    for table in run.tables_of(sql, raw=raw, stored=run.blobs.places()):
+        yield table, presence.troubles(table)
 
 
 def _missing(run: CellRun) -> set[str]:
-    return {hash_ for table, there in _located(run) for hash_, ok in zip(table["content_hash"].to_pylist(), there, strict=True) if not ok}
+    """Blobs that are not in the store and should be; what is referenced in its source cannot be fetched from elsewhere."""
+    found = set()
+    for table, troubles in _located(run):
+        for digest, path, trouble in zip(table["content_hash"].to_pylist(), table["path"].to_pylist(), troubles, strict=True):
+            if trouble is not None and (path is None or reference_of(path) is None):
+                found.add(digest)
+    return found
 
 
 def _fetch_again(run: CellRun, lost: set[str]) -> None:
@@ -99,22 +119,22 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
         lost=pa.table({"content_hash": sorted(lost)}),
     ) as requests:
         run.compute(kernel, requests, again=ALL)
+    run.blobs.mended(lost)
 
 
-def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[SampleError | None]]], counts: dict[str, int]) -> Iterator[pa.Table]:
     events = run.events()
     tried = run.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
     attempts = dict(zip(tried["sample_id"], tried["attempt"], strict=True))
-    for table, there in located:
-        lost = table.filter(pc.invert(pa.array(there, pa.bool_()))).select(["content_hash"])
-        if lost.num_rows:
-            counts["missing"] += lost.num_rows
+    for table, troubles in located:
+        bad = [(digest, trouble) for digest, trouble in zip(table["content_hash"].to_pylist(), troubles, strict=True) if trouble]
+        if bad:
+            counts["missing"] += len(bad)
             raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
-            message = "the blob is not in the store, and its source no longer gives these bytes"
-            for row in relational.fetch(_REFERENCES, raw=raw, lost=lost).to_pylist():
-                attempt = attempts.get(row["sample_id"], 0) + 1
-                events.append({**row, "error_class": "blob_missing", "message": message, "retryable": True, "attempt": attempt})
-        good = table.filter(pa.array(there, pa.bool_()))
+            lost = [{"content_hash": digest, "error_class": trouble.error_class, "message": trouble.message} for digest, trouble in bad]
+            for row in relational.fetch(_REFERENCES, raw=raw, lost=pa.Table.from_pylist(lost)).to_pylist():
+                events.append({**row, "retryable": True, "attempt": attempts.get(row["sample_id"], 0) + 1})
+        good = table.filter(pa.array([trouble is None for trouble in troubles], pa.bool_()))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0
         counts["references"] += pc.sum(good["refcount"]).as_py() or 0

@@ -80,7 +80,9 @@ CONTENT_BLOBS = Contract(
             _CONTENT,
             field("size", pa.int64(), "bytes", required=True, ge=0),
             field("refcount", pa.int64(), "samples of this cell that reference the blob", required=True, ge=1),
-            field("path", pa.string(), "object or pack below the store root", required=True),
+            field(
+                "path", pa.string(), "object or pack below the store root; source:URI#TAG of one that stays in its source", required=True
+            ),
             field("offset", pa.int64(), "first byte inside the object", required=True, ge=0),
             field("verified_at", TIME, "when the stored object was last seen to hold these bytes", required=True),
         ]

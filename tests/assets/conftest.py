@@ -64,17 +64,17 @@ class Platform:
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-Maker = Callable[[Path], Platform]
+Maker = Callable[..., Platform]
 
 
 @contextmanager
 def platforms() -> Iterator[Maker]:
-    """Makes platforms below a folder each, and leaves the environment as it was."""
+    """Makes platforms below a folder each, their store there or where it is said, and leaves the environment as it was."""
     opened: list[Platform] = []
     before = dict(os.environ)
 
-    def make(root: Path) -> Platform:
-        settings = Settings(str(root / "store"), root / "home", root / "datasets", "bundled")
+    def make(root: Path, store: str = "") -> Platform:
+        settings = Settings(store or str(root / "store"), root / "home", root / "datasets", "bundled")
         opened.append(Platform(settings, open_instance(settings)))
         return opened[-1]
 

@@ -218,8 +218,10 @@ class Home:
 
     _context = multiprocessing.get_context("forkserver")
 
-    def __init__(self, root: Path, store: Path | None = None, checkpoint_rows: int = CHECKPOINT_ROWS) -> None:
-        self.root, self.checkpoint_rows = root, checkpoint_rows
+    def __init__(
+        self, root: Path, store: Path | str | None = None, checkpoint_rows: int = CHECKPOINT_ROWS, more: dict[str, str] | None = None
+    ) -> None:
+        self.root, self.checkpoint_rows, self.more = root, checkpoint_rows, more or {}
         root.mkdir(parents=True, exist_ok=True)
         self.store = str(store or root / "store")
         self.journal = root / "journal.jsonl"
@@ -238,6 +240,7 @@ class Home:
             "DAGSTER_HOME": str(self.root / "home"),
             "MM_DATASETS": str(self.root / "datasets"),
             "MM_PROFILE": "bundled",
+            **self.more,
         }
 
     def start(self, *words: str, fault: Fault | None = None) -> Victim:

@@ -1,0 +1,78 @@
+"""Backfills on S3 through a network that loses, cuts and refuses, and over a server that is killed and started again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mm_resources.blobs import BlobStore
+from mm_resources.store import Store
+from tests.faults.conftest import TEXT
+from tests.faults.published import Published, published, stored
+from tests.faults.victim import Home, Victim
+from tests.faulty_proxy import KINDS, faulty_proxy
+from tests.s3 import BUCKET, S3, SECRET, point_at
+
+BACKFILL = ("backfill", "tiny@v1")
+
+
+def until_published(home: Home, first: Victim | None = None) -> int:
+    """Run the backfill until it is done; how often it was told in one line that the store does not answer."""
+    for tries in range(4):
+        run = first if first is not None and tries == 0 else home.start(*BACKFILL)
+        if run.join() == 0:
+            return tries
+        told = [line for line in run.text.splitlines() if line.startswith(("text is failed: ", "error: "))]
+        assert len(told) == 1, run.text
+        assert "Traceback" not in run.text
+    raise AssertionError(run.text)
+
+
+def assert_whole(root: str, expected: Published, undisturbed: Home) -> None:
+    published(root, TEXT).assert_like(expected)
+    rows = BlobStore(Store(root)).index(["content_hash"]).read_all()["content_hash"].to_pylist()
+    assert set(rows) == set(stored(undisturbed.store))
+
+
+def test_a_bad_network(
+    memory: Path, spec: Path, expected: Published, undisturbed: Home, s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = f"s3://{BUCKET}/bad-network"
+    with faulty_proxy(s3_server.port) as proxy:
+        home = Home(memory / "bad-network", root, more=s3_server.environment(proxy.endpoint))
+        assert home.mm("register", str(spec)).code == 0
+        proxy.share = 0.05
+        until_published(home)
+        struck = Counter(kind for kind, _ in proxy.struck)
+        proxy.share = 0
+    assert set(struck) == set(KINDS), struck
+    point_at(monkeypatch, s3_server.environment(), tmp_path)
+    assert_whole(root, expected, undisturbed)
+    texts = [path.read_bytes() for folder in (home.root, s3_server.folder) for path in folder.rglob("*") if path.is_file()]
+    assert not any(SECRET.encode() in text for text in texts)
+
+
+def test_a_server_that_restarts(
+    memory: Path, spec: Path, expected: Published, undisturbed: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = S3(tmp_path / "disk")
+    server.start()
+    try:
+        root = f"s3://{BUCKET}/restarts"
+        home = Home(memory / "restarts", root, more=server.environment())
+        assert home.mm("register", str(spec)).code == 0
+        run = home.start(*BACKFILL)
+        for stage in ("blobs/", "cache/probe-text", "cache/embed"):
+            while run.code is None and not server.keys(f"restarts/{stage}"):
+                run.process.join(0.05)
+            server.kill()
+            time.sleep(1)
+            server.start()
+        until_published(home, run)
+        point_at(monkeypatch, server.environment(), tmp_path)
+        assert_whole(root, expected, undisturbed)
+    finally:
+        server.kill()
