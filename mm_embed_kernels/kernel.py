@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.modalities import Media, Modality, get
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.transcribers import Transcriber
 
 REQUEST = pa.schema(
     [
@@ -93,6 +96,8 @@ class Kernel(ABC):
         seconds_per_row: first guess of the cost of a row.
         limits: of the sandbox that it opens bytes in, if it does.
         checkpoint_rows: rows that one commit to the cache holds at most.
+        models: what its stages load on whichever machine they run.
+        here: whether its stages read what lies on this machine, so that no other one could run them.
     """
 
     name: str
@@ -102,6 +107,8 @@ class Kernel(ABC):
     seconds_per_row: float
     limits: Limits | None = None
     checkpoint_rows: int = 32_768
+    models: tuple[Embedder | Transcriber, ...] = ()
+    here: bool = False
 
     @property
     def environment(self) -> str:
@@ -264,6 +271,7 @@ class EmbedKernel(Kernel):
         infer: Resources = Resources(),
     ) -> None:
         self.embedder, self.reader, self.limits, self.decode, self.infer = embedder, reader, limits, decode, infer
+        self.models = (embedder,)
         self.name = f"embed:{embedder.name}"
         self.scope = f"embed-{type(embedder).name}"
         self.fingerprint = embedder.fingerprint
