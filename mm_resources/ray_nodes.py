@@ -40,7 +40,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
         ]
         here = environment(models)
         for node, reference in asked:
-            _judge(f"Ray node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})", reference, store, token, here)
+            _judge(f"Ray node {node['NodeName']} on {node['NodeManagerHostname']}", reference, store, token, here)
     finally:
         store.remove(name)
 
