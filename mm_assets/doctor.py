@@ -77,7 +77,7 @@ def _store(settings: Settings) -> str:
     probe = f".doctor-{uuid.uuid4().hex}"
     if not (store.create(probe, b"a") and not store.create(probe, b"b") and store.read(probe) == b"a"):
         raise UserError(f"{settings.store} does not honour exclusive creation, which publishing needs")
-    store.fs.rm_file(store.path(probe))
+    store.remove(probe)
     if not store.is_local:
         return settings.store
     free = shutil.disk_usage(settings.store).free

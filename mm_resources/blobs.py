@@ -7,16 +7,19 @@ never a reference to bytes that are not there.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -29,7 +32,16 @@ from mm_resources.store import INCOMING, Store
 
 LARGE_BYTES = 8 << 20
 PACK_BYTES = 64 << 20
+PACKS = "blobs/packs"
+_T = TypeVar("_T")
+_COPY_BYTES = 1 << 20
+# How long an object that is not indexed yet is surely left alone; far shorter than garbage collection waits.
+RECENT = timedelta(hours=1)
 INDEX = pa.schema([("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+# Places off the index whose bytes still lie there, see `mm_resources.garbage`.
+CONDEMNED = pa.schema([*INDEX, ("at", pa.timestamp("us", tz="UTC")), ("struck", pa.bool_())])
+# Blobs that were found damaged or missing, until they are fetched again.
+_DAMAGED = pa.schema([("content_hash", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -48,9 +60,11 @@ class BlobStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._known: HashSet | None = None
+        # Of large blobs; so few that a set of them is small.
+        self._known_sizes: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "_known": None}
+        return {"store": self.store, "_known": None, "_known_sizes": set()}
 
     @property
     def _index_uri(self) -> str:
@@ -60,18 +74,28 @@ class BlobStore:
         """Locations of all blobs; a blob stored by two writers at once has two, both good."""
         return lance_io.reader(lance_io.open_dataset(self._index_uri), INDEX, columns)
 
+    def places(self) -> pa.RecordBatchReader:
+        """Where blobs lie that may be referenced: on the index, or condemned and not yet given up."""
+
+        def both() -> Iterator[pa.RecordBatch]:
+            # In this order, so that one that is condemned in between is seen at least once.
+            yield from self.index()
+            for batch in self.condemned("NOT struck"):
+                yield batch.select(INDEX.names)
+
+        return pa.RecordBatchReader.from_batches(INDEX, both())
+
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
-        """The bytes of a blob, verified.
+        """The bytes of a blob, verified; from where the index has it, if they no longer lie where they did.
 
         Raises:
             SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; all retryable, the bytes are not at fault.
         """
-        try:
+        return self._found(self._read, content_hash, path, offset, size)
+
+    def _read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
+        with _faults(content_hash, path):
             data = self.store.read_range(path, offset, offset + size)
-        except FileNotFoundError:
-            raise _missing(content_hash, path) from None
-        except OSError as error:
-            raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         if hashlib.sha256(data).hexdigest() != content_hash:
             raise _damaged(content_hash, path)
         return data
@@ -86,7 +110,24 @@ class BlobStore:
         """
         if size <= LARGE_BYTES:
             return self.read(content_hash, path, offset, size)
+        return self._found(self._file, content_hash, path, offset, size)
+
+    def _file(self, content_hash: str, path: str, offset: int, size: int) -> Path:
         return _large_blobs().file(self.store, content_hash, path)
+
+    def _found(self, load: Callable[..., _T], content_hash: str, path: str, offset: int, size: int) -> _T:
+        """What `load` gives of a place or, where the blob has moved or was stored again, of its present one."""
+        try:
+            return load(content_hash, path, offset, size)
+        except SampleError as error:
+            if error.error_class not in ("blob_missing", "blob_damaged"):
+                raise
+            where = f"content_hash = '{content_hash}'"
+            places = lance_io.reader(lance_io.open_dataset(self._index_uri), INDEX, where=where).read_all().to_pylist()
+            for place in places:
+                if (place["path"], place["offset"]) != (path, offset):
+                    return load(**place)
+            raise
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:
         """Store small blobs, those that are new in one or more packs; their content hashes, in order."""
@@ -108,26 +149,56 @@ class BlobStore:
         return hashes
 
     def put_stream(self, stream: BinaryIO) -> tuple[str, int]:
-        """Store one large blob without holding it in memory; its content hash and size."""
+        """Store one large blob without holding it in memory; its content hash and size.
+
+        A local file is read twice where that may save writing it: it is hashed first, so that known bytes are not sent to a
+        remote store. What comes over the network is read once, and gets its name when its hash is known.
+
+        Raises:
+            OSError: what the stream raises, or the store.
+            SampleError: ``source_changed``, when a file changed between the two readings.
+        """
+        size = _file_size(stream)
+        self._known_hashes()
+        if size is not None and (not self.store.is_local or size in self._known_sizes):
+            return self._put_file(stream, size)
         incoming = f"{INCOMING}/{uuid.uuid4().hex}"
-        state, size = hashlib.sha256(), 0
-        self.store.fs.makedirs(self.store.path(INCOMING), exist_ok=True)
-        with self.store.fs.open(self.store.path(incoming), "wb") as sink:
-            while part := stream.read(LARGE_BYTES):
-                sink.write(part)
-                state.update(part)
-                size += len(part)
-        digest = state.hexdigest()
-        if bytes.fromhex(digest) not in self._known_hashes():
-            name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
-            self.store.adopt(self.store.path(incoming), name)
-            self._append([Location(digest, name, 0, size)])
-        else:
-            self.store.fs.rm_file(self.store.path(incoming))
+        with self.store.writer(incoming, size) as sink:
+            digest, size = _copy(stream, sink)
+        if self._knows(digest):
+            self.store.remove(incoming)
+            return digest, size
+        name = self._name(digest)
+        self.store.adopt(self.store.path(incoming), name)
+        self._append([Location(digest, name, 0, size)])
         return digest, size
 
+    def _put_file(self, stream: BinaryIO, size: int) -> tuple[str, int]:
+        digest, size = _copy(stream)
+        if self._knows(digest):
+            return digest, size
+        name = self._name(digest)
+        stream.seek(0)
+        with self.store.writer(name, size) as sink:
+            if _copy(stream, sink) != (digest, size):
+                raise SampleError("source_changed", "the file changed while it was read; it is read anew", retryable=True)
+        self._append([Location(digest, name, 0, size)])
+        return digest, size
+
+    def _name(self, digest: str) -> str:
+        """The name for a large blob that the index lacks.
+
+        An object may lie there all the same: a young one was left by a writer that died, and is written over. An old one may
+        be removed at any moment (see `mm_resources.garbage`), so the blob takes another name.
+        """
+        name = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
+        found = self.store.entry(name)
+        if found is None or found.modified > datetime.now(UTC) - RECENT:
+            return name
+        return f"{name}.{uuid.uuid4().hex[:8]}"
+
     def _write_pack(self, pack: dict[str, bytes]) -> None:
-        name = f"blobs/packs/{uuid.uuid4().hex}.pack"
+        name = f"{PACKS}/{uuid.uuid4().hex}.pack"
         self.store.write(name, b"".join(pack.values()))
         found, offset = [], 0
         for digest, data in pack.items():
@@ -141,10 +212,21 @@ class BlobStore:
         known = self._known_hashes()
         for item in found:
             known.add(bytes.fromhex(item.content_hash))
+            self._known_sizes.add(item.size)
+
+    def _knows(self, digest: str) -> bool:
+        return bytes.fromhex(digest) in self._known_hashes()
 
     def _known_hashes(self) -> HashSet:
         if self._known is None:
-            self._known = HashSet(map(bytes.fromhex, batch["content_hash"].to_pylist()) for batch in self.index(["content_hash"]))
+            self._known_sizes = set()
+
+            def hashes() -> Iterator[Iterable[bytes]]:
+                for batch in self.index(["content_hash", "size"]):
+                    self._known_sizes.update(size for size in batch["size"].to_pylist() if size > LARGE_BYTES)
+                    yield map(bytes.fromhex, batch["content_hash"].to_pylist())
+
+            self._known = HashSet(hashes())
         return self._known
 
     def forget(self, hashes: Iterable[str]) -> None:
@@ -152,15 +234,77 @@ class BlobStore:
         lance_io.delete(self._index_uri, "content_hash", hashes)
         self._known = None
 
-    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
-        """Bytes of each object or pack that exists."""
-        found = {}
-        for path in paths:
-            try:
-                found[path] = int(self.store.fs.size(self.store.path(path)))
-            except FileNotFoundError:
-                continue
-        return found
+    # -- blobs that are damaged or missing
+
+    def sample(self, count: int) -> pa.RecordBatchReader:
+        """Places of so many blobs, chosen at random."""
+        index = lance_io.open_dataset(self._index_uri)
+        found = INDEX.empty_table() if index is None else index.sample(min(count, index.count_rows()), columns=INDEX.names)
+        return found.to_reader()
+
+    def verify(self, place: Location) -> None:
+        """See that a blob lies at a place of it, without holding a large one in memory.
+
+        Raises:
+            SampleError: as `read`.
+        """
+        if place.size <= LARGE_BYTES:
+            self._read(**vars(place))
+            return
+        with _faults(place.content_hash, place.path), self.store.reader(place.path) as stream:
+            if _copy(stream) != (place.content_hash, place.size):
+                raise _damaged(place.content_hash, place.path)
+
+    @property
+    def _damaged_uri(self) -> str:
+        return self.store.uri("blobs/damaged.lance")
+
+    def report_damaged(self, found: list[Location]) -> None:
+        """Strike places that do not hold their blobs off the index, and note blobs that lie nowhere else."""
+        for item in found:
+            lance_io.delete(self._index_uri, "content_hash", [item.content_hash], f"path = '{item.path}'")
+        self._known = None
+        lost = sorted({item.content_hash for item in found if not self._knows(item.content_hash)})
+        if lost:
+            lance_io.append(self._damaged_uri, pa.table({"content_hash": lost}, schema=_DAMAGED))
+
+    def damaged(self) -> set[str]:
+        """Blobs that were reported and not fetched again since."""
+        found = lance_io.reader(lance_io.open_dataset(self._damaged_uri), _DAMAGED)
+        return {value for batch in found for value in batch["content_hash"].to_pylist()}
+
+    def mended(self, hashes: Iterable[str]) -> None:
+        lance_io.delete(self._damaged_uri, "content_hash", hashes)
+
+    # -- blobs that nothing references
+
+    @property
+    def condemned_uri(self) -> str:
+        return self.store.uri("blobs/condemned.lance")
+
+    def condemned(self, where: str | None = None) -> pa.RecordBatchReader:
+        """Places off the index whose bytes still lie there."""
+        return lance_io.reader(lance_io.open_dataset(self.condemned_uri), CONDEMNED, where=where)
+
+    def condemn(self, found: list[Location]) -> None:
+        """Strike places off the index, leaving their bytes for a while."""
+        now = datetime.now(UTC)
+        rows = [{**vars(item), "at": now, "struck": False} for item in found]
+        lance_io.append(self.condemned_uri, pa.Table.from_pylist(rows, schema=CONDEMNED))
+        self.forget([item.content_hash for item in found])
+
+    def enter(self, found: list[Location]) -> None:
+        """Put places (back) on the index, but for blobs that it has."""
+        found = [item for item in found if not self._knows(item.content_hash)]
+        if found:
+            self._append(found)
+
+    def move(self, pack: str) -> None:
+        """Write what the index has of a pack into a new one; readers that still know the old one find it by the index."""
+        index = lance_io.open_dataset(self._index_uri)
+        rows = lance_io.reader(index, INDEX, where=f"path = '{pack}'").read_all().to_pylist()
+        self._write_pack({row["content_hash"]: self._read(**row) for row in rows})
+        lance_io.delete(self._index_uri, "path", [pack])
 
 
 @cache
@@ -179,24 +323,26 @@ class _LargeBlobs:
         self._copies: OrderedDict[str, Path] = OrderedDict()
 
     def file(self, store: Store, digest: str, path: str) -> Path:
-        try:
+        with _faults(digest, path):
             found = Path(store.path(path)) if store.is_local else self._copy(store, digest, path)
             info = found.stat()
             state = (str(found), info.st_size, info.st_mtime_ns)
             if state not in self._verified:
                 if file_hash(found) != digest:
+                    self._drop(digest)
                     raise _damaged(digest, path)
                 self._verified.add(state)
-        except FileNotFoundError:
-            raise _missing(digest, path) from None
-        except OSError as error:
-            raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
         return found
+
+    def _drop(self, digest: str) -> None:
+        """Forget a copy, so that the blob is read again once it is mended."""
+        if digest in self._copies:
+            self._copies.pop(digest).unlink(missing_ok=True)
 
     def _copy(self, store: Store, digest: str, path: str) -> Path:
         if digest not in self._copies:
             target = Path(self._folder) / digest
-            store.fs.get_file(store.path(path), str(target))
+            store.download(path, target)
             self._copies[digest] = target
             while len(self._copies) > self.COPIES:
                 self._copies.popitem(last=False)[1].unlink(missing_ok=True)
@@ -208,6 +354,36 @@ class _LargeBlobs:
         folder = tempfile.mkdtemp(prefix="mm-blobs-")
         Finalize(self, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=5)
         return folder
+
+
+def _file_size(stream: BinaryIO) -> int | None:
+    """Bytes of a local file; None for any other stream, which costs as much to read again as to write."""
+    try:
+        return os.fstat(stream.fileno()).st_size
+    except (AttributeError, OSError):
+        return None
+
+
+def _copy(stream: BinaryIO, sink: BinaryIO | None = None) -> tuple[str, int]:
+    """Read a stream to its end, writing what comes; its sha256 and size."""
+    state, size = hashlib.sha256(), 0
+    while part := stream.read(_COPY_BYTES):
+        if sink is not None:
+            sink.write(part)
+        state.update(part)
+        size += len(part)
+    return state.hexdigest(), size
+
+
+@contextmanager
+def _faults(digest: str, path: str) -> Iterator[None]:
+    """What goes wrong in the store while a blob is read, as the sample's failure."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _missing(digest, path) from None
+    except OSError as error:
+        raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
 
 
 def _missing(digest: str, path: str) -> SampleError:

@@ -22,6 +22,7 @@ from mm_embed_kernels.modalities.tracks import media_type
 from mm_embed_kernels.relational import RowDigest
 from mm_embed_kernels.sandbox import guarded
 from mm_resources import lance_io
+from mm_resources.object_store import lance_options
 from mm_resources.registry import Pin, PinnedTable, Registry
 from mm_resources.settings import Settings, absolute
 from mm_resources.store import Cell, Store
@@ -194,7 +195,8 @@ class FeatureStore:
 
         if self.store.is_local:
             os.makedirs(self.store.path("features"), exist_ok=True)
-        return lancedb.connect(self.store.uri("features"))
+        uri = self.store.uri("features")
+        return lancedb.connect(uri, storage_options=lance_options(uri))
 
     # -- queries
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
+from mm_resources.object_store import client_errors
 from mm_resources.sources import Source, open_source
 
 # The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
@@ -106,11 +107,34 @@ class _FetchStage(Stage):
             found = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
             if isinstance(found, bytes):
                 return found
-            with found:
-                digest, size = self.blobs.put_stream(found)
-            return {"content_hash": digest, "size": size}
         except ConnectionError as error:
             raise SampleError("fetch_error", f"{row['source_uri']}: {error}", retryable=True) from error
+        try:
+            with found:
+                digest, size = self.blobs.put_stream(cast(BinaryIO, _Reading(found, row["source_uri"])))
+        except OSError as error:
+            raise SampleError("store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True) from error
+        return {"content_hash": digest, "size": size}
+
+
+class _Reading:
+    """A source's stream, whose faults are told from the store's."""
+
+    def __init__(self, stream: BinaryIO, uri: str) -> None:
+        self.stream, self.uri = stream, uri
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            with client_errors(self.uri):
+                return self.stream.read(size)
+        except OSError as error:
+            raise SampleError("fetch_error", f"{self.uri}: {type(error).__name__}: {error}", retryable=True) from error
+
+    def seek(self, offset: int) -> int:
+        return self.stream.seek(offset)
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
 
 
 def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

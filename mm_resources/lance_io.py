@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+from mm_resources.object_store import lance_options
 
 if TYPE_CHECKING:
     import lance
@@ -26,6 +30,10 @@ _IN_LIST = 1_000
 _READ_BYTES = 64 << 20
 # A dataset that grows by small commits is compacted when so many of its fragments are scraps, each smaller than this.
 SCRAPS = 128
+# How often, and how far apart at most, appends that race each other are tried.
+_RACES, _RACE_SECONDS = 40, 0.2
+# The same for commits whose request to a remote store broke off.
+_FAULTS, _FAULT_SECONDS = 3, 2.0
 _SCRAP_ROWS = 131_072
 _SCRAP_BYTES = 64 << 20
 
@@ -39,7 +47,7 @@ def open_dataset(uri: str, version: int | str | None = None) -> lance.LanceDatas
     import lance
 
     try:
-        return lance.dataset(uri, version=version)
+        return lance.dataset(uri, version=version, storage_options=lance_options(uri))
     except (FileNotFoundError, ValueError) as error:
         if "not found" in str(error).lower() or isinstance(error, FileNotFoundError):
             return None
@@ -54,8 +62,8 @@ def create(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch] = ()) 
         return False
     fragments = write_fragments(uri, schema, batches)
     try:
-        # Without retries: a commit that lost the race would be rebased onto the winner's and overwrite it.
-        lance.LanceDataset.commit(uri, lance.LanceOperation.Overwrite(schema, fragments), read_version=0, max_retries=0)
+        # Once: a commit that lost the race would be rebased onto the winner's and overwrite it.
+        _commit(uri, lance.Transaction(0, lance.LanceOperation.Overwrite(schema, fragments)))
     except OSError:
         if open_dataset(uri) is None:
             raise
@@ -87,7 +95,8 @@ def write_fragments(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     """Write data files that no reader sees until `commit`."""
     from lance.fragment import write_fragments as write
 
-    found: list[lance.FragmentMetadata] = write(pa.RecordBatchReader.from_batches(schema, batches), uri, schema=schema)
+    reader = pa.RecordBatchReader.from_batches(schema, batches)
+    found: list[lance.FragmentMetadata] = write(reader, uri, schema=schema, storage_options=lance_options(uri))
     return found
 
 
@@ -95,14 +104,15 @@ def commit(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMetadata],
     """Publish `fragments` as the whole of the dataset, with the schema's metadata."""
     import lance
     from lance.commit import CommitConflictError
+    from lance.dataset import LANCE_COMMIT_MESSAGE_KEY
 
+    operation = lance.LanceOperation.Overwrite(schema, fragments)
+    transaction = lance.Transaction(read_version, operation, transaction_properties={LANCE_COMMIT_MESSAGE_KEY: message})
     try:
-        operation = lance.LanceOperation.Overwrite(schema, fragments)
-        done = lance.LanceDataset.commit(uri, operation, read_version=read_version, commit_message=message)
+        return _commit(uri, transaction)
     except CommitConflictError:
         # Without its cause, which says no more and would be told in this one's stead.
         raise Fenced(f"{uri} was published by another run since this one began; nothing was overwritten") from None
-    return int(done.version)
 
 
 def append(uri: str, table: pa.Table) -> None:
@@ -112,11 +122,51 @@ def append(uri: str, table: pa.Table) -> None:
     """
     import lance
 
-    if open_dataset(uri) is None:
+    found = open_dataset(uri)
+    if found is None:
         create(uri, table.schema)
-    written = lance.write_dataset(table, uri, mode="append")
-    if len(written.get_fragments()) >= SCRAPS:
+        found = open_dataset(uri)
+        assert found is not None
+    fragments = write_fragments(uri, table.schema, table.to_batches())
+    _commit(uri, lance.Transaction(int(found.version), lance.LanceOperation.Append(fragments)), _RACES)
+    if len(found.get_fragments()) + len(fragments) >= SCRAPS:
         compact(uri, SCRAPS)
+
+
+def _commit(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
+    """Commit; the new version. So many lost `races` are run again on top of the winner's version.
+
+    A store's answer may be lost after it has written the version. Lance finds its own version in its way then, takes it
+    for another writer's, and left to itself commits the same rows once more; so whose it is is looked up here first.
+    A request that broke off is not repeated by Lance, since it cannot know this.
+    """
+    import lance
+    from lance.commit import CommitConflictError
+
+    faults = _FAULTS if "://" in uri else 0
+    while True:
+        try:
+            done = lance.LanceDataset.commit(uri, transaction, storage_options=lance_options(uri), max_retries=0)
+            return int(done.version)
+        except OSError as error:
+            lost_race = isinstance(error, CommitConflictError)
+            time.sleep(random.uniform(0, _RACE_SECONDS if lost_race else faults and _FAULT_SECONDS))
+            version = _landed(uri, transaction)
+            if version is not None:
+                return version
+            if not (races if lost_race else faults):
+                raise
+            races, faults = (races - 1, faults) if lost_race else (races, faults - 1)
+
+
+def _landed(uri: str, transaction: lance.Transaction) -> int | None:
+    """The version that a transaction made, if it did."""
+    found = open_dataset(uri)
+    for version in range(0 if found is None else int(found.version), transaction.read_version, -1):
+        made = found.read_transaction(version)  # type: ignore[union-attr]
+        if made is not None and made.uuid == transaction.uuid:
+            return version
+    return None
 
 
 def compact(uri: str, scraps: int) -> int:
@@ -213,12 +263,16 @@ def reader(
     return found
 
 
-def delete(uri: str, column: str, values: Iterable[str]) -> None:
-    """Delete the rows whose column holds one of `values`, which are hashes or ids, never a user's words."""
+def delete(uri: str, column: str, values: Iterable[str], where: str = "true") -> None:
+    """Delete the rows whose column holds one of `values`, which are hashes or ids, never a user's words.
+
+    Args:
+        where: SQL that the rows must meet as well.
+    """
     dataset, chosen = open_dataset(uri), list(values)
     for start in range(0, len(chosen) if dataset is not None else 0, _IN_LIST):
         some = ", ".join(repr(value) for value in chosen[start : start + _IN_LIST])
-        dataset.delete(f"{column} IN ({some})")  # type: ignore[union-attr]
+        dataset.delete(f"{column} IN ({some}) AND {where}")  # type: ignore[union-attr]
 
 
 def rows_of(batches: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import s3, s3_server
+
+__all__ = ["s3", "s3_server"]
+
 
 @pytest.fixture(scope="session")
 def photos() -> dict[str, Path]:

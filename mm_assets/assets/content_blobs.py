@@ -27,20 +27,27 @@ _ENDS = 'SELECT path, max("offset" + size) AS size FROM blobs GROUP BY path'
 _REFERENCES = "SELECT sample_id, source_uri, content_hash FROM raw JOIN lost USING (content_hash)"
 _DAMAGED = "SELECT DISTINCT content_hash FROM failures WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL"
 
+_MINE = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (content_hash)"
+
 
 def _stands(run: CellRun) -> bool:
     """Whether the objects and packs of the last run are all there, and nothing has found a blob damaged since."""
     if _damaged(run):
         return False
     ends = relational.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"])).to_pydict()
-    sizes = run.blobs.sizes(ends["path"])
+    sizes = run.blobs.store.sizes(ends["path"])
     return all(sizes.get(path, -1) >= size for path, size in zip(ends["path"], ends["size"], strict=True))
 
 
 def _damaged(run: CellRun) -> set[str]:
-    """Blobs that the cell's stages could not read."""
+    """Blobs of the cell that its stages, or `mm doctor --verify`, could not read."""
     found = relational.fetch(_DAMAGED, failures=run.failures.read(run.cell, ["content_hash", "error_class"]))
-    return set(found["content_hash"].to_pylist())
+    damaged = set(found["content_hash"].to_pylist())
+    if reported := run.blobs.damaged():
+        hashes = pa.table({"content_hash": sorted(reported)})
+        mine = relational.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
+        damaged.update(mine["content_hash"].to_pylist())
+    return damaged
 
 
 @cell_asset(group="1_ingest", deps=["dataset_registry", "raw_assets"], kinds=["file"], checks=[("blobs_present", False)], holds=_stands)
@@ -72,9 +79,9 @@ def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[bool]]]:
     """Referenced blobs with their places, and whether each lies there."""
     sizes: dict[str, int] = {}
     raw = run.read("raw_assets", ["sample_id", "content_hash", "status"])
-    for table in run.tables_of(_ROWS, raw=raw, stored=run.blobs.index()):
+    for table in run.tables_of(_ROWS, raw=raw, stored=run.blobs.places()):
         paths = {path for path in table["path"].to_pylist() if path}
-        sizes.update(run.blobs.sizes(paths - set(sizes)))
+        sizes.update(run.blobs.store.sizes(paths - set(sizes)))
         ends = pc.add(table["offset"], table["size"]).to_pylist()
         yield table, [path is not None and sizes.get(path, -1) >= end for path, end in zip(table["path"].to_pylist(), ends, strict=True)]
 
@@ -99,6 +106,7 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
         lost=pa.table({"content_hash": sorted(lost)}),
     ) as requests:
         run.compute(kernel, requests, again=ALL)
+    run.blobs.mended(lost)
 
 
 def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[bool]]], counts: dict[str, int]) -> Iterator[pa.Table]:

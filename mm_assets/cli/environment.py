@@ -1,9 +1,9 @@
-"""`mm env`, `mm doctor`, `mm upkeep`."""
+"""`mm env`, `mm doctor`, `mm upkeep`, `mm gc`."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(env)
     app.command()(doctor)
     app.command()(upkeep)
+    app.command()(gc)
 
 
 def env(json: Json = False) -> None:
@@ -32,16 +33,45 @@ def env(json: Json = False) -> None:
         print(f"export {name}={shlex.quote(value)}")
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    verify: Annotated[bool, typer.Option("--verify", help="read the stored blobs and hold each against its hash instead")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="with --verify: so many blobs, chosen at random; 0: all")] = 0,
+    json: Json = False,
+) -> None:
     """Check what a run needs: packages, weights, store, Dagster home, sandbox, disk."""
     from mm_assets.doctor import examine
 
+    if verify:
+        _verify(sample, json)
+        return
     findings = examine()
     if json:
         print_json([vars(finding) for finding in findings])
     else:
         print_table("mm doctor", [{"check": f.name, "ok": f.ok, "finding": f.finding} for f in findings])
     if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _verify(sample: int, json: bool) -> None:
+    from mm_resources.blobs import BlobStore
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+    from mm_resources.verification import verify
+
+    blobs = size = 0
+    bad: list[dict[str, Any]] = []
+    for checked in verify(BlobStore(Store(Settings.from_environment().store)), sample):
+        blobs, size = blobs + checked.blobs, size + checked.bytes
+        bad += [{"content_hash": place.content_hash, "path": place.path, "cause": error.error_class} for place, error in checked.bad]
+    if json:
+        print_json({"blobs": blobs, "bytes": size, "bad": bad})
+    else:
+        print(f"{blobs:,} blobs ({size / 2**20:,.1f} MiB) have their hashes; {len(bad):,} are missing or damaged")
+        if bad:
+            print_table("missing or damaged", bad)
+            print("they are fetched again by the next backfill of each dataset version that references them: mm backfill NAME@VERSION")
+    if bad:
         raise typer.Exit(1)
 
 
@@ -63,3 +93,24 @@ def upkeep(
         print_json([vars(part) for part in done])
         return
     print_table("mm upkeep", [{**vars(part), "bytes": f"{part.bytes / 2**20:,.1f} MiB"} for part in done])
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    older_than_days: Annotated[
+        float, typer.Option(min=0, help="age from which what nothing references may go; longer than any run, 0 only while none runs")
+    ] = 7.0,
+    json: Json = False,
+) -> None:
+    """Remove blobs that no version of any cell references: struck off the index now, removed by a later collection."""
+    from datetime import timedelta
+
+    from mm_resources.garbage import collect
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    done = collect(Store(Settings.from_environment().store), timedelta(days=older_than_days), dry_run)
+    if json:
+        print_json(vars(done))
+        return
+    print_table("mm gc, dry run" if dry_run else "mm gc", [{**vars(done), "bytes": f"{done.bytes / 2**20:,.1f} MiB"}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from mm_assets.backfill import register_partition
 from mm_assets.status import cell_status
+from mm_resources.blobs import BlobStore
 from mm_resources.failures import FailureEvents
 from mm_resources.tables import StageTables
 from tests.assets.test_gates import run_one
@@ -68,6 +71,36 @@ def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any, dataset
     assert result.status == "published", result.reason
     assert result.computed["fetch"] == 3
     assert cell_status(mine.store, cell)["failures"] == {"truncated": 1}
+
+
+def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
+    """No run has read the damaged bytes; the next backfill mends them all the same, and publishes nothing new."""
+    pin = mine.registry.pin(mine.cell("tiny@v1", "image"))
+    sound = mm("doctor", "--verify", "--json", MM_STORE=mine.settings.store)
+    assert (sound.returncode, json.loads(sound.stdout)["bad"]) == (0, [])
+    flip_packs(mine)
+    found = mm("doctor", "--verify", "--json", MM_STORE=mine.settings.store)
+    assert found.returncode == 1
+    assert {bad["cause"] for bad in json.loads(found.stdout)["bad"]} == {"blob_damaged"}
+    assert json.loads(found.stdout)["blobs"] == 0
+    result = mine.backfill("tiny@v1", "image")["image"]
+    assert result.computed["fetch"] == 3
+    assert mine.registry.pin(mine.cell("tiny@v1", "image")) == pin
+    assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
+    again = mm("doctor", "--verify", MM_STORE=mine.settings.store)
+    assert again.returncode == 0, again.stdout
+    assert "3 blobs" in again.stdout
+
+
+def test_collected_garbage_costs_a_cell_nothing(mine: Any, mm: Any) -> None:
+    before = packs(mine)
+    BlobStore(mine.store).put([os.urandom(5_000_000)])
+    for _ in range(2):
+        done = mm("gc", "--older-than-days", 0, "--json", MM_STORE=mine.settings.store)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["removed"] == 1
+    assert packs(mine) == before
+    assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
 def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from mm_embed_kernels.identity import content_hash
 from mm_resources import blobs as module
 from mm_resources.blobs import LARGE_BYTES, BlobStore
 from mm_resources.store import Store
+from tests.s3 import BUCKET, S3
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_equal_bytes_are_stored_once(blobs: BlobStore) -> None:
     BlobStore(blobs.store).put([b"c", b"a", b"d"])  # another run
     assert len(located(blobs)) == 4
     assert len(packs(blobs)) == 3
-    assert sum(blobs.sizes(f"blobs/packs/{name}" for name in packs(blobs)).values()) == 4
+    assert sum(blobs.store.sizes(f"blobs/packs/{name}" for name in packs(blobs)).values()) == 4
     blobs.put([b"a", b"d"])
     assert len(packs(blobs)) == 4  # d is new to this instance: stored twice, both good
     BlobStore(blobs.store).put([b"a", b"b", b"c", b"d"])
@@ -106,7 +108,7 @@ def test_missing_pack(blobs: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(SampleError) as caught:
         blobs.read(**row)
     assert caught.value.error_class == "blob_missing"
-    assert blobs.sizes([row["path"], "blobs/packs/other"]) == {}
+    assert blobs.store.sizes([row["path"], "blobs/packs/other"]) == {}
 
 
 class Endless(io.RawIOBase):
@@ -253,15 +255,89 @@ def test_a_large_blob_is_a_file_that_was_verified(blobs: BlobStore, tmp_path: Pa
         blobs.media(**place)
 
 
-def test_a_large_blob_of_a_remote_store_is_copied_once(tmp_path: Path) -> None:
-    blobs = BlobStore(Store("memory://remote-large"))
+@pytest.fixture
+def remote(s3: S3) -> BlobStore:
+    return BlobStore(Store(f"s3://{BUCKET}/{uuid4().hex}"))
+
+
+def test_a_large_blob_of_a_remote_store_is_copied_once(remote: BlobStore) -> None:
     data = b"r" * (LARGE_BYTES + 1)
-    digest, size = blobs.put_stream(io.BytesIO(data))
-    path = f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
-    first, second = (blobs.media(digest, path, 0, size) for _ in range(2))
+    digest, _ = remote.put_stream(io.BytesIO(data))
+    place = located(remote)[digest]
+    first, second = (remote.media(**place) for _ in range(2))
     assert first == second
     assert isinstance(first, Path)
     assert first.read_bytes() == data
+
+
+def test_a_damaged_copy_does_not_outlive_its_repair(remote: BlobStore) -> None:
+    data = b"d" * (LARGE_BYTES + 1)
+    digest, _ = remote.put_stream(io.BytesIO(data))
+    place = located(remote)[digest]
+    remote.store.write(place["path"], data[:-1] + b"x")
+    with pytest.raises(SampleError, match="blob_damaged"):
+        remote.media(**place)
+    remote.store.write(place["path"], data)
+    found = remote.media(**place)
+    assert isinstance(found, Path)
+    assert found.read_bytes() == data
+
+
+class Counting(io.FileIO):
+    """A local file that counts what is read of it."""
+
+    done = 0
+
+    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+        part = super().read(size or -1) or b""
+        Counting.done += len(part)
+        return part
+
+
+def test_known_bytes_of_a_file_are_not_sent(remote: BlobStore, tmp_path: Path, s3: S3) -> None:
+    """It is hashed first, and read a second time only if it is new; nothing waits under another name for its hash."""
+    (tmp_path / "large").write_bytes(data := os.urandom(LARGE_BYTES + 7))
+    prefix = remote.store.root.rpartition("/")[-1]
+    for again in (False, True):
+        Counting.done = 0
+        blobs = BlobStore(remote.store)
+        with Counting(tmp_path / "large") as stream:
+            assert blobs.put_stream(stream) == (content_hash(data), len(data))  # type: ignore[arg-type]
+        assert Counting.done == len(data) * (1 if again else 2)
+        assert len(located(blobs)) == len(s3.keys(f"{prefix}/blobs/sha256")) == 1
+    assert s3.keys(f"{prefix}/blobs/incoming") == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_stored(remote: BlobStore, tmp_path: Path, s3: S3) -> None:
+    class Changing(io.FileIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            path.write_bytes(b"y" * (LARGE_BYTES + 1))
+            return super().seek(offset, whence)
+
+    (path := tmp_path / "large").write_bytes(b"x" * (LARGE_BYTES + 1))
+    with Changing(path) as stream, pytest.raises(SampleError, match="source_changed"):
+        remote.put_stream(stream)  # type: ignore[arg-type]
+    assert located(remote) == {}
+    assert s3.keys(f"{remote.store.root.rpartition('/')[-1]}/blobs/sha256") == []
+
+
+def test_a_large_object_that_was_never_indexed_is_written_over_while_it_is_young(blobs: BlobStore, tmp_path: Path) -> None:
+    """Garbage collection may be about to remove an old one, so that it is left alone."""
+    digest, _ = blobs.put_stream(io.BytesIO(b"z" * 100))
+    name = located(blobs)[digest]["path"]
+    blobs.forget([digest])
+    (tmp_path / name).write_bytes(b"y" * 100)
+    blobs.put_stream(io.BytesIO(b"z" * 100))
+    assert located(blobs)[digest]["path"] == name
+    assert blobs.read(**located(blobs)[digest]) == b"z" * 100
+    blobs.forget([digest])
+    old = time.time() - 2 * module.RECENT.total_seconds()
+    os.utime(tmp_path / name, (old, old))
+    blobs.put_stream(io.BytesIO(b"z" * 100))
+    place = located(blobs)[digest]
+    assert place["path"] != name
+    assert blobs.read(**place) == b"z" * 100
+    assert blobs.store.names("blobs/incoming") == []
 
 
 def test_a_small_blob_is_its_bytes(blobs: BlobStore) -> None:

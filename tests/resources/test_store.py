@@ -5,20 +5,35 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from mm_resources.store import Cell, Store
+from tests.s3 import BUCKET
 
 THREADS = 16
 
 
-@pytest.fixture(params=["folder", "file://", "memory://"])
+@pytest.fixture(params=["folder", "file://", "memory://", "s3://"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3://":
+        return remote(request)
     roots = {"folder": str(tmp_path / "store"), "file://": f"file://{tmp_path}/store/", "memory://": f"memory://{uuid4().hex}/store"}
     return Store(roots[request.param])
+
+
+@pytest.fixture(params=["folder", "s3://"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store that many processes may use at once."""
+    return Store(str(tmp_path)) if request.param == "folder" else remote(request)
+
+
+def remote(request: pytest.FixtureRequest) -> Store:
+    request.getfixturevalue("s3")
+    return Store(f"s3://{BUCKET}/{uuid4().hex}")
 
 
 def together(work: Callable[[int], bool]) -> list[bool]:
@@ -90,16 +105,15 @@ def test_uris(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("round_", range(5))
-def test_exactly_one_of_many_creates_wins(tmp_path: Path, round_: int) -> None:
-    store = Store(str(tmp_path))
-    won = together(lambda i: store.create("pins/00000001.json", f"writer {i}".encode() * 1000))
+def test_exactly_one_of_many_creates_wins(shared: Store, round_: int) -> None:
+    won = together(lambda i: shared.create("pins/00000001.json", f"writer {i}".encode() * 1000))
     assert won.count(True) == 1
-    assert store.read("pins/00000001.json") == f"writer {won.index(True)}".encode() * 1000
-    assert os.listdir(tmp_path / "pins") == ["00000001.json"]
+    assert shared.read("pins/00000001.json") == f"writer {won.index(True)}".encode() * 1000
+    assert shared.names("pins") == ["00000001.json"]
 
 
-def test_a_reader_never_sees_half_an_object(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+def test_a_reader_never_sees_half_an_object(shared: Store) -> None:
+    store = shared
     bodies = [bytes([i]) * (1 << 20) for i in range(4)]
     store.write("object", bodies[0])
     done = threading.Event()
@@ -122,7 +136,7 @@ def test_a_reader_never_sees_half_an_object(tmp_path: Path) -> None:
             done.set()
         assert all(reader.result() > 0 for reader in readers)
     assert torn == []
-    assert os.listdir(tmp_path) == ["object"]
+    assert [entry.name for entry in store.entries(".")] == ["./object"] if store.is_local else store.exists("object")
 
 
 def test_writers_at_once_leave_one_whole_object(tmp_path: Path) -> None:
@@ -137,3 +151,46 @@ def test_writers_at_once_leave_one_whole_object(tmp_path: Path) -> None:
 def test_cell() -> None:
     cell = Cell("birds", "v1", "image")
     assert (cell.dataset_version, cell.partition_key, cell.path) == ("birds@v1", "birds@v1|image", "birds/v1/image")
+
+
+def test_a_writer_shows_all_or_nothing(store: Store) -> None:
+    with store.writer("big/one", 9 << 20) as sink:
+        for _ in range(9):
+            sink.write(b"x" * (1 << 20))
+    found = store.entry("big/one")
+    assert found is not None
+    assert (found.size, found.is_folder) == (9 << 20, False)
+    assert store.sizes(["big/one", "big/none"]) == {"big/one": 9 << 20}
+    if store.root.startswith("memory://"):
+        return  # it shows what is being written
+
+    def break_off() -> None:
+        with store.writer("big/two") as sink:
+            sink.write(b"x" * (9 << 20))
+            raise RuntimeError("the source broke off")
+
+    with pytest.raises(RuntimeError, match="broke off"):
+        break_off()
+    assert not store.exists("big/two")
+    assert store.names("big") == ["one"]
+
+
+def test_what_lies_in_a_store(store: Store) -> None:
+    for name in ("blobs/packs/p", "blobs/sha256/ab/cd/abcd", "blobs/index.lance/data/x"):
+        store.write(name, b"12")
+    assert [(entry.name, entry.size) for entry in store.objects("blobs")] == [("blobs/packs/p", 2), ("blobs/sha256/ab/cd/abcd", 2)]
+    assert list(store.tables("blobs")) == ["blobs/index.lance"]
+    assert all(abs((datetime.now(UTC) - entry.modified).total_seconds()) < 3600 for entry in store.objects("blobs"))
+    store.remove("blobs/packs/p")
+    store.remove("blobs/packs/p")
+    assert not store.exists("blobs/packs/p")
+
+
+def test_another_process_is_seen_at_once(store: Store) -> None:
+    """A pin is found by a listing, which no client may answer from what it remembers."""
+    again = Store(store.root)
+    assert again.names("pins") == []
+    store.write("pins/1", b"")
+    assert again.names("pins") == ["1"]
+    store.write("pins/2", b"")
+    assert again.names("pins") == ["1", "2"]

@@ -1,0 +1,215 @@
+"""Garbage collection removes what nothing references, and nothing else, beside running ingests."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels.contracts import RAW_ASSETS
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import content_hash
+from mm_resources import garbage
+from mm_resources.blobs import LARGE_BYTES, BlobStore
+from mm_resources.garbage import Collected, collect
+from mm_resources.store import Cell, Store
+from mm_resources.tables import StageMeta, StageTables
+from tests.s3 import BUCKET
+
+NOW = timedelta(0)
+CELL = Cell("birds", "v1", "text")
+
+
+@pytest.fixture(params=["folder", "s3://"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return Store(str(tmp_path / "store"))
+    request.getfixturevalue("s3")
+    return Store(f"s3://{BUCKET}/{uuid4().hex}")
+
+
+def reference(store: Store, hashes: list[str], cell: Cell = CELL) -> None:
+    """Publish a stage that names blobs, as `raw_assets` does."""
+    tables = StageTables(store)
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "sample_id": f"{i:032x}", "dataset": cell.dataset, "version": cell.version, "source": "s", "key": str(i), "source_uri": str(i),
+            "entity_id": f"{i:032x}", "status": "fetched", "content_hash": digest, "modified_at": now,
+        }
+        for i, digest in enumerate(hashes)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=RAW_ASSETS.bare)
+    read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
+
+    def seal(digest: Any) -> StageMeta:
+        return StageMeta("d", "i", digest.rows, digest.rows, 0, 0, 0, "e", "", {}, "run", "now")
+
+    tables.publish("raw_assets", cell, RAW_ASSETS, [table], read_version, seal)
+
+
+def places(store: Store) -> dict[str, dict[str, Any]]:
+    return {row["content_hash"]: row for row in BlobStore(store).index().read_all().to_pylist()}
+
+
+def objects(store: Store) -> list[str]:
+    return sorted(entry.name for entry in store.objects("blobs"))
+
+
+def twice(store: Store) -> list[Collected]:
+    return [collect(store, NOW), collect(store, NOW)]
+
+
+def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -> None:
+    large = os.urandom(LARGE_BYTES + 1)
+    hashes = [*BlobStore(store).put([b"used", b"other" * 10]), *BlobStore(store).put([b"garbage"])]
+    hashes.append(BlobStore(store).put_stream(io.BytesIO(large))[0])
+    reference(store, hashes[:1])
+    kept = places(store)[hashes[0]]
+    before = objects(store)
+    dry = collect(store, NOW, dry_run=True)
+    assert (dry.referenced, dry.condemned, dry.removed) == (1, 3, 0)
+    assert objects(store) == before
+    assert set(places(store)) == set(hashes)
+
+    first, second = twice(store)
+    assert (first.condemned, first.removed, first.objects) == (3, 0, 0)
+    assert (second.condemned, second.removed, second.rewritten) == (0, 3, 1)
+    assert set(places(store)) == {hashes[0]}
+    assert BlobStore(store).read(**kept) == b"used", "a reader that knows the old pack finds the blob in the new one"
+    third = collect(store, NOW)
+    assert third.objects + second.objects == 3
+    (pack,) = objects(store)
+    assert pack == places(store)[hashes[0]]["path"]
+
+
+def test_what_is_young_stays(store: Store) -> None:
+    (digest,) = BlobStore(store).put([b"young"])
+    store.write("blobs/packs/stray.pack", b"written and not indexed yet")
+    assert collect(store, timedelta(hours=1)) == Collected()
+    assert set(places(store)) == {digest}
+    assert len(objects(store)) == 2
+
+
+def test_strays_go(store: Store) -> None:
+    store.write("blobs/packs/stray.pack", b"its writer died")
+    (digest,) = BlobStore(store).put([b"used"])
+    reference(store, [digest])
+    assert collect(store, NOW) == Collected(referenced=1, objects=1, bytes=15)
+    assert len(objects(store)) == 1
+
+
+def test_a_superseded_version_still_references(store: Store) -> None:
+    old, new = BlobStore(store).put([b"old", b"new"])
+    reference(store, [old])
+    reference(store, [new])
+    assert collect(store, NOW).condemned == 0
+
+
+def test_a_condemned_blob_that_an_ingest_took_for_stored_comes_back(store: Store) -> None:
+    ingest = BlobStore(store)
+    (digest,) = ingest.put([b"shared"])  # from here on this ingest knows that it is stored
+    place = places(store)[digest]
+    assert collect(store, NOW).condemned == 1
+    assert ingest.put([b"shared"]) == [digest]
+    reference(store, [digest])
+    assert places(store) == {}
+    assert BlobStore(store).read(**place) == b"shared", "its bytes stay meanwhile"
+    assert BlobStore(store).places().read_all().to_pylist() == [place]
+    assert collect(store, NOW) == Collected(referenced=1, restored=1)
+    assert places(store) == {digest: place}
+
+
+def test_what_is_struck_is_stored_anew(store: Store) -> None:
+    large = os.urandom(LARGE_BYTES + 1)
+    digest, _ = BlobStore(store).put_stream(io.BytesIO(large))
+    twice(store)
+    assert places(store) == {}
+    assert BlobStore(store).put_stream(io.BytesIO(large))[0] == digest
+    reference(store, [digest])
+    twice(store)
+    assert BlobStore(store).read(**places(store)[digest]) == large
+
+
+def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever step it ends, what is referenced is readable, and the next one goes on."""
+    used, *_ = BlobStore(store).put([b"used", *(f"garbage {i}".encode() for i in range(5))])
+    reference(store, [used])
+
+    class Killed(BaseException):
+        pass
+
+    for step in ("strike", "mark", "sweep", "condemn", "rewrite", "remove_strays", "strike", "mark", "sweep", "condemn", "rewrite"):
+        real = getattr(garbage._Collection, step)
+
+        def killed(*words: Any, real: Any = real) -> None:
+            real(*words)
+            raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(garbage._Collection, step, killed)
+            with pytest.raises(Killed):
+                collect(store, NOW)
+        assert BlobStore(store).read(**places(store)[used]) == b"used"
+    twice(store)
+    assert set(places(store)) == {used}
+    assert len(objects(store)) == 1
+
+
+def test_collections_beside_ingests(tmp_path: Path) -> None:
+    """Ingests store, reference and drop the same few blobs over and over while collections run: none that is named is missing."""
+    store, grace = Store(str(tmp_path)), timedelta(seconds=2)
+    contents = [f"blob {i}".encode() * 20 for i in range(12)] + [bytes([i]) * (LARGE_BYTES + 1) for i in range(2)]
+    done, trouble, totals = threading.Event(), [], Collected()
+    rounds: list[bool] = []
+
+    def ingest(number: int) -> None:
+        chosen, cell = random.Random(number), Cell("birds", f"v{number}", "text")
+        while not done.is_set():
+            began, blobs, wanted = time.monotonic(), BlobStore(store), chosen.sample(contents, 4)
+            hashes = blobs.put(data for data in wanted if len(data) <= LARGE_BYTES)
+            hashes += [blobs.put_stream(io.BytesIO(data))[0] for data in wanted if len(data) > LARGE_BYTES]
+            time.sleep(chosen.random() / 4)
+            reference(store, hashes, cell)
+            known = {row["content_hash"]: row for row in BlobStore(store).places().read_all().to_pylist()}
+            rounds.append(time.monotonic() - began < grace.total_seconds())
+            for digest in hashes if rounds[-1] else ():  # what is promised is promised to ingests that end in time
+                try:
+                    assert content_hash(BlobStore(store).read(**known[digest])) == digest
+                except (SampleError, KeyError) as error:
+                    trouble.append(f"{number}: {digest}: {error!r}")
+            # What it names it drops again, with its whole history, as upkeep would.
+            time.sleep(chosen.random())
+            shutil.rmtree(StageTables(store).uri("raw_assets", cell))
+
+    ingests = [threading.Thread(target=ingest, args=(i,)) for i in range(2)]
+    for thread in ingests:
+        thread.start()
+    try:
+        ends = time.monotonic() + 10
+        while time.monotonic() < ends and not trouble:
+            try:
+                found = collect(store, grace)
+            except (OSError, ValueError):
+                continue  # a stage's table went while it was read
+            totals.condemned, totals.removed, totals.restored = (
+                totals.condemned + found.condemned, totals.removed + found.removed, totals.restored + found.restored,
+            )  # fmt: skip
+    finally:
+        done.set()
+        for thread in ingests:
+            thread.join()
+    assert trouble == []
+    assert sum(rounds) > 5
+    assert totals.condemned > 0, totals
+    assert totals.removed > 0, totals

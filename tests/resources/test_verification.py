@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from mm_embed_kernels.errors import SampleError
+from mm_resources.blobs import LARGE_BYTES, BlobStore
+from mm_resources.store import Store
+from mm_resources.verification import Checked, verify
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return BlobStore(Store(str(tmp_path)))
+
+
+def all_of(blobs: BlobStore, sample: int = 0) -> Checked:
+    parts = list(verify(blobs, sample))
+    return Checked(sum(part.blobs for part in parts), sum(part.bytes for part in parts), [bad for part in parts for bad in part.bad])
+
+
+def test_a_sound_store(blobs: BlobStore) -> None:
+    assert list(verify(blobs)) == []
+    blobs.put([b"a", b"bc"])
+    blobs.put_stream(io.BytesIO(b"l" * (LARGE_BYTES + 1)))
+    checked = all_of(blobs)
+    assert (checked.blobs, checked.bytes, checked.bad) == (3, 3 + LARGE_BYTES + 1, [])
+    some = all_of(blobs, sample=2)
+    assert (some.blobs, some.bad) == (2, [])
+
+
+def test_what_is_missing_or_damaged_is_named_and_struck(blobs: BlobStore, tmp_path: Path) -> None:
+    good, flipped = blobs.put([b"good", b"flipped"])
+    (lost,) = blobs.put([b"lost"])
+    large, _ = blobs.put_stream(io.BytesIO(b"l" * (LARGE_BYTES + 1)))
+    places = {row["content_hash"]: row for row in blobs.index().read_all().to_pylist()}
+    pack = tmp_path / places[flipped]["path"]
+    pack.write_bytes(pack.read_bytes().replace(b"flipped", b"FLIPPED"))
+    (tmp_path / places[lost]["path"]).unlink()
+    (tmp_path / places[large]["path"]).write_bytes(b"m" * (LARGE_BYTES + 1))
+    checked = all_of(blobs)
+    assert checked.blobs == 1
+    causes = {place.content_hash: error.error_class for place, error in checked.bad}
+    assert causes == {flipped: "blob_damaged", lost: "blob_missing", large: "blob_damaged"}
+    assert {row["content_hash"] for row in blobs.index().read_all().to_pylist()} == {good}
+    assert blobs.damaged() == {flipped, lost, large}
+
+    blobs.put([b"flipped"])
+    blobs.mended([flipped])
+    assert blobs.damaged() == {lost, large}
+    assert blobs.read(**places[flipped]) == b"flipped", "a reader that knows the damaged place finds the sound one"
+    with pytest.raises(SampleError, match="blob_missing"):
+        blobs.read(**places[lost])
+
+
+def test_one_of_two_places_is_damaged(blobs: BlobStore, tmp_path: Path) -> None:
+    """Two writers at once stored it twice; the other place is good, and nothing has to be fetched again."""
+    other = BlobStore(blobs.store)
+    other._known_hashes()
+    (digest,) = blobs.put([b"twice"])
+    other.put([b"twice"])
+    first = blobs.index().read_all().to_pylist()[0]
+    (tmp_path / first["path"]).write_bytes(b"TWICE")
+    checked = all_of(blobs)
+    assert (checked.blobs, len(checked.bad)) == (1, 1)
+    assert blobs.damaged() == set()
+    assert blobs.read(**first) == b"twice"
+    assert all_of(blobs).bad == []
+    assert digest == first["content_hash"]
