@@ -40,5 +40,16 @@ def moved_on(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> 
     return f"{'; '.join(lines)} since {spec.dataset_version} was frozen{advice}" if lines else ""
 
 
+def summary(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
+    """What is known of a version's sources, and since when, in one line."""
+    looked = [drift.looked_at for drift in drifts if drift.looked_at]
+    if looked:
+        told = moved_on(registry, spec, drifts) or "the sources are as they were listed"
+        return f"as of {min(looked)[:19].replace('T', ' ')} UTC: {told}"
+    if any(registry.listings.is_frozen(spec, source) for source in spec.sources):
+        return f"the sources have not been looked at since they were listed; to do so: mm status {spec.dataset_version} --drift"
+    return "the sources are not listed yet; the first backfill lists them"
+
+
 def follow_command(registry: Registry, spec: DatasetSpec) -> str:
     return f"mm register --from {spec.dataset_version} --as {registry.next_name(spec)}"

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.cell_run import ORDER
-from mm_assets.drifting import known_drifts, moved_on, sources_of
+from mm_assets.drifting import known_drifts, sources_of, summary
 from mm_assets.gates import verdicts
 from mm_resources.accounting import account
 from mm_resources.failures import FailureEvents
@@ -60,5 +60,5 @@ def dataset_status(store: Store, dataset_version: str, modality: str | None = No
         "dataset_version": dataset_version,
         "cells": [cell_status(store, cell) for cell in cells],
         "drift": [asdict(drift) for drift in drifts if drift.looked_at],
-        "drift_summary": moved_on(registry, spec, drifts),
+        "drift_summary": summary(registry, spec, drifts),
     }

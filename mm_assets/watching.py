@@ -6,6 +6,7 @@ on lies in the registry, so that a crash between two steps, or two ticks at once
 Dagster reads annotations of sensors and ops at run time, so this module does without `from __future__ import annotations`.
 """
 
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +25,8 @@ from mm_resources.drift import Drift
 from mm_resources.registry import Registration, Registry
 from mm_resources.resources import RegistryResource
 
+# Dagster says so of its own copying of a sensor with several jobs.
+warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
 # Who registered a version, where the sensor did.
 WATCH = "watch"
 _REGISTRY = dg.AssetKey("dataset_registry")

@@ -59,15 +59,7 @@ def status(
             print(f"{cell['modality']}: gate {gate['name']} {told}: {gate['description']}")
         if "blocked" in cell:
             print(f"{cell['modality']} is blocked by {cell['blocked']}")
-    print(_drift(found))
-
-
-def _drift(status: dict[str, Any]) -> str:
-    """What is known of the sources, and since when."""
-    if not status["drift"]:
-        return "the sources have not been looked at since they were listed; to do so now: --drift"
-    looked = min(drift["looked_at"] for drift in status["drift"])[:19].replace("T", " ")
-    return f"{status['drift_summary'] or 'the sources are as they were listed'} (looked at {looked} UTC)"
+    print(found["drift_summary"])
 
 
 def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
