@@ -39,7 +39,7 @@ class Watched(dg.Config):
 
 
 @dg.op(pool="network", description="Lists the sources of a frozen version anew and says, as its check, whether they have moved on.")
-def look(context: dg.OpExecutionContext, config: Watched, registry: RegistryResource) -> None:
+def look_at(context: dg.OpExecutionContext, config: Watched, registry: RegistryResource) -> None:
     known = registry.open()
     spec = known.spec(*split_dataset_version(config.dataset_version))
     found = known_drifts(known, spec, spec.sources, look=True)
@@ -53,7 +53,7 @@ def look(context: dg.OpExecutionContext, config: Watched, registry: RegistryReso
 
 @dg.job(name="look", executor_def=dg.in_process_executor, description="One look at the sources of a version, for the sensor `sources`.")
 def look_job() -> None:
-    look()
+    look_at()
 
 
 @dg.sensor(
@@ -109,7 +109,7 @@ def _looks(known: Registry, newest: Registration, now: datetime) -> Iterator[dg.
         yield dg.RunRequest(
             job_name="look",
             run_key=f"{spec.dataset_version}|{looked_at}|{passed // every}",
-            run_config=dg.RunConfig({"look": Watched(dataset_version=spec.dataset_version)}),
+            run_config=dg.RunConfig({"look_at": Watched(dataset_version=spec.dataset_version)}),
             tags={"mm/dataset": spec.name, "mm/version": spec.version},
         )
 

@@ -94,12 +94,10 @@ class RaySession:
                     logging_level="ERROR",
                 )
                 threading.Thread(target=self._guard, args=(_raylet(),), daemon=True).start()
-        except ConnectionError as error:
-            raise UserError(f"no Ray cluster answers at {self.address}: {' '.join(str(error).split())}") from error
-        except RuntimeError as error:
-            if "Version mismatch" not in str(error):
+        except (ConnectionError, RuntimeError) as error:
+            if not self.address:
                 raise
-            raise UserError(f"the Ray cluster at {self.address} runs another Ray or Python: {' '.join(str(error).split())}") from error
+            raise _refused(self.address, error) from error
         self.started = True
 
     def close(self) -> None:
@@ -194,6 +192,19 @@ def _flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> It
     except ExecutionTimeoutError:
         if not may_lose:
             raise
+
+
+def _refused(address: str, error: Exception) -> UserError:
+    """Why there is no connection to a cluster, and what to do. Ray says it in the cause, if at all."""
+    told = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "Version mismatch" in told:
+        return UserError(f"the Ray cluster at {address} runs another Ray or Python: {told}")
+    if "No node info found" in told:
+        return UserError(
+            f"no node of the Ray cluster at {address} runs on this machine, and a driver speaks through one; start one that takes "
+            f"no work: ray start --address={address} --num-cpus=0"
+        )
+    return UserError(f"no Ray cluster answers at {address}: {told}")
 
 
 @cache

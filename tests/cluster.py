@@ -16,14 +16,16 @@ import psutil
 from tests.processes import ROOT, free_port, until
 
 # Several nodes on one machine must not claim the same ports.
-_PORTS = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0", "--node-ip-address=127.0.0.1")
+_PORTS = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
 
 
 class Cluster:
     """A head that takes no work, and workers."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.address = root, f"127.0.0.1:{free_port()}"
+        import ray
+
+        self.root, self.address = root, f"{ray.util.get_node_ip_address()}:{free_port()}"
         self._nodes = ExitStack()
 
     def start_head(self) -> None:

@@ -75,11 +75,11 @@ session.close()
 """
 
 
-def told_elsewhere(nodes: Cluster, folder: Path) -> str:
+def told_elsewhere(nodes: Cluster, folder: Path, *before: str, **environment: str) -> str:
     """What a driver is told that works in another folder: Ray would lend its nodes the code that lies in this one."""
     done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, nodes.address, f"{folder}/store"],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+        [*before, sys.executable, "-c", _DRIVER, nodes.address, f"{folder}/store"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -108,6 +108,14 @@ def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
     assert told.startswith("Ray node bare on ")
     assert "cannot run this code: ModuleNotFoundError: No module named 'mm_resources.ray_nodes'" in told
     assert "\n" not in told
+
+
+@needs_namespaces
+def test_a_driver_beside_no_node(nodes: Cluster, tmp_path: Path) -> None:
+    """In a process namespace of its own it sees none, as in a container of its own."""
+    told = told_elsewhere(nodes, tmp_path, "unshare", "-p", "-f", "--mount-proc", RAY_gcs_server_request_timeout_seconds="3")
+    assert told.startswith(f"no node of the Ray cluster at {nodes.address} runs on this machine")
+    assert told.endswith(f"ray start --address={nodes.address} --num-cpus=0")
 
 
 def test_differences_name_both_sides() -> None:
