@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.identity import digest
@@ -21,14 +22,15 @@ CHANGES = ("added", "removed", "altered")
 NAMED = 3
 
 _OBJECTS = pa.schema([("uri", pa.string()), ("tag", pa.string())])
+# Of an object without a tag nobody can say more than that it is there.
+_ALTERED = "f.tag <> n.tag AND f.tag <> '' AND n.tag <> ''"
 # Two digests over all objects would be the same for another listing once in 2^128.
 _COMPARED = f"""
-SELECT count(*) FILTER (f.uri IS NULL) AS added, count(*) FILTER (n.uri IS NULL) AS removed, count(*) FILTER (f.tag <> n.tag) AS altered,
+SELECT count(*) FILTER (f.uri IS NULL) AS added, count(*) FILTER (n.uri IS NULL) AS removed, count(*) FILTER ({_ALTERED}) AS altered,
        min(n.uri, {NAMED}) FILTER (f.uri IS NULL) AS added_names, min(f.uri, {NAMED}) FILTER (n.uri IS NULL) AS removed_names,
-       min(f.uri, {NAMED}) FILTER (f.tag <> n.tag) AS altered_names,
+       min(f.uri, {NAMED}) FILTER ({_ALTERED}) AS altered_names,
        count(n.uri) AS objects, bit_xor(md5_number(n.uri || chr(31) || n.tag))::VARCHAR AS state
-FROM (SELECT uri, min(tag) AS tag FROM frozen WHERE tag <> '' GROUP BY 1) f
-FULL JOIN (SELECT uri, min(tag) AS tag FROM now WHERE tag <> '' GROUP BY 1) n ON f.uri = n.uri
+FROM (SELECT uri, max(tag) AS tag FROM frozen GROUP BY 1) f FULL JOIN (SELECT uri, max(tag) AS tag FROM now GROUP BY 1) n ON f.uri = n.uri
 """
 
 
@@ -112,16 +114,19 @@ class Drifts:
 
         def objects() -> Iterator[dict[str, str]]:
             try:
+                opened = open_source(source, dict(spec.schema_))
                 if table:
-                    yield from side_table(source)
-                yield from ({"uri": uri, "tag": tag} for uri, tag in open_source(source, dict(spec.schema_)).objects())
+                    yield from side_table(opened)
+                yield from ({"uri": uri, "tag": tag} for uri, tag in opened.objects())
             except Exception as error:  # noqa: BLE001 - whatever keeps a source from being listed is what a person must hear
                 causes.append(error)
 
         def frozen() -> Iterator[pa.RecordBatch]:
             yield from batched(iter(table), _OBJECTS)
+            # What its rows were refused for stands in the listing under the side table's name, which is no object of the source.
             for batch in self.listings.frozen(spec, source, ["source_uri", "tag"]):
-                yield batch.rename_columns(_OBJECTS.names)
+                objects = batch.rename_columns(_OBJECTS.names)
+                yield objects.filter(pc.not_equal(objects["uri"], source.table.uri)) if source.table else objects
 
         now = pa.RecordBatchReader.from_batches(_OBJECTS, batched(objects(), _OBJECTS))
         row = relational.fetch(_COMPARED, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen()), now=now).to_pylist()[0]

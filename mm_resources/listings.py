@@ -19,7 +19,6 @@ from mm_embed_kernels.sandbox import guarded
 from mm_embed_kernels.spec import DatasetSpec, SourceSpec, user_column
 from mm_resources import lance_io
 from mm_resources.sources import Listed, Source, open_source
-from mm_resources.sources.files import object_tag
 from mm_resources.store import Store
 
 LISTING_BATCH = 4_096
@@ -53,7 +52,8 @@ class Listings:
         uri = self._uri(spec, source)
         if lance_io.open_dataset(uri) is not None:
             return ""
-        schema, causes = self.contract(spec).bare.with_metadata({_SIDE_TABLE: json.dumps(side_table(source))}), []
+        table = side_table(open_source(source, dict(spec.schema_)))
+        schema, causes = self.contract(spec).bare.with_metadata({_SIDE_TABLE: json.dumps(table)}), []
 
         def rows() -> Iterator[dict[str, Any]]:
             """The listing; remembers what broke it, which Lance's writer would wrap in a traceback."""
@@ -184,15 +184,16 @@ class Listings:
             }
 
 
-def side_table(source: SourceSpec) -> list[dict[str, str]]:
+def side_table(source: Source) -> list[dict[str, str]]:
     """A source's side table as an object beside those that it lists: ``uri`` and ``tag``; empty where it has none."""
-    if source.table is None:
+    table = source.spec.table
+    if table is None:
         return []
     try:
-        tag = object_tag(source.table.uri)
+        tag = source.tag(table.uri, "")
     except Exception:  # noqa: BLE001 - of any client; whoever reads the table says what is wrong
         tag = None
-    return [{"uri": source.table.uri, "tag": tag}] if tag else []
+    return [{"uri": table.uri, "tag": tag}] if tag else []
 
 
 def cause_of(error: Exception) -> str:

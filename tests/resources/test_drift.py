@@ -62,6 +62,16 @@ def test_a_side_table_is_part_of_its_source(registry: Registry, data: Path, tmp_
     assert str(look(registry, spec)) == "source s0: 1 altered (labels.csv)"
 
 
+def test_what_has_no_tag_is_seen_to_come_and_go(registry: Registry, data: Path, tmp_path: Path) -> None:
+    """A dangling link, and a side table's row that was refused: both stand in the listing, without a tag."""
+    labels = write(tmp_path, "labels.csv", b"file,label\na.txt,x\na.txt,y\n")
+    (data / "dangling.txt").symlink_to("nowhere")
+    spec = watched(registry, str(data), table={"uri": labels, "key": "file", "columns": ["label"]})
+    (data / "another.txt").symlink_to("nowhere")
+    (data / "dangling.txt").unlink()
+    assert str(look(registry, spec)) == "source s0: 1 added (another.txt), 1 removed (dangling.txt)"
+
+
 def test_records_are_looked_at_by_their_files(registry: Registry, data: Path) -> None:
     uri = write(data, "r.jsonl", b'{"text": "one"}\n{"text": "two"}\n')
     spec = watched(registry, uri, record={"text": "text"})
