@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from mm_assets.cell_run import ORDER
 from mm_assets.partitions import dataset_versions, partition_key
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec import load_spec
@@ -46,6 +47,14 @@ conditions = dg.AutomationConditionSensorDefinition(
 )
 
 
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.assets(*ORDER),
+    description="All twelve components of one cell, in one process, with one Ray session at most.",
+    executor_def=dg.in_process_executor,
+)
+
+
 @dg.sensor(
     name="specs",
     job_name="refresh",
@@ -69,7 +78,7 @@ def specs(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg
             context.log.error(str(error))
             continue
         versions.append(spec.dataset_version)
-        requests += [_request(cell, spec.digest) for cell in known.cells(spec.dataset_version) if known.pin(cell) is None]
+        requests += [request(cell, spec.digest) for cell in known.cells(spec.dataset_version) if known.pin(cell) is None]
     return dg.SensorResult(
         run_requests=requests,
         cursor=json.dumps(now),
@@ -84,8 +93,9 @@ def _spec_files(folder: Path) -> dict[str, str]:
     return {str(path): f"{(info := path.stat()).st_size}-{info.st_mtime_ns}" for path in found}
 
 
-def _request(cell: Cell, key: str) -> dg.RunRequest:
-    return dg.RunRequest(run_key=f"{cell.partition_key}|{key}", partition_key=partition_key(cell), tags=cell_tags(cell))
+def request(cell: Cell, key: str) -> dg.RunRequest:
+    """A run of all of a cell's assets, once for each key."""
+    return dg.RunRequest(job_name="refresh", run_key=f"{cell.partition_key}|{key}", partition_key=partition_key(cell), tags=cell_tags(cell))
 
 
 def cell_tags(cell: Cell) -> dict[str, str]:
@@ -99,13 +109,13 @@ def cell_tags(cell: Cell) -> dict[str, str]:
     job_name="refresh",
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Goes over every published cell: tries failures that may pass again, heals blobs, reports sources that moved on.",
+    description="Goes over every published cell: tries failures that may pass again, heals blobs, reports sources that have moved on.",
 )
 def nightly(context: dg.ScheduleEvaluationContext, registry: RegistryResource) -> list[dg.RunRequest] | dg.SkipReason:
     known: Registry = registry.open()
     cells = [cell for name in known.datasets() for cell in known.cells(name) if known.pin(cell) is not None]
     when = context.scheduled_execution_time.isoformat()
-    return [_request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")
+    return [request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")
 
 
 @dg.op(description="Joins small files and removes what is superseded; nothing that is published changes.")

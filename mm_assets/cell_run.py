@@ -95,13 +95,14 @@ class CellRun:
         return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
 
     def require_models(self) -> None:
-        """Find and hash the weights of all that the cell's spec names.
+        """Find and hash the weights of all that the cell's spec names, here and on the nodes of a cluster.
 
         Raises:
-            dg.Failure: in one line, for a model that is missing or unreachable.
+            dg.Failure: in one line, for a model that is missing or unreachable, or a node that is not fit for the work.
         """
         try:
-            self.embedder_resource.require(self.spec, self.cell.modality)
+            models = self.embedder_resource.require(self.spec, self.cell.modality)
+            self.context.resources.cache.open().require_workers(models)
         except UserError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
 

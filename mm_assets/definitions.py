@@ -18,8 +18,8 @@ from mm_assets.assets import (
     segments,
     validated_samples,
 )
-from mm_assets.automation import conditions, nightly, specs, upkeep_job, weekly_upkeep
-from mm_assets.cell_run import ORDER
+from mm_assets.automation import conditions, nightly, refresh, specs, upkeep_job, weekly_upkeep
+from mm_assets.watching import look_job, sources
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
 
@@ -37,13 +37,6 @@ ASSETS = [
     feature_views.feature_views,
     lineage_report.lineage_report,
 ]
-
-refresh = dg.define_asset_job(
-    "refresh",
-    selection=dg.AssetSelection.assets(*ORDER),
-    description="All twelve components of one cell, in one process, with one Ray session at most.",
-    executor_def=dg.in_process_executor,
-)
 
 
 def default_resources(store: str = "", mode: str = "auto", address: str = "") -> dict[str, object]:
@@ -65,8 +58,8 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 def build(**settings: str) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
-        jobs=[refresh, upkeep_job],
-        sensors=[specs, conditions],
+        jobs=[refresh, look_job, upkeep_job],
+        sensors=[specs, sources, conditions],
         schedules=[nightly, weekly_upkeep],
         resources=default_resources(**settings),
         executor=dg.in_process_executor,

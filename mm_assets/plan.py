@@ -11,7 +11,6 @@ from mm_assets.assets.embeddings import inputs_of
 from mm_assets.assets.sample_metadata import REFUSED, with_prefixes
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate
-from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernel import Kernel, ProbeKernel, SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set
@@ -125,10 +124,7 @@ def _listed(registry: Registry, spec: DatasetSpec, modality: str, bounds: list[B
     Raises:
         UserError: when a source cannot be listed.
     """
-    try:
-        return TableSpool.of(at_the_door(registry.listings.preview(spec, modality), bounds))
-    except (OSError, SampleError) as error:
-        raise UserError(f"{spec.dataset_version} cannot be listed: {' '.join(str(error).split())}") from error
+    return TableSpool.of(at_the_door(registry.listings.preview(spec, modality), bounds))
 
 
 def _valid(probed: TableSpool, bounds: list[Bound]) -> TableSpool:

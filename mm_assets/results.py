@@ -95,17 +95,22 @@ def materialize_result(
         "written_by_run": meta.run_id,
         "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
     }
-    results = [
-        dg.AssetCheckResult(
-            check_name=check.name,
-            passed=check.passed,
-            description=f"overridden: {check.description}" if check.waived else check.description,
-            metadata={name: plain(value) for name, value in check.figures.items()},
-            severity=dg.AssetCheckSeverity.ERROR if check.blocking and not check.waived else dg.AssetCheckSeverity.WARN,
-        )
-        for check in checks
-    ]
+    results = [dg.AssetCheckResult(check_name=check.name, **_told(check)) for check in checks]
     return dg.MaterializeResult(data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results)
+
+
+def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.AssetCheckEvaluation:
+    """A check of a cell that is reported outside a materialization."""
+    return dg.AssetCheckEvaluation(asset_key=asset, check_name=check.name, partition=partition, blocking=check.blocking, **_told(check))
+
+
+def _told(check: Check) -> dict[str, Any]:
+    return {
+        "passed": check.passed,
+        "description": f"overridden: {check.description}" if check.waived else check.description,
+        "metadata": {name: plain(value) for name, value in check.figures.items()},
+        "severity": dg.AssetCheckSeverity.ERROR if check.blocking and not check.waived else dg.AssetCheckSeverity.WARN,
+    }
 
 
 def column_schema(contract: Contract) -> dg.TableSchema:

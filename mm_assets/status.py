@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from mm_assets.cell_run import ORDER
+from mm_assets.drifting import known_drifts, sources_of, summary
 from mm_assets.gates import verdicts
 from mm_resources.accounting import account
 from mm_resources.failures import FailureEvents
@@ -43,6 +45,20 @@ def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     }
 
 
-def dataset_status(store: Store, dataset_version: str, modality: str | None = None) -> dict[str, Any]:
-    cells = Registry(store).cells(dataset_version, modality)
-    return {"dataset_version": dataset_version, "cells": [cell_status(store, cell) for cell in cells]}
+def dataset_status(store: Store, dataset_version: str, modality: str | None = None, look: bool = False) -> dict[str, Any]:
+    """The state of a version's cells, and how its sources differ from what was frozen of them.
+
+    Args:
+        look: list the sources now, which takes as long as listing them does; else what the last look found.
+    """
+    registry = Registry(store)
+    cells = registry.cells(dataset_version, modality)
+    spec = registry.spec(cells[0].dataset, cells[0].version)
+    chosen = [source for source in spec.sources if any(source in sources_of(spec, cell.modality) for cell in cells)]
+    drifts = known_drifts(registry, spec, chosen, look)
+    return {
+        "dataset_version": dataset_version,
+        "cells": [cell_status(store, cell) for cell in cells],
+        "drift": [asdict(drift) for drift in drifts if drift.looked_at],
+        "drift_summary": summary(registry, spec, drifts),
+    }

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.modalities import Media, Modality, get
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.transcribers import Transcriber
 
 REQUEST = pa.schema(
     [
@@ -95,6 +98,8 @@ class Kernel(ABC):
         checkpoint_rows: rows that one commit to the cache holds at most.
         order: of the requests, as SQL; by default that of keys, which begin with the content hash, so that a blob's segments
             come together and it is read once.
+        models: what its stages load on whichever machine they run.
+        here: whether its stages read what lies on this machine, so that no other one could run them.
     """
 
     name: str
@@ -105,6 +110,8 @@ class Kernel(ABC):
     limits: Limits | None = None
     checkpoint_rows: int = 32_768
     order: str = "key"
+    models: tuple[Embedder | Transcriber, ...] = ()
+    here: bool = False
 
     @property
     def environment(self) -> str:
@@ -267,6 +274,7 @@ class EmbedKernel(Kernel):
         infer: Resources = Resources(),
     ) -> None:
         self.embedder, self.reader, self.limits, self.decode, self.infer = embedder, reader, limits, decode, infer
+        self.models = (embedder,)
         self.name = f"embed:{embedder.name}"
         self.scope = f"embed-{type(embedder).name}"
         self.fingerprint = embedder.fingerprint

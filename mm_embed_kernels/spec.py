@@ -37,6 +37,16 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+Duration = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(s|min|h|d)$")]
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(duration: str) -> int:
+    """``10min`` -> 600."""
+    number = duration.rstrip("sminhd")
+    return int(number) * _SECONDS[duration[len(number) :]]
+
+
 class LabelRule(_Model):
     """Where a file's label comes from when it stands in no table."""
 
@@ -166,6 +176,26 @@ class Curation(_Model):
     rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+class Watch(_Model):
+    """Whether the platform looks at the sources by itself, and what it does when they have moved on.
+
+    No part of the frozen spec: it may be changed, and registered again, under the same version.
+    """
+
+    sources: Literal["off", "propose", "register"] = Field(
+        default="off", description="propose: say so, with the command; register: register the next version and request its cells"
+    )
+    every: Duration = Field(default="1h", description="time between two looks, each of which lists the sources anew")
+    settle: Duration = Field(default="10min", description="how long the sources must stay as they are before anything is done")
+    names: Literal["number", "date"] = Field(default="number", description="how the next version is called: v1, v2, or by the day")
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _off(cls, sources: object) -> object:
+        # YAML 1.1 reads a bare `off` as false.
+        return "off" if sources is False else sources
+
+
 class DatasetSpec(_Model):
     """One dataset version."""
 
@@ -189,6 +219,7 @@ class DatasetSpec(_Model):
     curation: Curation = Curation()
     gates: Gates = Gates()
     promotion: Promotion = Promotion()
+    watch: Watch = Watch()
 
     @model_validator(mode="before")
     @classmethod
@@ -280,7 +311,7 @@ class DatasetSpec(_Model):
     @property
     def digest(self) -> str:
         # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
-        written = {**self.model_dump(by_alias=True, mode="json"), "splits": list(self.splits.items())}
+        written = {**self.model_dump(by_alias=True, mode="json", exclude={"watch"}), "splits": list(self.splits.items())}
         # A field that came later says nothing by its default: specs that were frozen before it are still the same.
         for part, later in _later(written):
             for name, default in later.items():

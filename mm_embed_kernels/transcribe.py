@@ -37,6 +37,7 @@ class TranscribeKernel(Kernel):
         infer: Resources = Resources(batch_rows=16),
     ) -> None:
         self.transcriber, self.reader, self.limits, self.decode, self.infer = transcriber, reader, limits, decode, infer
+        self.models = (transcriber,)
         self.name = f"transcribe:{transcriber.name}"
         self.scope = f"transcribe-{transcriber.name}"
         # Which windows are heard as speech decides which have a text.

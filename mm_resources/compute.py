@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,6 +18,10 @@ from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
 from mm_resources.progress import report
 from mm_resources.ray_session import RaySession
 from mm_resources.spool import TableSpool
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.embedders import Embedder
+    from mm_embed_kernels.transcribers import Transcriber
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
@@ -112,7 +117,7 @@ class Compute:
         if misses.rows == 0:
             return 0, 0
         blocks = _blocks(misses, kernel)
-        found = run_inline(kernel, blocks) if mode == "inline" else self._session().run(kernel, blocks)
+        found = run_inline(kernel, blocks) if mode == "inline" else self._session(kernel).run(kernel, blocks)
         progress = _Progress(kernel.name, misses.rows, log)
         done = self._checkpoint(space, kernel, found, _attempts(misses), progress)
         if progress.done != misses.rows:
@@ -125,15 +130,32 @@ class Compute:
         return wanted, misses.rows
 
     def _choose(self, kernel: Kernel, missing: int) -> str:
+        if kernel.here and self._on_cluster:
+            return "inline"
         if self.mode != "auto":
             return self.mode
         # On one machine, Ray's gain is that decoding and inference go on side by side; a single stage has none of it.
-        gains = self.ray is not None and (bool(self.ray.address) or len(kernel.stages()) > 1)
+        gains = self.ray is not None and (self._on_cluster or len(kernel.stages()) > 1)
         return "ray" if gains and missing * kernel.seconds_per_row > self.inline_seconds else "inline"
 
-    def _session(self) -> RaySession:
+    @property
+    def _on_cluster(self) -> bool:
+        """Whether Ray's workers may be on other machines."""
+        return self.ray is not None and bool(self.ray.address)
+
+    def require_workers(self, models: Iterable[Embedder | Transcriber]) -> None:
+        """See, before anything is computed, that the machines of a cluster can do this one's work.
+
+        Raises:
+            UserError: in one line; see `RaySession.require`.
+        """
+        if self.ray is not None and self._on_cluster and self.mode != "inline":
+            self.ray.require(self.cache.store, models)
+
+    def _session(self, kernel: Kernel) -> RaySession:
         if self.ray is None:
             raise RuntimeError("mode 'ray' needs a Ray session")
+        self.ray.require(self.cache.store, kernel.models)
         return self.ray
 
     def _checkpoint(

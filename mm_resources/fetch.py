@@ -45,6 +45,8 @@ class FetchKernel(Kernel):
         self.spec, self.blobs = spec, blobs
         self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _WHOLE_ROWS)
         self.fingerprint = fingerprint(name="fetch", code_version="1")
+        # Files of this machine are read by this machine, wherever the rest is computed.
+        self.here = any("://" not in source.uri or source.uri.startswith("file://") for source in spec.sources)
         self.payload = [pa.field("content_hash", pa.string()), pa.field("size", pa.int64())]
         self.seconds_per_row = 0.0005
 

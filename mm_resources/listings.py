@@ -1,10 +1,11 @@
-"""Listings: what each source of a version held when the version was frozen, and how far the source has moved since."""
+"""Listings: what each source of a version held when the version was frozen."""
 
 from __future__ import annotations
 
 import io
+import itertools
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -28,27 +29,8 @@ names AS (SELECT name, min(sample_id) AS target FROM t GROUP BY name HAVING coun
 SELECT l.* REPLACE (coalesce(keys.target, names.target, l.entity_id) AS entity_id)
 FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = names.name
 """
-_DRIFT = """
-SELECT count(*) FILTER (f.uri IS NULL) AS new, count(*) FILTER (n.uri IS NULL) AS gone, count(*) FILTER (f.tag <> n.tag) AS changed
-FROM (SELECT source_uri AS uri, min(tag) AS tag FROM frozen WHERE tag <> '' GROUP BY 1) f
-FULL JOIN (SELECT uri, min(tag) AS tag FROM now WHERE tag <> '' GROUP BY 1) n ON f.uri = n.uri
-"""
-_OBJECTS = pa.schema([("uri", pa.string()), ("tag", pa.string())])
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How a source differs from its frozen listing, in objects (files)."""
-
-    source: str
-    new: int = 0
-    changed: int = 0
-    gone: int = 0
-    problem: str = ""
-
-    def __str__(self) -> str:
-        found = self.problem or ", ".join(f"{getattr(self, name):,} {name}" for name in ("new", "changed", "gone") if getattr(self, name))
-        return f"source {self.source}: {found}" if found else ""
+# Schema metadata of a frozen listing: what its side table was.
+_SIDE_TABLE = b"mm:side_table"
 
 
 class Listings:
@@ -70,13 +52,14 @@ class Listings:
         uri = self._uri(spec, source)
         if lance_io.open_dataset(uri) is not None:
             return ""
-        schema, causes = self.contract(spec).bare, []
+        table = side_table(open_source(source, dict(spec.schema_)))
+        schema, causes = self.contract(spec).bare.with_metadata({_SIDE_TABLE: json.dumps(table)}), []
 
         def rows() -> Iterator[dict[str, Any]]:
             """The listing; remembers what broke it, which Lance's writer would wrap in a traceback."""
             try:
                 yield from self._rows(spec, source)
-            except (OSError, UserError, SampleError, ImportError) as error:
+            except Exception as error:
                 causes.append(error)
                 raise
 
@@ -85,12 +68,25 @@ class Listings:
             first = next(stream, None)
             if first is None and not source.allow_empty:
                 return f"source {source.name} lists nothing at {source.uri}; mend the path or set allow_empty: true"
-            lance_io.create(uri, schema, _batches(first, stream, schema))
+            lance_io.create(uri, schema, batched(itertools.chain([] if first is None else [first], stream), schema))
         except Exception:
             if not causes:
                 raise
-            return f"source {source.name} cannot be listed: {' '.join(str(causes[0]).split())}"
+            return f"source {source.name} cannot be listed: {cause_of(causes[0])}"
         return ""
+
+    def is_frozen(self, spec: DatasetSpec, source: SourceSpec) -> bool:
+        return lance_io.open_dataset(self._uri(spec, source)) is not None
+
+    def frozen(self, spec: DatasetSpec, source: SourceSpec, columns: list[str] | None = None) -> pa.RecordBatchReader:
+        """The frozen listing of one source, of all modalities."""
+        return self._frozen(spec, [source], self.contract(spec).bare, columns=columns)
+
+    def frozen_side_table(self, spec: DatasetSpec, source: SourceSpec) -> list[dict[str, str]]:
+        """`side_table` as it was when the source was frozen; empty too for a listing that does not say."""
+        dataset = lance_io.open_dataset(self._uri(spec, source))
+        found: list[dict[str, str]] = json.loads(((dataset and dataset.schema.metadata) or {}).get(_SIDE_TABLE, b"[]"))
+        return found
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
         """The frozen listing as a modality sees it, over all sources.
@@ -115,7 +111,12 @@ class Listings:
         return pa.RecordBatchReader.from_batches(schema, linked())
 
     def _frozen(
-        self, spec: DatasetSpec, sources: list[SourceSpec], schema: pa.Schema, where: str, columns: list[str] | None = None
+        self,
+        spec: DatasetSpec,
+        sources: list[SourceSpec],
+        schema: pa.Schema,
+        where: str | None = None,
+        columns: list[str] | None = None,
     ) -> pa.RecordBatchReader:
         chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
@@ -130,9 +131,15 @@ class Listings:
         """The listing as it is frozen, or would be now; freezes nothing.
 
         Raises:
-            OSError, UserError: when a source cannot be listed.
+            UserError: in one line, when a source cannot be listed.
         """
         schema = self.contract(spec).bare
+
+        def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
+            try:
+                yield from (row for row in self._rows(spec, source) if row["modality"] == modality)
+            except Exception as error:
+                raise UserError(f"source {source.name} of {spec.dataset_version} cannot be listed: {cause_of(error)}") from error
 
         def stream() -> Iterator[pa.RecordBatch]:
             for source in spec.sources:
@@ -142,7 +149,7 @@ class Listings:
                 if dataset is not None:
                     yield from lance_io.reader(dataset, schema, where=f"modality = '{modality}'")
                 else:
-                    yield from _batches(None, (row for row in self._rows(spec, source) if row["modality"] == modality), schema)
+                    yield from batched(listed(source), schema)
 
         return pa.RecordBatchReader.from_batches(schema, stream())
 
@@ -176,26 +183,23 @@ class Listings:
                 **{user_column(name): value for name, value in item.columns.items() if name not in ("label", "transcript")},
             }
 
-    def drift(self, spec: DatasetSpec, source: SourceSpec) -> Drift:
-        """What has changed at a source since it was frozen; nothing for one that is not."""
-        dataset = lance_io.open_dataset(self._uri(spec, source))
-        # What has happened to tracks is said of their videos.
-        if dataset is None or source.track_of:
-            return Drift(source.name)
-        causes: list[Exception] = []
 
-        def objects() -> Iterator[pa.RecordBatch]:
-            try:
-                rows = ({"uri": uri, "tag": tag} for uri, tag in open_source(source, dict(spec.schema_)).objects())
-                yield from _batches(None, rows, _OBJECTS)
-            except (OSError, UserError, SampleError, ImportError) as error:
-                causes.append(error)
+def side_table(source: Source) -> list[dict[str, str]]:
+    """A source's side table as an object beside those that it lists: ``uri`` and ``tag``; empty where it has none."""
+    table = source.spec.table
+    if table is None:
+        return []
+    try:
+        tag = source.tag(table.uri, "")
+    except Exception:  # noqa: BLE001 - of any client; whoever reads the table says what is wrong
+        tag = None
+    return [{"uri": table.uri, "tag": tag}] if tag else []
 
-        frozen = lance_io.reader(dataset, self.contract(spec).bare, ["source_uri", "tag"])
-        found = relational.fetch(_DRIFT, frozen=frozen, now=pa.RecordBatchReader.from_batches(_OBJECTS, objects())).to_pylist()[0]
-        if causes:
-            return Drift(source.name, problem=f"cannot be listed any more: {' '.join(str(causes[0]).split())}")
-        return Drift(source.name, **found)
+
+def cause_of(error: Exception) -> str:
+    """Why a source cannot be listed, in one line. Clients raise what they like; what they say is rarely whole without the name."""
+    told = " ".join(str(error).split()) or "no cause is given"
+    return told if isinstance(error, (OSError, UserError, SampleError, ImportError)) else f"{type(error).__name__}: {told}"
 
 
 def declares_links(source: SourceSpec) -> bool:
@@ -237,8 +241,8 @@ def _modality(source: Source, item: Listed) -> str | None:
         return modality_of(stream_type(stream))
 
 
-def _batches(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    held = [] if first is None else [first]
+def batched(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    held = []
     for row in rows:
         held.append(row)
         if len(held) >= LISTING_BATCH:

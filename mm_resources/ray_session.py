@@ -1,4 +1,4 @@
-"""Ray Data as the distributed executor of kernels: the only module that imports ray."""
+"""Ray Data as the distributed executor of kernels; only this module and `ray_nodes` import ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import os
 import select
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import cache
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,9 +22,15 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.isolated import BATCH_SECONDS, Isolated
 from mm_embed_kernels.kernel import Kernel, Resources, Stage
+from mm_resources.environment import Model, model_of
+from mm_resources.ray_nodes import require_nodes
 
 if TYPE_CHECKING:
     import psutil
+
+    from mm_embed_kernels.embedders import Embedder
+    from mm_embed_kernels.transcribers import Transcriber
+    from mm_resources.store import Store
 
 # Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
 WAVE_ROWS = 200_000
@@ -44,9 +53,26 @@ class RaySession:
         self.address, self.object_store_bytes = address, object_store_bytes
         self.num_cpus = num_cpus or len(os.sched_getaffinity(0))
         self.started = False
+        self._fit: set[tuple[str, tuple[Model, ...]]] = set()
 
     def start(self) -> None:
-        """Connect, or start a local cluster with explicit limits."""
+        """Connect, or start a local cluster with explicit limits; from any thread."""
+        if not self.started:
+            _lasting(self._connect)
+
+    def require(self, store: Store, models: Iterable[Embedder | Transcriber] = ()) -> None:
+        """See that every node of a cluster that was not started here can do this process's work, with these models.
+
+        Raises:
+            UserError: in one line; see `mm_resources.ray_nodes.require_nodes`.
+        """
+        self.start()
+        asked = (store.root, tuple(model_of(model) for model in models))
+        if self.address and asked not in self._fit:
+            require_nodes(store, asked[1])
+            self._fit.add(asked)
+
+    def _connect(self) -> None:
         if self.started:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -68,8 +94,10 @@ class RaySession:
                     logging_level="ERROR",
                 )
                 threading.Thread(target=self._guard, args=(_raylet(),), daemon=True).start()
-        except ConnectionError as error:
-            raise UserError(f"no Ray cluster answers at {self.address}: {error}") from error
+        except (ConnectionError, RuntimeError) as error:
+            if not self.address:
+                raise
+            raise _refused(self.address, error) from error
         self.started = True
 
     def close(self) -> None:
@@ -154,6 +182,8 @@ def _flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> It
                 num_cpus=share(needs.num_cpus),
                 num_gpus=needs.num_gpus or None,
                 # By default a block that kills its actor is tried for ever. Once again is for those that waited behind it.
+                # Ray tells the terminal that the arguments of actors that may restart lie in the object store (ray#53727):
+                # Ray Data puts its own there, small as ours are, and holds them as long as the pool lives.
                 max_restarts=-1,
                 max_task_retries=1,
             )
@@ -162,6 +192,47 @@ def _flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> It
     except ExecutionTimeoutError:
         if not may_lose:
             raise
+
+
+def _refused(address: str, error: Exception) -> UserError:
+    """Why there is no connection to a cluster, and what to do. Ray says it in the cause, if at all."""
+    told = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "Version mismatch" in told:
+        return UserError(f"the Ray cluster at {address} runs another Ray or Python: {told}")
+    if "No node info found" in told:
+        return UserError(
+            f"no node of the Ray cluster at {address} runs on this machine, and a driver speaks through one; start one that takes "
+            f"no work: ray start --address={address} --num-cpus=0"
+        )
+    return UserError(f"no Ray cluster answers at {address}: {told}")
+
+
+@cache
+def _starter() -> SimpleQueue[tuple[Future[None], Callable[[], None]]]:
+    """The thread that starts Ray's processes, which lives as long as this process.
+
+    They ask to die with their parent, and Linux takes that to be the thread that started them (prctl(2),
+    PR_SET_PDEATHSIG): started in a thread of Lance's writer or of DuckDB they would be gone with it.
+    """
+    asked: SimpleQueue[tuple[Future[None], Callable[[], None]]] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            done, call = asked.get()
+            try:
+                done.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+                done.set_exception(error)
+
+    threading.Thread(target=serve, name="ray-starter", daemon=True).start()
+    return asked
+
+
+def _lasting(call: Callable[[], None]) -> None:
+    """Call in the lasting thread, and wait for it."""
+    done: Future[None] = Future()
+    _starter().put((done, call))
+    done.result()
 
 
 def _raylet() -> psutil.Process:

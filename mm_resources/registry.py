@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,9 +15,11 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.spec import DatasetSpec, parse_spec
+from mm_embed_kernels.succession import next_names, successor
 from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources import lance_io
 from mm_resources.aliases import Aliases
+from mm_resources.drift import Drifts
 from mm_resources.listings import Listings
 from mm_resources.sources import open_source
 from mm_resources.store import Cell, Store
@@ -82,6 +85,15 @@ class Pin:
         )
 
 
+@dataclass(frozen=True)
+class Registration:
+    """A frozen spec, when it was registered (UTC, ISO 8601), and by whom, where that was not a person."""
+
+    spec: DatasetSpec
+    at: str
+    by: str = ""
+
+
 class Registry:
     """Specs, listings and pins of a store."""
 
@@ -89,25 +101,65 @@ class Registry:
         self.store = store
         self.listings = Listings(store)
         self.aliases = Aliases(store)
+        self.drifts = Drifts(self.listings)
 
     # -- specs
 
-    def register(self, spec: DatasetSpec) -> bool:
-        """Freeze a dataset version; False when exactly this spec was registered before.
+    def register(self, spec: DatasetSpec, by: str = "") -> bool:
+        """Freeze a dataset version; False when exactly this spec was registered before, but for how its sources are watched.
+
+        Args:
+            by: who did it, where it was not a person.
 
         Raises:
             UserError: when the version is registered with another spec, or the spec names what does not exist.
         """
         self._check(spec)
         self.store.mark_layout()
-        record = {"spec": spec.model_dump(by_alias=True, mode="json"), "registered_at": datetime.now(UTC).isoformat()}
-        if self.store.create(self._spec_name(spec.name, spec.version), json.dumps(record, indent=1).encode()):
+        name = self._spec_name(spec.name, spec.version)
+        if self.store.create(name, _record(spec, datetime.now(UTC).isoformat(), by)):
             return True
-        if self.spec(spec.name, spec.version).digest != spec.digest:
+        known = self.registration(spec.name, spec.version)
+        if known.spec.digest != spec.digest:
             raise UserError(
                 f"{spec.dataset_version} is registered with another spec, and a version stays frozen; give the changed spec a new version"
             )
+        if known.spec.watch != spec.watch:
+            self.store.write(name, _record(spec, known.at, known.by))
         return False
+
+    def follow(self, spec: DatasetSpec, names: Iterable[str], by: str = "") -> DatasetSpec:
+        """Register the version that follows another, under the first of the names that no other spec has taken.
+
+        Done twice, or by two at once, it is the same version.
+        """
+        for name in names:
+            following = successor(spec, name)
+            if self._is_free(following):
+                self.register(following, by)
+                return following
+        raise ValueError("no name is left")
+
+    def next_name(self, spec: DatasetSpec) -> str:
+        """How `follow` would call the version that follows, by the spec's own scheme and today's date."""
+        names = next_names(spec.version, spec.watch.names, datetime.now(UTC).date())
+        return next(name for name in names if self._is_free(successor(spec, name)))
+
+    def _is_free(self, spec: DatasetSpec) -> bool:
+        """Whether a version is not registered, or with this very spec."""
+        try:
+            return self.spec(spec.name, spec.version).digest == spec.digest
+        except UserError:
+            return True
+
+    def newest(self) -> list[Registration]:
+        """Of each dataset, the version that was registered last."""
+        versions: dict[str, Registration] = {}
+        for dataset_version in self.datasets():
+            found = self.registration(*split_dataset_version(dataset_version))
+            best = versions.setdefault(found.spec.name, found)
+            versions[found.spec.name] = max(best, found, key=lambda each: (each.at, each.spec.version))
+        return list(versions.values())
 
     def _check(self, spec: DatasetSpec) -> None:
         from mm_embed_kernels.rules import rule_set
@@ -145,10 +197,14 @@ class Registry:
         return f"registry/datasets/{dataset}/{version}.json"
 
     def spec(self, dataset: str, version: str) -> DatasetSpec:
-        """The frozen spec.
+        """The frozen spec; raises as `registration`."""
+        return self.registration(dataset, version).spec
+
+    def registration(self, dataset: str, version: str) -> Registration:
+        """A version as it was registered.
 
         Raises:
-            UserError: when it was never registered; names the versions that are.
+            UserError: when it never was; names the versions that are.
         """
         self.store.check_layout()
         try:
@@ -237,6 +293,12 @@ def check_embedders(modality: str, names: list[str]) -> None:
             raise UserError(f"embedders.{modality}: {name} reads {reads}, not {modality}")
 
 
+def _record(spec: DatasetSpec, at: str, by: str) -> bytes:
+    record = {"spec": spec.model_dump(by_alias=True, mode="json"), "registered_at": at, **({"registered_by": by} if by else {})}
+    return json.dumps(record, indent=1).encode()
+
+
 @lru_cache(maxsize=64)
-def _parsed(raw: bytes) -> DatasetSpec:
-    return parse_spec(json.dumps(json.loads(raw)["spec"]), "registry")
+def _parsed(raw: bytes) -> Registration:
+    record = json.loads(raw)
+    return Registration(parse_spec(json.dumps(record["spec"]), "registry"), record["registered_at"], record.get("registered_by", ""))

@@ -30,6 +30,7 @@ from mm_resources.tables import StageTables
 
 if TYPE_CHECKING:
     from mm_embed_kernels.transcribe import TranscribeKernel
+    from mm_embed_kernels.transcribers import Transcriber
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -141,18 +142,20 @@ class EmbedderResource(dg.ConfigurableResource):
         """The embedders that a spec names, the primary one first; by default this one alone."""
         return [self.open(name) for name in names or [self.embedder]]
 
-    def require(self, spec: DatasetSpec, modality: str) -> None:
-        """Find and hash the weights of the models that a spec asks for.
+    def require(self, spec: DatasetSpec, modality: str) -> "list[Embedder | Transcriber]":
+        """The models that a spec asks for, with their weights found and hashed.
 
         Raises:
             UserError: in one line, for a model that is missing or unreachable.
         """
-        for made in self.open_all(spec.embedders.get(modality)):
-            _ = made.fingerprint
+        models: list[Embedder | Transcriber] = [*self.open_all(spec.embedders.get(modality))]
         if name := spec.transcribe.get(modality):
             from mm_embed_kernels.transcribers import create as create_transcriber
 
-            _ = create_transcriber(name, device=self._device()).fingerprint
+            models.append(create_transcriber(name, device=self._device()))
+        for model in models:
+            _ = model.fingerprint
+        return models
 
     def kernel(self, reader: BlobStore, limits: Limits, embedder: Embedder | None = None) -> EmbedKernel:
         chosen = embedder or self.open()

@@ -7,6 +7,7 @@ import dagster as dg
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
+from mm_assets.drifting import sources_of, sources_unchanged
 from mm_embed_kernels.spec import SourceSpec
 from mm_resources.listings import declares_links
 
@@ -19,15 +20,11 @@ def _spec(run: CellRun) -> dict[str, Any]:
 
 def _drift(run: CellRun) -> list[Check]:
     """A frozen version stays frozen; that its sources moved on is said, and a new version offered."""
-    drifts = [run.registry.listings.drift(run.spec, source) for source in _mine(run)]
-    figures = {name: sum(getattr(drift, name) for drift in drifts) for name in ("new", "changed", "gone")}
-    lines = [str(drift) for drift in drifts if str(drift)]
-    advice = f"{'; '.join(lines)} since {run.cell.dataset_version} was frozen; register a new version with `parent: {run.cell.version}`"
-    return [Check("sources_unchanged", not lines, advice if lines else "the sources are as they were listed", figures, blocking=False)]
+    return [sources_unchanged(run.registry, run.spec, [run.registry.drifts.look(run.spec, source) for source in _mine(run)])]
 
 
 def _mine(run: CellRun) -> list[SourceSpec]:
-    return [source for source in run.spec.sources if source.modality in (run.cell.modality, "auto")]
+    return sources_of(run.spec, run.cell.modality)
 
 
 @cell_asset(

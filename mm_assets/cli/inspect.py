@@ -34,14 +34,15 @@ def add_to(app: typer.Typer) -> None:
 def status(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    drift: Annotated[bool, typer.Option("--drift", help="list the sources now and compare; else what the last look found is told")] = False,
     json: Json = False,
 ) -> None:
-    """The accounting of each cell: discovered = published + dropped + failed."""
+    """The accounting of each cell, discovered = published + dropped + failed, and whether the sources have moved on."""
     from mm_assets.status import dataset_status
     from mm_resources.settings import Settings
     from mm_resources.store import Store
 
-    found = dataset_status(Store(Settings.from_environment().store), dataset_version, modality)
+    found = dataset_status(Store(Settings.from_environment().store), dataset_version, modality, look=drift)
     if json:
         print_json(found)
         return
@@ -58,6 +59,7 @@ def status(
             print(f"{cell['modality']}: gate {gate['name']} {told}: {gate['description']}")
         if "blocked" in cell:
             print(f"{cell['modality']} is blocked by {cell['blocked']}")
+    print(found["drift_summary"])
 
 
 def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:

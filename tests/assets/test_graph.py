@@ -35,6 +35,11 @@ def graph() -> dict[str, dict[str, object]]:
     }
 
 
+def test_the_code_location_loads_as_a_daemon_loads_it() -> None:
+    """Whole: names of ops and jobs that clash are seen then, and by no import."""
+    defs.get_repository_def().load_all_definitions()
+
+
 def test_graph_is_as_recorded() -> None:
     """After a meant change: python tests/assets/test_graph.py"""
     assert graph() == json.loads(SNAPSHOT.read_text())

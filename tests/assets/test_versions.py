@@ -172,9 +172,10 @@ def test_drift_is_said_and_changes_nothing(walks: tuple[Any, Path]) -> None:
     result = platform.backfill("walks@v1", "image")["image"]
     assert result.status == "unchanged"
     (note,) = result.notes
-    assert "source photos: 1 new, 1 changed, 1 gone since walks@v1 was frozen" in note
-    assert "parent: v1" in note
+    assert note == (
+        "source photos: 1 added (late.png), 1 removed (1.png), 1 altered (0.png) since walks@v1 was frozen; next: mm register --from walks@v1 --as v2"
+    )
     write_notes(folder, ["0.png"])
-    assert "source notes: 1 changed" in platform.backfill("walks@v1", "text")["text"].notes[0]
+    assert "source notes: 1 altered (notes.jsonl) since" in platform.backfill("walks@v1", "text")["text"].notes[0]
     (folder / "notes.jsonl").unlink()
     assert "source notes: cannot be listed any more" in platform.backfill("walks@v1", "text")["text"].notes[0]

@@ -176,3 +176,38 @@ def test_tables_of_a_pin() -> None:
     assert pin(1).table("other").embedder == "other"
     with pytest.raises(UserError, match="birds@v1 text has no embedder 'clip'; it has: other, minilm"):
         pin(1).table("clip")
+
+
+# -- what follows
+
+
+def test_a_version_is_followed_once(registry: Registry) -> None:
+    first = spec_of({"uri": "/data"}, watch={"sources": "register"})
+    registry.register(first)
+    registry.register(spec_of({"uri": "/elsewhere"}, version="v2"))
+    assert registry.next_name(first) == "v3", "v2 is taken by another spec"
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(lambda _: registry.follow(first, ["v2", "v3", "v4"], by="watch").dataset_version, range(4)))
+    assert made == {"birds@v3"}
+    assert registry.datasets() == ["birds@v1", "birds@v2", "birds@v3"]
+    following = registry.registration("birds", "v3")
+    assert (following.spec.parent, following.by) == ("v1", "watch")
+    assert registry.next_name(first) == "v3", "it would be the same version"
+
+
+def test_the_newest_version_is_the_one_registered_last(registry: Registry) -> None:
+    for version in ("v2", "v10", "v1"):
+        registry.register(spec_of({"uri": "/data"}, version=version))
+    registry.register(spec_of({"uri": "/data"}, name="bees"))
+    assert sorted(each.spec.dataset_version for each in registry.newest()) == ["bees@v1", "birds@v1"]
+
+
+def test_how_sources_are_watched_may_change(registry: Registry) -> None:
+    registry.register(spec_of({"uri": "/data"}))
+    registry.register(spec_of({"uri": "/data"}, version="v2"))
+    before = registry.registration("birds", "v1")
+    assert not registry.register(spec_of({"uri": "/data"}, watch={"sources": "propose"}))
+    after = registry.registration("birds", "v1")
+    assert after.spec.watch.sources == "propose"
+    assert (after.at, after.spec.digest) == (before.at, before.spec.digest)
+    assert [each.spec.version for each in registry.newest()] == ["v2"]

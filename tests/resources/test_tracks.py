@@ -64,8 +64,8 @@ def test_what_sounds_is_listed_with_its_videos_entity(folder: Path) -> None:
         assert row["sample_id"] != videos[key]["sample_id"]
         assert (row["label"], row["source_uri"]) == ("loud", videos[key]["source_uri"])
     (folder / "clips" / "later.mp4").write_bytes(filmed(pan(4), sound="aac"))
-    drifts = [str(registry.listings.drift(spec, source)) for source in spec.sources]
-    assert drifts == ["source clips: 1 new", ""], "said once"
+    drifts = [str(registry.drifts.look(spec, source)) for source in spec.sources]
+    assert drifts == ["source clips: 1 added (later.mp4)", ""], "said once"
 
 
 def test_a_caption_means_the_video_not_its_track(folder: Path) -> None:

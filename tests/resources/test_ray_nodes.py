@@ -1,0 +1,137 @@
+"""Nodes that are fit for a driver's work, and such as are not: real Ray nodes, in mount namespaces of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels.embedders import create
+from mm_embed_kernels.errors import UserError
+from mm_resources.cache import ComputeCache
+from mm_resources.compute import Compute
+from mm_resources.environment import differences, environment, model_of
+from mm_resources.ray_session import RaySession
+from mm_resources.store import Store
+from tests.cluster import Cluster, can_hide_folders, cluster
+from tests.processes import ROOT
+from tests.resources.ray_numbers import Numbers
+
+needs_namespaces = pytest.mark.skipif(not can_hide_folders(), reason="needs a mount namespace of its own (root)")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    with cluster() as started:
+        yield started
+
+
+def required(nodes: Cluster, root: Path, *models: str) -> str:
+    """What a driver with its store there is told, or ""."""
+    session = RaySession(nodes.address)
+    try:
+        session.require(Store(str(root)), [create(name) for name in models])
+    except UserError as error:
+        return str(error)
+    finally:
+        session.close()
+    return ""
+
+
+@needs_namespaces
+def test_a_store_that_a_node_does_not_see(nodes: Cluster, tmp_path: Path) -> None:
+    (mine := tmp_path / "mine").mkdir()
+    with nodes.worker("elsewhere", hidden=[mine]):
+        told = required(nodes, mine / "store")
+        assert told.startswith("Ray node elsewhere on ")
+        assert f"does not see the store {mine}/store, a folder of this machine; set MM_STORE to a bucket (s3://...), or" in told
+        assert list((mine / "store").rglob("reach-*")) == [], "nothing is left of the question"
+        # A folder that all nodes see is as good as a bucket, and the work goes there.
+        assert required(nodes, tmp_path / "shared", "minilm") == ""
+        session = RaySession(nodes.address)
+        compute = Compute(ComputeCache(Store(str(tmp_path / "shared"))), session, mode="ray")
+        report = compute.run(Numbers(), pa.table({"key": ["1", "2", "3"]}))
+        session.close()
+        assert (report.mode, report.computed, report.failed) == ("ray", 3, 0)
+
+
+_DRIVER = """
+import sys
+from mm_embed_kernels.errors import UserError
+from mm_resources.ray_session import RaySession
+from mm_resources.store import Store
+session = RaySession(sys.argv[1])
+try:
+    session.require(Store(sys.argv[2]))
+except UserError as error:
+    print(error)
+session.close()
+"""
+
+
+def told_elsewhere(nodes: Cluster, folder: Path, *before: str, **environment: str) -> str:
+    """What a driver is told that works in another folder: Ray would lend its nodes the code that lies in this one."""
+    done = subprocess.run(
+        [*before, sys.executable, "-c", _DRIVER, nodes.address, f"{folder}/store"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None:
+    """The first on the node's path are another pillow, as it says of itself, and code that somebody has changed."""
+    (other := tmp_path / "other" / "pillow-0.9.dist-info").mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: pillow\nVersion: 0.9\n")
+    for package in ("mm_embed_kernels", "mm_resources"):
+        shutil.copytree(ROOT / package, tmp_path / "other" / package)
+    with (tmp_path / "other" / "mm_resources" / "settings.py").open("a") as code:
+        code.write("# changed\n")
+    with nodes.worker("outdated", environment={"PYTHONPATH": str(tmp_path / "other")}):
+        told = told_elsewhere(nodes, tmp_path)
+    assert told.startswith("Ray node outdated on ")
+    assert "has another environment: the code of mm-features is " in told
+    assert told.endswith(f" here, pillow is 0.9 there and {environment()['pillow']} here; install the same lock on all nodes")
+
+
+def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "stub" / "mm_resources").mkdir(parents=True)
+    (tmp_path / "stub" / "mm_resources" / "__init__.py").touch()
+    with nodes.worker("bare", environment={"PYTHONPATH": str(tmp_path / "stub")}):
+        told = told_elsewhere(nodes, tmp_path)
+    assert told.startswith("Ray node bare on ")
+    assert "cannot run this code: ModuleNotFoundError: No module named 'mm_resources.ray_nodes'" in told
+    assert "\n" not in told
+
+
+@needs_namespaces
+def test_a_driver_beside_no_node(nodes: Cluster, tmp_path: Path) -> None:
+    """In a process namespace of its own it sees none, as in a container of its own."""
+    told = told_elsewhere(nodes, tmp_path, "unshare", "-p", "-f", "--mount-proc", RAY_gcs_server_request_timeout_seconds="3")
+    assert told.startswith(f"no node of the Ray cluster at {nodes.address} runs on this machine")
+    assert told.endswith(f"ray start --address={nodes.address} --num-cpus=0")
+
+
+def test_differences_name_both_sides() -> None:
+    here = environment([model_of(create("minilm"))])
+    assert differences(here, here) == []
+    assert len(here["weights of minilm"]) == 12
+    nowhere = environment([("embedder", "st:/nowhere", "cpu")])["weights of st:/nowhere"]
+    assert nowhere == "unavailable (embedder st:/nowhere: there is no folder /nowhere)"
+    assert {"Python", "machine", "torch", "tokenizers", "chardet", "ctranslate2"} <= set(here)
+    there = {**here, "Python": "3.99", "plug-in birds": "2"}
+    assert differences(here, there) == [f"Python is 3.99 there and {here['Python']} here", "plug-in birds is 2 there and absent here"]
+
+
+def test_files_of_this_machine_are_read_by_this_machine(tmp_path: Path) -> None:
+    class Here(Numbers):
+        here = True
+
+    compute = Compute(ComputeCache(Store(str(tmp_path))), RaySession("nobody.invalid:6379"), mode="ray")
+    assert compute.run(Here(), pa.table({"key": ["1"]})).mode == "inline"
