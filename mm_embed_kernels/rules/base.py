@@ -18,6 +18,19 @@ CellReader = Callable[[list[str]], pa.RecordBatchReader]
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Duplicates that a rule found, one entry per row.
+
+    Attributes:
+        group: duplicate group, or null.
+        duplicates: list of {of, kind, score, span}.
+    """
+
+    group: pa.Array
+    duplicates: pa.Array
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A rule's judgement of a batch, one entry per row.
 
@@ -25,26 +38,13 @@ class Verdict:
         passed: whether the row passes; null counts as passed (nothing was measured).
         value: what was measured.
         reason: why a row that does not pass fails.
+        evidence: what the rule knows of duplicates, if it groups.
     """
 
     passed: pa.Array | pa.ChunkedArray
     value: pa.Array | pa.ChunkedArray
     reason: str
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Duplicates that a rule found, one entry per row.
-
-    Attributes:
-        group: duplicate group, or null.
-        duplicates: list of {of, kind, score, span}.
-        follows: the split group that the row's duplicate group goes with, or null: no group straddles splits.
-    """
-
-    group: pa.Array
-    duplicates: pa.Array
-    follows: pa.Array
+    evidence: Evidence | None = None
 
 
 @dataclass
@@ -80,8 +80,8 @@ class Rule(ABC):
         """The parameters, as they are recorded beside each decision."""
         return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.init and item.name != "action")
 
-    def evidence(self, batch: pa.Table) -> Evidence | None:
-        """What the rule knows of duplicates, if it groups."""
+    def groups(self) -> str | None:
+        """SQL for ``sample_id`` and ``group`` of all samples that `prepare` grouped, if the rule groups."""
         return None
 
 

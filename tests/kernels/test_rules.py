@@ -10,6 +10,7 @@ from kernel_rows import CONTRACTS, GOOD, sample, table
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import sample_id
 from mm_embed_kernels.rules import Rule, rule_set, rules
+from mm_embed_kernels.rules.duplicates import DuplicateRule
 
 
 def judged(rule: Rule, batch: pa.Table) -> tuple[list[bool | None], list[Any], str]:
@@ -40,6 +41,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any,
         {"language": "fr", "language_confidence": 0.8, "characters": 50}, {"language": "de"}, "fr", "languages en, de",
     ),
 }  # fmt: skip
+# Rules that compare samples; their findings are tested in test_duplicates.py.
+DUPLICATES = {name for name, rule in rules().items() if issubclass(rule, DuplicateRule)}
 BUNDLED = {name: rule for name, rule in rules().items() if rule.__module__.startswith("mm_embed_kernels.")}
 every = pytest.mark.parametrize("name", rules())
 
@@ -49,7 +52,7 @@ def modalities_of(rule: type[Rule]) -> list[str]:
 
 
 def test_every_bundled_rule_is_tested_here() -> None:
-    assert {*CASES, "exact_duplicate"} == set(BUNDLED)
+    assert {*CASES, *DUPLICATES} == set(BUNDLED)
 
 
 @every
@@ -145,7 +148,7 @@ def test_exact_duplicate_keeps_the_first_by_key_and_gives_evidence() -> None:
         batch, rule = table("text", *order), BUNDLED["exact_duplicate"]()
         passed, _, _ = judged(rule, batch)
         assert {row["key"] for row, good in zip(order, passed, strict=True) if good} == {"a", "lone"}
-        found = rule.evidence(batch)
+        found = rule.judge(batch).evidence
         assert found is not None
         groups, evidence = found.group.to_pylist(), found.duplicates.to_pylist()
         keeper = sample_id("birds", "s", "a")
@@ -189,7 +192,8 @@ def test_rule_set_applies_settings() -> None:
         ({"too_short": {"min_words": True}}, r"curation\.rules\.too_short\.min_words: True is not a number"),
         ({"too_short": {"action": "delete"}}, r"curation\.rules\.too_short\.action: 'delete' is not drop, flag or off"),
         ({"unsupported_language": {"languages": ["en", "de"]}}, r"curation\.rules\.unsupported_language\.languages: "),
-        ({"exact_duplicate": {"_keepers": {}}}, r"curation\.rules\.exact_duplicate\._keepers: no such parameter"),
+        ({"exact_duplicate": {"_folder": {}}}, r"curation\.rules\.exact_duplicate\._folder: no such parameter"),
+        ({"near_duplicate_text": {"keep": "best"}}, r"curation\.rules\.near_duplicate_text\.keep: 'best' is not first or largest"),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -201,4 +205,4 @@ def test_mistakes_in_settings(settings: dict[str, Any], line: str) -> None:
 def test_private_fields_are_not_offered_as_parameters() -> None:
     with pytest.raises(UserError) as caught:
         rule_set("text", {"exact_duplicate": {"nonsense": 1}})
-    assert "_keepers" not in str(caught.value)
+    assert "_folder" not in str(caught.value)

@@ -1,0 +1,74 @@
+"""Locality-sensitive hashing: who may be near whom, without comparing all with all.
+
+Banding after Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3: a signature is cut into bands, and
+who agrees in one whole band is a candidate. What is sorted by bands is sorted by DuckDB, which spills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels import relational
+
+# Each member of a bucket meets so many of those before it: small buckets are compared whole, and one of a million copies
+# costs no more than eight comparisons each.
+NEIGHBOURS = 8
+BATCH_ROWS = 16_384
+ENTRY = pa.schema([("bucket", pa.uint64()), ("n", pa.int32())])
+PAIR = pa.schema([("a", pa.int32()), ("b", pa.int32())])
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def band_rows(similarity: float, size: int, recall: float = 0.99) -> int:
+    """The longest bands of a MinHash signature of `size` values with which two sets of that similarity still meet."""
+    fitting = [rows for rows in range(1, size + 1) if 1 - (1 - similarity**rows) ** (size // rows) >= recall]
+    return max(fitting, default=1)
+
+
+def buckets(signatures: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
+    """A number for each band of each signature, uint64 [n, size // rows]; the same number in the same band only.
+
+    Args:
+        signatures: unsigned integers [n, size].
+        rows: values in a band.
+    """
+    bands = signatures.shape[1] // rows
+    cut = signatures[:, : bands * rows].astype(np.uint64).reshape(len(signatures), bands, rows)
+    mixed = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64) * _MIX, cut.shape[:2]).copy()
+    for row in range(rows):
+        mixed = (mixed ^ cut[:, :, row]) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def entries(numbers: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> pa.RecordBatch:
+    """Samples (int32 [n]) and their buckets (uint64 [n, bands]) as rows of `ENTRY`."""
+    return pa.record_batch([found.reshape(-1), np.repeat(numbers, found.shape[1]).astype(np.int32)], schema=ENTRY)
+
+
+def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
+    """Pairs of samples that share a bucket, as rows of `PAIR` with a < b; a pair may come more than once.
+
+    Args:
+        batches: rows of `ENTRY`.
+    """
+
+    def pairs() -> Iterator[pa.RecordBatch]:
+        held, owner = np.zeros(0, np.uint64), np.zeros(0, np.int32)
+        stream = pa.RecordBatchReader.from_batches(ENTRY, batches)
+        with relational.query("SELECT bucket, n FROM entries ORDER BY bucket, n", entries=stream) as ordered:
+            for batch in ordered:
+                known = len(held)
+                held, owner = np.concatenate([held, batch["bucket"].to_numpy()]), np.concatenate([owner, batch["n"].to_numpy()])
+                for step in range(1, min(NEIGHBOURS, len(held) - 1) + 1):
+                    start = max(0, known - step)
+                    place = np.flatnonzero(held[start:-step] == held[start + step :]) + start
+                    a, b = owner[place], owner[place + step]
+                    yield pa.record_batch([a[a != b], b[a != b]], schema=PAIR)
+                held, owner = held[-NEIGHBOURS:], owner[-NEIGHBOURS:]
+
+    return pa.RecordBatchReader.from_batches(PAIR, pairs())

@@ -1,0 +1,128 @@
+"""Near-duplicates: groups, keepers and evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from kernel_rows import sample, table
+
+from mm_embed_kernels import shingles
+from mm_embed_kernels.identity import sample_id
+from mm_embed_kernels.rules import rules
+from mm_embed_kernels.rules.duplicates import DuplicateRule
+
+LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
+TEXTS = {
+    "b": LONG,
+    "a": LONG.replace("every single evening", "every evening"),
+    "c": LONG.upper() + "  !",
+    "d": LONG.replace("narrow", "broad").replace("ships", "boats").replace("evening", "morning"),
+    "other": "Nobody had told the children that the museum would be closed on the first Monday of the month",
+}
+
+
+def texts(of: Mapping[str, str], **changed: Any) -> pa.Table:
+    rows = []
+    for key, text in of.items():
+        signature, sketch = shingles.signature(text)
+        rows.append(sample("text", key, minhash=signature, shingles=sketch, characters=len(text), **changed))
+    return table("text", *rows)
+
+
+def name(key: str) -> str:
+    return sample_id("birds", "s", key)
+
+
+def found(rule: DuplicateRule, rows: pa.Table, batch: int = 2) -> dict[str, dict[str, Any]]:
+    """What a rule says of each sample, by key."""
+
+    def read(columns: list[str]) -> pa.RecordBatchReader:
+        chosen = rows.select(columns)
+        return pa.RecordBatchReader.from_batches(chosen.schema, chosen.to_batches(max_chunksize=batch))
+
+    rule.prepare(read)
+    said = {}
+    for part in read(list(rule.columns)):
+        verdict = rule.judge(pa.Table.from_batches([part]))
+        assert verdict.evidence is not None
+        columns = (part["key"], verdict.passed, verdict.value, verdict.evidence.group, verdict.evidence.duplicates)
+        for key, passed, value, group, duplicates in zip(*(column.to_pylist() for column in columns), strict=True):
+            said[key] = {"passed": passed, "value": value, "group": group, "duplicates": duplicates}
+    return said
+
+
+def near(**settings: Any) -> Any:
+    return rules()["near_duplicate_text"](**settings)
+
+
+def test_texts_with_edits_are_a_group() -> None:
+    said = found(near(), texts(TEXTS))
+    assert {key for key, item in said.items() if item["group"]} == {"a", "b", "c"}
+    assert {said[key]["group"] for key in "abc"} == {f"near-{name('a')}"}
+    assert {key for key, item in said.items() if not item["passed"]} == {"b", "c"}
+    (first, *more) = said["c"]["duplicates"]
+    assert first["of"] == name("a")
+    assert [item["of"] for item in more] == [name("b")]
+    assert all(item["kind"] == "near_text" and item["span"] is None and item["score"] >= 0.8 for item in [first, *more])
+    assert said["c"]["value"] == round(max(first["score"], more[0]["score"]), 4)
+    assert said["a"] == {"passed": True, "value": None, "group": f"near-{name('a')}", "duplicates": []}
+    assert said["other"] == {"passed": True, "value": None, "group": None, "duplicates": []}
+
+
+def test_the_threshold_is_a_jaccard_similarity() -> None:
+    bodies = {key: " ".join(text.casefold().split()) for key, text in TEXTS.items()}
+    sets = {key: {body[i : i + 5] for i in range(len(body) - 4)} for key, body in bodies.items()}
+    score = len(sets["b"] & sets["d"]) / len(sets["b"] | sets["d"])
+    two = texts({key: TEXTS[key] for key in "bd"})
+    assert found(near(min_similarity=score - 0.001), two)["d"]["value"] == round(score, 4)
+    assert found(near(min_similarity=score + 0.001), two)["d"]["group"] is None
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_neither_order_nor_batches_matter(batch: int) -> None:
+    expected = found(near(), texts(TEXTS))
+    assert found(near(), texts(dict(reversed(TEXTS.items()))), batch) == expected
+
+
+def test_the_largest_may_be_kept() -> None:
+    said = found(near(keep="largest"), texts(TEXTS))
+    assert {key for key, item in said.items() if item["passed"]} == {"c", "d", "other"}
+    assert {said[key]["group"] for key in "abc"} == {f"near-{name('a')}"}
+    assert said["a"]["duplicates"][0]["of"] == name("c")
+
+
+def test_a_chain_is_one_group() -> None:
+    """The ends need not be near each other."""
+    parts = f"{LONG} {TEXTS['other']}".split()
+    chain = {f"k{i:02d}": " ".join(parts[i : i + 20]) for i in range(len(parts) - 19)}
+    said = found(near(), texts(chain))
+    assert {item["group"] for item in said.values()} == {f"near-{name('k00')}"}
+    last = said[max(chain)]
+    assert 0 < len(last["duplicates"]) < len(chain) - 1
+    assert name("k00") not in [item["of"] for item in last["duplicates"]]
+
+
+def test_copies_are_near() -> None:
+    said = found(near(), texts({f"k{i:04d}": LONG for i in range(300)}), batch=64)
+    assert {item["group"] for item in said.values()} == {f"near-{name('k0000')}"}
+    assert [key for key, item in said.items() if item["passed"]] == ["k0000"]
+    assert all(1 <= len(item["duplicates"]) <= 4 for key, item in said.items() if key != "k0000")
+
+
+def test_what_has_no_signature_is_left_out() -> None:
+    rows = texts({"a": LONG, "b": "", "c": " ", "d": LONG + "."})
+    assert {key for key, item in found(near(), rows).items() if item["group"]} == {"a", "d"}
+    assert found(near(), texts({"a": "", "b": ""}))["a"]["group"] is None
+
+
+def test_exact_and_near_find_the_same_copies() -> None:
+    rows = texts({"a": LONG, "b": LONG}, content_hash="1" * 64)
+    exact = found(rules()["exact_duplicate"](), rows)
+    assert exact["b"] == {
+        "passed": False, "value": name("a"), "group": f"exact-{name('a')}",
+        "duplicates": [{"of": name("a"), "kind": "exact", "score": 1.0, "span": None}],
+    }  # fmt: skip
+    assert found(near(), rows)["b"]["passed"] is False
