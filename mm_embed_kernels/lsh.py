@@ -6,13 +6,18 @@ who agrees in one whole band is a candidate. What is sorted by bands is sorted b
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels import relational
+from mm_embed_kernels.relational import stored
+from mm_embed_kernels.rules.base import CellReader
 
 # Each member of a bucket meets so many of those before it: small buckets are compared whole, and one of a million copies
 # costs no more than eight comparisons each.
@@ -45,6 +50,24 @@ def buckets(signatures: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]
     return mixed
 
 
+def shared_bytes(hashes: np.ndarray[Any, Any], distance: int) -> np.ndarray[Any, Any]:
+    """Buckets of 64-bit hashes, uint64 [n, bands]: two that differ in up to `distance` bits, at most 7, share one.
+
+    By the pigeonhole principle: of their eight bytes, all but `distance` are equal; there is a band for each choice of bytes
+    (the chunks of Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", 2012).
+
+    Args:
+        hashes: uint64 [n].
+    """
+    parts = hashes.astype("<u8")[:, None].view(np.uint8)
+    chosen = list(combinations(range(8), 8 - distance))
+    packed = np.zeros((len(hashes), len(chosen)), np.uint64)
+    for band, places in enumerate(chosen):
+        for place in places:
+            packed[:, band] = (packed[:, band] << np.uint64(8)) | parts[:, place]
+    return buckets(packed, 1)
+
+
 def entries(numbers: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> pa.RecordBatch:
     """Samples (int32 [n]) and their buckets (uint64 [n, bands]) as rows of `ENTRY`."""
     return pa.record_batch([found.reshape(-1), np.repeat(numbers, found.shape[1]).astype(np.int32)], schema=ENTRY)
@@ -72,3 +95,23 @@ def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
                 held, owner = held[-NEIGHBOURS:], owner[-NEIGHBOURS:]
 
     return pa.RecordBatchReader.from_batches(PAIR, pairs())
+
+
+def compared(batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Candidates, each pair once, with what is to be compared: ``a``, ``b``, and each column as ``x_`` and ``y_``.
+
+    Few samples have a candidate: the columns are kept of those alone.
+
+    Args:
+        batches: rows of `ENTRY`.
+        read: streams columns of all samples, and ``n``.
+    """
+    with tempfile.TemporaryDirectory(prefix="mm-lsh-") as name:
+        folder = Path(name)
+        pairs = stored(relational.save("SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)))
+        chosen = f"SELECT * FROM samples WHERE n IN (SELECT a FROM {pairs} UNION SELECT b FROM {pairs})"
+        samples = stored(relational.save(chosen, folder / "samples.parquet", samples=read(columns)))
+        sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
+        sql = f"SELECT p.a, p.b, {sides} FROM {pairs} p JOIN {samples} x ON x.n = p.a JOIN {samples} y ON y.n = p.b"
+        with relational.query(sql) as found:
+            yield from found

@@ -78,13 +78,8 @@ def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
 
 def unpacked(sketches: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The hashes of binary sketches one after the other (uint64), and how many each has."""
-    array = sketches.combine_chunks() if isinstance(sketches, pa.ChunkedArray) else sketches
-    if not len(array):
-        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    width = np.int64 if pa.types.is_large_binary(array.type) else np.int32
-    offsets = np.frombuffer(array.buffers()[1], width)[array.offset : array.offset + len(array) + 1].astype(np.int64)
-    data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]] if offsets[-1] > offsets[0] else np.zeros(0, np.uint8)
-    return data.view("<u4").astype(np.uint64), np.diff(offsets) // 4
+    values = sketches.to_pylist()
+    return np.frombuffer(b"".join(values), "<u4").astype(np.uint64), np.fromiter(map(len, values), np.int64, len(values)) // 4
 
 
 def _largest_kept(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

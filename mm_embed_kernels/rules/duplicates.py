@@ -140,6 +140,18 @@ class NearDuplicateRule(DuplicateRule):
         return relational.save(sql, folder / "found.parquet")
 
 
+def matched(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray[Any, Any]) -> pa.Table:
+    """The pairs that are near, as a whole, as rows of `MATCH`.
+
+    Args:
+        pairs: ``a`` and ``b``.
+        score, near: float64 and bool [pairs].
+    """
+    chosen = np.flatnonzero(near)
+    whole = pa.nulls(len(chosen), pa.string())
+    return pa.table([pairs["a"].take(chosen), pairs["b"].take(chosen), score[chosen], whole, whole], schema=MATCH)
+
+
 def numbered(read: CellReader) -> CellReader:
     """A reader that numbers its samples; the same sample has the same number however often it is read."""
 

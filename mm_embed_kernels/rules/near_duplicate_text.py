@@ -1,24 +1,13 @@
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
-from mm_embed_kernels import lsh, relational, shingles
-from mm_embed_kernels.relational import stored
+from mm_embed_kernels import lsh, shingles
 from mm_embed_kernels.rules.base import CellReader
-from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule
-
-# Few samples have a candidate: what is held against each other is read for them alone.
-_ASKED = "SELECT DISTINCT a, b FROM pairs"
-_CHOSEN = "SELECT n, shingles FROM samples WHERE n IN (SELECT a FROM {pairs} UNION SELECT b FROM {pairs})"
-_SKETCHES = """
-SELECT p.a, p.b, x.shingles AS x, y.shingles AS y FROM {pairs} p JOIN {chosen} x ON x.n = p.a JOIN {chosen} y ON y.n = p.b
-"""
+from mm_embed_kernels.rules.duplicates import NearDuplicateRule, matched
 
 
 @dataclass
@@ -47,13 +36,6 @@ class NearDuplicateText(NearDuplicateRule):
                 known = batch.filter(batch["minhash"].is_valid())
                 yield lsh.entries(known["n"].to_numpy(), lsh.buckets(shingles.minhashes(known["minhash"]), rows))
 
-        with tempfile.TemporaryDirectory(prefix="mm-text-") as folder:
-            pairs = stored(relational.save(_ASKED, Path(folder) / "pairs.parquet", pairs=lsh.candidates(entries())))
-            samples = read(["shingles"])
-            chosen = stored(relational.save(_CHOSEN.format(pairs=pairs), Path(folder) / "chosen.parquet", samples=samples))
-            with relational.query(_SKETCHES.format(pairs=pairs, chosen=chosen)) as found:
-                for batch in found:
-                    score = shingles.resemblance(batch["x"], batch["y"])
-                    near = np.flatnonzero(score >= self.min_similarity)
-                    whole = pa.nulls(len(near), pa.string())
-                    yield pa.table([batch["a"].take(near), batch["b"].take(near), score[near], whole, whole], schema=MATCH)
+        for pairs in lsh.compared(entries(), read, ["shingles"]):
+            score = shingles.resemblance(pairs["x_shingles"], pairs["y_shingles"])
+            yield matched(pairs, score, score >= self.min_similarity)

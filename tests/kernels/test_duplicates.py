@@ -7,11 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from kernel_media import encoded, icons, photographs
 from kernel_rows import sample, table
 
 from mm_embed_kernels import shingles
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import sample_id
-from mm_embed_kernels.rules import rules
+from mm_embed_kernels.modalities import get
+from mm_embed_kernels.rules import rule_set, rules
 from mm_embed_kernels.rules.duplicates import DuplicateRule
 
 LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
@@ -126,3 +129,61 @@ def test_exact_and_near_find_the_same_copies() -> None:
         "duplicates": [{"of": name("a"), "kind": "exact", "score": 1.0, "span": None}],
     }  # fmt: skip
     assert found(near(), rows)["b"]["passed"] is False
+
+
+def probed(modality: str, media: Mapping[str, bytes]) -> pa.Table:
+    return table(modality, *(sample(modality, key, **get(modality).probe(data)) for key, data in media.items()))
+
+
+def groups_of(said: dict[str, dict[str, Any]]) -> set[frozenset[str]]:
+    groups: dict[str, set[str]] = {}
+    for key, item in said.items():
+        if item["group"]:
+            groups.setdefault(item["group"], set()).add(key)
+    return {frozenset(members) for members in groups.values()}
+
+
+def test_pictures_at_other_sizes_and_in_other_codings_are_groups() -> None:
+    pictures = {f"{name}/{i}": data for name, versions in {**icons(), **photographs()}.items() for i, data in enumerate(versions)}
+    said = found(rules()["near_duplicate_image"](), probed("image", pictures), batch=7)
+    expected = {frozenset(key for key in pictures if key.startswith(f"{name}/")) for name in {**icons(), **photographs()}}
+    # One of the icons is too delicate for 24 pixels.
+    assert expected - groups_of(said) <= {frozenset({"subplots/0", "subplots/1"})}
+    assert groups_of(said) <= expected
+    (proof, *_) = said["flower/1"]["duplicates"]
+    assert proof["of"] == name("flower/0")
+    assert proof["kind"] == "near_image"
+    assert proof["score"] >= 1 - 5 / 64
+
+
+def test_the_largest_picture_may_be_kept() -> None:
+    pictures = {str(i): data for i, data in enumerate(reversed(photographs()["china"]))}
+    said = found(rules()["near_duplicate_image"](keep="largest"), probed("image", pictures))
+    assert [key for key, item in said.items() if item["passed"]] == ["1"]
+
+
+def test_colors_tell_apart_what_has_one_shape() -> None:
+    """Three stripes: of the luma of these flags, a difference hash sees next to nothing."""
+    from PIL import Image
+
+    def flag(*stripes: str) -> bytes:
+        image = Image.new("RGB", (300, 200))
+        for i, color in enumerate(stripes):
+            image.paste(color, (100 * i, 0, 100 * i + 100, 200))
+        return encoded(image, "PNG")
+
+    flags = {
+        "france": flag("#002395", "white", "#ed2939"),
+        "italy": flag("#009246", "white", "#ce2b37"),
+        "ireland": flag("#169b62", "white", "#ff883e"),
+    }
+    rows = probed("image", flags)
+    assert groups_of(found(rules()["near_duplicate_image"](), rows)) == set()
+    (together,) = groups_of(found(rules()["near_duplicate_image"](max_color_distance=255.0), rows))
+    assert {"france", "italy"} <= together
+
+
+@pytest.mark.parametrize("distance", [-1, 8, 2.5])
+def test_distances_that_cannot_be_looked_up(distance: float) -> None:
+    with pytest.raises(UserError, match=r"near_duplicate_image\.max_distance: .* is not a whole number from 0 to 7"):
+        rule_set("image", {"near_duplicate_image": {"max_distance": distance}})

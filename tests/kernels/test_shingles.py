@@ -119,3 +119,14 @@ def test_buckets_of_equal_bands_only() -> None:
     assert found.shape == (3, 2)
     assert found[0, 0] == found[1, 0]
     assert len(set(found.reshape(-1).tolist())) == 5
+
+
+@pytest.mark.parametrize("distance", [0, 1, 3, 5, 7])
+def test_hashes_within_a_distance_share_bytes(distance: int) -> None:
+    dice = np.random.default_rng(0)
+    hashes = dice.integers(0, 2**64, 200, np.uint64)
+    flips = [sum(1 << int(bit) for bit in dice.choice(64, distance, replace=False)) for _ in hashes]
+    one, other = (lsh.shared_bytes(values, distance) for values in (hashes, hashes ^ np.array(flips, np.uint64)))
+    assert (one == other).any(axis=1).all()
+    strangers = (one == np.roll(one, 1, axis=0)).any(axis=1).mean()
+    assert strangers < (0.1 if distance < 7 else 1)
