@@ -47,9 +47,19 @@ def curate(
     for rule in rules:
         rule.prepare(read)
     placement = Placement(read, rules, dataset, shares, placed, known)
-    for batch in read(None):
+    for batch in read(_judged(read(None).schema.names, rules)):
         if batch.num_rows:
             yield decide(pa.Table.from_batches([batch]), rules, placement)
+
+
+def _judged(names: list[str], rules: list[Rule]) -> list[str]:
+    """The columns that are judged or handed on: not the signatures, which may be large."""
+    judged = {column for rule in rules for column in rule.columns if column not in rule.compared}
+    return [name for name in names if name in judged or _travels(name)]
+
+
+def _travels(name: str) -> bool:
+    return name in CURATED_SAMPLES.schema.names or name.startswith("user__")
 
 
 def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table:
@@ -103,8 +113,7 @@ def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table
         "split_group": pa.array([place.group for place in places], pa.string()),
         "split": pa.array([place.split for place in places], pa.string()),
     }
-    wanted = [name for name in batch.column_names if name in CURATED_SAMPLES.schema.names or name.startswith("user__")]
-    table = batch.select(wanted)
+    table = batch.select([name for name in batch.column_names if _travels(name)])
     for name, column in added.items():
         table = table.append_column(name, column)
     return table

@@ -56,6 +56,7 @@ class Rule(ABC):
         version: raised when the code changes its judgement.
         modalities: the modalities that it judges; empty for all.
         columns: the probe's columns that it reads.
+        compared: those of them that only `prepare` reads.
         cost: order of evaluation; cheap rules first.
         action: ``drop``, ``flag`` (recorded, the sample is kept) or ``off``.
     """
@@ -64,13 +65,14 @@ class Rule(ABC):
     version: ClassVar[str] = "1"
     modalities: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[str, ...]] = ()
+    compared: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[int] = 1
 
     action: Action = "flag"
 
     @abstractmethod
     def judge(self, batch: pa.Table) -> Verdict:
-        """Judge a batch that has at least `columns`."""
+        """Judge a batch that has at least `columns` without `compared`."""
 
     def prepare(self, read: CellReader) -> None:  # noqa: B027 - most rules look at one row at a time
         """Look at the whole cell first, streaming; for rules that compare samples."""

@@ -99,12 +99,10 @@ class NearDuplicateRule(DuplicateRule):
     name while that member stays. By default the first by key is kept.
 
     Attributes:
-        signature: the columns that only `matches` reads.
-        extent: SQL over the other columns: how much of its content a sample holds, for ``keep: largest``.
+        extent: SQL over the columns that are not `compared`: how much of its content a sample holds, for ``keep: largest``.
         kind: of the evidence.
     """
 
-    signature: ClassVar[tuple[str, ...]] = ()
     extent: ClassVar[str] = ""
     kind: ClassVar[str] = ""
 
@@ -128,7 +126,7 @@ class NearDuplicateRule(DuplicateRule):
             for table in self.matches(samples):
                 sink.write_table(table)
                 labels = united(labels, table["a"].to_numpy(), table["b"].to_numpy())
-        columns = [name for name in self.columns if name not in self.signature]
+        columns = [name for name in self.columns if name not in self.compared]
         members = relational.save(
             f"SELECT l.n, l.label, s.sample_id, s.key, {self.extent} AS extent FROM samples s JOIN labels l USING (n)",
             folder / "members.parquet", samples=samples(columns), labels=_members(labels),

@@ -27,7 +27,7 @@ class NearDuplicateImage(NearDuplicateRule):
     name = "near_duplicate_image"
     modalities = ("image",)
     columns = ("sample_id", "key", "width", "height", "dhash", "colors")
-    signature = ("dhash", "colors")
+    compared = ("dhash", "colors")
     extent = "width::BIGINT * height"
     kind = "near_image"
     reason = "shows the same picture as another sample"

@@ -20,7 +20,7 @@ class NearDuplicateText(NearDuplicateRule):
     name = "near_duplicate_text"
     modalities = ("text",)
     columns = ("sample_id", "key", "characters", "minhash", "shingles")
-    signature = ("minhash", "shingles")
+    compared = ("minhash", "shingles")
     extent = "characters"
     kind = "near_text"
     reason = "is almost the same text as another sample"

@@ -26,7 +26,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "audio": {
         "mime": "audio/x-flac", "duration": 4.2, "sample_rate": 44_100, "codec": "flac", "channels": 2, "bit_rate": 700_000,
         "loudness": -20.0, "peak": 0.9, "clipping_share": 0.0, "silence_share": 0.1, "speech_share": 0.7, "damaged_packets": 0,
-        "measured_seconds": 4.2,
+        "measured_seconds": 4.2, "fingerprint": bytes(4 * 91),
     },
     "video": {
         "mime": "video/mp4", "width": 640, "height": 360, "duration": 4.2, "codec": "h264", "frame_rate": 25.0, "frames": 105,

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 from kernel_media import encoded, icons, photographs
 from kernel_rows import sample, table
+from kernel_sound import RATE, melody, noise, recorded
 
 from mm_embed_kernels import shingles
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import sample_id
 from mm_embed_kernels.modalities import get
+from mm_embed_kernels.modalities.spans import seconds_of
 from mm_embed_kernels.rules import rule_set, rules
 from mm_embed_kernels.rules.duplicates import DuplicateRule
 
@@ -187,3 +189,44 @@ def test_colors_tell_apart_what_has_one_shape() -> None:
 def test_distances_that_cannot_be_looked_up(distance: float) -> None:
     with pytest.raises(UserError, match=r"near_duplicate_image\.max_distance: .* is not a whole number from 0 to 7"):
         rule_set("image", {"near_duplicate_image": {"max_distance": distance}})
+
+
+def test_recordings_in_other_codings_are_groups() -> None:
+    coded: list[tuple[str, str | None]] = [("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("WAV", "ULAW")]
+    sounds = {
+        f"{seed}/{i}": recorded(melody(seed=seed), kind, RATE, subtype) for seed in range(3) for i, (kind, subtype) in enumerate(coded)
+    }
+    said = found(rules()["near_duplicate_audio"](), probed("audio", {**sounds, "noise": recorded(noise(6.0, seed=1))}), batch=4)
+    assert groups_of(said) == {frozenset(key for key in sounds if key.startswith(f"{seed}/")) for seed in range(3)}
+    assert {proof["span"] for item in said.values() for proof in item["duplicates"]} == {None}
+
+
+def test_a_part_of_a_recording_is_found_with_its_place() -> None:
+    import numpy as np
+
+    whole = melody(12.0, seed=5)
+    sounds = {"whole": recorded(whole), "part": recorded(np.concatenate([noise(1.0, level=0.01), whole[4 * RATE : 9 * RATE]]), "OGG")}
+    said = found(rules()["near_duplicate_audio"](keep="largest"), probed("audio", sounds))
+    (proof,) = said["part"]["duplicates"]
+    assert (proof["of"], proof["kind"]) == (name("whole"), "near_audio")
+    start, end = seconds_of(proof["span"])
+    # To the sixth of a second: a frame of the fingerprint is 0.37 s long.
+    assert start == pytest.approx(1.0, abs=1.1)
+    assert end == pytest.approx(6.0, abs=0.2)
+    assert said["whole"]["passed"]
+
+
+def test_silence_is_like_nothing() -> None:
+    sounds = {
+        key: recorded(noise(3.0, level=level, seed=seed))
+        for seed, (key, level) in enumerate({"a": 0.0, "b": 0.0, "c": 1e-5, "d": 1e-5}.items())
+    }
+    assert groups_of(found(rules()["near_duplicate_audio"](), probed("audio", sounds))) == set()
+
+
+def test_a_fingerprint_covers_the_first_minute() -> None:
+    from mm_embed_kernels import acoustic
+
+    row = get("audio").probe(recorded(noise(70.0, level=0.05)))
+    assert len(row["fingerprint"]) == 4 * (60 * 16_000 // 370 + 1)
+    assert acoustic.STEP_SECONDS == 370 / 16_000
