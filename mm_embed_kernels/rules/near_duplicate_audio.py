@@ -22,7 +22,7 @@ class NearDuplicateAudio(NearDuplicateRule):
 
     Haitsma and Kalker, "A highly robust audio fingerprinting system" (2002), whose authors take 65% of equal bits for the same
     sound. Sounds of less than a second have too few bits to go by. Of 50 clips of speech in four codings each, down to MP3 at
-    32 kbit/s and Opus at 24, all were found and nothing else; of game sounds of a second, nine in ten.
+    32 kbit/s and Opus at 24, 95% of the pairs were found and no two recordings were mixed up; of game sounds of a second, 80%.
     """
 
     name = "near_duplicate_audio"

@@ -31,7 +31,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "video": {
         "mime": "video/mp4", "width": 640, "height": 360, "duration": 4.2, "codec": "h264", "frame_rate": 25.0, "frames": 105,
         "stated_frames": 105, "key_frames": 1, "bit_rate": 500_000, "audio_codec": "aac", "brightness": 120.0, "black_share": 0.0,
-        "frozen_share": 0.1,
+        "frozen_share": 0.1, "frame_hashes": bytes(12 * 8),
     },
 }  # fmt: skip
 

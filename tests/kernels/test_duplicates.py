@@ -10,6 +10,7 @@ import pytest
 from kernel_media import encoded, icons, photographs
 from kernel_rows import sample, table
 from kernel_sound import RATE, melody, noise, recorded
+from kernel_video import black, filmed, pan, still
 
 from mm_embed_kernels import shingles
 from mm_embed_kernels.errors import UserError
@@ -230,3 +231,36 @@ def test_a_fingerprint_covers_the_first_minute() -> None:
     row = get("audio").probe(recorded(noise(70.0, level=0.05)))
     assert len(row["fingerprint"]) == 4 * (60 * 16_000 // 370 + 1)
     assert acoustic.STEP_SECONDS == 370 / 16_000
+
+
+def test_videos_in_other_codings_and_sizes_are_groups() -> None:
+    films = {}
+    for seed in range(2):
+        frames = [*pan(seed, 3), *pan(seed + 10, 3)]
+        small = [frame[::2, ::2].copy() for frame in frames]
+        films.update(
+            {f"{seed}/0": filmed(frames), f"{seed}/1": filmed(frames, "webm", "libvpx"), f"{seed}/2": filmed(small, "matroska", "mpeg4")}
+        )
+    said = found(rules()["near_duplicate_video"](), probed("video", films), batch=4)
+    assert groups_of(said) == {frozenset(f"{seed}/{i}" for i in range(3)) for seed in range(2)}
+    assert {proof["span"] for item in said.values() for proof in item["duplicates"]} == {None}
+
+
+def test_a_trailer_inside_a_film_is_found_with_its_place() -> None:
+    trailer = [*pan(1, 4), *pan(2, 4)]
+    film = [*pan(3, 6), *trailer, *pan(4, 10)]
+    said = found(rules()["near_duplicate_video"](), probed("video", {"a-trailer": filmed(trailer), "film": filmed(film, "webm", "libvpx")}))
+    (proof,) = said["film"]["duplicates"]
+    assert (proof["of"], proof["kind"]) == (name("a-trailer"), "near_video")
+    assert seconds_of(proof["span"]) == pytest.approx((6.0, 14.0), abs=1.0)
+    assert proof["score"] > 0.9
+
+
+def test_black_and_still_videos_are_like_nothing() -> None:
+    films = {
+        "a": filmed(still(black(), 4)),
+        "b": filmed(still(black(), 4), "webm", "libvpx"),
+        "c": filmed(still(pan()[0], 4)),
+        "d": filmed(still(pan()[0], 4), "webm", "libvpx"),
+    }
+    assert groups_of(found(rules()["near_duplicate_video"](), probed("video", films))) == set()
