@@ -33,7 +33,7 @@ def hashed(frame: np.ndarray[Any, Any]) -> int:
 def packed(seconds: list[float], hashes: list[int]) -> bytes:
     """The frames that have a hash, as `FRAME`s."""
     found = np.array(list(zip(seconds, hashes, strict=True)), FRAME)
-    return found[found["hash"] != 0].tobytes()
+    return bytes(found[found["hash"] != 0].tobytes())
 
 
 def unpacked(data: bytes) -> np.ndarray[Any, Any]:

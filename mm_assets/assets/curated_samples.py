@@ -57,7 +57,7 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
 
 def _signals(run: CellRun) -> bytes | None:
     """Histograms of what the rules measured, with their thresholds, over a sample of the cell."""
-    columns = sorted({column for rule in _rules(run) for column in rule.columns})
+    columns = sorted({column for rule in _rules(run) for column in rule.columns if column not in rule.compared})
     sampled = relational.fetch(f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns))
     return histograms(sampled, _rules(run))
 

@@ -16,7 +16,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "text": {
         "mime": "text/plain", "language": "en", "encoding": "utf-8", "characters": 80, "words": 14, "language_confidence": 0.99,
         "letter_share": 0.95, "digit_share": 0.0, "symbol_share": 0.05, "distinct_word_share": 0.9, "replacement_characters": 0,
-        "minhash": None, "shingles": None,
+        "duplicate_line_share": 0.0, "repeated_5gram_share": 0.0, "boilerplate_share": 0.0, "mojibake": 0, "emails": 0, "phone_numbers": 0,
+        "ip_addresses": 0, "minhash": None, "shingles": None,
     },
     "image": {
         "mime": "image/png", "width": 640, "height": 480, "format": "PNG", "mode": "RGB", "frames": 1, "brightness": 120.0,
