@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from mm_embed_kernels.contracts.stages import DUPLICATE, RULE_DECISION
 from mm_embed_kernels.identity import canonical, digest
 from mm_embed_kernels.placing import Placement
 from mm_embed_kernels.rules import Rule
+from mm_embed_kernels.rules.base import CellReader
 
 
 def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
@@ -45,11 +47,30 @@ def curate(
         Tables in the `CURATED_SAMPLES` contract (plus the caller's extra columns, unchanged).
     """
     for rule in rules:
-        rule.prepare(read)
+        # What a cheaper rule drops is compared with nothing: it must not be what is kept of its group.
+        rule.prepare(
+            _surviving(read, [other for other in rules if other.action == "drop" and other.cost < rule.cost and not other.groups()])
+        )
     placement = Placement(read, rules, dataset, shares, placed, known)
     for batch in read(_judged(read(None).schema.names, rules)):
         if batch.num_rows:
             yield decide(pa.Table.from_batches([batch]), rules, placement)
+
+
+def _surviving(read: CellReader, droppers: list[Rule]) -> CellReader:
+    """A reader of the samples that these rules, which look at one at a time, do not drop."""
+
+    def surviving(columns: list[str]) -> pa.RecordBatchReader:
+        found = read(list(dict.fromkeys([*columns, *(column for rule in droppers for column in rule.columns)])))
+        schema = pa.schema([found.schema.field(name) for name in columns])
+        kept = (_kept(pa.Table.from_batches([batch]), droppers).select(columns) for batch in found)
+        return pa.RecordBatchReader.from_batches(schema, (batch for table in kept for batch in table.to_batches()))
+
+    return surviving if droppers else read
+
+
+def _kept(table: pa.Table, droppers: list[Rule]) -> pa.Table:
+    return table.filter(reduce(pc.and_, [pc.fill_null(rule.judge(table).passed, True) for rule in droppers]))
 
 
 def _judged(names: list[str], rules: list[Rule]) -> list[str]:

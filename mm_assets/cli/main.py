@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from mm_assets.cli import backfill, datasets, environment, failures, inspect
+from mm_assets.cli import backfill, curate, datasets, environment, failures, inspect
 
 app = typer.Typer(
     help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for training.",
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (datasets, backfill, failures, inspect, environment):
+for module in (datasets, backfill, curate, failures, inspect, environment):
     module.add_to(app)
 
 

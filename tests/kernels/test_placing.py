@@ -112,3 +112,13 @@ def test_a_newcomer_in_a_placed_group_is_a_newcomer() -> None:
 def test_without_near_duplicates_nothing_is_in_conflict(action: str) -> None:
     rows = curated(texts(TEXTS), {name("a"): "train", name("c"): "test"}, "ac", {"near_duplicate_text": {"action": action}})
     assert rows["b"]["rule"] == {"drop": "near_duplicate_text", "off": None}[action]
+
+
+def test_what_another_rule_drops_is_not_what_is_kept_of_a_group() -> None:
+    plain = texts(TEXTS)
+    words = pa.array([1 if key == "a" else 20 for key in plain["key"].to_pylist()])
+    rows = plain.set_column(plain.column_names.index("words"), "words", words)
+    found = curated(rows, settings={"too_short": {"action": "drop"}, "near_duplicate_text": {"action": "drop"}})
+    assert {key: row["rule"] for key, row in found.items() if not row["kept"]} == {"a": "too_short", "c": "near_duplicate_text"}
+    assert found["b"]["duplicate_group"] == f"near-{name('b')}"
+    assert found["a"]["duplicate_group"] is None
