@@ -1,13 +1,14 @@
 """Locality-sensitive hashing: who may be near whom, without comparing all with all.
 
 Banding after Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3: a signature is cut into bands, and
-who agrees in one whole band is a candidate. What is sorted by bands is sorted by DuckDB, which spills.
+who agrees in one whole band is a candidate. Buckets and pairs lie in files.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from mm_embed_kernels.rules.base import CellReader
 NEIGHBOURS = 8
 BATCH_ROWS = 16_384
 ENTRY = pa.schema([("bucket", pa.uint64()), ("n", pa.int32())])
+_ENTRY = np.dtype([("bucket", "<u8"), ("n", "<i4")])
+# Entries of a million texts are 12 million: less than 200,000 in each part, at a power of two.
+_PARTS = 64
 PAIR = pa.schema([("a", pa.int32()), ("b", pa.int32())])
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -77,24 +81,35 @@ def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
     """Pairs of samples that share a bucket, as rows of `PAIR` with a < b; a pair may come more than once.
 
     Args:
-        batches: rows of `ENTRY`.
+        batches: rows of `ENTRY`, by ascending ``n``.
     """
 
     def pairs() -> Iterator[pa.RecordBatch]:
-        held, owner = np.zeros(0, np.uint64), np.zeros(0, np.int32)
-        stream = pa.RecordBatchReader.from_batches(ENTRY, batches)
-        with relational.query("SELECT bucket, n FROM entries ORDER BY bucket, n", entries=stream) as ordered:
-            for batch in ordered:
-                known = len(held)
-                held, owner = np.concatenate([held, batch["bucket"].to_numpy()]), np.concatenate([owner, batch["n"].to_numpy()])
-                for step in range(1, min(NEIGHBOURS, len(held) - 1) + 1):
-                    start = max(0, known - step)
-                    place = np.flatnonzero(held[start:-step] == held[start + step :]) + start
-                    a, b = owner[place], owner[place + step]
-                    yield pa.record_batch([a[a != b], b[a != b]], schema=PAIR)
-                held, owner = held[-NEIGHBOURS:], owner[-NEIGHBOURS:]
+        with tempfile.TemporaryDirectory(prefix="mm-buckets-") as folder:
+            for path in _parted(batches, Path(folder)):
+                rows = np.fromfile(path, _ENTRY)
+                rows = rows[np.argsort(rows["bucket"], kind="stable")]
+                for step in range(1, min(NEIGHBOURS, len(rows) - 1) + 1):
+                    place = np.flatnonzero(rows["bucket"][step:] == rows["bucket"][:-step])
+                    yield pa.record_batch([rows["n"][place], rows["n"][place + step]], schema=PAIR)
 
     return pa.RecordBatchReader.from_batches(PAIR, pairs())
+
+
+def _parted(batches: Iterable[pa.RecordBatch], folder: Path) -> list[Path]:
+    """The entries in files, each of which has all of some of the buckets, and is small enough to be sorted in memory."""
+    paths = [folder / str(part) for part in range(_PARTS)]
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("wb")) for path in paths]
+        for batch in batches:
+            rows = np.empty(batch.num_rows, _ENTRY)
+            rows["bucket"], rows["n"] = batch["bucket"].to_numpy(), batch["n"].to_numpy()
+            part = (rows["bucket"] * _MIX) >> np.uint64(64 - _PARTS.bit_length() + 1)
+            order = np.argsort(part, kind="stable")
+            rows, edges = rows[order], np.searchsorted(part[order], np.arange(_PARTS + 1, dtype=np.uint64))
+            for file, start, end in zip(files, edges[:-1], edges[1:], strict=True):
+                file.write(rows[start:end].tobytes())
+    return paths
 
 
 def compared(batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -17,6 +17,8 @@ SHINGLE = 5
 SKETCH = 256
 PERMUTATIONS = 64
 _SEED = 1
+# Pairs that are compared at once: what fits into the processor's cache.
+_PAIRS = 512
 # Odd numbers without a pattern, one for each character of a shingle, and the finalizer of MurmurHash3.
 _PLACES = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint32)
 _FINAL = ((np.uint32(16), np.uint32(0x85EBCA6B)), (np.uint32(13), np.uint32(0xC2B2AE35)), (np.uint32(16), np.uint32(1)))
@@ -64,15 +66,21 @@ def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
 
     Of sets that are not kept whole, what lies below the largest hash that both keep is compared: a sample of both.
     """
+    parts = [_resemblance(left.slice(start, _PAIRS), right.slice(start, _PAIRS)) for start in range(0, len(left), _PAIRS)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
     count = len(left)
     (a, many), (b, much) = unpacked(left), unpacked(right)
-    below = np.minimum(_largest_kept(a, many), _largest_kept(b, much))
-    pair = np.concatenate([np.repeat(np.arange(count), many), np.repeat(np.arange(count), much)]).astype(np.uint64)
+    pair = np.concatenate([np.repeat(np.arange(count), many), np.repeat(np.arange(count), much)])
     found = np.concatenate([a, b])
-    near = found <= below[pair.astype(np.int64)]
-    both = np.sort((pair[near] << np.uint64(32)) | found[near])
+    if max(many.max(), much.max()) == SKETCH:
+        near = found <= np.minimum(_largest_kept(a, many), _largest_kept(b, much))[pair]
+        pair, found = pair[near], found[near]
+    both = np.sort((pair.astype(np.uint64) << np.uint64(32)) | found)
     shared = np.bincount((both[1:][both[1:] == both[:-1]] >> np.uint64(32)).astype(np.int64), minlength=count)
-    total = np.bincount(pair[near].astype(np.int64), minlength=count)
+    total = np.bincount(pair, minlength=count)
     return np.asarray(shared / np.maximum(1, total - shared))
 
 
