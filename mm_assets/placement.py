@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_assets.assets.raw_assets import REQUESTS
 from mm_assets.cell_run import CellRun
-from mm_embed_kernels.splits import split_of
+from mm_embed_kernels.placing import KNOWN, PLACED
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.listings import declares_links
+from mm_resources.spool import TableSpool
 from mm_resources.store import Cell
 
 _MEMBER = pa.schema([("split_group", pa.string()), ("sample_id", pa.string()), ("content_hash", pa.string())])
@@ -27,6 +29,10 @@ found AS (
   FROM members m LEFT JOIN (SELECT sample_id, split FROM placed) p USING (sample_id) LEFT JOIN contents c ON m.content_hash = c.content_hash
 )
 SELECT split_group, arg_min(split, (renamed, split)) AS split FROM found WHERE split IS NOT NULL GROUP BY 1
+"""
+_KNOWN = """
+WITH placed AS MATERIALIZED (SELECT * FROM parent)
+SELECT sample_id FROM samples WHERE sample_id IN (SELECT sample_id FROM placed) OR content_hash IN (SELECT content_hash FROM placed)
 """
 _MEMBERS = 'SELECT coalesce("group", entity_id) AS split_group, sample_id, content_hash FROM samples'
 _ELSEWHERE = f"""
@@ -51,18 +57,16 @@ def parent_versions(run: CellRun) -> dict[str, str]:
     return {key: meta.data_version for key, meta in metas.items() if meta}
 
 
-def inherited(run: CellRun) -> dict[str, str]:
-    """Split group -> split, of the groups that the parent put elsewhere than their hash says."""
-    cells = parent_cells(run)
-    if not cells:
-        return {}
-    shares, placed = run.spec.splits, {}
-    streams = {"members": _members(run), "parent": _parent(run, cells)}
-    for table in run.tables_of(_PLACED, **streams):
-        for group, split in zip(table["split_group"].to_pylist(), table["split"].to_pylist(), strict=True):
-            if split in shares and split != split_of(run.cell.dataset, group, shares):
-                placed[group] = split
-    return placed
+def inherited(run: CellRun) -> tuple[TableSpool, TableSpool]:
+    """What the parent has placed: the split of each group (`PLACED`), and the cell's samples whose content it has (`KNOWN`)."""
+    placed, known, cells = TableSpool(PLACED), TableSpool(KNOWN), parent_cells(run)
+    if cells:
+        for table in run.tables_of(_PLACED, members=_members(run), parent=_parent(run, cells)):
+            placed.add(table.filter(pc.is_in(table["split"], pa.array(list(run.spec.splits)))).cast(PLACED))
+        own = run.read("validated_samples", list(_PARENT.names[:2]))
+        for table in run.tables_of(_KNOWN, samples=own, parent=_parent(run, cells)):
+            known.add(table.cast(KNOWN))
+    return placed, known
 
 
 def _parent(run: CellRun, cells: list[Cell]) -> pa.RecordBatchReader:

@@ -52,7 +52,7 @@ def _threshold(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
     """The one number of a rule and the one measured column that it is held against."""
     numbers = [getattr(rule, item.name) for item in fields(rule) if item.init and isinstance(getattr(rule, item.name), (int, float))]
     columns = [name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)]
-    known = len(numbers) == 1 and len(columns) == 1 and signals[columns[0]].null_count < signals.num_rows
+    known = not rule.compared and len(numbers) == 1 and len(columns) == 1 and signals[columns[0]].null_count < signals.num_rows
     return (rule, columns[0], float(numbers[0])) if known else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pyarrow.compute as pc
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.contracts.stages import DUPLICATE, RULE_DECISION
 from mm_embed_kernels.identity import canonical, digest
+from mm_embed_kernels.placing import Placement
 from mm_embed_kernels.rules import Rule
-from mm_embed_kernels.splits import split_of
+from mm_embed_kernels.rules.base import CellReader
 
 
 def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
@@ -20,12 +22,17 @@ def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
     return digest("curation", canonical([(r.name, r.version, r.action, r.threshold) for r in rules]), canonical(list(shares.items())))
 
 
+# The decision that no rule makes: what a sample is alike to stands in several splits, and the sample is new among it.
+SPLIT_CONFLICT = "split_conflict"
+
+
 def curate(
     read: Callable[[list[str] | None], pa.RecordBatchReader],
     rules: list[Rule],
     dataset: str,
     shares: Mapping[str, float],
-    placed: Mapping[str, str] | None = None,
+    placed: pa.RecordBatchReader | pa.Table | None = None,
+    known: pa.RecordBatchReader | pa.Table | None = None,
 ) -> Iterator[pa.Table]:
     """Decisions for all samples of a cell, streaming.
 
@@ -34,19 +41,49 @@ def curate(
         rules: configured rules, cheapest first.
         dataset: name of the dataset, for the split hash.
         shares: split name -> share.
-        placed: split group -> split, of groups that an earlier version put elsewhere than their hash says.
+        placed, known: what a parent version has placed, see `Placement`.
 
     Yields:
         Tables in the `CURATED_SAMPLES` contract (plus the caller's extra columns, unchanged).
     """
     for rule in rules:
-        rule.prepare(read)
-    for batch in read(None):
+        # What a cheaper rule drops is compared with nothing: it must not be what is kept of its group.
+        rule.prepare(
+            _surviving(read, [other for other in rules if other.action == "drop" and other.cost < rule.cost and not other.groups()])
+        )
+    placement = Placement(read, rules, dataset, shares, placed, known)
+    for batch in read(_judged(read(None).schema.names, rules)):
         if batch.num_rows:
-            yield decide(pa.Table.from_batches([batch]), rules, dataset, shares, placed or {})
+            yield decide(pa.Table.from_batches([batch]), rules, placement)
 
 
-def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str, float], placed: Mapping[str, str]) -> pa.Table:
+def _surviving(read: CellReader, droppers: list[Rule]) -> CellReader:
+    """A reader of the samples that these rules, which look at one at a time, do not drop."""
+
+    def surviving(columns: list[str]) -> pa.RecordBatchReader:
+        found = read(list(dict.fromkeys([*columns, *(column for rule in droppers for column in rule.columns)])))
+        schema = pa.schema([found.schema.field(name) for name in columns])
+        kept = (_kept(pa.Table.from_batches([batch]), droppers).select(columns) for batch in found)
+        return pa.RecordBatchReader.from_batches(schema, (batch for table in kept for batch in table.to_batches()))
+
+    return surviving if droppers else read
+
+
+def _kept(table: pa.Table, droppers: list[Rule]) -> pa.Table:
+    return table.filter(reduce(pc.and_, [pc.fill_null(rule.judge(table).passed, True) for rule in droppers]))
+
+
+def _judged(names: list[str], rules: list[Rule]) -> list[str]:
+    """The columns that are judged or handed on: not the signatures, which may be large."""
+    judged = {column for rule in rules for column in rule.columns if column not in rule.compared}
+    return [name for name in names if name in judged or _travels(name)]
+
+
+def _travels(name: str) -> bool:
+    return name in CURATED_SAMPLES.schema.names or name.startswith("user__")
+
+
+def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table:
     """One batch of `curate`; `prepare` has been called on the rules."""
     size = batch.num_rows
     decisions: list[list[dict[str, Any]]] = [[] for _ in range(size)]
@@ -55,47 +92,73 @@ def decide(batch: pa.Table, rules: list[Rule], dataset: str, shares: Mapping[str
     reasons: list[str | None] = [None] * size
     groups: list[str | None] = [None] * size
     duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-    split_groups: list[str] = pc.coalesce(batch["group"], batch["entity_id"]).to_pylist()
+
+    def drop(row: int, rule: str, reason: str | None) -> None:
+        if kept[row]:
+            kept[row], first[row], reasons[row] = False, rule, reason
+
     for rule in rules:
         verdict = rule.judge(batch)
         passes = pc.fill_null(verdict.passed, True).to_pylist()
         values = verdict.value.to_pylist()
         for row in range(size):
             reason = None if passes[row] else f"{verdict.reason}: {values[row]} ({rule.threshold})"
-            decisions[row].append(
-                {
-                    "rule": rule.name,
-                    "version": rule.version,
-                    "passed": passes[row],
-                    "action": rule.action,
-                    "value": None if values[row] is None else str(values[row]),
-                    "threshold": rule.threshold,
-                    "reason": reason,
-                }
-            )
-            if not passes[row] and rule.action == "drop" and kept[row]:
-                kept[row], first[row], reasons[row] = False, rule.name, reason
-        if found := rule.evidence(batch):
-            columns = (found.group.to_pylist(), found.duplicates.to_pylist(), found.follows.to_pylist())
-            for row, (group, evidence, follows) in enumerate(zip(*columns, strict=True)):
-                groups[row] = groups[row] or group
+            decisions[row].append(_decision(rule, passes[row], values[row], reason))
+            if not passes[row] and rule.action == "drop":
+                drop(row, rule.name, reason)
+        if found := verdict.evidence:
+            for row, (group, evidence) in enumerate(zip(found.group.to_pylist(), found.duplicates.to_pylist(), strict=True)):
+                # Later rules look further: what is equal is near, too.
+                groups[row] = group or groups[row]
                 duplicates[row] += evidence
-                split_groups[row] = follows or split_groups[row]
     passed = [[item["rule"] for item in row if item["passed"]] for row in decisions]
+    quality = [len(p) / max(1, len(r)) for p, r in zip(passed, decisions, strict=True)]
+    places = placement.of(batch)
+    for row, place in enumerate(places):
+        if place.newcomer:
+            reason = f"is alike to samples in several splits: {place.conflict}"
+            decisions[row].append(_conflict(place.conflict, reason))
+            drop(row, SPLIT_CONFLICT, reason)
+        elif place.conflict and groups[row]:
+            # What a parent has placed in several splits stays there, and no group stands in two of them.
+            groups[row] = f"{groups[row]}-{place.split}"
     added = {
         "kept": pa.array(kept),
         "rule": pa.array(first, pa.string()),
         "reason": pa.array(reasons, pa.string()),
         "rules": pa.array(decisions, pa.list_(RULE_DECISION)),
         "passed": pa.array(passed, pa.list_(pa.string())),
-        "quality_score": pa.array([len(p) / max(1, len(r)) for p, r in zip(passed, decisions, strict=True)], pa.float64()),
+        "quality_score": pa.array(quality, pa.float64()),
         "duplicate_group": pa.array(groups, pa.string()),
         "duplicates": pa.array(duplicates, pa.list_(DUPLICATE)),
-        "split_group": pa.array(split_groups, pa.string()),
-        "split": pa.array([placed.get(group) or split_of(dataset, group, shares) for group in split_groups], pa.string()),
+        "split_group": pa.array([place.group for place in places], pa.string()),
+        "split": pa.array([place.split for place in places], pa.string()),
     }
-    wanted = [name for name in batch.column_names if name in CURATED_SAMPLES.schema.names or name.startswith("user__")]
-    table = batch.select(wanted)
+    table = batch.select([name for name in batch.column_names if _travels(name)])
     for name, column in added.items():
         table = table.append_column(name, column)
     return table
+
+
+def _decision(rule: Rule, passed: bool, value: Any, reason: str | None) -> dict[str, Any]:
+    return {
+        "rule": rule.name,
+        "version": rule.version,
+        "passed": passed,
+        "action": rule.action,
+        "value": None if value is None else str(value),
+        "threshold": rule.threshold,
+        "reason": reason,
+    }
+
+
+def _conflict(splits: str, reason: str) -> dict[str, Any]:
+    return {
+        "rule": SPLIT_CONFLICT,
+        "version": "1",
+        "passed": False,
+        "action": "drop",
+        "value": splits,
+        "threshold": "one split",
+        "reason": reason,
+    }

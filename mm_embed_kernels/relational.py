@@ -6,10 +6,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 BATCH_ROWS = 16_384
 
@@ -36,6 +38,19 @@ def fetch(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Table:
     """Like `query`, for results that are small."""
     with query(sql, **streams) as reader:
         return reader.read_all()
+
+
+def save(sql: str, path: Path, **streams: pa.RecordBatchReader | pa.Table) -> Path:
+    """Like `query`, into a Parquet file that later statements read as often as they want (see `stored`)."""
+    with query(sql, **streams) as reader, pq.ParquetWriter(path, reader.schema, compression="lz4") as sink:
+        for batch in reader:
+            sink.write_batch(batch)
+    return path
+
+
+def stored(path: Path) -> str:
+    """A Parquet file as SQL names it."""
+    return f"read_parquet({literal(str(path))})"
 
 
 def literal(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels import vad
+from mm_embed_kernels import acoustic, vad
 from mm_embed_kernels.audio_io import Reader, resample, resampled
 
 # The loudest value but one of 16 bits: what a converter or an editor that ran out of range leaves.
@@ -27,11 +27,14 @@ class Meter:
         self._samples = self._clipped = self._frames = self._silent = self._spoken = 0
         self._peak = 0.0
         self._loudness = _Loudness()
+        self._print = b""
 
     def listen(self, reader: Reader, start: float, end: float) -> None:
         samples = np.concatenate(
             [np.zeros(0, np.float32), *resampled(self._watch(reader.frames(start, end), start, end), vad.RATE, start, end)]
         )
+        if start == 0:
+            self._print = acoustic.fingerprint(samples[: round(acoustic.SECONDS * acoustic.RATE)]).astype("<u4").tobytes()
         whole = np.pad(samples, (0, -len(samples) % vad.FRAME)).reshape(-1, vad.FRAME)
         # A last frame that is not full is measured on what it has.
         counts = np.minimum(vad.FRAME, len(samples) - vad.FRAME * np.arange(len(whole)))
@@ -66,6 +69,7 @@ class Meter:
             "silence_share": self._silent / max(1, self._frames),
             "speech_share": self._spoken / max(1, self._frames),
             "measured_seconds": round(self.seconds, 6),
+            "fingerprint": self._print,
         }
 
 

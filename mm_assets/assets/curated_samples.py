@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -43,8 +44,9 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     """
     counts: Counter[str] = Counter()
     groups = TableSpool(_GROUPS)
-    placed = inherited(run)
-    decisions = curate(lambda columns: run.read("validated_samples", columns), _rules(run), run.cell.dataset, run.spec.splits, placed)
+    placed, known = (spool.reader() for spool in inherited(run))
+    read = partial(run.read, "validated_samples")
+    decisions = curate(read, _rules(run), run.cell.dataset, run.spec.splits, placed, known)
     return run.publish(
         _counted(decisions, counts, groups),
         summary=lambda: dict(counts),
@@ -55,7 +57,7 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
 
 def _signals(run: CellRun) -> bytes | None:
     """Histograms of what the rules measured, with their thresholds, over a sample of the cell."""
-    columns = sorted({column for rule in _rules(run) for column in rule.columns})
+    columns = sorted({column for rule in _rules(run) for column in rule.columns if column not in rule.compared})
     sampled = relational.fetch(f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns))
     return histograms(sampled, _rules(run))
 

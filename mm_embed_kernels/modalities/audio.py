@@ -35,7 +35,7 @@ class Audio(Modality):
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True
-    probe_version = "3"
+    probe_version = "4"
     segment_version = "2"
     probe_seconds = 0.02
     segment_seconds = 0.002
@@ -51,6 +51,11 @@ class Audio(Modality):
         field("speech_share", pa.float64(), "frames of 32 ms in which Silero VAD hears speech" + _EVEN, ge=0, le=1),
         field("damaged_packets", pa.int64(), "packets that the decoder refused" + _EVEN, ge=0),
         field("measured_seconds", pa.float64(), "how much of the recording these signals were measured on", ge=0),
+        field(
+            "fingerprint",
+            pa.binary(),
+            "acoustic fingerprint, a uint32 for each 23 ms of the first minute; of a recording of more than 10 minutes, of 30 s",
+        ),
     ]
 
     def claims(self, mime: str) -> bool:

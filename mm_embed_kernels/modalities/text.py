@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from mm_embed_kernels import shingles
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities.base import Media, Modality, Segment, head_of, is_printable
+from mm_embed_kernels.text_signals import text_signals
 
 # MiniLM-class models read 256 word pieces, about 1,000 characters of English.
 CHUNK_CHARACTERS = 1_000
@@ -31,9 +33,9 @@ class Text(Modality):
     name = "text"
     embedder = "minilm"
     hub_embedder = "st:sentence-transformers/all-MiniLM-L6-v2"
-    libraries = ("chardet", "py3langid", "semantic-text-splitter", "filetype")
+    libraries = ("chardet", "filetype", "ftfy", "phonenumbers", "py3langid", "rensa", "semantic-text-splitter")
     probe_seconds = 0.0003
-    probe_version = "2"
+    probe_version = "3"
     segment_version = "2"
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
@@ -47,6 +49,15 @@ class Text(Modality):
         field("symbol_share", pa.float64(), "neither letters nor digits among them", ge=0, le=1),
         field("distinct_word_share", pa.float64(), "distinct words among the words", ge=0, le=1),
         field("replacement_characters", pa.int64(), "U+FFFD: traces of an earlier wrong decoding", ge=0),
+        field("duplicate_line_share", pa.float64(), "lines that stood before among the lines that are not empty", ge=0, le=1),
+        field("repeated_5gram_share", pa.float64(), "characters in sequences of five words that occur more than once", ge=0, le=1),
+        field("boilerplate_share", pa.float64(), "characters in lines of web boilerplate: cookies, terms, lorem ipsum", ge=0, le=1),
+        field("mojibake", pa.int64(), "places that look like text read in a wrong encoding (ftfy)", ge=0),
+        field("emails", pa.int64(), "e-mail addresses", ge=0),
+        field("phone_numbers", pa.int64(), "phone numbers in international form (phonenumbers)", ge=0),
+        field("ip_addresses", pa.int64(), "public IP addresses", ge=0),
+        field("minhash", pa.binary(), "MinHash signature of the shingles, for near-duplicates (see `shingles`)"),
+        field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
     ]
 
     def claims(self, mime: str) -> bool:
@@ -79,6 +90,7 @@ class Text(Modality):
         kinds = Counter("letter" if char.isalpha() else "digit" if char.isdigit() else "symbol" for char in solid)
         total = max(1, len(solid))
         language, confidence = detect_language(body) if kinds["letter"] else (None, None)
+        minhash, sketch = shingles.signature(body)
         return {
             "mime": mime,
             "language": language,
@@ -92,6 +104,9 @@ class Text(Modality):
             "symbol_share": kinds["symbol"] / total,
             "distinct_word_share": len({word.casefold() for word in words}) / max(1, len(words)),
             "replacement_characters": body.count("\ufffd"),
+            **text_signals(body, words),
+            "minhash": minhash,
+            "shingles": sketch,
         }
 
     def segment(self, data: bytes) -> list[Segment]:

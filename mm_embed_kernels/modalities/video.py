@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.frame_hashes import hashed, packed
 from mm_embed_kernels.modalities.base import READING, Media, Modality, Segment
 from mm_embed_kernels.modalities.spans import span_of
 
@@ -27,6 +28,8 @@ MIN_SCENE_SECONDS = 0.5
 SCANNED_PIXELS = 2_000_000_000
 # Frames on which a probe's signals are measured, spread evenly.
 MEASURED_FRAMES = 32
+# Frames that are hashed: two a second, or of a longer video these many of its key frames.
+HASHES_PER_SECOND, HASHED_KEYS = 2.0, 256
 _SCANS_PER_SECOND, _SCAN_SIZE = 5.0, (64, 48)
 _CUT = 0.3
 _GRID, _BITS = 4, 2
@@ -42,9 +45,9 @@ class Video(Modality):
     name = "video"
     embedder = "conse_frames"
     hub_embedder = "open_clip_frames:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-    libraries = ("av", "decord2", "filetype")
+    libraries = ("av", "decord2", "filetype", "ImageHash")
     streams = True
-    probe_version = "2"
+    probe_version = "3"
     probe_seconds = 0.3
     segment_seconds = 0.3
     signals: ClassVar[list[pa.Field]] = [
@@ -59,6 +62,7 @@ class Video(Modality):
         field("brightness", pa.float64(), "mean luma, 0 to 255" + _SPREAD, ge=0, le=255),
         field("black_share", pa.float64(), "frames of which 98% is darker than a tenth of white" + _SPREAD, ge=0, le=1),
         field("frozen_share", pa.float64(), "neighbours that differ by less than a thousandth of white in the mean" + _SPREAD, ge=0, le=1),
+        field("frame_hashes", pa.binary(), "difference hashes of frames, and when they are shown (see `frame_hashes.FRAME`)"),
     ]
 
     def claims(self, mime: str) -> bool:
@@ -96,7 +100,7 @@ class Video(Modality):
                 "key_frames": len(frames.keys),
                 "bit_rate": facts.bit_rate,
                 "audio_codec": facts.audio_codec,
-                **light(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys),
+                **looked_at(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys),
             }
 
     def segment(self, data: Media) -> list[Segment]:
@@ -112,26 +116,59 @@ class Video(Modality):
         return [Segment(span_of(start, end), cost=max(1, round((end - start) * pixels))) for start, end in scenes(facts.duration, cuts)]
 
 
-def light(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, float]:
-    """Brightness, and the shares of black and of frozen frames; see `measured`."""
-    lumas: list[float] = []
-    black: list[bool] = []
-    change: list[float] = []
-    before: np.ndarray[Any, Any] | None = None
-    for frame in frames.read(measured(len(frames), keys)):
+def looked_at(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, Any]:
+    """What one pass over the frames measures: light (see `measured`), and the hashes of frames (see `hashed_frames`).
+
+    Args:
+        keys: the key frames, where only these are to be decoded.
+    """
+    bright, hashes = set(measured(len(frames), keys)), set(hashed_frames(frames.starts, keys))
+    light, seconds, found = _Light(), [], []
+    places = sorted(bright | hashes)
+    for place, frame in zip(places, frames.read(places), strict=True):
         # A tenth of the pixels of a large frame tells as much.
         step = max(1, min(frame.shape[:2]) // 240)
-        luma = frame[::step, ::step] @ _LUMA
-        lumas.append(float(luma.mean()))
-        black.append(float((luma < _BLACK_LUMA).mean()) >= _BLACK_PIXELS)
-        if before is not None and before.shape == luma.shape:
-            change.append(float(np.abs(luma - before).mean()))
-        before = luma
-    return {
-        "brightness": float(np.mean(lumas)),
-        "black_share": float(np.mean(black)),
-        "frozen_share": float(np.mean([item < _STILL_CHANGE for item in change])) if change else 0.0,
-    }
+        small = frame[::step, ::step]
+        if place in bright:
+            light.add(small @ _LUMA)
+        if place in hashes:
+            seconds.append(float(frames.starts[place]))
+            found.append(hashed(np.ascontiguousarray(small)))
+    return {**light.signals(), "frame_hashes": packed(seconds, found)}
+
+
+class _Light:
+    """Brightness, and the shares of black and of frozen frames."""
+
+    def __init__(self) -> None:
+        self._lumas: list[float] = []
+        self._black: list[bool] = []
+        self._change: list[float] = []
+        self._before: np.ndarray[Any, Any] | None = None
+
+    def add(self, luma: np.ndarray[Any, Any]) -> None:
+        self._lumas.append(float(luma.mean()))
+        self._black.append(float((luma < _BLACK_LUMA).mean()) >= _BLACK_PIXELS)
+        if self._before is not None and self._before.shape == luma.shape:
+            self._change.append(float(np.abs(luma - self._before).mean()))
+        self._before = luma
+
+    def signals(self) -> dict[str, float]:
+        return {
+            "brightness": float(np.mean(self._lumas)),
+            "black_share": float(np.mean(self._black)),
+            "frozen_share": float(np.mean([item < _STILL_CHANGE for item in self._change])) if self._change else 0.0,
+        }
+
+
+def hashed_frames(starts: np.ndarray[Any, Any], keys: np.ndarray[Any, Any] | None) -> list[int]:
+    """Two frames a second, ascending; where key frames are given, evenly spaced ones of those."""
+    if keys is not None and len(keys):
+        return [
+            int(keys[place]) for place in np.unique(np.linspace(0, len(keys) - 1, min(len(keys), HASHED_KEYS)).round().astype(np.int64))
+        ]
+    ticks = np.arange(0, float(starts[-1]) + 1e-6, 1 / HASHES_PER_SECOND)
+    return [int(place) for place in np.unique(np.searchsorted(starts, ticks - 1e-6))]
 
 
 def measured(count: int, keys: np.ndarray[Any, Any] | None) -> list[int]:

@@ -18,6 +18,19 @@ CellReader = Callable[[list[str]], pa.RecordBatchReader]
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Duplicates that a rule found, one entry per row.
+
+    Attributes:
+        group: duplicate group, or null.
+        duplicates: list of {of, kind, score, span}.
+    """
+
+    group: pa.Array
+    duplicates: pa.Array
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A rule's judgement of a batch, one entry per row.
 
@@ -25,26 +38,13 @@ class Verdict:
         passed: whether the row passes; null counts as passed (nothing was measured).
         value: what was measured.
         reason: why a row that does not pass fails.
+        evidence: what the rule knows of duplicates, if it groups.
     """
 
     passed: pa.Array | pa.ChunkedArray
     value: pa.Array | pa.ChunkedArray
     reason: str
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Duplicates that a rule found, one entry per row.
-
-    Attributes:
-        group: duplicate group, or null.
-        duplicates: list of {of, kind, score, span}.
-        follows: the split group that the row's duplicate group goes with, or null: no group straddles splits.
-    """
-
-    group: pa.Array
-    duplicates: pa.Array
-    follows: pa.Array
+    evidence: Evidence | None = None
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Rule(ABC):
         version: raised when the code changes its judgement.
         modalities: the modalities that it judges; empty for all.
         columns: the probe's columns that it reads.
+        compared: those of them that only `prepare` reads.
         cost: order of evaluation; cheap rules first.
         action: ``drop``, ``flag`` (recorded, the sample is kept) or ``off``.
     """
@@ -64,13 +65,14 @@ class Rule(ABC):
     version: ClassVar[str] = "1"
     modalities: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[str, ...]] = ()
+    compared: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[int] = 1
 
     action: Action = "flag"
 
     @abstractmethod
     def judge(self, batch: pa.Table) -> Verdict:
-        """Judge a batch that has at least `columns`."""
+        """Judge a batch that has at least `columns` without `compared`."""
 
     def prepare(self, read: CellReader) -> None:  # noqa: B027 - most rules look at one row at a time
         """Look at the whole cell first, streaming; for rules that compare samples."""
@@ -80,8 +82,8 @@ class Rule(ABC):
         """The parameters, as they are recorded beside each decision."""
         return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.init and item.name != "action")
 
-    def evidence(self, batch: pa.Table) -> Evidence | None:
-        """What the rule knows of duplicates, if it groups."""
+    def groups(self) -> str | None:
+        """SQL for ``sample_id`` and ``group`` of all samples that `prepare` grouped, if the rule groups."""
         return None
 
 

@@ -13,7 +13,7 @@ class TooBrief(Rule):
     """A recording too brief to tell what sounds in it."""
 
     name = "too_brief"
-    modalities = ("audio",)
+    modalities = ("audio", "video")
     columns = ("duration",)
 
     # Four of the embedder's spectral frames of 46 ms, half overlapping: fewer show no course of the sound.

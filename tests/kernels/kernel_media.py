@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 from tests.kernels.kernel_sound import noise, recorded
@@ -53,3 +54,32 @@ GOOD: dict[str, bytes] = {
     "audio": recorded(noise()),
     "video": filmed(pan()),
 }
+
+
+def icons() -> dict[str, list[bytes]]:
+    """Real icons that Matplotlib ships, each at two sizes."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "images"
+    return {
+        path.stem.removesuffix("_large"): [(folder / path.name.replace("_large", "")).read_bytes(), path.read_bytes()]
+        for path in sorted(folder.glob("*_large.png"))
+    }
+
+
+def photographs() -> dict[str, list[bytes]]:
+    """Two real photographs that scikit-learn ships, each as it is, half as large, and poorly coded."""
+    import sklearn
+    from PIL import Image
+
+    found = {}
+    for path in sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg")):
+        with Image.open(path) as image:
+            half = image.resize((image.width // 2, image.height // 2))
+            found[path.stem] = [
+                path.read_bytes(),
+                encoded(half, "PNG"),
+                encoded(image, "JPEG", quality=30),
+                encoded(half, "WEBP", quality=50),
+            ]
+    return found

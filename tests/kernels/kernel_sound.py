@@ -21,6 +21,21 @@ def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = RATE, level: fl
     return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[:, None]
 
 
+def melody(seconds: float = 6.0, rate: int = RATE, seed: int = 0) -> Any:
+    """Notes with overtones that set in and fade, and a breath of noise: as much to recognise as in music."""
+    import numpy as np
+
+    dice = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    sound = 0.003 * dice.standard_normal(len(time))
+    for start in np.arange(0, seconds, 0.2):
+        since = np.maximum(0, time - start)
+        fade = np.where(time >= start, np.exp(-6 * since), 0) * np.minimum(1, 50 * since)
+        pitch = 220 * 2 ** (dice.integers(0, 36) / 12)
+        sound += 0.1 * fade * sum(np.sin(2 * np.pi * pitch * k * since) / k for k in (1, 2, 3, 4))
+    return sound.astype(np.float32)[:, None]
+
+
 def recorded(samples: Any, kind: str = "WAV", rate: int = RATE, subtype: str | None = None) -> bytes:
     """Encoded by libsndfile."""
     import soundfile

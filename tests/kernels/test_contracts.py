@@ -47,6 +47,8 @@ def of_type(kind: pa.DataType, rules: dict[str, str]) -> st.SearchStrategy[Any]:
         return st.lists(of_type(kind.value_type, {}), min_size=kind.list_size, max_size=kind.list_size)
     if pa.types.is_list(kind):
         return st.lists(of_type(kind.value_type, {}), max_size=3)
+    if pa.types.is_binary(kind):
+        return st.binary(max_size=20)
     assert pa.types.is_string(kind), f"no strategy for {kind}"
     if "choices" in rules:
         return st.sampled_from(rules["choices"].split("|"))
@@ -72,6 +74,8 @@ def plain(item: pa.Field) -> Any:
     if pa.types.is_string(item.type):
         text = rules["choices"].split("|")[0] if "choices" in rules else "text"
         return "a" * HEX_LENGTHS[rules["pattern"]] if "pattern" in rules else text
+    if pa.types.is_binary(item.type):
+        return b"bytes"
     if pa.types.is_timestamp(item.type):
         return dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
     return True if pa.types.is_boolean(item.type) else 1

@@ -1,0 +1,56 @@
+"""`mm curate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mm_assets.cli.output import print_json, print_table
+
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(curate)
+
+
+def curate(
+    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
+    what_if: Annotated[
+        list[str], typer.Option("--what-if", metavar="RULE.PARAMETER=VALUE", help="a changed setting of the curation profile; repeatable")
+    ],
+    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    json: Json = False,
+) -> None:
+    """What a changed curation rule would keep and drop, and the time that this would cost or save. Nothing is changed."""
+    from mm_assets.what_if import parse_changes
+    from mm_assets.what_if import what_if as judge
+    from mm_embed_kernels.modalities import get
+    from mm_embed_kernels.rules import rules
+    from mm_resources.registry import Registry
+    from mm_resources.resources import default_embedder
+    from mm_resources.settings import Settings
+    from mm_resources.store import Store
+
+    store, changes = Store(Settings.from_environment().store), parse_changes(what_if)
+    # A rule that does not judge a modality moves nothing in it.
+    judged = {name for rule in changes for name in rules()[rule].modalities or [None]}
+    cells = [cell for cell in Registry(store).cells(dataset_version, modality) if judged & {cell.modality, None}]
+    found = [judge(store, cell, changes, default_embedder(get(cell.modality))) for cell in cells]
+    if json:
+        print_json(
+            {
+                "dataset_version": dataset_version,
+                "what_if": changes,
+                "cells": [{**vars(item), "moves": [vars(move) for move in item.moves]} for item in found],
+            }
+        )
+        return
+    if not found:
+        print(f"{dataset_version} has no samples that {', '.join(changes)} would judge")
+    for item in found:
+        if item.moves:
+            print_table(f"{item.modality}: what if {', '.join(what_if)}", [vars(move) for move in item.moves])
+        time = f"{abs(item.seconds):,.1f} s {'less' if item.seconds < 0 else 'more'} to segment and embed, if none of it is computed yet"
+        print(f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; {time}")

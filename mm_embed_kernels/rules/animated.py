@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels.rules.base import Rule, Verdict
+
+
+@dataclass
+class Animated(Rule):
+    """An animation, of which only the first frame is embedded."""
+
+    name = "animated"
+    modalities = ("image",)
+    columns = ("frames",)
+
+    max_frames: int = 1
+
+    def judge(self, batch: pa.Table) -> Verdict:
+        share = batch["frames"]
+        return Verdict(pc.less_equal(share, self.max_frames), share, "is an animation")
