@@ -116,6 +116,8 @@ class SourceSpec(_Model):
     def _whole_objects(self) -> SourceSpec:
         if self.blobs == "reference" and (self.record is not None or self.track_of is not None):
             raise ValueError("blobs: reference is for whole files; records and tracks are copied")
+        if self.blobs == "reference" and self.fetch.allow_private and re.match(r"https?://", self.uri):
+            raise ValueError("blobs: reference is for public addresses; what private ones send is copied")
         return self
 
     @model_validator(mode="after")

@@ -142,8 +142,8 @@ def _flavour(spec: SourceSpec, source: Source) -> str:
 def _hashed(row: dict[str, Any]) -> dict[str, Any]:
     """The hash of an object that stays where it is."""
     if row["locator"] or not row["tag"]:
-        what = "name that is not UTF-8" if row["locator"] else "source that tells no change"
-        raise SampleError("not_referable", f"{row['source_uri']} has a {what}: copy it (blobs: copy)")
+        what = "is no whole object with a name in UTF-8" if row["locator"] else "comes from a source that tells no change"
+        raise SampleError("not_referable", f"{row['source_uri']} {what}: copy it (blobs: copy)")
     with Reference(row["source_uri"], row["tag"]).open() as stream:
         digest, size = copy_stream(cast(BinaryIO, _Reading(stream, row["source_uri"])))
     return {"content_hash": digest, "size": size}

@@ -87,6 +87,7 @@ class RaySession:
                 ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
             else:
                 ray.init(
+                    address="local",  # and not a cluster that somebody has started on this machine
                     num_cpus=self.num_cpus,
                     object_store_memory=self.object_store_bytes,
                     include_dashboard=False,

@@ -9,11 +9,12 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
+from mm_embed_kernels.spec import Fetching
 from mm_resources.blobs import LARGE_BYTES, BlobStore
 from mm_resources.presence import Presence
 from mm_resources.references import Reference, reference_of
 from mm_resources.registry import Registry
-from mm_resources.sources.files import object_tag
+from mm_resources.sources.objects import Objects
 from mm_resources.store import Store
 from tests.resources.specs import spec_of
 from tests.s3 import BUCKET
@@ -35,7 +36,7 @@ def outside(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def refer(outside: Store, data: bytes) -> Reference:
     outside.write("a", data)
-    return Reference(outside.uri("a"), object_tag(outside.uri("a")) or "")
+    return Reference(outside.uri("a"), Objects(Fetching()).tag(outside.uri("a")) or "")
 
 
 @pytest.mark.parametrize("size", [5, LARGE_BYTES + 5])
