@@ -121,7 +121,7 @@ def _probed(folder: Path, count: int) -> dict[str, Any]:
 
 def _grouped(folder: Path, count: int) -> dict[str, Any]:
     """The rule, from signatures to a verdict for each text."""
-    file, clock, grouped = pq.ParquetFile(folder / f"{count}.parquet"), _Clock(), 0
+    file, clock, grouped = pq.ParquetFile(folder / f"{count}.parquet", pre_buffer=False), _Clock(), 0
 
     def read(columns: list[str]) -> pa.RecordBatchReader:
         schema = pa.schema([_SAMPLE.field(name) for name in columns])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.relational import stored
@@ -124,9 +125,20 @@ def compared(batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[
     with tempfile.TemporaryDirectory(prefix="mm-lsh-") as name:
         folder = Path(name)
         pairs = stored(relational.save("SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)))
-        chosen = f"SELECT * FROM samples WHERE n IN (SELECT a FROM {pairs} UNION SELECT b FROM {pairs})"
-        samples = stored(relational.save(chosen, folder / "samples.parquet", samples=read(columns)))
+        numbers = relational.fetch(f"SELECT a AS n FROM {pairs} UNION SELECT b FROM {pairs}")["n"].to_numpy()
+        samples = stored(_chosen(read(columns), numbers, folder / "samples.parquet"))
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
         sql = f"SELECT p.a, p.b, {sides} FROM {pairs} p JOIN {samples} x ON x.n = p.a JOIN {samples} y ON y.n = p.b"
         with relational.query(sql) as found:
             yield from found
+
+
+def _chosen(batches: pa.RecordBatchReader, numbers: np.ndarray[Any, Any], path: Path) -> Path:
+    """The samples of these numbers, in a file."""
+    wanted = np.zeros(int(numbers.max(initial=-1)) + 2, np.bool_)
+    wanted[numbers] = True
+    with pq.ParquetWriter(path, batches.schema, compression="lz4") as sink:
+        for batch in batches:
+            places = np.minimum(batch["n"].to_numpy(), len(wanted) - 1)
+            sink.write_batch(batch.filter(pa.array(wanted[places])))
+    return path
