@@ -18,6 +18,13 @@ from tests.processes import ROOT, free_port, until
 # Several nodes on one machine must not claim the same ports.
 _PORTS = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
 
+_NAMES = """
+import sys
+from ray._raylet import GcsClient
+found = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
+print(*(node.node_name for node in found.values() if node.state == 0))
+"""
+
 
 class Cluster:
     """A head that takes no work, and workers."""
@@ -47,14 +54,9 @@ class Cluster:
         return name in self._names()
 
     def _names(self) -> set[str]:
-        """The nodes that are alive; asked without connecting this process to the cluster."""
-        from ray._raylet import GcsClient
-
-        try:
-            found = GcsClient(address=self.address).get_all_node_info(timeout=5)
-        except Exception:  # noqa: BLE001 - nobody answers yet
-            return set()
-        return {node.node_name for node in found.values() if node.state == 0}
+        """The nodes that are alive; asked by another process, since Ray ends one that has asked a while after the cluster is gone."""
+        asked = subprocess.run([sys.executable, "-c", _NAMES, self.address], capture_output=True, text=True)
+        return set(asked.stdout.split())
 
     @contextmanager
     def _node(self, name: str, *words: str, hidden: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> Iterator[None]:

@@ -103,10 +103,12 @@ def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None
 def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
     (tmp_path / "stub" / "mm_resources").mkdir(parents=True)
     (tmp_path / "stub" / "mm_resources" / "__init__.py").touch()
+    # An import of its own, since an editable install would find the module that a stub lacks.
+    (tmp_path / "stub" / "mm_resources" / "ray_nodes.py").write_text("import a_package_that_the_node_lacks\n")
     with nodes.worker("bare", environment={"PYTHONPATH": str(tmp_path / "stub")}):
         told = told_elsewhere(nodes, tmp_path)
     assert told.startswith("Ray node bare on ")
-    assert "cannot run this code: ModuleNotFoundError: No module named 'mm_resources.ray_nodes'" in told
+    assert "cannot run this code: ModuleNotFoundError: No module named 'a_package_that_the_node_lacks'" in told
     assert "\n" not in told
 
 
