@@ -167,8 +167,9 @@ def hashed_frames(starts: np.ndarray[Any, Any], keys: np.ndarray[Any, Any] | Non
         return [
             int(keys[place]) for place in np.unique(np.linspace(0, len(keys) - 1, min(len(keys), HASHED_KEYS)).round().astype(np.int64))
         ]
-    ticks = np.arange(0, float(starts[-1]) + 1e-6, 1 / HASHES_PER_SECOND)
-    return [int(place) for place in np.unique(np.searchsorted(starts, ticks - 1e-6))]
+    # The first frame of each tick that has one; never a list of ticks, since a container may say that a frame is shown in a million years.
+    ticks = np.floor((np.nan_to_num(starts) + 1e-6) * HASHES_PER_SECOND)
+    return sorted(int(place) for place in np.unique(ticks, return_index=True)[1])
 
 
 def measured(count: int, keys: np.ndarray[Any, Any] | None) -> list[int]:
