@@ -23,7 +23,7 @@ ui: install  ## Dagster UI and daemon on 127.0.0.1:3000, on the same instance as
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 test: check  ## lint, format, types, layers and tests: what CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 browser: install  ## the UI by clicks, in headless Chromium (Debian: apt-get install chromium); pictures go to .github
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'

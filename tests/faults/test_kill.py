@@ -47,6 +47,13 @@ def test_killed_again_and_again(home: Home, undisturbed: Home, expected: Publish
     assert {line["label"] for line in home.passed()} >= {line["label"] for line in undisturbed.passed()}
 
 
+def test_killed_between_the_tags_of_a_pin(home: Home, undisturbed: Home, expected: Published) -> None:
+    """Some of what the pin will be explained from is held, and some not yet."""
+    assert home.mm(*BACKFILL, fault=Fault(5, "after", "tag stages/")).code == -signal.SIGKILL
+    assert home.mm(*BACKFILL).code == 0
+    assert_undisturbed(home, TEXT, undisturbed, expected)
+
+
 def test_one_checkpoint_is_repeated_at_most(home: Home, undisturbed: Home, expected: Published) -> None:
     """Killed in each kernel when its second checkpoint is computed and not committed: the ledger of the run that comes
     through says what it computed and what it found."""
