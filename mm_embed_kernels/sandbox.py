@@ -5,6 +5,7 @@ A crash, a hang or a balloon kills the child alone and costs the one sample that
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,11 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+
+# What the machine or a file system says, and no decoder about the bytes.
+_OF_THE_MACHINE = {
+    getattr(errno, name) for name in ("EACCES", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOENT", "ENOSPC", "EROFS", "ESTALE", "ETIMEDOUT")
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,9 @@ def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
     except MemoryError:
         return SampleError("memory_limit", "decoding asked for more memory than the sandbox allows")
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the cause is kept in the event
+        # FFmpeg's codes for broken media have classes of their own, which derive from these.
+        if type(error).__module__ == "builtins" and getattr(error, "errno", None) in _OF_THE_MACHINE:
+            return SampleError("store_error", f"{type(error).__name__}: {error}", retryable=True)
         return SampleError("decode_error", f"{type(error).__name__}: {error}")
 
 

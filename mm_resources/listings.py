@@ -231,7 +231,8 @@ def _claimed(source: Source, item: Listed) -> str | None:
     # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
     found: str | SampleError | None = guarded(_modality, (source, item))
     if isinstance(found, SampleError):
-        item.error, found = found, None
+        # A fault that may pass is not frozen: whoever fetches the sample tries again.
+        item.error, found = None if found.retryable else found, None
     return found
 
 

@@ -53,6 +53,7 @@ class RaySession:
         self.address, self.object_store_bytes = address, object_store_bytes
         self.num_cpus = num_cpus or len(os.sched_getaffinity(0))
         self.started = False
+        self._closed = threading.Event()
         self._fit: set[tuple[str, tuple[Model, ...]]] = set()
 
     def start(self) -> None:
@@ -94,7 +95,8 @@ class RaySession:
                     log_to_driver=False,
                     logging_level="ERROR",
                 )
-                threading.Thread(target=self._guard, args=(_raylet(),), daemon=True).start()
+                self._closed = threading.Event()
+                threading.Thread(target=_guard, args=(_raylet(), self._closed), daemon=True).start()
         except (ConnectionError, RuntimeError) as error:
             if not self.address:
                 raise
@@ -106,29 +108,8 @@ class RaySession:
             import ray
 
             self.started = False
+            self._closed.set()
             ray.shutdown()
-
-    def _guard(self, raylet: psutil.Process) -> None:
-        """End this process, in one line, when its raylet dies: Ray would end it a minute later, with a hundred lines and
-        no word of what to do, and offers no exception."""
-        import psutil
-
-        try:
-            gone = os.pidfd_open(raylet.pid)
-        except ProcessLookupError:
-            pass
-        else:
-            select.select([gone], [], [])
-            os.close(gone)
-        if self.started:
-            line = (
-                f"error: Ray's node process (raylet {raylet.pid}) was killed or ran out of memory; the same command goes on where it ended"
-            )
-            os.write(2, f"\n{line}\n".encode())
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            os._exit(1)
 
     def run(self, kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Result tables of the kernel, in any order, as they are finished.
@@ -242,6 +223,27 @@ def _raylet() -> psutil.Process:
 
     # The latest: one of an earlier session may not be gone yet.
     return max((process for process in psutil.Process().children() if process.name() == "raylet"), key=psutil.Process.create_time)
+
+
+def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
+    """End this process, in one line, when its raylet dies: Ray would end it a minute later, with a hundred lines and
+    no word of what to do, and offers no exception."""
+    import psutil
+
+    try:
+        gone = os.pidfd_open(raylet.pid)
+    except ProcessLookupError:
+        pass
+    else:
+        select.select([gone], [], [])
+        os.close(gone)
+    if not closed.is_set():
+        line = f"error: Ray's node process (raylet {raylet.pid}) was killed or ran out of memory; the same command goes on where it ended"
+        os.write(2, f"\n{line}\n".encode())
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        os._exit(1)
 
 
 def fitting_share(needs: list[Resources], available: float) -> Callable[[float], float]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import multiprocessing
 import os
@@ -35,6 +36,14 @@ def act(kind: str, value: int = 0) -> Any:
             bytearray(2 * MEMORY)
         case "raise":
             raise ValueError("not a picture")
+        case "broken":
+            raise OSError("broken data stream")
+        case "disk":
+            raise OSError(errno.EIO, "Input/output error")
+        case "ffmpeg":
+            import av
+
+            raise av.error.FileNotFoundError(errno.ENOENT, "no such stream")
         case "refuse":
             raise SampleError("truncated", "ends too early", retryable=True)
         case "recurse":
@@ -84,6 +93,9 @@ def sandbox(**limits: Any) -> Iterator[Sandbox]:
         ("hang", "timeout", "longer than 1.5 s"),
         ("balloon", "memory_limit", "more memory"),
         ("raise", "decode_error", "ValueError: not a picture"),
+        ("broken", "decode_error", "broken data stream"),
+        ("ffmpeg", "decode_error", "no such stream"),
+        ("disk", "store_error", "Input/output error"),
         ("refuse", "truncated", "ends too early"),
         ("recurse", "decode_error", "RecursionError"),
     ],
@@ -98,7 +110,7 @@ def test_trouble_costs_only_its_own_item(kind: str, error_class: str, message: s
     assert isinstance(error, SampleError)
     assert error.error_class == error_class
     assert message in error.message
-    assert error.retryable == (kind == "refuse")
+    assert error.retryable == (kind in ("refuse", "disk"))
 
 
 @pytest.mark.parametrize("kind", ["sys.exit", "interrupt"])

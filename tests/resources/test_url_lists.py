@@ -19,10 +19,11 @@ from mm_resources.blobs import BlobStore
 from mm_resources.cache import ComputeCache
 from mm_resources.compute import Backoff, Compute
 from mm_resources.fetch import FetchKernel
+from mm_resources.registry import Registry
 from mm_resources.sources import Listed, Source, open_source
 from mm_resources.store import Store
 from tests.resources.server import Server, cut_off, redirect, stall, status
-from tests.resources.specs import spec_of
+from tests.resources.specs import frozen, listed, spec_of
 
 RECORD = {"url": "url", "id": "id", "label": "label", "link": "link"}
 LOCAL = {"allow_private": ["127.0.0.2/32"], "requests_per_second": None}
@@ -246,3 +247,13 @@ def test_as_many_at_once_as_the_spec_says(web: Server, tmp_path: Path) -> None:
     )
     assert {status for status, _, _ in found.values()} == {"ok"}
     assert at_once == 6
+
+
+def test_what_may_pass_later_is_not_frozen(web: Server, registry: Registry, tmp_path: Path) -> None:
+    web.bodies["/a"] = b"a sentence"
+    web.answers.update({"/down": status(503), "/gone": status(410)})
+    uri = table(tmp_path, *(f"{web.url}/{name}" for name in ("a", "down", "gone")))
+    spec = spec_of({"uri": uri, "modality": "auto", "record": {"url": "url"}, "fetch": {**LOCAL, "retries": 0}})
+    assert frozen(registry, spec) == [""]
+    causes = {row["source_uri"].rpartition("/")[2]: row["error_class"] for row in listed(registry, spec)}
+    assert causes == {"a": None, "down": None, "gone": "http_410"}
