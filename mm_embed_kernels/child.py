@@ -132,6 +132,13 @@ def die_with_parent() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def silence() -> None:
+    """Decoders written in C say what they like, in a file's own words; it belongs on nobody's terminal and in no JSON."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
 def forget_environment(kept: Sequence[str], **added: str) -> None:
     """Leave of the environment what is `kept`, in this process and for whoever reads ``/proc/PID/environ``."""
     left = {name: os.environ[name] for name in kept if name in os.environ}

@@ -16,7 +16,7 @@ from multiprocessing.util import Finalize
 from queue import SimpleQueue
 from typing import Any
 
-from mm_embed_kernels.child import OUT_OF_MEMORY, Child, Died, Late, die_with_parent, forget_environment
+from mm_embed_kernels.child import OUT_OF_MEMORY, Child, Died, Late, die_with_parent, forget_environment, silence
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 
@@ -45,8 +45,9 @@ class Limits:
 
 
 def _enter(memory_bytes: int) -> None:
-    """First thing in a child: die with the parent, forget its secrets, one thread, bounded memory."""
+    """First thing in a child: die with the parent, say nothing, forget its secrets, one thread, bounded memory."""
     die_with_parent()
+    silence()
     forget_environment(_KEPT_ENVIRONMENT, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 

@@ -57,6 +57,9 @@ def act(kind: str, value: int = 0) -> Any:
         case "leak":
             while True:
                 _LEAKED.append(bytearray(1 << 16))
+        case "shout":
+            os.write(1, b"what a file says")
+            os.write(2, b"what a file says")
         case "work":
             assert len(bytearray(32 << 20)) == 32 << 20
     return value * 2
@@ -111,6 +114,12 @@ def test_trouble_costs_only_its_own_item(kind: str, error_class: str, message: s
     assert error.error_class == error_class
     assert message in error.message
     assert error.retryable == (kind in ("refuse", "disk"))
+
+
+def test_decoders_are_not_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    with sandbox() as opened:
+        assert opened.map(act, [("shout", 1)]) == [2]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", ["sys.exit", "interrupt"])
