@@ -22,7 +22,8 @@ from mm_embed_kernels.modalities.spans import seconds_of
 
 # Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
 _DEMUXERS = (
-    "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3,dts,wv,ape,tta,voc,iff,nistsphere,avi,mpegts,mpeg"
+    "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3,dts,wv,ape,tta,voc,iff,nistsphere,avi,mpegts,mpeg,"
+    "mpc,mpc8,tak,dsf"
 )
 # Raw streams of frames: what FFmpeg takes for their length is a guess from the bit rate.
 _LENGTHLESS = {"mp3", "aac", "amr", "ac3", "eac3"}

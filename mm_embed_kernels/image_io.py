@@ -121,7 +121,7 @@ def open_image(data: bytes) -> pillow.Image:
             return pillow.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
             if _is_short(data):
-                raise _broken(error, data) from error
+                raise SampleError("truncated", "it ends before its table of contents") from error
             raise SampleError("unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them") from error
         except _BROKEN as error:
             raise _broken(error, data) from error
@@ -154,10 +154,15 @@ def _by_pillow(data: bytes, side: int) -> Picture:
         check_size(*image.size, data)
         try:
             with _any_size():
-                frames = getattr(image, "n_frames", 1)
+                frames = max(1, getattr(image, "n_frames", 1))  # a PSD without layers has none
                 image.load()
                 rgb, share, defect = _flat(image), 1.0, None
         except _BROKEN as error:
+            if image.size != (width, height) and width * height <= MOST_PIXELS:
+                # A lossless JPEG states that it can be decoded smaller, and cannot.
+                whole = _by_pillow(data, max(width, height))
+                if whole.defect is None:
+                    return whole
             defect = _broken(error, data)
             rgb, share = _readable_rows(data, side, defect)
             frames = 1

@@ -19,7 +19,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities.base import Media, head_of, open_media, sniff
 
 # Demuxers that hold moving pictures. Playlists and scripts, which make FFmpeg open other files and addresses, are not among them.
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv,ivf,yuv4mpegpipe,mpegvideo,h264,hevc,rm,nut,mxf,dv"
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv,ivf,yuv4mpegpipe,mpegvideo,h264,hevc,rm,nut,mxf,dv,flic"
 # Of these decord repeats one frame for all, without an error.
 _MISREAD = {"video/mp2t"}
 # A still picture that accompanies sound is no video.

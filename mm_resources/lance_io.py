@@ -30,11 +30,13 @@ _IN_LIST = 1_000
 _READ_BYTES = 64 << 20
 # A dataset that grows by small commits is compacted when so many of its fragments are scraps, each smaller than this.
 SCRAPS = 128
+# Rows of a data file: until a file ends, its writer holds up to 8 MiB of each column back.
+_FILE_ROWS = 131_072
 # How often, and how far apart at most, appends that race each other are tried.
 _RACES, _RACE_SECONDS = 40, 0.2
 # The same for commits whose request to a remote store broke off.
 _FAULTS, _FAULT_SECONDS = 3, 2.0
-_SCRAP_ROWS = 131_072
+_SCRAP_ROWS = _FILE_ROWS
 _SCRAP_BYTES = 64 << 20
 
 
@@ -96,7 +98,9 @@ def write_fragments(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     from lance.fragment import write_fragments as write
 
     reader = pa.RecordBatchReader.from_batches(schema, batches)
-    found: list[lance.FragmentMetadata] = write(reader, uri, schema=schema, storage_options=lance_options(uri))
+    found: list[lance.FragmentMetadata] = write(
+        reader, uri, schema=schema, max_rows_per_file=_FILE_ROWS, storage_options=lance_options(uri)
+    )
     return found
 
 

@@ -35,7 +35,7 @@ class Audio(Modality):
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True
-    probe_version = "4"
+    probe_version = "5"
     segment_version = "2"
     probe_seconds = 0.02
     segment_seconds = 0.002

@@ -169,6 +169,8 @@ def sniff(head: bytes) -> str:
 
     if not head:
         return "application/x-empty"
+    if head[128:132] == b"DICM":  # what stands before it is free, and often a TIFF's signature
+        return "application/dicom"
     kind = filetype.guess(head)
     # What begins with such a word and is text throughout is no picture and no program.
     if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and is_printable(head)):

@@ -6,14 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.embedders import create
-from mm_embed_kernels.errors import UserError
 from mm_resources.cache import ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.environment import differences, environment, model_of
@@ -32,57 +31,51 @@ def nodes() -> Iterator[Cluster]:
         yield started
 
 
-def required(nodes: Cluster, root: Path, *models: str) -> str:
-    """What a driver with its store there is told, or ""."""
-    session = RaySession(nodes.address)
-    try:
-        session.require(Store(str(root)), [create(name) for name in models])
-    except UserError as error:
-        return str(error)
-    finally:
-        session.close()
-    return ""
-
-
-@needs_namespaces
-def test_a_store_that_a_node_does_not_see(nodes: Cluster, tmp_path: Path) -> None:
-    (mine := tmp_path / "mine").mkdir()
-    with nodes.worker("elsewhere", hidden=[mine]):
-        told = required(nodes, mine / "store")
-        assert told.startswith("Ray node elsewhere on ")
-        assert f"does not see the store {mine}/store, a folder of this machine; set MM_STORE to a bucket (s3://...), or" in told
-        assert list((mine / "store").rglob("reach-*")) == [], "nothing is left of the question"
-        # A folder that all nodes see is as good as a bucket, and the work goes there.
-        assert required(nodes, tmp_path / "shared", "minilm") == ""
-        session = RaySession(nodes.address)
-        compute = Compute(ComputeCache(Store(str(tmp_path / "shared"))), session, mode="ray")
-        report = compute.run(Numbers(), pa.table({"key": ["1", "2", "3"]}))
-        session.close()
-        assert (report.mode, report.computed, report.failed) == ("ray", 3, 0)
-
-
+# A process of its own: Ray ends one that was connected a while after the cluster is gone, and has one cluster for each process.
 _DRIVER = """
 import sys
+import pyarrow as pa
+from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import UserError
+from mm_resources.cache import ComputeCache
+from mm_resources.compute import Compute
 from mm_resources.ray_session import RaySession
 from mm_resources.store import Store
-session = RaySession(sys.argv[1])
+from tests.resources.ray_numbers import Numbers
+
+address, root, *models = sys.argv[1:]
+session, store = RaySession(address), Store(root)
 try:
-    session.require(Store(sys.argv[2]))
+    session.require(store, [create(name) for name in models])
+    report = Compute(ComputeCache(store), session, mode="ray").run(Numbers(), pa.table({"key": ["1", "2", "3"]}))
+    print(report.mode, report.computed, report.failed)
 except UserError as error:
     print(error)
 session.close()
 """
 
 
-def told_elsewhere(nodes: Cluster, folder: Path, *before: str, **environment: str) -> str:
-    """What a driver is told that works in another folder: Ray would lend its nodes the code that lies in this one."""
+def told(nodes: Cluster, store: Path, *before: str, models: Sequence[str] = (), **environment: str) -> str:
+    """What a driver says that works in another folder: Ray would lend its nodes the code that lies in this one."""
+    (folder := store.parent).mkdir(exist_ok=True)
     done = subprocess.run(
-        [*before, sys.executable, "-c", _DRIVER, nodes.address, f"{folder}/store"],
+        [*before, sys.executable, "-c", _DRIVER, nodes.address, str(store), *models],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@needs_namespaces
+def test_a_store_that_a_node_does_not_see(nodes: Cluster, tmp_path: Path) -> None:
+    (mine := tmp_path / "mine").mkdir()
+    with nodes.worker("elsewhere", hidden=[mine]):
+        refused = told(nodes, mine / "store")
+        assert refused.startswith("Ray node elsewhere on ")
+        assert f"does not see the store {mine}/store, a folder of this machine; set MM_STORE to a bucket (s3://...), or" in refused
+        assert list((mine / "store").rglob("reach-*")) == [], "nothing is left of the question"
+        # A folder that all nodes see is as good as a bucket, and the work goes there.
+        assert told(nodes, tmp_path / "shared" / "store", models=["minilm"]) == "ray 3 0"
 
 
 def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None:
@@ -94,10 +87,10 @@ def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None
     with (tmp_path / "other" / "mm_resources" / "settings.py").open("a") as code:
         code.write("# changed\n")
     with nodes.worker("outdated", environment={"PYTHONPATH": str(tmp_path / "other")}):
-        told = told_elsewhere(nodes, tmp_path)
-    assert told.startswith("Ray node outdated on ")
-    assert "has another environment: the code of mm-features is " in told
-    assert told.endswith(f" here, pillow is 0.9 there and {environment()['pillow']} here; install the same lock on all nodes")
+        refused = told(nodes, tmp_path / "store")
+    assert refused.startswith("Ray node outdated on ")
+    assert "has another environment: the code of mm-features is " in refused
+    assert refused.endswith(f" here, pillow is 0.9 there and {environment()['pillow']} here; install the same lock on all nodes")
 
 
 def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
@@ -106,18 +99,18 @@ def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
     # An import of its own, since an editable install would find the module that a stub lacks.
     (tmp_path / "stub" / "mm_resources" / "ray_nodes.py").write_text("import a_package_that_the_node_lacks\n")
     with nodes.worker("bare", environment={"PYTHONPATH": str(tmp_path / "stub")}):
-        told = told_elsewhere(nodes, tmp_path)
-    assert told.startswith("Ray node bare on ")
-    assert "cannot run this code: ModuleNotFoundError: No module named 'a_package_that_the_node_lacks'" in told
-    assert "\n" not in told
+        refused = told(nodes, tmp_path / "store")
+    assert refused.startswith("Ray node bare on ")
+    assert "cannot run this code: ModuleNotFoundError: No module named 'a_package_that_the_node_lacks'" in refused
+    assert "\n" not in refused
 
 
 @needs_namespaces
 def test_a_driver_beside_no_node(nodes: Cluster, tmp_path: Path) -> None:
     """In a process namespace of its own it sees none, as in a container of its own."""
-    told = told_elsewhere(nodes, tmp_path, "unshare", "-p", "-f", "--mount-proc", RAY_gcs_server_request_timeout_seconds="3")
-    assert told.startswith(f"no node of the Ray cluster at {nodes.address} runs on this machine")
-    assert told.endswith(f"ray start --address={nodes.address} --num-cpus=0")
+    refused = told(nodes, tmp_path / "store", "unshare", "-p", "-f", "--mount-proc", RAY_gcs_server_request_timeout_seconds="3")
+    assert refused.startswith(f"no node of the Ray cluster at {nodes.address} runs on this machine")
+    assert refused.endswith(f"ray start --address={nodes.address} --num-cpus=0")
 
 
 def test_differences_name_both_sides() -> None:
