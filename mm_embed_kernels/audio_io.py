@@ -204,6 +204,7 @@ class _FFmpeg(Reader):
         # An Ogg's last page tells a clock, which some writers round up.
         self.promised = not self._guessed and kind != "ogg"
         self.cut = ends_early(source)
+        self._timeless = False
 
     def _seconds(self, ticks: int | None) -> float | None:
         return None if ticks is None else float(ticks * self._stream.time_base)
@@ -220,7 +221,9 @@ class _FFmpeg(Reader):
     def count(self) -> float:
         self._rewind()
         base = self._stream.time_base
-        return float(sum((packet.duration or 0) * base for packet in self._demux()))
+        counted = float(sum((packet.duration or 0) * base for packet in self._demux()))
+        # Some containers (ASF, say) do not tell how long a packet sounds.
+        return counted or sum(frame.samples / frame.sample_rate for _, frame in self.frames())
 
     def _rewind(self, second: float = 0.0) -> None:
         import av
@@ -253,7 +256,8 @@ class _FFmpeg(Reader):
     def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
         import av
 
-        self._rewind(max(0.0, start - _PREROLL_SECONDS))
+        place = 0.0 if self._timeless else max(0.0, start - _PREROLL_SECONDS)
+        self._rewind(place)
         clock: float | None = None
         for packet in self._demux():
             try:
@@ -263,6 +267,11 @@ class _FFmpeg(Reader):
                 continue
             for frame in decoded:
                 begin = self._seconds(frame.pts)
+                if begin is None and clock is None and place:
+                    # Some codecs in ASF give frames no times, and packets such as are not theirs: one counts from the beginning.
+                    self._timeless = True
+                    yield from self.frames(start, end)
+                    return
                 clock = (clock or 0.0) if begin is None else begin - self._origin
                 if end is not None and clock >= end:
                     return

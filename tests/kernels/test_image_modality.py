@@ -265,6 +265,37 @@ def test_formats_that_only_a_decoder_knows(kind: str) -> None:
     assert IMAGE.probe(encoded(picture((128, 128)), kind))["width"] == 128 * (8 if kind == "ICNS" else 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("TGA", "RGB", {}), ("TGA", "RGBA", {"compression": "tga_rle"}), ("TGA", "L", {}), ("TGA", "P", {}), ("BLP", "P", {}), ("DIB", "RGB", {}),
+        ("MSP", "1", {}), ("TIFF", "RGB", {"big_tiff": True}),
+    ],
+)  # fmt: skip
+def test_formats_that_the_library_of_signatures_does_not_know(kind: str, mode: str, options: dict[str, Any]) -> None:
+    assert IMAGE.probe(encoded(picture((60, 40)).convert(mode), kind, **options))["width"] == 60
+
+
+def test_a_lossless_jpeg_is_decoded_whole() -> None:
+    """Its decoder can make no smaller picture of it, as one asks of other JPEGs. All pixels are 128: one bit of zero each."""
+    frame = bytes.fromhex("ffc3000b08") + (600).to_bytes(2, "big") + (800).to_bytes(2, "big") + bytes.fromhex("01011100")
+    table = bytes.fromhex("ffc4001400" + "01" + "00" * 15 + "00")
+    data = b"\xff\xd8" + frame + table + bytes.fromhex("ffda0008010100010000") + bytes(800 * 600 // 8) + b"\xff\xd9"
+    row = IMAGE.probe(data)
+    assert (row["width"], row["format"], row["brightness"], row["read_share"]) == (800, "JPEG", 128, 1)
+
+
+def test_a_psd_without_layers() -> None:
+    head = b"8BPS\0\x01" + bytes(6) + b"\0\x03" + (2).to_bytes(4, "big") * 2 + b"\0\x08\0\x03"
+    row = IMAGE.probe(head + bytes(12) + b"\0\0" + bytes(range(12)))
+    assert (row["format"], row["width"], row["frames"]) == ("PSD", 2, 1)
+
+
+def test_a_scan_behind_the_signature_of_a_tiff() -> None:
+    outcome = guarded(IMAGE.probe, (b"II*\0\xff\xff\0\0".ljust(128, b"\0") + b"DICM" + bytes(100),))
+    assert "the content is application/dicom" in outcome.message
+
+
 def jpeg_of(width: int, height: int) -> bytes:
     """A JPEG of one colour that states any size: its scan is made of copies of one block's code."""
     from PIL import Image
