@@ -348,6 +348,16 @@ LEDGER = Contract(
             field("seconds", pa.float64(), "wall seconds of the stage", required=True, ge=0),
             field("data_version", pa.string(), "content-derived version of the stage"),
             field("at", TIME, "when the stage ended", required=True),
+            # Null in rows that were written before they were measured, and but for the kernels' own in all but a stage's first row.
+            field("samples_in", pa.int64(), "samples that reached the stage", ge=0),
+            field("samples_out", pa.int64(), "samples that left it", ge=0),
+            field("cpu_seconds", pa.float64(), "CPU seconds of the stage, in all processes that worked for it", ge=0),
+            field("kernel_cpu_seconds", pa.float64(), "those of them that the kernel took", ge=0),
+            field("gpu_seconds", pa.float64(), "GPU seconds of the kernel", ge=0),
+            field("bytes_read", pa.int64(), "bytes of blobs and sources read", ge=0),
+            field("bytes_written", pa.int64(), "bytes of blobs, tables and cache written", ge=0),
+            field("bytes_transferred", pa.int64(), "bytes read from sources beyond the machine", ge=0),
+            field("peak_bytes", pa.int64(), "largest private resident memory of all the stage's processes together", ge=0),
         ]
     ),
     key="run_id",
