@@ -232,6 +232,13 @@ def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> int:
     return gone
 
 
+def data_bytes(uri: str, version: int | None = None) -> int:
+    """Bytes of the data files of a dataset's present version, or of another; 0 where there is none."""
+    dataset = open_dataset(uri, version)
+    fragments = [] if dataset is None else dataset.get_fragments()
+    return sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())
+
+
 def tag(uri: str, version: int, name: str) -> None:
     """Keep a version for as long as the tag names it; moves the tag if it named another one."""
     dataset = open_dataset(uri)

@@ -291,6 +291,12 @@ LINEAGE_REPORT = Contract(
             field("computed", pa.int64(), "kernel rows computed in the last run that did work", required=True, ge=0),
             field("reused", pa.int64(), "kernel rows taken from the cache in that run", required=True, ge=0),
             field("seconds", pa.float64(), "wall seconds of that run's stage", required=True, ge=0),
+            field("cpu_seconds", pa.float64(), "CPU seconds of that run's stage, in all processes that worked for it", required=True, ge=0),
+            field("gpu_seconds", pa.float64(), "GPU seconds of that run's stage", required=True, ge=0),
+            field("bytes_read", pa.int64(), "bytes of blobs and sources that it read", required=True, ge=0),
+            field("bytes_written", pa.int64(), "bytes of blobs, tables and cache that it wrote", required=True, ge=0),
+            field("peak_bytes", pa.int64(), "largest private resident memory of its processes together", ge=0),
+            field("price", pa.float64(), "price of all that, by the deployment's price table", required=True, ge=0),
             field("data_version", pa.string(), "content-derived version of the stage"),
         ]
     ),
