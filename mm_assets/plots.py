@@ -52,7 +52,7 @@ def costs(stages: Mapping[str, float], spared: Mapping[str, float], currency: st
 
 def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     """A histogram of each measured signal that a rule has a threshold for, with the threshold, as PNG; None without any."""
-    drawn = [found for rule in rules if (found := _threshold(rule, signals))]
+    drawn = [found for rule in rules if (found := threshold_of(rule, signals))]
     if not drawn:
         return None
     figure = _figure(height=2.2 * len(drawn))
@@ -65,7 +65,7 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     return _png(figure)
 
 
-def _threshold(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
+def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
     """The one number of a rule and the one measured column that it is held against."""
     numbers = [getattr(rule, item.name) for item in fields(rule) if item.init and isinstance(getattr(rule, item.name), (int, float))]
     columns = [name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)]

@@ -65,11 +65,11 @@ def _print(item: CellCost, prices: Prices) -> None:
             "out": stage["samples_out"],
             "computed": stage["computed"],
             "reused": stage["reused"],
-            "wall s": round(stage["seconds"], 1),
-            "CPU s": round(stage["cpu_seconds"], 1),
-            "GPU s": round(stage["gpu_seconds"], 1),
-            "MB read": round(stage["bytes_read"] / 1e6, 1),
-            "MB written": round(stage["bytes_written"] / 1e6, 1),
+            "wall s": stage["seconds"],
+            "CPU s": stage["cpu_seconds"],
+            "GPU s": stage["gpu_seconds"],
+            "MB read": stage["bytes_read"] / 1e6,
+            "MB written": stage["bytes_written"] / 1e6,
             "peak MiB": stage["peak_bytes"] >> 20,
             prices.currency: f"{stage['price']:.6f}",
         }
@@ -80,7 +80,7 @@ def _print(item: CellCost, prices: Prices) -> None:
         return
     print_table(f"{item.modality}: what it cost, over all runs", rows)
     spared = [
-        {"by": cause, "count": part.count, "s": round(part.seconds, 1), prices.currency: f"{part.price:.6f}"}
+        {"by": cause, "count": part.count, "s": float(part.seconds), prices.currency: f"{part.price:.6f}"}
         for cause, part in item.spared.items()
     ]
     print_table(f"{item.modality}: what was spared, at {item.per_kept_sample:.3g} {prices.currency} for a kept sample", spared)
