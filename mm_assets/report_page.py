@@ -98,6 +98,10 @@ def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
         yield "<h3>Duplicates, the largest groups first</h3>"
         for number, group in enumerate(report.groups, 1):
             yield _sheet(group, f"group {number}")
+    if report.scores:
+        yield f"<h3>Against {report.scores[0].marked:,} samples that people marked</h3>"
+        yield "<p class=soft>Precision: of what it found, what people would drop. Recall: of what people would drop, what it found.</p>"
+        yield _table([vars(score) for score in report.scores])
     yield from _cost(report, prices)
 
 

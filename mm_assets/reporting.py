@@ -23,6 +23,7 @@ from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits, guarded
 from mm_resources.blobs import LARGE_BYTES, BlobStore
 from mm_resources.costs import CellCost, cell_cost
+from mm_resources.marks import Marks, Score
 from mm_resources.prices import Prices
 from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
@@ -115,7 +116,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class CellReport:
-    """All that is shown of a cell; `cost` in the currency of the price table."""
+    """All that is shown of a cell; `cost` in the currency of the price table, `scores` against the marks of people."""
 
     modality: str
     counts: dict[str, Any]
@@ -123,6 +124,7 @@ class CellReport:
     groups: list[Sheet]
     histograms: list[Histogram]
     cost: CellCost
+    scores: list[Score]
 
 
 def cell_report(store: Store, cell: Cell, prices: Prices, limits: Limits = Limits()) -> CellReport:
@@ -161,6 +163,7 @@ def cell_report(store: Store, cell: Cell, prices: Prices, limits: Limits = Limit
         groups=groups,
         histograms=_histograms(Registry(store), cell, partial(read, "validated_samples")),
         cost=cell_cost(store, cell, prices),
+        scores=Marks(store).scores(cell),
     )
 
 

@@ -369,3 +369,23 @@ LEDGER = Contract(
     key="run_id",
     digest=(),
 )
+
+MARKS = Contract(
+    "marks",
+    pa.schema(
+        [
+            field("dataset", pa.string(), "name of the dataset", required=True),
+            field("modality", pa.string(), "modality of the sample", required=True),
+            _SAMPLE,
+            field(
+                "content_hash", pa.string(), "the bytes that were marked, where they were read: a mark says nothing of others", pattern=HASH
+            ),
+            field("mark", pa.string(), "keep or drop", required=True, choices=("keep", "drop")),
+            field("version", pa.string(), "version of the dataset in which it was marked", required=True),
+            field("origin", pa.string(), "name of the file that the mark comes from", required=True),
+            field("at", TIME, "when it was recorded; the latest mark of a sample counts", required=True),
+        ]
+    ),
+    key="sample_id",
+    digest=(),
+)
