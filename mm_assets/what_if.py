@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from mm_assets.contamination import look_into_others
 from mm_embed_kernels.curation import curate
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernel import Kernel, SegmentKernel
@@ -98,6 +99,8 @@ def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], 
     settings = spec.curation.rules
     changed = {**settings, **{rule: {**settings.get(rule, {}), **values} for rule, values in changes.items()}}
     now, then = (rule_set(cell.modality, chosen) for chosen in (settings, changed))
+    for chosen in (now, then):
+        look_into_others(store, cell, chosen)
     read = partial(tables.read, "validated_samples", cell)
     _require_columns(read, cell, [*now, *then])
     samples, kept, counts = 0, Counter[str](), Counter[tuple[str, str]]()

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_media import encoded, picture
+from kernel_odd import bombs
+from kernel_sound import recorded, tone
+from kernel_video import black, filmed, pan
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get, modalities
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_PLACES, PREVIEW_SIDE
 from mm_embed_kernels.sandbox import guarded
-from tests.kernels.kernel_media import encoded, picture
-from tests.kernels.kernel_odd import bombs
-from tests.kernels.kernel_sound import recorded, tone
-from tests.kernels.kernel_video import black, filmed, pan
 
 
 def test_a_picture_is_small_and_upright() -> None:
