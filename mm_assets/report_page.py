@@ -46,7 +46,7 @@ figcaption b { display: block; color: var(--ink); font-weight: 600; } .fault { p
 .scroll { overflow-x: auto; margin-top: 1rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, .word { text-align: left; }
 th { color: var(--soft); font-weight: 600; }
 """
 _HEAD = """<!doctype html>
@@ -98,6 +98,11 @@ def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
         yield "<h3>Duplicates, the largest groups first</h3>"
         for number, group in enumerate(report.groups, 1):
             yield _sheet(group, f"group {number}")
+    if report.alike:
+        yield "<h3>Alike in the vector space, in no group of duplicates</h3>"
+        yield f"<p class=soft>Neighbours of {report.looked_at:,} vectors, by cosine similarity, the closest first.</p>"
+        for pair in report.alike:
+            yield _sheet(pair, f"cosine {said(pair.rule)}")
     if report.scores:
         yield f"<h3>Against {report.scores[0].marked:,} samples that people marked</h3>"
         yield "<p class=soft>Precision: of what it found, what people would drop. Recall: of what people would drop, what it found.</p>"
@@ -108,7 +113,8 @@ def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
 def _sheet(sheet: Sheet, title: str) -> str:
     more = "" if len(sheet.cards) == sheet.samples else f", {len(sheet.cards)} of them shown"
     wide = " wide" if any(card.text or card.frames > 1 for card in sheet.cards) else ""
-    return f"<h4>{title}: {sheet.samples:,}{more}</h4><div class='cards{wide}'>{''.join(map(_card, sheet.cards))}</div>"
+    count = "" if sheet.kind == "alike" else f": {sheet.samples:,}{more}"
+    return f"<h4>{title}{count}</h4><div class='cards{wide}'>{''.join(map(_card, sheet.cards))}</div>"
 
 
 def _card(card: Card) -> str:
@@ -199,11 +205,15 @@ def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(f"<th>{said(name)}</th>" for name in rows[0])
-    lines = "".join("<tr>" + "".join(f"<td>{_figure(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
+    lines = "".join("<tr>" + "".join(_data(value) for value in row.values()) + "</tr>" for row in rows)
     return f"<div class=scroll><table><tr>{head}</tr>{lines}</table></div>"
+
+
+def _data(value: Any) -> str:
+    return f"<td class=word>{said(value)}</td>" if isinstance(value, str) else f"<td>{_figure(value)}</td>"
 
 
 def _figure(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:,.6g}"
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
     return "" if value is None else f"{value:,}" if isinstance(value, int) else said(value)

@@ -21,8 +21,10 @@ from mm_embed_kernels.modalities import Preview, get
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_PLACES, PREVIEW_SIDE
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox import Limits, guarded
+from mm_resources.alike import Alike, Pair, alike
 from mm_resources.blobs import LARGE_BYTES, BlobStore
 from mm_resources.costs import CellCost, cell_cost
+from mm_resources.features import FeatureStore
 from mm_resources.marks import Marks, Score
 from mm_resources.prices import Prices
 from mm_resources.registry import Registry
@@ -63,6 +65,7 @@ FROM (
   FROM curated SEMI JOIN groups USING (duplicate_group)
 ) GROUP BY 1
 """
+_CHOSEN = f"SELECT {_CARD} AS card FROM (SELECT *, '' AS note FROM curated SEMI JOIN ids USING (sample_id))"
 _MEMBER = ["sample_id", "key", "label", "split", "content_hash", "kept", "rule", "duplicate_group", "duplicates"]
 
 
@@ -116,12 +119,21 @@ class Histogram:
 
 @dataclass(frozen=True)
 class CellReport:
-    """All that is shown of a cell; `cost` in the currency of the price table, `scores` against the marks of people."""
+    """All that is shown of a cell.
+
+    Attributes:
+        groups: the largest groups of duplicates.
+        alike: pairs that are close in the vector space and in no group together, found by looking at so many vectors.
+        cost: in the currency of the price table.
+        scores: against the marks of people.
+    """
 
     modality: str
     counts: dict[str, Any]
     sheets: list[Sheet]
     groups: list[Sheet]
+    alike: list[Sheet]
+    looked_at: int
     histograms: list[Histogram]
     cost: CellCost
     scores: list[Score]
@@ -149,7 +161,10 @@ def cell_report(store: Store, cell: Cell, prices: Prices, limits: Limits = Limit
         members = {row["duplicate_group"]: row["shown"] for row in found}
     for row in sheets:
         row["shown"] = row["shown"][: SHOWN[row["kind"]]]
-    wanted = [card["content_hash"] for cards in [*(row["shown"] for row in sheets), *members.values()] for card in cards]
+    near = alike(FeatureStore(store), pin.primary.table, pin.primary.lance_version, pin.primary.index) if pin else Alike(0, 0, [])
+    pairs = _pairs(near.pairs[:GROUPS], read("curated_samples", [name for name in _COLUMNS if name != "rules"]))
+    shown = [*(row["shown"] for row in sheets), *members.values(), *pairs]
+    wanted = [card["content_hash"] for cards in shown for card in cards]
     seen = _previews(store, cell, dict.fromkeys(wanted), limits)
 
     def cards(rows: list[dict[str, Any]]) -> list[Card]:
@@ -161,10 +176,20 @@ def cell_report(store: Store, cell: Cell, prices: Prices, limits: Limits = Limit
         counts=cell_status(store, cell),
         sheets=[Sheet(row["kind"], row["rule"], row["samples"], cards(row["shown"])) for row in sheets],
         groups=groups,
+        alike=[Sheet("alike", f"{pair.score:.3f}", 2, cards(rows)) for pair, rows in zip(near.pairs, pairs, strict=False)],
+        looked_at=near.looked_at,
         histograms=_histograms(Registry(store), cell, partial(read, "validated_samples")),
         cost=cell_cost(store, cell, prices),
         scores=Marks(store).scores(cell),
     )
+
+
+def _pairs(found: list[Pair], curated: pa.RecordBatchReader) -> list[list[dict[str, Any]]]:
+    """The two samples of each pair, as cards are made of them."""
+    ids = pa.table({"sample_id": pa.array([name for pair in found for name in (pair.a, pair.b)], pa.string())})
+    rows = relational.fetch(_CHOSEN, curated=curated, ids=ids)["card"].to_pylist() if found else []
+    known = {row["sample_id"]: row for row in rows}
+    return [[{**known[name], "note": span} for name, span in ((pair.a, pair.span_a), (pair.b, pair.span_b))] for pair in found]
 
 
 def _previews(store: Store, cell: Cell, hashes: Iterable[str], limits: Limits) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import LINEAGE_REPORT
 from mm_embed_kernels.errors import UserError
 from mm_resources.accounting import Accounting
+from mm_resources.alike import alike
 from mm_resources.costs import CellCost, cell_cost
 from mm_resources.metering import Usage
 from mm_resources.prices import Prices, load_prices
@@ -45,7 +46,8 @@ def _priced(run: CellRun) -> dict[str, Any]:
 )
 def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
     """What became of every sample, stage by stage, what it cost, and what failed for which cause."""
-    counted = account_candidate(run, run.read("feature_views").read_all().to_pylist())
+    views = run.read("feature_views").read_all().to_pylist()
+    counted = account_candidate(run, views)
     prices = _prices()
     rows, cost = report_rows(run, counted, prices), cell_cost(run.tables.store, run.cell, prices, counted.published)
     return run.publish(
@@ -54,6 +56,7 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
             **_cost_figures(cost, prices.currency),
+            **_alike(run, views),
             **since_parent(run),
         },
         plots=lambda: {
@@ -73,6 +76,13 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
     each = {} if cost.per_1000_published is None else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
     spared = {f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})" for cause, part in cost.spared.items()}
     return {f"{currency} in all": f"{cost.price:.4g}", **each, f"{currency} a month, stored": f"{cost.stored_month:.3g}", **spared}
+
+
+def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many vectors have a neighbour that all but coincides with them though no rule has found the two alike."""
+    primary = next(view for view in views if view["primary"])
+    found = alike(run.features, primary["table"], primary["lance_version"], primary["index"])
+    return {"alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"}
 
 
 _SINCE = """

@@ -123,7 +123,7 @@ def test_rules_and_failures_are_scored(birds: Store, tmp_path: Path) -> None:
     assert {score["name"]: score["action"] for score in found["cells"][0]["scores"]}["boilerplate"] == "flag"
     html = "".join(page("birds@v1", [cell_report(birds, CELLS["v1"], Prices())], ["text"], Prices()))
     assert "Against 4 samples that people marked" in html
-    assert "<td>too_short</td><td>drop</td><td>4</td>" in html
+    assert "<td class=word>too_short</td><td class=word>drop</td><td>4</td>" in html
 
 
 def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Store, tmp_path: Path) -> None:

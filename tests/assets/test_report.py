@@ -214,11 +214,16 @@ def test_every_kind_of_card_is_drawn(birds: Store) -> None:
     curated(birds, [{"sample_id": "0" * 32, "key": "a"}])
     cards = [Card("1", "a", None, "train", "", picture="data:image/jpeg;base64,AA"), Card("2", "b", None, "train", "", wave=(0.0, 1.0))]
     cards.append(Card("3", "c", None, "train", "", fault="gone"))
+    alike = [Sheet("alike", "0.981", 2, [Card("4", "d", None, "train", "full", text=HOSTILE)] * 2)]
     made: CellReport = replace(
         cell_report(birds, CELL, Prices()),
         sheets=[Sheet("kept", "", 3, cards)],
+        alike=alike,
+        looked_at=7,
         histograms=[Histogram("r", "drop", "c", 1.0, 0.0, 2.0, 0.5, False, [1, 2])],
     )
     tags = require_harmless("".join(page("birds@v1", [made], ["text"], Prices())))
     assert (len(tags.of("img")), len(tags.of("svg")), len(tags.of("rect"))) == (1, 2, 2)
     assert "gone" in tags.text
+    assert "Neighbours of 7 vectors" in tags.text
+    assert "cosine 0.981" in tags.text
