@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.contracts import LEDGER
-from mm_embed_kernels.identity import content_hash
+from mm_embed_kernels.identity import content_hash, environment_digest
 from mm_embed_kernels.kernel import RESULT, Kernel, Resources, Stage
 from mm_resources import lance_io
 from mm_resources.blobs import BlobStore
@@ -23,6 +23,7 @@ from mm_resources.cache import ComputeCache
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.ledger import Ledger, Spent, entries
 from mm_resources.metering import Meter, Usage
+from mm_resources.ray_session import _USAGE, _USED, RaySession, _Actor, _usage
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageMeta
 
@@ -107,29 +108,56 @@ def test_bytes_are_counted_where_they_pass(store: Store) -> None:
 
 
 @dataclass
-class Sleeping(Stage):
+class Busy(Stage):
     resources: Resources
     schema = pa.schema(RESULT)
 
     def run(self, batch: pa.Table) -> pa.Table:
-        time.sleep(0.05)
+        began = time.process_time()
+        while time.process_time() - began < 0.05:
+            pass
         return pa.Table.from_pylist([{"key": key, "status": "ok"} for key in batch["key"].to_pylist()], schema=self.schema)
 
 
-class Sleeper(Kernel):
-    name, scope, fingerprint, payload, seconds_per_row = "sleep", "sleep", "f" * 64, [], 0.05
+class BusyKernel(Kernel):
+    name, scope, fingerprint, payload, seconds_per_row = "busy", "busy", "f" * 64, [], 0.05
 
     def __init__(self, *gpus: float) -> None:
         self.gpus = gpus
 
     def stages(self) -> list[Stage]:
-        return [Sleeping(Resources(num_gpus=gpus)) for gpus in self.gpus]
+        return [Busy(Resources(num_gpus=gpus)) for gpus in self.gpus]
 
 
 def test_gpu_seconds_are_those_of_stages_that_ask_for_gpus(store: Store) -> None:
     requests = pa.table({"key": ["a", "b"]})
-    report = Compute(ComputeCache(store), mode="inline").run(Sleeper(0, 2, 0.5), requests)
+    report = Compute(ComputeCache(store), mode="inline").run(BusyKernel(0, 2, 0.5), requests)
     assert 2.5 * 0.05 <= report.usage.gpu_seconds < 2.5 * report.seconds
     assert report.usage.bytes_written > 0
-    again = Compute(ComputeCache(store), mode="inline").run(Sleeper(0, 2, 0.5), requests)
+    again = Compute(ComputeCache(store), mode="inline").run(BusyKernel(0, 2, 0.5), requests)
     assert (again.reused, again.usage.gpu_seconds, again.usage.bytes_written) == (2, 0.0, 0)
+
+
+def test_what_workers_use_travels_with_their_results() -> None:
+    """From stage to stage, once; on a cluster their CPU seconds are counted here, else they are descendants and seen anyway."""
+    actors = [_Actor(Busy(Resources(num_gpus=gpus)), environment_digest()) for gpus in (1, 2)]
+    table = pa.table({"key": ["a", "b", "c"]})
+    for _ in range(2):
+        passed = actors[1](actors[0](table))
+        used = _usage(passed)
+        # Both actors are one process here, so that the second one sees the first one's work as well.
+        assert used.gpu_seconds >= 3 * 0.05
+        assert used.cpu_seconds >= 2 * 0.05 - 0.02
+    assert actors[0](table.slice(0, 0)).num_rows == 0
+    meter = Meter()
+    results = RaySession(address="ray://elsewhere")._counted(_using(passed, Usage(1000.0, 1.0, 10, 20, 5)))
+    assert results.column_names == Busy.schema.names
+    counted = meter.used()
+    assert (counted.gpu_seconds, counted.bytes_read, counted.bytes_written, counted.bytes_transferred) == (1.0, 10, 20, 5)
+    assert counted.cpu_seconds >= 1000
+    RaySession()._counted(_using(passed, Usage(1000.0)))
+    assert meter.used().cpu_seconds < 1900
+
+
+def _using(results: pa.Table, used: Usage) -> pa.Table:
+    return results.drop([_USED]).append_column(_USED, pa.array([asdict(used), None, None], _USAGE))
