@@ -32,17 +32,12 @@ def _prices() -> Prices:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 
-def _priced(run: CellRun) -> dict[str, Any]:
-    return {"prices": dataclasses.asdict(_prices())}
-
-
 @cell_asset(
     group="4_serve",
     deps=["raw_assets", "feature_views"],
     kinds=["lance"],
     code_version="2",
     checks=[("accounting", True)],
-    depends=_priced,
 )
 def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
     """What became of every sample, stage by stage, what it cost, and what failed for which cause."""
