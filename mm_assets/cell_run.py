@@ -16,6 +16,7 @@ import pyarrow as pa
 from mm_assets.checks import OVERRIDABLE, Check, closed, override_command
 from mm_assets.partitions import cell_of
 from mm_assets.results import PREVIEW_COLUMNS, PREVIEW_ROWS, PREVIEWED, Shown, is_figure, materialize_result, plain
+from mm_assets.sample_count import SampleCount
 from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder
@@ -30,7 +31,8 @@ from mm_resources.cache import ALL, NONE, RETRYABLE, CacheSpace, Vectors, of_cla
 from mm_resources.compute import Compute, ComputeReport
 from mm_resources.failures import FailureEvents, FailureFilter
 from mm_resources.lance_io import Fenced
-from mm_resources.ledger import Ledger, entries
+from mm_resources.ledger import Ledger, Spent, entries
+from mm_resources.metering import Meter
 from mm_resources.progress import report
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource, embedder_key
@@ -73,6 +75,8 @@ class CellRun:
         # Keyed, since a stage may read a table more than once.
         self._violations: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._observe: Callable[[CellRun], list[Check]] = nothing_to_observe
+        self._meter = Meter()
+        self._samples_in: int | None = None
 
     # -- what the cell is
 
@@ -238,6 +242,7 @@ class CellRun:
             row_count: rows that the asset stands for, where they are not its table's.
         """
         outcome: list[Check] = []
+        count = SampleCount(self.asset)
         kernel = self._reports[-1].fingerprint if self._reports else ""
 
         def seal(digest_: RowDigest) -> StageMeta:
@@ -271,12 +276,13 @@ class CellRun:
                 summary=figures,
                 checks=[{**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}} for check in outcome],
                 plots=list(drawn),
+                samples=self._samples_in if count.samples is None else count.samples,
             )
             # Before the commit: what a run that dies between the two has spent is not lost.
             self._record(meta, unchanged=False)
             return meta
 
-        meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), batches, self.read_version, seal)
+        meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), count.counted(batches), self.read_version, seal)
         return self._finish(meta, outcome, unchanged=False)
 
     # -- the gate on the way in, and the way past unchanged work
@@ -314,6 +320,7 @@ class CellRun:
                     f"{name} of {self.cell.partition_key} is not materialized; run `mm backfill {self.cell.dataset_version}`",
                     allow_retries=False,
                 )
+        self._samples_in = next((meta.samples for meta in reversed(metas.values()) if meta), None)
         versions = {name: meta.data_version for name, meta in metas.items() if meta}
         self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()))
         meta = self.tables.meta(self.asset, self.cell)
@@ -396,7 +403,10 @@ class CellRun:
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
         reports = self._reports or [ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()]
-        self.ledger.record(entries(self.asset, self.cell, self.run_id, meta, unchanged, reports, time.perf_counter() - self.began))
+        entering = meta.samples if self.asset == ORDER[0] else self._samples_in
+        stage = Spent(time.perf_counter() - self.began, self._meter.used(), self._meter.peak_bytes, entering, meta.samples)
+        self._meter.close()
+        self.ledger.record(entries(self.asset, self.cell, self.run_id, meta, unchanged, reports, stage))
 
 
 def _violation(row: dict[str, Any], asset: str, line: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mm_resources.blobs import BlobStore
 from mm_resources.cache import KEY, ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.fetch import FETCH_KEY, FetchKernel
-from mm_resources.ledger import Ledger
+from mm_resources.ledger import Ledger, Rate
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource
 from mm_resources.spool import TableSpool
@@ -72,7 +72,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
         """Add what a kernel will do with the requests that `sql` makes; how many rows of it are not known to be cached."""
         with relational.query(sql, **streams) as requests:
             wanted, missing = compute.missing(kernel, requests)
-        seconds = (missing + unknown) * rates.get(kernel.fingerprint, kernel.seconds_per_row)
+        seconds = (missing + unknown) * rates.get(kernel.fingerprint, Rate.guess(kernel)).seconds
         plans.append(Planned(kernel.name, missing + unknown, wanted - missing, round(seconds, 1)))
         return missing + unknown
 

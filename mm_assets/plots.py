@@ -33,9 +33,26 @@ def funnel(counts: Mapping[str, int]) -> bytes:
     return _png(figure)
 
 
+def costs(stages: Mapping[str, float], spared: Mapping[str, float], currency: str) -> bytes:
+    """Bars of what each stage cost and, in another colour, of what was spared by each cause, as PNG."""
+    bars = [(name, price, _BLUE) for name, price in stages.items()]
+    bars += [(f"spared by {name}", price, _GREY) for name, price in spared.items()]
+    figure = _figure(height=0.3 * len(bars) + 0.8)
+    axes = figure.subplots()
+    names, prices, colors = zip(*bars[::-1], strict=True)
+    drawn = axes.barh(names, prices, color=colors)
+    axes.bar_label(drawn, labels=[f"{price:.3g}" for price in prices], padding=4, fontsize=8)
+    axes.set_title(f"{currency}, over all runs", fontsize=9, loc="left")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.set_xticks([])
+    axes.margins(x=0.15)
+    return _png(figure)
+
+
 def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     """A histogram of each measured signal that a rule has a threshold for, with the threshold, as PNG; None without any."""
-    drawn = [found for rule in rules if (found := _threshold(rule, signals))]
+    drawn = [found for rule in rules if (found := threshold_of(rule, signals))]
     if not drawn:
         return None
     figure = _figure(height=2.2 * len(drawn))
@@ -48,7 +65,7 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     return _png(figure)
 
 
-def _threshold(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
+def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
     """The one number of a rule and the one measured column that it is held against."""
     numbers = [getattr(rule, item.name) for item in fields(rule) if item.init and isinstance(getattr(rule, item.name), (int, float))]
     columns = [name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)]

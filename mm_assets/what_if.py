@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from mm_assets.contamination import look_into_others
 from mm_embed_kernels.curation import curate
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernel import Kernel, SegmentKernel
@@ -19,7 +20,9 @@ from mm_embed_kernels.rules import Rule, rule_set, rules
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
-from mm_resources.ledger import Ledger
+from mm_resources.ledger import Ledger, Rate
+from mm_resources.metering import Usage
+from mm_resources.prices import Prices
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource
 from mm_resources.store import Cell, Store
@@ -54,6 +57,7 @@ class WhatIf:
         kept_now, kept_then: of them.
         moves: rules by which something would change.
         seconds: what segmenting and embedding would take more (or less, below 0), were none of it computed yet.
+        price: of its CPU and GPU seconds, in the currency of the price table.
     """
 
     modality: str
@@ -62,6 +66,7 @@ class WhatIf:
     kept_then: int
     moves: list[Move]
     seconds: float
+    price: float
 
 
 def parse_changes(words: list[str]) -> Settings:
@@ -82,7 +87,7 @@ def parse_changes(words: list[str]) -> Settings:
     return changes
 
 
-def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], embedder: EmbedderResource) -> WhatIf:
+def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], embedder: EmbedderResource, prices: Prices) -> WhatIf:
     """Judge the stored validated samples of a cell by the spec's profile and by the changed one.
 
     What a parent version has placed is left out of both: it drops newcomers between two splits, by either profile.
@@ -94,6 +99,8 @@ def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], 
     settings = spec.curation.rules
     changed = {**settings, **{rule: {**settings.get(rule, {}), **values} for rule, values in changes.items()}}
     now, then = (rule_set(cell.modality, chosen) for chosen in (settings, changed))
+    for chosen in (now, then):
+        look_into_others(store, cell, chosen)
     read = partial(tables.read, "validated_samples", cell)
     _require_columns(read, cell, [*now, *then])
     samples, kept, counts = 0, Counter[str](), Counter[tuple[str, str]]()
@@ -110,8 +117,9 @@ def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], 
                 counts[old, "dropped_to_kept"] += 1
     moves = [_move(name, counts) for name in sorted({rule.name for rule in [*now, *then]})]
     moves = [move for move in moves if move.failing_now != move.failing_then or move.kept_to_dropped or move.dropped_to_kept]
-    seconds = (kept["then"] - kept["now"]) * _seconds_per_sample(store, spec, cell, embedder, kept["now"])
-    return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(seconds, 3))
+    more = _per_sample(store, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
+    price = prices.of(Usage(more.cpu_seconds, more.gpu_seconds))
+    return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(more.seconds, 3), price)
 
 
 def _move(rule: str, counts: Counter[tuple[str, str]]) -> Move:
@@ -129,16 +137,16 @@ def _require_columns(read: Any, cell: Cell, chosen: list[Rule]) -> None:
         raise UserError(f"{cell.partition_key} was probed by an older version, without {', '.join(missing)}; {again}")
 
 
-def _seconds_per_sample(store: Store, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int) -> float:
+def _per_sample(store: Store, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int) -> Rate:
     """What a kept sample costs from here on: the ledger's rates where it has them, and one segment where none was cut yet."""
     blobs, rates, limits = BlobStore(store), Ledger(store).rates(), Limits()
     cut = StageTables(store).meta("segments", cell)
     segments = cut.rows / kept if cut and kept else 1.0
 
-    def seconds(kernel: Kernel) -> float:
-        return rates.get(kernel.fingerprint, kernel.seconds_per_row)
+    def rate(kernel: Kernel) -> Rate:
+        return rates.get(kernel.fingerprint, Rate.guess(kernel))
 
     per_segment: list[Kernel] = [embedder.kernel(blobs, limits, made) for made in embedder.open_all(spec.embedders.get(cell.modality))]
     if name := spec.transcribe.get(cell.modality):
         per_segment.append(embedder.transcribe_kernel(name, blobs, limits))
-    return seconds(SegmentKernel(get(cell.modality), blobs)) + segments * sum(map(seconds, per_segment))
+    return Rate.sum([rate(SegmentKernel(get(cell.modality), blobs)), *(rate(kernel).times(segments) for kernel in per_segment)])

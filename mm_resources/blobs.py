@@ -23,6 +23,7 @@ from mm_embed_kernels.modalities import Media
 from mm_resources import lance_io
 from mm_resources.blob_files import blob_faults, copy_stream, damaged, large_blobs, reference_at
 from mm_resources.hashes import HashSet
+from mm_resources.metering import count
 from mm_resources.store import INCOMING, Store
 
 LARGE_BYTES = 8 << 20
@@ -87,7 +88,9 @@ class BlobStore:
         Raises:
             SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; all retryable, the bytes are not at fault.
         """
-        return self._found(self._read, content_hash, path, offset, size)
+        data = self._found(self._read, content_hash, path, offset, size)
+        count(bytes_read=len(data))
+        return data
 
     def _read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
         reference = reference_at(path)
@@ -111,7 +114,9 @@ class BlobStore:
         """
         if size <= LARGE_BYTES:
             return self.read(content_hash, path, offset, size)
-        return self._found(self._file, content_hash, path, offset, size)
+        found = self._found(self._file, content_hash, path, offset, size)
+        count(bytes_read=size)
+        return found
 
     def _file(self, content_hash: str, path: str, offset: int, size: int) -> Path:
         return large_blobs().file(self.store, content_hash, path)

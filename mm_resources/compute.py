@@ -15,6 +15,7 @@ from mm_embed_kernels import relational
 from mm_embed_kernels.isolated import Isolated, release
 from mm_embed_kernels.kernel import Kernel
 from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
+from mm_resources.metering import NOTHING, Usage, on_gpus, so_far
 from mm_resources.progress import report
 from mm_resources.ray_session import RaySession
 from mm_resources.spool import TableSpool
@@ -60,6 +61,7 @@ class ComputeReport:
     failed: int
     checkpoints: int
     seconds: float
+    usage: Usage = NOTHING
 
 
 class Compute:
@@ -94,7 +96,7 @@ class Compute:
         Args:
             again: which earlier failures are tried again, see `mm_resources.cache.RETRYABLE`.
         """
-        began = time.perf_counter()
+        began, before = time.perf_counter(), so_far()
         space = self.cache.space(kernel)
         wanted, misses = spool_misses(space, requests, again, kernel.order)
         missing = misses.rows
@@ -110,7 +112,8 @@ class Compute:
         seconds = time.perf_counter() - began
         if seconds > LONG_SECONDS:
             release()
-        return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds)
+        used = so_far() - before
+        return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds, used)
 
     def _compute(self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None) -> tuple[int, int]:
         """Compute the misses once; (how many failed, checkpoints)."""
@@ -233,7 +236,8 @@ def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]
         stage.setup()
     for block in blocks:
         for stage in stages:
-            block = stage.run(block)
+            with on_gpus(stage.resources.num_gpus):
+                block = stage.run(block)
         yield block
 
 

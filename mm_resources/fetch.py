@@ -19,6 +19,7 @@ from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_embed_kernels.spec import DatasetSpec, SourceSpec
 from mm_resources.blob_files import copy_stream
 from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
+from mm_resources.metering import count
 from mm_resources.object_store import client_errors
 from mm_resources.references import Reference
 from mm_resources.sources import Source, open_source
@@ -46,7 +47,7 @@ class FetchKernel(Kernel):
         self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _WHOLE_ROWS)
         self.fingerprint = fingerprint(name="fetch", code_version="1")
         # Files of this machine are read by this machine, wherever the rest is computed.
-        self.here = any("://" not in source.uri or source.uri.startswith("file://") for source in spec.sources)
+        self.here = any(is_here(source) for source in spec.sources)
         self.payload = [pa.field("content_hash", pa.string()), pa.field("size", pa.int64())]
         self.seconds_per_row = 0.0005
 
@@ -79,6 +80,10 @@ class _FetchStage(Stage):
         outcomes: list[Any] = []
         for part in _parts(rows):
             outcomes += self._store(part)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if isinstance(outcome, dict):
+                remote = not is_here(self._sources[row["source"]].spec)
+                count(bytes_read=outcome["size"], bytes_transferred=outcome["size"] if remote else 0)
         return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
 
     def _store(self, rows: list[dict[str, Any]]) -> list[Any]:
@@ -132,6 +137,11 @@ class _FetchStage(Stage):
         except OSError as error:
             raise SampleError("store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True) from error
         return {"content_hash": digest, "size": size}
+
+
+def is_here(source: SourceSpec) -> bool:
+    """Whether a source lies on this machine; lists that do so may name what lies elsewhere."""
+    return "://" not in source.uri or source.uri.startswith("file://")
 
 
 def _flavour(spec: SourceSpec, source: Source) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from mm_resources.metering import count
 from mm_resources.object_store import lance_options
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def write_fragments(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     found: list[lance.FragmentMetadata] = write(
         reader, uri, schema=schema, max_rows_per_file=_FILE_ROWS, storage_options=lance_options(uri)
     )
+    count(bytes_written=sum(file.file_size_bytes or 0 for fragment in found for file in fragment.files))
     return found
 
 
@@ -135,6 +137,22 @@ def append(uri: str, table: pa.Table) -> None:
     _commit(uri, lance.Transaction(int(found.version), lance.LanceOperation.Append(fragments)), _RACES)
     if len(found.get_fragments()) + len(fragments) >= SCRAPS:
         compact(uri, SCRAPS)
+
+
+def widen(uri: str, schema: pa.Schema) -> None:
+    """Give a dataset the columns of `schema` that it lacks, null in all its rows."""
+    for left in range(_RACES, -1, -1):
+        found = open_dataset(uri)
+        missing = [] if found is None else [item for item in schema if item.name not in found.schema.names]
+        if found is None or not missing:
+            return
+        try:
+            found.add_columns(missing)
+        except (OSError, ValueError):
+            # Another process may have added them meanwhile, or appended rows.
+            if not left:
+                raise
+            time.sleep(random.uniform(0, _RACE_SECONDS))
 
 
 def _commit(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
@@ -216,6 +234,13 @@ def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> int:
                 raise
             return gone
     return gone
+
+
+def data_bytes(uri: str, version: int | None = None) -> int:
+    """Bytes of the data files of a dataset's present version, or of another; 0 where there is none."""
+    dataset = open_dataset(uri, version)
+    fragments = [] if dataset is None else dataset.get_fragments()
+    return sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())
 
 
 def tag(uri: str, version: int, name: str) -> None:

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import asdict, fields
 from functools import cache
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.isolated import BATCH_SECONDS, Isolated
 from mm_embed_kernels.kernel import Kernel, Resources, Stage
 from mm_resources.environment import Model, model_of
+from mm_resources.metering import Usage, count, on_gpus, so_far
 from mm_resources.ray_nodes import require_nodes
 
 if TYPE_CHECKING:
@@ -122,13 +124,20 @@ class RaySession:
         rows = stages[0].resources.batch_rows
         while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
             answered: set[str] = set()
-            for table in _flow(stages, wave, may_lose=True):
+            for table in map(self._counted, _flow(stages, wave, may_lose=True)):
                 answered.update(table["key"].to_pylist())
                 yield table
             missing = [block.filter(pc.invert(pc.is_in(block["key"], pa.array(answered, pa.string())))) for block in wave]
             if lost := [block for block in missing if block.num_rows]:
                 _log.warning(f"{kernel.name}: {sum(block.num_rows for block in lost)} rows were lost with their actor; each is tried alone")
-                yield from _flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False)
+                yield from map(self._counted, _flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False))
+
+    def _counted(self, table: pa.Table) -> pa.Table:
+        """The results without what the workers used for them, which is counted as this process's."""
+        used = _usage(table)
+        # The workers of a cluster that was started here are descendants of this process, whose CPU seconds are seen.
+        count(**{**asdict(used), "cpu_seconds": used.cpu_seconds if self.address else 0.0})
+        return table.drop([_USED])
 
 
 def _flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Iterator[pa.Table]:
@@ -264,14 +273,32 @@ def fitting_share(needs: list[Resources], available: float) -> Callable[[float],
     return share
 
 
+# What a batch has cost so far travels with it, in its first row.
+_USED = "_used"
+_USAGE = pa.struct([(item.name, pa.float64() if item.name.endswith("_seconds") else pa.int64()) for item in fields(Usage)])
+
+
+def _usage(table: pa.Table) -> Usage:
+    """What the rows of a table say was used for them."""
+    return sum((Usage(**used) for used in table[_USED].drop_null().to_pylist()), Usage())
+
+
 class _Actor:
     """A stage inside a Ray worker."""
 
     def __init__(self, stage: Stage, environment: str) -> None:
+        self.before = so_far()
         if environment_digest() != environment:
             raise UserError("driver and Ray worker have different Python or library versions; install the same lock on both")
         stage.setup()
         self.stage = stage
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return self.stage.run(batch)
+        earlier = Usage()
+        if _USED in batch.column_names:
+            earlier, batch = _usage(batch), batch.drop([_USED])
+        with on_gpus(self.stage.resources.num_gpus):
+            table = self.stage.run(batch)
+        before, self.before = self.before, so_far()
+        used = asdict(earlier + self.before - before)
+        return table.append_column(_USED, pa.array([used, *[None] * table.num_rows][: table.num_rows], _USAGE))

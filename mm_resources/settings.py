@@ -24,12 +24,14 @@ class Settings:
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
         profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
+        prices: file of the deployment's price table, see `mm_resources.prices` (``MM_PRICES``); None takes the built-in one.
     """
 
     store: str
     dagster_home: Path
     datasets: Path
     profile: str
+    prices: Path | None = None
 
     @staticmethod
     def from_environment() -> Settings:
@@ -41,6 +43,7 @@ class Settings:
             dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),
             datasets=Path(absolute(os.environ.get("MM_DATASETS") or DEFAULT_DATASETS)),
             profile=profile,
+            prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
         )
 
     def exports(self) -> dict[str, str]:
@@ -50,6 +53,7 @@ class Settings:
             "DAGSTER_HOME": str(self.dagster_home),
             "MM_DATASETS": str(self.datasets),
             "MM_PROFILE": self.profile,
+            **({"MM_PRICES": str(self.prices)} if self.prices else {}),
         }
 
 

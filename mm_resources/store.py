@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mm_embed_kernels.errors import UserError
+from mm_resources.metering import count
 from mm_resources.object_store import client_errors, fsspec_options, is_out_of_range
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Store:
     def write(self, name: str, data: bytes) -> None:
         """Atomic: a reader sees the whole object or none."""
         path = self.path(name)
+        count(bytes_written=len(data))
         if not self.is_local:
             with client_errors(name):
                 self.fs.pipe_file(path, data)
@@ -228,6 +230,7 @@ class Store:
                 with os.fdopen(handle, "wb") as stream:
                     yield stream
                     stream.flush()
+                    count(bytes_written=stream.tell())
                     os.fsync(stream.fileno())
                 os.replace(temporary, path)
             except BaseException:
@@ -240,6 +243,7 @@ class Store:
             try:
                 yield sink
                 sink.close()
+                count(bytes_written=sink.tell())
             except BaseException:
                 with suppress(OSError):
                     sink.discard()

@@ -41,6 +41,7 @@ class StageMeta:
         summary: figures for people.
         checks: outcomes of the stage's checks, replayed while nothing changes.
         plots: names of the pictures that were drawn of it.
+        samples: samples that left the stage; None where it was written before they were counted.
     """
 
     data_version: str
@@ -58,6 +59,7 @@ class StageMeta:
     summary: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
     plots: list[str] = field(default_factory=list)
+    samples: int | None = None
 
 
 class StageTables:

@@ -11,10 +11,12 @@ import pyarrow as pa
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
+from mm_assets.contamination import look_into_others
 from mm_assets.placement import inherited, parent_versions
 from mm_assets.plots import histograms
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate, profile_digest
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import Rule, rule_set
 from mm_resources.spool import TableSpool
 
@@ -33,7 +35,24 @@ def _rules(run: CellRun) -> list[Rule]:
 
 
 def _profile(run: CellRun) -> dict[str, Any]:
-    return {"profile": profile_digest(_rules(run), run.spec.splits), "parent": parent_versions(run)}
+    others = _others(run, rules := _rules(run))
+    return {
+        "profile": profile_digest(rules, run.spec.splits),
+        "parent": parent_versions(run),
+        **({"others": others} if others else {}),
+    }
+
+
+def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
+    """The datasets that the rules compare the cell with, ready to be read, and their data versions.
+
+    Raises:
+        dg.Failure: in one line, for one that is not there.
+    """
+    try:
+        return look_into_others(run.tables.store, run.cell, rules)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
 
 
 @cell_asset(group="2_curate", deps=["validated_samples"], kinds=["lance"], checks=[("splits_hold", True)], depends=_profile)
@@ -45,8 +64,9 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     counts: Counter[str] = Counter()
     groups = TableSpool(_GROUPS)
     placed, known = (spool.reader() for spool in inherited(run))
-    read = partial(run.read, "validated_samples")
-    decisions = curate(read, _rules(run), run.cell.dataset, run.spec.splits, placed, known)
+    read, rules = partial(run.read, "validated_samples"), _rules(run)
+    _others(run, rules)
+    decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known)
     return run.publish(
         _counted(decisions, counts, groups),
         summary=lambda: dict(counts),

@@ -8,29 +8,76 @@ import dagster as dg
 from mm_assets.assets.feature_views import account_candidate, accounting_checks
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import ORDER, CellRun
-from mm_assets.plots import funnel
+from mm_assets.plots import costs, funnel
 from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import LINEAGE_REPORT
+from mm_embed_kernels.errors import UserError
 from mm_resources.accounting import Accounting
+from mm_resources.alike import alike
+from mm_resources.costs import CellCost, cell_cost
+from mm_resources.metering import Usage
+from mm_resources.prices import Prices, load_prices
+from mm_resources.settings import Settings
 
 
-@cell_asset(group="4_serve", deps=["raw_assets", "feature_views"], kinds=["lance"], checks=[("accounting", True)])
+def _prices() -> Prices:
+    """What the deployment pays.
+
+    Raises:
+        dg.Failure: in one line, for a price table that cannot be read.
+    """
+    try:
+        return load_prices(Settings.from_environment().prices)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@cell_asset(
+    group="4_serve",
+    deps=["raw_assets", "feature_views"],
+    kinds=["lance"],
+    code_version="2",
+    checks=[("accounting", True)],
+)
 def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
     """What became of every sample, stage by stage, what it cost, and what failed for which cause."""
-    counted = account_candidate(run, run.read("feature_views").read_all().to_pylist())
-    rows = report_rows(run, counted)
+    views = run.read("feature_views").read_all().to_pylist()
+    counted = account_candidate(run, views)
+    prices = _prices()
+    rows, cost = report_rows(run, counted, prices), cell_cost(run.tables.store, run.cell, prices, counted.published)
     return run.publish(
         [LINEAGE_REPORT.rows(rows)],
         summary=lambda: {
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
+            **_cost_figures(cost, prices.currency),
+            **_alike(run, views),
             **since_parent(run),
         },
         plots=lambda: {
-            "funnel": funnel({name: getattr(counted, name) for name in ("discovered", "ingested", "valid", "kept", "published")})
+            "funnel": funnel({name: getattr(counted, name) for name in ("discovered", "ingested", "valid", "kept", "published")}),
+            "cost": costs(
+                {row["stage"]: row["price"] for row in cost.stages},
+                {cause: part.price for cause, part in cost.spared.items()},
+                prices.currency,
+            ),
         },
         checks=lambda: [check for check in accounting_checks(run, counted) if check.name == "accounting"],
     )
+
+
+def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
+    """Over all runs of the cell, as `mm cost` tells them."""
+    each = {} if cost.per_1000_published is None else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
+    spared = {f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})" for cause, part in cost.spared.items()}
+    return {f"{currency} in all": f"{cost.price:.4g}", **each, f"{currency} a month, stored": f"{cost.stored_month:.3g}", **spared}
+
+
+def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many vectors have a neighbour that all but coincides with them though no rule has found the two alike."""
+    primary = next(view for view in views if view["primary"])
+    found = alike(run.features, primary["table"], primary["lance_version"], primary["index"])
+    return {"alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"}
 
 
 _SINCE = """
@@ -54,9 +101,9 @@ def since_parent(run: CellRun) -> dict[str, Any]:
     return {f"against {cell.dataset_version}": ", ".join(f"{n:,} {name}" for name, n in found.items()), cell.dataset_version: published}
 
 
-def report_rows(run: CellRun, counted: Accounting) -> list[dict[str, Any]]:
-    """One row per stage: samples in and out, failed, dropped, computed, reused, seconds."""
-    ledger = {row["stage"]: row for row in run.ledger.of_cell(run.cell)}
+def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
+    """One row per stage: samples in and out, failed, dropped, and what its last run that did work took."""
+    ledger = run.ledger.of_cell(run.cell)
     out = {
         "dataset_registry": counted.discovered, "raw_assets": counted.ingested, "content_blobs": counted.ingested,
         "validated_samples": counted.valid, "curated_samples": counted.kept, "feature_views": counted.published,
@@ -67,7 +114,8 @@ def report_rows(run: CellRun, counted: Accounting) -> list[dict[str, Any]]:
         leaving = out.get(stage, entering)
         if stage == "sample_metadata" and meta:
             leaving = entering - meta.failed
-        work = ledger.get(stage, {})
+        work = ledger.get(stage)
+        usage = work.usage if work else Usage()
         rows.append(
             {
                 "stage": stage,
@@ -75,9 +123,12 @@ def report_rows(run: CellRun, counted: Accounting) -> list[dict[str, Any]]:
                 "samples_out": leaving,
                 "failed": meta.failed if meta else 0,
                 "dropped": counted.dropped if stage == "curated_samples" else 0,
-                "computed": work.get("computed", 0),
-                "reused": work.get("reused", 0),
-                "seconds": work.get("seconds", 0.0),
+                "computed": work.computed if work else 0,
+                "reused": work.reused if work else 0,
+                "seconds": work.seconds if work else 0.0,
+                **{name: getattr(usage, name) for name in ("cpu_seconds", "gpu_seconds", "bytes_read", "bytes_written")},
+                "peak_bytes": work.peak_bytes if work else None,
+                "price": prices.of(usage),
                 "data_version": meta.data_version if meta else None,
             }
         )

@@ -291,6 +291,12 @@ LINEAGE_REPORT = Contract(
             field("computed", pa.int64(), "kernel rows computed in the last run that did work", required=True, ge=0),
             field("reused", pa.int64(), "kernel rows taken from the cache in that run", required=True, ge=0),
             field("seconds", pa.float64(), "wall seconds of that run's stage", required=True, ge=0),
+            field("cpu_seconds", pa.float64(), "CPU seconds of that run's stage, in all processes that worked for it", required=True, ge=0),
+            field("gpu_seconds", pa.float64(), "GPU seconds of that run's stage", required=True, ge=0),
+            field("bytes_read", pa.int64(), "bytes of blobs and sources that it read", required=True, ge=0),
+            field("bytes_written", pa.int64(), "bytes of blobs, tables and cache that it wrote", required=True, ge=0),
+            field("peak_bytes", pa.int64(), "largest private resident memory of its processes together", ge=0),
+            field("price", pa.float64(), "price of all that, by the deployment's price table", required=True, ge=0),
             field("data_version", pa.string(), "content-derived version of the stage"),
         ]
     ),
@@ -348,8 +354,38 @@ LEDGER = Contract(
             field("seconds", pa.float64(), "wall seconds of the stage", required=True, ge=0),
             field("data_version", pa.string(), "content-derived version of the stage"),
             field("at", TIME, "when the stage ended", required=True),
+            # Null in rows that were written before they were measured, and but for the kernels' own in all but a stage's first row.
+            field("samples_in", pa.int64(), "samples that reached the stage", ge=0),
+            field("samples_out", pa.int64(), "samples that left it", ge=0),
+            field("cpu_seconds", pa.float64(), "CPU seconds of the stage, in all processes that worked for it", ge=0),
+            field("kernel_cpu_seconds", pa.float64(), "those of them that the kernel took", ge=0),
+            field("gpu_seconds", pa.float64(), "GPU seconds of the kernel", ge=0),
+            field("bytes_read", pa.int64(), "bytes of blobs and sources read", ge=0),
+            field("bytes_written", pa.int64(), "bytes of blobs, tables and cache written", ge=0),
+            field("bytes_transferred", pa.int64(), "bytes read from sources beyond the machine", ge=0),
+            field("peak_bytes", pa.int64(), "largest private resident memory of all the stage's processes together", ge=0),
         ]
     ),
     key="run_id",
+    digest=(),
+)
+
+MARKS = Contract(
+    "marks",
+    pa.schema(
+        [
+            field("dataset", pa.string(), "name of the dataset", required=True),
+            field("modality", pa.string(), "modality of the sample", required=True),
+            _SAMPLE,
+            field(
+                "content_hash", pa.string(), "the bytes that were marked, where they were read: a mark says nothing of others", pattern=HASH
+            ),
+            field("mark", pa.string(), "keep or drop", required=True, choices=("keep", "drop")),
+            field("version", pa.string(), "version of the dataset in which it was marked", required=True),
+            field("origin", pa.string(), "name of the file that the mark comes from", required=True),
+            field("at", TIME, "when it was recorded; the latest mark of a sample counts", required=True),
+        ]
+    ),
+    key="sample_id",
     digest=(),
 )

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import READING, Media, Modality, Segment
+from mm_embed_kernels.modalities.base import PREVIEW_PLACES, READING, Media, Modality, Preview, Segment
 from mm_embed_kernels.modalities.spans import span_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ OVERLAP_SECONDS = 2.0
 MEASURED_SECONDS, _MEASURED_WINDOWS = 600.0, 20
 # Codecs pad and prime by up to two frames (2 x 2,048 samples at 16 kHz).
 _SLACK_SECONDS = 0.25
+_PREVIEW_HZ, _PREVIEW_SECONDS = 8_000, 60.0
 _EVEN = "; of a recording of more than 10 minutes, measured on 20 evenly spaced windows of 30 s"
 
 
@@ -115,6 +116,17 @@ class Audio(Modality):
         with open_audio(data) as reader:
             rate, duration = reader.sample_rate, heard(reader)
             return [Segment(span_of(start, end), cost=max(1, round((end - start) * rate))) for start, end in windows(duration)]
+
+    def preview(self, data: Media) -> Preview:
+        """The waveform of its first minute."""
+        import numpy as np
+
+        from mm_embed_kernels.audio_io import open_audio
+
+        with open_audio(data) as reader:
+            samples = reader.read(_PREVIEW_HZ, 0.0, min(reader.duration(), _PREVIEW_SECONDS))
+        parts = np.array_split(np.abs(samples), min(PREVIEW_PLACES, max(1, len(samples))))
+        return Preview(wave=np.array([part.max(initial=0.0) for part in parts], np.float32).clip(0, 1))
 
 
 def heard(reader: Reader) -> float:

@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.plugins import discover, pick
 from mm_embed_kernels.signatures import media_type_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HEAD_BYTES = 8192
 # A blob: its bytes, or a local file that holds them where they are too many for memory.
@@ -52,6 +55,27 @@ class Segment:
     span: str
     text: str | None = None
     cost: int = 1
+
+
+# Longest side of a preview's picture, pixels; places of its waveform; characters of its snippet.
+PREVIEW_SIDE, PREVIEW_PLACES, PREVIEW_CHARS = 192, 192, 400
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a person sees of a sample in a report; at most one of them is set.
+
+    Attributes:
+        picture: uint8 [height, width, 3], RGB, no side longer than `PREVIEW_SIDE` times `frames`.
+        wave: float32 [n <= PREVIEW_PLACES], loudest sample in each part of a sound, 0 to 1.
+        text: its beginning.
+        frames: pictures that stand side by side in `picture`.
+    """
+
+    picture: np.ndarray[Any, Any] | None = None
+    wave: np.ndarray[Any, Any] | None = None
+    text: str | None = None
+    frames: int = 1
 
 
 class Modality(ABC):
@@ -102,6 +126,10 @@ class Modality(ABC):
     @abstractmethod
     def segment(self, data: bytes) -> list[Segment]:
         """Cut one blob into embeddable units. Runs inside the sandbox."""
+
+    def preview(self, data: bytes) -> Preview:
+        """What a person sees of one blob, small and plain; runs inside the sandbox. By default nothing."""
+        return Preview()
 
     def primary(self, profile: str) -> str:
         """Name of the primary embedder of a profile; what has none from a hub takes the bundled one."""

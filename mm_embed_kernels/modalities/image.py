@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
-from mm_embed_kernels.modalities.base import READING, Modality, Segment
+from mm_embed_kernels.modalities.base import PREVIEW_SIDE, READING, Modality, Preview, Segment
 
 _SIGNAL_PIXELS = 256
 _COLORS = (8, 8)
@@ -84,6 +84,15 @@ class Image(Modality):
 
         width, height = stated_size(data)
         return [Segment(span="full", cost=width * height)]
+
+    def preview(self, data: bytes) -> Preview:
+        import numpy as np
+
+        from mm_embed_kernels.image_io import read_picture
+
+        picture = read_picture(data, PREVIEW_SIDE).upright
+        picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        return Preview(picture=np.asarray(picture, np.uint8))
 
 
 def _laplacian_variance(luma: Any) -> float:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from mm_embed_kernels import shingles
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import Media, Modality, Segment, head_of, is_printable
+from mm_embed_kernels.modalities.base import PREVIEW_CHARS, Media, Modality, Preview, Segment, head_of, is_printable
 from mm_embed_kernels.text_signals import text_signals
 
 # MiniLM-class models read 256 word pieces, about 1,000 characters of English.
@@ -115,6 +115,9 @@ class Text(Modality):
             Segment(span=f"chars={start}-{start + len(chunk)}", text=chunk, cost=len(chunk))
             for start, chunk in _splitter().chunk_indices(text)
         ]
+
+    def preview(self, data: bytes) -> Preview:
+        return Preview(text=decode(data)[0][:PREVIEW_CHARS])
 
 
 def decode(data: bytes) -> tuple[str, str, int]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.frame_hashes import hashed, packed
-from mm_embed_kernels.modalities.base import READING, Media, Modality, Segment
+from mm_embed_kernels.modalities.base import PREVIEW_SIDE, READING, Media, Modality, Preview, Segment
 from mm_embed_kernels.modalities.spans import span_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ HASHES_PER_SECOND, HASHED_KEYS = 2.0, 256
 _SCANS_PER_SECOND, _SCAN_SIZE = 5.0, (64, 48)
 _CUT = 0.3
 _GRID, _BITS = 4, 2
+_PREVIEW_FRAMES = 3
 # FFmpeg's blackdetect and freezedetect, by their defaults.
 _BLACK_LUMA, _BLACK_PIXELS, _STILL_CHANGE = 0.1 * 255, 0.98, 0.001 * 255
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -114,6 +115,17 @@ class Video(Modality):
                 cuts = scene_cuts(frames, facts.frame_rate)
         pixels = facts.frame_rate * facts.width * facts.height
         return [Segment(span_of(start, end), cost=max(1, round((end - start) * pixels))) for start, end in scenes(facts.duration, cuts)]
+
+    def preview(self, data: Media) -> Preview:
+        """Frames from the middle of equal parts, side by side."""
+        from mm_embed_kernels.video_io import open_frames
+
+        with open_frames(data) as frames:
+            height, width, _ = frames[0].shape
+        scale = min(1.0, PREVIEW_SIDE / max(height, width))
+        with open_frames(data, (max(1, round(width * scale)), max(1, round(height * scale)))) as frames:
+            places = [int(len(frames) * (i + 0.5) / _PREVIEW_FRAMES) for i in range(_PREVIEW_FRAMES)]
+            return Preview(picture=np.concatenate(list(frames.read(places)), axis=1), frames=_PREVIEW_FRAMES)
 
 
 def looked_at(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class NearDuplicateRule(DuplicateRule):
         columns = [name for name in self.columns if name not in self.compared]
         members = relational.save(
             f"SELECT l.n, l.label, s.sample_id, s.key, {self.extent} AS extent FROM samples s JOIN labels l USING (n)",
-            folder / "members.parquet", samples=samples(columns), labels=_members(labels),
+            folder / "members.parquet", samples=samples(columns), labels=members_of(labels),
         )  # fmt: skip
         order = "extent DESC," if self.keep == "largest" else ""
         sql = _FOUND.format(
@@ -169,7 +169,7 @@ def numbered(read: CellReader) -> CellReader:
     return again
 
 
-def _members(labels: np.ndarray[Any, Any]) -> pa.Table:
+def members_of(labels: np.ndarray[Any, Any]) -> pa.Table:
     """Number and component of each sample that is not alone."""
     chosen = np.flatnonzero(np.bincount(labels, minlength=1)[labels] > 1) if len(labels) else labels
     return pa.table([chosen.astype(np.int32), labels[chosen]], schema=_LABEL)

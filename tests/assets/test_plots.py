@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.plots import funnel, histograms, scatter
+from mm_assets.plots import costs, funnel, histograms, scatter
 from mm_embed_kernels.rules import rule_set
 
 
@@ -29,6 +29,12 @@ BLUE, RED = (0x4F, 0x6B, 0xED), (0xD1, 0x45, 0x3B)
 def test_a_funnel_narrows() -> None:
     wide, narrow = (pixels(funnel({"discovered": 100, "published": n})) for n in (100, 10))
     assert share(wide, BLUE) > 1.5 * share(narrow, BLUE) > 0
+
+
+def test_costs_and_what_was_spared_stand_beside_each_other() -> None:
+    spent, spared = (pixels(costs({"embeddings": a}, {"cache": b}, "USD")) for a, b in ((2.0, 0.1), (0.1, 2.0)))
+    assert share(spent, BLUE) > 3 * share(spared, BLUE) > 0
+    assert pixels(costs({"embeddings": 0.0}, {}, "USD")).size
 
 
 def test_histograms_draw_thresholds_of_what_was_measured() -> None:

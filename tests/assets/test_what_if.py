@@ -62,6 +62,8 @@ def test_a_stricter_rule_drops_more(birds: Store) -> None:
     assert (cell["modality"], cell["samples"], cell["kept_now"], cell["kept_then"]) == ("text", 10, 7, 2)
     assert cell["moves"] == [vars(Move("too_short", 3, 8, 5, 0))]
     assert cell["seconds"] < 0
+    # What was never run counts one core for each second, at 0.05 an hour.
+    assert cell["price"] == pytest.approx(cell["seconds"] * 0.05 / 3600, rel=0.05)
 
 
 def test_a_laxer_rule_keeps_more_unless_another_drops(birds: Store) -> None:
@@ -83,7 +85,7 @@ def test_what_a_person_sees(birds: Store) -> None:
     said = CliRunner().invoke(app, ["curate", "birds@v1", "--what-if", "too_short.min_words=6"], catch_exceptions=False).output
     assert "text: what if too_short.min_words=6" in said
     assert "text: 1 of 3 samples kept instead of 3; " in said
-    assert "s less to segment and embed" in said
+    assert " USD) less to segment and embed" in said
 
 
 @pytest.mark.parametrize(

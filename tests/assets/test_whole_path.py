@@ -217,13 +217,14 @@ def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Pa
 
 
 def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:
-    platforms = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}
+    platforms, ledger = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}, {}
     for mode, platform in platforms.items():
         platform.register(dataset)
         results = platform.backfill("tiny@v1", mode=mode)
         assert all(result.status == "published" for result in results.values()), results
-        modes = {row["mode"] for row in Ledger(platform.store).read().read_all().to_pylist() if row["mode"]}
-        assert modes == {mode}
+        ledger[mode] = Ledger(platform.store).read().read_all().to_pylist()
+        assert {row["mode"] for row in ledger[mode] if row["mode"]} == {mode}
+        assert all(row["cpu_seconds"] > 0 and row["peak_bytes"] > 10 << 20 for row in ledger[mode] if row["samples_out"] is not None)
     for modality in ("image", "text"):
         cell = platforms["inline"].cell("tiny@v1", modality)
         for asset in ORDER[:9]:
@@ -232,6 +233,17 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
         assert left["feature_id"] == right["feature_id"]
         one, two = (np.array(table["vector"].to_pylist()) for table in (left, right))
         assert np.all(np.einsum("nd,nd->n", one, two) > 1 - 1e-4)
+    figures = [
+        {
+            (row["stage"], row["modality"], row["kernel"]): [row[name] for name in ("samples_in", "samples_out", "bytes_read")]
+            for row in rows
+        }
+        for rows in ledger.values()
+    ]
+    assert figures[0] == figures[1]
+    assert figures[0]["curated_samples", "image", None] == [2, 2, 0]
+    assert figures[0]["raw_assets", "image", "fetch"][:2] == [3, 3]
+    assert figures[0]["raw_assets", "image", "fetch"][2] > figures[0]["segments", "image", "segment"][2] > 300_000
     versions = [{asset: StageTables(p.store).meta(asset, cell).data_version for asset in ORDER[:9]} for p in platforms.values()]
     assert versions[0] == versions[1]
 

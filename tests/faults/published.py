@@ -23,7 +23,7 @@ from mm_resources.tables import StageTables
 # What says when, where and by which run a row came to be, and what it took.
 VOLATILE = {
     "run_id", "created_at", "verified_at", "published_at", "at", "seconds", "path", "offset", "lance_version", "tag", "pin",
-    "computed", "reused",
+    "computed", "reused", "cpu_seconds", "gpu_seconds", "bytes_read", "bytes_written", "peak_bytes", "price",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
 from mm_resources import features as module
 from mm_resources import lance_io
+from mm_resources.alike import alike
 from mm_resources.features import FeatureStore
 from mm_resources.store import Store
 
@@ -59,6 +60,26 @@ def test_a_large_table_is_indexed_and_its_recall_measured(
     assert version == opened.version
     assert [item.columns for item in opened.list_indices()] == [["vector"]]
     assert 0.95 <= store.recall("d.v1.image.e", version, index) <= 1.0
+
+
+@pytest.mark.parametrize("exact_rows", [1_000, 50_000])
+def test_vectors_that_all_but_coincide_are_reported(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, exact_rows: int) -> None:
+    """But those of one sample, and of one group of duplicates; by an index as without one."""
+    monkeypatch.setattr(module, "EXACT_ROWS", exact_rows)
+    rows = table(2_000, 1).to_pylist()
+    noise = np.random.default_rng(2).normal(scale=0.01, size=(3, DIMENSION))
+    for place, (other, shared) in enumerate([(10, {}), (20, {"sample_id": rows[20]["sample_id"]}), (30, {"duplicate_group": "g"})]):
+        rows[30]["duplicate_group"] = "g"
+        rows[100 + place] |= {"vector": (np.array(rows[other]["vector"]) + noise[place]).tolist(), "span": "seconds=1-2", **shared}
+    version, _, index, _ = store.write_candidate("t", CONTRACT, [CONTRACT.rows(rows)])
+    found = alike(store, "t", version, index, least=0.99, looked_at=2_000)
+    pair = {pair for pair in found.pairs if {pair.a, pair.b} & {rows[place]["sample_id"] for place in (100, 101, 102, 10, 20, 30)}}
+    assert {(item.a, item.b) for item in pair} == {tuple(sorted([rows[10]["sample_id"], rows[100]["sample_id"]]))}
+    (only,) = pair
+    assert {only.span_a, only.span_b} == {"full", "seconds=1-2"}
+    assert only.score > 0.99
+    assert (found.looked_at, found.pairs[0].score) == (2_000, max(item.score for item in found.pairs))
+    assert alike(store, "t", version, index, least=0.99, looked_at=50) == alike(store, "t", version, index, least=0.99, looked_at=50)
 
 
 def test_a_pinned_version_does_not_change_under_its_readers(store: FeatureStore) -> None:

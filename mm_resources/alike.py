@@ -1,0 +1,71 @@
+"""The semantic pass: samples whose vectors all but coincide although no rule has found them alike, for the next version to look at.
+
+After Abbas et al., "SemDeDup: data-efficient learning at web-scale through semantic deduplication" (2023), on a sample of
+the vectors and by the table's own index: it reports, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mm_resources.features import PROBES, REFINED, FeatureStore
+
+# Cosine similarity from which two vectors count as alike; how many vectors are looked at, and their neighbours.
+LEAST, LOOKED_AT, NEIGHBOURS = 0.97, 200, 8
+_COLUMNS = ["sample_id", "duplicate_group", "span", "vector"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two samples that are alike: cosine similarity, and the place in each that is."""
+
+    a: str
+    b: str
+    score: float
+    span_a: str
+    span_b: str
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What was found.
+
+    Attributes:
+        looked_at: vectors whose neighbours were asked for.
+        samples: of theirs, those with a neighbour that is alike and in no group of duplicates with them.
+        pairs: of samples, each once, the closest first.
+    """
+
+    looked_at: int
+    samples: int
+    pairs: list[Pair]
+
+
+def alike(features: FeatureStore, table: str, version: int, index: str, least: float = LEAST, looked_at: int = LOOKED_AT) -> Alike:
+    """Look at a feature table; the same vectors each time.
+
+    Args:
+        table, version, index: as a pin names them.
+    """
+    opened, dataset = features.database.open_table(table), features.dataset(table, version)
+    opened.checkout(version)
+    rows = dataset.count_rows()
+    chosen = np.random.default_rng(0).choice(rows, size=min(looked_at, rows), replace=False)
+    found: dict[tuple[str, str], Pair] = {}
+    asked: set[str] = set()
+    for own in dataset.take(sorted(chosen.tolist()), columns=_COLUMNS).to_pylist():
+        search = opened.search(own["vector"], vector_column_name="vector").distance_type("cosine").limit(NEIGHBOURS + 1)
+        if index in PROBES:
+            search = search.nprobes(PROBES[index]).refine_factor(REFINED)
+        for other in search.select([*_COLUMNS[:3], "_distance"]).to_arrow().to_pylist():
+            score = 1.0 - other["_distance"]
+            known = own["duplicate_group"] is not None and own["duplicate_group"] == other["duplicate_group"]
+            if other["sample_id"] == own["sample_id"] or known or score < least:
+                continue
+            asked.add(own["sample_id"])
+            (a, span_a), (b, span_b) = sorted([(own["sample_id"], own["span"]), (other["sample_id"], other["span"])])
+            if (a, b) not in found or found[a, b].score < score:
+                found[a, b] = Pair(a, b, score, span_a, span_b)
+    return Alike(len(chosen), len(asked), sorted(found.values(), key=lambda pair: (-pair.score, pair.a, pair.b)))
