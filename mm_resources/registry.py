@@ -46,6 +46,12 @@ class PinnedTable:
     index: str
     digest: str
     recall: float | None
+    recall_filtered: float | None = None
+
+    @property
+    def named(self) -> str:
+        """The embedder and its space, for people."""
+        return f"{self.embedder} (space {self.space})"
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Pin:
                 return table
         raise UserError(
             f"{self.dataset}@{self.version} {self.modality} has no embedder {embedder!r}; it has: "
-            + ", ".join(table.embedder for table in self.tables)
+            + ", ".join(table.named for table in self.tables)
         )
 
 
