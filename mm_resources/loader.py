@@ -6,6 +6,7 @@ Imports torch, so that nothing but `TrainingSet.to_torch` imports it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,14 @@ import pyarrow as pa
 import torch  # noqa: TID253
 from torch.utils.data import DataLoader, IterableDataset  # noqa: TID253
 
+from mm_resources.blobs import BlobStore
+from mm_resources.training import is_media
+
 # Rows are shuffled as runs of neighbours, then one by one among the runs of a window: a disk reads runs, and a window is mixed well.
 RUN_ROWS = 128
 WINDOW_ROWS = 16_384
+# Media of a batch that are read side by side.
+_READERS = 8
 Take = Callable[[np.ndarray[Any, Any]], pa.Table]
 Batch = dict[str, Any]
 
@@ -32,13 +38,23 @@ class Loader:
         batch_size: rows of a batch; the last one of an epoch may have fewer.
         workers: processes that read and decode ahead; 0 reads in this one.
         rank, world_size: which of how many equal shares of each epoch; the rows that do not fill a batch for all are left out.
+        blobs: where the media lie whose places `take` gives; read here, a batch at a time, since a window of them may be gigabytes.
     """
 
     def __init__(
-        self, take: Take, rows: int, batch_size: int, shuffle: bool, seed: int, workers: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        take: Take,
+        rows: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        blobs: BlobStore | None = None,
     ) -> None:
         self._windows = _Windows(take, rows, batch_size, shuffle, seed, rank, world_size)
-        self._workers = workers
+        self._workers, self._blobs = workers, blobs
         self._epoch = self._done = 0
 
     def __len__(self) -> int:
@@ -59,9 +75,20 @@ class Loader:
             rows = len(next(iter(window.values())))
             for start in range(skipped * size, rows, size):
                 self._done += 1
-                yield {name: column[start : start + size] for name, column in window.items()}
+                yield self._with_media({name: column[start : start + size] for name, column in window.items()})
             skipped = 0
         self._epoch, self._done = self._epoch + 1, 0
+
+    def _with_media(self, batch: Batch) -> Batch:
+        if self._blobs is None:
+            return batch
+        with ThreadPoolExecutor(_READERS) as pool:
+            read = [(name, pool.map(self._read_blob, places)) for name, places in batch.items() if is_media(name)]
+            return {**batch, **{name: list(found) for name, found in read}}
+
+    def _read_blob(self, place: dict[str, Any]) -> bytes:
+        assert self._blobs is not None
+        return self._blobs.read(**place)
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
         share = _Share(self._windows, epoch, first)
