@@ -19,6 +19,7 @@ from mm_resources import indexes, lance_io
 from mm_resources.indexes import Recall
 from mm_resources.object_store import lance_options
 from mm_resources.queries import Queries, Query
+from mm_resources.receipts import Receipts
 from mm_resources.registry import Pin, PinnedTable, Registry
 from mm_resources.settings import Settings, absolute
 from mm_resources.store import Cell, Store
@@ -172,7 +173,8 @@ class FeatureStore:
         """
         found = lance_io.open_dataset(self._uri(table), version)
         if found is None:
-            raise UserError(f"table {table} is not in this store")
+            gone = Receipts(self.store).naming(table)
+            raise UserError(f"table {table} is not in this store{f' at version {version}: {gone}' if gone else ''}")
         return found
 
     def rows(self, pin: Pin, columns: list[str]) -> pa.RecordBatchReader:
@@ -210,7 +212,7 @@ class FeatureStore:
         """
         uri = self._uri(name)
         read_version = lance_io.fence(uri, contract.bare)
-        digest = RowDigest(tuple(item.name for item in contract.schema if item.name in _DIGESTED or item.name.startswith("user__")))
+        digest = _digest(contract.schema)
         texts = 0
 
         def counted() -> Iterator[pa.Table]:
@@ -236,6 +238,14 @@ class FeatureStore:
         if tag not in tags.list():
             tags.create(tag, version)
 
+    def measured(self, name: str, version: int) -> tuple[int, str]:
+        """Rows and digest of a table's version, as `write_candidate` found them."""
+        dataset = self.dataset(name, version)
+        digest = _digest(dataset.schema)
+        for batch in lance_io.reader(dataset, dataset.schema, list(digest.columns)):
+            digest.update(pa.Table.from_batches([batch]))
+        return digest.rows, digest.hexdigest()
+
     def recall(self, name: str, version: int, index: str) -> Recall:
         """recall@10 of the table's index against exact search, with the table's own vectors as queries (seeded)."""
         table = self.database.open_table(name)
@@ -248,6 +258,10 @@ class FeatureStore:
 
 
 _DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "split", "passed", "duplicate_group", "partial", "text"}
+
+
+def _digest(schema: pa.Schema) -> RowDigest:
+    return RowDigest(tuple(name for name in schema.names if name in _DIGESTED or name.startswith("user__")))
 
 
 def table_name(cell: Cell, embedder: str) -> str:

@@ -5,6 +5,7 @@ Imports torch, so that nothing but `TrainingSet.to_torch` imports it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,7 +76,7 @@ class Loader:
             rows = len(next(iter(window.values())))
             for start in range(skipped * size, rows, size):
                 self._done += 1
-                yield self._with_media({name: column[start : start + size] for name, column in window.items()})
+                yield self._with_media({name: _listed(column[start : start + size]) for name, column in window.items()})
             skipped = 0
         self._epoch, self._done = self._epoch + 1, 0
 
@@ -94,8 +95,8 @@ class Loader:
         share = _Share(self._windows, epoch, first)
         if self._workers == 0:
             return iter(share)
-        # Lance's threads do not survive a fork.
-        return iter(DataLoader(share, batch_size=None, num_workers=self._workers, multiprocessing_context="spawn"))
+        # Lance's threads do not survive a fork. Windows come as they are: torch's own conversion would look at every string.
+        return iter(DataLoader(share, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is, multiprocessing_context="spawn"))
 
 
 class _Windows:
@@ -161,17 +162,33 @@ class _Share(IterableDataset[Batch]):  # type: ignore[misc]
 
 
 def _tensors(table: pa.Table, order: np.ndarray[Any, Any]) -> Batch:
-    """Columns of a table in an order: float32 [rows, dimension] tensors, [rows] tensors, or lists."""
+    """Columns of a table in an order: float32 [rows, dimension] tensors, [rows] tensors, or Arrow, which travels to another
+    process as it is and becomes lists a batch at a time."""
     found: Batch = {}
     index = torch.from_numpy(order)
     for name in table.column_names:
         column = table[name].combine_chunks()
         if pa.types.is_fixed_size_list(column.type):
-            values = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).copy())
+            values = _shared(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
             found[name] = values.index_select(0, index)
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             # What is null becomes NaN.
-            found[name] = torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).index_select(0, index)
+            found[name] = _shared(column.to_numpy(zero_copy_only=False)).index_select(0, index)
         else:
-            found[name] = column.take(pa.array(order)).to_pylist()
+            found[name] = column.take(pa.array(order))
     return found
+
+
+def _shared(values: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A tensor over an array's own memory, to be read alone: Arrow's is not to be written to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(values)
+
+
+def _listed(column: Any) -> Any:
+    return column.to_pylist() if isinstance(column, pa.Array) else column
+
+
+def _as_it_is(window: Batch) -> Batch:
+    return window
