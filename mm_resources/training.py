@@ -272,11 +272,11 @@ class Rows:
             rows = dataset._take_rows(self.places[place][numbers].tolist(), columns=columns)
             found |= {name if name == "entity_id" else f"{lead}{name}": rows[name] for name in columns if name not in found}
             if self.located:
-                found[f"{lead}media"] = _places_of(rows["content_hash"], *self.located[place])
+                found[f"{lead}media"] = places_of(rows["content_hash"], *self.located[place])
         return pa.table(found)
 
 
-def _places_of(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray:
+def places_of(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray:
     """Where the blobs of `hashes` lie, in their order; one scan for a window of rows, of which the wanted ones alone are held."""
     wanted = pc.unique(hashes)
     stage = lance_io.reader(lance_io.open_dataset(uri, version), INDEX, INDEX.names)
