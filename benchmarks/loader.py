@@ -18,6 +18,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import feature_contract
 from mm_resources import indexes
 from mm_resources.features import FeatureStore
+from mm_resources.loader import WINDOW_ROWS
 from mm_resources.store import Store
 from mm_resources.training import TrainingSet
 
@@ -48,7 +49,8 @@ def main() -> None:
         scans, loads = [], []
         for _ in range(asked.rounds):
             scans.append(_rate(_scanned(features, version), asked.rows))
-            loads.append(_rate(_loaded(chosen, asked.workers), asked.rows))
+            # What both workers read ahead until the slower one has started.
+            loads.append(_rate(_loaded(chosen, asked.workers), asked.rows, 4 * max(1, asked.workers) * WINDOW_ROWS))
         scan, load = max(scans), max(loads)
         held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"bare scan of the same columns: {scan:,.0f} rows/s; {', '.join(f'{rate:,.0f}' for rate in scans)}")
@@ -58,15 +60,15 @@ def main() -> None:
         print(f"{asked.rows:,} rows x {asked.dimension}: ratio {load / scan:.2f}; peak of this process {held:,.0f} MiB")
 
 
-def _rate(counts: Iterator[int], rows: int) -> float:
-    """Rows a second, from the first batch on: starting processes is no matter of rows."""
-    seen = next(counts)
-    began = time.perf_counter()
-    first = seen
+def _rate(counts: Iterator[int], rows: int, first: int = 1) -> float:
+    """Rows a second once `first` rows have come: to start processes takes seconds, however many rows there are."""
+    seen, began, skipped = 0, 0.0, 0
     for count in counts:
         seen += count
+        if not began and seen >= first:
+            began, skipped = time.perf_counter(), seen
     assert seen == rows, (seen, rows)
-    return (seen - first) / (time.perf_counter() - began)
+    return (seen - skipped) / (time.perf_counter() - began)
 
 
 def _scanned(features: FeatureStore, version: int) -> Iterator[int]:

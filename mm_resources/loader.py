@@ -169,17 +169,25 @@ def _tensors(table: pa.Table, order: np.ndarray[Any, Any]) -> Batch:
     for name in table.column_names:
         column = table[name].combine_chunks()
         if pa.types.is_fixed_size_list(column.type):
-            values = _shared(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
-            found[name] = values.index_select(0, index)
+            values = _over(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
+            found[name] = torch.index_select(values, 0, index, out=_room(values))
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             # What is null becomes NaN.
-            found[name] = _shared(column.to_numpy(zero_copy_only=False)).index_select(0, index)
+            found[name] = _over(column.to_numpy(zero_copy_only=False)).index_select(0, index)
         else:
             found[name] = column.take(pa.array(order))
     return found
 
 
-def _shared(values: np.ndarray[Any, Any]) -> torch.Tensor:
+def _room(values: torch.Tensor) -> torch.Tensor:
+    """An empty tensor like another one; in a worker in memory that it shares with the process that trains, so that nothing is
+    copied on the way there."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty_like(values)
+    return values.new(values._typed_storage()._new_shared(values.numel(), device=values.device)).resize_(values.shape)
+
+
+def _over(values: np.ndarray[Any, Any]) -> torch.Tensor:
     """A tensor over an array's own memory, to be read alone: Arrow's is not to be written to."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
