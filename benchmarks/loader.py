@@ -23,6 +23,7 @@ from mm_resources.store import Store
 from mm_resources.training import TrainingSet
 
 _TABLE, _BLOCK = "bench.v1.text.random", 20_000
+_CENTRES, _SPREAD = 300, 0.5
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
         indexes.EXACT_ROWS = asked.rows + 1  # nothing is searched here
         features = FeatureStore(Store(folder))
         contract = feature_contract(asked.dimension, [])
-        version, *_ = features.write_candidate(_TABLE, contract, _blocks(asked.rows, asked.dimension))
+        version, *_ = features.write_candidate(_TABLE, contract, blocks(asked.rows, asked.dimension))
         chosen = TrainingSet(
             features,
             {
@@ -82,13 +83,15 @@ def _loaded(chosen: TrainingSet, workers: int) -> Iterator[int]:
         yield len(batch["vector"])
 
 
-def _blocks(rows: int, dimension: int) -> Iterator[pa.Table]:
+def blocks(rows: int, dimension: int) -> Iterator[pa.Table]:
+    """Feature rows with unit vectors around a few hundred centres, as embeddings lie, and ids as random as hashes."""
     dice = np.random.default_rng(0)
+    centres = dice.standard_normal((_CENTRES, dimension), np.float32)
     for start in range(0, rows, _BLOCK):
         count = min(_BLOCK, rows - start)
-        vectors = dice.standard_normal((count, dimension), np.float32)
+        vectors = centres[dice.integers(0, _CENTRES, count)] + _SPREAD * dice.standard_normal((count, dimension), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        ids = pa.array([f"{start + i:032x}" for i in range(count)])
+        ids = pa.array([dice.bytes(16).hex() for _ in range(count)])
         same = {
             "dataset": "bench", "version": "v1", "modality": "text", "content_hash": "0" * 64, "source_uri": "/x", "key": "x",
             "span": "full", "embedder": "random", "fingerprint": "0" * 64, "weights_hash": "0" * 64, "preprocessing": "{}",
