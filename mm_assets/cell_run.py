@@ -34,6 +34,7 @@ from mm_resources.lance_io import Fenced
 from mm_resources.ledger import Ledger, Spent, entries
 from mm_resources.metering import Meter
 from mm_resources.progress import report
+from mm_resources.receipts import Receipts
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.spool import Spill
@@ -308,6 +309,10 @@ class CellRun:
         """
         self._depends, self._observe = depends, observe
         self.require_alive()
+        try:
+            Receipts(self.registry.store).require_done()
+        except UserError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
         report(self.asset, 0, 0)
         upstream = ORDER[: ORDER.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}

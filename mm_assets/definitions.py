@@ -18,6 +18,7 @@ from mm_assets.assets import (
     segments,
     validated_samples,
 )
+from mm_assets.auditing import audit_job, weekly_audit
 from mm_assets.automation import conditions, nightly, refresh, specs, upkeep_job, weekly_upkeep
 from mm_assets.watching import look_job, sources
 from mm_embed_kernels.modalities import modalities
@@ -58,9 +59,9 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 def build(**settings: str) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
-        jobs=[refresh, look_job, upkeep_job],
+        jobs=[refresh, look_job, upkeep_job, audit_job],
         sensors=[specs, sources, conditions],
-        schedules=[nightly, weekly_upkeep],
+        schedules=[nightly, weekly_upkeep, weekly_audit],
         resources=default_resources(**settings),
         executor=dg.in_process_executor,
     )

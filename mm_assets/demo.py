@@ -50,17 +50,18 @@ def main() -> int:
     status(spec.dataset_version, None)
     failures(spec.dataset_version)
     print("4. searches\n")
+    versions = [spec.dataset_version]
     for query, modality, kind in QUERIES:
         print(kind)
-        search(query, spec.dataset_version, modality, 3, None, None)
+        search(query, [modality], versions, 3)
     print("image -> image")
-    search(str(_a_cat()), spec.dataset_version, "image", 4, None, None)
+    search(str(_a_cat()), ["image"], versions, 4)
     print("image -> video")
-    search(str(FOLDER / "images" / "vehicle" / "0001.jpg"), spec.dataset_version, "video", 3, None, None)
+    search(str(FOLDER / "images" / "vehicle" / "0001.jpg"), ["video"], versions, 3)
     print("audio -> audio")
-    search(str(FOLDER / "sounds" / "laser" / "0002.ogg"), spec.dataset_version, "audio", 4, None, None)
+    search(str(FOLDER / "sounds" / "laser" / "0002.ogg"), ["audio"], versions, 4)
     print("text -> audio, by what is said")
-    search("an agreement between nations", spec.dataset_version, "audio", 3, None, "minilm")
+    search("an agreement between nations", ["audio"], versions, 3, embedder="minilm")
     print(NEXT)
     return 0
 

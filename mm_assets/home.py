@@ -55,12 +55,13 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return closed
 
 
-def at_work(instance: dg.DagsterInstance, partition: str) -> str:
-    """Who on this host is at work on a partition, in words, or "".
+def at_work(instance: dg.DagsterInstance, partition: str = "") -> str:
+    """Who on this host is at work on a partition (by default on any), in words, or "".
 
     A courtesy, no lock: of two runs that begin at the same moment, or on two hosts, the fences let one publish.
     """
-    found = [f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _runs_here(instance, {PARTITION_NAME_TAG: partition}) if alive]
+    tags = {PARTITION_NAME_TAG: partition} if partition else None
+    found = [f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _runs_here(instance, tags) if alive]
     return ", ".join(found)
 
 

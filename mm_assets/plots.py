@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.rules import Rule
+from mm_resources.shifts import Shift
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,6 +101,27 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     axes.set_ylabel(f"second, {shares[1]:.0%}")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def comparisons(shown: Sequence[Shift]) -> bytes | None:
+    """Distributions before (grey) and after (blue), a panel for each shift, red where it is drift, as PNG; None without any."""
+    if not shown:
+        return None
+    figure = _figure(height=2.2 * len(shown))
+    for axes, shift in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
+        if isinstance(shift.before, dict):
+            both = {**shift.before, **shift.after}
+            names = sorted(both, key=lambda name: -max(shift.before.get(name, 0), shift.after.get(name, 0)))[:_LABELS]
+            for offset, shares, colour in ((-0.2, shift.before, _GREY), (0.2, shift.after, _BLUE)):
+                axes.bar(np.arange(len(names)) + offset, [shares.get(name, 0) for name in names], 0.38, color=colour)
+            axes.set_xticks(range(len(names)), [name[:18] for name in names], fontsize=7)
+        else:
+            edges = np.histogram_bin_edges(np.concatenate([shift.before, shift.after]), bins=40)
+            for values, colour in ((shift.before, _GREY), (shift.after, _BLUE)):
+                axes.hist(values, bins=edges, color=colour, alpha=0.6, weights=np.full(len(values), 1 / len(values)))
+        axes.set_title(str(shift), fontsize=9, loc="left", color="black" if shift.passed else _RED)
+        axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
 

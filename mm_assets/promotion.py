@@ -102,7 +102,7 @@ def _cell(features: FeatureStore, pin: Pin, served: Pin | None, wanted: Promotio
     name, counts = pin.modality, pin.accounting
     balanced = counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"]
     yield Check(f"{name}.accounting", balanced, "{discovered:,} = {published:,} + {dropped:,} + {failed:,}".format(**counts))
-    recall = min(table.recall if table.recall is not None else 1.0 for table in pin.tables)
+    recall = min((one for table in pin.tables for one in (table.recall, table.recall_filtered) if one is not None), default=1.0)
     yield _bounded(f"{name}.recall", recall, wanted.min_recall, "recall@10")
     labels, rows = _labels(features, pin), max(1, counts["published"])
     repeated = relational.fetch(_DUPLICATES, rows=features.rows(pin, ["sample_id", "duplicate_group"]))["n"][0].as_py() / rows

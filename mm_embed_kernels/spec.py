@@ -157,6 +157,18 @@ class Promotion(_Model):
     min_centroid_cosine: float = Field(default=0.8, ge=-1, le=1, description="between the mean vectors of the two versions")
 
 
+class DriftLimits(_Model):
+    """How far a version may lie from its parent and from production before its report calls it drift; nothing is held back. 0 to 1."""
+
+    max_label_shift: float = Field(default=0.1, ge=0, le=1, description="total variation between the shares of labels")
+    max_decision_shift: float = Field(
+        default=0.1, ge=0, le=1, description="change of the share that does not pass a rule, of the worst one"
+    )
+    max_failure_shift: float = Field(default=0.05, ge=0, le=1, description="change of the share that fails for a cause")
+    max_signal_shift: float = Field(default=0.2, ge=0, le=1, description="Kolmogorov-Smirnov statistic of each measured signal")
+    max_vector_shift: float = Field(default=0.2, ge=0, le=1, description="the same of the vectors' cosines to the earlier mean vector")
+
+
 class ColumnRule(_Model):
     """What a column of a sample may hold: bounds are part of what is allowed, and what was not measured passes."""
 
@@ -221,6 +233,7 @@ class DatasetSpec(_Model):
     curation: Curation = Curation()
     gates: Gates = Gates()
     promotion: Promotion = Promotion()
+    drift: DriftLimits = DriftLimits()
     watch: Watch = Watch()
 
     @model_validator(mode="before")
@@ -324,7 +337,14 @@ class DatasetSpec(_Model):
 
 def _later(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The parts of a spec that have got fields since the first one was frozen, and what these fields are by default."""
-    yield written, {"on_partial": "reject", "promotion": Promotion().model_dump(mode="json")}
+    yield (
+        written,
+        {
+            "on_partial": "reject",
+            "promotion": Promotion().model_dump(mode="json"),
+            "drift": DriftLimits().model_dump(mode="json"),
+        },
+    )
     for source in written["sources"]:
         yield source, {"members": None, "fetch": Fetching().model_dump(mode="json"), "blobs": "copy"}
         yield source["record"] or {}, {"bytes": None, "url": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,32 +65,43 @@ class Accounting:
         return asdict(self)
 
 
-def account(tables: StageTables, failures: FailureEvents, cell: Cell, published: pa.RecordBatchReader, features: int) -> Accounting:
+def account(
+    tables: StageTables,
+    failures: FailureEvents,
+    cell: Cell,
+    published: pa.RecordBatchReader,
+    features: int,
+    versions: Mapping[str, int] | None = None,
+) -> Accounting:
     """Count a cell as its stage tables stand.
 
     Args:
         published: ``sample_id`` of every feature row of the primary embedder.
         features: feature rows over all embedders.
+        versions: of the stages' tables, to count the cell as a pin holds it.
     """
+    at = versions or {}
+    failed_at = {asset: meta.failures for asset in at if (meta := tables.meta(asset, cell, at[asset])) and meta.failures} if at else None
     counts = relational.fetch(
         _COUNTS,
-        listing=_rows(tables, "dataset_registry", cell, "sample_id"),
-        raw=_rows(tables, "raw_assets", cell, "status"),
-        valid=_rows(tables, "validated_samples", cell, "sample_id"),
-        curated=_rows(tables, "curated_samples", cell, "kept"),
-        segments=_rows(tables, "segments", cell, "sample_id"),
+        listing=_rows(tables, "dataset_registry", cell, "sample_id", at.get("dataset_registry")),
+        raw=_rows(tables, "raw_assets", cell, "status", at.get("raw_assets")),
+        valid=_rows(tables, "validated_samples", cell, "sample_id", at.get("validated_samples")),
+        curated=_rows(tables, "curated_samples", cell, "kept", at.get("curated_samples")),
+        segments=_rows(tables, "segments", cell, "sample_id", at.get("segments")),
     ).to_pylist()[0]
     with relational.query(_PUBLISHED, published=published) as found:
         distinct = TableSpool.of(found)
-    failed = relational.fetch(_FAILED, failures=failures.read(cell, ["sample_id"]), published=distinct.reader())["failed"][0].as_py()
-    by_class = failures.by_class(cell)
+    events = failures.read(cell, ["sample_id"], versions=failed_at)
+    failed = relational.fetch(_FAILED, failures=events, published=distinct.reader())["failed"][0].as_py()
+    by_class = failures.by_class(cell, versions=failed_at)
     return Accounting(**counts, features=features, published=distinct.rows, failed=failed, failures=by_class)
 
 
-def _rows(tables: StageTables, asset: str, cell: Cell, column: str) -> pa.RecordBatchReader:
+def _rows(tables: StageTables, asset: str, cell: Cell, column: str, version: int | None) -> pa.RecordBatchReader:
     """One column of a stage's table; a stage that was never materialized counts as empty."""
     try:
-        return tables.read(asset, cell, [column])
+        return tables.read(asset, cell, [column], version=version)
     except LookupError:
         kind = pa.bool_() if column == "kept" else pa.string()
         return pa.RecordBatchReader.from_batches(pa.schema([(column, kind)]), [])

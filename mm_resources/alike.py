@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mm_resources.features import PROBES, REFINED, FeatureStore
+from mm_resources.features import FeatureStore
+from mm_resources.indexes import nearest
 
 # Cosine similarity from which two vectors count as alike; how many vectors are looked at, and their neighbours.
 LEAST, LOOKED_AT, NEIGHBOURS = 0.97, 200, 8
@@ -56,10 +57,7 @@ def alike(features: FeatureStore, table: str, version: int, index: str, least: f
     found: dict[tuple[str, str], Pair] = {}
     asked: set[str] = set()
     for own in dataset.take(sorted(chosen.tolist()), columns=_COLUMNS).to_pylist():
-        search = opened.search(own["vector"], vector_column_name="vector").distance_type("cosine").limit(NEIGHBOURS + 1)
-        if index in PROBES:
-            search = search.nprobes(PROBES[index]).refine_factor(REFINED)
-        for other in search.select([*_COLUMNS[:3], "_distance"]).to_arrow().to_pylist():
+        for other in nearest(opened, own["vector"], index, NEIGHBOURS + 1, _COLUMNS[:3]).to_arrow().to_pylist():
             score = 1.0 - other["_distance"]
             known = own["duplicate_group"] is not None and own["duplicate_group"] == other["duplicate_group"]
             if other["sample_id"] == own["sample_id"] or known or score < least:

@@ -240,6 +240,14 @@ class BlobStore:
         lance_io.delete(self._index_uri, "content_hash", hashes)
         self._known = None
 
+    def drop(self, digest: str) -> None:
+        """Remove a large blob, under whichever of its names, and strike it off the index."""
+        self.forget([digest])
+        folder = f"blobs/sha256/{digest[:2]}/{digest[2:4]}"
+        for name in self.store.names(folder):
+            if name.startswith(digest):
+                self.store.remove(f"{folder}/{name}")
+
     # -- blobs that are damaged or missing
 
     def sample(self, count: int) -> pa.RecordBatchReader:

@@ -172,11 +172,11 @@ class FailureEvents:
         columns = ["modality", "stage", "error_class", "fingerprint", "sample_id", "retryable", "attempt", "message", "source_uri"]
         return relational.fetch(_CAUSES, failures=self.read_all(cells, columns, chosen))
 
-    def by_class(self, cell: Cell, stages: Iterable[str] = STAGES) -> dict[str, int]:
-        """Failed samples (or whole sources) by error class."""
+    def by_class(self, cell: Cell, stages: Iterable[str] = STAGES, versions: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Failed samples (or whole sources) by error class; `versions` as in `read`."""
         found = relational.fetch(
             "SELECT error_class, count(DISTINCT coalesce(sample_id, message)) AS n FROM failures GROUP BY 1 ORDER BY 2 DESC, 1",
-            failures=self.read(cell, ["error_class", "sample_id", "message"], stages),
+            failures=self.read(cell, ["error_class", "sample_id", "message"], stages, versions=versions),
         )
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
-from mm_embed_kernels.embedders import Embedder, create, embedders
+from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.embedders.base import slug_of
-from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.isolated import release
-from mm_embed_kernels.kernel import embed_each
-from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
-from mm_embed_kernels.modalities.tracks import media_type
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.relational import RowDigest
-from mm_embed_kernels.sandbox import guarded
-from mm_resources import lance_io
+from mm_resources import indexes, lance_io
+from mm_resources.indexes import Recall
 from mm_resources.object_store import lance_options
+from mm_resources.queries import Queries, Query
+from mm_resources.receipts import Receipts
 from mm_resources.registry import Pin, PinnedTable, Registry
 from mm_resources.settings import Settings, absolute
 from mm_resources.store import Cell, Store
@@ -34,20 +31,6 @@ if TYPE_CHECKING:
 
     from mm_resources.training import TrainingSet
 
-# Below this many rows an exact search takes milliseconds and has recall 1.
-EXACT_ROWS = 50_000
-# Up to this many rows the index is a graph (HNSW), the fastest to search; to build it, its codes and edges lie in memory. Above,
-# it is inverted lists alone, built in seconds out of memory that does not follow the table.
-GRAPH_ROWS = 250_000
-PARTITION_ROWS = 50_000
-# Index type -> lists that a query looks into, before what it finds is ranked by the vectors themselves.
-PROBES = {"IVF_HNSW_SQ": 64, "IVF_SQ": 128}
-REFINED = 10
-# How many segments of a medium stand for it in a query.
-QUERY_SEGMENTS = 8
-HIT = ["feature_id", "sample_id", "segment_id", "entity_id", "content_hash", "source_uri", "modality", "label", "split", "span"]
-Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
-
 
 class FeatureStore:
     """Published features: search, training sets, decisions, explanations."""
@@ -55,7 +38,7 @@ class FeatureStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.registry = Registry(store)
-        self._embedders: dict[str, Embedder] = {}
+        self._queries = Queries()
 
     @staticmethod
     def open(root: str | os.PathLike[str] | None = None) -> FeatureStore:
@@ -68,45 +51,53 @@ class FeatureStore:
         self,
         query: Query,
         *,
-        dataset_version: str,
-        modality: str,
+        dataset_version: str | Sequence[str] | None = None,
+        modality: str | Sequence[str],
         embedder: str | None = None,
         k: int = 10,
         where: str | None = None,
+        mode: str = "vector",
+        group_by: str | None = None,
+        find: str = "neighbours",
+        label: str | None = None,
     ) -> pa.Table:
-        """The nearest features, best first, of the published version.
+        """The best k features, best first, of what is published.
 
         Args:
             query: text, a media path or bytes, a vector, or ``id:`` and a feature, segment or sample id.
-            embedder: name of the embedder whose table is searched; the primary one by default.
+            dataset_version: one version or alias, several, or None: all that have published the modality.
+            modality: one, or several whose tables share a space.
+            embedder: name of the embedder whose tables are searched; the primary one by default.
             where: SQL over the feature columns, applied before the search.
+            mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal rank fusion.
+            group_by: ``sample`` or ``entity``: the best hit of each, so that a long video does not fill the page.
+            find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more); ``hard_negatives`` (near, but of
+                another label).
+            label: of the query, for hard negatives; by default that of the sample that an id names.
 
         Returns:
-            The columns of a hit, ``key``, ``text``, ``dataset_version`` and ``score`` (cosine similarity).
+            The columns of a hit, ``key``, ``text``, ``dataset_version`` and ``score``: cosine similarity, BM25 for
+            ``text``, the fused ranks for ``hybrid``.
 
         Raises:
-            UserError: when nothing is published, the query fits no space of the table, or the filter is wrong.
+            UserError: when nothing is published, the query fits no space of the tables, they lie in several spaces, or the
+                filter is wrong.
         """
-        pin = self.published(dataset_version, modality)
-        pinned = pin.table(embedder)
-        table = self.table(pinned)
-        vector = self._vector(query, pinned, table)
-        request = (
-            table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select([*HIT, "key", "text", "_distance"])
-        )
-        if pinned.index in PROBES:
-            request = request.nprobes(PROBES[pinned.index]).refine_factor(REFINED)
-        if where:
-            request = request.where(where, prefilter=True)
-        try:
-            found = request.to_arrow()
-        except (ValueError, RuntimeError, OSError) as error:
-            if where:
-                raise UserError(f"the filter {where!r} does not work: {' '.join(str(error).split())[:300]}") from error
-            raise
-        score = pa.array([1.0 - distance for distance in found["_distance"].to_pylist()], pa.float64())
-        version = pa.array([f"{pin.dataset}@{pin.version}"] * found.num_rows, pa.string())
-        return found.drop(["_distance"]).append_column("score", score).append_column("dataset_version", version)
+        from mm_resources.search import Search
+
+        pins = self._pins(dataset_version, [modality] if isinstance(modality, str) else list(modality))
+        return Search(self, self._queries, pins, embedder).run(query, k, where, mode, group_by, find, label)
+
+    def _pins(self, dataset_version: str | Sequence[str] | None, names: list[str]) -> list[Pin]:
+        """What is published of the versions that were asked for, each once."""
+        if dataset_version is not None:
+            versions = [dataset_version] if isinstance(dataset_version, str) else list(dict.fromkeys(dataset_version))
+            return [self.published(version, name) for version in versions for name in names]
+        cells = [cell for version in self.registry.datasets() for cell in self.registry.cells(version) if cell.modality in names]
+        pins = [pin for cell in cells if (pin := self.registry.pin(cell))]
+        if not pins:
+            raise UserError(f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`")
+        return pins
 
     def training_set(
         self,
@@ -182,7 +173,8 @@ class FeatureStore:
         """
         found = lance_io.open_dataset(self._uri(table), version)
         if found is None:
-            raise UserError(f"table {table} is not in this store")
+            gone = Receipts(self.store).naming(table)
+            raise UserError(f"table {table} is not in this store{f' at version {version}: {gone}' if gone else ''}")
         return found
 
     def rows(self, pin: Pin, columns: list[str]) -> pa.RecordBatchReader:
@@ -206,71 +198,9 @@ class FeatureStore:
         uri = self.store.uri("features")
         return lancedb.connect(uri, storage_options=lance_options(uri))
 
-    # -- queries
-
     def embedder(self, pinned: PinnedTable) -> Embedder:
-        """The embedder that made a table.
-
-        Raises:
-            UserError: when the installed weights are not those of the table.
-        """
-        if pinned.embedder not in self._embedders:
-            made = create(pinned.embedder)
-            if made.space != pinned.space:
-                raise UserError(
-                    f"table {pinned.table} lies in the space {pinned.space}, but the installed {pinned.embedder} makes {made.space}; "
-                    "install the weights that made it, or query by id"
-                )
-            self._embedders[pinned.embedder] = made
-        return self._embedders[pinned.embedder]
-
-    def _vector(self, query: Query, pinned: PinnedTable, table: Table) -> np.ndarray[Any, Any]:
-        if isinstance(query, (np.ndarray, list)):
-            vector = np.asarray(query, dtype=np.float32).reshape(-1)
-            if len(vector) != pinned.dimension:
-                raise UserError(f"the query has {len(vector)} dimensions, the table {pinned.dimension} ({pinned.space})")
-            return vector
-        if isinstance(query, str) and query.startswith("id:"):
-            return _stored_vector(query.removeprefix("id:"), table)
-        if isinstance(query, str) and not os.path.isfile(query):
-            if not query.strip():
-                raise UserError("the query is empty")
-            return np.asarray(self.embedder(pinned).embed_text([query])[0])
-        return self._media_vector(query if isinstance(query, bytes) else Path(query), pinned)
-
-    def _media_vector(self, data: Media, pinned: PinnedTable) -> np.ndarray[Any, Any]:
-        """The mean vector of a medium's segments; of a long one, of some that are spread evenly."""
-        mime = media_type(data)
-        modality = modality_of(mime)
-        if modality is None:
-            raise UserError(f"the query is {mime}, which no modality reads")
-        embedder, reader = self._for_media(modality, pinned), modalities()[modality]
-        try:
-            if isinstance(data, Path) and not reader.streams:
-                data = data.read_bytes()
-            segments = cast(Any, reader).segment(data)
-            places = sorted({round(i * (len(segments) - 1) / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)}) if segments else []
-            vectors, refused = _vectors(embedder, data, [segments[i] for i in places])
-        except SampleError as error:
-            raise UserError(f"the query cannot be read: {error}") from error
-        if not vectors:
-            raise UserError(f"the query is {modality} with nothing in it to embed{f': {refused[0]}' if refused else ''}")
-        return np.asarray(np.mean(vectors, axis=0))
-
-    def _for_media(self, modality: str, pinned: PinnedTable) -> Embedder:
-        """An embedder that reads `modality` and makes vectors in the table's space."""
-        own = self.embedder(pinned)
-        if own.modality == modality:
-            return own
-        for name, kind in embedders().items():
-            if kind.modality == modality and kind.takes_model == bool(own.model):
-                whole = f"{name}:{own.model}" if own.model else name
-                candidate = self._embedders.setdefault(whole, create(whole))
-                if _shares_space(candidate, pinned):
-                    return candidate
-        raise UserError(
-            f"no embedder brings {modality} into the space {pinned.space} of the table; query it with text, {own.modality} or an id"
-        )
+        """The embedder that made a table; see `Queries.embedder`."""
+        return self._queries.embedder(pinned)
 
     # -- building (called by the assets)
 
@@ -282,41 +212,25 @@ class FeatureStore:
         """
         uri = self._uri(name)
         read_version = lance_io.fence(uri, contract.bare)
-        digest = RowDigest(tuple(item.name for item in contract.schema if item.name in _DIGESTED or item.name.startswith("user__")))
+        digest = _digest(contract.schema)
+        texts = 0
 
         def counted() -> Iterator[pa.Table]:
+            nonlocal texts
             for batch in batches:
                 cast = contract.cast(batch)
                 digest.update(cast)
+                texts += pc.count(cast["text"]).as_py()
                 yield cast
 
         version = lance_io.overwrite(uri, contract.bare, lance_io.rows_of(counted()), read_version, f"candidate {name}")
-        index = _index_for(digest.rows)
-        if index != "exact":
-            version = self._index(name, version, index)
+        index = indexes.index_for(digest.rows)
+        if index != "exact" or texts:
+            version = self._index(name, version, index, bool(texts))
         return version, digest.rows, index, digest.hexdigest()
 
-    def _index(self, name: str, version: int, index: str) -> int:
-        """Index what `version` holds; the version that holds the index too.
-
-        Raises:
-            Fenced: when another run wrote the table since.
-        """
-        from lancedb.index import HnswSq, IvfSq
-
-        release()
-        fenced = lance_io.Fenced(f"{name} was rewritten by another run before it was indexed")
-        table = self.database.open_table(name)
-        if table.version != version:
-            raise fenced
-        graph = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS)
-        try:
-            table.create_index("vector", config=graph if index == "IVF_HNSW_SQ" else IvfSq(distance_type="cosine"))
-        except RuntimeError as error:
-            if "Incompatible transaction" not in str(error):
-                raise
-            raise fenced from None
-        return int(table.version)
+    def _index(self, name: str, version: int, index: str, texts: bool) -> int:
+        return indexes.build(self.database.open_table(name), version, index, texts)
 
     def tag(self, name: str, version: int, tag: str) -> None:
         """Keep a table's version for as long as the tag exists."""
@@ -324,67 +238,32 @@ class FeatureStore:
         if tag not in tags.list():
             tags.create(tag, version)
 
-    def recall(self, name: str, version: int, index: str, queries: int = 100, k: int = 10) -> float:
-        """recall@k of the table's index against exact search, with the table's own vectors as queries (seeded)."""
+    def measured(self, name: str, version: int) -> tuple[int, str]:
+        """Rows and digest of a table's version, as `write_candidate` found them."""
+        dataset = self.dataset(name, version)
+        digest = _digest(dataset.schema)
+        for batch in lance_io.reader(dataset, dataset.schema, list(digest.columns)):
+            digest.update(pa.Table.from_batches([batch]))
+        return digest.rows, digest.hexdigest()
+
+    def recall(self, name: str, version: int, index: str) -> Recall:
+        """recall@10 of the table's index against exact search, with the table's own vectors as queries (seeded)."""
         table = self.database.open_table(name)
         table.checkout(version)
         rows = table.count_rows()
-        if rows == 0:
-            return 1.0
-        chosen = np.random.default_rng(0).choice(rows, size=min(queries, rows), replace=False)
-        vectors = self.dataset(name, version).take(sorted(chosen.tolist()), columns=["vector"])["vector"].combine_chunks()
-        found = hits = 0
-        for vector in vectors.flatten().to_numpy().reshape(len(chosen), -1):
-            asked = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])
-            exact = set(asked.bypass_vector_index().to_arrow()["feature_id"].to_pylist())
-            again = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(k).select(["feature_id", "_distance"])
-            if index in PROBES:
-                again = again.nprobes(PROBES[index]).refine_factor(REFINED)
-            near = set(again.to_arrow()["feature_id"].to_pylist())
-            found, hits = found + len(exact), hits + len(exact & near)
-        return hits / found
+        if index == "exact" or rows == 0:
+            return Recall(1.0, 1.0)
+        vectors = self.dataset(name, version).take(indexes.sample_of(rows), columns=["vector"])["vector"].combine_chunks()
+        return indexes.measure(table, vectors.flatten().to_numpy().reshape(len(vectors), -1), index)
 
 
 _DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "split", "passed", "duplicate_group", "partial", "text"}
 
 
-def _index_for(rows: int) -> str:
-    """The kind of search that a table of so many rows gets."""
-    if rows < EXACT_ROWS:
-        return "exact"
-    return "IVF_HNSW_SQ" if rows <= GRAPH_ROWS else "IVF_SQ"
+def _digest(schema: pa.Schema) -> RowDigest:
+    return RowDigest(tuple(name for name in schema.names if name in _DIGESTED or name.startswith("user__")))
 
 
 def table_name(cell: Cell, embedder: str) -> str:
     """LanceDB table of a cell and embedder."""
     return f"{cell.dataset}.{cell.version}.{cell.modality}.{slug_of(embedder)}"
-
-
-def _vectors(embedder: Embedder, data: Media, segments: list[Segment]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
-    """Unit vectors of segments, and why some have none (silence, say)."""
-    inputs: list[Any] = [segment.text or "" for segment in segments]
-    if embedder.input_shape is not None:
-        inputs = [guarded(embedder.decode, (data, segment.span)) for segment in segments]
-    refused = [item for item in inputs if isinstance(item, SampleError)]
-    good = [item for item in inputs if not isinstance(item, SampleError)]
-    outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []
-    refused += [item for item in outcomes if isinstance(item, SampleError)]
-    return [item for item in outcomes if not isinstance(item, SampleError)], refused
-
-
-def _shares_space(candidate: Embedder, pinned: PinnedTable) -> bool:
-    """Whether an embedder's vectors can be compared with a table's; one of another kind may not read the model at all."""
-    try:
-        return candidate.space == pinned.space
-    except UserError:
-        return False
-
-
-def _stored_vector(identifier: str, table: Table) -> np.ndarray[Any, Any]:
-    if not identifier.isalnum():
-        raise UserError(f"{identifier!r} is not an id")
-    where = " OR ".join(f"{column} = '{identifier}'" for column in ("feature_id", "segment_id", "sample_id"))
-    found = table.search().where(where).select(["vector"]).limit(1).to_arrow()
-    if found.num_rows == 0:
-        raise UserError(f"{table.name} has no feature, segment or sample {identifier}")
-    return np.asarray(found["vector"][0].as_py(), dtype=np.float32)

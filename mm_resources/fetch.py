@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.fetching import Fetching
-from mm_embed_kernels.identity import canonical, digest, fingerprint
+from mm_embed_kernels.identity import canonical, content_hash, digest, fingerprint
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
 from mm_embed_kernels.spec import DatasetSpec, SourceSpec
 from mm_resources.blob_files import copy_stream
 from mm_resources.blobs import LARGE_BYTES, PACK_BYTES, BlobStore
 from mm_resources.metering import count
 from mm_resources.object_store import client_errors
+from mm_resources.receipts import Receipts, refused
 from mm_resources.references import Reference
 from mm_resources.sources import Source, open_source
 
@@ -70,8 +71,10 @@ class _FetchStage(Stage):
     def __init__(self, spec: DatasetSpec, blobs: BlobStore, schema: pa.Schema, resources: Resources) -> None:
         self.spec, self.blobs, self.schema, self.resources = spec, blobs, schema, resources
         self._sources: dict[str, Source] = {}
+        self._tombstones: dict[str, str] = {}
 
     def setup(self) -> None:
+        self._tombstones = Receipts(self.blobs.store).tombstones()
         self._sources = {item.name: open_source(item, dict(self.spec.schema_)) for item in self.spec.sources}
 
     def run(self, batch: pa.Table) -> pa.Table:
@@ -95,12 +98,23 @@ class _FetchStage(Stage):
                 fetched = list(pool.map(lambda row: guarded(self._fetch, (row,)), rows))
         else:
             fetched = [guarded(self._fetch, (row,)) for row in rows]
-        fetched = self._unchanged(rows, fetched)
+        fetched = [self._allowed(item) for item in self._unchanged(rows, fetched)] if self._tombstones else self._unchanged(rows, fetched)
         outcomes: list[Any] = list(fetched)
         small = [i for i, item in enumerate(fetched) if isinstance(item, bytes)]
         for i, content in zip(small, self.blobs.put(fetched[i] for i in small), strict=True):
             outcomes[i] = {"content_hash": content, "size": len(fetched[i])}
         return outcomes
+
+    def _allowed(self, fetched: Any) -> Any:
+        """What was fetched, or the failure that it was forgotten; a large one has been stored before its hash was known."""
+        if isinstance(fetched, SampleError):
+            return fetched
+        digest = content_hash(fetched) if isinstance(fetched, bytes) else fetched["content_hash"]
+        if digest not in self._tombstones:
+            return fetched
+        if not isinstance(fetched, bytes):
+            self.blobs.drop(digest)
+        return refused(digest, self._tombstones[digest])
 
     def _unchanged(self, rows: list[dict[str, Any]], fetched: list[Any]) -> list[Any]:
         """What was fetched, or the failure that its object is no longer what was listed.

@@ -5,7 +5,9 @@ Imports torch, so that nothing but `TrainingSet.to_torch` imports it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,14 @@ import pyarrow as pa
 import torch  # noqa: TID253
 from torch.utils.data import DataLoader, IterableDataset  # noqa: TID253
 
+from mm_resources.blobs import BlobStore
+from mm_resources.training import is_media
+
 # Rows are shuffled as runs of neighbours, then one by one among the runs of a window: a disk reads runs, and a window is mixed well.
 RUN_ROWS = 128
 WINDOW_ROWS = 16_384
+# Media of a batch that are read side by side.
+_READERS = 8
 Take = Callable[[np.ndarray[Any, Any]], pa.Table]
 Batch = dict[str, Any]
 
@@ -32,13 +39,23 @@ class Loader:
         batch_size: rows of a batch; the last one of an epoch may have fewer.
         workers: processes that read and decode ahead; 0 reads in this one.
         rank, world_size: which of how many equal shares of each epoch; the rows that do not fill a batch for all are left out.
+        blobs: where the media lie whose places `take` gives; read here, a batch at a time, since a window of them may be gigabytes.
     """
 
     def __init__(
-        self, take: Take, rows: int, batch_size: int, shuffle: bool, seed: int, workers: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        take: Take,
+        rows: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        blobs: BlobStore | None = None,
     ) -> None:
         self._windows = _Windows(take, rows, batch_size, shuffle, seed, rank, world_size)
-        self._workers = workers
+        self._workers, self._blobs = workers, blobs
         self._epoch = self._done = 0
 
     def __len__(self) -> int:
@@ -59,16 +76,27 @@ class Loader:
             rows = len(next(iter(window.values())))
             for start in range(skipped * size, rows, size):
                 self._done += 1
-                yield {name: column[start : start + size] for name, column in window.items()}
+                yield self._with_media({name: _listed(column[start : start + size]) for name, column in window.items()})
             skipped = 0
         self._epoch, self._done = self._epoch + 1, 0
+
+    def _with_media(self, batch: Batch) -> Batch:
+        if self._blobs is None:
+            return batch
+        with ThreadPoolExecutor(_READERS) as pool:
+            read = [(name, pool.map(self._read_blob, places)) for name, places in batch.items() if is_media(name)]
+            return {**batch, **{name: list(found) for name, found in read}}
+
+    def _read_blob(self, place: dict[str, Any]) -> bytes:
+        assert self._blobs is not None
+        return self._blobs.read(**place)
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
         share = _Share(self._windows, epoch, first)
         if self._workers == 0:
             return iter(share)
-        # Lance's threads do not survive a fork.
-        return iter(DataLoader(share, batch_size=None, num_workers=self._workers, multiprocessing_context="spawn"))
+        # Lance's threads do not survive a fork. Windows come as they are: torch's own conversion would look at every string.
+        return iter(DataLoader(share, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is, multiprocessing_context="spawn"))
 
 
 class _Windows:
@@ -134,17 +162,41 @@ class _Share(IterableDataset[Batch]):  # type: ignore[misc]
 
 
 def _tensors(table: pa.Table, order: np.ndarray[Any, Any]) -> Batch:
-    """Columns of a table in an order: float32 [rows, dimension] tensors, [rows] tensors, or lists."""
+    """Columns of a table in an order: float32 [rows, dimension] tensors, [rows] tensors, or Arrow, which travels to another
+    process as it is and becomes lists a batch at a time."""
     found: Batch = {}
     index = torch.from_numpy(order)
     for name in table.column_names:
         column = table[name].combine_chunks()
         if pa.types.is_fixed_size_list(column.type):
-            values = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).copy())
-            found[name] = values.index_select(0, index)
+            values = _over(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
+            found[name] = torch.index_select(values, 0, index, out=_room(values))
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             # What is null becomes NaN.
-            found[name] = torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).index_select(0, index)
+            found[name] = _over(column.to_numpy(zero_copy_only=False)).index_select(0, index)
         else:
-            found[name] = column.take(pa.array(order)).to_pylist()
+            found[name] = column.take(pa.array(order))
     return found
+
+
+def _room(values: torch.Tensor) -> torch.Tensor:
+    """An empty tensor like another one; in a worker in memory that it shares with the process that trains, so that nothing is
+    copied on the way there."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty_like(values)
+    return values.new(values._typed_storage()._new_shared(values.numel(), device=values.device)).resize_(values.shape)
+
+
+def _over(values: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A tensor over an array's own memory, to be read alone: Arrow's is not to be written to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(values)
+
+
+def _listed(column: Any) -> Any:
+    return column.to_pylist() if isinstance(column, pa.Array) else column
+
+
+def _as_it_is(window: Batch) -> Batch:
+    return window

@@ -46,6 +46,12 @@ class PinnedTable:
     index: str
     digest: str
     recall: float | None
+    recall_filtered: float | None = None
+
+    @property
+    def named(self) -> str:
+        """The embedder and its space, for people."""
+        return f"{self.embedder} (space {self.space})"
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Pin:
     accounting: dict[str, Any]
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     override: str = ""
+    # Receipts of what was taken out of it since.
+    forgotten: list[str] = field(default_factory=list)
 
     @property
     def primary(self) -> PinnedTable:
@@ -81,7 +89,7 @@ class Pin:
                 return table
         raise UserError(
             f"{self.dataset}@{self.version} {self.modality} has no embedder {embedder!r}; it has: "
-            + ", ".join(table.embedder for table in self.tables)
+            + ", ".join(table.named for table in self.tables)
         )
 
 
@@ -250,6 +258,14 @@ class Registry:
             return None
         raw = json.loads(self.store.read(self._pin_name(cell, number or numbers[-1])))
         return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
+
+    def pins(self, cell: Cell) -> list[int]:
+        """The numbers of all its publishes, oldest first."""
+        return self._pin_numbers(cell)
+
+    def replace(self, cell: Cell, pin: Pin) -> None:
+        """Write a pin anew under its number: only forgetting outranks what was published."""
+        self.store.write(self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode())
 
     def next_pin(self, cell: Cell) -> int:
         """The number that the next pin takes; read it before the work begins, it is the fence."""

@@ -18,7 +18,8 @@ from mm_embed_kernels.relational import RowDigest
 from mm_resources import lance_io
 from mm_resources.store import Cell, Store
 
-_META = b"mm.stage"
+# Schema metadata of a stage's table: its `StageMeta`.
+META = b"mm.stage"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class StageTables:
     def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
         """What the asset's current table, or a version of it, says of itself; None when it was never published."""
         dataset = lance_io.open_dataset(self.uri(asset, cell), version)
-        raw = None if dataset is None else (dataset.schema.metadata or {}).get(_META)
+        raw = None if dataset is None else (dataset.schema.metadata or {}).get(META)
         return StageMeta(**json.loads(raw)) if raw else None
 
     def save_plot(self, asset: str, cell: Cell, run_id: str, name: str, png: bytes) -> None:
@@ -115,7 +116,7 @@ class StageTables:
             LookupError: when the asset was never materialized for the cell.
         """
         dataset = lance_io.open_dataset(self.uri(asset, cell), version)
-        if dataset is None or _META not in (dataset.schema.metadata or {}):
+        if dataset is None or META not in (dataset.schema.metadata or {}):
             raise LookupError(f"{asset} of {cell.partition_key} is not materialized")
         return lance_io.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
 
@@ -143,6 +144,6 @@ class StageTables:
 
         fragments = lance_io.write_fragments(uri, contract.bare, lance_io.rows_of(checked()))
         meta = seal(digest)
-        schema = contract.bare.with_metadata({_META: json.dumps(asdict(meta))})
+        schema = contract.bare.with_metadata({META: json.dumps(asdict(meta))})
         lance_io.commit(uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}")
         return meta

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.relational import RowDigest
+from mm_resources import lance_io
+from mm_resources.blobs import INDEX, BlobStore
 from mm_resources.features import FeatureStore
 from mm_resources.registry import Pin
 from mm_resources.store import Cell, Store
+from mm_resources.tables import StageTables
 
 if TYPE_CHECKING:
     import lance
     import polars as pl
+    import ray.data
 
     from mm_resources.loader import Loader
 
@@ -156,10 +161,13 @@ class TrainingSet:
         workers: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
+        media: bool = False,
     ) -> Loader:
         """A loader that streams batches, see `mm_resources.loader.Loader`.
 
         Args:
+            media: whether each batch has a column ``media`` too (of several modalities, ``image__media`` ...): the bytes of
+                each row's sample, verified against its hash and opened nowhere; the column ``span`` says which part the row is.
             workers: processes that read ahead; 0 reads in this one.
             rank, world_size: this process among those that train together; by default what torch.distributed says.
         """
@@ -170,25 +178,61 @@ class TrainingSet:
         together = distributed.is_available() and distributed.is_initialized()
         rank = rank if rank is not None else distributed.get_rank() if together else 0
         world_size = world_size or (distributed.get_world_size() if together else 1)
-        rows = self._rows()
-        return Loader(rows, len(rows.places[0]), batch_size, shuffle, seed, workers, rank, world_size)
+        rows = self._rows(media)
+        blobs = BlobStore(self.features.store) if media else None
+        return Loader(rows, len(rows.places[0]), batch_size, shuffle, seed, workers, rank, world_size, blobs)
 
-    def _rows(self) -> Rows:
+    def to_ray(self, media: bool = False, blocks: int = 0) -> ray.data.Dataset:
+        """A Ray dataset that reads the rows on its workers: vectors as float32 [n, dimension], all else as NumPy columns.
+
+        Its workers open the store by its root, so on a cluster that has to be a URL or a folder that all of them mount. Connect
+        Ray before (``ray.init``): left to itself, it takes all of the machine.
+
+        Args:
+            media: as in `to_torch`; bytes are read where the rows are.
+            blocks: parts that are read apart; by default one for some sixteen thousand rows.
+        """
+        import ray.data
+
+        rows = self._rows(media)
+        count = len(rows.places[0])
+        numbers = ray.data.range(count, override_num_blocks=blocks or -(-count // lance_io.READ_ROWS) or 1)
+        # The whole block at once, where it has no media: a block is a piece of the set that lies together.
+        return numbers.map_batches(_Block(rows, media), batch_size=_MEDIA_ROWS if media else None, zero_copy_batch=True)
+
+    def _rows(self, media: bool = False) -> Rows:
         """Where each row of the set lies, in an order of its own: that of the first table, then of the others."""
-        tables = self.manifest["tables"]
+        tables, columns = self.manifest["tables"], self.manifest["columns"]
+        located = [self._blobs_of(table) for table in tables] if media else []
         if len(tables) == 1:
-            return Rows(self.features.store, tables, self.manifest["columns"], [np.sort(self._row_ids(tables[0]))])
+            return Rows(self.features.store, tables, columns, [np.sort(self._row_ids(tables[0]))], located)
         streams = {f"t{i}": self._scan(table, ["entity_id"], row_ids=True) for i, table in enumerate(tables)}
         chosen = ", ".join(f"t{i}._rowid AS place{i}" for i in range(len(tables)))
         joins = " ".join(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))
         with relational.query(f"SELECT {chosen} FROM t0 {joins} ORDER BY ALL", **streams) as found:
             places = [np.stack([column.to_numpy() for column in batch.columns]) for batch in found]
         whole = np.concatenate(places, axis=1) if places else np.empty((len(tables), 0), np.uint64)
-        return Rows(self.features.store, tables, self.manifest["columns"], list(whole))
+        return Rows(self.features.store, tables, columns, list(whole), located)
+
+    def _blobs_of(self, table: dict[str, Any]) -> tuple[str, int]:
+        """Where the places of a table's blobs are written: URI and Lance version of the stage behind its pin.
+
+        Raises:
+            UserError: when the pin is gone.
+        """
+        dataset, version = self.manifest["dataset_version"].split("@")
+        cell = Cell(dataset, version, table["modality"])
+        pin = self.features.registry.pin(cell, table["pin"])
+        assert pin is not None
+        return StageTables(self.features.store).uri("content_blobs", cell), int(pin.stages["content_blobs"]["lance_version"])
 
     def _row_ids(self, table: dict[str, Any]) -> np.ndarray[Any, Any]:
         found = [batch["_rowid"].to_numpy() for batch in self._scan(table, [], row_ids=True)]
         return np.concatenate(found) if found else np.empty(0, np.uint64)
+
+
+# How many rows' media lie in memory at once in a task of Ray's.
+_MEDIA_ROWS = 256
 
 
 class Rows:
@@ -196,11 +240,21 @@ class Rows:
 
     Attributes:
         places: per table, the Lance row id of each row, uint64 [rows].
+        located: per table, URI and version of the stage that says where blobs lie; empty where no media are wanted. Then
+            each row has its blob's place as ``media``.
     """
 
-    def __init__(self, store: Store, tables: list[dict[str, Any]], columns: list[str], places: list[np.ndarray[Any, Any]]) -> None:
-        self.store, self.tables, self.places = store, tables, places
-        self.columns = list(dict.fromkeys(["feature_id", "sample_id", "vector", *columns]))
+    def __init__(
+        self,
+        store: Store,
+        tables: list[dict[str, Any]],
+        columns: list[str],
+        places: list[np.ndarray[Any, Any]],
+        located: list[tuple[str, int]] = [],  # noqa: B006 - never changed
+    ) -> None:
+        self.store, self.tables, self.places, self.located = store, tables, places, located
+        more = ["content_hash", "span"] if located else []
+        self.columns = list(dict.fromkeys(["feature_id", "sample_id", "vector", *columns, *more]))
         self._opened: list[lance.LanceDataset] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,4 +271,40 @@ class Rows:
             columns = self.columns if place else ["entity_id", *(name for name in self.columns if name != "entity_id")]
             rows = dataset._take_rows(self.places[place][numbers].tolist(), columns=columns)
             found |= {name if name == "entity_id" else f"{lead}{name}": rows[name] for name in columns if name not in found}
+            if self.located:
+                found[f"{lead}media"] = places_of(rows["content_hash"], *self.located[place])
         return pa.table(found)
+
+
+def places_of(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray:
+    """Where the blobs of `hashes` lie, in their order; one scan for a window of rows, of which the wanted ones alone are held."""
+    wanted = pc.unique(hashes)
+    stage = lance_io.reader(lance_io.open_dataset(uri, version), INDEX, INDEX.names)
+    found = pa.Table.from_batches([batch.filter(pc.is_in(batch["content_hash"], wanted)) for batch in stage], INDEX).combine_chunks()
+    places = pc.index_in(hashes.combine_chunks(), found["content_hash"].combine_chunks())
+    return found.to_struct_array().combine_chunks().take(places)
+
+
+class _Block:
+    """A piece of a training set as Ray's workers read it."""
+
+    def __init__(self, rows: Rows, media: bool) -> None:
+        self.rows, self.media = rows, media
+
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+        table, blobs = self.rows(batch["id"]), BlobStore(self.rows.store)
+        found: dict[str, Any] = {}
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            if self.media and is_media(name):
+                found[name] = np.array([blobs.read(**place) for place in column.to_pylist()], dtype=object)
+            elif pa.types.is_fixed_size_list(column.type):
+                found[name] = column.flatten().to_numpy().reshape(len(column), -1)
+            else:
+                found[name] = column.to_numpy(zero_copy_only=False)
+        return found
+
+
+def is_media(name: str) -> bool:
+    """Whether a column holds the places of blobs, or their bytes."""
+    return name == "media" or name.endswith("__media")

@@ -17,7 +17,7 @@ from mm_resources.tables import StageTables
 OLDER_THAN = timedelta(days=7)
 # Parts of the store that hold Lance datasets, and whether these grow by commits (others are replaced as a whole).
 _PARTS = {"blobs": True, "cache": True, "ledger": True, "stages": False, "failures": False, "features": False}
-_CURRENT = "current"
+CURRENT = "current"
 
 
 @dataclass
@@ -70,7 +70,7 @@ def hold_failures(store: Store) -> None:
             for asset in STAGES:
                 meta = tables.meta(asset, cell)
                 if meta is not None and meta.failures:
-                    failures.hold(asset, cell, meta.failures, _CURRENT)
+                    failures.hold(asset, cell, meta.failures, CURRENT)
 
 
 def _part(store: Store, part: str, grows: bool, older_than: timedelta) -> Upkept:

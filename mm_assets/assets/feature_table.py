@@ -30,6 +30,7 @@ def _stands(run: CellRun) -> bool:
     group="4_serve",
     deps=["dataset_registry", "normalized_features"],
     kinds=["lancedb"],
+    code_version="2",
     checks=[("rows_complete", True)],
     embeds=True,
     depends=embedder_inputs,

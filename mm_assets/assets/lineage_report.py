@@ -8,7 +8,8 @@ import dagster as dg
 from mm_assets.assets.feature_views import account_candidate, accounting_checks
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import ORDER, CellRun
-from mm_assets.plots import costs, funnel
+from mm_assets.checks import Check
+from mm_assets.plots import comparisons, costs, funnel
 from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import LINEAGE_REPORT
 from mm_embed_kernels.errors import UserError
@@ -17,7 +18,9 @@ from mm_resources.alike import alike
 from mm_resources.costs import CellCost, cell_cost
 from mm_resources.metering import Usage
 from mm_resources.prices import Prices, load_prices
+from mm_resources.registry import Pin
 from mm_resources.settings import Settings
+from mm_resources.shifts import Shift, shifts, worst
 
 
 def _prices() -> Prices:
@@ -32,17 +35,47 @@ def _prices() -> Prices:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 
+def _references(run: CellRun) -> dict[str, Pin]:
+    """What the cell is held against, by name: the parent version's pin, and the one that production stands for."""
+    found: dict[str, Pin | None] = {}
+    if run.spec.parent is not None:
+        parent = dataclasses.replace(run.cell, version=run.spec.parent)
+        found[parent.dataset_version] = run.registry.pin(parent)
+    served = run.registry.aliases.current(run.cell.dataset, "production")
+    if served is not None and run.cell.modality in served.pins:
+        cell = dataclasses.replace(run.cell, version=served.version)
+        found[f"{run.cell.dataset}@production"] = run.registry.pin(cell, served.pins[run.cell.modality])
+    now = run.registry.pin(run.cell)
+    return {name: pin for name, pin in found.items() if pin is not None and now is not None and pin.tables != now.tables}
+
+
+def _shifts(run: CellRun) -> list[Shift]:
+    now = run.registry.pin(run.cell)
+    if now is None:
+        return []
+    found = (shifts(run.features, pin, now, run.spec.drift, name) for name, pin in _references(run).items())
+    return [shift for each in found for shift in each]
+
+
+def _drift(found: list[Shift]) -> Check:
+    """Names what has moved; holds nothing back, since what is published may differ for good reason."""
+    moved = [str(shift) for shift in found if not shift.passed]
+    told = "; ".join(moved) or ("no drift" if found else "there is nothing to hold it against")
+    return Check("drift", not moved, told, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False)
+
+
 @cell_asset(
     group="4_serve",
     deps=["raw_assets", "feature_views"],
     kinds=["lance"],
     code_version="2",
-    checks=[("accounting", True)],
+    checks=[("accounting", True), ("drift", False)],
+    depends=lambda run: {"references": {name: pin.data_version for name, pin in _references(run).items()}},
 )
 def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
-    """What became of every sample, stage by stage, what it cost, and what failed for which cause."""
+    """What became of every sample, stage by stage, what it cost, what failed for which cause, and what has drifted."""
     views = run.read("feature_views").read_all().to_pylist()
-    counted = account_candidate(run, views)
+    counted, found = account_candidate(run, views), _shifts(run)
     prices = _prices()
     rows, cost = report_rows(run, counted, prices), cell_cost(run.tables.store, run.cell, prices, counted.published)
     return run.publish(
@@ -53,6 +86,7 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
             **_cost_figures(cost, prices.currency),
             **_alike(run, views),
             **since_parent(run),
+            **{f"drift against {name}": _told(found, name) for name in dict.fromkeys(shift.against for shift in found)},
         },
         plots=lambda: {
             "funnel": funnel({name: getattr(counted, name) for name in ("discovered", "ingested", "valid", "kept", "published")}),
@@ -61,8 +95,9 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
                 {cause: part.price for cause, part in cost.spared.items()},
                 prices.currency,
             ),
+            "drift": comparisons(worst(found)),
         },
-        checks=lambda: [check for check in accounting_checks(run, counted) if check.name == "accounting"],
+        checks=lambda: [*(check for check in accounting_checks(run, counted) if check.name == "accounting"), _drift(found)],
     )
 
 
@@ -78,6 +113,11 @@ def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
     primary = next(view for view in views if view["primary"])
     found = alike(run.features, primary["table"], primary["lance_version"], primary["index"])
     return {"alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"}
+
+
+def _told(found: list[Shift], against: str) -> str:
+    """The largest shift of each kind against its limit, in one line."""
+    return ", ".join(f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}" for shift in worst(found) if shift.against == against)
 
 
 _SINCE = """

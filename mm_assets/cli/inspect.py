@@ -70,27 +70,38 @@ def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def search(
     query: Annotated[str, typer.Argument(help="text, a media path, or id:FEATURE|SEGMENT|SAMPLE")],
-    dataset_version: Annotated[str, typer.Option(metavar="DATASET@VERSION", help="which published version to search")],
-    modality: Annotated[str, typer.Option(help="which modality to search")],
+    modality: Annotated[list[str], typer.Option(help="which modality to search; repeat it for several that share a space")],
+    dataset_version: Annotated[
+        list[str] | None, typer.Option(metavar="DATASET@VERSION", help="which published version to search; repeat it; by default all")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="number of answers")] = 10,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="filter on the feature columns, e.g. \"split = 'train'\"")] = None,
     embedder: Annotated[str | None, typer.Option(help="table of this embedder; by default the primary one")] = None,
+    mode: Annotated[str, typer.Option(help="vector, text (words of texts and transcripts), or hybrid")] = "vector",
+    group_by: Annotated[str | None, typer.Option(help="sample or entity: the best hit of each")] = None,
+    find: Annotated[str, typer.Option(help="neighbours, duplicates, or hard_negatives (near, of another label)")] = "neighbours",
+    label: Annotated[str | None, typer.Option(help="of the query, for hard negatives; by default that of its sample")] = None,
     json: Json = False,
 ) -> None:
-    """The nearest features of a published version, best first."""
+    """The nearest features of what is published, best first."""
     from mm_resources.features import FeatureStore
 
     found = (
         FeatureStore.open()
-        .search(query, dataset_version=dataset_version, modality=modality, embedder=embedder, k=k, where=where)
+        .search(
+            query, dataset_version=dataset_version or None, modality=modality, embedder=embedder, k=k, where=where,
+            mode=mode, group_by=group_by, find=find, label=label,
+        )
         .to_pylist()
-    )
+    )  # fmt: skip
     if json:
         print_json([{name: hit[name] for name in HIT} for hit in found])
         return
     rows = [
         {
-            "score": round(hit["score"], 3),
+            "score": round(hit["score"], 4 if mode == "hybrid" else 3),
+            "version": hit["dataset_version"],
+            "modality": hit["modality"],
             "label": hit["label"],
             "split": hit["split"],
             "source": hit["source_uri"] if hit["source_uri"].endswith(hit["key"]) else f"{hit['source_uri']}#{hit['key']}",
@@ -103,8 +114,10 @@ def search(
     if not rows:
         print("nothing found")
         return
-    empty = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
-    print_table(f"{dataset_version} {modality}: {query}", rows, [name for name in rows[0] if name not in empty])
+    left_out = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
+    left_out |= {name for name in ("version", "modality") if len({row[name] for row in rows}) == 1}
+    versions = ", ".join(dataset_version or ["all versions"])
+    print_table(f"{versions} {', '.join(modality)}: {query}", rows, [name for name in rows[0] if name not in left_out])
     print("where an answer came from: mm explain FEATURE_ID")
 
 

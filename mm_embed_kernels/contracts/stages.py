@@ -270,6 +270,7 @@ FEATURE_VIEWS = Contract(
         [
             *_TABLE,
             field("recall", pa.float64(), "recall@10 of the index against exact search on the table's own vectors", ge=0, le=1),
+            field("recall_filtered", pa.float64(), "the same under a filter that one row in a hundred meets", ge=0, le=1),
             field("tag", pa.string(), "Lance tag that keeps the version", required=True),
             field("pin", pa.int64(), "number of the pin that readers resolve", required=True, ge=1),
             field("published_at", TIME, "when the pin was written", required=True),

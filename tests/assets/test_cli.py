@@ -61,6 +61,9 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
     shape = "feature_id sample_id segment_id entity_id content_hash source_uri dataset_version modality label split score span"
     assert [set(hit) for hit in hits] == [set(shape.split())]
     assert hits[0]["label"] == "flower"
+    anywhere = loaded(mm("search", "coffee with water", "--modality", "text", "--mode", "hybrid", "--group-by", "sample", "--json"))
+    assert [hit["label"] for hit in anywhere] == ["food", "pets"]
+    assert [set(hit) for hit in anywhere] == [set(shape.split())] * 2
     chain = loaded(mm("explain", hits[0]["feature_id"], "--json"))
     assert {"source", "blob", "decisions", "segment", "embedder", "run", "dataset_version"} <= set(chain)
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.plots import costs, funnel, histograms, scatter
+from mm_assets.plots import comparisons, costs, funnel, histograms, scatter
 from mm_embed_kernels.rules import rule_set
+from mm_resources.shifts import Shift
 
 
 def pixels(png: bytes | None) -> Any:
@@ -51,3 +52,13 @@ def test_scatter_tells_labels_apart() -> None:
     assert share(pixels(scatter(vectors, ["a"] * 50 + [None] * 50)), (0x1F, 0x77, 0xB4)) > 0
     assert scatter(vectors[:2], ["a", "b"]) is None
     assert scatter(np.ones((5, 8), np.float32), ["a"] * 5) is not None, "vectors that are all alike are no error"
+
+
+def test_comparisons_show_both_sides_and_what_has_drifted() -> None:
+    rng = np.random.default_rng(0)
+    near = Shift("v1", "labels", "a", 0.05, 0.1, {"a": 0.5, "b": 0.5}, {"a": 0.55, "c": 0.45})
+    far = Shift("v1", "signals", "words", 0.9, 0.2, rng.normal(size=50), rng.normal(5, size=60))
+    assert share(pixels(comparisons([near])), BLUE) > 0
+    assert share(pixels(comparisons([near])), RED) == 0
+    assert share(pixels(comparisons([near, far])), RED) > 0
+    assert comparisons([]) is None

@@ -9,7 +9,7 @@ import pytest
 
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
-from mm_resources import features as module
+from mm_resources import indexes as module
 from mm_resources import lance_io
 from mm_resources.alike import alike
 from mm_resources.features import FeatureStore
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> FeatureStore:
 def test_a_small_table_is_searched_exactly(store: FeatureStore) -> None:
     version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(300)])
     assert (rows, index) == (300, "exact")
-    assert store.recall("d.v1.image.e", version, index) == 1.0
+    assert store.recall("d.v1.image.e", version, index) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("graph_rows", "kind"), [(4_000, "IVF_HNSW_SQ"), (3_999, "IVF_SQ")])
@@ -59,7 +59,7 @@ def test_a_large_table_is_indexed_and_its_recall_measured(
     opened = store.database.open_table("d.v1.image.e")
     assert version == opened.version
     assert [item.columns for item in opened.list_indices()] == [["vector"]]
-    assert 0.95 <= store.recall("d.v1.image.e", version, index) <= 1.0
+    assert all(0.95 <= found <= 1.0 for found in store.recall("d.v1.image.e", version, index))
 
 
 @pytest.mark.parametrize("exact_rows", [1_000, 50_000])
@@ -108,3 +108,13 @@ def test_lancedb_and_pylance_read_each_other(store: FeatureStore) -> None:
     dataset = lance_io.open_dataset(store.store.uri("features/t.lance"))
     assert dataset is not None
     assert dataset.count_rows() == 15
+
+
+def test_an_index_that_is_asked_too_little_is_seen(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
+    version, _, index, _ = store.write_candidate("t", CONTRACT, [table(4_000, 1)])
+    good = store.recall("t", version, index)
+    assert min(good) >= 0.95
+    monkeypatch.setattr(module, "PROBES", {index: 1})
+    monkeypatch.setattr(module, "REFINED", 1)
+    assert store.recall("t", version, index).plain < good.plain

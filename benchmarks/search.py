@@ -1,0 +1,95 @@
+"""Filtered search by several clients at once through the feature store, against LanceDB called directly in the same run; recall.
+
+Run: .venv/bin/python -m benchmarks.search --rows 200000 --clients 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from benchmarks.loader import blocks
+from mm_embed_kernels.contracts import feature_contract
+from mm_embed_kernels.spec import parse_spec
+from mm_resources import indexes
+from mm_resources.features import FeatureStore
+from mm_resources.registry import Pin, PinnedTable
+from mm_resources.store import Cell, Store
+
+_TABLE = "bench.v1.text.random"
+_WHERE = "label = 'label 7'"  # one row in ten
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--queries", type=int, default=50, help="of each client")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mm-search-") as folder:
+        features = FeatureStore(Store(folder))
+        began = time.perf_counter()
+        pin = _publish(features, asked.rows, asked.dimension)
+        table = pin.primary
+        recall = features.recall(table.table, table.lance_version, table.index)
+        print(f"{asked.rows:,} x {asked.dimension}, {table.index}, made in {time.perf_counter() - began:,.0f} s")
+        print(f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}")
+        dataset = features.dataset(table.table, table.lance_version)
+        sampled = dataset.sample(asked.clients * asked.queries, columns=["vector"])["vector"].combine_chunks()
+        queries = sampled.flatten().to_numpy().reshape(asked.clients, asked.queries, -1)
+        opened = features.table(table)
+        columns = ["feature_id", "sample_id", "label", "text"]
+
+        def direct(vector: np.ndarray[Any, Any]) -> Any:
+            return indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
+
+        def ours(vector: np.ndarray[Any, Any]) -> Any:
+            return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)
+
+        for _ in range(2):  # the first round warms both
+            times = {name: _timed(ask, queries) for name, ask in (("LanceDB", direct), ("feature store", ours))}
+        for name, found in times.items():
+            print(f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once")
+        print(f"p50 x {np.median(times['feature store']) / np.median(times['LanceDB']):.2f}")
+
+
+def _timed(ask: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Milliseconds of every query, all clients side by side."""
+
+    def client(mine: np.ndarray[Any, Any]) -> list[float]:
+        found = []
+        for vector in mine:
+            began = time.perf_counter()
+            assert ask(vector).num_rows == 10
+            found.append(1_000 * (time.perf_counter() - began))
+        return found
+
+    with ThreadPoolExecutor(len(queries)) as pool:
+        return np.concatenate(list(pool.map(client, queries)))
+
+
+def _publish(features: FeatureStore, rows: int, dimension: int) -> Pin:
+    source = {"name": "x", "modality": "text", "uri": "/x/*.txt"}
+    features.registry.register(parse_spec(json.dumps({"name": "bench", "version": "v1", "sources": [source]}), "benchmark"))
+    version, count, index, content = features.write_candidate(_TABLE, feature_contract(dimension, []), blocks(rows, dimension))
+    table = PinnedTable(
+        embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True, table=_TABLE,
+        lance_version=version, tag="pin-1", rows=count, dimension=dimension, space="random", index=index, digest=content, recall=None,
+    )  # fmt: skip
+    features.tag(_TABLE, version, table.tag)
+    pin = Pin(1, "bench", "v1", "text", "run", datetime.now(UTC).isoformat(), "data", [table], {})
+    features.registry.publish(Cell("bench", "v1", "text"), pin)
+    return pin
+
+
+if __name__ == "__main__":
+    main()

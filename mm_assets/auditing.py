@@ -1,0 +1,62 @@
+"""The audit of all that is published, by hand and by a schedule.
+
+Dagster reads annotations of ops at run time, so this module does without `from __future__ import annotations`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import dagster as dg
+
+from mm_embed_kernels.errors import UserError
+from mm_resources.audit import Audit, audit
+from mm_resources.features import FeatureStore
+from mm_resources.resources import FeatureStoreResource
+
+
+def audited(
+    features: FeatureStore, dataset_version: str | None = None, modality: str | None = None, sample: int = 50, seed: int | None = None
+) -> Iterator[Audit]:
+    """Audits of the tables of a version, or of all that are published.
+
+    Raises:
+        UserError: when nothing is published of what was asked for.
+    """
+    registry = features.registry
+    cells = [cell for name in [dataset_version] if name for cell in registry.cells(name, modality)]
+    cells = cells or [cell for name in registry.datasets() for cell in registry.cells(name) if modality in (None, cell.modality)]
+    published = [cell for cell in cells if registry.pin(cell)]
+    if not published:
+        raise UserError(f"nothing is published{f' of {dataset_version}' if dataset_version else ''}; run `mm backfill DATASET@VERSION`")
+    for cell in published:
+        yield from audit(features, dataset_version or cell.dataset_version, cell.modality, sample, seed)
+
+
+@dg.op(description="Computes a sample of every published table's rows again from their blobs; fails where one differs.")
+def recompute(context: dg.OpExecutionContext, features: FeatureStoreResource) -> None:
+    store = features.open()
+    try:
+        found = list(audited(store))
+    except UserError as error:
+        context.log.info(str(error))
+        return
+    context.add_output_metadata({table.table: dg.MetadataValue.json(asdict(table)) for table in found})
+    wrong = [str(table) for table in found if table.wrong]
+    if wrong:
+        raise dg.Failure(
+            "; ".join(wrong), metadata={table.table: dg.MetadataValue.json(asdict(table)) for table in found}, allow_retries=False
+        )
+
+
+@dg.job(name="audit", executor_def=dg.in_process_executor, description="mm audit, over all that is published.")
+def audit_job() -> None:
+    recompute()
+
+
+weekly_audit = dg.ScheduleDefinition(
+    name="weekly_audit",
+    job=audit_job,
+    cron_schedule="0 4 * * 6",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Computes a sample of all published rows again from their blobs; a run that fails names the tables with wrong rows.",
+)

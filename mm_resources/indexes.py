@@ -1,0 +1,100 @@
+"""Indexes of feature tables: which one a table gets, how it is asked, and how much of the truth it finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mm_embed_kernels.isolated import release
+from mm_resources import lance_io
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+# Below this many rows an exact search takes milliseconds and has recall 1.
+EXACT_ROWS = 50_000
+# Up to this many rows the index is a graph (HNSW), the fastest to search; to build it, its codes and edges lie in memory. Above,
+# it is inverted lists alone, built in seconds out of memory that does not follow the table.
+GRAPH_ROWS = 250_000
+PARTITION_ROWS = 50_000
+# Index type -> lists that a query looks into, before what it finds is ranked by the vectors themselves.
+PROBES = {"IVF_HNSW_SQ": 64, "IVF_SQ": 128}
+REFINED = 10
+# A filter as rare as one row in a hundred, whatever the table holds: ids are hashes.
+_RARE = "feature_id < '028f'"
+_QUERIES, _RECALLED = 100, 10
+
+
+class Recall(NamedTuple):
+    """recall@10 of an index against exact search, over all rows and under a filter that few rows meet."""
+
+    plain: float
+    filtered: float
+
+
+def index_for(rows: int) -> str:
+    """The kind of search that a table of so many rows gets."""
+    if rows < EXACT_ROWS:
+        return "exact"
+    return "IVF_HNSW_SQ" if rows <= GRAPH_ROWS else "IVF_SQ"
+
+
+def build(table: Table, version: int, index: str, texts: bool) -> int:
+    """Index what `version` of a table holds; the version that holds the indexes too.
+
+    Args:
+        index: of the vectors, see `index_for`.
+        texts: whether words are looked for in the column ``text``: by stem, so that runs finds running.
+
+    Raises:
+        Fenced: when another run wrote the table since.
+    """
+    from lancedb.index import FTS, HnswSq, IvfSq
+
+    release()
+    fenced = lance_io.Fenced(f"{table.name} was rewritten by another run before it was indexed")
+    if table.version != version:
+        raise fenced
+    graph = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS)
+    try:
+        if index != "exact":
+            table.create_index("vector", config=graph if index == "IVF_HNSW_SQ" else IvfSq(distance_type="cosine"))
+        if texts:
+            table.create_index("text", config=FTS(language="English", stem=True, remove_stop_words=False))
+    except RuntimeError as error:
+        if "Incompatible transaction" not in str(error):
+            raise
+        raise fenced from None
+    return int(table.version)
+
+
+def nearest(table: Table, vector: np.ndarray[Any, Any], index: str, limit: int, columns: list[str], where: str | None = None) -> Any:
+    """The request for the nearest rows of a table, filtered before the search; they bring ``_distance``, of cosine."""
+    request = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(limit).select([*columns, "_distance"])
+    if index in PROBES:
+        request = request.nprobes(PROBES[index]).refine_factor(REFINED)
+    return request.where(where, prefilter=True) if where else request
+
+
+def measure(table: Table, vectors: np.ndarray[Any, Any], index: str) -> Recall:
+    """How much of what exact search finds for `vectors` [n, dimension] the index finds too."""
+    if index == "exact":
+        return Recall(1.0, 1.0)
+    return Recall(_share(table, vectors, index, None), _share(table, vectors, index, _RARE))
+
+
+def sample_of(rows: int) -> list[int]:
+    """Rows whose vectors are the queries of `measure`, the same ones each time."""
+    chosen = np.random.default_rng(0).choice(rows, size=min(_QUERIES, rows), replace=False)
+    return sorted(chosen.tolist())
+
+
+def _share(table: Table, vectors: np.ndarray[Any, Any], index: str, where: str | None) -> float:
+    found = hits = 0
+    for vector in vectors:
+        request = nearest(table, vector, "exact", _RECALLED, ["feature_id"], where)
+        exact = set(request.bypass_vector_index().to_arrow()["feature_id"].to_pylist())
+        near = set(nearest(table, vector, index, _RECALLED, ["feature_id"], where).to_arrow()["feature_id"].to_pylist())
+        found, hits = found + len(exact), hits + len(exact & near)
+    return hits / found if found else 1.0

@@ -1,0 +1,98 @@
+"""The audit computes published rows again from their blobs, and finds the one that is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mm_assets.auditing import audited
+from mm_assets.definitions import build
+from mm_embed_kernels.errors import UserError
+from mm_resources import lance_io
+from tests.assets.conftest import Platform, platforms
+
+SPEC = """
+name: things
+version: v1
+embedders: {text: [wordllama]}
+sources:
+  - {name: notes, modality: text, uri: notes.jsonl, record: {id: id, text: text}}
+  - {name: photos, modality: image, uri: "*.jpg"}
+"""
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("audit")
+    texts = [f"Sentence number {i} speaks of {word}." for i, word in enumerate(["rivers", "bread", "trains", "cats", "music", "snow"])]
+    (folder / "notes.jsonl").write_text("\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)) + "\n")
+    for name, photo in photos.items():
+        shutil.copy(photo, folder / f"{name}.jpg")
+    (folder / "v1.yaml").write_text(SPEC)
+    with platforms() as make:
+        platform = make(folder / "platform")
+        results = platform.backfill(platform.register(folder / "v1.yaml"))
+        assert {result.status for result in results.values()} == {"published"}
+        yield platform
+
+
+def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
+    """Publish a table with one row changed, for real; the id of its feature."""
+    cell = platform.cell("things@v1", modality)
+    pin = platform.registry.pin(cell)
+    assert pin is not None
+    uri = platform.store.uri(f"features/{pin.primary.table}.lance")
+    dataset = lance_io.open_dataset(uri, pin.primary.lance_version)
+    latest = lance_io.open_dataset(uri)
+    assert dataset is not None
+    assert latest is not None
+    rows = dataset.to_table().to_pylist()
+    rows[place] |= wrong
+    version = lance_io.overwrite(
+        uri, dataset.schema, pa.Table.from_pylist(rows, schema=dataset.schema).to_batches(), latest.version, "plant"
+    )
+    tables = [replace(table, lance_version=version) if table.primary else table for table in pin.tables]
+    platform.registry.publish(cell, replace(pin, number=pin.number + 1, tables=tables))
+    return str(rows[place]["feature_id"])
+
+
+def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
+    sound = list(audited(things.features))
+    assert {(table.modality, table.rows, table.checked) for table in sound} == {("text", 6, 6), ("image", 2, 2)}
+    assert all(table.same_fingerprint and table.wrong == [] and table.worst <= table.tolerance for table in sound)
+    assert [table.checked for table in audited(things.features, "things@v1", "text", sample=4)] == [4]
+
+    pin = things.registry.pin(things.cell("things@v1", "image"))
+    assert pin is not None
+    vector = things.features.dataset(pin.primary.table, pin.primary.lance_version).take([1], columns=["vector"])["vector"][0].as_py()
+    turned = np.roll(np.asarray(vector, np.float32), 1).tolist()
+    planted = plant(things, "image", 1, vector=turned)
+    (found,) = audited(things.features, modality="image")
+    assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(planted, "vector")]
+    assert found.wrong[0].distance is not None
+    assert found.wrong[0].distance > found.tolerance
+
+    spoiled = plant(things, "text", 3, text="Something else that nobody wrote.")
+    (found,) = audited(things.features, modality="text")
+    assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(spoiled, "text")]
+    failed = build(store=things.settings.store).resolve_job_def("audit").execute_in_process(instance=things.instance, raise_on_error=False)
+    assert not failed.success
+
+    for pack in list(things.store.objects("blobs/packs")):
+        things.store.write(pack.name, b"")
+    assert {wrong.cause for table in audited(things.features, modality="text") for wrong in table.wrong} == {"blob_damaged"}
+
+
+def test_nothing_published_is_said(platform: Platform) -> None:
+    executed = build(store=platform.settings.store).resolve_job_def("audit").execute_in_process(instance=platform.instance)
+    assert executed.success, "nothing that is published is nothing wrong"
+    with pytest.raises(UserError, match="nothing is published; run"):
+        list(audited(platform.features))

@@ -1,0 +1,159 @@
+"""Forgetting: nothing of a content is left, in any file, version or pin; it stays out; a crash half-way is completed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import content_hash
+from mm_resources import forgetting, lance_io
+from mm_resources.forgetting import forget
+from mm_resources.receipts import Receipts
+from mm_resources.store import Store
+from tests.assets.conftest import Platform, platforms
+
+SPEC = """
+name: notes
+version: {version}
+gates: {{max_failed_share: 0.9}}
+embedders: {{text: [wordllama]}}
+sources:
+  - {{name: notes, modality: text, uri: notes.jsonl, record: {{id: id, text: text, label: topic}}}}
+  - {{name: files, modality: text, uri: "*.txt"}}
+"""
+MARK = "zqxjforgetme"
+SECRET = f"My secret {MARK} stands in this sentence about a lake."
+PLAIN = {
+    "bread": "A loaf of rye bread is baked in the oven with salt.",
+    "boat": "The old boat lies at the pier and waits for the tide.",
+    "train": "Seven trains leave the station in the morning.",
+}
+TABLES = ("failures", "stages", "features", "registry", "cache", "blobs", "ledger")
+
+
+def write(platform: Platform, folder: Path, version: str, more: dict[str, str]) -> str:
+    rows = [{"id": key, "text": text, "topic": key} for key, text in {**PLAIN, "secret": SECRET, **more}.items()]
+    (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")
+    (folder / "copy.txt").write_text(SECRET)
+    spec = folder / f"{version}.yaml"
+    spec.write_text(SPEC.format(version=version))
+    name = platform.register(spec)
+    assert platform.backfill(name)["text"].status == "published"
+    return name
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, Path]]:
+    folder = tmp_path_factory.mktemp("forgetting")
+    with platforms() as make:
+        platform = make(folder)
+        write(platform, folder, "v1", {})
+        write(platform, folder, "v2", {"cat": "A cat sleeps on the warm sofa."})
+        yield platform, folder
+
+
+def holding(platform: Platform, word: str) -> list[str]:
+    """Files and tables, at any version, in which a word stands: bytes as they lie, and rows as they are read."""
+    found = []
+    for root in (Path(platform.settings.store), platform.settings.dagster_home):
+        found += [str(path) for path in root.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+    store = Store(platform.settings.store)
+    for name in [table for part in TABLES for table in store.tables(part)]:
+        latest = lance_io.open_dataset(store.uri(name))
+        assert latest is not None
+        for version in latest.versions():
+            dataset = lance_io.open_dataset(store.uri(name), version["version"])
+            assert dataset is not None
+            if word in json.dumps(dataset.to_table().to_pylist(), default=str):
+                found.append(f"{name} at {version['version']}")
+    return found
+
+
+def dying(real: Callable[..., Any], times: int) -> Callable[..., Any]:
+    """A method that is killed at the end of its last call."""
+    calls: list[int] = []
+
+    def die(*args: Any) -> Any:
+        result = real(*args)
+        calls.append(1)
+        if len(calls) == times:
+            raise KeyboardInterrupt
+        return result
+
+    return die
+
+
+def test_nothing_of_it_is_left_and_it_stays_out(notes: tuple[Platform, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    platform, folder = notes
+    features, digest = platform.features, content_hash(SECRET.encode())
+    sets = {name: features.training_set(name, modality="text", columns=["text"]).manifest for name in ("notes@v1", "notes@v2")}
+    (hit,) = features.search(MARK, dataset_version="notes@v1", modality="text", mode="text").to_pylist()
+    before = holding(platform, MARK)
+    assert any(".pack" in place for place in before)
+    assert any(place.startswith("features/notes.v1.text.wordllama.lance at") for place in before)
+    assert any(place.startswith("cache/segment-text") for place in before)
+    cached = {
+        name: (lance_io.open_dataset(platform.store.uri(name)) or pytest.fail(name)).count_rows() for name in platform.store.tables("cache")
+    }
+    kept = {name: features.decisions(name, "text").num_rows for name in sets}
+
+    for step, times in (("_without", 3), ("rewrite", 9), ("move_pins", 1)):
+        with monkeypatch.context() as patched:
+            patched.setattr(forgetting._Forgetting, step, dying(getattr(forgetting._Forgetting, step), times))
+            with pytest.raises(KeyboardInterrupt):
+                forget(platform.store, hit["sample_id"])
+        assert platform.backfill("notes@v1")["text"].status == "failed", "nothing is published beside what is half forgotten"
+    receipt = forget(platform.store, hit["sample_id"])
+
+    assert receipt.hashes == [digest]
+    assert len(receipt.samples) == 2, "the record and the file that holds the same"
+    assert holding(platform, MARK) == []
+    assert receipt.pins == ["notes@v1|text pin 1", "notes@v2|text pin 1"]
+    assert receipt.blobs == 1, "stored once for both"
+    assert forget(platform.store, digest).number == receipt.number, "once more is no more"
+    vectors = [name for name in cached if name.startswith("cache/embed")]
+    assert vectors
+    for name in vectors:
+        dataset = lance_io.open_dataset(platform.store.uri(name))
+        assert dataset is not None
+        assert dataset.count_rows() == cached[name] - 1, "its vector, and no other"
+
+    # Readers of the pins see the rest, whole.
+    for name in sets:
+        pin = features.published(name, "text")
+        assert pin.forgotten == [receipt.number]
+        counts = pin.accounting
+        assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"]
+        assert counts["failures"] == {"bad_record": 1}
+        assert features.search(MARK, dataset_version=name, modality="text", mode="text").num_rows == 0
+        assert features.search("rye bread", dataset_version=name, modality="text", mode="hybrid", k=1)["label"].to_pylist() == ["bread"]
+        assert features.decisions(name, "text").num_rows == kept[name] - 2
+        with pytest.raises(UserError, match=rf"were forgotten on .* \(receipt {receipt.number}\); make the training set anew"):
+            features.training_set(manifest=sets[name])
+        assert features.explain(features.search("rye", dataset_version=name, modality="text", k=1)["feature_id"][0].as_py())["blob"]
+    loaded = features.training_set("notes@v2", modality="text", columns=["text"]).to_torch(media=True)
+    assert sorted(text for batch in loaded for text in batch["text"]) == sorted([*PLAIN.values(), "A cat sleeps on the warm sofa."])
+
+    # It comes again, and is refused.
+    assert platform.backfill("notes@v1")["text"].status == "published"
+    name = write(platform, folder, "v3", {})
+    causes = platform.features.published(name, "text").accounting["failures"]
+    assert causes == {"bad_record": 1, "forgotten": 2}
+    assert holding(platform, MARK) == []
+
+
+def test_what_nobody_has_heard_of_is_no_receipt(notes: tuple[Platform, Path]) -> None:
+    platform, _ = notes
+    for unknown in ("0" * 64, "0" * 32):
+        with pytest.raises(UserError, match="no sample of this store has"):
+            forget(platform.store, unknown)
+    with pytest.raises(UserError, match="neither a content hash nor a sample id"):
+        forget(platform.store, "x' OR 1=1")
+    assert all(receipt.asked not in ("0" * 64, "0" * 32) for receipt in Receipts(platform.store).all())
+    assert os.listdir(platform.store.path("registry/forgotten"))

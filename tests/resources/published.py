@@ -1,0 +1,63 @@
+"""Cells published without Dagster: real texts, a real embedder, real tables and pins."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import feature_contract
+from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.identity import content_hash, digest
+from mm_embed_kernels.spec import parse_spec
+from mm_resources.features import FeatureStore, table_name
+from mm_resources.registry import Pin, PinnedTable
+from mm_resources.store import Cell
+
+Row = dict[str, Any]
+
+
+def register(features: FeatureStore, folder: Path, dataset: str, version: str, modalities: list[str]) -> None:
+    sources = [{"name": name, "modality": name, "uri": f"{folder}/*.{name}", "allow_empty": True} for name in modalities]
+    features.registry.register(parse_spec(json.dumps({"name": dataset, "version": version, "sources": sources}), "test"))
+
+
+def publish(features: FeatureStore, cell: Cell, rows: list[Row], embedder: Embedder) -> Pin:
+    """Publish rows of ``sample`` and ``text``, with a label, an entity, a vector ... where the test gives one."""
+    embedder.load()
+    given = [row.get("vector") for row in rows]
+    vectors = np.stack(given) if rows and given[0] is not None else embedder.embed([row["text"] for row in rows])
+    contract = feature_contract(vectors.shape[1], [])
+    table = pa.Table.from_pylist([_row(cell, place, row, embedder) for place, row in enumerate(rows)])
+    filled = table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]))
+    name, number = table_name(cell, embedder.name), features.registry.next_pin(cell)
+    version, count, index, content = features.write_candidate(name, contract, [contract.cast(filled)])
+    pinned = PinnedTable(
+        embedder=embedder.name, settings={}, fingerprint=embedder.fingerprint, weights_hash=embedder.weights_hash,
+        preprocessing=embedder.preprocessing, primary=True, table=name, lance_version=version, tag=f"pin-{number}-v{version}", rows=count,
+        dimension=vectors.shape[1], space=embedder.space, index=index, digest=content, recall=1.0, recall_filtered=1.0,
+    )  # fmt: skip
+    features.tag(name, version, pinned.tag)
+    now = datetime.now(UTC).isoformat()
+    pin = Pin(number, cell.dataset, cell.version, cell.modality, "run", now, "data", [pinned], {})
+    features.registry.publish(cell, pin)
+    return pin
+
+
+def _row(cell: Cell, place: int, row: Row, embedder: Embedder) -> Row:
+    sample = digest("sample", cell.dataset, row["sample"])[:32]
+    return {
+        "feature_id": digest("feature", cell.path, row["sample"], str(place))[:32],
+        "segment_id": digest("segment", sample, str(place))[:32],
+        "sample_id": sample,
+        "entity_id": digest("entity", row.get("entity", row["sample"]))[:32],
+        "dataset": cell.dataset, "version": cell.version, "modality": cell.modality,
+        "content_hash": content_hash(row["text"].encode()), "source_uri": f"/{row['sample']}", "key": row["sample"], "span": f"part={place}",
+        "embedder": embedder.name, "fingerprint": embedder.fingerprint, "weights_hash": embedder.weights_hash, "preprocessing": "{}",
+        "label": row.get("label"), "split": row.get("split", "train"), "quality_score": 1.0, "passed": [], "partial": False,
+        "text": row["text"], "mime": "text/plain", "run_id": "run", "created_at": datetime.now(UTC),
+    }  # fmt: skip
