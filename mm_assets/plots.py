@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BLUE, _RED, _GREY = "#4f6bed", "#d1453b", "#8a8f98"
 # As many colours as a person tells apart; rarer labels share the last one.
 _LABELS = 9
+_BINS = 40
 
 
 def funnel(counts: Mapping[str, int]) -> bytes:
@@ -59,7 +60,7 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     figure = _figure(height=2.2 * len(drawn))
     for axes, (rule, column, threshold) in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
         values = signals[column].drop_null().to_numpy().astype(float)
-        axes.hist(values, bins=40, color=_BLUE)
+        axes.hist(values, bins=_edges(values), color=_BLUE)
         axes.axvline(threshold, color=_RED)
         axes.set_title(f"{column}: {rule.name} at {threshold:g} ({rule.action})", fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
@@ -117,12 +118,21 @@ def comparisons(shown: Sequence[Shift]) -> bytes | None:
                 axes.bar(np.arange(len(names)) + offset, [shares.get(name, 0) for name in names], 0.38, color=colour)
             axes.set_xticks(range(len(names)), [name[:18] for name in names], fontsize=7)
         else:
-            edges = np.histogram_bin_edges(np.concatenate([shift.before, shift.after]), bins=40)
+            edges = _edges(np.concatenate([shift.before, shift.after]))
             for values, colour in ((shift.before, _GREY), (shift.after, _BLUE)):
                 axes.hist(values, bins=edges, color=colour, alpha=0.6, weights=np.full(len(values), 1 / len(values)))
         axes.set_title(str(shift), fontsize=9, loc="left", color="black" if shift.passed else _RED)
         axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
+
+
+def _edges(values: Sequence[float] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Edges of bins over all values, which may differ in their last digits alone."""
+    low, high = float(np.min(values)), float(np.max(values))
+    least = 1e-6 * max(abs(low), abs(high), 1.0)
+    if high - low < least:
+        low, high = low - least, high + least
+    return np.linspace(low, high, _BINS + 1)
 
 
 def _figure(height: float) -> Figure:

@@ -46,6 +46,13 @@ def test_histograms_draw_thresholds_of_what_was_measured() -> None:
     assert histograms(pa.table({"words": pa.nulls(3, pa.int64())}), rules) is None
 
 
+def test_values_that_differ_in_their_last_digits_are_drawn() -> None:
+    near = np.array([0.1 + 0.2, 0.3, np.nextafter(0.3, 1)])
+    assert share(pixels(comparisons([Shift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])), RED) == 0
+    assert pixels(comparisons([Shift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))])).size
+    assert pixels(histograms(pa.table({"words": [2**60, 2**60 + 1]}), rule_set("text", {}))).size
+
+
 def test_scatter_tells_labels_apart() -> None:
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(0, 0.1, (50, 8)), rng.normal(1, 0.1, (50, 8))]).astype(np.float32)

@@ -269,7 +269,7 @@ def test_formats_that_only_a_decoder_knows(kind: str) -> None:
     ("kind", "mode", "options"),
     [
         ("TGA", "RGB", {}), ("TGA", "RGBA", {"compression": "tga_rle"}), ("TGA", "L", {}), ("TGA", "P", {}), ("BLP", "P", {}), ("DIB", "RGB", {}),
-        ("MSP", "1", {}), ("TIFF", "RGB", {"big_tiff": True}),
+        ("MSP", "1", {}), ("XBM", "1", {}), ("TIFF", "RGB", {"big_tiff": True}),
     ],
 )  # fmt: skip
 def test_formats_that_the_library_of_signatures_does_not_know(kind: str, mode: str, options: dict[str, Any]) -> None:
