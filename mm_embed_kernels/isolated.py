@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 from collections import OrderedDict
 from functools import cache
@@ -83,6 +84,15 @@ def _children() -> _Children:
     return kept
 
 
+def _enter() -> None:
+    """First thing in a process that holds models."""
+    from tqdm import tqdm
+
+    die_with_parent()
+    # Its own lock is a semaphore of the system, which nobody takes back when a process is killed, as these are in the end.
+    tqdm.set_lock(threading.RLock())
+
+
 def release() -> None:
     """End the processes of the models that are loaded, for work that needs their memory; the next use loads them again."""
     _children().close()
@@ -96,7 +106,7 @@ class _Children:
 
     def of(self, stage: str) -> Child:
         if stage not in self._kept:
-            self._kept[stage] = Child(die_with_parent, parent=True)
+            self._kept[stage] = Child(_enter, parent=True)
         self._kept.move_to_end(stage)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)[1].close()
