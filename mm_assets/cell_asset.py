@@ -12,7 +12,7 @@ from mm_assets.cell_run import CellRun, nothing_to_observe
 from mm_assets.checks import Check
 from mm_assets.partitions import cells
 from mm_assets.results import column_schema
-from mm_embed_kernels import contracts
+from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.modalities import modalities
 from mm_resources.resources import embedder_key
@@ -85,7 +85,15 @@ def cell_asset(
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             run = CellRun(context, name, code_version, tuple(deps))
-            return run.enter(depends, holds, observe) or body(run)
+            try:
+                return run.enter(depends, holds, observe) or body(run)
+            except Exception as error:
+                if not relational.is_out_of_memory(error):
+                    raise
+                limit = relational.memory_limit()
+                raise dg.Failure(
+                    f"a join needs more memory than MM_SQL_MEMORY={limit} allows; set it higher", allow_retries=False
+                ) from error
 
         return materialize
 

@@ -16,6 +16,16 @@ import pyarrow.parquet as pq
 BATCH_ROWS = 16_384
 
 
+def memory_limit() -> str:
+    """What one statement may hold in memory: ``MM_SQL_MEMORY``."""
+    return os.environ.get("MM_SQL_MEMORY", "512MB")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a statement gave up since no spilling could keep it below the limit; whoever read its stream may tell it as its own."""
+    return "Out of Memory Error" in str(error)
+
+
 @contextmanager
 def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.RecordBatchReader]:
     """Run one SQL statement over named Arrow streams and stream its result.
@@ -23,7 +33,7 @@ def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.R
     Memory is bounded by ``MM_SQL_MEMORY`` (default 512MB); what does not fit spills to a temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
-        limits: dict[str, Any] = {"memory_limit": os.environ.get("MM_SQL_MEMORY", "512MB"), "temp_directory": spill, "threads": 2}
+        limits: dict[str, Any] = {"memory_limit": memory_limit(), "temp_directory": spill, "threads": 2}
         # An order that nobody asked for would hold back what could spill.
         connection = duckdb.connect(config={**limits, "preserve_insertion_order": False})
         try:

@@ -135,3 +135,13 @@ def test_status_of_a_cell_whose_run_died_balances(platform: Any, dataset: Path) 
     counts = cell_status(platform.store, cell)
     assert (counts["discovered"], counts["undecided"], counts["published"]) == (3, 2, 0)
     assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] + counts["undecided"]
+
+
+def test_a_join_without_memory_says_which_setting(platform: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.register(dataset)
+    monkeypatch.setenv("MM_SQL_MEMORY", "300KB")
+    result = platform.backfill("tiny@v1", "text")["text"]
+    assert result.status == "failed"
+    assert result.reason.endswith("a join needs more memory than MM_SQL_MEMORY=300KB allows; set it higher"), result.reason
+    monkeypatch.delenv("MM_SQL_MEMORY")
+    assert platform.backfill("tiny@v1", "text")["text"].status == "published"
