@@ -59,7 +59,7 @@ def main() -> None:
         print("{modality}: {discovered:,} files = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**cell), end="")
         print(f"; {lost:,} without a record")
         print(f"  {', '.join(f'{name} {count:,}' for name, count in cell['failures'].items())}")
-    print(f"{taken.seconds:,.0f} s, {taken.peak_mib:,.0f} MiB at the peak; crashes of the run: 0")
+    print(f"{taken.seconds:,.0f} s, {taken.peak_mib:,.0f} MiB at the peak")
 
 
 def _write(folder: Path, package: str, modality: str) -> int:

@@ -40,12 +40,11 @@ def recompute(context: dg.OpExecutionContext, features: FeatureStoreResource) ->
     except UserError as error:
         context.log.info(str(error))
         return
-    context.add_output_metadata({table.table: dg.MetadataValue.json(asdict(table)) for table in found})
+    figures = {table.table: dg.MetadataValue.json(asdict(table)) for table in found}
+    context.add_output_metadata(figures)
     wrong = [str(table) for table in found if table.wrong]
     if wrong:
-        raise dg.Failure(
-            "; ".join(wrong), metadata={table.table: dg.MetadataValue.json(asdict(table)) for table in found}, allow_retries=False
-        )
+        raise dg.Failure("; ".join(wrong), metadata=figures, allow_retries=False)
 
 
 @dg.job(name="audit", executor_def=dg.in_process_executor, description="mm audit, over all that is published.")

@@ -14,7 +14,7 @@ import pytest
 from mm_assets.backfill import CellResult, backfill_cell
 from mm_assets.definitions import build
 from mm_assets.home import open_instance
-from mm_embed_kernels.spec import load_spec
+from mm_embed_kernels.spec import load_spec, parse_spec
 from mm_resources.failures import FailureFilter
 from mm_resources.features import FeatureStore
 from mm_resources.registry import Registry
@@ -120,3 +120,15 @@ def mm(tmp_path: Path) -> Run:
         return subprocess.run(command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+_BIRDS = "{name: birds, version: v1, sources: [{name: notes, modality: text, uri: /nowhere/*.txt, allow_empty: true}]}"
+
+
+@pytest.fixture
+def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in which a version without samples is registered, for tables that a test writes itself."""
+    monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
+    store = Store(str(tmp_path / "store"))
+    Registry(store).register(parse_spec(_BIRDS, "birds.yaml"))
+    return store

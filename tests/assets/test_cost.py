@@ -13,18 +13,15 @@ from typer.testing import CliRunner
 from mm_assets.cli.main import app
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.spec import parse_spec
 from mm_resources.compute import ComputeReport
 from mm_resources.costs import cell_cost
 from mm_resources.ledger import Ledger, Spent, entries
 from mm_resources.metering import Usage
 from mm_resources.prices import GB, Prices, load_prices
-from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageMeta, StageTables
 
 CELL = Cell("birds", "v1", "text")
-SPEC = "{name: birds, version: v1, sources: [{name: notes, modality: text, uri: /nowhere/*.txt, allow_empty: true}]}"
 PRICES = Prices("EUR", cpu_hour=3.6, gpu_hour=36.0, gb_read=1.0)  # 0.001 for a CPU second, 0.01 for a GPU second
 
 
@@ -68,14 +65,6 @@ def test_a_mistaken_price_table_is_one_line(tmp_path: Path, text: str | None, li
         table.write_text(text)
     with pytest.raises(UserError, match=line):
         load_prices(table)
-
-
-@pytest.fixture
-def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
-    store = Store(str(tmp_path / "store"))
-    Registry(store).register(parse_spec(SPEC, "birds.yaml"))
-    return store
 
 
 def meta(samples: int) -> StageMeta:

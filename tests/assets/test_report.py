@@ -18,15 +18,12 @@ from mm_assets.reporting import GROUPS, MEMBERS, SHOWN, Card, CellReport, Histog
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.spec import parse_spec
 from mm_resources.blobs import BlobStore
 from mm_resources.prices import Prices
-from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
 from mm_resources.tables import StageMeta, StageTables
 
 CELL = Cell("birds", "v1", "text")
-SPEC = "{name: birds, version: v1, sources: [{name: notes, modality: text, uri: /nowhere/*.txt, allow_empty: true}]}"
 HOSTILE = "<script>alert('1')</script>\"'><img src=http://evil.example onerror=alert(2)>\u202egnp.exe\x1b[31m&amp;"
 
 
@@ -82,14 +79,6 @@ def require_harmless(text: str) -> Tags:
     assert "url(" not in text
     assert "@import" not in text
     return tags
-
-
-@pytest.fixture
-def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
-    store = Store(str(tmp_path / "store"))
-    Registry(store).register(parse_spec(SPEC, "birds.yaml"))
-    return store
 
 
 def stage(store: Store, contract: Any, table: pa.Table) -> None:

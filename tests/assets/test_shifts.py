@@ -15,15 +15,8 @@ from mm_embed_kernels.spec import DriftLimits
 from mm_resources.shifts import _apart, shifts
 from mm_resources.tables import StageMeta, StageTables
 from tests.assets.conftest import Platform, platforms
+from tests.assets.test_promotion import SPEC
 from tests.assets.test_training import WORDS
-
-SPEC = """
-name: notes
-version: {version}
-embedders: {{text: [wordllama]}}
-sources:
-  - {{name: notes, modality: text, uri: notes.jsonl, record: {{id: id, text: text, label: topic}}}}
-"""
 
 
 def publish(platform: Platform, folder: Path, version: str, rivers: int, bread: int, words: int, more: str = "", broken: int = 0) -> str:
