@@ -9,11 +9,12 @@ import pyarrow as pa
 from mm_assets.assets import raw_assets
 from mm_assets.assets.embeddings import inputs_of
 from mm_assets.assets.sample_metadata import REFUSED, with_prefixes
+from mm_assets.contamination import look_into_others
 from mm_embed_kernels import relational
 from mm_embed_kernels.curation import curate
 from mm_embed_kernels.kernel import Kernel, ProbeKernel, SegmentKernel
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.rules import rule_set
+from mm_embed_kernels.rules import Rule, rule_set
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_embed_kernels.validation import Bound, at_the_door, judge, validation_bounds
@@ -22,6 +23,8 @@ from mm_resources.cache import KEY, ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.fetch import FETCH_KEY, FetchKernel
 from mm_resources.ledger import Ledger, Rate
+from mm_resources.metering import Usage
+from mm_resources.prices import Prices
 from mm_resources.registry import Registry
 from mm_resources.resources import EmbedderResource
 from mm_resources.spool import TableSpool
@@ -32,12 +35,19 @@ _KEPT = pa.schema([("key", pa.string()), ("transcript", pa.string())])
 
 @dataclass(frozen=True)
 class Planned:
-    """Rows of one kernel that a backfill would compute and reuse, and the seconds that it would take."""
+    """Rows of one kernel that a backfill would compute and reuse, and what the former would take."""
 
     kernel: str
     computed: int
     reused: int
-    seconds: float
+    work: Rate
+
+    @property
+    def seconds(self) -> float:
+        return round(self.work.seconds, 1)
+
+    def price(self, prices: Prices) -> float:
+        return prices.of(Usage(self.work.cpu_seconds, self.work.gpu_seconds))
 
 
 _LISTED = f"""
@@ -60,7 +70,11 @@ _WRITTEN = f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u 
 
 
 def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
-    """The plan of one cell. What was never read counts as one segment each, which is exact for images."""
+    """The plan of one cell. What was never read counts as one segment each, which is exact for images.
+
+    Raises:
+        UserError: when a source cannot be listed, or what the rule `contaminated` compares with is not there.
+    """
     registry, compute, blobs = Registry(store), Compute(ComputeCache(store), None), BlobStore(store)
     spec, modality, rates = registry.spec(cell.dataset, cell.version), get(cell.modality), Ledger(store).rates()
     fetch = FetchKernel(spec, blobs)
@@ -72,8 +86,8 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
         """Add what a kernel will do with the requests that `sql` makes; how many rows of it are not known to be cached."""
         with relational.query(sql, **streams) as requests:
             wanted, missing = compute.missing(kernel, requests)
-        seconds = (missing + unknown) * rates.get(kernel.fingerprint, Rate.guess(kernel)).seconds
-        plans.append(Planned(kernel.name, missing + unknown, wanted - missing, round(seconds, 1)))
+        work = rates.get(kernel.fingerprint, Rate.guess(kernel)).times(missing + unknown)
+        plans.append(Planned(kernel.name, missing + unknown, wanted - missing, work))
         return missing + unknown
 
     def cached(kernel: Kernel) -> pa.RecordBatchReader:
@@ -90,7 +104,9 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
         unprobed += plan(prefix, _REFUSED, known=known.reader(), cached=cached(probe))
         probed = with_prefixes(compute.cache.space(probe), compute.cache.space(prefix))
     valid = _valid(_spooled(_PROBED, known=known.reader(), cached=probed), bounds)
-    kept = _kept(valid, spec, cell.modality)
+    rules = rule_set(cell.modality, spec.curation.rules)
+    look_into_others(store, cell, rules)
+    kept = _kept(valid, rules, spec)
     uncut = plan(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())
     units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))
     if name := spec.transcribe.get(cell.modality):
@@ -106,10 +122,9 @@ def _by_kernel(plans: list[Planned]) -> list[Planned]:
     """One entry for each kernel: whole media and those that are cut off are probed by two."""
     found: dict[str, Planned] = {}
     for plan in plans:
-        other = found.get(plan.kernel, Planned(plan.kernel, 0, 0, 0.0))
-        found[plan.kernel] = Planned(
-            plan.kernel, other.computed + plan.computed, other.reused + plan.reused, round(other.seconds + plan.seconds, 1)
-        )
+        other = found.get(plan.kernel, Planned(plan.kernel, 0, 0, Rate()))
+        work = Rate.sum([other.work, plan.work])
+        found[plan.kernel] = Planned(plan.kernel, other.computed + plan.computed, other.reused + plan.reused, work)
     return list(found.values())
 
 
@@ -136,10 +151,10 @@ def _valid(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
     return valid
 
 
-def _kept(valid: TableSpool, spec: DatasetSpec, modality: str) -> TableSpool:
+def _kept(valid: TableSpool, rules: list[Rule], spec: DatasetSpec) -> TableSpool:
     """Content hashes (``key``) that curation would keep, as far as their probes are known, and their given transcripts."""
 
     kept = TableSpool(_KEPT)
-    for table in curate(valid.reader, rule_set(modality, spec.curation.rules), spec.name, spec.splits):
+    for table in curate(valid.reader, rules, spec.name, spec.splits):
         kept.add(table.filter(table["kept"]).select(["content_hash", "transcript"]).rename_columns(_KEPT.names).cast(_KEPT))
     return kept

@@ -214,8 +214,11 @@ class _Bar:
 def _print_plan(store: Store, dataset_version: str, cells: list[Cell], json: bool) -> None:
     from mm_assets.plan import plan_cell
     from mm_embed_kernels.modalities import get
+    from mm_resources.prices import load_prices
     from mm_resources.resources import default_embedder
+    from mm_resources.settings import Settings
 
+    prices = load_prices(Settings.from_environment().prices)
     plans = {cell.modality: plan_cell(store, cell, default_embedder(get(cell.modality))) for cell in cells}
     if json:
         found = [
@@ -224,14 +227,24 @@ def _print_plan(store: Store, dataset_version: str, cells: list[Cell], json: boo
                 "computed": {item.kernel: item.computed for item in items},
                 "reused": {item.kernel: item.reused for item in items},
                 "seconds": round(sum(item.seconds for item in items), 1),
+                "price": sum(item.price(prices) for item in items),
+                "currency": prices.currency,
             }
             for modality, items in plans.items()
         ]
         print_json({"dataset_version": dataset_version, "cells": found})
         return
-    rows = [{"modality": modality, **vars(item)} for modality, items in plans.items() for item in items]
+    planned = [(modality, item) for modality, items in plans.items() for item in items]
+    rows = [
+        {"modality": modality, "kernel": item.kernel, "computed": item.computed, "reused": item.reused, "seconds": item.seconds}
+        for modality, item in planned
+    ]
     print_table(f"plan for {dataset_version}: nothing was done", rows)
-    print(f"estimated work: {sum(row['seconds'] for row in rows):,.0f} s, beside a few seconds of start")
+    price = sum(item.price(prices) for _, item in planned)
+    print(
+        f"estimated work: {sum(item.work.seconds for _, item in planned):,.0f} s beside a few seconds of start, "
+        f"{price:,.4g} {prices.currency} of computing"
+    )
 
 
 def print_results(dataset_version: str, results: list[CellResult]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mm_assets.contamination import other_cells
+from mm_assets.plan import plan_cell
 from mm_assets.what_if import what_if
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
@@ -42,6 +43,8 @@ def test_a_dataset_is_kept_apart_from_a_benchmark(platform: Any, tmp_path: Path)
         platform.register(write(tmp_path / "data", name, rules))
     early = platform.backfill("birds@v1")["text"]
     assert early.status == "failed"
+    with pytest.raises(UserError, match="nothing is validated yet; run `mm backfill bench@v1"):
+        plan_cell(platform.store, platform.cell("birds@v1", "text"), default_embedder(get("text")))
     assert "birds@v1|text is to be compared with bench@v1, of which nothing is validated yet; run `mm backfill bench@v1" in early.reason
     assert platform.backfill("bench@v1")["text"].status == "published"
     assert platform.backfill("birds@v1")["text"].status == "published"
@@ -52,6 +55,10 @@ def test_a_dataset_is_kept_apart_from_a_benchmark(platform: Any, tmp_path: Path)
     cell = platform.cell("birds@v1", "text")
     found = what_if(platform.store, cell, {"contaminated": {"action": "flag"}}, default_embedder(get("text")), Prices())
     assert (found.kept_now, found.kept_then) == (1, 3)
+    planned = {item.kernel: item for item in plan_cell(platform.store, cell, default_embedder(get("text")))}
+    assert {name: (item.computed, item.reused) for name, item in planned.items()} == {
+        "fetch": (0, 3), "probe": (0, 3), "segment": (0, 1), "embed:minilm": (0, 1),
+    }  # fmt: skip
     assert platform.backfill("birds@v1")["text"].status == "unchanged"
 
 

@@ -14,6 +14,7 @@ from mm_assets.plan import plan_cell
 from mm_embed_kernels.modalities import get
 from mm_resources import ray_session
 from mm_resources.blobs import BlobStore
+from mm_resources.prices import Prices
 from mm_resources.resources import default_embedder
 from mm_resources.tables import StageTables
 
@@ -120,7 +121,8 @@ def test_a_plan_says_what_then_happens(v1: Any, folder: Path) -> None:
     assert {item.kernel: item.computed for item in planned} == result.computed
     assert {item.kernel: item.reused for item in planned} == result.reused
     assert result.computed["embed:minilm"] > 0
-    assert all(item.seconds > 0 for item in planned if item.computed)
+    assert all(item.work.seconds > 0 and item.price(Prices()) > 0 for item in planned if item.computed)
+    assert all(item.price(Prices()) == 0 for item in planned if not item.computed)
 
 
 def test_another_embedder_computes_that_embedder_alone(v1: Any, folder: Path) -> None:
