@@ -24,7 +24,7 @@ from benchmarks.process_tree import run
 from benchmarks.sentences import sentences
 from mm_embed_kernels import shingles
 from mm_embed_kernels.identity import sample_id
-from mm_embed_kernels.rules.duplicates import numbered
+from mm_embed_kernels.relational import numbered
 from mm_embed_kernels.rules.near_duplicate_text import NearDuplicateText
 
 _PART = 16_384

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 BATCH_ROWS = 16_384
+# Streams chosen columns of the same rows as often as it is called.
+Reader = Callable[[list[str]], pa.RecordBatchReader]
 
 
 def memory_limit() -> str:
@@ -61,6 +64,48 @@ def save(sql: str, path: Path, **streams: pa.RecordBatchReader | pa.Table) -> Pa
 def stored(path: Path) -> str:
     """A Parquet file as SQL names it."""
     return f"read_parquet({literal(str(path))})"
+
+
+def numbered(read: Reader) -> Reader:
+    """A reader that numbers its rows as ``n``, int32, from 0; a row has the same number however often it is read."""
+
+    def again(columns: list[str]) -> pa.RecordBatchReader:
+        found = read(columns)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            count = 0
+            for batch in found:
+                numbers = pa.array(np.arange(count, count + batch.num_rows, dtype=np.int32))
+                yield pa.record_batch([*batch.columns, numbers], schema=schema)
+                count += batch.num_rows
+
+        schema = found.schema.append(pa.field("n", pa.int32()))
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    return again
+
+
+def beside(tables: Iterable[pa.Table], more: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The columns of two streams that hold the same rows in the same order, whatever their batches.
+
+    So that a sort or a join of the narrow one need not carry the wide one.
+
+    Raises:
+        ValueError: when they have not equally many rows.
+    """
+    held = more.schema.empty_table()
+    for table in tables:
+        while held.num_rows < table.num_rows:
+            try:
+                held = pa.concat_tables([held, pa.Table.from_batches([more.read_next_batch()])])
+            except StopIteration:
+                raise ValueError("the second stream ends before the first") from None
+        for name in held.column_names:
+            table = table.append_column(name, held[name].slice(0, table.num_rows))
+        held = held.slice(table.num_rows)
+        yield table
+    if held.num_rows or any(batch.num_rows for batch in more):
+        raise ValueError("the first stream ends before the second")
 
 
 def literal(text: str) -> str:

@@ -25,6 +25,8 @@ os.environ.setdefault("LANCE_DEFAULT_IO_BUFFER_SIZE", str(64 << 20))  # what any
 _M_ARENA_MAX, _ARENAS = -8, 2
 with contextlib.suppress(AttributeError, OSError):  # another C library
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+# Arrow's own pool keeps what it has freed to itself: a hundred MiB beside the few that are in use at a time.
+pa.set_memory_pool(pa.system_memory_pool())
 READ_ROWS = 16_384
 _IN_LIST = 1_000
 # What a scan may hold read ahead of its consumer; Lance's own default is 2 GiB.

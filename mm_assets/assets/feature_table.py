@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_assets.assets.embeddings import embedder_inputs
 from mm_assets.cell_asset import cell_asset
@@ -11,13 +15,18 @@ from mm_assets.checks import complete
 from mm_embed_kernels import relational
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.relational import beside, numbered
+from mm_resources.cache import Vectors
 from mm_resources.features import table_name
+from mm_resources.lance_io import Fenced
 
-_ROWS = """
-SELECT n.* EXCLUDE (cache_key), v._rowid AS place{user}
-FROM features n JOIN places v ON n.cache_key = v.key JOIN listing l ON n.sample_id = l.sample_id
-WHERE n.embedder = {embedder} ORDER BY place, n.feature_id
+# Where the vector of each row lies, and the user's columns of its sample. The rows themselves are wide, and were written in
+# the order of their vectors: they are read beside this, instead of being sorted once more.
+_BESIDE = """
+SELECT n.n, n.feature_id AS same, v._rowid AS place{user}
+FROM features n LEFT JOIN places v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
 """
+_LISTING = " LEFT JOIN listing l ON n.sample_id = l.sample_id"
 
 
 def _stands(run: CellRun) -> bool:
@@ -57,14 +66,9 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
     vectors = run.vectors(embedder)
-    columns = "".join(f', l."{item.name}"' for item in user)
-    rows = run.tables_of(
-        _ROWS.format(user=columns, embedder=relational.literal(embedder.name)),
-        features=run.read("normalized_features"),
-        places=vectors.places(),
-        listing=run.read("dataset_registry", ["sample_id", *(item.name for item in user)]),
+    version, count, index, content = run.features.write_candidate(
+        name, contract, vectors.attach(_rows(run, embedder, vectors), embedder.dimension)
     )
-    version, count, index, content = run.features.write_candidate(name, contract, vectors.attach(rows, embedder.dimension))
     return {
         "embedder": embedder.name,
         "fingerprint": embedder.fingerprint,
@@ -77,3 +81,23 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
         "index": index,
         "digest": content,
     }
+
+
+def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Table]:
+    """One embedder's feature rows, the user's columns, and the ``place`` of each vector; rows whose vectors are gone are left out."""
+    user = [item.name for item in run.spec.user_fields]
+    streams = {
+        "features": numbered(partial(run.read, "normalized_features"))(["feature_id", "sample_id", "cache_key", "embedder"]),
+        "places": vectors.places(),
+        **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
+    }
+    sql = _BESIDE.format(
+        user="".join(f', l."{name}"' for name in user), listing=_LISTING if user else "", embedder=relational.literal(embedder.name)
+    )
+    tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
+    own = (table.filter(pc.equal(table["embedder"], embedder.name)) for table in tables)
+    with relational.query(sql, **streams) as more:
+        for table in beside(own, more):
+            if not table["same"].equals(table["feature_id"]):
+                raise Fenced(f"normalized_features of {run.cell.partition_key} was replaced by another run while it was read")
+            yield table.filter(table["place"].is_valid()).drop(["cache_key", "n", "same"])

@@ -14,6 +14,7 @@ from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
 from mm_assets.checks import Check
 from mm_embed_kernels import relational
+from mm_embed_kernels.contracts.stages import MEDIA
 from mm_embed_kernels.embedders import Embedder
 
 NORM_TOLERANCE = 1e-3
@@ -30,6 +31,11 @@ JOIN places v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
 WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
 """
+# What is known of a sample by now, without the decisions of each rule and the duplicates, which take more memory than all the rest.
+_CURATED = [
+    *("sample_id", "entity_id", "source_uri", "key", "label", "split", "quality_score", "passed", "duplicate_group", "transcript"),
+    *(item.name for item in MEDIA),
+]
 
 
 @cell_asset(
@@ -65,7 +71,7 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
         _ROWS.format(embedder=relational.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
-        curated=run.read("curated_samples"),
+        curated=run.read("curated_samples", _CURATED),
         places=vectors.places(),
         answers=run.read("embeddings", ["sample_id", "status"]),
     )

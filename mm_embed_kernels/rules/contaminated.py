@@ -14,9 +14,9 @@ from mm_embed_kernels import relational
 from mm_embed_kernels.components import united
 from mm_embed_kernels.contracts.stages import DUPLICATE
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.relational import stored
+from mm_embed_kernels.relational import numbered, stored
 from mm_embed_kernels.rules.base import Action, CellReader, Evidence, Rule, Verdict
-from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule, members_of, numbered
+from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule, members_of
 
 _EVIDENCE = 4
 _COPIES = """

@@ -17,7 +17,7 @@ from mm_embed_kernels import relational
 from mm_embed_kernels.components import united
 from mm_embed_kernels.contracts.stages import DUPLICATE
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.relational import stored
+from mm_embed_kernels.relational import numbered, stored
 from mm_embed_kernels.rules.base import CellReader, Evidence, Rule, Verdict
 
 # A pair of samples that are near each other, by their numbers, a < b: how near, and the part of each that the other
@@ -148,25 +148,6 @@ def matched(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray
     chosen = np.flatnonzero(near)
     whole = pa.nulls(len(chosen), pa.string())
     return pa.table([pairs["a"].take(chosen), pairs["b"].take(chosen), score[chosen], whole, whole], schema=MATCH)
-
-
-def numbered(read: CellReader) -> CellReader:
-    """A reader that numbers its samples; the same sample has the same number however often it is read."""
-
-    def again(columns: list[str]) -> pa.RecordBatchReader:
-        found = read(columns)
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            count = 0
-            for batch in found:
-                numbers = pa.array(np.arange(count, count + batch.num_rows, dtype=np.int32))
-                yield pa.record_batch([*batch.columns, numbers], schema=schema)
-                count += batch.num_rows
-
-        schema = found.schema.append(pa.field("n", pa.int32()))
-        return pa.RecordBatchReader.from_batches(schema, batches())
-
-    return again
 
 
 def members_of(labels: np.ndarray[Any, Any]) -> pa.Table:

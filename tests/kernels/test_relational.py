@@ -102,3 +102,27 @@ def test_query_spills_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
         first = next(reader)
         assert first["n"][0].as_py() == 999_999
         assert first.num_rows + sum(batch.num_rows for batch in reader) == 1_000_000
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 5), max_size=6), st.lists(st.integers(0, 5), max_size=6))
+def test_streams_stand_beside_each_other_whatever_their_batches(left: list[int], right: list[int]) -> None:
+    rows = sum(left)
+    values = pa.table({"a": pa.array(range(rows), pa.int64())})
+    ends = [sum(left[:n]) for n in range(len(left) + 1)]
+    tables = [values.slice(start, end - start) for start, end in zip(ends, ends[1:], strict=False)]
+    cuts = sorted({min(sum(right[:n]), rows) for n in range(len(right) + 1)} | {rows})
+    schema = pa.schema([("b", pa.int64())])
+    batches = [pa.record_batch([pa.array(range(a, b), pa.int64())], schema=schema) for a, b in zip([0, *cuts], cuts, strict=False)]
+    found = list(relational.beside(tables, pa.RecordBatchReader.from_batches(schema, batches)))
+    assert [table.num_rows for table in found] == left
+    assert [pair for table in found for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)] == [
+        (n, n) for n in range(rows)
+    ]
+
+
+@pytest.mark.parametrize(("rows", "line"), [(2, "the second stream ends"), (4, "the first stream ends")])
+def test_streams_of_unequal_length_do_not_stand_beside_each_other(rows: int, line: str) -> None:
+    more = pa.table({"b": list(range(rows))}).to_reader()
+    with pytest.raises(ValueError, match=line):
+        list(relational.beside([pa.table({"a": [1, 2, 3]})], more))
