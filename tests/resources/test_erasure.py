@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from mm_assets.assets.raw_assets import REQUESTS
+from mm_embed_kernels import relational
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_resources import indexes
 from mm_resources.blobs import INDEX, LARGE_BYTES, BlobStore, Location
 from mm_resources.erasure import erase
 from mm_resources.features import FeatureStore
+from mm_resources.fetch import FetchKernel
 from mm_resources.forgetting import _Forgetting
-from mm_resources.receipts import Receipt
+from mm_resources.receipts import Receipt, Receipts
+from mm_resources.registry import Registry
 from mm_resources.store import Store
+from tests.resources.specs import frozen, spec_of
 from tests.resources.test_feature_tables import CONTRACT, table
 
 SECRET = b"a secret of few bytes"
@@ -98,3 +103,24 @@ def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.M
     rows, digest = store.measured("t", opened.version)
     assert (rows, digest != before) == (1_499, True)
     assert min(store.recall("t", opened.version, index)) >= 0.95
+
+
+@pytest.mark.parametrize("size", [20, LARGE_BYTES + 1])
+def test_forgotten_content_is_refused_where_it_comes_again(data: Path, registry: Registry, size: int) -> None:
+    """A small one before it is stored; the hash of a large one is known only when it is, so that it is removed again."""
+    content, blobs = bytes(range(200)) * (size // 200 + 1), BlobStore(registry.store)
+    (data / "again.bin").write_bytes(content)
+    spec = spec_of({"uri": str(data), "modality": "text"})
+    assert frozen(registry, spec) == [""]
+    Receipts(registry.store).write(Receipt("7", content_hash(content), "2026-01-01T00:00:00", [content_hash(content)], done_at="now"))
+    kernel = FetchKernel(spec, blobs)
+    requests = relational.fetch(REQUESTS, listing=registry.listings.listing(spec, "text"), flavours=kernel.flavours())
+    stage = kernel.stages()[0]
+    stage.setup()
+    found = {row["content_hash"]: (row["error_class"], row["message"]) for row in stage.run(requests).to_pylist()}
+    assert len(found) == len(requests)
+    error_class, message = found.pop(None)
+    assert error_class == "forgotten"
+    assert "receipt 7" in message
+    assert set(found) == set(places(blobs)), "the others are stored"
+    assert not lies_somewhere(blobs, content)
