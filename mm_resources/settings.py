@@ -60,9 +60,13 @@ class Settings:
 def absolute(location: str) -> str:
     """A URL stays as it is; a path becomes absolute against the current folder.
 
+    ``abfs://CONTAINER`` becomes ``az://CONTAINER``, the only one of its two names that Lance knows as well.
+
     Raises:
         UserError: for a URL with a password in it, which would stand in logs and tables.
     """
     if "://" in location and urlsplit(location).password is not None:
         raise UserError(f"a {urlsplit(location).scheme}:// location holds no credentials; they come from the environment or a profile")
+    if location.startswith("abfs://") and "@" not in location:
+        location = location.replace("abfs", "az", 1)
     return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))
