@@ -6,12 +6,18 @@ the vectors and by the table's own index: it reports, and decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from mm_resources.features import FeatureStore
-from mm_resources.indexes import nearest
+from mm_resources.indexes import exact, nearest
+
+if TYPE_CHECKING:
+    import lance
 
 # Cosine similarity from which two vectors count as alike; how many vectors are looked at, and their neighbours.
 LEAST, LOOKED_AT, NEIGHBOURS = 0.97, 200, 8
@@ -50,15 +56,16 @@ def alike(features: FeatureStore, table: str, version: int, index: str, least: f
     Args:
         table, version, index: as a pin names them.
     """
-    opened, dataset = features.database.open_table(table), features.dataset(table, version)
-    opened.checkout(version)
+    dataset = features.dataset(table, version)
     rows = dataset.count_rows()
     chosen = np.random.default_rng(0).choice(rows, size=min(looked_at, rows), replace=False)
+    sampled = dataset.take(sorted(chosen.tolist()), columns=_COLUMNS)
     found: dict[tuple[str, str], Pair] = {}
     asked: set[str] = set()
-    for own in dataset.take(sorted(chosen.tolist()), columns=_COLUMNS).to_pylist():
-        for other in nearest(opened, own["vector"], index, NEIGHBOURS + 1, _COLUMNS[:3]).to_arrow().to_pylist():
-            score = 1.0 - other["_distance"]
+    for own, others in zip(
+        sampled.drop(["vector"]).to_pylist(), _neighbours(features, dataset, table, index, sampled["vector"], least), strict=True
+    ):
+        for other, score in others:
             known = own["duplicate_group"] is not None and own["duplicate_group"] == other["duplicate_group"]
             if other["sample_id"] == own["sample_id"] or known or score < least:
                 continue
@@ -67,3 +74,22 @@ def alike(features: FeatureStore, table: str, version: int, index: str, least: f
             if (a, b) not in found or found[a, b].score < score:
                 found[a, b] = Pair(a, b, score, span_a, span_b)
     return Alike(len(chosen), len(asked), sorted(found.values(), key=lambda pair: (-pair.score, pair.a, pair.b)))
+
+
+def _neighbours(
+    features: FeatureStore, dataset: lance.LanceDataset, table: str, index: str, vectors: pa.ChunkedArray, least: float
+) -> Iterator[list[tuple[dict[str, Any], float]]]:
+    """Of each vector the nearest rows, without their vectors, and how near they are; a table without an index is scanned once for all."""
+    queries = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), -1)
+    if index == "exact":
+        scores, places = exact(dataset, queries, NEIGHBOURS + 1)
+        near = sorted({int(place) for place in places[scores >= least]})
+        rows = dict(zip(near, dataset._take_rows(near, columns=_COLUMNS[:3]).to_pylist(), strict=True))
+        for mine in zip(places.tolist(), scores.tolist(), strict=True):
+            yield [(rows[place], score) for place, score in zip(*mine, strict=True) if place in rows]
+        return
+    opened = features.database.open_table(table)
+    opened.checkout(dataset.version)
+    for query in queries:
+        found = nearest(opened, query, index, NEIGHBOURS + 1, _COLUMNS[:3]).to_arrow().to_pylist()
+        yield [(other, 1.0 - other["_distance"]) for other in found]

@@ -253,8 +253,9 @@ class FeatureStore:
         rows = table.count_rows()
         if index == "exact" or rows == 0:
             return Recall(1.0, 1.0)
-        vectors = self.dataset(name, version).take(indexes.sample_of(rows), columns=["vector"])["vector"].combine_chunks()
-        return indexes.measure(table, vectors.flatten().to_numpy().reshape(len(vectors), -1), index)
+        dataset = self.dataset(name, version)
+        vectors = dataset.take(indexes.sample_of(rows), columns=["vector"])["vector"].combine_chunks()
+        return indexes.measure(table, dataset, vectors.flatten().to_numpy().reshape(len(vectors), -1), index)
 
 
 _DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "split", "passed", "duplicate_group", "partial", "text"}

@@ -118,3 +118,29 @@ def test_an_index_that_is_asked_too_little_is_seen(store: FeatureStore, monkeypa
     monkeypatch.setattr(module, "PROBES", {index: 1})
     monkeypatch.setattr(module, "REFINED", 1)
     assert store.recall("t", version, index).plain < good.plain
+
+
+def test_one_scan_finds_the_true_neighbours_of_all_queries(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lance_io, "READ_ROWS", 64)  # several batches, some smaller than what is looked for
+    rows = table(200)
+    version, *_ = store.write_candidate("t", CONTRACT, [rows])
+    dataset, vectors = store.dataset("t", version), np.array(rows["vector"].to_pylist(), np.float32)
+    scores, places = module.exact(dataset, vectors[:5], 150)
+    truth = -np.sort(-(vectors[:5] @ vectors.T), axis=1)
+    np.testing.assert_allclose(scores, truth[:, :150], atol=1e-6)
+    taken = dataset._take_rows(places[0].tolist(), columns=["vector"])["vector"].to_pylist()
+    np.testing.assert_allclose(np.array(taken) @ vectors[0], scores[0], atol=1e-6)
+    few, none = module.exact(dataset, vectors[:5], 10, "user__stars < 3")
+    np.testing.assert_allclose(few[:, :3], -np.sort(-(vectors[:5] @ vectors[:3].T), axis=1), atol=1e-6)
+    assert np.isneginf(few[:, 3:]).all()
+    assert (none[:, 3:] == -1).all()
+
+
+def test_of_equal_vectors_any_is_a_true_neighbour(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
+    rows = table(2_000, 1)
+    same = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(np.eye(1, DIMENSION, dtype=np.float32), 50, axis=0).reshape(-1)), DIMENSION)
+    alike_rows = table(50, 9).set_column(CONTRACT.schema.get_field_index("vector"), "vector", same)
+    version, _, index, _ = store.write_candidate("t", CONTRACT, [rows, alike_rows])
+    monkeypatch.setattr(module, "sample_of", lambda count: list(range(2_000, 2_050)))
+    assert store.recall("t", version, index).plain == 1.0
