@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from mm_assets.checks import OVERRIDABLE, Check, closed, override_command
 from mm_assets.partitions import cell_of
-from mm_assets.results import PREVIEW_COLUMNS, PREVIEW_ROWS, PREVIEWED, Shown, is_figure, materialize_result, plain
+from mm_assets.results import materialize_result, plain
 from mm_assets.sample_count import SampleCount
+from mm_assets.shown import shown_of
 from mm_embed_kernels import contracts, relational
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder
@@ -366,45 +367,8 @@ class CellRun:
         work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
         declared = {key.name for key in self.context.selected_asset_check_keys}
         checks = [check for check in [*checks, *self._observe(self)] if check.name in declared]
-        table = self.tables.uri(self.asset, self.cell)
-        drawn = {name: self.tables.plot(self.asset, self.cell, meta.run_id, name) for name in meta.plots}
         seconds = time.perf_counter() - self.began
-        causes = self.failures.by_class(self.cell, [self.asset]) if meta.failed else {}
-        shown = Shown(self.shown, self._origins(), self._preview(), drawn, table, causes, self._since_parent(meta))
-        return materialize_result(self.asset, self.cell, meta, shown, checks, work, unchanged, seconds)
-
-    def _since_parent(self, meta: StageMeta) -> str:
-        """What the stage holds beside what the parent version's held, in one line."""
-        if self.spec.parent is None:
-            return ""
-        before = self.tables.meta(self.asset, replace(self.cell, version=self.spec.parent))
-        if before is None:
-            return f"{self.spec.parent} has none"
-        if before.data_version == meta.data_version:
-            return f"as in {self.spec.parent}"
-        figures = {"rows": (before.row_count, meta.row_count), "failed": (before.failed, meta.failed)}
-        return f"{self.spec.parent}: " + ", ".join(f"{name} {old:,} -> {new:,}" for name, (old, new) in figures.items())
-
-    def _origins(self) -> dict[str, list[str]]:
-        """For each column of the asset, the upstream assets that hand it on under the same name."""
-        upstream = {name: set(self.contract(name).schema.names) for name in self.deps}
-        found = {column: [name for name, columns in upstream.items() if column in columns] for column in self.shown.schema.names}
-        # What the nearest asset hands on, the ones before it need not be named for.
-        return {column: names[-1:] for column, names in found.items() if names}
-
-    def _preview(self) -> pa.Table:
-        """The first rows of the stage, keys and figures alone: no content leaves the store."""
-        schema = self.contract(self.asset).schema
-        columns = [item.name for item in schema if item.name in PREVIEWED or is_figure(item.type)][:PREVIEW_COLUMNS]
-        reader = self.tables.read(self.asset, self.cell, columns, limit=PREVIEW_ROWS)
-        return reader.read_all()
-
-    @property
-    def shown(self) -> Contract:
-        """The columns that a person finds in the asset: of the feature table's own rows, not of their record."""
-        if self.asset in ("feature_table", "feature_views"):
-            return contracts.feature_contract(self.embedders[0].dimension, self.spec.user_fields)
-        return self.contract(self.asset)
+        return materialize_result(self.asset, self.cell, meta, shown_of(self, meta), checks, work, unchanged, seconds)
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
         reports = self._reports or [ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()]

@@ -4,58 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from mm_assets.checks import Check, override_command
+from mm_assets.shown import Shown
 from mm_embed_kernels.contracts import Contract
 from mm_resources.failures import may_be_redriven
 from mm_resources.store import Cell
 from mm_resources.tables import StageMeta
-
-PREVIEW_ROWS, PREVIEW_COLUMNS = 8, 8
-# Names and states that say nothing of what a sample holds.
-PREVIEWED = {
-    "sample_id",
-    "segment_id",
-    "feature_id",
-    "key",
-    "status",
-    "probe",
-    "kept",
-    "rule",
-    "split",
-    "embedder",
-    "stage",
-    "table",
-    "index",
-}
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a person sees of an asset.
-
-    Attributes:
-        contract: columns that the asset holds.
-        origins: column -> upstream assets that hand it on.
-        preview: a few rows, keys and figures alone.
-        plots: pictures (PNG) by name.
-        table: where the stage's table lies.
-        causes: error class -> samples that failed here for it.
-        parent: how the stage differs from the parent version's, or "" where there is none.
-    """
-
-    contract: Contract
-    origins: dict[str, list[str]]
-    preview: pa.Table
-    plots: dict[str, bytes]
-    table: str
-    causes: dict[str, int]
-    parent: str
 
 
 def materialize_result(
@@ -116,10 +75,6 @@ def _told(check: Check) -> dict[str, Any]:
 def column_schema(contract: Contract) -> dg.TableSchema:
     """The Dagster column schema of a contract."""
     return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()])
-
-
-def is_figure(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
