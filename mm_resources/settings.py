@@ -26,6 +26,7 @@ class Settings:
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
         profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
         precision: what models compute in, one of `mm_embed_kernels.precision.PRECISIONS` (``MM_PRECISION``).
+        calibration: file of what suits this machine, see `mm_resources.calibration` (``MM_CALIBRATION``); None: in `dagster_home`.
         prices: file of the deployment's price table, see `mm_resources.prices` (``MM_PRICES``); None takes the built-in one.
     """
 
@@ -35,6 +36,11 @@ class Settings:
     profile: str
     precision: str = AUTO
     prices: Path | None = None
+    calibration: Path | None = None
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.calibration or self.dagster_home / "calibration.json"
 
     @staticmethod
     def from_environment() -> Settings:
@@ -50,6 +56,7 @@ class Settings:
             datasets=Path(absolute(os.environ.get("MM_DATASETS") or DEFAULT_DATASETS)),
             profile=profile,
             precision=precision,
+            calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
             prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
         )
 
@@ -61,6 +68,7 @@ class Settings:
             "MM_DATASETS": str(self.datasets),
             "MM_PROFILE": self.profile,
             **({"MM_PRECISION": self.precision} if self.precision != AUTO else {}),
+            **({"MM_CALIBRATION": str(self.calibration)} if self.calibration else {}),
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
         }
 
