@@ -118,7 +118,7 @@ def test_doctor_calibrates(mm: Run, tmp_path: Path) -> None:
     assert measured["file"] == str(tmp_path / "mine.json")
     assert [setting["embedder"] for setting in measured["settings"] if setting["kept"]] == ["wordllama"]
     assert (tmp_path / "mine.json").is_file()
-    refused(mm("doctor", "--calibrate", "--embedder", "nobody"), "nobody")
+    one_line_error(mm("doctor", "--calibrate", "--embedder", "nobody"), "nobody")
 
 
 def test_doctor_finds_a_sound_installation_and_an_unsound_store(mm: Run, tmp_path: Path) -> None:
