@@ -38,7 +38,7 @@ def examine() -> list[Finding]:
         ("dagster home", lambda: _home(settings)),
         ("sandbox", _sandbox),
         ("lance and lancedb", _lance_pair),
-        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in _primary_embedders(settings)),
+        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in primary_embedders(settings)),
         ("machine", _machine),
     ]
     return [_checked(name, check) for name, check in checks]
@@ -123,7 +123,7 @@ def _lance_pair() -> str:
     return f"pylance {version('pylance')} and lancedb {version('lancedb')} read each other"
 
 
-def _primary_embedders(settings: Settings) -> list[str]:
+def primary_embedders(settings: Settings) -> list[str]:
     return list(dict.fromkeys(modality.primary(settings.profile) for modality in modalities().values()))
 
 

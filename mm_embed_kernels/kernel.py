@@ -19,6 +19,7 @@ import pyarrow as pa
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
+from mm_embed_kernels.inference import keep_memory
 from mm_embed_kernels.modalities import Media, Modality, get
 from mm_embed_kernels.sandbox import Limits, guarded, shared_sandbox
 
@@ -280,6 +281,9 @@ class EmbedKernel(Kernel):
         self.fingerprint = embedder.fingerprint
         self.payload = [pa.field("vector", pa.list_(pa.float32(), embedder.dimension))]
         self.seconds_per_row = embedder.seconds
+        if embedder.input_shape is None:
+            # Texts of one length are one batch without padding; the longest, which take the most memory, come first.
+            self.order = "length(text) DESC, key"
 
     def stages(self) -> list[Stage]:
         infer = InferStage(self.embedder, self.result, self.infer)
@@ -325,6 +329,7 @@ class InferStage(Stage):
         self.embedder, self.schema, self.resources = embedder, schema, resources
 
     def setup(self) -> None:
+        keep_memory()
         self.embedder.load()
 
     def run(self, batch: pa.Table) -> pa.Table:

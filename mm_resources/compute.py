@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.isolated import Isolated, release
-from mm_embed_kernels.kernel import Kernel
+from mm_embed_kernels.kernel import Kernel, Stage
+from mm_resources.ahead import Ahead
 from mm_resources.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
 from mm_resources.metering import NOTHING, Usage, on_gpus, so_far
 from mm_resources.progress import report
@@ -137,8 +138,8 @@ class Compute:
             return "inline"
         if self.mode != "auto":
             return self.mode
-        # On one machine, Ray's gain is that decoding and inference go on side by side; a single stage has none of it.
-        gains = self.ray is not None and (self._on_cluster or len(kernel.stages()) > 1)
+        # Stages go on side by side without Ray, too: on one machine, its gain is more than one actor of a stage.
+        gains = self.ray is not None and (self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages()))
         return "ray" if gains and missing * kernel.seconds_per_row > self.inline_seconds else "inline"
 
     @property
@@ -230,15 +231,23 @@ def _attempts(misses: TableSpool) -> dict[str, int]:
 
 
 def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The kernel's stages block by block, in this process but for its models, which may die of what they are given."""
-    stages = [Isolated(stage) if stage.infers else stage for stage in kernel.stages()]
+    """The kernel's stages block by block, in this process but for its models, which may die of what they are given.
+
+    Where a model works, the stages work side by side: the next block is decoded meanwhile, and the last one's results are stored.
+    """
+    stages, found = kernel.stages(), blocks
     for stage in stages:
-        stage.setup()
+        found = _through(Isolated(stage) if stage.infers else stage, found)
+        if any(other.infers for other in stages):
+            found = Ahead(found, f"mm-{kernel.name}")
+    return found
+
+
+def _through(stage: Stage, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    stage.setup()
     for block in blocks:
-        for stage in stages:
-            with on_gpus(stage.resources.num_gpus):
-                block = stage.run(block)
-        yield block
+        with on_gpus(stage.resources.num_gpus):
+            yield stage.run(block)
 
 
 class _Progress:

@@ -16,24 +16,29 @@ from mm_embed_kernels.embedders.base import installed_hash
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ENVIRONMENT_LIBRARIES, digest, file_hash, library_versions
 from mm_embed_kernels.modalities import modalities
+from mm_embed_kernels.precision import BFLOAT16, FLOAT32, fast_bfloat16
 from mm_embed_kernels.transcribers import Transcriber, transcribers
 from mm_embed_kernels.transcribers import create as create_transcriber
 
 # What runs on workers.
 _PACKAGES = ("mm_embed_kernels", "mm_resources")
-# (kind, name, device): enough to find a model anew on another machine.
-Model = tuple[str, str, str]
+# (kind, name, device, precision): enough to find a model anew on another machine.
+Model = tuple[str, str, str, str]
 
 
 def model_of(model: Embedder | Transcriber) -> Model:
-    return ("embedder" if isinstance(model, Embedder) else "transcriber", model.name, model.device)
+    if isinstance(model, Embedder):
+        return "embedder", model.name, model.device, model.precision
+    return "transcriber", model.name, model.device, FLOAT32
 
 
 def environment(models: Iterable[Model] = ()) -> dict[str, str]:
     """What this machine has: interpreter, libraries that fingerprints declare, this code, the user's plug-ins, weights.
 
+    Of models in bfloat16, also whether it is fast with them: if not, it would choose another precision for the same cell.
     Nothing heavy is imported; the weights of `models` are hashed.
     """
+    models = list(models)
     declaring: list[Any] = [*modalities().values(), *embedders().values(), *transcribers().values()]
     libraries = {*ENVIRONMENT_LIBRARIES, *(name for item in declaring for name in item.libraries)}
     groups = ("mm.modalities", "mm.rules", "mm.embedders", "mm.sources", "mm.transcribers")
@@ -44,7 +49,8 @@ def environment(models: Iterable[Model] = ()) -> dict[str, str]:
         "the code of mm-features": _code()[:12],
         **{f"plug-in {plugin.name}": plugin.version for plugin in plugins},
         **library_versions(libraries),
-        **{f"weights of {name}": _weights(kind, name, device) for kind, name, device in models},
+        **{f"weights of {name}": _weights(kind, name, device) for kind, name, device, _ in models},
+        **{f"the best precision of {name}": BFLOAT16 if fast_bfloat16() else FLOAT32 for *_, name, _, used in models if used == BFLOAT16},
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mm_embed_kernels.embedders import Embedder, create, embedders
+from mm_embed_kernels.embedders import Embedder, create, embedders, maker_of
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernel import embed_each
 from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
@@ -38,15 +38,16 @@ class Queries:
         Raises:
             UserError: when the installed weights are not those of the table.
         """
-        if pinned.embedder not in self._embedders:
-            made = create(pinned.embedder)
+        key = f"{pinned.embedder} {pinned.fingerprint}"
+        if key not in self._embedders:
+            made = maker_of(pinned.embedder, pinned.fingerprint)
             if made.space != pinned.space:
                 raise UserError(
                     f"table {pinned.table} lies in the space {pinned.space}, but the installed {pinned.embedder} makes {made.space}; "
                     "install the weights that made it, or query by id"
                 )
-            self._embedders[pinned.embedder] = made
-        return self._embedders[pinned.embedder]
+            self._embedders[key] = made
+        return self._embedders[key]
 
     def vector(self, query: Query, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
         """A query that is no id, float32 [dimension], in the space of `pinned`.

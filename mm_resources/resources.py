@@ -6,18 +6,19 @@ Dagster reads these annotations at run time, so this module does without `from _
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from mm_embed_kernels.embedders import Embedder, create, kind_of
+from mm_embed_kernels.embedders import Embedder, create
 from mm_embed_kernels.kernel import EmbedKernel, Resources
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox import Limits
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
 from mm_resources.cache import ComputeCache
+from mm_resources.calibration import calibrated
 from mm_resources.compute import Backoff, Compute
 from mm_resources.failures import FailureEvents
 from mm_resources.features import FeatureStore
@@ -126,7 +127,8 @@ class EmbedderResource(dg.ConfigurableResource):
 
     embedder: str = Field(description="name of the embedder, see `mm doctor`")
     device: str = Field(default="auto", description="auto, cpu or cuda")
-    batch_size: int = Field(default=0, description="rows per forward pass; 0: the embedder's default")
+    batch_size: int = Field(default=0, description="rows per forward pass; 0: as calibrated, else the embedder's default")
+    precision: str = Field(default="", description="float32, bfloat16, or auto, by the processor; empty: MM_PRECISION, by default auto")
     batch_rows: int = Field(default=1024, description="rows handed to an actor at once")
     actors: int = Field(default=1, description="copies of the model")
     num_cpus: float = Field(default=1, description="CPUs of each copy; also its thread count")
@@ -135,8 +137,16 @@ class EmbedderResource(dg.ConfigurableResource):
 
     def open(self, name: str = "") -> Embedder:
         """The embedder, or another one of the modality with the same share of the machine; not yet loaded."""
-        settings: dict[str, Any] = {"device": self._device(), "batch_size": self.batch_size or None}
-        return create(name or self.embedder, **settings, threads=max(1, int(self.num_cpus)))
+        settings, device, threads = Settings.from_environment(), self._device(), max(1, int(self.num_cpus))
+        made = create(
+            name or self.embedder, self.precision or settings.precision, device=device, batch_size=self.batch_size or None, threads=threads
+        )
+        found = calibrated(settings.calibration_file, made.name, made.precision) if device == "cpu" else None
+        if found is None:
+            return made
+        # Of cores, what the configuration leaves to a copy is the most that it may take.
+        suits = {"batch_size": self.batch_size or found.batch_size, "threads": min(threads, found.threads)}
+        return create(made.name, made.precision, device=device, **suits)
 
     def open_all(self, names: list[str] | None) -> list[Embedder]:
         """The embedders that a spec names, the primary one first; by default this one alone."""
@@ -203,7 +213,6 @@ def embedder_key(modality: str) -> str:
 
 
 def default_embedder(modality: Modality) -> EmbedderResource:
-    """The profile's embedder of a modality; a text model, which decodes nothing, takes both cores of a small machine."""
+    """The profile's embedder of a modality, on all cores: those that decode beside it take their share of them."""
     name = modality.primary(Settings.from_environment().profile)
-    cores = len(os.sched_getaffinity(0))
-    return EmbedderResource(embedder=name, num_cpus=cores if kind_of(name).modality == "text" else max(1, cores - 1))
+    return EmbedderResource(embedder=name, num_cpus=len(os.sched_getaffinity(0)))

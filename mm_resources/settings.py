@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.precision import AUTO, PRECISIONS
 
 DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
@@ -24,6 +25,8 @@ class Settings:
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
         profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
+        precision: what models compute in, one of `mm_embed_kernels.precision.PRECISIONS` (``MM_PRECISION``).
+        calibration: file of what suits this machine, see `mm_resources.calibration` (``MM_CALIBRATION``); None: in `dagster_home`.
         prices: file of the deployment's price table, see `mm_resources.prices` (``MM_PRICES``); None takes the built-in one.
     """
 
@@ -31,18 +34,29 @@ class Settings:
     dagster_home: Path
     datasets: Path
     profile: str
+    precision: str = AUTO
     prices: Path | None = None
+    calibration: Path | None = None
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.calibration or self.dagster_home / "calibration.json"
 
     @staticmethod
     def from_environment() -> Settings:
         profile = os.environ.get("MM_PROFILE") or "bundled"
         if profile not in PROFILES:
             raise UserError(f"MM_PROFILE {profile!r} is not known; there are: {', '.join(PROFILES)}")
+        precision = os.environ.get("MM_PRECISION") or AUTO
+        if precision not in PRECISIONS:
+            raise UserError(f"MM_PRECISION {precision!r} is not known; there are: {', '.join(PRECISIONS)}")
         return Settings(
             store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
             dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),
             datasets=Path(absolute(os.environ.get("MM_DATASETS") or DEFAULT_DATASETS)),
             profile=profile,
+            precision=precision,
+            calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
             prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
         )
 
@@ -53,6 +67,8 @@ class Settings:
             "DAGSTER_HOME": str(self.dagster_home),
             "MM_DATASETS": str(self.datasets),
             "MM_PROFILE": self.profile,
+            **({"MM_PRECISION": self.precision} if self.precision != AUTO else {}),
+            **({"MM_CALIBRATION": str(self.calibration)} if self.calibration else {}),
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
         }
 

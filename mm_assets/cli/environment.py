@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Annotated, Any
 
@@ -9,6 +10,8 @@ import typer
 
 from mm_assets.cli.output import print_json, print_table
 
+# Of other processes, before anything is measured.
+_QUIET_LOAD = 0.5
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
@@ -36,11 +39,18 @@ def env(json: Json = False) -> None:
 def doctor(
     verify: Annotated[bool, typer.Option("--verify", help="read the stored blobs and hold each against its hash instead")] = False,
     sample: Annotated[int, typer.Option(min=0, help="with --verify: so many blobs, chosen at random; 0: all")] = 0,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="measure which batch size and threads suit each embedder here, for later runs, instead")
+    ] = False,
+    embedder: Annotated[list[str] | None, typer.Option(help="with --calibrate: only these; by default the profile's")] = None,
     json: Json = False,
 ) -> None:
     """Check what a run needs: packages, weights, store, Dagster home, sandbox, disk."""
     from mm_assets.doctor import examine
 
+    if calibrate:
+        _calibrate(embedder or [], json)
+        return
     if verify:
         _verify(sample, json)
         return
@@ -51,6 +61,28 @@ def doctor(
         print_table("mm doctor", [{"check": f.name, "ok": f.ok, "finding": f.finding} for f in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _calibrate(names: list[str], json: bool) -> None:
+    from dataclasses import asdict
+
+    from mm_assets.doctor import primary_embedders
+    from mm_resources.calibration import calibrate, machine
+    from mm_resources.settings import Settings
+
+    settings = Settings.from_environment()
+    path, load = settings.calibration_file, os.getloadavg()[0]
+    tried = []
+    for found in calibrate(path, names or primary_embedders(settings), settings.precision):
+        tried += found
+        if not json:
+            print_table(found[0].embedder, [asdict(setting) for setting in found])
+    if json:
+        print_json({"machine": machine(), "file": str(path), "load": load, "settings": [asdict(setting) for setting in tried]})
+    else:
+        if load > _QUIET_LOAD:
+            print(f"other work on this machine (load {load:.1f}) has disturbed the measurement; better repeat it when there is none")
+        print(f"{machine()}: what is kept lies in {path}; fingerprints and vectors stay as they are")
 
 
 def _verify(sample: int, json: bool) -> None:

@@ -1,5 +1,5 @@
 """Embedders: one module each, discovered. See `Embedder`."""
 
-from mm_embed_kernels.embedders.base import Embedder, create, embedders, kind_of
+from mm_embed_kernels.embedders.base import Embedder, create, embedders, kind_of, maker_of
 
-__all__ = ["Embedder", "create", "embedders", "kind_of"]
+__all__ = ["Embedder", "create", "embedders", "kind_of", "maker_of"]

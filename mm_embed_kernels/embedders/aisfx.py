@@ -7,6 +7,7 @@ the mean over its blocks of 2.3 s, with digital silence left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder, unavailable
+from mm_embed_kernels.inference import frozen, side_by_side
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
 from mm_embed_kernels.modalities.base import Media
 
@@ -36,8 +38,9 @@ class AiSFX(Embedder):
     input_shape = (int(WINDOW_SECONDS * _RATE),)
     input_dtype = "float32"
     libraries = ("aisfx", "av", "soundfile", "torch", "torchaudio")
-    seconds = 0.4
-    batch_size = 8
+    code_version = "2"
+    seconds = 0.3
+    batch_size = 1
 
     @property
     def weights(self) -> tuple[Path, ...]:
@@ -67,34 +70,39 @@ class AiSFX(Embedder):
         return window(data, span, _RATE, WINDOW_SECONDS)
 
     def load(self) -> None:
-        self._features, self._net = _model(str(self.weights[0]), self.device, self.threads)
+        self._features, self._net = _model(str(self.weights[0]), self.device)
 
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        import torch
-
         self.load()
-        found = []
-        with torch.inference_mode():
-            for start in range(0, len(inputs), self.batch_size):
-                sound = torch.tensor(inputs[start : start + self.batch_size]).to(self.device)
-                blocks = self._features(sound).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
-                weight = (blocks.amax(dim=3) > 0).sum(dim=2).float()
-                heard = weight > 0
-                vectors = torch.zeros(*weight.shape, self.dimension, device=self.device)
-                # A short clip fills a few of the blocks: only those are computed.
-                vectors[heard] = self._net(blocks[heard][:, None]).mean(dim=3).amax(dim=2)
-                found.append(((vectors * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)).cpu().numpy())
-        return np.concatenate(found)
+        batches = (inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size))
+        return np.concatenate(side_by_side(lambda batch: pooled(batch, self._features, self._net, self.device), batches, self.threads))
+
+
+def pooled(sounds: np.ndarray[Any, Any], features: Any, net: Any, device: str = "cpu") -> np.ndarray[Any, Any]:
+    """Vectors of sounds, float32 [n, 512]: the mean over their blocks, weighed by the frames that sound."""
+    import torch
+
+    blocks = features(torch.tensor(sounds).to(device)).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
+    weight = (blocks.amax(dim=3) > 0).sum(dim=2).float()
+    heard = weight > 0
+    vectors = torch.zeros(*weight.shape, _CHANNELS[-1], device=device)
+    # A short clip fills a few of the blocks: only those are computed.
+    vectors[heard] = net(blocks[heard][:, None]).mean(dim=3).amax(dim=2)
+    found: np.ndarray[Any, Any] = ((vectors * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)).cpu().numpy()
+    return found
 
 
 @cache
-def _model(path: str, device: str, threads: int | None) -> tuple[Any, Any]:
-    """The features (samples [n, s] to log-mel frames [n, frames, mels]) and the network, made once per process."""
+def _model(path: str, device: str) -> tuple[Any, Any]:
+    """The features and the network, made once per process."""
+    return features_on(device), frozen(network(path), (4, _MELS, _BLOCK, 1), device)
+
+
+def features_on(device: str) -> Callable[[Any], Any]:
+    """Samples [n, s] to log-mel frames [n, frames, mels]."""
     import torch
     import torchaudio
 
-    if threads:
-        torch.set_num_threads(threads)
     spectrum = torchaudio.transforms.Spectrogram(_FFT, hop_length=_HOP, power=2.0, pad_mode="constant").to(device)
     bank = torch.from_numpy(_mel_bank()).to(device)
 
@@ -103,12 +111,10 @@ def _model(path: str, device: str, threads: int | None) -> tuple[Any, Any]:
         padded = torch.nn.functional.pad(sound, (0, (_BLOCKS + 1) * (_BLOCK // 2) * _HOP - sound.shape[1] - _HOP))
         return torch.log10(1e4 * (spectrum(padded).transpose(1, 2) @ bank) + 1) / _LARGEST
 
-    net = _network()
-    net.load_state_dict(_parameters(path))
-    return features, net.eval().to(device)
+    return features
 
 
-def _network() -> Any:
+def network(path: str) -> Any:
     """Convolutions of the nine-layer CNN of Kong et al., "DCASE 2018 Challenge baseline with convolutional neural networks"."""
     from torch import nn
 
@@ -117,11 +123,13 @@ def _network() -> Any:
         for channels in (before, after):
             layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         layers += [nn.MaxPool2d(2)]
-    return nn.Sequential(*layers[:-1])
+    net = nn.Sequential(*layers[:-1])
+    net.load_state_dict(_parameters(path))
+    return net.eval()
 
 
 def _parameters(path: str) -> dict[str, Any]:
-    """The network's own parameters under the names of `_network`; the checkpoint holds the classifiers it was trained with, too."""
+    """The network's own parameters under the names of `network`; the checkpoint holds the classifiers it was trained with, too."""
     import torch
 
     # Beside tensors the checkpoint pickles a few NumPy numbers.

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import digest, fingerprint, weights_hash
 from mm_embed_kernels.plugins import discover, pick
+from mm_embed_kernels.precision import FLOAT32, resolve
 
 _SLUG = 60
+_GPU_ROWS = 64
 
 
 class Embedder(ABC):
@@ -30,8 +33,10 @@ class Embedder(ABC):
         libraries: packages whose version changes its vectors.
         code_version: raised when the code changes its vectors.
         tolerance: largest cosine distance between two computations of the same vector that `audit` accepts.
+        precisions: what it may compute in besides float32, each with the tolerance there, which must hold against float32, too.
+        precision: what it computes in.
         seconds: first guess of the cost of a segment on one CPU core.
-        batch_size: default rows per forward pass.
+        batch_size: default rows per forward pass on a processor's core.
     """
 
     name: str = ""
@@ -42,14 +47,17 @@ class Embedder(ABC):
     input_dtype: str = "uint8"
     libraries: ClassVar[tuple[str, ...]] = ()
     code_version: ClassVar[str] = "1"
-    tolerance: ClassVar[float] = 1e-4
+    tolerance: float = 1e-4
+    precisions: ClassVar[Mapping[str, float]] = {}
+    precision: str = FLOAT32
     seconds: ClassVar[float] = 0.01
     batch_size: int = 64
 
     def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None, model: str = "") -> None:
         self.device, self.model = device, model
         self.name = f"{type(self).name}:{model}" if model else type(self).name
-        self.batch_size = batch_size or type(self).batch_size
+        # What suits the caches of a processor's core leaves a GPU idle.
+        self.batch_size = batch_size or max(type(self).batch_size, 1 if device == "cpu" else _GPU_ROWS)
         self.threads = threads
 
     @property
@@ -81,9 +89,15 @@ class Embedder(ABC):
             preprocessing=self.preprocessing,
             libraries=self.libraries,
             device=self.device.split(":")[0],
-            dtype="float32",
+            dtype=self.precision,
             output=self.dimension,
         )
+
+    def at(self, precision: str) -> Self:
+        """This embedder, told what to compute in (see `mm_embed_kernels.precision.resolve`) before anybody asks for its fingerprint."""
+        self.precision = resolve(precision, self.precisions, self.device)
+        self.tolerance = self.precisions.get(self.precision, self.tolerance)
+        return self
 
     @abstractmethod
     def load(self) -> None:
@@ -139,10 +153,17 @@ def kind_of(name: str) -> type[Embedder]:
     return found
 
 
-def create(name: str, **settings: Any) -> Embedder:
+def create(name: str, precision: str = FLOAT32, **settings: Any) -> Embedder:
     """The embedder called `name` (``KIND`` or ``KIND:MODEL``), not yet loaded."""
     kind, model = kind_of(name), name.partition(":")[2]
-    return kind(**settings, model=model) if model else kind(**settings)
+    made = kind(**settings, model=model) if model else kind(**settings)
+    return made.at(precision)
+
+
+def maker_of(name: str, fingerprint: str) -> Embedder:
+    """The embedder called `name`, in the precision that a fingerprint tells; in float32 where something else differs, too."""
+    candidates = [create(name, precision) for precision in (FLOAT32, *kind_of(name).precisions)]
+    return next((made for made in candidates if made.fingerprint == fingerprint), candidates[0])
 
 
 def slug_of(name: str) -> str:

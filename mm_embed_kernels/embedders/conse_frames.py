@@ -11,8 +11,9 @@ class ConSEFrames(FrameEmbedder):
 
     name = "conse_frames"
     libraries = (*ConSE.libraries, "decord2")
-    seconds = 0.2
-    batch_size = 8
+    code_version = "2"
+    seconds = 0.1
+    batch_size = 1
 
     def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None) -> None:
         super().__init__(ConSE(device, (batch_size or self.batch_size) * self.frames, threads))

@@ -113,6 +113,14 @@ def test_env_exports_absolute_paths(mm: Run, tmp_path: Path) -> None:
     assert (Path(exports["DAGSTER_HOME"]) / "dagster.yaml").exists()
 
 
+def test_doctor_calibrates(mm: Run, tmp_path: Path) -> None:
+    measured = loaded(mm("doctor", "--calibrate", "--embedder", "wordllama", "--json", MM_CALIBRATION=str(tmp_path / "mine.json")))
+    assert measured["file"] == str(tmp_path / "mine.json")
+    assert [setting["embedder"] for setting in measured["settings"] if setting["kept"]] == ["wordllama"]
+    assert (tmp_path / "mine.json").is_file()
+    one_line_error(mm("doctor", "--calibrate", "--embedder", "nobody"), "nobody")
+
+
 def test_doctor_finds_a_sound_installation_and_an_unsound_store(mm: Run, tmp_path: Path) -> None:
     assert all(finding["ok"] for finding in loaded(mm("doctor", "--json")))
     (tmp_path / "file").write_text("")

@@ -117,7 +117,7 @@ def test_differences_name_both_sides() -> None:
     here = environment([model_of(create("minilm"))])
     assert differences(here, here) == []
     assert len(here["weights of minilm"]) == 12
-    nowhere = environment([("embedder", "st:/nowhere", "cpu")])["weights of st:/nowhere"]
+    nowhere = environment([("embedder", "st:/nowhere", "cpu", "float32")])["weights of st:/nowhere"]
     assert nowhere == "unavailable (embedder st:/nowhere: there is no folder /nowhere)"
     assert {"Python", "machine", "torch", "tokenizers", "chardet", "ctranslate2"} <= set(here)
     there = {**here, "Python": "3.99", "plug-in birds": "2"}

@@ -1,0 +1,59 @@
+"""An iterator that is one item ahead of whoever reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+_LOOK_SECONDS = 0.2
+
+
+class Ahead(Iterator[_T], Generic[_T]):
+    """The items in their order, made in a thread from now on: one waits and the next is made while one is read.
+
+    The thread ends with the items, or after the one that it is at when this object is gone. What it raises is raised to the reader.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, items: Iterator[_T], name: str) -> None:
+        self._made: Queue[tuple[_T] | BaseException] = Queue(1)
+        self._gone = Event()
+        # A daemon: what ends the process does not wait for a batch. It knows nothing of this object, which may so go.
+        Thread(target=_make, args=(items, self._made, self._gone), name=name, daemon=True).start()
+
+    def __next__(self) -> _T:
+        while True:
+            try:
+                item = self._made.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                continue  # a signal is heard between two looks
+            if isinstance(item, tuple):
+                return item[0]
+            self._made.put(item)  # for who asks again
+            raise item
+
+    def __del__(self) -> None:
+        self._gone.set()
+
+
+def _make(items: Iterator[_T], made: Queue[tuple[_T] | BaseException], gone: Event) -> None:
+    def offer(item: tuple[_T] | BaseException) -> None:
+        while not gone.is_set():
+            try:
+                return made.put(item, timeout=_LOOK_SECONDS)
+            except Full:
+                continue
+
+    try:
+        for item in items:
+            offer((item,))
+            if gone.is_set():
+                return
+        offer(StopIteration())
+    except BaseException as error:  # noqa: BLE001 - raised again by the reader
+        offer(error)
