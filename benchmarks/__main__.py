@@ -15,7 +15,8 @@ from benchmarks import ratios, results
 from benchmarks.ratios import Row
 from benchmarks.suite import measured, names
 
-_LINE = "{:56} {:>8} {:>18} {:>8} {:>4}"
+_LINE = "{:72} {:>8} {:>18} {:>8} {:>4}"
+HEADER = _LINE.format("work", "ratio", "spread", "goal", "met")
 
 
 def line(row: Row) -> str:
@@ -37,7 +38,7 @@ def main() -> int:
     if strange:
         parser.error(f"there is no benchmark {strange[0]!r}; there are: {', '.join(known)}")
     failed = []
-    print(_LINE.format("work", "ratio", "spread", "goal", "met"), flush=True)
+    print(HEADER, flush=True)
     for name in asked.only or known:
         try:
             for row in measured(name, asked.share, asked.pairs):
