@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import ratios, results
+from benchmarks import ratios, records
 from benchmarks.ratios import Row
 from benchmarks.suite import measured, names
 
@@ -20,7 +20,7 @@ HEADER = _LINE.format("work", "ratio", "spread", "goal", "met")
 
 
 def line(row: Row) -> str:
-    return _LINE.format(row.name, *results.cells(row))
+    return _LINE.format(row.name, *records.cells(row))
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--readme", action="store_true", help="write the README's table out of the newest results, and measure nothing")
     asked = parser.parse_args()
     if asked.readme:
-        results.write_readme()
+        records.write_readme()
         return 0
     known = names()
     strange = sorted(set(asked.only or []) - set(known))
@@ -44,11 +44,11 @@ def main() -> int:
             for row in measured(name, asked.share, asked.pairs):
                 print(line(row), flush=True)
                 if asked.share >= 1:
-                    results.write([row])
+                    records.write([row])
         except RuntimeError as error:
             failed.append(str(error))
-    if asked.share >= 1 and results.FOLDER.exists():
-        print(f"written: {results.plot()}")
+    if asked.share >= 1 and records.FOLDER.exists():
+        print(f"written: {records.plot()}")
     for message in failed:
         print(message, file=sys.stderr)
     return 1 if failed else 0

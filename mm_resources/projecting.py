@@ -1,7 +1,8 @@
 """What a cell of N samples would take on W workers, by what smaller ones have taken: rates and fixed costs out of the ledger.
 
 Every figure of a stage is a line, a fixed part and a part for each sample, fitted to the runs of this store that computed a
-cell of the same modality and embedders anew. Kernels share their part among the workers; all else runs in one process.
+cell of the same modality and embedders anew. Kernels share their part among the workers; all else runs in one process. Memory is
+bounded by design, so that it is taken to grow with the logarithm of the samples.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Point:
 
     Attributes:
         samples: that the cell listed.
-        kernel_seconds: the part of `seconds` that kernels took.
+        kernel_seconds, kernel_cpu_seconds: the parts of `seconds` and `cpu_seconds` that kernels took.
         commits: to the cache and of the stage's table.
     """
 
@@ -47,6 +48,7 @@ class Point:
     samples: int
     seconds: float
     kernel_seconds: float
+    kernel_cpu_seconds: float
     cpu_seconds: float
     gpu_seconds: float
     bytes_read: int
@@ -64,7 +66,7 @@ class Line:
     each: float
 
     @staticmethod
-    def fitted(points: Iterable[tuple[int, float]]) -> Line:
+    def fitted(points: Iterable[tuple[float, float]]) -> Line:
         """The line with the smallest relative errors among those that nowhere fall and begin at zero or more.
 
         Points of a single size say nothing of a fixed part: then all of it is taken to grow.
@@ -73,13 +75,13 @@ class Line:
 
         known = list(points)
         if len({samples for samples, _ in known}) < 2:
-            return Line(0.0, sum(value for _, value in known) / max(1, sum(samples for samples, _ in known)))
+            return Line(0.0, sum(value for _, value in known) / max(1.0, sum(samples for samples, _ in known)))
         weight = [1 / max(value, 1e-6 * max(other for _, other in known), 1e-9) for _, value in known]
         rows = [[factor, factor * samples] for (samples, _), factor in zip(known, weight, strict=True)]
         (fixed, each), _ = nnls(rows, [factor * value for (_, value), factor in zip(known, weight, strict=True)])
         return Line(float(fixed), float(each))
 
-    def at(self, samples: int, workers: float = 1.0) -> float:
+    def at(self, samples: float, workers: float = 1.0) -> float:
         """The figure for so many samples, when `workers` times as many share what grows."""
         return self.fixed + self.each * samples / workers
 
@@ -90,12 +92,14 @@ class Predicted:
 
     Attributes:
         fixed_seconds: the part of `seconds` that is there however few the samples; alone_seconds: the part that no worker shares.
+        kernel_cpu_seconds: the part of `cpu_seconds` that workers share.
     """
 
     stage: str
     seconds: float
     fixed_seconds: float
     alone_seconds: float
+    kernel_cpu_seconds: float
     cpu_seconds: float
     gpu_seconds: float
     bytes_read: int
@@ -220,7 +224,8 @@ def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: 
         seconds=rest.at(samples) + kernels.at(samples, share),
         fixed_seconds=rest.fixed + kernels.fixed,
         alone_seconds=rest.at(samples) + kernels.fixed,
-        peak_bytes=round(line("peak_bytes").at(samples)),
+        kernel_cpu_seconds=line("kernel_cpu_seconds").at(samples),
+        peak_bytes=round(Line.fitted((math.log2(point.samples), point.peak_bytes) for point in known).at(math.log2(samples))),
         commits=math.ceil(line("commits").at(samples)),
         price=prices.of(Usage(**figures)),
         **figures,
@@ -236,7 +241,7 @@ WITH entry AS MATERIALIZED (FROM ledger), run AS (
   HAVING NOT bool_or(unchanged) AND sum(computed) > 0 AND sum(reused) <= {_REUSED} * sum(computed)
 )
 SELECT l.dataset, l.version, l.stage, l.run_id, r.samples::BIGINT AS samples, sum(l.seconds) AS seconds,
-       sum(l.kernel_seconds) AS kernel_seconds,
+       sum(l.kernel_seconds) AS kernel_seconds, sum(coalesce(l.kernel_cpu_seconds, l.kernel_seconds)) AS kernel_cpu_seconds,
        coalesce(sum(l.cpu_seconds), sum(l.seconds)) AS cpu_seconds, coalesce(sum(l.gpu_seconds), 0) AS gpu_seconds,
        coalesce(sum(l.bytes_read), 0)::BIGINT AS bytes_read, coalesce(sum(l.bytes_written), 0)::BIGINT AS bytes_written,
        coalesce(sum(l.bytes_transferred), 0)::BIGINT AS bytes_transferred, coalesce(max(l.peak_bytes), 0)::BIGINT AS peak_bytes,

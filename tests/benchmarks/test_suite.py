@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ratios, results
+from benchmarks import ratios, records
 from benchmarks.__main__ import line
 from benchmarks.ratios import Row
 from benchmarks.suite import measured, names
@@ -52,8 +52,8 @@ def test_modules_of_the_suite_are_found() -> None:
 
 
 def test_results_of_a_commit_come_together(tmp_path: Path) -> None:
-    path = results.write(ROWS[:2], tmp_path, "aaa")
-    again = results.write([Row("loader", 0.9, 0.9, 0.9, 0.8, ">=")], tmp_path, "aaa")
+    path = records.write(ROWS[:2], tmp_path, "aaa")
+    again = records.write([Row("loader", 0.9, 0.9, 0.9, 0.8, ">=")], tmp_path, "aaa")
     report = json.loads(path.read_text())
     assert again == path
     assert set(report) == {"machine", "versions", "commit", "rows"}
@@ -62,34 +62,34 @@ def test_results_of_a_commit_come_together(tmp_path: Path) -> None:
 
 
 def test_the_readme_shows_the_newest_row_of_each_name(tmp_path: Path) -> None:
-    results.write(ROWS, tmp_path, "aaa")
-    os.utime(results.write([Row("loader", 0.7, 0.7, 0.7, 0.8, ">=")], tmp_path, "bbb"), (2e9, 2e9))
+    records.write(ROWS, tmp_path, "aaa")
+    os.utime(records.write([Row("loader", 0.7, 0.7, 0.7, 0.8, ">=")], tmp_path, "bbb"), (2e9, 2e9))
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{results._BEGIN}\nold\n{results._END}\nafter\n")
+    readme.write_text(f"before\n{records._BEGIN}\nold\n{records._END}\nafter\n")
     for _ in range(2):
-        results.write_readme(readme, tmp_path)
+        records.write_readme(readme, tmp_path)
     assert readme.read_text().splitlines() == [
         "before",
-        results._BEGIN,
+        records._BEGIN,
         "| work | ratio | spread | goal | met | commit |",
         "|---|---|---|---|---|---|",
         "| loader | 0.70 | 0.70 to 0.70 | >= 0.8 | no | bbb |",
         "| no change | 0.041 | 0.040 to 0.050 | <= 0.02 | no | aaa |",
         "| start | 0.30 | 0.30 to 0.30 | none |  | aaa |",
-        results._END,
+        records._END,
         "after",
     ]
     readme.write_text("no markers")
     with pytest.raises(ValueError, match="has no lines"):
-        results.write_readme(readme, tmp_path)
+        records.write_readme(readme, tmp_path)
 
 
 def test_the_plot_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
-    results.write(ROWS, tmp_path, "aaa")
-    results.write(ROWS[:1], tmp_path, "bbb")
-    drawn = results.plot(tmp_path).read_text()
+    records.write(ROWS, tmp_path, "aaa")
+    records.write(ROWS[:1], tmp_path, "bbb")
+    drawn = records.plot(tmp_path).read_text()
     assert all(f"<!-- {text} -->" in drawn for text in ("loader (&gt;=)", "bbb"))
-    assert results.plot(tmp_path).read_text() == drawn
+    assert records.plot(tmp_path).read_text() == drawn
 
 
 def test_a_module_that_fails_is_named() -> None:
@@ -104,6 +104,6 @@ def test_a_benchmark_that_is_none_is_one_line() -> None:
 
 
 def test_the_readme_has_its_markers() -> None:
-    text = results.README.read_text("utf-8")
-    assert results._BEGIN in text
-    assert results._END in text
+    text = records.README.read_text("utf-8")
+    assert records._BEGIN in text
+    assert records._END in text
