@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui test browser check format lock clean
+.PHONY: help install demo ui test bench browser check format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,10 @@ ui: install  ## Dagster UI and daemon on 127.0.0.1:3000, on the same instance as
 
 test: check  ## lint, format, types, layers and tests: what CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: install  ## ratios against limits measured in the same run (an hour or more); see benchmarks/
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --readme
 
 browser: install  ## the UI by clicks, in headless Chromium (Debian: apt-get install chromium); pictures go to .github
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'

@@ -13,14 +13,16 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.ratios import Row, paired
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.blobs import BlobStore
 from mm_resources.compute import run_inline
@@ -30,12 +32,13 @@ from mm_resources.store import Store
 from tests.s3 import BUCKET, S3
 
 _THREADS = 8
+_SMALL, _LARGE = 10_000, 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=10_000, help="small files, of 2 to 62 KB")
-    parser.add_argument("--large", type=int, default=20, help="large files, of 100 MB")
+    parser.add_argument("--files", type=int, default=_SMALL, help="small files, of 2 to 62 KB")
+    parser.add_argument("--large", type=int, default=_LARGE, help="large files, of 100 MB")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--stores", nargs="+", choices=("local", "s3"), default=["local", "s3"])
     parser.add_argument("--folder", type=Path, default=None, help="where the files lie; by default the temporary folder")
@@ -44,13 +47,28 @@ def main() -> None:
         run(Path(folder), given.files, given.large, given.pairs, given.stores)
 
 
+def rows(share: float) -> Iterator[Row]:
+    """Into a local store, small files and large ones."""
+    with tempfile.TemporaryDirectory(prefix="mm-ingest-") as scratch:
+        folder = Path(scratch)
+        files, large = max(100, round(_SMALL * share)), max(1, round(_LARGE * share))
+        for (name, source), goal in zip(made(folder, files, large).items(), (0.8, 0.9), strict=True):
+            measured(folder, source, "local")  # warms up
+            yield paired(f"ingest, {name}", partial(ingested, folder, source), partial(copied, folder, source), goal=goal, sense=">=")
+
+
+def made(folder: Path, files: int, large: int) -> dict[str, Path]:
+    """The small and the large files, by their description."""
+    random = np.random.default_rng(0)
+    return {
+        f"{files:,} small files": write(folder / "small", random, [int(size) for size in random.integers(2_000, 62_000, files)]),
+        f"{large} files of 100 MiB": write(folder / "large", random, [100 << 20] * large),
+    }
+
+
 def run(folder: Path, files: int, large: int, pairs: int, stores: list[str]) -> None:
     """Make the files and print a ratio for each kind of file and store."""
-    random = np.random.default_rng(0)
-    sets = {
-        f"{files:,} small files": write(folder / "small", random, [int(size) for size in random.integers(2_000, 62_000, files)]),
-        f"{large} large files": write(folder / "large", random, [100 << 20] * large),
-    }
+    sets = made(folder, files, large)
     (folder / "s3").mkdir()
     server = S3(folder / "s3")
     server.start()
@@ -74,14 +92,30 @@ def run(folder: Path, files: int, large: int, pairs: int, stores: list[str]) -> 
 
 def measured(folder: Path, source: Path, kind: str) -> tuple[float, float]:
     """Seconds of an ingest into an empty store, and of copying and hashing the same files."""
+    return ingested(folder, source, kind), copied(folder, source, kind)
+
+
+def ingested(folder: Path, source: Path, kind: str = "local") -> float:
     name = uuid4().hex
     root = str(folder / name) if kind == "local" else f"s3://{BUCKET}/{name}"
-    copied = folder / f"{name}-copied" if kind == "local" else f"s3://{BUCKET}/{name}-copied"
-    ours = seconds(lambda: ingest(source, Store(root)))
-    theirs = seconds(lambda: copy(source, copied))
-    for left in (folder / name, folder / f"{name}-copied", folder / "s3" / BUCKET / name, folder / "s3" / BUCKET / f"{name}-copied"):
+    try:
+        return seconds(lambda: ingest(source, Store(root)))
+    finally:
+        _clear(folder, name)
+
+
+def copied(folder: Path, source: Path, kind: str = "local") -> float:
+    name = uuid4().hex
+    target = folder / name if kind == "local" else f"s3://{BUCKET}/{name}"
+    try:
+        return seconds(lambda: copy(source, target))
+    finally:
+        _clear(folder, name)
+
+
+def _clear(folder: Path, name: str) -> None:
+    for left in (folder / name, folder / "s3" / BUCKET / name):
         shutil.rmtree(left, ignore_errors=True)
-    return ours, theirs
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -9,20 +9,23 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import ratios
+from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
 from mm_resources import indexes
 from mm_resources.features import FeatureStore
-from mm_resources.loader import WINDOW_ROWS
 from mm_resources.store import Store
 from mm_resources.training import TrainingSet
 
 _TABLE, _BLOCK = "bench.v1.text.random", 20_000
+_EPOCHS = 3
 _CENTRES, _SPREAD = 300, 0.5
 
 
@@ -31,56 +34,65 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2, help="each measured so often, the best counts")
+    parser.add_argument("--epochs", type=int, default=_EPOCHS)
+    parser.add_argument("--pairs", type=int, default=ratios.PAIRS)
     asked = parser.parse_args()
+    with _stored(asked.rows, asked.dimension) as chosen:
+        scanned, loaded = _measured(chosen, asked.workers, asked.epochs, asked.pairs)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for name, found in (("bare scan of the same columns", scanned), ("shuffled loader, batches of 256", loaded)):
+        rates = ", ".join(f"{asked.rows * asked.epochs / sum(epochs):,.0f}" for epochs in found)
+        print(f"{name}: {rates} rows/s over {asked.epochs} epochs")
+    print(f"{asked.rows:,} rows x {asked.dimension}, {asked.workers} workers: peak of this process {held:,.0f} MiB")
+
+
+def rows(share: float) -> Iterator[Row]:
+    """A run of several epochs from making the loader to its last batch, and the first epoch of it alone."""
+    count = max(20_000, round(400_000 * share))
+    with _stored(count, 384) as chosen:
+        scanned, loaded = _measured(chosen, 2, _EPOCHS, ratios.PAIRS)
+    pairs = list(zip(scanned, loaded, strict=True))
+    whole = [sum(theirs) / sum(ours) for theirs, ours in pairs]
+    yield ratios.row(f"loader, shuffled, 2 workers, {_EPOCHS} epochs of {count:,} rows", whole, goal=0.8, sense=">=")
+    yield ratios.row("loader, the first epoch of them", [theirs[0] / ours[0] for theirs, ours in pairs], goal=None, sense=">=")
+
+
+@contextmanager
+def _stored(rows: int, dimension: int) -> Iterator[TrainingSet]:
+    """A training set of so many rows; its table has no index, since nothing is searched here."""
     with tempfile.TemporaryDirectory(prefix="mm-loader-") as folder:
-        indexes.EXACT_ROWS = asked.rows + 1  # nothing is searched here
+        searched, indexes.EXACT_ROWS = indexes.EXACT_ROWS, rows + 1
         features = FeatureStore(Store(folder))
-        contract = feature_contract(asked.dimension, [])
-        version, *_ = features.write_candidate(_TABLE, contract, blocks(asked.rows, asked.dimension))
-        chosen = TrainingSet(
-            features,
-            {
-                "dataset_version": "bench@v1",
-                "tables": [{"modality": "text", "table": _TABLE, "lance_version": version}],
-                "where": None,
-                "columns": ["label"],
-            },
-        )
-        scans, loads = [], []
-        for _ in range(asked.rounds):
-            scans.append(_rate(_scanned(features, version), asked.rows))
-            # What both workers read ahead until the slower one has started.
-            loads.append(_rate(_loaded(chosen, asked.workers), asked.rows, 4 * max(1, asked.workers) * WINDOW_ROWS))
-        scan, load = max(scans), max(loads)
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"bare scan of the same columns: {scan:,.0f} rows/s; {', '.join(f'{rate:,.0f}' for rate in scans)}")
-        print(
-            f"shuffled loader, {asked.workers} workers, batches of 256: {load:,.0f} rows/s; {', '.join(f'{rate:,.0f}' for rate in loads)}"
-        )
-        print(f"{asked.rows:,} rows x {asked.dimension}: ratio {load / scan:.2f}; peak of this process {held:,.0f} MiB")
+        version, *_ = features.write_candidate(_TABLE, feature_contract(dimension, []), blocks(rows, dimension))
+        indexes.EXACT_ROWS = searched
+        table = {"modality": "text", "table": _TABLE, "lance_version": version}
+        yield TrainingSet(features, {"dataset_version": "bench@v1", "tables": [table], "where": None, "columns": ["label"]})
 
 
-def _rate(counts: Iterator[int], rows: int, first: int = 1) -> float:
-    """Rows a second once `first` rows have come: to start processes takes seconds, however many rows there are."""
-    seen, began, skipped = 0, 0.0, 0
-    for count in counts:
-        seen += count
-        if not began and seen >= first:
-            began, skipped = time.perf_counter(), seen
-    assert seen == rows, (seen, rows)
-    return (seen - skipped) / (time.perf_counter() - began)
+def _measured(chosen: TrainingSet, workers: int, epochs: int, pairs: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Seconds of each epoch of each run, of scans and of the loader by turns; the first pair warms the disk's cache and is left out."""
+    scanned, loaded = [], []
+    for _ in range(pairs + 1):
+        scanned.append([_seconds(_scanned(chosen)) for _ in range(epochs)])
+        began = time.perf_counter()
+        loader = chosen.to_torch(batch_size=256, shuffle=True, seed=0, workers=workers)
+        made = time.perf_counter() - began
+        taken = [_seconds(len(batch["vector"]) for batch in loader) for _ in range(epochs)]
+        loaded.append([taken[0] + made, *taken[1:]])
+    return scanned[1:], loaded[1:]
 
 
-def _scanned(features: FeatureStore, version: int) -> Iterator[int]:
-    dataset = features.dataset(_TABLE, version)
+def _seconds(counts: Iterable[int]) -> float:
+    began = time.perf_counter()
+    assert sum(counts) > 0
+    return time.perf_counter() - began
+
+
+def _scanned(chosen: TrainingSet) -> Iterator[int]:
+    (table,) = chosen.manifest["tables"]
+    dataset = chosen.features.dataset(table["table"], table["lance_version"])
     for batch in dataset.scanner(columns=["entity_id", "feature_id", "sample_id", "vector", "label"], batch_size=1_024).to_batches():
         yield batch.num_rows
-
-
-def _loaded(chosen: TrainingSet, workers: int) -> Iterator[int]:
-    for batch in chosen.to_torch(batch_size=256, shuffle=True, seed=0, workers=workers):
-        yield len(batch["vector"])
 
 
 def blocks(rows: int, dimension: int) -> Iterator[pa.Table]:

@@ -1,6 +1,6 @@
 """Peak memory and time of probing, cutting and decoding recordings of one minute, one hour and ten hours.
 
-    python benchmarks/long_audio.py [--folder /tmp] [--hours 0.0167 1 10]
+    python -m benchmarks.long_audio [--folder /tmp] [--hours 0.0167 1 10]
 
 Each call runs in a process of its own under the sandbox's limit on address space; a column is what the peak of resident memory
 grew by over the imports. The recordings are made in `--folder` and deleted.
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from peak_memory import measured
+from benchmarks.peak_memory import measured
 
 RATE = 16_000
 KINDS = {"flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "wav": ("WAV", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III")}

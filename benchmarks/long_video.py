@@ -1,6 +1,6 @@
 """Peak memory and time of probing, cutting and decoding videos of one minute, half an hour and two hours.
 
-    python benchmarks/long_video.py [--folder /tmp] [--minutes 1 30 120] [--size 640x360]
+    python -m benchmarks.long_video [--folder /tmp] [--minutes 1 30 120] [--size 640x360]
 
 Each call runs in a process of its own under the sandbox's limit on address space; a column is what the peak of resident memory
 grew by over a first call on a video of a few seconds. The videos are made in `--folder` (H.264, 25 frames/s, a key frame every
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from peak_memory import measured
+from benchmarks.peak_memory import measured
 
 RATE = 25
 

@@ -20,7 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import ratios
 from benchmarks.process_tree import run
+from benchmarks.ratios import Row
 from benchmarks.sentences import sentences
 from mm_embed_kernels import shingles
 from mm_embed_kernels.identity import sample_id
@@ -49,7 +51,24 @@ def main() -> None:
         print("{pairs:,} pairs of {texts:,} texts: precision {precision:.4f}, recall {recall:.4f}".format(**_accuracy(folder)))
 
 
-def _report(folder: Path, count: int) -> None:
+def rows(share: float) -> Iterator[Row]:
+    """The library's signatures alone against them and the rule, and against all that the platform does: the probe's own
+    signatures, which fold case and white space first and keep a sketch for the comparison, and the rule."""
+    with tempfile.TemporaryDirectory(prefix="mm-near-") as scratch:
+        folder = Path(scratch)
+        # A million takes minutes: its pairs differ by less than those of a tenth of it.
+        for count, pairs in ((100_000, ratios.PAIRS), (1_000_000, 1)):
+            texts = max(2_000, round(count * share))
+            found = [_steps(folder, texts) for _ in range(pairs)]
+            for what, step in (("signatures and rule", "alone"), ("with sketches", "probed")):
+                shares = (each["alone"]["seconds"] / (each[step]["seconds"] + each["grouped"]["seconds"]) for each in found)
+                yield ratios.row(f"near-duplicate text, {texts:,} documents, {what}", shares, goal=0.5, sense=">=")
+        accuracy = _accuracy(folder, max(200, round(2_000 * share)))
+        for name in ("precision", "recall"):
+            yield ratios.row(f"near-duplicate text, {name}", [accuracy[name]], goal=0.95, sense=">=")
+
+
+def _steps(folder: Path, count: int) -> dict[str, dict[str, Any]]:
     """Each step in a process of its own, so that each has its own peak."""
     found = {}
     for step in STEPS:
@@ -58,6 +77,11 @@ def _report(folder: Path, count: int) -> None:
         taken = run(command, {"MALLOC_ARENA_MAX": "2"})
         found[step] = {**json.loads(taken.output.splitlines()[-1]), "peak": round(taken.peak_mib)}
         print(f"{count:,} {step}: {found[step]}", file=sys.stderr)
+    return found
+
+
+def _report(folder: Path, count: int) -> None:
+    found = _steps(folder, count)
     alone, probed, group = found["alone"], found["probed"], found["grouped"]
     print(f"{count:,} texts, {group['grouped']:,} of them in groups; peak {group['peak']:,.0f} MiB")
     for name in ("seconds", "cpu"):
@@ -123,10 +147,13 @@ def _grouped(folder: Path, count: int) -> dict[str, Any]:
     """The rule, from signatures to a verdict for each text."""
     file, clock, grouped = pq.ParquetFile(folder / f"{count}.parquet", pre_buffer=False), _Clock(), 0
 
-    def read(columns: list[str]) -> pa.RecordBatchReader:
+    def read(columns: list[str], parts: int = 1 << 30) -> pa.RecordBatchReader:
         schema = pa.schema([_SAMPLE.field(name) for name in columns])
-        return pa.RecordBatchReader.from_batches(schema, (batch.select(columns) for batch in file.iter_batches(_PART, columns=columns)))
+        batches = (batch.select(columns) for batch in islice(file.iter_batches(_PART, columns=columns), parts))
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
+    # Imports, which stand outside of the library's time as well.
+    NearDuplicateText().prepare(lambda columns: read(columns, 1))
     with clock:
         rule = NearDuplicateText()
         rule.prepare(read)

@@ -6,9 +6,12 @@ work of the table in issue and README down for a look (1.0 is the work that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
+
+# Pairs of a row for which its module names no number of its own: what `--pairs` sets.
+PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,32 @@ class Row:
         return self.goal is None or (self.ratio >= self.goal if self.sense == ">=" else self.ratio <= self.goal)
 
 
-def paired(name: str, ours: Callable[[], float], limit: Callable[[], float], *, goal: float | None, sense: str, pairs: int = 3) -> Row:
+def paired(
+    name: str, ours: Callable[[], float], limit: Callable[[], float], *, goal: float | None, sense: str, pairs: int | None = None
+) -> Row:
     """The limit and ours by turns, each call doing the whole work once and giving its seconds.
 
     Raises:
         ValueError: for a sense that is neither ``>=`` nor ``<=``.
     """
+    _check(sense)
+    return row(name, _ratios(ours, limit, sense, PAIRS if pairs is None else pairs), goal=goal, sense=sense)
+
+
+def row(name: str, found: Iterable[float], *, goal: float | None, sense: str) -> Row:
+    """A row of ratios that were measured in one go with others (two percentiles of the same answers, say).
+
+    Raises:
+        ValueError: for a sense that is neither ``>=`` nor ``<=``.
+    """
+    _check(sense)
+    ratios = list(found)
+    return Row(name, median(ratios), min(ratios), max(ratios), goal, sense)
+
+
+def _check(sense: str) -> None:
     if sense not in (">=", "<="):
         raise ValueError(f"sense {sense!r}: give >= or <=")
-    found = list(_ratios(ours, limit, sense, pairs))
-    return Row(name, median(found), min(found), max(found), goal, sense)
 
 
 def _ratios(ours: Callable[[], float], limit: Callable[[], float], sense: str, pairs: int) -> Iterator[float]:

@@ -1,6 +1,6 @@
 """What a kill half-way costs: time and work of the killed run and its re-run together, against a run that nothing disturbed.
 
-    python benchmarks/resume.py [--folder /tmp] [--records 12000]
+    python -m benchmarks.resume [--folder /tmp] [--records 12000]
 
 Both backfill the same texts with the bundled embedder, each into a store of its own. The killed run is ended (SIGKILL) when the
 cache holds half of the vectors; the re-run is the same command. Work is the vectors that were computed: those that the two runs

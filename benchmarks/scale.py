@@ -1,4 +1,5 @@
-"""Memory, time and files against the number of samples, from files to a published, indexed feature table.
+"""Memory, time and files against the number of samples, from files to a published, indexed feature table; by the ledger, how each
+stage grows, and which of them faster than the samples.
 
 Run: .venv/bin/python -m benchmarks.scale text --counts 100000 1000000
      .venv/bin/python -m benchmarks.scale image --counts 360 3600
@@ -16,6 +17,8 @@ from pathlib import Path
 from benchmarks.packages import members
 from benchmarks.process_tree import Run, run
 from benchmarks.sentences import write_records
+from mm_resources.projecting import LINEAR, Point, points, powers
+from mm_resources.store import Store
 
 _SPEC = """
 name: scale
@@ -40,6 +43,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mm-scale-") as scratch:
         folder = arguments.folder or Path(scratch)
         found = {count: _measure(folder, arguments.modality, count) for count in arguments.counts}
+        stores = [Store(str(folder / f"{arguments.modality}-{count}" / "store")) for count in arguments.counts]
+        known = [point for store in stores for point in points(store, arguments.modality)]
     (least, first), *more = found.items()
     for count, (taken, files) in found.items():
         print(
@@ -49,6 +54,19 @@ def main() -> None:
     for count, (taken, _) in more:
         memory, pace = taken.peak_mib / first[0].peak_mib, (taken.seconds / count) / (first[0].seconds / least)
         print(f"{count:,} against {least:,}: peak memory x {memory:.2f}, time of each x {pace:.2f}")
+    print_growth(known)
+
+
+def print_growth(known: list[Point]) -> None:
+    """Milliseconds of a sample by stage and size, and the power with which a stage grew between the two largest sizes."""
+    sizes, power = sorted({point.samples for point in known}), powers(known)
+    print(f"{'ms of a sample, of':24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
+    for stage in dict.fromkeys(point.stage for point in known):
+        each = [next(point.seconds for point in known if (point.stage, point.samples) == (stage, size)) / size for size in sizes]
+        shown = f"{power[stage]:8.2f}" if stage in power else ""
+        print(f"{stage:24}" + "".join(f"{1e3 * seconds:10.3f}" for seconds in each) + shown)
+    steeper = [f"{stage} (power {found:.2f})" for stage, found in power.items() if found > LINEAR]
+    print(f"faster than linear: {', '.join(steeper) or 'nothing'}")
 
 
 def _measure(folder: Path, modality: str, count: int) -> tuple[Run, int]:

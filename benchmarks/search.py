@@ -9,14 +9,17 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from benchmarks import ratios
 from benchmarks.loader import blocks
+from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.spec import parse_spec
 from mm_resources import indexes
@@ -35,31 +38,55 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--queries", type=int, default=50, help="of each client")
     asked = parser.parse_args()
+    with _published(asked.rows, asked.dimension) as (features, pin):
+        table, recall = pin.primary, _recall(features, pin)
+        print(f"{asked.rows:,} x {asked.dimension}, {table.index}")
+        print(f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}")
+        *_, times = _rounds(features, pin, asked.clients, asked.queries, 2)
+        for name, found in zip(("LanceDB", "feature store"), times, strict=True):
+            print(f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once")
+        print(f"p50 x {np.median(times[1]) / np.median(times[0]):.2f}")
+
+
+def rows(share: float) -> Iterator[Row]:
+    """Median and 99th percentile of the same answers, and the recall that they have."""
+    count = max(2_000, round(200_000 * share))
+    name = f"filtered search, {count:,} x 384, 8 clients"
+    with _published(count, 384) as (features, pin):
+        _, *rounds = _rounds(features, pin, 8, 100, 1 + ratios.PAIRS)
+        for percentile, goal in ((50, 1.1), (99, 1.3)):
+            found = (np.percentile(ours, percentile) / np.percentile(theirs, percentile) for theirs, ours in rounds)
+            yield ratios.row(f"{name}, p{percentile}", map(float, found), goal=goal, sense="<=")
+        yield ratios.row(f"{name}, recall@10", [_recall(features, pin).plain], goal=0.98, sense=">=")
+
+
+@contextmanager
+def _published(rows: int, dimension: int) -> Iterator[tuple[FeatureStore, Pin]]:
     with tempfile.TemporaryDirectory(prefix="mm-search-") as folder:
         features = FeatureStore(Store(folder))
-        began = time.perf_counter()
-        pin = _publish(features, asked.rows, asked.dimension)
-        table = pin.primary
-        recall = features.recall(table.table, table.lance_version, table.index)
-        print(f"{asked.rows:,} x {asked.dimension}, {table.index}, made in {time.perf_counter() - began:,.0f} s")
-        print(f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}")
-        dataset = features.dataset(table.table, table.lance_version)
-        sampled = dataset.sample(asked.clients * asked.queries, columns=["vector"])["vector"].combine_chunks()
-        queries = sampled.flatten().to_numpy().reshape(asked.clients, asked.queries, -1)
-        opened = features.table(table)
-        columns = ["feature_id", "sample_id", "label", "text"]
+        yield features, _publish(features, rows, dimension)
 
-        def direct(vector: np.ndarray[Any, Any]) -> Any:
-            return indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
 
-        def ours(vector: np.ndarray[Any, Any]) -> Any:
-            return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)
+def _recall(features: FeatureStore, pin: Pin) -> Any:
+    return features.recall(pin.primary.table, pin.primary.lance_version, pin.primary.index)
 
-        for _ in range(2):  # the first round warms both
-            times = {name: _timed(ask, queries) for name, ask in (("LanceDB", direct), ("feature store", ours))}
-        for name, found in times.items():
-            print(f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once")
-        print(f"p50 x {np.median(times['feature store']) / np.median(times['LanceDB']):.2f}")
+
+def _rounds(features: FeatureStore, pin: Pin, clients: int, queries: int, rounds: int) -> Iterator[tuple[Any, Any]]:
+    """Milliseconds of each query, of LanceDB and of the feature store by turns; the first round warms both."""
+    table = pin.primary
+    sampled = features.dataset(table.table, table.lance_version).sample(clients * queries, columns=["vector"])["vector"]
+    vectors = sampled.combine_chunks().flatten().to_numpy().reshape(clients, queries, -1)
+    opened = features.table(table)
+    columns = ["feature_id", "sample_id", "label", "text"]
+
+    def direct(vector: np.ndarray[Any, Any]) -> Any:
+        return indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
+
+    def ours(vector: np.ndarray[Any, Any]) -> Any:
+        return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)
+
+    for _ in range(rounds):
+        yield _timed(direct, vectors), _timed(ours, vectors)
 
 
 def _timed(ask: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -89,10 +89,13 @@ def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
         with tempfile.TemporaryDirectory(prefix="mm-buckets-") as folder:
             for path in _parted(batches, Path(folder)):
                 rows = np.fromfile(path, _ENTRY)
-                rows = rows[np.argsort(rows["bucket"], kind="stable")]
+                order = np.argsort(np.ascontiguousarray(rows["bucket"]), kind="stable")
+                bucket, n = rows["bucket"][order], rows["n"][order]
                 for step in range(1, min(NEIGHBOURS, len(rows) - 1) + 1):
-                    place = np.flatnonzero(rows["bucket"][step:] == rows["bucket"][:-step])
-                    yield pa.record_batch([rows["n"][place], rows["n"][place + step]], schema=PAIR)
+                    place = np.flatnonzero(bucket[step:] == bucket[:-step])
+                    if not len(place):  # who has no member of its bucket so far behind it has none farther
+                        break
+                    yield pa.record_batch([n[place], n[place + step]], schema=PAIR)
 
     return pa.RecordBatchReader.from_batches(PAIR, pairs())
 
@@ -105,9 +108,9 @@ def _parted(batches: Iterable[pa.RecordBatch], folder: Path) -> list[Path]:
         for batch in batches:
             rows = np.empty(batch.num_rows, _ENTRY)
             rows["bucket"], rows["n"] = batch["bucket"].to_numpy(), batch["n"].to_numpy()
-            part = (rows["bucket"] * _MIX) >> np.uint64(64 - _PARTS.bit_length() + 1)
-            order = np.argsort(part, kind="stable")
-            rows, edges = rows[order], np.searchsorted(part[order], np.arange(_PARTS + 1, dtype=np.uint64))
+            # Bytes are sorted by counting.
+            part = ((batch["bucket"].to_numpy() * _MIX) >> np.uint64(64 - _PARTS.bit_length() + 1)).astype(np.uint8)
+            rows, edges = rows[np.argsort(part, kind="stable")], np.concatenate([[0], np.cumsum(np.bincount(part, minlength=_PARTS))])
             for file, start, end in zip(files, edges[:-1], edges[1:], strict=True):
                 file.write(rows[start:end].tobytes())
     return paths
@@ -124,19 +127,22 @@ def compared(batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[
     """
     with tempfile.TemporaryDirectory(prefix="mm-lsh-") as name:
         folder = Path(name)
-        pairs = stored(relational.save("SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)))
-        numbers = relational.fetch(f"SELECT a AS n FROM {pairs} UNION SELECT b FROM {pairs}")["n"].to_numpy()
-        samples = stored(_chosen(read(columns), numbers, folder / "samples.parquet"))
+        path = relational.save("SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches))
+        pairs, samples = stored(path), stored(_chosen(read(columns), path, folder / "samples.parquet"))
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
         sql = f"SELECT p.a, p.b, {sides} FROM {pairs} p JOIN {samples} x ON x.n = p.a JOIN {samples} y ON y.n = p.b"
         with relational.query(sql) as found:
             yield from found
 
 
-def _chosen(batches: pa.RecordBatchReader, numbers: np.ndarray[Any, Any], path: Path) -> Path:
-    """The samples of these numbers, in a file."""
-    wanted = np.zeros(int(numbers.max(initial=-1)) + 2, np.bool_)
-    wanted[numbers] = True
+def _chosen(batches: pa.RecordBatchReader, pairs: Path, path: Path) -> Path:
+    """The samples that a file of pairs names, in a file."""
+    wanted = np.zeros(1, np.bool_)
+    for batch in pq.ParquetFile(pairs).iter_batches():
+        numbers = np.concatenate([batch["a"].to_numpy(), batch["b"].to_numpy()])
+        # One place more, for all that are beyond.
+        wanted = np.pad(wanted, (0, max(0, int(numbers.max(initial=0)) + 2 - len(wanted))))
+        wanted[numbers] = True
     with pq.ParquetWriter(path, batches.schema, compression="lz4") as sink:
         for batch in batches:
             places = np.minimum(batch["n"].to_numpy(), len(wanted) - 1)

@@ -7,6 +7,7 @@ resemblance of two short texts is exact; that of longer ones is an estimate (sta
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ _SEED = 1
 _PAIRS = 512
 # Odd numbers without a pattern, one for each character of a shingle, and the finalizer of MurmurHash3.
 _PLACES = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint32)
-_FINAL = ((np.uint32(16), np.uint32(0x85EBCA6B)), (np.uint32(13), np.uint32(0xC2B2AE35)), (np.uint32(16), np.uint32(1)))
+_FINAL = ((np.uint32(16), np.uint32(0x85EBCA6B)), (np.uint32(13), np.uint32(0xC2B2AE35)))
+_LAST = np.uint32(16)
+_SIGNATURE = Struct(f"<{PERMUTATIONS}I")
 
 
 def signature(text: str) -> tuple[bytes | None, bytes | None]:
@@ -37,7 +40,7 @@ def signature(text: str) -> tuple[bytes | None, bytes | None]:
     if not len(found):
         return None, None
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.astype(np.uint64), [0, len(found)], PERMUTATIONS, _SEED)
-    return np.array(matrix.to_rows()[0], "<u4").tobytes(), found[:SKETCH].astype("<u4").tobytes()
+    return _SIGNATURE.pack(*matrix.to_rows()[0]), found[:SKETCH].astype("<u4", copy=False).tobytes()
 
 
 def hashes(text: str) -> np.ndarray[Any, Any]:
@@ -50,6 +53,7 @@ def hashes(text: str) -> np.ndarray[Any, Any]:
     for shift, factor in _FINAL:
         found ^= found >> shift
         found *= factor
+    found ^= found >> _LAST
     found.sort()
     first = np.ones(len(found), np.bool_)
     np.not_equal(found[1:], found[:-1], out=first[1:])

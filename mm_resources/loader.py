@@ -5,7 +5,8 @@ Imports torch, so that nothing but `TrainingSet.to_torch` imports it.
 
 from __future__ import annotations
 
-import warnings
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,14 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch  # noqa: TID253
-from torch.utils.data import DataLoader, IterableDataset  # noqa: TID253
 
+from mm_embed_kernels.errors import UserError
 from mm_resources.blobs import BlobStore
 from mm_resources.training import is_media
 
-# Rows are shuffled as runs of neighbours, then one by one among the runs of a window: a disk reads runs, and a window is mixed well.
-RUN_ROWS = 128
-WINDOW_ROWS = 16_384
+# Rows are shuffled as runs of neighbours, then one by one among the runs of a window. Reading such runs costs what a scan costs,
+# and the rows of a batch come from up to 32 places of the set, drawn anew each epoch; a set of up to a window is shuffled wholly.
+# A larger window would be memory that the system hands out anew each time.
+RUN_ROWS = 256
+WINDOW_ROWS = 8_192
 # Media of a batch that are read side by side.
 _READERS = 8
 Take = Callable[[np.ndarray[Any, Any]], pa.Table]
@@ -34,10 +37,11 @@ class Loader:
     was broken off goes on from its `state_dict` where it ended, in this process or another.
 
     Args:
-        take: rows of the set by their numbers, in the order given; picklable.
+        take: rows of the set by their numbers, in the order given; called by several threads at once.
         rows: rows of the set.
         batch_size: rows of a batch; the last one of an epoch may have fewer.
-        workers: processes that read and decode ahead; 0 reads in this one.
+        workers: threads that read ahead, a window each; 0 reads when a window is asked for. Reading, sorting and copying happen
+            outside of Python's lock, so that processes, which take seconds to start, would gain nothing.
         rank, world_size: which of how many equal shares of each epoch; the rows that do not fill a batch for all are left out.
         blobs: where the media lie whose places `take` gives; read here, a batch at a time, since a window of them may be gigabytes.
     """
@@ -62,21 +66,30 @@ class Loader:
         """Batches of an epoch."""
         return self._windows.batches
 
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were handed out."""
-        return {"epoch": self._epoch, "batches": self._done}
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, how many of its batches were handed out, and what decides their order."""
+        return {"epoch": self._epoch, "batches": self._done, "order": self._windows.described}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another loader of the same order ended.
+
+        Raises:
+            UserError: for a state of another order (another seed, batch size or set, or an older version of this package).
+        """
+        order, found = self._windows.described, state.get("order")
+        if found != order:
+            raise UserError(
+                f"the loader's state belongs to another order of rows: {found or 'one of an older version'}, here it is {order}; "
+                "make the loader as it was made then, or begin the epoch anew"
+            )
         self._epoch, self._done = state["epoch"], state["batches"]
 
     def __iter__(self) -> Iterator[Batch]:
-        windows, size = self._windows, self._windows.batch_size
-        first, skipped = divmod(self._done, windows.batches_each)
+        first, skipped = divmod(self._done, self._windows.batches_each)
         for window in self._read(self._epoch, first):
-            rows = len(next(iter(window.values())))
-            for start in range(skipped * size, rows, size):
+            for batch in window[skipped:]:
                 self._done += 1
-                yield self._with_media({name: _listed(column[start : start + size]) for name, column in window.items()})
+                yield self._with_media(batch)
             skipped = 0
         self._epoch, self._done = self._epoch + 1, 0
 
@@ -91,12 +104,22 @@ class Loader:
         assert self._blobs is not None
         return self._blobs.read(**place)
 
-    def _read(self, epoch: int, first: int) -> Iterator[Batch]:
-        share = _Share(self._windows, epoch, first)
+    def _read(self, epoch: int, first: int) -> Iterator[list[Batch]]:
+        """The windows of an epoch from `first` on, in order."""
+        order = self._windows.order(epoch)
+        places = iter(range(first, len(self._windows)))
         if self._workers == 0:
-            return iter(share)
-        # Lance's threads do not survive a fork. Windows come as they are: torch's own conversion would look at every string.
-        return iter(DataLoader(share, batch_size=None, num_workers=self._workers, collate_fn=_as_it_is, multiprocessing_context="spawn"))
+            yield from (self._windows.read(order, epoch, place) for place in places)
+            return
+        pool = ThreadPoolExecutor(self._workers, "loader")
+        try:
+            ahead = deque(pool.submit(self._windows.read, order, epoch, place) for place in itertools.islice(places, self._workers))
+            while ahead:
+                window = ahead.popleft().result()
+                ahead.extend(pool.submit(self._windows.read, order, epoch, place) for place in itertools.islice(places, 1))
+                yield window
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Windows:
@@ -113,6 +136,24 @@ class _Windows:
 
     def __len__(self) -> int:
         return -(-self.batches // self.batches_each)
+
+    @property
+    def described(self) -> str:
+        """All that an order depends on but the epoch."""
+        runs = f"in runs of {self.run_rows} and windows of {self.batches_each} batches"
+        shuffled = f"shuffled with seed {self.seed} {runs}" if self.shuffle else "as stored"
+        return f"{self.total} rows {shuffled}, batches of {self.batch_size}, world size {self.world_size}"
+
+    def read(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> list[Batch]:
+        """This rank's batches of a window; its rows are read in the order in which they lie."""
+        numbers = self.numbers(order, epoch, window)
+        places = np.argsort(numbers, kind="stable")
+        back = np.empty_like(places)
+        back[places] = np.arange(len(places))
+        table = self.take(numbers[places])
+        columns = {name: _Column(table[name].combine_chunks(), back) for name in table.column_names}
+        starts = range(0, len(back), self.batch_size)
+        return [{name: column.rows(start, start + self.batch_size) for name, column in columns.items()} for start in starts]
 
     def order(self, epoch: int) -> np.ndarray[Any, Any]:
         """Starts of the runs of an epoch, in its order, int64."""
@@ -142,61 +183,23 @@ class _Windows:
         return rows[rows < self.total][start - before : stop - before]
 
 
-class _Share(IterableDataset[Batch]):  # type: ignore[misc]
-    """The windows of an epoch from `first` on; of several workers, each reads every so manyth, and they come in order."""
+class _Column:
+    """A column of a window in an order of its own."""
 
-    def __init__(self, windows: _Windows, epoch: int, first: int) -> None:
-        self.windows, self.epoch, self.first = windows, epoch, first
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = torch.utils.data.get_worker_info()
-        own, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        order = self.windows.order(self.epoch)
-        for window in range(self.first + own, len(self.windows), step):
-            numbers = self.windows.numbers(order, self.epoch, window)
-            # Read in the order in which they lie.
-            places = np.argsort(numbers, kind="stable")
-            back = np.empty_like(places)
-            back[places] = np.arange(len(places))
-            yield _tensors(self.windows.take(numbers[places]), back)
-
-
-def _tensors(table: pa.Table, order: np.ndarray[Any, Any]) -> Batch:
-    """Columns of a table in an order: float32 [rows, dimension] tensors, [rows] tensors, or Arrow, which travels to another
-    process as it is and becomes lists a batch at a time."""
-    found: Batch = {}
-    index = torch.from_numpy(order)
-    for name in table.column_names:
-        column = table[name].combine_chunks()
+    def __init__(self, column: pa.Array, order: np.ndarray[Any, Any]) -> None:
+        self._order = order
+        self._values: np.ndarray[Any, Any] | None = None
         if pa.types.is_fixed_size_list(column.type):
-            values = _over(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
-            found[name] = torch.index_select(values, 0, index, out=_room(values))
+            self._values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             # What is null becomes NaN.
-            found[name] = _over(column.to_numpy(zero_copy_only=False)).index_select(0, index)
+            self._values = column.to_numpy(zero_copy_only=False)
         else:
-            found[name] = column.take(pa.array(order))
-    return found
+            self._others = column.take(pa.array(order))
 
-
-def _room(values: torch.Tensor) -> torch.Tensor:
-    """An empty tensor like another one; in a worker in memory that it shares with the process that trains, so that nothing is
-    copied on the way there."""
-    if torch.utils.data.get_worker_info() is None:
-        return torch.empty_like(values)
-    return values.new(values._typed_storage()._new_shared(values.numel(), device=values.device)).resize_(values.shape)
-
-
-def _over(values: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A tensor over an array's own memory, to be read alone: Arrow's is not to be written to."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(values)
-
-
-def _listed(column: Any) -> Any:
-    return column.to_pylist() if isinstance(column, pa.Array) else column
-
-
-def _as_it_is(window: Batch) -> Batch:
-    return window
+    def rows(self, start: int, stop: int) -> Any:
+        """A tensor of its own memory ([rows, dimension] float32 or [rows]), or a list."""
+        if self._values is None:
+            return self._others[start:stop].to_pylist()
+        # Batch by batch, so that what is written is still in the processor's cache when it is used.
+        return torch.from_numpy(self._values.take(self._order[start:stop], axis=0))

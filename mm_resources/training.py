@@ -168,7 +168,7 @@ class TrainingSet:
         Args:
             media: whether each batch has a column ``media`` too (of several modalities, ``image__media`` ...): the bytes of
                 each row's sample, verified against its hash and opened nowhere; the column ``span`` says which part the row is.
-            workers: processes that read ahead; 0 reads in this one.
+            workers: threads that read ahead; 0 reads when a batch is asked for.
             rank, world_size: this process among those that train together; by default what torch.distributed says.
         """
         from torch import distributed

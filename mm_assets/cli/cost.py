@@ -12,6 +12,7 @@ from mm_assets.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from mm_resources.costs import CellCost
     from mm_resources.prices import Prices
+    from mm_resources.store import Cell, Store
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,6 +22,8 @@ def add_to(app: typer.Typer) -> None:
 def cost(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    predict: Annotated[int | None, typer.Option(min=1, metavar="N", help="what cells like these, of so many samples, would take")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="cores that share their kernels; by default this machine's")] = None,
     json: Annotated[bool, typer.Option("--json", help="machine-readable output, with the figures of each run")] = False,
 ) -> None:
     """What a version cost, stage by stage, over all its runs, and what its rules, deduplication and the cache have spared."""
@@ -32,7 +35,11 @@ def cost(
 
     settings = Settings.from_environment()
     store, prices = Store(settings.store), load_prices(settings.prices)
-    found = [cell_cost(store, cell, prices) for cell in Registry(store).cells(dataset_version, modality)]
+    cells = Registry(store).cells(dataset_version, modality)
+    if predict is not None:
+        _predict(store, cells, prices, predict, workers, json)
+        return
+    found = [cell_cost(store, cell, prices) for cell in cells]
     total = _total(found)
     if json:
         print_json(
@@ -43,6 +50,43 @@ def cost(
         _print(item, prices)
     if len(found) > 1:
         print(f"in all: {_line(total, prices)}")
+
+
+def _predict(store: Store, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool) -> None:
+    from mm_resources.projecting import predicted
+
+    found = [predicted(store, cell, prices, samples, workers) for cell in cells]
+    if json:
+        print_json({"prices": asdict(prices), "cells": [asdict(item) for item in found]})
+        return
+    for item in found:
+        rows = [
+            {
+                "stage": stage.stage,
+                "wall s": stage.seconds,
+                "of them fixed": stage.fixed_seconds,
+                "CPU s": stage.cpu_seconds,
+                "GPU s": stage.gpu_seconds,
+                "MB read": stage.bytes_read / 1e6,
+                "MB written": stage.bytes_written / 1e6,
+                "peak MiB": stage.peak_bytes >> 20,
+                "commits": stage.commits,
+                prices.currency: f"{stage.price:.6f}",
+            }
+            for stage in item.stages
+        ]
+        fitted = ", ".join(f"{size:,}" for size in item.fitted_on)
+        print_table(f"{item.modality}: {item.samples:,} samples on {item.workers} workers, by runs of {fitted}", rows)
+        print(
+            f"{item.modality}: {item.seconds:,.0f} s, {item.price:.4g} {prices.currency}, {item.peak_bytes >> 20:,} MiB at the peak, "
+            f"{item.commits:,} commits, {item.stored_bytes / 1e9:.4g} GB stored at {item.stored_month:.3g} a month"
+        )
+        if len(item.fitted_on) == 1:
+            print("  all runs had one size, so that nothing is known of fixed costs: all of it is taken to grow with the samples")
+        if item.unseen_index:
+            print(f"  so many rows get an index ({item.unseen_index}) that no run built: feature_table and feature_views take more")
+        for stage, power in item.steeper.items():
+            print(f"  {stage} grew faster than the samples, with their power {power:.2f}: it may take more than this line says")
 
 
 def _total(cells: list[CellCost]) -> dict[str, Any]:

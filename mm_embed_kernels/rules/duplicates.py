@@ -27,7 +27,7 @@ MATCH = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("score", pa.float64())
 _EVIDENCE = 4
 _LABEL = pa.schema([("n", pa.int32()), ("label", pa.int32())])
 _ROWS = """
-SELECT b.row, f."group", f.keeper, f.score, f.duplicates FROM batch b JOIN {found} f USING (sample_id)
+SELECT b.row, f."group", f.keeper, f.score, coalesce(f.duplicates, []) AS duplicates FROM batch b JOIN {found} f USING (sample_id)
 """
 _FOUND = """
 WITH member AS (
@@ -74,17 +74,20 @@ class DuplicateRule(Rule):
     def judge(self, batch: pa.Table) -> Verdict:
         size, ids = batch.num_rows, batch["sample_id"]
         asked = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": ids})
-        rows = relational.fetch(_ROWS.format(found=stored(self._found)), batch=asked).to_pylist()
+        found = relational.fetch(_ROWS.format(found=stored(self._found)), batch=asked)
         passed = [True] * size
         value: list[Any] = [None] * size
-        group: list[str | None] = [None] * size
-        duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-        for row in rows:
+        for row in found.drop_columns("duplicates").to_pylist():
             place = row["row"]
-            passed[place] = row["keeper"] == ids[place].as_py()
-            value[place], group[place], duplicates[place] = self.value(row), row["group"], row["duplicates"] or []
-        evidence = Evidence(pa.array(group, pa.string()), pa.array(duplicates, pa.list_(DUPLICATE)))
-        return Verdict(pa.array(passed, pa.bool_()), pa.array(value), self.reason, evidence)
+            passed[place], value[place] = row["keeper"] == ids[place].as_py(), self.value(row)
+        # Most samples stand in no group: the row behind the last one stands for all of them.
+        source = np.full(size, found.num_rows)
+        source[found["row"].to_numpy()] = np.arange(found.num_rows)
+        group, duplicates = (
+            pa.concat_arrays([*(chunk.cast(kind) for chunk in found[name].chunks), pa.array([none], kind)]).take(pa.array(source))
+            for name, kind, none in (("group", pa.string(), None), ("duplicates", pa.list_(DUPLICATE), []))
+        )
+        return Verdict(pa.array(passed, pa.bool_()), pa.array(value), self.reason, Evidence(group, duplicates))
 
     def value(self, row: dict[str, Any]) -> Any:
         """What is recorded as measured of a grouped sample."""

@@ -152,3 +152,14 @@ def test_the_asset_page_shows_them(published: Any) -> None:
     assert event.metadata["cost"].value.startswith("![cost](data:image/png;base64,")
     rows = StageTables(published.store).read("lineage_report", published.cell("tiny@v1", "image")).read_all().to_pylist()
     assert all(row["cpu_seconds"] > 0 and row["price"] > 0 and row["peak_bytes"] > 0 for row in rows)
+
+
+def test_a_larger_cell_is_predicted_by_a_real_run(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MM_STORE", published.settings.store)
+    asked = ["cost", "tiny@v1", "--modality", "image", "--predict", "3000"]
+    (cell,) = json.loads(CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False).output)["cells"]
+    assert (cell["samples"], cell["fitted_on"], len(cell["stages"])) == (3000, [3], 12)
+    assert cell["stored_bytes"] > 3000 * 384 * 4
+    said = CliRunner().invoke(app, [*asked, "--workers", "64"], catch_exceptions=False).output
+    assert "3,000 samples on 64 workers, by runs of 3" in said
+    assert "all runs had one size" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mm_embed_kernels.errors import UserError
 from mm_resources import loader as module
 from mm_resources.features import FeatureStore
 from mm_resources.loader import Loader
@@ -99,7 +102,7 @@ def test_ranks_share_an_epoch(world_size: int, shuffle: bool) -> None:
 
 
 def test_workers_change_nothing() -> None:
-    """Real processes, which read windows side by side."""
+    """Threads, which read windows side by side."""
     alone, helped = Loader(Numbers(), 1_000, 10, True, 2), Loader(Numbers(), 1_000, 10, True, 2, workers=2)
     expected = numbers(alone)
     found = []
@@ -109,6 +112,35 @@ def test_workers_change_nothing() -> None:
             break
     helped.load_state_dict(helped.state_dict())
     assert found + numbers(helped) == expected
+
+
+def test_workers_read_no_further_than_asked() -> None:
+    """A pass that is broken off leaves no thread behind, and has read a few windows ahead of what was handed out."""
+    take = Numbers()
+    batches = iter(Loader(take, 10_000, 10, True, 2, workers=2))
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    while any(thread.name.startswith("loader") for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert len(take.taken) <= 4
+
+
+def test_what_cannot_be_read_ends_the_pass() -> None:
+    def gone(numbers: np.ndarray[Any, Any]) -> pa.Table:
+        raise UserError("the table is gone")
+
+    with pytest.raises(UserError, match="the table is gone"):
+        list(Loader(gone, 100, 10, True, 0, workers=2))
+
+
+@pytest.mark.parametrize("other", [{"seed": 4}, {"batch_size": 20}, {"rows": 301}, {"shuffle": False}, {"world_size": 2}])
+def test_a_state_of_another_order_is_refused(other: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"rows": 300, "batch_size": 10, "shuffle": True, "seed": 3}
+    state = Loader(Numbers(), **settings).state_dict()
+    with pytest.raises(UserError, match="another order of rows: 300 rows shuffled with seed 3"):
+        Loader(Numbers(), **{**settings, **other}).load_state_dict(state)
+    with pytest.raises(UserError, match="one of an older version"):
+        Loader(Numbers(), **settings).load_state_dict({"epoch": 0, "batches": 3})
 
 
 def test_rows_of_a_real_table(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""What ten million samples of each modality would take, by the cost model, out of two small cells that are measured here.
+
+    python -m benchmarks.millions --workers 2 64
+
+Sentences of 80 characters, PNG of 64 x 64, FLAC of 10 s at 44.1 kHz, H.264 of 2 s at 640 x 360, with the default embedders. The index
+that only tables of more than 250,000 rows get is measured apart, on as many rows, and added. Prints the README's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.loader import blocks
+from benchmarks.packages import members
+from benchmarks.process_tree import run
+from benchmarks.scale import PICTURES
+from benchmarks.sentences import sentences
+from mm_embed_kernels.contracts import feature_contract
+from mm_resources import indexes
+from mm_resources.features import FeatureStore
+from mm_resources.metering import Usage
+from mm_resources.prices import Prices
+from mm_resources.projecting import Projection, predicted
+from mm_resources.store import Cell, Store
+from tests.kernels.kernel_sound import melody, recorded
+from tests.kernels.kernel_video import filmed, pan
+
+SAMPLES, INDEXED = 10_000_000, 260_000
+# Samples of the two cells that a modality is measured by.
+SIZES = {"text": (500, 2_500), "image": (200, 1_000), "audio": (40, 160), "video": (20, 80)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 64])
+    parser.add_argument("--modalities", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--corpus", type=Path, default=None, help="where texts and pictures are kept between runs")
+    asked = parser.parse_args()
+    print("| modality | workers | hours | CPU hours | USD | TB stored | USD a month | peak GiB | commits |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="mm-millions-") as scratch:
+        index, cpu = index_seconds(Path(scratch) / "index")
+        print(f"the index: {1e3 * index:.3f} ms of a row, {1e3 * cpu:.3f} ms of CPUs", file=sys.stderr)
+        for modality in asked.modalities:
+            store = measured(asked.corpus or Path(scratch) / "corpus", Path(scratch) / modality, modality)
+            for workers in asked.workers:
+                print(line(predicted(store, Cell("second", "v1", modality), Prices(), SAMPLES, workers), cpu), flush=True)
+
+
+def index_seconds(folder: Path) -> tuple[float, float]:
+    """Wall and CPU seconds that the index of a large table takes for each of its rows of 384 dimensions."""
+    taken = []
+    for name, most in (("indexed", indexes.EXACT_ROWS), ("exact", INDEXED + 1)):
+        usual, indexes.EXACT_ROWS = indexes.EXACT_ROWS, most
+        began, used = time.perf_counter(), time.process_time()
+        FeatureStore(Store(str(folder / name))).write_candidate("bench.v1.text.random", feature_contract(384, []), blocks(INDEXED, 384))
+        taken.append((time.perf_counter() - began, time.process_time() - used))
+        indexes.EXACT_ROWS = usual
+    (wall, cpu), (bare_wall, bare_cpu) = taken
+    return max(0.0, wall - bare_wall) / INDEXED, max(0.0, cpu - bare_cpu) / INDEXED
+
+
+def line(found: Projection, index_cpu: float) -> str:
+    """A row of the table. Hours are those of CPUs that have nothing else to do: kernels on all workers, all else and the index on one."""
+    prices = Prices()
+    cpu = sum(stage.cpu_seconds for stage in found.stages) + index_cpu * SAMPLES
+    kernels = sum(min(stage.kernel_cpu_seconds, stage.cpu_seconds) for stage in found.stages)
+    seconds = cpu - kernels + kernels / found.workers
+    price = found.price + prices.of(Usage(index_cpu * SAMPLES))
+    cells = [
+        f"{found.modality} | {found.workers} | {seconds / 3600:,.1f} | {cpu / 3600:,.0f} | {price:,.1f}",
+        f"{found.stored_bytes / 1e12:,.2f} | {found.stored_month:,.1f} | {found.peak_bytes / 2**30:,.1f} | {found.commits:,}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def measured(corpus: Path, folder: Path, modality: str) -> Store:
+    """A store in which two cells of different samples were backfilled."""
+    made = _MADE[modality](corpus)
+    environment = {"MM_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")}
+    mm = [sys.executable, "-m", "mm_assets.cli.main"]
+    for name, count in zip(("first", "second"), SIZES[modality], strict=True):
+        (folder / name).mkdir(parents=True)
+        for file, data in itertools.islice(made, count):
+            (folder / name / file).write_bytes(data)
+        source = {"name": "files", "modality": modality, "uri": f"{folder / name}/*"}
+        (folder / f"{name}.yaml").write_text(json.dumps({"name": name, "version": "v1", "sources": [source]}))
+        run([*mm, "register", str(folder / f"{name}.yaml")], environment)
+        taken = run([*mm, "backfill", f"{name}@v1", "--json"], environment)
+        print(f"{modality}, {count:,}: {taken.seconds:.0f} s", file=sys.stderr, flush=True)
+    return Store(str(folder / "store"))
+
+
+def _texts(corpus: Path) -> Iterator[tuple[str, bytes]]:
+    for number, text in enumerate(sentences(corpus, sum(SIZES["text"]))):
+        yield f"{number:06}.txt", text.encode()
+
+
+def _sounds(corpus: Path) -> Iterator[tuple[str, bytes]]:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+        yield from pool.map(_sound, range(sum(SIZES["audio"])))
+
+
+def _sound(seed: int) -> tuple[str, bytes]:
+    return f"{seed:06}.flac", recorded(melody(10.0, 44_100, seed), "FLAC", 44_100)
+
+
+def _videos(corpus: Path) -> Iterator[tuple[str, bytes]]:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+        yield from pool.map(_video, range(sum(SIZES["video"])))
+
+
+def _video(seed: int) -> tuple[str, bytes]:
+    return f"{seed:06}.mp4", filmed(pan(seed, rate=25, size=(640, 360)), rate=25)
+
+
+_MADE: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
+    "text": _texts,
+    "image": lambda corpus: members(corpus, *PICTURES),
+    "audio": _sounds,
+    "video": _videos,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The cost model: lines through what a ledger holds, and what they say of a larger cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mm_embed_kernels.errors import UserError
+from mm_resources.compute import ComputeReport
+from mm_resources.ledger import Ledger, Spent, entries
+from mm_resources.metering import Usage
+from mm_resources.prices import Prices
+from mm_resources.projecting import Line, points, powers, predicted
+from mm_resources.store import Cell, Store
+from mm_resources.tables import StageMeta
+
+PRICES = Prices("EUR", cpu_hour=3.6)  # 0.001 for a CPU second
+
+
+def worked(store: Store, name: str, samples: int, seconds: float, kernel: float, *, embedder: str = "e", reused: int = 0) -> None:
+    """A run of a cell of so many samples: embedding with `kernel` of its `seconds` in the model, and a report without any."""
+    cell, run = Cell(name, "v1", "text"), f"run-{name}-{reused}"
+    meta = StageMeta("d", "i", samples, samples, 0, 0, 0, "e", "", {}, run, "now", samples=samples)
+    report = ComputeReport(f"embed:{embedder}", embedder * 64, "inline", samples, reused, 0, 1, kernel, Usage(kernel))
+    for stage, reports, taken in (("embeddings", [report], seconds), ("lineage_report", [], 3.0)):
+        spent = Spent(taken, Usage(2 * taken, bytes_written=10 * samples), 1_000_000 + 100 * samples, samples, samples)
+        Ledger(store).record(entries(stage, cell, run, meta, False, reports, spent))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two sizes: two seconds that are always there, 1 ms a sample in the kernel and 0.5 ms beside it."""
+    store = Store(str(tmp_path))
+    for samples in (300, 1_000):
+        worked(store, f"n{samples}", samples, 2 + 0.0015 * samples, 0.001 * samples)
+    return store
+
+
+def test_a_line_is_never_negative() -> None:
+    both = Line.fitted([(100, 3.0), (200, 4.0)])
+    assert both.fixed == pytest.approx(2.0)
+    assert both.each == pytest.approx(0.01)
+    assert Line.fitted([(100, 2.0), (200, 6.0)]).fixed == 0
+    falling = Line.fitted([(100, 6.0), (200, 4.0)])
+    assert falling.each == 0
+    assert 4 < falling.fixed < 6
+    assert Line.fitted([(100, 3.0), (100, 5.0)]) == Line(0.0, 0.04)
+    assert Line.fitted([(100, 0.0), (200, 0.0)]).at(10_000) == 0
+
+
+def test_workers_share_what_kernels_take_alone(store: Store) -> None:
+    cell = Cell("n300", "v1", "text")
+    alone, four = (predicted(store, cell, PRICES, 10_000, workers) for workers in (1, 4))
+    here = predicted(store, cell, PRICES, 10_000)
+    stages = {stage.stage: stage for stage in here.stages}
+    assert here.fitted_on == [300, 1_000]
+    assert stages["embeddings"].seconds == pytest.approx(17, rel=0.01)
+    assert stages["embeddings"].fixed_seconds == pytest.approx(2, rel=0.01)
+    assert stages["lineage_report"].seconds == pytest.approx(3)
+    assert here.price == pytest.approx((2 * 17 + 2 * 3) / 1000, rel=0.01)
+    assert here.peak_bytes == pytest.approx(1_234_000, rel=0.01)  # 0.04 MB more each time that the samples double
+    assert here.commits == 3  # one to the cache, and two tables
+    # Ten seconds of kernels on the workers of this machine; the other ten stay as they are.
+    assert alone.seconds - 10 == pytest.approx(4 * (four.seconds - 10), rel=0.01)
+    assert alone.price == four.price
+
+
+def test_only_runs_that_computed_such_a_cell_count(store: Store) -> None:
+    worked(store, "other", 5_000, 900.0, 900.0, embedder="f")
+    worked(store, "n300", 300, 500.0, 0.0, reused=200)
+    found = predicted(store, Cell("n300", "v1", "text"), PRICES, 10_000)
+    assert found.fitted_on == [300, 1_000]
+    assert found.seconds == pytest.approx(20, rel=0.01)
+    assert predicted(store, Cell("other", "v1", "text"), PRICES, 10_000).fitted_on == [5_000]
+    with pytest.raises(UserError, match="image: no run of n300@v1 or of a cell like it computed its samples anew"):
+        predicted(store, Cell("n300", "v1", "image"), PRICES, 10_000)
+
+
+def test_what_grows_faster_than_the_samples_is_named(store: Store) -> None:
+    cell = Cell("n300", "v1", "text")
+    assert powers(points(store, "text"))["lineage_report"] == pytest.approx(0)
+    assert predicted(store, cell, PRICES, 10_000).steeper == {}
+    worked(store, "n10000", 10_000, 3.5 * 10**1.5, 1.0)
+    assert predicted(store, cell, PRICES, 10_000).steeper == {"embeddings": pytest.approx(1.5)}
+
+
+def test_an_index_that_no_run_built_is_named(store: Store) -> None:
+    cell = Cell("n300", "v1", "text")
+    assert [predicted(store, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)] == [
+        None,
+        "IVF_HNSW_SQ",
+        "IVF_SQ",
+    ]
