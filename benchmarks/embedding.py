@@ -227,7 +227,7 @@ def ours(name: str, place: Path, precision: str) -> float:
     found = compute.cache.space(kernel).reader(["key", "vector"]).read_all()
     vectors = dict(zip(found["key"].to_pylist(), _matrix(found["vector"]), strict=True))
     np.save(place / "ours.npy", np.stack([vectors[key] for key in requests["key"].to_pylist()]))
-    print(f"{name}: {report.mode}, {seconds:.1f} s", file=sys.stderr)
+    print(f"{name}: {report.mode}, {seconds:.1f} s, {report.usage.cpu_seconds:.1f} s of CPU", file=sys.stderr)
     return seconds
 
 
@@ -241,22 +241,20 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
 
 def limit(name: str, place: Path) -> float:
+    import lance
     import torch
 
     torch.set_num_threads(THREADS)
     requests = _requests(place)
     loop = _text_loop() if name == "text" else _media_loop(name)
-    shutil_target = place / "limit.lance"
-    import lance
-
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     with torch.inference_mode():
         vectors = loop(requests)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    lance.write_dataset(pa.table({"key": requests["key"], "vector": column}), str(shutil_target), mode="overwrite")
+    lance.write_dataset(pa.table({"key": requests["key"], "vector": column}), str(place / "limit.lance"), mode="overwrite")
     seconds = time.perf_counter() - began
     np.save(place / "limit.npy", vectors)
-    print(f"{name}: the loop, {seconds:.1f} s", file=sys.stderr)
+    print(f"{name}: the loop, {seconds:.1f} s, {time.process_time() - used:.1f} s of CPU", file=sys.stderr)
     return seconds
 
 
