@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui test bench browser check format lock clean
+.PHONY: help install demo ui test bench bench-peers browser check format lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: .venv/.installed  ## make .venv with the pinned dependencies
 
@@ -29,6 +29,15 @@ bench: install  ## ratios against limits measured in the same run (an hour or mo
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks --readme
 
+bench-peers: install .venv-peers/.installed  ## the same work by peers from pip, in an environment of their own
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks --readme
+
+.venv-peers/.installed: constraints.txt benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
 browser: install  ## the UI by clicks, in headless Chromium (Debian: apt-get install chromium); pictures go to .github
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
@@ -48,4 +57,4 @@ lock: install  ## write constraints.txt from the installed environment
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 clean:  ## remove the environment and the local store
-	rm -rf .venv .mm
+	rm -rf .venv .venv-peers .mm
