@@ -24,6 +24,7 @@ _PAIRS = 512
 _PLACES = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint32)
 _FINAL = ((np.uint32(16), np.uint32(0x85EBCA6B)), (np.uint32(13), np.uint32(0xC2B2AE35)))
 _LAST = np.uint32(16)
+_HALF = np.uint64(32)
 _SIGNATURE = Struct(f"<{PERMUTATIONS}I")
 
 
@@ -77,14 +78,16 @@ def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
 def _resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
     count = len(left)
     (a, many), (b, much) = unpacked(left), unpacked(right)
-    pair = np.concatenate([np.repeat(np.arange(count), many), np.repeat(np.arange(count), much)])
-    found = np.concatenate([a, b])
+    # A hash and its pair in one number each.
+    pair = np.arange(count, dtype=np.uint64) << _HALF
+    both, total = np.concatenate([np.repeat(pair, many) | a, np.repeat(pair, much) | b]), many + much
     if max(many.max(), much.max()) == SKETCH:
-        near = found <= np.minimum(_largest_kept(a, many), _largest_kept(b, much))[pair]
-        pair, found = pair[near], found[near]
-    both = np.sort((pair.astype(np.uint64) << np.uint64(32)) | found)
-    shared = np.bincount((both[1:][both[1:] == both[:-1]] >> np.uint64(32)).astype(np.int64), minlength=count)
-    total = np.bincount(pair, minlength=count)
+        known = pair | np.minimum(_largest_kept(a, many), _largest_kept(b, much))
+        both = both[both <= np.concatenate([np.repeat(known, many), np.repeat(known, much)])]
+        total = np.bincount((both >> _HALF).astype(np.int64), minlength=count)
+    both.sort()
+    twice = both[:-1][both[1:] == both[:-1]]
+    shared = np.bincount((twice >> _HALF).astype(np.int64), minlength=count)
     return np.asarray(shared / np.maximum(1, total - shared))
 
 
