@@ -31,15 +31,15 @@ def write(rows: Iterable[Row], folder: Path = FOLDER, commit: str | None = None)
         path = folder / f"{day}-{commit}.json"
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     found = {row["name"]: row for row in [*known, *map(asdict, rows)]}
-    report = {"machine": _machine(), "versions": _versions(), "commit": commit, "rows": list(found.values())}
+    at = datetime.now(UTC).isoformat()
+    report = {"machine": _machine(), "versions": _versions(), "commit": commit, "at": at, "rows": list(found.values())}
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
     """All reports, oldest first."""
-    paths = sorted(folder.glob("*.json"), key=lambda path: (path.name[:10], path.stat().st_mtime_ns))
-    return [json.loads(path.read_text()) for path in paths]
+    return sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda report: str(report["at"]))
 
 
 def latest(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from mm_resources.training import TrainingSet
 
 
+# Tables that a feature store keeps open, the least recently asked for leaving first.
+_OPEN_TABLES = 64
+
+
 class FeatureStore:
     """Published features: search, training sets, decisions, explanations."""
 
@@ -39,6 +43,8 @@ class FeatureStore:
         self.store = store
         self.registry = Registry(store)
         self._queries = Queries()
+        # A version never changes, so that it is opened once; of a store on S3 that is most of a search.
+        self._opened = lru_cache(_OPEN_TABLES)(self._open)
 
     @staticmethod
     def open(root: str | os.PathLike[str] | None = None) -> FeatureStore:
@@ -160,9 +166,12 @@ class FeatureStore:
         return pin
 
     def table(self, pinned: PinnedTable) -> Table:
-        """A pinned table at its version."""
-        table = self.database.open_table(pinned.table)
-        table.checkout(pinned.lance_version)
+        """A pinned table at its version, to be read by any number of threads."""
+        return self._opened(pinned.table, pinned.lance_version)
+
+    def _open(self, name: str, version: int) -> Table:
+        table = self.database.open_table(name)
+        table.checkout(version)
         return table
 
     def dataset(self, table: str, version: int) -> lance.LanceDataset:
