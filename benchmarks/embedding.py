@@ -34,6 +34,7 @@ from mm_embed_kernels.sandbox import guarded
 
 FOLDER = Path(os.environ.get("MM_BENCH") or ".mm/bench").absolute() / "embedding"
 THREADS = 2
+_GOLDEN = 0.6180339887  # its multiples never come close to each other again
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _windows(folder: Path, pattern: str, seconds: float, count: int, modality: s
     for number in count_from(0):
         path = list(lasting)[number % len(lasting)]
         length = min(seconds, lasting[path])
-        begins = (lasting[path] - length / 2) * (number % count / count)
+        begins = (lasting[path] - length / 2) * (number * _GOLDEN % 1)
         span = span_of(begins, min(begins + length, lasting[path]))
         if isinstance(guarded(embedder.decode, (path.read_bytes(), span)), SampleError):
             continue  # silence between sounds

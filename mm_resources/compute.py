@@ -247,7 +247,8 @@ def _through(stage: Stage, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
     stage.setup()
     for block in blocks:
         with on_gpus(stage.resources.num_gpus):
-            yield stage.run(block)
+            found = stage.run(block)
+        yield found
 
 
 class _Progress:
