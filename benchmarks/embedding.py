@@ -64,7 +64,7 @@ def rows(share: float) -> Iterator[Row]:
     yield from measured(share, list(WORKS), FOLDER)
 
 
-def measured(share: float, names: list[str], folder: Path, pairs: int = 3) -> Iterator[Row]:
+def measured(share: float, names: list[str], folder: Path, pairs: int | None = None) -> Iterator[Row]:
     """The rows of some works. A precision that the platform does not choose here otherwise is not measured twice."""
     for name in names:
         work = WORKS[name]
