@@ -80,7 +80,7 @@ def _neighbours(
     features: FeatureStore, dataset: lance.LanceDataset, table: str, index: str, vectors: pa.ChunkedArray, least: float
 ) -> Iterator[list[tuple[dict[str, Any], float]]]:
     """Of each vector the nearest rows, without their vectors, and how near they are; a table without an index is scanned once for all."""
-    queries = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), -1)
+    queries = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
     if index == "exact":
         scores, places = exact(dataset, queries, NEIGHBOURS + 1)
         near = sorted({int(place) for place in places[scores >= least]})

@@ -11,9 +11,11 @@ from typing import Any, BinaryIO
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.fetching import Fetching
 from mm_resources.http_client import is_web, storage_options
+from mm_resources.object_store import fsspec_options
 from mm_resources.sources.base import Listed, in_utc
 from mm_resources.web import Head, Web
 
+_PLACE = ("endpoint_url", "client_kwargs")
 # HEAD requests that are under way or answered and not yet listed.
 _ASKED = 256
 
@@ -28,7 +30,9 @@ class Objects:
         """(fsspec file system, path in it)."""
         from fsspec.core import url_to_fs
 
-        fs, path = url_to_fs(uri, **storage_options(uri, self.fetching))
+        # Endpoint and region are told, since fsspec keeps what it has made, by what it was told.
+        place = {name: value for name, value in fsspec_options(uri).items() if name in _PLACE}
+        fs, path = url_to_fs(uri, **place, **storage_options(uri, self.fetching))
         return fs, path
 
     def open(self, uri: str) -> BinaryIO:

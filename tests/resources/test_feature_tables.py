@@ -11,7 +11,7 @@ from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
 from mm_resources import indexes as module
 from mm_resources import lance_io
-from mm_resources.alike import alike
+from mm_resources.alike import Alike, alike
 from mm_resources.features import FeatureStore
 from mm_resources.store import Store
 
@@ -80,6 +80,11 @@ def test_vectors_that_all_but_coincide_are_reported(store: FeatureStore, monkeyp
     assert only.score > 0.99
     assert (found.looked_at, found.pairs[0].score) == (2_000, max(item.score for item in found.pairs))
     assert alike(store, "t", version, index, least=0.99, looked_at=50) == alike(store, "t", version, index, least=0.99, looked_at=50)
+
+
+def test_an_empty_table_has_nothing_alike(store: FeatureStore) -> None:
+    version, _, index, _ = store.write_candidate("t", CONTRACT, [])
+    assert alike(store, "t", version, index) == Alike(0, 0, [])
 
 
 def test_a_pinned_version_does_not_change_under_its_readers(store: FeatureStore) -> None:

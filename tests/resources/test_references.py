@@ -17,7 +17,7 @@ from mm_resources.registry import Registry
 from mm_resources.sources.objects import Objects
 from mm_resources.store import Store
 from tests.resources.specs import spec_of
-from tests.s3 import BUCKET
+from tests.s3 import BUCKET, S3
 
 
 @pytest.fixture
@@ -32,6 +32,18 @@ def outside(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return Store(str(tmp_path / "data"))
     request.getfixturevalue("s3")
     return Store(f"s3://{BUCKET}/{uuid4().hex}")
+
+
+def test_an_endpoint_of_before_is_not_asked(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec keeps file systems: one that was made for another endpoint is not taken for this one's."""
+    outside = Store(f"s3://{BUCKET}/{uuid4().hex}")
+    outside.write("a", b"here")
+    with monkeypatch.context() as before:
+        before.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        before.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(Exception, match="Could not connect"):
+            Objects(Fetching()).tag(outside.uri("a"))
+    assert Objects(Fetching()).tag(outside.uri("a"))
 
 
 def refer(outside: Store, data: bytes) -> Reference:
