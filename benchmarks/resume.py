@@ -114,7 +114,7 @@ def killed(home: Path, vectors_wanted: int) -> tuple[float, int]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--folder", type=Path, default=None)
-    options.add_argument("--records", type=int, default=12_000)
+    options.add_argument("--records", type=int, default=40_000)
     given = options.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
