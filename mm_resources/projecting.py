@@ -32,22 +32,19 @@ LINEAR = 1.1
 _NOISE = 0.5
 
 
-@dataclass(frozen=True)
-class Point:
-    """What one stage took in a run that computed its cell anew.
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What a stage takes.
 
     Attributes:
-        samples: that the cell listed.
-        kernel_seconds, kernel_cpu_seconds: the parts of `seconds` and `cpu_seconds` that kernels took.
+        stage: asset.
+        seconds: wall time.
+        kernel_cpu_seconds: the part of `cpu_seconds` that kernels take, and that workers share.
         commits: to the cache and of the stage's table.
     """
 
-    cell: Cell
     stage: str
-    run_id: str
-    samples: int
     seconds: float
-    kernel_seconds: float
     kernel_cpu_seconds: float
     cpu_seconds: float
     gpu_seconds: float
@@ -56,6 +53,21 @@ class Point:
     bytes_transferred: int
     peak_bytes: int
     commits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point(Taken):
+    """What one stage took in a run that computed its cell anew.
+
+    Attributes:
+        samples: that the cell listed.
+        kernel_seconds: the part of `seconds` that kernels took.
+    """
+
+    cell: Cell
+    run_id: str
+    samples: int
+    kernel_seconds: float
 
 
 @dataclass(frozen=True)
@@ -86,27 +98,17 @@ class Line:
         return self.fixed + self.each * samples / workers
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """One stage of a cell that was not run: see `Point`.
+@dataclass(frozen=True, kw_only=True)
+class Predicted(Taken):
+    """One stage of a cell that was not run.
 
     Attributes:
-        fixed_seconds: the part of `seconds` that is there however few the samples; alone_seconds: the part that no worker shares.
-        kernel_cpu_seconds: the part of `cpu_seconds` that workers share.
+        fixed_seconds: the part of `seconds` that is there however few the samples.
+        alone_seconds: the part that no worker shares.
     """
 
-    stage: str
-    seconds: float
     fixed_seconds: float
     alone_seconds: float
-    kernel_cpu_seconds: float
-    cpu_seconds: float
-    gpu_seconds: float
-    bytes_read: int
-    bytes_written: int
-    bytes_transferred: int
-    peak_bytes: int
-    commits: int
     price: float
 
 
@@ -150,7 +152,10 @@ def points(store: Store, modality: str, like: Cell | None = None) -> list[Point]
     wanted = same[-1] if same else None
     chosen = [row for row in found if not wanted or row["embedders"] == wanted]
     return [
-        Point(Cell(row.pop("dataset"), row.pop("version"), modality), **{name: value for name, value in row.items() if name != "embedders"})
+        Point(
+            cell=Cell(row.pop("dataset"), row.pop("version"), modality),
+            **{name: value for name, value in row.items() if name != "embedders"},
+        )
         for row in chosen
     ]
 
