@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from mm_embed_kernels.spec import parse_spec
 from mm_resources import indexes
 from mm_resources.features import FeatureStore
 from mm_resources.registry import Pin, PinnedTable
+from mm_resources.search import HIT
 from mm_resources.store import Cell, Store
 
 _TABLE = "bench.v1.text.random"
@@ -43,20 +45,20 @@ def main() -> None:
         print(f"{asked.rows:,} x {asked.dimension}, {table.index}")
         print(f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}")
         *_, times = _rounds(features, pin, asked.clients, asked.queries, 2)
-        for name, found in zip(("LanceDB", "feature store"), times, strict=True):
+        for name, found in zip(("LanceDB", "LanceDB, four columns", "feature store"), times, strict=True):
             print(f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once")
-        print(f"p50 x {np.median(times[1]) / np.median(times[0]):.2f}")
+        print(f"p50 x {np.median(times[-1]) / np.median(times[0]):.2f}")
 
 
 def rows(share: float) -> Iterator[Row]:
-    """Median and 99th percentile of the same answers, and the recall that they have."""
+    """Median and 99th percentile of the same answers, beside them the median of answers of four columns, and the recall."""
     count = max(2_000, round(200_000 * share))
     name = f"filtered search, {count:,} x 384, 8 clients"
     with _published(count, 384) as (features, pin):
         _, *rounds = _rounds(features, pin, 8, 100, 1 + ratios.PAIRS)
-        for percentile, goal in ((50, 1.1), (99, 1.3)):
-            found = (np.percentile(ours, percentile) / np.percentile(theirs, percentile) for theirs, ours in rounds)
-            yield ratios.row(f"{name}, p{percentile}", map(float, found), goal=goal, sense="<=")
+        for percentile, theirs, what, goal in ((50, 0, "p50", 1.1), (99, 0, "p99", 1.3), (50, 1, "p50, LanceDB reads four columns", None)):
+            found = (np.percentile(times[-1], percentile) / np.percentile(times[theirs], percentile) for times in rounds)
+            yield ratios.row(f"{name}, {what}", map(float, found), goal=goal, sense="<=")
         yield ratios.row(f"{name}, recall@10", [_recall(features, pin).plain], goal=0.98, sense=">=")
 
 
@@ -71,22 +73,24 @@ def _recall(features: FeatureStore, pin: Pin) -> Any:
     return features.recall(pin.primary.table, pin.primary.lance_version, pin.primary.index)
 
 
-def _rounds(features: FeatureStore, pin: Pin, clients: int, queries: int, rounds: int) -> Iterator[tuple[Any, Any]]:
-    """Milliseconds of each query, of LanceDB and of the feature store by turns; the first round warms both."""
+def _rounds(features: FeatureStore, pin: Pin, clients: int, queries: int, rounds: int) -> Iterator[tuple[Any, Any, Any]]:
+    """Milliseconds of each query, by turns: of LanceDB for what the feature store answers, and for four columns of it, and of
+    the feature store. The first round warms them."""
     table = pin.primary
     sampled = features.dataset(table.table, table.lance_version).sample(clients * queries, columns=["vector"])["vector"]
     vectors = sampled.combine_chunks().flatten().to_numpy().reshape(clients, queries, -1)
     opened = features.table(table)
-    columns = ["feature_id", "sample_id", "label", "text"]
 
-    def direct(vector: np.ndarray[Any, Any]) -> Any:
+    def direct(columns: list[str], vector: np.ndarray[Any, Any]) -> Any:
         return indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
 
     def ours(vector: np.ndarray[Any, Any]) -> Any:
         return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)
 
+    asked = partial(direct, [*HIT, "key", "text"]), partial(direct, ["feature_id", "sample_id", "label", "text"]), ours
     for _ in range(rounds):
-        yield _timed(direct, vectors), _timed(ours, vectors)
+        whole, few, answered = (_timed(ask, vectors) for ask in asked)
+        yield whole, few, answered
 
 
 def _timed(ask: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

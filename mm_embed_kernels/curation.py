@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,7 @@ from mm_embed_kernels.contracts.stages import DUPLICATE, RULE_DECISION
 from mm_embed_kernels.identity import canonical, digest
 from mm_embed_kernels.placing import Placement
 from mm_embed_kernels.rules import Rule
-from mm_embed_kernels.rules.base import CellReader
+from mm_embed_kernels.rules.base import CellReader, Evidence
 
 
 def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
@@ -85,8 +86,9 @@ def _travels(name: str) -> bool:
 
 def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table:
     """One batch of `curate`; `prepare` has been called on the rules."""
-    size = batch.num_rows
-    decisions: list[list[dict[str, Any]]] = [[] for _ in range(size)]
+    size, every = batch.num_rows, np.arange(batch.num_rows)
+    decisions: list[_Part] = [(every[:0], pa.array([], RULE_DECISION))]
+    passes: list[_Part] = [(every[:0], pa.array([], pa.string()))]
     kept = [True] * size
     first: list[str | None] = [None] * size
     reasons: list[str | None] = [None] * size
@@ -98,37 +100,38 @@ def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table
             kept[row], first[row], reasons[row] = False, rule, reason
 
     for rule in rules:
-        verdict = rule.judge(batch)
-        passes = pc.fill_null(verdict.passed, True).to_pylist()
-        values = verdict.value.to_pylist()
-        for row in range(size):
-            reason = None if passes[row] else f"{verdict.reason}: {values[row]} ({rule.threshold})"
-            decisions[row].append(_decision(rule, passes[row], values[row], reason))
-            if not passes[row] and rule.action == "drop":
-                drop(row, rule.name, reason)
+        verdict, threshold = rule.judge(batch), rule.threshold
+        passed = np.asarray(pc.fill_null(verdict.passed, True), np.bool_)
+        values = [None if value is None else str(value) for value in verdict.value.to_pylist()]
+        why: list[str | None] = [None] * size
+        for row in np.flatnonzero(~passed).tolist():
+            why[row] = f"{verdict.reason}: {values[row]} ({threshold})"
+            if rule.action == "drop":
+                drop(row, rule.name, why[row])
+        decisions.append((every, _decisions(rule.name, rule.version, passed, rule.action, values, threshold, why)))
+        passes.append((chosen := every[passed], pa.repeat(rule.name, len(chosen))))
         if found := verdict.evidence:
-            for row, (group, evidence) in enumerate(zip(found.group.to_pylist(), found.duplicates.to_pylist(), strict=True)):
+            for row, group, evidence in _evident(found):
                 # Later rules look further: what is equal is near, too.
                 groups[row] = group or groups[row]
                 duplicates[row] += evidence
-    passed = [[item["rule"] for item in row if item["passed"]] for row in decisions]
-    quality = [len(p) / max(1, len(r)) for p, r in zip(passed, decisions, strict=True)]
-    places = placement.of(batch)
-    for row, place in enumerate(places):
+    for row, place in enumerate(places := placement.of(batch)):
         if place.newcomer:
             reason = f"is alike to samples in several splits: {place.conflict}"
-            decisions[row].append(_conflict(place.conflict, reason))
+            conflict = _decisions(SPLIT_CONFLICT, "1", np.zeros(1, np.bool_), "drop", [place.conflict], "one split", [reason])
+            decisions.append((every[row : row + 1], conflict))
             drop(row, SPLIT_CONFLICT, reason)
         elif place.conflict and groups[row]:
             # What a parent has placed in several splits stays there, and no group stands in two of them.
             groups[row] = f"{groups[row]}-{place.split}"
+    passing = _by_row(passes, size)
     added = {
         "kept": pa.array(kept),
         "rule": pa.array(first, pa.string()),
         "reason": pa.array(reasons, pa.string()),
-        "rules": pa.array(decisions, pa.list_(RULE_DECISION)),
-        "passed": pa.array(passed, pa.list_(pa.string())),
-        "quality_score": pa.array(quality, pa.float64()),
+        "rules": _by_row(decisions, size),
+        "passed": passing,
+        "quality_score": pa.array(np.asarray(pc.list_value_length(passing)) / max(1, len(rules))),
         "duplicate_group": pa.array(groups, pa.string()),
         "duplicates": pa.array(duplicates, pa.list_(DUPLICATE)),
         "split_group": pa.array([place.group for place in places], pa.string()),
@@ -140,25 +143,42 @@ def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table
     return table
 
 
-def _decision(rule: Rule, passed: bool, value: Any, reason: str | None) -> dict[str, Any]:
-    return {
-        "rule": rule.name,
-        "version": rule.version,
-        "passed": passed,
-        "action": rule.action,
-        "value": None if value is None else str(value),
-        "threshold": rule.threshold,
-        "reason": reason,
-    }
+# Numbers of rows, ascending, and a value for each.
+_Part = tuple[np.ndarray[Any, Any], pa.Array]
 
 
-def _conflict(splits: str, reason: str) -> dict[str, Any]:
-    return {
-        "rule": SPLIT_CONFLICT,
-        "version": "1",
-        "passed": False,
-        "action": "drop",
-        "value": splits,
-        "threshold": "one split",
-        "reason": reason,
+def _by_row(parts: list[_Part], size: int) -> pa.ListArray:
+    """A list for each row; what is of one row stands in the order of the parts."""
+    rows = np.concatenate([rows for rows, _ in parts])
+    values = pa.concat_arrays([values for _, values in parts])
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(np.argsort(rows, kind="stable"))))
+
+
+def _decisions(
+    rule: str,
+    version: str,
+    passed: np.ndarray[Any, Any],
+    action: str,
+    values: Sequence[str | None],
+    threshold: str,
+    reasons: Sequence[str | None],
+) -> pa.StructArray:
+    size = len(passed)
+    columns = {
+        "rule": pa.repeat(rule, size),
+        "version": pa.repeat(version, size),
+        "passed": pa.array(passed),
+        "action": pa.repeat(action, size),
+        "value": pa.array(values, pa.string()),
+        "threshold": pa.repeat(threshold, size),
+        "reason": pa.array(reasons, pa.string()),
     }
+    return pa.StructArray.from_arrays([columns[item.name] for item in RULE_DECISION], fields=list(RULE_DECISION))
+
+
+def _evident(found: Evidence) -> Iterator[tuple[int, str | None, list[dict[str, Any]]]]:
+    """Row, group and duplicates of the rows of which something is known: few."""
+    known = np.asarray(pc.or_(found.group.is_valid(), pc.greater(pc.list_value_length(found.duplicates), 0)), np.bool_)
+    rows = pa.array(np.flatnonzero(known))
+    return zip(rows.to_pylist(), found.group.take(rows).to_pylist(), found.duplicates.take(rows).to_pylist(), strict=True)

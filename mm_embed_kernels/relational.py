@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -35,16 +35,39 @@ def query(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.R
 
     Memory is bounded by ``MM_SQL_MEMORY`` (default 512MB); what does not fit spills to a temporary folder.
     """
-    with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill:
-        limits: dict[str, Any] = {"memory_limit": memory_limit(), "temp_directory": spill, "threads": 2}
-        # An order that nobody asked for would hold back what could spill.
-        connection = duckdb.connect(config={**limits, "preserve_insertion_order": False})
-        try:
-            for name, stream in streams.items():
-                connection.register(name, stream)
-            yield connection.sql(sql).to_arrow_reader(BATCH_ROWS)
-        finally:
-            connection.close()
+    with _connected() as connection:
+        for name, stream in streams.items():
+            connection.register(name, stream)
+        yield connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+
+
+# Databases that no statement uses, by process: to start one takes as long as many a statement. A fork starts its own.
+_idle: dict[int, list[duckdb.DuckDBPyConnection]] = {}
+
+
+@contextmanager
+def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to an empty database that nothing else uses meanwhile."""
+    idle = _idle.setdefault(os.getpid(), [])
+    database = idle.pop() if idle else _started()
+    database.execute(f"SET memory_limit = {literal(memory_limit())}")
+    connection = database.cursor()
+    try:
+        yield connection
+    finally:
+        connection.close()
+    # Only a limit below what it keeps for later makes it give that back. After an error, or while a result that was not read to
+    # its end holds some of it, it is not used again.
+    with suppress(duckdb.OutOfMemoryException):
+        database.execute("SET memory_limit = '1MB'")
+        idle.append(database)
+
+
+def _started() -> duckdb.DuckDBPyConnection:
+    spill = tempfile.TemporaryDirectory(prefix="mm-sql-")
+    atexit.register(spill.cleanup)
+    # An order that nobody asked for would hold back what could spill.
+    return duckdb.connect(config={"temp_directory": spill.name, "threads": 2, "preserve_insertion_order": False})
 
 
 def fetch(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Table:
@@ -124,18 +147,17 @@ class RowDigest:
         self.columns = columns
         self.rows = 0
         self._state = 0
-        self._connection = duckdb.connect(config={"threads": 1})
 
     def update(self, batch: pa.Table) -> None:
         if batch.num_rows == 0:
             return
         self.rows += batch.num_rows
         chosen = [name for name in self.columns if name in batch.column_names]
-        self._connection.register("batch", batch.select(chosen))
         packed = ", ".join(f'"{name}" := "{name}"' for name in chosen)
-        found = self._connection.execute(f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) FROM batch").fetchall()
-        self._connection.unregister("batch")
-        self._state ^= int(found[0][0])
+        sql = f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) AS hash FROM batch"
+        with _connected() as connection:
+            connection.register("batch", batch.select(chosen))
+            self._state ^= int(connection.execute(sql).fetchall()[0][0])
 
     def hexdigest(self) -> str:
         return f"{self.rows:x}-{self._state:032x}"

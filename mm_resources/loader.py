@@ -147,11 +147,11 @@ class _Windows:
     def read(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> list[Batch]:
         """This rank's batches of a window; its rows are read in the order in which they lie."""
         numbers = self.numbers(order, epoch, window)
-        places = np.argsort(numbers, kind="stable")
+        places = np.argsort(numbers)
         back = np.empty_like(places)
         back[places] = np.arange(len(places))
         table = self.take(numbers[places])
-        columns = {name: _Column(table[name].combine_chunks(), back) for name in table.column_names}
+        columns = {name: _Column(table[name], back) for name in table.column_names}
         starts = range(0, len(back), self.batch_size)
         return [{name: column.rows(start, start + self.batch_size) for name, column in columns.items()} for start in starts]
 
@@ -186,20 +186,24 @@ class _Windows:
 class _Column:
     """A column of a window in an order of its own."""
 
-    def __init__(self, column: pa.Array, order: np.ndarray[Any, Any]) -> None:
+    def __init__(self, column: pa.ChunkedArray, order: np.ndarray[Any, Any]) -> None:
         self._order = order
-        self._values: np.ndarray[Any, Any] | None = None
-        if pa.types.is_fixed_size_list(column.type):
-            self._values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-        elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        # What has one chunk is not copied.
+        whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        self._is_tensor = True
+        if pa.types.is_fixed_size_list(whole.type):
+            self._values = whole.flatten().to_numpy(zero_copy_only=False).reshape(len(whole), -1)
+        elif pa.types.is_integer(whole.type) or pa.types.is_floating(whole.type):
             # What is null becomes NaN.
-            self._values = column.to_numpy(zero_copy_only=False)
+            self._values = whole.to_numpy(zero_copy_only=False)
         else:
-            self._others = column.take(pa.array(order))
+            self._is_tensor = False
+            # Objects are made in the order in which they are read, and then handed around: cheaper than moving their bytes.
+            text = pa.types.is_string(whole.type)
+            self._values = whole.to_numpy(zero_copy_only=False) if text else np.fromiter(whole.to_pylist(), object, len(whole))
 
     def rows(self, start: int, stop: int) -> Any:
         """A tensor of its own memory ([rows, dimension] float32 or [rows]), or a list."""
-        if self._values is None:
-            return self._others[start:stop].to_pylist()
         # Batch by batch, so that what is written is still in the processor's cache when it is used.
-        return torch.from_numpy(self._values.take(self._order[start:stop], axis=0))
+        chosen = self._values.take(self._order[start:stop], axis=0)
+        return torch.from_numpy(chosen) if self._is_tensor else chosen.tolist()

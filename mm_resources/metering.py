@@ -7,11 +7,12 @@ of a Ray cluster that was started here. Workers elsewhere send what they have us
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -42,10 +43,10 @@ class Usage:
     bytes_transferred: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Usage(*map(operator.add, vars(self).values(), vars(other).values()))
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Usage(*map(operator.sub, vars(self).values(), vars(other).values()))
 
 
 NOTHING = Usage()

@@ -33,14 +33,16 @@ class Presence:
         asked = {path for path, reference in zip(paths, references, strict=True) if path and not reference}
         self._sizes.update(self.store.sizes(asked - self._sizes.keys()))
         with ThreadPoolExecutor(_THREADS) as pool:
-            checked = list(pool.map(_checked, references))
-        found: list[SampleError | None] = []
-        for path, offset, size, reference, trouble in zip(paths, offsets, sizes, references, checked, strict=True):
-            there = reference or self._sizes.get(path, -1) >= offset + size
-            found.append(trouble if there else _LOST)
+            checked = pool.map(_checked, filter(None, references))
+            found: list[SampleError | None] = []
+            for path, offset, size, reference in zip(paths, offsets, sizes, references, strict=True):
+                if reference:
+                    found.append(next(checked))
+                else:
+                    found.append(None if self._sizes.get(path, -1) >= offset + size else _LOST)
         return found
 
 
-def _checked(reference: Reference | None) -> SampleError | None:
-    outcome: SampleError | None = guarded(reference.check, ()) if reference else None
+def _checked(reference: Reference) -> SampleError | None:
+    outcome: SampleError | None = guarded(reference.check, ())
     return outcome

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
@@ -85,13 +86,18 @@ def _signals(run: CellRun) -> bytes | None:
 def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: TableSpool) -> Iterator[pa.Table]:
     counts.update({"kept": 0, "dropped": 0})
     for table in decisions:
-        for kept, rule, rules in zip(table["kept"].to_pylist(), table["rule"].to_pylist(), table["rules"].to_pylist(), strict=True):
-            counts["kept" if kept else "dropped"] += 1
-            if rule:
-                counts[f"dropped by {rule}"] += 1
-            counts.update(f"flagged by {item['rule']}" for item in rules if not item["passed"] and item["action"] == "flag")
+        counts.update("kept" if kept else "dropped" for kept in table["kept"].to_pylist())
+        counts.update(f"dropped by {rule}" for rule in table["rule"].drop_null().to_pylist())
+        counts.update(f"flagged by {rule}" for rule in _flagging(table["rules"]))
         groups.add(table.filter(table["kept"]).select(_GROUPS.names))
         yield table
+
+
+def _flagging(decisions: pa.ChunkedArray) -> list[str]:
+    """The rule of each decision that flags a sample."""
+    each = pa.Table.from_struct_array(pc.list_flatten(decisions)).select(["rule", "passed", "action"])
+    found: list[str] = each.filter(~pc.field("passed") & (pc.field("action") == "flag"))["rule"].to_pylist()
+    return found
 
 
 def _splits_hold(groups: TableSpool) -> Check:
