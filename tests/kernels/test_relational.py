@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -102,6 +103,27 @@ def test_query_spills_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
         first = next(reader)
         assert first["n"][0].as_py() == 999_999
         assert first.num_rows + sum(batch.num_rows for batch in reader) == 1_000_000
+
+
+def test_a_database_serves_one_statement_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relational, "_idle", {})
+    limit = "SELECT current_setting('memory_limit') AS it, (SELECT count(*) FROM duckdb_views() WHERE view_name = 'rows') AS views"
+    assert relational.fetch(limit, rows=pa.table({"n": [1]})).to_pylist() == [{"it": "488.2 MiB", "views": 1}]
+    monkeypatch.setenv("MM_SQL_MEMORY", "64MB")
+    assert relational.fetch(limit).to_pylist() == [{"it": "61.0 MiB", "views": 0}]
+    with relational.query("SELECT 1 AS n") as outer:
+        assert relational.fetch("SELECT 2 AS n")["n"].to_pylist() == [2]
+        assert outer.read_all()["n"].to_pylist() == [1]
+    assert [len(idle) for idle in relational._idle.values()] == [2]
+
+
+def test_a_database_that_a_result_still_holds_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relational, "_idle", {})
+    with relational.query("SELECT md5(i::VARCHAR) AS text FROM range(1000000) t(i) ORDER BY text") as reader:
+        reader.read_next_batch()
+    with pytest.raises(duckdb.Error), relational.query("SELECT nothing"):
+        pass
+    assert [len(idle) for idle in relational._idle.values()] == [0]
 
 
 @settings(max_examples=40)

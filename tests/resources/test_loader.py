@@ -29,7 +29,8 @@ class Numbers:
     def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
         assert (np.diff(numbers) > 0).all(), "read in the order in which they lie"
         self.taken.append(len(numbers))
-        return pa.table({"n": numbers, "name": [f"row {n}" for n in numbers]})
+        names = [None if n % 5 == 0 else f"row {n}" for n in numbers]
+        return pa.table({"n": numbers, "name": pa.array(names, pa.string()), "pair": [[n, n + 1] for n in numbers]})
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,8 @@ def test_every_row_once_in_a_new_order_each_epoch(rows: int, batch_size: int) ->
 
 def test_columns_stay_together() -> None:
     for batch in Loader(Numbers(), 300, 9, True, 0):
-        assert batch["name"] == [f"row {n}" for n in batch["n"].tolist()]
+        assert batch["name"] == [None if n % 5 == 0 else f"row {n}" for n in batch["n"].tolist()]
+        assert batch["pair"] == [[n, n + 1] for n in batch["n"].tolist()]
 
 
 def test_shuffling_mixes_the_set() -> None:
