@@ -216,10 +216,13 @@ def is_printable(head: bytes) -> bool:
     return "\ufffd" not in text and all(char.isprintable() or char.isspace() for char in text)
 
 
+_CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b\b")
+
+
 def _reads_as_text(head: bytes) -> bool:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True  # UTF-16 with a byte order mark
     if b"\0" in head:
         return False
-    control = sum(byte < 32 and byte not in b"\t\n\r\f\x1b\b" for byte in head)
+    control = len(head) - len(head.translate(None, _CONTROL))
     return control <= len(head) // 100

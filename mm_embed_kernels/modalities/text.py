@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
-from collections import Counter
 from functools import cache
 from typing import Any, ClassVar
 
@@ -86,10 +85,9 @@ class Text(Modality):
             raise SampleError("truncated", f"the text ends inside a character: {left} of {len(data):,} bytes are left over ({encoding})")
         body = text.strip()
         words = body.split()
-        solid = [char for char in body if not char.isspace()]
-        kinds = Counter("letter" if char.isalpha() else "digit" if char.isdigit() else "symbol" for char in solid)
-        total = max(1, len(solid))
-        language, confidence = detect_language(body) if kinds["letter"] else (None, None)
+        solid, letters, digits = sum(map(len, words)), sum(map(str.isalpha, body)), sum(map(str.isdigit, body))
+        total = max(1, solid)
+        language, confidence = detect_language(body) if letters else (None, None)
         minhash, sketch = shingles.signature(body)
         return {
             "mime": mime,
@@ -99,9 +97,9 @@ class Text(Modality):
             "characters": len(body),
             "words": len(words),
             "language_confidence": confidence,
-            "letter_share": kinds["letter"] / total,
-            "digit_share": kinds["digit"] / total,
-            "symbol_share": kinds["symbol"] / total,
+            "letter_share": letters / total,
+            "digit_share": digits / total,
+            "symbol_share": (solid - letters - digits) / total,
             "distinct_word_share": len({word.casefold() for word in words}) / max(1, len(words)),
             "replacement_characters": body.count("\ufffd"),
             **text_signals(body, words),
