@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import duckdb
@@ -64,10 +65,11 @@ def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _started() -> duckdb.DuckDBPyConnection:
-    spill = tempfile.TemporaryDirectory(prefix="mm-sql-")
-    atexit.register(spill.cleanup)
+    spill = tempfile.mkdtemp(prefix="mm-sql-")
+    # Not `atexit`, which children of multiprocessing (Dagster's run workers are) pass by.
+    Finalize(None, shutil.rmtree, (spill, True), exitpriority=10)
     # An order that nobody asked for would hold back what could spill.
-    return duckdb.connect(config={"temp_directory": spill.name, "threads": 2, "preserve_insertion_order": False})
+    return duckdb.connect(config={"temp_directory": spill, "threads": 2, "preserve_insertion_order": False})
 
 
 def fetch(sql: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Table:

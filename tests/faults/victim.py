@@ -34,8 +34,9 @@ _PRELOAD = [
     "sentence_transformers",
     "tests.faults.victim",
 ]
-# What a run does again although it is done: a row in the ledger, the tags of a pin. Every other boundary is progress.
-ADVANCING = r"(?!\w+ ledger|tag (stages|failures))"
+# What a run does again although it is done: a row in the ledger, a look at the sources, the tags of a pin. Every other
+# boundary is progress.
+ADVANCING = r"(?!\w+ ledger|write registry/drift|tag (stages|failures))"
 CHECKPOINT_ROWS = 4
 _HASH = re.compile(r"[0-9a-f]{24,}(?:-[a-z]+)?|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
