@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ class TableSpool:
         self.schema, self.rows = schema, 0
         self._file = tempfile.NamedTemporaryFile(prefix="mm-spool-")  # noqa: SIM115 - lives as long as the object
         self._writer = pa.ipc.new_stream(self._file, schema)
+        self._ending = Lock()
 
     @staticmethod
     def of(batches: pa.RecordBatchReader) -> TableSpool:
@@ -32,9 +34,13 @@ class TableSpool:
         self.rows += rows.num_rows
 
     def reader(self, columns: list[str] | None = None) -> pa.RecordBatchReader:
-        """All rows, streamed (not mapped, so that none counts as this process's memory); none may be added any more."""
-        self._writer.close()
-        self._file.flush()
+        """All rows, streamed (not mapped, so that none counts as this process's memory); none may be added any more.
+
+        Threads may ask at once: what ends the file is written whole before it is read.
+        """
+        with self._ending:
+            self._writer.close()
+            self._file.flush()
         found = pa.ipc.open_stream(pa.OSFile(self._file.name, "rb"))
         if columns is None:
             return found

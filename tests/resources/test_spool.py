@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,3 +51,11 @@ def test_a_spill_is_a_list(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found._held) < 8
     assert list(found) == rows
     assert list(found) == rows
+
+
+def test_threads_read_a_spool_that_one_of_them_ends() -> None:
+    for _ in range(300):
+        found = TableSpool.of(ROWS.to_reader())
+        with ThreadPoolExecutor(4) as pool:
+            read = [pool.submit(lambda ended: ended.reader().read_all(), found) for _ in range(8)]
+            assert all(each.result() == ROWS for each in read)
