@@ -6,6 +6,7 @@ never pass through here. What the two read differently (endpoint, region, plain 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ from mm_embed_kernels.errors import UserError
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google")
 # How often the client itself sends a request; s3fs tries again above it, with pauses of its own.
 _ATTEMPTS = 3
+# Where Lance finds the path of a service account's file, which says itself where its server is.
+_GS_ACCOUNTS = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY")
 READ_SECONDS, CONNECT_SECONDS = 30, 5
 
 
 def lance_options(uri: str) -> dict[str, str] | None:
     """What Lance must be told to open `uri`; None for what it finds out by itself."""
+    if _is_gs(uri):
+        return _gs_options()
     if not _is_s3(uri):
         return None
     endpoint, region = _s3()
@@ -34,6 +39,8 @@ def lance_options(uri: str) -> dict[str, str] | None:
 
 def fsspec_options(uri: str) -> dict[str, Any]:
     """Arguments of the fsspec file system for `uri`; another process may write at any time, so listings are not kept."""
+    if _is_gs(uri):
+        return {"endpoint_url": _emulator(), "use_listings_cache": False}
     if not _is_s3(uri):
         return {} if "://" not in uri else {"use_listings_cache": False}
     endpoint, region = _s3()
@@ -64,11 +71,36 @@ def client_errors(name: str) -> Iterator[None]:
 def is_out_of_range(error: OSError) -> bool:
     """Whether a range begins behind the object's end, where a local file gives nothing."""
     response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in ("InvalidRange", "416")
+    code = response.get("Error", {}).get("Code") or getattr(error.__cause__, "code", None)
+    return str(code) in ("InvalidRange", "416")
 
 
 def _is_s3(uri: str) -> bool:
     return uri.startswith(("s3://", "s3a://"))
+
+
+def _is_gs(uri: str) -> bool:
+    return uri.startswith(("gs://", "gcs://"))
+
+
+def _emulator() -> str | None:
+    """The server that stands for Google's, by the variable that Google's own libraries and gcsfs read."""
+    said = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    if said in ("", "default"):
+        return None
+    return said if "://" in said else f"http://{said}"
+
+
+def _gs_options() -> dict[str, str] | None:
+    emulator = _emulator()
+    if emulator is None:
+        return None
+    found = {"allow_http": str(emulator.startswith("http://")).lower()}
+    if not any(os.environ.get(name) for name in _GS_ACCOUNTS):
+        # The one way to tell it that leaves writes unsigned, too: `google_skip_signature` is heard for reads alone.
+        account = {"gcs_base_url": emulator, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        found["google_service_account_key"] = json.dumps(account)
+    return found
 
 
 def _s3() -> tuple[str | None, str | None]:

@@ -76,7 +76,7 @@ class Settings:
 def absolute(location: str) -> str:
     """A URL stays as it is; a path becomes absolute against the current folder.
 
-    ``abfs://CONTAINER`` becomes ``az://CONTAINER``, the only one of its two names that Lance knows as well.
+    ``abfs://CONTAINER`` becomes ``az://CONTAINER`` and ``gcs://BUCKET`` becomes ``gs://BUCKET``: the one name that Lance knows as well.
 
     Raises:
         UserError: for a URL with a password in it, which would stand in logs and tables.
@@ -85,4 +85,6 @@ def absolute(location: str) -> str:
         raise UserError(f"a {urlsplit(location).scheme}:// location holds no credentials; they come from the environment or a profile")
     if location.startswith("abfs://") and "@" not in location:
         location = location.replace("abfs", "az", 1)
+    if location.startswith("gcs://"):
+        location = location.replace("gcs", "gs", 1)
     return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))

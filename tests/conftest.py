@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.gcs import gcs, gcs_server
 from tests.s3 import s3, s3_server
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["gcs", "gcs_server", "s3", "s3_server"]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.sources.records import Record, RecordFile
@@ -17,6 +17,7 @@ from mm_resources.sources.streams import unpacked, without_compression
 csv.field_size_limit(64 << 20)
 # A longer line is no record, but something that would fill the memory.
 _LONGEST_LINE = 256 << 20
+_BUFFER = 1 << 20
 
 
 class _Ranges(RecordFile):
@@ -29,7 +30,10 @@ class _Ranges(RecordFile):
         return self._parse(stream.read(size), uri)
 
     def _opened_anew(self, uri: str) -> BinaryIO:
-        return unpacked(uri, partial(self.reach.open, uri))
+        stream = unpacked(uri, partial(self.reach.open, uri))
+        # A file in a bucket is an IOBase whose `readline` takes no limit.
+        bare = isinstance(stream, io.IOBase) and not isinstance(stream, io.BufferedIOBase)
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER)) if bare else stream
 
     def _open(self, uri: str) -> BinaryIO:
         """The file, opened once: a batch's records mostly lie in one file, one behind the other."""

@@ -75,8 +75,8 @@ class Objects:
 
 
 def remote_tag(info: dict[str, Any]) -> str:
-    """The etag of what fsspec tells of an object, else its size and time."""
-    return str(info.get("ETag") or f"{info.get('size')}-{modified_at(info)}")
+    """The etag of what fsspec tells of an object (Google's generation, since its etag moves with metadata), else its size and time."""
+    return str(info.get("ETag") or info.get("generation") or f"{info.get('size')}-{modified_at(info)}")
 
 
 def objects_below(fs: Any, path: str, deep: bool, depth: int | None = None) -> Iterator[dict[str, Any]]:

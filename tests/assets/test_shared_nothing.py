@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -46,6 +48,30 @@ def test_cells_on_a_worker_that_sees_the_bucket_alone(apart: Cluster, mm: Run, d
     found = mm("search", "a flower", "--dataset-version", "tiny@v1", "--modality", "image", "-k", "1", "--json", MM_STORE=store)
     assert json.loads(found.stdout)[0]["label"] == "flower"
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+
+
+def test_the_demo_on_a_worker_that_sees_the_bucket_alone(apart: Cluster, mm: Run, tmp_path: Path, s3: S3) -> None:
+    """Texts, pictures, sounds and videos, with all their models; the demo's files lie where the worker sees nothing."""
+    store = f"s3://{BUCKET}/{uuid4().hex}"
+    work, kept = tmp_path / "work", {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
+    command = [sys.executable, "-m", "mm_assets.demo", "--mode", "ray", "--ray-address", apart.address]
+    done = subprocess.run(command, cwd=work, env={**kept, "MM_STORE": store}, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+    cells = {cell["modality"]: cell for cell in json.loads(mm("status", "demo@v1", "--json", MM_STORE=store).stdout)["cells"]}
+    assert sorted(cells) == ["audio", "image", "text", "video"]
+    for cell in cells.values():
+        assert cell["discovered"] == cell["published"] + cell["dropped"] + cell["failed"]
+        assert cell["published"] > cell["failed"] > 0, "a few files of each are broken on purpose"
+    runs = json.loads(mm("backfill", "demo@v1", "--json", MM_STORE=store).stdout)["cells"]
+    assert {cell["status"] for cell in runs} == {"unchanged"}
+    modes = {
+        (row["kernel"].partition(":")[0], row["mode"]) for row in Ledger(Store(store)).read().read_all().to_pylist() if row["computed"]
+    }
+    assert {kernel for kernel, mode in modes if mode == "inline"} == {"fetch"}, "files of the driver are read by the driver"
+    assert {kernel for kernel, mode in modes if mode == "ray"} >= {"probe", "segment", "embed", "transcribe"}
+    found = mm("search", "a cat", "--dataset-version", "demo@v1", "--modality", "image", "-k", "3", "--json", MM_STORE=store)
+    assert [hit["label"] for hit in json.loads(found.stdout)] == ["cat", "cat", "cat"]
 
 
 def test_a_store_in_a_folder_is_refused_before_any_work(apart: Cluster, mm: Run, dataset: Path, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Folders to list, on disk and in memory."""
+"""Folders to list, on disk and in a bucket."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,11 +10,20 @@ from uuid import uuid4
 import pytest
 
 from mm_embed_kernels.spec import SourceSpec
+from mm_resources.object_store import fsspec_options
 from mm_resources.sources import Listed, Source, open_source
+from tests.s3 import BUCKET
+
+
+def bucket() -> Any:
+    """The file system that the fixture `s3` has pointed at its server."""
+    import fsspec
+
+    return fsspec.filesystem("s3", **fsspec_options("s3://"))
 
 
 class Place:
-    """A folder to list, on disk or in fsspec's memory file system."""
+    """A folder to list, on disk or in a bucket."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -23,12 +31,10 @@ class Place:
             os.makedirs(root)
 
     def put(self, *names: str, data: bytes | None = None) -> None:
-        import fsspec
-
         for name in names:
             body = name.encode() if data is None else data
             if "://" in self.root:
-                fsspec.filesystem("memory").pipe_file(f"{self.root}/{name}", body)
+                bucket().pipe_file(f"{self.root}/{name}", body)
             else:
                 (path := Path(self.root, name)).parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(body)
@@ -43,18 +49,12 @@ class Place:
         return by_key
 
 
-@pytest.fixture(params=["disk", "memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "disk":
-        yield Place(str(tmp_path / "data"))
-        return
-    import fsspec
-
-    root = f"memory://{uuid4().hex}"
-    yield Place(root)
-    fs = fsspec.filesystem("memory")
-    if fs.exists(root):
-        fs.rm(root, recursive=True)
+        return Place(str(tmp_path / "data"))
+    request.getfixturevalue("s3")
+    return Place(f"s3://{BUCKET}/{uuid4().hex}")
 
 
 @pytest.fixture

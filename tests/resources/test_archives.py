@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
@@ -25,7 +26,9 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec import SourceSpec
 from mm_resources.blobs import LARGE_BYTES
 from mm_resources.sources import Listed, Source, open_source
+from tests.resources.places import Place
 from tests.resources.server import Server
+from tests.s3 import BUCKET, S3
 
 Parts = dict[str, bytes]
 
@@ -190,15 +193,12 @@ def test_archives_behind_urls(web: Server, name: str) -> None:
     assert contents(shards) == {"shard-1.tar/1.jpg": b"1", "shard-2.tar/1.jpg": b"1", "shard-3.tar": "http_404"}
 
 
-def test_archives_in_a_bucket() -> None:
-    import fsspec
-
-    fs = fsspec.filesystem("memory")
-    fs.pipe_file("/shelf/a.tar", tar({"1.jpg": b"1"}))
-    fs.pipe_file("/shelf/b.zip", zipped({"1.jpg": b"2"}))
-    assert contents(source_of("memory://shelf/*.tar")) == {"a.tar/1.jpg": b"1"}
-    assert contents(source_of("memory://shelf/b.zip")) == {"b.zip/1.jpg": b"2"}
-    fs.rm("/shelf", recursive=True)
+def test_archives_in_a_bucket(s3: S3) -> None:
+    place = Place(f"s3://{BUCKET}/{uuid4().hex}")
+    place.put("a.tar", data=tar({"1.jpg": b"1"}))
+    place.put("b.zip", data=zipped({"1.jpg": b"2"}))
+    assert contents(source_of(f"{place.root}/*.tar")) == {"a.tar/1.jpg": b"1"}
+    assert contents(source_of(f"{place.root}/b.zip")) == {"b.zip/1.jpg": b"2"}
 
 
 # -- trouble

@@ -12,7 +12,7 @@ import pytest
 from mm_embed_kernels.spec import DatasetSpec
 from mm_resources.drift import NAMED, Drift
 from mm_resources.registry import Registry
-from tests.resources.places import Place
+from tests.resources.places import Place, bucket
 from tests.resources.specs import frozen, spec_of, write
 
 
@@ -33,9 +33,7 @@ def test_added_removed_altered(registry: Registry, place: Place) -> None:
     place.put("d.txt", "e.txt")
     place.put("a.txt", data=b"longer than before")
     if "://" in place.root:
-        import fsspec
-
-        fsspec.filesystem("memory").rm_file(f"{place.root}/b.txt")
+        bucket().rm_file(f"{place.root}/b.txt")
     else:
         os.remove(f"{place.root}/b.txt")
     found = look(registry, spec)

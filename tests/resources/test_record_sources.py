@@ -5,7 +5,6 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +18,9 @@ from hypothesis import strategies as st
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec import SourceSpec
+from mm_resources.object_store import fsspec_options
 from mm_resources.sources import Listed, Source, open_source
+from tests.s3 import BUCKET
 
 RECORD = {"text": "text", "id": "id", "label": "label", "link": "link", "group": "group"}
 KINDS = ["jsonl", "csv", "tsv", "parquet"]
@@ -53,25 +54,19 @@ def encode(kind: str, rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-@pytest.fixture(params=["disk", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=["disk", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "disk":
-        yield str(tmp_path)
-        return
-    import fsspec
-
-    root = f"memory://{uuid4().hex}"
-    yield root
-    fs = fsspec.filesystem("memory")
-    if fs.exists(root):
-        fs.rm(root, recursive=True)
+        return str(tmp_path)
+    request.getfixturevalue("s3")
+    return f"s3://{BUCKET}/{uuid4().hex}"
 
 
 def put(folder: str, name: str, data: bytes) -> str:
     if "://" in folder:
         import fsspec
 
-        fsspec.filesystem("memory").pipe_file(f"{folder}/{name}", data)
+        fsspec.filesystem("s3", **fsspec_options(folder)).pipe_file(f"{folder}/{name}", data)
     else:
         Path(folder, name).write_bytes(data)
     return f"{folder}/{name}"

@@ -17,23 +17,24 @@ from tests.s3 import BUCKET
 THREADS = 16
 
 
-@pytest.fixture(params=["folder", "file://", "memory://", "s3://"])
+@pytest.fixture(params=["folder", "file://", "memory://", "s3://", "gs://"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "s3://":
+    if request.param in ("s3://", "gs://"):
         return remote(request)
     roots = {"folder": str(tmp_path / "store"), "file://": f"file://{tmp_path}/store/", "memory://": f"memory://{uuid4().hex}/store"}
     return Store(roots[request.param])
 
 
-@pytest.fixture(params=["folder", "s3://"])
+@pytest.fixture(params=["folder", "s3://", "gs://"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store that many processes may use at once."""
     return Store(str(tmp_path)) if request.param == "folder" else remote(request)
 
 
 def remote(request: pytest.FixtureRequest) -> Store:
-    request.getfixturevalue("s3")
-    return Store(f"s3://{BUCKET}/{uuid4().hex}")
+    scheme = request.param.removesuffix("://")
+    request.getfixturevalue({"s3": "s3", "gs": "gcs"}[scheme])
+    return Store(f"{scheme}://{BUCKET}/{uuid4().hex}")
 
 
 def together(work: Callable[[int], bool]) -> list[bool]:
