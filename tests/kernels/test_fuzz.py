@@ -21,7 +21,7 @@ from tests.kernels.kernel_tally import TALLY, Tally
 from tests.kernels.test_kernel import requests
 from tests.kernels.test_sandbox import act
 
-LIMITS = Limits(memory_bytes=3 << 30, item_seconds=20.0)
+LIMITS = Limits(memory_bytes=3 << 30, item_seconds=60.0)
 _EMBEDDERS = {"image": "conse", "audio": "aisfx", "video": "conse_frames"}
 CAUSES = {
     "truncated", "decode_error", "unsupported_format", "wrong_modality", "zero_length", "decompression_bomb", "too_large", "memory_limit",
