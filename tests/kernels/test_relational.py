@@ -107,6 +107,7 @@ def test_query_spills_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_database_serves_one_statement_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relational, "_idle", {})
+    monkeypatch.delenv("MM_SQL_MEMORY", raising=False)
     limit = "SELECT current_setting('memory_limit') AS it, (SELECT count(*) FROM duckdb_views() WHERE view_name = 'rows') AS views"
     assert relational.fetch(limit, rows=pa.table({"n": [1]})).to_pylist() == [{"it": "488.2 MiB", "views": 1}]
     monkeypatch.setenv("MM_SQL_MEMORY", "64MB")
