@@ -25,6 +25,7 @@ _PLACES = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1],
 _FINAL = ((np.uint32(16), np.uint32(0x85EBCA6B)), (np.uint32(13), np.uint32(0xC2B2AE35)))
 _LAST = np.uint32(16)
 _HALF = np.uint64(32)
+_BYTES = 4
 _SIGNATURE = Struct(f"<{PERMUTATIONS}I")
 
 
@@ -71,30 +72,47 @@ def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
 
     Of sets that are not kept whole, what lies below the largest hash that both keep is compared: a sample of both.
     """
-    parts = [_resemblance(left.slice(start, _PAIRS), right.slice(start, _PAIRS)) for start in range(0, len(left), _PAIRS)]
-    return np.concatenate([np.zeros(0), *parts])
+    found = np.zeros(len(left))
+    # Sketches that are kept whole need not be cut, and are most of all.
+    cut = np.maximum(_sizes(left), _sizes(right)) == SKETCH
+    for chosen in (np.flatnonzero(~cut), np.flatnonzero(cut)):
+        for start in range(0, len(chosen), _PAIRS):
+            some = chosen[start : start + _PAIRS]
+            found[some] = _resemblance(left.take(pa.array(some)), right.take(pa.array(some)), bool(cut[some[0]]))
+    return found
 
 
-def _resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
+def _resemblance(left: pa.Array, right: pa.Array, cut: bool) -> np.ndarray[Any, Any]:
     count = len(left)
     (a, many), (b, much) = unpacked(left), unpacked(right)
-    # A hash and its pair in one number each.
+    # A hash and its pair in one number each; both halves ascend, so that a merge sorts them.
     pair = np.arange(count, dtype=np.uint64) << _HALF
     both, total = np.concatenate([np.repeat(pair, many) | a, np.repeat(pair, much) | b]), many + much
-    if max(many.max(), much.max()) == SKETCH:
+    if cut:
         known = pair | np.minimum(_largest_kept(a, many), _largest_kept(b, much))
         both = both[both <= np.concatenate([np.repeat(known, many), np.repeat(known, much)])]
         total = np.bincount((both >> _HALF).astype(np.int64), minlength=count)
-    both.sort()
-    twice = both[:-1][both[1:] == both[:-1]]
-    shared = np.bincount((twice >> _HALF).astype(np.int64), minlength=count)
+    both.sort(kind="stable")
+    twice = np.flatnonzero(both[1:] == both[:-1])
+    shared = np.diff(np.searchsorted(twice, np.cumsum(total)), prepend=0)
     return np.asarray(shared / np.maximum(1, total - shared))
 
 
 def unpacked(sketches: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The hashes of binary sketches one after the other (uint64), and how many each has."""
-    values = sketches.to_pylist()
-    return np.frombuffer(b"".join(values), "<u4").astype(np.uint64), np.fromiter(map(len, values), np.int64, len(values)) // 4
+    """The hashes of binary sketches, of which none is null, one after the other (uint32), and how many each has."""
+    edges = _edges(sketches)
+    values = np.frombuffer(sketches.buffers()[2] or b"", np.uint8)[edges[0] : edges[-1]]
+    return values.view("<u4"), np.diff(edges) // _BYTES
+
+
+def _sizes(sketches: pa.Array) -> np.ndarray[Any, Any]:
+    return np.diff(_edges(sketches)) // _BYTES
+
+
+def _edges(sketches: pa.Array) -> np.ndarray[Any, Any]:
+    """Where each binary value begins in their common buffer, and the last one ends, int32 [n + 1]."""
+    edges = sketches.buffers()[1]
+    return np.zeros(1, np.int32) if edges is None else np.frombuffer(edges, np.int32)[sketches.offset :][: len(sketches) + 1]
 
 
 def _largest_kept(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

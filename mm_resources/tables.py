@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.relational import RowDigest
 from mm_resources import lance_io
 from mm_resources.store import Cell, Store
+
+if TYPE_CHECKING:
+    import lance
 
 # Schema metadata of a stage's table: its `StageMeta`.
 META = b"mm.stage"
@@ -115,9 +118,24 @@ class StageTables:
         Raises:
             LookupError: when the asset was never materialized for the cell.
         """
+        return self.rows(self.dataset(asset, cell, version), columns, where, limit)
+
+    def dataset(self, asset: str, cell: Cell, version: int | None = None) -> lance.LanceDataset:
+        """The current table as it is now, or an earlier version of it, to be read as often as one likes.
+
+        Raises:
+            LookupError: when the asset was never materialized for the cell.
+        """
         dataset = lance_io.open_dataset(self.uri(asset, cell), version)
         if dataset is None or META not in (dataset.schema.metadata or {}):
             raise LookupError(f"{asset} of {cell.partition_key} is not materialized")
+        return dataset
+
+    @staticmethod
+    def rows(
+        dataset: lance.LanceDataset, columns: list[str] | None = None, where: str | None = None, limit: int | None = None
+    ) -> pa.RecordBatchReader:
+        """Stream a version that `dataset` has opened."""
         return lance_io.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
 
     def publish(

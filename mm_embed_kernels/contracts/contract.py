@@ -124,9 +124,13 @@ class Contract:
             return {row: "; ".join(lines) for row, lines in sorted(found.items())}
         return {}
 
-    def split(self, table: pa.Table) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
-        """The rows that fit, and those that do not with the line that says why."""
-        broken = self.violations(table)
+    def split(self, table: pa.Table, columns: list[str] | None = None) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
+        """The rows that fit, and those that do not with the line that says why.
+
+        Args:
+            columns: those that are looked at; all by default.
+        """
+        broken = self.violations(table if columns is None else table.select(columns))
         if not broken:
             return table, []
         bad = table.take(pa.array(list(broken), pa.int64())).to_pylist()
