@@ -213,7 +213,7 @@ def sniff(head: bytes) -> str:
 def is_printable(head: bytes) -> bool:
     """Whether the head is UTF-8 without control characters (a character cut off at its end is forgiven)."""
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
-    return "\ufffd" not in text and all(char.isprintable() or char.isspace() for char in text)
+    return "\ufffd" not in text and "".join(text.split()).isprintable()
 
 
 _CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b\b")

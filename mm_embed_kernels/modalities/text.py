@@ -64,12 +64,8 @@ class Text(Modality):
 
     def require(self, data: Media) -> str:
         """What is declared as text and is printable throughout is text, though it may begin like another format."""
-        try:
-            return super().require(data)
-        except SampleError as error:
-            if error.error_class in ("wrong_modality", "unsupported_format") and is_printable(head_of(data)):
-                return "text/plain"
-            raise
+        head = head_of(data)
+        return "text/plain" if head and is_printable(head) else super().require(data)
 
     def probe(self, data: bytes) -> dict[str, Any]:
         return self._measured(data, whole=True)
