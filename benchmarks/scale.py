@@ -58,15 +58,20 @@ def main() -> None:
 
 
 def print_growth(known: list[Point]) -> None:
-    """Milliseconds of a sample by stage and size, and the power with which a stage grew between the two largest sizes."""
-    sizes, power = sorted({point.samples for point in known}), powers(known)
-    print(f"{'ms of a sample, of':24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
-    for stage in dict.fromkeys(point.stage for point in known):
-        each = [next(point.seconds for point in known if (point.stage, point.samples) == (stage, size)) / size for size in sizes]
-        shown = f"{power[stage]:8.2f}" if stage in power else ""
-        print(f"{stage:24}" + "".join(f"{1e3 * seconds:10.3f}" for seconds in each) + shown)
-    steeper = [f"{stage} (power {found:.2f})" for stage, found in power.items() if found > LINEAR]
-    print(f"faster than linear: {', '.join(steeper) or 'nothing'}")
+    """Milliseconds of a sample by stage and size, and the power with which a stage grew between the two largest sizes: of the clock,
+    and of the CPUs, which other work on the machine holds up less."""
+    sizes = sorted({point.samples for point in known})
+    for title, figure in (("ms of a sample", "seconds"), ("CPU ms of a sample", "cpu_seconds")):
+        power = powers(known, figure)
+        print(f"{title:24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
+        for stage in dict.fromkeys(point.stage for point in known):
+            each = [next(getattr(point, figure) for point in known if (point.stage, point.samples) == (stage, size)) / size for size in sizes]
+            shown = f"{power[stage]:8.2f}" if stage in power else ""
+            print(f"{stage:24}" + "".join(f"{1e3 * taken:10.3f}" for taken in each) + shown)
+        every = [sum(getattr(point, figure) for point in known if point.samples == size) / size for size in sizes]
+        print(f"{'all':24}" + "".join(f"{1e3 * taken:10.3f}" for taken in every))
+        steeper = [f"{stage} (power {found:.2f})" for stage, found in power.items() if found > LINEAR]
+        print(f"faster than linear: {', '.join(steeper) or 'nothing'}")
 
 
 def _measure(folder: Path, modality: str, count: int) -> tuple[Run, int]:

@@ -199,14 +199,15 @@ def predicted(store: Store, cell: Cell, prices: Prices, samples: int, workers: i
     )
 
 
-def powers(known: Sequence[Point]) -> dict[str, float]:
-    """By stage, the power of the number of samples with which its time grew between the two largest sizes: 1 is linear."""
+def powers(known: Sequence[Point], figure: str = "seconds") -> dict[str, float]:
+    """By stage, the power of the number of samples with which its time (or its ``cpu_seconds``) grew between the two largest sizes:
+    1 is linear."""
     found = {}
     for stage in _ORDER:
         times: dict[int, float] = {}
         for point in known:
             if point.stage == stage:
-                times[point.samples] = min(point.seconds, times.get(point.samples, math.inf))
+                times[point.samples] = min(getattr(point, figure), times.get(point.samples, math.inf))
         *_, less, more = [0, 0, *sorted(times)]
         if less and times[more] > _NOISE:
             found[stage] = math.log(times[more] / max(times[less], 1e-9)) / math.log(more / less)

@@ -88,7 +88,7 @@ def test_children_count_while_they_live_and_after(store: Store) -> None:
     alive = meter.used().cpu_seconds
     child.communicate(b"\n")
     assert alive >= 1.5
-    assert meter.used().cpu_seconds >= alive
+    assert meter.used().cpu_seconds > alive - 1e-6, "sums of the same parts differ in their last digits"
     assert meter.peak_bytes > 150 << 20
     meter.close()
 
