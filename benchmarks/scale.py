@@ -65,7 +65,9 @@ def print_growth(known: list[Point]) -> None:
         power = powers(known, figure)
         print(f"{title:24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
         for stage in dict.fromkeys(point.stage for point in known):
-            each = [next(getattr(point, figure) for point in known if (point.stage, point.samples) == (stage, size)) / size for size in sizes]
+            each = [
+                next(getattr(point, figure) for point in known if (point.stage, point.samples) == (stage, size)) / size for size in sizes
+            ]
             shown = f"{power[stage]:8.2f}" if stage in power else ""
             print(f"{stage:24}" + "".join(f"{1e3 * taken:10.3f}" for taken in each) + shown)
         every = [sum(getattr(point, figure) for point in known if point.samples == size) / size for size in sizes]
