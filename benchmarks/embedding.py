@@ -55,7 +55,7 @@ class Work:
 WORKS = {
     "text": Work("text embedding stage", "minilm", 20_000, {"float32": 1.1, "auto": 2.0}),
     "image": Work("image decode + embedding stage", "conse", 3_000, {"float32": 1.3, "auto": 2.0}),
-    "audio": Work("audio embedding stage", "aisfx", 300, {"auto": 1.2}),
+    "audio": Work("audio embedding stage", "aisfx", 1_800, {"auto": 1.2}),
     "video": Work("video embedding stage", "conse_frames", 400, {"auto": 1.2}),
 }
 

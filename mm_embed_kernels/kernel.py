@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from mm_embed_kernels.decoded import INPUT, Decoder, arrays
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
@@ -295,29 +296,17 @@ class EmbedKernel(Kernel):
 class DecodeStage(Stage):
     """Blobs to arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
 
+    schema = pa.schema([*RESULT, INPUT])
+
     def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources
-        assert embedder.input_shape is not None
-        self.shape, self.dtype = embedder.input_shape, np.dtype(embedder.input_dtype)
-        values = pa.list_(pa.from_numpy_dtype(self.dtype), int(np.prod(self.shape)))
-        self.schema = pa.schema([*RESULT, pa.field("input", values)])
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
-        outcomes = sandboxed(self.limits, self.embedder.decode, blobs, [(span,) for span in batch["span"].to_pylist()])
-        outcomes = [_shaped(outcome, self.shape, self.dtype) for outcome in outcomes]
-        flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
-        table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
-        blank = np.zeros(self.shape, self.dtype)
-        values = np.stack([blank if isinstance(outcome, SampleError) else outcome for outcome in outcomes]).reshape(-1)
-        return table.append_column("input", pa.FixedSizeListArray.from_arrays(pa.array(values), blank.size))
-
-
-def _shaped(outcome: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    if isinstance(outcome, SampleError) or (outcome.shape == shape and outcome.dtype == dtype):
-        return outcome
-    return SampleError("contract", f"the decoder returned {outcome.dtype}{list(outcome.shape)}, not {dtype}{list(shape)}")
+        outcomes = sandboxed(self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()])
+        found = [outcome if isinstance(outcome, SampleError) else {INPUT.name: outcome} for outcome in outcomes]
+        return results(batch["key"].to_pylist(), found, time.perf_counter() - began, self.schema)
 
 
 class InferStage(Stage):
@@ -334,7 +323,7 @@ class InferStage(Stage):
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        decoded = "input" in batch.column_names
+        decoded = INPUT.name in batch.column_names
         failed = [status == "failed" for status in batch["status"].to_pylist()] if decoded else [False] * batch.num_rows
         good = [i for i, bad in enumerate(failed) if not bad]
         outcomes: list[Any] = [None] * batch.num_rows
@@ -348,9 +337,7 @@ class InferStage(Stage):
     def _inputs(self, batch: pa.Table) -> Any:
         if self.embedder.input_shape is None:
             return batch["text"].to_pylist()
-        flat = batch["input"].combine_chunks()
-        values = flat.chunk(0) if isinstance(flat, pa.ChunkedArray) else flat
-        return values.flatten().to_numpy().reshape(-1, *self.embedder.input_shape)
+        return arrays(batch[INPUT.name], self.embedder)
 
     def _assemble(self, batch: pa.Table, outcomes: list[Any], spent: float) -> pa.Table:
         """Vectors as one contiguous fixed-size-list buffer; failed rows hold a null vector."""

@@ -24,8 +24,6 @@ from mm_embed_kernels.modalities.base import Media
 # As the network was trained (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, blocks of 100 frames, half
 # overlapping; a value of the compressed spectrum is divided by the largest in the training data.
 _RATE, _FFT, _HOP, _MELS, _BLOCK, _LARGEST = 44_100, 2_048, 1_024, 96, 100, 9.457798957824707
-_FRAMES = -(-int(WINDOW_SECONDS * _RATE) // _HOP)
-_BLOCKS = -(-(_FRAMES - _BLOCK) // (_BLOCK // 2)) + 1
 _CHANNELS = (1, 64, 128, 256, 512)
 
 
@@ -75,7 +73,16 @@ class AiSFX(Embedder):
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         self.load()
         batches = (inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size))
-        return np.concatenate(side_by_side(lambda batch: pooled(batch, self._features, self._net, self.device), batches, self.threads))
+        sounding = (batch[:, : _sounding(batch)] for batch in batches)
+        return np.concatenate(side_by_side(lambda batch: pooled(batch, self._features, self._net, self.device), sounding, self.threads))
+
+
+def _sounding(sounds: np.ndarray[Any, Any]) -> int:
+    """Samples up to the end of the last block in which there is sound; those behind it would weigh nothing."""
+    last = max((int(places[-1]) for sound in sounds if len(places := np.flatnonzero(sound))), default=0)
+    # The frame in whose middle the last sample stands, or the next, which it is in too.
+    block = ((last + _FFT // 2) // _HOP) // (_BLOCK // 2)
+    return (block + 2) * (_BLOCK // 2) * _HOP
 
 
 def pooled(sounds: np.ndarray[Any, Any], features: Any, net: Any, device: str = "cpu") -> np.ndarray[Any, Any]:
@@ -107,8 +114,10 @@ def features_on(device: str) -> Callable[[Any], Any]:
     bank = torch.from_numpy(_mel_bank()).to(device)
 
     def features(sound: Any) -> Any:
-        # Full blocks only: the samples are padded to the last block's end.
-        padded = torch.nn.functional.pad(sound, (0, (_BLOCKS + 1) * (_BLOCK // 2) * _HOP - sound.shape[1] - _HOP))
+        # Full blocks only: the samples are padded to the last block's end, or cut there.
+        frames = -(-sound.shape[1] // _HOP)
+        blocks = max(1, -(-(frames - _BLOCK) // (_BLOCK // 2)) + 1)
+        padded = torch.nn.functional.pad(sound, (0, (blocks + 1) * (_BLOCK // 2) * _HOP - sound.shape[1] - _HOP))
         return torch.log10(1e4 * (spectrum(padded).transpose(1, 2) @ bank) + 1) / _LARGEST
 
     return features

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch  # noqa: TID253
 from kernel_media import ENGLISH, GERMAN, encoded, picture
 from kernel_sound import noise, recorded, tone
 
@@ -126,6 +127,19 @@ def test_what_follows_a_short_sound_is_not_heard(aisfx: Embedder) -> None:
     padded = np.concatenate([sound, np.zeros((7 * 44_100, 1), np.float32)])
     one, other = heard(aisfx, recorded(sound, "WAV", 44_100), recorded(padded, "WAV", 44_100))
     assert one @ other > 0.9999
+
+
+@pytest.mark.parametrize("samples", [1, 51_199 - 1_024, 51_200 - 1_024, 51_200, 102_399, 102_400 - 1_024, 400_000, 441_000])
+def test_a_sound_is_cut_where_nothing_more_sounds(aisfx: Embedder, samples: int) -> None:
+    from mm_embed_kernels.embedders.aisfx import _model, _sounding, pooled
+
+    whole = np.zeros((1, 441_000), np.float32)
+    whole[0, :samples] = np.random.default_rng(samples).uniform(-0.5, 0.5, samples)
+    end = _sounding(whole)
+    assert samples <= end < samples + 103_000
+    model = _model(str(aisfx.weights[0]), "cpu")
+    with torch.inference_mode():
+        np.testing.assert_allclose(pooled(whole[:, :end], *model), pooled(whole, *model), atol=1e-6)
 
 
 def test_mel_bands_sum_to_one() -> None:
