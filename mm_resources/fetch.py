@@ -83,10 +83,9 @@ class _FetchStage(Stage):
         outcomes: list[Any] = []
         for part in _parts(rows):
             outcomes += self._store(part)
-        for row, outcome in zip(rows, outcomes, strict=True):
-            if isinstance(outcome, dict):
-                remote = not is_here(self._sources[row["source"]].spec)
-                count(bytes_read=outcome["size"], bytes_transferred=outcome["size"] if remote else 0)
+        here = {name: is_here(source.spec) for name, source in self._sources.items()}
+        sizes = [(outcome["size"], here[row["source"]]) for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, dict)]
+        count(bytes_read=sum(size for size, _ in sizes), bytes_transferred=sum(size for size, local in sizes if not local))
         return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
 
     def _store(self, rows: list[dict[str, Any]]) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_assets.cell_asset import cell_asset
 from mm_assets.cell_run import CellRun
@@ -81,7 +82,8 @@ def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
             statuses, ids = table["status"].to_pylist(), table["segment_id"].to_pylist()
             counts["ok"] += statuses.count("ok")
             counts["failed"] += statuses.count("failed")
-            events += [{**row, "embedder": embedder.name} for row in table.to_pylist() if row["status"] == "failed"]
+            failed = table.filter(pc.equal(table["status"], "failed")).to_pylist()
+            events += [{**row, "embedder": embedder.name} for row in failed]
             rows = table.select(names)
             rows = rows.append_column("feature_id", pa.array([feature_id(item, embedder.fingerprint) for item in ids], pa.string()))
             rows = rows.append_column("embedder", pa.array([embedder.name] * table.num_rows, pa.string()))

@@ -96,12 +96,13 @@ def _checked(run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts:
             sound[:] = False
         counts["features"] += int(sound.sum())
         counts["unsound"] += int((~sound).sum())
-        bad = table.filter(pa.array(~sound)).drop(["vector"]).to_pylist()
+        bare = table.drop(["vector"])
+        bad = bare.filter(pa.array(~sound)).to_pylist()
         events += [
             {**row, "error_class": "bad_vector", "message": "the cached vector is not finite, of unit norm and of the declared dimension"}
             for row in bad
         ]
-        good = table.filter(pa.array(sound)).drop(["vector"])
+        good = bare.filter(pa.array(sound))
         for name, value in shared.items():
             good = good.append_column(name, pa.array([value] * good.num_rows, pa.string()))
         yield good.append_column("created_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC")))

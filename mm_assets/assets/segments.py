@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -81,28 +82,35 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
 def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
     events = run.events()
     for table in rows:
-        found: list[dict[str, Any]] = []
-        for row in table.to_pylist():
-            if row["status"] == "failed":
-                counts["failed"] += 1
-                events.append(row)
-                continue
-            counts["samples"] += 1
-            # What the source says of a sample is what is said in it, where it is not cut.
-            given = row["transcript"] if len(row["segments"]) == 1 else None
-            for item in row["segments"]:
-                found.append(
-                    {
-                        "segment_id": segment_id(row["sample_id"], item["span"]),
-                        "sample_id": row["sample_id"],
-                        "content_hash": row["content_hash"],
-                        **item,
-                        "text": item["text"] or given,
-                        "shard": counts["segments"] // SHARD_SEGMENTS,
-                    }
-                )
-                counts["segments"] += 1
-        yield run.contract("segments").rows(found)
+        failed = pc.equal(table["status"], "failed")
+        events += (refused := table.filter(failed)).to_pylist()
+        found = _unnested(cut := table.filter(pc.invert(failed)), counts["segments"])
+        counts["failed"] += refused.num_rows
+        counts["samples"] += cut.num_rows
+        counts["segments"] += found.num_rows
+        yield found
+
+
+def _unnested(samples: pa.Table, before: int) -> pa.Table:
+    """A row for each segment of `samples`, of which so many stand before them in the plan."""
+    lists = samples["segments"].combine_chunks()
+    items = pa.Table.from_struct_array(pc.list_flatten(lists))
+    # What the source says of a sample is what is said in it, where it is not cut.
+    given = pc.if_else(pc.equal(pc.list_value_length(lists), 1), samples["transcript"], None)
+    named = samples.select(["sample_id", "content_hash"]).append_column("given", given)
+    owner = named.take(pc.list_parent_indices(lists))
+    ids = map(segment_id, owner["sample_id"].to_pylist(), items["span"].to_pylist())
+    return pa.table(
+        {
+            "segment_id": pa.array(ids, pa.string()),
+            "sample_id": owner["sample_id"],
+            "content_hash": owner["content_hash"],
+            "span": items["span"],
+            "text": pc.if_else(pc.greater(pc.utf8_length(pc.fill_null(items["text"], "")), 0), items["text"], owner["given"]),
+            "cost": items["cost"],
+            "shard": pa.array((before + np.arange(items.num_rows)) // SHARD_SEGMENTS, pa.int32()),
+        }
+    )
 
 
 def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table]:
