@@ -157,7 +157,7 @@ class CellRun:
         def gated() -> Iterator[pa.RecordBatch]:
             whole = True
             for batch in reader:
-                good, broken = contract.split(pa.Table.from_batches([batch]), asked) if asked else (pa.Table.from_batches([batch]), [])
+                good, broken = contract.split(pa.Table.from_batches([batch]), asked)
                 whole = whole and not broken
                 self._violations.update({(asset, str(row.get(contract.key)), line): _violation(row, asset, line) for row, line in broken})
                 yield from good.to_batches()

@@ -33,7 +33,7 @@ class Decoder:
         if found.shape != shape or found.dtype != dtype:
             raise SampleError("contract", f"the decoder returned {found.dtype}{list(found.shape)}, not {dtype}{list(shape or ())}")
         flat = found.reshape(-1)
-        return flat[: _filled(flat)].tobytes()
+        return flat[: filled(flat)].tobytes()
 
 
 def arrays(column: pa.ChunkedArray, embedder: Embedder) -> np.ndarray[Any, Any]:
@@ -46,8 +46,8 @@ def arrays(column: pa.ChunkedArray, embedder: Embedder) -> np.ndarray[Any, Any]:
     return whole
 
 
-def _filled(flat: np.ndarray[Any, Any]) -> int:
-    """How many values there are up to the last that is not zero."""
+def filled(flat: np.ndarray[Any, Any]) -> int:
+    """How many values there are up to the last that is not zero, found from the end (`numpy.trim_zeros` looks at all of them)."""
     for end in range(len(flat), 0, -_STEP):
         start = max(0, end - _STEP)
         places = np.flatnonzero(flat[start:end])

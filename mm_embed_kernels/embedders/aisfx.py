@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mm_embed_kernels.decoded import filled
 from mm_embed_kernels.embedders.base import Embedder, unavailable
 from mm_embed_kernels.inference import frozen, side_by_side
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
@@ -79,7 +80,7 @@ class AiSFX(Embedder):
 
 def _sounding(sounds: np.ndarray[Any, Any]) -> int:
     """Samples up to the end of the last block in which there is sound; those behind it would weigh nothing."""
-    last = max((int(places[-1]) for sound in sounds if len(places := np.flatnonzero(sound))), default=0)
+    last = max(0, *(filled(sound) - 1 for sound in sounds))
     # The frame in whose middle the last sample stands, or the next, which it is in too.
     block = ((last + _FFT // 2) // _HOP) // (_BLOCK // 2)
     return (block + 2) * (_BLOCK // 2) * _HOP
