@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
+import io
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,6 +19,7 @@ import numpy as np
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT_BYTES = 1 << 30
+_SUM_BYTES = 32  # of sha256, ahead of what is kept
 _Batch = TypeVar("_Batch")
 _Found = TypeVar("_Found")
 
@@ -48,14 +52,54 @@ def frozen(network: Any, shape: tuple[int, ...], device: str = "cpu") -> Any:
         return torch.jit.freeze(traced)
 
 
+def exported(network: Any, shape: tuple[int, ...]) -> bytes:
+    """A network as an ONNX graph with its weights, for any number of inputs; takes seconds.
+
+    Args:
+        shape: of inputs as the network takes them, uint8 [batch, ...].
+    """
+    import torch
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # as above: how it is traced
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = (torch.zeros(shape, dtype=torch.uint8),)
+        program = torch.onnx.export(network.eval(), inputs, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    assert program is not None
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+def session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """A graph of one input and one output as ONNX Runtime computes it on the processor; may be called from many threads.
+
+    Args:
+        threads: where there are any, each call keeps to its own; None lets a call have all cores.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1 if threads else 0
+    opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    (asked,) = opened.get_inputs()
+    return lambda batch: np.asarray(opened.run(None, {asked.name: batch})[0])
+
+
 def side_by_side(call: Callable[[_Batch], _Found], batches: Iterable[_Batch], threads: int | None) -> list[_Found]:
-    """`call` of each batch in inference mode, in their order, so many at a time; each of them on one core.
+    """`call` of each batch, in their order, so many at a time; each of them on one core.
 
     Threads that share a batch wait for the slowest of them after every layer: beside anything else that works on the machine, several
     times as long as they compute. Those with batches of their own never do.
+    """
+    return [call(batch) for batch in batches] if (threads or 1) == 1 else list(_pool(threads or 1).map(call, batches))
+
+
+def inferring(call: Callable[[_Batch], _Found], threads: int | None) -> Callable[[_Batch], _Found]:
+    """`call` in torch's inference mode.
 
     Args:
-        threads: None leaves one batch after the other, and its threads, to torch.
+        threads: where there are any, each call keeps to its own; None leaves them to torch.
     """
     import torch
 
@@ -65,7 +109,7 @@ def side_by_side(call: Callable[[_Batch], _Found], batches: Iterable[_Batch], th
 
     if threads:
         torch.set_num_threads(1)
-    return [infer(batch) for batch in batches] if (threads or 1) == 1 else list(_pool(threads or 1).map(infer, batches))
+    return infer
 
 
 @cache
@@ -73,20 +117,31 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="mm-model")
 
 
-def kept_array(name: str, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """An array that is dear to make, kept in the user's cache folder (``XDG_CACHE_HOME``) for the next process.
+def kept(name: str, make: Callable[[], bytes]) -> bytes:
+    """What is dear to make, kept in the user's cache folder (``XDG_CACHE_HOME``) for the next process.
 
     Args:
-        name: of the file; must tell whatever would change the array.
+        name: of the file; must tell whatever would change what is made.
     """
-    path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mm-features" / f"{name}.npy"
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError):  # not there, or a torn one
-        array = make()
+    path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mm-features" / name
+    with contextlib.suppress(OSError):  # not there
+        sum_, content = (held := path.read_bytes())[:_SUM_BYTES], held[_SUM_BYTES:]
+        if hashlib.sha256(content).digest() == sum_:  # not torn either
+            return content
+    content = make()
     with contextlib.suppress(OSError):  # a home that cannot be written costs seconds, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(unfinished, array)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
         unfinished.replace(path)
-    return array
+    return content
+
+
+def kept_array(name: str, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """An array of numbers that is `kept`."""
+
+    def saved() -> bytes:
+        np.save(buffer := io.BytesIO(), make(), allow_pickle=False)
+        return buffer.getvalue()
+
+    return np.asarray(np.load(io.BytesIO(kept(f"{name}.npy", saved)), allow_pickle=False))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.inference import side_by_side
+from mm_embed_kernels.inference import inferring, side_by_side
 
 _Pair = tuple[Any, Any]
 
@@ -68,12 +68,12 @@ class PackedBert:
 
         Args:
             batch_tokens: of one forward pass; a longer text is one alone.
-            threads: see `side_by_side`.
+            threads: see `inferring`.
         """
         tokens = [found.ids for found in self._tokenizer.encode_batch([str(text) for text in texts])]
         vectors = np.zeros((len(tokens), self.dimension), np.float32)
         batches = list(_batches([len(ids) for ids in tokens], batch_tokens))
-        found = side_by_side(self._forward, ([tokens[place] for place in places] for places in batches), threads)
+        found = side_by_side(inferring(self._forward, threads), ([tokens[place] for place in places] for places in batches), threads)
         for places, each in zip(batches, found, strict=True):
             vectors[places] = each
         return vectors

@@ -18,7 +18,7 @@ import numpy as np
 
 from mm_embed_kernels.decoded import filled
 from mm_embed_kernels.embedders.base import Embedder, unavailable
-from mm_embed_kernels.inference import frozen, side_by_side
+from mm_embed_kernels.inference import frozen, inferring, side_by_side
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
 from mm_embed_kernels.modalities.base import Media
 
@@ -75,7 +75,10 @@ class AiSFX(Embedder):
         self.load()
         batches = (inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size))
         sounding = (batch[:, : _sounding(batch)] for batch in batches)
-        return np.concatenate(side_by_side(lambda batch: pooled(batch, self._features, self._net, self.device), sounding, self.threads))
+        return np.concatenate(side_by_side(inferring(self._pooled, self.threads), sounding, self.threads))
+
+    def _pooled(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return pooled(batch, self._features, self._net, self.device)
 
 
 def _sounding(sounds: np.ndarray[Any, Any]) -> int:

@@ -73,6 +73,18 @@ def test_pictures_of_any_shape_become_model_inputs(size: tuple[int, int]) -> Non
     assert pixels.dtype == np.uint8
 
 
+def test_the_network_computes_here_what_torch_computes_on_a_device() -> None:
+    from mm_embed_kernels.embedders import conse
+    from mm_embed_kernels.inference import inferring
+
+    pictures = np.stack([decode(encoded(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))])
+    embedder = create("conse", threads=1)
+    found = embedder.embed(pictures)
+    here, _ = conse._model("cpu", 1)
+    np.testing.assert_allclose(here(pictures), inferring(conse.by_torch("cpu"), 1)(pictures), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
 def test_decoding_follows_orientation() -> None:
     from PIL import Image
 

@@ -11,7 +11,7 @@ import pytest
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.embedders.minilm import model_folder
-from mm_embed_kernels.inference import frozen, kept_array, side_by_side
+from mm_embed_kernels.inference import exported, frozen, inferring, kept_array, session, side_by_side
 from mm_embed_kernels.packed_bert import _batches
 
 TEXTS = [
@@ -57,6 +57,28 @@ def test_a_frozen_network_computes_the_same_for_any_batch() -> None:
     assert "batch_norm" not in str(folded.graph)
 
 
+@pytest.mark.parametrize("threads", [None, 1])
+def test_an_exported_network_computes_the_same_for_any_batch(threads: int | None) -> None:
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.inner[1].running_mean.uniform_(-1, 1)
+
+        def forward(self, pictures: Any) -> Any:
+            return self.inner(pictures.permute(0, 3, 1, 2).float() / 255)
+
+    torch.manual_seed(0)
+    network = Network().eval()
+    call = session(exported(network, (2, 9, 9, 3)), threads)
+    for count in (1, 2, 5):
+        pictures = np.random.default_rng(count).integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+        np.testing.assert_allclose(call(pictures), network(torch.from_numpy(pictures)).detach().numpy(), atol=1e-6)
+
+
 def test_batches_side_by_side_keep_their_order_and_raise_what_a_batch_raises() -> None:
     import torch
 
@@ -66,7 +88,7 @@ def test_batches_side_by_side_keep_their_order_and_raise_what_a_batch_raises() -
         both.wait()  # passes only where two are at work at once
         return batch, torch.is_inference_mode_enabled()
 
-    assert side_by_side(call, range(6), 2) == [(i, True) for i in range(6)]
+    assert side_by_side(inferring(call, 2), range(6), 2) == [(i, True) for i in range(6)]
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda batch: 1 // batch, [1, 0], 2)
 
