@@ -1,20 +1,23 @@
 """What a second version costs beside the first: nothing changed, and some of it; time, work and bytes written.
 
 Run: .venv/bin/python -m benchmarks.increment --count 50000 --changed 500
-     .venv/bin/python -m benchmarks.increment --count 10000 --changed 10 --files
+     .venv/bin/python -m benchmarks.increment --count 10000 --changed 10 --kind files
+     .venv/bin/python -m benchmarks.increment --count 1000 --changed 10 --kind pictures --embedder conse
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import ratios
+from benchmarks import embedding, ratios
 from benchmarks.process_tree import run
 from benchmarks.ratios import Row
 from benchmarks.sentences import sentences
@@ -22,12 +25,27 @@ from benchmarks.sentences import sentences
 _SPEC = """
 name: {name}
 version: {version}
-embedders: {{text: [{embedder}]}}
+embedders: {{{modality}: [{embedder}]}}
 sources:
-  - {{name: sentences, modality: text, {source}}}
+  - {{name: all, modality: {modality}, {source}}}
 """
-_RECORDS, _FILES = "uri: sentences.jsonl, record: {id: id, text: text}", "uri: 'sentences/*.txt'"
 _MM = [sys.executable, "-m", "mm_assets.cli.main"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a dataset is made of.
+
+    Attributes:
+        items: so many different samples, made in or out of a folder that is kept.
+        write: the samples of a version into the dataset's folder.
+    """
+
+    noun: str
+    modality: str
+    source: str
+    items: Callable[[Path, int], Sequence[Any]]
+    write: Callable[[Path, Sequence[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -38,13 +56,13 @@ class Taken:
     written: int = 0
 
     def beyond(self, start: Taken) -> float:
-        """Seconds beside those that a version of ten texts takes for the same."""
+        """Seconds beside those that a version of ten samples takes for the same."""
         return max(0.0, self.seconds - start.seconds)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A first run, the same again and a version that differs in part: of many texts, and of ten (the fixed start of each)."""
+    """A first run, the same again and a version that differs in part: of many samples, and of ten (the fixed start of each)."""
 
     first: Taken
     again: Taken
@@ -56,22 +74,21 @@ class Found:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=50_000, help="texts")
-    parser.add_argument("--changed", type=int, default=500, help="texts that differ in the second version")
-    parser.add_argument("--files", action="store_true", help="a file for each text, instead of JSON lines")
+    parser.add_argument("--count", type=int, default=50_000, help="samples")
+    parser.add_argument("--changed", type=int, default=500, help="samples that differ in the second version")
+    parser.add_argument("--kind", choices=KINDS, default="records", help="JSON lines, a file for each text, or PNG")
     parser.add_argument("--embedder", default="wordllama")
-    parser.add_argument("--corpus", type=Path, default=None, help="where the sentences are kept between runs")
+    parser.add_argument("--corpus", type=Path, default=embedding.FOLDER, help="where what is worked on is kept between runs")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mm-increment-") as scratch:
-        corpus = arguments.corpus or Path(scratch) / "corpus"
-        found = measured(corpus, arguments.count, arguments.changed, arguments.embedder, arguments.files)
+    kind = KINDS[arguments.kind]
+    found = measured(kind, arguments.corpus, arguments.count, arguments.changed, arguments.embedder)
     first = found.first
-    print(f"first run of {arguments.count:,} texts: {first.seconds:.1f} s, {first.written / 2**20:,.1f} MiB")
+    print(f"first run of {arguments.count:,} {kind.noun}: {first.seconds:.1f} s, {first.written / 2**20:,.1f} MiB")
     for name, later, start in (
         ("no change", found.again, found.start_again),
         (f"{arguments.changed:,} changed", found.changed, found.start_changed),
     ):
-        beside = f"{later.beyond(start) / first.seconds:.3f} beside {start.seconds:.1f} s that ten texts take"
+        beside = f"{later.beyond(start) / first.seconds:.3f} beside {start.seconds:.1f} s that ten take"
         print(f"{name}: {later.seconds / first.seconds:.3f} of the first run; {beside}")
     print(f"bytes written by it: {found.changed.written / first.written:.3f} of the first")
     for part, (before, more) in sorted(found.parts.items(), key=lambda item: -item[1][1]):
@@ -79,29 +96,30 @@ def main() -> None:
 
 
 def rows(share: float) -> Iterator[Row]:
-    """20,000 sentences with the default embedder; what ten texts take for the same is the fixed start, reported beside."""
-    count = max(200, round(20_000 * share))
-    with tempfile.TemporaryDirectory(prefix="mm-increment-") as scratch:
-        found = [measured(Path(scratch), count, count // 100, "minilm", False) for _ in range(ratios.PAIRS)]
-    for name, start, beside, goal in (
-        ("no change", "start_again", "again", 0.02),
-        ("1% new", "start_changed", "changed", 0.03),
-    ):
-        starts = [getattr(each, start).seconds for each in found]
-        print(f"{name}: a fixed start of {min(starts):.1f} to {max(starts):.1f} s", file=sys.stderr)
-        extra = [getattr(each, beside).beyond(getattr(each, start)) / each.first.seconds for each in found]
-        yield ratios.row(f"{name}, of a first run of {count:,} texts", extra, goal=goal, sense="<=")
-        fixed = [each_start / each.first.seconds for each_start, each in zip(starts, found, strict=True)]
-        yield ratios.row(f"{name}, the fixed start beside it", fixed, goal=None, sense="<=")
+    """20,000 sentences and 3,000 PNG with the default embedders; what ten take for the same is the fixed start, reported beside."""
+    for kind, embedder, most in ((KINDS["records"], "minilm", 20_000), (KINDS["pictures"], "conse", 3_000)):
+        count = max(200, round(most * share))
+        found = [measured(kind, embedding.FOLDER, count, count // 100, embedder) for _ in range(ratios.PAIRS)]
+        for name, start, beside, goal in (
+            ("no change", "start_again", "again", 0.02),
+            ("1% new", "start_changed", "changed", 0.03),
+        ):
+            starts = [getattr(each, start).seconds for each in found]
+            print(f"{kind.noun}, {name}: a fixed start of {min(starts):.1f} to {max(starts):.1f} s", file=sys.stderr)
+            extra = [getattr(each, beside).beyond(getattr(each, start)) / each.first.seconds for each in found]
+            yield ratios.row(f"{name}, of a first run of {count:,} {kind.noun}", extra, goal=goal, sense="<=")
+            fixed = [each_start / each.first.seconds for each_start, each in zip(starts, found, strict=True)]
+            yield ratios.row(f"{name}, the fixed start beside it, {kind.noun}", fixed, goal=None, sense="<=")
 
 
-def measured(corpus: Path, count: int, changed: int, embedder: str, files: bool) -> Found:
-    """In a store of its own; the ten texts go first, so that they pay for whatever happens once in a store."""
-    with tempfile.TemporaryDirectory(prefix="mm-increment-") as scratch:
+def measured(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -> Found:
+    """In a store of its own; the ten samples go first, so that they pay for whatever happens once in a store."""
+    items = kind.items(corpus, count + changed)
+    with tempfile.TemporaryDirectory(prefix="mm-increment-", dir=corpus) as scratch:
         folder = Path(scratch)
         environment = {"MM_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")}
-        few = _Dataset("few", folder / "few", environment, list(sentences(corpus, 10 + 1)), 10, embedder, files)
-        many = _Dataset("many", folder / "many", environment, list(sentences(corpus, count + changed)), count, embedder, files)
+        few = _Dataset("few", folder / "few", environment, items[: 10 + 1], 10, embedder, kind)
+        many = _Dataset("many", folder / "many", environment, items, count, embedder, kind)
         few.version("v1", 0)
         start_again, start_changed = few.backfill("v1"), few.version("v2", 1)
         first, again = many.version("v1", 0), many.backfill("v1")
@@ -114,24 +132,24 @@ def measured(corpus: Path, count: int, changed: int, embedder: str, files: bool)
 
 @dataclass(frozen=True)
 class _Dataset:
-    """A dataset of texts, of which a version may take some from behind the first `count`."""
+    """A dataset, of which a version may take some samples from behind the first `count`."""
 
     name: str
     folder: Path
     environment: dict[str, str]
-    texts: list[str]
+    items: Sequence[Any]
     count: int
     embedder: str
-    files: bool
+    kind: Kind
 
     def version(self, name: str, changed: int) -> Taken:
-        """The backfill of a version in which so many texts differ from the first."""
+        """The backfill of a version in which so many samples differ from the first."""
         self.folder.mkdir(exist_ok=True)
-        wanted = [self.texts[self.count + i if i < changed else i] for i in range(self.count)]
-        (_write_files if self.files else _write_records)(self.folder, wanted)
+        wanted = [self.items[self.count + i if i < changed else i] for i in range(self.count)]
+        self.kind.write(self.folder, wanted)
         spec = self.folder / f"{name}.yaml"
-        source = _FILES if self.files else _RECORDS
-        spec.write_text(_SPEC.format(name=self.name, version=name, embedder=self.embedder, source=source))
+        wants = {"modality": self.kind.modality, "embedder": self.embedder, "source": self.kind.source}
+        spec.write_text(_SPEC.format(name=self.name, version=name, **wants))
         run([*_MM, "register", str(spec)], self.environment)
         return self.backfill(name)
 
@@ -144,18 +162,43 @@ class _Dataset:
         return Taken(taken.seconds, sum(_parts(store).values()) - before)
 
 
-def _write_records(folder: Path, texts: list[str]) -> None:
+def _texts(corpus: Path, count: int) -> Sequence[str]:
+    return list(sentences(corpus / "packages", count))
+
+
+def _pictures(corpus: Path, count: int) -> Sequence[Path]:
+    return sorted((embedding.prepared("image", count, corpus) / "inputs").iterdir())
+
+
+def _write_records(folder: Path, texts: Sequence[str]) -> None:
     rows = (json.dumps({"id": i, "text": text}) for i, text in enumerate(texts))
-    (folder / "sentences.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "all.jsonl").write_text("\n".join(rows) + "\n")
 
 
-def _write_files(folder: Path, texts: list[str]) -> None:
+def _write_files(folder: Path, texts: Sequence[str]) -> None:
     """Files whose texts are as they were keep their times."""
-    (folder / "sentences").mkdir(exist_ok=True)
+    (folder / "all").mkdir(exist_ok=True)
     for i, text in enumerate(texts):
-        path = folder / "sentences" / f"{i:06}.txt"
+        path = folder / "all" / f"{i:06}.txt"
         if not path.exists() or path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
+
+
+def _link_files(folder: Path, files: Sequence[Path]) -> None:
+    """As above; a picture is a second name of the file that it is."""
+    (folder / "all").mkdir(exist_ok=True)
+    for i, file in enumerate(files):
+        path = folder / "all" / f"{i:06}{file.suffix}"
+        if not path.exists() or not path.samefile(file):
+            path.unlink(missing_ok=True)
+            os.link(file, path)
+
+
+KINDS = {
+    "records": Kind("texts", "text", "uri: all.jsonl, record: {id: id, text: text}", _texts, _write_records),
+    "files": Kind("texts", "text", "uri: 'all/*.txt'", _texts, _write_files),
+    "pictures": Kind("PNG", "image", "uri: 'all/*.png'", _pictures, _link_files),
+}
 
 
 def _parts(folder: Path) -> dict[str, int]:

@@ -80,7 +80,8 @@ def session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1 if threads else 0
+    # Told how many, it does not bind its threads to cores, some of which may not be ours.
+    options.intra_op_num_threads = 1 if threads else len(os.sched_getaffinity(0))
     opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (asked,) = opened.get_inputs()
     return lambda batch: np.asarray(opened.run(None, {asked.name: batch})[0])

@@ -73,11 +73,13 @@ class Stage(ABC):
     Attributes:
         schema: of the rows that it returns; what it lacks of a failed row is null.
         infers: whether a model works in its own process, which may die of what it is given (see `isolated`).
+        limits: of the sandbox that it opens bytes in, if it does.
     """
 
     schema: pa.Schema
     resources: Resources = Resources()
     infers: bool = False
+    limits: Limits | None = None
 
     def setup(self) -> None:  # noqa: B027 - a stage without heavy parts has nothing to set up
         """Load models or start children; called once per process."""
@@ -172,6 +174,8 @@ def sandboxed(limits: Limits, function: Callable[..., Any], blobs: list[Media | 
 
 class _BlobStage(Stage):
     """Reads blobs and calls a function on each inside the sandbox; the function returns the payload as a dict."""
+
+    limits: Limits
 
     def __init__(
         self,
@@ -297,6 +301,7 @@ class DecodeStage(Stage):
     """Blobs to arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     schema = pa.schema([*RESULT, INPUT])
+    limits: Limits
 
     def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.util import Finalize
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any
 
 from mm_embed_kernels.child import OUT_OF_MEMORY, Child, Died, Late, die_with_parent, forget_environment, silence
@@ -21,6 +21,9 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+
+# Chunks that each of several children gets of a batch: who has the slow items gets fewer of the others.
+_SHARES = 4
 
 # What the machine or a file system says, and no decoder about the bytes.
 _OF_THE_MACHINE = {
@@ -84,7 +87,8 @@ class Sandbox:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._children = [Child(_enter, limits.memory_bytes) for _ in range(limits.workers)]
-        self._idle: SimpleQueue[Child] = SimpleQueue()
+        # The last that worked goes first: few items start few children.
+        self._idle: LifoQueue[Child] = LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
@@ -141,7 +145,8 @@ class Sandbox:
     def _chunks(self, items: Sequence[tuple[Any, ...]]) -> Iterator[list[int]]:
         chunk: list[int] = []
         size = 0
-        most = max(1, min(self.limits.chunk_items, -(-len(items) // self.limits.workers)))
+        shares = self.limits.workers * (_SHARES if self.limits.workers > 1 else 1)
+        most = max(1, min(self.limits.chunk_items, -(-len(items) // shares)))
         for i, item in enumerate(items):
             weight = sum(len(part) for part in item if isinstance(part, bytes))
             if chunk and (len(chunk) >= most or size + weight > self.limits.chunk_bytes):

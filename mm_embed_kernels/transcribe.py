@@ -61,6 +61,7 @@ class SoundStage(Stage):
     """Blobs to speech, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     schema = pa.schema([*RESULT, pa.field("sound", pa.large_list(pa.float32()))])
+    limits: Limits
 
     def __init__(self, reader: BlobReader, limits: Limits, resources: Resources) -> None:
         self.reader, self.limits, self.resources = reader, limits, resources

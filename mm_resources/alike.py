@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mm_resources import indexes
 from mm_resources.features import FeatureStore
 from mm_resources.indexes import exact, nearest
 
@@ -81,7 +82,7 @@ def _neighbours(
 ) -> Iterator[list[tuple[dict[str, Any], float]]]:
     """Of each vector the nearest rows, without their vectors, and how near they are; a table without an index is scanned once for all."""
     queries = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
-    if index == "exact":
+    if index == indexes.EXACT:
         scores, places = exact(dataset, queries, NEIGHBOURS + 1)
         near = sorted({int(place) for place in places[scores >= least]})
         rows = dict(zip(near, dataset._take_rows(near, columns=_COLUMNS[:3]).to_pylist(), strict=True))

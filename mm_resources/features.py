@@ -234,7 +234,7 @@ class FeatureStore:
 
         version = lance_io.overwrite(uri, contract.bare, lance_io.rows_of(counted()), read_version, f"candidate {name}")
         index = indexes.index_for(digest.rows)
-        if index != "exact" or texts:
+        if index != indexes.EXACT or texts:
             version = self._index(name, version, index, bool(texts))
         return version, digest.rows, index, digest.hexdigest()
 
@@ -260,7 +260,7 @@ class FeatureStore:
         table = self.database.open_table(name)
         table.checkout(version)
         rows = table.count_rows()
-        if index == "exact" or rows == 0:
+        if index == indexes.EXACT or rows == 0:
             return Recall(1.0, 1.0)
         dataset = self.dataset(name, version)
         vectors = dataset.take(indexes.sample_of(rows), columns=["vector"])["vector"].combine_chunks()

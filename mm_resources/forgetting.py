@@ -37,7 +37,7 @@ from mm_resources.upkeep import CURRENT, hold_failures
 # Failures before the stages that name their versions.
 _PARTS = ("failures", "stages", "features", "registry/listings", "cache")
 _KEPT = "before-forgetting"
-_INDEXES = {"IvfHnswSq": "IVF_HNSW_SQ", "IvfSq": "IVF_SQ"}
+_INDEXES = {"IvfHnswSq": indexes.GRAPH, "IvfSq": indexes.LISTS}
 _IDENTITY = {"sample_id": pa.string(), "content_hash": pa.string()}
 
 
@@ -226,7 +226,7 @@ class _Forgetting:
         kinds = {column: found.index_type for found in table.list_indices() for column in found.columns}
         if not kinds:
             return new
-        index = _INDEXES[kinds["vector"]] if "vector" in kinds else "exact"
+        index = _INDEXES[kinds["vector"]] if "vector" in kinds else indexes.EXACT
         return indexes.build(self.features.database.open_table(_short(name)), new, index, "text" in kinds)
 
     # -- pins

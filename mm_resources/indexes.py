@@ -21,8 +21,9 @@ EXACT_ROWS = 50_000
 # it is inverted lists alone, built in seconds out of memory that does not follow the table.
 GRAPH_ROWS = 250_000
 PARTITION_ROWS = 50_000
+EXACT, GRAPH, LISTS = "exact", "IVF_HNSW_SQ", "IVF_SQ"
 # Index type -> lists that a query looks into, before what it finds is ranked by the vectors themselves.
-PROBES = {"IVF_HNSW_SQ": 64, "IVF_SQ": 128}
+PROBES = {GRAPH: 64, LISTS: 128}
 REFINED = 10
 # A filter as rare as one row in a hundred, whatever the table holds: ids are hashes.
 _RARE = "feature_id < '028f'"
@@ -41,8 +42,8 @@ class Recall(NamedTuple):
 def index_for(rows: int) -> str:
     """The kind of search that a table of so many rows gets."""
     if rows < EXACT_ROWS:
-        return "exact"
-    return "IVF_HNSW_SQ" if rows <= GRAPH_ROWS else "IVF_SQ"
+        return EXACT
+    return GRAPH if rows <= GRAPH_ROWS else LISTS
 
 
 def build(table: Table, version: int, index: str, texts: bool) -> int:
@@ -63,8 +64,8 @@ def build(table: Table, version: int, index: str, texts: bool) -> int:
         raise fenced
     graph = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS)
     try:
-        if index != "exact":
-            table.create_index("vector", config=graph if index == "IVF_HNSW_SQ" else IvfSq(distance_type="cosine"))
+        if index != EXACT:
+            table.create_index("vector", config=graph if index == GRAPH else IvfSq(distance_type="cosine"))
         if texts:
             table.create_index("text", config=FTS(language="English", stem=True, remove_stop_words=False))
     except RuntimeError as error:
@@ -109,7 +110,7 @@ def exact(dataset: lance.LanceDataset, vectors: Vectors, limit: int, where: str 
 
 def measure(table: Table, dataset: lance.LanceDataset, vectors: Vectors, index: str) -> Recall:
     """How much of what exact search finds for `vectors` [n, dimension] the index finds too; both are of one version."""
-    if index == "exact":
+    if index == EXACT:
         return Recall(1.0, 1.0)
     return Recall(*(_share(table, vectors, index, exact(dataset, vectors, _RECALLED, where)[0], where) for where in (None, _RARE)))
 

@@ -2,14 +2,14 @@
 
 Every figure of a stage is a line, a fixed part and a part for each sample, fitted to the runs of this store that computed a
 cell of the same modality and embedders anew. Kernels share their part among the workers; all else runs in one process. Memory is
-bounded by design, so that it is taken to grow with the logarithm of the samples.
+bounded by design, so that it is taken to grow with the logarithm of the samples. A vector index that none of the runs built is tried.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
 from mm_resources.costs import cell_cost
 from mm_resources.failures import STAGES
+from mm_resources.index_trial import Building, building
 from mm_resources.indexes import index_for
 from mm_resources.ledger import Ledger
 from mm_resources.metering import Usage
 from mm_resources.prices import Prices
+from mm_resources.registry import Registry
 from mm_resources.store import Cell, Store
 
 _ORDER = (*STAGES, "lineage_report")
@@ -30,6 +32,7 @@ _REUSED = 0.05
 LINEAR = 1.1
 # Times are not told apart below this, seconds.
 _NOISE = 0.5
+_NOTHING = Building(0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,8 @@ class Projection:
         peak_bytes: of the stage that takes most.
         stored_bytes: blobs, stage tables and feature tables; stored_month: the price of a month of them.
         steeper: stages whose time grew faster than the samples between the two largest runs, with the power.
-        unseen_index: the vector index that so many rows get and none of the runs had, which is in no line; else None.
+        unseen_index: the vector index that so many rows get and none of the runs had, else None; index_seconds: of `feature_table`, what
+            it takes to build it by a trial, 0 where nothing is published whose vectors' length would be known.
     """
 
     modality: str
@@ -139,6 +143,7 @@ class Projection:
     stored_month: float
     steeper: dict[str, float]
     unseen_index: str | None
+    index_seconds: float
 
 
 def points(store: Store, modality: str, like: Cell | None = None) -> list[Point]:
@@ -177,9 +182,16 @@ def predicted(store: Store, cell: Cell, prices: Prices, samples: int, workers: i
         )
     here = len(os.sched_getaffinity(0))
     share = (workers or here) / here
-    stages = [_stage(stage, [point for point in known if point.stage == stage], prices, samples, share) for stage in _ORDER]
-    found = [stage for stage in stages if stage is not None]
     sizes = {point.cell: point.samples for point in known}
+    index = index_for(samples)
+    unseen = None if index in {index_for(size) for size in sizes.values()} else index
+    built = _built(store, sizes, unseen, samples) if unseen else _NOTHING
+    beside = {"feature_table": built}
+    stages = [
+        _stage(stage, [point for point in known if point.stage == stage], prices, samples, share, beside.get(stage, _NOTHING))
+        for stage in _ORDER
+    ]
+    found = [stage for stage in stages if stage is not None]
     stored = round(Line.fitted((size, cell_cost(store, each, prices).stored_bytes) for each, size in sizes.items()).at(samples))
     return Projection(
         modality=cell.modality,
@@ -194,7 +206,8 @@ def predicted(store: Store, cell: Cell, prices: Prices, samples: int, workers: i
         commits=sum(stage.commits for stage in found),
         stored_bytes=stored,
         stored_month=prices.stored(stored),
-        unseen_index=None if index_for(samples) in {index_for(size) for size in sizes.values()} else index_for(samples),
+        unseen_index=unseen,
+        index_seconds=built.seconds,
         steeper={stage: power for stage, power in powers(known).items() if power > LINEAR},
     )
 
@@ -214,7 +227,22 @@ def powers(known: Sequence[Point], figure: str = "seconds") -> dict[str, float]:
     return found
 
 
-def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: float) -> Predicted | None:
+def _built(store: Store, sizes: Mapping[Cell, int], index: str, samples: int) -> Building:
+    """The index over each of the tables that the largest of the published cells would have, of so many samples."""
+    registry = Registry(store)
+    for cell, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        if (pin := registry.pin(cell)) is not None:
+            each = [building(index, table.dimension, round(table.rows * samples / size)) for table in pin.tables if table.rows]
+            return Building(sum(one.seconds for one in each), sum(one.cpu_seconds for one in each))
+    return _NOTHING
+
+
+def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: float, built: Building) -> Predicted | None:
+    """What a stage takes; None where no run had it.
+
+    Args:
+        built: comes to its lines.
+    """
     if not known:
         return None
 
@@ -224,12 +252,13 @@ def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: 
     kernels = line("kernel_seconds")
     rest = Line.fitted((point.samples, max(0.0, point.seconds - point.kernel_seconds)) for point in known)
     figures: dict[str, Any] = {name: line(name).at(samples) for name in ("cpu_seconds", "gpu_seconds")}
+    figures["cpu_seconds"] += built.cpu_seconds
     figures |= {name: round(line(name).at(samples)) for name in ("bytes_read", "bytes_written", "bytes_transferred")}
     return Predicted(
         stage=stage,
-        seconds=rest.at(samples) + kernels.at(samples, share),
+        seconds=rest.at(samples) + kernels.at(samples, share) + built.seconds,
         fixed_seconds=rest.fixed + kernels.fixed,
-        alone_seconds=rest.at(samples) + kernels.fixed,
+        alone_seconds=rest.at(samples) + kernels.fixed + built.seconds,
         kernel_cpu_seconds=line("kernel_cpu_seconds").at(samples),
         peak_bytes=round(Line.fitted((math.log2(point.samples), point.peak_bytes) for point in known).at(math.log2(samples))),
         commits=math.ceil(line("commits").at(samples)),

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cache
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,9 @@ class RaySession:
         """
         self.start()
         stages = kernel.stages()
+        for stage in stages:
+            # An actor is one of several on its machine.
+            stage.limits = replace(stage.limits, workers=1) if stage.limits else None
         rows = stages[0].resources.batch_rows
         while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
             answered: set[str] = set()

@@ -201,10 +201,18 @@ class SandboxResource(dg.ConfigurableResource):
 
     memory_mb: int = Field(default=4096, description="address space of one child, MiB")
     item_seconds: float = Field(default=30.0, description="seconds for one sample")
-    workers: int = Field(default=1, description="children per process")
+    workers: int = Field(default=0, description="children; 0 is one for each core, as far as they fit into memory. A worker of Ray has one")
 
     def limits(self) -> Limits:
-        return Limits(workers=self.workers, memory_bytes=self.memory_mb << 20, item_seconds=self.item_seconds)
+        memory = self.memory_mb << 20
+        return Limits(workers=self.workers or _children(memory), memory_bytes=memory, item_seconds=self.item_seconds)
+
+
+def _children(memory_bytes: int) -> int:
+    """Sandboxed children that this machine has cores for, and memory if each takes all that it may."""
+    import psutil
+
+    return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // memory_bytes))
 
 
 def embedder_key(modality: str) -> str:

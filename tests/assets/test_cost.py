@@ -163,3 +163,21 @@ def test_a_larger_cell_is_predicted_by_a_real_run(published: Any, monkeypatch: p
     said = CliRunner().invoke(app, [*asked, "--workers", "64"], catch_exceptions=False).output
     assert "3,000 samples on 64 workers, by runs of 3" in said
     assert "all runs had one size" in said
+
+
+def test_an_index_that_no_run_built_is_tried(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MM_STORE", published.settings.store)
+    asked = ["cost", "tiny@v1", "--modality", "image", "--predict"]
+    few, many = (
+        json.loads(CliRunner().invoke(app, [*asked, count, "--json"], catch_exceptions=False).output)["cells"][0]
+        for count in ("40000", "100000")
+    )
+    assert (few["unseen_index"], few["index_seconds"]) == (None, 0)
+    assert many["unseen_index"] == "IVF_HNSW_SQ"
+    before, after = ({stage["stage"]: stage for stage in cell["stages"]} for cell in (few, many))
+    assert 0 < many["index_seconds"] < after["feature_table"]["seconds"]
+    assert after["feature_table"]["seconds"] - many["index_seconds"] == pytest.approx(2.5 * before["feature_table"]["seconds"])
+    assert after["feature_table"]["cpu_seconds"] > 2.5 * before["feature_table"]["cpu_seconds"]
+    assert after["sample_metadata"]["seconds"] == pytest.approx(2.5 * before["sample_metadata"]["seconds"])
+    said = CliRunner().invoke(app, [*asked, "100000"], catch_exceptions=False).output
+    assert "(IVF_HNSW_SQ) that no run built: by a trial here, it takes " in said

@@ -32,6 +32,8 @@ def act(kind: str, value: int = 0) -> Any:
             ctypes.string_at(0)
         case "hang":
             time.sleep(600)
+        case "slow":
+            time.sleep(0.2)
         case "balloon":
             bytearray(2 * MEMORY)
         case "raise":
@@ -242,7 +244,9 @@ def test_large_items_and_results_travel() -> None:
     ("limits", "sizes", "expected"),
     [
         ({"chunk_items": 3}, [1] * 7, [3, 3, 1]),
-        ({"workers": 4, "chunk_items": 32}, [1] * 8, [2, 2, 2, 2]),
+        ({"workers": 2, "chunk_items": 32}, [1] * 20, [3, 3, 3, 3, 3, 3, 2]),
+        ({"workers": 2, "chunk_items": 2}, [1] * 20, [2] * 10),
+        ({"workers": 4}, [1] * 3, [1, 1, 1]),
         ({"chunk_bytes": 10}, [4, 4, 4, 20, 1], [2, 1, 1, 1]),
         ({}, [], []),
     ],
@@ -252,6 +256,14 @@ def test_chunks(limits: dict[str, int], sizes: list[int], expected: list[int]) -
         chunks = list(opened._chunks([(bytes(size),) for size in sizes]))
     assert [len(chunk) for chunk in chunks] == expected
     assert [i for chunk in chunks for i in chunk] == list(range(len(sizes)))
+
+
+def test_few_items_start_few_children() -> None:
+    with sandbox(workers=3) as opened:
+        assert [opened.map(act, [("good", i)]) for i in range(3)] == [[0], [2], [4]]
+        assert [child._process is not None for child in opened._children].count(True) == 1
+        opened.map(act, [("slow", i) for i in range(12)])
+        assert all(child._process is not None for child in opened._children)
 
 
 def test_shared_sandbox_is_one_per_limits() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
+from mm_embed_kernels.sandbox import Limits
 
 
 class Numbers(Kernel):
@@ -58,3 +59,17 @@ class Doubles(Reads):
                 time.sleep(600)
         doubled = [None if row["twice"] is None else row["twice"] * 2 for row in rows]
         return batch.set_column(batch.column_names.index("twice"), "twice", pa.array(doubled, pa.int64()))
+
+
+class Children(Numbers):
+    """As many sandboxed children as the stage may have where it runs, instead."""
+
+    def stages(self) -> list[Stage]:
+        return [Counts(self.result)]
+
+
+class Counts(Reads):
+    limits = Limits(workers=4)
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        return results(batch["key"].to_pylist(), [{"twice": self.limits.workers}] * batch.num_rows, 0.0, self.schema)

@@ -14,7 +14,7 @@ from mm_resources.cache import ComputeCache
 from mm_resources.compute import Compute
 from mm_resources.ray_session import RaySession
 from mm_resources.store import Store
-from tests.resources.ray_numbers import Numbers
+from tests.resources.ray_numbers import Children, Numbers
 from tests.resources.test_compute_cache import latest
 
 
@@ -58,3 +58,10 @@ def test_an_actor_that_hangs_costs_its_row(session: RaySession, tmp_path: Path, 
 def test_a_mistake_in_the_code_still_ends_the_run(session: RaySession, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="021-bug"):
         run(session, tmp_path, "early", "late", "bug")
+
+
+def test_an_actor_has_one_sandboxed_child(session: RaySession, tmp_path: Path) -> None:
+    for mode, children in (("ray", 1), ("inline", 4)):
+        compute = Compute(ComputeCache(Store(str(tmp_path / mode))), session, mode=mode)
+        compute.run(Children(), pa.table({"key": ["1", "2"]}))
+        assert {row["twice"] for row in latest(compute, Children()).values()} == {children}
