@@ -2,8 +2,8 @@
 
     python -m benchmarks.millions --workers 2 64
 
-Sentences of 80 characters, PNG of 64 x 64, FLAC of 10 s at 44.1 kHz, H.264 of 2 s at 640 x 360, with the default embedders. The index
-that only tables of more than 250,000 rows get is measured apart, on as many rows, and added. Prints the README's table.
+Sentences of 80 characters, PNG of 64 x 64, FLAC of 10 s at 44.1 kHz, H.264 of 2 s at 640 x 360, with the default embedders. Prints the
+README's table.
 """
 
 from __future__ import annotations
@@ -14,28 +14,22 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.loader import blocks
 from benchmarks.packages import members
 from benchmarks.process_tree import run
 from benchmarks.scale import PICTURES
 from benchmarks.sentences import sentences
-from mm_embed_kernels.contracts import feature_contract
-from mm_resources import indexes
-from mm_resources.features import FeatureStore
-from mm_resources.metering import Usage
 from mm_resources.prices import Prices
 from mm_resources.projecting import Projection, predicted
 from mm_resources.store import Cell, Store
 from tests.kernels.kernel_sound import melody, recorded
 from tests.kernels.kernel_video import filmed, pan
 
-SAMPLES, INDEXED = 10_000_000, 260_000
+SAMPLES = 10_000_000
 # Samples of the two cells that a modality is measured by.
 SIZES = {"text": (500, 2_500), "image": (200, 1_000), "audio": (40, 160), "video": (20, 80)}
 
@@ -49,36 +43,19 @@ def main() -> None:
     print("| modality | workers | hours | CPU hours | USD | TB stored | USD a month | peak GiB | commits |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="mm-millions-") as scratch:
-        index, cpu = index_seconds(Path(scratch) / "index")
-        print(f"the index: {1e3 * index:.3f} ms of a row, {1e3 * cpu:.3f} ms of CPUs", file=sys.stderr)
         for modality in asked.modalities:
             store = measured(asked.corpus or Path(scratch) / "corpus", Path(scratch) / modality, modality)
             for workers in asked.workers:
-                print(line(predicted(store, Cell("second", "v1", modality), Prices(), SAMPLES, workers), cpu), flush=True)
+                print(line(predicted(store, Cell("second", "v1", modality), Prices(), SAMPLES, workers)), flush=True)
 
 
-def index_seconds(folder: Path) -> tuple[float, float]:
-    """Wall and CPU seconds that the index of a large table takes for each of its rows of 384 dimensions."""
-    taken = []
-    for name, most in (("indexed", indexes.EXACT_ROWS), ("exact", INDEXED + 1)):
-        usual, indexes.EXACT_ROWS = indexes.EXACT_ROWS, most
-        began, used = time.perf_counter(), time.process_time()
-        FeatureStore(Store(str(folder / name))).write_candidate("bench.v1.text.random", feature_contract(384, []), blocks(INDEXED, 384))
-        taken.append((time.perf_counter() - began, time.process_time() - used))
-        indexes.EXACT_ROWS = usual
-    (wall, cpu), (bare_wall, bare_cpu) = taken
-    return max(0.0, wall - bare_wall) / INDEXED, max(0.0, cpu - bare_cpu) / INDEXED
-
-
-def line(found: Projection, index_cpu: float) -> str:
-    """A row of the table. Hours are those of CPUs that have nothing else to do: kernels on all workers, all else and the index on one."""
-    prices = Prices()
-    cpu = sum(stage.cpu_seconds for stage in found.stages) + index_cpu * SAMPLES
+def line(found: Projection) -> str:
+    """A row of the table. Hours are those of CPUs that have nothing else to do: kernels on all workers, all else on one."""
+    cpu = sum(stage.cpu_seconds for stage in found.stages)
     kernels = sum(min(stage.kernel_cpu_seconds, stage.cpu_seconds) for stage in found.stages)
     seconds = cpu - kernels + kernels / found.workers
-    price = found.price + prices.of(Usage(index_cpu * SAMPLES))
     cells = [
-        f"{found.modality} | {found.workers} | {seconds / 3600:,.1f} | {cpu / 3600:,.0f} | {price:,.1f}",
+        f"{found.modality} | {found.workers} | {seconds / 3600:,.1f} | {cpu / 3600:,.0f} | {found.price:,.1f}",
         f"{found.stored_bytes / 1e12:,.2f} | {found.stored_month:,.1f} | {found.peak_bytes / 2**30:,.1f} | {found.commits:,}",
     ]
     return f"| {' | '.join(cells)} |"

@@ -15,6 +15,7 @@ from typing import Any
 
 from mm_embed_kernels import relational
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.kernel import Kernel
 from mm_resources.costs import cell_cost
 from mm_resources.failures import STAGES
 from mm_resources.index_trial import Building, building
@@ -251,6 +252,8 @@ def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: 
 
     kernels = line("kernel_seconds")
     rest = Line.fitted((point.samples, max(0.0, point.seconds - point.kernel_seconds)) for point in known)
+    # Small runs have one commit of results each, whatever their size.
+    checkpoints = math.ceil(samples / Kernel.checkpoint_rows) if any(point.kernel_seconds for point in known) else 0
     figures: dict[str, Any] = {name: line(name).at(samples) for name in ("cpu_seconds", "gpu_seconds")}
     figures["cpu_seconds"] += built.cpu_seconds
     figures |= {name: round(line(name).at(samples)) for name in ("bytes_read", "bytes_written", "bytes_transferred")}
@@ -261,7 +264,7 @@ def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: 
         alone_seconds=rest.at(samples) + kernels.fixed + built.seconds,
         kernel_cpu_seconds=line("kernel_cpu_seconds").at(samples),
         peak_bytes=round(Line.fitted((math.log2(point.samples), point.peak_bytes) for point in known).at(math.log2(samples))),
-        commits=math.ceil(line("commits").at(samples)),
+        commits=max(math.ceil(line("commits").at(samples)), 1 + checkpoints),
         price=prices.of(Usage(**figures)),
         **figures,
     )

@@ -61,6 +61,7 @@ def test_workers_share_what_kernels_take_alone(store: Store) -> None:
     assert here.price == pytest.approx((2 * 17 + 2 * 3) / 1000, rel=0.01)
     assert here.peak_bytes == pytest.approx(1_234_000, rel=0.01)  # 0.04 MB more each time that the samples double
     assert here.commits == 3  # one to the cache, and two tables
+    assert predicted(store, cell, PRICES, 1_000_000).commits == 33  # a checkpoint holds 32,768 rows at most
     # Ten seconds of kernels on the workers of this machine; the other ten stay as they are.
     assert alone.seconds - 10 == pytest.approx(4 * (four.seconds - 10), rel=0.01)
     assert alone.price == four.price
