@@ -84,11 +84,8 @@ def _predict(store: Store, cells: list[Cell], prices: Prices, samples: int, work
         if len(item.fitted_on) == 1:
             print("  all runs had one size, so that nothing is known of fixed costs: all of it is taken to grow with the samples")
         if item.unseen_index:
-            taken = (
-                f"feature_table has {item.index_seconds:,.0f} s for it, by a trial here"
-                if item.index_seconds
-                else "feature_table takes more"
-            )
+            tried = f"by a trial here, it takes {item.index_seconds:,.0f} s of feature_table's"
+            taken = tried if item.index_seconds else "feature_table takes more"
             print(f"  so many rows get an index ({item.unseen_index}) that no run built: {taken}; feature_views takes more to measure it")
         for stage, power in item.steeper.items():
             print(f"  {stage} grew faster than the samples, with their power {power:.2f}: it may take more than this line says")
