@@ -126,8 +126,8 @@ def kept(name: str, make: Callable[[], bytes]) -> bytes:
     """
     path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mm-features" / name
     with contextlib.suppress(OSError):  # not there
-        sum_, content = (held := path.read_bytes())[:_SUM_BYTES], held[_SUM_BYTES:]
-        if hashlib.sha256(content).digest() == sum_:  # not torn either
+        checksum, content = (held := path.read_bytes())[:_SUM_BYTES], held[_SUM_BYTES:]
+        if hashlib.sha256(content).digest() == checksum:  # not torn either
             return content
     content = make()
     with contextlib.suppress(OSError):  # a home that cannot be written costs seconds, nothing else
