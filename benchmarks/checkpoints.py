@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mm_resources import lance_io
+from mm_resources.storage import lance_datasets
 
 _ROWS, _DIMENSION = 50, 256
 
@@ -24,8 +24,8 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=5_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-checkpoints-") as folder:
-        for name, scraps in (("compacted as it grows", lance_io.SCRAPS), ("never compacted", 1 << 30)):
-            lance_io.SCRAPS = scraps
+        for name, scraps in (("compacted as it grows", lance_datasets.SCRAPS), ("never compacted", 1 << 30)):
+            lance_datasets.SCRAPS = scraps
             _grow(Path(folder) / f"{scraps}.lance", name, arguments.commits)
 
 
@@ -37,18 +37,18 @@ def _grow(path: Path, name: str, commits: int) -> None:
         keys = [f"{number:08x}{row:056x}" for row in range(_ROWS)]
         table = pa.table({"key": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), _DIMENSION)})
         began = time.perf_counter()
-        lance_io.append(str(path), table)
+        lance_datasets.append(str(path), table)
         marks.append(time.perf_counter() - began)
     tenth = max(1, commits // 10)
     slower = sum(marks[-tenth:]) / sum(marks[:tenth])
     print(f"{name}: {commits:,} commits of {_ROWS} rows, the last tenth took x {slower:.2f} the time of the first; {_shape(path)}")
-    lance_io.compact(str(path), 2)
-    lance_io.clean(str(path), timedelta(0))
+    lance_datasets.compact(str(path), 2)
+    lance_datasets.clean(str(path), timedelta(0))
     print(f"  after upkeep: {_shape(path)}")
 
 
 def _shape(path: Path) -> str:
-    dataset = lance_io.open_dataset(str(path))
+    dataset = lance_datasets.open_dataset(str(path))
     assert dataset is not None
     files = [file for file in path.rglob("*") if file.is_file()]
     latest = max((file for file in files if file.suffix == ".manifest"), key=lambda file: file.stat().st_mtime_ns)

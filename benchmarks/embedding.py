@@ -30,7 +30,7 @@ import pyarrow as pa
 from benchmarks.ratios import Row, paired
 from mm_embed_kernels.embedders import Embedder, create
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import guarded
 
 FOLDER = Path(os.environ.get("MM_BENCH") or ".mm/bench").absolute() / "embedding"
 THREADS = 2
@@ -128,8 +128,8 @@ def prepared(name: str, count: int, folder: Path) -> Path:
 
 def _stored(place: Path, segments: list[tuple[Path, str]]) -> list[dict[str, Any]]:
     """Put the files of segments (file, span) into a store; the requests for them."""
-    from mm_resources.blobs import BlobStore
-    from mm_resources.store import Store
+    from mm_resources.blobs.blob_store import BlobStore
+    from mm_resources.storage.store import Store
 
     blobs = BlobStore(Store(str(place / "store")))
     files = list(dict.fromkeys(file for file, _ in segments))
@@ -139,7 +139,7 @@ def _stored(place: Path, segments: list[tuple[Path, str]]) -> list[dict[str, Any
 
 
 def _demo(folder: Path) -> Path:
-    from mm_assets.demo_data import fetch
+    from mm_assets.demo.data import fetch
 
     return fetch(folder / "demo").parent
 
@@ -165,8 +165,8 @@ def _pictures(folder: Path, inputs: Path, count: int) -> Iterator[tuple[Path, st
 def _windows(folder: Path, pattern: str, seconds: float, count: int, modality: str) -> Iterator[tuple[Path, str]]:
     """Spans of the demo's recordings that begin elsewhere each time, all media by turns."""
     from mm_embed_kernels.errors import SampleError
+    from mm_embed_kernels.media.spans import span_of
     from mm_embed_kernels.modalities import get
-    from mm_embed_kernels.modalities.spans import span_of
 
     lasting = {}
     for path in sorted(_demo(folder).glob(pattern)):
@@ -207,13 +207,13 @@ def ours(name: str, place: Path, precision: str) -> float:
     import shutil
 
     from mm_embed_kernels.modalities import get
-    from mm_embed_kernels.sandbox import Limits
-    from mm_resources.blobs import BlobStore
-    from mm_resources.cache import ComputeCache
-    from mm_resources.compute import Compute
-    from mm_resources.ray_session import RaySession
+    from mm_embed_kernels.sandbox.sandbox import Limits
+    from mm_resources.blobs.blob_store import BlobStore
+    from mm_resources.compute.cache import ComputeCache
+    from mm_resources.compute.ray_session import RaySession
+    from mm_resources.compute.runner import Compute
     from mm_resources.resources import default_embedder
-    from mm_resources.store import Store
+    from mm_resources.storage.store import Store
 
     shutil.rmtree(place / "cache", ignore_errors=True)
     embedder = default_embedder(get(name)).model_copy(update={"precision": precision})

@@ -23,12 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.ratios import Row, paired
-from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.blobs import BlobStore
-from mm_resources.compute import run_inline
-from mm_resources.fetch import FetchKernel
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute.runner import run_inline
+from mm_resources.ingestion.fetch_kernel import FetchKernel
 from mm_resources.sources import open_source
-from mm_resources.store import Store
+from mm_resources.storage.store import Store
 from tests.s3 import BUCKET, S3
 
 _THREADS = 8

@@ -19,10 +19,10 @@ import pyarrow as pa
 from benchmarks import ratios
 from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
-from mm_resources import indexes
-from mm_resources.features import FeatureStore
-from mm_resources.store import Store
-from mm_resources.training import TrainingSet
+from mm_resources.features import vector_indexes
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.features.training_set import TrainingSet
+from mm_resources.storage.store import Store
 
 _TABLE, _BLOCK = "bench.v1.text.random", 20_000
 _EPOCHS = 3
@@ -61,10 +61,10 @@ def rows(share: float) -> Iterator[Row]:
 def _stored(rows: int, dimension: int) -> Iterator[TrainingSet]:
     """A training set of so many rows; its table has no index, since nothing is searched here."""
     with tempfile.TemporaryDirectory(prefix="mm-loader-") as folder:
-        searched, indexes.EXACT_ROWS = indexes.EXACT_ROWS, rows + 1
+        searched, vector_indexes.EXACT_ROWS = vector_indexes.EXACT_ROWS, rows + 1
         features = FeatureStore(Store(folder))
         version, *_ = features.write_candidate(_TABLE, feature_contract(dimension, []), blocks(rows, dimension))
-        indexes.EXACT_ROWS = searched
+        vector_indexes.EXACT_ROWS = searched
         table = {"modality": "text", "table": _TABLE, "lance_version": version}
         yield TrainingSet(features, {"dataset_version": "bench@v1", "tables": [table], "where": None, "columns": ["label"]})
 

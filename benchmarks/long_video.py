@@ -69,7 +69,7 @@ def raw_decode(path: Path) -> Any:
     """The same places by a bare loop: seek to the key frame before, decode up to the frame."""
     import av
 
-    from mm_embed_kernels.modalities.spans import seconds_of
+    from mm_embed_kernels.media.spans import seconds_of
 
     spans, seen = _spans(path), 0
     with av.open(str(path)) as container:
@@ -89,9 +89,9 @@ def raw_decode(path: Path) -> Any:
 
 
 def _spans(path: Path) -> list[str]:
-    from mm_embed_kernels.modalities.spans import span_of
+    from mm_embed_kernels.media.spans import span_of
+    from mm_embed_kernels.media.video import describe
     from mm_embed_kernels.modalities.video import scenes
-    from mm_embed_kernels.video_io import describe
 
     return [span_of(*scene) for scene in scenes(describe(path).duration, [])]
 

@@ -23,9 +23,10 @@ from benchmarks.packages import members
 from benchmarks.process_tree import run
 from benchmarks.scale import PICTURES
 from benchmarks.sentences import sentences
-from mm_resources.prices import Prices
-from mm_resources.projecting import Projection, predicted
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.ledger.prediction import Projection, predicted
+from mm_resources.ledger.prices import Prices
+from mm_resources.storage.store import Store
 from tests.kernels.kernel_sound import melody, recorded
 from tests.kernels.kernel_video import filmed, pan
 

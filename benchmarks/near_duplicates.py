@@ -24,10 +24,10 @@ from benchmarks import ratios
 from benchmarks.process_tree import run
 from benchmarks.ratios import Row
 from benchmarks.sentences import sentences
-from mm_embed_kernels import shingles
 from mm_embed_kernels.identity import sample_id
-from mm_embed_kernels.relational import numbered
 from mm_embed_kernels.rules.near_duplicate_text import NearDuplicateText
+from mm_embed_kernels.similarity import shingles
+from mm_embed_kernels.sql import numbered
 
 _PART = 16_384
 _SAMPLE = pa.schema(

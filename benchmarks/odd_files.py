@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from benchmarks.process_tree import Run, run
-from mm_embed_kernels.child import silence
+from mm_embed_kernels.sandbox.child_process import silence
 
 # Source distributions whose tests hold media, with the modality that their files are declared as.
 PACKAGES = {

@@ -24,7 +24,7 @@ def measured(call: Call, path: Path, warm: Path) -> tuple[int, float, float, Any
 
 
 def _measure(call: Call, path: Path, warm: Path, answer: Any) -> None:
-    from mm_embed_kernels.sandbox import Limits
+    from mm_embed_kernels.sandbox.sandbox import Limits
 
     resource.setrlimit(resource.RLIMIT_AS, (Limits().memory_bytes, Limits().memory_bytes))
     call(warm)

@@ -16,10 +16,11 @@ from benchmarks.process_tree import run
 from benchmarks.ratios import Row
 from benchmarks.scale import print_growth
 from benchmarks.sentences import write_records
-from mm_resources.costs import cell_cost
-from mm_resources.prices import Prices
-from mm_resources.projecting import Point, Projection, points, predicted
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.ledger.costs import cell_cost
+from mm_resources.ledger.prediction import Point, Projection, points, predicted
+from mm_resources.ledger.prices import Prices
+from mm_resources.storage.store import Store
 
 _SPEC = """
 name: {name}

@@ -18,7 +18,7 @@ from benchmarks import ratios
 from benchmarks.ratios import Row
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox import Limits, Sandbox, guarded
+from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, guarded
 from tests.kernels.kernel_media import ENGLISH, encoded, picture
 from tests.kernels.kernel_sound import noise, recorded
 from tests.kernels.kernel_video import filmed, pan

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.packages import members
 from benchmarks.process_tree import Run, run
 from benchmarks.sentences import write_records
-from mm_resources.projecting import LINEAR, Point, points, powers
-from mm_resources.store import Store
+from mm_resources.ledger.prediction import LINEAR, Point, points, powers
+from mm_resources.storage.store import Store
 
 _SPEC = """
 name: scale

@@ -22,12 +22,13 @@ from benchmarks import ratios
 from benchmarks.loader import blocks
 from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
-from mm_embed_kernels.spec import parse_spec
-from mm_resources import indexes
-from mm_resources.features import FeatureStore
-from mm_resources.registry import Pin, PinnedTable
-from mm_resources.search import HIT
-from mm_resources.store import Cell, Store
+from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.cell import Cell
+from mm_resources.features import vector_indexes
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.features.search import HIT
+from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.storage.store import Store
 
 _TABLE = "bench.v1.text.random"
 _WHERE = "label = 'label 7'"  # one row in ten
@@ -82,7 +83,7 @@ def _rounds(features: FeatureStore, pin: Pin, clients: int, queries: int, rounds
     opened = features.table(table)
 
     def direct(columns: list[str], vector: np.ndarray[Any, Any]) -> Any:
-        return indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
+        return vector_indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
 
     def ours(vector: np.ndarray[Any, Any]) -> Any:
         return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)

@@ -18,9 +18,11 @@ from mm_assets.assets import (
     segments,
     validated_samples,
 )
-from mm_assets.auditing import audit_job, weekly_audit
-from mm_assets.automation import conditions, nightly, refresh, specs, upkeep_job, weekly_upkeep
-from mm_assets.watching import look_job, sources
+from mm_assets.automation.audit_job import audit_job, weekly_audit
+from mm_assets.automation.refresh import conditions, nightly, refresh
+from mm_assets.automation.source_sensor import look_job, sources
+from mm_assets.automation.spec_sensor import specs
+from mm_assets.automation.upkeep_job import upkeep_job, weekly_upkeep
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
 

@@ -12,25 +12,26 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from mm_embed_kernels.embedders import Embedder, create
-from mm_embed_kernels.kernel import EmbedKernel, Resources
+from mm_embed_kernels.kernels.base import Resources
+from mm_embed_kernels.kernels.embed import EmbedKernel
 from mm_embed_kernels.modalities import Modality
-from mm_embed_kernels.sandbox import Limits
-from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.blobs import BlobStore
-from mm_resources.cache import ComputeCache
-from mm_resources.calibration import calibrated
-from mm_resources.compute import Backoff, Compute
-from mm_resources.failures import FailureEvents
-from mm_resources.features import FeatureStore
-from mm_resources.ledger import Ledger
-from mm_resources.ray_session import RaySession
-from mm_resources.registry import Registry
+from mm_embed_kernels.sandbox.sandbox import Limits
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.calibration import calibrated
+from mm_resources.compute.ray_session import RaySession
+from mm_resources.compute.runner import Backoff, Compute
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.ledger.ledger import Ledger
+from mm_resources.registry.registry import Registry
 from mm_resources.settings import Settings, absolute
-from mm_resources.store import Store
-from mm_resources.tables import StageTables
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageTables
 
 if TYPE_CHECKING:
-    from mm_embed_kernels.transcribe import TranscribeKernel
+    from mm_embed_kernels.kernels.transcribe import TranscribeKernel
     from mm_embed_kernels.transcribers import Transcriber
 
 
@@ -180,7 +181,7 @@ class EmbedderResource(dg.ConfigurableResource):
 
     def transcribe_kernel(self, name: str, reader: BlobStore, limits: Limits) -> "TranscribeKernel":
         """A transcriber with this embedder's share of the machine."""
-        from mm_embed_kernels.transcribe import TranscribeKernel
+        from mm_embed_kernels.kernels.transcribe import TranscribeKernel
         from mm_embed_kernels.transcribers import create as create_transcriber
 
         infer = Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=16)

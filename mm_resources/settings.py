@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.precision import AUTO, PRECISIONS
+from mm_embed_kernels.inference.precision import AUTO, PRECISIONS
 
 DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
@@ -25,9 +25,9 @@ class Settings:
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
         profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
-        precision: what models compute in, one of `mm_embed_kernels.precision.PRECISIONS` (``MM_PRECISION``).
-        calibration: file of what suits this machine, see `mm_resources.calibration` (``MM_CALIBRATION``); None: in `dagster_home`.
-        prices: file of the deployment's price table, see `mm_resources.prices` (``MM_PRICES``); None takes the built-in one.
+        precision: what models compute in, one of `mm_embed_kernels.inference.precision.PRECISIONS` (``MM_PRECISION``).
+        calibration: file of what suits this machine, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in `dagster_home`.
+        prices: file of the deployment's price table, see `mm_resources.ledger.prices` (``MM_PRICES``); None takes the built-in one.
     """
 
     store: str

@@ -8,16 +8,15 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.assets.raw_assets import REQUESTS
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import Check
-from mm_embed_kernels import relational
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import Check
+from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
-from mm_resources.cache import ALL
-from mm_resources.fetch import FetchKernel
-from mm_resources.presence import Presence
-from mm_resources.references import reference_of
+from mm_resources.blobs.presence import Presence
+from mm_resources.blobs.references import reference_of
+from mm_resources.compute.cache import ALL
+from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 
 # Two writers may have stored one blob; any of its locations will do, so take a stable one. What only sources hold that
 # are referenced lies where it was listed, in the first of them.
@@ -43,17 +42,17 @@ def _stands(run: CellRun) -> bool:
     """Whether the objects and packs of the last run are all there, and nothing has found a blob damaged since."""
     if _damaged(run):
         return False
-    ends = relational.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
+    ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
     return not any(Presence(run.blobs.store).troubles(ends))
 
 
 def _damaged(run: CellRun) -> set[str]:
     """Blobs of the cell that its stages, or `mm doctor --verify`, could not read."""
-    found = relational.fetch(_DAMAGED, failures=run.failures.read(run.cell, ["content_hash", "error_class"]))
+    found = sql.fetch(_DAMAGED, failures=run.failures.read(run.cell, ["content_hash", "error_class"]))
     damaged = set(found["content_hash"].to_pylist())
     if reported := run.blobs.damaged():
         hashes = pa.table({"content_hash": sorted(reported)})
-        mine = relational.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
+        mine = sql.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
         damaged.update(mine["content_hash"].to_pylist())
     return damaged
 
@@ -87,9 +86,9 @@ def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]
     """Referenced blobs with their places, and why one does not lie there."""
     presence = Presence(run.blobs.store)
     staying = [source.name for source in run.spec.sources if source.blobs == "reference"]
-    sql = _ROWS.replace("$referenced", ", ".join(map(relational.literal, staying)) or "NULL")
+    statement = _ROWS.replace("$referenced", ", ".join(map(sql.literal, staying)) or "NULL")
     raw = run.read("raw_assets", ["content_hash", "status", "source", "source_uri", "tag", "size"])
-    for table in run.tables_of(sql, raw=raw, stored=run.blobs.places()):
+    for table in run.tables_of(statement, raw=raw, stored=run.blobs.places()):
         yield table, presence.troubles(table)
 
 
@@ -132,7 +131,7 @@ def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[SampleError | 
             counts["missing"] += len(bad)
             raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
             lost = [{"content_hash": digest, "error_class": trouble.error_class, "message": trouble.message} for digest, trouble in bad]
-            for row in relational.fetch(_REFERENCES, raw=raw, lost=pa.Table.from_pylist(lost)).to_pylist():
+            for row in sql.fetch(_REFERENCES, raw=raw, lost=pa.Table.from_pylist(lost)).to_pylist():
                 events.append({**row, "retryable": True, "attempt": attempts.get(row["sample_id"], 0) + 1})
         good = table.filter(pa.array([trouble is None for trouble in troubles], pa.bool_()))
         counts["blobs"] += good.num_rows

@@ -9,17 +9,17 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import Check
-from mm_assets.contamination import look_into_others
-from mm_assets.placement import inherited, parent_versions
-from mm_assets.plots import histograms
-from mm_embed_kernels import relational
-from mm_embed_kernels.curation import curate, profile_digest
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import Check
+from mm_assets.cells.plots import histograms
+from mm_assets.curation.contamination import look_into_others
+from mm_assets.curation.inherited_splits import inherited, parent_versions
+from mm_embed_kernels import sql
+from mm_embed_kernels.curation.decisions import curate, profile_digest
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import Rule, rule_set
-from mm_resources.spool import TableSpool
+from mm_resources.storage.spool import TableSpool
 
 PLOTTED = 20_000
 _GROUPS = pa.schema([(name, pa.string()) for name in ("split_group", "duplicate_group", "split")])
@@ -79,7 +79,7 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
 def _signals(run: CellRun) -> bytes | None:
     """Histograms of what the rules measured, with their thresholds, over a sample of the cell."""
     columns = sorted({column for rule in _rules(run) for column in rule.columns if column not in rule.compared})
-    sampled = relational.fetch(f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns))
+    sampled = sql.fetch(f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns))
     return histograms(sampled, _rules(run))
 
 
@@ -102,5 +102,5 @@ def _flagging(decisions: pa.ChunkedArray) -> list[str]:
 
 def _splits_hold(groups: TableSpool) -> Check:
     """No split group and no group of duplicates stands in two splits."""
-    straddling = relational.fetch(_STRADDLING, groups=groups.reader())["n"][0].as_py()
+    straddling = sql.fetch(_STRADDLING, groups=groups.reader())["n"][0].as_py()
     return Check("splits_hold", straddling == 0, f"{straddling:,} groups stand in more than one split", {"straddling": straddling})

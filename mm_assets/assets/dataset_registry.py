@@ -4,12 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import Check
-from mm_assets.drifting import sources_of, sources_unchanged
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources.listings import declares_links
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import Check
+from mm_assets.cells.source_drift_check import sources_of, sources_unchanged
+from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_resources.ingestion.listings import declares_links
 
 
 def _spec(run: CellRun) -> dict[str, Any]:

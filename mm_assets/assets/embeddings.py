@@ -7,13 +7,13 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import complete
-from mm_embed_kernels import relational
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.checks import complete
+from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
-from mm_resources.cache import KEY, TEXT_KEY
+from mm_resources.compute.cache import inputs_of
 
 _REQUESTS = """
 SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
@@ -26,10 +26,6 @@ FROM (SELECT *, {key} AS key FROM segments WHERE {readable}) s JOIN cached e USI
 JOIN curated c ON s.sample_id = c.sample_id ORDER BY s.segment_id
 """
 _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "seconds", "at"]
-
-
-def embedder_inputs(run: CellRun) -> dict[str, Any]:
-    return {"embedders": [embedder.fingerprint for embedder in run.embedders]}
 
 
 @cell_asset(
@@ -57,18 +53,12 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     )
 
 
-def inputs_of(embedder: Embedder) -> dict[str, str]:
-    """SQL over segments: their key for an embedder, and which it reads; of texts, not every sound has a transcript."""
-    reads_text = embedder.input_shape is None
-    return {"key": TEXT_KEY if reads_text else KEY, "readable": "text IS NOT NULL" if reads_text else "true"}
-
-
 def _compute(run: CellRun, embedder: Embedder) -> int:
     """Run one embedder on what the cache lacks; the number of segments that it is to answer."""
     inputs = inputs_of(embedder)
     with run.sql(_REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
         run.compute(run.embed_kernel(embedder), requests)
-    counted = relational.fetch(
+    counted = sql.fetch(
         f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=run.read("segments", ["segment_id", "text"])
     )
     return int(counted["n"][0].as_py())

@@ -8,17 +8,16 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.assets.embeddings import embedder_inputs
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import complete
-from mm_embed_kernels import relational
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.checks import complete
+from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
-from mm_embed_kernels.relational import beside, numbered
-from mm_resources.cache import Vectors
-from mm_resources.features import table_name
-from mm_resources.lance_io import Fenced
+from mm_embed_kernels.sql import beside, numbered
+from mm_resources.compute.cache import Vectors
+from mm_resources.features.feature_tables import table_name
+from mm_resources.storage.lance_datasets import Fenced
 
 # Where the vector of each row lies, and the user's columns of its sample. The rows themselves are wide, and were written in
 # the order of their vectors: they are read beside this, instead of being sorted once more.
@@ -91,12 +90,12 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
         "places": vectors.places(),
         **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
     }
-    sql = _BESIDE.format(
-        user="".join(f', l."{name}"' for name in user), listing=_LISTING if user else "", embedder=relational.literal(embedder.name)
+    statement = _BESIDE.format(
+        user="".join(f', l."{name}"' for name in user), listing=_LISTING if user else "", embedder=sql.literal(embedder.name)
     )
     tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
     own = (table.filter(pc.equal(table["embedder"], embedder.name)) for table in tables)
-    with relational.query(sql, **streams) as more:
+    with sql.query(statement, **streams) as more:
         for table in beside(own, more):
             if not table["same"].equals(table["feature_id"]):
                 raise Fenced(f"normalized_features of {run.cell.partition_key} was replaced by another run while it was read")

@@ -5,21 +5,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
-from mm_assets.assets.embeddings import embedder_inputs
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import ORDER, CellRun
-from mm_assets.checks import Check
-from mm_assets.gates import GATE_CHECKS, gate_inputs, gates
-from mm_assets.plots import scatter
+from mm_assets.cells.accounting import account_candidate, accounting_checks
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.checks import Check
+from mm_assets.cells.gates import GATE_CHECKS, gate_inputs
+from mm_assets.cells.plots import scatter
 from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
+from mm_embed_kernels.contracts.pipeline import ORDER
 from mm_embed_kernels.identity import library_versions
-from mm_resources import lance_io
-from mm_resources.accounting import Accounting, account
-from mm_resources.indexes import Recall
-from mm_resources.registry import Pin, PinnedTable
-from mm_resources.upkeep import hold_stages
+from mm_resources.features.vector_indexes import Recall
+from mm_resources.ledger.accounting import Accounting
+from mm_resources.maintenance.upkeep import hold_stages
+from mm_resources.registry.pins import Pin, PinnedTable
 
 MIN_RECALL = 0.95
 PLOTTED = 2_000
@@ -84,23 +83,6 @@ def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[i
     if last is not None and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate:
         return last.number, True
     return number, False
-
-
-def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:
-    """Count the cell as it will be once the candidate is published."""
-    primary = next(entry for entry in entries if entry["primary"])
-    dataset = run.features.dataset(primary["table"], primary["lance_version"])
-    published = lance_io.reader(dataset, pa.schema([("sample_id", pa.string())]), ["sample_id"])
-    return account(run.tables, run.failures, run.cell, published, sum(entry["rows"] for entry in entries))
-
-
-def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
-    figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
-    equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**figures)
-    return [
-        Check("accounting", counted.balanced, equation if counted.balanced else f"does not hold: {equation}", figures),
-        *gates(run, counted.discovered, counted.failed, counted.failures),
-    ]
 
 
 def _recall(recalls: dict[str, Recall]) -> Check:

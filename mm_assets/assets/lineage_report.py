@@ -5,22 +5,23 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.assets.feature_views import account_candidate, accounting_checks
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import ORDER, CellRun
-from mm_assets.checks import Check
-from mm_assets.plots import comparisons, costs, funnel
-from mm_embed_kernels import relational
+from mm_assets.cells.accounting import account_candidate, accounting_checks
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import Check
+from mm_assets.cells.plots import comparisons, costs, funnel
+from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import LINEAGE_REPORT
+from mm_embed_kernels.contracts.pipeline import ORDER
 from mm_embed_kernels.errors import UserError
-from mm_resources.accounting import Accounting
-from mm_resources.alike import alike
-from mm_resources.costs import CellCost, cell_cost
+from mm_resources.ledger.accounting import Accounting
+from mm_resources.ledger.costs import CellCost, cell_cost
+from mm_resources.ledger.prices import Prices, load_prices
 from mm_resources.metering import Usage
-from mm_resources.prices import Prices, load_prices
-from mm_resources.registry import Pin
+from mm_resources.monitoring.distribution_drift import Shift, shifts, worst
+from mm_resources.monitoring.semantic_duplicates import alike
+from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
-from mm_resources.shifts import Shift, shifts, worst
 
 
 def _prices() -> Prices:
@@ -136,7 +137,7 @@ def since_parent(run: CellRun) -> dict[str, Any]:
     if pin is None:
         return {f"against {cell.dataset_version}": "not published"}
     parent = run.tables.read("raw_assets", cell, columns, version=pin.stages["raw_assets"]["lance_version"])
-    found = relational.fetch(_SINCE, now=run.read("raw_assets", columns), parent=parent).to_pylist()[0]
+    found = sql.fetch(_SINCE, now=run.read("raw_assets", columns), parent=parent).to_pylist()[0]
     published = ", ".join(f"{pin.accounting[name]:,} {name}" for name in ("published", "dropped", "failed"))
     return {f"against {cell.dataset_version}": ", ".join(f"{n:,} {name}" for name, n in found.items()), cell.dataset_version: published}
 

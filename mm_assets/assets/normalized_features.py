@@ -9,12 +9,11 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.assets.embeddings import embedder_inputs
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import Check
-from mm_embed_kernels import relational
-from mm_embed_kernels.contracts.stages import MEDIA
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun, embedder_inputs
+from mm_assets.cells.checks import Check
+from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.fields import MEDIA
 from mm_embed_kernels.embedders import Embedder
 
 NORM_TOLERANCE = 1e-3
@@ -68,7 +67,7 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     """One embedder's feature rows with their vectors."""
     vectors = run.vectors(embedder)
     rows = run.tables_of(
-        _ROWS.format(embedder=relational.literal(embedder.name)),
+        _ROWS.format(embedder=sql.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples", _CURATED),

@@ -6,16 +6,12 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import complete
-from mm_embed_kernels.validation import at_the_door
-from mm_resources.fetch import FETCH_KEY, FetchKernel
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import complete
+from mm_embed_kernels.validation.bounds import at_the_door
+from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 
-REQUESTS = f"""
-SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size
-FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
-"""
 _ROWS = f"""
 SELECT l.*, CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status, c.content_hash, c.size AS bytes,
        coalesce(l.error_class, c.error_class) AS cause, coalesce(l.message, c.message) AS why,

@@ -7,21 +7,17 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import complete
-from mm_embed_kernels import relational
-from mm_embed_kernels.kernel import PARTIAL, ProbeKernel
-from mm_resources.cache import CacheSpace
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import complete
+from mm_embed_kernels.kernels.probe import ProbeKernel
+from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
 
 _REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
 _ROWS = """
 SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
 FROM raw r JOIN blobs USING (content_hash) JOIN cached p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
-# Which of the `requests` the probe has refused, though their beginning may be readable.
-REFUSED = f"SELECT r.* FROM requests r JOIN cached p USING (key) WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}"
-_EITHER = "SELECT w.* FROM whole w ANTI JOIN kept k USING (key) UNION ALL SELECT * FROM prefixes"
 
 
 def _probe(run: CellRun) -> dict[str, Any]:
@@ -67,19 +63,6 @@ def _probed(run: CellRun) -> pa.RecordBatchReader:
     ):
         run.compute(prefix, requests)
     return with_prefixes(run.cache_space(kernel), run.cache_space(prefix))
-
-
-def with_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader:
-    """The probes of whole media and, in place of their failures, of what could be read of the others."""
-    rows = whole.reader()
-
-    def either() -> Iterator[pa.RecordBatch]:
-        streams = {"whole": rows, "kept": prefix.reader(["key"], only_ok=True), "prefixes": prefix.reader(only_ok=True)}
-        with relational.query(_EITHER, **streams) as found:
-            for batch in found:
-                yield from pa.Table.from_batches([batch]).cast(rows.schema).to_batches()
-
-    return pa.RecordBatchReader.from_batches(rows.schema, either())
 
 
 def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:

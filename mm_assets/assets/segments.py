@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import CellRun
-from mm_assets.checks import complete
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import complete
 from mm_embed_kernels.identity import segment_id
-from mm_embed_kernels.kernel import SegmentKernel
-from mm_resources.cache import KEY
-from mm_resources.spool import TableSpool
+from mm_embed_kernels.kernels.segment import SegmentKernel
+from mm_resources.compute.cache import KEY
+from mm_resources.storage.spool import TableSpool
 
 if TYPE_CHECKING:
-    from mm_embed_kernels.transcribe import TranscribeKernel
+    from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 
 # A shard is a worker's share between two checkpoints.
 SHARD_SEGMENTS = 4_096

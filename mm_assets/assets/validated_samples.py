@@ -8,12 +8,13 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_assets.cell_asset import cell_asset
-from mm_assets.cell_run import ORDER, CellRun
-from mm_assets.checks import Check
-from mm_assets.gates import GATE_CHECKS, gate_inputs, gates
-from mm_embed_kernels import relational
-from mm_embed_kernels.validation import REJECTED, judge
+from mm_assets.cells.cell_asset import cell_asset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import Check
+from mm_assets.cells.gates import GATE_CHECKS, gate_inputs, gates
+from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.validation.bounds import REJECTED, judge
 
 
 def _decisions(run: CellRun) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> It
 def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
     """What failed before curation, against the spec's thresholds."""
     listed = run.tables.read("dataset_registry", run.cell, ["sample_id"])
-    discovered = relational.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
+    discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
     by_class = Counter(run.failures.by_class(run.cell, ORDER[: ORDER.index(run.asset)]))
     probed = run.tables.meta("sample_metadata", run.cell)
     broken = (probed.rows if probed else 0) - run.rows("sample_metadata")

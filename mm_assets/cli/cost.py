@@ -10,9 +10,10 @@ import typer
 from mm_assets.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from mm_resources.costs import CellCost
-    from mm_resources.prices import Prices
-    from mm_resources.store import Cell, Store
+    from mm_resources.cell import Cell
+    from mm_resources.ledger.costs import CellCost
+    from mm_resources.ledger.prices import Prices
+    from mm_resources.storage.store import Store
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,11 +28,11 @@ def cost(
     json: Annotated[bool, typer.Option("--json", help="machine-readable output, with the figures of each run")] = False,
 ) -> None:
     """What a version cost, stage by stage, over all its runs, and what its rules, deduplication and the cache have spared."""
-    from mm_resources.costs import cell_cost
-    from mm_resources.prices import load_prices
-    from mm_resources.registry import Registry
+    from mm_resources.ledger.costs import cell_cost
+    from mm_resources.ledger.prices import load_prices
+    from mm_resources.registry.registry import Registry
     from mm_resources.settings import Settings
-    from mm_resources.store import Store
+    from mm_resources.storage.store import Store
 
     settings = Settings.from_environment()
     store, prices = Store(settings.store), load_prices(settings.prices)
@@ -53,7 +54,7 @@ def cost(
 
 
 def _predict(store: Store, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool) -> None:
-    from mm_resources.projecting import predicted
+    from mm_resources.ledger.prediction import predicted
 
     found = [predicted(store, cell, prices, samples, workers) for cell in cells]
     if json:

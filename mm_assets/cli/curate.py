@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json, print_table
-
-Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,15 +23,15 @@ def curate(
     json: Json = False,
 ) -> None:
     """What a changed curation rule would keep and drop, and the time and money that this would cost or save. Nothing is changed."""
-    from mm_assets.what_if import parse_changes
-    from mm_assets.what_if import what_if as judge
+    from mm_assets.curation.what_if import parse_changes
+    from mm_assets.curation.what_if import what_if as judge
     from mm_embed_kernels.modalities import get
     from mm_embed_kernels.rules import rules
-    from mm_resources.prices import load_prices
-    from mm_resources.registry import Registry
+    from mm_resources.ledger.prices import load_prices
+    from mm_resources.registry.registry import Registry
     from mm_resources.resources import default_embedder
     from mm_resources.settings import Settings
-    from mm_resources.store import Store
+    from mm_resources.storage.store import Store
 
     settings, changes = Settings.from_environment(), parse_changes(what_if)
     store, prices = Store(settings.store), load_prices(settings.prices)

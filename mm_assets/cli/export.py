@@ -26,8 +26,8 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
     """Write published features into a folder that other tools read, with the manifest that brings the same rows back."""
-    from mm_resources.exports import export as write
-    from mm_resources.features import FeatureStore
+    from mm_resources.features.exports import export as write
+    from mm_resources.features.feature_tables import FeatureStore
 
     columns = column or ["label", "split"]
     chosen = FeatureStore.open().training_set(

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mm_assets.cli.options import DatasetVersion, ErrorClass, Json, Modality, Stage
 from mm_assets.cli.output import one_line, print_json, print_json_array, print_table
+from mm_assets.cli.redrive import redrive
 
 if TYPE_CHECKING:
-    from mm_resources.failures import FailureFilter
-    from mm_resources.store import Cell, Store
+    from mm_resources.cell import Cell
+    from mm_resources.storage.store import Store
+    from mm_resources.tables.failure_events import FailureFilter
 
-DatasetVersion = Annotated[str, typer.Argument(metavar="DATASET@VERSION")]
-Modality = Annotated[str | None, typer.Option(help="only this modality")]
-Stage = Annotated[str, typer.Option(help="only failures of this asset")]
-ErrorClass = Annotated[str, typer.Option("--class", help="only this error class")]
-Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 FAILURE = [
     "sample_id", "modality", "stage", "error_class", "message", "fingerprint", "content_hash", "source_uri", "attempt", "retryable",
@@ -43,11 +41,12 @@ def failures(
     json: Json = False,
 ) -> None:
     """The failure dataset: counts by cause with an example each, or every event with --json."""
+    from mm_embed_kernels.contracts.pipeline import STAGES
     from mm_embed_kernels.errors import UserError
-    from mm_resources.failures import STAGES, FailureEvents, FailureFilter
-    from mm_resources.registry import Registry
+    from mm_resources.registry.registry import Registry
     from mm_resources.settings import Settings
-    from mm_resources.store import Store
+    from mm_resources.storage.store import Store
+    from mm_resources.tables.failure_events import FailureEvents, FailureFilter
 
     if stage not in ("", *STAGES):
         raise UserError(f"--stage {stage!r} is no stage; there are: {', '.join(STAGES)}")
@@ -70,7 +69,7 @@ def failures(
 
 
 def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> None:
-    from mm_resources.failures import FailureEvents, may_be_redriven
+    from mm_resources.tables.failure_events import FailureEvents, may_be_redriven
 
     causes = FailureEvents(store).causes(cells, chosen)
     if not causes.num_rows:
@@ -105,7 +104,7 @@ def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen:
 
 
 def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
-    from mm_assets.failed_media import open_failed
+    from mm_assets.operations.failed_media import open_failed
 
     opened = open_failed(store, cells, sample_id, to)
     if json:
@@ -117,7 +116,7 @@ def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json
 
 
 def _suggest(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool) -> None:
-    from mm_assets.suggesting import propose
+    from mm_assets.curation.rule_suggestions import propose
 
     found = {cell.modality: propose(store, cell, chosen) for cell in cells}
     proposals = [vars(item) | {"rule": item.rule and vars(item.rule)} for each in found.values() for item in each.proposals]
@@ -156,46 +155,3 @@ def _yaml(value: dict[str, Any]) -> str:
     import yaml
 
     return str(yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=120))
-
-
-def redrive(
-    dataset_version: DatasetVersion,
-    modality: Modality = None,
-    stage: Stage = "",
-    error_class: ErrorClass = "",
-    override_gate: Annotated[str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")] = "",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
-    json: Json = False,
-) -> None:
-    """Try failures again, and only them, permanent ones too; what passes goes on to the publish."""
-    from mm_assets.cli.backfill import require_models, run_cells
-    from mm_assets.redrive import redrives
-    from mm_resources.failures import FailureFilter
-    from mm_resources.registry import Registry
-    from mm_resources.settings import Settings
-    from mm_resources.store import Store
-
-    store = Store(Settings.from_environment().store)
-    chosen = FailureFilter(stage, error_class)
-    found = redrives(store, dataset_version, Registry(store).cells(dataset_version, modality), chosen)
-    if not found and not json:
-        print(f"nothing to redrive: no failure of {dataset_version} may change; what its frozen listing refuses needs a new version")
-        return
-    require_models(store, [item.cell for item in found])
-    results = run_cells(store, [item.cell for item in found], override_gate, verbose, json, chosen) if found else []
-    outcomes = [item.outcome(store) for item in found]
-    if json:
-        cells = [{**result.as_dict(), **vars(outcome)} for result, outcome in zip(results, outcomes, strict=True)]
-        print_json({"dataset_version": dataset_version, "cells": cells})
-    else:
-        rows = [{**vars(result), **vars(outcome), "run_id": result.run_id[:8]} for result, outcome in zip(results, outcomes, strict=True)]
-        print_table(
-            f"{dataset_version}: failures tried again", rows, ["modality", "status", "tried", "passed", "failed", "seconds", "run_id"]
-        )
-        for result in results:
-            if result.status in ("blocked", "failed"):
-                print(f"{result.modality} is {result.status}: {result.reason}")
-        if any(outcome.passed < outcome.tried for outcome in outcomes):
-            print(f"what is left: mm failures {dataset_version}")
-    if any(result.status in ("blocked", "failed") for result in results):
-        raise typer.Exit(1)

@@ -25,12 +25,12 @@ def label(
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
     """Record what people would keep and drop, and score rules and failures against all such marks: precision and recall."""
-    from mm_assets.labelling import Labelled
-    from mm_assets.labelling import label as record
-    from mm_resources.marks import Marks
-    from mm_resources.registry import Registry
+    from mm_assets.curation.review_files import Labelled
+    from mm_assets.curation.review_files import label as record
+    from mm_resources.monitoring.reviews import Marks
+    from mm_resources.registry.registry import Registry
     from mm_resources.settings import Settings
-    from mm_resources.store import Store
+    from mm_resources.storage.store import Store
 
     store = Store(Settings.from_environment().store)
     cells = Registry(store).cells(dataset_version, modality)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from mm_assets.cli import backfill, cost, curate, datasets, environment, export, failures, inspect, label, report, trust, versions
+from mm_assets.cli import audit, backfill, cost, curate, datasets, diff, env, explain, export, failures, label, report
 
 app = typer.Typer(
     help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for training.",
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (datasets, backfill, curate, label, cost, report, failures, inspect, versions, export, trust, environment):
+for module in (datasets, backfill, curate, label, cost, report, failures, explain, diff, export, audit, env):
     module.add_to(app)
 
 

@@ -21,13 +21,13 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
     """One self-contained page to look at: what was kept and dropped by which rule, signals, duplicates, cost."""
-    from mm_assets.report_page import page
-    from mm_assets.reporting import cell_report
+    from mm_assets.reports.cell_report import cell_report
+    from mm_assets.reports.html_page import page
     from mm_embed_kernels.errors import UserError
-    from mm_resources.prices import load_prices
-    from mm_resources.registry import Registry
+    from mm_resources.ledger.prices import load_prices
+    from mm_resources.registry.registry import Registry
     from mm_resources.settings import Settings
-    from mm_resources.store import Store
+    from mm_resources.storage.store import Store
 
     settings = Settings.from_environment()
     store, prices = Store(settings.store), load_prices(settings.prices)

@@ -1,25 +1,24 @@
 """The contracts at every boundary. See `stages` for the schemas and `contract` for the mechanism."""
 
 from mm_embed_kernels.contracts.contract import Contract, ContractError, field
-from mm_embed_kernels.contracts.stages import (
-    CONTENT_BLOBS,
-    CURATED_SAMPLES,
-    DATASET_REGISTRY,
+from mm_embed_kernels.contracts.features import (
     EMBEDDINGS,
-    FAILURES,
     FEATURE,
     FEATURE_TABLE,
     FEATURE_VIEWS,
     FEATURES,
-    LEDGER,
-    LINEAGE_REPORT,
-    MARKS,
     NORMALIZED_FEATURES,
+    SEGMENTS,
+    feature_contract,
+)
+from mm_embed_kernels.contracts.records import FAILURES, LEDGER, LINEAGE_REPORT, MARKS
+from mm_embed_kernels.contracts.samples import (
+    CONTENT_BLOBS,
+    CURATED_SAMPLES,
+    DATASET_REGISTRY,
     RAW_ASSETS,
     SAMPLE_METADATA,
-    SEGMENTS,
     VALIDATED_SAMPLES,
-    feature_contract,
 )
 
 __all__ = [

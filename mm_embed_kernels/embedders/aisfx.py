@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.decoded import filled
-from mm_embed_kernels.embedders.base import Embedder, unavailable
-from mm_embed_kernels.inference import frozen, inferring, side_by_side
+from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.inference.padding import filled
+from mm_embed_kernels.inference.runtime import frozen, inferring, side_by_side
+from mm_embed_kernels.inference.weights import unavailable
+from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
-from mm_embed_kernels.modalities.base import Media
 
 # As the network was trained (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, blocks of 100 frames, half
 # overlapping; a value of the compressed spectrum is divided by the largest in the training data.
@@ -64,7 +65,7 @@ class AiSFX(Embedder):
         }
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.audio_io import window
+        from mm_embed_kernels.media.audio import window
 
         return window(data, span, _RATE, WINDOW_SECONDS)
 

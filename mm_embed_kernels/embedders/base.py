@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.identity import digest, fingerprint, weights_hash
+from mm_embed_kernels.identity import digest, fingerprint
+from mm_embed_kernels.inference.precision import FLOAT32, resolve
+from mm_embed_kernels.inference.weights import installed_hash
 from mm_embed_kernels.plugins import discover, pick
-from mm_embed_kernels.precision import FLOAT32, resolve
 
 _SLUG = 60
 _GPU_ROWS = 64
@@ -94,7 +95,7 @@ class Embedder(ABC):
         )
 
     def at(self, precision: str) -> Self:
-        """This embedder, told what to compute in (see `mm_embed_kernels.precision.resolve`) before anybody asks for its fingerprint."""
+        """This embedder, told what to compute in (see `mm_embed_kernels.inference.precision.resolve`) before anybody asks for its fingerprint."""
         self.precision = resolve(precision, self.precisions, self.device)
         self.tolerance = self.precisions.get(self.precision, self.tolerance)
         return self
@@ -170,19 +171,3 @@ def slug_of(name: str) -> str:
     """A name in letters, digits, ``.``, ``_`` and ``-``; a short hash tells apart what looks the same afterwards."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).replace("..", "-")
     return name if plain == name and len(name) <= _SLUG else f"{plain[:_SLUG]}-{digest('embedder', name)[:8]}"
-
-
-def installed_hash(what: str, files: tuple[Path, ...]) -> str:
-    """Hash over a model's weight files.
-
-    Raises:
-        UserError: naming the file that is missing.
-    """
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        raise UserError(f"{what}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
-    return weights_hash(files)
-
-
-def unavailable(name: str, package: str) -> UserError:
-    return UserError(f"embedder {name} needs the package {package}, which is not installed; run `make install`")

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mm_embed_kernels.embedders import minilm
-from mm_embed_kernels.embedders.base import unavailable
 from mm_embed_kernels.embedders.pictures import PictureEmbedder, center_crop
 from mm_embed_kernels.identity import canonical, digest, file_hash, library_versions
-from mm_embed_kernels.inference import exported, inferring, kept, kept_array, session, side_by_side
+from mm_embed_kernels.inference.runtime import exported, inferring, kept, kept_array, session, side_by_side
+from mm_embed_kernels.inference.weights import unavailable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mm_embed_kernels.embedders.base import Embedder, unavailable
+from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.inference.weights import unavailable
 
 if TYPE_CHECKING:
-    from mm_embed_kernels.packed_bert import PackedBert
+    from mm_embed_kernels.inference.packed_bert import PackedBert
 
 _MOST_TOKENS = 256
 # A row of a batch is a sentence of this length: what a forward pass takes is counted in tokens.
@@ -65,6 +66,6 @@ class MiniLM(Embedder):
 @cache
 def sentence_model(device: str, precision: str) -> PackedBert:
     """The model, loaded once per process."""
-    from mm_embed_kernels.packed_bert import PackedBert
+    from mm_embed_kernels.inference.packed_bert import PackedBert
 
     return PackedBert(model_folder(), _MOST_TOKENS, device, precision)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.modalities.spans import seconds_of
+from mm_embed_kernels.media.spans import seconds_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ class PictureEmbedder(Embedder):
         """An RGB picture as an array of `input_shape`; runs inside the sandbox, must not need `load`."""
 
     def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.image_io import read_picture
+        from mm_embed_kernels.media.image import read_picture
 
         # A half picture comes here only where the spec keeps its beginning.
         return self.prepare(read_picture(data, self.draft_side).upright)
@@ -78,7 +78,7 @@ class FrameEmbedder(Embedder):
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
         from PIL import Image
 
-        from mm_embed_kernels.video_io import open_frames
+        from mm_embed_kernels.media.video import open_frames
 
         start, end = seconds_of(span)
         with open_frames(data) as video:

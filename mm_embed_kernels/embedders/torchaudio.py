@@ -91,7 +91,7 @@ class TorchaudioPipeline(HubEmbedder):
         }
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.audio_io import window
+        from mm_embed_kernels.media.audio import window
 
         return window(data, span, self.config["sample_rate"], WINDOW_SECONDS)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.embedders.base import Embedder, unavailable
+from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.inference.weights import unavailable
 
 _FILES = ("weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json")
 

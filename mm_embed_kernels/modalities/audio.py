@@ -8,11 +8,12 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import PREVIEW_PLACES, READING, Media, Modality, Preview, Segment
-from mm_embed_kernels.modalities.spans import span_of
+from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.spans import span_of
+from mm_embed_kernels.modalities.base import PREVIEW_PLACES, READING, Modality, Preview, Segment
 
 if TYPE_CHECKING:
-    from mm_embed_kernels.audio_io import Reader
+    from mm_embed_kernels.media.audio import Reader
 
 # Ten seconds are a sentence or a sound with its surroundings: an answer that a person listens to, not one that is searched.
 WINDOW_SECONDS = 10.0
@@ -70,8 +71,8 @@ class Audio(Modality):
         return self._measured(data, whole=False)
 
     def _measured(self, data: Media, whole: bool) -> dict[str, Any]:
-        from mm_embed_kernels.audio_io import open_audio
-        from mm_embed_kernels.sound_signals import Meter
+        from mm_embed_kernels.media.audio import open_audio
+        from mm_embed_kernels.signals.sound import Meter
 
         mime = self.require(data)
         with open_audio(data) as reader:
@@ -110,7 +111,7 @@ class Audio(Modality):
             }
 
     def segment(self, data: Media) -> list[Segment]:
-        from mm_embed_kernels.audio_io import open_audio
+        from mm_embed_kernels.media.audio import open_audio
 
         self.require(data)
         with open_audio(data) as reader:
@@ -121,7 +122,7 @@ class Audio(Modality):
         """The waveform of its first minute."""
         import numpy as np
 
-        from mm_embed_kernels.audio_io import open_audio
+        from mm_embed_kernels.media.audio import open_audio
 
         with open_audio(data) as reader:
             samples = reader.read(_PREVIEW_HZ, 0.0, min(reader.duration(), _PREVIEW_SECONDS))

@@ -51,7 +51,7 @@ class Image(Modality):
         import numpy as np
         from PIL.Image import Resampling
 
-        from mm_embed_kernels.image_io import read_picture
+        from mm_embed_kernels.media.image import read_picture
 
         mime = self.require(data)
         picture = read_picture(data, _SIGNAL_PIXELS)
@@ -80,7 +80,7 @@ class Image(Modality):
         }
 
     def segment(self, data: bytes) -> list[Segment]:
-        from mm_embed_kernels.image_io import stated_size
+        from mm_embed_kernels.media.image import stated_size
 
         width, height = stated_size(data)
         return [Segment(span="full", cost=width * height)]
@@ -88,7 +88,7 @@ class Image(Modality):
     def preview(self, data: bytes) -> Preview:
         import numpy as np
 
-        from mm_embed_kernels.image_io import read_picture
+        from mm_embed_kernels.media.image import read_picture
 
         picture = read_picture(data, PREVIEW_SIDE).upright
         picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from mm_embed_kernels import shingles
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities.base import PREVIEW_CHARS, Media, Modality, Preview, Segment, head_of, is_printable
-from mm_embed_kernels.text_signals import text_signals
+from mm_embed_kernels.media.media_type import Media, head_of, is_printable
+from mm_embed_kernels.modalities.base import PREVIEW_CHARS, Modality, Preview, Segment
+from mm_embed_kernels.signals.text import text_signals
+from mm_embed_kernels.similarity import shingles
 
 # MiniLM-class models read 256 word pieces, about 1,000 characters of English.
 CHUNK_CHARACTERS = 1_000

@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.frame_hashes import hashed, packed
-from mm_embed_kernels.modalities.base import PREVIEW_SIDE, READING, Media, Modality, Preview, Segment
-from mm_embed_kernels.modalities.spans import span_of
+from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.spans import span_of
+from mm_embed_kernels.modalities.base import PREVIEW_SIDE, READING, Modality, Preview, Segment
+from mm_embed_kernels.similarity.frame_hashes import hashed, packed
 
 if TYPE_CHECKING:
-    from mm_embed_kernels.video_io import Frames
+    from mm_embed_kernels.media.video import Frames
 
 # A shot of ten seconds is an answer that a person looks at; longer ones are cut into equal parts.
 SEGMENT_SECONDS = 10.0
@@ -76,7 +77,7 @@ class Video(Modality):
         return self._measured(data, whole=False)
 
     def _measured(self, data: Media, whole: bool) -> dict[str, Any]:
-        from mm_embed_kernels.video_io import describe, open_frames
+        from mm_embed_kernels.media.video import describe, open_frames
 
         mime = self.require(data)
         facts = describe(data)
@@ -105,7 +106,7 @@ class Video(Modality):
             }
 
     def segment(self, data: Media) -> list[Segment]:
-        from mm_embed_kernels.video_io import describe, open_frames
+        from mm_embed_kernels.media.video import describe, open_frames
 
         self.require(data)
         facts = describe(data)
@@ -118,7 +119,7 @@ class Video(Modality):
 
     def preview(self, data: Media) -> Preview:
         """Frames from the middle of equal parts, side by side."""
-        from mm_embed_kernels.video_io import open_frames
+        from mm_embed_kernels.media.video import open_frames
 
         with open_frames(data) as frames:
             height, width, _ = frames[0].shape

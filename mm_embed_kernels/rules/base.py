@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.plugins import discover
+from mm_embed_kernels.sql import CellReader
 
 Action = Literal["drop", "flag", "off"]
-# Streams chosen columns of all samples of the cell, for rules that compare samples with each other.
-CellReader = Callable[[list[str]], pa.RecordBatchReader]
 
 
 @dataclass(frozen=True)

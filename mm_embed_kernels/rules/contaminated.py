@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mm_embed_kernels import relational
-from mm_embed_kernels.components import united
-from mm_embed_kernels.contracts.stages import DUPLICATE
+from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.relational import numbered, stored
-from mm_embed_kernels.rules.base import Action, CellReader, Evidence, Rule, Verdict
+from mm_embed_kernels.rules.base import Action, Evidence, Rule, Verdict
 from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule, members_of
+from mm_embed_kernels.similarity.connected_components import united
+from mm_embed_kernels.sql import CellReader, numbered, stored
 
 _EVIDENCE = 4
 _COPIES = """
@@ -89,11 +89,11 @@ class Contaminated(Rule):
     def prepare(self, read: CellReader) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix=f"mm-{self.name}-")
         folder = Path(self._folder.name)
-        proofs = [stored(relational.save(_COPIES, folder / "copies.parquet", own=read(["sample_id", "content_hash"]), others=self._rows()))]
+        proofs = [stored(sql.save(_COPIES, folder / "copies.parquet", own=read(["sample_id", "content_hash"]), others=self._rows()))]
         if self._near is not None and self._others:
             proofs.append(stored(self._nearby(self._near, read, folder)))
-        sql = _FOUND.format(proofs=" UNION ALL ".join(f"FROM {path}" for path in proofs), evidence=_EVIDENCE)
-        self._found = relational.save(sql, folder / "found.parquet")
+        statement = _FOUND.format(proofs=" UNION ALL ".join(f"FROM {path}" for path in proofs), evidence=_EVIDENCE)
+        self._found = sql.save(statement, folder / "found.parquet")
 
     def _rows(self) -> pa.RecordBatchReader:
         """``sample_id``, ``content_hash`` and ``origin`` of all samples of the other datasets."""
@@ -113,12 +113,12 @@ class Contaminated(Rule):
             for table in near.matches(samples):
                 sink.write_table(table)
                 labels = united(labels, table["a"].to_numpy(), table["b"].to_numpy())
-        members = relational.save(
+        members = sql.save(
             "SELECT l.n, l.label, s.sample_id, s.key, s.origin FROM samples s JOIN labels l USING (n)",
             folder / "members.parquet", samples=samples(["sample_id", "key", "origin"]), labels=members_of(labels),
         )  # fmt: skip
-        sql = _NEAR.format(matches=stored(matches), members=stored(members), kind=relational.literal(near.kind))
-        return relational.save(sql, folder / "near.parquet")
+        statement = _NEAR.format(matches=stored(matches), members=stored(members), kind=sql.literal(near.kind))
+        return sql.save(statement, folder / "near.parquet")
 
     def _together(self, read: CellReader) -> CellReader:
         """The cell's samples, then those of the other datasets; ``origin`` is "" for the first."""
@@ -144,7 +144,7 @@ class Contaminated(Rule):
         asked = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": batch["sample_id"]})
         passed, value = [True] * size, list[str | None]([None] * size)
         duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-        for row in relational.fetch(_ROWS.format(found=stored(self._found)), batch=asked).to_pylist():
+        for row in sql.fetch(_ROWS.format(found=stored(self._found)), batch=asked).to_pylist():
             place = row["row"]
             passed[place], duplicates[place] = False, row["duplicates"]
             value[place] = f"{row['duplicates'][0]['kind']}: {row['duplicates'][0]['of']}"

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mm_embed_kernels import relational
-from mm_embed_kernels.components import united
-from mm_embed_kernels.contracts.stages import DUPLICATE
+from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.relational import numbered, stored
-from mm_embed_kernels.rules.base import CellReader, Evidence, Rule, Verdict
+from mm_embed_kernels.rules.base import Evidence, Rule, Verdict
+from mm_embed_kernels.similarity.connected_components import united
+from mm_embed_kernels.sql import CellReader, numbered, stored
 
 # A pair of samples that are near each other, by their numbers, a < b: how near, and the part of each that the other
 # shows, where that is not all of it.
@@ -74,7 +74,7 @@ class DuplicateRule(Rule):
     def judge(self, batch: pa.Table) -> Verdict:
         size, ids = batch.num_rows, batch["sample_id"]
         asked = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": ids})
-        found = relational.fetch(_ROWS.format(found=stored(self._found)), batch=asked)
+        found = sql.fetch(_ROWS.format(found=stored(self._found)), batch=asked)
         passed = [True] * size
         value: list[Any] = [None] * size
         for row in found.drop_columns("duplicates").to_pylist():
@@ -130,15 +130,15 @@ class NearDuplicateRule(DuplicateRule):
                 sink.write_table(table)
                 labels = united(labels, table["a"].to_numpy(), table["b"].to_numpy())
         columns = [name for name in self.columns if name not in self.compared]
-        members = relational.save(
+        members = sql.save(
             f"SELECT l.n, l.label, s.sample_id, s.key, {self.extent} AS extent FROM samples s JOIN labels l USING (n)",
             folder / "members.parquet", samples=samples(columns), labels=members_of(labels),
         )  # fmt: skip
         order = "extent DESC," if self.keep == "largest" else ""
-        sql = _FOUND.format(
-            members=stored(members), matches=stored(matches), order=order, kind=relational.literal(self.kind), evidence=_EVIDENCE
+        statement = _FOUND.format(
+            members=stored(members), matches=stored(matches), order=order, kind=sql.literal(self.kind), evidence=_EVIDENCE
         )
-        return relational.save(sql, folder / "found.parquet")
+        return sql.save(statement, folder / "found.parquet")
 
 
 def matched(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray[Any, Any]) -> pa.Table:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_embed_kernels import relational
-from mm_embed_kernels.rules.base import Action, CellReader
+from mm_embed_kernels import sql
+from mm_embed_kernels.rules.base import Action
 from mm_embed_kernels.rules.duplicates import DuplicateRule
+from mm_embed_kernels.sql import CellReader
 
 # Per duplicated content: the member that is kept is the first by key, so that it does not depend on listing order.
 _FOUND = """
@@ -37,7 +38,7 @@ class ExactDuplicate(DuplicateRule):
         return "same content_hash"
 
     def find(self, read: CellReader, folder: Path) -> Path:
-        return relational.save(_FOUND, folder / "found.parquet", samples=read(list(self.columns)))
+        return sql.save(_FOUND, folder / "found.parquet", samples=read(list(self.columns)))
 
     def value(self, row: dict[str, Any]) -> Any:
         return row["keeper"]

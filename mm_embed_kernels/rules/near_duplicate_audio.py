@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_embed_kernels import acoustic, lsh
-from mm_embed_kernels.modalities.spans import span_of
-from mm_embed_kernels.rules.base import CellReader
+from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule
+from mm_embed_kernels.similarity import acoustic_fingerprint, lsh
+from mm_embed_kernels.sql import CellReader
 
 # A shared part that leaves out less than this at its ends is the whole: codecs pad and prime.
 _SLACK_SECONDS = 0.25
@@ -43,7 +43,7 @@ class NearDuplicateAudio(NearDuplicateRule):
             for batch in read(["fingerprint"]):
                 for number, data in zip(batch["n"].to_pylist(), batch["fingerprint"].to_pylist(), strict=True):
                     if data:
-                        yield lsh.entries(np.array([number]), acoustic.buckets(np.frombuffer(data, "<u4"))[None])
+                        yield lsh.entries(np.array([number]), acoustic_fingerprint.buckets(np.frombuffer(data, "<u4"))[None])
 
         for pairs in lsh.compared(entries(), read, ["fingerprint"]):
             rows = [
@@ -54,8 +54,10 @@ class NearDuplicateAudio(NearDuplicateRule):
             yield pa.Table.from_pylist(rows, schema=MATCH)
 
     def _match(self, one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> dict[str, Any] | None:
-        found = acoustic.overlap(one, other)
-        least = max(self.min_seconds / acoustic.STEP_SECONDS, self.min_share * min(np.count_nonzero(one), np.count_nonzero(other)))
+        found = acoustic_fingerprint.overlap(one, other)
+        least = max(
+            self.min_seconds / acoustic_fingerprint.STEP_SECONDS, self.min_share * min(np.count_nonzero(one), np.count_nonzero(other))
+        )
         if found is None or found.score < self.min_similarity or found.sounding < least:
             return None
         spans = {"span_a": _part(found.first, found.length, len(one)), "span_b": _part(found.second, found.length, len(other))}
@@ -64,6 +66,6 @@ class NearDuplicateAudio(NearDuplicateRule):
 
 def _part(start: int, length: int, whole: int) -> str | None:
     """The seconds of a shared part, or None where it is all."""
-    if (whole - length) * acoustic.STEP_SECONDS < _SLACK_SECONDS:
+    if (whole - length) * acoustic_fingerprint.STEP_SECONDS < _SLACK_SECONDS:
         return None
-    return span_of(start * acoustic.STEP_SECONDS, (start + length) * acoustic.STEP_SECONDS)
+    return span_of(start * acoustic_fingerprint.STEP_SECONDS, (start + length) * acoustic_fingerprint.STEP_SECONDS)

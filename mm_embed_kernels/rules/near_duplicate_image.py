@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_embed_kernels import lsh
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.rules.base import CellReader
 from mm_embed_kernels.rules.duplicates import NearDuplicateRule, matched
+from mm_embed_kernels.similarity import lsh
+from mm_embed_kernels.sql import CellReader
 
 _HASH_BITS, _MOST = 64, 7
 

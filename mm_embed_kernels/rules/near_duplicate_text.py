@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mm_embed_kernels import lsh, shingles
-from mm_embed_kernels.rules.base import CellReader
 from mm_embed_kernels.rules.duplicates import NearDuplicateRule, matched
+from mm_embed_kernels.similarity import lsh, shingles
+from mm_embed_kernels.sql import CellReader
 
 
 @dataclass

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_embed_kernels import lsh
-from mm_embed_kernels.frame_hashes import shared, unpacked
-from mm_embed_kernels.modalities.spans import span_of
-from mm_embed_kernels.rules.base import CellReader
+from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule
+from mm_embed_kernels.similarity import lsh
+from mm_embed_kernels.similarity.frame_hashes import shared, unpacked
+from mm_embed_kernels.sql import CellReader
 
 # Who shares a scene has frames whose hashes differ in one byte at most.
 _BYTES = 1

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mm_embed_kernels.embedders.base import installed_hash
 from mm_embed_kernels.identity import fingerprint
+from mm_embed_kernels.inference.weights import installed_hash
 from mm_embed_kernels.plugins import discover, pick
 
 RATE = 16_000

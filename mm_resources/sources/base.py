@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, BinaryIO, ClassVar
 
+from mm_embed_kernels.contracts.fields import in_utc
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.plugins import discover, pick
-from mm_embed_kernels.spec import USER_TYPES, SourceSpec
+from mm_embed_kernels.spec.model import USER_TYPES
+from mm_embed_kernels.spec.source_spec import SourceSpec
 
 
 @dataclass
@@ -137,15 +139,6 @@ def typed(value: Any, kind: str) -> Any:
         return in_utc(moment)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise SampleError("schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares") from None
-
-
-def in_utc(moment: datetime) -> datetime:
-    """The same instant in UTC; a time without a zone is read as UTC.
-
-    Importing pandera sets ``PYARROW_IGNORE_TIMEZONE``, under which pyarrow stores an aware time's wall clock: only
-    times that are in UTC already are stored right whatever was imported before.
-    """
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

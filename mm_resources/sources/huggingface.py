@@ -11,11 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.spec import SourceSpec, escape_glob
-from mm_resources.http_client import is_web
+from mm_embed_kernels.spec.dataset_spec import escape_glob
+from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_resources.objects.http_client import is_web
+from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.base import Listed, sources
-from mm_resources.sources.files import Files, glob_root
-from mm_resources.sources.objects import Objects
+from mm_resources.sources.files import Files
+from mm_resources.sources.globs import glob_root
 from mm_resources.sources.records import RecordFile
 from mm_resources.sources.rows import Batches, RowFile, parquet_batches, parquet_schema
 
@@ -42,14 +44,14 @@ class HuggingFace(RowFile):
 
     def columns(self, uri: str) -> pa.Schema:
         if uri.lower().endswith(".parquet"):
-            return parquet_schema(self.reach, uri)
+            return parquet_schema(self.opener, uri)
         with ExitStack() as closing:
-            return _reader(self.reach, uri, closing).schema
+            return _reader(self.opener, uri, closing).schema
 
     def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
         if uri.lower().endswith(".parquet"):
-            return parquet_batches(self.reach, uri, columns, row)
-        return _arrow_batches(self.reach, uri, columns)
+            return parquet_batches(self.opener, uri, columns, row)
+        return _arrow_batches(self.opener, uri, columns)
 
 
 class _DataFiles(Files):
@@ -71,7 +73,7 @@ class _DataFiles(Files):
     def _named(self, folder: str) -> set[str] | None:
         """The files that a folder's ``state.json`` names; None where it has none."""
         try:
-            with self.reach.open(f"{folder}/state.json") as stream:
+            with self.opener.open(f"{folder}/state.json") as stream:
                 state = json.load(stream)
             if state.get("_indices_files"):
                 raise UserError(f"{folder} holds a selection of rows; call flatten_indices() before save_to_disk()")
@@ -89,16 +91,16 @@ def _is_folder(spec: SourceSpec) -> bool:
     if "://" not in root:
         return os.path.isdir(root)
     try:
-        fs, path = Objects(spec.fetch).filesystem(root)
+        fs, path = ObjectOpener(spec.fetch).filesystem(root)
         return bool(fs.isdir(path))
     except (OSError, ImportError):
         return False
 
 
-def _reader(reach: Objects, uri: str, closing: ExitStack) -> Any:
+def _reader(opener: ObjectOpener, uri: str, closing: ExitStack) -> Any:
     """A reader of an Arrow stream or file; a local one is mapped, not read."""
     mapped = "://" not in uri
-    stream = pa.memory_map(uri) if mapped else pa.PythonFile(closing.enter_context(reach.open(uri)), "r")
+    stream = pa.memory_map(uri) if mapped else pa.PythonFile(closing.enter_context(opener.open(uri)), "r")
     closing.enter_context(stream)
     if stream.read(6) == b"ARROW1":
         return pa.ipc.open_file(stream)
@@ -106,11 +108,11 @@ def _reader(reach: Objects, uri: str, closing: ExitStack) -> Any:
     return pa.ipc.open_stream(stream)
 
 
-def _arrow_batches(reach: Objects, uri: str, columns: list[str] | None) -> Batches:
+def _arrow_batches(opener: ObjectOpener, uri: str, columns: list[str] | None) -> Batches:
     """See `RowFile.batches`; a stream is one group."""
     first = 0
     with ExitStack() as closing:
-        reader = _reader(reach, uri, closing)
+        reader = _reader(opener, uri, closing)
         count = getattr(reader, "num_record_batches", None)
         for batch in reader if count is None else map(reader.get_batch, range(count)):
             # Arrow's own reader believes what a file says of its offsets.

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources import lance_io
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources.base import Listed
 from mm_resources.sources.rows import Batches, RowFile
+from mm_resources.storage import lance_datasets
 
 # Rows of one reading, of bytes and of texts.
 _FEW, _MANY = 64, 1_024
@@ -63,7 +63,7 @@ class LanceRows(RowFile):
 
 
 def _opened(uri: str, version: int | None = None) -> Any:
-    dataset = lance_io.open_dataset(uri, version)
+    dataset = lance_datasets.open_dataset(uri, version)
     if dataset is None:
         raise UserError(f"{uri} does not exist, or is no Lance dataset" + (f" of version {version}" if version else ""))
     return dataset

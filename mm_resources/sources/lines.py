@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_resources.objects.compressed_streams import unpacked, without_compression
 from mm_resources.sources.records import Record, RecordFile
-from mm_resources.sources.streams import unpacked, without_compression
 
 csv.field_size_limit(64 << 20)
 # A longer line is no record, but something that would fill the memory.
@@ -30,7 +30,7 @@ class _Ranges(RecordFile):
         return self._parse(stream.read(size), uri)
 
     def _opened_anew(self, uri: str) -> BinaryIO:
-        stream = unpacked(uri, partial(self.reach.open, uri))
+        stream = unpacked(uri, partial(self.opener.open, uri))
         # A file in a bucket is an IOBase whose `readline` takes no limit.
         bare = isinstance(stream, io.IOBase) and not isinstance(stream, io.BufferedIOBase)
         return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER)) if bare else stream

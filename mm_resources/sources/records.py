@@ -1,14 +1,13 @@
 """Records: lines or rows of tables, each a sample whose content is a field of it, or lies where a field says.
 
 A kind of table is one module that says how records are read one after the other, and one again by its locator. Batches are
-fetched in the order of places (`mm_resources.fetch`), so that a reader mostly goes forward.
+fetched in the order of places (`mm_resources.ingestion.fetch_kernel`), so that a reader mostly goes forward.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +15,15 @@ from functools import cached_property
 from typing import Any, BinaryIO, ClassVar
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.fetching import Fetching
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.spec import RecordMapping, SourceSpec
-from mm_resources.hashes import HashSet
+from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
+from mm_resources.objects.compressed_streams import without_compression
+from mm_resources.objects.opener import ObjectOpener, unopened
 from mm_resources.sources.base import Listed, Source, sources, typed
-from mm_resources.sources.linked import Linked
-from mm_resources.sources.objects import Objects, unopened
-from mm_resources.sources.streams import without_compression
+from mm_resources.sources.keys import Keys
+from mm_resources.sources.linked_files import Linked
+from mm_resources.sources.walk import walk
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RecordFile(Source):
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         super().__init__(spec, schema)
         self.whole = spec.record is not None and spec.record.url is not None
-        self.reach = Objects(spec.fetch)
+        self.opener = ObjectOpener(spec.fetch)
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
@@ -104,13 +104,11 @@ class RecordFile(Source):
 
     def _tables(self) -> Iterator[Listed]:
         """The files or datasets that hold the records."""
-        from mm_resources.sources.files import Files
-
-        return Files(self.spec.model_copy(update={"record": None, "format": None}), {}).list()
+        return walk(self.spec.uri, self.opener)
 
     @cached_property
     def linked(self) -> Linked:
-        return Linked(self.spec, self.reach)
+        return Linked(self.spec, self.opener)
 
     def objects(self) -> Iterator[tuple[str, str]]:
         if self.mapping.url:
@@ -149,7 +147,7 @@ class RecordFile(Source):
         return item, declared
 
     def tag(self, uri: str, locator: str) -> str | None:
-        return self.reach.tag(uri)
+        return self.opener.tag(uri)
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         if self.mapping.url:
@@ -203,32 +201,6 @@ def _binary(value: Any, name: str) -> bytes | None:
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
 
-class Keys:
-    """The keys of a source so far: a digest for every key, a number only for those that come again."""
-
-    def __init__(self) -> None:
-        self._seen, self._again = HashSet(), dict[bytes, int]()
-
-    def make_unique(self, item: Listed, declared: bool) -> None:
-        """Number a key that was seen before; an id that stands twice is a failure, an equal text is not."""
-        wanted, times = item.key, self._count(item.key)
-        if times == 1:
-            return
-        if declared and item.error is None:
-            item.error = SampleError("duplicate_key", f"the id {wanted!r} stands {times} times in the source")
-        item.key = f"{wanted}#{times}"
-        while self._count(item.key) > 1:
-            times += 1
-            item.key = f"{wanted}#{times}"
-
-    def _count(self, key: str) -> int:
-        digest = hashlib.sha256(key.encode()).digest()
-        if self._seen.add(digest):
-            return 1
-        self._again[digest] = self._again.get(digest, 1) + 1
-        return self._again[digest]
-
-
 def _text(fields: dict[str, Any], name: str | None) -> str | None:
     value = fields.get(name) if name else None
     if value in (None, ""):
@@ -238,7 +210,7 @@ def _text(fields: dict[str, Any], name: str | None) -> str | None:
     return text
 
 
-def open_records(uri: str, fetching: Fetching = Fetching()) -> Iterator[Record]:
+def open_records(uri: str, fetching: FetchPolicy = FetchPolicy()) -> Iterator[Record]:
     """All records of a table file, by its ending; a record that cannot be read carries its error.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_resources.sources.objects import Objects
+from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.records import Record, RecordFile
 
 # What a batch of rows may hold, and of how many rows; a single one may be larger.
@@ -100,10 +100,10 @@ class ParquetRows(RowFile):
     endings = (".parquet",)
 
     def columns(self, uri: str) -> pa.Schema:
-        return parquet_schema(self.reach, uri)
+        return parquet_schema(self.opener, uri)
 
     def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
-        return parquet_batches(self.reach, uri, columns, row)
+        return parquet_batches(self.opener, uri, columns, row)
 
 
 @dataclass
@@ -117,20 +117,20 @@ class _Held:
     batch: pa.RecordBatch = field(default_factory=lambda: pa.RecordBatch.from_pylist([], schema=pa.schema([])))
 
 
-def parquet_schema(reach: Objects, uri: str) -> pa.Schema:
+def parquet_schema(opener: ObjectOpener, uri: str) -> pa.Schema:
     """The schema of a Parquet file."""
     import pyarrow.parquet as parquet
 
-    with reach.open(uri) as stream:
+    with opener.open(uri) as stream:
         return parquet.read_schema(stream)
 
 
-def parquet_batches(reach: Objects, uri: str, columns: list[str] | None, row: int | None) -> Batches:
+def parquet_batches(opener: ObjectOpener, uri: str, columns: list[str] | None, row: int | None) -> Batches:
     """See `RowFile.batches`; the groups are the file's own."""
     import pyarrow.parquet as parquet
 
     first = 0
-    with reach.open(uri) as stream:
+    with opener.open(uri) as stream:
         # Buffered: otherwise the chunk of a column is read as a whole, which may be all pictures of a shard.
         file = parquet.ParquetFile(stream, buffer_size=1 << 20)
         for group in range(file.num_row_groups):

@@ -11,15 +11,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mm_assets.backfill import CellResult, backfill_cell
 from mm_assets.definitions import build
-from mm_assets.home import open_instance
-from mm_embed_kernels.spec import load_spec, parse_spec
-from mm_resources.failures import FailureFilter
-from mm_resources.features import FeatureStore
-from mm_resources.registry import Registry
+from mm_assets.operations.backfill import CellResult, backfill_cell
+from mm_assets.operations.dagster_home import open_instance
+from mm_embed_kernels.spec.dataset_spec import load_spec, parse_spec
+from mm_resources.cell import Cell
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.registry.registry import Registry
 from mm_resources.settings import Settings
-from mm_resources.store import Cell, Store
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureFilter
 from tests.conftest import write_dataset
 
 

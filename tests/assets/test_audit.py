@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_assets.auditing import audited
 from mm_assets.definitions import build
+from mm_assets.operations.audits import audited
 from mm_embed_kernels.errors import UserError
-from mm_resources import lance_io
+from mm_resources.storage import lance_datasets
 from tests.assets.conftest import Platform, platforms
 
 SPEC = """
@@ -50,13 +50,13 @@ def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
     pin = platform.registry.pin(cell)
     assert pin is not None
     uri = platform.store.uri(f"features/{pin.primary.table}.lance")
-    dataset = lance_io.open_dataset(uri, pin.primary.lance_version)
-    latest = lance_io.open_dataset(uri)
+    dataset = lance_datasets.open_dataset(uri, pin.primary.lance_version)
+    latest = lance_datasets.open_dataset(uri)
     assert dataset is not None
     assert latest is not None
     rows = dataset.to_table().to_pylist()
     rows[place] |= wrong
-    version = lance_io.overwrite(
+    version = lance_datasets.overwrite(
         uri, dataset.schema, pa.Table.from_pylist(rows, schema=dataset.schema).to_batches(), latest.version, "plant"
     )
     tables = [replace(table, lance_version=version) if table.primary else table for table in pin.tables]

@@ -17,11 +17,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets.automation import nightly, specs
-from mm_assets.backfill import register_partition, unsound
-from mm_assets.cell_run import ORDER
+from mm_assets.automation.refresh import nightly
+from mm_assets.automation.spec_sensor import specs
+from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.definitions import build
-from mm_assets.partitions import DATASET_VERSION, partition_key
+from mm_assets.operations.backfill import register_partition, unsound
+from mm_embed_kernels.contracts.pipeline import ORDER
 from mm_resources.resources import RegistryResource, StoreResource
 from tests.assets.test_gates import run_one
 from tests.processes import ROOT, answer, free_port, process, until

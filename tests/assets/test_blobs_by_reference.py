@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mm_assets.status import cell_status
-from mm_resources.failures import FailureEvents
-from mm_resources.tables import StageTables
+from mm_assets.operations.status import cell_status
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageTables
 
 
 def test_referenced_photographs(platform: Any, dataset: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mm_assets.status import dataset_status
-from mm_embed_kernels.spec import load_spec
-from mm_embed_kernels.succession import successor
-from mm_resources.failures import FailureEvents
+from mm_assets.operations.status import dataset_status
+from mm_embed_kernels.spec.dataset_spec import load_spec
+from mm_embed_kernels.spec.next_version import successor
+from mm_resources.tables.failure_events import FailureEvents
 
 FAILURE = ["error_class", "message", "stage", "sample_id"]
 

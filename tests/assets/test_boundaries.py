@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.contracts import Contract
-from mm_resources import lance_io
-from mm_resources.failures import FailureEvents
-from mm_resources.store import Cell
-from mm_resources.tables import StageTables
+from mm_resources.cell import Cell
+from mm_resources.storage import lance_datasets
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageTables
 
 BEHIND_SEGMENTS = ("embeddings", "normalized_features", "feature_table", "feature_views", "lineage_report")
 
@@ -29,11 +29,11 @@ def mine(platform: Any, dataset: Path) -> Any:
 def tamper(platform: Any, cell: Cell, asset: str, column: str, value: str) -> None:
     """Replace a value of the first row of a stage's table, as another program would that writes into the store."""
     uri = StageTables(platform.store).uri(asset, cell)
-    dataset = lance_io.open_dataset(uri)
+    dataset = lance_datasets.open_dataset(uri)
     table = dataset.to_table()
     values = pa.array([value, *table[column].to_pylist()[1:]], table[column].type)
     changed = table.set_column(table.schema.get_field_index(column), column, values)
-    lance_io.overwrite(uri, dataset.schema, changed.cast(dataset.schema).to_batches(), dataset.version, "by another program")
+    lance_datasets.overwrite(uri, dataset.schema, changed.cast(dataset.schema).to_batches(), dataset.version, "by another program")
 
 
 def test_every_stage_that_reads_a_broken_row_says_so(mine: Any) -> None:

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from mm_assets.contamination import other_cells
-from mm_assets.plan import plan_cell
-from mm_assets.what_if import what_if
+from mm_assets.curation.contamination import other_cells
+from mm_assets.curation.what_if import what_if
+from mm_assets.operations.backfill_plan import plan_cell
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set
-from mm_resources.prices import Prices
-from mm_resources.registry import Registry
+from mm_resources.cell import Cell
+from mm_resources.ledger.prices import Prices
+from mm_resources.registry.registry import Registry
 from mm_resources.resources import default_embedder
-from mm_resources.store import Cell, Store
+from mm_resources.storage.store import Store
 
 LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
 TEXTS = {
@@ -67,7 +68,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     rules = rule_set("text", {"contaminated": {"against": "birds@v0", "action": "flag"}})
     with pytest.raises(UserError, match="birds@v0"):
         other_cells(registry, cell, rules)
-    from mm_embed_kernels.spec import load_spec
+    from mm_embed_kernels.spec.dataset_spec import load_spec
 
     registry.register(load_spec(write(tmp_path / "data", "birds", "")))
     rules = rule_set("text", {"contaminated": {"against": "birds@v1", "action": "flag"}})

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from mm_assets.cli.main import app
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES
 from mm_embed_kernels.errors import UserError
-from mm_resources.compute import ComputeReport
-from mm_resources.costs import cell_cost
-from mm_resources.ledger import Ledger, Spent, entries
+from mm_resources.cell import Cell
+from mm_resources.compute.runner import ComputeReport
+from mm_resources.ledger.costs import cell_cost
+from mm_resources.ledger.ledger import Ledger, Spent, entries
+from mm_resources.ledger.prices import GB, Prices, load_prices
 from mm_resources.metering import Usage
-from mm_resources.prices import GB, Prices, load_prices
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 CELL = Cell("birds", "v1", "text")
 PRICES = Prices("EUR", cpu_hour=3.6, gpu_hour=36.0, gb_read=1.0)  # 0.001 for a CPU second, 0.01 for a GPU second

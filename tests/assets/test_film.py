@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mm_assets.status import cell_status
-from mm_resources.blobs import LARGE_BYTES
-from mm_resources.tables import StageTables
+from mm_assets.operations.status import cell_status
+from mm_resources.storage.store import LARGE_BYTES
+from mm_resources.tables.stage_tables import StageTables
 from tests.kernels.kernel_video import filmed
 
 SPEC = """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mm_embed_kernels.spec import load_spec
-from mm_resources.registry import Registry
-from mm_resources.store import Store
+from mm_embed_kernels.spec.dataset_spec import load_spec
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.store import Store
 from tests.assets.conftest import Run
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import content_hash
-from mm_resources import forgetting, lance_io
-from mm_resources.forgetting import forget
-from mm_resources.receipts import Receipts
-from mm_resources.store import Store
+from mm_resources.blobs.forgotten import Receipts
+from mm_resources.maintenance import forgetting
+from mm_resources.maintenance.forgetting import forget
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
 from tests.assets.conftest import Platform, platforms
 
 SPEC = """
@@ -65,10 +66,10 @@ def holding(platform: Platform, word: str) -> list[str]:
         found += [str(path) for path in root.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
     store = Store(platform.settings.store)
     for name in [table for part in TABLES for table in store.tables(part)]:
-        latest = lance_io.open_dataset(store.uri(name))
+        latest = lance_datasets.open_dataset(store.uri(name))
         assert latest is not None
         for version in latest.versions():
-            dataset = lance_io.open_dataset(store.uri(name), version["version"])
+            dataset = lance_datasets.open_dataset(store.uri(name), version["version"])
             assert dataset is not None
             if word in json.dumps(dataset.to_table().to_pylist(), default=str):
                 found.append(f"{name} at {version['version']}")
@@ -99,7 +100,8 @@ def test_nothing_of_it_is_left_and_it_stays_out(notes: tuple[Platform, Path], mo
     assert any(place.startswith("features/notes.v1.text.wordllama.lance at") for place in before)
     assert any(place.startswith("cache/segment-text") for place in before)
     cached = {
-        name: (lance_io.open_dataset(platform.store.uri(name)) or pytest.fail(name)).count_rows() for name in platform.store.tables("cache")
+        name: (lance_datasets.open_dataset(platform.store.uri(name)) or pytest.fail(name)).count_rows()
+        for name in platform.store.tables("cache")
     }
     kept = {name: features.decisions(name, "text").num_rows for name in sets}
 
@@ -120,7 +122,7 @@ def test_nothing_of_it_is_left_and_it_stays_out(notes: tuple[Platform, Path], mo
     vectors = [name for name in cached if name.startswith("cache/embed")]
     assert vectors
     for name in vectors:
-        dataset = lance_io.open_dataset(platform.store.uri(name))
+        dataset = lance_datasets.open_dataset(platform.store.uri(name))
         assert dataset is not None
         assert dataset.count_rows() == cached[name] - 1, "its vector, and no other"
 

@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets.backfill import cell_result
-from mm_assets.cell_run import ORDER
+from mm_assets.cells.partitions import partition_key
 from mm_assets.definitions import build
-from mm_assets.partitions import partition_key
-from mm_assets.status import cell_status
-from mm_resources.tables import StageTables
+from mm_assets.operations.backfill import cell_result
+from mm_assets.operations.status import cell_status
+from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_resources.tables.stage_tables import StageTables
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mm_assets.cell_run import ORDER
 from mm_assets.definitions import defs
+from mm_embed_kernels.contracts.pipeline import ORDER
 
 SNAPSHOT = Path(__file__).parent / "graph.json"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mm_assets.trying import try_embedder
+from mm_assets.operations.embedder_trial import try_embedder
 from tests.kernels.kernel_checkpoints import open_clip_model, sentence_transformer
 from tests.kernels.kernel_video import filmed, pan
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from mm_assets.cell_run import ORDER
-from mm_assets.plan import plan_cell
+from mm_assets.operations.backfill_plan import plan_cell
+from mm_embed_kernels.contracts.pipeline import ORDER
 from mm_embed_kernels.modalities import get
-from mm_resources import ray_session
-from mm_resources.blobs import BlobStore
-from mm_resources.prices import Prices
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute import ray_session
+from mm_resources.ledger.prices import Prices
 from mm_resources.resources import default_embedder
-from mm_resources.tables import StageTables
+from mm_resources.tables.stage_tables import StageTables
 
 SPEC = """
 name: {name}

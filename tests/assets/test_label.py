@@ -10,19 +10,20 @@ import pytest
 from typer.testing import CliRunner
 
 from mm_assets.cli.main import app
-from mm_assets.labelling import label
-from mm_assets.report_page import page
-from mm_assets.reporting import cell_report
+from mm_assets.curation.review_files import label
+from mm_assets.reports.cell_report import cell_report
+from mm_assets.reports.html_page import page
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, RAW_ASSETS, SAMPLE_METADATA, VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.spec import parse_spec
-from mm_resources.failures import FailureEvents
-from mm_resources.marks import Marks
-from mm_resources.prices import Prices
-from mm_resources.registry import Registry
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
+from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.cell import Cell
+from mm_resources.ledger.prices import Prices
+from mm_resources.monitoring.reviews import Marks
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 CELLS = {version: Cell("birds", version, "text") for version in ("v1", "v2")}
 SPEC = """

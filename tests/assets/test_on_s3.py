@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mm_resources.features import FeatureStore
+from mm_resources.features.feature_tables import FeatureStore
 from tests.assets import test_film
 from tests.assets.conftest import Maker, Platform, Run
 from tests.assets.test_film import films

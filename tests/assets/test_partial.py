@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mm_assets.plan import plan_cell
-from mm_assets.status import cell_status
+from mm_assets.operations.backfill_plan import plan_cell
+from mm_assets.operations.status import cell_status
 from mm_embed_kernels.modalities import get
 from mm_resources.resources import default_embedder
-from mm_resources.tables import StageTables
+from mm_resources.tables.stage_tables import StageTables
 
 
 def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:

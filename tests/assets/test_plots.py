@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.plots import comparisons, costs, funnel, histograms, scatter
+from mm_assets.cells.plots import comparisons, costs, funnel, histograms, scatter
 from mm_embed_kernels.rules import rule_set
-from mm_resources.shifts import Shift
+from mm_resources.monitoring.distribution_drift import Shift
 
 
 def pixels(png: bytes | None) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mm_assets.promotion import promote, take_back
+from mm_assets.operations.promotion import promote, take_back
 from mm_embed_kernels.errors import UserError
-from mm_resources.lance_io import Fenced
+from mm_resources.storage.lance_datasets import Fenced
 
 SPEC = """
 name: notes

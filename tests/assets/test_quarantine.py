@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets.checks import GATES, closed, override_command
-from mm_assets.gates import gate_checks
-from mm_assets.status import cell_status
-from mm_embed_kernels.spec import Gates, load_spec
-from mm_resources.store import Cell
+from mm_assets.cells.checks import GATES, closed, override_command
+from mm_assets.cells.gates import gate_checks
+from mm_assets.operations.status import cell_status
+from mm_embed_kernels.spec.dataset_spec import load_spec
+from mm_embed_kernels.spec.thresholds import Gates
+from mm_resources.cell import Cell
 from tests.assets.test_repair import lose_packs
 
 CELL = Cell("tiny", "v2", "image")
@@ -62,7 +63,7 @@ def test_the_share_against_the_parent_version() -> None:
 def test_only_what_a_reason_may_pass_is_offered_an_override() -> None:
     shut = closed(gate_checks(Gates(), 10, 9, {}, None, None))
     assert override_command(CELL, shut) == "mm backfill tiny@v2 --modality image --override-gate REASON"
-    from mm_assets.checks import Check
+    from mm_assets.cells.checks import Check
 
     assert override_command(CELL, [*shut, Check("accounting", False, "does not hold")]) == ""
     assert override_command(CELL, []) == ""

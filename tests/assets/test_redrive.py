@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 
-from mm_assets.cell_run import REDRIVE_TAG
-from mm_assets.redrive import Outcome, redrives
+from mm_assets.cells.run_tags import REDRIVE_TAG
+from mm_assets.operations.redrive import Outcome, redrives
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.kernel import Kernel, ProbeKernel, SegmentKernel, results
+from mm_embed_kernels.kernels.base import Kernel, results
+from mm_embed_kernels.kernels.probe import ProbeKernel
+from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox import Limits
-from mm_resources.blobs import BlobStore
-from mm_resources.cache import ComputeCache
-from mm_resources.failures import FailureEvents, FailureFilter
+from mm_embed_kernels.sandbox.sandbox import Limits
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute.cache import ComputeCache
 from mm_resources.resources import default_embedder
+from mm_resources.tables.failure_events import FailureEvents, FailureFilter
 
 IMAGE = get("image")
 KERNELS: dict[str, tuple[Callable[[BlobStore], Kernel], str]] = {

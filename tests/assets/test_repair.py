@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mm_assets.backfill import register_partition
-from mm_assets.status import cell_status
-from mm_resources.blobs import BlobStore
-from mm_resources.failures import FailureEvents
-from mm_resources.tables import StageTables
+from mm_assets.operations.backfill import register_partition
+from mm_assets.operations.status import cell_status
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageTables
 from tests.assets.test_gates import run_one
 
 STAGES_OF_PUBLISH = ("feature_views", "lineage_report")

@@ -13,15 +13,16 @@ import pytest
 from typer.testing import CliRunner
 
 from mm_assets.cli.main import app
-from mm_assets.report_page import page
-from mm_assets.reporting import GROUPS, MEMBERS, SHOWN, Card, CellReport, Histogram, Sheet, _histogram, cell_report
+from mm_assets.reports.cell_report import GROUPS, MEMBERS, SHOWN, Card, CellReport, Histogram, Sheet, _histogram, cell_report
+from mm_assets.reports.html_page import page
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
-from mm_resources.blobs import BlobStore
-from mm_resources.prices import Prices
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.cell import Cell
+from mm_resources.ledger.prices import Prices
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 CELL = Cell("birds", "v1", "text")
 HOSTILE = "<script>alert('1')</script>\"'><img src=http://evil.example onerror=alert(2)>\u202egnp.exe\x1b[31m&amp;"

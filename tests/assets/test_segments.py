@@ -5,7 +5,7 @@ import pyarrow as pa
 from mm_assets.assets.segments import SHARD_SEGMENTS, _unnested
 from mm_embed_kernels.contracts import SEGMENTS
 from mm_embed_kernels.identity import segment_id
-from mm_embed_kernels.kernel import SPAN
+from mm_embed_kernels.kernels.segment import SPAN
 
 SAMPLES = pa.schema([*((name, pa.string()) for name in ("sample_id", "content_hash", "transcript")), ("segments", pa.list_(SPAN))])
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from mm_resources.ledger import Ledger
-from mm_resources.store import Store
+from mm_resources.ledger.ledger import Ledger
+from mm_resources.storage.store import Store
 from tests.assets.conftest import Run
 from tests.cluster import Cluster, can_hide_folders, cluster
 from tests.s3 import BUCKET, S3
@@ -54,7 +54,7 @@ def test_the_demo_on_a_worker_that_sees_the_bucket_alone(apart: Cluster, mm: Run
     """Texts, pictures, sounds and videos, with all their models; the demo's files lie where the worker sees nothing."""
     store = f"s3://{BUCKET}/{uuid4().hex}"
     work, kept = tmp_path / "work", {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
-    command = [sys.executable, "-m", "mm_assets.demo", "--mode", "ray", "--ray-address", apart.address]
+    command = [sys.executable, "-m", "mm_assets.demo.__main__", "--mode", "ray", "--ray-address", apart.address]
     done = subprocess.run(command, cwd=work, env={**kept, "MM_STORE": store}, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr

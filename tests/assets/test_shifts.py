@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mm_assets.promotion import promote
-from mm_embed_kernels.spec import DriftLimits
-from mm_resources.shifts import _apart, shifts
-from mm_resources.tables import StageMeta, StageTables
+from mm_assets.operations.promotion import promote
+from mm_embed_kernels.spec.thresholds import DriftLimits
+from mm_resources.monitoring.distribution_drift import _apart, shifts
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 from tests.assets.conftest import Platform, platforms
 from tests.assets.test_promotion import SPEC
 from tests.assets.test_training import WORDS

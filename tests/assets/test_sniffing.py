@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mm_assets.sniffing import draft_spec
+from mm_assets.spec_drafts.folder import draft_spec
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.spec import parse_spec
+from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.sources import open_source
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from mm_assets.plan import plan_cell
-from mm_assets.status import cell_status
-from mm_assets.trying import try_embedder
+from mm_assets.operations.backfill_plan import plan_cell
+from mm_assets.operations.embedder_trial import try_embedder
+from mm_assets.operations.status import cell_status
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
-from mm_resources.failures import FailureEvents
 from mm_resources.resources import default_embedder
-from mm_resources.tables import StageTables
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageTables
 from tests.kernels.kernel_sound import noise, recorded, tone
 
 SPEC = """

@@ -10,16 +10,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets.redrive import Outcome, redrives
-from mm_assets.suggesting import propose
+from mm_assets.curation.rule_suggestions import propose
+from mm_assets.operations.redrive import Outcome, redrives
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.kernel import SegmentKernel, results
+from mm_embed_kernels.kernels.base import results
+from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox import Limits
-from mm_resources.blobs import BlobStore
-from mm_resources.cache import ComputeCache
-from mm_resources.failures import FailureEvents, FailureFilter
+from mm_embed_kernels.sandbox.sandbox import Limits
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute.cache import ComputeCache
 from mm_resources.resources import default_embedder
+from mm_resources.tables.failure_events import FailureEvents, FailureFilter
 from tests.kernels.kernel_sound import noise, recorded
 
 COUNT = 4

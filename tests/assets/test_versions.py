@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_resources.diff import diff
+from mm_resources.monitoring.version_diff import diff
 
 SPEC = """
 name: walks

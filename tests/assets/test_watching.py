@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mm_assets.automation.source_sensor import sources
+from mm_assets.cells.partitions import DATASET_VERSION
 from mm_assets.definitions import build
-from mm_assets.partitions import DATASET_VERSION
-from mm_assets.watching import sources
-from mm_embed_kernels.spec import DatasetSpec, parse_spec
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
 from mm_resources.resources import RegistryResource, StoreResource
 
 REGISTRY = dg.AssetKey("dataset_registry")
@@ -164,7 +164,7 @@ def test_register(platform: Any, folder: Path) -> None:
 
 
 def test_two_ticks_that_saw_the_same_register_one_version(platform: Any, folder: Path) -> None:
-    from mm_assets.watching import _followed
+    from mm_assets.automation.source_sensor import _followed
 
     spec = frozen(platform, folder, sources="register", settle="10min", names="date")
     platform.registry.drifts.look(spec, spec.sources[0])

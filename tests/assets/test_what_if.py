@@ -10,14 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from mm_assets.cli.main import app
-from mm_assets.what_if import Move, parse_changes
+from mm_assets.curation.what_if import Move, parse_changes
 from mm_embed_kernels.contracts import VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.spec import parse_spec
-from mm_resources.registry import Registry
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
+from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.cell import Cell
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 from tests.kernels.kernel_rows import GOOD, sample
 
 SPEC = """

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_assets.cell_run import ORDER
-from mm_assets.status import cell_status
+from mm_assets.operations.status import cell_status
+from mm_embed_kernels.contracts.pipeline import ORDER
 from mm_embed_kernels.identity import content_hash
-from mm_resources.ledger import Ledger
-from mm_resources.store import Cell
-from mm_resources.tables import StageTables
+from mm_resources.cell import Cell
+from mm_resources.ledger.ledger import Ledger
+from mm_resources.tables.stage_tables import StageTables
 
 VOLATILE = {
     "run_id",
@@ -249,8 +249,8 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
 
 
 def test_an_undeclared_cell_is_empty_and_valid(platform: Any, dataset: Path) -> None:
-    from mm_assets.backfill import backfill_cell
     from mm_assets.definitions import build
+    from mm_assets.operations.backfill import backfill_cell
 
     text = dataset.read_text()
     dataset.write_text("\n".join(line for line in text.splitlines() if "photos" not in line))

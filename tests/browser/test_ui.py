@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mm_assets.cell_run import ORDER
+from mm_embed_kernels.contracts.pipeline import ORDER
 from tests.browser.conftest import Site
 from tests.processes import answer, until
 

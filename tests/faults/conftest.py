@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_resources.store import Cell
+from mm_resources.cell import Cell
 from tests.faults.published import Published, published
 from tests.faults.victim import Home, running
 

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mm_assets.cell_run import ORDER
-from mm_assets.status import cell_status
-from mm_resources import lance_io
-from mm_resources.failures import FailureEvents
-from mm_resources.features import FeatureStore
-from mm_resources.ledger import Ledger
-from mm_resources.registry import Registry
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageTables
+from mm_assets.operations.status import cell_status
+from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_resources.cell import Cell
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.ledger.ledger import Ledger
+from mm_resources.registry.registry import Registry
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageTables
 
 # What says when, where and by which run a row came to be, and what it took.
 VOLATILE = {
@@ -76,7 +77,7 @@ def cached(root: str) -> dict[str, list[str]]:
     """The key of every row that each cache of a store physically holds, sorted; caches by ``kernel/fingerprint``."""
     found = {}
     for path in sorted(Path(root, "cache").glob("*/*.lance")):
-        dataset = lance_io.open_dataset(str(path))
+        dataset = lance_datasets.open_dataset(str(path))
         assert dataset is not None
         found[f"{path.parent.name}/{path.stem}"] = sorted(dataset.to_table(columns=["key"])["key"].to_pylist())
     return found
@@ -84,7 +85,7 @@ def cached(root: str) -> dict[str, list[str]]:
 
 def stored(root: str) -> list[str]:
     """The hash of every row of the blob index, sorted."""
-    dataset = lance_io.open_dataset(f"{root}/blobs/index.lance")
+    dataset = lance_datasets.open_dataset(f"{root}/blobs/index.lance")
     assert dataset is not None
     return sorted(dataset.to_table(columns=["content_hash"])["content_hash"].to_pylist())
 

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import feature_contract
-from mm_resources.features import FeatureStore
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.storage.store import Store
 from tests.faults.conftest import SENTENCES, TEXT, write_texts
 from tests.faults.published import Published, cached, published
 from tests.faults.victim import Fault, Home

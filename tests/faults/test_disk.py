@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mm_resources.features import FeatureStore
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.storage.store import Store
 from tests.faults.conftest import SENTENCES, TEXT, write_texts
 from tests.faults.published import Published, published
 from tests.faults.victim import Fault, Home, Victim, running

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from mm_resources.ledger import Ledger
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.ledger.ledger import Ledger
+from mm_resources.storage.store import Store
 from tests.assets.test_film import slide
 from tests.conftest import write_dataset
 from tests.faults.conftest import TEXT

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mm_resources.blobs import BlobStore
-from mm_resources.store import Store
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.storage.store import Store
 from tests.faults.conftest import TEXT
 from tests.faults.published import Published, published, stored
 from tests.faults.victim import Home, Victim

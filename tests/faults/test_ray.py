@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mm_resources.store import Cell
+from mm_resources.cell import Cell
 from tests.faults.conftest import SENTENCES, write_texts
 from tests.faults.published import cached, published, stored
 from tests.faults.victim import Fault, Home, Victim, running

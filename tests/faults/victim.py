@@ -25,9 +25,9 @@ import psutil
 _PRELOAD = [
     "mm_assets.definitions",
     "mm_assets.cli.main",
-    "mm_assets.backfill",
-    "mm_assets.home",
-    "mm_assets.plots",
+    "mm_assets.operations.backfill",
+    "mm_assets.operations.dagster_home",
+    "mm_assets.cells.plots",
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",
     "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
@@ -107,9 +107,9 @@ class Boundaries:
 
 def wrap(boundary: Boundaries) -> None:
     """Put a boundary around every commit primitive of this process."""
-    from mm_resources import lance_io
-    from mm_resources.features import FeatureStore
-    from mm_resources.store import Store
+    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.storage import lance_datasets
+    from mm_resources.storage.store import Store
 
     def around(owner: Any, name: str, place: Callable[..., str], rows: Callable[..., int] = lambda *_: 0) -> None:
         real = getattr(owner, name)
@@ -120,8 +120,8 @@ def wrap(boundary: Boundaries) -> None:
         setattr(owner, name, wrapped)
 
     for name in ("commit", "create", "delete", "tag"):
-        around(lance_io, name, lambda uri, *_: uri)
-    around(lance_io, "append", lambda uri, *_: uri, lambda uri, table: table.num_rows)
+        around(lance_datasets, name, lambda uri, *_: uri)
+    around(lance_datasets, "append", lambda uri, *_: uri, lambda uri, table: table.num_rows)
     for name in ("write", "create"):
         around(Store, name, lambda store, name, *_: name)
     around(Store, "adopt", lambda store, temporary, name: name)
@@ -144,7 +144,7 @@ class _Capped:
 
 def small_checkpoints(rows: int) -> None:
     """Checkpoints of a few rows in two blocks each, so that a small cell has several in each kernel."""
-    from mm_embed_kernels.kernel import Kernel, Resources
+    from mm_embed_kernels.kernels.base import Kernel, Resources
 
     Resources.batch_rows = _Capped(rows // 2)  # type: ignore[assignment]
     Kernel.checkpoint_rows = rows

@@ -9,13 +9,13 @@ import pytest
 from kernel_media import encoded, picture
 from kernel_sound import RATE, muxed, noise, recorded, tone
 
-from mm_embed_kernels.audio_io import open_audio
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.audio import open_audio
+from mm_embed_kernels.media.spans import seconds_of, span_of
+from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import get, sniff
 from mm_embed_kernels.modalities.audio import measured_windows, windows
-from mm_embed_kernels.modalities.spans import seconds_of, span_of
-from mm_embed_kernels.modalities.tracks import media_type
-from mm_embed_kernels.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import guarded
 
 AUDIO = get("audio")
 # container -> (libsndfile's subtype, media type, whether it states a length that a cut file breaks)

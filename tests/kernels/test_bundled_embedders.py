@@ -75,7 +75,7 @@ def test_pictures_of_any_shape_become_model_inputs(size: tuple[int, int]) -> Non
 
 def test_the_network_computes_here_what_torch_computes_on_a_device() -> None:
     from mm_embed_kernels.embedders import conse
-    from mm_embed_kernels.inference import inferring
+    from mm_embed_kernels.inference.runtime import inferring
 
     pictures = np.stack([decode(encoded(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))])
     embedder = create("conse", threads=1)
@@ -97,7 +97,7 @@ def test_decoding_follows_orientation() -> None:
 
 def test_decoding_what_is_cut_short() -> None:
     """The rows that are there, for specs that keep them (the probe refuses it for the others)."""
-    from mm_embed_kernels.image_io import read_picture
+    from mm_embed_kernels.media.image import read_picture
 
     data = encoded(picture(), "BMP")
     half = data[: len(data) // 2]

@@ -10,8 +10,8 @@ from test_duplicates import LONG, TEXTS, name, texts
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import rules
-from mm_embed_kernels.rules.base import CellReader
 from mm_embed_kernels.rules.contaminated import Contaminated
+from mm_embed_kernels.sql import CellReader
 
 NONE: dict[str, Any] = {"passed": True, "duplicates": []}
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import VALIDATED_SAMPLES, Contract, ContractError, feature_contract
-from mm_embed_kernels.contracts.stages import HASH, ID
+from mm_embed_kernels.contracts.fields import HASH, ID
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.modalities import modalities
-from mm_resources import lance_io
-from mm_resources.failures import STAGES
+from mm_resources.storage import lance_datasets
 
 CONTRACTS: dict[str, Contract] = {name: item for name in contracts.__all__ if isinstance(item := getattr(contracts, name), Contract)}
 CONTRACTS |= {f"VALIDATED_SAMPLES+{name}": VALIDATED_SAMPLES.extend(item.signals) for name, item in modalities().items()}
@@ -206,8 +206,8 @@ def test_every_field_is_described(contract: Contract) -> None:
 @every_contract
 def test_lance_keeps_the_bare_schema(contract: Contract, tmp_path: Path) -> None:
     table, uri = plain_table(contract, 3), str(tmp_path / "table.lance")
-    assert lance_io.create(uri, contract.bare, table.to_batches())
-    dataset = lance_io.open_dataset(uri)
+    assert lance_datasets.create(uri, contract.bare, table.to_batches())
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     assert dataset.schema.equals(contract.bare)
     assert dataset.to_table().equals(table)

@@ -8,9 +8,9 @@ import pytest
 from kernel_rows import sample, table
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
-from mm_embed_kernels.curation import curate, profile_digest
+from mm_embed_kernels.curation.decisions import curate, profile_digest
+from mm_embed_kernels.curation.splits import split_of
 from mm_embed_kernels.rules import Rule, Verdict, rule_set
-from mm_embed_kernels.splits import split_of
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_array
 
-from mm_embed_kernels.decoded import INPUT, Decoder, arrays
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, arrays
 
 
 class Given(Embedder):

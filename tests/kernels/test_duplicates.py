@@ -12,13 +12,13 @@ from kernel_rows import sample, table
 from kernel_sound import RATE, melody, noise, recorded
 from kernel_video import black, filmed, pan, still
 
-from mm_embed_kernels import shingles
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import sample_id
+from mm_embed_kernels.media.spans import seconds_of
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.modalities.spans import seconds_of
 from mm_embed_kernels.rules import rule_set, rules
 from mm_embed_kernels.rules.duplicates import DuplicateRule
+from mm_embed_kernels.similarity import shingles
 
 LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
 TEXTS = {
@@ -226,11 +226,11 @@ def test_silence_is_like_nothing() -> None:
 
 
 def test_a_fingerprint_covers_the_first_minute() -> None:
-    from mm_embed_kernels import acoustic
+    from mm_embed_kernels.similarity import acoustic_fingerprint
 
     row = get("audio").probe(recorded(noise(70.0, level=0.05)))
     assert len(row["fingerprint"]) == 4 * (60 * 16_000 // 370 + 1)
-    assert acoustic.STEP_SECONDS == 370 / 16_000
+    assert acoustic_fingerprint.STEP_SECONDS == 370 / 16_000
 
 
 def test_videos_in_other_codings_and_sizes_are_groups() -> None:

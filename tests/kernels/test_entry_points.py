@@ -130,8 +130,8 @@ def test_a_modality_its_embedder_and_a_source_in_one_package(tmp_path: Path) -> 
     from mm_embed_kernels.embedders import create
     from mm_embed_kernels.modalities import get, modalities, modality_of
     from mm_embed_kernels.rules import rule_set
-    from mm_embed_kernels.sandbox import Limits, Sandbox
-    from mm_embed_kernels.spec import SourceSpec
+    from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
+    from mm_embed_kernels.spec.dataset_spec import SourceSpec
     from mm_resources.sources import open_source
 
     if __name__ == "__main__":

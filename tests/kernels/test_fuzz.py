@@ -13,9 +13,11 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.embedders import create
-from mm_embed_kernels.kernel import PARTIAL, EmbedKernel, ProbeKernel, SegmentKernel
+from mm_embed_kernels.kernels.embed import EmbedKernel
+from mm_embed_kernels.kernels.probe import PARTIAL, ProbeKernel
+from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get, modalities
-from mm_embed_kernels.sandbox import Limits
+from mm_embed_kernels.sandbox.sandbox import Limits
 from tests.kernels.kernel_odd import bombs, harmed, media
 from tests.kernels.kernel_tally import TALLY, Tally
 from tests.kernels.test_kernel import requests
@@ -43,7 +45,7 @@ def peak() -> int:
 
 def through(tally: Tally, modality: str, blobs: list[bytes]) -> list[str]:
     """What became of each blob: ``ok``, or the class of its failure in the probe, the segmentation or the decode before embedding."""
-    from mm_embed_kernels.sandbox import shared_sandbox
+    from mm_embed_kernels.sandbox.sandbox import shared_sandbox
 
     shelf, table = requests(*blobs)
     outcomes = dict.fromkeys(table["key"].to_pylist(), "")
@@ -136,7 +138,7 @@ def test_content_decides_not_the_name(tally: Tally, modality: str) -> None:
 
 def test_a_planted_decoder_that_crashes_hangs_and_balloons(tally: Tally) -> None:
     """Ill-behaved decoders among fifty healthy pictures."""
-    from mm_embed_kernels.sandbox import Sandbox
+    from mm_embed_kernels.sandbox.sandbox import Sandbox
 
     orders = {3: "segfault", 9: "hang", 17: "balloon", 30: "exit", 31: "segfault"}
     sandbox = Sandbox(Limits(memory_bytes=1 << 30, item_seconds=3.0))

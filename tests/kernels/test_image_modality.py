@@ -9,7 +9,7 @@ from kernel_media import encoded, picture, png_bomb
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import guarded
 
 IMAGE = get("image")
 KINDS = {"PNG": {}, "JPEG": {"quality": 92}, "WEBP": {"quality": 92}, "GIF": {}}
@@ -220,7 +220,7 @@ def test_half_a_picture_is_kept_where_the_spec_says_so(kind: str, least: float) 
     """`on_partial`: the first rows, and the vector of nothing else."""
     import numpy as np
 
-    from mm_embed_kernels.image_io import read_picture
+    from mm_embed_kernels.media.image import read_picture
 
     whole = encoded(picture((640, 480)), kind)
     half = whole[: int(len(whole) * 0.6)]
@@ -328,7 +328,7 @@ def test_gif_bomb() -> None:
 
 
 def test_open_image_keeps_nothing_open() -> None:
-    from mm_embed_kernels.image_io import open_image
+    from mm_embed_kernels.media.image import open_image
 
     with open_image(encoded(picture(), "PNG")) as image:
         assert isinstance(image.fp, io.BytesIO)

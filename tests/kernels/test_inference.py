@@ -11,8 +11,8 @@ import pytest
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.embedders.minilm import model_folder
-from mm_embed_kernels.inference import exported, frozen, inferring, kept_array, session, side_by_side
-from mm_embed_kernels.packed_bert import _batches
+from mm_embed_kernels.inference.packed_bert import _batches
+from mm_embed_kernels.inference.runtime import exported, frozen, inferring, kept_array, session, side_by_side
 
 TEXTS = [
     "A lighthouse stands on the coast.",

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_embed_kernels import isolated as isolated_module
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.isolated import Isolated
-from mm_embed_kernels.kernel import REQUEST, EmbedKernel, InferStage
+from mm_embed_kernels.kernels import isolated_stage as isolated_module
+from mm_embed_kernels.kernels.base import REQUEST
+from mm_embed_kernels.kernels.embed import EmbedKernel, InferStage
+from mm_embed_kernels.kernels.isolated_stage import Isolated
 from tests.kernels.test_kernel import Shelf
 
 

@@ -13,9 +13,12 @@ from kernel_media import ENGLISH, encoded, picture
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError, UserError, error_fingerprint
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.kernel import REQUEST, RESULT, EmbedKernel, Kernel, ProbeKernel, SegmentKernel, embed_each, results
+from mm_embed_kernels.kernels.base import REQUEST, RESULT, Kernel, results
+from mm_embed_kernels.kernels.embed import EmbedKernel, embed_each
+from mm_embed_kernels.kernels.probe import ProbeKernel
+from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox import Limits
+from mm_embed_kernels.sandbox.sandbox import Limits
 
 LIMITS = Limits(memory_bytes=2 << 30, item_seconds=20.0)
 

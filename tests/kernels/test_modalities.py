@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from kernel_media import GOOD
 
 from mm_embed_kernels.contracts import VALIDATED_SAMPLES
-from mm_embed_kernels.contracts.stages import MEDIA
+from mm_embed_kernels.contracts.fields import MEDIA
 from mm_embed_kernels.embedders import embedders
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import Modality, get, modalities, modality_of, sniff
 from mm_embed_kernels.plugins import UnknownPlugin
-from mm_embed_kernels.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import guarded
 
 ALL = modalities()
 every = pytest.mark.parametrize("name", ALL)

@@ -9,10 +9,9 @@ import pytest
 from test_duplicates import LONG, TEXTS, name, texts
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
-from mm_embed_kernels.curation import curate
-from mm_embed_kernels.placing import KNOWN, PLACED
+from mm_embed_kernels.curation.decisions import curate
+from mm_embed_kernels.curation.splits import KNOWN, PLACED, split_of
 from mm_embed_kernels.rules import rule_set
-from mm_embed_kernels.splits import split_of
 
 SHARES = {"train": 0.5, "test": 0.5}
 

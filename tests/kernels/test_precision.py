@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mm_embed_kernels import precision
 from mm_embed_kernels.embedders import create, embedders, maker_of
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.precision import fast_bfloat16, resolve
-from mm_resources.environment import differences, environment, model_of
+from mm_embed_kernels.inference import precision
+from mm_embed_kernels.inference.precision import fast_bfloat16, resolve
+from mm_resources.compute.environment import differences, environment, model_of
 from mm_resources.settings import Settings
 
 TEXTS = ["A lighthouse stands on the coast.", "Interest rates rose again.", "x", "", "\N{GRINNING FACE} " * 400, "word " * 200]
@@ -61,9 +61,9 @@ def test_a_precision_keeps_its_tolerance_and_tells_itself(name: str) -> None:
 
 def test_machines_that_would_choose_otherwise_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     models = [model_of(create("minilm", "bfloat16"))]
-    monkeypatch.setattr("mm_resources.environment.fast_bfloat16", lambda: True)
+    monkeypatch.setattr("mm_resources.compute.environment.fast_bfloat16", lambda: True)
     here = environment(models)
-    monkeypatch.setattr("mm_resources.environment.fast_bfloat16", lambda: False)
+    monkeypatch.setattr("mm_resources.compute.environment.fast_bfloat16", lambda: False)
     assert differences(here, environment(models)) == ["the best precision of minilm is float32 there and bfloat16 here"]
     assert environment([model_of(create("minilm"))]).keys() == here.keys() - {"the best precision of minilm"}
 

@@ -15,7 +15,7 @@ from kernel_video import black, filmed, pan
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get, modalities
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_PLACES, PREVIEW_SIDE
-from mm_embed_kernels.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import guarded
 
 
 def test_a_picture_is_small_and_upright() -> None:

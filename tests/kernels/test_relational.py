@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_embed_kernels import relational
-from mm_embed_kernels.relational import RowDigest
+from mm_embed_kernels import sql
+from mm_embed_kernels.sql import RowDigest
 
 SCHEMA = pa.schema([("key", pa.string()), ("n", pa.int64()), ("flag", pa.bool_()), ("tags", pa.list_(pa.string())), ("text", pa.string())])
 COLUMNS = ("key", "n", "flag", "tags")
@@ -89,42 +89,42 @@ def test_digest_is_the_same_in_every_run() -> None:
 
 def test_query_streams_and_cleans_up() -> None:
     numbers = pa.table({"n": list(range(50_000))})
-    with relational.query("SELECT n * 2 AS n FROM numbers WHERE n % 2 = 0", numbers=numbers) as reader:
+    with sql.query("SELECT n * 2 AS n FROM numbers WHERE n % 2 = 0", numbers=numbers) as reader:
         sizes = [batch.num_rows for batch in reader]
     assert sum(sizes) == 25_000
-    assert max(sizes) <= relational.BATCH_ROWS
-    assert relational.fetch("SELECT sum(n) AS s FROM a JOIN b USING (n)", a=numbers, b=numbers.to_reader())["s"].to_pylist() == [1249975000]
+    assert max(sizes) <= sql.BATCH_ROWS
+    assert sql.fetch("SELECT sum(n) AS s FROM a JOIN b USING (n)", a=numbers, b=numbers.to_reader())["s"].to_pylist() == [1249975000]
 
 
 def test_query_spills_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MM_SQL_MEMORY", "64MB")
     rows = pa.table({"n": pa.array(range(1_000_000)), "text": pa.array([f"{i:064d}" for i in range(1_000_000)])})
-    with relational.query("SELECT * FROM rows ORDER BY text DESC", rows=rows) as reader:
+    with sql.query("SELECT * FROM rows ORDER BY text DESC", rows=rows) as reader:
         first = next(reader)
         assert first["n"][0].as_py() == 999_999
         assert first.num_rows + sum(batch.num_rows for batch in reader) == 1_000_000
 
 
 def test_a_database_serves_one_statement_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relational, "_idle", {})
+    monkeypatch.setattr(sql, "_idle", {})
     monkeypatch.delenv("MM_SQL_MEMORY", raising=False)
     limit = "SELECT current_setting('memory_limit') AS it, (SELECT count(*) FROM duckdb_views() WHERE view_name = 'rows') AS views"
-    assert relational.fetch(limit, rows=pa.table({"n": [1]})).to_pylist() == [{"it": "488.2 MiB", "views": 1}]
+    assert sql.fetch(limit, rows=pa.table({"n": [1]})).to_pylist() == [{"it": "488.2 MiB", "views": 1}]
     monkeypatch.setenv("MM_SQL_MEMORY", "64MB")
-    assert relational.fetch(limit).to_pylist() == [{"it": "61.0 MiB", "views": 0}]
-    with relational.query("SELECT 1 AS n") as outer:
-        assert relational.fetch("SELECT 2 AS n")["n"].to_pylist() == [2]
+    assert sql.fetch(limit).to_pylist() == [{"it": "61.0 MiB", "views": 0}]
+    with sql.query("SELECT 1 AS n") as outer:
+        assert sql.fetch("SELECT 2 AS n")["n"].to_pylist() == [2]
         assert outer.read_all()["n"].to_pylist() == [1]
-    assert [len(idle) for idle in relational._idle.values()] == [2]
+    assert [len(idle) for idle in sql._idle.values()] == [2]
 
 
 def test_a_database_that_a_result_still_holds_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relational, "_idle", {})
-    with relational.query("SELECT md5(i::VARCHAR) AS text FROM range(1000000) t(i) ORDER BY text") as reader:
+    monkeypatch.setattr(sql, "_idle", {})
+    with sql.query("SELECT md5(i::VARCHAR) AS text FROM range(1000000) t(i) ORDER BY text") as reader:
         reader.read_next_batch()
-    with pytest.raises(duckdb.Error), relational.query("SELECT nothing"):
+    with pytest.raises(duckdb.Error), sql.query("SELECT nothing"):
         pass
-    assert [len(idle) for idle in relational._idle.values()] == [0]
+    assert [len(idle) for idle in sql._idle.values()] == [0]
 
 
 @settings(max_examples=40)
@@ -137,7 +137,7 @@ def test_streams_stand_beside_each_other_whatever_their_batches(left: list[int],
     cuts = sorted({min(sum(right[:n]), rows) for n in range(len(right) + 1)} | {rows})
     schema = pa.schema([("b", pa.int64())])
     batches = [pa.record_batch([pa.array(range(a, b), pa.int64())], schema=schema) for a, b in zip([0, *cuts], cuts, strict=False)]
-    found = list(relational.beside(tables, pa.RecordBatchReader.from_batches(schema, batches)))
+    found = list(sql.beside(tables, pa.RecordBatchReader.from_batches(schema, batches)))
     assert [table.num_rows for table in found] == left
     assert [pair for table in found for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)] == [
         (n, n) for n in range(rows)
@@ -148,4 +148,4 @@ def test_streams_stand_beside_each_other_whatever_their_batches(left: list[int],
 def test_streams_of_unequal_length_do_not_stand_beside_each_other(rows: int, line: str) -> None:
     more = pa.table({"b": list(range(rows))}).to_reader()
     with pytest.raises(ValueError, match=line):
-        list(relational.beside([pa.table({"a": [1, 2, 3]})], more))
+        list(sql.beside([pa.table({"a": [1, 2, 3]})], more))

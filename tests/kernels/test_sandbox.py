@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.sandbox import Limits, Sandbox, shared_sandbox
+from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, shared_sandbox
 
 MEMORY = 1 << 30
 _LEAKED: list[bytearray] = []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_embed_kernels import lsh, shingles
+from mm_embed_kernels.similarity import lsh, shingles
 from tests.kernels.kernel_media import ENGLISH, GERMAN, RUSSIAN
 
 DICE = random.Random(0)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.spec import DatasetSpec, load_spec, parse_spec
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec, load_spec, parse_spec
 
 GOOD = """
 name: birds

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mm_embed_kernels.curation.splits import split_of
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.splits import split_of
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 GROUPS = [f"group-{i}" for i in range(20_000)]

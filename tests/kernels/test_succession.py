@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.spec import DatasetSpec, parse_spec, seconds
-from mm_embed_kernels.succession import as_yaml, named, next_names, successor
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
+from mm_embed_kernels.spec.model import seconds
+from mm_embed_kernels.spec.next_version import as_yaml, named, next_names, successor
 
 SOURCE = {"name": "photos", "modality": "video", "uri": "/data/clips", "label": {"from": "parent_dir"}}
 

@@ -4,7 +4,7 @@ import pytest
 from kernel_media import ENGLISH, GERMAN, RUSSIAN
 
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.text_signals import repeated_share, text_signals
+from mm_embed_kernels.signals.text import repeated_share, text_signals
 
 
 def signals(text: str) -> dict[str, float]:

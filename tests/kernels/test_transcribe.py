@@ -13,10 +13,10 @@ from kernel_sound import RATE, noise, recorded
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.kernel import REQUEST
+from mm_embed_kernels.kernels.base import REQUEST
+from mm_embed_kernels.kernels.transcribe import TranscribeKernel, WriteStage, spoken
 from mm_embed_kernels.plugins import UnknownPlugin
-from mm_embed_kernels.sandbox import Limits
-from mm_embed_kernels.transcribe import TranscribeKernel, WriteStage, spoken
+from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.transcribers import Transcriber, create, transcribers
 
 

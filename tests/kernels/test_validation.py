@@ -7,9 +7,9 @@ import pytest
 
 from mm_embed_kernels.errors import UserError, error_fingerprint
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.spec import ColumnRule
-from mm_embed_kernels.suggestion import Suggestion, round_limit, suggest
-from mm_embed_kernels.validation import REJECTED, at_the_door, judge, judged_columns, validation_bounds
+from mm_embed_kernels.spec.thresholds import ColumnRule
+from mm_embed_kernels.validation.bounds import REJECTED, at_the_door, judge, judged_columns, validation_bounds
+from mm_embed_kernels.validation.suggestions import Suggestion, round_limit, suggest
 
 IMAGE = get("image")
 TABLE = pa.table(

@@ -17,10 +17,10 @@ from kernel_video import RATE, SIZE, black, filmed, pan, still
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.spans import seconds_of
+from mm_embed_kernels.media.video import describe, open_frames
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.modalities.spans import seconds_of
 from mm_embed_kernels.modalities.video import MEASURED_FRAMES, MIN_SCENE_SECONDS, SEGMENT_SECONDS, Video, measured, scenes
-from mm_embed_kernels.video_io import describe, open_frames
 
 VIDEO = get("video")
 CONTAINERS = {
@@ -192,7 +192,7 @@ def test_the_first_frame_is_at_zero() -> None:
 def test_decord_leaves_cuda_alone() -> None:
     """Its import would load all that pip has of CUDA into the process; and torch must live beside it."""
     code = (
-        "from mm_embed_kernels.video_io import _decord; _decord();"
+        "from mm_embed_kernels.media.video import _decord; _decord();"
         "maps = open('/proc/self/maps').read(); assert 'cublas' not in maps, 'CUDA is loaded';"
         "import torch; assert torch.nn.Linear(8, 8)(torch.zeros(1, 8)).shape == (1, 8); print('well')"
     )

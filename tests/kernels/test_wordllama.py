@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from mm_embed_kernels.embedders import create
-from mm_embed_kernels.kernel import embed_each
+from mm_embed_kernels.kernels.embed import embed_each
 
 
 def test_meaning() -> None:

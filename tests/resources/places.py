@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources.object_store import fsspec_options
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Listed, Source, open_source
+from mm_resources.storage.filesystems import fsspec_options
 from tests.s3 import BUCKET
 
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import content_hash, digest
-from mm_embed_kernels.spec import parse_spec
-from mm_resources.features import FeatureStore, table_name
-from mm_resources.registry import Pin, PinnedTable
-from mm_resources.store import Cell
+from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.cell import Cell
+from mm_resources.features.feature_tables import FeatureStore, table_name
+from mm_resources.registry.pins import Pin, PinnedTable
 
 Row = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
-from mm_embed_kernels.sandbox import Limits
+from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
+from mm_embed_kernels.sandbox.sandbox import Limits, guarded
 
 
 class Numbers(Kernel):

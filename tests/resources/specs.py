@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.registry import Registry
-from mm_resources.store import Store
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.store import Store
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mm_resources.ahead import Ahead
+from mm_resources.compute.prefetch import Ahead
 
 
 def counted(made: list[int], most: int = 100) -> Iterator[int]:

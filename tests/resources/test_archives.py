@@ -20,12 +20,12 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
+import mm_resources.objects.compressed_streams
 import mm_resources.sources.archives
-import mm_resources.sources.streams
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources.blobs import LARGE_BYTES
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Listed, Source, open_source
+from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.places import Place
 from tests.resources.server import Server
 from tests.s3 import BUCKET, S3
@@ -129,7 +129,7 @@ def test_members_are_read_back_in_any_order(tmp_path: Path, name: str) -> None:
 
 
 def test_a_compressed_archive_is_unpacked_once_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unpack, opened = mm_resources.sources.streams.unpacked, []
+    unpack, opened = mm_resources.objects.compressed_streams.unpacked, []
     monkeypatch.setattr(mm_resources.sources.archives, "unpacked", lambda uri, opener: unpack(uri, lambda: opened.append(uri) or opener()))
     parts = {f"{i:05d}.{part}": b"x" * 3_000 for i in range(500) for part in ("jpg", "txt", "cls")}
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar(parts)))
@@ -295,7 +295,7 @@ def test_encrypted_and_unknown_members(tmp_path: Path) -> None:
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.sources.streams, "_BOMB_BYTES", 4 << 20)
+    monkeypatch.setattr(mm_resources.objects.compressed_streams, "_BOMB_BYTES", 4 << 20)
     zeros = b"\0" * (40 << 20)
     (tmp_path / "a.zip").write_bytes(zipped({"1.jpg": zeros, "2.jpg": b"good"}))
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar({"1.jpg": zeros, "2.jpg": b"good"})))

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
-from mm_resources import blobs as module
-from mm_resources.blobs import LARGE_BYTES, BlobStore
-from mm_resources.store import Store
+from mm_resources.blobs import blob_store as module
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.s3 import BUCKET, S3
 
 

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from mm_embed_kernels.spec import SourceSpec
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import open_source
 from tests.resources.server import Handler, Server
 

@@ -9,8 +9,8 @@ import pytest
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.modalities import get
-from mm_resources import calibration
-from mm_resources.calibration import Setting, calibrate, calibrated
+from mm_resources.compute import calibration
+from mm_resources.compute.calibration import Setting, calibrate, calibrated
 from mm_resources.resources import EmbedderResource, default_embedder
 
 NAME = "wordllama"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mm_resources import lance_io
+from mm_resources.storage import lance_datasets
 
 
 def rows(first: int, count: int = 4) -> pa.Table:
@@ -17,39 +17,39 @@ def rows(first: int, count: int = 4) -> pa.Table:
 
 
 def fragments(uri: str) -> int:
-    dataset = lance_io.open_dataset(uri)
+    dataset = lance_datasets.open_dataset(uri)
     return 0 if dataset is None else len(dataset.get_fragments())
 
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(lance_io, "SCRAPS", 8)
+    monkeypatch.setattr(lance_datasets, "SCRAPS", 8)
     return str(tmp_path / "grown.lance")
 
 
 def test_fragments_are_joined_as_it_grows(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     most = 0
     for i in range(100):
-        lance_io.append(uri, rows(4 * i))
+        lance_datasets.append(uri, rows(4 * i))
         most = max(most, fragments(uri))
     assert most <= 8
-    dataset = lance_io.open_dataset(uri)
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     assert dataset.to_table() == rows(0, 400)
 
 
 def test_what_is_large_enough_is_not_written_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lance_io, "_SCRAP_ROWS", 32)
+    monkeypatch.setattr(lance_datasets, "_SCRAP_ROWS", 32)
     for i in range(7):
-        lance_io.append(uri, rows(4 * i))
-    lance_io.append(uri, rows(28))
-    dataset = lance_io.open_dataset(uri)
+        lance_datasets.append(uri, rows(4 * i))
+    lance_datasets.append(uri, rows(28))
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     joined = [fragment.fragment_id for fragment in dataset.get_fragments()]
     assert len(joined) == 1
     for i in range(8, 40):
-        lance_io.append(uri, rows(4 * i))
-    dataset = lance_io.open_dataset(uri)
+        lance_datasets.append(uri, rows(4 * i))
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     assert dataset.get_fragments()[0].fragment_id == joined[0]
     assert dataset.to_table() == rows(0, 160)
@@ -60,14 +60,14 @@ def test_writers_at_once_lose_nothing(uri: str) -> None:
 
     def write(first: int) -> None:
         for i in range(20):
-            lance_io.append(uri, rows(first + 4 * i))
+            lance_datasets.append(uri, rows(first + 4 * i))
 
     writers = [threading.Thread(target=write, args=(1_000 * number,)) for number in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    dataset = lance_io.open_dataset(uri)
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     wanted = sorted(1_000 * number + i for number in range(3) for i in range(80))
     assert sorted(dataset.to_table()["n"].to_pylist()) == wanted
@@ -75,15 +75,15 @@ def test_writers_at_once_lose_nothing(uri: str) -> None:
 
 def test_cleaning_keeps_tags_and_the_present(uri: str) -> None:
     for i in range(6):
-        lance_io.append(uri, rows(4 * i))
-    dataset = lance_io.open_dataset(uri)
+        lance_datasets.append(uri, rows(4 * i))
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     early = dataset.versions()[2]["version"]
     dataset.tags.create("kept", early)
-    assert lance_io.clean(uri, timedelta(days=1)) == (0, 0)
-    removed, _ = lance_io.clean(uri, timedelta(0))
+    assert lance_datasets.clean(uri, timedelta(days=1)) == (0, 0)
+    removed, _ = lance_datasets.clean(uri, timedelta(0))
     assert removed > 0
-    now, kept = lance_io.open_dataset(uri), lance_io.open_dataset(uri, "kept")
+    now, kept = lance_datasets.open_dataset(uri), lance_datasets.open_dataset(uri, "kept")
     assert now is not None
     assert kept is not None
     assert now.to_table() == rows(0, 24)
@@ -93,7 +93,7 @@ def test_cleaning_keeps_tags_and_the_present(uri: str) -> None:
 
 
 def test_nothing_to_do(uri: str) -> None:
-    assert lance_io.compact(uri, 2) == 0
-    assert lance_io.clean(uri, timedelta(0)) == (0, 0)
-    lance_io.append(uri, rows(0))
-    assert lance_io.compact(uri, 2) == 0
+    assert lance_datasets.compact(uri, 2) == 0
+    assert lance_datasets.clean(uri, timedelta(0)) == (0, 0)
+    lance_datasets.append(uri, rows(0))
+    assert lance_datasets.compact(uri, 2) == 0

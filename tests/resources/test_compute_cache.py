@@ -7,15 +7,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mm_embed_kernels import kernel as kernel_module
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.kernel import Kernel, Resources, Stage, guarded, results
-from mm_resources import compute as compute_module
-from mm_resources import lance_io
-from mm_resources.cache import ALL, NONE, CacheSpace, ComputeCache, of_classes
-from mm_resources.compute import Backoff, Compute, ComputeReport, spool_misses
-from mm_resources.progress import listening
-from mm_resources.store import Store
+from mm_embed_kernels.kernels import base as kernel_module
+from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
+from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_resources.compute import runner as compute_module
+from mm_resources.compute.cache import ALL, NONE, CacheSpace, ComputeCache, of_classes
+from mm_resources.compute.progress import listening
+from mm_resources.compute.runner import Backoff, Compute, ComputeReport, spool_misses
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
 
 
 class Killed(BaseException):
@@ -280,7 +281,7 @@ def test_evicted_rows_are_computed_again(compute: Compute) -> None:
 
 def test_other_limits_try_permanent_failures_again(compute: Compute) -> None:
     """What a child could not do with little memory, it may do with more."""
-    from mm_embed_kernels.sandbox import Limits
+    from mm_embed_kernels.sandbox.sandbox import Limits
 
     kernel = Lengths()
     kernel.limits = Limits(memory_bytes=1 << 30)
@@ -353,7 +354,7 @@ def test_what_another_run_computed_meanwhile_is_stored_once(tmp_path: Path) -> N
     other.append(pa.Table.from_pylist(answers[:2], schema=Lengths().result), {})
     other.append(pa.Table.from_pylist(answers[2:], schema=Lengths().result), {})
     space.append(pa.Table.from_pylist(answers[4:], schema=Lengths().result), {})
-    stored = lance_io.open_dataset(space.uri)
+    stored = lance_datasets.open_dataset(space.uri)
     assert stored is not None
     good = stored.to_table(filter="status = 'ok'")["key"].to_pylist()
     assert sorted(good) == sorted(KEYS)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.drift import NAMED, Drift
-from mm_resources.registry import Registry
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_resources.ingestion.source_drift import NAMED, Drift
+from mm_resources.registry.registry import Registry
 from tests.resources.places import Place, bucket
 from tests.resources.specs import frozen, spec_of, write
 

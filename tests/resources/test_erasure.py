@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from mm_assets.assets.raw_assets import REQUESTS
-from mm_embed_kernels import relational
+from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
-from mm_resources import indexes
-from mm_resources.blobs import INDEX, LARGE_BYTES, BlobStore, Location
-from mm_resources.erasure import erase
-from mm_resources.features import FeatureStore
-from mm_resources.fetch import FetchKernel
-from mm_resources.forgetting import _Forgetting
-from mm_resources.receipts import Receipt, Receipts
-from mm_resources.registry import Registry
-from mm_resources.store import Store
+from mm_resources.blobs.blob_index import INDEX, Location
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.blobs.forgotten import Receipt, Receipts
+from mm_resources.features import vector_indexes
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
+from mm_resources.maintenance.erasure import erase
+from mm_resources.maintenance.forgetting import _Forgetting
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.resources.specs import frozen, spec_of
 from tests.resources.test_feature_tables import CONTRACT, table
 
@@ -89,7 +89,7 @@ def test_a_large_blob_goes_under_all_its_names(blobs: BlobStore) -> None:
 
 
 def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexes, "EXACT_ROWS", 1_000)
+    monkeypatch.setattr(vector_indexes, "EXACT_ROWS", 1_000)
     store = FeatureStore(Store(str(tmp_path)))
     version, _, index, before = store.write_candidate("t", CONTRACT, [table(1_500)])
     store.tag("t", version, "pin-1")
@@ -114,7 +114,7 @@ def test_forgotten_content_is_refused_where_it_comes_again(data: Path, registry:
     assert frozen(registry, spec) == [""]
     Receipts(registry.store).write(Receipt("7", content_hash(content), "2026-01-01T00:00:00", [content_hash(content)], done_at="now"))
     kernel = FetchKernel(spec, blobs)
-    requests = relational.fetch(REQUESTS, listing=registry.listings.listing(spec, "text"), flavours=kernel.flavours())
+    requests = sql.fetch(REQUESTS, listing=registry.listings.listing(spec, "text"), flavours=kernel.flavours())
     stage = kernel.stages()[0]
     stage.setup()
     found = {row["content_hash"]: (row["error_class"], row["message"]) for row in stage.run(requests).to_pylist()}

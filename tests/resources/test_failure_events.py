@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from mm_embed_kernels.contracts import EMBEDDINGS, FAILURES
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import environment_digest
-from mm_resources import lance_io
-from mm_resources.failures import STAGES, FailureEvents, FailureFilter
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta
+from mm_resources.cell import Cell
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureEvents, FailureFilter
+from mm_resources.tables.stage_tables import StageMeta
 
 CELL = Cell("birds", "v1", "image")
 
@@ -79,7 +81,7 @@ def test_a_stage_that_never_failed_writes_nothing(failures: FailureEvents, tmp_p
 
 
 def test_many_events_are_streamed(failures: FailureEvents) -> None:
-    count = lance_io.READ_ROWS * 2 + 5
+    count = lance_datasets.READ_ROWS * 2 + 5
     assert record(failures, "segments", CELL, "r", (event(f"{i:032x}", retryable=i % 2 == 0) for i in range(count))) == (
         count,
         count // 2 + 1,

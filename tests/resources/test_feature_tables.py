@@ -9,11 +9,11 @@ import pytest
 
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
-from mm_resources import indexes as module
-from mm_resources import lance_io
-from mm_resources.alike import Alike, alike
-from mm_resources.features import FeatureStore
-from mm_resources.store import Store
+from mm_resources.features import vector_indexes as module
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.monitoring.semantic_duplicates import Alike, alike
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
 
 DIMENSION = 16
 CONTRACT = feature_contract(DIMENSION, [pa.field("user__stars", pa.int64())])
@@ -110,7 +110,7 @@ def test_lancedb_and_pylance_read_each_other(store: FeatureStore) -> None:
     opened = store.database.open_table("t")
     assert opened.count_rows() == 20
     opened.delete("user__stars < 5")
-    dataset = lance_io.open_dataset(store.store.uri("features/t.lance"))
+    dataset = lance_datasets.open_dataset(store.store.uri("features/t.lance"))
     assert dataset is not None
     assert dataset.count_rows() == 15
 
@@ -126,7 +126,7 @@ def test_an_index_that_is_asked_too_little_is_seen(store: FeatureStore, monkeypa
 
 
 def test_one_scan_finds_the_true_neighbours_of_all_queries(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lance_io, "READ_ROWS", 64)  # several batches, some smaller than what is looked for
+    monkeypatch.setattr(lance_datasets, "READ_ROWS", 64)  # several batches, some smaller than what is looked for
     rows = table(200)
     version, *_ = store.write_candidate("t", CONTRACT, [rows])
     dataset, vectors = store.dataset("t", version), np.array(rows["vector"].to_pylist(), np.float32)

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from mm_resources.blobs import BlobStore
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Backoff, Compute
-from mm_resources.fetch import FetchKernel
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.runner import Backoff, Compute
+from mm_resources.ingestion.fetch_kernel import FetchKernel
 from mm_resources.sources import open_source
-from mm_resources.store import Store
+from mm_resources.storage.store import Store
 from tests.resources.specs import spec_of
 
 

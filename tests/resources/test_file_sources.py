@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources.blobs import LARGE_BYTES
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Listed, Source, open_source, sources
 from mm_resources.sources.base import typed
-from mm_resources.sources.files import glob_regex, glob_root
+from mm_resources.sources.globs import glob_regex, glob_root
+from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.places import Place
 from tests.s3 import BUCKET, S3
 
@@ -99,15 +99,15 @@ def test_tag_changes_with_the_file(disk: Place) -> None:
 
 
 def test_a_folder_of_more_names_than_are_sorted_in_memory(disk: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mm_resources.sources.folders
+    import mm_resources.sources.sorted_folder
 
     names = [f"{i * 7919 % 101:03d}\n.txt" for i in range(101)]
     disk.put(*names, "deep/1.txt", "deep/2.txt")
     Path(disk.root, "050-link.txt").symlink_to("000\n.txt")
     Path(os.fsdecode(os.fsencode(disk.root) + b"/\xff.txt")).write_bytes(b"odd")
     whole = list(disk.source().list())
-    monkeypatch.setattr(mm_resources.sources.folders, "_RUN", 10)
-    monkeypatch.setattr(mm_resources.sources.folders, "_BLOCK", 3)
+    monkeypatch.setattr(mm_resources.sources.sorted_folder, "_RUN", 10)
+    monkeypatch.setattr(mm_resources.sources.sorted_folder, "_BLOCK", 3)
     assert list(disk.source().list()) == whole
     assert len(whole) == 105
     assert [item.key for item in whole if "/" not in item.key][:101] == sorted([*names, "050-link.txt"])[:101]
@@ -259,7 +259,7 @@ def test_awkward_names(disk: Place, name: str) -> None:
 
 def test_a_folder_whose_name_is_a_pattern(disk: Place) -> None:
     """The spec's folder is taken as it is called; only what the user wrote is a glob."""
-    from mm_embed_kernels.spec import parse_spec
+    from mm_embed_kernels.spec.dataset_spec import parse_spec
 
     disk.put("set [1] {a,b}*/in/1.txt", "set [1] {a,b}*/in/2.md", "set 1 a/in/3.txt")
     text = "{name: a, version: v1, sources: [{name: s, modality: text, uri: 'in/*.txt'}, {name: t, modality: text, uri: in}]}"

@@ -19,11 +19,12 @@ import pytest
 from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
-from mm_resources import garbage
-from mm_resources.blobs import LARGE_BYTES, BlobStore
-from mm_resources.garbage import Collected, collect
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.cell import Cell
+from mm_resources.maintenance import garbage_collection
+from mm_resources.maintenance.garbage_collection import Collected, collect
+from mm_resources.storage.store import LARGE_BYTES, Store
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 from tests.s3 import BUCKET
 
 NOW = timedelta(0)
@@ -151,14 +152,14 @@ def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.Mon
         pass
 
     for step in ("strike", "mark", "sweep", "condemn", "rewrite", "remove_strays", "strike", "mark", "sweep", "condemn", "rewrite"):
-        real = getattr(garbage._Collection, step)
+        real = getattr(garbage_collection._Collection, step)
 
         def killed(*words: Any, real: Any = real) -> None:
             real(*words)
             raise Killed
 
         with monkeypatch.context() as patched:
-            patched.setattr(garbage._Collection, step, killed)
+            patched.setattr(garbage_collection._Collection, step, killed)
             with pytest.raises(Killed):
                 collect(store, NOW)
         assert BlobStore(store).read(**places(store)[used]) == b"used"

@@ -9,11 +9,11 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources import lance_io
-from mm_resources.object_store import fsspec_options, lance_options
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import open_source
-from mm_resources.store import Store
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.filesystems import fsspec_options, lance_options
+from mm_resources.storage.store import Store
 from tests.gcs import BUCKET
 
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.binary())])
@@ -39,18 +39,18 @@ def test_lance_tables(gcs: str) -> None:
     uri = f"gs://{BUCKET}/{uuid4().hex}/t.lance"
     # Larger than what Lance sends in one request.
     large = pa.table({"a": [1], "b": [b"x" * (12 << 20)]}, schema=SCHEMA)
-    assert lance_io.create(uri, SCHEMA, large.to_batches())
-    assert not lance_io.create(uri, SCHEMA, large.to_batches())
+    assert lance_datasets.create(uri, SCHEMA, large.to_batches())
+    assert not lance_datasets.create(uri, SCHEMA, large.to_batches())
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: lance_io.append(uri, pa.table({"a": [i], "b": [b""]}, schema=SCHEMA)), range(2, 10)))
-    found = lance_io.open_dataset(uri)
+        list(pool.map(lambda i: lance_datasets.append(uri, pa.table({"a": [i], "b": [b""]}, schema=SCHEMA)), range(2, 10)))
+    found = lance_datasets.open_dataset(uri)
     assert found is not None
     assert sorted(found.to_table(columns=["a"])["a"].to_pylist()) == list(range(1, 10))
     assert found.to_table(filter="a = 1")["b"][0].as_py() == b"x" * (12 << 20)
-    before = lance_io.fence(uri, SCHEMA)
-    lance_io.overwrite(uri, SCHEMA, large.to_batches(), before, "first")
-    with pytest.raises(lance_io.Fenced):
-        lance_io.overwrite(uri, SCHEMA, [], before, "second")
+    before = lance_datasets.fence(uri, SCHEMA)
+    lance_datasets.overwrite(uri, SCHEMA, large.to_batches(), before, "first")
+    with pytest.raises(lance_datasets.Fenced):
+        lance_datasets.overwrite(uri, SCHEMA, [], before, "second")
 
 
 def test_an_object_is_known_by_its_generation(gcs: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_resources import hashes
-from mm_resources.hashes import HashSet
+from mm_resources.storage import hash_set
+from mm_resources.storage.hash_set import HashSet
 
 # Few values, many of them with zeros at the end: what NumPy's strings drop.
 SHORT = st.binary(min_size=1, max_size=2).map(lambda head: head.ljust(16, b"\0")) | st.binary(min_size=16, max_size=16)
@@ -30,7 +30,7 @@ def test_the_first_16_bytes_count() -> None:
 
 
 def test_recent_members_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashes, "_RECENT", 8)
+    monkeypatch.setattr(hash_set, "_RECENT", 8)
     known = HashSet()
     digests = [hashlib.sha256(str(i).encode()).digest() for i in range(1_000)]
     assert [known.add(digest) for digest in digests] == [True] * 1_000

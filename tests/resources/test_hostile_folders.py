@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mm_embed_kernels import relational
-from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.blobs import BlobStore
-from mm_resources.fetch import FETCH_KEY, FetchKernel
-from mm_resources.registry import Registry
+from mm_embed_kernels import sql
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.ingestion.fetch_kernel import FETCH_KEY, FetchKernel
+from mm_resources.registry.registry import Registry
 from tests.resources.specs import frozen, listed, spec_of
 
 _REQUESTS = f"""
@@ -31,7 +31,7 @@ def fetched(registry: Registry, spec: DatasetSpec) -> dict[str, str]:
     stage = kernel.stages()[0]
     stage.setup()
     for name in ("text", "image", "audio"):
-        requests = relational.fetch(_REQUESTS, listing=registry.listings.listing(spec, name), flavours=kernel.flavours())
+        requests = sql.fetch(_REQUESTS, listing=registry.listings.listing(spec, name), flavours=kernel.flavours())
         for asked, row in zip(requests.to_pylist(), stage.run(requests).to_pylist() if requests.num_rows else [], strict=True):
             found[keys[asked["sample_id"]]] = row["error_class"] or "ok"
     return found

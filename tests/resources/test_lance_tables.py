@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.contracts import Contract, ContractError, field
-from mm_embed_kernels.relational import RowDigest
-from mm_resources import lance_io
-from mm_resources.lance_io import Fenced
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
+from mm_embed_kernels.sql import RowDigest
+from mm_resources.cell import Cell
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 SCHEMA = pa.schema([("n", pa.int64())])
 CELL = Cell("birds", "v1", "text")
@@ -53,19 +54,19 @@ def batches(*values: int) -> list[pa.RecordBatch]:
 
 
 def numbers(uri: str, **options: Any) -> list[int]:
-    found: list[int] = lance_io.reader(lance_io.open_dataset(uri), SCHEMA, **options).read_all()["n"].to_pylist()
+    found: list[int] = lance_datasets.reader(lance_datasets.open_dataset(uri), SCHEMA, **options).read_all()["n"].to_pylist()
     return found
 
 
 def test_absent_reads_as_empty(uri: str) -> None:
-    assert lance_io.open_dataset(uri) is None
+    assert lance_datasets.open_dataset(uri) is None
     assert numbers(uri) == []
-    assert lance_io.reader(None, CONTRACT.bare, ["n"]).schema.names == ["n"]
+    assert lance_datasets.reader(None, CONTRACT.bare, ["n"]).schema.names == ["n"]
 
 
 def test_create_twice(uri: str) -> None:
-    assert lance_io.create(uri, SCHEMA, batches(1, 2))
-    assert not lance_io.create(uri, SCHEMA, batches(3))
+    assert lance_datasets.create(uri, SCHEMA, batches(1, 2))
+    assert not lance_datasets.create(uri, SCHEMA, batches(3))
     assert numbers(uri) == [1, 2]
     assert numbers(uri, where="n > 1") == [2]
 
@@ -73,10 +74,10 @@ def test_create_twice(uri: str) -> None:
 @pytest.mark.parametrize("round_", range(5))
 def test_exactly_one_of_many_creates_wins(uri: str, round_: int) -> None:
     """Frozen listings and the first append to a new table hang on it."""
-    won = together(8, lambda i: lance_io.create(uri, SCHEMA, batches(i)))
+    won = together(8, lambda i: lance_datasets.create(uri, SCHEMA, batches(i)))
     assert won.count(True) == 1
     assert numbers(uri) == [won.index(True)]
-    dataset = lance_io.open_dataset(uri)
+    dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     assert dataset.version == 1
 
@@ -87,39 +88,39 @@ def test_an_interrupted_create_leaves_nothing(uri: str) -> None:
         raise ValueError("the source broke")
 
     with pytest.raises((OSError, ValueError), match="the source broke"):
-        lance_io.create(uri, SCHEMA, breaks_off())
-    assert lance_io.open_dataset(uri) is None
-    assert lance_io.create(uri, SCHEMA, batches(2))
+        lance_datasets.create(uri, SCHEMA, breaks_off())
+    assert lance_datasets.open_dataset(uri) is None
+    assert lance_datasets.create(uri, SCHEMA, batches(2))
     assert numbers(uri) == [2]
 
 
 def test_overwrite_behind_a_fence(uri: str) -> None:
-    fence = lance_io.fence(uri, SCHEMA)
+    fence = lance_datasets.fence(uri, SCHEMA)
     assert numbers(uri) == []
-    version = lance_io.overwrite(uri, SCHEMA, batches(1, 2), fence, "one")
+    version = lance_datasets.overwrite(uri, SCHEMA, batches(1, 2), fence, "one")
     assert version > fence
-    assert lance_io.fence(uri, SCHEMA) == version
-    lance_io.overwrite(uri, SCHEMA, batches(3), version, "two")
+    assert lance_datasets.fence(uri, SCHEMA) == version
+    lance_datasets.overwrite(uri, SCHEMA, batches(3), version, "two")
     assert numbers(uri) == [3]
-    earlier = lance_io.open_dataset(uri, version)
+    earlier = lance_datasets.open_dataset(uri, version)
     assert earlier is not None
     assert earlier.to_table()["n"].to_pylist() == [1, 2]
 
 
 def test_a_stale_fence_overwrites_nothing(uri: str) -> None:
-    fence = lance_io.fence(uri, SCHEMA)
-    lance_io.overwrite(uri, SCHEMA, batches(1), fence, "the quick one")
+    fence = lance_datasets.fence(uri, SCHEMA)
+    lance_datasets.overwrite(uri, SCHEMA, batches(1), fence, "the quick one")
     with pytest.raises(Fenced, match="another run"):
-        lance_io.overwrite(uri, SCHEMA, batches(2), fence, "the late one")
+        lance_datasets.overwrite(uri, SCHEMA, batches(2), fence, "the late one")
     assert numbers(uri) == [1]
 
 
 def test_exactly_one_of_many_overwrites_wins(uri: str) -> None:
-    fence = lance_io.fence(uri, SCHEMA)
+    fence = lance_datasets.fence(uri, SCHEMA)
 
     def publish(i: int) -> bool:
         try:
-            lance_io.overwrite(uri, SCHEMA, batches(i), fence, f"writer {i}")
+            lance_datasets.overwrite(uri, SCHEMA, batches(i), fence, f"writer {i}")
         except Fenced:
             return False
         return True
@@ -130,33 +131,33 @@ def test_exactly_one_of_many_overwrites_wins(uri: str) -> None:
 
 
 def test_an_interrupted_overwrite_changes_nothing(uri: str) -> None:
-    fence = lance_io.fence(uri, SCHEMA)
-    version = lance_io.overwrite(uri, SCHEMA, batches(1), fence, "")
+    fence = lance_datasets.fence(uri, SCHEMA)
+    version = lance_datasets.overwrite(uri, SCHEMA, batches(1), fence, "")
 
     def breaks_off() -> Iterator[pa.RecordBatch]:
         yield from batches(2)
         raise ValueError("the kernel broke")
 
     with pytest.raises((OSError, ValueError), match="the kernel broke"):
-        lance_io.overwrite(uri, SCHEMA, breaks_off(), version, "")
+        lance_datasets.overwrite(uri, SCHEMA, breaks_off(), version, "")
     assert numbers(uri) == [1]
-    assert lance_io.fence(uri, SCHEMA) == version
+    assert lance_datasets.fence(uri, SCHEMA) == version
 
 
 @pytest.mark.parametrize("round_", range(5))
 def test_appends_at_once_all_land(uri: str, round_: int) -> None:
     """Also the first ones, which find no table: two runs fill one cache, one blob index, one ledger."""
-    together(6, lambda i: lance_io.append(uri, pa.table({"n": pa.array([i], pa.int64())})))
-    together(6, lambda i: lance_io.append(uri, pa.table({"n": pa.array([6 + i], pa.int64())})))
+    together(6, lambda i: lance_datasets.append(uri, pa.table({"n": pa.array([i], pa.int64())})))
+    together(6, lambda i: lance_datasets.append(uri, pa.table({"n": pa.array([6 + i], pa.int64())})))
     assert sorted(numbers(uri)) == list(range(12))
 
 
 def test_small_tables_are_joined() -> None:
     parts = (pa.table({"n": range(start, start + 1_000)}) for start in range(0, 40_000, 1_000))
-    found = list(lance_io.rows_of(parts))
+    found = list(lance_datasets.rows_of(parts))
     assert len(found) <= 3
     assert [value for batch in found for value in batch["n"].to_pylist()] == list(range(40_000))
-    assert list(lance_io.rows_of([])) == []
+    assert list(lance_datasets.rows_of([])) == []
 
 
 # -- stage tables

@@ -16,16 +16,18 @@ import pytest
 
 from mm_embed_kernels.contracts import LEDGER
 from mm_embed_kernels.identity import content_hash, environment_digest
-from mm_embed_kernels.kernel import RESULT, Kernel, Resources, Stage
-from mm_resources import lance_io
-from mm_resources.blobs import BlobStore
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Compute, ComputeReport
-from mm_resources.ledger import Ledger, Spent, entries
+from mm_embed_kernels.kernels.base import RESULT, Kernel, Resources, Stage
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.cell import Cell
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.ray_pipeline import USAGE, USED, KernelActor, usage_of
+from mm_resources.compute.ray_session import RaySession
+from mm_resources.compute.runner import Compute, ComputeReport
+from mm_resources.ledger.ledger import Ledger, Spent, entries
 from mm_resources.metering import Meter, Usage
-from mm_resources.ray_session import _USAGE, _USED, RaySession, _Actor, _usage
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta
 
 CELL = Cell("birds", "v1", "text")
 META = StageMeta("d", "i", 3, 3, 0, 0, 0, "e", "", {}, "r", "now", samples=2)
@@ -60,17 +62,17 @@ def test_a_stage_stands_once_in_the_sums(store: Store) -> None:
 
 def test_an_older_ledger_is_read_and_goes_on(store: Store) -> None:
     uri, ledger = store.uri("ledger/stages.lance"), Ledger(store)
-    lance_io.append(uri, pa.Table.from_pylist([old_row("old")], schema=OLD))
+    lance_datasets.append(uri, pa.Table.from_pylist([old_row("old")], schema=OLD))
     (row,) = ledger.of_run("old")
     assert (row["computed"], row["cpu_seconds"], row["samples_in"]) == (7, None, None)
     ledger.record(spent("new"))
     assert ledger.of_run("old") == [row]
     assert ledger.of_run("new")[0]["cpu_seconds"] == 3.5
-    assert lance_io.open_dataset(uri).schema.names == LEDGER.schema.names  # type: ignore[union-attr]
+    assert lance_datasets.open_dataset(uri).schema.names == LEDGER.schema.names  # type: ignore[union-attr]
 
 
 def test_runs_that_meet_an_older_ledger_at_once_all_land(store: Store) -> None:
-    lance_io.append(store.uri("ledger/stages.lance"), pa.Table.from_pylist([old_row("old")], schema=OLD))
+    lance_datasets.append(store.uri("ledger/stages.lance"), pa.Table.from_pylist([old_row("old")], schema=OLD))
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda n: Ledger(store).record(spent(f"r{n}")), range(6)))
     found = Ledger(store).read().read_all().to_pylist()
@@ -140,11 +142,11 @@ def test_gpu_seconds_are_those_of_stages_that_ask_for_gpus(store: Store) -> None
 
 def test_what_workers_use_travels_with_their_results() -> None:
     """From stage to stage, once; on a cluster their CPU seconds are counted here, else they are descendants and seen anyway."""
-    actors = [_Actor(Busy(Resources(num_gpus=gpus)), environment_digest()) for gpus in (1, 2)]
+    actors = [KernelActor(Busy(Resources(num_gpus=gpus)), environment_digest()) for gpus in (1, 2)]
     table = pa.table({"key": ["a", "b", "c"]})
     for _ in range(2):
         passed = actors[1](actors[0](table))
-        used = _usage(passed)
+        used = usage_of(passed)
         # Both actors are one process here, so that the second one sees the first one's work as well.
         assert used.gpu_seconds >= 3 * 0.05
         assert used.cpu_seconds >= 2 * 0.05 - 0.02
@@ -160,4 +162,4 @@ def test_what_workers_use_travels_with_their_results() -> None:
 
 
 def _using(results: pa.Table, used: Usage) -> pa.Table:
-    return results.drop([_USED]).append_column(_USED, pa.array([asdict(used), None, None], _USAGE))
+    return results.drop([USED]).append_column(USED, pa.array([asdict(used), None, None], USAGE))

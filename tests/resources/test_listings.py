@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from mm_embed_kernels.identity import entity_id, sample_id
-from mm_resources.registry import Registry
+from mm_resources.registry.registry import Registry
 from tests.resources.specs import frozen, listed, spec_of, write
 
 

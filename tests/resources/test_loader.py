@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_resources import loader as module
-from mm_resources.features import FeatureStore
-from mm_resources.loader import Loader
-from mm_resources.store import Store
-from mm_resources.training import TrainingSet
+from mm_resources.features import loader as module
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.features.loader import Loader
+from mm_resources.features.training_set import TrainingSet
+from mm_resources.storage.store import Store
 from tests.resources.test_feature_tables import CONTRACT, DIMENSION, table
 
 

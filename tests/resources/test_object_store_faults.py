@@ -17,9 +17,9 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
-from mm_resources import lance_io, object_store
-from mm_resources.blobs import LARGE_BYTES, BlobStore
-from mm_resources.store import Store
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.storage import filesystems, lance_datasets
+from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.faulty_proxy import Fault, Faulty, faulty_proxy
 from tests.s3 import BUCKET, S3, point_at
 
@@ -100,11 +100,11 @@ def test_a_large_file_by_its_final_name(store: Store, faulty: Faulty, tmp_path: 
 @pytest.mark.parametrize("request_", ["PUT .*_versions", "PUT .*/data/", "PUT .*_transactions"])
 def test_rows_are_appended_once(store: Store, faulty: Faulty, kind: str, request_: str) -> None:
     uri = store.uri("t.lance")
-    lance_io.append(uri, TABLE)
+    lance_datasets.append(uri, TABLE)
     faulty.faults = [Fault(kind, request_)]
-    lance_io.append(uri, TABLE)
+    lance_datasets.append(uri, TABLE)
     assert faulty.left == 0
-    found = lance_io.open_dataset(uri)
+    found = lance_datasets.open_dataset(uri)
     assert found is not None
     assert found.count_rows() == 6
 
@@ -113,27 +113,27 @@ def test_rows_are_appended_once(store: Store, faulty: Faulty, kind: str, request
 def test_a_table_is_replaced_once(store: Store, faulty: Faulty, kind: str) -> None:
     uri = store.uri("t.lance")
     faulty.faults = [Fault(kind, "PUT .*_versions")]
-    read_version = lance_io.fence(uri, TABLE.schema)
+    read_version = lance_datasets.fence(uri, TABLE.schema)
     faulty.faults = [Fault(kind, "PUT .*_versions")]
-    version = lance_io.overwrite(uri, TABLE.schema, TABLE.to_batches(), read_version, "mine")
+    version = lance_datasets.overwrite(uri, TABLE.schema, TABLE.to_batches(), read_version, "mine")
     assert faulty.left == 0
-    found = lance_io.open_dataset(uri)
+    found = lance_datasets.open_dataset(uri)
     assert found is not None
     assert (found.version, found.count_rows()) == (version, 3)
-    with pytest.raises(lance_io.Fenced):
-        lance_io.overwrite(uri, TABLE.schema, TABLE.to_batches(), read_version, "another's")
+    with pytest.raises(lance_datasets.Fenced):
+        lance_datasets.overwrite(uri, TABLE.schema, TABLE.to_batches(), read_version, "another's")
 
 
 def test_reads_that_are_cut(store: Store, faulty: Faulty) -> None:
     uri = store.uri("t.lance")
-    lance_io.append(uri, pa.table({"a": pa.array(range(50_000))}))
+    lance_datasets.append(uri, pa.table({"a": pa.array(range(50_000))}))
     faulty.faults = [Fault("cut", "GET .*/data/"), Fault("reset", "GET .*/data/"), Fault("slow_down", "GET .*_versions")]
-    found = lance_io.reader(lance_io.open_dataset(uri), pa.schema([("a", pa.int64())])).read_all()
+    found = lance_datasets.reader(lance_datasets.open_dataset(uri), pa.schema([("a", pa.int64())])).read_all()
     assert found["a"].to_pylist() == list(range(50_000))
 
 
 def test_a_body_that_stops_coming(store: Store, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "READ_SECONDS", 1)
+    monkeypatch.setattr(filesystems, "READ_SECONDS", 1)
     store.write("a", b"x" * 100_000)
     faulty.faults = [Fault("hang", "GET .*/a")]
     assert Store(store.root).read("a") == b"x" * 100_000
@@ -211,5 +211,5 @@ def test_credentials_come_from_the_environment_or_a_profile(faulty: Faulty, monk
     store.write("a", b"1")
     assert faulty.keys == {"AKIAOFPROFILE"}
     faulty.keys.clear()
-    lance_io.append(store.uri("t.lance"), TABLE)
+    lance_datasets.append(store.uri("t.lance"), TABLE)
     assert faulty.keys == {"AKIAOFPROFILE"}

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.compute import ComputeReport
-from mm_resources.ledger import Ledger, Spent, entries
+from mm_resources.cell import Cell
+from mm_resources.compute.runner import ComputeReport
+from mm_resources.ledger.ledger import Ledger, Spent, entries
+from mm_resources.ledger.prediction import Line, points, powers, predicted
+from mm_resources.ledger.prices import Prices
 from mm_resources.metering import Usage
-from mm_resources.prices import Prices
-from mm_resources.projecting import Line, points, powers, predicted
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta
 
 PRICES = Prices("EUR", cpu_hour=3.6)  # 0.001 for a CPU second
 

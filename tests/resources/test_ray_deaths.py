@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mm_resources import ray_session
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Compute
-from mm_resources.ray_session import RaySession
-from mm_resources.store import Store
+from mm_resources.compute import ray_session
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.ray_session import RaySession
+from mm_resources.compute.runner import Compute
+from mm_resources.storage.store import Store
 from tests.resources.ray_numbers import Children, Numbers
 from tests.resources.test_compute_cache import latest
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.embedders import create
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Compute
-from mm_resources.environment import differences, environment, model_of
-from mm_resources.ray_session import RaySession
-from mm_resources.store import Store
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.environment import differences, environment, model_of
+from mm_resources.compute.ray_session import RaySession
+from mm_resources.compute.runner import Compute
+from mm_resources.storage.store import Store
 from tests.cluster import Cluster, can_hide_folders, cluster
 from tests.processes import ROOT
 from tests.resources.ray_numbers import Numbers
@@ -37,10 +37,10 @@ import sys
 import pyarrow as pa
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import UserError
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Compute
-from mm_resources.ray_session import RaySession
-from mm_resources.store import Store
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.runner import Compute
+from mm_resources.compute.ray_session import RaySession
+from mm_resources.storage.store import Store
 from tests.resources.ray_numbers import Numbers
 
 address, root, *models = sys.argv[1:]

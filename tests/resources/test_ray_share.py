@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mm_embed_kernels.kernel import Resources
-from mm_resources.ray_session import fitting_share
+from mm_embed_kernels.kernels.base import Resources
+from mm_resources.compute.ray_pipeline import fitting_share
 
 
 @pytest.mark.parametrize("available", [1.0, 2.0, 3.0, 16.0])

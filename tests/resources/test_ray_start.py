@@ -11,7 +11,7 @@ from tests.processes import ROOT
 _SCRIPT = """
 import threading, time
 import psutil
-from mm_resources.ray_session import RaySession, _lasting
+from mm_resources.compute.ray_session import RaySession, _lasting
 import pyarrow as pa
 from tests.resources.ray_numbers import Numbers
 

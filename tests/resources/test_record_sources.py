@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources.object_store import fsspec_options
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Listed, Source, open_source
+from mm_resources.storage.filesystems import fsspec_options
 from tests.s3 import BUCKET
 
 RECORD = {"text": "text", "id": "id", "label": "label", "link": "link", "group": "group"}

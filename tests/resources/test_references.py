@@ -9,13 +9,13 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.spec import Fetching
-from mm_resources.blobs import LARGE_BYTES, BlobStore
-from mm_resources.presence import Presence
-from mm_resources.references import Reference, reference_of
-from mm_resources.registry import Registry
-from mm_resources.sources.objects import Objects
-from mm_resources.store import Store
+from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.blobs.presence import Presence
+from mm_resources.blobs.references import Reference, reference_of
+from mm_resources.objects.opener import ObjectOpener
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.resources.specs import spec_of
 from tests.s3 import BUCKET, S3
 
@@ -42,13 +42,13 @@ def test_an_endpoint_of_before_is_not_asked(s3: S3, monkeypatch: pytest.MonkeyPa
         before.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         before.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(Exception, match="Could not connect"):
-            Objects(Fetching()).tag(outside.uri("a"))
-    assert Objects(Fetching()).tag(outside.uri("a"))
+            ObjectOpener(FetchPolicy()).tag(outside.uri("a"))
+    assert ObjectOpener(FetchPolicy()).tag(outside.uri("a"))
 
 
 def refer(outside: Store, data: bytes) -> Reference:
     outside.write("a", data)
-    return Reference(outside.uri("a"), Objects(Fetching()).tag(outside.uri("a")) or "")
+    return Reference(outside.uri("a"), ObjectOpener(FetchPolicy()).tag(outside.uri("a")) or "")
 
 
 @pytest.mark.parametrize("size", [5, LARGE_BYTES + 5])

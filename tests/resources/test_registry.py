@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.spec import DatasetSpec
-from mm_resources.lance_io import Fenced
-from mm_resources.registry import Pin, PinnedTable, Registry
-from mm_resources.store import Cell
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_resources.cell import Cell
+from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.registry.registry import Registry
+from mm_resources.storage.lance_datasets import Fenced
 from tests.resources.specs import spec_of
 
 # -- specs

@@ -9,8 +9,9 @@ import pytest
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import UserError
-from mm_resources.features import FeatureStore
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.storage.store import Store
 from tests.resources.published import publish, register
 
 RIVER, BREAD = "The river runs slowly into the sea.", "The loaf is baked with rye and salt."

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mm_resources import spool
-from mm_resources.spool import Spill, TableSpool
+from mm_resources.storage import spool
+from mm_resources.storage.spool import Spill, TableSpool
 
 ROWS = pa.table({"n": pa.array(range(10), pa.int64()), "text": [f"row {i}" for i in range(10)]})
 

@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from mm_resources.store import Cell, Store
+from mm_resources.cell import Cell
+from mm_resources.storage.store import Store
 from tests.s3 import BUCKET
 
 THREADS = 16

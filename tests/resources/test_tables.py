@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-import mm_resources.sources.streams
+import mm_resources.objects.compressed_streams
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.spec import SourceSpec
+from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_resources.objects.compressed_streams import unpacked
 from mm_resources.sources import Listed, Source, open_source
-from mm_resources.sources.streams import unpacked
 
 CONTENTS = [bytes([i]) * (i * 100) for i in range(20)]
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -236,7 +236,7 @@ def test_what_is_not_compressed(tmp_path: Path, packer: str) -> None:
 
 
 def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.sources.streams, "_BOMB_BYTES", 4 << 20)
+    monkeypatch.setattr(mm_resources.objects.compressed_streams, "_BOMB_BYTES", 4 << 20)
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(b" " * (32 << 20)))
     (tmp_path / "u.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' + b" " * (3 << 20)))
     found = list(source_of(tmp_path / "*.jsonl.gz", text="text").list())
@@ -373,12 +373,12 @@ def test_damaged_arrow_files(tmp_path: Path, name: str) -> None:
 def test_an_ingest_reads_a_compressed_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests come by their keys, which are hashes; they are fetched by their places, over all batches."""
     import mm_resources.sources.lines
-    from mm_embed_kernels.kernel import Resources
-    from mm_resources.blobs import BlobStore
-    from mm_resources.cache import ComputeCache
-    from mm_resources.compute import Compute
-    from mm_resources.fetch import FetchKernel
-    from mm_resources.store import Store
+    from mm_embed_kernels.kernels.base import Resources
+    from mm_resources.blobs.blob_store import BlobStore
+    from mm_resources.compute.cache import ComputeCache
+    from mm_resources.compute.runner import Compute
+    from mm_resources.ingestion.fetch_kernel import FetchKernel
+    from mm_resources.storage.store import Store
     from tests.resources.specs import spec_of
 
     for name in "ab":

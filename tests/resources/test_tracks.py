@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.media.tracks import has_sound, media_type
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.modalities.tracks import has_sound, media_type
-from mm_embed_kernels.spec import DatasetSpec, parse_spec
-from mm_resources.registry import Registry
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
+from mm_resources.registry.registry import Registry
 from mm_resources.sources import open_source
-from mm_resources.store import Store
+from mm_resources.storage.store import Store
 from tests.kernels.kernel_sound import muxed
 from tests.kernels.kernel_video import filmed, pan
 
@@ -109,7 +109,7 @@ def test_a_track_is_copied_the_same_each_time(container: str, folder: Path) -> N
 def test_a_large_film_is_read_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = fetched(folder, "loud/a.mp4")
     monkeypatch.setattr("mm_resources.sources.files.LARGE_BYTES", 1_000)
-    monkeypatch.setattr("mm_resources.sources.tracks.LARGE_BYTES", 1_000)
+    monkeypatch.setattr("mm_resources.sources.sound_tracks.LARGE_BYTES", 1_000)
     assert fetched(folder, "loud/a.mp4") == small
 
 

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.contracts import RAW_ASSETS
-from mm_embed_kernels.relational import RowDigest
-from mm_resources import lance_io
-from mm_resources.cache import CacheSpace
-from mm_resources.failures import FailureEvents
-from mm_resources.store import Cell, Store
-from mm_resources.tables import StageMeta, StageTables
-from mm_resources.upkeep import hold_stages, upkeep
+from mm_embed_kernels.sql import RowDigest
+from mm_resources.cell import Cell
+from mm_resources.compute.cache import CacheSpace
+from mm_resources.maintenance.upkeep import hold_stages, upkeep
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageMeta, StageTables
 from tests.resources.specs import frozen, spec_of
 from tests.resources.test_compute_cache import Lengths
 
@@ -49,7 +50,7 @@ def messages(store: Store, cell: Cell) -> list[str]:
 
 @pytest.fixture
 def cell(store: Store, tmp_path: Path) -> Cell:
-    from mm_resources.registry import Registry
+    from mm_resources.registry.registry import Registry
 
     (tmp_path / "a.txt").write_text("a")
     frozen(Registry(store), spec_of({"uri": str(tmp_path / "a.txt")}))
@@ -66,10 +67,10 @@ def test_what_a_pin_names_stays(store: Store, cell: Cell) -> None:
     assert messages(store, cell) == ["now"]
     meta = tables.meta("raw_assets", cell, first)
     assert meta is not None
-    kept = lance_io.open_dataset(failures._uri("raw_assets", cell), meta.failures)
+    kept = lance_datasets.open_dataset(failures._uri("raw_assets", cell), meta.failures)
     assert kept is not None
     assert kept.to_table()["message"].to_pylist() == ["pinned"]
-    assert lance_io.open_dataset(tables.uri("raw_assets", cell), second) is None, "no pin names it"
+    assert lance_datasets.open_dataset(tables.uri("raw_assets", cell), second) is None, "no pin names it"
 
 
 def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(store: Store, cell: Cell) -> None:
@@ -88,7 +89,7 @@ def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
     before = space.reader().read_all().sort_by("key")
     (done,) = [part for part in upkeep(store, NOW) if part.part == "cache"]
     assert done.doubles == 6
-    stored = lance_io.open_dataset(space.uri)
+    stored = lance_datasets.open_dataset(space.uri)
     assert stored is not None
     assert stored.count_rows() == 4
     after = space.reader().read_all().sort_by("key")

@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-import mm_resources.http_client
+import mm_resources.objects.http_client
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.spec import DatasetSpec, SourceSpec
-from mm_resources.blobs import BlobStore
-from mm_resources.cache import ComputeCache
-from mm_resources.compute import Backoff, Compute
-from mm_resources.fetch import FetchKernel
-from mm_resources.registry import Registry
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.compute.cache import ComputeCache
+from mm_resources.compute.runner import Backoff, Compute
+from mm_resources.ingestion.fetch_kernel import FetchKernel
+from mm_resources.registry.registry import Registry
 from mm_resources.sources import Listed, Source, open_source
-from mm_resources.store import Store
+from mm_resources.storage.store import Store
 from tests.resources.server import Server, cut_off, redirect, stall, status
 from tests.resources.specs import frozen, listed, spec_of
 
@@ -31,7 +32,7 @@ LOCAL = {"allow_private": ["127.0.0.2/32"], "requests_per_second": None}
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.http_client, "_PAUSE", 0.001)
+    monkeypatch.setattr(mm_resources.objects.http_client, "_PAUSE", 0.001)
 
 
 def source_of(uri: str, record: dict[str, str] | None = None, **fetch: Any) -> Source:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mm_embed_kernels.errors import SampleError
-from mm_resources.blobs import LARGE_BYTES, BlobStore
-from mm_resources.store import Store
-from mm_resources.verification import Checked, verify
+from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.maintenance.verification import Checked, verify
+from mm_resources.storage.store import LARGE_BYTES, Store
 
 
 @pytest.fixture

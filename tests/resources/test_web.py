@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-import mm_resources.http_client
+import mm_resources.objects.http_client
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.fetching import Fetching
-from mm_resources.blobs import LARGE_BYTES
-from mm_resources.http_client import shown
-from mm_resources.web import Head, Web
+from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_resources.objects.http_client import shown
+from mm_resources.objects.http_objects import Head, Web
+from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.server import Handler, Server, cut_off, redirect, stall, status
 
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.http_client, "_PAUSE", 0.001)
+    monkeypatch.setattr(mm_resources.objects.http_client, "_PAUSE", 0.001)
 
 
 def reading(**given: Any) -> Web:
-    return Web(Fetching(**{"allow_private": ["127.0.0.2/32"], "requests_per_second": None, **given}))
+    return Web(FetchPolicy(**{"allow_private": ["127.0.0.2/32"], "requests_per_second": None, **given}))
 
 
 def read(web: Web, url: str) -> bytes:
@@ -78,7 +78,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(web: Server, monkeypatch: pyte
 
     web.bodies["/a"] = b"one"
     web.faults["/a"] = [status(429, Retry_After="7"), status(503, Retry_After="Fri, 01 Jan 2010 00:00:00 GMT")]
-    monkeypatch.setattr(mm_resources.http_client.asyncio, "sleep", counted)
+    monkeypatch.setattr(mm_resources.objects.http_client.asyncio, "sleep", counted)
     assert reading().fetch(f"{web.url}/a") == b"one"
     assert max(slept) >= 7
     web.faults["/a"] = [status(429, Retry_After="3600")]
@@ -95,7 +95,7 @@ def test_requests_to_one_host_are_spaced(web: Server, other: Server, monkeypatch
         slept.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(mm_resources.http_client.asyncio, "sleep", counted)
+    monkeypatch.setattr(mm_resources.objects.http_client.asyncio, "sleep", counted)
     reader = reading(allow_private=True, requests_per_second=0.01)
     reader.heads([f"{web.url}/{i}" for i in range(3)] + [f"{other.url}/1"])
     assert sorted(round(seconds / 100) for seconds in slept) == [0, 0, 1, 2]
@@ -210,20 +210,20 @@ def test_a_compressed_body_is_measured_as_it_unfolds(web: Server) -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_public_is_refused(address: str) -> None:
-    assert not Fetching().permits(address)
-    assert Fetching(allow_private=True).permits(address)
+    assert not FetchPolicy().permits(address)
+    assert FetchPolicy(allow_private=True).permits(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "1.1.1.1", "2606:4700:4700::1111", "64:ff9b::101:101"])
 def test_what_is_public_is_permitted(address: str) -> None:
-    assert Fetching().permits(address)
+    assert FetchPolicy().permits(address)
 
 
 def test_networks_that_the_spec_names() -> None:
-    fetching = Fetching(allow_private=["10.1.0.0/16", "fd00::/8"])
+    fetching = FetchPolicy(allow_private=["10.1.0.0/16", "fd00::/8"])
     assert [fetching.permits(each) for each in ("10.1.2.3", "10.2.0.1", "fd12::1", "fe80::1")] == [True, False, True, False]
     with pytest.raises(ValueError, match="does not appear to be"):
-        Fetching(allow_private=["localhost"])
+        FetchPolicy(allow_private=["localhost"])
 
 
 def test_private_addresses_are_refused(web: Server) -> None:

@@ -10,9 +10,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.spec import SourceSpec
-from mm_resources.blobs import LARGE_BYTES
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Source, open_source
+from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.server import Server, status
 
 LOCAL = {"allow_private": ["127.0.0.2/32"], "requests_per_second": None, "retries": 0}

@@ -1,0 +1,48 @@
+"""What happens by itself: specs are registered, new versions flow to the publish, published versions are refreshed.
+
+Dagster reads annotations of sensors at run time, so this module does without `from __future__ import annotations`.
+"""
+
+import dagster as dg
+
+from mm_assets.cells.partitions import partition_key
+from mm_assets.cells.run_tags import cell_tags
+from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_resources.cell import Cell
+from mm_resources.registry.registry import Registry
+from mm_resources.resources import RegistryResource
+
+conditions = dg.AutomationConditionSensorDefinition(
+    "conditions",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Brings what was materialized by hand or by a sensor on to the publish; stops at a failed gate.",
+)
+
+
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.assets(*ORDER),
+    description="All twelve components of one cell, in one process, with one Ray session at most.",
+    executor_def=dg.in_process_executor,
+)
+
+
+def request(cell: Cell, key: str) -> dg.RunRequest:
+    """A run of all of a cell's assets, once for each key."""
+    return dg.RunRequest(job_name="refresh", run_key=f"{cell.partition_key}|{key}", partition_key=partition_key(cell), tags=cell_tags(cell))
+
+
+@dg.schedule(
+    name="nightly",
+    job_name="refresh",
+    cron_schedule="0 3 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Goes over every published cell: tries failures that may pass again, heals blobs, reports sources that have moved on.",
+)
+def nightly(context: dg.ScheduleEvaluationContext, registry: RegistryResource) -> list[dg.RunRequest] | dg.SkipReason:
+    known: Registry = registry.open()
+    cells = [cell for name in known.datasets() for cell in known.cells(name) if known.pin(cell) is not None]
+    when = context.scheduled_execution_time.isoformat()
+    return [request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")

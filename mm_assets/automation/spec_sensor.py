@@ -1,0 +1,55 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from mm_assets.automation.refresh import request
+from mm_assets.cells.partitions import dataset_versions
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.spec.dataset_spec import load_spec
+from mm_resources.resources import RegistryResource
+from mm_resources.settings import Settings
+
+_SPEC_ENDINGS = (".yaml", ".yml")
+
+
+@dg.sensor(
+    name="specs",
+    job_name="refresh",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Registers new and changed specs of the folder MM_DATASETS and requests the cells that they declare.",
+)
+def specs(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg.SensorResult:
+    """The cursor holds what each file was when it was last looked at, so that a restart repeats nothing."""
+    seen: dict[str, str] = json.loads(context.cursor or "{}")
+    now = _spec_files(Settings.from_environment().datasets)
+    known, requests, versions, problems = registry.open(), [], [], []
+    for path, state in now.items():
+        if seen.get(path) == state:
+            continue
+        try:
+            spec = load_spec(Path(path))
+            known.register(spec)
+        except UserError as error:
+            problems.append(str(error))
+            context.log.error(str(error))
+            continue
+        versions.append(spec.dataset_version)
+        requests += [request(cell, spec.digest) for cell in known.cells(spec.dataset_version) if known.pin(cell) is None]
+    return dg.SensorResult(
+        run_requests=requests,
+        cursor=json.dumps(now),
+        dynamic_partitions_requests=[dataset_versions.build_add_request(versions)] if versions else [],
+        skip_reason=None if requests else "; ".join(problems) or "no spec is new or changed",
+    )
+
+
+def _spec_files(folder: Path) -> dict[str, str]:
+    """Spec files and what tells that one has changed."""
+    found = sorted(path for path in folder.glob("*") if path.suffix in _SPEC_ENDINGS) if folder.is_dir() else []
+    return {str(path): f"{(info := path.stat()).st_size}-{info.st_mtime_ns}" for path in found}

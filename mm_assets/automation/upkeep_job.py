@@ -1,0 +1,27 @@
+"""TODO."""
+
+import dagster as dg
+
+from mm_resources.maintenance.upkeep import upkeep
+from mm_resources.resources import RegistryResource
+
+
+@dg.op(description="Joins small files and removes what is superseded; nothing that is published changes.")
+def tidy(context: dg.OpExecutionContext, registry: RegistryResource) -> None:
+    parts = upkeep(registry.open().store)
+    figures = {part.part: dg.MetadataValue.json(vars(part)) for part in parts}
+    context.add_output_metadata(figures)
+
+
+@dg.job(name="upkeep", executor_def=dg.in_process_executor, description="mm upkeep, over the whole store.")
+def upkeep_job() -> None:
+    tidy()
+
+
+weekly_upkeep = dg.ScheduleDefinition(
+    name="weekly_upkeep",
+    job=upkeep_job,
+    cron_schedule="0 5 * * 0",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Keeps the store small: joins small files, removes what has been superseded for a week.",
+)

@@ -1,0 +1,30 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import Check
+from mm_assets.cells.gates import gates
+from mm_resources.ledger.accounting import Accounting, account
+from mm_resources.storage import lance_datasets
+
+
+def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:
+    """Count the cell as it will be once the candidate is published."""
+    primary = next(entry for entry in entries if entry["primary"])
+    dataset = run.features.dataset(primary["table"], primary["lance_version"])
+    published = lance_datasets.reader(dataset, pa.schema([("sample_id", pa.string())]), ["sample_id"])
+    return account(run.tables, run.failures, run.cell, published, sum(entry["rows"] for entry in entries))
+
+
+def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
+    figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
+    equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**figures)
+    return [
+        Check("accounting", counted.balanced, equation if counted.balanced else f"does not hold: {equation}", figures),
+        *gates(run, counted.discovered, counted.failed, counted.failures),
+    ]

@@ -1,0 +1,97 @@
+"""What a person sees of a stage beside its figures: columns and where they come from, a preview, pictures, what moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mm_embed_kernels import contracts
+from mm_embed_kernels.contracts import Contract
+from mm_resources.tables.stage_tables import StageMeta
+
+if TYPE_CHECKING:
+    from mm_assets.cells.cell_run import CellRun
+
+PREVIEW_ROWS, PREVIEW_COLUMNS = 8, 8
+# Names and states that say nothing of what a sample holds.
+PREVIEWED = {
+    "sample_id", "segment_id", "feature_id", "key", "status", "probe", "kept", "rule", "split", "embedder", "stage", "table", "index",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a person sees of an asset.
+
+    Attributes:
+        contract: columns that the asset holds.
+        origins: column -> upstream assets that hand it on.
+        preview: a few rows, keys and figures alone.
+        plots: pictures (PNG) by name.
+        table: where the stage's table lies.
+        causes: error class -> samples that failed here for it.
+        parent: how the stage differs from the parent version's, or "" where there is none.
+    """
+
+    contract: Contract
+    origins: dict[str, list[str]]
+    preview: pa.Table
+    plots: dict[str, bytes]
+    table: str
+    causes: dict[str, int]
+    parent: str
+
+
+def shown_of(run: CellRun, meta: StageMeta) -> Shown:
+    """What is shown of a run's stage, which has been published with `meta`."""
+    tables, columns = run.tables, _columns(run)
+    return Shown(
+        contract=columns,
+        origins=_origins(run, columns),
+        preview=_preview(run),
+        plots={name: tables.plot(run.asset, run.cell, meta.run_id, name) for name in meta.plots},
+        table=tables.uri(run.asset, run.cell),
+        causes=run.failures.by_class(run.cell, [run.asset]) if meta.failed else {},
+        parent=_since_parent(run, meta),
+    )
+
+
+def _columns(run: CellRun) -> Contract:
+    """The columns that a person finds in the asset: of the feature table's own rows, not of their record."""
+    if run.asset in ("feature_table", "feature_views"):
+        return contracts.feature_contract(run.embedders[0].dimension, run.spec.user_fields)
+    return run.contract(run.asset)
+
+
+def _origins(run: CellRun, shown: Contract) -> dict[str, list[str]]:
+    """For each column of the asset, the upstream assets that hand it on under the same name."""
+    upstream = {name: set(run.contract(name).schema.names) for name in run.deps}
+    found = {column: [name for name, columns in upstream.items() if column in columns] for column in shown.schema.names}
+    # What the nearest asset hands on, the ones before it need not be named for.
+    return {column: names[-1:] for column, names in found.items() if names}
+
+
+def _preview(run: CellRun) -> pa.Table:
+    """The first rows of the stage, keys and figures alone: no content leaves the store."""
+    schema = run.contract(run.asset).schema
+    columns = [item.name for item in schema if item.name in PREVIEWED or _is_figure(item.type)][:PREVIEW_COLUMNS]
+    return run.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
+
+
+def _since_parent(run: CellRun, meta: StageMeta) -> str:
+    """What the stage holds beside what the parent version's held, in one line."""
+    if run.spec.parent is None:
+        return ""
+    before = run.tables.meta(run.asset, replace(run.cell, version=run.spec.parent))
+    if before is None:
+        return f"{run.spec.parent} has none"
+    if before.data_version == meta.data_version:
+        return f"as in {run.spec.parent}"
+    figures = {"rows": (before.row_count, meta.row_count), "failed": (before.failed, meta.failed)}
+    return f"{run.spec.parent}: " + ", ".join(f"{name} {old:,} -> {new:,}" for name, (old, new) in figures.items())
+
+
+def _is_figure(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))

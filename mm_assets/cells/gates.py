@@ -1,0 +1,89 @@
+"""The quarantine: which share of a cell's samples failed, against the spec's thresholds; above one, nothing is published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import GATES, Check
+from mm_embed_kernels.spec.thresholds import Gates
+from mm_resources.tables.stage_tables import StageMeta
+
+CELL, BY_CLASS, ABOVE_PARENT = GATES
+GATE_CHECKS = [(name, True) for name in GATES]
+
+
+def gate_inputs(run: CellRun) -> dict[str, Any]:
+    """What besides the samples decides whether the gates of a stage close."""
+    watched = run.spec.gates.max_failed_share_above_parent is not None
+    return {"gates": run.spec.gates.model_dump(), **({"parent_share": parent_share(run)} if watched else {})}
+
+
+def gates(run: CellRun, discovered: int, failed: int, by_class: Mapping[str, int]) -> list[Check]:
+    """The gates of a stage, by what has failed up to there.
+
+    Args:
+        discovered, failed: samples of the cell.
+        by_class: error class -> samples.
+    """
+    return gate_checks(run.spec.gates, discovered, failed, by_class, run.spec.parent, parent_share(run))
+
+
+def gate_checks(
+    limits: Gates, discovered: int, failed: int, by_class: Mapping[str, int], parent: str | None, before: float | None
+) -> list[Check]:
+    """The same, by numbers alone.
+
+    Args:
+        before: the share that failed of the parent version; None when it is not published.
+    """
+    share = failed / discovered if discovered else 0.0
+    what = f"{failed:,} of {discovered:,} samples failed: {share:.1%}"
+    figures = {"failed": failed, "discovered": discovered, "share": share, "threshold": limits.max_failed_share}
+    cell = Check(CELL, share <= limits.max_failed_share, f"{what}, {_against(share, limits.max_failed_share, 'max_failed_share')}", figures)
+    return [cell, _by_class(limits.max_failed_share_by_class, discovered, by_class), _above(limits, what, share, parent, before)]
+
+
+def _by_class(limits: Mapping[str, float], discovered: int, by_class: Mapping[str, int]) -> Check:
+    shares = {name: by_class.get(name, 0) / discovered if discovered else 0.0 for name in limits}
+    above = [name for name in limits if shares[name] > limits[name]]
+    lines = [
+        f"{by_class.get(name, 0):,} of {discovered:,} samples failed as {name}: {shares[name]:.1%}, "
+        + _against(shares[name], limits[name], f"max_failed_share_by_class.{name}")
+        for name in above or limits
+    ]
+    figures = {**shares, **{f"{name} threshold": limit for name, limit in limits.items()}}
+    return Check(BY_CLASS, not above, "; ".join(lines) or "the spec sets no threshold for a cause", figures)
+
+
+def _above(limits: Gates, what: str, share: float, parent: str | None, before: float | None) -> Check:
+    limit = limits.max_failed_share_above_parent
+    if limit is None:
+        return Check(ABOVE_PARENT, True, "the spec sets no threshold against a parent version")
+    if before is None:
+        return Check(ABOVE_PARENT, True, f"{parent or 'no parent version'} is not published: there is nothing to compare with")
+    rise = share - before
+    line = f"{what}, {rise * 100:+.1f} points against {parent}, {_against(rise, limit, 'max_failed_share_above_parent')}"
+    # Two shares of the same samples may differ in the last bit.
+    return Check(ABOVE_PARENT, rise <= limit + 1e-12, line, {"share": share, "parent": before, "rise": rise, "threshold": limit})
+
+
+def _against(share: float, limit: float, name: str) -> str:
+    above = f", {(share - limit) * 100:.1f} points too many" if share > limit else ""
+    return f"allowed are {limit:.1%}{above} (gates.{name})"
+
+
+def parent_share(run: CellRun) -> float | None:
+    """The share that had failed of the published parent version at the same stage, or None."""
+    if run.spec.parent is None:
+        return None
+    cell = replace(run.cell, version=run.spec.parent)
+    meta = run.tables.meta(run.asset, cell) if run.registry.pin(cell) else None
+    return next((float(check["figures"]["share"]) for check in verdicts(meta) if check["name"] == CELL), None)
+
+
+def verdicts(meta: StageMeta | None) -> list[dict[str, Any]]:
+    """The stored verdicts of a stage's gates: name, passed, waived, description, figures."""
+    return [check for check in meta.checks if check["name"] in GATES] if meta else []

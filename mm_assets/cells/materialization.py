@@ -1,0 +1,134 @@
+"""What Dagster is told of a materialization: figures, schema, checks, and what to do next."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from mm_assets.cells.asset_page import Shown
+from mm_assets.cells.checks import Check, override_command
+from mm_embed_kernels.contracts import Contract
+from mm_resources.cell import Cell
+from mm_resources.tables.failure_events import may_be_redriven
+from mm_resources.tables.stage_tables import StageMeta
+
+
+def materialize_result(
+    asset: str,
+    cell: Cell,
+    meta: StageMeta,
+    shown: Shown,
+    checks: list[Check],
+    work: Mapping[str, tuple[int, int]],
+    unchanged: bool,
+    seconds: float,
+) -> dg.MaterializeResult[Any]:
+    """The one result of an asset body.
+
+    Args:
+        work: kernel -> (rows computed, rows reused).
+        unchanged: whether the stage was skipped because nothing changed.
+        seconds: wall time of the stage in this run.
+    """
+    figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in shown.causes.items()}}
+    if shown.parent:
+        figures["since the parent version"] = shown.parent
+    lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
+    metadata: dict[str, Any] = {
+        "dagster/row_count": meta.row_count,
+        "dagster/column_schema": column_schema(shown.contract),
+        "dagster/column_lineage": _lineage(shown.origins),
+        **{name: _picture(name, png) for name, png in shown.plots.items()},
+        "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
+        "unchanged": unchanged,
+        "computed": dg.MetadataValue.json({kernel: computed for kernel, (computed, _) in work.items()}),
+        "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in work.items()}),
+        "preview": _preview(shown.preview),
+        **({"failures": dg.MetadataValue.md(_causes(asset, cell, shown.causes))} if shown.causes else {}),
+        "seconds": round(seconds, 2),
+        "table": dg.MetadataValue.path(shown.table),
+        "written_by_run": meta.run_id,
+        "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
+    }
+    results = [dg.AssetCheckResult(check_name=check.name, **_told(check)) for check in checks]
+    return dg.MaterializeResult(data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results)
+
+
+def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.AssetCheckEvaluation:
+    """A check of a cell that is reported outside a materialization."""
+    return dg.AssetCheckEvaluation(asset_key=asset, check_name=check.name, partition=partition, blocking=check.blocking, **_told(check))
+
+
+def _told(check: Check) -> dict[str, Any]:
+    return {
+        "passed": check.passed,
+        "description": f"overridden: {check.description}" if check.waived else check.description,
+        "metadata": {name: plain(value) for name, value in check.figures.items()},
+        "severity": dg.AssetCheckSeverity.ERROR if check.blocking and not check.waived else dg.AssetCheckSeverity.WARN,
+    }
+
+
+def column_schema(contract: Contract) -> dg.TableSchema:
+    """The Dagster column schema of a contract."""
+    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()])
+
+
+def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
+    deps = {
+        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=column) for name in names] for column, names in origins.items()
+    }
+    return dg.TableColumnLineage(deps_by_column=deps)
+
+
+def _picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
+    if not rows.num_rows:
+        return dg.MetadataValue.md("no rows")
+    lines = [" | ".join(_brief(value) for value in row.values()) for row in rows.to_pylist()]
+    head = " | ".join(rows.column_names)
+    return dg.MetadataValue.md("\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)]))
+
+
+def _brief(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    text = text.replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= 40 else f"{text[:18]}…{text[-20:]}"
+
+
+def plain(value: Any) -> Any:
+    """A figure as check metadata takes it."""
+    return value if isinstance(value, (int, float, str, bool)) else str(value)
+
+
+def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
+    """Samples by cause, with the commands to go on."""
+    chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class"
+    lines = []
+    for cause, count in causes.items():
+        again = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "the spec decides it"
+        lines.append(f"| {cause} | {count:,} | `mm failures {chosen} {cause}` | {again} |")
+    return "\n".join(["| cause | samples | look at them | try them again |", "|---|---|---|---|", *lines])
+
+
+def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
+    name, modality = cell.dataset_version, cell.modality
+    if meta.blocked:
+        override = override_command(cell, checks)
+        mend = f"`mm failures {name} --modality {modality}`, mend the cause and `mm redrive {name} --modality {modality}`"
+        return f"{mend}, or `{override}`" if override else mend
+    if meta.failed:
+        return f"`mm failures {name} --modality {modality} --stage {asset}`; `mm failures {name} --suggest` proposes rules"
+    if asset == "feature_views":
+        return f'`mm search "..." --dataset-version {name} --modality {modality}`'
+    return f"`mm status {name}`"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

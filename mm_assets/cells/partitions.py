@@ -1,0 +1,26 @@
+"""Partitions: dataset version (dynamic) x modality (static, from the registry of modality modules)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from mm_embed_kernels.identity import split_dataset_version
+from mm_embed_kernels.modalities import modalities
+from mm_resources.cell import Cell
+
+DATASET_VERSION = "dataset_version"
+MODALITY = "modality"
+
+dataset_versions = dg.DynamicPartitionsDefinition(name=DATASET_VERSION)
+cells = dg.MultiPartitionsDefinition({DATASET_VERSION: dataset_versions, MODALITY: dg.StaticPartitionsDefinition(list(modalities()))})
+
+
+def partition_key(cell: Cell) -> dg.MultiPartitionKey:
+    return dg.MultiPartitionKey({DATASET_VERSION: cell.dataset_version, MODALITY: cell.modality})
+
+
+def cell_of(keys: Mapping[str, str]) -> Cell:
+    dataset, version = split_dataset_version(keys[DATASET_VERSION])
+    return Cell(dataset, version, keys[MODALITY])

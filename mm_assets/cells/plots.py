@@ -1,0 +1,147 @@
+"""Pictures of a cell for its asset pages: counts, measured signals and vectors, never the content of a sample."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels.rules import Rule
+from mm_resources.monitoring.distribution_drift import Shift
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BLUE, _RED, _GREY = "#4f6bed", "#d1453b", "#8a8f98"
+# As many colours as a person tells apart; rarer labels share the last one.
+_LABELS = 9
+_BINS = 40
+
+
+def funnel(counts: Mapping[str, int]) -> bytes:
+    """Bars of how many samples reached each step, as PNG."""
+    figure = _figure(height=0.45 * len(counts) + 0.6)
+    axes = figure.subplots()
+    names, values = list(counts), list(counts.values())
+    bars = axes.barh(names[::-1], values[::-1], color=_BLUE)
+    axes.bar_label(bars, labels=[f"{value:,}" for value in values[::-1]], padding=4)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.set_xticks([])
+    axes.margins(x=0.15)
+    return _png(figure)
+
+
+def costs(stages: Mapping[str, float], spared: Mapping[str, float], currency: str) -> bytes:
+    """Bars of what each stage cost and, in another colour, of what was spared by each cause, as PNG."""
+    bars = [(name, price, _BLUE) for name, price in stages.items()]
+    bars += [(f"spared by {name}", price, _GREY) for name, price in spared.items()]
+    figure = _figure(height=0.3 * len(bars) + 0.8)
+    axes = figure.subplots()
+    names, prices, colors = zip(*bars[::-1], strict=True)
+    drawn = axes.barh(names, prices, color=colors)
+    axes.bar_label(drawn, labels=[f"{price:.3g}" for price in prices], padding=4, fontsize=8)
+    axes.set_title(f"{currency}, over all runs", fontsize=9, loc="left")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.set_xticks([])
+    axes.margins(x=0.15)
+    return _png(figure)
+
+
+def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
+    """A histogram of each measured signal that a rule has a threshold for, with the threshold, as PNG; None without any."""
+    drawn = [found for rule in rules if (found := threshold_of(rule, signals))]
+    if not drawn:
+        return None
+    figure = _figure(height=2.2 * len(drawn))
+    for axes, (rule, column, threshold) in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
+        values = signals[column].drop_null().to_numpy().astype(float)
+        axes.hist(values, bins=_edges(values), color=_BLUE)
+        axes.axvline(threshold, color=_RED)
+        axes.set_title(f"{column}: {rule.name} at {threshold:g} ({rule.action})", fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
+    """The one number of a rule and the one measured column that it is held against."""
+    numbers = [getattr(rule, item.name) for item in fields(rule) if item.init and isinstance(getattr(rule, item.name), (int, float))]
+    columns = [name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)]
+    known = not rule.compared and len(numbers) == 1 and len(columns) == 1 and signals[columns[0]].null_count < signals.num_rows
+    return (rule, columns[0], float(numbers[0])) if known else None
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> bytes | None:
+    """Vectors [n, d] on their two principal components, coloured by label, as PNG; None for fewer than three."""
+    if len(vectors) < 3:
+        return None
+    centred = vectors - vectors.mean(axis=0)
+    spread, axes_ = np.linalg.eigh(centred.T @ centred)  # ascending; a seventh of the time of a singular value decomposition
+    points = centred @ axes_[:, :-3:-1]
+    shares = spread[:-3:-1] / max(float(spread.sum()), 1e-12)
+    names = np.array([label or "(no label)" for label in labels])
+    found, counts = np.unique(names, return_counts=True)
+    shown = list(found[np.argsort(-counts)][:_LABELS])
+    figure = _figure(height=4.5)
+    axes = figure.subplots()
+    for label in shown:
+        mine = points[names == label]
+        axes.scatter(mine[:, 0], mine[:, 1], s=9, label=str(label))
+    if rest := len(found) - len(shown):
+        others = points[~np.isin(names, shown)]
+        axes.scatter(others[:, 0], others[:, 1], s=9, color=_GREY, label=f"{rest:,} other labels")
+    axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
+    axes.set_ylabel(f"second, {shares[1]:.0%}")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def comparisons(shown: Sequence[Shift]) -> bytes | None:
+    """Distributions before (grey) and after (blue), a panel for each shift, red where it is drift, as PNG; None without any."""
+    if not shown:
+        return None
+    figure = _figure(height=2.2 * len(shown))
+    for axes, shift in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
+        if isinstance(shift.before, dict):
+            both = {**shift.before, **shift.after}
+            names = sorted(both, key=lambda name: -max(shift.before.get(name, 0), shift.after.get(name, 0)))[:_LABELS]
+            for offset, shares, colour in ((-0.2, shift.before, _GREY), (0.2, shift.after, _BLUE)):
+                axes.bar(np.arange(len(names)) + offset, [shares.get(name, 0) for name in names], 0.38, color=colour)
+            axes.set_xticks(range(len(names)), [name[:18] for name in names], fontsize=7)
+        else:
+            edges = _edges(np.concatenate([shift.before, shift.after]))
+            for values, colour in ((shift.before, _GREY), (shift.after, _BLUE)):
+                axes.hist(values, bins=edges, color=colour, alpha=0.6, weights=np.full(len(values), 1 / len(values)))
+        axes.set_title(str(shift), fontsize=9, loc="left", color="black" if shift.passed else _RED)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def _edges(values: Sequence[float] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Edges of bins over all values, which may differ in their last digits alone."""
+    low, high = float(np.min(values)), float(np.max(values))
+    least = 1e-6 * max(abs(low), abs(high), 1.0)
+    if high - low < least:
+        low, high = low - least, high + least
+    return np.linspace(low, high, _BINS + 1)
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7.0, height), layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=80)
+    return stream.getvalue()

@@ -1,0 +1,41 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mm_assets.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    pass
+from mm_assets.cli.options import Json
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="folder of media and tables")],
+    name: Annotated[str, typer.Option(help="dataset name; by default the folder's")] = "",
+    version: Annotated[str, typer.Option(help="dataset version")] = "v1",
+    out: Annotated[Path | None, typer.Option(help="where to write the spec; by default FOLDER/dataset.yaml")] = None,
+    force: Annotated[bool, typer.Option(help="replace an existing spec")] = False,
+    json: Json = False,
+) -> None:
+    """Sniff a folder and write a dataset spec for it, with its schema."""
+    from mm_assets.spec_drafts.folder import draft_spec
+    from mm_embed_kernels.errors import UserError
+
+    target = out or folder / "dataset.yaml"
+    if target.exists() and not force:
+        raise UserError(f"{target} exists; pass --force to replace it")
+    draft = draft_spec(folder, name, version, target.absolute().parent)
+    target.write_text(draft.yaml, "utf-8")
+    if json:
+        print_json({"spec": str(target), "dataset_version": draft.dataset_version, "found": draft.found, "skipped": draft.skipped})
+        return
+    print(f"wrote {target}\n\n{draft.yaml}")
+    print_table("found", [{"what": what, "files": count} for what, count in draft.found.items()])
+    for table, cause in draft.skipped.items():
+        print(f"left out: {table}: {cause}")
+    print(f"look it over, then: mm register {target} && mm backfill {draft.dataset_version}")

@@ -1,0 +1,139 @@
+"""What a run needs, checked one by one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import requires, version
+
+from mm_embed_kernels.embedders import create
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.modalities import modalities
+from mm_resources.settings import Settings
+from mm_resources.storage.store import Store
+
+_FREE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; where it is not ok, the finding says what to do."""
+
+    name: str
+    ok: bool
+    finding: str
+
+
+def examine() -> list[Finding]:
+    """All checks; one that raises is a finding, not a crash."""
+    settings = Settings.from_environment()
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("store", lambda: _store(settings)),
+        ("dagster home", lambda: _home(settings)),
+        ("sandbox", _sandbox),
+        ("lance and lancedb", _lance_pair),
+        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in primary_embedders(settings)),
+        ("machine", _machine),
+    ]
+    return [_checked(name, check) for name, check in checks]
+
+
+def _checked(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except (UserError, SampleError, OSError, RuntimeError, ImportError) as error:
+        return Finding(name, False, " ".join(str(error).split()))
+
+
+def _python() -> str:
+    return platform.python_version()
+
+
+def _packages() -> str:
+    from packaging.requirements import Requirement
+
+    wrong = []
+    wanted = [Requirement(line) for line in requires("mm-features") or []]
+    wanted = [item for item in wanted if item.marker is None]
+    for item in wanted:
+        try:
+            if not item.specifier.contains(version(item.name), prereleases=True):
+                wrong.append(f"{item.name} is {version(item.name)}, not {item.specifier}")
+        except ModuleNotFoundError:
+            wrong.append(f"{item.name} is missing")
+    if wrong:
+        raise UserError(f"{'; '.join(wrong)}: run `make install`")
+    return f"{len(wanted)} packages as pinned"
+
+
+def _store(settings: Settings) -> str:
+    store = Store(settings.store)
+    probe = f".doctor-{uuid.uuid4().hex}"
+    if not (store.create(probe, b"a") and not store.create(probe, b"b") and store.read(probe) == b"a"):
+        raise UserError(f"{settings.store} does not honour exclusive creation, which publishing needs")
+    store.remove(probe)
+    if not store.is_local:
+        return settings.store
+    free = shutil.disk_usage(settings.store).free
+    if free < _FREE_BYTES:
+        raise UserError(f"{settings.store} has only {free >> 20:,} MiB free")
+    return f"{settings.store}, {free >> 30:,} GiB free"
+
+
+def _home(settings: Settings) -> str:
+    from mm_assets.operations.dagster_home import open_instance
+
+    instance = open_instance(settings)
+    runs = instance.get_runs_count()
+    instance.dispose()
+    return f"{settings.dagster_home}, {runs:,} runs"
+
+
+def _sandbox() -> str:
+    from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
+
+    sandbox = Sandbox(Limits())
+    try:
+        alive, dead = sandbox.map(os.path.basename, [("/a/b",)])[0], sandbox.map(os.abort, [()])[0]
+    finally:
+        sandbox.close()
+    if alive != "b" or not isinstance(dead, SampleError) or dead.error_class != "decoder_crash":
+        raise UserError(f"a sandboxed child answered {alive!r} and {dead!r}")
+    return "children start, and one that crashes costs one sample"
+
+
+def _lance_pair() -> str:
+    import tempfile
+
+    import lancedb
+    import pyarrow as pa
+
+    from mm_resources.storage import lance_datasets
+
+    with tempfile.TemporaryDirectory() as folder:
+        lance_datasets.create(f"{folder}/pair.lance", pa.schema([("a", pa.int64())]), pa.table({"a": [1]}).to_batches())
+        if lancedb.connect(folder).open_table("pair").count_rows() != 1:
+            raise UserError("lancedb does not read what pylance writes; install the pinned pair")
+    return f"pylance {version('pylance')} and lancedb {version('lancedb')} read each other"
+
+
+def primary_embedders(settings: Settings) -> list[str]:
+    return list(dict.fromkeys(modality.primary(settings.profile) for modality in modalities().values()))
+
+
+def _embedder(name: str) -> str:
+    made = create(name)
+    return f"{made.modality}, {made.dimension}-d, weights {made.weights_hash[:12]}, space {made.space}"
+
+
+def _machine() -> str:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return f"{len(os.sched_getaffinity(0))} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"

@@ -1,0 +1,99 @@
+"""Deliberate retries: chosen failures are computed again, permanent ones too, in an ordinary run of their cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.pipeline import COMPUTING, STAGES
+from mm_embed_kernels.errors import UserError
+from mm_resources.cell import Cell
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import DECIDED, FailureEvents, FailureFilter
+from mm_resources.tables.stage_tables import StageTables
+
+_KEY = ["stage", "sample_id", "segment_id", "embedder"]
+_COLUMNS = [*_KEY, "error_class", "attempt"]
+# What a frozen listing or spec refuses, and broken rows, are not computed, and so cannot pass by being computed again.
+_TRIABLE = f"""
+SELECT f.* FROM failures f LEFT JOIN refused r ON f.stage = 'raw_assets' AND f.sample_id = r.sample_id
+WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class NOT IN {DECIDED}
+"""
+_OUTCOMES = f"""
+WITH tried AS MATERIALIZED (SELECT * FROM ({_TRIABLE})),
+now AS MATERIALIZED (SELECT {", ".join(_KEY)}, max(attempt) AS attempt FROM after GROUP BY {", ".join(_KEY)}),
+later AS (SELECT sample_id FROM (SELECT stage, sample_id FROM now EXCEPT SELECT stage, sample_id FROM before) WHERE sample_id IS NOT NULL),
+outcomes AS (
+  SELECT b.attempt AS was, a.attempt, a.stage IS NULL AS gone, b.sample_id IN (SELECT sample_id FROM later) AS late
+  FROM tried b LEFT JOIN now a ON {" AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in _KEY)}
+)
+SELECT count(*) AS tried, count(*) FILTER (gone AND NOT late) AS passed, count(*) FILTER (attempt > was OR (gone AND late)) AS failed
+FROM outcomes
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the failures of a cell that were tried again; the rest was not reached, since the run ended before."""
+
+    tried: int
+    passed: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Redrive:
+    """The chosen failures of one cell as they were before the run."""
+
+    cell: Cell
+    chosen: FailureFilter
+    triable: int
+    versions: dict[str, int]
+
+    def outcome(self, store: Store) -> Outcome:
+        """What the run that has ended since made of them."""
+        failures = FailureEvents(store)
+        found = sql.fetch(
+            _OUTCOMES,
+            failures=failures.read(self.cell, _COLUMNS, chosen=self.chosen, versions=self.versions),
+            before=failures.read(self.cell, ["stage", "sample_id"], versions=self.versions),
+            after=failures.read(self.cell, _COLUMNS),
+            refused=_refused(store, self.cell),
+        )
+        return Outcome(**found.to_pylist()[0])
+
+
+def redrives(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> list[Redrive]:
+    """The cells that hold chosen failures which a retry may change; none where nothing has failed.
+
+    Raises:
+        UserError: in one line, for a stage or class of which there is no failure, naming what there is.
+    """
+    failures = FailureEvents(store)
+    if chosen.stage not in ("", *STAGES):
+        raise UserError(f"--stage {chosen.stage!r} is no stage; there are: {', '.join(STAGES)}")
+    causes = failures.causes(cells).to_pylist()
+    matching = [cause for cause in causes if chosen.stage in ("", cause["stage"]) and chosen.error_class in ("", cause["error_class"])]
+    if causes and not matching:
+        there = ", ".join(sorted({f"{cause['error_class']} in {cause['stage']}" for cause in causes}))
+        raise UserError(f"no such failure of {dataset_version}; there are: {there}")
+    return [item for item in _found(store, failures, cells, chosen) if item.triable]
+
+
+def _found(store: Store, failures: FailureEvents, cells: list[Cell], chosen: FailureFilter) -> Iterator[Redrive]:
+    for cell in cells:
+        versions = failures.versions(cell)
+        events = failures.read(cell, _COLUMNS, chosen=chosen, versions=versions)
+        counted = sql.fetch(f"SELECT count(*) AS n FROM ({_TRIABLE})", failures=events, refused=_refused(store, cell))
+        yield Redrive(cell, chosen, counted["n"][0].as_py(), versions)
+
+
+def _refused(store: Store, cell: Cell) -> pa.RecordBatchReader:
+    """Samples that the listing itself refuses."""
+    try:
+        return StageTables(store).read("dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL")
+    except LookupError:
+        return pa.RecordBatchReader.from_batches(pa.schema([("sample_id", pa.string())]), [])

@@ -1,0 +1,62 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.modalities import Media
+from mm_embed_kernels.sandbox.sandbox import Limits, guarded, shared_sandbox
+
+if TYPE_CHECKING:
+    pass
+from mm_embed_kernels.kernels.base import BlobReader, Resources, Stage, results
+
+
+def load_blobs(reader: BlobReader, batch: pa.Table, streams: bool) -> list[Media | SampleError]:
+    """The verified blob of each request, or why it cannot be had; requests of one blob share it.
+
+    Args:
+        streams: whether a large blob is wanted as a file.
+    """
+    load = reader.media if streams else reader.read
+    places = list(zip(*(batch[name].to_pylist() for name in ("content_hash", "path", "offset", "size")), strict=True))
+    loaded = {place: guarded(load, place) for place in dict.fromkeys(places)}
+    return [loaded[place] for place in places]
+
+
+def sandboxed(limits: Limits, function: Callable[..., Any], blobs: list[Media | SampleError], extra: list[tuple[Any, ...]]) -> list[Any]:
+    """``function(blob, *extra)`` in the sandbox for each blob that could be read; errors keep their place."""
+    good = [i for i, blob in enumerate(blobs) if not isinstance(blob, SampleError)]
+    outcomes: list[Any] = list(blobs)
+    for i, outcome in zip(good, shared_sandbox(limits).map(function, [(blobs[i], *extra[i]) for i in good]), strict=True):
+        outcomes[i] = outcome
+    return outcomes
+
+
+class BlobStage(Stage):
+    """Reads blobs and calls a function on each inside the sandbox; the function returns the payload as a dict."""
+
+    limits: Limits
+
+    def __init__(
+        self,
+        reader: BlobReader,
+        function: Callable[[Any], dict[str, Any]],
+        streams: bool,
+        schema: pa.Schema,
+        limits: Limits,
+        resources: Resources,
+    ) -> None:
+        self.reader, self.function, self.streams = reader, function, streams
+        self.schema, self.limits, self.resources = schema, limits, resources
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        began = time.perf_counter()
+        blobs = load_blobs(self.reader, batch, self.streams)
+        outcomes = sandboxed(self.limits, self.function, blobs, [()] * len(blobs))
+        return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)

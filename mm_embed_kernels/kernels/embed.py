@@ -1,0 +1,147 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.inference.runtime import keep_memory
+from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, arrays
+from mm_embed_kernels.modalities import get
+from mm_embed_kernels.sandbox.sandbox import Limits
+
+if TYPE_CHECKING:
+    pass
+from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
+from mm_embed_kernels.kernels.blob_stage import load_blobs, sandboxed
+
+
+class EmbedKernel(Kernel):
+    """The unit-norm vector of a segment: decode (CPU, sandboxed; not for text), then inference (device)."""
+
+    limits: Limits
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        decode: Resources = Resources(),
+        infer: Resources = Resources(),
+    ) -> None:
+        self.embedder, self.reader, self.limits, self.decode, self.infer = embedder, reader, limits, decode, infer
+        self.models = (embedder,)
+        self.name = f"embed:{embedder.name}"
+        self.scope = f"embed-{type(embedder).name}"
+        self.fingerprint = embedder.fingerprint
+        self.payload = [pa.field("vector", pa.list_(pa.float32(), embedder.dimension))]
+        self.seconds_per_row = embedder.seconds
+        if embedder.input_shape is None:
+            # Texts of one length are one batch without padding; the longest, which take the most memory, come first.
+            self.order = "length(text) DESC, key"
+
+    def stages(self) -> list[Stage]:
+        infer = InferStage(self.embedder, self.result, self.infer)
+        if self.embedder.input_shape is None:
+            return [infer]
+        return [DecodeStage(self.embedder, self.reader, self.limits, self.decode), infer]
+
+
+class DecodeStage(Stage):
+    """Blobs to arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
+
+    schema = pa.schema([*RESULT, INPUT])
+    limits: Limits
+
+    def __init__(self, embedder: Embedder, reader: BlobReader, limits: Limits, resources: Resources) -> None:
+        self.embedder, self.reader, self.limits, self.resources = embedder, reader, limits, resources
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        began = time.perf_counter()
+        blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
+        outcomes = sandboxed(self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()])
+        found = [outcome if isinstance(outcome, SampleError) else {INPUT.name: outcome} for outcome in outcomes]
+        return results(batch["key"].to_pylist(), found, time.perf_counter() - began, self.schema)
+
+
+class InferStage(Stage):
+    """Inputs to vectors. A batch that the model refuses is finished item by item."""
+
+    infers = True
+
+    def __init__(self, embedder: Embedder, schema: pa.Schema, resources: Resources) -> None:
+        self.embedder, self.schema, self.resources = embedder, schema, resources
+
+    def setup(self) -> None:
+        keep_memory()
+        self.embedder.load()
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        began = time.perf_counter()
+        decoded = INPUT.name in batch.column_names
+        failed = [status == "failed" for status in batch["status"].to_pylist()] if decoded else [False] * batch.num_rows
+        good = [i for i, bad in enumerate(failed) if not bad]
+        outcomes: list[Any] = [None] * batch.num_rows
+        if good:
+            inputs = self._inputs(batch.take(good))
+            for i, vector in zip(good, embed_each(self.embedder, inputs), strict=True):
+                outcomes[i] = vector
+        spent = (time.perf_counter() - began) / max(1, batch.num_rows)
+        return self._assemble(batch, outcomes, spent)
+
+    def _inputs(self, batch: pa.Table) -> Any:
+        if self.embedder.input_shape is None:
+            return batch["text"].to_pylist()
+        return arrays(batch[INPUT.name], self.embedder)
+
+    def _assemble(self, batch: pa.Table, outcomes: list[Any], spent: float) -> pa.Table:
+        """Vectors as one contiguous fixed-size-list buffer; failed rows hold a null vector."""
+        size = batch.num_rows
+        earlier = batch.select([item.name for item in RESULT]).to_pylist() if "status" in batch.column_names else [{}] * size
+        vectors = np.zeros((size, self.embedder.dimension), np.float32)
+        heads: list[dict[str, Any]] = []
+        for i, (key, before, outcome) in enumerate(zip(batch["key"].to_pylist(), earlier, outcomes, strict=True)):
+            seconds = spent + (before.get("seconds") or 0.0)
+            if outcome is None:
+                heads.append({**before, "seconds": seconds})
+            elif isinstance(outcome, SampleError):
+                heads += results([key], [outcome], seconds, pa.schema(RESULT)).to_pylist()
+            else:
+                vectors[i] = outcome
+                heads.append({"key": key, "status": "ok", "retryable": False, "seconds": seconds})
+        head = pa.Table.from_pylist(heads, schema=pa.schema(RESULT))
+        missing = np.array([row["status"] == "failed" for row in heads], dtype=bool)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.embedder.dimension, mask=pa.array(missing))
+        return head.append_column("vector", column).cast(self.schema)
+
+
+def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
+    """A unit-norm vector or a `SampleError` for each input.
+
+    Raises nothing for a single item: when the model refuses a batch, each item is tried alone.
+    """
+    try:
+        raw = np.asarray(embedder.embed(inputs), dtype=np.float32)
+        if raw.shape != (len(inputs), embedder.dimension):
+            raise SampleError("contract", f"{embedder.name} returned shape {raw.shape}, not {(len(inputs), embedder.dimension)}")
+    except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept in the event
+        if len(inputs) > 1:
+            return [embed_each(embedder, inputs[i : i + 1])[0] for i in range(len(inputs))]
+        if isinstance(error, SampleError):
+            return [error]
+        return [SampleError("embedding_error", f"{type(error).__name__}: {error}")]
+    return [_unit(vector) for vector in raw]
+
+
+def _unit(vector: np.ndarray[Any, Any]) -> Any:
+    norm = float(np.linalg.norm(vector))
+    if not np.isfinite(norm):
+        return SampleError("bad_vector", "the model returned a vector that is not finite")
+    if norm == 0:
+        return SampleError("bad_vector", "the model returned a zero vector")
+    return vector / np.float32(norm)

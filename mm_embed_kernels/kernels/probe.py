@@ -1,0 +1,50 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mm_embed_kernels.identity import digest
+from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.sandbox.sandbox import Limits
+
+if TYPE_CHECKING:
+    pass
+from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
+from mm_embed_kernels.kernels.blob_stage import BlobStage
+
+# What a medium fails with of which the beginning may be readable.
+PARTIAL = ("truncated", "decode_error")
+
+
+class ProbeKernel(Kernel):
+    """Metadata and quality signals of a blob.
+
+    With ``on_partial="keep_prefix"``, of media too that can be read in part: a kernel for those alone (`PARTIAL`) that
+    ``reject`` refuses, so that whole media have one fingerprint either way.
+    """
+
+    name = "probe"
+    limits: Limits
+
+    def __init__(
+        self,
+        modality: Modality,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        resources: Resources = Resources(),
+        on_partial: str = "reject",
+    ) -> None:
+        from mm_embed_kernels.contracts.fields import MEDIA
+
+        self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
+        self.scope = f"probe-{modality.name}"
+        self.function = modality.probe_prefix if on_partial == "keep_prefix" else modality.probe
+        self.fingerprint = modality.fingerprint("probe")
+        if on_partial != "reject":
+            self.fingerprint = digest(on_partial, self.fingerprint)
+        self.payload = [*MEDIA, *modality.signals]
+        self.seconds_per_row = modality.probe_seconds
+
+    def stages(self) -> list[Stage]:
+        return [BlobStage(self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources)]

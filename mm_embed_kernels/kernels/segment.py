@@ -1,0 +1,48 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.sandbox.sandbox import Limits
+
+if TYPE_CHECKING:
+    pass
+from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
+from mm_embed_kernels.kernels.blob_stage import BlobStage
+
+SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])
+
+
+class _Segmenter:
+    """Picklable: a modality's `segment` as payload rows."""
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
+
+    def __call__(self, data: Any) -> dict[str, Any]:
+        found = self.modality.segment(data)
+        if not found:
+            raise SampleError("no_segments", f"the {self.modality.name} sample has nothing to embed")
+        return {"segments": [{"span": item.span, "text": item.text, "cost": item.cost} for item in found]}
+
+
+class SegmentKernel(Kernel):
+    """The embeddable units of a blob."""
+
+    name = "segment"
+    limits: Limits
+
+    def __init__(self, modality: Modality, reader: BlobReader, limits: Limits = Limits(), resources: Resources = Resources()) -> None:
+        self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
+        self.scope = f"segment-{modality.name}"
+        self.fingerprint = modality.fingerprint("segment")
+        self.payload = [pa.field("segments", pa.list_(SPAN))]
+        self.seconds_per_row = modality.segment_seconds
+
+    def stages(self) -> list[Stage]:
+        return [BlobStage(self.reader, _Segmenter(self.modality), self.modality.streams, self.result, self.limits, self.resources)]

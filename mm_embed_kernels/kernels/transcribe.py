@@ -1,0 +1,112 @@
+"""The kernel that writes down what is said in a window of sound: sandboxed decode, then the transcriber."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import digest
+from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
+from mm_embed_kernels.kernels.blob_stage import load_blobs, sandboxed
+from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.spans import seconds_of
+from mm_embed_kernels.modalities import get
+from mm_embed_kernels.sandbox.sandbox import Limits
+from mm_embed_kernels.signals import speech
+from mm_embed_kernels.transcribers import Transcriber
+
+
+class TranscribeKernel(Kernel):
+    """Text and language of a window of sound; both null where Silero VAD hears no speech, in which Whisper would dream some up.
+
+    Requests are keyed by content and span, as for `EmbedKernel`.
+    """
+
+    limits: Limits
+    payload = [pa.field("text", pa.string()), pa.field("language", pa.string())]
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        decode: Resources = Resources(batch_rows=16),
+        infer: Resources = Resources(batch_rows=16),
+    ) -> None:
+        self.transcriber, self.reader, self.limits, self.decode, self.infer = transcriber, reader, limits, decode, infer
+        self.models = (transcriber,)
+        self.name = f"transcribe:{transcriber.name}"
+        self.scope = f"transcribe-{transcriber.name}"
+        # Which windows are heard as speech decides which have a text.
+        self.fingerprint = digest("transcribe", transcriber.fingerprint, get("audio").fingerprint("probe"))
+        self.seconds_per_row = transcriber.seconds
+
+    def stages(self) -> list[Stage]:
+        return [SoundStage(self.reader, self.limits, self.decode), WriteStage(self.transcriber, self.result, self.infer)]
+
+
+def spoken(data: Media, span: str) -> np.ndarray[Any, Any]:
+    """The sound of a span, float32 [samples] at 16 kHz, or no sample where nobody speaks; runs inside the sandbox."""
+    from mm_embed_kernels.media.audio import open_audio
+
+    with open_audio(data) as reader:
+        samples = reader.read(speech.RATE, *seconds_of(span))
+    return samples if (speech.speech(samples) >= speech.THRESHOLD).any() else samples[:0]
+
+
+class SoundStage(Stage):
+    """Blobs to speech, in the sandbox: what the model's stage sees of untrusted bytes."""
+
+    schema = pa.schema([*RESULT, pa.field("sound", pa.large_list(pa.float32()))])
+    limits: Limits
+
+    def __init__(self, reader: BlobReader, limits: Limits, resources: Resources) -> None:
+        self.reader, self.limits, self.resources = reader, limits, resources
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        began = time.perf_counter()
+        outcomes = sandboxed(
+            self.limits, spoken, load_blobs(self.reader, batch, streams=True), [(span,) for span in batch["span"].to_pylist()]
+        )
+        flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
+        table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
+        sounds = [None if isinstance(outcome, SampleError) else outcome for outcome in outcomes]
+        return table.append_column("sound", pa.array(sounds, self.schema.field("sound").type))
+
+
+class WriteStage(Stage):
+    """Speech to text."""
+
+    infers = True
+
+    def __init__(self, transcriber: Transcriber, schema: pa.Schema, resources: Resources) -> None:
+        self.transcriber, self.schema, self.resources = transcriber, schema, resources
+
+    def setup(self) -> None:
+        self.transcriber.load()
+
+    def run(self, batch: pa.Table) -> pa.Table:
+        rows = batch.select([item.name for item in RESULT]).to_pylist()
+        out = []
+        for row, sound in zip(rows, batch["sound"], strict=True):
+            began = time.perf_counter()
+            outcome: Any = {}
+            if sound.is_valid and len(sound.values):
+                outcome = self._write(sound.values.to_numpy())
+            seconds = row["seconds"] + time.perf_counter() - began
+            if isinstance(outcome, SampleError):
+                out += results([row["key"]], [outcome], seconds, self.schema).to_pylist()
+            else:
+                out.append({**row, **outcome, "seconds": seconds})
+        return pa.Table.from_pylist(out, schema=self.schema)
+
+    def _write(self, sound: np.ndarray[Any, Any]) -> dict[str, Any] | SampleError:
+        try:
+            ((text, language),) = self.transcriber.transcribe([sound])
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept in the event
+            return SampleError("transcription_error", f"{type(error).__name__}: {error}")
+        return {"text": text or None, "language": language if text else None}

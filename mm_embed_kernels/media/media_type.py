@@ -1,0 +1,82 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from mm_embed_kernels.media.signatures import media_type_of
+
+if TYPE_CHECKING:
+    pass
+
+
+HEAD_BYTES = 8192
+
+
+# A blob: its bytes, or a local file that holds them where they are too many for memory.
+Media = bytes | Path
+
+
+_TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
+
+
+# Formats whose whole signature is a word or two letters ("BM", "MZ", "ID3", "BZh", "CWS", "GIF89a").
+_WORDY = {
+    "image/bmp", "image/gif", "audio/mpeg", "application/x-bzip2", "application/x-msdownload", "application/x-shockwave-flash",
+}  # fmt: skip
+
+
+# An Ogg file begins with one page for each stream, which names the codec.
+_OGG_VIDEO = re.compile(rb"OggS.{24,280}?(\x80theora|BBCD\0|OVP80|\x01video\0)", re.DOTALL)
+
+
+def open_media(data: Media) -> BinaryIO:
+    """A seekable stream over a blob, for the caller to close."""
+    return data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
+
+
+def head_of(data: Media) -> bytes:
+    """The first bytes of a blob, by which its media type is decided."""
+    with open_media(data) as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def sniff(head: bytes) -> str:
+    """Media type by content (the `filetype` library's signatures; else text if it reads as text)."""
+    import filetype
+
+    if not head:
+        return "application/x-empty"
+    if head[128:132] == b"DICM":  # what stands before it is free, and often a TIFF's signature
+        return "application/dicom"
+    kind = filetype.guess(head)
+    # What begins with such a word and is text throughout is no picture and no program.
+    if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and is_printable(head)):
+        return "video/ogg" if kind.mime == "audio/ogg" and _OGG_VIDEO.search(head) else str(kind.mime)
+    if kind is None and (known := media_type_of(head)):
+        return known
+    if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
+        return "image/svg+xml"
+    return "text/plain" if _reads_as_text(head) else "application/octet-stream"
+
+
+def is_printable(head: bytes) -> bool:
+    """Whether the head is UTF-8 without control characters (a character cut off at its end is forgiven)."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
+    return "\ufffd" not in text and "".join(text.split()).isprintable()
+
+
+_CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b\b")
+
+
+def _reads_as_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True  # UTF-16 with a byte order mark
+    if b"\0" in head:
+        return False
+    control = len(head) - len(head.translate(None, _CONTROL))
+    return control <= len(head) // 100

@@ -1,0 +1,77 @@
+"""What a container holds, sound or pictures, where its first bytes do not tell: read from its own tables, nothing is decoded."""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+from mm_embed_kernels.media.media_type import HEAD_BYTES, Media, open_media, sniff
+
+_ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
+_ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
+_MATROSKA = {"video/webm": "audio/webm", "video/x-matroska": "audio/x-matroska"}
+_MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")  # element CodecID (RFC 9559), one byte of length
+_AVI_SOUND = re.compile(rb"strh.{4}auds", re.DOTALL)
+_ASF_VIDEO, _ASF_AUDIO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b"), bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
+# Tables of tracks stand at a container's beginning, before any media; a two-hour film's index of samples takes a few MB.
+_TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
+
+
+def media_type(data: Media) -> str:
+    """`sniff`, and for containers of both sound and pictures ``audio/...`` where no track is video."""
+    with open_media(data) as stream:
+        return stream_type(stream)
+
+
+def stream_type(stream: BinaryIO) -> str:
+    """`media_type` of a seekable stream at its beginning; where it stands afterwards is not said."""
+    mime = sniff(stream.read(HEAD_BYTES))
+    if mime not in _ISO_FAMILY | _MATROSKA.keys() | {"video/x-ms-wmv"}:
+        return mime
+    stream.seek(0)
+    if mime in _ISO_FAMILY:
+        kinds = set(_ISO_HANDLER.findall(_iso_table(stream)))
+        return "audio/mp4" if kinds == {b"soun"} else mime
+    table = stream.read(_TABLE_BYTES)
+    if mime == "video/x-ms-wmv":
+        return "audio/x-ms-wma" if _ASF_AUDIO in table and _ASF_VIDEO not in table else mime
+    return _MATROSKA[mime] if set(_MATROSKA_CODEC.findall(table)) == {b"A"} else mime
+
+
+def has_sound(stream: BinaryIO) -> bool | None:
+    """Whether a film has a sound track, by its container's table; None where the container has none that tells.
+
+    Args:
+        stream: seekable, at its beginning; where it stands afterwards is not said.
+    """
+    mime = sniff(stream.read(HEAD_BYTES))
+    stream.seek(0)
+    if mime in _ISO_FAMILY:
+        return b"soun" in _ISO_HANDLER.findall(_iso_table(stream))
+    if mime in _MATROSKA:
+        return b"A" in _MATROSKA_CODEC.findall(stream.read(_TABLE_BYTES))
+    if mime == "video/x-msvideo":
+        return _AVI_SOUND.search(stream.read(_TABLE_BYTES)) is not None
+    return None if mime.startswith("video/") else False
+
+
+def lacks_table(data: Media, mime: str) -> bool:
+    """Whether a container of either kind ends before it says what it holds."""
+    if mime not in _ISO_FAMILY:
+        return False
+    with open_media(data) as stream:
+        return not _iso_table(stream)
+
+
+def _iso_table(stream: BinaryIO) -> bytes:
+    """The `moov` box of an ISO base media file (ISO/IEC 14496-12), wherever it stands."""
+    while len(head := stream.read(8)) == 8:
+        size, kind, read = int.from_bytes(head[:4], "big"), head[4:], 8
+        if size == 1:
+            size, read = int.from_bytes(stream.read(8), "big"), 16
+        if kind == b"moov":
+            return stream.read(min(size - read, _ISO_TABLE_BYTES) if size else _ISO_TABLE_BYTES)
+        if size < read:  # zero: the box reaches to the end; less: damaged
+            break
+        stream.seek(size - read, 1)
+    return b""

@@ -1,0 +1,120 @@
+"""Signals of a recording, measured block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mm_embed_kernels.media.audio import Reader, resample, resampled
+from mm_embed_kernels.signals import speech
+from mm_embed_kernels.similarity import acoustic_fingerprint
+
+# The loudest value but one of 16 bits: what a converter or an editor that ran out of range leaves.
+_FULL_SCALE = 1 - 2 / 2**15
+# The level below which FFmpeg's `silencedetect` calls sound silent: -60 dBFS.
+_SILENCE = 10 ** (-60 / 20)
+# BS.1770's absolute gate: what FFmpeg reports where nothing was louder.
+_GATE = -70.0
+
+
+class Meter:
+    """Listens to places of a recording; `seconds` says how much it has heard, and `end` where the last of it ended."""
+
+    def __init__(self) -> None:
+        self.seconds = self.end = 0.0
+        self._samples = self._clipped = self._frames = self._silent = self._spoken = 0
+        self._peak = 0.0
+        self._loudness = _Loudness()
+        self._print = b""
+
+    def listen(self, reader: Reader, start: float, end: float) -> None:
+        samples = np.concatenate(
+            [np.zeros(0, np.float32), *resampled(self._watch(reader.frames(start, end), start, end), speech.RATE, start, end)]
+        )
+        if start == 0:
+            self._print = (
+                acoustic_fingerprint.fingerprint(samples[: round(acoustic_fingerprint.SECONDS * acoustic_fingerprint.RATE)])
+                .astype("<u4")
+                .tobytes()
+            )
+        whole = np.pad(samples, (0, -len(samples) % speech.FRAME)).reshape(-1, speech.FRAME)
+        # A last frame that is not full is measured on what it has.
+        counts = np.minimum(speech.FRAME, len(samples) - speech.FRAME * np.arange(len(whole)))
+        level = np.sqrt(np.square(whole, dtype=np.float64).sum(axis=1) / counts)
+        self._frames += len(whole)
+        self._silent += int((level < _SILENCE).sum())
+        self._spoken += int((speech.speech(samples) >= speech.THRESHOLD).sum())
+
+    def _watch(self, frames: Iterator[tuple[float, Any]], start: float, end: float) -> Iterator[tuple[float, Any]]:
+        """The frames, measured at their own rate and channels on the way."""
+        import av
+
+        # Interleaved: PyAV 18 crashes on the planes of frames of eight channels and more.
+        samples = av.AudioResampler(format="flt")
+        for begin, frame in frames:
+            frame.pts = None
+            for out in resample(samples, frame, begin):
+                values = np.abs(np.nan_to_num(out.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0))
+                self._samples += values.size
+                self._clipped += int((values >= _FULL_SCALE).sum())
+                self._peak = max(self._peak, float(values.max(initial=0.0)))
+                self._loudness.add(out)
+            self.end = min(end, begin + frame.samples / frame.sample_rate)
+            self.seconds += self.end - max(start, begin)
+            yield begin, frame
+
+    def signals(self) -> dict[str, Any]:
+        return {
+            "loudness": self._loudness.value,
+            "peak": self._peak,
+            "clipping_share": self._clipped / max(1, self._samples),
+            "silence_share": self._silent / max(1, self._frames),
+            "speech_share": self._spoken / max(1, self._frames),
+            "measured_seconds": round(self.seconds, 6),
+            "fingerprint": self._print,
+        }
+
+
+class _Loudness:
+    """Integrated loudness in LUFS by FFmpeg's `ebur128` (ITU-R BS.1770-4 with EBU R 128's gates)."""
+
+    def __init__(self) -> None:
+        self._graph: Any = None
+        self._clock = 0
+        self._last = _GATE
+
+    @property
+    def value(self) -> float | None:
+        return self._last if self._last > _GATE else None
+
+    def add(self, frame: Any) -> None:
+        import av
+
+        if self._graph is None:
+            self._graph = _graph(frame)
+        frame.pts, frame.time_base = self._clock, Fraction(1, frame.sample_rate)
+        self._clock += frame.samples
+        self._graph.push(frame)
+        while True:
+            try:
+                measured = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            self._last = float(measured.metadata.get("lavfi.r128.I", self._last))
+
+
+def _graph(frame: Any) -> Any:
+    import av
+
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=Fraction(1, frame.sample_rate)
+    )
+    meter, sink = graph.add("ebur128", "metadata=1"), graph.add("abuffersink")
+    source.link_to(meter)
+    meter.link_to(sink)
+    graph.configure()
+    return graph

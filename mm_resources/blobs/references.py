@@ -1,0 +1,78 @@
+"""Blobs that stay in their sources (`blobs: reference`): the place is the object's URI with its tag, held against both at each read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_resources.objects.opener import ObjectOpener
+from mm_resources.storage.filesystems import client_errors
+
+_PREFIX = "source:"
+_OPENER = ObjectOpener(FetchPolicy())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A whole object of a source.
+
+    Attributes:
+        uri: local path or fsspec URL.
+        tag: etag, or size and mtime, when it was hashed.
+    """
+
+    uri: str
+    tag: str
+
+    @property
+    def path(self) -> str:
+        """As it stands in `content_blobs` in place of an object below the store's root."""
+        return f"{_PREFIX}{self.uri}#{self.tag}"
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The object as a stream; what is read of it is still to be held against its hash.
+
+        Raises:
+            SampleError: ``blob_missing``, ``source_changed`` or ``fetch_error``; all retryable.
+        """
+        self.check()
+        with self._opened() as stream, client_errors(self.uri):
+            yield stream
+
+    def check(self) -> None:
+        """See that the object is there as it was hashed, without reading it; raises as `open`."""
+        with client_errors(self.uri):
+            now = _OPENER.tag(self.uri)
+        if now is None:
+            self._opened().close()  # it says why: gone, or out of reach
+        elif now != self.tag:
+            raise self.changed(f"was referenced as {self.tag} and is {now} now")
+
+    def changed(self, how: str) -> SampleError:
+        return SampleError("source_changed", f"{self.uri} {how}; put it back, or register a new version", retryable=True)
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return _OPENER.seekable(self.uri)
+        except SampleError as error:
+            if error.error_class != "not_found":
+                raise
+            gone = f"{self.uri} is referenced, not copied, and is gone; put it back, or register a new version"
+            raise SampleError("blob_missing", gone, retryable=True) from None
+
+
+def reference_of(path: str) -> Reference | None:
+    """The reference that a blob's path is; None for a path below the store's root."""
+    if not path.startswith(_PREFIX):
+        return None
+    uri, _, tag = path.removeprefix(_PREFIX).rpartition("#")
+    return Reference(uri, tag)

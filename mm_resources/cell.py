@@ -1,0 +1,30 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One dataset version of one modality: what a Dagster partition stands for."""
+
+    dataset: str
+    version: str
+    modality: str
+
+    @property
+    def dataset_version(self) -> str:
+        return f"{self.dataset}@{self.version}"
+
+    @property
+    def partition_key(self) -> str:
+        return f"{self.dataset_version}|{self.modality}"
+
+    @property
+    def path(self) -> str:
+        return f"{self.dataset}/{self.version}/{self.modality}"

@@ -1,0 +1,201 @@
+"""The compute cache: results by content, one Lance dataset per kernel fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels import sql
+from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.errors import TRANSIENT
+from mm_embed_kernels.kernels.base import Kernel
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.spool import TableSpool
+from mm_resources.storage.store import Store
+
+if TYPE_CHECKING:
+    import lance
+
+_TAKE_ROWS = 4_096
+_BOOKKEEPING = [
+    pa.field("attempt", pa.int32()),
+    pa.field("environment", pa.string()),
+    pa.field("at", pa.timestamp("us", tz="UTC")),
+]
+
+# A request is a miss when it was never computed, or failed in a way that is to be tried again. Failed rows stay, so that
+# attempts are counted over all runs. All aggregates have a fixed size, so that DuckDB can spill them.
+_MISSES = """
+WITH wanted AS MATERIALIZED (SELECT key, min(place) AS place FROM requests GROUP BY key),
+tried AS (
+  SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt, arg_max({again}, attempt) AS again
+  FROM cached c SEMI JOIN wanted USING (key) GROUP BY key
+)
+SELECT w.place, coalesce(t.attempt, 0) AS attempt, t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
+FROM wanted w LEFT JOIN tried t USING (key)
+"""
+# Which failures are tried again, as SQL over the cached row: by default what may pass later, and what only another
+# environment has seen.
+RETRYABLE = "c.retryable OR c.environment <> '{environment}'"
+ALL, NONE = "true", "false"
+
+
+def of_classes(classes: Iterable[str]) -> str:
+    """The failures of these error classes are tried again, permanent ones too."""
+    return f"c.error_class IN ({', '.join(map(sql.literal, classes))})"
+
+
+AT_ONCE = f"c.retryable AND {of_classes(TRANSIENT)}"
+# The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
+# own (a source may correct a transcript while the sound stays the same).
+KEY = "content_hash || '#' || span"
+TEXT_KEY = "sha256(text) || '#text'"
+# Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt, then the
+# earliest row.
+_ORDER = "(CASE status WHEN 'ok' THEN 0 ELSE 1000000 - attempt END)::HUGEINT * 1000000000000000000 + epoch_us(\"at\")"
+_TWICE = f"SELECT key, arg_min(_rowid, {_ORDER}) AS best FROM heads GROUP BY key HAVING count(*) > 1"
+_DOUBLES = "SELECT _rowid AS place FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
+_STATUS = ["key", "status", "error_class", "retryable", "attempt", "environment"]
+_HEADS = ["key", "status", "attempt", "at"]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The good vectors of one kernel at one moment: joins carry their places, and the vectors are read last.
+
+    A vector is hundreds of times as large as its key, so that no join and no sort should have to carry it.
+    """
+
+    space: CacheSpace
+    dataset: lance.LanceDataset | None
+
+    def places(self) -> pa.RecordBatchReader:
+        """``key`` and ``_rowid`` of every vector, unique by key."""
+        return self.space.snapshot(self.dataset, ["key"], only_ok=True, row_ids=True)
+
+    def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
+        """Replace the column ``place`` by ``vector``, float32 [dimension]; in the order of places, it reads once from end to end."""
+        for table in tables:
+            for start in range(0, table.num_rows, _TAKE_ROWS):
+                rows = table.slice(start, _TAKE_ROWS)
+                assert self.dataset is not None
+                found = self.dataset._take_rows(rows["place"].to_pylist(), columns=["vector"])["vector"]
+                yield rows.drop(["place"]).append_column("vector", found.cast(pa.list_(pa.float32(), dimension)))
+
+
+class CacheSpace:
+    """The cached results of one kernel fingerprint: append-only rows, unique by key when read."""
+
+    def __init__(self, store: Store, kernel: Kernel) -> None:
+        self.uri = store.uri(f"cache/{kernel.scope}/{kernel.fingerprint[:32]}.lance")
+        self.schema = pa.schema([*kernel.result, *_BOOKKEEPING])
+        self.environment = kernel.environment
+        self._known: set[int] = set()
+
+    def reader(self, columns: list[str] | None = None, only_ok: bool = False) -> pa.RecordBatchReader:
+        """The results as they are now, one for each key."""
+        return self.snapshot(lance_datasets.open_dataset(self.uri), columns, only_ok)
+
+    def snapshot(
+        self, dataset: lance.LanceDataset | None, columns: list[str] | None = None, only_ok: bool = False, row_ids: bool = False
+    ) -> pa.RecordBatchReader:
+        """The results at one moment, one for each key; with their places, if wanted, as ``_rowid``."""
+        rows = lance_datasets.reader(dataset, self.schema, columns, "status = 'ok'" if only_ok else None, row_ids=True)
+        schema = rows.schema if row_ids else rows.schema.remove(rows.schema.get_field_index("_rowid"))
+        left_out = pa.array([] if dataset is None else doubles(dataset), pa.uint64())
+
+        def unique() -> Iterator[pa.RecordBatch]:
+            for batch in rows:
+                if len(left_out):
+                    batch = batch.filter(pc.invert(pc.is_in(batch["_rowid"], left_out)))
+                yield batch.select(schema.names)
+
+        return pa.RecordBatchReader.from_batches(schema, unique())
+
+    def vectors(self) -> Vectors:
+        """The vectors as they are now."""
+        return Vectors(self, lance_datasets.open_dataset(self.uri))
+
+    def misses(self, requests: TableSpool, again: str = RETRYABLE) -> Iterator[pa.RecordBatch]:
+        """Of each distinct key of `requests` (columns: key, place): place of its first request, earlier attempts, whether it is missing.
+
+        Args:
+            again: which failures are tried again, see `RETRYABLE`.
+        """
+        dataset = lance_datasets.open_dataset(self.uri)
+        self._known = _fragments(dataset)
+        cached = lance_datasets.reader(dataset, self.schema, _STATUS)
+        statement = _MISSES.format(again=again.replace("{environment}", self.environment))
+        with sql.query(statement, requests=requests.reader(["key", "place"]), cached=cached) as found:
+            yield from found
+
+    def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
+        """Commit one checkpoint, without what others have computed meanwhile. `attempts` counts earlier tries by key (absent: none)."""
+        before = lance_datasets.open_dataset(self.uri)
+        results = self._without_others(results, before)
+        if results.num_rows == 0:
+            return
+        keys = results["key"].to_pylist()
+        added = {
+            "attempt": pa.array([attempts.get(key, 0) + 1 for key in keys], pa.int32()),
+            "environment": pa.array([self.environment] * len(keys)),
+            "at": pa.array([datetime.now(UTC)] * len(keys), pa.timestamp("us", tz="UTC")),
+        }
+        for name, column in added.items():
+            results = results.append_column(name, column)
+        lance_datasets.append(self.uri, results.select(self.schema.names).cast(self.schema))
+        written = _fragments(lance_datasets.open_dataset(self.uri)) - _fragments(before)
+        # One new fragment is the one that was written here; of several, any may be another's, which is looked at again.
+        self._known |= written if len(written) == 1 else set()
+
+    def _without_others(self, results: pa.Table, dataset: lance.LanceDataset | None) -> pa.Table:
+        """The results whose keys no other run has answered since the misses were found, so that a key is stored once."""
+        added = _fragments(dataset) - self._known
+        if dataset is None or not added:
+            return results
+        fragments = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id in added]
+        for batch in dataset.scanner(columns=["key"], filter="status = 'ok'", fragments=fragments).to_batches():
+            results = results.filter(pc.invert(pc.is_in(results["key"], batch["key"])))
+        return results
+
+    def evict(self, column: str, values: Iterable[str]) -> None:
+        """Forget the rows whose column (``key``, ``content_hash``, ``error_class``) holds one of `values`."""
+        lance_datasets.delete(self.uri, column, values)
+
+
+class ComputeCache:
+    """Hands out the space of a kernel."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def space(self, kernel: Kernel) -> CacheSpace:
+        return CacheSpace(self.store, kernel)
+
+
+def doubles(dataset: lance.LanceDataset) -> list[int]:
+    """Places of the rows of a cache space that another row of the same key stands before, ascending."""
+
+    def heads(columns: list[str]) -> pa.RecordBatchReader:
+        return lance_datasets.reader(dataset, dataset.schema, columns, row_ids=True)
+
+    twice = sql.fetch(_TWICE, heads=heads(_HEADS))
+    if twice.num_rows == 0:
+        return []
+    found: list[int] = sql.fetch(_DOUBLES, heads=heads(["key"]), twice=twice)["place"].to_pylist()
+    return found
+
+
+def _fragments(dataset: lance.LanceDataset | None) -> set[int]:
+    return set() if dataset is None else {fragment.fragment_id for fragment in dataset.get_fragments()}
+
+
+def inputs_of(embedder: Embedder) -> dict[str, str]:
+    """SQL over segments: their key for an embedder, and which it reads; of texts, not every sound has a transcript."""
+    reads_text = embedder.input_shape is None
+    return {"key": TEXT_KEY if reads_text else KEY, "readable": "text IS NOT NULL" if reads_text else "true"}

@@ -1,0 +1,174 @@
+"""What suits this machine: batch size and threads of each embedder, measured once and kept for later runs.
+
+Kept beside the Dagster home, by machine, and never in the store: it decides how fast vectors come, not which ones. No fingerprint
+knows of it, and what would move a vector beyond its embedder's tolerance is not taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm_embed_kernels.embedders import Embedder, create
+from mm_embed_kernels.identity import digest, library_versions
+from mm_embed_kernels.inference.precision import FLOAT32
+from mm_embed_kernels.inference.runtime import keep_memory
+
+# Time of one measurement; the best of its passes counts, so that what else works on the machine disturbs little.
+SECONDS = 1.5
+# What is not faster by this is left as it is.
+_GAIN = 1.05
+_MOST_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run an embedder here.
+
+    Attributes:
+        batch_size: rows per forward pass.
+        threads: forward passes side by side.
+        rate: segments a second, decoding left out.
+        kept: whether later runs take it.
+    """
+
+    embedder: str
+    precision: str
+    batch_size: int
+    threads: int
+    rate: float
+    kept: bool = False
+
+
+def machine() -> str:
+    """This kind of machine: processor, the cores that this process may use, and torch."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        processor = platform.processor()
+    torch = library_versions(["torch"])["torch"]
+    return f"{processor or platform.machine()}, {_cores()} cores, torch {torch}"
+
+
+def calibrated(path: Path, embedder: str, precision: str = FLOAT32) -> Setting | None:
+    """What was measured on a machine of this kind, or None; of a file that cannot be read, nothing."""
+    found = _read(path).get(_name(), {}).get("settings", {}).get(f"{embedder} {precision}")
+    try:
+        return None if found is None else Setting(**found)
+    except TypeError:
+        return None
+
+
+def calibrate(path: Path, names: list[str], precision: str, seconds: float = SECONDS) -> Iterator[list[Setting]]:
+    """Measure embedders one after the other; all that was tried of each, the one to be kept marked and written to `path`.
+
+    Args:
+        precision: what the platform computes in (see `mm_embed_kernels.inference.precision`). Others that an embedder declares are measured
+            too, to be compared; which one is taken stands in fingerprints, so that it is the user's to say.
+        seconds: of one measurement.
+
+    Raises:
+        UserError: for a model that is missing.
+    """
+    keep_memory()
+    for name in names:
+        first = create(name, precision)
+        tried: list[Setting] = []
+        for offered in dict.fromkeys((first.precision, FLOAT32, *first.precisions)):
+            found = _measured(name, offered, seconds)
+            best = _best(found)
+            tried += [replace(setting, kept=setting is best and offered == first.precision) for setting in found]
+        _keep(path, next(setting for setting in tried if setting.kept))
+        yield tried
+
+
+def _best(found: list[Setting]) -> Setting:
+    """The fastest; the default, which is the first, unless another one is clearly faster."""
+    best = max(found, key=lambda setting: setting.rate)
+    return best if best.rate > _GAIN * found[0].rate else found[0]
+
+
+def _measured(name: str, precision: str, seconds: float) -> list[Setting]:
+    """The default setting first, then other batch sizes, then other numbers of threads with the best of them."""
+    cores = _cores()
+    default = create(name, precision, threads=cores)
+    inputs = _inputs(default)
+    reference = np.asarray(default.embed(inputs))
+    found: list[Setting] = []
+
+    def measure(batch_size: int, threads: int) -> None:
+        embedder = create(name, precision, batch_size=batch_size, threads=threads)
+        if any((setting.batch_size, setting.threads) == (batch_size, threads) for setting in found):
+            return
+        if _apart(np.asarray(embedder.embed(inputs)), reference) <= embedder.tolerance:
+            found.append(Setting(name, precision, batch_size, threads, round(_rate(embedder, inputs, seconds), 2)))
+
+    measure(default.batch_size, cores)
+    for factor in (0.25, 0.5, 2, 4):
+        measure(max(1, min(_MOST_ROWS, int(default.batch_size * factor))), cores)
+    best = _best(found).batch_size
+    for threads in sorted({1, cores // 2} - {0, cores}):
+        measure(best, threads)
+    return found
+
+
+def _rate(embedder: Embedder, inputs: Any, seconds: float) -> float:
+    fastest, until = float("inf"), time.perf_counter() + seconds
+    while fastest == float("inf") or time.perf_counter() < until:
+        began = time.perf_counter()
+        embedder.embed(inputs)
+        fastest = min(fastest, time.perf_counter() - began)
+    return len(inputs) / fastest
+
+
+def _inputs(embedder: Embedder) -> Any:
+    """Segments as they come to a model: sentences of a few to many words, or noise; about half a second's worth."""
+    dice = np.random.default_rng(0)
+    rows = int(np.clip(0.5 / embedder.seconds, 4 * _cores(), _MOST_ROWS * 4))
+    if embedder.input_shape is None:
+        return ["word " * int(length) for length in np.sort(dice.gamma(2.0, 10.0, rows))]
+    shape = (rows, *embedder.input_shape)
+    if embedder.input_dtype == "uint8":
+        return dice.integers(0, 255, shape, dtype=np.uint8)
+    return dice.standard_normal(shape).astype(embedder.input_dtype) * 0.1
+
+
+def _apart(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(1 - ((one * other).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _name() -> str:
+    return digest("machine", machine())[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keep(path: Path, setting: Setting) -> None:
+    whole = _read(path)
+    here = whole.setdefault(_name(), {"machine": machine(), "settings": {}})
+    here["settings"][f"{setting.embedder} {setting.precision}"] = asdict(setting)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    unfinished.write_text(json.dumps(whole, indent=1), "utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,30 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from mm_embed_kernels import sql
+from mm_embed_kernels.kernels.probe import PARTIAL
+from mm_resources.compute.cache import CacheSpace
+
+# Which of the `requests` the probe has refused, though their beginning may be readable.
+REFUSED = f"SELECT r.* FROM requests r JOIN cached p USING (key) WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}"
+
+
+_EITHER = "SELECT w.* FROM whole w ANTI JOIN kept k USING (key) UNION ALL SELECT * FROM prefixes"
+
+
+def with_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader:
+    """The probes of whole media and, in place of their failures, of what could be read of the others."""
+    rows = whole.reader()
+
+    def either() -> Iterator[pa.RecordBatch]:
+        streams = {"whole": rows, "kept": prefix.reader(["key"], only_ok=True), "prefixes": prefix.reader(only_ok=True)}
+        with sql.query(_EITHER, **streams) as found:
+            for batch in found:
+                yield from pa.Table.from_batches([batch]).cast(rows.schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(rows.schema, either())

@@ -1,0 +1,120 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import environment_digest
+from mm_embed_kernels.kernels.base import Resources, Stage
+from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS
+from mm_resources.metering import Usage, on_gpus, so_far
+
+if TYPE_CHECKING:
+    pass
+
+
+# A stuck pipeline is reported after this, not after Ray's 30 minutes.
+NO_PROGRESS_SECONDS = 300
+
+
+def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Iterator[pa.Table]:
+    """Blocks through one pool of actors for each stage.
+
+    Args:
+        may_lose: whether a batch that fails as a whole is left out; else it ends the run, and each row is a batch.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data.exceptions import ExecutionTimeoutError
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL if may_lose else logging.ERROR)  # set by the import above to INFO
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1 if may_lose else 0
+    # A row alone may take as long as its model takes to load and to be found hanging, in each stage.
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS if may_lose else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
+    share = fitting_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
+    data: Any = ray.data.from_arrow(blocks)
+    with warnings.catch_warnings():
+        # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may restart.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        for stage in stages:
+            needs = stage.resources
+            data = data.map_batches(
+                KernelActor,
+                fn_constructor_args=(stage, environment_digest()),
+                batch_format="pyarrow",
+                batch_size=needs.batch_rows if may_lose else 1,
+                compute=ActorPoolStrategy(size=needs.actors),
+                num_cpus=share(needs.num_cpus),
+                num_gpus=needs.num_gpus or None,
+                # By default a block that kills its actor is tried for ever. Once again is for those that waited behind it.
+                # Ray tells the terminal that the arguments of actors that may restart lie in the object store (ray#53727):
+                # Ray Data puts its own there, small as ours are, and holds them as long as the pool lives.
+                max_restarts=-1,
+                max_task_retries=1,
+            )
+    try:
+        yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
+    except ExecutionTimeoutError:
+        if not may_lose:
+            raise
+
+
+def fitting_share(needs: list[Resources], available: float) -> Callable[[float], float]:
+    """What an actor asks for, so that the pools of all stages fit side by side: a pool that cannot start stalls the rest.
+
+    Args:
+        needs: of each stage.
+        available: CPUs of the cluster.
+    """
+    wanted = sum(item.num_cpus * item.actors for item in needs)
+    scale = min(1.0, available / wanted) if wanted else 1.0
+
+    def share(cpus: float) -> float:
+        scaled = cpus * scale
+        # Ray takes fractions below one CPU and whole numbers above, in steps of a ten-thousandth.
+        return float(int(scaled)) if scaled >= 1 else int(scaled * 10_000) / 10_000
+
+    return share
+
+
+# What a batch has cost so far travels with it, in its first row.
+USED = "_used"
+
+
+USAGE = pa.struct([(item.name, pa.float64() if item.name.endswith("_seconds") else pa.int64()) for item in fields(Usage)])
+
+
+def usage_of(table: pa.Table) -> Usage:
+    """What the rows of a table say was used for them."""
+    return sum((Usage(**used) for used in table[USED].drop_null().to_pylist()), Usage())
+
+
+class KernelActor:
+    """A stage inside a Ray worker."""
+
+    def __init__(self, stage: Stage, environment: str) -> None:
+        self.before = so_far()
+        if environment_digest() != environment:
+            raise UserError("driver and Ray worker have different Python or library versions; install the same lock on both")
+        stage.setup()
+        self.stage = stage
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        earlier = Usage()
+        if USED in batch.column_names:
+            earlier, batch = usage_of(batch), batch.drop([USED])
+        with on_gpus(self.stage.resources.num_gpus):
+            table = self.stage.run(batch)
+        before, self.before = self.before, so_far()
+        used = asdict(earlier + self.before - before)
+        return table.append_column(USED, pa.array([used, *[None] * table.num_rows][: table.num_rows], USAGE))

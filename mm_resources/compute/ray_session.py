@@ -1,0 +1,211 @@
+"""Ray Data as the distributed executor of kernels; only this module and `ray_nodes` import ray."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import select
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import asdict, replace
+from functools import cache
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.kernels.base import Kernel
+from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, Isolated
+from mm_resources.compute.environment import Model, model_of
+from mm_resources.compute.ray_nodes import require_nodes
+from mm_resources.compute.ray_pipeline import USED, flow, usage_of
+from mm_resources.metering import count
+
+if TYPE_CHECKING:
+    import psutil
+
+    from mm_embed_kernels.embedders import Embedder
+    from mm_embed_kernels.transcribers import Transcriber
+    from mm_resources.storage.store import Store
+
+# Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
+WAVE_ROWS = 200_000
+
+_log = logging.getLogger(__name__)
+
+
+class RaySession:
+    """At most one Ray connection, started at first use, shut down only if it was started here.
+
+    Args:
+        address: of an existing cluster; "" starts a local one.
+        num_cpus: CPUs of a local cluster; None takes those that this process may use.
+        object_store_bytes: size of a local cluster's object store.
+    """
+
+    def __init__(self, address: str = "", num_cpus: int | None = None, object_store_bytes: int = 512 << 20) -> None:
+        self.address, self.object_store_bytes = address, object_store_bytes
+        self.num_cpus = num_cpus or len(os.sched_getaffinity(0))
+        self.started = False
+        self._closed = threading.Event()
+        self._fit: set[tuple[str, tuple[Model, ...]]] = set()
+
+    def start(self) -> None:
+        """Connect, or start a local cluster with explicit limits; from any thread."""
+        if not self.started:
+            _lasting(self._connect)
+
+    def require(self, store: Store, models: Iterable[Embedder | Transcriber] = ()) -> None:
+        """See that every node of a cluster that was not started here can do this process's work, with these models.
+
+        Raises:
+            UserError: in one line; see `mm_resources.compute.ray_nodes.require_nodes`.
+        """
+        self.start()
+        asked = (store.root, tuple(model_of(model) for model in models))
+        if self.address and asked not in self._fit:
+            require_nodes(store, asked[1])
+            self._fit.add(asked)
+
+    def _connect(self) -> None:
+        if self.started:
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray starts its processes by fork and immediate exec, which is safe beside Lance's threads.
+        warnings.filterwarnings("ignore", message="lance(db)? (is not fork-safe|fork support)")
+        import ray
+
+        if ray.is_initialized():
+            return
+        try:
+            if self.address:
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            else:
+                ray.init(
+                    address="local",  # and not a cluster that somebody has started on this machine
+                    num_cpus=self.num_cpus,
+                    object_store_memory=self.object_store_bytes,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
+                self._closed = threading.Event()
+                threading.Thread(target=_guard, args=(_raylet(), self._closed), daemon=True).start()
+        except (ConnectionError, RuntimeError) as error:
+            if not self.address:
+                raise
+            raise _refused(self.address, error) from error
+        self.started = True
+
+    def close(self) -> None:
+        if self.started:
+            import ray
+
+            self.started = False
+            self._closed.set()
+            ray.shutdown()
+
+    def run(self, kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Result tables of the kernel, in any order, as they are finished.
+
+        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools. A block of which an actor
+        dies, or that no actor finishes, is left out by Ray; its rows go through once more, in processes that may die.
+        """
+        self.start()
+        stages = kernel.stages()
+        for stage in stages:
+            # An actor is one of several on its machine.
+            stage.limits = replace(stage.limits, workers=1) if stage.limits else None
+        rows = stages[0].resources.batch_rows
+        while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
+            answered: set[str] = set()
+            for table in map(self._counted, flow(stages, wave, may_lose=True)):
+                answered.update(table["key"].to_pylist())
+                yield table
+            missing = [block.filter(pc.invert(pc.is_in(block["key"], pa.array(answered, pa.string())))) for block in wave]
+            if lost := [block for block in missing if block.num_rows]:
+                _log.warning(f"{kernel.name}: {sum(block.num_rows for block in lost)} rows were lost with their actor; each is tried alone")
+                yield from map(self._counted, flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False))
+
+    def _counted(self, table: pa.Table) -> pa.Table:
+        """The results without what the workers used for them, which is counted as this process's."""
+        used = usage_of(table)
+        # The workers of a cluster that was started here are descendants of this process, whose CPU seconds are seen.
+        count(**{**asdict(used), "cpu_seconds": used.cpu_seconds if self.address else 0.0})
+        return table.drop([USED])
+
+
+def _refused(address: str, error: Exception) -> UserError:
+    """Why there is no connection to a cluster, and what to do. Ray says it in the cause, if at all."""
+    told = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "Version mismatch" in told:
+        return UserError(f"the Ray cluster at {address} runs another Ray or Python: {told}")
+    if "No node info found" in told:
+        return UserError(
+            f"no node of the Ray cluster at {address} runs on this machine, and a driver speaks through one; start one that takes "
+            f"no work: ray start --address={address} --num-cpus=0"
+        )
+    return UserError(f"no Ray cluster answers at {address}: {told}")
+
+
+@cache
+def _starter() -> SimpleQueue[tuple[Future[None], Callable[[], None]]]:
+    """The thread that starts Ray's processes, which lives as long as this process.
+
+    They ask to die with their parent, and Linux takes that to be the thread that started them (prctl(2),
+    PR_SET_PDEATHSIG): started in a thread of Lance's writer or of DuckDB they would be gone with it.
+    """
+    asked: SimpleQueue[tuple[Future[None], Callable[[], None]]] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            done, call = asked.get()
+            try:
+                done.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+                done.set_exception(error)
+
+    threading.Thread(target=serve, name="ray-starter", daemon=True).start()
+    return asked
+
+
+def _lasting(call: Callable[[], None]) -> None:
+    """Call in the lasting thread, and wait for it."""
+    done: Future[None] = Future()
+    _starter().put((done, call))
+    done.result()
+
+
+def _raylet() -> psutil.Process:
+    """The node process of the local cluster that this process has just started."""
+    import psutil
+
+    # The latest: one of an earlier session may not be gone yet.
+    return max((process for process in psutil.Process().children() if process.name() == "raylet"), key=psutil.Process.create_time)
+
+
+def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
+    """End this process, in one line, when its raylet dies: Ray would end it a minute later, with a hundred lines and
+    no word of what to do, and offers no exception."""
+    import psutil
+
+    try:
+        gone = os.pidfd_open(raylet.pid)
+    except ProcessLookupError:
+        pass
+    else:
+        select.select([gone], [], [])
+        os.close(gone)
+    if not closed.is_set():
+        line = f"error: Ray's node process (raylet {raylet.pid}) was killed or ran out of memory; the same command goes on where it ended"
+        os.write(2, f"\n{line}\n".encode())
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        os._exit(1)

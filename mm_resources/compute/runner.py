@@ -1,0 +1,269 @@
+"""The one function through which every expensive computation goes: anti-join, compute the misses, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mm_embed_kernels import sql
+from mm_embed_kernels.kernels.base import Kernel, Stage
+from mm_embed_kernels.kernels.isolated_stage import Isolated, release
+from mm_resources.compute.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
+from mm_resources.compute.prefetch import Ahead
+from mm_resources.compute.progress import report
+from mm_resources.compute.ray_session import RaySession
+from mm_resources.metering import NOTHING, Usage, on_gpus, so_far
+from mm_resources.storage.spool import TableSpool
+
+if TYPE_CHECKING:
+    from mm_embed_kernels.embedders import Embedder
+    from mm_embed_kernels.transcribers import Transcriber
+
+CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_BYTES = 64 << 20
+# A model that was at work for so long is not kept loaded beside the joins that follow: to start it again costs little against it.
+LONG_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often, and how far apart, transient causes are tried inside one run.
+
+    Attributes:
+        attempts: tries of one row in a run, the first included.
+        seconds: the first pause's upper bound, doubled with each further one.
+        longest: upper bound of any pause, seconds.
+    """
+
+    attempts: int = 4
+    seconds: float = 0.5
+    longest: float = 8.0
+
+    def pause(self, tries: int) -> float:
+        """Seconds to wait after so many tries: exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
+        return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))
+
+
+@dataclass(frozen=True)
+class ComputeReport:
+    """What one call of `Compute.run` did; rows are requests, distinct by key."""
+
+    kernel: str
+    fingerprint: str
+    mode: str
+    computed: int
+    reused: int
+    failed: int
+    checkpoints: int
+    seconds: float
+    usage: Usage = NOTHING
+
+
+class Compute:
+    """Runs kernels through the cache.
+
+    Args:
+        cache: where results live.
+        ray: the session to use for large work; None computes everything inline.
+        mode: ``auto`` (by estimate and by what Ray could gain), ``inline`` or ``ray``.
+        inline_seconds: estimated work below which starting Ray would cost more than it gains.
+        backoff: how transient causes are tried again.
+    """
+
+    def __init__(
+        self,
+        cache: ComputeCache,
+        ray: RaySession | None = None,
+        mode: str = "auto",
+        inline_seconds: float = 10.0,
+        backoff: Backoff = Backoff(),
+    ) -> None:
+        self.cache, self.ray, self.mode, self.inline_seconds, self.backoff = cache, ray, mode, inline_seconds, backoff
+
+    def run(
+        self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None, again: str = RETRYABLE
+    ) -> ComputeReport:
+        """Compute what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
+
+        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended. What failed
+        for a transient cause is tried again, all of it together after each pause.
+
+        Args:
+            again: which earlier failures are tried again, see `mm_resources.compute.cache.RETRYABLE`.
+        """
+        began, before = time.perf_counter(), so_far()
+        space = self.cache.space(kernel)
+        wanted, misses = spool_misses(space, requests, again, kernel.order)
+        missing = misses.rows
+        mode = self._choose(kernel, missing)
+        failed, checkpoints = self._compute(space, kernel, misses, mode, log)
+        for tries in range(1, self.backoff.attempts if failed else 1):
+            _, late = spool_misses(space, _without_attempts(misses), AT_ONCE, kernel.order)
+            if late.rows == 0:
+                break
+            time.sleep(self.backoff.pause(tries))
+            found, more = self._compute(space, kernel, late, self._choose(kernel, late.rows), log)
+            failed, checkpoints, misses = failed - late.rows + found, checkpoints + more, late
+        seconds = time.perf_counter() - began
+        if seconds > LONG_SECONDS:
+            release()
+        used = so_far() - before
+        return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds, used)
+
+    def _compute(self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None) -> tuple[int, int]:
+        """Compute the misses once; (how many failed, checkpoints)."""
+        if misses.rows == 0:
+            return 0, 0
+        blocks = _blocks(misses, kernel)
+        found = run_inline(kernel, blocks) if mode == "inline" else self._session(kernel).run(kernel, blocks)
+        progress = _Progress(kernel.name, misses.rows, log)
+        done = self._checkpoint(space, kernel, found, _attempts(misses), progress)
+        if progress.done != misses.rows:
+            raise RuntimeError(f"{kernel.name}: {misses.rows} rows went in, {progress.done} came out")
+        return done
+
+    def missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
+        """(requests distinct by key, how many of them are not in the cache), without computing anything."""
+        wanted, misses = spool_misses(self.cache.space(kernel), requests)
+        return wanted, misses.rows
+
+    def _choose(self, kernel: Kernel, missing: int) -> str:
+        if kernel.here and self._on_cluster:
+            return "inline"
+        if self.mode != "auto":
+            return self.mode
+        # Stages go on side by side without Ray, too: on one machine, its gain is more than one actor of a stage.
+        gains = self.ray is not None and (self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages()))
+        return "ray" if gains and missing * kernel.seconds_per_row > self.inline_seconds else "inline"
+
+    @property
+    def _on_cluster(self) -> bool:
+        """Whether Ray's workers may be on other machines."""
+        return self.ray is not None and bool(self.ray.address)
+
+    def require_workers(self, models: Iterable[Embedder | Transcriber]) -> None:
+        """See, before anything is computed, that the machines of a cluster can do this one's work.
+
+        Raises:
+            UserError: in one line; see `RaySession.require`.
+        """
+        if self.ray is not None and self._on_cluster and self.mode != "inline":
+            self.ray.require(self.cache.store, models)
+
+    def _session(self, kernel: Kernel) -> RaySession:
+        if self.ray is None:
+            raise RuntimeError("mode 'ray' needs a Ray session")
+        self.ray.require(self.cache.store, kernel.models)
+        return self.ray
+
+    def _checkpoint(
+        self, space: CacheSpace, kernel: Kernel, found: Iterator[pa.Table], attempts: dict[str, int], progress: _Progress
+    ) -> tuple[int, int]:
+        held: list[pa.Table] = []
+        failed = checkpoints = rows = size = 0
+        last = time.perf_counter()
+        for table in found:
+            held.append(table)
+            rows, size = rows + table.num_rows, size + table.nbytes
+            failed += table["status"].to_pylist().count("failed")
+            late = time.perf_counter() - last > CHECKPOINT_SECONDS
+            if rows >= kernel.checkpoint_rows or size >= CHECKPOINT_BYTES or late:
+                space.append(pa.concat_tables(held), attempts)
+                held, rows, size, last, checkpoints = [], 0, 0, time.perf_counter(), checkpoints + 1
+            progress.add(table.num_rows)
+        if held:
+            space.append(pa.concat_tables(held), attempts)
+            checkpoints += 1
+        return failed, checkpoints
+
+
+_ASKED = "SELECT r.* EXCLUDE (place), m.attempt FROM requests r JOIN misses m USING (place) ORDER BY {order}"
+_PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
+
+
+def spool_misses(
+    space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, again: str = RETRYABLE, order: str = Kernel.order
+) -> tuple[int, TableSpool]:
+    """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
+    asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
+    for batch in space.misses(asked, again):
+        wanted += batch.num_rows
+        misses.add(pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED))
+    if misses.rows == 0:
+        return wanted, misses
+    with sql.query(_ASKED.format(order=order), requests=asked.reader(), misses=misses.reader()) as found:
+        return wanted, TableSpool.of(found)
+
+
+def _numbered(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
+    """The requests with a number each, as ``place``."""
+    reader = requests.to_reader() if isinstance(requests, pa.Table) else requests
+    spool = TableSpool(reader.schema.append(pa.field("place", pa.int64())))
+    for batch in reader:
+        numbers = pa.array(range(spool.rows, spool.rows + batch.num_rows), pa.int64())
+        spool.add(batch.append_column("place", numbers))
+    return spool
+
+
+def _without_attempts(misses: TableSpool) -> pa.RecordBatchReader:
+    return misses.reader([name for name in misses.schema.names if name != "attempt"])
+
+
+def _blocks(misses: TableSpool, kernel: Kernel) -> Iterator[pa.Table]:
+    """The misses in blocks of the first stage's batch size."""
+    size = kernel.stages()[0].resources.batch_rows
+    for batch in misses.reader():
+        table = pa.Table.from_batches([batch])
+        for start in range(0, table.num_rows, size):
+            yield table.slice(start, size)
+
+
+def _attempts(misses: TableSpool) -> dict[str, int]:
+    """Earlier tries of the keys that were tried before."""
+    found = sql.fetch("SELECT key, attempt FROM misses WHERE attempt > 0", misses=misses.reader())
+    return dict(zip(found["key"].to_pylist(), found["attempt"].to_pylist(), strict=True))
+
+
+def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The kernel's stages block by block, in this process but for its models, which may die of what they are given.
+
+    Where a model works, the stages work side by side: the next block is decoded meanwhile, and the last one's results are stored.
+    """
+    stages, found = kernel.stages(), blocks
+    for stage in stages:
+        found = _through(Isolated(stage) if stage.infers else stage, found)
+        if any(other.infers for other in stages):
+            found = Ahead(found, f"mm-{kernel.name}")
+    return found
+
+
+def _through(stage: Stage, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    stage.setup()
+    for block in blocks:
+        with on_gpus(stage.resources.num_gpus):
+            found = stage.run(block)
+        yield found
+
+
+class _Progress:
+    """Logs rate and time left every few seconds."""
+
+    def __init__(self, name: str, total: int, log: logging.Logger | None) -> None:
+        self.name, self.total, self.log, self.done = name, total, log, 0
+        self._began = self._last = time.perf_counter()
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        report(self.name, self.done, self.total)
+        now = time.perf_counter()
+        if self.log is None or now - self._last < 5:
+            return
+        self._last = now
+        rate = self.done / (now - self._began)
+        self.log.info(f"{self.name}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left")

@@ -1,0 +1,147 @@
+"""What a query is, as a vector in the space of a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from mm_embed_kernels.embedders import Embedder, create, embedders, maker_of
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.kernels.embed import embed_each
+from mm_embed_kernels.media.tracks import media_type
+from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
+from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_resources.registry.pins import PinnedTable
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
+# How many segments of a medium stand for it in a query.
+QUERY_SEGMENTS = 8
+_IDS = ("feature_id", "segment_id", "sample_id")
+
+
+class Queries:
+    """Makes vectors of queries; keeps the embedders that it has loaded."""
+
+    def __init__(self) -> None:
+        self._embedders: dict[str, Embedder] = {}
+
+    def embedder(self, pinned: PinnedTable) -> Embedder:
+        """The embedder that made a table.
+
+        Raises:
+            UserError: when the installed weights are not those of the table.
+        """
+        key = f"{pinned.embedder} {pinned.fingerprint}"
+        if key not in self._embedders:
+            made = maker_of(pinned.embedder, pinned.fingerprint)
+            if made.space != pinned.space:
+                raise UserError(
+                    f"table {pinned.table} lies in the space {pinned.space}, but the installed {pinned.embedder} makes {made.space}; "
+                    "install the weights that made it, or query by id"
+                )
+            self._embedders[key] = made
+        return self._embedders[key]
+
+    def vector(self, query: Query, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
+        """A query that is no id, float32 [dimension], in the space of `pinned`.
+
+        Args:
+            spaces: the spaces that could be asked, for a refusal.
+
+        Raises:
+            UserError: when the query cannot be brought into the space; names the spaces that there are.
+        """
+        if isinstance(query, (np.ndarray, list)):
+            vector = np.asarray(query, dtype=np.float32).reshape(-1)
+            if len(vector) != pinned.dimension:
+                raise UserError(f"the query has {len(vector)} dimensions, the table {pinned.dimension}; there is: {spaces}")
+            return vector
+        if isinstance(query, str) and not os.path.isfile(query):
+            return self._text_vector(query, pinned, spaces)
+        return self._media_vector(query if isinstance(query, bytes) else Path(query), pinned, spaces)
+
+    def _text_vector(self, text: str, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
+        if not text.strip():
+            raise UserError("the query is empty")
+        try:
+            return np.asarray(self.embedder(pinned).embed_text([text])[0])
+        except UserError as error:
+            raise UserError(f"{error}; there is: {spaces}") from None
+
+    def _media_vector(self, data: Media, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
+        """The mean vector of a medium's segments; of a long one, of some that are spread evenly."""
+        mime = media_type(data)
+        modality = modality_of(mime)
+        if modality is None:
+            raise UserError(f"the query is {mime}, which no modality reads")
+        embedder, reader = self._for_media(modality, pinned, spaces), modalities()[modality]
+        try:
+            if isinstance(data, Path) and not reader.streams:
+                data = data.read_bytes()
+            segments = cast(Any, reader).segment(data)
+            places = sorted({round(i * (len(segments) - 1) / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)}) if segments else []
+            vectors, refused = _vectors(embedder, data, [segments[i] for i in places])
+        except SampleError as error:
+            raise UserError(f"the query cannot be read: {error}") from error
+        if not vectors:
+            raise UserError(f"the query is {modality} with nothing in it to embed{f': {refused[0]}' if refused else ''}")
+        return np.asarray(np.mean(vectors, axis=0))
+
+    def _for_media(self, modality: str, pinned: PinnedTable, spaces: str) -> Embedder:
+        """An embedder that reads `modality` and makes vectors in the table's space."""
+        own = self.embedder(pinned)
+        if own.modality == modality:
+            return own
+        for name, kind in embedders().items():
+            if kind.modality == modality and kind.takes_model == bool(own.model):
+                whole = f"{name}:{own.model}" if own.model else name
+                candidate = self._embedders.setdefault(whole, create(whole))
+                if _shares_space(candidate, pinned):
+                    return candidate
+        raise UserError(
+            f"no embedder brings {modality} into the space {pinned.space} of the table; "
+            f"query it with text, {own.modality} or an id; there is: {spaces}"
+        )
+
+
+def stored(identifier: str, tables: Sequence[Table], columns: Sequence[str]) -> dict[str, Any]:
+    """Columns of the first row that has an id, of a feature, a segment or a sample.
+
+    Raises:
+        UserError: when none of the tables has it.
+    """
+    if not identifier.isalnum():
+        raise UserError(f"{identifier!r} is not an id")
+    where = " OR ".join(f"{column} = '{identifier}'" for column in _IDS)
+    for table in tables:
+        found: list[dict[str, Any]] = table.search().where(where).select(list(columns)).limit(1).to_arrow().to_pylist()
+        if found:
+            return found[0]
+    raise UserError(f"{', '.join(table.name for table in tables)} has no feature, segment or sample {identifier}")
+
+
+def _vectors(embedder: Embedder, data: Media, segments: list[Segment]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
+    """Unit vectors of segments, and why some have none (silence, say)."""
+    inputs: list[Any] = [segment.text or "" for segment in segments]
+    if embedder.input_shape is not None:
+        inputs = [guarded(embedder.decode, (data, segment.span)) for segment in segments]
+    refused = [item for item in inputs if isinstance(item, SampleError)]
+    good = [item for item in inputs if not isinstance(item, SampleError)]
+    outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []
+    refused += [item for item in outcomes if isinstance(item, SampleError)]
+    return [item for item in outcomes if not isinstance(item, SampleError)], refused
+
+
+def _shares_space(candidate: Embedder, pinned: PinnedTable) -> bool:
+    """Whether an embedder's vectors can be compared with a table's; one of another kind may not read the model at all."""
+    try:
+        return candidate.space == pinned.space
+    except UserError:
+        return False

@@ -1,0 +1,198 @@
+"""The ledger: a row per stage, kernel and run, with what was computed, what was reused and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from mm_embed_kernels import sql
+from mm_embed_kernels.contracts import LEDGER
+from mm_embed_kernels.kernels.base import Kernel
+from mm_resources.cell import Cell
+from mm_resources.compute.runner import ComputeReport
+from mm_resources.metering import Usage
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import StageMeta
+
+
+class Rate(NamedTuple):
+    """What one row of a kernel takes, seconds: on the clock, of CPUs and of GPUs."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+    @staticmethod
+    def guess(kernel: Kernel) -> Rate:
+        """Of a kernel that was never at work here."""
+        return Rate(kernel.seconds_per_row, kernel.seconds_per_row)
+
+    def times(self, weight: float) -> Rate:
+        return Rate(*(weight * value for value in self))
+
+    @staticmethod
+    def sum(rates: Iterable[Rate]) -> Rate:
+        return Rate(*map(sum, zip(*rates, Rate(), strict=True)))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run did in one stage of a cell.
+
+    Attributes:
+        unchanged: whether it was skipped because nothing had changed.
+        samples_in, samples_out: samples that reached and left it; like `peak_bytes`, None where they were not measured.
+        computed, reused: kernel rows.
+        seconds: wall time.
+        peak_bytes: see `mm_resources.metering.Meter`.
+        usage: of all its processes.
+    """
+
+    stage: str
+    run_id: str
+    at: datetime
+    unchanged: bool
+    samples_in: int | None
+    samples_out: int | None
+    computed: int
+    reused: int
+    seconds: float
+    peak_bytes: int | None
+    usage: Usage
+
+
+_FIGURES = [item.name for item in fields(Work) if item.name != "usage"]
+
+
+class Ledger:
+    """Append-only; concurrent runs both land."""
+
+    def __init__(self, store: Store) -> None:
+        self._uri = store.uri("ledger/stages.lance")
+
+    def record(self, rows: list[dict[str, Any]]) -> None:
+        lance_datasets.widen(self._uri, LEDGER.bare)
+        lance_datasets.append(self._uri, LEDGER.rows(rows))
+
+    def read(self, where: str | None = None) -> pa.RecordBatchReader:
+        """The rows; what an older version did not measure is null in them."""
+        found = lance_datasets.reader(lance_datasets.open_dataset(self._uri), LEDGER.bare, where=where)
+        rows = (batch for stored in found for batch in LEDGER.cast(pa.Table.from_batches([stored])).to_batches())
+        return pa.RecordBatchReader.from_batches(LEDGER.bare, rows)
+
+    def of_run(self, run_id: str) -> list[dict[str, Any]]:
+        """The rows of a run, oldest first."""
+        found: list[dict[str, Any]] = self.read(f"run_id = '{run_id}'").read_all().sort_by("at").to_pylist()
+        return found
+
+    def works(self, cell: Cell) -> list[Work]:
+        """What each run did in each stage of a cell, oldest first."""
+        found = sql.fetch(_WORKS, ledger=self.read(_of(cell))).to_pylist()
+        return [Work(**{name: row.pop(name) for name in _FIGURES}, usage=Usage(**row)) for row in found]
+
+    def of_cell(self, cell: Cell) -> dict[str, Work]:
+        """Per stage, what its latest run that did work did and took, over all its kernels."""
+        return {work.stage: work for work in self.works(cell) if not work.unchanged}
+
+    def kernels(self, cell: Cell) -> list[dict[str, Any]]:
+        """``stage``, ``kernel``, ``fingerprint`` of what worked for a cell; ``asked``: rows that the stage's latest run asked of it;
+        ``reused``: rows of all runs that the cache had."""
+        found: list[dict[str, Any]] = sql.fetch(_KERNELS, ledger=self.read(_of(cell))).to_pylist()
+        return found
+
+    def rates(self) -> dict[str, Rate]:
+        """What a computed row takes, by kernel fingerprint, over all runs of this store."""
+        return {row.pop("fingerprint"): Rate(**row) for row in sql.fetch(_RATES, ledger=self.read()).to_pylist()}
+
+
+def _of(cell: Cell) -> str:
+    return f"dataset = '{cell.dataset}' AND version = '{cell.version}' AND modality = '{cell.modality}'"
+
+
+# Where CPU seconds were not measured yet, one core is taken to have been at work.
+_WORKS = """
+SELECT stage, run_id, max("at") AS "at", bool_and(unchanged) AS unchanged, max(samples_in) AS samples_in, max(samples_out) AS samples_out,
+       sum(computed)::BIGINT AS computed, sum(reused)::BIGINT AS reused, sum(seconds) AS seconds, max(peak_bytes) AS peak_bytes,
+       coalesce(sum(cpu_seconds), sum(seconds)) AS cpu_seconds, coalesce(sum(gpu_seconds), 0) AS gpu_seconds,
+       coalesce(sum(bytes_read), 0)::BIGINT AS bytes_read, coalesce(sum(bytes_written), 0)::BIGINT AS bytes_written,
+       coalesce(sum(bytes_transferred), 0)::BIGINT AS bytes_transferred
+FROM ledger GROUP BY stage, run_id ORDER BY "at"
+"""
+_KERNELS = """
+SELECT stage, kernel, fingerprint, (sum(computed + reused) FILTER (latest))::BIGINT AS asked, sum(reused)::BIGINT AS reused
+FROM (
+  SELECT *, rank() OVER (PARTITION BY stage ORDER BY "at" DESC) = 1 AS latest FROM ledger WHERE fingerprint IS NOT NULL AND NOT unchanged
+)
+GROUP BY stage, kernel, fingerprint ORDER BY stage, kernel, fingerprint
+"""
+_RATES = """
+SELECT fingerprint, sum(kernel_seconds) / sum(computed) AS seconds,
+       sum(coalesce(kernel_cpu_seconds, kernel_seconds)) / sum(computed) AS cpu_seconds,
+       sum(coalesce(gpu_seconds, 0)) / sum(computed) AS gpu_seconds
+FROM ledger WHERE computed > 0 GROUP BY fingerprint
+"""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stage took, beside what its kernels report.
+
+    Attributes:
+        seconds: wall time.
+        usage: of all its processes.
+        peak_bytes: see `mm_resources.metering.Meter`.
+        samples_in, samples_out: samples that reached and left it; None where a stage of an older version did not count them.
+    """
+
+    seconds: float
+    usage: Usage
+    peak_bytes: int
+    samples_in: int | None
+    samples_out: int | None
+
+
+def entries(
+    stage: str, cell: Cell, run_id: str, meta: StageMeta, unchanged: bool, reports: Sequence[ComputeReport], spent: Spent
+) -> list[dict[str, Any]]:
+    """A row for each kernel that a stage ran, or one for the stage; its own figures stand in the first alone, so that sums are right."""
+    own = {
+        "seconds": spent.seconds,
+        "samples_in": spent.samples_in,
+        "samples_out": spent.samples_out,
+        "cpu_seconds": spent.usage.cpu_seconds,
+        "bytes_read": spent.usage.bytes_read,
+        "bytes_written": spent.usage.bytes_written,
+        "bytes_transferred": spent.usage.bytes_transferred,
+        "peak_bytes": spent.peak_bytes,
+    }
+    now = datetime.now(UTC)
+    return [
+        {
+            "dataset": cell.dataset,
+            "version": cell.version,
+            "modality": cell.modality,
+            "stage": stage,
+            "run_id": run_id,
+            "unchanged": unchanged,
+            "rows": meta.rows,
+            "data_version": meta.data_version,
+            "at": now,
+            "kernel": report.kernel if report else None,
+            "fingerprint": report.fingerprint or None if report else None,
+            "mode": report.mode or None if report else None,
+            "computed": report.computed if report else 0,
+            "reused": report.reused if report else 0,
+            "failed": report.failed if report else 0,
+            "checkpoints": report.checkpoints if report else 0,
+            "kernel_seconds": report.seconds if report else 0.0,
+            "kernel_cpu_seconds": report.usage.cpu_seconds if report else 0.0,
+            "gpu_seconds": report.usage.gpu_seconds if report else 0.0,
+            **(own if place == 0 else {"seconds": 0.0}),
+        }
+        for place, report in enumerate(reports or [None])
+    ]

@@ -1,0 +1,163 @@
+"""What moved between two versions of a dataset: samples, decisions, splits, labels, vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mm_embed_kernels import sql
+from mm_embed_kernels.errors import UserError
+from mm_resources.cell import Cell
+from mm_resources.registry.pins import Pin
+from mm_resources.storage.spool import TableSpool
+from mm_resources.tables.stage_tables import StageTables
+
+if TYPE_CHECKING:
+    from mm_resources.features.feature_tables import FeatureStore
+
+EXAMPLES = 5
+_STATES = """
+SELECT r.sample_id, r.key, r.content_hash, c.split, r.label,
+       CASE WHEN p.sample_id IS NOT NULL THEN 'published'
+            WHEN NOT c.kept THEN concat_ws(' by ', 'dropped', c.rule) ELSE 'failed' END AS state
+FROM raw r LEFT JOIN curated c USING (sample_id) LEFT JOIN (SELECT DISTINCT sample_id FROM published) p USING (sample_id)
+"""
+# A sample that is gone and one that is new with the same bytes are one that was moved; of several, the first by key pair up.
+_CHANGES = """
+WITH met AS MATERIALIZED (SELECT b AS old, a AS new FROM before b FULL JOIN after a ON b.sample_id = a.sample_id),
+gone AS (SELECT old, row_number() OVER (PARTITION BY old.content_hash ORDER BY old.key) AS place FROM met WHERE new.sample_id IS NULL),
+come AS (SELECT new, row_number() OVER (PARTITION BY new.content_hash ORDER BY new.key) AS place FROM met WHERE old.sample_id IS NULL),
+moved AS MATERIALIZED (SELECT g.old, c.new FROM gone g JOIN come c ON g.old.content_hash = c.new.content_hash AND g.place = c.place),
+pairs AS (
+  SELECT old, new, false AS moved FROM met WHERE old.sample_id = new.sample_id
+  UNION ALL SELECT old, new, true FROM moved
+  UNION ALL SELECT old, NULL, false FROM met WHERE new.sample_id IS NULL AND old.sample_id NOT IN (SELECT old.sample_id FROM moved)
+  UNION ALL SELECT NULL, new, false FROM met WHERE old.sample_id IS NULL AND new.sample_id NOT IN (SELECT new.sample_id FROM moved)
+)
+SELECT old.key AS old_key, new.key AS new_key, old.state AS old_state, new.state AS new_state,
+       CASE WHEN old.sample_id IS NULL THEN 'added' WHEN new.sample_id IS NULL THEN 'removed' WHEN moved THEN 'moved'
+            WHEN old.content_hash IS DISTINCT FROM new.content_hash THEN 'altered' ELSE 'same' END AS kind,
+       coalesce(old.state <> new.state, false) AS decided,
+       coalesce(old.split <> new.split, false) AS resplit,
+       old.sample_id IS NOT NULL AND new.sample_id IS NOT NULL AND old.label IS DISTINCT FROM new.label AS relabelled
+FROM pairs
+"""
+_COUNTS = """
+SELECT kind, count(*) AS samples, arg_min(coalesce(new_key, old_key), coalesce(new_key, old_key), {examples}) AS examples
+FROM changes GROUP BY kind
+"""
+_DECISIONS = """
+SELECT old_state AS "from", new_state AS "to", count(*) AS samples, arg_min(new_key, new_key, {examples}) AS examples
+FROM changes WHERE decided GROUP BY ALL ORDER BY samples DESC, "from", "to"
+"""
+_FLAGS = "SELECT count(*) FILTER (resplit) AS resplit, count(*) FILTER (relabelled) AS relabelled FROM changes"
+_SHARED = "SELECT count(*) AS n FROM a SEMI JOIN b USING (feature_id)"
+
+
+@dataclass(frozen=True)
+class VectorDrift:
+    """How the primary embedder's vectors moved.
+
+    Attributes:
+        shared: features (segment and fingerprint) that stand in both versions; their vectors are the same.
+        before, after: features of each version.
+        centroid_cosine: cosine of the two versions' mean vectors; None where their spaces differ or one has no rows.
+    """
+
+    shared: int
+    before: int
+    after: int
+    centroid_cosine: float | None
+
+
+@dataclass(frozen=True)
+class CellDiff:
+    """How a cell differs from an earlier version's; all counts are samples.
+
+    Attributes:
+        decisions: ``{from, to, samples, examples}`` for samples in both versions; states are published, failed, dropped by RULE.
+        examples: kind -> the first keys.
+    """
+
+    modality: str
+    added: int = 0
+    removed: int = 0
+    altered: int = 0
+    moved: int = 0
+    same: int = 0
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+    resplit: int = 0
+    relabelled: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    vectors: VectorDrift | None = None
+
+
+def diff(features: FeatureStore, before: Cell, after: Cell) -> CellDiff:
+    """Compare what is published of two cells of one modality.
+
+    Raises:
+        UserError: when one of them has published nothing.
+    """
+    pins = [features.published(cell.dataset_version, cell.modality) for cell in (before, after)]
+    states = [_states(features, cell, pin) for cell, pin in zip((before, after), pins, strict=True)]
+    with sql.query(_CHANGES, before=states[0].reader(), after=states[1].reader()) as found:
+        changes = TableSpool.of(found)
+    kinds = sql.fetch(_COUNTS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist()
+    flags = sql.fetch(_FLAGS, changes=changes.reader()).to_pylist()[0]
+    return CellDiff(
+        after.modality,
+        **{row["kind"]: row["samples"] for row in kinds},
+        decisions=sql.fetch(_DECISIONS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist(),
+        **flags,
+        examples={row["kind"]: row["examples"] for row in kinds if row["kind"] != "same"},
+        vectors=vector_drift(features, *pins),
+    )
+
+
+def common_modalities(features: FeatureStore, before: str, after: str) -> list[str]:
+    """The modalities that both versions have published.
+
+    Raises:
+        UserError: when there is none.
+    """
+    published = [{cell.modality for cell in features.registry.cells(version) if features.registry.pin(cell)} for version in (before, after)]
+    if not published[0] & published[1]:
+        raise UserError(f"{before} and {after} have published no modality in common; run `mm backfill` for both")
+    return sorted(published[0] & published[1])
+
+
+def _states(features: FeatureStore, cell: Cell, pin: Pin) -> TableSpool:
+    """What became of every sample of a cell, as it is published."""
+    tables = StageTables(features.store)
+
+    def stage(asset: str, columns: list[str]) -> pa.RecordBatchReader:
+        return tables.read(asset, cell, columns, version=pin.stages[asset]["lance_version"])
+
+    published = features.rows(pin, ["sample_id"])
+    raw = stage("raw_assets", ["sample_id", "key", "content_hash", "label"])
+    curated = stage("curated_samples", ["sample_id", "kept", "rule", "split"])
+    with sql.query(_STATES, raw=raw, curated=curated, published=published) as found:
+        return TableSpool.of(found)
+
+
+def vector_drift(features: FeatureStore, before: Pin, after: Pin) -> VectorDrift:
+    """How far the primary embedder's vectors of two pins lie apart."""
+    a, b = before.primary, after.primary
+    shared = sql.fetch(_SHARED, a=features.rows(before, ["feature_id"]), b=features.rows(after, ["feature_id"]))["n"][0].as_py()
+    cosine = None
+    if a.space == b.space and a.rows and b.rows:
+        one, other = (_centroid(features, pin) for pin in (before, after))
+        cosine = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+    return VectorDrift(shared, a.rows, b.rows, cosine)
+
+
+def _centroid(features: FeatureStore, pin: Pin) -> np.ndarray[Any, Any]:
+    """Mean of a table's vectors, float64 [dimension]."""
+    table = pin.primary
+    total = np.zeros(table.dimension)
+    for batch in features.rows(pin, ["vector"]):
+        total += batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1).sum(axis=0, dtype=np.float64)
+    return total / max(1, table.rows)

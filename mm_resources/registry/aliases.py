@@ -1,0 +1,97 @@
+"""Aliases: names such as ``production`` that readers ask for instead of a version, and that move by promotion alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import ALIASES, check_name
+from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.store import Store
+
+_MOVE = re.compile(r"^(\d{8})\.json$")
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Where an alias points, since one of its moves.
+
+    Attributes:
+        number: of the move, from 1.
+        pins: modality -> number of the pin that readers get, whatever is published of the version later.
+        checks: what the promotion gate found.
+        reason: why the gate was overridden, or the alias taken back; "" for a plain promotion.
+    """
+
+    number: int
+    dataset: str
+    alias: str
+    version: str
+    pins: dict[str, int]
+    moved_at: str
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def dataset_version(self) -> str:
+        return f"{self.dataset}@{self.version}"
+
+
+class Aliases:
+    """The aliases of a store; every move is an object of its own, so that none is lost and two at once cannot both land."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def history(self, dataset: str, alias: str) -> list[Alias]:
+        """All moves, oldest first."""
+        found = [int(match[1]) for name in self.store.names(self._folder(dataset, alias)) if (match := _MOVE.match(name))]
+        return [Alias(**json.loads(self.store.read(self._name(dataset, alias, number)))) for number in found]
+
+    def current(self, dataset: str, alias: str) -> Alias | None:
+        moves = self.history(dataset, alias)
+        return moves[-1] if moves else None
+
+    def move(self, alias: Alias) -> None:
+        """Make one move.
+
+        Raises:
+            Fenced: when the alias was moved since `alias.number` was chosen.
+        """
+        name = self._name(alias.dataset, alias.alias, alias.number)
+        if not self.store.create(name, json.dumps(asdict(alias), indent=1).encode()):
+            raise Fenced(f"{alias.dataset}@{alias.alias} was moved by another promotion meanwhile; look at it, then promote again")
+
+    def resolve(self, dataset_version: str) -> Alias | None:
+        """What ``birds@production`` stands for; None where the text is no alias.
+
+        Raises:
+            UserError: when nothing was ever promoted to it.
+        """
+        dataset, _, alias = dataset_version.partition("@")
+        if alias.lower() not in ALIASES:
+            return None
+        found = self.current(check_dataset(dataset), alias.lower())
+        if found is None:
+            raise UserError(
+                f"nothing was promoted to {dataset_version}; `mm promote {dataset}@VERSION --to {alias.lower()}` does, if its gate lets it"
+            )
+        return found
+
+    @staticmethod
+    def _folder(dataset: str, alias: str) -> str:
+        return f"registry/aliases/{dataset}/{alias}"
+
+    def _name(self, dataset: str, alias: str, number: int) -> str:
+        return f"{self._folder(dataset, alias)}/{number:08d}.json"
+
+
+def check_dataset(name: str) -> str:
+    """Raises UserError for what cannot name a dataset."""
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,231 @@
+"""The registry: frozen specs, their listings, and pins (what readers resolve)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from mm_embed_kernels import identity
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import split_dataset_version
+from mm_embed_kernels.modalities import modalities
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
+from mm_embed_kernels.spec.next_version import next_names, successor
+from mm_embed_kernels.transcribers import create as create_transcriber
+from mm_resources.cell import Cell
+from mm_resources.ingestion.listings import Listings
+from mm_resources.ingestion.source_drift import Drifts
+from mm_resources.registry.aliases import Aliases
+from mm_resources.registry.pins import PIN_NAME, Pin, PinnedTable
+from mm_resources.registry.spec_check import check_embedders
+from mm_resources.sources import open_source
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A frozen spec, when it was registered (UTC, ISO 8601), and by whom, where that was not a person."""
+
+    spec: DatasetSpec
+    at: str
+    by: str = ""
+
+
+class Registry:
+    """Specs, listings and pins of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.listings = Listings(store)
+        self.aliases = Aliases(store)
+        self.drifts = Drifts(self.listings)
+
+    # -- specs
+
+    def register(self, spec: DatasetSpec, by: str = "") -> bool:
+        """Freeze a dataset version; False when exactly this spec was registered before, but for how its sources are watched.
+
+        Args:
+            by: who did it, where it was not a person.
+
+        Raises:
+            UserError: when the version is registered with another spec, or the spec names what does not exist.
+        """
+        self._check(spec)
+        self.store.mark_layout()
+        name = self._spec_name(spec.name, spec.version)
+        if self.store.create(name, _record(spec, datetime.now(UTC).isoformat(), by)):
+            return True
+        known = self.registration(spec.name, spec.version)
+        if known.spec.digest != spec.digest:
+            raise UserError(
+                f"{spec.dataset_version} is registered with another spec, and a version stays frozen; give the changed spec a new version"
+            )
+        if known.spec.watch != spec.watch:
+            self.store.write(name, _record(spec, known.at, known.by))
+        return False
+
+    def follow(self, spec: DatasetSpec, names: Iterable[str], by: str = "") -> DatasetSpec:
+        """Register the version that follows another, under the first of the names that no other spec has taken.
+
+        Done twice, or by two at once, it is the same version.
+        """
+        for name in names:
+            following = successor(spec, name)
+            if self._is_free(following):
+                self.register(following, by)
+                return following
+        raise ValueError("no name is left")
+
+    def next_name(self, spec: DatasetSpec) -> str:
+        """How `follow` would call the version that follows, by the spec's own scheme and today's date."""
+        names = next_names(spec.version, spec.watch.names, datetime.now(UTC).date())
+        return next(name for name in names if self._is_free(successor(spec, name)))
+
+    def _is_free(self, spec: DatasetSpec) -> bool:
+        """Whether a version is not registered, or with this very spec."""
+        try:
+            return self.spec(spec.name, spec.version).digest == spec.digest
+        except UserError:
+            return True
+
+    def newest(self) -> list[Registration]:
+        """Of each dataset, the version that was registered last."""
+        versions: dict[str, Registration] = {}
+        for dataset_version in self.datasets():
+            found = self.registration(*split_dataset_version(dataset_version))
+            best = versions.setdefault(found.spec.name, found)
+            versions[found.spec.name] = max(best, found, key=lambda each: (each.at, each.spec.version))
+        return list(versions.values())
+
+    def _check(self, spec: DatasetSpec) -> None:
+        from mm_embed_kernels.rules import rule_set
+        from mm_embed_kernels.validation.bounds import validation_bounds
+
+        if spec.parent is not None:
+            self.spec(spec.name, spec.parent)
+        known = modalities()
+        for source in spec.sources:
+            if source.modality != "auto" and source.modality not in known:
+                raise UserError(f"source {source.name}: unknown modality {source.modality!r}; there are: auto, {', '.join(known)}")
+            opened = open_source(source, dict(spec.schema_))
+            if source.blobs == "reference" and opened.name != "files":
+                raise UserError(f"source {source.name}: blobs: reference is for files, not for a source of {opened.name}")
+        for name in known:
+            rule_set(name, spec.curation.rules)
+        for modality, columns in spec.validation.items():
+            if modality not in known:
+                raise UserError(f"validation.{modality}: no such modality; there are: {', '.join(known)}")
+            validation_bounds(known[modality], columns)
+        for modality, names in spec.embedders.items():
+            check_embedders(modality, names)
+        for modality, name in spec.transcribe.items():
+            if modality not in known or not known[modality].spoken:
+                spoken = ", ".join(name for name, item in known.items() if item.spoken)
+                raise UserError(f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}")
+            create_transcriber(name)
+        for name in known:
+            key = f"{spec.dataset_version}|{name}"
+            if not identity.PARTITION_KEY.fullmatch(spec.dataset_version):
+                raise UserError(f"{key}: the partition key must match {identity.PARTITION_KEY.pattern}")
+
+    @staticmethod
+    def _spec_name(dataset: str, version: str) -> str:
+        return f"registry/datasets/{dataset}/{version}.json"
+
+    def spec(self, dataset: str, version: str) -> DatasetSpec:
+        """The frozen spec; raises as `registration`."""
+        return self.registration(dataset, version).spec
+
+    def registration(self, dataset: str, version: str) -> Registration:
+        """A version as it was registered.
+
+        Raises:
+            UserError: when it never was; names the versions that are.
+        """
+        self.store.check_layout()
+        try:
+            return _parsed(self.store.read(self._spec_name(dataset, version)))
+        except FileNotFoundError:
+            known = ", ".join(self.datasets()) or "none"
+            raise UserError(f"{dataset}@{version} is not registered; registered are: {known}") from None
+
+    def datasets(self) -> list[str]:
+        """All registered ``dataset@version``, sorted."""
+        self.store.check_layout()
+        return [
+            f"{dataset}@{name.removesuffix('.json')}"
+            for dataset in self.store.names("registry/datasets")
+            for name in self.store.names(f"registry/datasets/{dataset}")
+            if name.endswith(".json")
+        ]
+
+    def cells(self, dataset_version: str, modality: str | None = None) -> list[Cell]:
+        """The cells that a spec declares (an ``auto`` source may fill any); an alias stands for its version.
+
+        Raises:
+            UserError: for an unknown version or a modality that the spec does not declare.
+        """
+        if alias := self.aliases.resolve(dataset_version):
+            dataset_version = alias.dataset_version
+        try:
+            dataset, version = split_dataset_version(dataset_version)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        declared = self.spec(dataset, version).modalities
+        names = list(modalities()) if "auto" in declared else declared
+        if modality is not None and modality not in names:
+            raise UserError(f"{dataset_version} declares no modality {modality!r}; it declares: {', '.join(names)}")
+        return [Cell(dataset, version, name) for name in names if modality in (None, name)]
+
+    # -- pins
+
+    def pin(self, cell: Cell, number: int | None = None) -> Pin | None:
+        """What is published of a cell, or an earlier publish of it; None when there is none."""
+        numbers = self._pin_numbers(cell)
+        if not numbers:
+            return None
+        raw = json.loads(self.store.read(self._pin_name(cell, number or numbers[-1])))
+        return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
+
+    def pins(self, cell: Cell) -> list[int]:
+        """The numbers of all its publishes, oldest first."""
+        return self._pin_numbers(cell)
+
+    def replace(self, cell: Cell, pin: Pin) -> None:
+        """Write a pin anew under its number: only forgetting outranks what was published."""
+        self.store.write(self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode())
+
+    def next_pin(self, cell: Cell) -> int:
+        """The number that the next pin takes; read it before the work begins, it is the fence."""
+        return (self._pin_numbers(cell) or [0])[-1] + 1
+
+    def publish(self, cell: Cell, pin: Pin) -> None:
+        """Move the pin: one atomic, exclusive creation.
+
+        Raises:
+            Fenced: when another run published since `next_pin`.
+        """
+        if not self.store.create(self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode()):
+            raise lance_datasets.Fenced(f"{cell.partition_key} was published by another run since this one began; its pin stays")
+
+    def _pin_name(self, cell: Cell, number: int) -> str:
+        return f"registry/pins/{cell.path}/{number:08d}.json"
+
+    def _pin_numbers(self, cell: Cell) -> list[int]:
+        return [int(found[1]) for name in self.store.names(f"registry/pins/{cell.path}") if (found := PIN_NAME.match(name))]
+
+
+def _record(spec: DatasetSpec, at: str, by: str) -> bytes:
+    record = {"spec": spec.model_dump(by_alias=True, mode="json"), "registered_at": at, **({"registered_by": by} if by else {})}
+    return json.dumps(record, indent=1).encode()
+
+
+@lru_cache(maxsize=64)
+def _parsed(raw: bytes) -> Registration:
+    record = json.loads(raw)
+    return Registration(parse_spec(json.dumps(record["spec"]), "registry"), record["registered_at"], record.get("registered_by", ""))

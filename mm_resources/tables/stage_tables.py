@@ -1,0 +1,168 @@
+"""Stage tables: one Lance dataset per cell and asset, replaced atomically and fenced.
+
+What the stage knows of itself (data version, gate verdict, counts) travels in the schema metadata of the same commit:
+a reader sees old rows with the old verdict or new rows with the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.sql import RowDigest
+from mm_resources.cell import Cell
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+
+if TYPE_CHECKING:
+    import lance
+
+# Schema metadata of a stage's table: its `StageMeta`.
+META = b"mm.stage"
+
+
+@dataclass(frozen=True)
+class StageMeta:
+    """What a stage's table says of itself.
+
+    Attributes:
+        data_version: content-derived; equal content has an equal version.
+        inputs: digest of all inputs (upstream data versions, code, configuration); equal inputs need no new work.
+        rows: rows of the table.
+        row_count: rows that the asset stands for: its table's, unless that is a record of another table.
+        failed: failure events that the stage recorded.
+        retryable: how many of them may pass when tried again.
+        failures: Lance version of the failure table that holds them; 0 when there are none.
+        environment: digest of what the failures depend on.
+        blocked: why the cell may not go on, or "" (the gate's stored verdict).
+        work: kernel -> rows that the stage asked of it.
+        run_id: Dagster run that wrote it.
+        at: ISO time of the write.
+        summary: figures for people.
+        checks: outcomes of the stage's checks, replayed while nothing changes.
+        plots: names of the pictures that were drawn of it.
+        samples: samples that left the stage; None where it was written before they were counted.
+    """
+
+    data_version: str
+    inputs: str
+    rows: int
+    row_count: int
+    failed: int
+    retryable: int
+    failures: int
+    environment: str
+    blocked: str
+    work: dict[str, int]
+    run_id: str
+    at: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    plots: list[str] = field(default_factory=list)
+    samples: int | None = None
+
+
+class StageTables:
+    """The stage tables of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def uri(self, asset: str, cell: Cell) -> str:
+        return self.store.uri(f"stages/{asset}/{cell.path}.lance")
+
+    def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
+        """What the asset's current table, or a version of it, says of itself; None when it was never published."""
+        dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
+        raw = None if dataset is None else (dataset.schema.metadata or {}).get(META)
+        return StageMeta(**json.loads(raw)) if raw else None
+
+    def save_plot(self, asset: str, cell: Cell, run_id: str, name: str, png: bytes) -> None:
+        """Keep a picture of a stage as a run left it."""
+        self.store.write(self._plot(asset, cell, run_id, name), png)
+
+    def plot(self, asset: str, cell: Cell, run_id: str, name: str) -> bytes:
+        return self.store.read(self._plot(asset, cell, run_id, name))
+
+    @staticmethod
+    def _plot(asset: str, cell: Cell, run_id: str, name: str) -> str:
+        return f"stages/{asset}/{cell.path}.plots/{run_id}-{name}.png"
+
+    def fence(self, asset: str, cell: Cell, contract: Contract) -> int:
+        return lance_datasets.fence(self.uri(asset, cell), contract.bare)
+
+    def hold(self, asset: str, cell: Cell, version: int, tag: str) -> None:
+        """Keep a version of a stage's table, which upkeep would remove once it is superseded and old."""
+        lance_datasets.tag(self.uri(asset, cell), version, tag)
+
+    def version(self, asset: str, cell: Cell) -> int:
+        """Lance version of the current table; 0 when there is none."""
+        dataset = lance_datasets.open_dataset(self.uri(asset, cell))
+        return 0 if dataset is None else int(dataset.version)
+
+    def read(
+        self,
+        asset: str,
+        cell: Cell,
+        columns: list[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream the current table, or an earlier Lance version of it.
+
+        Raises:
+            LookupError: when the asset was never materialized for the cell.
+        """
+        return self.rows(self.dataset(asset, cell, version), columns, where, limit)
+
+    def dataset(self, asset: str, cell: Cell, version: int | None = None) -> lance.LanceDataset:
+        """The current table as it is now, or an earlier version of it, to be read as often as one likes.
+
+        Raises:
+            LookupError: when the asset was never materialized for the cell.
+        """
+        dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
+        if dataset is None or META not in (dataset.schema.metadata or {}):
+            raise LookupError(f"{asset} of {cell.partition_key} is not materialized")
+        return dataset
+
+    @staticmethod
+    def rows(
+        dataset: lance.LanceDataset, columns: list[str] | None = None, where: str | None = None, limit: int | None = None
+    ) -> pa.RecordBatchReader:
+        """Stream a version that `dataset` has opened."""
+        return lance_datasets.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
+
+    def publish(
+        self,
+        asset: str,
+        cell: Cell,
+        contract: Contract,
+        batches: Iterable[pa.Table],
+        read_version: int,
+        seal: Callable[[RowDigest], StageMeta],
+    ) -> StageMeta:
+        """Cast, digest and write `batches`, then commit them together with the meta that `seal` makes.
+
+        Raises:
+            Fenced: when another run published since `read_version`.
+        """
+        uri, digest = self.uri(asset, cell), RowDigest(contract.digest)
+
+        def checked() -> Iterator[pa.Table]:
+            for table in batches:
+                cast = contract.cast(table)
+                digest.update(cast)
+                yield cast
+
+        fragments = lance_datasets.write_fragments(uri, contract.bare, lance_datasets.rows_of(checked()))
+        meta = seal(digest)
+        schema = contract.bare.with_metadata({META: json.dumps(asdict(meta))})
+        lance_datasets.commit(uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}")
+        return meta
