@@ -27,8 +27,8 @@ from mm_resources.cell import Cell
 from mm_resources.ledger.prediction import Projection, predicted
 from mm_resources.ledger.prices import Prices
 from mm_resources.storage.store import Store
-from tests.kernels.kernel_sound import melody, recorded
-from tests.kernels.kernel_video import filmed, pan
+from tests.kernels.sounds import melody, recorded
+from tests.kernels.videos import filmed, pan
 
 SAMPLES = 10_000_000
 # Samples of the two cells that a modality is measured by.

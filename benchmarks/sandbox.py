@@ -19,9 +19,9 @@ from benchmarks.ratios import Row
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, guarded
-from tests.kernels.kernel_media import ENGLISH, encoded, picture
-from tests.kernels.kernel_sound import noise, recorded
-from tests.kernels.kernel_video import filmed, pan
+from tests.kernels.media_samples import ENGLISH, encoded, picture
+from tests.kernels.sounds import noise, recorded
+from tests.kernels.videos import filmed, pan
 
 COUNT = 32
 _EMBEDDERS = {"image": "conse", "audio": "aisfx", "video": "conse_frames"}

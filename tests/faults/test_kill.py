@@ -15,12 +15,12 @@ import pytest
 from mm_resources.cell import Cell
 from mm_resources.ledger.ledger import Ledger
 from mm_resources.storage.store import Store
-from tests.assets.test_film import slide
+from tests.assets.whole_path.test_video import slide
 from tests.conftest import write_dataset
 from tests.faults.conftest import TEXT
 from tests.faults.published import Published, cached, published, stored
 from tests.faults.victim import ADVANCING, CHECKPOINT_ROWS, Fault, Home
-from tests.kernels.kernel_video import filmed
+from tests.kernels.videos import filmed
 
 BACKFILL = ("backfill", "tiny@v1")
 KERNELS = {"fetch": "fetch", "probe": "probe-text", "segment": "segment-text", "embed:minilm": "embed-minilm"}

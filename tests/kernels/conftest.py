@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.kernels.kernel_tally import TALLY
+from tests.kernels.fuzz_tally import TALLY
 
 settings.register_profile("mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mm")

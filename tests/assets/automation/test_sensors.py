@@ -1,0 +1,238 @@
+"""What happens by itself: specs from a folder, conditions between assets, backfills by the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mm_assets.automation.refresh import nightly
+from mm_assets.automation.spec_sensor import specs
+from mm_assets.cells.partitions import DATASET_VERSION, partition_key
+from mm_assets.definitions import build
+from mm_assets.operations.backfill import register_partition, unsound
+from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_resources.resources import RegistryResource, StoreResource
+from tests.assets.cells.test_gates import run_one
+from tests.processes import ROOT, answer, free_port, process, until
+
+
+def resources(platform: Any) -> dict[str, Any]:
+    return {"registry": RegistryResource(store=StoreResource(root=platform.settings.store))}
+
+
+def tick(platform: Any, cursor: str | None) -> dg.SensorResult:
+    with dg.build_sensor_context(instance=platform.instance, cursor=cursor, resources=resources(platform)) as context:
+        found = specs(context)
+    assert isinstance(found, dg.SensorResult)
+    for request in found.dynamic_partitions_requests or []:
+        platform.instance.add_dynamic_partitions(DATASET_VERSION, list(request.partition_keys))
+    return found
+
+
+def requested(found: dg.SensorResult) -> list[str]:
+    return sorted(str(request.partition_key) for request in found.run_requests or [])
+
+
+def test_the_spec_sensor_requests_what_is_declared_once(platform: Any, dataset: Path) -> None:
+    folder = platform.settings.datasets
+    assert tick(platform, None).skip_reason is not None
+    folder.mkdir()
+    text = dataset.read_text()
+    (folder / "tiny.yaml").write_text(
+        text.replace("photos/", f"{dataset.parent}/photos/").replace("uri: sen", f"uri: {dataset.parent}/sen")
+    )
+    first = tick(platform, None)
+    assert requested(first) == ["tiny@v1|image", "tiny@v1|text"]
+    assert platform.instance.get_dynamic_partitions(DATASET_VERSION) == ["tiny@v1"]
+    assert requested(tick(platform, first.cursor)) == []
+    # A changed spec under the same version is a mistake, said once; the corrected one is a new version.
+    (folder / "tiny.yaml").write_text(text.replace("max_failed_share: 0.5", "max_failed_share: 0.4"))
+    second = tick(platform, first.cursor)
+    assert requested(second) == []
+    assert "a version stays frozen" in str(second.skip_reason.skip_message if second.skip_reason else "")
+    assert "no spec is new" in str(tick(platform, second.cursor).skip_reason)
+    only_text = "\n".join(line for line in text.splitlines() if "photos" not in line)
+    (folder / "tiny.yaml").write_text(only_text.replace("version: v1", "version: v2"))
+    assert requested(tick(platform, second.cursor)) == ["tiny@v2|text"]
+
+
+def test_what_is_published_is_not_requested_again(published: Any, tmp_path: Path) -> None:
+    """A cursor that got lost costs nothing."""
+    spec = published.settings.store.replace("store", "data") + "/dataset.yaml"
+    published.settings.datasets.mkdir(exist_ok=True)
+    link = published.settings.datasets / "tiny.yaml"
+    text = Path(spec).read_text()
+    link.write_text(text.replace("photos/", f"{Path(spec).parent}/photos/").replace("uri: sen", f"uri: {Path(spec).parent}/sen"))
+    assert requested(tick(published, None)) == []
+
+
+def test_nightly_goes_over_published_cells(published: Any) -> None:
+    with dg.build_schedule_context(
+        instance=published.instance, scheduled_execution_time=datetime(2026, 1, 1), resources=resources(published)
+    ) as context:
+        found = nightly(context)
+    assert sorted(str(request.partition_key) for request in found) == ["tiny@v1|image", "tiny@v1|text"]  # type: ignore[union-attr]
+
+
+def wanted(platform: Any, cursor: Any) -> tuple[set[str], Any]:
+    """Assets of the text cell that the conditions ask for now, and the cursor of this look."""
+    found = dg.evaluate_automation_conditions(build(store=platform.settings.store, mode="inline"), platform.instance, cursor=cursor)
+    key = partition_key(platform.cell("tiny@v1", "text"))
+    return {name for name in ORDER if key in found.get_requested_partitions(dg.AssetKey(name))}, found.cursor
+
+
+def test_conditions_flow_on_stop_at_a_gate_and_resume(platform: Any, dataset: Path) -> None:
+    dataset.write_text(dataset.read_text().replace("max_failed_share: 0.5", "max_failed_share: 0.1"))
+    platform.register(dataset)
+    register_partition(platform.instance, "tiny@v1")
+    asked, cursor = wanted(platform, None)
+    assert asked == set()
+    assert run_one(platform, "dataset_registry", "text").success
+    asked, cursor = wanted(platform, cursor)
+    assert asked == set(ORDER[1:]), "everything behind what is new, in one run"
+    platform.backfill("tiny@v1", "text")  # the gate of validated_samples closes
+    for _ in range(2):
+        asked, cursor = wanted(platform, cursor)
+        assert asked == set(), "nothing behind a failed gate"
+    result = platform.backfill("tiny@v1", "text", override="known")["text"]
+    assert result.status == "published"
+    asked, cursor = wanted(platform, cursor)
+    assert asked == set()
+    assert run_one(platform, "dataset_registry", "text").success
+    asked, cursor = wanted(platform, cursor)
+    assert asked == set(), "an unchanged data version makes nothing needed"
+
+
+def test_failed_only_leaves_sound_cells_out(platform: Any, dataset: Path) -> None:
+    dataset.write_text(dataset.read_text().replace("photos/**/*.jpg", "photos/**/*.tiff"))
+    platform.register(dataset)
+    platform.backfill("tiny@v1")
+    assert [cell.modality for cell in unsound(platform.store, platform.registry.cells("tiny@v1"))] == ["image"]
+
+
+def mm(work: Path, *words: str) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
+    command = [sys.executable, "-m", "mm_assets.cli.main", *words]
+    return subprocess.Popen(command, cwd=work, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    assert mm(work, "register", str(dataset)).wait() == 0
+    running = mm(work, "backfill", "tiny@v1", "--modality", "image")
+    deadline = time.monotonic() + 120
+    stage = work / ".mm" / "store" / "stages" / "sample_metadata"
+    while not stage.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130, (out, err)
+    assert err.strip() == "interrupted; the same command goes on where it ended"
+    again = mm(work, "backfill", "tiny@v1", "--modality", "image", "--json")
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert '"status": "published"' in out
+    assert '"fetch": 0' in out, "what was fetched before the interruption is not fetched again"
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Postgres server of its own (Debian: apt-get install postgresql); its settings as docker/ names them."""
+    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    # Postgres refuses to be run by root.
+    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if drop:
+        for place in (folder, *folder.parents[:2]):
+            place.chmod(0o755)
+        shutil.chown(folder, "postgres", "postgres")
+    (folder / "password").write_text("secret")
+    (folder / "password").chmod(0o644)
+    settings = ["--username=mm", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256"]
+    subprocess.run([*drop, programs / "initdb", *settings, folder / "data"], check=True, capture_output=True)
+    options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+    server = subprocess.Popen([*drop, programs / "postgres", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: subprocess.run([programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode == 0)
+        yield {
+            "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port), "POSTGRES_USER": "mm", "POSTGRES_PASSWORD": "secret",
+            "POSTGRES_DB": "postgres",
+        }  # fmt: skip
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+@pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_code_server_daemon_and_webserver_as_the_containers_run_them(
+    storage: str, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The entry points of docker/, as plain processes on one instance: a backfill handed over is executed and followed."""
+    work = tmp_path / "work"
+    work.mkdir()
+    if storage == "postgres":
+        (work / ".mm" / "dagster").mkdir(parents=True)
+        shutil.copy(ROOT / "docker" / "dagster.yaml", work / ".mm" / "dagster")
+        for name, value in request.getfixturevalue("postgres").items():
+            monkeypatch.setenv(name, value)
+    assert mm(work, "register", str(dataset)).wait() == 0
+    refused = mm(work, "backfill", "tiny@v1", "--launch", "--wait")
+    assert refused.communicate(timeout=120)[1].startswith("error: no daemon works on backfills")
+    assert refused.returncode == 2
+    exports = dict(line.removeprefix("export ").split("=", 1) for line in mm(work, "env").communicate(timeout=120)[0].splitlines())
+    environment = {**os.environ, **exports}
+    code, web = free_port(), free_port()
+    workspace = work / "workspace.yaml"
+    shipped = (ROOT / "docker" / "workspace.yaml").read_text()
+    workspace.write_text(shipped.replace("host: code", "host: 127.0.0.1").replace("port: 4000", f"port: {code}"))
+    image = (ROOT / "docker" / "Dockerfile").read_text()
+    assert '"dagster", "api", "grpc", "--module-name", "mm_assets.definitions"' in image
+    with (
+        process(
+            environment, "dagster", "api", "grpc", "--module-name", "mm_assets.definitions", "--host", "127.0.0.1", "--port", str(code)
+        ),
+        process(environment, "dagster._daemon", "run", "--workspace", str(workspace)),
+        process(environment, "dagster_webserver", "--host", "127.0.0.1", "--port", str(web), "--workspace", str(workspace)),
+    ):
+        healthy = [sys.executable, "-m", "dagster", "api", "grpc-health-check", "--port", str(code)]
+        until(lambda: subprocess.run(healthy, capture_output=True, timeout=60).returncode == 0)
+        until(lambda: b"dagster_version" in answer(f"http://127.0.0.1:{web}/server_info"))
+
+        def launched() -> bool:
+            run = mm(work, "backfill", "tiny@v1", "--modality", "text", "--launch", "--wait", "--json")
+            outcome.append((*run.communicate(timeout=300), run.returncode))
+            return "no daemon works" not in outcome[-1][1]
+
+        outcome: list[tuple[str, str, int]] = []
+        until(launched)
+        out, err, status = outcome[-1]
+        query = json.dumps({"query": "{assetNodes {assetKey {path}}}"}).encode()
+        listed = answer(f"http://127.0.0.1:{web}/graphql", query)
+    assert status == 0, err
+    assert '"status": "published"' in out
+    assert "success" in err
+    assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(ORDER)
+    assert bool(list((work / ".mm" / "dagster").rglob("*.db"))) == (storage == "sqlite"), "the instance lies where it was told to"
+
+
+@pytest.mark.parametrize("words", [("--wait",), ("--failed-only", "--modality", "text")])
+def test_selections_that_make_no_sense_are_mistakes(published: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    environment = {**os.environ, **published.settings.exports()}
+    command = [sys.executable, "-m", "mm_assets.cli.main", "backfill", "tiny@v1", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1

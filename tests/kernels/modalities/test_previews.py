@@ -1,0 +1,65 @@
+"""What a person sees of a sample: small, upright, and nothing that the bytes could make large."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.modalities import get, modalities
+from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_PLACES, PREVIEW_SIDE
+from mm_embed_kernels.sandbox.sandbox import guarded
+from tests.kernels.media_samples import encoded, picture
+from tests.kernels.odd_files import bombs
+from tests.kernels.sounds import recorded, tone
+from tests.kernels.videos import black, filmed, pan
+
+
+def test_a_picture_is_small_and_upright() -> None:
+    from PIL import Image
+
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    sink = io.BytesIO()
+    picture((800, 400)).convert("RGB").save(sink, "JPEG", exif=turned)
+    seen = get("image").preview(sink.getvalue()).picture
+    assert seen is not None
+    assert (seen.shape, seen.dtype) == ((PREVIEW_SIDE, PREVIEW_SIDE // 2, 3), np.uint8)
+    small = get("image").preview(encoded(picture((30, 20)), "PNG")).picture
+    assert small is not None
+    assert small.shape == (20, 30, 3)
+
+
+def test_a_sound_is_its_loudness() -> None:
+    faded = tone(seconds=2.0, level=0.8) * np.linspace(1, 0, 2 * 16_000).reshape(-1, *[1] * (tone().ndim - 1))
+    wave = get("audio").preview(recorded(faded)).wave
+    assert wave is not None
+    assert len(wave) == PREVIEW_PLACES
+    assert 0.7 < wave[:10].max() < 0.9
+    assert wave[-10:].max() < 0.1
+
+
+def test_a_film_is_three_of_its_frames() -> None:
+    seen = get("video").preview(filmed([*pan(seconds=1.0), *[black()] * 24]))
+    assert seen.picture is not None
+    assert seen.frames == 3
+    height, width, _ = seen.picture.shape
+    frames = seen.picture.reshape(height, 3, width // 3, 3).transpose(1, 0, 2, 3)
+    assert max(height, width // 3) <= PREVIEW_SIDE
+    assert frames[0].mean() > 40 > 5 > frames[2].mean(), "the first shows something, the last is black"
+
+
+def test_a_text_is_its_beginning() -> None:
+    assert get("text").preview("é".encode("latin-1") * 3 + b" caf").text is not None
+    assert get("text").preview(b"word " * 1_000).text == ("word " * 1_000)[:PREVIEW_CHARS]
+
+
+@pytest.mark.parametrize("name", list(modalities()))
+def test_what_cannot_be_read_is_a_cause(name: str) -> None:
+    """Also for media of other kinds, and for what was made to fill memory."""
+    for data in [b"\x00\x01\x02\xff" * 50, *bombs().values()]:
+        seen: Any = guarded(get(name).preview, (data,))
+        assert isinstance(seen, SampleError) or seen.picture is None or max(seen.picture.shape) <= 3 * PREVIEW_SIDE

@@ -1,0 +1,266 @@
+"""Near-duplicates: groups, keepers and evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import sample_id
+from mm_embed_kernels.media.spans import seconds_of
+from mm_embed_kernels.modalities import get
+from mm_embed_kernels.rules import rule_set, rules
+from mm_embed_kernels.rules.duplicates import DuplicateRule
+from mm_embed_kernels.similarity import shingles
+from tests.kernels.media_samples import encoded, icons, photographs
+from tests.kernels.sample_rows import sample, table
+from tests.kernels.sounds import RATE, melody, noise, recorded
+from tests.kernels.videos import black, filmed, pan, still
+
+LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
+TEXTS = {
+    "b": LONG,
+    "a": LONG.replace("every single evening", "every evening"),
+    "c": LONG.upper() + "  !",
+    "d": LONG.replace("narrow", "broad").replace("ships", "boats").replace("evening", "morning"),
+    "other": "Nobody had told the children that the museum would be closed on the first Monday of the month",
+}
+
+
+def texts(of: Mapping[str, str], **changed: Any) -> pa.Table:
+    rows = []
+    for key, text in of.items():
+        signature, sketch = shingles.signature(text)
+        rows.append(sample("text", key, minhash=signature, shingles=sketch, characters=len(text), **changed))
+    return table("text", *rows)
+
+
+def name(key: str) -> str:
+    return sample_id("birds", "s", key)
+
+
+def found(rule: DuplicateRule, rows: pa.Table, batch: int = 2) -> dict[str, dict[str, Any]]:
+    """What a rule says of each sample, by key."""
+
+    def read(columns: list[str]) -> pa.RecordBatchReader:
+        chosen = rows.select(columns)
+        return pa.RecordBatchReader.from_batches(chosen.schema, chosen.to_batches(max_chunksize=batch))
+
+    rule.prepare(read)
+    said = {}
+    for part in read(list(rule.columns)):
+        verdict = rule.judge(pa.Table.from_batches([part]))
+        assert verdict.evidence is not None
+        columns = (part["key"], verdict.passed, verdict.value, verdict.evidence.group, verdict.evidence.duplicates)
+        for key, passed, value, group, duplicates in zip(*(column.to_pylist() for column in columns), strict=True):
+            said[key] = {"passed": passed, "value": value, "group": group, "duplicates": duplicates}
+    return said
+
+
+def near(**settings: Any) -> Any:
+    return rules()["near_duplicate_text"](**settings)
+
+
+def test_texts_with_edits_are_a_group() -> None:
+    said = found(near(), texts(TEXTS))
+    assert {key for key, item in said.items() if item["group"]} == {"a", "b", "c"}
+    assert {said[key]["group"] for key in "abc"} == {f"near-{name('a')}"}
+    assert {key for key, item in said.items() if not item["passed"]} == {"b", "c"}
+    (first, *more) = said["c"]["duplicates"]
+    assert first["of"] == name("a")
+    assert [item["of"] for item in more] == [name("b")]
+    assert all(item["kind"] == "near_text" and item["span"] is None and item["score"] >= 0.8 for item in [first, *more])
+    assert said["c"]["value"] == round(max(first["score"], more[0]["score"]), 4)
+    assert said["a"] == {"passed": True, "value": None, "group": f"near-{name('a')}", "duplicates": []}
+    assert said["other"] == {"passed": True, "value": None, "group": None, "duplicates": []}
+
+
+def test_the_threshold_is_a_jaccard_similarity() -> None:
+    bodies = {key: " ".join(text.casefold().split()) for key, text in TEXTS.items()}
+    sets = {key: {body[i : i + 5] for i in range(len(body) - 4)} for key, body in bodies.items()}
+    score = len(sets["b"] & sets["d"]) / len(sets["b"] | sets["d"])
+    two = texts({key: TEXTS[key] for key in "bd"})
+    assert found(near(min_similarity=score - 0.001), two)["d"]["value"] == round(score, 4)
+    assert found(near(min_similarity=score + 0.001), two)["d"]["group"] is None
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_neither_order_nor_batches_matter(batch: int) -> None:
+    expected = found(near(), texts(TEXTS))
+    assert found(near(), texts(dict(reversed(TEXTS.items()))), batch) == expected
+
+
+def test_the_largest_may_be_kept() -> None:
+    said = found(near(keep="largest"), texts(TEXTS))
+    assert {key for key, item in said.items() if item["passed"]} == {"c", "d", "other"}
+    assert {said[key]["group"] for key in "abc"} == {f"near-{name('a')}"}
+    assert said["a"]["duplicates"][0]["of"] == name("c")
+
+
+def test_a_chain_is_one_group() -> None:
+    """The ends need not be near each other."""
+    parts = f"{LONG} {TEXTS['other']}".split()
+    chain = {f"k{i:02d}": " ".join(parts[i : i + 20]) for i in range(len(parts) - 19)}
+    said = found(near(), texts(chain))
+    assert {item["group"] for item in said.values()} == {f"near-{name('k00')}"}
+    last = said[max(chain)]
+    assert 0 < len(last["duplicates"]) < len(chain) - 1
+    assert name("k00") not in [item["of"] for item in last["duplicates"]]
+
+
+def test_copies_are_near() -> None:
+    said = found(near(), texts({f"k{i:04d}": LONG for i in range(300)}), batch=64)
+    assert {item["group"] for item in said.values()} == {f"near-{name('k0000')}"}
+    assert [key for key, item in said.items() if item["passed"]] == ["k0000"]
+    assert all(1 <= len(item["duplicates"]) <= 4 for key, item in said.items() if key != "k0000")
+
+
+def test_what_has_no_signature_is_left_out() -> None:
+    rows = texts({"a": LONG, "b": "", "c": " ", "d": LONG + "."})
+    assert {key for key, item in found(near(), rows).items() if item["group"]} == {"a", "d"}
+    assert found(near(), texts({"a": "", "b": ""}))["a"]["group"] is None
+
+
+def test_exact_and_near_find_the_same_copies() -> None:
+    rows = texts({"a": LONG, "b": LONG}, content_hash="1" * 64)
+    exact = found(rules()["exact_duplicate"](), rows)
+    assert exact["b"] == {
+        "passed": False, "value": name("a"), "group": f"exact-{name('a')}",
+        "duplicates": [{"of": name("a"), "kind": "exact", "score": 1.0, "span": None}],
+    }  # fmt: skip
+    assert found(near(), rows)["b"]["passed"] is False
+
+
+def probed(modality: str, media: Mapping[str, bytes]) -> pa.Table:
+    return table(modality, *(sample(modality, key, **get(modality).probe(data)) for key, data in media.items()))
+
+
+def groups_of(said: dict[str, dict[str, Any]]) -> set[frozenset[str]]:
+    groups: dict[str, set[str]] = {}
+    for key, item in said.items():
+        if item["group"]:
+            groups.setdefault(item["group"], set()).add(key)
+    return {frozenset(members) for members in groups.values()}
+
+
+def test_pictures_at_other_sizes_and_in_other_codings_are_groups() -> None:
+    pictures = {f"{name}/{i}": data for name, versions in {**icons(), **photographs()}.items() for i, data in enumerate(versions)}
+    said = found(rules()["near_duplicate_image"](), probed("image", pictures), batch=7)
+    expected = {frozenset(key for key in pictures if key.startswith(f"{name}/")) for name in {**icons(), **photographs()}}
+    # One of the icons is too delicate for 24 pixels.
+    assert expected - groups_of(said) <= {frozenset({"subplots/0", "subplots/1"})}
+    assert groups_of(said) <= expected
+    (proof, *_) = said["flower/1"]["duplicates"]
+    assert proof["of"] == name("flower/0")
+    assert proof["kind"] == "near_image"
+    assert proof["score"] >= 1 - 5 / 64
+
+
+def test_the_largest_picture_may_be_kept() -> None:
+    pictures = {str(i): data for i, data in enumerate(reversed(photographs()["china"]))}
+    said = found(rules()["near_duplicate_image"](keep="largest"), probed("image", pictures))
+    assert [key for key, item in said.items() if item["passed"]] == ["1"]
+
+
+def test_colors_tell_apart_what_has_one_shape() -> None:
+    """Three stripes: of the luma of these flags, a difference hash sees next to nothing."""
+    from PIL import Image
+
+    def flag(*stripes: str) -> bytes:
+        image = Image.new("RGB", (300, 200))
+        for i, color in enumerate(stripes):
+            image.paste(color, (100 * i, 0, 100 * i + 100, 200))
+        return encoded(image, "PNG")
+
+    flags = {
+        "france": flag("#002395", "white", "#ed2939"),
+        "italy": flag("#009246", "white", "#ce2b37"),
+        "ireland": flag("#169b62", "white", "#ff883e"),
+    }
+    rows = probed("image", flags)
+    assert groups_of(found(rules()["near_duplicate_image"](), rows)) == set()
+    (together,) = groups_of(found(rules()["near_duplicate_image"](max_color_distance=255.0), rows))
+    assert {"france", "italy"} <= together
+
+
+@pytest.mark.parametrize("distance", [-1, 8, 2.5])
+def test_distances_that_cannot_be_looked_up(distance: float) -> None:
+    with pytest.raises(UserError, match=r"near_duplicate_image\.max_distance: .* is not a whole number from 0 to 7"):
+        rule_set("image", {"near_duplicate_image": {"max_distance": distance}})
+
+
+def test_recordings_in_other_codings_are_groups() -> None:
+    coded: list[tuple[str, str | None]] = [("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("WAV", "ULAW")]
+    sounds = {
+        f"{seed}/{i}": recorded(melody(seed=seed), kind, RATE, subtype) for seed in range(3) for i, (kind, subtype) in enumerate(coded)
+    }
+    said = found(rules()["near_duplicate_audio"](), probed("audio", {**sounds, "noise": recorded(noise(6.0, seed=1))}), batch=4)
+    assert groups_of(said) == {frozenset(key for key in sounds if key.startswith(f"{seed}/")) for seed in range(3)}
+    assert {proof["span"] for item in said.values() for proof in item["duplicates"]} == {None}
+
+
+def test_a_part_of_a_recording_is_found_with_its_place() -> None:
+    import numpy as np
+
+    whole = melody(12.0, seed=5)
+    sounds = {"whole": recorded(whole), "part": recorded(np.concatenate([noise(1.0, level=0.01), whole[4 * RATE : 9 * RATE]]), "OGG")}
+    said = found(rules()["near_duplicate_audio"](keep="largest"), probed("audio", sounds))
+    (proof,) = said["part"]["duplicates"]
+    assert (proof["of"], proof["kind"]) == (name("whole"), "near_audio")
+    start, end = seconds_of(proof["span"])
+    # To the sixth of a second: a frame of the fingerprint is 0.37 s long.
+    assert start == pytest.approx(1.0, abs=1.1)
+    assert end == pytest.approx(6.0, abs=0.2)
+    assert said["whole"]["passed"]
+
+
+def test_silence_is_like_nothing() -> None:
+    sounds = {
+        key: recorded(noise(3.0, level=level, seed=seed))
+        for seed, (key, level) in enumerate({"a": 0.0, "b": 0.0, "c": 1e-5, "d": 1e-5}.items())
+    }
+    assert groups_of(found(rules()["near_duplicate_audio"](), probed("audio", sounds))) == set()
+
+
+def test_a_fingerprint_covers_the_first_minute() -> None:
+    from mm_embed_kernels.similarity import acoustic_fingerprint
+
+    row = get("audio").probe(recorded(noise(70.0, level=0.05)))
+    assert len(row["fingerprint"]) == 4 * (60 * 16_000 // 370 + 1)
+    assert acoustic_fingerprint.STEP_SECONDS == 370 / 16_000
+
+
+def test_videos_in_other_codings_and_sizes_are_groups() -> None:
+    films = {}
+    for seed in range(2):
+        frames = [*pan(seed, 3), *pan(seed + 10, 3)]
+        small = [frame[::2, ::2].copy() for frame in frames]
+        films.update(
+            {f"{seed}/0": filmed(frames), f"{seed}/1": filmed(frames, "webm", "libvpx"), f"{seed}/2": filmed(small, "matroska", "mpeg4")}
+        )
+    said = found(rules()["near_duplicate_video"](), probed("video", films), batch=4)
+    assert groups_of(said) == {frozenset(f"{seed}/{i}" for i in range(3)) for seed in range(2)}
+    assert {proof["span"] for item in said.values() for proof in item["duplicates"]} == {None}
+
+
+def test_a_trailer_inside_a_film_is_found_with_its_place() -> None:
+    trailer = [*pan(1, 4), *pan(2, 4)]
+    film = [*pan(3, 6), *trailer, *pan(4, 10)]
+    said = found(rules()["near_duplicate_video"](), probed("video", {"a-trailer": filmed(trailer), "film": filmed(film, "webm", "libvpx")}))
+    (proof,) = said["film"]["duplicates"]
+    assert (proof["of"], proof["kind"]) == (name("a-trailer"), "near_video")
+    assert seconds_of(proof["span"]) == pytest.approx((6.0, 14.0), abs=1.0)
+    assert proof["score"] > 0.9
+
+
+def test_black_and_still_videos_are_like_nothing() -> None:
+    films = {
+        "a": filmed(still(black(), 4)),
+        "b": filmed(still(black(), 4), "webm", "libvpx"),
+        "c": filmed(still(pan()[0], 4)),
+        "d": filmed(still(pan()[0], 4), "webm", "libvpx"),
+    }
+    assert groups_of(found(rules()["near_duplicate_video"](), probed("video", films))) == set()

@@ -1,0 +1,111 @@
+"""Upkeep keeps whatever a reader can ask for, and only that."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mm_embed_kernels.contracts import RAW_ASSETS
+from mm_embed_kernels.sql import RowDigest
+from mm_resources.cell import Cell
+from mm_resources.compute.cache import CacheSpace
+from mm_resources.maintenance.upkeep import hold_stages, upkeep
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.store import Store
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageMeta, StageTables
+from tests.resources.compute.test_cache import Lengths
+from tests.resources.specs import frozen, spec_of
+
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def publish(store: Store, cell: Cell, messages: list[str]) -> int:
+    """A stage with failures, as an asset publishes it; its version."""
+    tables, failures = StageTables(store), FailureEvents(store)
+    read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
+
+    def seal(digest: RowDigest) -> StageMeta:
+        events = [{"error_class": "not_found", "message": message, "sample_id": f"{i:032x}"} for i, message in enumerate(messages)]
+        written = failures.write("raw_assets", cell, "run", events)
+        return StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", "now")
+
+    tables.publish("raw_assets", cell, RAW_ASSETS, [], read_version, seal)
+    return tables.version("raw_assets", cell)
+
+
+def messages(store: Store, cell: Cell) -> list[str]:
+    return FailureEvents(store).read(cell, ["message"]).read_all()["message"].to_pylist()
+
+
+@pytest.fixture
+def cell(store: Store, tmp_path: Path) -> Cell:
+    from mm_resources.registry.registry import Registry
+
+    (tmp_path / "a.txt").write_text("a")
+    frozen(Registry(store), spec_of({"uri": str(tmp_path / "a.txt")}))
+    return Cell("birds", "v1", "text")
+
+
+def test_what_a_pin_names_stays(store: Store, cell: Cell) -> None:
+    tables, failures = StageTables(store), FailureEvents(store)
+    first = publish(store, cell, ["pinned"])
+    hold_stages(tables, failures, cell, 1, {"raw_assets": first})
+    second = publish(store, cell, ["between"])
+    publish(store, cell, ["now"])
+    upkeep(store, NOW)
+    assert messages(store, cell) == ["now"]
+    meta = tables.meta("raw_assets", cell, first)
+    assert meta is not None
+    kept = lance_datasets.open_dataset(failures._uri("raw_assets", cell), meta.failures)
+    assert kept is not None
+    assert kept.to_table()["message"].to_pylist() == ["pinned"]
+    assert lance_datasets.open_dataset(tables.uri("raw_assets", cell), second) is None, "no pin names it"
+
+
+def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(store: Store, cell: Cell) -> None:
+    publish(store, cell, ["counts"])
+    FailureEvents(store).write("raw_assets", cell, "killed", [{"error_class": "x", "message": "never committed"}])
+    upkeep(store, NOW)
+    assert messages(store, cell) == ["counts"]
+
+
+def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
+    space = CacheSpace(store, Lengths())
+    rows = [{"key": key, "status": "ok", "retryable": False, "length": len(key), "seconds": 0.0} for key in ("a", "b", "c")]
+    failed = [{"key": "d", "status": "failed", "error_class": "x", "retryable": True, "seconds": 0.0}]
+    for part in (rows, rows[:2], failed, rows, [{**rows[0], "key": "d"}]):
+        space.append(pa.Table.from_pylist(part, schema=Lengths().result), {})
+    before = space.reader().read_all().sort_by("key")
+    (done,) = [part for part in upkeep(store, NOW) if part.part == "cache"]
+    assert done.doubles == 6
+    stored = lance_datasets.open_dataset(space.uri)
+    assert stored is not None
+    assert stored.count_rows() == 4
+    after = space.reader().read_all().sort_by("key")
+    assert after["key"].to_pylist() == ["a", "b", "c", "d"]
+    assert after.to_pylist() == before.to_pylist()
+
+
+def test_unfinished_objects_go_when_they_are_old(store: Store) -> None:
+    for name in ("blobs/incoming/0123", "blobs/packs/.tmp-abc", "registry/pins/birds/v1/text/.tmp-x", "blobs/packs/good.pack"):
+        store.write(name, b"half")
+    upkeep(store, timedelta(days=1))
+    assert store.exists("blobs/incoming/0123")
+    old = time.time() - 2 * 86_400
+    for name in ("blobs/incoming/0123", "blobs/packs/.tmp-abc", "blobs/packs/good.pack"):
+        os.utime(store.path(name), (old, old))
+    upkeep(store, timedelta(days=1))
+    assert not store.exists("blobs/incoming/0123")
+    assert store.names("blobs/packs") == ["good.pack"]
+    assert store.exists("registry/pins/birds/v1/text/.tmp-x"), "it is young"
