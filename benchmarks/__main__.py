@@ -24,11 +24,22 @@ def line(row: Row) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these modules alone")
-    parser.add_argument("--share", type=float, default=1.0, help="of the work that the goals speak of; less than 1 is kept nowhere")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        help="of the work that the goals speak of; less than 1 is kept nowhere",
+    )
     parser.add_argument("--pairs", type=int, default=ratios.PAIRS, help="of a measurement and its limit")
-    parser.add_argument("--readme", action="store_true", help="write the README's table out of the newest results, and measure nothing")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="write the README's table out of the newest results, and measure nothing",
+    )
     asked = parser.parse_args()
     if asked.readme:
         records.write_readme()

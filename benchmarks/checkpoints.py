@@ -35,13 +35,20 @@ def _grow(path: Path, name: str, commits: int) -> None:
     for number in range(commits):
         vectors = dice.random((_ROWS, _DIMENSION), np.float32)
         keys = [f"{number:08x}{row:056x}" for row in range(_ROWS)]
-        table = pa.table({"key": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), _DIMENSION)})
+        table = pa.table(
+            {
+                "key": keys,
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), _DIMENSION),
+            }
+        )
         began = time.perf_counter()
         lance_datasets.append(str(path), table)
         marks.append(time.perf_counter() - began)
     tenth = max(1, commits // 10)
     slower = sum(marks[-tenth:]) / sum(marks[:tenth])
-    print(f"{name}: {commits:,} commits of {_ROWS} rows, the last tenth took x {slower:.2f} the time of the first; {_shape(path)}")
+    print(
+        f"{name}: {commits:,} commits of {_ROWS} rows, the last tenth took x {slower:.2f} the time of the first; {_shape(path)}"
+    )
     lance_datasets.compact(str(path), 2)
     lance_datasets.clean(str(path), timedelta(0))
     print(f"  after upkeep: {_shape(path)}")
@@ -51,7 +58,9 @@ def _shape(path: Path) -> str:
     dataset = lance_datasets.open_dataset(str(path))
     assert dataset is not None
     files = [file for file in path.rglob("*") if file.is_file()]
-    latest = max((file for file in files if file.suffix == ".manifest"), key=lambda file: file.stat().st_mtime_ns)
+    latest = max(
+        (file for file in files if file.suffix == ".manifest"), key=lambda file: file.stat().st_mtime_ns
+    )
     size = sum(file.stat().st_size for file in files)
     rows = dataset.count_rows()
     return (

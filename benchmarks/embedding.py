@@ -72,7 +72,9 @@ def measured(share: float, names: list[str], folder: Path, pairs: int | None = N
         found: dict[str, Row] = {}
         for precision, goal in work.goals.items():
             dtype = create(work.embedder, precision=precision).precision
-            title = f"{work.name}, {dtype}" + (", as the platform chooses" if precision == "auto" and len(work.goals) > 1 else "")
+            title = f"{work.name}, {dtype}" + (
+                ", as the platform chooses" if precision == "auto" and len(work.goals) > 1 else ""
+            )
             if dtype not in found:
                 found[dtype] = paired(
                     title,
@@ -88,7 +90,18 @@ def measured(share: float, names: list[str], folder: Path, pairs: int | None = N
 
 def _side(side: str, name: str, place: Path, precision: str) -> float:
     """Run one side in a process of its own; its seconds."""
-    command = [sys.executable, "-m", "benchmarks.embedding", name, "--side", side, "--place", str(place), "--precision", precision]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.embedding",
+        name,
+        "--side",
+        side,
+        "--place",
+        str(place),
+        "--precision",
+        precision,
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(done.stdout.strip().splitlines()[-1])["seconds"])
 
@@ -100,7 +113,9 @@ def _alike(name: str, place: Path, precision: str) -> float:
     worst = float(1 - (ours * limit).sum(axis=1).min())
     tolerance = create(WORKS[name].embedder, precision=precision).tolerance
     if len(ours) != len(limit) or not worst <= tolerance:
-        raise RuntimeError(f"{name}: {len(ours)} and {len(limit)} vectors, the worst pair {worst:.2g} apart; {tolerance:g} are allowed")
+        raise RuntimeError(
+            f"{name}: {len(ours)} and {len(limit)} vectors, the worst pair {worst:.2g} apart; {tolerance:g} are allowed"
+        )
     return seconds
 
 
@@ -135,7 +150,10 @@ def _stored(place: Path, segments: list[tuple[Path, str]]) -> list[dict[str, Any
     files = list(dict.fromkeys(file for file, _ in segments))
     hashes = dict(zip(files, blobs.put(file.read_bytes() for file in files), strict=True))
     where = {row["content_hash"]: row for row in blobs.index().read_all().to_pylist()}
-    return [{"key": f"{hashes[file]}#{span}", "span": span, "file": str(file), **where[hashes[file]]} for file, span in segments]
+    return [
+        {"key": f"{hashes[file]}#{span}", "span": span, "file": str(file), **where[hashes[file]]}
+        for file, span in segments
+    ]
 
 
 def _demo(folder: Path) -> Path:
@@ -149,20 +167,28 @@ def _pictures(folder: Path, inputs: Path, count: int) -> Iterator[tuple[Path, st
     from PIL import Image, ImageOps
 
     dice = np.random.default_rng(0)
-    photographs = [Image.open(path).convert("RGB") for path in sorted(_demo(folder).glob("images/*/0*")) if "broken" not in path.parts]
+    photographs = [
+        Image.open(path).convert("RGB")
+        for path in sorted(_demo(folder).glob("images/*/0*"))
+        if "broken" not in path.parts
+    ]
     large = [picture for picture in photographs if min(picture.size) >= 200]
     for number in range(count):
         picture = large[number % len(large)]
         side = dice.uniform(0.5, 1.0)
         width, height = side * picture.width, side * picture.height
         left, top = dice.uniform(0, picture.width - width), dice.uniform(0, picture.height - height)
-        cut = picture.resize((512, 384), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+        cut = picture.resize(
+            (512, 384), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)
+        )
         path = inputs / f"{number:06d}.png"
         (ImageOps.mirror(cut) if dice.random() < 0.5 else cut).save(path)
         yield path, ""
 
 
-def _windows(folder: Path, pattern: str, seconds: float, count: int, modality: str) -> Iterator[tuple[Path, str]]:
+def _windows(
+    folder: Path, pattern: str, seconds: float, count: int, modality: str
+) -> Iterator[tuple[Path, str]]:
     """Spans of the demo's recordings that begin elsewhere each time, all media by turns."""
     from mm_embed_kernels.errors import SampleError
     from mm_embed_kernels.media.spans import span_of
@@ -252,7 +278,9 @@ def limit(name: str, place: Path) -> float:
     with torch.inference_mode():
         vectors = loop(requests)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    lance.write_dataset(pa.table({"key": requests["key"], "vector": column}), str(place / "limit.lance"), mode="overwrite")
+    lance.write_dataset(
+        pa.table({"key": requests["key"], "vector": column}), str(place / "limit.lance"), mode="overwrite"
+    )
     seconds = time.perf_counter() - began
     np.save(place / "limit.npy", vectors)
     print(f"{name}: the loop, {seconds:.1f} s, {time.process_time() - used:.1f} s of CPU", file=sys.stderr)
@@ -266,7 +294,10 @@ def _text_loop() -> Callable[[pa.Table], np.ndarray[Any, Any]]:
 
     model = SentenceTransformer(str(model_folder()), device="cpu", local_files_only=True)
     return lambda requests: np.asarray(
-        model.encode(requests["text"].to_pylist(), batch_size=64, normalize_embeddings=True, show_progress_bar=False), np.float32
+        model.encode(
+            requests["text"].to_pylist(), batch_size=64, normalize_embeddings=True, show_progress_bar=False
+        ),
+        np.float32,
     )
 
 
@@ -300,7 +331,9 @@ def _decoded(name: str, embedder: Embedder, file: str, span: str) -> np.ndarray[
         return center_crop(picture.convert("RGB"), 256, 224)
 
 
-def _pooled(name: str, model: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _pooled(
+    name: str, model: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], inputs: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
     if name != "video":
         return model(inputs)
     each = _units(model(inputs.reshape(-1, *inputs.shape[2:])))
@@ -322,12 +355,16 @@ def _picture_model() -> tuple[int, Callable[[np.ndarray[Any, Any]], np.ndarray[A
 
     net = conse.network()
     texts = SentenceTransformer(str(model_folder()), device="cpu", local_files_only=True)
-    classes = conse.class_vectors(lambda names: texts.encode(names, normalize_embeddings=True, show_progress_bar=False))
+    classes = conse.class_vectors(
+        lambda names: texts.encode(names, normalize_embeddings=True, show_progress_bar=False)
+    )
 
     def model(inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         pixels = torch.from_numpy(inputs).permute(0, 3, 1, 2).float()
         likely = torch.softmax(net((pixels / 255 - 0.5) / 0.5), 1).topk(10)
-        vectors: np.ndarray[Any, Any] = np.einsum("nk,nkd->nd", likely.values.numpy(), classes[likely.indices.numpy()])
+        vectors: np.ndarray[Any, Any] = np.einsum(
+            "nk,nkd->nd", likely.values.numpy(), classes[likely.indices.numpy()]
+        )
         return vectors
 
     return 32, model
@@ -342,7 +379,9 @@ def _sound_model() -> tuple[int, Callable[[np.ndarray[Any, Any]], np.ndarray[Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("works", nargs="*", choices=list(WORKS), default=list(WORKS))
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--pairs", type=int, default=3)
@@ -353,11 +392,16 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         (name,) = given.works
-        seconds = ours(name, given.place, given.precision) if given.side == "ours" else limit(name, given.place)
+        seconds = (
+            ours(name, given.place, given.precision) if given.side == "ours" else limit(name, given.place)
+        )
         print(json.dumps({"seconds": seconds}))
         return
     for row in measured(given.share, given.works, given.folder.absolute(), given.pairs):
-        print(f"{row.name}: {row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}), goal {row.sense} {row.goal}", flush=True)
+        print(
+            f"{row.name}: {row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}), goal {row.sense} {row.goal}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -76,14 +76,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50_000, help="samples")
     parser.add_argument("--changed", type=int, default=500, help="samples that differ in the second version")
-    parser.add_argument("--kind", choices=KINDS, default="records", help="JSON lines, a file for each text, or PNG")
+    parser.add_argument(
+        "--kind", choices=KINDS, default="records", help="JSON lines, a file for each text, or PNG"
+    )
     parser.add_argument("--embedder", default="wordllama")
-    parser.add_argument("--corpus", type=Path, default=embedding.FOLDER, help="where what is worked on is kept between runs")
+    parser.add_argument(
+        "--corpus", type=Path, default=embedding.FOLDER, help="where what is worked on is kept between runs"
+    )
     arguments = parser.parse_args()
     kind = KINDS[arguments.kind]
     found = measured(kind, arguments.corpus, arguments.count, arguments.changed, arguments.embedder)
     first = found.first
-    print(f"first run of {arguments.count:,} {kind.noun}: {first.seconds:.1f} s, {first.written / 2**20:,.1f} MiB")
+    print(
+        f"first run of {arguments.count:,} {kind.noun}: {first.seconds:.1f} s, {first.written / 2**20:,.1f} MiB"
+    )
     for name, later, start in (
         ("no change", found.again, found.start_again),
         (f"{arguments.changed:,} changed", found.changed, found.start_changed),
@@ -105,8 +111,13 @@ def rows(share: float) -> Iterator[Row]:
             ("1% new", "start_changed", "changed", 0.03),
         ):
             starts = [getattr(each, start).seconds for each in found]
-            print(f"{kind.noun}, {name}: a fixed start of {min(starts):.1f} to {max(starts):.1f} s", file=sys.stderr)
-            extra = [getattr(each, beside).beyond(getattr(each, start)) / each.first.seconds for each in found]
+            print(
+                f"{kind.noun}, {name}: a fixed start of {min(starts):.1f} to {max(starts):.1f} s",
+                file=sys.stderr,
+            )
+            extra = [
+                getattr(each, beside).beyond(getattr(each, start)) / each.first.seconds for each in found
+            ]
             yield ratios.row(f"{name}, of a first run of {count:,} {kind.noun}", extra, goal=goal, sense="<=")
             fixed = [each_start / each.first.seconds for each_start, each in zip(starts, found, strict=True)]
             yield ratios.row(f"{name}, the fixed start beside it, {kind.noun}", fixed, goal=None, sense="<=")
@@ -158,7 +169,11 @@ class _Dataset:
         before = sum(_parts(store).values())
         taken = run([*_MM, "backfill", f"{self.name}@{version}", "--json"], self.environment)
         cell = json.loads(taken.output[taken.output.index("{") :])["cells"][0]
-        print(f"{self.name}@{version}: {cell['status']}, computed {cell['computed']}, {taken.seconds:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"{self.name}@{version}: {cell['status']}, computed {cell['computed']}, {taken.seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         return Taken(taken.seconds, sum(_parts(store).values()) - before)
 
 

@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=_LARGE, help="large files, of 100 MB")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--stores", nargs="+", choices=("local", "s3"), default=["local", "s3"])
-    parser.add_argument("--folder", type=Path, default=None, help="where the files lie; by default the temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where the files lie; by default the temporary folder"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="mm-ingest-") as folder:
         run(Path(folder), given.files, given.large, given.pairs, given.stores)
@@ -54,14 +56,22 @@ def rows(share: float) -> Iterator[Row]:
         files, large = max(100, round(_SMALL * share)), max(1, round(_LARGE * share))
         for (name, source), goal in zip(made(folder, files, large).items(), (0.8, 0.9), strict=True):
             measured(folder, source, "local")  # warms up
-            yield paired(f"ingest, {name}", partial(ingested, folder, source), partial(copied, folder, source), goal=goal, sense=">=")
+            yield paired(
+                f"ingest, {name}",
+                partial(ingested, folder, source),
+                partial(copied, folder, source),
+                goal=goal,
+                sense=">=",
+            )
 
 
 def made(folder: Path, files: int, large: int) -> dict[str, Path]:
     """The small and the large files, by their description."""
     random = np.random.default_rng(0)
     return {
-        f"{files:,} small files": write(folder / "small", random, [int(size) for size in random.integers(2_000, 62_000, files)]),
+        f"{files:,} small files": write(
+            folder / "small", random, [int(size) for size in random.integers(2_000, 62_000, files)]
+        ),
         f"{large} files of 100 MiB": write(folder / "large", random, [100 << 20] * large),
     }
 
@@ -85,7 +95,10 @@ def run(folder: Path, files: int, large: int, pairs: int, stores: list[str]) -> 
                         rates.append(size / ours / 2**20)
                 shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
                 rate = statistics.median(rates)
-                print(f"{name}, {kind}: ratio {statistics.median(ratios):.2f} (of {shown}), {rate:,.0f} MiB/s", flush=True)
+                print(
+                    f"{name}, {kind}: ratio {statistics.median(ratios):.2f} (of {shown}), {rate:,.0f} MiB/s",
+                    flush=True,
+                )
     finally:
         server.kill()
 
@@ -128,11 +141,22 @@ def seconds(work: Callable[[], None]) -> float:
 def ingest(source: Path, store: Store) -> None:
     """All files through the fetch kernel, as a cell's ingest does in its own process."""
     spec = DatasetSpec.model_validate(
-        {"name": "files", "version": "v1", "sources": [{"name": "s", "modality": "text", "uri": f"{source}/*"}]}
+        {
+            "name": "files",
+            "version": "v1",
+            "sources": [{"name": "s", "modality": "text", "uri": f"{source}/*"}],
+        }
     )
     listed = open_source(spec.sources[0], {}).list()
     rows = [
-        {"key": item.key, "source": "s", "source_uri": item.uri, "locator": item.locator, "tag": item.tag, "size": item.size}
+        {
+            "key": item.key,
+            "source": "s",
+            "source_uri": item.uri,
+            "locator": item.locator,
+            "tag": item.tag,
+            "size": item.size,
+        }
         for item in listed
     ]
     kernel = FetchKernel(spec, BlobStore(store))

@@ -40,10 +40,15 @@ def main() -> None:
     with _stored(asked.rows, asked.dimension) as chosen:
         scanned, loaded = _measured(chosen, asked.workers, asked.epochs, asked.pairs)
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    for name, found in (("bare scan of the same columns", scanned), ("shuffled loader, batches of 256", loaded)):
+    for name, found in (
+        ("bare scan of the same columns", scanned),
+        ("shuffled loader, batches of 256", loaded),
+    ):
         rates = ", ".join(f"{asked.rows * asked.epochs / sum(epochs):,.0f}" for epochs in found)
         print(f"{name}: {rates} rows/s over {asked.epochs} epochs")
-    print(f"{asked.rows:,} rows x {asked.dimension}, {asked.workers} workers: peak of this process {held:,.0f} MiB")
+    print(
+        f"{asked.rows:,} rows x {asked.dimension}, {asked.workers} workers: peak of this process {held:,.0f} MiB"
+    )
 
 
 def rows(share: float) -> Iterator[Row]:
@@ -53,8 +58,15 @@ def rows(share: float) -> Iterator[Row]:
         scanned, loaded = _measured(chosen, 2, _EPOCHS, ratios.PAIRS)
     pairs = list(zip(scanned, loaded, strict=True))
     whole = [sum(theirs) / sum(ours) for theirs, ours in pairs]
-    yield ratios.row(f"loader, shuffled, 2 workers, {_EPOCHS} epochs of {count:,} rows", whole, goal=0.8, sense=">=")
-    yield ratios.row("loader, the first epoch of them", [theirs[0] / ours[0] for theirs, ours in pairs], goal=None, sense=">=")
+    yield ratios.row(
+        f"loader, shuffled, 2 workers, {_EPOCHS} epochs of {count:,} rows", whole, goal=0.8, sense=">="
+    )
+    yield ratios.row(
+        "loader, the first epoch of them",
+        [theirs[0] / ours[0] for theirs, ours in pairs],
+        goal=None,
+        sense=">=",
+    )
 
 
 @contextmanager
@@ -63,13 +75,19 @@ def _stored(rows: int, dimension: int) -> Iterator[TrainingSet]:
     with tempfile.TemporaryDirectory(prefix="mm-loader-") as folder:
         searched, vector_indexes.EXACT_ROWS = vector_indexes.EXACT_ROWS, rows + 1
         features = FeatureStore(Store(folder))
-        version, *_ = features.write_candidate(_TABLE, feature_contract(dimension, []), blocks(rows, dimension))
+        version, *_ = features.write_candidate(
+            _TABLE, feature_contract(dimension, []), blocks(rows, dimension)
+        )
         vector_indexes.EXACT_ROWS = searched
         table = {"modality": "text", "table": _TABLE, "lance_version": version}
-        yield TrainingSet(features, {"dataset_version": "bench@v1", "tables": [table], "where": None, "columns": ["label"]})
+        yield TrainingSet(
+            features, {"dataset_version": "bench@v1", "tables": [table], "where": None, "columns": ["label"]}
+        )
 
 
-def _measured(chosen: TrainingSet, workers: int, epochs: int, pairs: int) -> tuple[list[list[float]], list[list[float]]]:
+def _measured(
+    chosen: TrainingSet, workers: int, epochs: int, pairs: int
+) -> tuple[list[list[float]], list[list[float]]]:
     """Seconds of each epoch of each run, of scans and of the loader by turns; the first pair warms the disk's cache and is left out."""
     scanned, loaded = [], []
     for _ in range(pairs + 1):
@@ -91,7 +109,9 @@ def _seconds(counts: Iterable[int]) -> float:
 def _scanned(chosen: TrainingSet) -> Iterator[int]:
     (table,) = chosen.manifest["tables"]
     dataset = chosen.features.dataset(table["table"], table["lance_version"])
-    for batch in dataset.scanner(columns=["entity_id", "feature_id", "sample_id", "vector", "label"], batch_size=1_024).to_batches():
+    for batch in dataset.scanner(
+        columns=["entity_id", "feature_id", "sample_id", "vector", "label"], batch_size=1_024
+    ).to_batches():
         yield batch.num_rows
 
 
@@ -101,7 +121,9 @@ def blocks(rows: int, dimension: int) -> Iterator[pa.Table]:
     centres = dice.standard_normal((_CENTRES, dimension), np.float32)
     for start in range(0, rows, _BLOCK):
         count = min(_BLOCK, rows - start)
-        vectors = centres[dice.integers(0, _CENTRES, count)] + _SPREAD * dice.standard_normal((count, dimension), np.float32)
+        vectors = centres[dice.integers(0, _CENTRES, count)] + _SPREAD * dice.standard_normal(
+            (count, dimension), np.float32
+        )
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         ids = pa.array([dice.bytes(16).hex() for _ in range(count)])
         same = {

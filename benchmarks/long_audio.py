@@ -16,7 +16,12 @@ from typing import Any
 from benchmarks.peak_memory import measured
 
 RATE = 16_000
-KINDS = {"flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "wav": ("WAV", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III")}
+KINDS = {
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "wav": ("WAV", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
 
 
 def record(path: Path, hours: float) -> None:
@@ -29,7 +34,11 @@ def record(path: Path, hours: float) -> None:
     with soundfile.SoundFile(path, "w", RATE, 1, subtype, format=kind) as out:
         for _ in range(max(1, round(hours * 60))):
             time_axis = np.arange(60 * RATE) / RATE
-            out.write((0.2 * np.sin(2 * np.pi * 220 * time_axis) + 0.05 * dice.standard_normal(60 * RATE)).astype(np.float32))
+            out.write(
+                (0.2 * np.sin(2 * np.pi * 220 * time_axis) + 0.05 * dice.standard_normal(60 * RATE)).astype(
+                    np.float32
+                )
+            )
 
 
 def probe(path: Path) -> Any:
@@ -53,12 +62,16 @@ def decode(path: Path) -> Any:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--folder", type=Path, default=None)
     options.add_argument("--hours", type=float, nargs="+", default=[1 / 60, 1.0, 10.0])
     options.add_argument("--kinds", nargs="+", default=["flac", "ogg"], choices=list(KINDS))
     given = options.parse_args()
-    print(f"{'recording':>14} {'size':>8} | {'call':>8} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result")
+    print(
+        f"{'recording':>14} {'size':>8} | {'call':>8} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result"
+    )
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         for kind in given.kinds:
             warm = Path(folder) / f"warm.{kind}"
@@ -70,7 +83,10 @@ def main() -> None:
                     base, grown, seconds, value = measured(call, path, warm)
                     name = f"{hours * 60:g} min {kind}"
                     size = f"{path.stat().st_size >> 20} MiB"
-                    print(f"{name:>14} {size:>8} | {call.__name__:>8} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}", flush=True)
+                    print(
+                        f"{name:>14} {size:>8} | {call.__name__:>8} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}",
+                        flush=True,
+                    )
                 path.unlink()
 
 

@@ -26,14 +26,19 @@ def film(path: Path, seconds: float, size: tuple[int, int]) -> None:
 
     dice = np.random.default_rng(0)
     width, height = size
-    scene = np.kron(dice.integers(0, 255, (height // 8 + 1, width // 8 + 80, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    scene = np.kron(
+        dice.integers(0, 255, (height // 8 + 1, width // 8 + 80, 3), dtype=np.uint8),
+        np.ones((8, 8, 1), np.uint8),
+    )
     with av.open(str(path), "w", format="mp4") as out:
         track: Any = out.add_stream("libx264", rate=RATE)
         track.width, track.height, track.pix_fmt = width, height, "yuv420p"
         track.options = {"preset": "ultrafast", "g": str(10 * RATE), "bf": "0", "x264-params": "scenecut=0"}
         packets = []
         for number in range(10 * RATE):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(scene[:height, 2 * number : 2 * number + width]))
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(scene[:height, 2 * number : 2 * number + width])
+            )
             picture.pts = number
             packets += [(bytes(packet), packet.is_keyframe) for packet in track.encode(picture)]
         packets += [(bytes(packet), packet.is_keyframe) for packet in track.encode()]
@@ -41,7 +46,12 @@ def film(path: Path, seconds: float, size: tuple[int, int]) -> None:
             data, key = packets[number % len(packets)]
             packet = av.Packet(data)
             packet.pts = packet.dts = number
-            packet.duration, packet.time_base, packet.stream, packet.is_keyframe = 1, track.codec_context.time_base, track, key
+            packet.duration, packet.time_base, packet.stream, packet.is_keyframe = (
+                1,
+                track.codec_context.time_base,
+                track,
+                key,
+            )
             out.mux(packet)
 
 
@@ -97,13 +107,17 @@ def _spans(path: Path) -> list[str]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--folder", type=Path, default=None)
     options.add_argument("--minutes", type=float, nargs="+", default=[1.0, 30.0, 120.0])
     options.add_argument("--size", default="640x360")
     given = options.parse_args()
     width, height = map(int, given.size.split("x"))
-    print(f"{'video':>14} {'size':>9} | {'call':>10} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result")
+    print(
+        f"{'video':>14} {'size':>9} | {'call':>10} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result"
+    )
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         warm, path = Path(folder) / "warm.mp4", Path(folder) / "long.mp4"
         film(warm, 12, (width, height))
@@ -112,7 +126,10 @@ def main() -> None:
             for call in (probe, segment, decode, raw_decode):
                 base, grown, seconds, value = measured(call, path, warm)
                 size = f"{path.stat().st_size >> 20:,} MiB"
-                print(f"{minutes:>10g} min {size:>9} | {call.__name__:>10} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}", flush=True)
+                print(
+                    f"{minutes:>10g} min {size:>9} | {call.__name__:>10} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}",
+                    flush=True,
+                )
             path.unlink()
 
 

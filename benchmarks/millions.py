@@ -36,10 +36,14 @@ SIZES = {"text": (500, 2_500), "image": (200, 1_000), "audio": (40, 160), "video
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 64])
     parser.add_argument("--modalities", nargs="+", choices=list(SIZES), default=list(SIZES))
-    parser.add_argument("--corpus", type=Path, default=None, help="where texts and pictures are kept between runs")
+    parser.add_argument(
+        "--corpus", type=Path, default=None, help="where texts and pictures are kept between runs"
+    )
     asked = parser.parse_args()
     print("| modality | workers | hours | CPU hours | USD | TB stored | USD a month | peak GiB | commits |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -47,7 +51,10 @@ def main() -> None:
         for modality in asked.modalities:
             store = measured(asked.corpus or Path(scratch) / "corpus", Path(scratch) / modality, modality)
             for workers in asked.workers:
-                print(line(predicted(store, Cell("second", "v1", modality), Prices(), SAMPLES, workers)), flush=True)
+                print(
+                    line(predicted(store, Cell("second", "v1", modality), Prices(), SAMPLES, workers)),
+                    flush=True,
+                )
 
 
 def line(found: Projection) -> str:

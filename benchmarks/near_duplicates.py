@@ -31,7 +31,13 @@ from mm_embed_kernels.sql import numbered
 
 _PART = 16_384
 _SAMPLE = pa.schema(
-    [("sample_id", pa.string()), ("key", pa.string()), ("characters", pa.int64()), ("minhash", pa.binary()), ("shingles", pa.binary())]
+    [
+        ("sample_id", pa.string()),
+        ("key", pa.string()),
+        ("characters", pa.int64()),
+        ("minhash", pa.binary()),
+        ("shingles", pa.binary()),
+    ]
 )
 
 
@@ -48,12 +54,17 @@ def main() -> None:
             return
         for count in arguments.counts:
             _report(folder, count)
-        print("{pairs:,} pairs of {texts:,} texts: precision {precision:.4f}, recall {recall:.4f}".format(**_accuracy(folder)))
+        print(
+            "{pairs:,} pairs of {texts:,} texts: precision {precision:.4f}, recall {recall:.4f}".format(
+                **_accuracy(folder)
+            )
+        )
 
 
 def rows(share: float) -> Iterator[Row]:
     """The library's signatures alone against them and the rule, and against all that the platform does: the probe's own
-    signatures, which fold case and white space first and keep a sketch for the comparison, and the rule."""
+    signatures, which fold case and white space first and keep a sketch for the comparison, and the rule.
+    """
     with tempfile.TemporaryDirectory(prefix="mm-near-") as scratch:
         folder = Path(scratch)
         # A million takes minutes: its pairs differ by less than those of a tenth of it.
@@ -61,8 +72,13 @@ def rows(share: float) -> Iterator[Row]:
             texts = max(2_000, round(count * share))
             found = [_steps(folder, texts) for _ in range(pairs)]
             for what, step in (("signatures and rule", "alone"), ("with sketches", "probed")):
-                shares = (each["alone"]["seconds"] / (each[step]["seconds"] + each["grouped"]["seconds"]) for each in found)
-                yield ratios.row(f"near-duplicate text, {texts:,} documents, {what}", shares, goal=0.5, sense=">=")
+                shares = (
+                    each["alone"]["seconds"] / (each[step]["seconds"] + each["grouped"]["seconds"])
+                    for each in found
+                )
+                yield ratios.row(
+                    f"near-duplicate text, {texts:,} documents, {what}", shares, goal=0.5, sense=">="
+                )
         accuracy = _accuracy(folder, max(200, round(2_000 * share)))
         for name in ("precision", "recall"):
             yield ratios.row(f"near-duplicate text, {name}", [accuracy[name]], goal=0.95, sense=">=")
@@ -72,7 +88,17 @@ def _steps(folder: Path, count: int) -> dict[str, dict[str, Any]]:
     """Each step in a process of its own, so that each has its own peak."""
     found = {}
     for step in STEPS:
-        command = [sys.executable, "-m", "benchmarks.near_duplicates", "--one", step, "--counts", str(count), "--folder", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.near_duplicates",
+            "--one",
+            step,
+            "--counts",
+            str(count),
+            "--folder",
+            str(folder),
+        ]
         # As `lance_io` has it in the platform's own processes.
         taken = run(command, {"MALLOC_ARENA_MAX": "2"})
         found[step] = {**json.loads(taken.output.splitlines()[-1]), "peak": round(taken.peak_mib)}
@@ -86,7 +112,9 @@ def _report(folder: Path, count: int) -> None:
     print(f"{count:,} texts, {group['grouped']:,} of them in groups; peak {group['peak']:,.0f} MiB")
     for name in ("seconds", "cpu"):
         rule, whole = alone[name] + group[name], probed[name] + group[name]
-        print(f"  {name}: signatures alone {alone[name]:.1f}, what the probe adds {probed[name]:.1f}, the rule {group[name]:.1f}")
+        print(
+            f"  {name}: signatures alone {alone[name]:.1f}, what the probe adds {probed[name]:.1f}, the rule {group[name]:.1f}"
+        )
         print(f"  rate x {alone[name] / rule:.2f} (signatures and rule), x {alone[name] / whole:.2f} (all)")
 
 
@@ -123,7 +151,9 @@ def _alone(folder: Path, count: int) -> dict[str, Any]:
         with clock:
             for text in part:
                 made = RMinHash(shingles.PERMUTATIONS, 1)
-                made.update([text[i : i + shingles.SHINGLE] for i in range(max(1, len(text) - shingles.SHINGLE + 1))])
+                made.update(
+                    [text[i : i + shingles.SHINGLE] for i in range(max(1, len(text) - shingles.SHINGLE + 1))]
+                )
                 made.digest()
     return clock.taken
 
@@ -149,7 +179,9 @@ def _grouped(folder: Path, count: int) -> dict[str, Any]:
 
     def read(columns: list[str], parts: int = 1 << 30) -> pa.RecordBatchReader:
         schema = pa.schema([_SAMPLE.field(name) for name in columns])
-        batches = (batch.select(columns) for batch in islice(file.iter_batches(_PART, columns=columns), parts))
+        batches = (
+            batch.select(columns) for batch in islice(file.iter_batches(_PART, columns=columns), parts)
+        )
         return pa.RecordBatchReader.from_batches(schema, batches)
 
     # Imports, which stand outside of the library's time as well.
@@ -164,7 +196,11 @@ def _grouped(folder: Path, count: int) -> dict[str, Any]:
     return {**clock.taken, "grouped": grouped}
 
 
-STEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {"alone": _alone, "probed": _probed, "grouped": _grouped}
+STEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "alone": _alone,
+    "probed": _probed,
+    "grouped": _grouped,
+}
 
 
 def _accuracy(folder: Path, originals: int = 2_000, copies: int = 4) -> dict[str, Any]:
@@ -206,7 +242,10 @@ def _near(texts: list[str], similarity: float) -> set[tuple[int, int]]:
     from scipy.sparse import csr_array
 
     bodies = [" ".join(text.casefold().split()) for text in texts]
-    sets = [{body[i : i + shingles.SHINGLE] for i in range(max(1, len(body) - shingles.SHINGLE + 1))} for body in bodies]
+    sets = [
+        {body[i : i + shingles.SHINGLE] for i in range(max(1, len(body) - shingles.SHINGLE + 1))}
+        for body in bodies
+    ]
     names = {shingle: number for number, shingle in enumerate(sorted(set().union(*sets)))}
     rows = np.repeat(np.arange(len(sets)), [len(each) for each in sets])
     columns = np.fromiter((names[shingle] for each in sets for shingle in each), np.int64)

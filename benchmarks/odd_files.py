@@ -33,7 +33,9 @@ PACKAGES = {
     "mutagen==1.48.1": "audio",
     "tinytag==2.3.2": "audio",
 }
-_CODE = re.compile(r"\.(py[ixd]?|pyi|c|h|rst|md|txt|toml|cfg|ini|in|sh|ya?ml|json|html|css|js|po|bat|cmake)$", re.IGNORECASE)
+_CODE = re.compile(
+    r"\.(py[ixd]?|pyi|c|h|rst|md|txt|toml|cfg|ini|in|sh|ya?ml|json|html|css|js|po|bat|cmake)$", re.IGNORECASE
+)
 _SPEC = """
 name: odd
 version: v1
@@ -56,7 +58,12 @@ def main() -> None:
         status, taken = _backfill(folder)
     for cell in status["cells"]:
         lost = cell["discovered"] - cell["published"] - cell["dropped"] - cell["failed"]
-        print("{modality}: {discovered:,} files = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**cell), end="")
+        print(
+            "{modality}: {discovered:,} files = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(
+                **cell
+            ),
+            end="",
+        )
         print(f"; {lost:,} without a record")
         print(f"  {', '.join(f'{name} {count:,}' for name, count in cell['failures'].items())}")
     print(f"{taken.seconds:,.0f} s, {taken.peak_mib:,.0f} MiB at the peak")
@@ -98,9 +105,15 @@ def _backfill(folder: Path) -> tuple[dict[str, Any], Run]:
     taken = run([*mm, "backfill", "odd@v1", "--json"], environment)
     status = json.loads(_from(run([*mm, "status", "odd@v1", "--json"], environment).output, "{"))
     failures = json.loads(_from(run([*mm, "failures", "odd@v1", "--json"], environment).output, "["))
-    refused = [item for item in failures if item["modality"] == "image" and item["error_class"] != "decompression_bomb"]
+    refused = [
+        item
+        for item in failures
+        if item["modality"] == "image" and item["error_class"] != "decompression_bomb"
+    ]
     with multiprocessing.get_context("spawn").Pool(1, silence, maxtasksperchild=50) as pool:
-        kept = Counter(kind for kind in pool.imap(_by_pillow, [item["source_uri"] for item in refused]) if kind)
+        kept = Counter(
+            kind for kind in pool.imap(_by_pillow, [item["source_uri"] for item in refused]) if kind
+        )
     print(f"of {len(refused):,} images that failed Pillow alone reads {kept.total():,}: {dict(kept)}")
     return status, taken
 

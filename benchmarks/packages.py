@@ -19,8 +19,17 @@ def members(folder: Path, package: str, prefix: str) -> Iterator[tuple[str, byte
     name, _, version = package.rpartition("@")
     packed = folder / f"{name}-{version}.tgz"
     if not packed.exists():
-        subprocess.run(["npm", "pack", "--silent", "--ignore-scripts", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["npm", "pack", "--silent", "--ignore-scripts", package],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     with tarfile.open(packed) as archive:
         for member in sorted(archive.getmembers(), key=lambda member: member.name):
-            if member.isfile() and member.name.startswith(prefix) and (file := archive.extractfile(member)) is not None:
+            if (
+                member.isfile()
+                and member.name.startswith(prefix)
+                and (file := archive.extractfile(member)) is not None
+            ):
                 yield member.name.removeprefix(prefix), file.read()

@@ -34,14 +34,18 @@ _FIT, _PREDICT = (1_000, 10_000), 100_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fit", type=int, nargs="+", default=_FIT, help="texts of the runs that the model is fitted on")
+    parser.add_argument(
+        "--fit", type=int, nargs="+", default=_FIT, help="texts of the runs that the model is fitted on"
+    )
     parser.add_argument("--predict", type=int, default=_PREDICT, help="texts of the run that it predicts")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as corpus:
         model, took, whole, known = measured(Path(corpus), asked.fit, asked.predict)
     print(f"{'stage':24}{'predicted s':>12}{'took s':>10}{'ratio':>8}")
     for stage in model.stages:
-        print(f"{stage.stage:24}{stage.seconds:12.2f}{took[stage.stage]:10.2f}{stage.seconds / took[stage.stage]:8.2f}")
+        print(
+            f"{stage.stage:24}{stage.seconds:12.2f}{took[stage.stage]:10.2f}{stage.seconds / took[stage.stage]:8.2f}"
+        )
     for name, ratio in whole.items():
         print(f"{name}: predicted / measured {ratio:.2f}")
     print_growth(known)
@@ -53,12 +57,17 @@ def rows(share: float) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as corpus:
         *_, found, _ = measured(Path(corpus), fit, predict)
     for name, ratio in found.items():
-        yield ratios.row(f"cost model, {predict:,} texts by {max(fit):,}: {name}", [ratio], goal=None, sense=">=")
+        yield ratios.row(
+            f"cost model, {predict:,} texts by {max(fit):,}: {name}", [ratio], goal=None, sense=">="
+        )
 
 
-def measured(corpus: Path, fit: Sequence[int], predict: int) -> tuple[Projection, dict[str, float], dict[str, float], list[Point]]:
+def measured(
+    corpus: Path, fit: Sequence[int], predict: int
+) -> tuple[Projection, dict[str, float], dict[str, float], list[Point]]:
     """What was predicted, the seconds that each stage took, the ratio of both for time, memory, storage and price, and all that the
-    ledger holds of the three runs."""
+    ledger holds of the three runs.
+    """
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as scratch:
         folder, store, first = Path(scratch), Store(f"{scratch}/store"), 0
         for count in fit:

@@ -36,11 +36,19 @@ class Row:
 
     @property
     def met(self) -> bool:
-        return self.goal is None or (self.ratio >= self.goal if self.sense == ">=" else self.ratio <= self.goal)
+        return self.goal is None or (
+            self.ratio >= self.goal if self.sense == ">=" else self.ratio <= self.goal
+        )
 
 
 def paired(
-    name: str, ours: Callable[[], float], limit: Callable[[], float], *, goal: float | None, sense: str, pairs: int | None = None
+    name: str,
+    ours: Callable[[], float],
+    limit: Callable[[], float],
+    *,
+    goal: float | None,
+    sense: str,
+    pairs: int | None = None,
 ) -> Row:
     """The limit and ours by turns, each call doing the whole work once and giving its seconds.
 

@@ -17,7 +17,19 @@ from benchmarks.ratios import Row
 
 FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
-_LIBRARIES = ("dagster", "duckdb", "lancedb", "numpy", "pyarrow", "pylance", "ray", "rensa", "sentence-transformers", "timm", "torch")
+_LIBRARIES = (
+    "dagster",
+    "duckdb",
+    "lancedb",
+    "numpy",
+    "pyarrow",
+    "pylance",
+    "ray",
+    "rensa",
+    "sentence-transformers",
+    "timm",
+    "torch",
+)
 _BEGIN, _END = "<!-- benchmarks: written by `python -m benchmarks --readme` -->", "<!-- /benchmarks -->"
 _COLUMNS = 3
 
@@ -32,19 +44,31 @@ def write(rows: Iterable[Row], folder: Path = FOLDER, commit: str | None = None)
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     found = {row["name"]: row for row in [*known, *map(asdict, rows)]}
     at = datetime.now(UTC).isoformat()
-    report = {"machine": _machine(), "versions": _versions(), "commit": commit, "at": at, "rows": list(found.values())}
+    report = {
+        "machine": _machine(),
+        "versions": _versions(),
+        "commit": commit,
+        "at": at,
+        "rows": list(found.values()),
+    }
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
     """All reports, oldest first."""
-    return sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda report: str(report["at"]))
+    return sorted(
+        (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda report: str(report["at"])
+    )
 
 
 def latest(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The newest row of each name, with its ``commit``."""
-    return list({row["name"]: {**row, "commit": report["commit"]} for report in reports for row in report["rows"]}.values())
+    return list(
+        {
+            row["name"]: {**row, "commit": report["commit"]} for report in reports for row in report["rows"]
+        }.values()
+    )
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
@@ -59,7 +83,9 @@ def markdown(rows: Iterable[dict[str, Any]]) -> str:
 def cells(row: Row) -> tuple[str, str, str, str]:
     """Ratio, spread, goal and whether it is met, as they are shown."""
     digits = 3 if row.ratio < 0.1 else 2
-    goal, met = ("none", "") if row.goal is None else (f"{row.sense} {row.goal:g}", "yes" if row.met else "no")
+    goal, met = (
+        ("none", "") if row.goal is None else (f"{row.sense} {row.goal:g}", "yes" if row.met else "no")
+    )
     return f"{row.ratio:.{digits}f}", f"{row.low:.{digits}f} to {row.high:.{digits}f}", goal, met
 
 
@@ -89,9 +115,15 @@ def plot(folder: Path = FOLDER) -> Path:
     reports = read(folder)
     names = sorted({row["name"] for report in reports for row in report["rows"]})
     height = -(-len(names) // _COLUMNS)
-    figure, axes = pyplot.subplots(height, _COLUMNS, figsize=(4 * _COLUMNS, 2.2 * height), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        height, _COLUMNS, figsize=(4 * _COLUMNS, 2.2 * height), squeeze=False, layout="constrained"
+    )
     for axis, name in zip(axes.flat, names, strict=False):
-        _draw(axis, name, [(report["commit"], row) for report in reports for row in report["rows"] if row["name"] == name])
+        _draw(
+            axis,
+            name,
+            [(report["commit"], row) for report in reports for row in report["rows"] if row["name"] == name],
+        )
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     path = folder / "ratios.svg"
@@ -102,7 +134,9 @@ def plot(folder: Path = FOLDER) -> Path:
 
 def _draw(axis: Any, name: str, found: list[tuple[str, dict[str, Any]]]) -> None:
     places = range(len(found))
-    axis.vlines(places, [row["low"] for _, row in found], [row["high"] for _, row in found], color="0.7", linewidth=3)
+    axis.vlines(
+        places, [row["low"] for _, row in found], [row["high"] for _, row in found], color="0.7", linewidth=3
+    )
     axis.plot(places, [row["ratio"] for _, row in found], "o-", color="tab:blue", markersize=4)
     goal = found[-1][1]["goal"]
     if goal is not None:
@@ -120,14 +154,18 @@ def _commit() -> str:
     if head.returncode:
         return "unknown"
     # The README's table and the results themselves are written by the suite.
-    changed = subprocess.run([*git, "diff", "HEAD", "--quiet", "--", "..", ":!results", ":!../README.md"], capture_output=True)
+    changed = subprocess.run(
+        [*git, "diff", "HEAD", "--quiet", "--", "..", ":!results", ":!../README.md"], capture_output=True
+    )
     return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
 def _machine() -> dict[str, Any]:
     import psutil
 
-    named = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    named = [
+        line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")
+    ]
     return {
         "processor": named[0] if named else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),

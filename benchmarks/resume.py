@@ -67,7 +67,9 @@ WORDS = [
 
 def spec(folder: Path, records: int) -> Path:
     dice = random.Random(0)
-    lines = (json.dumps({"id": i, "text": f"{' '.join(dice.choices(WORDS, k=10))} {i}"}) for i in range(records))
+    lines = (
+        json.dumps({"id": i, "text": f"{' '.join(dice.choices(WORDS, k=10))} {i}"}) for i in range(records)
+    )
     (folder / "texts.jsonl").write_text("\n".join(lines) + "\n")
     found = folder / "resume.yaml"
     found.write_text(
@@ -79,7 +81,9 @@ def spec(folder: Path, records: int) -> Path:
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "MM_STORE": str(home / "store"), "DAGSTER_HOME": str(home / "dagster")}
     command = [sys.executable, "-m", "mm_assets.cli.main", *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
 
 
 def backfilled(home: Path) -> tuple[float, dict[str, Any]]:
@@ -112,7 +116,9 @@ def killed(home: Path, vectors_wanted: int) -> tuple[float, int]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--folder", type=Path, default=None)
     options.add_argument("--records", type=int, default=40_000)
     given = options.parse_args()

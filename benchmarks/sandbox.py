@@ -58,7 +58,9 @@ def rows(share: float) -> Iterator[Row]:
     each = list(measured(sandbox, max(ratios.PAIRS, round(7 * share))).values())
     sandbox.close()
     rounds = [[sum(part) for part in zip(*spent, strict=True)] for spent in zip(*each, strict=True)]
-    yield ratios.row("sandboxed decode of healthy media", (out / within for within, out in rounds), goal=1.15, sense="<=")
+    yield ratios.row(
+        "sandboxed decode of healthy media", (out / within for within, out in rounds), goal=1.15, sense="<="
+    )
 
 
 def measured(sandbox: Sandbox, rounds: int) -> dict[str, list[tuple[float, float]]]:

@@ -43,7 +43,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mm-scale-") as scratch:
         folder = arguments.folder or Path(scratch)
         found = {count: _measure(folder, arguments.modality, count) for count in arguments.counts}
-        stores = [Store(str(folder / f"{arguments.modality}-{count}" / "store")) for count in arguments.counts]
+        stores = [
+            Store(str(folder / f"{arguments.modality}-{count}" / "store")) for count in arguments.counts
+        ]
         known = [point for store in stores for point in points(store, arguments.modality)]
     (least, first), *more = found.items()
     for count, (taken, files) in found.items():
@@ -52,25 +54,35 @@ def main() -> None:
             f"{taken.seconds / count * 1e3:.3f} ms each, {files:,} files"
         )
     for count, (taken, _) in more:
-        memory, pace = taken.peak_mib / first[0].peak_mib, (taken.seconds / count) / (first[0].seconds / least)
+        memory, pace = (
+            taken.peak_mib / first[0].peak_mib,
+            (taken.seconds / count) / (first[0].seconds / least),
+        )
         print(f"{count:,} against {least:,}: peak memory x {memory:.2f}, time of each x {pace:.2f}")
     print_growth(known)
 
 
 def print_growth(known: list[Point]) -> None:
     """Milliseconds of a sample by stage and size, and the power with which a stage grew between the two largest sizes: of the clock,
-    and of the CPUs, which other work on the machine holds up less."""
+    and of the CPUs, which other work on the machine holds up less.
+    """
     sizes = sorted({point.samples for point in known})
     for title, figure in (("ms of a sample", "seconds"), ("CPU ms of a sample", "cpu_seconds")):
         power = powers(known, figure)
         print(f"{title:24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
         for stage in dict.fromkeys(point.stage for point in known):
             each = [
-                next(getattr(point, figure) for point in known if (point.stage, point.samples) == (stage, size)) / size for size in sizes
+                next(
+                    getattr(point, figure) for point in known if (point.stage, point.samples) == (stage, size)
+                )
+                / size
+                for size in sizes
             ]
             shown = f"{power[stage]:8.2f}" if stage in power else ""
             print(f"{stage:24}" + "".join(f"{1e3 * taken:10.3f}" for taken in each) + shown)
-        every = [sum(getattr(point, figure) for point in known if point.samples == size) / size for size in sizes]
+        every = [
+            sum(getattr(point, figure) for point in known if point.samples == size) / size for size in sizes
+        ]
         print(f"{'all':24}" + "".join(f"{1e3 * taken:10.3f}" for taken in every))
         steeper = [f"{stage} (power {found:.2f})" for stage, found in power.items() if found > LINEAR]
         print(f"faster than linear: {', '.join(steeper) or 'nothing'}")

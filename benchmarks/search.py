@@ -44,10 +44,14 @@ def main() -> None:
     with _published(asked.rows, asked.dimension) as (features, pin):
         table, recall = pin.primary, _recall(features, pin)
         print(f"{asked.rows:,} x {asked.dimension}, {table.index}")
-        print(f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}")
+        print(
+            f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}"
+        )
         *_, times = _rounds(features, pin, asked.clients, asked.queries, 2)
         for name, found in zip(("LanceDB", "LanceDB, four columns", "feature store"), times, strict=True):
-            print(f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once")
+            print(
+                f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once"
+            )
         print(f"p50 x {np.median(times[-1]) / np.median(times[0]):.2f}")
 
 
@@ -57,8 +61,15 @@ def rows(share: float) -> Iterator[Row]:
     name = f"filtered search, {count:,} x 384, 8 clients"
     with _published(count, 384) as (features, pin):
         _, *rounds = _rounds(features, pin, 8, 100, 1 + ratios.PAIRS)
-        for percentile, theirs, what, goal in ((50, 0, "p50", 1.1), (99, 0, "p99", 1.3), (50, 1, "p50, LanceDB reads four columns", None)):
-            found = (np.percentile(times[-1], percentile) / np.percentile(times[theirs], percentile) for times in rounds)
+        for percentile, theirs, what, goal in (
+            (50, 0, "p50", 1.1),
+            (99, 0, "p99", 1.3),
+            (50, 1, "p50, LanceDB reads four columns", None),
+        ):
+            found = (
+                np.percentile(times[-1], percentile) / np.percentile(times[theirs], percentile)
+                for times in rounds
+            )
             yield ratios.row(f"{name}, {what}", map(float, found), goal=goal, sense="<=")
         yield ratios.row(f"{name}, recall@10", [_recall(features, pin).plain], goal=0.98, sense=">=")
 
@@ -74,11 +85,16 @@ def _recall(features: FeatureStore, pin: Pin) -> Any:
     return features.recall(pin.primary.table, pin.primary.lance_version, pin.primary.index)
 
 
-def _rounds(features: FeatureStore, pin: Pin, clients: int, queries: int, rounds: int) -> Iterator[tuple[Any, Any, Any]]:
+def _rounds(
+    features: FeatureStore, pin: Pin, clients: int, queries: int, rounds: int
+) -> Iterator[tuple[Any, Any, Any]]:
     """Milliseconds of each query, by turns: of LanceDB for what the feature store answers, and for four columns of it, and of
-    the feature store. The first round warms them."""
+    the feature store. The first round warms them.
+    """
     table = pin.primary
-    sampled = features.dataset(table.table, table.lance_version).sample(clients * queries, columns=["vector"])["vector"]
+    sampled = features.dataset(table.table, table.lance_version).sample(
+        clients * queries, columns=["vector"]
+    )["vector"]
     vectors = sampled.combine_chunks().flatten().to_numpy().reshape(clients, queries, -1)
     opened = features.table(table)
 
@@ -88,7 +104,11 @@ def _rounds(features: FeatureStore, pin: Pin, clients: int, queries: int, rounds
     def ours(vector: np.ndarray[Any, Any]) -> Any:
         return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)
 
-    asked = partial(direct, [*HIT, "key", "text"]), partial(direct, ["feature_id", "sample_id", "label", "text"]), ours
+    asked = (
+        partial(direct, [*HIT, "key", "text"]),
+        partial(direct, ["feature_id", "sample_id", "label", "text"]),
+        ours,
+    )
     for _ in range(rounds):
         whole, few, answered = (_timed(ask, vectors) for ask in asked)
         yield whole, few, answered
@@ -111,8 +131,12 @@ def _timed(ask: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, 
 
 def _publish(features: FeatureStore, rows: int, dimension: int) -> Pin:
     source = {"name": "x", "modality": "text", "uri": "/x/*.txt"}
-    features.registry.register(parse_spec(json.dumps({"name": "bench", "version": "v1", "sources": [source]}), "benchmark"))
-    version, count, index, content = features.write_candidate(_TABLE, feature_contract(dimension, []), blocks(rows, dimension))
+    features.registry.register(
+        parse_spec(json.dumps({"name": "bench", "version": "v1", "sources": [source]}), "benchmark")
+    )
+    version, count, index, content = features.write_candidate(
+        _TABLE, feature_contract(dimension, []), blocks(rows, dimension)
+    )
     table = PinnedTable(
         embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True, table=_TABLE,
         lance_version=version, tag="pin-1", rows=count, dimension=dimension, space="random", index=index, digest=content, recall=None,

@@ -15,7 +15,11 @@ from benchmarks.ratios import Row
 
 def names() -> list[str]:
     """The modules of the suite."""
-    found = [item.name for item in pkgutil.iter_modules([str(Path(__file__).parent)]) if not item.name.startswith("_")]
+    found = [
+        item.name
+        for item in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if not item.name.startswith("_")
+    ]
     return [name for name in found if hasattr(importlib.import_module(f"benchmarks.{name}"), "rows")]
 
 

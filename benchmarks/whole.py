@@ -47,7 +47,9 @@ def rows(share: float) -> Iterator[Row]:
 
 def _limit(name: str, place: Path) -> float:
     """Seconds of the loop's whole process."""
-    return run([sys.executable, "-m", "benchmarks.embedding", name, "--side", "limit", "--place", str(place)]).seconds
+    return run(
+        [sys.executable, "-m", "benchmarks.embedding", name, "--side", "limit", "--place", str(place)]
+    ).seconds
 
 
 def _ours(name: str, place: Path) -> float:
@@ -61,7 +63,11 @@ def _ours(name: str, place: Path) -> float:
         cell = json.loads(taken.output[taken.output.index("{") :])["cells"][0]
         if cell["status"] != "published":
             raise RuntimeError(f"{name}: {cell}")
-        print(f"{name}: computed {cell['computed']}, {registered.seconds + taken.seconds:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"{name}: computed {cell['computed']}, {registered.seconds + taken.seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
         return registered.seconds + taken.seconds
 
 
@@ -73,15 +79,22 @@ def _source(name: str, place: Path) -> str:
     if not path.exists():
         with pa.OSFile(str(place / "requests.arrow")) as source:
             texts = pa.ipc.open_file(source).read_all()["text"].to_pylist()
-        path.write_text("".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts)))
+        path.write_text(
+            "".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(texts))
+        )
     return f"uri: '{path}', record: {{id: id, text: text}}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--share", type=float, default=0.1)
     for row in rows(parser.parse_args().share):
-        print(f"{row.name}: {row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}), goal {row.sense} {row.goal}", flush=True)
+        print(
+            f"{row.name}: {row.ratio:.2f} ({row.low:.2f} to {row.high:.2f}), goal {row.sense} {row.goal}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -143,13 +143,17 @@ def split_dataset_version(text: str) -> tuple[str, str]:
 
 def check_name(name: str) -> str:
     if not DATASET_NAME.fullmatch(name) or len(name) > 31:
-        raise ValueError(f"dataset name {name!r} must match {DATASET_NAME.pattern} and have at most 31 characters")
+        raise ValueError(
+            f"dataset name {name!r} must match {DATASET_NAME.pattern} and have at most 31 characters"
+        )
     return name
 
 
 def check_version(ver: str) -> str:
     if not VERSION_NAME.fullmatch(ver) or ".." in ver or len(ver) > 32:
-        raise ValueError(f"version {ver!r} must match {VERSION_NAME.pattern}, have no '..' and at most 32 characters")
+        raise ValueError(
+            f"version {ver!r} must match {VERSION_NAME.pattern}, have no '..' and at most 32 characters"
+        )
     if ver.lower() in ALIASES:
         raise ValueError(f"version {ver!r} is an alias and cannot name a version; use for example v1")
     return ver

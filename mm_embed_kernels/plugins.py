@@ -26,7 +26,12 @@ class UnknownPlugin(UserError):
 def _classes(module: ModuleType, base: Any) -> Iterator[Any]:
     for _, item in inspect.getmembers(module, inspect.isclass):
         defined_here = item.__module__ == module.__name__
-        if defined_here and issubclass(item, base) and not inspect.isabstract(item) and getattr(item, "name", None):
+        if (
+            defined_here
+            and issubclass(item, base)
+            and not inspect.isabstract(item)
+            and getattr(item, "name", None)
+        ):
             yield item
 
 
@@ -44,7 +49,9 @@ def discover(package: str, kind: str, base: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     parent = importlib.import_module(package)
-    modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(parent.__path__)]
+    modules = [
+        importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(parent.__path__)
+    ]
     candidates = [item for module in modules for item in _classes(module, base)]
     for entry in entry_points(group=f"mm.{kind}"):
         loaded = entry.load()

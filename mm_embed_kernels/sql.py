@@ -80,7 +80,10 @@ def fetch(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Tabl
 
 def save(statement: str, path: Path, **streams: pa.RecordBatchReader | pa.Table) -> Path:
     """Like `query`, into a Parquet file that later statements read as often as they want (see `stored`)."""
-    with query(statement, **streams) as reader, pq.ParquetWriter(path, reader.schema, compression="lz4") as sink:
+    with (
+        query(statement, **streams) as reader,
+        pq.ParquetWriter(path, reader.schema, compression="lz4") as sink,
+    ):
         for batch in reader:
             sink.write_batch(batch)
     return path

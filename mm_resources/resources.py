@@ -89,14 +89,20 @@ class FeatureStoreResource(dg.ConfigurableResource):
 class RayResource(dg.ConfigurableResource):
     """One Ray session per run at most, started only when there is enough to compute."""
 
-    address: str = Field(default="", description="of a running cluster; empty: RAY_ADDRESS, or a local one, started on demand")
+    address: str = Field(
+        default="", description="of a running cluster; empty: RAY_ADDRESS, or a local one, started on demand"
+    )
     num_cpus: int = Field(default=0, description="CPUs of a local cluster; 0: those that the process may use")
     object_store_mb: int = Field(default=512, description="size of a local cluster's object store, MiB")
     _session: RaySession | None = PrivateAttr(default=None)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RayResource"]:
-        self._session = RaySession(self.address or os.environ.get("RAY_ADDRESS", ""), self.num_cpus or None, self.object_store_mb << 20)
+        self._session = RaySession(
+            self.address or os.environ.get("RAY_ADDRESS", ""),
+            self.num_cpus or None,
+            self.object_store_mb << 20,
+        )
         try:
             yield self
         finally:
@@ -114,13 +120,22 @@ class ComputeCacheResource(dg.ConfigurableResource):
     store: dg.ResourceDependency[StoreResource]
     ray: dg.ResourceDependency[RayResource]
     mode: str = Field(default="auto", description="auto (by estimated work), inline or ray")
-    inline_seconds: float = Field(default=10.0, description="estimated work that is not worth starting Ray for")
-    attempts: int = Field(default=4, description="tries of one row in a run while its cause is transient; 1: no second one")
-    backoff_seconds: float = Field(default=0.5, description="upper bound of the pause before the second try, doubled with each further one")
+    inline_seconds: float = Field(
+        default=10.0, description="estimated work that is not worth starting Ray for"
+    )
+    attempts: int = Field(
+        default=4, description="tries of one row in a run while its cause is transient; 1: no second one"
+    )
+    backoff_seconds: float = Field(
+        default=0.5,
+        description="upper bound of the pause before the second try, doubled with each further one",
+    )
 
     def open(self) -> Compute:
         backoff = Backoff(self.attempts, self.backoff_seconds)
-        return Compute(ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds, backoff)
+        return Compute(
+            ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds, backoff
+        )
 
 
 class EmbedderResource(dg.ConfigurableResource):
@@ -128,8 +143,13 @@ class EmbedderResource(dg.ConfigurableResource):
 
     embedder: str = Field(description="name of the embedder, see `mm doctor`")
     device: str = Field(default="auto", description="auto, cpu or cuda")
-    batch_size: int = Field(default=0, description="rows per forward pass; 0: as calibrated, else the embedder's default")
-    precision: str = Field(default="", description="float32, bfloat16, or auto, by the processor; empty: MM_PRECISION, by default auto")
+    batch_size: int = Field(
+        default=0, description="rows per forward pass; 0: as calibrated, else the embedder's default"
+    )
+    precision: str = Field(
+        default="",
+        description="float32, bfloat16, or auto, by the processor; empty: MM_PRECISION, by default auto",
+    )
     batch_rows: int = Field(default=1024, description="rows handed to an actor at once")
     actors: int = Field(default=1, description="copies of the model")
     num_cpus: float = Field(default=1, description="CPUs of each copy; also its thread count")
@@ -140,7 +160,11 @@ class EmbedderResource(dg.ConfigurableResource):
         """The embedder, or another one of the modality with the same share of the machine; not yet loaded."""
         settings, device, threads = Settings.from_environment(), self._device(), max(1, int(self.num_cpus))
         made = create(
-            name or self.embedder, self.precision or settings.precision, device=device, batch_size=self.batch_size or None, threads=threads
+            name or self.embedder,
+            self.precision or settings.precision,
+            device=device,
+            batch_size=self.batch_size or None,
+            threads=threads,
         )
         found = calibrated(settings.calibration_file, made.name, made.precision) if device == "cpu" else None
         if found is None:
@@ -176,7 +200,9 @@ class EmbedderResource(dg.ConfigurableResource):
             reader,
             limits,
             decode=Resources(num_cpus=1, actors=self.decode_actors, batch_rows=rows),
-            infer=Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=rows),
+            infer=Resources(
+                num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=rows
+            ),
         )
 
     def transcribe_kernel(self, name: str, reader: BlobStore, limits: Limits) -> "TranscribeKernel":
@@ -186,7 +212,9 @@ class EmbedderResource(dg.ConfigurableResource):
 
         infer = Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=16)
         transcriber = create_transcriber(name, device=self._device(), threads=max(1, int(self.num_cpus)))
-        return TranscribeKernel(transcriber, reader, limits, Resources(actors=self.decode_actors, batch_rows=16), infer)
+        return TranscribeKernel(
+            transcriber, reader, limits, Resources(actors=self.decode_actors, batch_rows=16), infer
+        )
 
     def _device(self) -> str:
         if self.device != "auto":
@@ -202,11 +230,16 @@ class SandboxResource(dg.ConfigurableResource):
 
     memory_mb: int = Field(default=4096, description="address space of one child, MiB")
     item_seconds: float = Field(default=30.0, description="seconds for one sample")
-    workers: int = Field(default=0, description="children; 0 is one for each core, as far as they fit into memory. A worker of Ray has one")
+    workers: int = Field(
+        default=0,
+        description="children; 0 is one for each core, as far as they fit into memory. A worker of Ray has one",
+    )
 
     def limits(self) -> Limits:
         memory = self.memory_mb << 20
-        return Limits(workers=self.workers or _children(memory), memory_bytes=memory, item_seconds=self.item_seconds)
+        return Limits(
+            workers=self.workers or _children(memory), memory_bytes=memory, item_seconds=self.item_seconds
+        )
 
 
 def _children(memory_bytes: int) -> int:

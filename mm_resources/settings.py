@@ -82,7 +82,9 @@ def absolute(location: str) -> str:
         UserError: for a URL with a password in it, which would stand in logs and tables.
     """
     if "://" in location and urlsplit(location).password is not None:
-        raise UserError(f"a {urlsplit(location).scheme}:// location holds no credentials; they come from the environment or a profile")
+        raise UserError(
+            f"a {urlsplit(location).scheme}:// location holds no credentials; they come from the environment or a profile"
+        )
     if location.startswith("abfs://") and "@" not in location:
         location = location.replace("abfs", "az", 1)
     if location.startswith("gcs://"):

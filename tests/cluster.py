@@ -37,12 +37,18 @@ class Cluster:
 
     def start_head(self) -> None:
         port = self.address.rpartition(":")[2]
-        self._nodes.enter_context(self._node("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"))
+        self._nodes.enter_context(
+            self._node("head", "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+        )
 
     @contextmanager
-    def worker(self, name: str, hidden: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    def worker(
+        self, name: str, hidden: Sequence[Path] = (), environment: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
         """A node of one CPU that sees empty folders in the place of the hidden ones."""
-        with self._node(name, f"--address={self.address}", "--num-cpus=1", hidden=hidden, environment=environment):
+        with self._node(
+            name, f"--address={self.address}", "--num-cpus=1", hidden=hidden, environment=environment
+        ):
             yield
         until(lambda: name not in self._names())
 
@@ -59,11 +65,25 @@ class Cluster:
         return set(asked.stdout.split())
 
     @contextmanager
-    def _node(self, name: str, *words: str, hidden: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    def _node(
+        self,
+        name: str,
+        *words: str,
+        hidden: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[None]:
         home = self.root / name
         home.mkdir(parents=True)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MM_", "DAGSTER_", "RAY_"))}
-        own = {"HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": str(ROOT), "RAY_DISABLE_MEMORY_MONITOR": "1", **(environment or {})}
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("MM_", "DAGSTER_", "RAY_"))
+        }
+        own = {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "PYTHONPATH": str(ROOT),
+            "RAY_DISABLE_MEMORY_MONITOR": "1",
+            **(environment or {}),
+        }
         start = [
             sys.executable,
             "-m",
@@ -78,7 +98,9 @@ class Cluster:
         mounts = "".join(f"mount -t tmpfs none {shlex.quote(str(folder))} && " for folder in hidden)
         command = ["unshare", "-m", "sh", "-c", f"{mounts}exec {shlex.join(start)}"] if hidden else start
         with (home / "log").open("wb") as log:
-            started = subprocess.Popen(command, cwd=home, env={**kept, **own}, stdout=log, stderr=log, start_new_session=True)
+            started = subprocess.Popen(
+                command, cwd=home, env={**kept, **own}, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             until(lambda: self._is_up(name, started, home / "log"))
             yield
@@ -105,4 +127,9 @@ def cluster() -> Iterator[Cluster]:
 
 def can_hide_folders() -> bool:
     """Whether this machine lets us make a mount namespace (root, or a container that permits it)."""
-    return subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+        ).returncode
+        == 0
+    )

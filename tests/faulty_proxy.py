@@ -95,7 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, kind: str, body: bytes) -> None:
         try:
             server = http.client.HTTPConnection("127.0.0.1", self.faulty.target, timeout=60)
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
+            kept = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in ("expect", "connection")
+            }
             server.request(self.command, self.path, body, kept)
             response = server.getresponse()
             found = response.read()
@@ -104,7 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()  # the server is down
         if kind == "lost":
             return self._reset()
-        headers = {name: value for name, value in response.getheaders() if name.lower() not in ("connection", "server", "date")}
+        headers = {
+            name: value
+            for name, value in response.getheaders()
+            if name.lower() not in ("connection", "server", "date")
+        }
         if kind not in ("cut", "hang") or len(found) < 2:
             return self._answer(response.status, headers, found)
         self._answer(response.status, headers, found[: len(found) // 2])

@@ -27,7 +27,17 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root, front, upstream = tmp_path_factory.mktemp("gcs"), free_port(), free_port()
     (root / BUCKET).mkdir()
     url = f"http://127.0.0.1:{front}"
-    server = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(upstream), "-public-host", f"127.0.0.1:{front}"]
+    server = [
+        binary,
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(upstream),
+        "-public-host",
+        f"127.0.0.1:{front}",
+    ]
     server += ["-external-url", url, "-filesystem-root", str(root), "-log-level", "error"]
     started = [
         subprocess.Popen([*map(str, server)]),

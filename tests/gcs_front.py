@@ -44,7 +44,10 @@ class Front(BaseHTTPRequestHandler):
             self._answer(200, {"ETag": f'"{uuid.uuid4().hex}"'})
         elif source := self.headers.get("x-goog-copy-source"):
             from_bucket, _, from_name = unquote(source).lstrip("/").partition("/")
-            self._json("POST", f"/storage/v1/b/{from_bucket}/o/{quote(from_name, '')}/rewriteTo/b/{bucket}/o/{quote(name, '')}")
+            self._json(
+                "POST",
+                f"/storage/v1/b/{from_bucket}/o/{quote(from_name, '')}/rewriteTo/b/{bucket}/o/{quote(name, '')}",
+            )
         else:
             self._create(bucket, name, body)
 
@@ -57,7 +60,11 @@ class Front(BaseHTTPRequestHandler):
             self.parts[made] = {}
             self._xml("InitiateMultipartUploadResult", Bucket=bucket, Key=name, UploadId=made)
         else:
-            named = [int(item.text or 0) for item in ET.fromstring(body).iter() if item.tag.rpartition("}")[2] == "PartNumber"]
+            named = [
+                int(item.text or 0)
+                for item in ET.fromstring(body).iter()
+                if item.tag.rpartition("}")[2] == "PartNumber"
+            ]
             held = self.parts.pop(query["uploadId"])
             self._create(bucket, name, b"".join(held[number] for number in named), whole=True)
 
@@ -78,7 +85,9 @@ class Front(BaseHTTPRequestHandler):
         head = f"--{edge}\r\nContent-Type: application/json\r\n\r\n{json.dumps({'name': name})}\r\n--{edge}\r\nContent-Type: application/octet-stream\r\n\r\n"
         sent = head.encode() + body + f"\r\n--{edge}--\r\n".encode()
         path = f"/upload/storage/v1/b/{bucket}/o?uploadType=multipart&name={quote(name, '')}{condition}"
-        status, found = self._asked("POST", path, sent, {"Content-Type": f"multipart/related; boundary={edge}"})
+        status, found = self._asked(
+            "POST", path, sent, {"Content-Type": f"multipart/related; boundary={edge}"}
+        )
         if status != 200:
             self._answer(status, body=json.dumps(found).encode())
         elif whole:
@@ -92,7 +101,9 @@ class Front(BaseHTTPRequestHandler):
         etag = found.get("resource", found).get("etag", "") if isinstance(found, dict) else ""
         self._answer(204 if status == 200 and method == "DELETE" else status, {"ETag": f'"{etag}"'})
 
-    def _asked(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> tuple[int, dict]:
+    def _asked(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}
+    ) -> tuple[int, dict]:
         connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -106,7 +117,9 @@ class Front(BaseHTTPRequestHandler):
         first = path.split("/")[1].partition("?")[0]
         if first not in _JSON:
             path = path.replace(first, unquote(first), 1)
-        kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOP} | {"Host": self.headers["Host"]}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in _HOP} | {
+            "Host": self.headers["Host"]
+        }
         connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
         connection.request(self.command, path, body or None, kept)
         response = connection.getresponse()
@@ -123,7 +136,10 @@ class Front(BaseHTTPRequestHandler):
         return ("", "") if bucket in _JSON else (unquote(bucket), unquote(name))
 
     def _query(self) -> dict[str, str]:
-        return {name: values[0] for name, values in parse_qs(urlsplit(self.path).query, keep_blank_values=True).items()}
+        return {
+            name: values[0]
+            for name, values in parse_qs(urlsplit(self.path).query, keep_blank_values=True).items()
+        }
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -23,7 +23,11 @@ def free_port() -> int:
 @contextmanager
 def process(environment: dict[str, str], module: str, *words: str) -> Iterator[None]:
     started = subprocess.Popen(
-        [sys.executable, "-m", module, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", module, *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield

@@ -40,7 +40,9 @@ class S3:
         }
 
     def start(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.s3_server", str(self.folder), str(self.port)], cwd=ROOT)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.s3_server", str(self.folder), str(self.port)], cwd=ROOT
+        )
         deadline = time.monotonic() + 30
         while not _answers(self.endpoint):
             assert time.monotonic() < deadline, "the S3 server did not come up"

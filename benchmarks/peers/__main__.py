@@ -39,9 +39,16 @@ _NAMES = {"text": "sentences, MiniLM", "image": "PNG, EfficientNet-lite0"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--share", type=float, default=1.0, help="of 10,000 sentences and 1,500 pictures; less than 0.2 is kept nowhere")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=1.0,
+        help="of 10,000 sentences and 1,500 pictures; less than 0.2 is kept nowhere",
+    )
     parser.add_argument("--pairs", type=int, default=ratios.PAIRS)
     asked = parser.parse_args()
     if not PYTHON.exists():
@@ -52,7 +59,14 @@ def main() -> int:
         for kind, files in made(Path(scratch), asked.share).items():
             for peer in asked.only:
                 try:
-                    row = measured(Path(scratch), peer, kind, files, max(32, round(_COUNTS[kind] * asked.share)), asked.pairs)
+                    row = measured(
+                        Path(scratch),
+                        peer,
+                        kind,
+                        files,
+                        max(32, round(_COUNTS[kind] * asked.share)),
+                        asked.pairs,
+                    )
                 except RuntimeError as error:
                     failed.append(str(error))
                     continue
@@ -69,7 +83,10 @@ def made(folder: Path, share: float) -> dict[str, Path]:
     """The files of each kind."""
     count = {kind: max(32, round(number * share)) for kind, number in _COUNTS.items()}
     texts, pictures = folder / "texts.parquet", folder / "pictures"
-    pq.write_table(pa.table({"id": range(count["text"]), "text": list(sentences(folder / "corpus", count["text"]))}), texts)
+    pq.write_table(
+        pa.table({"id": range(count["text"]), "text": list(sentences(folder / "corpus", count["text"]))}),
+        texts,
+    )
     pictures.mkdir()
     for name, data in itertools.islice(members(folder / "corpus", *PICTURES), count["image"]):
         (pictures / name).write_bytes(data)
@@ -88,14 +105,28 @@ def measured(folder: Path, peer: str, kind: str, files: Path, count: int, pairs:
 
     name = f"peer {PEERS[peer]}, {count:,} {_NAMES[kind]}"
     seconds(f"on_{peer}")  # what a library prepares once on a machine
-    return paired(name, lambda: seconds(f"on_{peer}"), lambda: seconds("raw_loop"), goal=None, sense=">=", pairs=pairs)
+    return paired(
+        name, lambda: seconds(f"on_{peer}"), lambda: seconds("raw_loop"), goal=None, sense=">=", pairs=pairs
+    )
 
 
 def _seconds(folder: Path, script: str, kind: str, files: Path, count: int) -> float:
-    command = [str(PYTHON), str(FOLDER / f"{script}.py"), kind, str(files), str(_model(kind)), str(folder / uuid4().hex)]
+    command = [
+        str(PYTHON),
+        str(FOLDER / f"{script}.py"),
+        kind,
+        str(files),
+        str(_model(kind)),
+        str(folder / uuid4().hex),
+    ]
     # What a library keeps for itself goes where the files are, and no counts of use leave the machine.
     kept = {"DATACHAIN_ROOT_DIR": str(folder / "datachain"), "PIXELTABLE_HOME": str(folder / "kept")}
-    quiet = {"DATACHAIN_NO_ANALYTICS": "1", "DAFT_ANALYTICS_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    quiet = {
+        "DATACHAIN_NO_ANALYTICS": "1",
+        "DAFT_ANALYTICS_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+    }
     # It would answer a run that it has done before out of that one's results.
     anew = {"DATACHAIN_IGNORE_CHECKPOINTS": "1"}
     # Their workers find `work`, and nothing of the platform.
@@ -103,7 +134,9 @@ def _seconds(folder: Path, script: str, kind: str, files: Path, count: int) -> f
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     answers = [text for text in done.stdout.splitlines() if text.startswith('{"seconds"')]
     if done.returncode or not answers:
-        raise RuntimeError(f"{script} {kind} ended with {done.returncode}: {(done.stderr or done.stdout)[-1_500:]}")
+        raise RuntimeError(
+            f"{script} {kind} ended with {done.returncode}: {(done.stderr or done.stdout)[-1_500:]}"
+        )
     answer = json.loads(answers[-1])
     if answer["stored"] != count:
         raise RuntimeError(f"{script} {kind} stored {answer['stored']:,} vectors of {count:,}")

@@ -10,7 +10,9 @@ from PIL import Image
 from work import IMAGE_BATCH, IMAGE_SIZE, TEXT_BATCH, TEXT_SIZE, Images, Texts, Work, main
 
 
-@daft.udf(return_dtype=DataType.embedding(DataType.float32(), TEXT_SIZE), batch_size=TEXT_BATCH, concurrency=1)
+@daft.udf(
+    return_dtype=DataType.embedding(DataType.float32(), TEXT_SIZE), batch_size=TEXT_BATCH, concurrency=1
+)
 class EmbedTexts:
     def __init__(self, model: str) -> None:
         self.model = Texts(model)
@@ -19,7 +21,9 @@ class EmbedTexts:
         return list(self.model(texts.to_pylist()))
 
 
-@daft.udf(return_dtype=DataType.embedding(DataType.float32(), IMAGE_SIZE), batch_size=IMAGE_BATCH, concurrency=1)
+@daft.udf(
+    return_dtype=DataType.embedding(DataType.float32(), IMAGE_SIZE), batch_size=IMAGE_BATCH, concurrency=1
+)
 class EmbedImages:
     def __init__(self, model: str) -> None:
         self.model = Images(model)

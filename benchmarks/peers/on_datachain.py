@@ -22,13 +22,21 @@ def embed_images(file: list[dc.ImageFile], model: list[Images]) -> Iterator[tupl
 def text(work: Work) -> int:
     texts = dc.read_parquet(work.files).settings(sys=True).mutate(part=dc.C("sys.id") // TEXT_BATCH)
     texts = texts.settings(sys=False).setup(model=lambda: Texts(work.model))
-    return _stored(texts.agg(embed_texts, partition_by="part", output={"key": int, "vector": list[float]}), work)
+    return _stored(
+        texts.agg(embed_texts, partition_by="part", output={"key": int, "vector": list[float]}), work
+    )
 
 
 def image(work: Work) -> int:
-    files = dc.read_storage(f"{work.files}/*.png", type="image").settings(sys=True).mutate(part=dc.C("sys.id") // IMAGE_BATCH)
+    files = (
+        dc.read_storage(f"{work.files}/*.png", type="image")
+        .settings(sys=True)
+        .mutate(part=dc.C("sys.id") // IMAGE_BATCH)
+    )
     files = files.settings(sys=False).setup(model=lambda: Images(work.model))
-    return _stored(files.agg(embed_images, partition_by="part", output={"key": str, "vector": list[float]}), work)
+    return _stored(
+        files.agg(embed_images, partition_by="part", output={"key": str, "vector": list[float]}), work
+    )
 
 
 def _stored(vectors: dc.DataChain, work: Work) -> int:

@@ -30,15 +30,29 @@ class EmbedImages:
 
 
 def text(work: Work) -> int:
-    ray.init(num_cpus=CORES + 1, include_dashboard=False)  # actors take one each; reading and writing need another
+    ray.init(
+        num_cpus=CORES + 1, include_dashboard=False
+    )  # actors take one each; reading and writing need another
     texts = ray.data.read_parquet(work.files).repartition(2 * CORES)
-    return _stored(texts.map_batches(EmbedTexts, fn_constructor_args=[work.model], batch_size=TEXT_BATCH, compute=_pool()), work)
+    return _stored(
+        texts.map_batches(
+            EmbedTexts, fn_constructor_args=[work.model], batch_size=TEXT_BATCH, compute=_pool()
+        ),
+        work,
+    )
 
 
 def image(work: Work) -> int:
-    ray.init(num_cpus=CORES + 1, include_dashboard=False)  # actors take one each; reading and writing need another
+    ray.init(
+        num_cpus=CORES + 1, include_dashboard=False
+    )  # actors take one each; reading and writing need another
     files = ray.data.read_binary_files(work.files, include_paths=True)
-    return _stored(files.map_batches(EmbedImages, fn_constructor_args=[work.model], batch_size=IMAGE_BATCH, compute=_pool()), work)
+    return _stored(
+        files.map_batches(
+            EmbedImages, fn_constructor_args=[work.model], batch_size=IMAGE_BATCH, compute=_pool()
+        ),
+        work,
+    )
 
 
 def _pool() -> ActorPoolStrategy:

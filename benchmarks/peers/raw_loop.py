@@ -18,7 +18,9 @@ def image(work: Work) -> int:
 
     model, paths = Images(work.model), pngs(work.files)
     parts = [paths[start : start + IMAGE_BATCH] for start in range(0, len(paths), IMAGE_BATCH)]
-    return _stored(work, np.concatenate([model([Image.open(path).convert("RGB") for path in part]) for part in parts]))
+    return _stored(
+        work, np.concatenate([model([Image.open(path).convert("RGB") for path in part]) for part in parts])
+    )
 
 
 def _stored(work: Work, vectors) -> int:  # type: ignore[no-untyped-def]

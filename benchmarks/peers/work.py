@@ -64,7 +64,11 @@ class Texts:
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         """Unit vectors, float32 [n, 384]."""
-        return np.asarray(self._model.encode(list(texts), batch_size=TEXT_BATCH, normalize_embeddings=True, show_progress_bar=False))
+        return np.asarray(
+            self._model.encode(
+                list(texts), batch_size=TEXT_BATCH, normalize_embeddings=True, show_progress_bar=False
+            )
+        )
 
 
 class Images:
@@ -87,7 +91,9 @@ class Images:
 
         pixels = np.stack([np.asarray(picture.resize((_SIDE, _SIDE)), np.float32) for picture in pictures])
         with torch.inference_mode():
-            found: np.ndarray[Any, Any] = self._net(torch.from_numpy(pixels.transpose(0, 3, 1, 2) / 127.5 - 1)).numpy()
+            found: np.ndarray[Any, Any] = self._net(
+                torch.from_numpy(pixels.transpose(0, 3, 1, 2) / 127.5 - 1)
+            ).numpy()
         return found
 
 

@@ -33,7 +33,9 @@ LEFT JOIN (SELECT DISTINCT ON (content_hash) * FROM stored ORDER BY content_hash
 ORDER BY r.content_hash
 """
 _ENDS = 'SELECT path, 0 AS "offset", max("offset" + size) AS size FROM blobs GROUP BY path'
-_REFERENCES = "SELECT sample_id, source_uri, content_hash, error_class, message FROM raw JOIN lost USING (content_hash)"
+_REFERENCES = (
+    "SELECT sample_id, source_uri, content_hash, error_class, message FROM raw JOIN lost USING (content_hash)"
+)
 _DAMAGED = "SELECT DISTINCT content_hash FROM failures WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL"
 _MINE = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (content_hash)"
 
@@ -57,7 +59,13 @@ def _damaged(run: CellRun) -> set[str]:
     return damaged
 
 
-@cell_asset(group="1_ingest", deps=["dataset_registry", "raw_assets"], kinds=["file"], checks=[("blobs_present", False)], holds=_stands)
+@cell_asset(
+    group="1_ingest",
+    deps=["dataset_registry", "raw_assets"],
+    kinds=["file"],
+    checks=[("blobs_present", False)],
+    holds=_stands,
+)
 def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
     """The distinct blobs that the cell references: size, references, where they lie, and that they are there.
 
@@ -96,7 +104,9 @@ def _missing(run: CellRun) -> set[str]:
     """Blobs that are not in the store and should be; what is referenced in its source cannot be fetched from elsewhere."""
     found = set()
     for table, troubles in _located(run):
-        for digest, path, trouble in zip(table["content_hash"].to_pylist(), table["path"].to_pylist(), troubles, strict=True):
+        for digest, path, trouble in zip(
+            table["content_hash"].to_pylist(), table["path"].to_pylist(), troubles, strict=True
+        ):
             if trouble is not None and (path is None or reference_of(path) is None):
                 found.add(digest)
     return found
@@ -121,20 +131,31 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
     run.blobs.mended(lost)
 
 
-def _present(run: CellRun, located: Iterator[tuple[pa.Table, list[SampleError | None]]], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _present(
+    run: CellRun, located: Iterator[tuple[pa.Table, list[SampleError | None]]], counts: dict[str, int]
+) -> Iterator[pa.Table]:
     events = run.events()
     tried = run.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
     attempts = dict(zip(tried["sample_id"], tried["attempt"], strict=True))
     for table, troubles in located:
-        bad = [(digest, trouble) for digest, trouble in zip(table["content_hash"].to_pylist(), troubles, strict=True) if trouble]
+        bad = [
+            (digest, trouble)
+            for digest, trouble in zip(table["content_hash"].to_pylist(), troubles, strict=True)
+            if trouble
+        ]
         if bad:
             counts["missing"] += len(bad)
             raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
-            lost = [{"content_hash": digest, "error_class": trouble.error_class, "message": trouble.message} for digest, trouble in bad]
+            lost = [
+                {"content_hash": digest, "error_class": trouble.error_class, "message": trouble.message}
+                for digest, trouble in bad
+            ]
             for row in sql.fetch(_REFERENCES, raw=raw, lost=pa.Table.from_pylist(lost)).to_pylist():
                 events.append({**row, "retryable": True, "attempt": attempts.get(row["sample_id"], 0) + 1})
         good = table.filter(pa.array([trouble is None for trouble in troubles], pa.bool_()))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0
         counts["references"] += pc.sum(good["refcount"]).as_py() or 0
-        yield good.append_column("verified_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC")))
+        yield good.append_column(
+            "verified_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC"))
+        )

@@ -56,7 +56,13 @@ def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 
-@cell_asset(group="2_curate", deps=["validated_samples"], kinds=["lance"], checks=[("splits_hold", True)], depends=_profile)
+@cell_asset(
+    group="2_curate",
+    deps=["validated_samples"],
+    kinds=["lance"],
+    checks=[("splits_hold", True)],
+    depends=_profile,
+)
 def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     """A decision per sample, before anything is embedded: kept or dropped, by which rule, value and threshold, and why.
 
@@ -78,8 +84,12 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
 
 def _signals(run: CellRun) -> bytes | None:
     """Histograms of what the rules measured, with their thresholds, over a sample of the cell."""
-    columns = sorted({column for rule in _rules(run) for column in rule.columns if column not in rule.compared})
-    sampled = sql.fetch(f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns))
+    columns = sorted(
+        {column for rule in _rules(run) for column in rule.columns if column not in rule.compared}
+    )
+    sampled = sql.fetch(
+        f"SELECT * FROM samples USING SAMPLE {PLOTTED} ROWS", samples=run.read("validated_samples", columns)
+    )
     return histograms(sampled, _rules(run))
 
 
@@ -103,4 +113,9 @@ def _flagging(decisions: pa.ChunkedArray) -> list[str]:
 def _splits_hold(groups: TableSpool) -> Check:
     """No split group and no group of duplicates stands in two splits."""
     straddling = sql.fetch(_STRADDLING, groups=groups.reader())["n"][0].as_py()
-    return Check("splits_hold", straddling == 0, f"{straddling:,} groups stand in more than one split", {"straddling": straddling})
+    return Check(
+        "splits_hold",
+        straddling == 0,
+        f"{straddling:,} groups stand in more than one split",
+        {"straddling": straddling},
+    )

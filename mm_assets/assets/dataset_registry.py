@@ -20,7 +20,11 @@ def _spec(run: CellRun) -> dict[str, Any]:
 
 def _drift(run: CellRun) -> list[Check]:
     """A frozen version stays frozen; that its sources moved on is said, and a new version offered."""
-    return [sources_unchanged(run.registry, run.spec, [run.registry.drifts.look(run.spec, source) for source in _mine(run)])]
+    return [
+        sources_unchanged(
+            run.registry, run.spec, [run.registry.drifts.look(run.spec, source) for source in _mine(run)]
+        )
+    ]
 
 
 def _mine(run: CellRun) -> list[SourceSpec]:
@@ -46,11 +50,27 @@ def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
     # unless this cell links to what they hold.
     found = {source.name: run.registry.listings.freeze(run.spec, source) for source in run.spec.sources}
     links = any(declares_links(source) for source in mine)
-    problems = [problem for name, problem in found.items() if problem and (links or name in {source.name for source in mine})]
-    run.fail({"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems)
-    rows = run.tables_of("SELECT * FROM listing ORDER BY sample_id", listing=run.registry.listings.listing(run.spec, run.cell.modality))
+    problems = [
+        problem
+        for name, problem in found.items()
+        if problem and (links or name in {source.name for source in mine})
+    ]
+    run.fail(
+        {"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems
+    )
+    rows = run.tables_of(
+        "SELECT * FROM listing ORDER BY sample_id",
+        listing=run.registry.listings.listing(run.spec, run.cell.modality),
+    )
     return run.publish(
         rows,
         summary=lambda: {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},
-        checks=lambda: [Check("sources_listed", not problems, "; ".join(problems) or "every source is listed", {"sources": len(mine)})],
+        checks=lambda: [
+            Check(
+                "sources_listed",
+                not problems,
+                "; ".join(problems) or "every source is listed",
+                {"sources": len(mine)},
+            )
+        ],
     )

@@ -49,24 +49,38 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     return run.publish(
         _recorded(run, counts),
         summary=lambda: {"embedders": ", ".join(embedder.name for embedder in run.embedders), **counts},
-        checks=lambda: [complete("every_segment_answered", wanted, sum(counts.values()), "segments have a vector or a recorded failure")],
+        checks=lambda: [
+            complete(
+                "every_segment_answered",
+                wanted,
+                sum(counts.values()),
+                "segments have a vector or a recorded failure",
+            )
+        ],
     )
 
 
 def _compute(run: CellRun, embedder: Embedder) -> int:
     """Run one embedder on what the cache lacks; the number of segments that it is to answer."""
     inputs = inputs_of(embedder)
-    with run.sql(_REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
+    with run.sql(
+        _REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")
+    ) as requests:
         run.compute(run.embed_kernel(embedder), requests)
     counted = sql.fetch(
-        f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=run.read("segments", ["segment_id", "text"])
+        f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}",
+        segments=run.read("segments", ["segment_id", "text"]),
     )
     return int(counted["n"][0].as_py())
 
 
 def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
     events = run.events()
-    names = [name for name in run.contract("embeddings").schema.names if name not in ("feature_id", "embedder", "fingerprint")]
+    names = [
+        name
+        for name in run.contract("embeddings").schema.names
+        if name not in ("feature_id", "embedder", "fingerprint")
+    ]
     for embedder in run.embedders:
         for table in _answers(run, embedder):
             statuses, ids = table["status"].to_pylist(), table["segment_id"].to_pylist()
@@ -75,9 +89,13 @@ def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
             failed = table.filter(pc.equal(table["status"], "failed")).to_pylist()
             events += [{**row, "embedder": embedder.name} for row in failed]
             rows = table.select(names)
-            rows = rows.append_column("feature_id", pa.array([feature_id(item, embedder.fingerprint) for item in ids], pa.string()))
+            rows = rows.append_column(
+                "feature_id", pa.array([feature_id(item, embedder.fingerprint) for item in ids], pa.string())
+            )
             rows = rows.append_column("embedder", pa.array([embedder.name] * table.num_rows, pa.string()))
-            yield rows.append_column("fingerprint", pa.array([embedder.fingerprint] * table.num_rows, pa.string()))
+            yield rows.append_column(
+                "fingerprint", pa.array([embedder.fingerprint] * table.num_rows, pa.string())
+            )
 
 
 def _answers(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:

@@ -54,8 +54,14 @@ def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
     written = sum(entry["rows"] for entry in entries)
     return run.publish(
         [FEATURE_TABLE.rows(entries)],
-        summary=lambda: {entry["table"]: f"{entry['rows']:,} rows, {entry['index']}, {entry['space']}" for entry in entries},
-        checks=lambda: [complete("rows_complete", run.rows("normalized_features"), written, "feature rows are in the tables")],
+        summary=lambda: {
+            entry["table"]: f"{entry['rows']:,} rows, {entry['index']}, {entry['space']}" for entry in entries
+        },
+        checks=lambda: [
+            complete(
+                "rows_complete", run.rows("normalized_features"), written, "feature rows are in the tables"
+            )
+        ],
         row_count=lambda: written,
     )
 
@@ -86,17 +92,23 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
     """One embedder's feature rows, the user's columns, and the ``place`` of each vector; rows whose vectors are gone are left out."""
     user = [item.name for item in run.spec.user_fields]
     streams = {
-        "features": numbered(partial(run.read, "normalized_features"))(["feature_id", "sample_id", "cache_key", "embedder"]),
+        "features": numbered(partial(run.read, "normalized_features"))(
+            ["feature_id", "sample_id", "cache_key", "embedder"]
+        ),
         "places": vectors.places(),
         **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
     }
     statement = _BESIDE.format(
-        user="".join(f', l."{name}"' for name in user), listing=_LISTING if user else "", embedder=sql.literal(embedder.name)
+        user="".join(f', l."{name}"' for name in user),
+        listing=_LISTING if user else "",
+        embedder=sql.literal(embedder.name),
     )
     tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
     own = (table.filter(pc.equal(table["embedder"], embedder.name)) for table in tables)
     with sql.query(statement, **streams) as more:
         for table in beside(own, more):
             if not table["same"].equals(table["feature_id"]):
-                raise Fenced(f"normalized_features of {run.cell.partition_key} was replaced by another run while it was read")
+                raise Fenced(
+                    f"normalized_features of {run.cell.partition_key} was replaced by another run while it was read"
+                )
             yield table.filter(table["place"].is_valid()).drop(["cache_key", "n", "same"])

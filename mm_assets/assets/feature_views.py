@@ -43,7 +43,10 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
     number = run.registry.next_pin(run.cell)
     entries = run.read("feature_table").read_all().to_pylist()
     number, pinned = _pin_of(run, number, entries)
-    recalls = {entry["table"]: run.features.recall(entry["table"], entry["lance_version"], entry["index"]) for entry in entries}
+    recalls = {
+        entry["table"]: run.features.recall(entry["table"], entry["lance_version"], entry["index"])
+        for entry in entries
+    }
     counted = account_candidate(run, entries)
     rows = [
         {
@@ -70,17 +73,23 @@ def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
     """The primary table's vectors on their principal components, a sample of them."""
     if not entry["rows"]:
         return None
-    sampled = run.features.dataset(entry["table"], entry["lance_version"]).sample(min(PLOTTED, entry["rows"]), columns=["vector", "label"])
+    sampled = run.features.dataset(entry["table"], entry["lance_version"]).sample(
+        min(PLOTTED, entry["rows"]), columns=["vector", "label"]
+    )
     vectors = sampled["vector"].combine_chunks().flatten().to_numpy().reshape(sampled.num_rows, -1)
     return scatter(vectors, sampled["label"].to_pylist())
 
 
 def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
     """The number of the candidate's pin, and whether it stands already: a run killed after the pin and before its
-    stage's commit has published, and is not to publish again."""
+    stage's commit has published, and is not to publish again.
+    """
     last = run.registry.pin(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
-    if last is not None and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate:
+    if (
+        last is not None
+        and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate
+    ):
         return last.number, True
     return number, False
 
@@ -101,7 +110,11 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
     tables = [
         PinnedTable(
             **{name: value for name, value in row.items() if name in known},
-            settings={"device": made.device, "code_version": made.code_version, "libraries": library_versions(made.libraries)},
+            settings={
+                "device": made.device,
+                "code_version": made.code_version,
+                "libraries": library_versions(made.libraries),
+            },
             weights_hash=made.weights_hash,
             preprocessing=made.preprocessing,
         )
@@ -119,7 +132,13 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
                 "run_id": meta.run_id,
                 "at": meta.at,
             }
-    hold_stages(run.tables, run.failures, run.cell, number, {name: int(stage["lance_version"]) for name, stage in stages.items()})
+    hold_stages(
+        run.tables,
+        run.failures,
+        run.cell,
+        number,
+        {name: int(stage["lance_version"]) for name, stage in stages.items()},
+    )
     run.registry.publish(
         run.cell,
         Pin(

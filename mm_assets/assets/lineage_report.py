@@ -47,7 +47,11 @@ def _references(run: CellRun) -> dict[str, Pin]:
         cell = dataclasses.replace(run.cell, version=served.version)
         found[f"{run.cell.dataset}@production"] = run.registry.pin(cell, served.pins[run.cell.modality])
     now = run.registry.pin(run.cell)
-    return {name: pin for name, pin in found.items() if pin is not None and now is not None and pin.tables != now.tables}
+    return {
+        name: pin
+        for name, pin in found.items()
+        if pin is not None and now is not None and pin.tables != now.tables
+    }
 
 
 def _shifts(run: CellRun) -> list[Shift]:
@@ -62,7 +66,9 @@ def _drift(found: list[Shift]) -> Check:
     """Names what has moved; holds nothing back, since what is published may differ for good reason."""
     moved = [str(shift) for shift in found if not shift.passed]
     told = "; ".join(moved) or ("no drift" if found else "there is nothing to hold it against")
-    return Check("drift", not moved, told, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False)
+    return Check(
+        "drift", not moved, told, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False
+    )
 
 
 @cell_asset(
@@ -78,7 +84,10 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
     views = run.read("feature_views").read_all().to_pylist()
     counted, found = account_candidate(run, views), _shifts(run)
     prices = _prices()
-    rows, cost = report_rows(run, counted, prices), cell_cost(run.tables.store, run.cell, prices, counted.published)
+    rows, cost = (
+        report_rows(run, counted, prices),
+        cell_cost(run.tables.store, run.cell, prices, counted.published),
+    )
     return run.publish(
         [LINEAGE_REPORT.rows(rows)],
         summary=lambda: {
@@ -87,10 +96,18 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
             **_cost_figures(cost, prices.currency),
             **_alike(run, views),
             **since_parent(run),
-            **{f"drift against {name}": _told(found, name) for name in dict.fromkeys(shift.against for shift in found)},
+            **{
+                f"drift against {name}": _told(found, name)
+                for name in dict.fromkeys(shift.against for shift in found)
+            },
         },
         plots=lambda: {
-            "funnel": funnel({name: getattr(counted, name) for name in ("discovered", "ingested", "valid", "kept", "published")}),
+            "funnel": funnel(
+                {
+                    name: getattr(counted, name)
+                    for name in ("discovered", "ingested", "valid", "kept", "published")
+                }
+            ),
             "cost": costs(
                 {row["stage"]: row["price"] for row in cost.stages},
                 {cause: part.price for cause, part in cost.spared.items()},
@@ -98,27 +115,48 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
             ),
             "drift": comparisons(worst(found)),
         },
-        checks=lambda: [*(check for check in accounting_checks(run, counted) if check.name == "accounting"), _drift(found)],
+        checks=lambda: [
+            *(check for check in accounting_checks(run, counted) if check.name == "accounting"),
+            _drift(found),
+        ],
     )
 
 
 def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
     """Over all runs of the cell, as `mm cost` tells them."""
-    each = {} if cost.per_1000_published is None else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
-    spared = {f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})" for cause, part in cost.spared.items()}
-    return {f"{currency} in all": f"{cost.price:.4g}", **each, f"{currency} a month, stored": f"{cost.stored_month:.3g}", **spared}
+    each = (
+        {}
+        if cost.per_1000_published is None
+        else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
+    )
+    spared = {
+        f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})"
+        for cause, part in cost.spared.items()
+    }
+    return {
+        f"{currency} in all": f"{cost.price:.4g}",
+        **each,
+        f"{currency} a month, stored": f"{cost.stored_month:.3g}",
+        **spared,
+    }
 
 
 def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
     """How many vectors have a neighbour that all but coincides with them though no rule has found the two alike."""
     primary = next(view for view in views if view["primary"])
     found = alike(run.features, primary["table"], primary["lance_version"], primary["index"])
-    return {"alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"}
+    return {
+        "alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"
+    }
 
 
 def _told(found: list[Shift], against: str) -> str:
     """The largest shift of each kind against its limit, in one line."""
-    return ", ".join(f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}" for shift in worst(found) if shift.against == against)
+    return ", ".join(
+        f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"
+        for shift in worst(found)
+        if shift.against == against
+    )
 
 
 _SINCE = """
@@ -139,7 +177,10 @@ def since_parent(run: CellRun) -> dict[str, Any]:
     parent = run.tables.read("raw_assets", cell, columns, version=pin.stages["raw_assets"]["lance_version"])
     found = sql.fetch(_SINCE, now=run.read("raw_assets", columns), parent=parent).to_pylist()[0]
     published = ", ".join(f"{pin.accounting[name]:,} {name}" for name in ("published", "dropped", "failed"))
-    return {f"against {cell.dataset_version}": ", ".join(f"{n:,} {name}" for name, n in found.items()), cell.dataset_version: published}
+    return {
+        f"against {cell.dataset_version}": ", ".join(f"{n:,} {name}" for name, n in found.items()),
+        cell.dataset_version: published,
+    }
 
 
 def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
@@ -167,7 +208,10 @@ def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[
                 "computed": work.computed if work else 0,
                 "reused": work.reused if work else 0,
                 "seconds": work.seconds if work else 0.0,
-                **{name: getattr(usage, name) for name in ("cpu_seconds", "gpu_seconds", "bytes_read", "bytes_written")},
+                **{
+                    name: getattr(usage, name)
+                    for name in ("cpu_seconds", "gpu_seconds", "bytes_read", "bytes_written")
+                },
                 "peak_bytes": work.peak_bytes if work else None,
                 "price": prices.of(usage),
                 "data_version": meta.data_version if meta else None,

@@ -32,7 +32,18 @@ WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
 """
 # What is known of a sample by now, without the decisions of each rule and the duplicates, which take more memory than all the rest.
 _CURATED = [
-    *("sample_id", "entity_id", "source_uri", "key", "label", "split", "quality_score", "passed", "duplicate_group", "transcript"),
+    *(
+        "sample_id",
+        "entity_id",
+        "source_uri",
+        "key",
+        "label",
+        "split",
+        "quality_score",
+        "passed",
+        "duplicate_group",
+        "transcript",
+    ),
     *(item.name for item in MEDIA),
 ]
 
@@ -49,7 +60,11 @@ def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
     """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
     counts = {"features": 0, "unsound": 0}
     return run.publish(
-        (table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder), counts)),
+        (
+            table
+            for embedder in run.embedders
+            for table in _checked(run, embedder, _rows(run, embedder), counts)
+        ),
         summary=lambda: counts,
         checks=lambda: [
             Check(
@@ -77,7 +92,9 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     return vectors.attach(rows, embedder.dimension)
 
 
-def _checked(run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _checked(
+    run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]
+) -> Iterator[pa.Table]:
     events = run.events()
     shared = {
         "dataset": run.cell.dataset,
@@ -98,10 +115,16 @@ def _checked(run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts:
         bare = table.drop(["vector"])
         bad = bare.filter(pa.array(~sound)).to_pylist()
         events += [
-            {**row, "error_class": "bad_vector", "message": "the cached vector is not finite, of unit norm and of the declared dimension"}
+            {
+                **row,
+                "error_class": "bad_vector",
+                "message": "the cached vector is not finite, of unit norm and of the declared dimension",
+            }
             for row in bad
         ]
         good = bare.filter(pa.array(sound))
         for name, value in shared.items():
             good = good.append_column(name, pa.array([value] * good.num_rows, pa.string()))
-        yield good.append_column("created_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC")))
+        yield good.append_column(
+            "created_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC"))
+        )

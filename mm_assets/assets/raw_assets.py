@@ -41,15 +41,29 @@ def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
     validation rules refuse by what the listing knows is never read.
     """
     kernel, counts = FetchKernel(run.spec, run.blobs), {"fetched": 0, "failed": 0}
-    with run.sql(REQUESTS, listing=at_the_door(run.read("dataset_registry"), run.validation), flavours=kernel.flavours()) as requests:
+    with run.sql(
+        REQUESTS,
+        listing=at_the_door(run.read("dataset_registry"), run.validation),
+        flavours=kernel.flavours(),
+    ) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(
-        _ROWS, listing=at_the_door(run.read("dataset_registry"), run.validation), flavours=kernel.flavours(), cached=run.cached(kernel)
+        _ROWS,
+        listing=at_the_door(run.read("dataset_registry"), run.validation),
+        flavours=kernel.flavours(),
+        cached=run.cached(kernel),
     )
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,
-        checks=lambda: [complete("every_sample_recorded", run.rows("dataset_registry"), sum(counts.values()), "listed samples have a row")],
+        checks=lambda: [
+            complete(
+                "every_sample_recorded",
+                run.rows("dataset_registry"),
+                sum(counts.values()),
+                "listed samples have a row",
+            )
+        ],
     )
 
 
@@ -58,7 +72,9 @@ def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) ->
     names = run.contract("raw_assets").schema.names
     for table in rows:
         for row in table.filter(pa.compute.equal(table["status"], "failed")).to_pylist():
-            events.append({**row, "error_class": row["cause"] or "fetch_error", "message": row["why"] or "not fetched"})
+            events.append(
+                {**row, "error_class": row["cause"] or "fetch_error", "message": row["why"] or "not fetched"}
+            )
         counts["failed"] += (failed := table["status"].to_pylist().count("failed"))
         counts["fetched"] += table.num_rows - failed
         yield table.drop(["size"]).rename_columns({"bytes": "size"}).select(names)

@@ -45,7 +45,9 @@ def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
     return run.publish(
         _recorded(run, rows, counts),
         summary=lambda: counts,
-        checks=lambda: [complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")],
+        checks=lambda: [
+            complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")
+        ],
     )
 
 

@@ -42,7 +42,10 @@ FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key
 
 def _segmenter(run: CellRun) -> dict[str, Any]:
     kernel = run.transcribe_kernel
-    return {"segment": run.modality.fingerprint("segment"), **({"transcribe": kernel.fingerprint} if kernel else {})}
+    return {
+        "segment": run.modality.fingerprint("segment"),
+        **({"transcribe": kernel.fingerprint} if kernel else {}),
+    }
 
 
 @cell_asset(
@@ -59,14 +62,21 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
 
     Where the spec asks for transcripts, what is said in each is its text.
     """
-    kernel, counts = SegmentKernel(run.modality, run.blobs, run.limits), {"segments": 0, "samples": 0, "failed": 0}
+    kernel, counts = (
+        SegmentKernel(run.modality, run.blobs, run.limits),
+        {"segments": 0, "samples": 0, "failed": 0},
+    )
     with run.sql(
-        _REQUESTS, curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]), blobs=run.read("content_blobs")
+        _REQUESTS,
+        curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]),
+        blobs=run.read("content_blobs"),
     ) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(
         _ROWS,
-        curated=run.read("curated_samples", ["sample_id", "content_hash", "source_uri", "transcript", "kept"]),
+        curated=run.read(
+            "curated_samples", ["sample_id", "content_hash", "source_uri", "transcript", "kept"]
+        ),
         cached=run.cached(kernel),
     )
     kept = run.total("curated_samples", "kept")
@@ -74,7 +84,12 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
         _transcribed(run, _planned(run, rows, counts)),
         summary=lambda: {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
         checks=lambda: [
-            complete("every_sample_segmented", kept, counts["samples"] + counts["failed"], "kept samples are segmented or failed")
+            complete(
+                "every_sample_segmented",
+                kept,
+                counts["samples"] + counts["failed"],
+                "kept samples are segmented or failed",
+            )
         ],
     )
 
@@ -106,7 +121,9 @@ def _unnested(samples: pa.Table, before: int) -> pa.Table:
             "sample_id": owner["sample_id"],
             "content_hash": owner["content_hash"],
             "span": items["span"],
-            "text": pc.if_else(pc.greater(pc.utf8_length(pc.fill_null(items["text"], "")), 0), items["text"], owner["given"]),
+            "text": pc.if_else(
+                pc.greater(pc.utf8_length(pc.fill_null(items["text"], "")), 0), items["text"], owner["given"]
+            ),
             "cost": items["cost"],
             "shard": pa.array((before + np.arange(items.num_rows)) // SHARD_SEGMENTS, pa.int32()),
         }
@@ -123,7 +140,11 @@ def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table
     if kernel is None:
         return planned
     schema = run.contract("segments").bare
-    spool = TableSpool.of(pa.RecordBatchReader.from_batches(schema, (batch for table in planned for batch in table.to_batches())))
+    spool = TableSpool.of(
+        pa.RecordBatchReader.from_batches(
+            schema, (batch for table in planned for batch in table.to_batches())
+        )
+    )
     with run.sql(_UNWRITTEN, planned=spool.reader(), blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
     return _written(run, spool, kernel)

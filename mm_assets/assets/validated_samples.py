@@ -18,7 +18,10 @@ from mm_embed_kernels.validation.bounds import REJECTED, judge
 
 
 def _decisions(run: CellRun) -> dict[str, Any]:
-    return {**gate_inputs(run), **({"validation": [vars(bound) for bound in run.validation]} if run.validation else {})}
+    return {
+        **gate_inputs(run),
+        **({"validation": [vars(bound) for bound in run.validation]} if run.validation else {}),
+    }
 
 
 @cell_asset(

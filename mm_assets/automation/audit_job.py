@@ -12,7 +12,9 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.resources import FeatureStoreResource
 
 
-@dg.op(description="Computes a sample of every published table's rows again from their blobs; fails where one differs.")
+@dg.op(
+    description="Computes a sample of every published table's rows again from their blobs; fails where one differs."
+)
 def recompute(context: dg.OpExecutionContext, features: FeatureStoreResource) -> None:
     store = features.open()
     try:
@@ -27,7 +29,9 @@ def recompute(context: dg.OpExecutionContext, features: FeatureStoreResource) ->
         raise dg.Failure("; ".join(wrong), metadata=figures, allow_retries=False)
 
 
-@dg.job(name="audit", executor_def=dg.in_process_executor, description="mm audit, over all that is published.")
+@dg.job(
+    name="audit", executor_def=dg.in_process_executor, description="mm audit, over all that is published."
+)
 def audit_job() -> None:
     recompute()
 

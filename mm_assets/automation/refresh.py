@@ -31,7 +31,12 @@ refresh = dg.define_asset_job(
 
 def request(cell: Cell, key: str) -> dg.RunRequest:
     """A run of all of a cell's assets, once for each key."""
-    return dg.RunRequest(job_name="refresh", run_key=f"{cell.partition_key}|{key}", partition_key=partition_key(cell), tags=cell_tags(cell))
+    return dg.RunRequest(
+        job_name="refresh",
+        run_key=f"{cell.partition_key}|{key}",
+        partition_key=partition_key(cell),
+        tags=cell_tags(cell),
+    )
 
 
 @dg.schedule(
@@ -41,7 +46,9 @@ def request(cell: Cell, key: str) -> dg.RunRequest:
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Goes over every published cell: tries failures that may pass again, heals blobs, reports sources that have moved on.",
 )
-def nightly(context: dg.ScheduleEvaluationContext, registry: RegistryResource) -> list[dg.RunRequest] | dg.SkipReason:
+def nightly(
+    context: dg.ScheduleEvaluationContext, registry: RegistryResource
+) -> list[dg.RunRequest] | dg.SkipReason:
     known: Registry = registry.open()
     cells = [cell for name in known.datasets() for cell in known.cells(name) if known.pin(cell) is not None]
     when = context.scheduled_execution_time.isoformat()

@@ -16,7 +16,13 @@ import dagster as dg
 from mm_assets.automation.refresh import refresh, request
 from mm_assets.cells.materialization import check_evaluation
 from mm_assets.cells.partitions import dataset_versions, partition_key
-from mm_assets.cells.source_drift_check import follow_command, known_drifts, moved_on, sources_of, sources_unchanged
+from mm_assets.cells.source_drift_check import (
+    follow_command,
+    known_drifts,
+    moved_on,
+    sources_of,
+    sources_unchanged,
+)
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import digest, split_dataset_version
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
@@ -39,12 +45,17 @@ class Watched(dg.Config):
     dataset_version: str
 
 
-@dg.op(pool="network", description="Lists the sources of a frozen version anew and says, as its check, whether they have moved on.")
+@dg.op(
+    pool="network",
+    description="Lists the sources of a frozen version anew and says, as its check, whether they have moved on.",
+)
 def look_at(context: dg.OpExecutionContext, config: Watched, registry: RegistryResource) -> None:
     known = registry.open()
     spec = known.spec(*split_dataset_version(config.dataset_version))
     found = known_drifts(known, spec, spec.sources, look=True)
-    context.add_output_metadata({"drift": moved_on(known, spec, found) or "the sources are as they were listed"})
+    context.add_output_metadata(
+        {"drift": moved_on(known, spec, found) or "the sources are as they were listed"}
+    )
     for cell in known.cells(spec.dataset_version):
         names = {source.name for source in sources_of(spec, cell.modality)}
         check = sources_unchanged(known, spec, [drift for drift in found if drift.source in names])
@@ -52,7 +63,11 @@ def look_at(context: dg.OpExecutionContext, config: Watched, registry: RegistryR
         context.log_event(check_evaluation(_REGISTRY, partition_key(cell), check))  # type: ignore[arg-type]
 
 
-@dg.job(name="look", executor_def=dg.in_process_executor, description="One look at the sources of a version, for the sensor `sources`.")
+@dg.job(
+    name="look",
+    executor_def=dg.in_process_executor,
+    description="One look at the sources of a version, for the sensor `sources`.",
+)
 def look_job() -> None:
     look_at()
 
@@ -79,7 +94,11 @@ def sources(context: dg.SensorEvaluationContext, registry: RegistryResource) -> 
             problems.append(f"{newest.spec.dataset_version}: {' '.join(str(error).split())}")
             continue
         events += [event for event in told if not _is_told(context.instance, event)]
-        cells = [cell for cell in known.cells(newest.spec.dataset_version) if newest.by == WATCH and known.pin(cell) is None]
+        cells = [
+            cell
+            for cell in known.cells(newest.spec.dataset_version)
+            if newest.by == WATCH and known.pin(cell) is None
+        ]
         requests += [request(cell, newest.spec.digest) for cell in cells] + list(_looks(known, newest, now))
         versions += [newest.spec.dataset_version] if cells else []
     for problem in problems:
@@ -88,7 +107,9 @@ def sources(context: dg.SensorEvaluationContext, registry: RegistryResource) -> 
         run_requests=requests,
         asset_events=events,
         dynamic_partitions_requests=[dataset_versions.build_add_request(versions)] if versions else [],
-        skip_reason=None if requests or events else "; ".join(problems) or "no look is due, and no source has moved on",
+        skip_reason=None
+        if requests or events
+        else "; ".join(problems) or "no look is due, and no source has moved on",
     )
 
 
@@ -103,7 +124,10 @@ def _looks(known: Registry, newest: Registration, now: datetime) -> Iterator[dg.
         return
     drifts = known_drifts(known, spec, watched)
     looked_at = min(drift.looked_at for drift in drifts)
-    every, settle = timedelta(seconds=seconds(spec.watch.every)), timedelta(seconds=seconds(spec.watch.settle))
+    every, settle = (
+        timedelta(seconds=seconds(spec.watch.every)),
+        timedelta(seconds=seconds(spec.watch.settle)),
+    )
     restless = any(drift.moved_on and not drift.settled(settle) for drift in drifts)
     passed = now - datetime.fromisoformat(looked_at or newest.at)
     if not looked_at or passed >= (min(settle, every) if restless else every):
@@ -120,7 +144,9 @@ def _followed(known: Registry, newest: Registration) -> tuple[Registration, list
     spec = newest.spec
     drifts = known_drifts(known, spec, [source for source in spec.sources if not source.track_of])
     settle = timedelta(seconds=seconds(spec.watch.settle))
-    ready = any(drift.moved_on for drift in drifts) and all(drift.settled(settle) and not drift.problem for drift in drifts)
+    ready = any(drift.moved_on for drift in drifts) and all(
+        drift.settled(settle) and not drift.problem for drift in drifts
+    )
     if not ready:
         return newest, []
     if spec.watch.sources == "propose":
@@ -128,11 +154,15 @@ def _followed(known: Registry, newest: Registration) -> tuple[Registration, list
     # By the day of the look, which is the same for all who decide by it.
     day = datetime.fromisoformat(max(drift.looked_at for drift in drifts)).date()
     following = known.follow(spec, next_names(spec.version, spec.watch.names, day), by=WATCH)
-    told = list(_told(known, spec, drifts, f"{following.dataset_version} is registered and its cells are requested"))
+    told = list(
+        _told(known, spec, drifts, f"{following.dataset_version} is registered and its cells are requested")
+    )
     return known.registration(following.name, following.version), told
 
 
-def _told(known: Registry, spec: DatasetSpec, drifts: list[Drift], next_: str) -> Iterator[dg.AssetObservation]:
+def _told(
+    known: Registry, spec: DatasetSpec, drifts: list[Drift], next_: str
+) -> Iterator[dg.AssetObservation]:
     """What the page of each cell shows of sources that have moved on."""
     metadata: dict[str, Any] = {
         "drift": moved_on(known, spec, drifts),
@@ -141,7 +171,9 @@ def _told(known: Registry, spec: DatasetSpec, drifts: list[Drift], next_: str) -
         "state": digest("drift", *(drift.state for drift in drifts))[:16],
     }
     for cell in known.cells(spec.dataset_version):
-        yield dg.AssetObservation(_REGISTRY, partition=partition_key(cell), metadata=metadata, description=metadata["drift"])
+        yield dg.AssetObservation(
+            _REGISTRY, partition=partition_key(cell), metadata=metadata, description=metadata["drift"]
+        )
 
 
 def _is_told(instance: dg.DagsterInstance, event: dg.AssetObservation) -> bool:
@@ -149,4 +181,8 @@ def _is_told(instance: dg.DagsterInstance, event: dg.AssetObservation) -> bool:
     chosen = dg.AssetRecordsFilter(asset_key=event.asset_key, asset_partitions=[str(event.partition)])
     last = instance.fetch_observations(chosen, limit=1).records
     said = last[0].asset_observation if last else None
-    return said is not None and "state" in said.metadata and said.metadata["state"].value == event.metadata["state"].value
+    return (
+        said is not None
+        and "state" in said.metadata
+        and said.metadata["state"].value == event.metadata["state"].value
+    )

@@ -40,7 +40,11 @@ def specs(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg
             context.log.error(str(error))
             continue
         versions.append(spec.dataset_version)
-        requests += [request(cell, spec.digest) for cell in known.cells(spec.dataset_version) if known.pin(cell) is None]
+        requests += [
+            request(cell, spec.digest)
+            for cell in known.cells(spec.dataset_version)
+            if known.pin(cell) is None
+        ]
     return dg.SensorResult(
         run_requests=requests,
         cursor=json.dumps(now),
@@ -51,5 +55,7 @@ def specs(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg
 
 def _spec_files(folder: Path) -> dict[str, str]:
     """Spec files and what tells that one has changed."""
-    found = sorted(path for path in folder.glob("*") if path.suffix in _SPEC_ENDINGS) if folder.is_dir() else []
+    found = (
+        sorted(path for path in folder.glob("*") if path.suffix in _SPEC_ENDINGS) if folder.is_dir() else []
+    )
     return {str(path): f"{(info := path.stat()).st_size}-{info.st_mtime_ns}" for path in found}

@@ -23,8 +23,15 @@ def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting
 
 def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
     figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
-    equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(**figures)
+    equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(
+        **figures
+    )
     return [
-        Check("accounting", counted.balanced, equation if counted.balanced else f"does not hold: {equation}", figures),
+        Check(
+            "accounting",
+            counted.balanced,
+            equation if counted.balanced else f"does not hold: {equation}",
+            figures,
+        ),
         *gates(run, counted.discovered, counted.failed, counted.failures),
     ]

@@ -68,7 +68,10 @@ def _columns(run: CellRun) -> Contract:
 def _origins(run: CellRun, shown: Contract) -> dict[str, list[str]]:
     """For each column of the asset, the upstream assets that hand it on under the same name."""
     upstream = {name: set(run.contract(name).schema.names) for name in run.deps}
-    found = {column: [name for name, columns in upstream.items() if column in columns] for column in shown.schema.names}
+    found = {
+        column: [name for name, columns in upstream.items() if column in columns]
+        for column in shown.schema.names
+    }
     # What the nearest asset hands on, the ones before it need not be named for.
     return {column: names[-1:] for column, names in found.items() if names}
 
@@ -76,7 +79,9 @@ def _origins(run: CellRun, shown: Contract) -> dict[str, list[str]]:
 def _preview(run: CellRun) -> pa.Table:
     """The first rows of the stage, keys and figures alone: no content leaves the store."""
     schema = run.contract(run.asset).schema
-    columns = [item.name for item in schema if item.name in PREVIEWED or _is_figure(item.type)][:PREVIEW_COLUMNS]
+    columns = [item.name for item in schema if item.name in PREVIEWED or _is_figure(item.type)][
+        :PREVIEW_COLUMNS
+    ]
     return run.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
 
 
@@ -90,7 +95,9 @@ def _since_parent(run: CellRun, meta: StageMeta) -> str:
     if before.data_version == meta.data_version:
         return f"as in {run.spec.parent}"
     figures = {"rows": (before.row_count, meta.row_count), "failed": (before.failed, meta.failed)}
-    return f"{run.spec.parent}: " + ", ".join(f"{name} {old:,} -> {new:,}" for name, (old, new) in figures.items())
+    return f"{run.spec.parent}: " + ", ".join(
+        f"{name} {old:,} -> {new:,}" for name, (old, new) in figures.items()
+    )
 
 
 def _is_figure(kind: pa.DataType) -> bool:

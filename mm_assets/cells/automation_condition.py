@@ -13,7 +13,9 @@ def flows_on() -> dg.AutomationCondition:
     Stricter than ``eager()``: a run that left upstream's data version as it was starts nothing, and a failed gate stops
     the flow until it is mended.
     """
-    upstream_is_new = _Condition.any_deps_match(_Condition.data_version_changed() | _Condition.will_be_requested())
+    upstream_is_new = _Condition.any_deps_match(
+        _Condition.data_version_changed() | _Condition.will_be_requested()
+    )
     return (
         (_Condition.missing().newly_true() | upstream_is_new).since_last_handled()
         & ~_Condition.any_deps_missing()

@@ -76,10 +76,17 @@ def cell_asset(
             automation_condition=flows_on() if deps else None,
             pool=pool or None,
             partitions_def=cells,
-            required_resource_keys=RESOURCES | ({embedder_key(modality) for modality in modalities()} if embeds else set()),
+            required_resource_keys=RESOURCES
+            | ({embedder_key(modality) for modality in modalities()} if embeds else set()),
             metadata={"dagster/column_schema": column_schema(contract)},
             check_specs=[
-                dg.AssetCheckSpec(check, asset=name, blocking=blocking, partitions_def=cells, description=f"{check} of a cell")
+                dg.AssetCheckSpec(
+                    check,
+                    asset=name,
+                    blocking=blocking,
+                    partitions_def=cells,
+                    description=f"{check} of a cell",
+                )
                 for check, blocking in checks
             ],
         )
@@ -92,7 +99,8 @@ def cell_asset(
                     raise
                 limit = sql.memory_limit()
                 raise dg.Failure(
-                    f"a join needs more memory than MM_SQL_MEMORY={limit} allows; set it higher", allow_retries=False
+                    f"a join needs more memory than MM_SQL_MEMORY={limit} allows; set it higher",
+                    allow_retries=False,
                 ) from error
 
         return materialize

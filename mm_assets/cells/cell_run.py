@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 class CellRun:
     """See the module's docstring. `context` carries the resources; everything else is plain."""
 
-    def __init__(self, context: dg.AssetExecutionContext, asset: str, code_version: str, deps: tuple[str, ...]) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, asset: str, code_version: str, deps: tuple[str, ...]
+    ) -> None:
         resources = context.resources
         self.context, self.asset, self.code_version, self.deps = context, asset, code_version, deps
         self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)
@@ -136,7 +138,9 @@ class CellRun:
         base: Contract = getattr(contracts, asset.upper())
         if asset == "dataset_registry":
             return self.registry.listings.contract(self.spec)
-        return base.extend(self.modality.signals) if asset in ("sample_metadata", "validated_samples") else base
+        return (
+            base.extend(self.modality.signals) if asset in ("sample_metadata", "validated_samples") else base
+        )
 
     # -- reading
 
@@ -153,7 +157,12 @@ class CellRun:
             for batch in reader:
                 good, broken = contract.split(pa.Table.from_batches([batch]), asked)
                 whole = whole and not broken
-                self._violations.update({(asset, str(row.get(contract.key)), line): _violation(row, asset, line) for row, line in broken})
+                self._violations.update(
+                    {
+                        (asset, str(row.get(contract.key)), line): _violation(row, asset, line)
+                        for row, line in broken
+                    }
+                )
                 yield from good.to_batches()
             if whole:
                 sound.update(held.values())
@@ -167,10 +176,15 @@ class CellRun:
 
     def total(self, asset: str, column: str) -> int:
         """Sum of a column of an upstream table."""
-        found = sql.fetch(f'SELECT coalesce(sum("{column}"::BIGINT), 0)::BIGINT AS n FROM rows', rows=self.read(asset, [column]))
+        found = sql.fetch(
+            f'SELECT coalesce(sum("{column}"::BIGINT), 0)::BIGINT AS n FROM rows',
+            rows=self.read(asset, [column]),
+        )
         return int(found["n"][0].as_py())
 
-    def sql(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> AbstractContextManager[pa.RecordBatchReader]:
+    def sql(
+        self, statement: str, **streams: pa.RecordBatchReader | pa.Table
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
         return sql.query(statement, **streams)
 
     def tables_of(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.Table]:
@@ -181,7 +195,9 @@ class CellRun:
 
     # -- computing
 
-    def compute(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, again: str = "") -> ComputeReport:
+    def compute(
+        self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, again: str = ""
+    ) -> ComputeReport:
         """Compute what the cache lacks; see `mm_resources.compute.runner.Compute`.
 
         Args:
@@ -203,7 +219,9 @@ class CellRun:
             return NONE
         return of_classes([self.redrive.error_class]) if self.redrive.error_class else ALL
 
-    def cached(self, kernel: Kernel, columns: list[str] | None = None, only_ok: bool = False) -> pa.RecordBatchReader:
+    def cached(
+        self, kernel: Kernel, columns: list[str] | None = None, only_ok: bool = False
+    ) -> pa.RecordBatchReader:
         """The cached results of a kernel, one for each key."""
         return self.cache_space(kernel).reader(columns, only_ok)
 
@@ -251,7 +269,9 @@ class CellRun:
 
         def seal(digest_: RowDigest) -> StageMeta:
             events = (event for group in [*self._events, self._violations.values()] for event in group)
-            failed = self.failures.write(self.asset, self.cell, self.run_id, events, kernel, self.limits.environment)
+            failed = self.failures.write(
+                self.asset, self.cell, self.run_id, events, kernel, self.limits.environment
+            )
             outcome.extend(self._waive(check) for check in checks())
             reason = "; ".join(check.description for check in closed(outcome))
             if command := override_command(self.cell, outcome):
@@ -278,7 +298,10 @@ class CellRun:
                 run_id=self.run_id,
                 at=datetime.now(UTC).isoformat(),
                 summary=figures,
-                checks=[{**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}} for check in outcome],
+                checks=[
+                    {**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}}
+                    for check in outcome
+                ],
                 plots=list(drawn),
                 samples=self._samples_in if count.samples is None else count.samples,
             )
@@ -286,7 +309,9 @@ class CellRun:
             self._record(meta, unchanged=False)
             return meta
 
-        meta = self.tables.publish(self.asset, self.cell, self.contract(self.asset), count.counted(batches), self.read_version, seal)
+        meta = self.tables.publish(
+            self.asset, self.cell, self.contract(self.asset), count.counted(batches), self.read_version, seal
+        )
         return self._finish(meta, outcome, unchanged=False)
 
     # -- the gate on the way in, and the way past unchanged work
@@ -332,7 +357,13 @@ class CellRun:
         versions = {name: meta.data_version for name, meta in metas.items() if meta}
         self.inputs = digest("inputs", self.asset, canonical(versions), canonical(self._code()))
         meta = self.tables.meta(self.asset, self.cell)
-        if meta is None or meta.inputs != self.inputs or meta.blocked or self._tries_again(meta) or not holds(self):
+        if (
+            meta is None
+            or meta.inputs != self.inputs
+            or meta.blocked
+            or self._tries_again(meta)
+            or not holds(self)
+        ):
             return None
         self._record(meta, unchanged=True)
         return self._finish(meta, [Check(**check) for check in meta.checks], unchanged=True)
@@ -343,7 +374,9 @@ class CellRun:
             return bool(meta.retryable or (meta.failed and meta.environment != self.limits.environment))
         if self.redrive.stage not in ("", self.asset):
             return False
-        return any(batch.num_rows for batch in self.failures.read(self.cell, ["stage"], [self.asset], self.redrive))
+        return any(
+            batch.num_rows for batch in self.failures.read(self.cell, ["stage"], [self.asset], self.redrive)
+        )
 
     def require_alive(self) -> None:
         """See that nobody has declared this run dead, so that another may be at work on what it would write.
@@ -356,7 +389,9 @@ class CellRun:
         """
         run = self.context.instance.get_run_by_id(self.run_id)
         if run is not None and run.is_finished:
-            raise Fenced(f"run {self.run_id[:8]} was declared {run.status.value.lower()} while it was at work; it publishes nothing")
+            raise Fenced(
+                f"run {self.run_id[:8]} was declared {run.status.value.lower()} while it was at work; it publishes nothing"
+            )
 
     def _waive(self, check: Check) -> Check:
         return replace(check, waived=bool(self.override) and not check.passed and check.name in OVERRIDABLE)
@@ -370,12 +405,22 @@ class CellRun:
         declared = {key.name for key in self.context.selected_asset_check_keys}
         checks = [check for check in [*checks, *self._observe(self)] if check.name in declared]
         seconds = time.perf_counter() - self.began
-        return materialize_result(self.asset, self.cell, meta, shown_of(self, meta), checks, work, unchanged, seconds)
+        return materialize_result(
+            self.asset, self.cell, meta, shown_of(self, meta), checks, work, unchanged, seconds
+        )
 
     def _record(self, meta: StageMeta, unchanged: bool) -> None:
-        reports = self._reports or [ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()]
+        reports = self._reports or [
+            ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()
+        ]
         entering = meta.samples if self.asset == ORDER[0] else self._samples_in
-        stage = Spent(time.perf_counter() - self.began, self._meter.used(), self._meter.peak_bytes, entering, meta.samples)
+        stage = Spent(
+            time.perf_counter() - self.began,
+            self._meter.used(),
+            self._meter.peak_bytes,
+            entering,
+            meta.samples,
+        )
         self._meter.close()
         self.ledger.record(entries(self.asset, self.cell, self.run_id, meta, unchanged, reports, stage))
 
@@ -388,7 +433,11 @@ def _found_sound(run_id: str) -> set[tuple[str, Cell, int, str]]:
 
 def _violation(row: dict[str, Any], asset: str, line: str) -> dict[str, Any]:
     names = ("sample_id", "segment_id", "content_hash", "source_uri")
-    return {**{name: row.get(name) for name in names}, "error_class": "contract_violation", "message": f"{asset}: {line}"}
+    return {
+        **{name: row.get(name) for name in names},
+        "error_class": "contract_violation",
+        "message": f"{asset}: {line}",
+    }
 
 
 def nothing_to_observe(run: CellRun) -> list[Check]:

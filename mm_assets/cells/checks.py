@@ -41,4 +41,6 @@ def override_command(cell: Cell, checks: Iterable[Check]) -> str:
 
 def complete(name: str, expected: int, found: int, what: str) -> Check:
     """A blocking check that nothing got lost on the way: ``found of expected what``."""
-    return Check(name, expected == found, f"{found:,} of {expected:,} {what}", {"expected": expected, "found": found})
+    return Check(
+        name, expected == found, f"{found:,} of {expected:,} {what}", {"expected": expected, "found": found}
+    )

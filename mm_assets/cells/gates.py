@@ -32,7 +32,12 @@ def gates(run: CellRun, discovered: int, failed: int, by_class: Mapping[str, int
 
 
 def gate_checks(
-    limits: Gates, discovered: int, failed: int, by_class: Mapping[str, int], parent: str | None, before: float | None
+    limits: Gates,
+    discovered: int,
+    failed: int,
+    by_class: Mapping[str, int],
+    parent: str | None,
+    before: float | None,
 ) -> list[Check]:
     """The same, by numbers alone.
 
@@ -41,9 +46,23 @@ def gate_checks(
     """
     share = failed / discovered if discovered else 0.0
     what = f"{failed:,} of {discovered:,} samples failed: {share:.1%}"
-    figures = {"failed": failed, "discovered": discovered, "share": share, "threshold": limits.max_failed_share}
-    cell = Check(CELL, share <= limits.max_failed_share, f"{what}, {_against(share, limits.max_failed_share, 'max_failed_share')}", figures)
-    return [cell, _by_class(limits.max_failed_share_by_class, discovered, by_class), _above(limits, what, share, parent, before)]
+    figures = {
+        "failed": failed,
+        "discovered": discovered,
+        "share": share,
+        "threshold": limits.max_failed_share,
+    }
+    cell = Check(
+        CELL,
+        share <= limits.max_failed_share,
+        f"{what}, {_against(share, limits.max_failed_share, 'max_failed_share')}",
+        figures,
+    )
+    return [
+        cell,
+        _by_class(limits.max_failed_share_by_class, discovered, by_class),
+        _above(limits, what, share, parent, before),
+    ]
 
 
 def _by_class(limits: Mapping[str, float], discovered: int, by_class: Mapping[str, int]) -> Check:
@@ -63,11 +82,20 @@ def _above(limits: Gates, what: str, share: float, parent: str | None, before: f
     if limit is None:
         return Check(ABOVE_PARENT, True, "the spec sets no threshold against a parent version")
     if before is None:
-        return Check(ABOVE_PARENT, True, f"{parent or 'no parent version'} is not published: there is nothing to compare with")
+        return Check(
+            ABOVE_PARENT,
+            True,
+            f"{parent or 'no parent version'} is not published: there is nothing to compare with",
+        )
     rise = share - before
     line = f"{what}, {rise * 100:+.1f} points against {parent}, {_against(rise, limit, 'max_failed_share_above_parent')}"
     # Two shares of the same samples may differ in the last bit.
-    return Check(ABOVE_PARENT, rise <= limit + 1e-12, line, {"share": share, "parent": before, "rise": rise, "threshold": limit})
+    return Check(
+        ABOVE_PARENT,
+        rise <= limit + 1e-12,
+        line,
+        {"share": share, "parent": before, "rise": rise, "threshold": limit},
+    )
 
 
 def _against(share: float, limit: float, name: str) -> str:

@@ -55,12 +55,16 @@ def materialize_result(
         "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
     }
     results = [dg.AssetCheckResult(check_name=check.name, **_told(check)) for check in checks]
-    return dg.MaterializeResult(data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results
+    )
 
 
 def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.AssetCheckEvaluation:
     """A check of a cell that is reported outside a materialization."""
-    return dg.AssetCheckEvaluation(asset_key=asset, check_name=check.name, partition=partition, blocking=check.blocking, **_told(check))
+    return dg.AssetCheckEvaluation(
+        asset_key=asset, check_name=check.name, partition=partition, blocking=check.blocking, **_told(check)
+    )
 
 
 def _told(check: Check) -> dict[str, Any]:
@@ -68,18 +72,25 @@ def _told(check: Check) -> dict[str, Any]:
         "passed": check.passed,
         "description": f"overridden: {check.description}" if check.waived else check.description,
         "metadata": {name: plain(value) for name, value in check.figures.items()},
-        "severity": dg.AssetCheckSeverity.ERROR if check.blocking and not check.waived else dg.AssetCheckSeverity.WARN,
+        "severity": dg.AssetCheckSeverity.ERROR
+        if check.blocking and not check.waived
+        else dg.AssetCheckSeverity.WARN,
     }
 
 
 def column_schema(contract: Contract) -> dg.TableSchema:
     """The Dagster column schema of a contract."""
-    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()])
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()
+        ]
+    )
 
 
 def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
     deps = {
-        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=column) for name in names] for column, names in origins.items()
+        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=column) for name in names]
+        for column, names in origins.items()
     }
     return dg.TableColumnLineage(deps_by_column=deps)
 
@@ -93,7 +104,9 @@ def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
         return dg.MetadataValue.md("no rows")
     lines = [" | ".join(_brief(value) for value in row.values()) for row in rows.to_pylist()]
     head = " | ".join(rows.column_names)
-    return dg.MetadataValue.md("\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)]))
+    return dg.MetadataValue.md(
+        "\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)])
+    )
 
 
 def _brief(value: Any) -> str:

@@ -14,7 +14,9 @@ DATASET_VERSION = "dataset_version"
 MODALITY = "modality"
 
 dataset_versions = dg.DynamicPartitionsDefinition(name=DATASET_VERSION)
-cells = dg.MultiPartitionsDefinition({DATASET_VERSION: dataset_versions, MODALITY: dg.StaticPartitionsDefinition(list(modalities()))})
+cells = dg.MultiPartitionsDefinition(
+    {DATASET_VERSION: dataset_versions, MODALITY: dg.StaticPartitionsDefinition(list(modalities()))}
+)
 
 
 def partition_key(cell: Cell) -> dg.MultiPartitionKey:

@@ -58,7 +58,9 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     if not drawn:
         return None
     figure = _figure(height=2.2 * len(drawn))
-    for axes, (rule, column, threshold) in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
+    for axes, (rule, column, threshold) in zip(
+        figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True
+    ):
         values = signals[column].drop_null().to_numpy().astype(float)
         axes.hist(values, bins=_edges(values), color=_BLUE)
         axes.axvline(threshold, color=_RED)
@@ -69,9 +71,20 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
 
 def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
     """The one number of a rule and the one measured column that it is held against."""
-    numbers = [getattr(rule, item.name) for item in fields(rule) if item.init and isinstance(getattr(rule, item.name), (int, float))]
-    columns = [name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)]
-    known = not rule.compared and len(numbers) == 1 and len(columns) == 1 and signals[columns[0]].null_count < signals.num_rows
+    numbers = [
+        getattr(rule, item.name)
+        for item in fields(rule)
+        if item.init and isinstance(getattr(rule, item.name), (int, float))
+    ]
+    columns = [
+        name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)
+    ]
+    known = (
+        not rule.compared
+        and len(numbers) == 1
+        and len(columns) == 1
+        and signals[columns[0]].null_count < signals.num_rows
+    )
     return (rule, columns[0], float(numbers[0])) if known else None
 
 
@@ -84,7 +97,9 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     if len(vectors) < 3:
         return None
     centred = vectors - vectors.mean(axis=0)
-    spread, axes_ = np.linalg.eigh(centred.T @ centred)  # ascending; a seventh of the time of a singular value decomposition
+    spread, axes_ = np.linalg.eigh(
+        centred.T @ centred
+    )  # ascending; a seventh of the time of a singular value decomposition
     points = centred @ axes_[:, :-3:-1]
     shares = spread[:-3:-1] / max(float(spread.sum()), 1e-12)
     names = np.array([label or "(no label)" for label in labels])
@@ -113,14 +128,23 @@ def comparisons(shown: Sequence[Shift]) -> bytes | None:
     for axes, shift in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
         if isinstance(shift.before, dict):
             both = {**shift.before, **shift.after}
-            names = sorted(both, key=lambda name: -max(shift.before.get(name, 0), shift.after.get(name, 0)))[:_LABELS]
+            names = sorted(both, key=lambda name: -max(shift.before.get(name, 0), shift.after.get(name, 0)))[
+                :_LABELS
+            ]
             for offset, shares, colour in ((-0.2, shift.before, _GREY), (0.2, shift.after, _BLUE)):
-                axes.bar(np.arange(len(names)) + offset, [shares.get(name, 0) for name in names], 0.38, color=colour)
+                axes.bar(
+                    np.arange(len(names)) + offset,
+                    [shares.get(name, 0) for name in names],
+                    0.38,
+                    color=colour,
+                )
             axes.set_xticks(range(len(names)), [name[:18] for name in names], fontsize=7)
         else:
             edges = _edges(np.concatenate([shift.before, shift.after]))
             for values, colour in ((shift.before, _GREY), (shift.after, _BLUE)):
-                axes.hist(values, bins=edges, color=colour, alpha=0.6, weights=np.full(len(values), 1 / len(values)))
+                axes.hist(
+                    values, bins=edges, color=colour, alpha=0.6, weights=np.full(len(values), 1 / len(values))
+                )
         axes.set_title(str(shift), fontsize=9, loc="left", color="black" if shift.passed else _RED)
         axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)

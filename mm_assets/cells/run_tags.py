@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 def cell_tags(cell: Cell) -> dict[str, str]:
     """Tags by which a person finds the runs of a cell."""
     profile = Settings.from_environment().profile
-    return {"mm/dataset": cell.dataset, "mm/version": cell.version, "mm/modality": cell.modality, "mm/profile": profile}
+    return {
+        "mm/dataset": cell.dataset,
+        "mm/version": cell.version,
+        "mm/modality": cell.modality,
+        "mm/profile": profile,
+    }
 
 
 OVERRIDE_TAG = "mm/override_gate"

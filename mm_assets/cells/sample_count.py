@@ -39,7 +39,9 @@ class SampleCount:
     def _add(self, table: pa.Table) -> None:
         if self.asset in _GOES_ON:
             column, value = _GOES_ON[self.asset]
-            table = table.select(["sample_id", column])  # not the lists of decisions, which take most of the time
+            table = table.select(
+                ["sample_id", column]
+            )  # not the lists of decisions, which take most of the time
             table = table.filter(pc.equal(table[column], value))
         self._rows = (self._rows or 0) + table.num_rows
         if self.asset in _BY_SEGMENT:

@@ -16,7 +16,9 @@ def sources_of(spec: DatasetSpec, modality: str) -> list[SourceSpec]:
     return [source for source in spec.sources if source.modality in (modality, "auto")]
 
 
-def known_drifts(registry: Registry, spec: DatasetSpec, sources: Sequence[SourceSpec], look: bool = False) -> list[Drift]:
+def known_drifts(
+    registry: Registry, spec: DatasetSpec, sources: Sequence[SourceSpec], look: bool = False
+) -> list[Drift]:
     """How each source differs from what was frozen of it, as it is now or as the last look found it.
 
     Args:
@@ -31,13 +33,19 @@ def sources_unchanged(registry: Registry, spec: DatasetSpec, drifts: Sequence[Dr
     """The check of a cell that does not block: whether its sources are as they were frozen."""
     figures = {change: sum(getattr(drift, change) for drift in drifts) for change in CHANGES}
     told = moved_on(registry, spec, drifts)
-    return Check("sources_unchanged", not told, told or "the sources are as they were listed", figures, blocking=False)
+    return Check(
+        "sources_unchanged", not told, told or "the sources are as they were listed", figures, blocking=False
+    )
 
 
 def moved_on(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
     """What has happened to the sources since they were frozen, and the command that follows them; "" for nothing."""
     lines = [str(drift) for drift in drifts if str(drift)]
-    advice = f"; next: {follow_command(registry, spec)}" if any(drift.moved_on and not drift.problem for drift in drifts) else ""
+    advice = (
+        f"; next: {follow_command(registry, spec)}"
+        if any(drift.moved_on and not drift.problem for drift in drifts)
+        else ""
+    )
     return f"{'; '.join(lines)} since {spec.dataset_version} was frozen{advice}" if lines else ""
 
 

@@ -17,10 +17,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def audit(
-    dataset_version: Annotated[str | None, typer.Argument(metavar="[DATASET@VERSION]", help="by default all that is published")] = None,
+    dataset_version: Annotated[
+        str | None, typer.Argument(metavar="[DATASET@VERSION]", help="by default all that is published")
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of each table")] = 50,
-    seed: Annotated[int | None, typer.Option(help="draws the same rows each time; by default others each time")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="draws the same rows each time; by default others each time")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compute a random sample of published rows again from their blobs, and compare."""
@@ -36,9 +40,13 @@ def audit(
         for table in found:
             print(table)
             if not table.same_fingerprint:
-                print(f"  {table.embedder} is not installed as it made the table (mm explain names its libraries), so that more may differ")
+                print(
+                    f"  {table.embedder} is not installed as it made the table (mm explain names its libraries), so that more may differ"
+                )
             for wrong in table.wrong:
                 far = "" if wrong.distance is None else f", {wrong.distance:.2g} away"
-                print(f"  wrong: feature {wrong.feature_id} ({wrong.cause}{far}); mm explain {wrong.feature_id}")
+                print(
+                    f"  wrong: feature {wrong.feature_id} ({wrong.cause}{far}); mm explain {wrong.feature_id}"
+                )
     if any(table.wrong for table in found):
         raise typer.Exit(1)

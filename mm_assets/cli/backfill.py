@@ -24,13 +24,18 @@ def backfill(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
     plan: Annotated[bool, typer.Option(help="say what would be computed and reused, and do nothing")] = False,
-    override_gate: Annotated[str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")] = "",
+    override_gate: Annotated[
+        str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")
+    ] = "",
     mode: Annotated[str, typer.Option(help="auto (by estimated work), inline or ray")] = "auto",
     ray_address: Annotated[str, typer.Option(help="run on this Ray cluster instead of a local one")] = "",
     failed_only: Annotated[
-        bool, typer.Option(help="only cells that are not published, are blocked, or have failures that may pass")
+        bool,
+        typer.Option(help="only cells that are not published, are blocked, or have failures that may pass"),
     ] = False,
-    launch: Annotated[bool, typer.Option(help="hand the cells to the daemon as one Dagster backfill, and return")] = False,
+    launch: Annotated[
+        bool, typer.Option(help="hand the cells to the daemon as one Dagster backfill, and return")
+    ] = False,
     wait: Annotated[bool, typer.Option(help="with --launch: follow the backfill to its end")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
@@ -73,7 +78,9 @@ def backfill(
         raise typer.Exit(1)
 
 
-def _launch(store: Store, cells: list[Cell], override: str, wait: bool, json: bool) -> list[CellResult] | None:
+def _launch(
+    store: Store, cells: list[Cell], override: str, wait: bool, json: bool
+) -> list[CellResult] | None:
     """Hand the cells to the daemon; their results if they are waited for."""
     from mm_assets.definitions import defs
     from mm_assets.operations import daemon_backfill as launching
@@ -120,7 +127,13 @@ def _print_plan(store: Store, dataset_version: str, cells: list[Cell], json: boo
         return
     planned = [(modality, item) for modality, items in plans.items() for item in items]
     rows = [
-        {"modality": modality, "kernel": item.kernel, "computed": item.computed, "reused": item.reused, "seconds": item.seconds}
+        {
+            "modality": modality,
+            "kernel": item.kernel,
+            "computed": item.computed,
+            "reused": item.reused,
+            "seconds": item.seconds,
+        }
         for modality, item in planned
     ]
     print_table(f"plan for {dataset_version}: nothing was done", rows)

@@ -25,7 +25,9 @@ def require_models(store: Store, cells: list[Cell]) -> None:
     from mm_resources.resources import default_embedder
 
     for cell in cells:
-        default_embedder(get(cell.modality)).require(Registry(store).spec(cell.dataset, cell.version), cell.modality)
+        default_embedder(get(cell.modality)).require(
+            Registry(store).spec(cell.dataset, cell.version), cell.modality
+        )
 
 
 def run_cells(
@@ -72,7 +74,8 @@ def _stopped() -> Iterator[None]:
 @contextmanager
 def _noticed(wanted: signal.Signals) -> Iterator[Callable[[], bool]]:
     """Tells whether a signal has come, whatever became of the exception that it raised: raised inside a query or a
-    decoder, it may come back as a failed step."""
+    decoder, it may come back as a failed step.
+    """
     ours, pythons = socket.socketpair()
     ours.setblocking(False)
     pythons.setblocking(False)
@@ -97,7 +100,14 @@ class _Bar:
 
     def __init__(self, cell: Cell, hidden: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         console = Console(stderr=True)
         columns = [
@@ -108,7 +118,9 @@ class _Bar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         ]
-        self.progress = Progress(*columns, console=console, disable=hidden or not console.is_terminal, transient=True)
+        self.progress = Progress(
+            *columns, console=console, disable=hidden or not console.is_terminal, transient=True
+        )
         self.stages = self.progress.add_task(f"{cell.partition_key}", total=12, rate="")
         self.kernel = self.progress.add_task("", total=1, visible=False, rate="")
         self.current = ""
@@ -128,7 +140,9 @@ class _Bar:
             return
         task = self.progress.tasks[1]
         rate = f"{task.speed:,.0f}/s" if task.speed else ""
-        self.progress.update(self.kernel, description=f"  {what}", completed=done, total=total, visible=True, rate=rate)
+        self.progress.update(
+            self.kernel, description=f"  {what}", completed=done, total=total, visible=True, rate=rate
+        )
 
 
 def print_results(dataset_version: str, results: list[CellResult]) -> None:
@@ -145,6 +159,8 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
     if all(result.status == "unchanged" for result in results):
         print("nothing changed: nothing was computed, and what is published stays")
     elif any(result.status == "blocked" for result in results):
-        print(f"nothing new is published of it, and what was published before stays; see: mm failures {dataset_version}")
+        print(
+            f"nothing new is published of it, and what was published before stays; see: mm failures {dataset_version}"
+        )
     else:
         print(f"next: mm status {dataset_version}")

@@ -23,9 +23,16 @@ def add_to(app: typer.Typer) -> None:
 def cost(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
-    predict: Annotated[int | None, typer.Option(min=1, metavar="N", help="what cells like these, of so many samples, would take")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="cores that share their kernels; by default this machine's")] = None,
-    json: Annotated[bool, typer.Option("--json", help="machine-readable output, with the figures of each run")] = False,
+    predict: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="what cells like these, of so many samples, would take"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="cores that share their kernels; by default this machine's")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="machine-readable output, with the figures of each run")
+    ] = False,
 ) -> None:
     """What a version cost, stage by stage, over all its runs, and what its rules, deduplication and the cache have spared."""
     from mm_resources.ledger.costs import cell_cost
@@ -44,7 +51,12 @@ def cost(
     total = _total(found)
     if json:
         print_json(
-            {"dataset_version": dataset_version, "prices": asdict(prices), "cells": [asdict(item) for item in found], "total": total}
+            {
+                "dataset_version": dataset_version,
+                "prices": asdict(prices),
+                "cells": [asdict(item) for item in found],
+                "total": total,
+            }
         )
         return
     for item in found:
@@ -53,7 +65,9 @@ def cost(
         print(f"in all: {_line(total, prices)}")
 
 
-def _predict(store: Store, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool) -> None:
+def _predict(
+    store: Store, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool
+) -> None:
     from mm_resources.ledger.prediction import predicted
 
     found = [predicted(store, cell, prices, samples, workers) for cell in cells]
@@ -77,19 +91,27 @@ def _predict(store: Store, cells: list[Cell], prices: Prices, samples: int, work
             for stage in item.stages
         ]
         fitted = ", ".join(f"{size:,}" for size in item.fitted_on)
-        print_table(f"{item.modality}: {item.samples:,} samples on {item.workers} workers, by runs of {fitted}", rows)
+        print_table(
+            f"{item.modality}: {item.samples:,} samples on {item.workers} workers, by runs of {fitted}", rows
+        )
         print(
             f"{item.modality}: {item.seconds:,.0f} s, {item.price:.4g} {prices.currency}, {item.peak_bytes >> 20:,} MiB at the peak, "
             f"{item.commits:,} commits, {item.stored_bytes / 1e9:.4g} GB stored at {item.stored_month:.3g} a month"
         )
         if len(item.fitted_on) == 1:
-            print("  all runs had one size, so that nothing is known of fixed costs: all of it is taken to grow with the samples")
+            print(
+                "  all runs had one size, so that nothing is known of fixed costs: all of it is taken to grow with the samples"
+            )
         if item.unseen_index:
             tried = f"by a trial here, it takes {item.index_seconds:,.0f} s of feature_table's"
             taken = tried if item.index_seconds else "feature_table takes more"
-            print(f"  so many rows get an index ({item.unseen_index}) that no run built: {taken}; feature_views takes more to measure it")
+            print(
+                f"  so many rows get an index ({item.unseen_index}) that no run built: {taken}; feature_views takes more to measure it"
+            )
         for stage, power in item.steeper.items():
-            print(f"  {stage} grew faster than the samples, with their power {power:.2f}: it may take more than this line says")
+            print(
+                f"  {stage} grew faster than the samples, with their power {power:.2f}: it may take more than this line says"
+            )
 
 
 def _total(cells: list[CellCost]) -> dict[str, Any]:
@@ -130,11 +152,18 @@ def _print(item: CellCost, prices: Prices) -> None:
         {"by": cause, "count": part.count, "s": float(part.seconds), prices.currency: f"{part.price:.6f}"}
         for cause, part in item.spared.items()
     ]
-    print_table(f"{item.modality}: what was spared, at {item.per_kept_sample:.3g} {prices.currency} for a kept sample", spared)
+    print_table(
+        f"{item.modality}: what was spared, at {item.per_kept_sample:.3g} {prices.currency} for a kept sample",
+        spared,
+    )
     print(f"{item.modality}: {_line(vars(item), prices)}")
 
 
 def _line(figures: dict[str, Any], prices: Prices) -> str:
-    each = f", {figures['per_1000_published']:.4g} for 1,000 published samples" if figures["published"] else ", nothing published"
+    each = (
+        f", {figures['per_1000_published']:.4g} for 1,000 published samples"
+        if figures["published"]
+        else ", nothing published"
+    )
     stored = f"{figures['stored_bytes'] / 1e9:.4g} GB stored at {figures['stored_month']:.3g} a month"
     return f"{figures['price']:.4g} {prices.currency}{each}; {stored}"

@@ -17,7 +17,12 @@ def add_to(app: typer.Typer) -> None:
 def curate(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     what_if: Annotated[
-        list[str], typer.Option("--what-if", metavar="RULE.PARAMETER=VALUE", help="a changed setting of the curation profile; repeatable")
+        list[str],
+        typer.Option(
+            "--what-if",
+            metavar="RULE.PARAMETER=VALUE",
+            help="a changed setting of the curation profile; repeatable",
+        ),
     ],
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
     json: Json = False,
@@ -37,7 +42,9 @@ def curate(
     store, prices = Store(settings.store), load_prices(settings.prices)
     # A rule that does not judge a modality moves nothing in it.
     judged = {name for rule in changes for name in rules()[rule].modalities or [None]}
-    cells = [cell for cell in Registry(store).cells(dataset_version, modality) if judged & {cell.modality, None}]
+    cells = [
+        cell for cell in Registry(store).cells(dataset_version, modality) if judged & {cell.modality, None}
+    ]
     found = [judge(store, cell, changes, default_embedder(get(cell.modality)), prices) for cell in cells]
     if json:
         print_json(
@@ -55,5 +62,9 @@ def curate(
         if item.moves:
             print_table(f"{item.modality}: what if {', '.join(what_if)}", [vars(move) for move in item.moves])
         price, way = f"{abs(item.price):,.4g} {prices.currency}", "less" if item.seconds < 0 else "more"
-        time = f"{abs(item.seconds):,.1f} s ({price}) {way} to segment and embed, if none of it is computed yet"
-        print(f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; {time}")
+        time = (
+            f"{abs(item.seconds):,.1f} s ({price}) {way} to segment and embed, if none of it is computed yet"
+        )
+        print(
+            f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; {time}"
+        )

@@ -31,7 +31,12 @@ def datasets(json: Json = False) -> None:
     rows = []
     for name in registry.datasets():
         pins = {cell.modality: registry.pin(cell) for cell in registry.cells(name)}
-        rows.append({"dataset_version": name, "published": {modality: pin.accounting["features"] for modality, pin in pins.items() if pin}})
+        rows.append(
+            {
+                "dataset_version": name,
+                "published": {modality: pin.accounting["features"] for modality, pin in pins.items() if pin},
+            }
+        )
     if json:
         print_json(rows)
     elif rows:

@@ -33,7 +33,10 @@ def diff(
 
     features = FeatureStore.open()
     names = [modality] if modality else common_modalities(features, before, after)
-    cells = [compare(features, *(features.registry.cells(version, name)[0] for version in (before, after))) for name in names]
+    cells = [
+        compare(features, *(features.registry.cells(version, name)[0] for version in (before, after)))
+        for name in names
+    ]
     if json:
         print_json({"from": before, "to": after, "cells": [asdict(cell) for cell in cells]})
         return
@@ -47,11 +50,18 @@ def _told(cell: CellDiff) -> list[str]:
     kinds = {name: getattr(cell, name) for name in ("added", "removed", "altered", "moved")}
     lines = [f"{cell.modality}: {_listed(kinds) or 'no sample changed'}; {cell.same:,} the same"]
     lines += [f"  {kind}: {_some(keys, kinds[kind])}" for kind, keys in cell.examples.items()]
-    lines += [f"  {row['samples']:,} {row['from']} -> {row['to']}: {_some(row['examples'], row['samples'])}" for row in cell.decisions]
+    lines += [
+        f"  {row['samples']:,} {row['from']} -> {row['to']}: {_some(row['examples'], row['samples'])}"
+        for row in cell.decisions
+    ]
     if other := _listed({"in another split": cell.resplit, "with another label": cell.relabelled}):
         lines.append(f"  {other}")
     if drift := cell.vectors:
-        shift = "in another space" if drift.centroid_cosine is None else f"cosine of the mean vectors {drift.centroid_cosine:.4f}"
+        shift = (
+            "in another space"
+            if drift.centroid_cosine is None
+            else f"cosine of the mean vectors {drift.centroid_cosine:.4f}"
+        )
         lines.append(f"  features: {drift.before:,} -> {drift.after:,}, {drift.shared:,} in both; {shift}")
     return lines
 

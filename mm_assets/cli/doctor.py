@@ -15,12 +15,22 @@ _QUIET_LOAD = 0.5
 
 
 def doctor(
-    verify: Annotated[bool, typer.Option("--verify", help="read the stored blobs and hold each against its hash instead")] = False,
-    sample: Annotated[int, typer.Option(min=0, help="with --verify: so many blobs, chosen at random; 0: all")] = 0,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="measure which batch size and threads suit each embedder here, for later runs, instead")
+    verify: Annotated[
+        bool, typer.Option("--verify", help="read the stored blobs and hold each against its hash instead")
     ] = False,
-    embedder: Annotated[list[str] | None, typer.Option(help="with --calibrate: only these; by default the profile's")] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="with --verify: so many blobs, chosen at random; 0: all")
+    ] = 0,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="measure which batch size and threads suit each embedder here, for later runs, instead",
+        ),
+    ] = False,
+    embedder: Annotated[
+        list[str] | None, typer.Option(help="with --calibrate: only these; by default the profile's")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check what a run needs: packages, weights, store, Dagster home, sandbox, disk."""
@@ -56,10 +66,19 @@ def _calibrate(names: list[str], json: bool) -> None:
         if not json:
             print_table(found[0].embedder, [asdict(setting) for setting in found])
     if json:
-        print_json({"machine": machine(), "file": str(path), "load": load, "settings": [asdict(setting) for setting in tried]})
+        print_json(
+            {
+                "machine": machine(),
+                "file": str(path),
+                "load": load,
+                "settings": [asdict(setting) for setting in tried],
+            }
+        )
     else:
         if load > _QUIET_LOAD:
-            print(f"other work on this machine (load {load:.1f}) has disturbed the measurement; better repeat it when there is none")
+            print(
+                f"other work on this machine (load {load:.1f}) has disturbed the measurement; better repeat it when there is none"
+            )
         print(f"{machine()}: what is kept lies in {path}; fingerprints and vectors stay as they are")
 
 
@@ -75,15 +94,24 @@ def _verify(sample: int, json: bool) -> None:
     try:
         for checked in verify(BlobStore(Store(Settings.from_environment().store)), sample):
             blobs, size = blobs + checked.blobs, size + checked.bytes
-            bad += [{"content_hash": place.content_hash, "path": place.path, "cause": error.error_class} for place, error in checked.bad]
+            bad += [
+                {"content_hash": place.content_hash, "path": place.path, "cause": error.error_class}
+                for place, error in checked.bad
+            ]
     except SampleError as error:
-        raise UserError(f"the store does not answer, so that not all of it was read: {error.message}") from None
+        raise UserError(
+            f"the store does not answer, so that not all of it was read: {error.message}"
+        ) from None
     if json:
         print_json({"blobs": blobs, "bytes": size, "bad": bad})
     else:
-        print(f"{blobs:,} blobs ({size / 2**20:,.1f} MiB) have their hashes; {len(bad):,} are missing or damaged")
+        print(
+            f"{blobs:,} blobs ({size / 2**20:,.1f} MiB) have their hashes; {len(bad):,} are missing or damaged"
+        )
         if bad:
             print_table("missing or damaged", bad)
-            print("they are fetched again by the next backfill of each dataset version that references them: mm backfill NAME@VERSION")
+            print(
+                "they are fetched again by the next backfill of each dataset version that references them: mm backfill NAME@VERSION"
+            )
     if bad:
         raise typer.Exit(1)

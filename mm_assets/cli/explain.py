@@ -21,7 +21,9 @@ def add_to(app: typer.Typer) -> None:
 
 def explain(
     identifier: Annotated[str, typer.Argument(metavar="ID", help="feature, segment or sample id")],
-    dataset_version: Annotated[str | None, typer.Option(metavar="DATASET@VERSION", help="look only there")] = None,
+    dataset_version: Annotated[
+        str | None, typer.Option(metavar="DATASET@VERSION", help="look only there")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Where a feature came from: source, blob, decisions, segment, embedder, run."""

@@ -18,11 +18,17 @@ def export(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     out: Annotated[Path, typer.Option(help="folder to make")],
     modality: Annotated[list[str], typer.Option(help="which modality; several are joined by entity")],
-    form: Annotated[str, typer.Option("--format", help="parquet, webdataset, huggingface or croissant")] = "parquet",
+    form: Annotated[
+        str, typer.Option("--format", help="parquet, webdataset, huggingface or croissant")
+    ] = "parquet",
     where: Annotated[str | None, typer.Option(metavar="SQL", help="filter on the feature columns")] = None,
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="columns beside ids and vector; by default label and split")] = None,
-    embedder: Annotated[str | None, typer.Option(help="vectors of this embedder; by default the primary one")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="columns beside ids and vector; by default label and split")
+    ] = None,
+    embedder: Annotated[
+        str | None, typer.Option(help="vectors of this embedder; by default the primary one")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
     """Write published features into a folder that other tools read, with the manifest that brings the same rows back."""

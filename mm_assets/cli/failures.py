@@ -35,9 +35,17 @@ def failures(
     stage: Stage = "",
     error_class: ErrorClass = "",
     fingerprint: Annotated[str, typer.Option(help="only this cause")] = "",
-    open_: Annotated[str, typer.Option("--open", metavar="SAMPLE_ID", help="write the medium of this failed sample to a file")] = "",
-    to: Annotated[Path | None, typer.Option(help="with --open: the file; by default named after the sample, in this folder")] = None,
-    suggest: Annotated[bool, typer.Option(help="propose validation rules that would have caught what recurs")] = False,
+    open_: Annotated[
+        str,
+        typer.Option("--open", metavar="SAMPLE_ID", help="write the medium of this failed sample to a file"),
+    ] = "",
+    to: Annotated[
+        Path | None,
+        typer.Option(help="with --open: the file; by default named after the sample, in this folder"),
+    ] = None,
+    suggest: Annotated[
+        bool, typer.Option(help="propose validation rules that would have caught what recurs")
+    ] = False,
     json: Json = False,
 ) -> None:
     """The failure dataset: counts by cause with an example each, or every event with --json."""
@@ -74,7 +82,11 @@ def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen:
     causes = FailureEvents(store).causes(cells, chosen)
     if not causes.num_rows:
         there = sorted(set(FailureEvents(store).causes(cells)["error_class"].to_pylist()))
-        print(f"no such failure of {dataset_version}; there are: {', '.join(there)}" if there else f"no failures of {dataset_version}")
+        print(
+            f"no such failure of {dataset_version}; there are: {', '.join(there)}"
+            if there
+            else f"no failures of {dataset_version}"
+        )
         return
     shown = causes.slice(0, CAUSES_SHOWN).to_pylist()
     rows = [
@@ -93,11 +105,16 @@ def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen:
     ]
     print_table(f"{sum(causes['events'].to_pylist()):,} failures of {dataset_version}, by cause", rows)
     if causes.num_rows > CAUSES_SHOWN:
-        print(f"and {causes.num_rows - CAUSES_SHOWN:,} rarer causes: narrow them down with --stage, --class or --fingerprint")
+        print(
+            f"and {causes.num_rows - CAUSES_SHOWN:,} rarer causes: narrow them down with --stage, --class or --fingerprint"
+        )
     example = next((cause["sample_id"] for cause in shown if cause["sample_id"]), None)
     if example:
         print(f"look at one: mm failures {dataset_version} --open {example}")
-    triable = next((cause["error_class"] for cause in shown if may_be_redriven(cause["stage"], cause["error_class"])), None)
+    triable = next(
+        (cause["error_class"] for cause in shown if may_be_redriven(cause["stage"], cause["error_class"])),
+        None,
+    )
     if triable:
         print(f"try again: mm redrive {dataset_version} --class {triable}")
     print(f"rules that would catch what recurs: mm failures {dataset_version} --suggest")
@@ -112,14 +129,22 @@ def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json
         return
     for event in opened.failures:
         print(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
-    print(f"{opened.size:,} bytes from {opened.origin}", f"listed as {opened.source_uri}", opened.path, sep="\n")
+    print(
+        f"{opened.size:,} bytes from {opened.origin}", f"listed as {opened.source_uri}", opened.path, sep="\n"
+    )
 
 
-def _suggest(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool) -> None:
+def _suggest(
+    store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool
+) -> None:
     from mm_assets.curation.rule_suggestions import propose
 
     found = {cell.modality: propose(store, cell, chosen) for cell in cells}
-    proposals = [vars(item) | {"rule": item.rule and vars(item.rule)} for each in found.values() for item in each.proposals]
+    proposals = [
+        vars(item) | {"rule": item.rule and vars(item.rule)}
+        for each in found.values()
+        for item in each.proposals
+    ]
     validation = {modality: each.validation for modality, each in found.items() if each.validation}
     if json:
         print_json({"dataset_version": dataset_version, "causes": proposals, "validation": validation})
@@ -133,13 +158,17 @@ def _suggest(store: Store, dataset_version: str, cells: list[Cell], chosen: Fail
             "stage": item["stage"],
             "class": item["error_class"],
             "samples": item["samples"],
-            "rule": f"{rule['column']} {rule['bound']}: {rule['limit']}" if (rule := item["rule"]) else "no single column tells them apart",
+            "rule": f"{rule['column']} {rule['bound']}: {rule['limit']}"
+            if (rule := item["rule"])
+            else "no single column tells them apart",
             "would catch": rule["caught"] if rule else "",
             "wrongly reject": rule["wrong"] if rule else "",
         }
         for item in proposals
     ]
-    print_table(f"{dataset_version}: recurring causes and the rules that would have caught them at the door", rows)
+    print_table(
+        f"{dataset_version}: recurring causes and the rules that would have caught them at the door", rows
+    )
     if validation:
         print("for the spec of the next version:\n")
         print(_yaml({"validation": validation}))

@@ -11,7 +11,9 @@ from mm_assets.cli.output import print_json
 
 
 def forget(
-    identifier: Annotated[str, typer.Argument(metavar="CONTENT_HASH|SAMPLE_ID", help="what is to be forgotten, for good")],
+    identifier: Annotated[
+        str, typer.Argument(metavar="CONTENT_HASH|SAMPLE_ID", help="what is to be forgotten, for good")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     json: Json = False,
 ) -> None:
@@ -26,17 +28,27 @@ def forget(
 
     settings = Settings.from_environment()
     if busy := at_work(open_instance(settings)):
-        raise UserError(f"{busy} is at work on the store, and could bring back what is forgotten; wait for it, then forget")
+        raise UserError(
+            f"{busy} is at work on the store, and could bring back what is forgotten; wait for it, then forget"
+        )
     if not yes:
         typer.confirm(
-            f"Forget {identifier} in every version of every dataset of {settings.store}? There is no way back.", abort=True, err=True
+            f"Forget {identifier} in every version of every dataset of {settings.store}? There is no way back.",
+            abort=True,
+            err=True,
         )
     receipt = remove(Store(settings.store), identifier)
     if json:
         print_json(asdict(receipt))
         return
     rows = sum(receipt.rows.values())
-    print(f"forgotten: {len(receipt.samples):,} samples, {receipt.blobs:,} blobs, {rows:,} rows of {len(receipt.rows):,} tables")
+    print(
+        f"forgotten: {len(receipt.samples):,} samples, {receipt.blobs:,} blobs, {rows:,} rows of {len(receipt.rows):,} tables"
+    )
     for pin in receipt.pins:
-        print(f"written anew: {pin}; mm backfill {pin.split('|')[0]} publishes what is left under a new data version")
-    print(f"receipt {receipt.number}; what was exported from the store before, and the sources, are yours to clean")
+        print(
+            f"written anew: {pin}; mm backfill {pin.split('|')[0]} publishes what is left under a new data version"
+        )
+    print(
+        f"receipt {receipt.number}; what was exported from the store before, and the sources, are yours to clean"
+    )

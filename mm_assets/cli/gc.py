@@ -13,7 +13,11 @@ from mm_assets.cli.output import print_json, print_table
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
     older_than_days: Annotated[
-        float, typer.Option(min=0, help="age from which what nothing references may go; longer than any run, 0 only while none runs")
+        float,
+        typer.Option(
+            min=0,
+            help="age from which what nothing references may go; longer than any run, 0 only while none runs",
+        ),
     ] = 7.0,
     json: Json = False,
 ) -> None:
@@ -28,4 +32,6 @@ def gc(
     if json:
         print_json(vars(done))
         return
-    print_table("mm gc, dry run" if dry_run else "mm gc", [{**vars(done), "bytes": f"{done.bytes / 2**20:,.1f} MiB"}])
+    print_table(
+        "mm gc, dry run" if dry_run else "mm gc", [{**vars(done), "bytes": f"{done.bytes / 2**20:,.1f} MiB"}]
+    )

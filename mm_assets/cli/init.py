@@ -18,7 +18,9 @@ def init(
     folder: Annotated[Path, typer.Argument(help="folder of media and tables")],
     name: Annotated[str, typer.Option(help="dataset name; by default the folder's")] = "",
     version: Annotated[str, typer.Option(help="dataset version")] = "v1",
-    out: Annotated[Path | None, typer.Option(help="where to write the spec; by default FOLDER/dataset.yaml")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="where to write the spec; by default FOLDER/dataset.yaml")
+    ] = None,
     force: Annotated[bool, typer.Option(help="replace an existing spec")] = False,
     json: Json = False,
 ) -> None:
@@ -32,7 +34,14 @@ def init(
     draft = draft_spec(folder, name, version, target.absolute().parent)
     target.write_text(draft.yaml, "utf-8")
     if json:
-        print_json({"spec": str(target), "dataset_version": draft.dataset_version, "found": draft.found, "skipped": draft.skipped})
+        print_json(
+            {
+                "spec": str(target),
+                "dataset_version": draft.dataset_version,
+                "found": draft.found,
+                "skipped": draft.skipped,
+            }
+        )
         return
     print(f"wrote {target}\n\n{draft.yaml}")
     print_table("found", [{"what": what, "files": count} for what, count in draft.found.items()])

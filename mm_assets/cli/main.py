@@ -9,7 +9,20 @@ from typing import NoReturn
 
 import typer
 
-from mm_assets.cli import audit, backfill, cost, curate, datasets, diff, env, explain, export, failures, label, report
+from mm_assets.cli import (
+    audit,
+    backfill,
+    cost,
+    curate,
+    datasets,
+    diff,
+    env,
+    explain,
+    export,
+    failures,
+    label,
+    report,
+)
 
 app = typer.Typer(
     help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for training.",

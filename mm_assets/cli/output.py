@@ -31,7 +31,14 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable
     from rich.table import Table
 
     names = list(columns or (rows[0] if rows else []))
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in names:
         numeric = all(isinstance(row.get(name), (int, float)) for row in rows) and bool(rows)
         table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
@@ -78,11 +85,19 @@ def _grow(tree: Any, value: Any) -> None:
     for name, item in items:
         if isinstance(item, Mapping) and {"rule", "passed"} <= set(item):
             mark = "passed" if item["passed"] else f"{item['action']}: {item['reason']}"
-            tree.add(f"{item['rule']} v{item['version']}: {_cell(mark)} (measured {_cell(item['value'])}, {_cell(item['threshold'])})")
+            tree.add(
+                f"{item['rule']} v{item['version']}: {_cell(mark)} (measured {_cell(item['value'])}, {_cell(item['threshold'])})"
+            )
         elif isinstance(item, (Mapping, list)) and item:
             _grow(tree.add(f"[bold]{name}[/bold]"), item)
         elif item not in (None, [], {}):
-            text = item if isinstance(item, str) else _cell(item) if not isinstance(item, (date, datetime)) else item.isoformat()
+            text = (
+                item
+                if isinstance(item, str)
+                else _cell(item)
+                if not isinstance(item, (date, datetime))
+                else item.isoformat()
+            )
             tree.add(f"[bold]{name}[/bold]: {_cell(text)}")
 
 

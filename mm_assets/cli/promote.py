@@ -13,11 +13,21 @@ if TYPE_CHECKING:
 
 
 def promote(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION", help="with --back: DATASET@ALIAS")],
-    to: Annotated[str, typer.Option(help="the alias: production, staging, champion or candidate")] = "production",
-    evaluate: Annotated[str, typer.Option(metavar="MODULE:FUNCTION", help="a test of your own that must pass too")] = "",
-    override: Annotated[str, typer.Option(metavar="REASON", help="promote in spite of a closed gate; recorded")] = "",
-    back: Annotated[bool, typer.Option("--back", help="take the alias back to where it stood before")] = False,
+    dataset_version: Annotated[
+        str, typer.Argument(metavar="DATASET@VERSION", help="with --back: DATASET@ALIAS")
+    ],
+    to: Annotated[
+        str, typer.Option(help="the alias: production, staging, champion or candidate")
+    ] = "production",
+    evaluate: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="a test of your own that must pass too")
+    ] = "",
+    override: Annotated[
+        str, typer.Option(metavar="REASON", help="promote in spite of a closed gate; recorded")
+    ] = "",
+    back: Annotated[
+        bool, typer.Option("--back", help="take the alias back to where it stood before")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
     """Move an alias to a version that passes the promotion gate; readers ask for DATASET@production."""
@@ -39,6 +49,8 @@ def promote(
     if json:
         print_json(asdict(moved))
         return
-    print(f"{moved.dataset}@{moved.alias} is {moved.dataset_version}{f' ({moved.reason})' if moved.reason else ''}")
+    print(
+        f"{moved.dataset}@{moved.alias} is {moved.dataset_version}{f' ({moved.reason})' if moved.reason else ''}"
+    )
     for check in moved.checks if not back else []:
         print(f"  {'passed' if check['passed'] else 'overridden'}: {check['description']}")

@@ -18,7 +18,9 @@ def redrive(
     modality: Modality = None,
     stage: Stage = "",
     error_class: ErrorClass = "",
-    override_gate: Annotated[str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")] = "",
+    override_gate: Annotated[
+        str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
     json: Json = False,
 ) -> None:
@@ -34,18 +36,29 @@ def redrive(
     chosen = FailureFilter(stage, error_class)
     found = redrives(store, dataset_version, Registry(store).cells(dataset_version, modality), chosen)
     if not found and not json:
-        print(f"nothing to redrive: no failure of {dataset_version} may change; what its frozen listing refuses needs a new version")
+        print(
+            f"nothing to redrive: no failure of {dataset_version} may change; what its frozen listing refuses needs a new version"
+        )
         return
     require_models(store, [item.cell for item in found])
-    results = run_cells(store, [item.cell for item in found], override_gate, verbose, json, chosen) if found else []
+    results = (
+        run_cells(store, [item.cell for item in found], override_gate, verbose, json, chosen) if found else []
+    )
     outcomes = [item.outcome(store) for item in found]
     if json:
-        cells = [{**result.as_dict(), **vars(outcome)} for result, outcome in zip(results, outcomes, strict=True)]
+        cells = [
+            {**result.as_dict(), **vars(outcome)} for result, outcome in zip(results, outcomes, strict=True)
+        ]
         print_json({"dataset_version": dataset_version, "cells": cells})
     else:
-        rows = [{**vars(result), **vars(outcome), "run_id": result.run_id[:8]} for result, outcome in zip(results, outcomes, strict=True)]
+        rows = [
+            {**vars(result), **vars(outcome), "run_id": result.run_id[:8]}
+            for result, outcome in zip(results, outcomes, strict=True)
+        ]
         print_table(
-            f"{dataset_version}: failures tried again", rows, ["modality", "status", "tried", "passed", "failed", "seconds", "run_id"]
+            f"{dataset_version}: failures tried again",
+            rows,
+            ["modality", "status", "tried", "passed", "failed", "seconds", "run_id"],
         )
         for result in results:
             if result.status in ("blocked", "failed"):

@@ -18,10 +18,22 @@ from mm_assets.cli.options import Json
 def register(
     spec: Annotated[Path | None, typer.Argument(help="spec file")] = None,
     from_: Annotated[
-        str, typer.Option("--from", metavar="DATASET@VERSION", help="follow this version: its spec, with its sources listed anew")
+        str,
+        typer.Option(
+            "--from",
+            metavar="DATASET@VERSION",
+            help="follow this version: its spec, with its sources listed anew",
+        ),
     ] = "",
-    as_: Annotated[str, typer.Option("--as", metavar="VERSION", help="with --from: the new version's name; by default the next one")] = "",
-    print_: Annotated[bool, typer.Option("--print", help="with --from: print the new version's spec, and register nothing")] = False,
+    as_: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="VERSION", help="with --from: the new version's name; by default the next one"
+        ),
+    ] = "",
+    print_: Annotated[
+        bool, typer.Option("--print", help="with --from: print the new version's spec, and register nothing")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Record a spec: from then on this version of the dataset is frozen."""

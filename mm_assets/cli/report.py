@@ -45,6 +45,8 @@ def report(
     finally:
         unfinished.unlink(missing_ok=True)
     if json:
-        print_json({"dataset_version": dataset_version, "path": str(out.absolute()), "bytes": out.stat().st_size})
+        print_json(
+            {"dataset_version": dataset_version, "path": str(out.absolute()), "bytes": out.stat().st_size}
+        )
     else:
         print(f"{out.absolute()} ({out.stat().st_size / 1e6:.1f} MB)")

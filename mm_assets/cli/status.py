@@ -13,7 +13,12 @@ from mm_assets.cli.output import print_json, print_table
 def status(
     dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
     modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
-    drift: Annotated[bool, typer.Option("--drift", help="list the sources now and compare; else what the last look found is told")] = False,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift", help="list the sources now and compare; else what the last look found is told"
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """The accounting of each cell, discovered = published + dropped + failed, and whether the sources have moved on."""
@@ -25,8 +30,21 @@ def status(
     if json:
         print_json(found)
         return
-    columns = ["modality", "discovered", "published", "dropped", "failed", "segments", "features", "failures", "published_at"]
-    rows = [{**cell, "published_at": (cell["published_at"] or "")[:19].replace("T", " ")} for cell in found["cells"]]
+    columns = [
+        "modality",
+        "discovered",
+        "published",
+        "dropped",
+        "failed",
+        "segments",
+        "features",
+        "failures",
+        "published_at",
+    ]
+    rows = [
+        {**cell, "published_at": (cell["published_at"] or "")[:19].replace("T", " ")}
+        for cell in found["cells"]
+    ]
     print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, columns)
     for cell in found["cells"]:
         if cell["undecided"]:

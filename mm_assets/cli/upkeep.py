@@ -12,7 +12,10 @@ from mm_assets.cli.output import print_json, print_table
 
 def upkeep(
     older_than_days: Annotated[
-        float, typer.Option(min=0, help="age from which superseded versions go; 0 only while nothing runs on the store")
+        float,
+        typer.Option(
+            min=0, help="age from which superseded versions go; 0 only while nothing runs on the store"
+        ),
     ] = 7.0,
     json: Json = False,
 ) -> None:

@@ -25,7 +25,9 @@ def other_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dict[s
     for name in [name for rule in rules if isinstance(rule, Contaminated) for name in rule.datasets]:
         for other in registry.cells(name):
             if other.dataset == cell.dataset:
-                raise UserError(f"curation.rules.contaminated.against: {name} is of the dataset itself, all of whose samples are in it")
+                raise UserError(
+                    f"curation.rules.contaminated.against: {name} is of the dataset itself, all of whose samples are in it"
+                )
             if other.modality == cell.modality:
                 found[name] = other
     return found
@@ -44,12 +46,21 @@ def look_into_others(store: Store, cell: Cell, rules: Sequence[Rule]) -> dict[st
         again = f"run `mm backfill {other.dataset_version} --modality {other.modality}`"
         meta = tables.meta("validated_samples", other)
         if meta is None:
-            raise UserError(f"{cell.partition_key} is to be compared with {name}, of which nothing is validated yet; {again}")
-        missing = set(near.columns if near else ()) - set(tables.read("validated_samples", other).schema.names)
+            raise UserError(
+                f"{cell.partition_key} is to be compared with {name}, of which nothing is validated yet; {again}"
+            )
+        missing = set(near.columns if near else ()) - set(
+            tables.read("validated_samples", other).schema.names
+        )
         if missing:
-            raise UserError(f"{name} was probed by an older version, without {', '.join(sorted(missing))}; {again}")
+            raise UserError(
+                f"{name} was probed by an older version, without {', '.join(sorted(missing))}; {again}"
+            )
         versions[name] = meta.data_version
     for rule in rules:
         if isinstance(rule, Contaminated):
-            rule.look_into({name: partial(tables.read, "validated_samples", other) for name, other in others.items()}, near)
+            rule.look_into(
+                {name: partial(tables.read, "validated_samples", other) for name, other in others.items()},
+                near,
+            )
     return versions

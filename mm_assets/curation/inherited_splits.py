@@ -47,7 +47,11 @@ def parent_cells(run: CellRun) -> list[Cell]:
         return []
     cells = run.registry.cells(f"{spec.name}@{spec.parent}")
     linked = any(declares_links(source) for source in spec.sources)
-    return [cell for cell in cells if (linked or cell.modality == run.cell.modality) and run.tables.meta("curated_samples", cell)]
+    return [
+        cell
+        for cell in cells
+        if (linked or cell.modality == run.cell.modality) and run.tables.meta("curated_samples", cell)
+    ]
 
 
 def parent_versions(run: CellRun) -> dict[str, str]:
@@ -101,4 +105,6 @@ def _elsewhere(run: CellRun, cell: Cell) -> Iterator[pa.Table]:
     given: dict[str, Any] = {"flavours": kernel.flavours()}
     with run.sql(REQUESTS, listing=listings.listing(run.spec, cell.modality), **given) as requests:
         run.compute(kernel, requests)
-    return run.tables_of(_ELSEWHERE, listing=listings.listing(run.spec, cell.modality), cached=run.cached(kernel), **given)
+    return run.tables_of(
+        _ELSEWHERE, listing=listings.listing(run.spec, cell.modality), cached=run.cached(kernel), **given
+    )

@@ -20,7 +20,15 @@ from mm_resources.tables.stage_tables import StageTables
 
 # What a line may name its sample by, the surest first.
 NAMES = ("sample_id", "key", "source_uri")
-_LINES = pa.schema([("line", pa.int64()), ("kind", pa.string()), ("name", pa.string()), ("source", pa.string()), ("mark", pa.string())])
+_LINES = pa.schema(
+    [
+        ("line", pa.int64()),
+        ("kind", pa.string()),
+        ("name", pa.string()),
+        ("source", pa.string()),
+        ("mark", pa.string()),
+    ]
+)
 _FOUND = """
 SELECT m.line, m.kind, m.name, m.mark, s.sample_id, s.content_hash
 FROM (
@@ -65,13 +73,29 @@ def label(store: Store, cells: list[Cell], path: Path) -> Labelled:
                 )
             other = by_sample.setdefault(row["sample_id"], row)
             if other["mark"] != row["mark"]:
-                raise UserError(f"{where} marks {row['name']!r} {row['mark']}, but line {other['line']} marks it {other['mark']}")
+                raise UserError(
+                    f"{where} marks {row['name']!r} {row['mark']}, but line {other['line']} marks it {other['mark']}"
+                )
             if other is row:
                 known = {name: row[name] for name in ("sample_id", "content_hash", "mark")}
-                rows.append({**known, "dataset": cell.dataset, "modality": cell.modality, "version": cell.version, "origin": path.name})
-    unknown = [f"line {row['line']}: {row['kind']} {row['name']}" for row in marks.to_pylist() if row["line"] not in by_line]
+                rows.append(
+                    {
+                        **known,
+                        "dataset": cell.dataset,
+                        "modality": cell.modality,
+                        "version": cell.version,
+                        "origin": path.name,
+                    }
+                )
+    unknown = [
+        f"line {row['line']}: {row['kind']} {row['name']}"
+        for row in marks.to_pylist()
+        if row["line"] not in by_line
+    ]
     if not rows:
-        raise UserError(f"{path} names no sample of {cells[0].dataset_version}{f'; {unknown[0]} is none' if unknown else ''}")
+        raise UserError(
+            f"{path} names no sample of {cells[0].dataset_version}{f'; {unknown[0]} is none' if unknown else ''}"
+        )
     return Labelled(Marks(store).record(rows), len(unknown), unknown[:SHOWN_UNKNOWN])
 
 

@@ -11,7 +11,14 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.spec.thresholds import ColumnRule
-from mm_embed_kernels.validation.bounds import EXTENSION_SQL, LISTED, REJECTED, judge, judged_columns, validation_bounds
+from mm_embed_kernels.validation.bounds import (
+    EXTENSION_SQL,
+    LISTED,
+    REJECTED,
+    judge,
+    judged_columns,
+    validation_bounds,
+)
 from mm_embed_kernels.validation.suggestions import RECURS, Suggestion, suggest
 from mm_resources.cell import Cell
 from mm_resources.storage.spool import TableSpool
@@ -75,9 +82,20 @@ def propose(store: Store, cell: Cell, chosen: FailureFilter = FailureFilter()) -
     for cause in sql.fetch(_RECURRING, samples=samples(["cause", "fingerprints"])).to_pylist():
         stage, _, error_class = cause["cause"].partition("/")
         best = suggest(samples, columns, cause["cause"])
-        proposals.append(Proposal(cell.modality, stage, error_class, cause["fingerprints"], cause["samples"], best[0] if best else None))
+        proposals.append(
+            Proposal(
+                cell.modality,
+                stage,
+                error_class,
+                cause["fingerprints"],
+                cause["samples"],
+                best[0] if best else None,
+            )
+        )
     validation = merged(item.rule for item in proposals if item.rule)
-    return Proposals(proposals, validation, *_judged(samples([*dict(columns), "cause"]), modality, validation))
+    return Proposals(
+        proposals, validation, *_judged(samples([*dict(columns), "cause"]), modality, validation)
+    )
 
 
 def _samples(store: Store, cell: Cell, modality: Modality, chosen: FailureFilter) -> TableSpool:
@@ -92,7 +110,14 @@ def _samples(store: Store, cell: Cell, modality: Modality, chosen: FailureFilter
 
     text = pa.string()
     probed = {name: kind for name, kind in judged_columns(modality).items() if name not in LISTED}
-    listing = {"sample_id": text, "key": text, "source": text, "label": text, "size": pa.int64(), "error_class": text}
+    listing = {
+        "sample_id": text,
+        "key": text,
+        "source": text,
+        "label": text,
+        "size": pa.int64(),
+        "error_class": text,
+    }
     event = ["sample_id", "stage", "error_class", "fingerprint", "retryable", "at"]
     with sql.query(
         _SAMPLES,
@@ -120,7 +145,9 @@ def merged(rules: Iterable[Suggestion]) -> dict[str, dict[str, Any]]:
     return columns
 
 
-def _judged(samples: pa.RecordBatchReader, modality: Modality, validation: dict[str, dict[str, Any]]) -> tuple[int, int, int, int]:
+def _judged(
+    samples: pa.RecordBatchReader, modality: Modality, validation: dict[str, dict[str, Any]]
+) -> tuple[int, int, int, int]:
     """(caught, wrong, failed, sound), counted by the very rules that a spec would hold."""
     bounds = validation_bounds(modality, {column: ColumnRule(**rule) for column, rule in validation.items()})
     caught = wrong = failed = sound = 0

@@ -82,14 +82,22 @@ def parse_changes(words: list[str]) -> Settings:
         name, equals, value = word.partition("=")
         rule, dot, parameter = name.partition(".")
         if not (equals and dot and parameter):
-            raise UserError(f"--what-if {word!r} is not RULE.PARAMETER=VALUE, for example too_short.min_words=5")
+            raise UserError(
+                f"--what-if {word!r} is not RULE.PARAMETER=VALUE, for example too_short.min_words=5"
+            )
         if rule not in rules():
             raise UserError(f"--what-if {word!r}: no rule is named {rule!r}; there are: {', '.join(rules())}")
         changes.setdefault(rule, {})[parameter] = yaml.safe_load(value)
     return changes
 
 
-def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], embedder: EmbedderResource, prices: Prices) -> WhatIf:
+def what_if(
+    store: Store,
+    cell: Cell,
+    changes: Mapping[str, Mapping[str, Any]],
+    embedder: EmbedderResource,
+    prices: Prices,
+) -> WhatIf:
     """Judge the stored validated samples of a cell by the spec's profile and by the changed one.
 
     What a parent version has placed is left out of both: it drops newcomers between two splits, by either profile.
@@ -111,21 +119,36 @@ def what_if(store: Store, cell: Cell, changes: Mapping[str, Mapping[str, Any]], 
         samples += before.num_rows
         kept.update({"now": sum(before["kept"].to_pylist()), "then": sum(after["kept"].to_pylist())})
         for name, table in (("failing_now", before), ("failing_then", after)):
-            counts.update((item["rule"], name) for decisions in table["rules"].to_pylist() for item in decisions if not item["passed"])
+            counts.update(
+                (item["rule"], name)
+                for decisions in table["rules"].to_pylist()
+                for item in decisions
+                if not item["passed"]
+            )
         for old, new in zip(before["rule"].to_pylist(), after["rule"].to_pylist(), strict=True):
             if old is None and new is not None:
                 counts[new, "kept_to_dropped"] += 1
             elif old is not None and new is None:
                 counts[old, "dropped_to_kept"] += 1
     moves = [_move(name, counts) for name in sorted({rule.name for rule in [*now, *then]})]
-    moves = [move for move in moves if move.failing_now != move.failing_then or move.kept_to_dropped or move.dropped_to_kept]
+    moves = [
+        move
+        for move in moves
+        if move.failing_now != move.failing_then or move.kept_to_dropped or move.dropped_to_kept
+    ]
     more = _per_sample(store, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
     price = prices.of(Usage(more.cpu_seconds, more.gpu_seconds))
     return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(more.seconds, 3), price)
 
 
 def _move(rule: str, counts: Counter[tuple[str, str]]) -> Move:
-    return Move(rule, **{name: counts[rule, name] for name in ("failing_now", "failing_then", "kept_to_dropped", "dropped_to_kept")})
+    return Move(
+        rule,
+        **{
+            name: counts[rule, name]
+            for name in ("failing_now", "failing_then", "kept_to_dropped", "dropped_to_kept")
+        },
+    )
 
 
 def _require_columns(read: Any, cell: Cell, chosen: list[Rule]) -> None:
@@ -136,7 +159,9 @@ def _require_columns(read: Any, cell: Cell, chosen: list[Rule]) -> None:
         raise UserError(f"no sample of {cell.partition_key} is validated yet; {again}") from None
     missing = sorted({column for rule in chosen for column in rule.columns} - set(found.schema.names))
     if missing:
-        raise UserError(f"{cell.partition_key} was probed by an older version, without {', '.join(missing)}; {again}")
+        raise UserError(
+            f"{cell.partition_key} was probed by an older version, without {', '.join(missing)}; {again}"
+        )
 
 
 def _per_sample(store: Store, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int) -> Rate:
@@ -148,7 +173,14 @@ def _per_sample(store: Store, spec: DatasetSpec, cell: Cell, embedder: EmbedderR
     def rate(kernel: Kernel) -> Rate:
         return rates.get(kernel.fingerprint, Rate.guess(kernel))
 
-    per_segment: list[Kernel] = [embedder.kernel(blobs, limits, made) for made in embedder.open_all(spec.embedders.get(cell.modality))]
+    per_segment: list[Kernel] = [
+        embedder.kernel(blobs, limits, made) for made in embedder.open_all(spec.embedders.get(cell.modality))
+    ]
     if name := spec.transcribe.get(cell.modality):
         per_segment.append(embedder.transcribe_kernel(name, blobs, limits))
-    return Rate.sum([rate(SegmentKernel(get(cell.modality), blobs)), *(rate(kernel).times(segments) for kernel in per_segment)])
+    return Rate.sum(
+        [
+            rate(SegmentKernel(get(cell.modality), blobs)),
+            *(rate(kernel).times(segments) for kernel in per_segment),
+        ]
+    )

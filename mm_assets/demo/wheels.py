@@ -10,11 +10,15 @@ from pathlib import Path
 Shelf = Mapping[str, list[tuple[tuple[str, str], str]]]
 
 
-def lay_out(wheels: Mapping[str, zipfile.ZipFile], shelf: Shelf, folder: Path, broken: Mapping[str, bytes]) -> None:
+def lay_out(
+    wheels: Mapping[str, zipfile.ZipFile], shelf: Shelf, folder: Path, broken: Mapping[str, bytes]
+) -> None:
     """folder/<label>/<number>, numbered so that a search can only go by content; the broken ones by their names."""
     for label, groups in shelf.items():
         (folder / label).mkdir(parents=True, exist_ok=True)
-        paths = [(package, pattern.format(name)) for (package, pattern), names in groups for name in names.split()]
+        paths = [
+            (package, pattern.format(name)) for (package, pattern), names in groups for name in names.split()
+        ]
         for number, (package, path) in enumerate(paths, 1):
             (folder / label / f"{number:04d}{Path(path).suffix}").write_bytes(wheels[package].read(path))
     (folder / "broken").mkdir(parents=True, exist_ok=True)

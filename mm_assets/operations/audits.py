@@ -10,7 +10,11 @@ from mm_resources.monitoring.audit import Audit, audit
 
 
 def audited(
-    features: FeatureStore, dataset_version: str | None = None, modality: str | None = None, sample: int = 50, seed: int | None = None
+    features: FeatureStore,
+    dataset_version: str | None = None,
+    modality: str | None = None,
+    sample: int = 50,
+    seed: int | None = None,
 ) -> Iterator[Audit]:
     """Audits of the tables of a version, or of all that are published.
 
@@ -19,9 +23,16 @@ def audited(
     """
     registry = features.registry
     cells = [cell for name in [dataset_version] if name for cell in registry.cells(name, modality)]
-    cells = cells or [cell for name in registry.datasets() for cell in registry.cells(name) if modality in (None, cell.modality)]
+    cells = cells or [
+        cell
+        for name in registry.datasets()
+        for cell in registry.cells(name)
+        if modality in (None, cell.modality)
+    ]
     published = [cell for cell in cells if registry.pin(cell)]
     if not published:
-        raise UserError(f"nothing is published{f' of {dataset_version}' if dataset_version else ''}; run `mm backfill DATASET@VERSION`")
+        raise UserError(
+            f"nothing is published{f' of {dataset_version}' if dataset_version else ''}; run `mm backfill DATASET@VERSION`"
+        )
     for cell in published:
         yield from audit(features, dataset_version or cell.dataset_version, cell.modality, sample, seed)

@@ -57,7 +57,9 @@ def backfill_cell(
     """
     began = time.perf_counter()
     if rival := at_work(instance, cell.partition_key):
-        return CellResult(cell.modality, "failed", "", {}, {}, 0.0, f"{rival} is at work on it, so nothing was done")
+        return CellResult(
+            cell.modality, "failed", "", {}, {}, 0.0, f"{rival} is at work on it, so nothing was done"
+        )
     register_partition(instance, cell.dataset_version)
     tags = {PROCESS_TAG: process_tag(), **cell_tags(cell), **({OVERRIDE_TAG: override} if override else {})}
     if redrive is not None:
@@ -74,14 +76,18 @@ def backfill_cell(
     return cell_result(instance, store, cell, run, time.perf_counter() - began)
 
 
-def cell_result(instance: dg.DagsterInstance, store: Store, cell: Cell, run: dg.DagsterRun | None, seconds: float) -> CellResult:
+def cell_result(
+    instance: dg.DagsterInstance, store: Store, cell: Cell, run: dg.DagsterRun | None, seconds: float
+) -> CellResult:
     """What a run did to its cell, read from its event log, whoever executed it."""
     if run is None:
         return CellResult(cell.modality, "failed", "", {}, {}, round(seconds, 2), "no run was started for it")
     events = [log.dagster_event for log in instance.all_logs(run.run_id) if log.dagster_event is not None]
     status, reason = _status(run, events, cell, store)
     computed, reused = _work(Ledger(store), run.run_id)
-    return CellResult(cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _notes(events))
+    return CellResult(
+        cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _notes(events)
+    )
 
 
 def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> None:
@@ -92,7 +98,11 @@ def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> No
 
 def _status(run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, store: Store) -> tuple[str, str]:
     if run.status == dg.DagsterRunStatus.SUCCESS:
-        done = [event.step_materialization_data.materialization for event in events if event.is_step_materialization]
+        done = [
+            event.step_materialization_data.materialization
+            for event in events
+            if event.is_step_materialization
+        ]
         return ("unchanged" if all(item.metadata["unchanged"].value for item in done) else "published"), ""
     tables = StageTables(store)
     for name in ORDER:
@@ -107,8 +117,14 @@ def _status(run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, store
 
 def _notes(events: list[dg.DagsterEvent]) -> list[str]:
     """What did not stop the run and still wants a person's eye: checks that failed without blocking."""
-    found = [event.asset_check_evaluation_data for event in events if event.event_type_value == "ASSET_CHECK_EVALUATION"]
-    return [check.description or check.check_name for check in found if not check.passed and not check.blocking]
+    found = [
+        event.asset_check_evaluation_data
+        for event in events
+        if event.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
+    return [
+        check.description or check.check_name for check in found if not check.passed and not check.blocking
+    ]
 
 
 def _cause(event: dg.DagsterEvent) -> str:
@@ -139,6 +155,8 @@ def unsound(store: Store, cells: list[Cell]) -> list[Cell]:
 
     def sound(cell: Cell) -> bool:
         metas = [tables.meta(name, cell) for name in ORDER]
-        return registry.pin(cell) is not None and not any(meta and (meta.blocked or meta.retryable) for meta in metas)
+        return registry.pin(cell) is not None and not any(
+            meta and (meta.blocked or meta.retryable) for meta in metas
+        )
 
     return [cell for cell in cells if not sound(cell)]

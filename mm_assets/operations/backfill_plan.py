@@ -68,7 +68,9 @@ _UNITS = """
 SELECT DISTINCT k.key AS content_hash, s.unit.span AS span, coalesce(s.unit.text, CASE WHEN s.n = 1 THEN k.transcript END) AS text
 FROM kept k JOIN (SELECT key, unnest(segments) AS unit, len(segments) AS n FROM cached WHERE status = 'ok') s USING (key)
 """
-_WRITTEN = f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}"
+_WRITTEN = (
+    f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}"
+)
 
 
 def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
@@ -78,13 +80,22 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
         UserError: when a source cannot be listed, or what the rule `contaminated` compares with is not there.
     """
     registry, compute, blobs = Registry(store), Compute(ComputeCache(store), None), BlobStore(store)
-    spec, modality, rates = registry.spec(cell.dataset, cell.version), get(cell.modality), Ledger(store).rates()
+    spec, modality, rates = (
+        registry.spec(cell.dataset, cell.version),
+        get(cell.modality),
+        Ledger(store).rates(),
+    )
     fetch = FetchKernel(spec, blobs)
     probe, segment = ProbeKernel(modality, blobs), SegmentKernel(modality, blobs)
-    embeds = [embedder.kernel(blobs, Limits(), made) for made in embedder.open_all(spec.embedders.get(cell.modality))]
+    embeds = [
+        embedder.kernel(blobs, Limits(), made)
+        for made in embedder.open_all(spec.embedders.get(cell.modality))
+    ]
     plans: list[Planned] = []
 
-    def plan(kernel: Kernel, statement: str, unknown: int = 0, **streams: pa.RecordBatchReader | pa.Table) -> int:
+    def plan(
+        kernel: Kernel, statement: str, unknown: int = 0, **streams: pa.RecordBatchReader | pa.Table
+    ) -> int:
         """Add what a kernel will do with the requests that `statement` makes; how many rows of it are not known to be cached."""
         with sql.query(statement, **streams) as requests:
             wanted, missing = compute.missing(kernel, requests)
@@ -113,10 +124,20 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
     units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))
     if name := spec.transcribe.get(cell.modality):
         transcribe = embedder.transcribe_kernel(name, blobs, Limits())
-        plan(transcribe, f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL", uncut, units=units.reader())
+        plan(
+            transcribe,
+            f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL",
+            uncut,
+            units=units.reader(),
+        )
         units = _spooled(_WRITTEN, units=units.reader(), cached=cached(transcribe))
     for embed in embeds:
-        plan(embed, "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)), uncut, units=units.reader())
+        plan(
+            embed,
+            "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)),
+            uncut,
+            units=units.reader(),
+        )
     return _by_kernel(plans)
 
 
@@ -126,7 +147,9 @@ def _by_kernel(plans: list[Planned]) -> list[Planned]:
     for plan in plans:
         other = found.get(plan.kernel, Planned(plan.kernel, 0, 0, Rate()))
         work = Rate.sum([other.work, plan.work])
-        found[plan.kernel] = Planned(plan.kernel, other.computed + plan.computed, other.reused + plan.reused, work)
+        found[plan.kernel] = Planned(
+            plan.kernel, other.computed + plan.computed, other.reused + plan.reused, work
+        )
     return list(found.values())
 
 
@@ -155,8 +178,12 @@ def _valid(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
 
 def _kept(valid: TableSpool, rules: list[Rule], spec: DatasetSpec) -> TableSpool:
     """Content hashes (``key``) that curation would keep, as far as their probes are known, and their given transcripts."""
-
     kept = TableSpool(_KEPT)
     for table in curate(valid.reader, rules, spec.name, spec.splits):
-        kept.add(table.filter(table["kept"]).select(["content_hash", "transcript"]).rename_columns(_KEPT.names).cast(_KEPT))
+        kept.add(
+            table.filter(table["kept"])
+            .select(["content_hash", "transcript"])
+            .rename_columns(_KEPT.names)
+            .cast(_KEPT)
+        )
     return kept

@@ -29,7 +29,9 @@ class Launched:
     cells: list[Cell]
 
 
-def launch(instance: dg.DagsterInstance, definitions: dg.Definitions, cells: list[Cell], override: str = "") -> Launched:
+def launch(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, cells: list[Cell], override: str = ""
+) -> Launched:
     """Hand the cells to the daemon as one backfill of all twelve assets."""
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
@@ -58,21 +60,30 @@ def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
     """Whether a daemon that works on backfills has reported in lately."""
     from dagster._daemon.controller import get_daemon_statuses
 
-    status = get_daemon_statuses(instance, ["BACKFILL"], heartbeat_tolerance_seconds=HEARTBEAT_SECONDS).get("BACKFILL")
+    status = get_daemon_statuses(instance, ["BACKFILL"], heartbeat_tolerance_seconds=HEARTBEAT_SECONDS).get(
+        "BACKFILL"
+    )
     return bool(status and status.healthy)
 
 
-def wait(instance: dg.DagsterInstance, store: Store, launched: Launched, told: Callable[[str], None]) -> Iterator[Any]:
+def wait(
+    instance: dg.DagsterInstance, store: Store, launched: Launched, told: Callable[[str], None]
+) -> Iterator[Any]:
     """Follow a backfill to its end; the results of its cells, like those of a backfill in this process."""
     began, last = time.perf_counter(), ""
     while True:
         backfill = instance.get_backfill(launched.backfill_id)
         runs = list(instance.get_runs(dg.RunsFilter.for_backfill(launched.backfill_id)))
-        line = ", ".join(f"{_modality(run)} {run.status.value.lower()}" for run in runs) or "waiting for the daemon"
+        line = (
+            ", ".join(f"{_modality(run)} {run.status.value.lower()}" for run in runs)
+            or "waiting for the daemon"
+        )
         if line != last:
             told(line)
             last = line
-        if backfill is None or (backfill.status.value not in ("REQUESTED", "CANCELING") and all(run.is_finished for run in runs)):
+        if backfill is None or (
+            backfill.status.value not in ("REQUESTED", "CANCELING") and all(run.is_finished for run in runs)
+        ):
             break
         time.sleep(POLL_SECONDS)
     by_modality = {_modality(run): run for run in runs}

@@ -50,7 +50,9 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     closed = []
     for run, pid, alive in _runs_here(instance):
         if not alive:
-            instance.report_run_failed(run, f"the process {pid} that executed it is gone; the same command goes on where it ended")
+            instance.report_run_failed(
+                run, f"the process {pid} that executed it is gone; the same command goes on where it ended"
+            )
             closed.append(run.run_id)
     return closed
 
@@ -61,11 +63,15 @@ def at_work(instance: dg.DagsterInstance, partition: str = "") -> str:
     A courtesy, no lock: of two runs that begin at the same moment, or on two hosts, the fences let one publish.
     """
     tags = {PARTITION_NAME_TAG: partition} if partition else None
-    found = [f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _runs_here(instance, tags) if alive]
+    found = [
+        f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _runs_here(instance, tags) if alive
+    ]
     return ", ".join(found)
 
 
-def _runs_here(instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> Iterator[tuple[dg.DagsterRun, int, bool]]:
+def _runs_here(
+    instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None
+) -> Iterator[tuple[dg.DagsterRun, int, bool]]:
     """Runs in progress whose process is, or was, on this host: the run, the process and whether it still is."""
     import psutil
 

@@ -117,7 +117,9 @@ def _lance_pair() -> str:
     from mm_resources.storage import lance_datasets
 
     with tempfile.TemporaryDirectory() as folder:
-        lance_datasets.create(f"{folder}/pair.lance", pa.schema([("a", pa.int64())]), pa.table({"a": [1]}).to_batches())
+        lance_datasets.create(
+            f"{folder}/pair.lance", pa.schema([("a", pa.int64())]), pa.table({"a": [1]}).to_batches()
+        )
         if lancedb.connect(folder).open_table("pair").count_rows() != 1:
             raise UserError("lancedb does not read what pylance writes; install the pinned pair")
     return f"pylance {version('pylance')} and lancedb {version('lancedb')} read each other"

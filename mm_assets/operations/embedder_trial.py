@@ -80,7 +80,11 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     pin = features.published(cell.dataset_version, cell.modality)
     current = pin.primary
     check_embedders(cell.modality, [current.embedder, name] if name != current.embedder else [name])
-    resource, blobs, tables = default_embedder(get(cell.modality)), BlobStore(features.store), StageTables(features.store)
+    resource, blobs, tables = (
+        default_embedder(get(cell.modality)),
+        BlobStore(features.store),
+        StageTables(features.store),
+    )
     embedder = resource.open(name)
     kernel = resource.kernel(blobs, Limits(), embedder)
     inputs = inputs_of(embedder)
@@ -88,10 +92,16 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     def stage(asset: str) -> pa.RecordBatchReader:
         return tables.read(asset, cell, version=pin.stages[asset]["lance_version"])
 
-    wanted = sql.fetch(_SAMPLE.format(**inputs, sample=sample), segments=stage("segments"), blobs=stage("content_blobs"))
+    wanted = sql.fetch(
+        _SAMPLE.format(**inputs, sample=sample), segments=stage("segments"), blobs=stage("content_blobs")
+    )
     if wanted.num_rows < 2:
-        raise UserError(f"{cell.partition_key} has {wanted.num_rows} segments that {name} reads; a trial needs at least 2")
-    total = sql.fetch(f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=stage("segments"))["n"][0].as_py()
+        raise UserError(
+            f"{cell.partition_key} has {wanted.num_rows} segments that {name} reads; a trial needs at least 2"
+        )
+    total = sql.fetch(
+        f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=stage("segments")
+    )["n"][0].as_py()
     compute = Compute(ComputeCache(features.store), mode="inline")
     for part in kernel.stages():  # loading the model is no part of the rate
         part.setup()
@@ -100,12 +110,24 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     seconds = (time.perf_counter() - began) / report.computed if report.computed else None
     found = sql.fetch(_VECTORS, wanted=wanted, cached=compute.cache.space(kernel).reader())
     overlap, neighbours = _compare(features, current, found)
-    return Trial(name, current.embedder, wanted.num_rows, report.computed, report.failed, seconds, int(total), overlap, neighbours)
+    return Trial(
+        name,
+        current.embedder,
+        wanted.num_rows,
+        report.computed,
+        report.failed,
+        seconds,
+        int(total),
+        overlap,
+        neighbours,
+    )
 
 
 def _compare(features: FeatureStore, current: PinnedTable, found: pa.Table) -> tuple[float, list[Neighbours]]:
     """Nearest neighbours inside the sample, by the vectors in `found` and by those of the published table."""
-    scan = features.dataset(current.table, current.lance_version).scanner(columns=["segment_id", "key", "label", "vector"])
+    scan = features.dataset(current.table, current.lance_version).scanner(
+        columns=["segment_id", "key", "label", "vector"]
+    )
     joined = sql.fetch(
         "SELECT f.segment_id, f.vector AS tried, t.vector AS current, t.key, t.label FROM found f JOIN published t USING (segment_id) "
         "ORDER BY f.segment_id",
@@ -116,7 +138,10 @@ def _compare(features: FeatureStore, current: PinnedTable, found: pa.Table) -> t
         return 0.0, []
     near = {name: _nearest(_matrix(joined[name])) for name in ("current", "tried")}
     same = [len(set(a) & set(b)) / len(a) for a, b in zip(near["current"], near["tried"], strict=True)]
-    named = [f"{label}: {key}" if label else key for key, label in zip(joined["key"].to_pylist(), joined["label"].to_pylist(), strict=True)]
+    named = [
+        f"{label}: {key}" if label else key
+        for key, label in zip(joined["key"].to_pylist(), joined["label"].to_pylist(), strict=True)
+    ]
     shown = [
         Neighbours(named[i], [named[j] for j in near["current"][i]], [named[j] for j in near["tried"][i]])
         for i in np.linspace(0, joined.num_rows - 1, min(QUERIES, joined.num_rows)).astype(int)

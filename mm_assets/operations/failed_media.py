@@ -67,13 +67,27 @@ def open_failed(store: Store, cells: list[Cell], sample_id: str, to: Path | None
     origin = medium.origin
     if raw.get("content_hash") not in (None, found):
         origin += ", which no longer gives the bytes that failed"
-    return Opened(sample_id, cell.modality, path.absolute(), origin, path.stat().st_size, found, listed["source_uri"], failures)
+    return Opened(
+        sample_id,
+        cell.modality,
+        path.absolute(),
+        origin,
+        path.stat().st_size,
+        found,
+        listed["source_uri"],
+        failures,
+    )
 
 
 def _failures(store: Store, cells: list[Cell], sample_id: str) -> tuple[Cell, list[dict[str, Any]]]:
     columns = ["stage", "error_class", "message", "attempt"]
     for cell in cells:
-        events = FailureEvents(store).read(cell, columns, chosen=FailureFilter(sample_id=sample_id)).read_all().to_pylist()
+        events = (
+            FailureEvents(store)
+            .read(cell, columns, chosen=FailureFilter(sample_id=sample_id))
+            .read_all()
+            .to_pylist()
+        )
         if events:
             return cell, events
     raise UserError(
@@ -104,12 +118,16 @@ class _Medium:
 
 def _media(store: Store, cell: Cell, listed: dict[str, Any], content_hash: str | None) -> _Medium:
     """The stored bytes, or else those that the source gives now."""
-    blob = _row(store, "content_blobs", cell, f"content_hash = {literal(content_hash)}") if content_hash else {}
+    blob = (
+        _row(store, "content_blobs", cell, f"content_hash = {literal(content_hash)}") if content_hash else {}
+    )
     lost = "" if blob else "it is not in the store"
     if blob:
         try:
             data = BlobStore(store).media(blob["content_hash"], blob["path"], blob["offset"], blob["size"])
-            return _Medium(io.BytesIO(data) if isinstance(data, bytes) else data.open("rb"), "the store, hash verified")
+            return _Medium(
+                io.BytesIO(data) if isinstance(data, bytes) else data.open("rb"), "the store, hash verified"
+            )
         except SampleError as error:
             lost = str(error)
     spec = Registry(store).spec(cell.dataset, cell.version)
@@ -117,7 +135,9 @@ def _media(store: Store, cell: Cell, listed: dict[str, Any], content_hash: str |
     try:
         found = open_source(source, dict(spec.schema_)).fetch(listed["source_uri"], listed["locator"] or "")
     except SampleError as error:
-        raise UserError(f"the bytes of {listed['sample_id']} cannot be had: {lost}, and its source fails too: {error}") from None
+        raise UserError(
+            f"the bytes of {listed['sample_id']} cannot be had: {lost}, and its source fails too: {error}"
+        ) from None
     return _Medium(io.BytesIO(found) if isinstance(found, bytes) else found, "its source as it is now")
 
 

@@ -28,7 +28,9 @@ SELECT coalesce(sum(n - 1), 0)::BIGINT AS n FROM (
 _LABELS = "SELECT label, count(DISTINCT sample_id) AS n FROM rows WHERE label IS NOT NULL GROUP BY label"
 
 
-def promote(features: FeatureStore, dataset_version: str, alias: str, evaluation: str = "", override: str = "") -> Alias:
+def promote(
+    features: FeatureStore, dataset_version: str, alias: str, evaluation: str = "", override: str = ""
+) -> Alias:
     """Move an alias to a version, if the gate lets it; the move, with what the gate found.
 
     Args:
@@ -50,7 +52,9 @@ def promote(features: FeatureStore, dataset_version: str, alias: str, evaluation
     shut = [check for check in checks if not check.passed]
     if shut and not override:
         causes = "; ".join(check.description for check in shut)
-        raise UserError(f"{dataset}@{version} is not promoted to {alias}: {causes}; to promote all the same: --override REASON")
+        raise UserError(
+            f"{dataset}@{version} is not promoted to {alias}: {causes}; to promote all the same: --override REASON"
+        )
     moved = Alias(
         number=now.number + 1 if now else 1,
         dataset=dataset,
@@ -77,9 +81,14 @@ def take_back(features: FeatureStore, dataset: str, alias: str) -> Alias:
     last = moves[-1]
     earlier = [move for move in moves if (move.version, move.pins) != (last.version, last.pins)]
     if not earlier:
-        raise UserError(f"{dataset}@{alias} has only ever been {last.dataset_version}; there is nothing to go back to")
+        raise UserError(
+            f"{dataset}@{alias} has only ever been {last.dataset_version}; there is nothing to go back to"
+        )
     back = replace(
-        earlier[-1], number=last.number + 1, moved_at=datetime.now(UTC).isoformat(), reason=f"taken back from {last.dataset_version}"
+        earlier[-1],
+        number=last.number + 1,
+        moved_at=datetime.now(UTC).isoformat(),
+        reason=f"taken back from {last.dataset_version}",
     )
     features.registry.aliases.move(back)
     return back
@@ -89,9 +98,17 @@ def gate(features: FeatureStore, pins: list[Pin], now: Alias | None, evaluation:
     """The checks of a promotion, each with the numbers behind it."""
     candidate = f"{pins[0].dataset}@{pins[0].version}"
     wanted = features.registry.spec(pins[0].dataset, pins[0].version).promotion
-    served = {modality: features.published(f"{now.dataset}@{now.alias}", modality) for modality in now.pins} if now else {}
+    served = (
+        {modality: features.published(f"{now.dataset}@{now.alias}", modality) for modality in now.pins}
+        if now
+        else {}
+    )
     lacking = sorted(served.keys() - {pin.modality for pin in pins})
-    yield Check("modalities", not lacking, f"published of {candidate} is no {', '.join(lacking)}" if lacking else "no modality is lost")
+    yield Check(
+        "modalities",
+        not lacking,
+        f"published of {candidate} is no {', '.join(lacking)}" if lacking else "no modality is lost",
+    )
     for pin in pins:
         yield from _cell(features, pin, served.get(pin.modality), wanted)
     if evaluation:
@@ -101,21 +118,40 @@ def gate(features: FeatureStore, pins: list[Pin], now: Alias | None, evaluation:
 def _cell(features: FeatureStore, pin: Pin, served: Pin | None, wanted: Promotion) -> Iterator[Check]:
     name, counts = pin.modality, pin.accounting
     balanced = counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"]
-    yield Check(f"{name}.accounting", balanced, "{discovered:,} = {published:,} + {dropped:,} + {failed:,}".format(**counts))
-    recall = min((one for table in pin.tables for one in (table.recall, table.recall_filtered) if one is not None), default=1.0)
+    yield Check(
+        f"{name}.accounting",
+        balanced,
+        "{discovered:,} = {published:,} + {dropped:,} + {failed:,}".format(**counts),
+    )
+    recall = min(
+        (one for table in pin.tables for one in (table.recall, table.recall_filtered) if one is not None),
+        default=1.0,
+    )
     yield _bounded(f"{name}.recall", recall, wanted.min_recall, "recall@10")
     labels, rows = _labels(features, pin), max(1, counts["published"])
-    repeated = sql.fetch(_DUPLICATES, rows=features.rows(pin, ["sample_id", "duplicate_group"]))["n"][0].as_py() / rows
-    yield _bounded(f"{name}.duplicates", repeated, wanted.max_duplicate_share, "share of repeated samples", most=True)
+    repeated = (
+        sql.fetch(_DUPLICATES, rows=features.rows(pin, ["sample_id", "duplicate_group"]))["n"][0].as_py()
+        / rows
+    )
+    yield _bounded(
+        f"{name}.duplicates", repeated, wanted.max_duplicate_share, "share of repeated samples", most=True
+    )
     if served is None:
         return
     shares = {label: labels.get(label, 0) / count for label, count in _labels(features, served).items()}
     worst = min(shares, key=lambda label: shares[label], default=None)
     if worst is not None:
-        yield _bounded(f"{name}.coverage", shares[worst], wanted.min_label_share, f"share of what label {worst!r} has now")
+        yield _bounded(
+            f"{name}.coverage",
+            shares[worst],
+            wanted.min_label_share,
+            f"share of what label {worst!r} has now",
+        )
     drift = vector_drift(features, served, pin)
     if drift.centroid_cosine is not None:
-        yield _bounded(f"{name}.drift", drift.centroid_cosine, wanted.min_centroid_cosine, "cosine of the mean vectors")
+        yield _bounded(
+            f"{name}.drift", drift.centroid_cosine, wanted.min_centroid_cosine, "cosine of the mean vectors"
+        )
 
 
 def _labels(features: FeatureStore, pin: Pin) -> dict[str, int]:
@@ -140,7 +176,9 @@ def _evaluated(features: FeatureStore, candidate: str, served: str | None, evalu
     try:
         judge: Evaluation = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--evaluate {evaluation}: {error}; give MODULE:FUNCTION, importable from here") from None
+        raise UserError(
+            f"--evaluate {evaluation}: {error}; give MODULE:FUNCTION, importable from here"
+        ) from None
     found: Any = judge(features, candidate, served)
     passed, told = found if isinstance(found, tuple) else (found, "passed" if found else "not passed")
     return Check("evaluation", bool(passed), f"evaluation {evaluation}: {told}")

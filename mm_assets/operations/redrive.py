@@ -76,24 +76,34 @@ def redrives(store: Store, dataset_version: str, cells: list[Cell], chosen: Fail
     if chosen.stage not in ("", *STAGES):
         raise UserError(f"--stage {chosen.stage!r} is no stage; there are: {', '.join(STAGES)}")
     causes = failures.causes(cells).to_pylist()
-    matching = [cause for cause in causes if chosen.stage in ("", cause["stage"]) and chosen.error_class in ("", cause["error_class"])]
+    matching = [
+        cause
+        for cause in causes
+        if chosen.stage in ("", cause["stage"]) and chosen.error_class in ("", cause["error_class"])
+    ]
     if causes and not matching:
         there = ", ".join(sorted({f"{cause['error_class']} in {cause['stage']}" for cause in causes}))
         raise UserError(f"no such failure of {dataset_version}; there are: {there}")
     return [item for item in _found(store, failures, cells, chosen) if item.triable]
 
 
-def _found(store: Store, failures: FailureEvents, cells: list[Cell], chosen: FailureFilter) -> Iterator[Redrive]:
+def _found(
+    store: Store, failures: FailureEvents, cells: list[Cell], chosen: FailureFilter
+) -> Iterator[Redrive]:
     for cell in cells:
         versions = failures.versions(cell)
         events = failures.read(cell, _COLUMNS, chosen=chosen, versions=versions)
-        counted = sql.fetch(f"SELECT count(*) AS n FROM ({_TRIABLE})", failures=events, refused=_refused(store, cell))
+        counted = sql.fetch(
+            f"SELECT count(*) AS n FROM ({_TRIABLE})", failures=events, refused=_refused(store, cell)
+        )
         yield Redrive(cell, chosen, counted["n"][0].as_py(), versions)
 
 
 def _refused(store: Store, cell: Cell) -> pa.RecordBatchReader:
     """Samples that the listing itself refuses."""
     try:
-        return StageTables(store).read("dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL")
+        return StageTables(store).read(
+            "dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL"
+        )
     except LookupError:
         return pa.RecordBatchReader.from_batches(pa.schema([("sample_id", pa.string())]), [])

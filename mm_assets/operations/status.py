@@ -46,7 +46,9 @@ def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     }
 
 
-def dataset_status(store: Store, dataset_version: str, modality: str | None = None, look: bool = False) -> dict[str, Any]:
+def dataset_status(
+    store: Store, dataset_version: str, modality: str | None = None, look: bool = False
+) -> dict[str, Any]:
     """The state of a version's cells, and how its sources differ from what was frozen of them.
 
     Args:
@@ -55,7 +57,9 @@ def dataset_status(store: Store, dataset_version: str, modality: str | None = No
     registry = Registry(store)
     cells = registry.cells(dataset_version, modality)
     spec = registry.spec(cells[0].dataset, cells[0].version)
-    chosen = [source for source in spec.sources if any(source in sources_of(spec, cell.modality) for cell in cells)]
+    chosen = [
+        source for source in spec.sources if any(source in sources_of(spec, cell.modality) for cell in cells)
+    ]
     drifts = known_drifts(registry, spec, chosen, look)
     return {
         "dataset_version": dataset_version,

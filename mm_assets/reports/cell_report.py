@@ -67,7 +67,17 @@ FROM (
 ) GROUP BY 1
 """
 _CHOSEN = f"SELECT {_CARD} AS card FROM (SELECT *, '' AS note FROM curated SEMI JOIN ids USING (sample_id))"
-_MEMBER = ["sample_id", "key", "label", "split", "content_hash", "kept", "rule", "duplicate_group", "duplicates"]
+_MEMBER = [
+    "sample_id",
+    "key",
+    "label",
+    "split",
+    "content_hash",
+    "kept",
+    "rule",
+    "duplicate_group",
+    "duplicates",
+]
 
 
 @dataclass(frozen=True)
@@ -154,30 +164,49 @@ def cell_report(store: Store, cell: Cell, prices: Prices, limits: Limits = Limit
     try:
         sheets = sql.fetch(_SHEETS, curated=read("curated_samples", _COLUMNS)).to_pylist()
     except LookupError as error:
-        raise UserError(f"{error}; run `mm backfill {cell.dataset_version} --modality {cell.modality}`") from None
+        raise UserError(
+            f"{error}; run `mm backfill {cell.dataset_version} --modality {cell.modality}`"
+        ) from None
     largest = sql.fetch(_LARGEST, curated=read("curated_samples", ["duplicate_group"])).to_pylist()
     members: dict[str, list[dict[str, Any]]] = {}
     if largest:
-        found = sql.fetch(_MEMBERS, curated=read("curated_samples", _MEMBER), groups=pa.Table.from_pylist(largest)).to_pylist()
+        found = sql.fetch(
+            _MEMBERS, curated=read("curated_samples", _MEMBER), groups=pa.Table.from_pylist(largest)
+        ).to_pylist()
         members = {row["duplicate_group"]: row["shown"] for row in found}
     for row in sheets:
         row["shown"] = row["shown"][: SHOWN[row["kind"]]]
-    near = alike(FeatureStore(store), pin.primary.table, pin.primary.lance_version, pin.primary.index) if pin else Alike(0, 0, [])
-    pairs = _pairs(near.pairs[:GROUPS], read("curated_samples", [name for name in _COLUMNS if name != "rules"]))
+    near = (
+        alike(FeatureStore(store), pin.primary.table, pin.primary.lance_version, pin.primary.index)
+        if pin
+        else Alike(0, 0, [])
+    )
+    pairs = _pairs(
+        near.pairs[:GROUPS], read("curated_samples", [name for name in _COLUMNS if name != "rules"])
+    )
     shown = [*(row["shown"] for row in sheets), *members.values(), *pairs]
     wanted = [card["content_hash"] for cards in shown for card in cards]
     seen = _previews(store, cell, dict.fromkeys(wanted), limits)
 
     def cards(rows: list[dict[str, Any]]) -> list[Card]:
-        return [Card(**seen.get(row.pop("content_hash"), {"fault": "its blob is not in the store"}), **row) for row in rows]
+        return [
+            Card(**seen.get(row.pop("content_hash"), {"fault": "its blob is not in the store"}), **row)
+            for row in rows
+        ]
 
-    groups = [Sheet("duplicates", row["duplicate_group"], row["samples"], cards(members[row["duplicate_group"]])) for row in largest]
+    groups = [
+        Sheet("duplicates", row["duplicate_group"], row["samples"], cards(members[row["duplicate_group"]]))
+        for row in largest
+    ]
     return CellReport(
         modality=cell.modality,
         counts=cell_status(store, cell),
         sheets=[Sheet(row["kind"], row["rule"], row["samples"], cards(row["shown"])) for row in sheets],
         groups=groups,
-        alike=[Sheet("alike", f"{pair.score:.3f}", 2, cards(rows)) for pair, rows in zip(near.pairs, pairs, strict=False)],
+        alike=[
+            Sheet("alike", f"{pair.score:.3f}", 2, cards(rows))
+            for pair, rows in zip(near.pairs, pairs, strict=False)
+        ],
         looked_at=near.looked_at,
         histograms=_histograms(Registry(store), cell, partial(read, "validated_samples")),
         cost=cell_cost(store, cell, prices),
@@ -187,10 +216,15 @@ def cell_report(store: Store, cell: Cell, prices: Prices, limits: Limits = Limit
 
 def _pairs(found: list[Pair], curated: pa.RecordBatchReader) -> list[list[dict[str, Any]]]:
     """The two samples of each pair, as cards are made of them."""
-    ids = pa.table({"sample_id": pa.array([name for pair in found for name in (pair.a, pair.b)], pa.string())})
+    ids = pa.table(
+        {"sample_id": pa.array([name for pair in found for name in (pair.a, pair.b)], pa.string())}
+    )
     rows = sql.fetch(_CHOSEN, curated=curated, ids=ids)["card"].to_pylist() if found else []
     known = {row["sample_id"]: row for row in rows}
-    return [[{**known[name], "note": span} for name, span in ((pair.a, pair.span_a), (pair.b, pair.span_b))] for pair in found]
+    return [
+        [{**known[name], "note": span} for name, span in ((pair.a, pair.span_a), (pair.b, pair.span_b))]
+        for pair in found
+    ]
 
 
 def _previews(store: Store, cell: Cell, hashes: Iterable[str], limits: Limits) -> dict[str, dict[str, Any]]:
@@ -201,10 +235,16 @@ def _previews(store: Store, cell: Cell, hashes: Iterable[str], limits: Limits) -
     for start in range(0, len(wanted), _AT_ONCE):
         some = wanted[start : start + _AT_ONCE]
         where = f"content_hash IN ({', '.join(map(sql.literal, some))})"
-        places = tables.read("content_blobs", cell, ["content_hash", "path", "offset", "size"], where).read_all().to_pylist()
+        places = (
+            tables.read("content_blobs", cell, ["content_hash", "path", "offset", "size"], where)
+            .read_all()
+            .to_pylist()
+        )
         loaded = [guarded(_load, (blobs, modality.streams, *place.values())) for place in places]
         outcomes = sandboxed(limits, modality.preview, loaded, [()] * len(loaded))
-        seen.update({place["content_hash"]: _shown(outcome) for place, outcome in zip(places, outcomes, strict=True)})
+        seen.update(
+            {place["content_hash"]: _shown(outcome) for place, outcome in zip(places, outcomes, strict=True)}
+        )
     return seen
 
 
@@ -222,7 +262,10 @@ def _shown(outcome: Preview | SampleError) -> dict[str, Any]:
     if outcome.text is not None:
         found["text"] = str(outcome.text)[:PREVIEW_CHARS]
     if outcome.wave is not None:
-        found["wave"] = tuple(float(value) for value in np.nan_to_num(np.asarray(outcome.wave, np.float32)[:PREVIEW_PLACES]).clip(0, 1))
+        found["wave"] = tuple(
+            float(value)
+            for value in np.nan_to_num(np.asarray(outcome.wave, np.float32)[:PREVIEW_PLACES]).clip(0, 1)
+        )
     if outcome.picture is not None:
         found |= {"picture": _jpeg(np.asarray(outcome.picture)), "frames": outcome.frames}
     return found
@@ -243,19 +286,35 @@ def _histograms(registry: Registry, cell: Cell, read: Any) -> list[Histogram]:
     """Of each signal that a rule has one threshold for, over a sample of the cell."""
     rules = rule_set(cell.modality, registry.spec(cell.dataset, cell.version).curation.rules)
     there = set(read(None).schema.names)
-    columns = sorted({column for rule in rules for column in rule.columns if column not in rule.compared and column in there})
+    columns = sorted(
+        {
+            column
+            for rule in rules
+            for column in rule.columns
+            if column not in rule.compared and column in there
+        }
+    )
     if not columns:
         return []
-    sampled = sql.fetch(f"SELECT * FROM samples USING SAMPLE reservoir({MEASURED} ROWS) REPEATABLE (0)", samples=read(columns))
+    sampled = sql.fetch(
+        f"SELECT * FROM samples USING SAMPLE reservoir({MEASURED} ROWS) REPEATABLE (0)", samples=read(columns)
+    )
     drawn = [found for rule in rules if (found := threshold_of(rule, sampled))]
-    return [_histogram(rule.name, rule.action, column, threshold, sampled[column]) for rule, column, threshold in drawn]
+    return [
+        _histogram(rule.name, rule.action, column, threshold, sampled[column])
+        for rule, column, threshold in drawn
+    ]
 
 
 def _histogram(rule: str, action: str, column: str, threshold: float, values: pa.ChunkedArray) -> Histogram:
     found = values.drop_null().to_numpy().astype(float)
     found = found[np.isfinite(found)]
     # Few outliers should not squeeze the rest into one bin.
-    low, median, high = (float(value) for value in np.quantile(found, [0.005, 0.5, 0.995])) if len(found) else (threshold,) * 3
+    low, median, high = (
+        (float(value) for value in np.quantile(found, [0.005, 0.5, 0.995]))
+        if len(found)
+        else (threshold,) * 3
+    )
     low, high = min(low, threshold), max(high, threshold)
     margin = (high - low) * 0.04 or 1.0
     low, high = low - margin if low < 0 else max(0.0, low - margin), high + margin

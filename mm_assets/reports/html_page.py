@@ -57,7 +57,9 @@ _HEAD = """<!doctype html>
 """
 
 
-def page(dataset_version: str, reports: Iterable[CellReport], modalities: Sequence[str], prices: Prices) -> Iterator[str]:
+def page(
+    dataset_version: str, reports: Iterable[CellReport], modalities: Sequence[str], prices: Prices
+) -> Iterator[str]:
     """The page in pieces; one cell's report lies in memory at a time."""
     title = said(dataset_version)
     yield _HEAD.format(title=title, style=_STYLE)
@@ -72,7 +74,8 @@ def page(dataset_version: str, reports: Iterable[CellReport], modalities: Sequen
 def said(text: Any) -> str:
     """A text of a sample or its source as HTML shows it: escaped, with what would steer a terminal or turn the line made visible."""
     shown = "".join(
-        "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in "\n\t\u200d" else char for char in str(text)
+        "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in "\n\t\u200d" else char
+        for char in str(text)
     )
     return escape(shown, quote=True)
 
@@ -84,7 +87,10 @@ def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
     if blocked := counts.get("blocked"):
         yield f"<p class=dropped>Blocked: {said(blocked)}</p>"
     if counts["failures"]:
-        causes = ", ".join(f"{count:,} {said(name)}" for name, count in sorted(counts["failures"].items(), key=lambda item: -item[1]))
+        causes = ", ".join(
+            f"{count:,} {said(name)}"
+            for name, count in sorted(counts["failures"].items(), key=lambda item: -item[1])
+        )
         yield f"<p>Failed: {counts['failed']:,}; failures by cause: {causes}.</p>"
     yield "<h3>Samples by decision</h3>"
     for sheet in report.sheets:
@@ -177,11 +183,18 @@ def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
     if not cost.stages:
         yield "<p>Nothing ran yet.</p>"
         return
-    each = "" if cost.per_1000_published is None else f"{cost.per_1000_published:.4g} {currency} for 1,000 published samples; "
+    each = (
+        ""
+        if cost.per_1000_published is None
+        else f"{cost.per_1000_published:.4g} {currency} for 1,000 published samples; "
+    )
     stored = f"{cost.stored_bytes / 1e9:.4g} GB stored at {cost.stored_month:.3g} {currency} a month"
     yield f"<p>{cost.price:.4g} {currency}; {each}{stored}.</p>"
     bars = [(row["stage"], row["price"], f"{row['price']:.3g}", "") for row in cost.stages]
-    spared = [(f"spared by {cause}", part.price, f"{part.price:.3g}", "spared") for cause, part in cost.spared.items()]
+    spared = [
+        (f"spared by {cause}", part.price, f"{part.price:.3g}", "spared")
+        for cause, part in cost.spared.items()
+    ]
     yield _bars([*bars, *spared])
     yield _table(
         [

@@ -24,7 +24,9 @@ def is_archive(path: str) -> bool:
     return Archives.accepts(SourceSpec(name="s", modality="auto", uri=escape_glob(path)))
 
 
-def archive_sources(folder: Path, archives: Iterable[str], root: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def archive_sources(
+    folder: Path, archives: Iterable[str], root: str
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """A source for each family of archives (``shard-0001.tar``, ``shard-0002.tar``) and each modality in it; what holds none, and why.
 
     Args:
@@ -43,13 +45,23 @@ def archive_sources(folder: Path, archives: Iterable[str], root: str) -> tuple[l
             skipped[keys[0]] = problem or "no member is of a modality that is read"
         for modality, endings in sorted(found.items()):
             members = "**/*{" + ",".join(sorted(endings)) + "}" if len(endings) > 1 else f"**/*{min(endings)}"
-            name = re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"\.(tar|zip|tgz).*|\*", "", pattern)).strip("-_") or "archive"
-            sources.append({"name": f"{name[:20]}-{modality}", "modality": modality, "uri": f"{root}{uri}", "members": members})
+            name = (
+                re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"\.(tar|zip|tgz).*|\*", "", pattern)).strip("-_")
+                or "archive"
+            )
+            sources.append(
+                {
+                    "name": f"{name[:20]}-{modality}",
+                    "modality": modality,
+                    "uri": f"{root}{uri}",
+                    "members": members,
+                }
+            )
     return sources, skipped
 
 
 def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
-    """modality -> endings of an archive's first members, by their names; and what is wrong with it."""
+    """Modality -> endings of an archive's first members, by their names; and what is wrong with it."""
     found: dict[str, set[str]] = defaultdict(set)
     archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path)), members="**/*"), {})
     problem = ""

@@ -27,7 +27,19 @@ from mm_resources.sources.records import open_records
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _SKIPPED = {".yaml", ".yml", ".py", ".md5", ".sha256"}
 _MOST_FILES, _MOST_ROWS = 20_000, 500
-_TEXT = ("text", "content", "sentence", "caption", "body", "document", "message", "review", "description", "utterance", "question")
+_TEXT = (
+    "text",
+    "content",
+    "sentence",
+    "caption",
+    "body",
+    "document",
+    "message",
+    "review",
+    "description",
+    "utterance",
+    "question",
+)
 _LABEL = ("label", "category", "class", "target", "tag", "topic", "sentiment", "species")
 _ID = ("id", "uid", "uuid", "key", "guid")
 
@@ -92,7 +104,9 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
             sources.append(source)
             _declare(schema, rows, extra)
         else:
-            skipped[table] = "no column holds texts or URLs, and none names a media file" if rows else "no rows"
+            skipped[table] = (
+                "no column holds texts or URLs, and none names a media file" if rows else "no rows"
+            )
     packed, empty = archive_sources(folder, archives, _join(escape_glob(root), ""))
     sources += _file_sources(media, root, side) + packed
     skipped |= empty
@@ -100,11 +114,20 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         causes = "".join(f"; {table}: {cause}" for table, cause in skipped.items())
         raise UserError(f"{folder} holds no media and no table with a text column{causes}")
     _number_names(sources)
-    spec = {"name": name or _name(folder), "version": version, **({"schema": schema} if schema else {}), "sources": sources}
+    spec = {
+        "name": name or _name(folder),
+        "version": version,
+        **({"schema": schema} if schema else {}),
+        "sources": sources,
+    }
     text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     parsed = parse_spec(text, "draft")
-    found = {f"{modality} files": len(files) for modality, files in sorted(media.items())} | {"tables": len(tables)}
-    return Draft(text, parsed.dataset_version, found | ({"archives": len(archives)} if archives else {}), skipped)
+    found = {f"{modality} files": len(files) for modality, files in sorted(media.items())} | {
+        "tables": len(tables)
+    }
+    return Draft(
+        text, parsed.dataset_version, found | ({"archives": len(archives)} if archives else {}), skipped
+    )
 
 
 def _columns(rows: list[dict[str, Any]], used: set[str]) -> list[str]:
@@ -188,7 +211,9 @@ def _text_column(rows: list[dict[str, Any]]) -> str | None:
     """The column that most likely holds the text: by name, else the longest strings."""
     if not rows:
         return None
-    strings = [name for name in rows[0] if sum(isinstance(row.get(name), str) for row in rows) * 2 > len(rows)]
+    strings = [
+        name for name in rows[0] if sum(isinstance(row.get(name), str) for row in rows) * 2 > len(rows)
+    ]
     named = [name for wanted in _TEXT for name in strings if name.lower() == wanted]
     if named:
         return named[0]
@@ -235,7 +260,9 @@ def _file_sources(media: dict[str, list[str]], root: str, side: list[_Side]) -> 
     return sources
 
 
-def _file_source(modality: str, name: str, endings: list[str], files: list[str], root: str, side: list[_Side]) -> dict[str, Any]:
+def _file_source(
+    modality: str, name: str, endings: list[str], files: list[str], root: str, side: list[_Side]
+) -> dict[str, Any]:
     pattern = "**/*{" + ",".join(endings) + "}" if len(endings) > 1 else f"**/*{endings[0]}"
     source: dict[str, Any] = {"name": name, "modality": modality, "uri": _join(escape_glob(root), pattern)}
     parents = Counter(os.path.dirname(key).rsplit("/", 1)[-1] for key in files)
@@ -266,7 +293,9 @@ def _is_bool(value: Any) -> bool:
 
 def _is_int(value: Any) -> bool:
     # A string with a leading zero is a code, not a number.
-    return isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})", value.strip()) is not None)
+    return isinstance(value, int) or (
+        isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})", value.strip()) is not None
+    )
 
 
 def _is_float(value: Any) -> bool:

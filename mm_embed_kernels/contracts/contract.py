@@ -82,7 +82,9 @@ class Contract:
             try:
                 columns.append(column if column.type == item.type else column.cast(item.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise ContractError(f"{self.name}.{item.name}: {column.type} does not cast to {item.type}: {error}") from error
+                raise ContractError(
+                    f"{self.name}.{item.name}: {column.type} does not cast to {item.type}: {error}"
+                ) from error
         return pa.table(columns, schema=self.bare)
 
     def _refuse_unknown(self, table: pa.Table) -> None:
@@ -121,12 +123,18 @@ class Contract:
             found: dict[int, list[str]] = {}
             for case in failed.failure_cases.iter_rows(named=True):
                 if case["index"] is None:
-                    raise ContractError(f"{self.name}.{case['column']}: {case['check']} ({case['failure_case']})") from failed
-                found.setdefault(case["index"], []).append(f"{case['column']}={case['failure_case']} fails {case['check']}")
+                    raise ContractError(
+                        f"{self.name}.{case['column']}: {case['check']} ({case['failure_case']})"
+                    ) from failed
+                found.setdefault(case["index"], []).append(
+                    f"{case['column']}={case['failure_case']} fails {case['check']}"
+                )
             return {row: "; ".join(lines) for row, lines in sorted(found.items())}
         return {}
 
-    def split(self, table: pa.Table, columns: list[str] | None = None) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
+    def split(
+        self, table: pa.Table, columns: list[str] | None = None
+    ) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
         """The rows that fit, and those that do not with the line that says why.
 
         Args:
@@ -141,7 +149,10 @@ class Contract:
 
     def describe(self) -> list[tuple[str, str, str]]:
         """(column, type, description) of every field, for the Dagster column schema and the docs."""
-        return [(item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode()) for item in self.schema]
+        return [
+            (item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode())
+            for item in self.schema
+        ]
 
 
 @lru_cache(maxsize=256)

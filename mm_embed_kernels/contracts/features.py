@@ -16,7 +16,13 @@ SEGMENTS = Contract(
             CONTENT,
             field("span", pa.string(), "place inside the blob, e.g. full or chars=0-812", required=True),
             field("text", pa.string(), "the segment's text, where it is text"),
-            field("cost", pa.int64(), "work units by which shards are balanced (characters, pixels, samples)", required=True, ge=0),
+            field(
+                "cost",
+                pa.int64(),
+                "work units by which shards are balanced (characters, pixels, samples)",
+                required=True,
+                ge=0,
+            ),
             field("shard", pa.int32(), "which worker batch the segment is planned into", required=True, ge=0),
         ]
     ),
@@ -29,7 +35,13 @@ EMBEDDINGS = Contract(
     "embeddings",
     pa.schema(
         [
-            field("feature_id", pa.string(), "hash of segment and embedder fingerprint", required=True, pattern=ID),
+            field(
+                "feature_id",
+                pa.string(),
+                "hash of segment and embedder fingerprint",
+                required=True,
+                pattern=ID,
+            ),
             field("segment_id", pa.string(), "hash of sample and span", required=True, pattern=ID),
             SAMPLE,
             CONTENT,
@@ -83,14 +95,27 @@ NORMALIZED_FEATURES = Contract(
     "normalized_features",
     pa.schema([*FEATURE, field("cache_key", pa.string(), "where the checked vector lies", required=True)]),
     key="feature_id",
-    digest=("feature_id", "label", "split", "passed", "duplicate_group", "partial", "text", "content_hash", "source_uri", "entity_id"),
+    digest=(
+        "feature_id",
+        "label",
+        "split",
+        "passed",
+        "duplicate_group",
+        "partial",
+        "text",
+        "content_hash",
+        "source_uri",
+        "entity_id",
+    ),
 )
 
 
 def feature_contract(dimension: int, extra: list[pa.Field]) -> Contract:
     """The feature table's contract: the shared feature row plus its unit-norm vector and the user's columns."""
     vector = field("vector", pa.list_(pa.float32(), dimension), "unit-norm embedding", required=True)
-    return Contract("feature_table", pa.schema([*FEATURE, vector]), "feature_id", ("feature_id",)).extend(extra)
+    return Contract("feature_table", pa.schema([*FEATURE, vector]), "feature_id", ("feature_id",)).extend(
+        extra
+    )
 
 
 _TABLE = [
@@ -108,7 +133,10 @@ _TABLE = [
 
 
 FEATURE_TABLE = Contract(
-    "feature_table", pa.schema(_TABLE), key="embedder", digest=("embedder", "fingerprint", "table", "rows", "index", "digest")
+    "feature_table",
+    pa.schema(_TABLE),
+    key="embedder",
+    digest=("embedder", "fingerprint", "table", "rows", "index", "digest"),
 )
 
 
@@ -117,8 +145,20 @@ FEATURE_VIEWS = Contract(
     pa.schema(
         [
             *_TABLE,
-            field("recall", pa.float64(), "recall@10 of the index against exact search on the table's own vectors", ge=0, le=1),
-            field("recall_filtered", pa.float64(), "the same under a filter that one row in a hundred meets", ge=0, le=1),
+            field(
+                "recall",
+                pa.float64(),
+                "recall@10 of the index against exact search on the table's own vectors",
+                ge=0,
+                le=1,
+            ),
+            field(
+                "recall_filtered",
+                pa.float64(),
+                "the same under a filter that one row in a hundred meets",
+                ge=0,
+                le=1,
+            ),
             field("tag", pa.string(), "Lance tag that keeps the version", required=True),
             field("pin", pa.int64(), "number of the pin that readers resolve", required=True, ge=1),
             field("published_at", TIME, "when the pin was written", required=True),

@@ -11,7 +11,13 @@ from mm_embed_kernels.contracts.contract import field
 TIME = pa.timestamp("us", tz="UTC")
 HASH = r"^[0-9a-f]{64}$"
 ID = r"^[0-9a-f]{32}$"
-SAMPLE = field("sample_id", pa.string(), "hash of dataset, source and key; stable across versions", required=True, pattern=ID)
+SAMPLE = field(
+    "sample_id",
+    pa.string(),
+    "hash of dataset, source and key; stable across versions",
+    required=True,
+    pattern=ID,
+)
 CONTENT = field("content_hash", pa.string(), "sha256 of the bytes, hex", required=True, pattern=HASH)
 KEY = field("key", pa.string(), "the sample's key inside its source", required=True)
 URI = field("source_uri", pa.string(), "where the bytes come from", required=True)

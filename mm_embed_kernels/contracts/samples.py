@@ -13,7 +13,11 @@ DATASET_REGISTRY = Contract(
         [
             SAMPLE,
             *PASSENGERS,
-            field("locator", pa.string(), "where inside the source URI the sample lies; opaque to all but its source"),
+            field(
+                "locator",
+                pa.string(),
+                "where inside the source URI the sample lies; opaque to all but its source",
+            ),
             field("tag", pa.string(), "etag, or size and mtime, of the source URI when it was listed"),
             field("size", pa.int64(), "bytes, as listed", ge=0),
             field("modified_at", TIME, "mtime, as listed"),
@@ -22,7 +26,18 @@ DATASET_REGISTRY = Contract(
         ]
     ),
     key="sample_id",
-    digest=("sample_id", "entity_id", "key", "source_uri", "label", "group", "transcript", "locator", "tag", "error_class"),
+    digest=(
+        "sample_id",
+        "entity_id",
+        "key",
+        "source_uri",
+        "label",
+        "group",
+        "transcript",
+        "locator",
+        "tag",
+        "error_class",
+    ),
 )
 
 RAW_ASSETS = Contract(
@@ -32,14 +47,29 @@ RAW_ASSETS = Contract(
             SAMPLE,
             *PASSENGERS,
             field("status", pa.string(), "fetched or failed", required=True, choices=("fetched", "failed")),
-            field("content_hash", pa.string(), "sha256 of the bytes, hex; null when the fetch failed", pattern=HASH),
+            field(
+                "content_hash",
+                pa.string(),
+                "sha256 of the bytes, hex; null when the fetch failed",
+                pattern=HASH,
+            ),
             field("size", pa.int64(), "bytes read", ge=0),
             field("tag", pa.string(), "etag, or size and mtime, as listed"),
             field("modified_at", TIME, "mtime, as listed"),
         ]
     ),
     key="sample_id",
-    digest=("sample_id", "entity_id", "key", "source_uri", "label", "group", "transcript", "status", "content_hash"),
+    digest=(
+        "sample_id",
+        "entity_id",
+        "key",
+        "source_uri",
+        "label",
+        "group",
+        "transcript",
+        "status",
+        "content_hash",
+    ),
 )
 
 CONTENT_BLOBS = Contract(
@@ -48,12 +78,19 @@ CONTENT_BLOBS = Contract(
         [
             CONTENT,
             field("size", pa.int64(), "bytes", required=True, ge=0),
-            field("refcount", pa.int64(), "samples of this cell that reference the blob", required=True, ge=1),
             field(
-                "path", pa.string(), "object or pack below the store root; source:URI#TAG of one that stays in its source", required=True
+                "refcount", pa.int64(), "samples of this cell that reference the blob", required=True, ge=1
+            ),
+            field(
+                "path",
+                pa.string(),
+                "object or pack below the store root; source:URI#TAG of one that stays in its source",
+                required=True,
             ),
             field("offset", pa.int64(), "first byte inside the object", required=True, ge=0),
-            field("verified_at", TIME, "when the stored object was last seen to hold these bytes", required=True),
+            field(
+                "verified_at", TIME, "when the stored object was last seen to hold these bytes", required=True
+            ),
         ]
     ),
     key="content_hash",
@@ -108,7 +145,9 @@ RULE_DECISION = pa.struct(
         ("reason", pa.string()),
     ]
 )
-DUPLICATE = pa.struct([("of", pa.string()), ("kind", pa.string()), ("score", pa.float64()), ("span", pa.string())])
+DUPLICATE = pa.struct(
+    [("of", pa.string()), ("kind", pa.string()), ("score", pa.float64()), ("span", pa.string())]
+)
 
 CURATED_SAMPLES = Contract(
     "curated_samples",
@@ -131,5 +170,17 @@ CURATED_SAMPLES = Contract(
         ]
     ),
     key="sample_id",
-    digest=("sample_id", "content_hash", "kept", "rule", "passed", "duplicate_group", "split_group", "split", "label", "entity_id", "mime"),
+    digest=(
+        "sample_id",
+        "content_hash",
+        "kept",
+        "rule",
+        "passed",
+        "duplicate_group",
+        "split_group",
+        "split",
+        "label",
+        "entity_id",
+        "mime",
+    ),
 )

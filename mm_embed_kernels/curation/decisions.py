@@ -21,7 +21,11 @@ from mm_embed_kernels.sql import CellReader
 
 def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
     """Whatever changes a decision changes it: rule ids, versions, actions, thresholds, split shares."""
-    return digest("curation", canonical([(r.name, r.version, r.action, r.threshold) for r in rules]), canonical(list(shares.items())))
+    return digest(
+        "curation",
+        canonical([(r.name, r.version, r.action, r.threshold) for r in rules]),
+        canonical(list(shares.items())),
+    )
 
 
 # The decision that no rule makes: what a sample is alike to stands in several splits, and the sample is new among it.
@@ -51,7 +55,14 @@ def curate(
     for rule in rules:
         # What a cheaper rule drops is compared with nothing: it must not be what is kept of its group.
         rule.prepare(
-            _surviving(read, [other for other in rules if other.action == "drop" and other.cost < rule.cost and not other.groups()])
+            _surviving(
+                read,
+                [
+                    other
+                    for other in rules
+                    if other.action == "drop" and other.cost < rule.cost and not other.groups()
+                ],
+            )
         )
     placement = Placement(read, rules, dataset, shares, placed, known)
     for batch in read(_judged(read(None).schema.names, rules)):
@@ -63,10 +74,14 @@ def _surviving(read: CellReader, droppers: list[Rule]) -> CellReader:
     """A reader of the samples that these rules, which look at one at a time, do not drop."""
 
     def surviving(columns: list[str]) -> pa.RecordBatchReader:
-        found = read(list(dict.fromkeys([*columns, *(column for rule in droppers for column in rule.columns)])))
+        found = read(
+            list(dict.fromkeys([*columns, *(column for rule in droppers for column in rule.columns)]))
+        )
         schema = pa.schema([found.schema.field(name) for name in columns])
         kept = (_kept(pa.Table.from_batches([batch]), droppers).select(columns) for batch in found)
-        return pa.RecordBatchReader.from_batches(schema, (batch for table in kept for batch in table.to_batches()))
+        return pa.RecordBatchReader.from_batches(
+            schema, (batch for table in kept for batch in table.to_batches())
+        )
 
     return surviving if droppers else read
 
@@ -109,7 +124,9 @@ def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table
             why[row] = f"{verdict.reason}: {values[row]} ({threshold})"
             if rule.action == "drop":
                 drop(row, rule.name, why[row])
-        decisions.append((every, _decisions(rule.name, rule.version, passed, rule.action, values, threshold, why)))
+        decisions.append(
+            (every, _decisions(rule.name, rule.version, passed, rule.action, values, threshold, why))
+        )
         passes.append((chosen := every[passed], pa.repeat(rule.name, len(chosen))))
         if found := verdict.evidence:
             for row, group, evidence in _evident(found):
@@ -119,7 +136,9 @@ def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table
     for row, place in enumerate(places := placement.of(batch)):
         if place.newcomer:
             reason = f"is alike to samples in several splits: {place.conflict}"
-            conflict = _decisions(SPLIT_CONFLICT, "1", np.zeros(1, np.bool_), "drop", [place.conflict], "one split", [reason])
+            conflict = _decisions(
+                SPLIT_CONFLICT, "1", np.zeros(1, np.bool_), "drop", [place.conflict], "one split", [reason]
+            )
             decisions.append((every[row : row + 1], conflict))
             drop(row, SPLIT_CONFLICT, reason)
         elif place.conflict and groups[row]:
@@ -153,7 +172,9 @@ def _by_row(parts: list[_Part], size: int) -> pa.ListArray:
     rows = np.concatenate([rows for rows, _ in parts])
     values = pa.concat_arrays([values for _, values in parts])
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(np.argsort(rows, kind="stable"))))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), values.take(pa.array(np.argsort(rows, kind="stable")))
+    )
 
 
 def _decisions(
@@ -175,11 +196,20 @@ def _decisions(
         "threshold": pa.repeat(threshold, size),
         "reason": pa.array(reasons, pa.string()),
     }
-    return pa.StructArray.from_arrays([columns[item.name] for item in RULE_DECISION], fields=list(RULE_DECISION))
+    return pa.StructArray.from_arrays(
+        [columns[item.name] for item in RULE_DECISION], fields=list(RULE_DECISION)
+    )
 
 
 def _evident(found: Evidence) -> Iterator[tuple[int, str | None, list[dict[str, Any]]]]:
     """Row, group and duplicates of the rows of which something is known: few."""
-    known = np.asarray(pc.or_(found.group.is_valid(), pc.greater(pc.list_value_length(found.duplicates), 0)), np.bool_)
+    known = np.asarray(
+        pc.or_(found.group.is_valid(), pc.greater(pc.list_value_length(found.duplicates), 0)), np.bool_
+    )
     rows = pa.array(np.flatnonzero(known))
-    return zip(rows.to_pylist(), found.group.take(rows).to_pylist(), found.duplicates.take(rows).to_pylist(), strict=True)
+    return zip(
+        rows.to_pylist(),
+        found.group.take(rows).to_pylist(),
+        found.duplicates.take(rows).to_pylist(),
+        strict=True,
+    )

@@ -84,16 +84,19 @@ class Placement:
         placed: pa.RecordBatchReader | pa.Table | None = None,
         known: pa.RecordBatchReader | pa.Table | None = None,
     ) -> None:
-        """
-        Args:
-            read: streams chosen columns of the cell's samples.
-            placed: rows of `PLACED`, the split of each split group that the parent version has.
-            known: rows of `KNOWN`, the samples of the cell whose content the parent version has.
+        """Args:
+        read: streams chosen columns of the cell's samples.
+        placed: rows of `PLACED`, the split of each split group that the parent version has.
+        known: rows of `KNOWN`, the samples of the cell whose content the parent version has.
         """
         self._dataset, self._shares = dataset, shares
         self._folder = tempfile.TemporaryDirectory(prefix="mm-places-")
         folder = Path(self._folder.name)
-        held = sql.save("FROM placed", folder / "placed.parquet", placed=PLACED.empty_table() if placed is None else placed)
+        held = sql.save(
+            "FROM placed",
+            folder / "placed.parquet",
+            placed=PLACED.empty_table() if placed is None else placed,
+        )
         groups = (
             " UNION ALL ".join(statement for rule in rules if (statement := rule.groups()))
             or 'SELECT NULL::VARCHAR AS sample_id, NULL AS "group"'
@@ -114,7 +117,13 @@ class Placement:
         own: list[str] = pc.coalesce(batch["group"], batch["entity_id"]).to_pylist()
         places: dict[int, dict[str, Any]] = {}
         if self._any:
-            asked = pa.table({"row": pa.array(range(len(own)), pa.int32()), "sample_id": batch["sample_id"], "split_group": pa.array(own)})
+            asked = pa.table(
+                {
+                    "row": pa.array(range(len(own)), pa.int32()),
+                    "sample_id": batch["sample_id"],
+                    "split_group": pa.array(own),
+                }
+            )
             statement = _OF.format(places=stored(self._places), newcomers=stored(self._newcomers))
             places = {found["row"]: found for found in sql.fetch(statement, batch=asked).to_pylist()}
         return [self._place(group, places.get(row)) for row, group in enumerate(own)]

@@ -74,7 +74,9 @@ class AiSFX(Embedder):
 
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         self.load()
-        batches = (inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size))
+        batches = (
+            inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size)
+        )
         sounding = (batch[:, : _sounding(batch)] for batch in batches)
         return np.concatenate(side_by_side(inferring(self._pooled, self.threads), sounding, self.threads))
 
@@ -90,7 +92,9 @@ def _sounding(sounds: np.ndarray[Any, Any]) -> int:
     return (block + 2) * (_BLOCK // 2) * _HOP
 
 
-def pooled(sounds: np.ndarray[Any, Any], features: Any, net: Any, device: str = "cpu") -> np.ndarray[Any, Any]:
+def pooled(
+    sounds: np.ndarray[Any, Any], features: Any, net: Any, device: str = "cpu"
+) -> np.ndarray[Any, Any]:
     """Vectors of sounds, float32 [n, 512]: the mean over their blocks, weighed by the frames that sound."""
     import torch
 
@@ -100,7 +104,9 @@ def pooled(sounds: np.ndarray[Any, Any], features: Any, net: Any, device: str = 
     vectors = torch.zeros(*weight.shape, _CHANNELS[-1], device=device)
     # A short clip fills a few of the blocks: only those are computed.
     vectors[heard] = net(blocks[heard][:, None]).mean(dim=3).amax(dim=2)
-    found: np.ndarray[Any, Any] = ((vectors * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)).cpu().numpy()
+    found: np.ndarray[Any, Any] = (
+        ((vectors * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)).cpu().numpy()
+    )
     return found
 
 
@@ -115,14 +121,18 @@ def features_on(device: str) -> Callable[[Any], Any]:
     import torch
     import torchaudio
 
-    spectrum = torchaudio.transforms.Spectrogram(_FFT, hop_length=_HOP, power=2.0, pad_mode="constant").to(device)
+    spectrum = torchaudio.transforms.Spectrogram(_FFT, hop_length=_HOP, power=2.0, pad_mode="constant").to(
+        device
+    )
     bank = torch.from_numpy(_mel_bank()).to(device)
 
     def features(sound: Any) -> Any:
         # Full blocks only: the samples are padded to the last block's end, or cut there.
         frames = -(-sound.shape[1] // _HOP)
         blocks = max(1, -(-(frames - _BLOCK) // (_BLOCK // 2)) + 1)
-        padded = torch.nn.functional.pad(sound, (0, (blocks + 1) * (_BLOCK // 2) * _HOP - sound.shape[1] - _HOP))
+        padded = torch.nn.functional.pad(
+            sound, (0, (blocks + 1) * (_BLOCK // 2) * _HOP - sound.shape[1] - _HOP)
+        )
         return torch.log10(1e4 * (spectrum(padded).transpose(1, 2) @ bank) + 1) / _LARGEST
 
     return features
@@ -135,7 +145,11 @@ def network(path: str) -> Any:
     layers: list[Any] = []
     for before, after in pairwise(_CHANNELS):
         for channels in (before, after):
-            layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(channels, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
         layers += [nn.MaxPool2d(2)]
     net = nn.Sequential(*layers[:-1])
     net.load_state_dict(_parameters(path))

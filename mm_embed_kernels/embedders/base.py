@@ -54,7 +54,9 @@ class Embedder(ABC):
     seconds: ClassVar[float] = 0.01
     batch_size: int = 64
 
-    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None, model: str = "") -> None:
+    def __init__(
+        self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None, model: str = ""
+    ) -> None:
         self.device, self.model = device, model
         self.name = f"{type(self).name}:{model}" if model else type(self).name
         # What suits the caches of a processor's core leaves a GPU idle.
@@ -148,7 +150,9 @@ def kind_of(name: str) -> type[Embedder]:
     kind, colon, model = name.partition(":")
     found: type[Embedder] = pick(embedders(), "embedder", kind)
     if found.takes_model and not model:
-        raise UserError(f"embedder {kind} needs a model: {kind}:ORG/NAME@REVISION of a hub, or {kind}:/an/absolute/folder")
+        raise UserError(
+            f"embedder {kind} needs a model: {kind}:ORG/NAME@REVISION of a hub, or {kind}:/an/absolute/folder"
+        )
     if colon and not found.takes_model:
         raise UserError(f"embedder {kind} brings its own model: write {kind} instead of {name}")
     return found

@@ -76,8 +76,12 @@ class ConSE(PictureEmbedder):
 
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         self.load()
-        batches = (inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size))
-        probabilities: np.ndarray[Any, Any] = np.concatenate(side_by_side(self._likely, batches, self.threads))
+        batches = (
+            inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size)
+        )
+        probabilities: np.ndarray[Any, Any] = np.concatenate(
+            side_by_side(self._likely, batches, self.threads)
+        )
         top = np.argpartition(-probabilities, _TOP, axis=1)[:, :_TOP]
         weights = np.take_along_axis(probabilities, top, axis=1)
         vectors = np.einsum("nk,nkd->nd", weights, self._classes[top])
@@ -88,7 +92,9 @@ class ConSE(PictureEmbedder):
 
 
 @cache
-def _model(device: str, threads: int | None) -> tuple[Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+def _model(
+    device: str, threads: int | None
+) -> tuple[Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """Probabilities of the classes, float32 [n, 1000], of pictures, and the class vectors; made once per process."""
     text = minilm.MiniLM(device, threads=threads)
     name = digest("classes", text.fingerprint, canonical(library_versions(["timm"])))
@@ -145,5 +151,8 @@ def class_vectors(embed: Callable[[list[str]], np.ndarray[Any, Any]]) -> np.ndar
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    vectors = sum(embed([info.index_to_description(i, detailed=detailed) for i in range(1000)]) for detailed in (False, True))
+    vectors = sum(
+        embed([info.index_to_description(i, detailed=detailed) for i in range(1000)])
+        for detailed in (False, True)
+    )
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

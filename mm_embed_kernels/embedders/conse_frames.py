@@ -15,5 +15,7 @@ class ConSEFrames(FrameEmbedder):
     seconds = 0.1
     batch_size = 1
 
-    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None
+    ) -> None:
         super().__init__(ConSE(device, (batch_size or self.batch_size) * self.frames, threads))

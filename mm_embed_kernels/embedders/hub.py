@@ -50,7 +50,9 @@ class HubEmbedder(Embedder):
         try:
             return json.loads((self.folder / name).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"embedder {self.name}: {self.folder / name} cannot be read: {' '.join(str(error).split())}") from error
+            raise UserError(
+                f"embedder {self.name}: {self.folder / name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
 
     def load(self) -> None:
         # Another machine of a cluster keeps its models elsewhere.
@@ -74,7 +76,9 @@ def model_folder(name: str, model: str) -> Path:
     if is_folder(model):
         folder = Path(model).expanduser()
         if not folder.is_absolute():
-            raise UserError(f"embedder {name}: write the folder's absolute path, so that every process finds it")
+            raise UserError(
+                f"embedder {name}: write the folder's absolute path, so that every process finds it"
+            )
         if not folder.is_dir():
             raise UserError(f"embedder {name}: there is no folder {folder}")
         return folder
@@ -89,18 +93,30 @@ def _snapshot(name: str, model: str) -> Path:
 
     repository, _, revision = model.partition("@")
     try:
-        folder = Path(huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=[*DESCRIBING, *SAFE]))
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repository, revision=revision or None, allow_patterns=[*DESCRIBING, *SAFE]
+            )
+        )
         if not any(folder.rglob("*.safetensors")):
-            folder = Path(huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=[*DESCRIBING, *PICKLED]))
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repository, revision=revision or None, allow_patterns=[*DESCRIBING, *PICKLED]
+                )
+            )
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"embedder {name}: the model hub cannot be reached and {model} is not among the models on this machine; download it "
             f"where there is a network (`hf download {repository}`), or name a local folder"
         ) from error
     except HFValidationError as error:
-        raise UserError(f"embedder {name}: {model} is neither ORG/NAME@REVISION nor an absolute path") from error
+        raise UserError(
+            f"embedder {name}: {model} is neither ORG/NAME@REVISION nor an absolute path"
+        ) from error
     except HfHubHTTPError as error:
-        raise UserError(f"embedder {name}: the model hub refuses {model}: {str(error).strip().splitlines()[-1]}") from error
+        raise UserError(
+            f"embedder {name}: the model hub refuses {model}: {str(error).strip().splitlines()[-1]}"
+        ) from error
     _check(name, folder)
     return folder
 

@@ -30,7 +30,9 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
     def config(self) -> dict[str, Any]:
         found: dict[str, Any] = self.read_json("open_clip_config.json")
         if "embed_dim" not in found.get("model_cfg", {}):
-            raise UserError(f"embedder {self.name}: {self.folder}/open_clip_config.json tells no model_cfg.embed_dim")
+            raise UserError(
+                f"embedder {self.name}: {self.folder}/open_clip_config.json tells no model_cfg.embed_dim"
+            )
         return found
 
     @cached_property
@@ -40,7 +42,10 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
     @cached_property
     def side(self) -> int:
         """Side of the square that the model sees, pixels."""
-        size = self.config.get("preprocess_cfg", {}).get("size") or self.config["model_cfg"]["vision_cfg"]["image_size"]
+        size = (
+            self.config.get("preprocess_cfg", {}).get("size")
+            or self.config["model_cfg"]["vision_cfg"]["image_size"]
+        )
         return int(size[-1] if isinstance(size, list) else size)
 
     @property
@@ -52,7 +57,9 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         given = self.config.get("preprocess_cfg", {})
         mode = given.get("resize_mode", "shortest")
         if mode not in ("shortest", "squash"):
-            raise UserError(f"embedder {self.name}: its model resizes pictures by {mode!r}; supported are shortest and squash")
+            raise UserError(
+                f"embedder {self.name}: its model resizes pictures by {mode!r}; supported are shortest and squash"
+            )
         return {
             "side": self.side,
             "resize": mode,
@@ -67,7 +74,9 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         if self.preprocessing["resize"] == "squash":
             from PIL import Image
 
-            return np.asarray(picture.resize((self.side, self.side), Image.Resampling.BICUBIC), dtype=np.uint8)
+            return np.asarray(
+                picture.resize((self.side, self.side), Image.Resampling.BICUBIC), dtype=np.uint8
+            )
         return center_crop(picture, self.side, self.side)
 
     def open_model(self) -> Any:
@@ -84,12 +93,23 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         import torch
 
         self.load()
-        mean, std = (torch.tensor(self.preprocessing[name], device=self.device).view(1, 3, 1, 1) for name in ("mean", "std"))
+        mean, std = (
+            torch.tensor(self.preprocessing[name], device=self.device).view(1, 3, 1, 1)
+            for name in ("mean", "std")
+        )
         found = []
         with torch.inference_mode():
             for start in range(0, len(inputs), self.batch_size):
-                pixels = torch.tensor(inputs[start : start + self.batch_size]).to(self.device).permute(0, 3, 1, 2).float() / 255
-                found.append(self._model.encode_image((pixels - mean) / std, normalize=True).float().cpu().numpy())
+                pixels = (
+                    torch.tensor(inputs[start : start + self.batch_size])
+                    .to(self.device)
+                    .permute(0, 3, 1, 2)
+                    .float()
+                    / 255
+                )
+                found.append(
+                    self._model.encode_image((pixels - mean) / std, normalize=True).float().cpu().numpy()
+                )
         return np.concatenate(found)
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
@@ -98,7 +118,10 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         self.load()
         with torch.inference_mode():
             vectors: np.ndarray[Any, Any] = (
-                self._model.encode_text(self._tokenizer(texts).to(self.device), normalize=True).float().cpu().numpy()
+                self._model.encode_text(self._tokenizer(texts).to(self.device), normalize=True)
+                .float()
+                .cpu()
+                .numpy()
             )
         return vectors
 
@@ -112,6 +135,8 @@ class OpenCLIPFrames(FrameEmbedder):
     seconds = 0.5
     batch_size = 8
 
-    def __init__(self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None, model: str = "") -> None:
+    def __init__(
+        self, device: str = "cpu", batch_size: int | None = None, threads: int | None = None, model: str = ""
+    ) -> None:
         pictures = OpenCLIP(device, (batch_size or self.batch_size) * self.frames, threads, model)
         super().__init__(pictures, model)

@@ -69,7 +69,12 @@ class FrameEmbedder(Embedder):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        return {**self.pictures.preprocessing, "frames": self.frames, "placed": "middle of equal parts", "pooling": "mean of unit vectors"}
+        return {
+            **self.pictures.preprocessing,
+            "frames": self.frames,
+            "placed": "middle of equal parts",
+            "pooling": "mean of unit vectors",
+        }
 
     @property
     def space(self) -> str:
@@ -106,5 +111,10 @@ def center_crop(picture: Image.Image, resize: int, side: int) -> np.ndarray[Any,
     size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
     left, top = (size[0] - side) / 2 / scale, (size[1] - side) / 2 / scale
     # Resample the crop alone: a very long picture never becomes a very large one.
-    box = (max(0.0, left), max(0.0, top), min(picture.width, left + side / scale), min(picture.height, top + side / scale))
+    box = (
+        max(0.0, left),
+        max(0.0, top),
+        min(picture.width, left + side / scale),
+        min(picture.height, top + side / scale),
+    )
     return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box), dtype=np.uint8)

@@ -25,10 +25,16 @@ class SentenceTransformers(HubEmbedder):
         for module in reversed(self.read_json("modules.json")):
             path = f"{module['path']}/config.json" if module["path"] else "config.json"
             config = self.read_json(path) if (self.folder / path).is_file() else {}
-            size = config.get("out_features") or config.get("word_embedding_dimension") or config.get("embedding_dimension")
+            size = (
+                config.get("out_features")
+                or config.get("word_embedding_dimension")
+                or config.get("embedding_dimension")
+            )
             if size := size or config.get("hidden_size"):
                 return int(size)
-        raise UserError(f"embedder {self.name}: {self.folder}/modules.json tells no dimension; is it a sentence-transformers model?")
+        raise UserError(
+            f"embedder {self.name}: {self.folder}/modules.json tells no dimension; is it a sentence-transformers model?"
+        )
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -47,9 +53,14 @@ class SentenceTransformers(HubEmbedder):
     def embed(self, inputs: list[str]) -> np.ndarray[Any, Any]:
         self.load()
         return np.asarray(
-            self._model.encode_document(inputs, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False), np.float32
+            self._model.encode_document(
+                inputs, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+            ),
+            np.float32,
         )
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
         self.load()
-        return np.asarray(self._model.encode_query(texts, normalize_embeddings=True, show_progress_bar=False), np.float32)
+        return np.asarray(
+            self._model.encode_query(texts, normalize_embeddings=True, show_progress_bar=False), np.float32
+        )

@@ -40,17 +40,27 @@ class TorchaudioPipeline(HubEmbedder):
         if not self._named:
             found: dict[str, Any] = self.read_json("config.json")
             if missing := {"sample_rate", "params"} - set(found):
-                raise UserError(f"embedder {self.name}: {self.folder}/config.json lacks {', '.join(sorted(missing))}")
+                raise UserError(
+                    f"embedder {self.name}: {self.folder}/config.json lacks {', '.join(sorted(missing))}"
+                )
             return found
         bundle = self._bundle()
-        return {"sample_rate": int(bundle.sample_rate), "normalize": bundle._normalize_waveform, "params": bundle._params}
+        return {
+            "sample_rate": int(bundle.sample_rate),
+            "normalize": bundle._normalize_waveform,
+            "params": bundle._params,
+        }
 
     def _bundle(self) -> Any:
         from torchaudio import pipelines
 
-        known = [name for name in dir(pipelines) if isinstance(getattr(pipelines, name), pipelines.Wav2Vec2Bundle)]
+        known = [
+            name for name in dir(pipelines) if isinstance(getattr(pipelines, name), pipelines.Wav2Vec2Bundle)
+        ]
         if self.model not in known:
-            raise UserError(f"embedder {self.name}: torchaudio has no speech model {self.model}; it has {', '.join(known)}")
+            raise UserError(
+                f"embedder {self.name}: torchaudio has no speech model {self.model}; it has {', '.join(known)}"
+            )
         return getattr(pipelines, self.model)
 
     @property
@@ -114,7 +124,9 @@ class TorchaudioPipeline(HubEmbedder):
         with torch.inference_mode():
             # One by one and without the silence that fills up the array: these networks hear the padding of a batch.
             for samples in inputs:
-                heard = torch.from_numpy(np.array(np.trim_zeros(samples, "b"), np.float32))[None].to(self.device)
+                heard = torch.from_numpy(np.array(np.trim_zeros(samples, "b"), np.float32))[None].to(
+                    self.device
+                )
                 # As many samples as one frame of the network takes.
                 heard = torch.nn.functional.pad(heard, (0, max(0, 400 - heard.shape[1])))
                 if self.config.get("normalize"):

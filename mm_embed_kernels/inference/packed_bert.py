@@ -28,7 +28,9 @@ class PackedBert:
         precision: ``float32`` or ``bfloat16``.
     """
 
-    def __init__(self, folder: Path, max_tokens: int, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self, folder: Path, max_tokens: int, device: str = "cpu", precision: str = "float32"
+    ) -> None:
         import torch
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
@@ -40,16 +42,26 @@ class PackedBert:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["hidden_act"] != "gelu":
             raise ValueError(f"{folder}: activation {config['hidden_act']!r}, not 'gelu'")
-        self.dimension, self._heads, self._epsilon = config["hidden_size"], config["num_attention_heads"], config["layer_norm_eps"]
+        self.dimension, self._heads, self._epsilon = (
+            config["hidden_size"],
+            config["num_attention_heads"],
+            config["layer_norm_eps"],
+        )
         dtype = getattr(torch, precision)
-        saved = {name: value.to(device, dtype) for name, value in load_file(str(folder / "model.safetensors")).items()}
+        saved = {
+            name: value.to(device, dtype)
+            for name, value in load_file(str(folder / "model.safetensors")).items()
+        }
 
         def pair(name: str) -> _Pair:
             return saved[f"{name}.weight"], saved[f"{name}.bias"]
 
         self._words = saved["embeddings.word_embeddings.weight"]
         # Each text is one segment, so that its kind can be added beforehand.
-        self._places = saved["embeddings.position_embeddings.weight"] + saved["embeddings.token_type_embeddings.weight"][0]
+        self._places = (
+            saved["embeddings.position_embeddings.weight"]
+            + saved["embeddings.token_type_embeddings.weight"][0]
+        )
         self._norm = pair("embeddings.LayerNorm")
         self._layers = []
         for number in range(config["num_hidden_layers"]):
@@ -58,12 +70,20 @@ class PackedBert:
             self._layers.append(
                 (
                     (torch.cat([weight for weight, _ in asked]), torch.cat([bias for _, bias in asked])),
-                    *(pair(f"{layer}.{name}") for name in ("attention.output.dense", "attention.output.LayerNorm")),
-                    *(pair(f"{layer}.{name}") for name in ("intermediate.dense", "output.dense", "output.LayerNorm")),
+                    *(
+                        pair(f"{layer}.{name}")
+                        for name in ("attention.output.dense", "attention.output.LayerNorm")
+                    ),
+                    *(
+                        pair(f"{layer}.{name}")
+                        for name in ("intermediate.dense", "output.dense", "output.LayerNorm")
+                    ),
                 )
             )
 
-    def encode(self, texts: Sequence[str], batch_tokens: int, threads: int | None = None) -> np.ndarray[Any, Any]:
+    def encode(
+        self, texts: Sequence[str], batch_tokens: int, threads: int | None = None
+    ) -> np.ndarray[Any, Any]:
         """Unit vectors, float32 [n, dimension].
 
         Args:
@@ -73,7 +93,11 @@ class PackedBert:
         tokens = [found.ids for found in self._tokenizer.encode_batch([str(text) for text in texts])]
         vectors = np.zeros((len(tokens), self.dimension), np.float32)
         batches = list(_batches([len(ids) for ids in tokens], batch_tokens))
-        found = side_by_side(inferring(self._forward, threads), ([tokens[place] for place in places] for places in batches), threads)
+        found = side_by_side(
+            inferring(self._forward, threads),
+            ([tokens[place] for place in places] for places in batches),
+            threads,
+        )
         for places, each in zip(batches, found, strict=True):
             vectors[places] = each
         return vectors
@@ -86,22 +110,33 @@ class PackedBert:
         groups = [(len(list(same)), length) for length, same in groupby(map(len, batch))]
         sizes, shape, epsilon = [count * length for count, length in groups], (self.dimension,), self._epsilon
         ids = torch.tensor([token for tokens in batch for token in tokens], device=self._device)
-        places = torch.cat([torch.arange(length, device=self._device).repeat(count) for count, length in groups])
+        places = torch.cat(
+            [torch.arange(length, device=self._device).repeat(count) for count, length in groups]
+        )
         x = layer_norm(self._words[ids] + self._places[places], shape, *self._norm, epsilon)
         for asked, told, first_norm, wide, narrow, second_norm in self._layers:
             parts = linear(x, *asked).split(sizes)
             heard = torch.cat([self._attend(part, *group) for part, group in zip(parts, groups, strict=True)])
             x = layer_norm(linear(heard, *told).add_(x), shape, *first_norm, epsilon)
             x = layer_norm(linear(gelu(linear(x, *wide)), *narrow).add_(x), shape, *second_norm, epsilon)
-        means = [part.view(*group, self.dimension).float().mean(1) for part, group in zip(x.split(sizes), groups, strict=True)]
+        means = [
+            part.view(*group, self.dimension).float().mean(1)
+            for part, group in zip(x.split(sizes), groups, strict=True)
+        ]
         return normalize(torch.cat(means), dim=1).cpu().numpy()
 
     def _attend(self, part: Any, count: int, length: int) -> Any:
         """Attention among the tokens of each of `count` texts, [count * length, 3 * dimension] to [count * length, dimension]."""
         from torch.nn.functional import scaled_dot_product_attention
 
-        query, key, value = part.view(count, length, 3, self._heads, self.dimension // self._heads).permute(2, 0, 3, 1, 4)
-        return scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(count * length, self.dimension)
+        query, key, value = part.view(count, length, 3, self._heads, self.dimension // self._heads).permute(
+            2, 0, 3, 1, 4
+        )
+        return (
+            scaled_dot_product_attention(query, key, value)
+            .transpose(1, 2)
+            .reshape(count * length, self.dimension)
+        )
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:

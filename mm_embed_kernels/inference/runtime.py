@@ -48,7 +48,9 @@ def frozen(network: Any, shape: tuple[int, ...], device: str = "cpu") -> Any:
     inputs = torch.zeros(batch, height, width, channels, device=device).permute(0, 3, 1, 2)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # how it is traced concerns nobody who runs it
-        traced = torch.jit.trace(network.eval().to(device, memory_format=torch.channels_last), inputs, check_trace=False)
+        traced = torch.jit.trace(
+            network.eval().to(device, memory_format=torch.channels_last), inputs, check_trace=False
+        )
         return torch.jit.freeze(traced)
 
 
@@ -65,7 +67,9 @@ def exported(network: Any, shape: tuple[int, ...]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inputs = (torch.zeros(shape, dtype=torch.uint8),)
-        program = torch.onnx.export(network.eval(), inputs, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+        program = torch.onnx.export(
+            network.eval(), inputs, dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+        )
     assert program is not None
     graph: bytes = program.model_proto.SerializeToString()
     return graph
@@ -87,13 +91,19 @@ def session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]
     return lambda batch: np.asarray(opened.run(None, {asked.name: batch})[0])
 
 
-def side_by_side(call: Callable[[_Batch], _Found], batches: Iterable[_Batch], threads: int | None) -> list[_Found]:
+def side_by_side(
+    call: Callable[[_Batch], _Found], batches: Iterable[_Batch], threads: int | None
+) -> list[_Found]:
     """`call` of each batch, in their order, so many at a time; each of them on one core.
 
     Threads that share a batch wait for the slowest of them after every layer: beside anything else that works on the machine, several
     times as long as they compute. Those with batches of their own never do.
     """
-    return [call(batch) for batch in batches] if (threads or 1) == 1 else list(_pool(threads or 1).map(call, batches))
+    return (
+        [call(batch) for batch in batches]
+        if (threads or 1) == 1
+        else list(_pool(threads or 1).map(call, batches))
+    )
 
 
 def inferring(call: Callable[[_Batch], _Found], threads: int | None) -> Callable[[_Batch], _Found]:

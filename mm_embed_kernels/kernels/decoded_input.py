@@ -25,13 +25,19 @@ class Decoder:
         self.embedder = embedder
 
     def __call__(self, data: Media, span: str) -> bytes:
+        """Raises:
+        SampleError: as `decode`, or ``contract`` for an array that is not what the embedder declares.
         """
-        Raises:
-            SampleError: as `decode`, or ``contract`` for an array that is not what the embedder declares.
-        """
-        found, shape, dtype = self.embedder.decode(data, span), self.embedder.input_shape, np.dtype(self.embedder.input_dtype)
+        found, shape, dtype = (
+            self.embedder.decode(data, span),
+            self.embedder.input_shape,
+            np.dtype(self.embedder.input_dtype),
+        )
         if found.shape != shape or found.dtype != dtype:
-            raise SampleError("contract", f"the decoder returned {found.dtype}{list(found.shape)}, not {dtype}{list(shape or ())}")
+            raise SampleError(
+                "contract",
+                f"the decoder returned {found.dtype}{list(found.shape)}, not {dtype}{list(shape or ())}",
+            )
         flat = found.reshape(-1)
         return flat[: filled(flat)].tobytes()
 

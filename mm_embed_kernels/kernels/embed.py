@@ -34,7 +34,13 @@ class EmbedKernel(Kernel):
         decode: Resources = Resources(),
         infer: Resources = Resources(),
     ) -> None:
-        self.embedder, self.reader, self.limits, self.decode, self.infer = embedder, reader, limits, decode, infer
+        self.embedder, self.reader, self.limits, self.decode, self.infer = (
+            embedder,
+            reader,
+            limits,
+            decode,
+            infer,
+        )
         self.models = (embedder,)
         self.name = f"embed:{embedder.name}"
         self.scope = f"embed-{type(embedder).name}"
@@ -64,8 +70,12 @@ class DecodeStage(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
-        outcomes = sandboxed(self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()])
-        found = [outcome if isinstance(outcome, SampleError) else {INPUT.name: outcome} for outcome in outcomes]
+        outcomes = sandboxed(
+            self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()]
+        )
+        found = [
+            outcome if isinstance(outcome, SampleError) else {INPUT.name: outcome} for outcome in outcomes
+        ]
         return results(batch["key"].to_pylist(), found, time.perf_counter() - began, self.schema)
 
 
@@ -84,7 +94,11 @@ class InferStage(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         decoded = INPUT.name in batch.column_names
-        failed = [status == "failed" for status in batch["status"].to_pylist()] if decoded else [False] * batch.num_rows
+        failed = (
+            [status == "failed" for status in batch["status"].to_pylist()]
+            if decoded
+            else [False] * batch.num_rows
+        )
         good = [i for i, bad in enumerate(failed) if not bad]
         outcomes: list[Any] = [None] * batch.num_rows
         if good:
@@ -102,10 +116,16 @@ class InferStage(Stage):
     def _assemble(self, batch: pa.Table, outcomes: list[Any], spent: float) -> pa.Table:
         """Vectors as one contiguous fixed-size-list buffer; failed rows hold a null vector."""
         size = batch.num_rows
-        earlier = batch.select([item.name for item in RESULT]).to_pylist() if "status" in batch.column_names else [{}] * size
+        earlier = (
+            batch.select([item.name for item in RESULT]).to_pylist()
+            if "status" in batch.column_names
+            else [{}] * size
+        )
         vectors = np.zeros((size, self.embedder.dimension), np.float32)
         heads: list[dict[str, Any]] = []
-        for i, (key, before, outcome) in enumerate(zip(batch["key"].to_pylist(), earlier, outcomes, strict=True)):
+        for i, (key, before, outcome) in enumerate(
+            zip(batch["key"].to_pylist(), earlier, outcomes, strict=True)
+        ):
             seconds = spent + (before.get("seconds") or 0.0)
             if outcome is None:
                 heads.append({**before, "seconds": seconds})
@@ -116,7 +136,9 @@ class InferStage(Stage):
                 heads.append({"key": key, "status": "ok", "retryable": False, "seconds": seconds})
         head = pa.Table.from_pylist(heads, schema=pa.schema(RESULT))
         missing = np.array([row["status"] == "failed" for row in heads], dtype=bool)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.embedder.dimension, mask=pa.array(missing))
+        column = pa.FixedSizeListArray.from_arrays(
+            pa.array(vectors.reshape(-1)), self.embedder.dimension, mask=pa.array(missing)
+        )
         return head.append_column("vector", column).cast(self.schema)
 
 
@@ -128,7 +150,10 @@ def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
     try:
         raw = np.asarray(embedder.embed(inputs), dtype=np.float32)
         if raw.shape != (len(inputs), embedder.dimension):
-            raise SampleError("contract", f"{embedder.name} returned shape {raw.shape}, not {(len(inputs), embedder.dimension)}")
+            raise SampleError(
+                "contract",
+                f"{embedder.name} returned shape {raw.shape}, not {(len(inputs), embedder.dimension)}",
+            )
     except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept in the event
         if len(inputs) > 1:
             return [embed_each(embedder, inputs[i : i + 1])[0] for i in range(len(inputs))]

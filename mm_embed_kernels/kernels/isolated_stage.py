@@ -45,7 +45,9 @@ class Isolated(Stage):
         try:
             self._ask(None)
         except (Died, Late) as end:
-            raise RuntimeError(f"loading the model ended its process: {_cause(end, self.seconds).message}") from end
+            raise RuntimeError(
+                f"loading the model ended its process: {_cause(end, self.seconds).message}"
+            ) from end
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
@@ -57,7 +59,9 @@ class Isolated(Stage):
             cause = _cause(end, self.seconds)
             self._deaths += 1
             if self._deaths >= _MOST_DEATHS:
-                raise RuntimeError(f"the model ended its process {self._deaths} times in a row: {cause.message}") from end
+                raise RuntimeError(
+                    f"the model ended its process {self._deaths} times in a row: {cause.message}"
+                ) from end
             return results(batch["key"].to_pylist(), [cause], time.perf_counter() - began, self.schema)
         self._deaths = 0
         return found

@@ -47,4 +47,8 @@ class ProbeKernel(Kernel):
         self.seconds_per_row = modality.probe_seconds
 
     def stages(self) -> list[Stage]:
-        return [BlobStage(self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources)]
+        return [
+            BlobStage(
+                self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources
+            )
+        ]

@@ -37,7 +37,13 @@ class SegmentKernel(Kernel):
     name = "segment"
     limits: Limits
 
-    def __init__(self, modality: Modality, reader: BlobReader, limits: Limits = Limits(), resources: Resources = Resources()) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        reader: BlobReader,
+        limits: Limits = Limits(),
+        resources: Resources = Resources(),
+    ) -> None:
         self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
         self.scope = f"segment-{modality.name}"
         self.fingerprint = modality.fingerprint("segment")
@@ -45,4 +51,13 @@ class SegmentKernel(Kernel):
         self.seconds_per_row = modality.segment_seconds
 
     def stages(self) -> list[Stage]:
-        return [BlobStage(self.reader, _Segmenter(self.modality), self.modality.streams, self.result, self.limits, self.resources)]
+        return [
+            BlobStage(
+                self.reader,
+                _Segmenter(self.modality),
+                self.modality.streams,
+                self.result,
+                self.limits,
+                self.resources,
+            )
+        ]

@@ -37,7 +37,13 @@ class TranscribeKernel(Kernel):
         decode: Resources = Resources(batch_rows=16),
         infer: Resources = Resources(batch_rows=16),
     ) -> None:
-        self.transcriber, self.reader, self.limits, self.decode, self.infer = transcriber, reader, limits, decode, infer
+        self.transcriber, self.reader, self.limits, self.decode, self.infer = (
+            transcriber,
+            reader,
+            limits,
+            decode,
+            infer,
+        )
         self.models = (transcriber,)
         self.name = f"transcribe:{transcriber.name}"
         self.scope = f"transcribe-{transcriber.name}"
@@ -46,7 +52,10 @@ class TranscribeKernel(Kernel):
         self.seconds_per_row = transcriber.seconds
 
     def stages(self) -> list[Stage]:
-        return [SoundStage(self.reader, self.limits, self.decode), WriteStage(self.transcriber, self.result, self.infer)]
+        return [
+            SoundStage(self.reader, self.limits, self.decode),
+            WriteStage(self.transcriber, self.result, self.infer),
+        ]
 
 
 def spoken(data: Media, span: str) -> np.ndarray[Any, Any]:
@@ -70,7 +79,10 @@ class SoundStage(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         outcomes = sandboxed(
-            self.limits, spoken, load_blobs(self.reader, batch, streams=True), [(span,) for span in batch["span"].to_pylist()]
+            self.limits,
+            spoken,
+            load_blobs(self.reader, batch, streams=True),
+            [(span,) for span in batch["span"].to_pylist()],
         )
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))

@@ -69,7 +69,9 @@ class Reader(ABC):
     def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
         """Decoded `av.AudioFrame`s that overlap [start, end) seconds, each with the second at which it begins."""
 
-    def blocks(self, rate: int, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray[Any, Any]]:
+    def blocks(
+        self, rate: int, start: float = 0.0, end: float | None = None
+    ) -> Iterator[np.ndarray[Any, Any]]:
         """Mono float32 blocks at `rate` Hz of exactly [start, end), as far as there is sound."""
         return resampled(self.frames(start, end), rate, start, end)
 
@@ -78,7 +80,9 @@ class Reader(ABC):
         return np.concatenate([np.zeros(0, np.float32), *self.blocks(rate, start, end)])
 
 
-def resampled(frames: Iterator[tuple[float, Any]], rate: int, start: float, end: float | None) -> Iterator[np.ndarray[Any, Any]]:
+def resampled(
+    frames: Iterator[tuple[float, Any]], rate: int, start: float, end: float | None
+) -> Iterator[np.ndarray[Any, Any]]:
     """Frames of one place in a recording to mono float32 blocks at `rate` Hz, trimmed to [start, end) seconds."""
     import av
 
@@ -113,7 +117,9 @@ def resample(resampler: Any, frame: Any, second: float) -> Any:
     try:
         return resampler.resample(frame)
     except (ValueError, av.FFmpegError) as error:
-        raise SampleError("decode_error", f"the sound at {second:.2f} s has another rate or channels than before: {error}") from error
+        raise SampleError(
+            "decode_error", f"the sound at {second:.2f} s has another rate or channels than before: {error}"
+        ) from error
 
 
 def _with_flush(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
@@ -155,13 +161,19 @@ def open_audio(data: Media) -> Iterator[Reader]:
 def _demuxer(stream: BinaryIO) -> Any:
     import av
 
-    return av.open(stream, "r", metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+    return av.open(
+        stream,
+        "r",
+        metadata_errors="replace",
+        options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"},
+    )
 
 
 def _mixable(reader: Reader) -> Reader:
     if reader.channels > _MOST_CHANNELS:
         raise SampleError(
-            "unsupported_format", f"{reader.channels} channels: a mono mix is defined for {_MOST_CHANNELS} at most; split the recording"
+            "unsupported_format",
+            f"{reader.channels} channels: a mono mix is defined for {_MOST_CHANNELS} at most; split the recording",
         )
     return reader
 
@@ -191,12 +203,16 @@ class _FFmpeg(Reader):
         self._container, self._stream, self._source = container, container.streams.audio[0], source
         context = self._stream.codec_context
         if context is None:
-            raise SampleError("unsupported_format", f"FFmpeg has no decoder for the sound in this {container.format.name} container")
+            raise SampleError(
+                "unsupported_format",
+                f"FFmpeg has no decoder for the sound in this {container.format.name} container",
+            )
         context.thread_count = 1
         self.codec, self.channels, self.sample_rate = context.name, context.channels, context.sample_rate
         if self.sample_rate < 1 or self.channels < 1:
             raise SampleError(
-                "decode_error", f"the {container.format.name} header gives {self.sample_rate} Hz and {self.channels} channels"
+                "decode_error",
+                f"the {container.format.name} header gives {self.sample_rate} Hz and {self.channels} channels",
             )
         self.bit_rate = container.bit_rate or None
         kind = container.format.name
@@ -294,7 +310,11 @@ class _SoundFile(Reader):
             raise SampleError(refused.error_class, also) from refused
         self.codec, self.channels = self._file.subtype.lower(), self._file.channels
         # What libsndfile takes for an Ogg's length is the last page's clock, which need not begin at zero.
-        self.sample_rate, self.bit_rate, self.promised = self._file.samplerate, None, self._file.format != "OGG"
+        self.sample_rate, self.bit_rate, self.promised = (
+            self._file.samplerate,
+            None,
+            self._file.format != "OGG",
+        )
 
     def duration(self) -> float:
         return float(self._file.frames / self.sample_rate) if self.promised else self.count()
@@ -326,6 +346,8 @@ def _has_frame_count(source: Any) -> bool:
     with aside(source):
         head = source.read(10)
         # An ID3 tag's length is written in four bytes of seven bits.
-        tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+        tag = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)
+        )
         source.seek(tag if head[:3] == b"ID3" else 0)
         return re.search(rb"Xing|Info|VBRI", source.read(4_096)) is not None

@@ -88,7 +88,9 @@ def read_picture(data: bytes, side: int) -> Picture:
         try:
             return _by_ffmpeg(data)
         except SampleError as error:
-            raise (error if error.error_class in ("too_large", "decompression_bomb", "memory_limit") else refused) from error
+            raise (
+                error if error.error_class in ("too_large", "decompression_bomb", "memory_limit") else refused
+            ) from error
 
 
 def stated_size(data: bytes) -> tuple[int, int]:
@@ -122,7 +124,9 @@ def open_image(data: bytes) -> pillow.Image:
         except UnidentifiedImageError as error:
             if _is_short(data):
                 raise SampleError("truncated", "it ends before its table of contents") from error
-            raise SampleError("unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them") from error
+            raise SampleError(
+                "unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them"
+            ) from error
         except _BROKEN as error:
             raise _broken(error, data) from error
 
@@ -190,7 +194,9 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[pillow.
             with open_image(data) as image, _any_size():
                 image.draft("RGB", (side, side))
                 bands = len(image.getbands())
-                image.im = pillow.core.fill(image.mode, image.size, (ground,) * bands if bands > 1 else ground)
+                image.im = pillow.core.fill(
+                    image.mode, image.size, (ground,) * bands if bands > 1 else ground
+                )
                 # A JPEG's would end the file properly, upon which libjpeg paints the rest grey.
                 image.load_read = image.fp.read  # type: ignore[attr-defined]
                 image.load()
@@ -232,7 +238,14 @@ def _by_ffmpeg(data: bytes) -> Picture:
             if frame is None:
                 raise SampleError("decode_error", "FFmpeg finds no frame in it")
             layered = pillow.fromarray(frame.to_ndarray(format="rgba"), "RGBA")
-            return Picture(_flat(layered), frame.width, frame.height, frame.format.name, track.codec_context.name, decoder="ffmpeg")
+            return Picture(
+                _flat(layered),
+                frame.width,
+                frame.height,
+                frame.format.name,
+                track.codec_context.name,
+                decoder="ffmpeg",
+            )
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise broken(error, "FFmpeg reads no picture in it") from error
 
@@ -255,10 +268,17 @@ def _broken(error: BaseException, data: bytes) -> SampleError:
     told = f"{type(error).__name__}: {error}"
     if out_of_memory(told):
         return SampleError("memory_limit", told)
-    if isinstance(error, NotImplementedError) or re.search(r"unsupported|not supported|unknown|unrecogni[sz]ed|cannot handle", told, re.I):
+    if isinstance(error, NotImplementedError) or re.search(
+        r"unsupported|not supported|unknown|unrecogni[sz]ed|cannot handle", told, re.I
+    ):
         return SampleError("unsupported_format", told)
     marker = next((end for start, end in _END_MARKERS if data.startswith(start)), b"")
-    cut = isinstance(error, EOFError) or "truncated" in told.lower() or marker not in data[-64:] or _is_short(data)
+    cut = (
+        isinstance(error, EOFError)
+        or "truncated" in told.lower()
+        or marker not in data[-64:]
+        or _is_short(data)
+    )
     return SampleError("truncated" if cut else "decode_error", told)
 
 

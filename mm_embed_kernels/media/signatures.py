@@ -70,7 +70,9 @@ _KNOWN = (
     (rb"\x1f\x07\0[\x3f\xbf]", "video/x-dv"),
 )
 # One expression for all, since most heads match none; the group says which.
-_ANY = re.compile(b"|".join(b"(?P<_%d>%s)" % (place, signature) for place, (signature, _) in enumerate(_KNOWN)), re.DOTALL)
+_ANY = re.compile(
+    b"|".join(b"(?P<_%d>%s)" % (place, signature) for place, (signature, _) in enumerate(_KNOWN)), re.DOTALL
+)
 
 
 def media_type_of(head: bytes) -> str | None:

@@ -10,9 +10,14 @@ from mm_embed_kernels.media.media_type import HEAD_BYTES, Media, open_media, sni
 _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
 _ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
 _MATROSKA = {"video/webm": "audio/webm", "video/x-matroska": "audio/x-matroska"}
-_MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")  # element CodecID (RFC 9559), one byte of length
+_MATROSKA_CODEC = re.compile(
+    rb"\x86[\x81-\xbf]([VA])_[A-Z]"
+)  # element CodecID (RFC 9559), one byte of length
 _AVI_SOUND = re.compile(rb"strh.{4}auds", re.DOTALL)
-_ASF_VIDEO, _ASF_AUDIO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b"), bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
+_ASF_VIDEO, _ASF_AUDIO = (
+    bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b"),
+    bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b"),
+)
 # Tables of tracks stand at a container's beginning, before any media; a two-hour film's index of samples takes a few MB.
 _TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
 

@@ -104,7 +104,9 @@ def _opened(data: Media) -> Iterator[tuple[Any, bool]]:
                 yield container, cut
         except SampleError as error:
             if cut:
-                raise SampleError("truncated", f"the file is cut off inside its container: {error.message}") from error
+                raise SampleError(
+                    "truncated", f"the file is cut off inside its container: {error.message}"
+                ) from error
             raise
 
 
@@ -128,7 +130,11 @@ def _demuxed(stream: BinaryIO) -> Iterator[Any]:
     import av
 
     try:
-        container = av.open(stream, metadata_errors="replace", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+        container = av.open(
+            stream,
+            metadata_errors="replace",
+            options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"},
+        )
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise broken(error, "FFmpeg reads no video in it") from error
     with container:
@@ -148,14 +154,21 @@ def _facts(container: Any, cut: bool) -> Facts:
 
     track = _pictures(container)
     if track.codec_context is None:
-        raise SampleError("unsupported_format", f"FFmpeg has no decoder for the pictures in this {container.format.name} container")
+        raise SampleError(
+            "unsupported_format",
+            f"FFmpeg has no decoder for the pictures in this {container.format.name} container",
+        )
     count, first, last = 0, None, 0.0
     try:
         for packet in container.demux(track):
             if packet.size:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 # A raw stream of frames has no clock.
-                begin = float(count / (track.average_rate or 25)) if stamp is None else float(stamp * track.time_base)
+                begin = (
+                    float(count / (track.average_rate or 25))
+                    if stamp is None
+                    else float(stamp * track.time_base)
+                )
                 end = begin + float((packet.duration or 0) * track.time_base)
                 count, first, last = count + 1, min(begin, begin if first is None else first), max(last, end)
     except av.FFmpegError as error:
@@ -296,7 +309,10 @@ class _ByFFmpeg(Frames):
         with open_media(self._data) as stream, _demuxed(stream) as container:
             track = _pictures(container)
             if track.codec_context is None:
-                raise SampleError("unsupported_format", f"FFmpeg has no decoder for the pictures in this {container.format.name} container")
+                raise SampleError(
+                    "unsupported_format",
+                    f"FFmpeg has no decoder for the pictures in this {container.format.name} container",
+                )
             track.codec_context.thread_count = 1
             packets = container.demux(track)
             while True:
@@ -320,7 +336,9 @@ class _ByFFmpeg(Frames):
                 raise SampleError("decode_error", f"FFmpeg decodes frame {index} no more")
             place += 1
             width, height = self._size or (frame.width, frame.height)
-            yield np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90) % 4)
+            yield np.rot90(
+                frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90) % 4
+            )
 
 
 @contextmanager

@@ -3,4 +3,15 @@
 from mm_embed_kernels.media.media_type import Media, head_of, open_media, sniff
 from mm_embed_kernels.modalities.base import Modality, Preview, Segment, get, modalities, modality_of
 
-__all__ = ["Media", "Modality", "Preview", "Segment", "get", "head_of", "modalities", "modality_of", "open_media", "sniff"]
+__all__ = [
+    "Media",
+    "Modality",
+    "Preview",
+    "Segment",
+    "get",
+    "head_of",
+    "modalities",
+    "modality_of",
+    "open_media",
+    "sniff",
+]

@@ -46,13 +46,31 @@ class Audio(Modality):
         field("codec", pa.string(), "FFmpeg's or libsndfile's name of the coding"),
         field("channels", pa.int64(), "channels of the recording", ge=1),
         field("bit_rate", pa.int64(), "bits per second of the whole file", ge=0),
-        field("loudness", pa.float64(), "integrated loudness, LUFS (ITU-R BS.1770); null below its gate of -70 LUFS or 0.4 s" + _EVEN),
+        field(
+            "loudness",
+            pa.float64(),
+            "integrated loudness, LUFS (ITU-R BS.1770); null below its gate of -70 LUFS or 0.4 s" + _EVEN,
+        ),
         field("peak", pa.float64(), "largest absolute sample, 1 is full scale" + _EVEN, ge=0),
         field("clipping_share", pa.float64(), "samples at full scale, all channels" + _EVEN, ge=0, le=1),
-        field("silence_share", pa.float64(), "frames of 32 ms quieter than -60 dBFS (RMS of the mono mix)" + _EVEN, ge=0, le=1),
-        field("speech_share", pa.float64(), "frames of 32 ms in which Silero VAD hears speech" + _EVEN, ge=0, le=1),
+        field(
+            "silence_share",
+            pa.float64(),
+            "frames of 32 ms quieter than -60 dBFS (RMS of the mono mix)" + _EVEN,
+            ge=0,
+            le=1,
+        ),
+        field(
+            "speech_share",
+            pa.float64(),
+            "frames of 32 ms in which Silero VAD hears speech" + _EVEN,
+            ge=0,
+            le=1,
+        ),
         field("damaged_packets", pa.int64(), "packets that the decoder refused" + _EVEN, ge=0),
-        field("measured_seconds", pa.float64(), "how much of the recording these signals were measured on", ge=0),
+        field(
+            "measured_seconds", pa.float64(), "how much of the recording these signals were measured on", ge=0
+        ),
         field(
             "fingerprint",
             pa.binary(),
@@ -85,16 +103,25 @@ class Audio(Modality):
                 duration = reader.count() if meter.end >= MEASURED_SECONDS - _SLACK_SECONDS else meter.end
             if not meter.seconds:
                 if reader.damaged:
-                    raise SampleError("decode_error", f"the {reader.codec} decoder refuses all {reader.damaged} packets")
+                    raise SampleError(
+                        "decode_error", f"the {reader.codec} decoder refuses all {reader.damaged} packets"
+                    )
                 if not reader.cut and missing <= _SLACK_SECONDS:
-                    raise SampleError("no_samples", "the file is well formed, but holds not one sample of sound")
+                    raise SampleError(
+                        "no_samples", "the file is well formed, but holds not one sample of sound"
+                    )
                 if not whole:
                     raise SampleError("truncated", "the file is cut off before its first sample of sound")
             short = reader.promised and missing > _SLACK_SECONDS
             if reader.cut and whole:
-                raise SampleError("truncated", f"the file is cut off inside its container, after {duration:.2f} s of sound")
+                raise SampleError(
+                    "truncated", f"the file is cut off inside its container, after {duration:.2f} s of sound"
+                )
             if short and whole:
-                raise SampleError("truncated", f"the recording ends {missing:.2f} s before its header says, at {duration:.2f} s")
+                raise SampleError(
+                    "truncated",
+                    f"the recording ends {missing:.2f} s before its header says, at {duration:.2f} s",
+                )
             if short and not throughout:
                 duration = reader.count()
             return {
@@ -116,7 +143,10 @@ class Audio(Modality):
         self.require(data)
         with open_audio(data) as reader:
             rate, duration = reader.sample_rate, heard(reader)
-            return [Segment(span_of(start, end), cost=max(1, round((end - start) * rate))) for start, end in windows(duration)]
+            return [
+                Segment(span_of(start, end), cost=max(1, round((end - start) * rate)))
+                for start, end in windows(duration)
+            ]
 
     def preview(self, data: Media) -> Preview:
         """The waveform of its first minute."""

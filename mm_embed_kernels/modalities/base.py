@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 READING = [
     field("decoder", pa.string(), "library that read it: where the first one refuses, a second one is asked"),
     field(
-        "read_share", pa.float64(), "how much of it could be read, 1 for all (see on_partial); null where it does not say how long it is"
+        "read_share",
+        pa.float64(),
+        "how much of it could be read, 1 for all (see on_partial); null where it does not say how long it is",
     ),
 ]
 
@@ -149,13 +151,17 @@ class Modality(ABC):
             return mime
         other = modality_of(mime)
         if other:
-            raise SampleError("wrong_modality", f"declared as {self.name}, but the content is {mime} ({other})")
+            raise SampleError(
+                "wrong_modality", f"declared as {self.name}, but the content is {mime} ({other})"
+            )
         raise SampleError("unsupported_format", f"declared as {self.name}, but the content is {mime}")
 
 
 def modalities() -> dict[str, Modality]:
     """All modalities, by name."""
-    return {name: item() for name, item in discover("mm_embed_kernels.modalities", "modalities", Modality).items()}
+    return {
+        name: item() for name, item in discover("mm_embed_kernels.modalities", "modalities", Modality).items()
+    }
 
 
 def get(name: str) -> Modality:

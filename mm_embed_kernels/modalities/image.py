@@ -31,7 +31,9 @@ class Image(Modality):
         field("brightness", pa.float64(), "mean luma, 0 to 255", ge=0, le=255),
         field("contrast", pa.float64(), "standard deviation of luma", ge=0),
         field("entropy", pa.float64(), "Shannon entropy of the luma histogram, bits", ge=0, le=8),
-        field("sharpness", pa.float64(), "variance of the Laplacian of luma (Pech-Pacheco et al., 2000)", ge=0),
+        field(
+            "sharpness", pa.float64(), "variance of the Laplacian of luma (Pech-Pacheco et al., 2000)", ge=0
+        ),
         field("phash", pa.string(), "64-bit perceptual hash (DCT), hex"),
         field("dhash", pa.string(), "64-bit difference hash, hex"),
         field("colors", pa.binary(), "the picture in 8 x 8 pixels, RGB, uint8"),

@@ -33,30 +33,70 @@ class Text(Modality):
     name = "text"
     embedder = "minilm"
     hub_embedder = "st:sentence-transformers/all-MiniLM-L6-v2"
-    libraries = ("chardet", "filetype", "ftfy", "phonenumbers", "py3langid", "rensa", "semantic-text-splitter")
+    libraries = (
+        "chardet",
+        "filetype",
+        "ftfy",
+        "phonenumbers",
+        "py3langid",
+        "rensa",
+        "semantic-text-splitter",
+    )
     probe_seconds = 0.0003
     probe_version = "3"
     segment_version = "2"
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
         field("encoding", pa.string(), "encoding of the bytes, as detected"),
-        field("read_share", pa.float64(), "bytes that are whole characters: less than 1 where the text ends inside one (see on_partial)"),
+        field(
+            "read_share",
+            pa.float64(),
+            "bytes that are whole characters: less than 1 where the text ends inside one (see on_partial)",
+        ),
         field("characters", pa.int64(), "characters, surrounding white space left out", ge=0),
         field("words", pa.int64(), "white-space separated words", ge=0),
-        field("language_confidence", pa.float64(), "probability of the detected language (py3langid)", ge=0, le=1),
-        field("letter_share", pa.float64(), "letters among the characters that are not white space", ge=0, le=1),
+        field(
+            "language_confidence",
+            pa.float64(),
+            "probability of the detected language (py3langid)",
+            ge=0,
+            le=1,
+        ),
+        field(
+            "letter_share", pa.float64(), "letters among the characters that are not white space", ge=0, le=1
+        ),
         field("digit_share", pa.float64(), "digits among them", ge=0, le=1),
         field("symbol_share", pa.float64(), "neither letters nor digits among them", ge=0, le=1),
         field("distinct_word_share", pa.float64(), "distinct words among the words", ge=0, le=1),
         field("replacement_characters", pa.int64(), "U+FFFD: traces of an earlier wrong decoding", ge=0),
-        field("duplicate_line_share", pa.float64(), "lines that stood before among the lines that are not empty", ge=0, le=1),
-        field("repeated_5gram_share", pa.float64(), "characters in sequences of five words that occur more than once", ge=0, le=1),
-        field("boilerplate_share", pa.float64(), "characters in lines of web boilerplate: cookies, terms, lorem ipsum", ge=0, le=1),
+        field(
+            "duplicate_line_share",
+            pa.float64(),
+            "lines that stood before among the lines that are not empty",
+            ge=0,
+            le=1,
+        ),
+        field(
+            "repeated_5gram_share",
+            pa.float64(),
+            "characters in sequences of five words that occur more than once",
+            ge=0,
+            le=1,
+        ),
+        field(
+            "boilerplate_share",
+            pa.float64(),
+            "characters in lines of web boilerplate: cookies, terms, lorem ipsum",
+            ge=0,
+            le=1,
+        ),
         field("mojibake", pa.int64(), "places that look like text read in a wrong encoding (ftfy)", ge=0),
         field("emails", pa.int64(), "e-mail addresses", ge=0),
         field("phone_numbers", pa.int64(), "phone numbers in international form (phonenumbers)", ge=0),
         field("ip_addresses", pa.int64(), "public IP addresses", ge=0),
-        field("minhash", pa.binary(), "MinHash signature of the shingles, for near-duplicates (see `shingles`)"),
+        field(
+            "minhash", pa.binary(), "MinHash signature of the shingles, for near-duplicates (see `shingles`)"
+        ),
         field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
     ]
 
@@ -79,10 +119,17 @@ class Text(Modality):
         mime = self.require(data) if data else "text/plain"
         text, encoding, left = decode(data)
         if left and whole:
-            raise SampleError("truncated", f"the text ends inside a character: {left} of {len(data):,} bytes are left over ({encoding})")
+            raise SampleError(
+                "truncated",
+                f"the text ends inside a character: {left} of {len(data):,} bytes are left over ({encoding})",
+            )
         body = text.strip()
         words = body.split()
-        solid, letters, digits = sum(map(len, words)), sum(map(str.isalpha, body)), sum(map(str.isdigit, body))
+        solid, letters, digits = (
+            sum(map(len, words)),
+            sum(map(str.isalpha, body)),
+            sum(map(str.isdigit, body)),
+        )
         total = max(1, solid)
         language, confidence = detect_language(body) if letters else (None, None)
         minhash, sketch = shingles.signature(body)
@@ -139,11 +186,14 @@ def decode(data: bytes) -> tuple[str, str, int]:
         return data.decode(decoder), encoding, 0
     except UnicodeDecodeError as error:
         # A lone letter of Latin-1 at the end looks like the beginning of one of UTF-8; a text with others before it is UTF-8.
-        if error.reason in ("unexpected end of data", "truncated data") and (encoding != "utf-8" or not data[: error.start].isascii()):
+        if error.reason in ("unexpected end of data", "truncated data") and (
+            encoding != "utf-8" or not data[: error.start].isascii()
+        ):
             return data[: error.start].decode(decoder), encoding, len(data) - error.start
         if encoding != "utf-8":
             raise SampleError(
-                "encoding_unknown", f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such"
+                "encoding_unknown",
+                f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such",
             ) from None
         return *_detected(data), 0
 
@@ -156,7 +206,10 @@ def _detected(data: bytes) -> tuple[str, str]:
     wrong = tried.count("\ufffd")
     # Legacy encodings hardly ever make well-formed UTF-8: where it is mostly that, it is UTF-8 that was damaged.
     if sum(not char.isascii() for char in tried) - wrong > wrong:
-        raise SampleError("encoding_unknown", f"the text is UTF-8 but for {wrong} places: it was damaged, or put together from several")
+        raise SampleError(
+            "encoding_unknown",
+            f"the text is UTF-8 but for {wrong} places: it was damaged, or put together from several",
+        )
     found = chardet.detect(data[:_ENCODING_BYTES])
     if not found["encoding"] or found["confidence"] < _SURE:
         raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
@@ -164,9 +217,16 @@ def _detected(data: bytes) -> tuple[str, str]:
     try:
         text = data.decode(encoding)
     except (UnicodeDecodeError, LookupError) as error:
-        raise SampleError("encoding_unknown", f"the text looks like {encoding}, which does not read all of it: {error}") from None
-    if odd := sum(unicodedata.category(char) in ("Cc", "Cn", "Co") and char not in "\t\n\r\f\v\b\x1b" for char in text):
-        raise SampleError("encoding_unknown", f"the text looks like {encoding}, but {odd} of its characters are none of any language")
+        raise SampleError(
+            "encoding_unknown", f"the text looks like {encoding}, which does not read all of it: {error}"
+        ) from None
+    if odd := sum(
+        unicodedata.category(char) in ("Cc", "Cn", "Co") and char not in "\t\n\r\f\v\b\x1b" for char in text
+    ):
+        raise SampleError(
+            "encoding_unknown",
+            f"the text looks like {encoding}, but {odd} of its characters are none of any language",
+        )
     return text, encoding
 
 

@@ -57,14 +57,36 @@ class Video(Modality):
         field("codec", pa.string(), "FFmpeg's name of the pictures' coding"),
         field("frame_rate", pa.float64(), "frames per second, on average", ge=0),
         field("frames", pa.int64(), "frames that are there, counted packet by packet", ge=1),
-        field("stated_frames", pa.int64(), "frames that the container speaks of; null where it does not", ge=0),
+        field(
+            "stated_frames", pa.int64(), "frames that the container speaks of; null where it does not", ge=0
+        ),
         field("key_frames", pa.int64(), "frames that can be decoded without another", ge=0),
         field("bit_rate", pa.int64(), "bits per second of the whole file", ge=0),
-        field("audio_codec", pa.string(), "FFmpeg's name of the first sound track's coding; null where there is no sound"),
+        field(
+            "audio_codec",
+            pa.string(),
+            "FFmpeg's name of the first sound track's coding; null where there is no sound",
+        ),
         field("brightness", pa.float64(), "mean luma, 0 to 255" + _SPREAD, ge=0, le=255),
-        field("black_share", pa.float64(), "frames of which 98% is darker than a tenth of white" + _SPREAD, ge=0, le=1),
-        field("frozen_share", pa.float64(), "neighbours that differ by less than a thousandth of white in the mean" + _SPREAD, ge=0, le=1),
-        field("frame_hashes", pa.binary(), "difference hashes of frames, and when they are shown (see `frame_hashes.FRAME`)"),
+        field(
+            "black_share",
+            pa.float64(),
+            "frames of which 98% is darker than a tenth of white" + _SPREAD,
+            ge=0,
+            le=1,
+        ),
+        field(
+            "frozen_share",
+            pa.float64(),
+            "neighbours that differ by less than a thousandth of white in the mean" + _SPREAD,
+            ge=0,
+            le=1,
+        ),
+        field(
+            "frame_hashes",
+            pa.binary(),
+            "difference hashes of frames, and when they are shown (see `frame_hashes.FRAME`)",
+        ),
     ]
 
     def claims(self, mime: str) -> bool:
@@ -83,7 +105,8 @@ class Video(Modality):
         facts = describe(data)
         if facts.cut and whole:
             raise SampleError(
-                "truncated", f"the file is cut off inside its container, after {facts.frames:,} frames ({facts.duration:.2f} s)"
+                "truncated",
+                f"the file is cut off inside its container, after {facts.frames:,} frames ({facts.duration:.2f} s)",
             )
         with open_frames(data) as frames:
             # A phone held upright stores its pictures lying: what counts is what is shown.
@@ -115,7 +138,10 @@ class Video(Modality):
             with open_frames(data, _SCAN_SIZE) as frames:
                 cuts = scene_cuts(frames, facts.frame_rate)
         pixels = facts.frame_rate * facts.width * facts.height
-        return [Segment(span_of(start, end), cost=max(1, round((end - start) * pixels))) for start, end in scenes(facts.duration, cuts)]
+        return [
+            Segment(span_of(start, end), cost=max(1, round((end - start) * pixels)))
+            for start, end in scenes(facts.duration, cuts)
+        ]
 
     def preview(self, data: Media) -> Preview:
         """Frames from the middle of equal parts, side by side."""
@@ -170,7 +196,9 @@ class _Light:
         return {
             "brightness": float(np.mean(self._lumas)),
             "black_share": float(np.mean(self._black)),
-            "frozen_share": float(np.mean([item < _STILL_CHANGE for item in self._change])) if self._change else 0.0,
+            "frozen_share": float(np.mean([item < _STILL_CHANGE for item in self._change]))
+            if self._change
+            else 0.0,
         }
 
 
@@ -178,7 +206,10 @@ def hashed_frames(starts: np.ndarray[Any, Any], keys: np.ndarray[Any, Any] | Non
     """Two frames a second, ascending; where key frames are given, evenly spaced ones of those."""
     if keys is not None and len(keys):
         return [
-            int(keys[place]) for place in np.unique(np.linspace(0, len(keys) - 1, min(len(keys), HASHED_KEYS)).round().astype(np.int64))
+            int(keys[place])
+            for place in np.unique(
+                np.linspace(0, len(keys) - 1, min(len(keys), HASHED_KEYS)).round().astype(np.int64)
+            )
         ]
     # The first frame of each tick that has one; never a list of ticks, since a container may say that a frame is shown in a million years.
     ticks = np.floor((np.nan_to_num(starts) + 1e-6) * HASHES_PER_SECOND)
@@ -191,7 +222,9 @@ def measured(count: int, keys: np.ndarray[Any, Any] | None) -> list[int]:
     if keys is not None and len(keys):
         after = np.clip(np.searchsorted(keys, wanted), 0, len(keys) - 1)
         before = np.maximum(after - 1, 0)
-        wanted = np.unique(np.where(abs(wanted - keys[before]) <= abs(keys[after] - wanted), keys[before], keys[after]))
+        wanted = np.unique(
+            np.where(abs(wanted - keys[before]) <= abs(keys[after] - wanted), keys[before], keys[after])
+        )
     return [int(item) for item in wanted]
 
 
@@ -217,7 +250,10 @@ def scene_cuts(frames: Frames, frame_rate: float) -> list[float]:
 
 def _changes(frames: Frames, indices: Sequence[int]) -> list[float]:
     """How much each frame differs from the one before it in the list, 0 to 1."""
-    return [float(np.abs(after - before).sum() / 2) for before, after in pairwise(map(_histogram, frames.read(indices)))]
+    return [
+        float(np.abs(after - before).sum() / 2)
+        for before, after in pairwise(map(_histogram, frames.read(indices)))
+    ]
 
 
 def _histogram(frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -225,7 +261,9 @@ def _histogram(frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     height, width, _ = frame.shape
     coarse = (frame >> (8 - _BITS)).astype(np.int32)
     color = (((coarse[..., 0] << _BITS) | coarse[..., 1]) << _BITS) | coarse[..., 2]
-    cell = (np.arange(height) * _GRID // height)[:, None] * _GRID + (np.arange(width) * _GRID // width)[None, :]
+    cell = (np.arange(height) * _GRID // height)[:, None] * _GRID + (np.arange(width) * _GRID // width)[
+        None, :
+    ]
     counts = np.bincount(((cell << 3 * _BITS) | color).reshape(-1), minlength=_GRID * _GRID << 3 * _BITS)
     return np.asarray(counts / (height * width), np.float32)
 

@@ -21,5 +21,7 @@ class BadlyExposed(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         brightness = batch["brightness"]
-        passed = pc.and_kleene(pc.greater_equal(brightness, self.min_brightness), pc.less_equal(brightness, self.max_brightness))
+        passed = pc.and_kleene(
+            pc.greater_equal(brightness, self.min_brightness), pc.less_equal(brightness, self.max_brightness)
+        )
         return Verdict(passed, pc.round(brightness, 2), "is too dark or too bright")

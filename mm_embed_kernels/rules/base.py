@@ -79,7 +79,11 @@ class Rule(ABC):
     @property
     def threshold(self) -> str:
         """The parameters, as they are recorded beside each decision."""
-        return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self) if item.init and item.name != "action")
+        return ", ".join(
+            f"{item.name}={getattr(self, item.name)}"
+            for item in fields(self)
+            if item.init and item.name != "action"
+        )
 
     def groups(self) -> str | None:
         """SQL for ``sample_id`` and ``group`` of all samples that `prepare` grouped, if the rule groups."""
@@ -102,7 +106,9 @@ def rule_set(modality: str, settings: Mapping[str, Mapping[str, Any]]) -> list[R
         if name not in known:
             raise UserError(f"curation.rules.{name}: no such rule; there are: {', '.join(known)}")
     chosen = [
-        _configured(rule, settings.get(name, {})) for name, rule in known.items() if not rule.modalities or modality in rule.modalities
+        _configured(rule, settings.get(name, {}))
+        for name, rule in known.items()
+        if not rule.modalities or modality in rule.modalities
     ]
     return sorted((rule for rule in chosen if rule.action != "off"), key=lambda rule: (rule.cost, rule.name))
 
@@ -111,13 +117,19 @@ def _configured(rule: type[Rule], settings: Mapping[str, Any]) -> Rule:
     parameters = {item.name: item for item in fields(rule) if item.init and not item.name.startswith("_")}
     for name, value in settings.items():
         if name not in parameters:
-            raise UserError(f"curation.rules.{rule.name}.{name}: no such parameter; there are: {', '.join(parameters)}")
+            raise UserError(
+                f"curation.rules.{rule.name}.{name}: no such parameter; there are: {', '.join(parameters)}"
+            )
         default = parameters[name].default
         if name == "action" and value not in ("drop", "flag", "off", False):
             raise UserError(f"curation.rules.{rule.name}.action: {value!r} is not drop, flag or off")
-        if isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if isinstance(default, (int, float)) and (
+            isinstance(value, bool) or not isinstance(value, (int, float))
+        ):
             raise UserError(f"curation.rules.{rule.name}.{name}: {value!r} is not a number")
         if name != "action" and isinstance(default, str) and not isinstance(value, str):
             raise UserError(f"curation.rules.{rule.name}.{name}: {value!r} is not a text such as {default!r}")
     # YAML reads a bare `off` as false.
-    return rule(**{name: "off" if name == "action" and value is False else value for name, value in settings.items()})
+    return rule(
+        **{name: "off" if name == "action" and value is False else value for name, value in settings.items()}
+    )

@@ -11,7 +11,8 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 @dataclass
 class Blurred(Rule):
     """A picture without sharp edges: the variance of its Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
-    microscopy", 2000), measured at 256 pixels."""
+    microscopy", 2000), measured at 256 pixels.
+    """
 
     name = "blurred"
     modalities = ("image",)

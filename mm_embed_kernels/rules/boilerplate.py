@@ -11,7 +11,8 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 @dataclass
 class Boilerplate(Rule):
     """Text of which much is what web sites say of themselves: cookies, terms, JavaScript, lorem ipsum (Raffel et al., "Exploring the
-    Limits of Transfer Learning", 2020, section 2.2, whose C4 drops each such line)."""
+    Limits of Transfer Learning", 2020, section 2.2, whose C4 drops each such line).
+    """
 
     name = "boilerplate"
     modalities = ("text",)
@@ -21,4 +22,6 @@ class Boilerplate(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         share = batch["boilerplate_share"]
-        return Verdict(pc.less_equal(share, self.max_boilerplate_share), pc.round(share, 4), "is mostly boilerplate")
+        return Verdict(
+            pc.less_equal(share, self.max_boilerplate_share), pc.round(share, 4), "is mostly boilerplate"
+        )

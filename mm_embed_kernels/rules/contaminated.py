@@ -73,9 +73,13 @@ class Contaminated(Rule):
 
     def __post_init__(self) -> None:
         if self.against and self.action == "off":
-            raise UserError("curation.rules.contaminated: `against` says what to compare with, and `action` is off: give it drop or flag")
+            raise UserError(
+                "curation.rules.contaminated: `against` says what to compare with, and `action` is off: give it drop or flag"
+            )
         if self.action != "off" and not self.datasets:
-            raise UserError("curation.rules.contaminated: `against` has to name a dataset version, such as bench@v1")
+            raise UserError(
+                "curation.rules.contaminated: `against` has to name a dataset version, such as bench@v1"
+            )
 
     @property
     def datasets(self) -> list[str]:
@@ -89,10 +93,21 @@ class Contaminated(Rule):
     def prepare(self, read: CellReader) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix=f"mm-{self.name}-")
         folder = Path(self._folder.name)
-        proofs = [stored(sql.save(_COPIES, folder / "copies.parquet", own=read(["sample_id", "content_hash"]), others=self._rows()))]
+        proofs = [
+            stored(
+                sql.save(
+                    _COPIES,
+                    folder / "copies.parquet",
+                    own=read(["sample_id", "content_hash"]),
+                    others=self._rows(),
+                )
+            )
+        ]
         if self._near is not None and self._others:
             proofs.append(stored(self._nearby(self._near, read, folder)))
-        statement = _FOUND.format(proofs=" UNION ALL ".join(f"FROM {path}" for path in proofs), evidence=_EVIDENCE)
+        statement = _FOUND.format(
+            proofs=" UNION ALL ".join(f"FROM {path}" for path in proofs), evidence=_EVIDENCE
+        )
         self._found = sql.save(statement, folder / "found.parquet")
 
     def _rows(self) -> pa.RecordBatchReader:
@@ -102,7 +117,9 @@ class Contaminated(Rule):
         def batches() -> Iterator[pa.RecordBatch]:
             for origin, other in self._others.items():
                 for batch in other(["sample_id", "content_hash"]):
-                    yield pa.record_batch([*batch.columns, pa.array([origin] * batch.num_rows, pa.string())], schema=schema)
+                    yield pa.record_batch(
+                        [*batch.columns, pa.array([origin] * batch.num_rows, pa.string())], schema=schema
+                    )
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -117,7 +134,9 @@ class Contaminated(Rule):
             "SELECT l.n, l.label, s.sample_id, s.key, s.origin FROM samples s JOIN labels l USING (n)",
             folder / "members.parquet", samples=samples(["sample_id", "key", "origin"]), labels=members_of(labels),
         )  # fmt: skip
-        statement = _NEAR.format(matches=stored(matches), members=stored(members), kind=sql.literal(near.kind))
+        statement = _NEAR.format(
+            matches=stored(matches), members=stored(members), kind=sql.literal(near.kind)
+        )
         return sql.save(statement, folder / "near.parquet")
 
     def _together(self, read: CellReader) -> CellReader:
@@ -130,9 +149,14 @@ class Contaminated(Rule):
             schema = pa.schema([(name, kinds[name]) for name in columns])
 
             def batches() -> Iterator[pa.RecordBatch]:
-                for origin, reader in [("", own), *((origin, other(wanted)) for origin, other in self._others.items())]:
+                for origin, reader in [
+                    ("", own),
+                    *((origin, other(wanted)) for origin, other in self._others.items()),
+                ]:
                     for batch in reader:
-                        table = pa.Table.from_batches([batch]).append_column("origin", pa.array([origin] * batch.num_rows, pa.string()))
+                        table = pa.Table.from_batches([batch]).append_column(
+                            "origin", pa.array([origin] * batch.num_rows, pa.string())
+                        )
                         yield from table.select(columns).cast(schema).to_batches()
 
             return pa.RecordBatchReader.from_batches(schema, batches())
@@ -149,4 +173,9 @@ class Contaminated(Rule):
             passed[place], duplicates[place] = False, row["duplicates"]
             value[place] = f"{row['duplicates'][0]['kind']}: {row['duplicates'][0]['of']}"
         evidence = Evidence(pa.nulls(size, pa.string()), pa.array(duplicates, pa.list_(DUPLICATE)))
-        return Verdict(pa.array(passed, pa.bool_()), pa.array(value, pa.string()), "is in a dataset that it must not be in", evidence)
+        return Verdict(
+            pa.array(passed, pa.bool_()),
+            pa.array(value, pa.string()),
+            "is in a dataset that it must not be in",
+            evidence,
+        )

@@ -22,7 +22,15 @@ from mm_embed_kernels.sql import CellReader, numbered, stored
 
 # A pair of samples that are near each other, by their numbers, a < b: how near, and the part of each that the other
 # shows, where that is not all of it.
-MATCH = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("score", pa.float64()), ("span_a", pa.string()), ("span_b", pa.string())])
+MATCH = pa.schema(
+    [
+        ("a", pa.int32()),
+        ("b", pa.int32()),
+        ("score", pa.float64()),
+        ("span_a", pa.string()),
+        ("span_b", pa.string()),
+    ]
+)
 # Pieces of evidence that a sample keeps: the one against the group's keeper first, then the strongest.
 _EVIDENCE = 4
 _LABEL = pa.schema([("n", pa.int32()), ("label", pa.int32())])
@@ -84,10 +92,14 @@ class DuplicateRule(Rule):
         source = np.full(size, found.num_rows)
         source[found["row"].to_numpy()] = np.arange(found.num_rows)
         group, duplicates = (
-            pa.concat_arrays([*(chunk.cast(kind) for chunk in found[name].chunks), pa.array([none], kind)]).take(pa.array(source))
+            pa.concat_arrays(
+                [*(chunk.cast(kind) for chunk in found[name].chunks), pa.array([none], kind)]
+            ).take(pa.array(source))
             for name, kind, none in (("group", pa.string(), None), ("duplicates", pa.list_(DUPLICATE), []))
         )
-        return Verdict(pa.array(passed, pa.bool_()), pa.array(value), self.reason, Evidence(group, duplicates))
+        return Verdict(
+            pa.array(passed, pa.bool_()), pa.array(value), self.reason, Evidence(group, duplicates)
+        )
 
     def value(self, row: dict[str, Any]) -> Any:
         """What is recorded as measured of a grouped sample."""
@@ -136,7 +148,11 @@ class NearDuplicateRule(DuplicateRule):
         )  # fmt: skip
         order = "extent DESC," if self.keep == "largest" else ""
         statement = _FOUND.format(
-            members=stored(members), matches=stored(matches), order=order, kind=sql.literal(self.kind), evidence=_EVIDENCE
+            members=stored(members),
+            matches=stored(matches),
+            order=order,
+            kind=sql.literal(self.kind),
+            evidence=_EVIDENCE,
         )
         return sql.save(statement, folder / "found.parquet")
 
@@ -150,7 +166,9 @@ def matched(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray
     """
     chosen = np.flatnonzero(near)
     whole = pa.nulls(len(chosen), pa.string())
-    return pa.table([pairs["a"].take(chosen), pairs["b"].take(chosen), score[chosen], whole, whole], schema=MATCH)
+    return pa.table(
+        [pairs["a"].take(chosen), pairs["b"].take(chosen), score[chosen], whole, whole], schema=MATCH
+    )
 
 
 def members_of(labels: np.ndarray[Any, Any]) -> pa.Table:

@@ -20,5 +20,8 @@ class ExtremeAspect(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         width, height = (pc.cast(batch[name], pa.float64()) for name in ("width", "height"))
-        aspect = pc.divide(pc.max_element_wise(width, height, skip_nulls=False), pc.min_element_wise(width, height, skip_nulls=False))
+        aspect = pc.divide(
+            pc.max_element_wise(width, height, skip_nulls=False),
+            pc.min_element_wise(width, height, skip_nulls=False),
+        )
         return Verdict(pc.less_equal(aspect, self.max_aspect), pc.round(aspect, 2), "is too long and narrow")

@@ -21,4 +21,6 @@ class Frozen(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         frozen = batch["frozen_share"]
-        return Verdict(pc.less_equal(frozen, self.max_frozen_share), pc.round(frozen, 4), "hardly changes its picture")
+        return Verdict(
+            pc.less_equal(frozen, self.max_frozen_share), pc.round(frozen, 4), "hardly changes its picture"
+        )

@@ -21,4 +21,8 @@ class LittleSpeech(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         measured = batch["speech_share"]
-        return Verdict(pc.greater_equal(measured, self.min_speech_share), pc.round(measured, 4), "holds too little speech")
+        return Verdict(
+            pc.greater_equal(measured, self.min_speech_share),
+            pc.round(measured, 4),
+            "holds too little speech",
+        )

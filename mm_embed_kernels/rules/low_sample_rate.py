@@ -20,4 +20,6 @@ class LowSampleRate(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         measured = batch["sample_rate"]
-        return Verdict(pc.greater_equal(measured, self.min_sample_rate), measured, "has too low a sample rate")
+        return Verdict(
+            pc.greater_equal(measured, self.min_sample_rate), measured, "has too low a sample rate"
+        )

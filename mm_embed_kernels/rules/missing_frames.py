@@ -21,5 +21,13 @@ class MissingFrames(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         stated = pc.cast(batch["stated_frames"], pa.float64())
-        missing = pc.max_element_wise(pc.subtract(1.0, pc.divide(batch["frames"], pc.max_element_wise(stated, 1.0))), 0.0, skip_nulls=False)
-        return Verdict(pc.less_equal(missing, self.max_missing_share), pc.round(missing, 4), "lacks frames of which its container speaks")
+        missing = pc.max_element_wise(
+            pc.subtract(1.0, pc.divide(batch["frames"], pc.max_element_wise(stated, 1.0))),
+            0.0,
+            skip_nulls=False,
+        )
+        return Verdict(
+            pc.less_equal(missing, self.max_missing_share),
+            pc.round(missing, 4),
+            "lacks frames of which its container speaks",
+        )

@@ -20,4 +20,6 @@ class NearConstant(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         contrast = batch["contrast"]
-        return Verdict(pc.greater_equal(contrast, self.min_contrast), pc.round(contrast, 2), "is of almost one tone")
+        return Verdict(
+            pc.greater_equal(contrast, self.min_contrast), pc.round(contrast, 2), "is of almost one tone"
+        )

@@ -41,9 +41,13 @@ class NearDuplicateAudio(NearDuplicateRule):
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["fingerprint"]):
-                for number, data in zip(batch["n"].to_pylist(), batch["fingerprint"].to_pylist(), strict=True):
+                for number, data in zip(
+                    batch["n"].to_pylist(), batch["fingerprint"].to_pylist(), strict=True
+                ):
                     if data:
-                        yield lsh.entries(np.array([number]), acoustic_fingerprint.buckets(np.frombuffer(data, "<u4"))[None])
+                        yield lsh.entries(
+                            np.array([number]), acoustic_fingerprint.buckets(np.frombuffer(data, "<u4"))[None]
+                        )
 
         for pairs in lsh.compared(entries(), read, ["fingerprint"]):
             rows = [
@@ -56,11 +60,15 @@ class NearDuplicateAudio(NearDuplicateRule):
     def _match(self, one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> dict[str, Any] | None:
         found = acoustic_fingerprint.overlap(one, other)
         least = max(
-            self.min_seconds / acoustic_fingerprint.STEP_SECONDS, self.min_share * min(np.count_nonzero(one), np.count_nonzero(other))
+            self.min_seconds / acoustic_fingerprint.STEP_SECONDS,
+            self.min_share * min(np.count_nonzero(one), np.count_nonzero(other)),
         )
         if found is None or found.score < self.min_similarity or found.sounding < least:
             return None
-        spans = {"span_a": _part(found.first, found.length, len(one)), "span_b": _part(found.second, found.length, len(other))}
+        spans = {
+            "span_a": _part(found.first, found.length, len(one)),
+            "span_b": _part(found.second, found.length, len(other)),
+        }
         return {"score": found.score, **spans}
 
 
@@ -68,4 +76,6 @@ def _part(start: int, length: int, whole: int) -> str | None:
     """The seconds of a shared part, or None where it is all."""
     if (whole - length) * acoustic_fingerprint.STEP_SECONDS < _SLACK_SECONDS:
         return None
-    return span_of(start * acoustic_fingerprint.STEP_SECONDS, (start + length) * acoustic_fingerprint.STEP_SECONDS)
+    return span_of(
+        start * acoustic_fingerprint.STEP_SECONDS, (start + length) * acoustic_fingerprint.STEP_SECONDS
+    )

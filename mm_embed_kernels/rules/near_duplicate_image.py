@@ -39,18 +39,24 @@ class NearDuplicateImage(NearDuplicateRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_distance not in range(_MOST + 1):
-            raise UserError(f"curation.rules.{self.name}.max_distance: {self.max_distance} is not a whole number from 0 to {_MOST}")
+            raise UserError(
+                f"curation.rules.{self.name}.max_distance: {self.max_distance} is not a whole number from 0 to {_MOST}"
+            )
         self.max_distance = int(self.max_distance)
 
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["dhash"]):
                 known = batch.filter(batch["dhash"].is_valid())
-                yield lsh.entries(known["n"].to_numpy(), lsh.shared_bytes(_hashes(known["dhash"]), self.max_distance))
+                yield lsh.entries(
+                    known["n"].to_numpy(), lsh.shared_bytes(_hashes(known["dhash"]), self.max_distance)
+                )
 
         for pairs in lsh.compared(entries(), read, ["dhash", "colors"]):
             distance = np.bitwise_count(_hashes(pairs["x_dhash"]) ^ _hashes(pairs["y_dhash"]))
-            near = (distance <= self.max_distance) & (color_distance(pairs["x_colors"], pairs["y_colors"]) <= self.max_color_distance)
+            near = (distance <= self.max_distance) & (
+                color_distance(pairs["x_colors"], pairs["y_colors"]) <= self.max_color_distance
+            )
             yield matched(pairs, 1 - distance / _HASH_BITS, near)
 
 
@@ -61,5 +67,8 @@ def _hashes(column: pa.Array) -> np.ndarray[Any, Any]:
 
 def color_distance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
     """Root mean square difference of thumbnails of equal size, float64 [n], in steps of 255."""
-    one, other = (np.frombuffer(b"".join(side.to_pylist()), np.uint8).reshape(len(side), -1).astype(np.float64) for side in (left, right))
+    one, other = (
+        np.frombuffer(b"".join(side.to_pylist()), np.uint8).reshape(len(side), -1).astype(np.float64)
+        for side in (left, right)
+    )
     return np.asarray(np.sqrt(np.square(one - other).mean(axis=1)))

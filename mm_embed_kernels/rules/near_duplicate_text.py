@@ -34,7 +34,9 @@ class NearDuplicateText(NearDuplicateRule):
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["minhash"]):
                 known = batch.filter(batch["minhash"].is_valid())
-                yield lsh.entries(known["n"].to_numpy(), lsh.buckets(shingles.minhashes(known["minhash"]), rows))
+                yield lsh.entries(
+                    known["n"].to_numpy(), lsh.buckets(shingles.minhashes(known["minhash"]), rows)
+                )
 
         for pairs in lsh.compared(entries(), read, ["shingles"]):
             score = shingles.resemblance(pairs["x_shingles"], pairs["y_shingles"])

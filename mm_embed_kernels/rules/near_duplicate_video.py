@@ -40,19 +40,27 @@ class NearDuplicateVideo(NearDuplicateRule):
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["frame_hashes"]):
-                for number, data in zip(batch["n"].to_pylist(), batch["frame_hashes"].to_pylist(), strict=True):
+                for number, data in zip(
+                    batch["n"].to_pylist(), batch["frame_hashes"].to_pylist(), strict=True
+                ):
                     if data:
                         found = np.unique(lsh.shared_bytes(np.unique(unpacked(data)["hash"]), _BYTES))
                         yield lsh.entries(np.array([number]), found[None])
 
         for pairs in lsh.compared(entries(), read, ["duration", "frame_hashes"]):
-            rows = [{"a": pair["a"], "b": pair["b"], **found} for pair in pairs.to_pylist() if (found := self._match(pair))]
+            rows = [
+                {"a": pair["a"], "b": pair["b"], **found}
+                for pair in pairs.to_pylist()
+                if (found := self._match(pair))
+            ]
             yield pa.Table.from_pylist(rows, schema=MATCH)
 
     def _match(self, pair: dict[str, Any]) -> dict[str, Any] | None:
         found = shared(unpacked(pair["x_frame_hashes"]), unpacked(pair["y_frame_hashes"]))
         lengths = (pair["x_duration"], pair["y_duration"])
-        if found is None or found.one[1] - found.one[0] < max(self.min_seconds, self.min_share * min(lengths)):
+        if found is None or found.one[1] - found.one[0] < max(
+            self.min_seconds, self.min_share * min(lengths)
+        ):
             return None
         spans = [
             None if last - first >= 0.9 * length else span_of(first, last)

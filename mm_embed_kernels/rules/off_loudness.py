@@ -21,5 +21,7 @@ class OffLoudness(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         loudness = batch["loudness"]
-        passed = pc.and_kleene(pc.greater_equal(loudness, self.min_loudness), pc.less_equal(loudness, self.max_loudness))
+        passed = pc.and_kleene(
+            pc.greater_equal(loudness, self.min_loudness), pc.less_equal(loudness, self.max_loudness)
+        )
         return Verdict(passed, pc.round(loudness, 2), "is too quiet or too loud")

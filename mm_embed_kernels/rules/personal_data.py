@@ -11,7 +11,8 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 @dataclass
 class PersonalData(Rule):
     """Text with e-mail addresses, phone numbers in international form (by phonenumbers) or public IP addresses (as Soldaini et al.,
-    "Dolma", 2024, looks for)."""
+    "Dolma", 2024, looks for).
+    """
 
     name = "personal_data"
     modalities = ("text",)

@@ -11,7 +11,8 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 @dataclass
 class Repetitive(Rule):
     """Text that says the same again and again: lines that stood before, or sequences of five words (Rae et al., "Scaling Language
-    Models", 2021, table A1)."""
+    Models", 2021, table A1).
+    """
 
     name = "repetitive"
     modalities = ("text",)

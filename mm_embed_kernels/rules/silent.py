@@ -21,4 +21,6 @@ class Silent(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         silence = batch["silence_share"]
-        return Verdict(pc.less_equal(silence, self.max_silence_share), pc.round(silence, 4), "is almost all silence")
+        return Verdict(
+            pc.less_equal(silence, self.max_silence_share), pc.round(silence, 4), "is almost all silence"
+        )

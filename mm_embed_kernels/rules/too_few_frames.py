@@ -20,4 +20,6 @@ class TooFewFrames(Rule):
     min_frames: int = 8
 
     def judge(self, batch: pa.Table) -> Verdict:
-        return Verdict(pc.greater_equal(batch["frames"], self.min_frames), batch["frames"], "has too few frames")
+        return Verdict(
+            pc.greater_equal(batch["frames"], self.min_frames), batch["frames"], "has too few frames"
+        )

@@ -20,4 +20,6 @@ class TooManySymbols(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         share = batch["symbol_share"]
-        return Verdict(pc.less_equal(share, self.max_symbol_share), pc.round(share, 4), "has too many symbols")
+        return Verdict(
+            pc.less_equal(share, self.max_symbol_share), pc.round(share, 4), "has too many symbols"
+        )

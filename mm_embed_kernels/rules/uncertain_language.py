@@ -11,7 +11,8 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 @dataclass
 class UncertainLanguage(Rule):
     """Text whose language cannot be told although it has enough to go by: noise, names, a mixture (as Wenzek et al., "CCNet", 2020,
-    with the threshold of Penedo et al., "FineWeb", 2024)."""
+    with the threshold of Penedo et al., "FineWeb", 2024).
+    """
 
     name = "uncertain_language"
     modalities = ("text",)
@@ -22,5 +23,8 @@ class UncertainLanguage(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         confidence = batch["language_confidence"]
-        passed = pc.or_kleene(pc.greater_equal(confidence, self.min_confidence), pc.less(batch["characters"], self.min_characters))
+        passed = pc.or_kleene(
+            pc.greater_equal(confidence, self.min_confidence),
+            pc.less(batch["characters"], self.min_characters),
+        )
         return Verdict(passed, pc.round(confidence, 4), "is in no certain language")

@@ -24,6 +24,9 @@ class UnsupportedLanguage(Rule):
     def judge(self, batch: pa.Table) -> Verdict:
         allowed = [code.strip() for code in self.languages.split(",")]
         known = pc.is_in(batch["language"], value_set=pa.array(allowed, pa.string()))
-        unsure = pc.or_(pc.less(batch["language_confidence"], self.min_confidence), pc.less(batch["characters"], self.min_characters))
+        unsure = pc.or_(
+            pc.less(batch["language_confidence"], self.min_confidence),
+            pc.less(batch["characters"], self.min_characters),
+        )
         passed = pc.or_kleene(pc.or_(known, pc.is_null(batch["language"])), unsure)
         return Verdict(passed, batch["language"], f"is not in one of the languages {', '.join(allowed)}")

@@ -58,7 +58,9 @@ class Child:
         self._pipe: Any = None
         self._answered = 0
 
-    def ask(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]], seconds: float) -> Iterator[Any]:
+    def ask(
+        self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]], seconds: float
+    ) -> Iterator[Any]:
         """``function(*item)`` for each item, in order, as they are answered; the function must not raise.
 
         Raises:
@@ -92,7 +94,9 @@ class Child:
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, self._enter, self._args), daemon=not self._parent)
+        self._process = spawn.Process(
+            target=_serve, args=(theirs, self._enter, self._args), daemon=not self._parent
+        )
         self._answered = 0
         self._process.start()
         theirs.close()

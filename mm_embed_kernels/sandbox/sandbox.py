@@ -18,16 +18,47 @@ from typing import Any
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
-from mm_embed_kernels.sandbox.child_process import OUT_OF_MEMORY, Child, Died, Late, die_with_parent, forget_environment, silence
+from mm_embed_kernels.sandbox.child_process import (
+    OUT_OF_MEMORY,
+    Child,
+    Died,
+    Late,
+    die_with_parent,
+    forget_environment,
+    silence,
+)
 
-_KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+_KEPT_ENVIRONMENT = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "OPENBLAS_CORETYPE",
+    "PATH",
+    "PYTHONPATH",
+    "TMPDIR",
+    "TZ",
+    "VIRTUAL_ENV",
+)
 
 # Chunks that each of several children gets of a batch: who has the slow items gets fewer of the others.
 _SHARES = 4
 
 # What the machine or a file system says, and no decoder about the bytes.
 _OF_THE_MACHINE = {
-    getattr(errno, name) for name in ("EACCES", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOENT", "ENOSPC", "EROFS", "ESTALE", "ETIMEDOUT")
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EDQUOT",
+        "EIO",
+        "EMFILE",
+        "ENFILE",
+        "ENOENT",
+        "ENOSPC",
+        "EROFS",
+        "ESTALE",
+        "ETIMEDOUT",
+    )
 }
 
 
@@ -128,7 +159,9 @@ class Sandbox:
             self._idle.put(child)
         return outcomes
 
-    def _verdict(self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: Died | Late) -> Any:
+    def _verdict(
+        self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: Died | Late
+    ) -> Any:
         """What is said of the item that a child died of; one that had company before is heard once more, alone."""
         if isinstance(end, Died) and not end.fresh:
             try:
@@ -139,7 +172,9 @@ class Sandbox:
         if isinstance(end, Late):
             return SampleError("timeout", f"decoding took longer than {self.limits.item_seconds:g} s")
         if end.exitcode == OUT_OF_MEMORY:
-            return SampleError("memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB")
+            return SampleError(
+                "memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB"
+            )
         return SampleError("decoder_crash", f"the decoder died with {end}")
 
     def _chunks(self, items: Sequence[tuple[Any, ...]]) -> Iterator[list[int]]:

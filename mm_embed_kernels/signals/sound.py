@@ -32,11 +32,16 @@ class Meter:
 
     def listen(self, reader: Reader, start: float, end: float) -> None:
         samples = np.concatenate(
-            [np.zeros(0, np.float32), *resampled(self._watch(reader.frames(start, end), start, end), speech.RATE, start, end)]
+            [
+                np.zeros(0, np.float32),
+                *resampled(self._watch(reader.frames(start, end), start, end), speech.RATE, start, end),
+            ]
         )
         if start == 0:
             self._print = (
-                acoustic_fingerprint.fingerprint(samples[: round(acoustic_fingerprint.SECONDS * acoustic_fingerprint.RATE)])
+                acoustic_fingerprint.fingerprint(
+                    samples[: round(acoustic_fingerprint.SECONDS * acoustic_fingerprint.RATE)]
+                )
                 .astype("<u4")
                 .tobytes()
             )
@@ -48,7 +53,9 @@ class Meter:
         self._silent += int((level < _SILENCE).sum())
         self._spoken += int((speech.speech(samples) >= speech.THRESHOLD).sum())
 
-    def _watch(self, frames: Iterator[tuple[float, Any]], start: float, end: float) -> Iterator[tuple[float, Any]]:
+    def _watch(
+        self, frames: Iterator[tuple[float, Any]], start: float, end: float
+    ) -> Iterator[tuple[float, Any]]:
         """The frames, measured at their own rate and channels on the way."""
         import av
 
@@ -111,7 +118,10 @@ def _graph(frame: Any) -> Any:
 
     graph = av.filter.Graph()
     source = graph.add_abuffer(
-        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=Fraction(1, frame.sample_rate)
+        sample_rate=frame.sample_rate,
+        format=frame.format.name,
+        layout=frame.layout.name,
+        time_base=Fraction(1, frame.sample_rate),
     )
     meter, sink = graph.add("ebur128", "metadata=1"), graph.add("abuffersink")
     source.link_to(meter)

@@ -24,7 +24,9 @@ def weights() -> Path:
     # Looked up, not imported: importing the package would bring torch into every sandboxed child.
     spec = find_spec("silero_vad")
     if spec is None or spec.origin is None:
-        raise UserError("speech detection needs the package silero-vad, which is not installed; run `make install`")
+        raise UserError(
+            "speech detection needs the package silero-vad, which is not installed; run `make install`"
+        )
     return Path(spec.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
 
 
@@ -40,12 +42,18 @@ def speech(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     count = -(-len(samples) // FRAME)
     padded = np.zeros(_CONTEXT + count * FRAME, np.float32)
     padded[_CONTEXT : _CONTEXT + len(samples)] = samples
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _CONTEXT + FRAME)[::FRAME] if count else np.zeros((0, 1))
+    frames = (
+        np.lib.stride_tricks.sliding_window_view(padded, _CONTEXT + FRAME)[::FRAME]
+        if count
+        else np.zeros((0, 1))
+    )
     hidden, cell = np.zeros(_STATE, np.float32), np.zeros(_STATE, np.float32)
     found = [np.zeros(0, np.float32)]
     for place in range(0, count, _CALL_FRAMES):
         block = np.ascontiguousarray(frames[place : place + _CALL_FRAMES])
-        values, hidden, cell = _session().run(["speech_probs", "hn", "cn"], {"input": block, "h": hidden, "c": cell})
+        values, hidden, cell = _session().run(
+            ["speech_probs", "hn", "cn"], {"input": block, "h": hidden, "c": cell}
+        )
         found.append(values.reshape(-1))
     return np.concatenate(found)
 

@@ -17,7 +17,9 @@ _BOILERPLATE = re.compile(
 _SEQUENCE, _WORDS = 5, 50_000
 # Every part is bounded, so that no text makes them slow.
 _EMAIL = re.compile(r"(?<![\w.%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
-_IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)")
+_IP = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
+)
 
 
 def text_signals(text: str, words: list[str]) -> dict[str, Any]:
@@ -28,7 +30,8 @@ def text_signals(text: str, words: list[str]) -> dict[str, Any]:
     return {
         "duplicate_line_share": 1 - len(set(lines)) / max(1, len(lines)) if lines else 0.0,
         "repeated_5gram_share": repeated_share(words),
-        "boilerplate_share": sum(len(line) for line in lines if _BOILERPLATE.search(line)) / max(1, sum(map(len, lines))),
+        "boilerplate_share": sum(len(line) for line in lines if _BOILERPLATE.search(line))
+        / max(1, sum(map(len, lines))),
         "mojibake": int(badness(text)),
         "emails": len(_EMAIL.findall(text)),
         "phone_numbers": phone_numbers(text),
@@ -48,7 +51,9 @@ def repeated_share(words: list[str]) -> float:
     for place, sequence in enumerate(sequences):
         if counts[sequence] > 1:
             repeated[place : place + _SEQUENCE] = [True] * _SEQUENCE
-    return sum(len(word) for word, again in zip(words, repeated, strict=True) if again) / max(1, sum(map(len, words)))
+    return sum(len(word) for word, again in zip(words, repeated, strict=True) if again) / max(
+        1, sum(map(len, words))
+    )
 
 
 def phone_numbers(text: str) -> int:

@@ -45,7 +45,9 @@ def fingerprint(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     for start in range(0, len(frames), _CALL_FRAMES):
         part = frames[start : start + _CALL_FRAMES]
         spectrum = np.square(np.abs(np.fft.rfft(part * _window(), axis=1)))
-        energy[start : start + _CALL_FRAMES] = np.add.reduceat(spectrum[:, : _edges()[-1]], _edges()[:-1], axis=1)
+        energy[start : start + _CALL_FRAMES] = np.add.reduceat(
+            spectrum[:, : _edges()[-1]], _edges()[:-1], axis=1
+        )
         loud[start : start + _CALL_FRAMES] = np.sqrt(np.square(part).mean(axis=1)) > _SILENCE
     tilt = np.diff(energy, axis=1)
     change = np.diff(tilt, axis=0, prepend=tilt[:1])
@@ -105,7 +107,9 @@ def _offsets(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarr
 def buckets(print_: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """What two prints of one sound are expected to have in common, uint64 [m]: three of the four bytes of a place."""
     sounding = print_[print_ != 0].astype(np.uint64)
-    return np.unique([(sounding & np.uint64(mask)) | np.uint64(number << 32) for number, mask in enumerate(_MASKS)])
+    return np.unique(
+        [(sounding & np.uint64(mask)) | np.uint64(number << 32) for number, mask in enumerate(_MASKS)]
+    )
 
 
 def _aligned(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> Overlap:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 
-def united(labels: np.ndarray[Any, Any], a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def united(
+    labels: np.ndarray[Any, Any], a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
     """The components when edges are added.
 
     Args:

@@ -71,9 +71,13 @@ def shared(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Shared | N
     chosen = np.abs(offset - _SLACK * steps[np.argmax(votes)]) <= _SLACK
     i, j = i[chosen], j[chosen]
     frames, pictures = len(np.unique(i)), len(np.unique(one["hash"][i]))
-    ends = [(float(side["second"][place].min()), float(side["second"][place].max())) for side, place in ((one, i), (other, j))]
+    ends = [
+        (float(side["second"][place].min()), float(side["second"][place].max()))
+        for side, place in ((one, i), (other, j))
+    ]
     between = [
-        int(((side["second"] >= first) & (side["second"] <= last)).sum()) for side, (first, last) in zip((one, other), ends, strict=True)
+        int(((side["second"] >= first) & (side["second"] <= last)).sum())
+        for side, (first, last) in zip((one, other), ends, strict=True)
     ]
     # Of the frames of the sparser one that lie between, most must match.
     if pictures < _PICTURES or 2 * min(frames, len(np.unique(j))) < min(between):

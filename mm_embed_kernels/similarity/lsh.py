@@ -74,7 +74,9 @@ def shared_bytes(hashes: np.ndarray[Any, Any], distance: int) -> np.ndarray[Any,
 
 def entries(numbers: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> pa.RecordBatch:
     """Samples (int32 [n]) and their buckets (uint64 [n, bands]) as rows of `ENTRY`."""
-    return pa.record_batch([found.reshape(-1), np.repeat(numbers, found.shape[1]).astype(np.int32)], schema=ENTRY)
+    return pa.record_batch(
+        [found.reshape(-1), np.repeat(numbers, found.shape[1]).astype(np.int32)], schema=ENTRY
+    )
 
 
 def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
@@ -108,14 +110,21 @@ def _parted(batches: Iterable[pa.RecordBatch], folder: Path) -> list[Path]:
             rows = np.empty(batch.num_rows, _ENTRY)
             rows["bucket"], rows["n"] = batch["bucket"].to_numpy(), batch["n"].to_numpy()
             # Bytes are sorted by counting.
-            part = ((batch["bucket"].to_numpy() * _MIX) >> np.uint64(64 - _PARTS.bit_length() + 1)).astype(np.uint8)
-            rows, edges = rows[np.argsort(part, kind="stable")], np.concatenate([[0], np.cumsum(np.bincount(part, minlength=_PARTS))])
+            part = ((batch["bucket"].to_numpy() * _MIX) >> np.uint64(64 - _PARTS.bit_length() + 1)).astype(
+                np.uint8
+            )
+            rows, edges = (
+                rows[np.argsort(part, kind="stable")],
+                np.concatenate([[0], np.cumsum(np.bincount(part, minlength=_PARTS))]),
+            )
             for file, start, end in zip(files, edges[:-1], edges[1:], strict=True):
                 file.write(rows[start:end].tobytes())
     return paths
 
 
-def compared(batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def compared(
+    batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
     """Candidates, each pair once, with what is to be compared: ``a``, ``b``, and each column as ``x_`` and ``y_``.
 
     Few samples have a candidate: the columns are kept of those alone.
@@ -126,7 +135,9 @@ def compared(batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[
     """
     with tempfile.TemporaryDirectory(prefix="mm-lsh-") as name:
         folder = Path(name)
-        path = sql.save("SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches))
+        path = sql.save(
+            "SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)
+        )
         pairs, samples = stored(path), stored(_chosen(read(columns), path, folder / "samples.parquet"))
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
         statement = f"SELECT p.a, p.b, {sides} FROM {pairs} p JOIN {samples} x ON x.n = p.a JOIN {samples} y ON y.n = p.b"

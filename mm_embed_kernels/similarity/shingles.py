@@ -41,7 +41,9 @@ def signature(text: str) -> tuple[bytes | None, bytes | None]:
     found = hashes(" ".join(text.casefold().split()))
     if not len(found):
         return None, None
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.astype(np.uint64), [0, len(found)], PERMUTATIONS, _SEED)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        found.astype(np.uint64), [0, len(found)], PERMUTATIONS, _SEED
+    )
     return _SIGNATURE.pack(*matrix.to_rows()[0]), found[:SKETCH].astype("<u4", copy=False).tobytes()
 
 
@@ -78,7 +80,9 @@ def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
     for chosen in (np.flatnonzero(~cut), np.flatnonzero(cut)):
         for start in range(0, len(chosen), _PAIRS):
             some = chosen[start : start + _PAIRS]
-            found[some] = _resemblance(left.take(pa.array(some)), right.take(pa.array(some)), bool(cut[some[0]]))
+            found[some] = _resemblance(
+                left.take(pa.array(some)), right.take(pa.array(some)), bool(cut[some[0]])
+            )
     return found
 
 
@@ -112,7 +116,11 @@ def _sizes(sketches: pa.Array) -> np.ndarray[Any, Any]:
 def _edges(sketches: pa.Array) -> np.ndarray[Any, Any]:
     """Where each binary value begins in their common buffer, and the last one ends, int32 [n + 1]."""
     edges = sketches.buffers()[1]
-    return np.zeros(1, np.int32) if edges is None else np.frombuffer(edges, np.int32)[sketches.offset :][: len(sketches) + 1]
+    return (
+        np.zeros(1, np.int32)
+        if edges is None
+        else np.frombuffer(edges, np.int32)[sketches.offset :][: len(sketches) + 1]
+    )
 
 
 def _largest_kept(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

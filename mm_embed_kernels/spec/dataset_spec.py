@@ -24,16 +24,24 @@ class DatasetSpec(SpecModel):
 
     name: str
     version: str
-    parent: str | None = Field(default=None, description="version that this one follows: what is placed in a split stays there")
-    schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(default_factory=dict, alias="schema")
+    parent: str | None = Field(
+        default=None, description="version that this one follows: what is placed in a split stays there"
+    )
+    schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(
+        default_factory=dict, alias="schema"
+    )
     sources: list[SourceSpec] = Field(min_length=1)
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     embedders: dict[str, list[str]] = Field(
-        default_factory=dict, description="modality -> embedders, the primary one first; by default the profile's"
+        default_factory=dict,
+        description="modality -> embedders, the primary one first; by default the profile's",
     )
-    transcribe: dict[str, str] = Field(default_factory=dict, description="modality -> transcriber that writes down what is said in it")
+    transcribe: dict[str, str] = Field(
+        default_factory=dict, description="modality -> transcriber that writes down what is said in it"
+    )
     validation: dict[str, dict[str, ColumnRule]] = Field(
-        default_factory=dict, description="modality -> column of the listing or the probe -> what it may hold; anything else fails"
+        default_factory=dict,
+        description="modality -> column of the listing or the probe -> what it may hold; anything else fails",
     )
     on_partial: Literal["reject", "keep_prefix"] = Field(
         default="reject",
@@ -88,13 +96,19 @@ class DatasetSpec(SpecModel):
                 raise ValueError("a column needs a name")
             other = taken.setdefault(user_column(name).casefold(), name)
             if other != name:
-                raise ValueError(f"{other!r} and {name!r} would be one table column, {user_column(name)}; rename one in the source")
+                raise ValueError(
+                    f"{other!r} and {name!r} would be one table column, {user_column(name)}; rename one in the source"
+                )
         return schema
 
     @field_validator("splits")
     @classmethod
     def _shares(cls, splits: dict[str, float]) -> dict[str, float]:
-        if not splits or not all(share >= 0 for share in splits.values()) or not abs(sum(splits.values()) - 1) <= 1e-6:
+        if (
+            not splits
+            or not all(share >= 0 for share in splits.values())
+            or not abs(sum(splits.values()) - 1) <= 1e-6
+        ):
             raise ValueError(f"split shares must be 0 or more and sum to 1, not {sum(splits.values()):g}")
         return splits
 
@@ -107,11 +121,21 @@ class DatasetSpec(SpecModel):
         if self.parent == self.version:
             raise ValueError("a version cannot be its own parent")
         for source in self.sources:
-            if source.track_of and not any(other.name == source.track_of and holds_tracks(other) for other in self.sources):
-                raise ValueError(f"source {source.name}: track_of: {source.track_of!r} is no source of video files in this spec")
-            unknown = [name for name in (source.table.columns if source.table else ()) if name not in {*self.schema_, *SAMPLE_FIELDS}]
+            if source.track_of and not any(
+                other.name == source.track_of and holds_tracks(other) for other in self.sources
+            ):
+                raise ValueError(
+                    f"source {source.name}: track_of: {source.track_of!r} is no source of video files in this spec"
+                )
+            unknown = [
+                name
+                for name in (source.table.columns if source.table else ())
+                if name not in {*self.schema_, *SAMPLE_FIELDS}
+            ]
             if unknown:
-                raise ValueError(f"source {source.name}: table column {unknown[0]!r} is not in schema; declare its type there")
+                raise ValueError(
+                    f"source {source.name}: table column {unknown[0]!r} is not in schema; declare its type there"
+                )
         return self
 
     @property
@@ -127,7 +151,9 @@ class DatasetSpec(SpecModel):
     def user_fields(self) -> list[pa.Field]:
         """The declared user columns as ``user__*`` Arrow fields."""
         return [
-            pa.field(user_column(name), USER_TYPES[kind], metadata={"description": "declared in the spec's schema"})
+            pa.field(
+                user_column(name), USER_TYPES[kind], metadata={"description": "declared in the spec's schema"}
+            )
             for name, kind in self.schema_.items()
             if name not in ("label", "transcript")
         ]
@@ -135,7 +161,10 @@ class DatasetSpec(SpecModel):
     @property
     def digest(self) -> str:
         # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
-        written = {**self.model_dump(by_alias=True, mode="json", exclude={"watch"}), "splits": list(self.splits.items())}
+        written = {
+            **self.model_dump(by_alias=True, mode="json", exclude={"watch"}),
+            "splits": list(self.splits.items()),
+        }
         # A field that came later says nothing by its default: specs that were frozen before it are still the same.
         for part, later in _later(written):
             for name, default in later.items():
@@ -203,7 +232,8 @@ def _absolute(spec: DatasetSpec, base: str) -> DatasetSpec:
             update={
                 # The folder's own name is no pattern, whatever it holds.
                 "uri": absolute(source.uri, escape_glob(base)),
-                "table": source.table and source.table.model_copy(update={"uri": absolute(source.table.uri, base)}),
+                "table": source.table
+                and source.table.model_copy(update={"uri": absolute(source.table.uri, base)}),
             }
         )
         for source in spec.sources

@@ -16,15 +16,31 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
     """Network behaviour of one source; the limits of size hold for members of archives too."""
 
     concurrency: int = Field(default=8, ge=1, le=256, description="samples that are read side by side")
-    retries: int = Field(default=3, ge=0, le=20, description="further tries of a request that may pass; pauses grow, with full jitter")
-    timeout_s: float = Field(default=30, gt=0, description="seconds to connect, and without a byte; also those of less than 1 KiB/s")
-    max_bytes: int = Field(default=2 << 30, ge=1, description="largest sample that is read over HTTP or out of an archive")
-    requests_per_second: Annotated[float, Field(gt=0)] | None = Field(default=50, description="to one host; null for no limit")
+    retries: int = Field(
+        default=3,
+        ge=0,
+        le=20,
+        description="further tries of a request that may pass; pauses grow, with full jitter",
+    )
+    timeout_s: float = Field(
+        default=30,
+        gt=0,
+        description="seconds to connect, and without a byte; also those of less than 1 KiB/s",
+    )
+    max_bytes: int = Field(
+        default=2 << 30, ge=1, description="largest sample that is read over HTTP or out of an archive"
+    )
+    requests_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        default=50, description="to one host; null for no limit"
+    )
     allow_private: bool | tuple[str, ...] = Field(
         default=False,
         description="addresses that are not public: none, all, or those in these networks; with true, a list may name local paths anywhere",
     )
-    tags: bool = Field(default=True, description="ask each URL by HEAD whether it changed; without, what was read once is never read again")
+    tags: bool = Field(
+        default=True,
+        description="ask each URL by HEAD whether it changed; without, what was read once is never read again",
+    )
 
     @field_validator("allow_private")
     @classmethod
@@ -43,7 +59,9 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
 
 
 def _public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return address.is_global and not address.is_multicast and not any(address in network for network in _CLOUD)
+    return (
+        address.is_global and not address.is_multicast and not any(address in network for network in _CLOUD)
+    )
 
 
 def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:

@@ -23,7 +23,9 @@ def successor(spec: DatasetSpec, version: str) -> DatasetSpec:
         UserError: for a name that cannot be one, or the version's own.
     """
     written = {**spec.model_dump(by_alias=True, mode="json"), "version": version, "parent": spec.version}
-    return parse_spec(yaml.safe_dump(written, sort_keys=False), f"the version that follows {spec.dataset_version}")
+    return parse_spec(
+        yaml.safe_dump(written, sort_keys=False), f"the version that follows {spec.dataset_version}"
+    )
 
 
 def named(spec: DatasetSpec, name: str) -> str:
@@ -68,4 +70,8 @@ def as_yaml(spec: DatasetSpec) -> str:
     # The order of the splits counts, and equal shares in another order look like the default.
     text = yaml.safe_dump({**short, "splits": whole["splits"]}, sort_keys=False, allow_unicode=True)
     # Tracks take from their videos what they leave out, so one that has less than they must say so.
-    return text if parse_spec(text, "spec") == spec else yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+    return (
+        text
+        if parse_spec(text, "spec") == spec
+        else yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
+    )

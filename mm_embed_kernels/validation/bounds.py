@@ -28,7 +28,11 @@ EXTENSION_SQL = f"lower(regexp_extract(key, '{EXTENSION}', 1))"
 def judged_columns(modality: Modality) -> dict[str, pa.DataType]:
     """The columns that a rule may look at: numbers, texts and flags of the listing and of the probe."""
     probed = {item.name: item.type for item in [*MEDIA, *modality.signals]}
-    return {name: kind for name, kind in {**LISTED, **probed}.items() if _is_number(kind) or kind in (pa.string(), pa.bool_())}
+    return {
+        name: kind
+        for name, kind in {**LISTED, **probed}.items()
+        if _is_number(kind) or kind in (pa.string(), pa.bool_())
+    }
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -101,7 +105,9 @@ def judge(table: pa.Table, bounds: list[Bound]) -> list[str | None]:
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray | None:
     if name == "extension" and "key" in table.column_names:
-        found = pc.struct_field(pc.extract_regex(table["key"], EXTENSION.replace("(", "(?P<extension>")), "extension")
+        found = pc.struct_field(
+            pc.extract_regex(table["key"], EXTENSION.replace("(", "(?P<extension>")), "extension"
+        )
         return pc.utf8_lower(pc.fill_null(found, ""))
     return table[name] if name in table.column_names else None
 

@@ -60,7 +60,9 @@ class Suggestion:
 
 
 def suggest(
-    samples: Callable[[list[str]], pa.RecordBatchReader], columns: Iterable[tuple[str, pa.DataType]], cause: str
+    samples: Callable[[list[str]], pa.RecordBatchReader],
+    columns: Iterable[tuple[str, pa.DataType]],
+    cause: str,
 ) -> list[Suggestion]:
     """The best bound of each column that rejects more samples of a cause than sound ones, best first.
 
@@ -81,7 +83,9 @@ def suggest(
     return sorted(found, key=lambda item: (-item.gain, item.wrong))
 
 
-def _cuts(samples: Callable[[], pa.RecordBatchReader], column: str, cause: str, whole: bool) -> list[Suggestion]:
+def _cuts(
+    samples: Callable[[], pa.RecordBatchReader], column: str, cause: str, whole: bool
+) -> list[Suggestion]:
     found = []
     for bound, order in (("min", "ASC"), ("max", "DESC")):
         statement = _CUT.format(column=column, cause=sql.literal(cause), order=order)
@@ -96,7 +100,15 @@ def _members(samples: pa.RecordBatchReader, column: str, cause: str) -> list[Sug
     rows = sql.fetch(statement, samples=samples).to_pylist()
     if not rows:
         return []
-    return [Suggestion(column, "none_of", [row["value"] for row in rows], sum(r["bad"] for r in rows), sum(r["good"] for r in rows))]
+    return [
+        Suggestion(
+            column,
+            "none_of",
+            [row["value"] for row in rows],
+            sum(r["bad"] for r in rows),
+            sum(r["good"] for r in rows),
+        )
+    ]
 
 
 def round_limit(rejected: float, allowed: float, whole: bool) -> float:
@@ -110,7 +122,9 @@ def round_limit(rejected: float, allowed: float, whole: bool) -> float:
     size = math.floor(math.log10(abs(rejected or allowed)))
     for digits in range(1, 17):
         step = max(10.0 ** (size - digits + 1), 1.0 if whole else 0.0)
-        limit = float(f"{(math.floor(rejected / step) + 1 if up else math.ceil(rejected / step) - 1) * step:.15g}")
+        limit = float(
+            f"{(math.floor(rejected / step) + 1 if up else math.ceil(rejected / step) - 1) * step:.15g}"
+        )
         if rejected < limit <= allowed or allowed <= limit < rejected:
             return int(limit) if whole else limit
     return allowed

@@ -115,7 +115,11 @@ class BlobStore:
             if error.error_class not in ("blob_missing", "blob_damaged"):
                 raise
             where = f"content_hash = '{content_hash}'"
-            places = lance_datasets.reader(lance_datasets.open_dataset(self._index_uri), INDEX, where=where).read_all().to_pylist()
+            places = (
+                lance_datasets.reader(lance_datasets.open_dataset(self._index_uri), INDEX, where=where)
+                .read_all()
+                .to_pylist()
+            )
             for place in places:
                 if (place["path"], place["offset"]) != (path, offset):
                     return load(**place)
@@ -173,7 +177,9 @@ class BlobStore:
         stream.seek(0)
         with self.store.writer(name, size) as sink:
             if copy_stream(stream, sink) != (digest, size):
-                raise SampleError("source_changed", "the file changed while it was read; it is read anew", retryable=True)
+                raise SampleError(
+                    "source_changed", "the file changed while it was read; it is read anew", retryable=True
+                )
         self._append([Location(digest, name, 0, size)])
         return digest, size
 
@@ -200,7 +206,9 @@ class BlobStore:
 
     def _append(self, found: list[Location]) -> None:
         """Index what is written; only from then on does it count as stored."""
-        lance_datasets.append(self._index_uri, pa.Table.from_pylist([vars(item) for item in found], schema=INDEX))
+        lance_datasets.append(
+            self._index_uri, pa.Table.from_pylist([vars(item) for item in found], schema=INDEX)
+        )
         known = self._known_hashes()
         for item in found:
             known.add(bytes.fromhex(item.content_hash))
@@ -239,7 +247,11 @@ class BlobStore:
     def sample(self, count: int) -> pa.RecordBatchReader:
         """Places of so many blobs, chosen at random."""
         index = lance_datasets.open_dataset(self._index_uri)
-        found = INDEX.empty_table() if index is None else index.sample(min(count, index.count_rows()), columns=INDEX.names)
+        found = (
+            INDEX.empty_table()
+            if index is None
+            else index.sample(min(count, index.count_rows()), columns=INDEX.names)
+        )
         return found.to_reader()
 
     def verify(self, place: Location) -> None:
@@ -262,7 +274,9 @@ class BlobStore:
     def report_damaged(self, found: list[Location]) -> None:
         """Strike places that do not hold their blobs off the index, and note blobs that lie nowhere else."""
         for item in found:
-            lance_datasets.delete(self._index_uri, "content_hash", [item.content_hash], f"path = '{item.path}'")
+            lance_datasets.delete(
+                self._index_uri, "content_hash", [item.content_hash], f"path = '{item.path}'"
+            )
         self._known = None
         lost = sorted({item.content_hash for item in found if not self._knows(item.content_hash)})
         if lost:

@@ -68,7 +68,9 @@ class Receipts:
         """
         for receipt in self.all():
             if not receipt.done_at:
-                raise UserError(f"forgetting {receipt.asked} is not complete (receipt {receipt.number}); run: mm forget {receipt.asked}")
+                raise UserError(
+                    f"forgetting {receipt.asked} is not complete (receipt {receipt.number}); run: mm forget {receipt.asked}"
+                )
 
     def naming(self, table: str) -> str:
         """Why a version of a table is gone, in words; "" where nothing was forgotten of it."""
@@ -81,4 +83,6 @@ class Receipts:
 
 def refused(digest: str, receipt: str) -> SampleError:
     """The failure of a sample whose content was forgotten."""
-    return SampleError("forgotten", f"content {digest[:16]} was forgotten and is not ingested again (receipt {receipt})")
+    return SampleError(
+        "forgotten", f"content {digest[:16]} was forgotten and is not ingested again (receipt {receipt})"
+    )

@@ -41,9 +41,17 @@ class _LargeBlobs:
         with blob_faults(digest, path):
             if reference is not None:
                 reference.check()
-                found = Path(reference.uri) if reference.is_local else self._copy(digest, partial(_save, reference))
+                found = (
+                    Path(reference.uri)
+                    if reference.is_local
+                    else self._copy(digest, partial(_save, reference))
+                )
             else:
-                found = Path(store.path(path)) if store.is_local else self._copy(digest, partial(store.download, path))
+                found = (
+                    Path(store.path(path))
+                    if store.is_local
+                    else self._copy(digest, partial(store.download, path))
+                )
             info = found.stat()
             state = (str(found), info.st_size, info.st_mtime_ns)
             if state not in self._verified:
@@ -94,7 +102,9 @@ def blob_faults(digest: str, path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise missing(digest, path) from None
     except OSError as error:
-        raise SampleError("store_error", f"{path}: {type(error).__name__}: {error}", retryable=True) from error
+        raise SampleError(
+            "store_error", f"{path}: {type(error).__name__}: {error}", retryable=True
+        ) from error
 
 
 def _save(reference: Reference, target: Path) -> None:
@@ -103,12 +113,18 @@ def _save(reference: Reference, target: Path) -> None:
 
 
 def missing(digest: str, path: str) -> SampleError:
-    return SampleError("blob_missing", f"blob {digest} is not in the store ({path}); the next backfill fetches it again", retryable=True)
+    return SampleError(
+        "blob_missing",
+        f"blob {digest} is not in the store ({path}); the next backfill fetches it again",
+        retryable=True,
+    )
 
 
 def damaged(digest: str, path: str) -> SampleError:
     if reference := reference_of(path):
         return reference.changed("no longer holds the bytes that were hashed")
     return SampleError(
-        "blob_damaged", f"blob {digest} in {path} no longer has its hash; the next backfill fetches it again", retryable=True
+        "blob_damaged",
+        f"blob {digest} in {path} no longer has its hash; the next backfill fetches it again",
+        retryable=True,
     )

@@ -12,7 +12,9 @@ from mm_resources.blobs.references import Reference, reference_of
 from mm_resources.storage.store import Store
 
 _THREADS = 16
-_LOST = SampleError("blob_missing", "the blob is not in the store, and its source no longer gives these bytes", retryable=True)
+_LOST = SampleError(
+    "blob_missing", "the blob is not in the store, and its source no longer gives these bytes", retryable=True
+)
 
 
 class Presence:

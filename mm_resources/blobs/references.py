@@ -58,7 +58,9 @@ class Reference:
             raise self.changed(f"was referenced as {self.tag} and is {now} now")
 
     def changed(self, how: str) -> SampleError:
-        return SampleError("source_changed", f"{self.uri} {how}; put it back, or register a new version", retryable=True)
+        return SampleError(
+            "source_changed", f"{self.uri} {how}; put it back, or register a new version", retryable=True
+        )
 
     def _opened(self) -> BinaryIO:
         try:
@@ -66,7 +68,9 @@ class Reference:
         except SampleError as error:
             if error.error_class != "not_found":
                 raise
-            gone = f"{self.uri} is referenced, not copied, and is gone; put it back, or register a new version"
+            gone = (
+                f"{self.uri} is referenced, not copied, and is gone; put it back, or register a new version"
+            )
             raise SampleError("blob_missing", gone, retryable=True) from None
 
 

@@ -85,7 +85,9 @@ class Vectors:
                 rows = table.slice(start, _TAKE_ROWS)
                 assert self.dataset is not None
                 found = self.dataset._take_rows(rows["place"].to_pylist(), columns=["vector"])["vector"]
-                yield rows.drop(["place"]).append_column("vector", found.cast(pa.list_(pa.float32(), dimension)))
+                yield rows.drop(["place"]).append_column(
+                    "vector", found.cast(pa.list_(pa.float32(), dimension))
+                )
 
 
 class CacheSpace:
@@ -102,10 +104,16 @@ class CacheSpace:
         return self.snapshot(lance_datasets.open_dataset(self.uri), columns, only_ok)
 
     def snapshot(
-        self, dataset: lance.LanceDataset | None, columns: list[str] | None = None, only_ok: bool = False, row_ids: bool = False
+        self,
+        dataset: lance.LanceDataset | None,
+        columns: list[str] | None = None,
+        only_ok: bool = False,
+        row_ids: bool = False,
     ) -> pa.RecordBatchReader:
         """The results at one moment, one for each key; with their places, if wanted, as ``_rowid``."""
-        rows = lance_datasets.reader(dataset, self.schema, columns, "status = 'ok'" if only_ok else None, row_ids=True)
+        rows = lance_datasets.reader(
+            dataset, self.schema, columns, "status = 'ok'" if only_ok else None, row_ids=True
+        )
         schema = rows.schema if row_ids else rows.schema.remove(rows.schema.get_field_index("_rowid"))
         left_out = pa.array([] if dataset is None else doubles(dataset), pa.uint64())
 
@@ -159,7 +167,9 @@ class CacheSpace:
         if dataset is None or not added:
             return results
         fragments = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id in added]
-        for batch in dataset.scanner(columns=["key"], filter="status = 'ok'", fragments=fragments).to_batches():
+        for batch in dataset.scanner(
+            columns=["key"], filter="status = 'ok'", fragments=fragments
+        ).to_batches():
             results = results.filter(pc.invert(pc.is_in(results["key"], batch["key"])))
         return results
 

@@ -53,7 +53,9 @@ def machine() -> str:
     """This kind of machine: processor, the cores that this process may use, and torch."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        processor = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+        )
     except OSError:
         processor = platform.processor()
     torch = library_versions(["torch"])["torch"]
@@ -69,7 +71,9 @@ def calibrated(path: Path, embedder: str, precision: str = FLOAT32) -> Setting |
         return None
 
 
-def calibrate(path: Path, names: list[str], precision: str, seconds: float = SECONDS) -> Iterator[list[Setting]]:
+def calibrate(
+    path: Path, names: list[str], precision: str, seconds: float = SECONDS
+) -> Iterator[list[Setting]]:
     """Measure embedders one after the other; all that was tried of each, the one to be kept marked and written to `path`.
 
     Args:
@@ -87,7 +91,9 @@ def calibrate(path: Path, names: list[str], precision: str, seconds: float = SEC
         for offered in dict.fromkeys((first.precision, FLOAT32, *first.precisions)):
             found = _measured(name, offered, seconds)
             best = _best(found)
-            tried += [replace(setting, kept=setting is best and offered == first.precision) for setting in found]
+            tried += [
+                replace(setting, kept=setting is best and offered == first.precision) for setting in found
+            ]
         _keep(path, next(setting for setting in tried if setting.kept))
         yield tried
 
@@ -111,7 +117,9 @@ def _measured(name: str, precision: str, seconds: float) -> list[Setting]:
         if any((setting.batch_size, setting.threads) == (batch_size, threads) for setting in found):
             return
         if _apart(np.asarray(embedder.embed(inputs)), reference) <= embedder.tolerance:
-            found.append(Setting(name, precision, batch_size, threads, round(_rate(embedder, inputs, seconds), 2)))
+            found.append(
+                Setting(name, precision, batch_size, threads, round(_rate(embedder, inputs, seconds), 2))
+            )
 
     measure(default.batch_size, cores)
     for factor in (0.25, 0.5, 2, 4):

@@ -50,7 +50,11 @@ def environment(models: Iterable[Model] = ()) -> dict[str, str]:
         **{f"plug-in {plugin.name}": plugin.version for plugin in plugins},
         **library_versions(libraries),
         **{f"weights of {name}": _weights(kind, name, device) for kind, name, device, _ in models},
-        **{f"the best precision of {name}": BFLOAT16 if fast_bfloat16() else FLOAT32 for *_, name, _, used in models if used == BFLOAT16},
+        **{
+            f"the best precision of {name}": BFLOAT16 if fast_bfloat16() else FLOAT32
+            for *_, name, _, used in models
+            if used == BFLOAT16
+        },
     }
 
 
@@ -63,7 +67,11 @@ def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
 
 def _weights(kind: str, name: str, device: str) -> str:
     try:
-        made = create_embedder(name, device=device) if kind == "embedder" else create_transcriber(name, device=device)
+        made = (
+            create_embedder(name, device=device)
+            if kind == "embedder"
+            else create_transcriber(name, device=device)
+        )
         return installed_hash(name, made.weights)[:12]
     except UserError as error:
         return f"unavailable ({error})"
@@ -76,5 +84,8 @@ def _code() -> str:
     for package in _PACKAGES:
         spec = find_spec(package)
         for place in (spec and spec.submodule_search_locations) or ():
-            found += [(str(path.relative_to(Path(place).parent)), path) for path in sorted(Path(place).rglob("*.py"))]
+            found += [
+                (str(path.relative_to(Path(place).parent)), path)
+                for path in sorted(Path(place).rglob("*.py"))
+            ]
     return digest("code", *(part for name, path in found for part in (name, file_hash(path))))

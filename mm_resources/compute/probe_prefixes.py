@@ -22,7 +22,11 @@ def with_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader
     rows = whole.reader()
 
     def either() -> Iterator[pa.RecordBatch]:
-        streams = {"whole": rows, "kept": prefix.reader(["key"], only_ok=True), "prefixes": prefix.reader(only_ok=True)}
+        streams = {
+            "whole": rows,
+            "kept": prefix.reader(["key"], only_ok=True),
+            "prefixes": prefix.reader(only_ok=True),
+        }
         with sql.query(_EITHER, **streams) as found:
             for batch in found:
                 yield from pa.Table.from_batches([batch]).cast(rows.schema).to_batches()

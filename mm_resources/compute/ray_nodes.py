@@ -35,12 +35,19 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
     try:
         ask: Any = ray.remote(num_cpus=0, max_retries=0)(answer)
         asked = [
-            (node, ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(store, name, models))
+            (
+                node,
+                ask.options(
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ).remote(store, name, models),
+            )
             for node in nodes
         ]
         here = environment(models)
         for node, reference in asked:
-            _judge(f"Ray node {node['NodeName']} on {node['NodeManagerHostname']}", reference, store, token, here)
+            _judge(
+                f"Ray node {node['NodeName']} on {node['NodeManagerHostname']}", reference, store, token, here
+            )
     finally:
         store.remove(name)
 
@@ -60,13 +67,19 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
     try:
         read, cause, there = ray.get(reference, timeout=ANSWER_SECONDS)
     except ray.exceptions.GetTimeoutError:
-        raise UserError(f"{node} does not answer within {ANSWER_SECONDS} s; see `ray status`, or run without --ray-address") from None
+        raise UserError(
+            f"{node} does not answer within {ANSWER_SECONDS} s; see `ray status`, or run without --ray-address"
+        ) from None
     except Exception as error:  # a worker without this package cannot even say so itself
         told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise UserError(f"{node} cannot run this code: {told[-1]}; install the same lock there (constraints.txt)") from error
+        raise UserError(
+            f"{node} cannot run this code: {told[-1]}; install the same lock there (constraints.txt)"
+        ) from error
     if found := differences(here, there):
         more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
-        raise UserError(f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; install the same lock on all nodes")
+        raise UserError(
+            f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; install the same lock on all nodes"
+        )
     if read == token:
         return
     if store.is_local:
@@ -74,4 +87,6 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
             f"{node} does not see the store {store.root}, a folder of this machine; set MM_STORE to a bucket (s3://...), or to a folder "
             "that all nodes mount at the same path"
         )
-    raise UserError(f"{node} cannot read the store {store.root} ({cause}); give it the same endpoint and credentials as this process")
+    raise UserError(
+        f"{node} cannot read the store {store.root} ({cause}); give it the same endpoint and credentials as this process"
+    )

@@ -34,13 +34,17 @@ def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Ite
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data.exceptions import ExecutionTimeoutError
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL if may_lose else logging.ERROR)  # set by the import above to INFO
+    logging.getLogger("ray.data").setLevel(
+        logging.CRITICAL if may_lose else logging.ERROR
+    )  # set by the import above to INFO
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1 if may_lose else 0
     # A row alone may take as long as its model takes to load and to be found hanging, in each stage.
-    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS if may_lose else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
+    context.execution_no_progress_timeout_s = (
+        NO_PROGRESS_SECONDS if may_lose else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
+    )
     share = fitting_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
     data: Any = ray.data.from_arrow(blocks)
     with warnings.catch_warnings():
@@ -91,7 +95,9 @@ def fitting_share(needs: list[Resources], available: float) -> Callable[[float],
 USED = "_used"
 
 
-USAGE = pa.struct([(item.name, pa.float64() if item.name.endswith("_seconds") else pa.int64()) for item in fields(Usage)])
+USAGE = pa.struct(
+    [(item.name, pa.float64() if item.name.endswith("_seconds") else pa.int64()) for item in fields(Usage)]
+)
 
 
 def usage_of(table: pa.Table) -> Usage:
@@ -105,7 +111,9 @@ class KernelActor:
     def __init__(self, stage: Stage, environment: str) -> None:
         self.before = so_far()
         if environment_digest() != environment:
-            raise UserError("driver and Ray worker have different Python or library versions; install the same lock on both")
+            raise UserError(
+                "driver and Ray worker have different Python or library versions; install the same lock on both"
+            )
         stage.setup()
         self.stage = stage
 

@@ -49,7 +49,9 @@ class RaySession:
         object_store_bytes: size of a local cluster's object store.
     """
 
-    def __init__(self, address: str = "", num_cpus: int | None = None, object_store_bytes: int = 512 << 20) -> None:
+    def __init__(
+        self, address: str = "", num_cpus: int | None = None, object_store_bytes: int = 512 << 20
+    ) -> None:
         self.address, self.object_store_bytes = address, object_store_bytes
         self.num_cpus = num_cpus or len(os.sched_getaffinity(0))
         self.started = False
@@ -128,10 +130,18 @@ class RaySession:
             for table in map(self._counted, flow(stages, wave, may_lose=True)):
                 answered.update(table["key"].to_pylist())
                 yield table
-            missing = [block.filter(pc.invert(pc.is_in(block["key"], pa.array(answered, pa.string())))) for block in wave]
+            missing = [
+                block.filter(pc.invert(pc.is_in(block["key"], pa.array(answered, pa.string()))))
+                for block in wave
+            ]
             if lost := [block for block in missing if block.num_rows]:
-                _log.warning(f"{kernel.name}: {sum(block.num_rows for block in lost)} rows were lost with their actor; each is tried alone")
-                yield from map(self._counted, flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False))
+                _log.warning(
+                    f"{kernel.name}: {sum(block.num_rows for block in lost)} rows were lost with their actor; each is tried alone"
+                )
+                yield from map(
+                    self._counted,
+                    flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False),
+                )
 
     def _counted(self, table: pa.Table) -> pa.Table:
         """The results without what the workers used for them, which is counted as this process's."""
@@ -187,12 +197,16 @@ def _raylet() -> psutil.Process:
     import psutil
 
     # The latest: one of an earlier session may not be gone yet.
-    return max((process for process in psutil.Process().children() if process.name() == "raylet"), key=psutil.Process.create_time)
+    return max(
+        (process for process in psutil.Process().children() if process.name() == "raylet"),
+        key=psutil.Process.create_time,
+    )
 
 
 def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
     """End this process, in one line, when its raylet dies: Ray would end it a minute later, with a hundred lines and
-    no word of what to do, and offers no exception."""
+    no word of what to do, and offers no exception.
+    """
     import psutil
 
     try:

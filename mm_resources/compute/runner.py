@@ -84,10 +84,20 @@ class Compute:
         inline_seconds: float = 10.0,
         backoff: Backoff = Backoff(),
     ) -> None:
-        self.cache, self.ray, self.mode, self.inline_seconds, self.backoff = cache, ray, mode, inline_seconds, backoff
+        self.cache, self.ray, self.mode, self.inline_seconds, self.backoff = (
+            cache,
+            ray,
+            mode,
+            inline_seconds,
+            backoff,
+        )
 
     def run(
-        self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, log: logging.Logger | None = None, again: str = RETRYABLE
+        self,
+        kernel: Kernel,
+        requests: pa.RecordBatchReader | pa.Table,
+        log: logging.Logger | None = None,
+        again: str = RETRYABLE,
     ) -> ComputeReport:
         """Compute what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
 
@@ -114,9 +124,21 @@ class Compute:
         if seconds > LONG_SECONDS:
             release()
         used = so_far() - before
-        return ComputeReport(kernel.name, kernel.fingerprint, mode, missing, wanted - missing, failed, checkpoints, seconds, used)
+        return ComputeReport(
+            kernel.name,
+            kernel.fingerprint,
+            mode,
+            missing,
+            wanted - missing,
+            failed,
+            checkpoints,
+            seconds,
+            used,
+        )
 
-    def _compute(self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None) -> tuple[int, int]:
+    def _compute(
+        self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None
+    ) -> tuple[int, int]:
         """Compute the misses once; (how many failed, checkpoints)."""
         if misses.rows == 0:
             return 0, 0
@@ -139,7 +161,9 @@ class Compute:
         if self.mode != "auto":
             return self.mode
         # Stages go on side by side without Ray, too: on one machine, its gain is more than one actor of a stage.
-        gains = self.ray is not None and (self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages()))
+        gains = self.ray is not None and (
+            self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages())
+        )
         return "ray" if gains and missing * kernel.seconds_per_row > self.inline_seconds else "inline"
 
     @property
@@ -163,7 +187,12 @@ class Compute:
         return self.ray
 
     def _checkpoint(
-        self, space: CacheSpace, kernel: Kernel, found: Iterator[pa.Table], attempts: dict[str, int], progress: _Progress
+        self,
+        space: CacheSpace,
+        kernel: Kernel,
+        found: Iterator[pa.Table],
+        attempts: dict[str, int],
+        progress: _Progress,
     ) -> tuple[int, int]:
         held: list[pa.Table] = []
         failed = checkpoints = rows = size = 0
@@ -188,13 +217,18 @@ _PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
 
 
 def spool_misses(
-    space: CacheSpace, requests: pa.RecordBatchReader | pa.Table, again: str = RETRYABLE, order: str = Kernel.order
+    space: CacheSpace,
+    requests: pa.RecordBatchReader | pa.Table,
+    again: str = RETRYABLE,
+    order: str = Kernel.order,
 ) -> tuple[int, TableSpool]:
     """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
     asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
     for batch in space.misses(asked, again):
         wanted += batch.num_rows
-        misses.add(pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED))
+        misses.add(
+            pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED)
+        )
     if misses.rows == 0:
         return wanted, misses
     with sql.query(_ASKED.format(order=order), requests=asked.reader(), misses=misses.reader()) as found:
@@ -266,4 +300,6 @@ class _Progress:
             return
         self._last = now
         rate = self.done / (now - self._began)
-        self.log.info(f"{self.name}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left")
+        self.log.info(
+            f"{self.name}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left"
+        )

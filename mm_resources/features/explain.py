@@ -43,12 +43,18 @@ def _row(features: FeatureStore, pinned: PinnedTable, identifier: str) -> dict[s
     return found[0] if found else None
 
 
-def _chain(features: FeatureStore, cell: Cell, pin: Pin, pinned: PinnedTable, row: dict[str, Any]) -> dict[str, Any]:
+def _chain(
+    features: FeatureStore, cell: Cell, pin: Pin, pinned: PinnedTable, row: dict[str, Any]
+) -> dict[str, Any]:
     tables = StageTables(features.store)
 
     def stage(asset: str, where: str) -> dict[str, Any]:
         """The one row of a stage's table, as it stood when the pin was made."""
-        found = tables.read(asset, cell, where=where, version=pin.stages[asset]["lance_version"]).read_all().to_pylist()
+        found = (
+            tables.read(asset, cell, where=where, version=pin.stages[asset]["lance_version"])
+            .read_all()
+            .to_pylist()
+        )
         return found[0] if found else {}
 
     sample = f"sample_id = '{row['sample_id']}'"
@@ -80,12 +86,29 @@ def _chain(features: FeatureStore, cell: Cell, pin: Pin, pinned: PinnedTable, ro
             "columns": {name: value for name, value in row.items() if name.startswith("user__")},
         },
         "blob": stage("content_blobs", content),
-        "metadata": {name: value for name, value in metadata.items() if name not in passengers and value is not None},
+        "metadata": {
+            name: value for name, value in metadata.items() if name not in passengers and value is not None
+        },
         "decisions": {
             name: curated.get(name)
-            for name in ("kept", "rule", "reason", "rules", "quality_score", "duplicate_group", "duplicates", "split_group", "split")
+            for name in (
+                "kept",
+                "rule",
+                "reason",
+                "rules",
+                "quality_score",
+                "duplicate_group",
+                "duplicates",
+                "split_group",
+                "split",
+            )
         },
-        "segment": {"segment_id": row["segment_id"], "span": row["span"], "text": segment.get("text"), "cost": segment.get("cost")},
+        "segment": {
+            "segment_id": row["segment_id"],
+            "span": row["span"],
+            "text": segment.get("text"),
+            "cost": segment.get("cost"),
+        },
         "embedder": {
             "name": pinned.embedder,
             "fingerprint": pinned.fingerprint,

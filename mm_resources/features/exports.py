@@ -42,7 +42,9 @@ def export(chosen: TrainingSet, form: str, target: Path) -> int:
     if target.exists():
         raise UserError(f"{target} exists; an export makes a new folder")
     if not chosen.manifest["rows"]:
-        raise UserError(f"nothing of {chosen.manifest['dataset_version']} fits the filter, so there is nothing to export")
+        raise UserError(
+            f"nothing of {chosen.manifest['dataset_version']} fits the filter, so there is nothing to export"
+        )
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -56,7 +58,9 @@ def export(chosen: TrainingSet, form: str, target: Path) -> int:
 
 
 def _parquet(chosen: TrainingSet, folder: Path) -> int:
-    return sum(rows for _, rows in _shards(chosen.stream(), lambda number: folder / f"part-{number:05d}.parquet"))
+    return sum(
+        rows for _, rows in _shards(chosen.stream(), lambda number: folder / f"part-{number:05d}.parquet")
+    )
 
 
 def _shards(batches: Iterator[pa.RecordBatch], name: Callable[[int], Path]) -> Iterator[tuple[Path, int]]:
@@ -122,10 +126,15 @@ def _huggingface(chosen: TrainingSet, folder: Path) -> int:
     rows, files = 0, []
     for split in chosen.splits():
         part = chosen.of_split(split)
-        for path, count in _shards(part.stream(), lambda number, split=split: folder / "data" / f"{split}-{number:05d}.parquet"):  # type: ignore[misc]
+        for path, count in _shards(
+            part.stream(), lambda number, split=split: folder / "data" / f"{split}-{number:05d}.parquet"
+        ):  # type: ignore[misc]
             files.append((split, path.name))
             rows += count
-    configs = "".join(f"  - {{split: {split}, path: data/{split}-*.parquet}}\n" for split in dict.fromkeys(split for split, _ in files))
+    configs = "".join(
+        f"  - {{split: {split}, path: data/{split}-*.parquet}}\n"
+        for split in dict.fromkeys(split for split, _ in files)
+    )
     (folder / "README.md").write_text(
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{configs}---\n\n"
         f"{chosen.manifest['dataset_version']}: {rows:,} features; _manifest.json names the tables that they come from.\n"
@@ -137,7 +146,9 @@ def _croissant(chosen: TrainingSet, folder: Path) -> int:
     """Parquet files, and ``croissant.json`` that describes them (MLCommons Croissant 1.0)."""
     shards = list(_shards(chosen.stream(), lambda number: folder / f"part-{number:05d}.parquet"))
     schema = pq.read_schema(shards[0][0])
-    (folder / "croissant.json").write_text(json.dumps(_metadata(chosen, schema, [path for path, _ in shards]), indent=1))
+    (folder / "croissant.json").write_text(
+        json.dumps(_metadata(chosen, schema, [path for path, _ in shards]), indent=1)
+    )
     return sum(rows for _, rows in shards)
 
 
@@ -148,7 +159,13 @@ def _metadata(chosen: TrainingSet, schema: pa.Schema, files: list[Path]) -> dict
          "encodingFormat": "application/x-parquet", "sha256": _sha256(path)}
         for path in files
     ]  # fmt: skip
-    parts = {"@type": "cr:FileSet", "@id": "parts", "name": "parts", "encodingFormat": "application/x-parquet", "includes": "*.parquet"}
+    parts = {
+        "@type": "cr:FileSet",
+        "@id": "parts",
+        "name": "parts",
+        "encodingFormat": "application/x-parquet",
+        "includes": "*.parquet",
+    }
     fields = [_field(item) for item in schema]
     return {
         "@context": _CONTEXT,

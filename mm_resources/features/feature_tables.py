@@ -52,7 +52,9 @@ class FeatureStore:
     @staticmethod
     def open(root: str | os.PathLike[str] | None = None) -> FeatureStore:
         """The feature store of a store's root, by default of ``MM_STORE``."""
-        return FeatureStore(Store(absolute(os.fspath(root)) if root is not None else Settings.from_environment().store))
+        return FeatureStore(
+            Store(absolute(os.fspath(root)) if root is not None else Settings.from_environment().store)
+        )
 
     # -- reading
 
@@ -100,12 +102,23 @@ class FeatureStore:
     def _pins(self, dataset_version: str | Sequence[str] | None, names: list[str]) -> list[Pin]:
         """What is published of the versions that were asked for, each once."""
         if dataset_version is not None:
-            versions = [dataset_version] if isinstance(dataset_version, str) else list(dict.fromkeys(dataset_version))
+            versions = (
+                [dataset_version]
+                if isinstance(dataset_version, str)
+                else list(dict.fromkeys(dataset_version))
+            )
             return [self.published(version, name) for version in versions for name in names]
-        cells = [cell for version in self.registry.datasets() for cell in self.registry.cells(version) if cell.modality in names]
+        cells = [
+            cell
+            for version in self.registry.datasets()
+            for cell in self.registry.cells(version)
+            if cell.modality in names
+        ]
         pins = [pin for cell in cells if (pin := self.registry.pin(cell))]
         if not pins:
-            raise UserError(f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`")
+            raise UserError(
+                f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
+            )
         return pins
 
     def training_set(
@@ -139,9 +152,24 @@ class FeatureStore:
         from mm_resources.tables.stage_tables import StageTables
 
         cell = self.registry.cells(dataset_version, modality)[0]
-        pin = self.published(dataset_version, modality) if self.registry.aliases.resolve(dataset_version) else self.registry.pin(cell)
+        pin = (
+            self.published(dataset_version, modality)
+            if self.registry.aliases.resolve(dataset_version)
+            else self.registry.pin(cell)
+        )
         version = pin.stages["curated_samples"]["lance_version"] if pin else None
-        columns = ["sample_id", "key", "kept", "rule", "reason", "rules", "duplicate_group", "duplicates", "split_group", "split"]
+        columns = [
+            "sample_id",
+            "key",
+            "kept",
+            "rule",
+            "reason",
+            "rules",
+            "duplicate_group",
+            "duplicates",
+            "split_group",
+            "split",
+        ]
         try:
             return StageTables(self.store).read("curated_samples", cell, columns, version=version).read_all()
         except LookupError as error:
@@ -162,10 +190,14 @@ class FeatureStore:
         cell = self.registry.cells(dataset_version, modality)[0]
         alias = self.registry.aliases.resolve(dataset_version)
         if alias is not None and modality not in alias.pins:
-            raise UserError(f"{dataset_version} is {alias.dataset_version}, of which no {modality} was promoted")
+            raise UserError(
+                f"{dataset_version} is {alias.dataset_version}, of which no {modality} was promoted"
+            )
         pin = self.registry.pin(cell, alias.pins[modality] if alias else None)
         if pin is None:
-            raise UserError(f"nothing is published of {dataset_version} {modality}; run `mm backfill {dataset_version}`")
+            raise UserError(
+                f"nothing is published of {dataset_version} {modality}; run `mm backfill {dataset_version}`"
+            )
         return pin
 
     def table(self, pinned: PinnedTable) -> Table:
@@ -186,7 +218,9 @@ class FeatureStore:
         found = lance_datasets.open_dataset(self._uri(table), version)
         if found is None:
             gone = Receipts(self.store).naming(table)
-            raise UserError(f"table {table} is not in this store{f' at version {version}: {gone}' if gone else ''}")
+            raise UserError(
+                f"table {table} is not in this store{f' at version {version}: {gone}' if gone else ''}"
+            )
         return found
 
     def rows(self, pin: Pin, columns: list[str]) -> pa.RecordBatchReader:
@@ -216,7 +250,9 @@ class FeatureStore:
 
     # -- building (called by the assets)
 
-    def write_candidate(self, name: str, contract: Contract, batches: Iterable[pa.Table]) -> tuple[int, int, str, str]:
+    def write_candidate(
+        self, name: str, contract: Contract, batches: Iterable[pa.Table]
+    ) -> tuple[int, int, str, str]:
         """Write and index a candidate table; (Lance version, rows, index, digest). No reader sees it before a pin.
 
         Raises:
@@ -235,7 +271,9 @@ class FeatureStore:
                 texts += pc.count(cast["text"]).as_py()
                 yield cast
 
-        version = lance_datasets.overwrite(uri, contract.bare, lance_datasets.rows_of(counted()), read_version, f"candidate {name}")
+        version = lance_datasets.overwrite(
+            uri, contract.bare, lance_datasets.rows_of(counted()), read_version, f"candidate {name}"
+        )
         index = vector_indexes.index_for(digest.rows)
         if index != vector_indexes.EXACT or texts:
             version = self._index(name, version, index, bool(texts))
@@ -267,10 +305,23 @@ class FeatureStore:
             return Recall(1.0, 1.0)
         dataset = self.dataset(name, version)
         vectors = dataset.take(vector_indexes.sample_of(rows), columns=["vector"])["vector"].combine_chunks()
-        return vector_indexes.measure(table, dataset, vectors.flatten().to_numpy().reshape(len(vectors), -1), index)
+        return vector_indexes.measure(
+            table, dataset, vectors.flatten().to_numpy().reshape(len(vectors), -1), index
+        )
 
 
-_DIGESTED = {"feature_id", "sample_id", "entity_id", "content_hash", "label", "split", "passed", "duplicate_group", "partial", "text"}
+_DIGESTED = {
+    "feature_id",
+    "sample_id",
+    "entity_id",
+    "content_hash",
+    "label",
+    "split",
+    "passed",
+    "duplicate_group",
+    "partial",
+    "text",
+}
 
 
 def _digest(schema: pa.Schema) -> RowDigest:

@@ -97,7 +97,9 @@ class Loader:
         if self._blobs is None:
             return batch
         with ThreadPoolExecutor(_READERS) as pool:
-            read = [(name, pool.map(self._read_blob, places)) for name, places in batch.items() if is_media(name)]
+            read = [
+                (name, pool.map(self._read_blob, places)) for name, places in batch.items() if is_media(name)
+            ]
             return {**batch, **{name: list(found) for name, found in read}}
 
     def _read_blob(self, place: dict[str, Any]) -> bytes:
@@ -113,10 +115,16 @@ class Loader:
             return
         pool = ThreadPoolExecutor(self._workers, "loader")
         try:
-            ahead = deque(pool.submit(self._windows.read, order, epoch, place) for place in itertools.islice(places, self._workers))
+            ahead = deque(
+                pool.submit(self._windows.read, order, epoch, place)
+                for place in itertools.islice(places, self._workers)
+            )
             while ahead:
                 window = ahead.popleft().result()
-                ahead.extend(pool.submit(self._windows.read, order, epoch, place) for place in itertools.islice(places, 1))
+                ahead.extend(
+                    pool.submit(self._windows.read, order, epoch, place)
+                    for place in itertools.islice(places, 1)
+                )
                 yield window
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -125,7 +133,9 @@ class Loader:
 class _Windows:
     """An epoch cut into windows of whole batches, each read at once."""
 
-    def __init__(self, take: Take, rows: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, take: Take, rows: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int
+    ) -> None:
         self.take, self.batch_size, self.shuffle, self.seed = take, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.run_rows, self.batches_each = RUN_ROWS, max(1, WINDOW_ROWS // batch_size)
@@ -153,7 +163,10 @@ class _Windows:
         table = self.take(numbers[places])
         columns = {name: _Column(table[name], back) for name in table.column_names}
         starts = range(0, len(back), self.batch_size)
-        return [{name: column.rows(start, start + self.batch_size) for name, column in columns.items()} for start in starts]
+        return [
+            {name: column.rows(start, start + self.batch_size) for name, column in columns.items()}
+            for start in starts
+        ]
 
     def order(self, epoch: int) -> np.ndarray[Any, Any]:
         """Starts of the runs of an epoch, in its order, int64."""
@@ -200,7 +213,11 @@ class _Column:
             self._is_tensor = False
             # Objects are made in the order in which they are read, and then handed around: cheaper than moving their bytes.
             text = pa.types.is_string(whole.type)
-            self._values = whole.to_numpy(zero_copy_only=False) if text else np.fromiter(whole.to_pylist(), object, len(whole))
+            self._values = (
+                whole.to_numpy(zero_copy_only=False)
+                if text
+                else np.fromiter(whole.to_pylist(), object, len(whole))
+            )
 
     def rows(self, start: int, stop: int) -> Any:
         """A tensor of its own memory ([rows, dimension] float32 or [rows]), or a list."""

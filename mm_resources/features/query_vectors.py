@@ -61,7 +61,9 @@ class Queries:
         if isinstance(query, (np.ndarray, list)):
             vector = np.asarray(query, dtype=np.float32).reshape(-1)
             if len(vector) != pinned.dimension:
-                raise UserError(f"the query has {len(vector)} dimensions, the table {pinned.dimension}; there is: {spaces}")
+                raise UserError(
+                    f"the query has {len(vector)} dimensions, the table {pinned.dimension}; there is: {spaces}"
+                )
             return vector
         if isinstance(query, str) and not os.path.isfile(query):
             return self._text_vector(query, pinned, spaces)
@@ -86,12 +88,18 @@ class Queries:
             if isinstance(data, Path) and not reader.streams:
                 data = data.read_bytes()
             segments = cast(Any, reader).segment(data)
-            places = sorted({round(i * (len(segments) - 1) / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)}) if segments else []
+            places = (
+                sorted({round(i * (len(segments) - 1) / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)})
+                if segments
+                else []
+            )
             vectors, refused = _vectors(embedder, data, [segments[i] for i in places])
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
         if not vectors:
-            raise UserError(f"the query is {modality} with nothing in it to embed{f': {refused[0]}' if refused else ''}")
+            raise UserError(
+                f"the query is {modality} with nothing in it to embed{f': {refused[0]}' if refused else ''}"
+            )
         return np.asarray(np.mean(vectors, axis=0))
 
     def _for_media(self, modality: str, pinned: PinnedTable, spaces: str) -> Embedder:
@@ -121,13 +129,19 @@ def stored(identifier: str, tables: Sequence[Table], columns: Sequence[str]) -> 
         raise UserError(f"{identifier!r} is not an id")
     where = " OR ".join(f"{column} = '{identifier}'" for column in _IDS)
     for table in tables:
-        found: list[dict[str, Any]] = table.search().where(where).select(list(columns)).limit(1).to_arrow().to_pylist()
+        found: list[dict[str, Any]] = (
+            table.search().where(where).select(list(columns)).limit(1).to_arrow().to_pylist()
+        )
         if found:
             return found[0]
-    raise UserError(f"{', '.join(table.name for table in tables)} has no feature, segment or sample {identifier}")
+    raise UserError(
+        f"{', '.join(table.name for table in tables)} has no feature, segment or sample {identifier}"
+    )
 
 
-def _vectors(embedder: Embedder, data: Media, segments: list[Segment]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
+def _vectors(
+    embedder: Embedder, data: Media, segments: list[Segment]
+) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
     """Unit vectors of segments, and why some have none (silence, say)."""
     inputs: list[Any] = [segment.text or "" for segment in segments]
     if embedder.input_shape is not None:

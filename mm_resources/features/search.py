@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from mm_resources.features.feature_tables import FeatureStore
 
-HIT = ["feature_id", "sample_id", "segment_id", "entity_id", "content_hash", "source_uri", "modality", "label", "split", "span"]
+HIT = [
+    "feature_id",
+    "sample_id",
+    "segment_id",
+    "entity_id",
+    "content_hash",
+    "source_uri",
+    "modality",
+    "label",
+    "split",
+    "span",
+]
 MODES = ("vector", "text", "hybrid")
 FINDS = ("neighbours", "duplicates", "hard_negatives")
 GROUPS = {"sample": "sample_id", "entity": "entity_id"}
@@ -51,21 +62,39 @@ class _Target:
 class Search:
     """One request over all the tables that it names. See `FeatureStore.search` for what it takes."""
 
-    def __init__(self, features: FeatureStore, queries: Queries, pins: list[Pin], embedder: str | None) -> None:
+    def __init__(
+        self, features: FeatureStore, queries: Queries, pins: list[Pin], embedder: str | None
+    ) -> None:
         self.queries = queries
-        self.targets = [_Target(pin, pinned, features.table(pinned)) for pin in pins for pinned in [pin.table(embedder)]]
+        self.targets = [
+            _Target(pin, pinned, features.table(pinned)) for pin in pins for pinned in [pin.table(embedder)]
+        ]
         self.spaces = ", ".join(sorted({table.named for pin in pins for table in pin.tables}))
 
-    def run(self, query: Query, k: int, where: str | None, mode: str, group_by: str | None, find: str, label: str | None) -> pa.Table:
+    def run(
+        self,
+        query: Query,
+        k: int,
+        where: str | None,
+        mode: str,
+        group_by: str | None,
+        find: str,
+        label: str | None,
+    ) -> pa.Table:
         """The hits, best first; raises `UserError` as `FeatureStore.search`."""
         _one_of("mode", mode, MODES)
         _one_of("find", find, FINDS)
         if group_by is not None:
             _one_of("group_by", group_by, GROUPS)
         if find != "neighbours" and mode != "vector":
-            raise UserError(f"{find} are near in the space of the vectors, so they are found by mode 'vector' alone")
+            raise UserError(
+                f"{find} are near in the space of the vectors, so they are found by mode 'vector' alone"
+            )
         where, mode_hits = self._aimed(query, where, find, label), self._modes(query, mode)
-        lists = [self._merged(ranked, k * (FUSED if mode == "hybrid" else 1), where, group_by) for ranked in mode_hits]
+        lists = [
+            self._merged(ranked, k * (FUSED if mode == "hybrid" else 1), where, group_by)
+            for ranked in mode_hits
+        ]
         hits = lists[0] if len(lists) == 1 else _fused(lists, GROUPS.get(group_by or "", "feature_id"))
         if find == "duplicates":
             hits = [hit for hit in hits if hit["score"] >= DUPLICATE_SCORE]
@@ -105,7 +134,9 @@ class Search:
                 raise UserError(f"{identifier} has no text; search by its vector")
             return str(text)
         if not isinstance(query, str):
-            raise UserError("words are looked for by a text or an id; search media and vectors by mode 'vector'")
+            raise UserError(
+                "words are looked for by a text or an id; search media and vectors by mode 'vector'"
+            )
         if not query.strip():
             raise UserError("the query is empty")
         return query
@@ -119,7 +150,9 @@ class Search:
             label = label or row["label"]
         if find == "hard_negatives":
             if not label:
-                raise UserError("hard negatives are near and of another label: give the label of the query, or an id whose sample has one")
+                raise UserError(
+                    "hard negatives are near and of another label: give the label of the query, or an id whose sample has one"
+                )
             conditions.append(f"label IS NOT NULL AND label <> {sql.literal(label)}")
         return " AND ".join(conditions) or None
 
@@ -127,14 +160,18 @@ class Search:
         """The best of all tables by score; what two versions share counts once for each."""
         column = GROUPS.get(group_by or "")
         found = [
-            hit for target in self.targets for hit in (_grouped(ranked, target, k, where, column) if column else ranked(target, k, where))
+            hit
+            for target in self.targets
+            for hit in (_grouped(ranked, target, k, where, column) if column else ranked(target, k, where))
         ]
         found.sort(key=lambda hit: (-hit["score"], hit["feature_id"], hit["dataset_version"]))
         return (_firsts(found, column) if column else found)[:k]
 
 
 def _near(target: _Target, vector: np.ndarray[Any, Any], limit: int, where: str | None) -> list[Hit]:
-    request = vector_indexes.nearest(target.table, vector, target.pinned.index, limit, [*HIT, "key", "text"], where)
+    request = vector_indexes.nearest(
+        target.table, vector, target.pinned.index, limit, [*HIT, "key", "text"], where
+    )
     return [_hit(target, row, 1.0 - row["_distance"]) for row in _rows(request, where)]
 
 
@@ -142,7 +179,11 @@ def _worded(target: _Target, words: str, limit: int, where: str | None) -> list[
     from lancedb.query import MatchQuery
 
     # A query of its own kind: quotes and signs in it are words like others, not a syntax.
-    request = target.table.search(MatchQuery(words, "text"), query_type="fts").limit(limit).select([*HIT, "key", "text", "_score"])
+    request = (
+        target.table.search(MatchQuery(words, "text"), query_type="fts")
+        .limit(limit)
+        .select([*HIT, "key", "text", "_score"])
+    )
     if where:
         request = request.where(where, prefilter=True)
     return [_hit(target, row, row["_score"]) for row in _rows(request, where)]
@@ -154,17 +195,24 @@ def _rows(request: Any, where: str | None) -> list[dict[str, Any]]:
         return found
     except (ValueError, RuntimeError, OSError) as error:
         if where:
-            raise UserError(f"the filter {where!r} does not work: {' '.join(str(error).split())[:300]}") from error
+            raise UserError(
+                f"the filter {where!r} does not work: {' '.join(str(error).split())[:300]}"
+            ) from error
         raise
 
 
 def _hit(target: _Target, row: dict[str, Any], score: float) -> Hit:
-    return {**{name: row[name] for name in (*HIT, "key", "text")}, "score": float(score), "dataset_version": target.dataset_version}
+    return {
+        **{name: row[name] for name in (*HIT, "key", "text")},
+        "score": float(score),
+        "dataset_version": target.dataset_version,
+    }
 
 
 def _grouped(ranked: Ranked, target: _Target, k: int, where: str | None, column: str) -> list[Hit]:
     """The best hit of each of the k best groups. A group that was found is left out of the next round by the filter, so
-    that one of ten thousand segments costs no more than one of two."""
+    that one of ten thousand segments costs no more than one of two.
+    """
     best: list[Hit] = []
     while len(best) < k:
         seen = ", ".join(sql.literal(hit[column]) for hit in best)
@@ -198,7 +246,11 @@ def _fused(lists: list[list[Hit]], column: str) -> list[Hit]:
 
 def _table(hits: list[Hit]) -> pa.Table:
     schema = pa.schema(
-        [*((name, pa.string()) for name in (*HIT, "key", "text")), ("score", pa.float64()), ("dataset_version", pa.string())]
+        [
+            *((name, pa.string()) for name in (*HIT, "key", "text")),
+            ("score", pa.float64()),
+            ("dataset_version", pa.string()),
+        ]
     )
     return pa.Table.from_pylist(hits, schema=schema)
 

@@ -55,9 +55,17 @@ class Rows:
         found: dict[str, pa.ChunkedArray] = {}
         for place, (dataset, table) in enumerate(zip(self._opened, self.tables, strict=True)):
             lead = f"{table['modality']}__" if len(self.tables) > 1 else ""
-            columns = self.columns if place else ["entity_id", *(name for name in self.columns if name != "entity_id")]
+            columns = (
+                self.columns
+                if place
+                else ["entity_id", *(name for name in self.columns if name != "entity_id")]
+            )
             rows = dataset._take_rows(self.places[place][numbers].tolist(), columns=columns)
-            found |= {name if name == "entity_id" else f"{lead}{name}": rows[name] for name in columns if name not in found}
+            found |= {
+                name if name == "entity_id" else f"{lead}{name}": rows[name]
+                for name in columns
+                if name not in found
+            }
             if self.located:
                 found[f"{lead}media"] = places_of(rows["content_hash"], *self.located[place])
         return pa.table(found)
@@ -67,7 +75,9 @@ def places_of(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray
     """Where the blobs of `hashes` lie, in their order; one scan for a window of rows, of which the wanted ones alone are held."""
     wanted = pc.unique(hashes)
     stage = lance_datasets.reader(lance_datasets.open_dataset(uri, version), INDEX, INDEX.names)
-    found = pa.Table.from_batches([batch.filter(pc.is_in(batch["content_hash"], wanted)) for batch in stage], INDEX).combine_chunks()
+    found = pa.Table.from_batches(
+        [batch.filter(pc.is_in(batch["content_hash"], wanted)) for batch in stage], INDEX
+    ).combine_chunks()
     places = pc.index_in(hashes.combine_chunks(), found["content_hash"].combine_chunks())
     return found.to_struct_array().combine_chunks().take(places)
 

@@ -39,7 +39,12 @@ class TrainingSet:
 
     @staticmethod
     def pinned(
-        features: FeatureStore, pins: list[Pin], embedder: str | None, where: str | None, split: str | None, columns: list[str]
+        features: FeatureStore,
+        pins: list[Pin],
+        embedder: str | None,
+        where: str | None,
+        split: str | None,
+        columns: list[str],
     ) -> TrainingSet:
         conditions = [f"({where})"] if where else []
         if split:
@@ -86,17 +91,26 @@ class TrainingSet:
         own = list(dict.fromkeys(["feature_id", "sample_id", "vector", *self.manifest["columns"]]))
         if len(self.manifest["tables"]) == 1:
             return ["entity_id", *own]
-        return ["entity_id", *(f"{table['modality']}__{name}" for table in self.manifest["tables"] for name in own)]
+        return [
+            "entity_id",
+            *(f"{table['modality']}__{name}" for table in self.manifest["tables"] for name in own),
+        ]
 
     def _scan(self, table: dict[str, Any], columns: list[str], row_ids: bool = False) -> pa.RecordBatchReader:
         dataset = self.features.dataset(table["table"], table["lance_version"])
         lacking = [name for name in columns if name not in dataset.schema.names]
         if lacking:
-            raise UserError(f"{table['table']} has no column {lacking[0]!r}; it has: {', '.join(dataset.schema.names)}")
+            raise UserError(
+                f"{table['table']} has no column {lacking[0]!r}; it has: {', '.join(dataset.schema.names)}"
+            )
         try:
-            found: pa.RecordBatchReader = dataset.scanner(columns=columns, filter=self.manifest["where"], with_row_id=row_ids).to_reader()
+            found: pa.RecordBatchReader = dataset.scanner(
+                columns=columns, filter=self.manifest["where"], with_row_id=row_ids
+            ).to_reader()
         except (ValueError, OSError) as error:
-            raise UserError(f"the filter {self.manifest['where']!r} does not work: {' '.join(str(error).split())[:300]}") from error
+            raise UserError(
+                f"the filter {self.manifest['where']!r} does not work: {' '.join(str(error).split())[:300]}"
+            ) from error
         return found
 
     def _stream(self, with_vectors: bool) -> Iterator[pa.RecordBatch]:
@@ -108,7 +122,10 @@ class TrainingSet:
             return
         streams = {f"t{i}": self._scan(table, columns) for i, table in enumerate(tables)}
         chosen = [
-            f't{i}."{name}" AS "{table["modality"]}__{name}"' for i, table in enumerate(tables) for name in columns if name != "entity_id"
+            f't{i}."{name}" AS "{table["modality"]}__{name}"'
+            for i, table in enumerate(tables)
+            for name in columns
+            if name != "entity_id"
         ]
         joins = " ".join(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))
         with sql.query(f"SELECT entity_id, {', '.join(chosen)} FROM t0 {joins}", **streams) as reader:
@@ -122,7 +139,9 @@ class TrainingSet:
     def splits(self) -> list[str]:
         """The splits that the set has rows of, sorted."""
         rows = self._scan(self.manifest["tables"][0], ["split"])
-        found: list[str] = sql.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)["split"].to_pylist()
+        found: list[str] = sql.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)[
+            "split"
+        ].to_pylist()
         return found
 
     def of_split(self, split: str) -> TrainingSet:
@@ -134,7 +153,10 @@ class TrainingSet:
     def published_at(self) -> str:
         """When the youngest of its tables was published, ISO 8601."""
         dataset, version = self.manifest["dataset_version"].split("@")
-        pins = [self.features.registry.pin(Cell(dataset, version, table["modality"]), table["pin"]) for table in self.manifest["tables"]]
+        pins = [
+            self.features.registry.pin(Cell(dataset, version, table["modality"]), table["pin"])
+            for table in self.manifest["tables"]
+        ]
         return max(pin.published_at for pin in pins if pin)
 
     def to_arrow(self) -> pa.Table:
@@ -195,9 +217,13 @@ class TrainingSet:
 
         rows = self._rows(media)
         count = len(rows.places[0])
-        numbers = ray.data.range(count, override_num_blocks=blocks or -(-count // lance_datasets.READ_ROWS) or 1)
+        numbers = ray.data.range(
+            count, override_num_blocks=blocks or -(-count // lance_datasets.READ_ROWS) or 1
+        )
         # The whole block at once, where it has no media: a block is a piece of the set that lies together.
-        return numbers.map_batches(BlockReader(rows, media), batch_size=MEDIA_ROWS if media else None, zero_copy_batch=True)
+        return numbers.map_batches(
+            BlockReader(rows, media), batch_size=MEDIA_ROWS if media else None, zero_copy_batch=True
+        )
 
     def _rows(self, media: bool = False) -> Rows:
         """Where each row of the set lies, in an order of its own: that of the first table, then of the others."""
@@ -223,7 +249,9 @@ class TrainingSet:
         cell = Cell(dataset, version, table["modality"])
         pin = self.features.registry.pin(cell, table["pin"])
         assert pin is not None
-        return StageTables(self.features.store).uri("content_blobs", cell), int(pin.stages["content_blobs"]["lance_version"])
+        return StageTables(self.features.store).uri("content_blobs", cell), int(
+            pin.stages["content_blobs"]["lance_version"]
+        )
 
     def _row_ids(self, table: dict[str, Any]) -> np.ndarray[Any, Any]:
         found = [batch["_rowid"].to_numpy() for batch in self._scan(table, [], row_ids=True)]

@@ -75,15 +75,29 @@ def build(table: Table, version: int, index: str, texts: bool) -> int:
     return int(table.version)
 
 
-def nearest(table: Table, vector: np.ndarray[Any, Any], index: str, limit: int, columns: list[str], where: str | None = None) -> Any:
+def nearest(
+    table: Table,
+    vector: np.ndarray[Any, Any],
+    index: str,
+    limit: int,
+    columns: list[str],
+    where: str | None = None,
+) -> Any:
     """The request for the nearest rows of a table, filtered before the search; they bring ``_distance``, of cosine."""
-    request = table.search(vector, vector_column_name="vector").distance_type("cosine").limit(limit).select([*columns, "_distance"])
+    request = (
+        table.search(vector, vector_column_name="vector")
+        .distance_type("cosine")
+        .limit(limit)
+        .select([*columns, "_distance"])
+    )
     if index in PROBES:
         request = request.nprobes(PROBES[index]).refine_factor(REFINED)
     return request.where(where, prefilter=True) if where else request
 
 
-def exact(dataset: lance.LanceDataset, vectors: Vectors, limit: int, where: str | None = None) -> tuple[Vectors, np.ndarray[Any, Any]]:
+def exact(
+    dataset: lance.LanceDataset, vectors: Vectors, limit: int, where: str | None = None
+) -> tuple[Vectors, np.ndarray[Any, Any]]:
     """The true neighbours of all queries at once: one scan, instead of one for each.
 
     Args:
@@ -94,7 +108,10 @@ def exact(dataset: lance.LanceDataset, vectors: Vectors, limit: int, where: str 
         Cosine similarities, float32 [n, limit], best first, and the places (row ids) of the neighbours, int64 [n, limit];
         -inf and -1 where the table has fewer.
     """
-    scores, places = np.full((len(vectors), limit), -np.inf, np.float32), np.full((len(vectors), limit), -1, np.int64)
+    scores, places = (
+        np.full((len(vectors), limit), -np.inf, np.float32),
+        np.full((len(vectors), limit), -1, np.int64),
+    )
     for batch in lance_datasets.reader(dataset, dataset.schema, ["vector"], where, row_ids=True):
         if batch.num_rows == 0:
             continue
@@ -112,7 +129,12 @@ def measure(table: Table, dataset: lance.LanceDataset, vectors: Vectors, index: 
     """How much of what exact search finds for `vectors` [n, dimension] the index finds too; both are of one version."""
     if index == EXACT:
         return Recall(1.0, 1.0)
-    return Recall(*(_share(table, vectors, index, exact(dataset, vectors, _RECALLED, where)[0], where) for where in (None, _RARE)))
+    return Recall(
+        *(
+            _share(table, vectors, index, exact(dataset, vectors, _RECALLED, where)[0], where)
+            for where in (None, _RARE)
+        )
+    )
 
 
 def sample_of(rows: int) -> list[int]:
@@ -126,7 +148,9 @@ def _share(table: Table, vectors: Vectors, index: str, truth: Vectors, where: st
     found = hits = 0
     for vector, scores in zip(vectors, truth, strict=True):
         scores = scores[np.isfinite(scores)]
-        near = nearest(table, vector, index, _RECALLED, ["feature_id"], where).to_arrow()["_distance"].to_numpy()
+        near = (
+            nearest(table, vector, index, _RECALLED, ["feature_id"], where).to_arrow()["_distance"].to_numpy()
+        )
         found += len(scores)
         hits += int((1 - near >= scores.min(initial=np.inf) - _TIE).sum())
     return hits / found if found else 1.0

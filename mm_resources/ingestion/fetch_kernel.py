@@ -58,7 +58,13 @@ class FetchKernel(Kernel):
     @property
     def environment(self) -> str:
         """With other limits, or other addresses allowed, what failed for good may pass."""
-        limits = sorted({canonical(source.fetch.model_dump(mode="json")) for source in self.spec.sources if source.fetch != FetchPolicy()})
+        limits = sorted(
+            {
+                canonical(source.fetch.model_dump(mode="json"))
+                for source in self.spec.sources
+                if source.fetch != FetchPolicy()
+            }
+        )
         return digest("fetching", super().environment, *limits)[:16] if limits else super().environment
 
     def stages(self) -> list[Stage]:
@@ -66,8 +72,13 @@ class FetchKernel(Kernel):
 
     def flavours(self) -> pa.Table:
         """(source, flavour) of every source of the spec."""
-        opened = [(item.name, _flavour(item, open_source(item, dict(self.spec.schema_)))) for item in self.spec.sources]
-        return pa.table({"source": [name for name, _ in opened], "flavour": [flavour for _, flavour in opened]})
+        opened = [
+            (item.name, _flavour(item, open_source(item, dict(self.spec.schema_))))
+            for item in self.spec.sources
+        ]
+        return pa.table(
+            {"source": [name for name, _ in opened], "flavour": [flavour for _, flavour in opened]}
+        )
 
 
 class _FetchStage(Stage):
@@ -87,8 +98,15 @@ class _FetchStage(Stage):
         for part in _parts(rows):
             outcomes += self._store(part)
         here = {name: is_here(source.spec) for name, source in self._sources.items()}
-        sizes = [(outcome["size"], here[row["source"]]) for row, outcome in zip(rows, outcomes, strict=True) if isinstance(outcome, dict)]
-        count(bytes_read=sum(size for size, _ in sizes), bytes_transferred=sum(size for size, local in sizes if not local))
+        sizes = [
+            (outcome["size"], here[row["source"]])
+            for row, outcome in zip(rows, outcomes, strict=True)
+            if isinstance(outcome, dict)
+        ]
+        count(
+            bytes_read=sum(size for size, _ in sizes),
+            bytes_transferred=sum(size for size, local in sizes if not local),
+        )
         return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
 
     def _store(self, rows: list[dict[str, Any]]) -> list[Any]:
@@ -100,7 +118,11 @@ class _FetchStage(Stage):
                 fetched = list(pool.map(lambda row: guarded(self._fetch, (row,)), rows))
         else:
             fetched = [guarded(self._fetch, (row,)) for row in rows]
-        fetched = [self._allowed(item) for item in self._unchanged(rows, fetched)] if self._tombstones else self._unchanged(rows, fetched)
+        fetched = (
+            [self._allowed(item) for item in self._unchanged(rows, fetched)]
+            if self._tombstones
+            else self._unchanged(rows, fetched)
+        )
         outcomes: list[Any] = list(fetched)
         small = [i for i, item in enumerate(fetched) if isinstance(item, bytes)]
         for i, content in zip(small, self.blobs.put(fetched[i] for i in small), strict=True):
@@ -151,7 +173,9 @@ class _FetchStage(Stage):
             with found:
                 digest, size = self.blobs.put_stream(cast(BinaryIO, _Reading(found, row["source_uri"])))
         except OSError as error:
-            raise SampleError("store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True) from error
+            raise SampleError(
+                "store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True
+            ) from error
         return {"content_hash": digest, "size": size}
 
 
@@ -168,7 +192,11 @@ def _flavour(spec: SourceSpec, source: Source) -> str:
 def _hashed(row: dict[str, Any]) -> dict[str, Any]:
     """The hash of an object that stays where it is."""
     if row["locator"] or not row["tag"]:
-        what = "is no whole object with a name in UTF-8" if row["locator"] else "comes from a source that tells no change"
+        what = (
+            "is no whole object with a name in UTF-8"
+            if row["locator"]
+            else "comes from a source that tells no change"
+        )
         raise SampleError("not_referable", f"{row['source_uri']} {what}: copy it (blobs: copy)")
     with Reference(row["source_uri"], row["tag"]).open() as stream:
         digest, size = copy_stream(cast(BinaryIO, _Reading(stream, row["source_uri"])))
@@ -186,7 +214,9 @@ class _Reading:
             with client_errors(self.uri):
                 return self.stream.read(size)
         except OSError as error:
-            raise SampleError("fetch_error", f"{self.uri}: {type(error).__name__}: {error}", retryable=True) from error
+            raise SampleError(
+                "fetch_error", f"{self.uri}: {type(error).__name__}: {error}", retryable=True
+            ) from error
 
     def seek(self, offset: int) -> int:
         return self.stream.seek(offset)

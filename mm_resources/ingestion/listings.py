@@ -44,7 +44,9 @@ class Listings:
     def contract(self, spec: DatasetSpec) -> Contract:
         """The listing's contract with the user's columns and the modality that each sample was routed to."""
         fields = [pa.field("modality", pa.string()), pa.field("link", pa.string()), *spec.user_fields]
-        return DATASET_REGISTRY.extend(fields, [item.name for item in spec.user_fields if not pa.types.is_floating(item.type)])
+        return DATASET_REGISTRY.extend(
+            fields, [item.name for item in spec.user_fields if not pa.types.is_floating(item.type)]
+        )
 
     def freeze(self, spec: DatasetSpec, source: SourceSpec) -> str:
         """List a source once for all cells of the version, atomically; "" or why it cannot be listed.
@@ -70,7 +72,9 @@ class Listings:
             first = next(stream, None)
             if first is None and not source.allow_empty:
                 return f"source {source.name} lists nothing at {source.uri}; mend the path or set allow_empty: true"
-            lance_datasets.create(uri, schema, batched(itertools.chain([] if first is None else [first], stream), schema))
+            lance_datasets.create(
+                uri, schema, batched(itertools.chain([] if first is None else [first], stream), schema)
+            )
         except Exception:
             if not causes:
                 raise
@@ -80,14 +84,18 @@ class Listings:
     def is_frozen(self, spec: DatasetSpec, source: SourceSpec) -> bool:
         return lance_datasets.open_dataset(self._uri(spec, source)) is not None
 
-    def frozen(self, spec: DatasetSpec, source: SourceSpec, columns: list[str] | None = None) -> pa.RecordBatchReader:
+    def frozen(
+        self, spec: DatasetSpec, source: SourceSpec, columns: list[str] | None = None
+    ) -> pa.RecordBatchReader:
         """The frozen listing of one source, of all modalities."""
         return self._frozen(spec, [source], self.contract(spec).bare, columns=columns)
 
     def frozen_side_table(self, spec: DatasetSpec, source: SourceSpec) -> list[dict[str, str]]:
         """`side_table` as it was when the source was frozen; empty too for a listing that does not say."""
         dataset = lance_datasets.open_dataset(self._uri(spec, source))
-        found: list[dict[str, str]] = json.loads(((dataset and dataset.schema.metadata) or {}).get(_SIDE_TABLE, b"[]"))
+        found: list[dict[str, str]] = json.loads(
+            ((dataset and dataset.schema.metadata) or {}).get(_SIDE_TABLE, b"[]")
+        )
         return found
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
@@ -141,7 +149,9 @@ class Listings:
             try:
                 yield from (row for row in self._rows(spec, source) if row["modality"] == modality)
             except Exception as error:
-                raise UserError(f"source {source.name} of {spec.dataset_version} cannot be listed: {cause_of(error)}") from error
+                raise UserError(
+                    f"source {source.name} of {spec.dataset_version} cannot be listed: {cause_of(error)}"
+                ) from error
 
         def stream() -> Iterator[pa.RecordBatch]:
             for source in spec.sources:
@@ -160,7 +170,11 @@ class Listings:
 
     def _rows(self, spec: DatasetSpec, source: SourceSpec) -> Iterator[dict[str, Any]]:
         opened = open_source(source, dict(spec.schema_))
-        routed = _routed(opened) if source.modality == "auto" else ((item, source.modality) for item in opened.list())
+        routed = (
+            _routed(opened)
+            if source.modality == "auto"
+            else ((item, source.modality) for item in opened.list())
+        )
         for item, modality in routed:
             sample = identity.sample_id(spec.name, source.name, item.key)
             # A track is of the same thing as its video.
@@ -182,7 +196,11 @@ class Listings:
                 "message": item.error.message if item.error else None,
                 "modality": modality,
                 "link": item.link,
-                **{user_column(name): value for name, value in item.columns.items() if name not in ("label", "transcript")},
+                **{
+                    user_column(name): value
+                    for name, value in item.columns.items()
+                    if name not in ("label", "transcript")
+                },
             }
 
 
@@ -201,7 +219,11 @@ def side_table(source: Source) -> list[dict[str, str]]:
 def cause_of(error: Exception) -> str:
     """Why a source cannot be listed, in one line. Clients raise what they like; what they say is rarely whole without the name."""
     told = " ".join(str(error).split()) or "no cause is given"
-    return told if isinstance(error, (OSError, UserError, SampleError, ImportError)) else f"{type(error).__name__}: {told}"
+    return (
+        told
+        if isinstance(error, (OSError, UserError, SampleError, ImportError))
+        else f"{type(error).__name__}: {told}"
+    )
 
 
 def declares_links(source: SourceSpec) -> bool:

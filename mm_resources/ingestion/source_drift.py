@@ -64,11 +64,18 @@ class Drift:
 
     def settled(self, settle: timedelta) -> bool:
         """Whether looks that far apart found the source in the same state, so that nobody is at work on it."""
-        return bool(self.looked_at) and datetime.fromisoformat(self.looked_at) - datetime.fromisoformat(self.since) >= settle
+        return (
+            bool(self.looked_at)
+            and datetime.fromisoformat(self.looked_at) - datetime.fromisoformat(self.since) >= settle
+        )
 
     def __str__(self) -> str:
         """One line, or "" where nothing is different."""
-        found = ", ".join(f"{getattr(self, change):,} {change}{_some(self, change)}" for change in CHANGES if getattr(self, change))
+        found = ", ".join(
+            f"{getattr(self, change):,} {change}{_some(self, change)}"
+            for change in CHANGES
+            if getattr(self, change)
+        )
         told = "; ".join(part for part in (self.problem, found) if part)
         return f"source {self.source}: {told}" if told else ""
 
@@ -127,15 +134,23 @@ class Drifts:
             # What its rows were refused for stands in the listing under the side table's name, which is no object of the source.
             for batch in self.listings.frozen(spec, source, ["source_uri", "tag"]):
                 objects = batch.rename_columns(_OBJECTS.names)
-                yield objects.filter(pc.not_equal(objects["uri"], source.table.uri)) if source.table else objects
+                yield (
+                    objects.filter(pc.not_equal(objects["uri"], source.table.uri))
+                    if source.table
+                    else objects
+                )
 
         now = pa.RecordBatchReader.from_batches(_OBJECTS, batched(objects(), _OBJECTS))
-        row = sql.fetch(_COMPARED, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen()), now=now).to_pylist()[0]
+        row = sql.fetch(
+            _COMPARED, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen()), now=now
+        ).to_pylist()[0]
         if causes:
             return {"problem": f"cannot be listed any more: {cause_of(causes[0])}", "state": "unlisted"}
         return {
             **{change: row[change] for change in CHANGES},
             "names": {change: row[f"{change}_names"] for change in CHANGES if row[change]},
-            "problem": f"lists nothing any more at {source.uri}" if row["removed"] and not row["objects"] else "",
+            "problem": f"lists nothing any more at {source.uri}"
+            if row["removed"] and not row["objects"]
+            else "",
             "state": digest("state", str(row["objects"]), row["state"] or "")[:16],
         }

@@ -81,7 +81,15 @@ def account(
         versions: of the stages' tables, to count the cell as a pin holds it.
     """
     at = versions or {}
-    failed_at = {asset: meta.failures for asset in at if (meta := tables.meta(asset, cell, at[asset])) and meta.failures} if at else None
+    failed_at = (
+        {
+            asset: meta.failures
+            for asset in at
+            if (meta := tables.meta(asset, cell, at[asset])) and meta.failures
+        }
+        if at
+        else None
+    )
     counts = sql.fetch(
         _COUNTS,
         listing=_rows(tables, "dataset_registry", cell, "sample_id", at.get("dataset_registry")),
@@ -98,7 +106,9 @@ def account(
     return Accounting(**counts, features=features, published=distinct.rows, failed=failed, failures=by_class)
 
 
-def _rows(tables: StageTables, asset: str, cell: Cell, column: str, version: int | None) -> pa.RecordBatchReader:
+def _rows(
+    tables: StageTables, asset: str, cell: Cell, column: str, version: int | None
+) -> pa.RecordBatchReader:
     """One column of a stage's table; a stage that was never materialized counts as empty."""
     try:
         return tables.read(asset, cell, [column], version=version)

@@ -49,7 +49,9 @@ class Avoided:
     @staticmethod
     def sum(parts: Iterable[Avoided]) -> Avoided:
         parts = list(parts)
-        return Avoided(*(sum(getattr(part, name) for part in parts) for name in ("count", "seconds", "price")))
+        return Avoided(
+            *(sum(getattr(part, name) for part in parts) for name in ("count", "seconds", "price"))
+        )
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,25 @@ def cell_cost(store: Store, cell: Cell, prices: Prices, published: int | None = 
         return rates.get(row["fingerprint"], Rate())
 
     def avoided(count: int, each: Rate) -> Avoided:
-        return Avoided(count, count * each.seconds, count * prices.of(Usage(each.cpu_seconds, each.gpu_seconds)))
+        return Avoided(
+            count, count * each.seconds, count * prices.of(Usage(each.cpu_seconds, each.gpu_seconds))
+        )
 
     after = [row for row in kernels if row["stage"] in AFTER_CURATION and row["asked"]]
-    sample = Rate.sum(rate(row).times(row["asked"] / kept.samples) for row in after) if kept and kept.samples else Rate()
+    sample = (
+        Rate.sum(rate(row).times(row["asked"] / kept.samples) for row in after)
+        if kept and kept.samples
+        else Rate()
+    )
     probe = next((rate(row) for row in kernels if row["kernel"] == "probe"), Rate())
     by_rule = {rule: avoided(count, sample) for rule, count in dropped.items()}
     price = sum(prices.of(work.usage) for work in works)
     stored = blobs["bytes"] + sum(lance_datasets.data_bytes(tables.uri(stage, cell)) for stage in _ALL)
     if pin is not None:
-        stored += sum(lance_datasets.data_bytes(store.uri(f"features/{item.table}.lance"), item.lance_version) for item in pin.tables)
+        stored += sum(
+            lance_datasets.data_bytes(store.uri(f"features/{item.table}.lance"), item.lance_version)
+            for item in pin.tables
+        )
     return CellCost(
         modality=cell.modality,
         stages=_by_stage(works, prices),
@@ -135,7 +146,11 @@ def cell_cost(store: Store, cell: Cell, prices: Prices, published: int | None = 
 
 
 def _figures(work: Work, prices: Prices) -> dict[str, Any]:
-    return {**{name: value for name, value in vars(work).items() if name != "usage"}, **vars(work.usage), "price": prices.of(work.usage)}
+    return {
+        **{name: value for name, value in vars(work).items() if name != "usage"},
+        **vars(work.usage),
+        "price": prices.of(work.usage),
+    }
 
 
 def _by_stage(works: list[Work], prices: Prices) -> list[dict[str, Any]]:
@@ -152,7 +167,10 @@ def _by_stage(works: list[Work], prices: Prices) -> list[dict[str, Any]]:
                 "runs": len(mine),
                 "samples_in": mine[-1].samples_in,
                 "samples_out": mine[-1].samples_out,
-                **{name: sum(getattr(work, name) for work in mine if not work.unchanged) for name in ("computed", "reused")},
+                **{
+                    name: sum(getattr(work, name) for work in mine if not work.unchanged)
+                    for name in ("computed", "reused")
+                },
                 "seconds": sum(work.seconds for work in mine),
                 **vars(usage),
                 "peak_bytes": max((work.peak_bytes or 0 for work in mine), default=0),
@@ -168,7 +186,9 @@ def _compares(rule: str) -> bool:
     return known is not None and known.groups is not Rule.groups
 
 
-def _fetch(statement: str, tables: StageTables, cell: Cell, asset: str, schema: pa.Schema) -> list[dict[str, Any]]:
+def _fetch(
+    statement: str, tables: StageTables, cell: Cell, asset: str, schema: pa.Schema
+) -> list[dict[str, Any]]:
     """A statement over some columns of a stage's ``rows``; a stage that was never materialized has none."""
     try:
         rows = tables.read(asset, cell, schema.names)

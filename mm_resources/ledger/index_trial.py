@@ -29,7 +29,11 @@ def building(index: str, dimension: int, rows: int) -> Building:
     2018); a large table has several, of `PARTITION_ROWS` each, and Lance builds one after the other. Lists grow with their rows.
     """
     few, more = (_built(index, dimension, count) for count in _TRIED_ROWS)
-    deeper = math.log(min(rows, vector_indexes.PARTITION_ROWS)) / math.log(_TRIED_ROWS[1]) if index == vector_indexes.GRAPH else 1.0
+    deeper = (
+        math.log(min(rows, vector_indexes.PARTITION_ROWS)) / math.log(_TRIED_ROWS[1])
+        if index == vector_indexes.GRAPH
+        else 1.0
+    )
     share = deeper * rows / (_TRIED_ROWS[1] - _TRIED_ROWS[0])
     return Building(*(share * max(0.0, large - small) for small, large in zip(few, more, strict=True)))
 

@@ -82,7 +82,9 @@ class Ledger:
     def read(self, where: str | None = None) -> pa.RecordBatchReader:
         """The rows; what an older version did not measure is null in them."""
         found = lance_datasets.reader(lance_datasets.open_dataset(self._uri), LEDGER.bare, where=where)
-        rows = (batch for stored in found for batch in LEDGER.cast(pa.Table.from_batches([stored])).to_batches())
+        rows = (
+            batch for stored in found for batch in LEDGER.cast(pa.Table.from_batches([stored])).to_batches()
+        )
         return pa.RecordBatchReader.from_batches(LEDGER.bare, rows)
 
     def of_run(self, run_id: str) -> list[dict[str, Any]]:
@@ -101,13 +103,16 @@ class Ledger:
 
     def kernels(self, cell: Cell) -> list[dict[str, Any]]:
         """``stage``, ``kernel``, ``fingerprint`` of what worked for a cell; ``asked``: rows that the stage's latest run asked of it;
-        ``reused``: rows of all runs that the cache had."""
+        ``reused``: rows of all runs that the cache had.
+        """
         found: list[dict[str, Any]] = sql.fetch(_KERNELS, ledger=self.read(_of(cell))).to_pylist()
         return found
 
     def rates(self) -> dict[str, Rate]:
         """What a computed row takes, by kernel fingerprint, over all runs of this store."""
-        return {row.pop("fingerprint"): Rate(**row) for row in sql.fetch(_RATES, ledger=self.read()).to_pylist()}
+        return {
+            row.pop("fingerprint"): Rate(**row) for row in sql.fetch(_RATES, ledger=self.read()).to_pylist()
+        }
 
 
 def _of(cell: Cell) -> str:
@@ -157,7 +162,13 @@ class Spent:
 
 
 def entries(
-    stage: str, cell: Cell, run_id: str, meta: StageMeta, unchanged: bool, reports: Sequence[ComputeReport], spent: Spent
+    stage: str,
+    cell: Cell,
+    run_id: str,
+    meta: StageMeta,
+    unchanged: bool,
+    reports: Sequence[ComputeReport],
+    spent: Spent,
 ) -> list[dict[str, Any]]:
     """A row for each kernel that a stage ran, or one for the stage; its own figures stand in the first alone, so that sums are right."""
     own = {

@@ -92,10 +92,14 @@ class Line:
 
         known = list(points)
         if len({samples for samples, _ in known}) < 2:
-            return Line(0.0, sum(value for _, value in known) / max(1.0, sum(samples for samples, _ in known)))
+            return Line(
+                0.0, sum(value for _, value in known) / max(1.0, sum(samples for samples, _ in known))
+            )
         weight = [1 / max(value, 1e-6 * max(other for _, other in known), 1e-9) for _, value in known]
         rows = [[factor, factor * samples] for (samples, _), factor in zip(known, weight, strict=True)]
-        (fixed, each), _ = nnls(rows, [factor * value for (_, value), factor in zip(known, weight, strict=True)])
+        (fixed, each), _ = nnls(
+            rows, [factor * value for (_, value), factor in zip(known, weight, strict=True)]
+        )
         return Line(float(fixed), float(each))
 
     def at(self, samples: float, workers: float = 1.0) -> float:
@@ -155,7 +159,11 @@ def points(store: Store, modality: str, like: Cell | None = None) -> list[Point]
         like: a cell whose embedders the runs must have had.
     """
     found = sql.fetch(_POINTS, ledger=Ledger(store).read(f"modality = '{modality}'")).to_pylist()
-    same = [row["embedders"] for row in found if like and (row["dataset"], row["version"]) == (like.dataset, like.version)]
+    same = [
+        row["embedders"]
+        for row in found
+        if like and (row["dataset"], row["version"]) == (like.dataset, like.version)
+    ]
     wanted = same[-1] if same else None
     chosen = [row for row in found if not wanted or row["embedders"] == wanted]
     return [
@@ -167,7 +175,9 @@ def points(store: Store, modality: str, like: Cell | None = None) -> list[Point]
     ]
 
 
-def predicted(store: Store, cell: Cell, prices: Prices, samples: int, workers: int | None = None) -> Projection:
+def predicted(
+    store: Store, cell: Cell, prices: Prices, samples: int, workers: int | None = None
+) -> Projection:
     """A cell like this one, of so many samples, on so many workers (cores, where kernels run on CPUs).
 
     Args:
@@ -190,11 +200,22 @@ def predicted(store: Store, cell: Cell, prices: Prices, samples: int, workers: i
     built = _built(store, sizes, unseen, samples) if unseen else _NOTHING
     beside = {"feature_table": built}
     stages = [
-        _stage(stage, [point for point in known if point.stage == stage], prices, samples, share, beside.get(stage, _NOTHING))
+        _stage(
+            stage,
+            [point for point in known if point.stage == stage],
+            prices,
+            samples,
+            share,
+            beside.get(stage, _NOTHING),
+        )
         for stage in _ORDER
     ]
     found = [stage for stage in stages if stage is not None]
-    stored = round(Line.fitted((size, cell_cost(store, each, prices).stored_bytes) for each, size in sizes.items()).at(samples))
+    stored = round(
+        Line.fitted((size, cell_cost(store, each, prices).stored_bytes) for each, size in sizes.items()).at(
+            samples
+        )
+    )
     return Projection(
         modality=cell.modality,
         samples=samples,
@@ -216,7 +237,8 @@ def predicted(store: Store, cell: Cell, prices: Prices, samples: int, workers: i
 
 def powers(known: Sequence[Point], figure: str = "seconds") -> dict[str, float]:
     """By stage, the power of the number of samples with which its time (or its ``cpu_seconds``) grew between the two largest sizes:
-    1 is linear."""
+    1 is linear.
+    """
     found = {}
     for stage in _ORDER:
         times: dict[int, float] = {}
@@ -234,12 +256,18 @@ def _built(store: Store, sizes: Mapping[Cell, int], index: str, samples: int) ->
     registry = Registry(store)
     for cell, size in sorted(sizes.items(), key=lambda item: -item[1]):
         if (pin := registry.pin(cell)) is not None:
-            each = [building(index, table.dimension, round(table.rows * samples / size)) for table in pin.tables if table.rows]
+            each = [
+                building(index, table.dimension, round(table.rows * samples / size))
+                for table in pin.tables
+                if table.rows
+            ]
             return Building(sum(one.seconds for one in each), sum(one.cpu_seconds for one in each))
     return _NOTHING
 
 
-def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: float, built: Building) -> Predicted | None:
+def _stage(
+    stage: str, known: list[Point], prices: Prices, samples: int, share: float, built: Building
+) -> Predicted | None:
     """What a stage takes; None where no run had it.
 
     Args:
@@ -254,17 +282,25 @@ def _stage(stage: str, known: list[Point], prices: Prices, samples: int, share: 
     kernels = line("kernel_seconds")
     rest = Line.fitted((point.samples, max(0.0, point.seconds - point.kernel_seconds)) for point in known)
     # Small runs have one commit of results each, whatever their size.
-    checkpoints = math.ceil(samples / Kernel.checkpoint_rows) if any(point.kernel_seconds for point in known) else 0
+    checkpoints = (
+        math.ceil(samples / Kernel.checkpoint_rows) if any(point.kernel_seconds for point in known) else 0
+    )
     figures: dict[str, Any] = {name: line(name).at(samples) for name in ("cpu_seconds", "gpu_seconds")}
     figures["cpu_seconds"] += built.cpu_seconds
-    figures |= {name: round(line(name).at(samples)) for name in ("bytes_read", "bytes_written", "bytes_transferred")}
+    figures |= {
+        name: round(line(name).at(samples)) for name in ("bytes_read", "bytes_written", "bytes_transferred")
+    }
     return Predicted(
         stage=stage,
         seconds=rest.at(samples) + kernels.at(samples, share) + built.seconds,
         fixed_seconds=rest.fixed + kernels.fixed,
         alone_seconds=rest.at(samples) + kernels.fixed + built.seconds,
         kernel_cpu_seconds=line("kernel_cpu_seconds").at(samples),
-        peak_bytes=round(Line.fitted((math.log2(point.samples), point.peak_bytes) for point in known).at(math.log2(samples))),
+        peak_bytes=round(
+            Line.fitted((math.log2(point.samples), point.peak_bytes) for point in known).at(
+                math.log2(samples)
+            )
+        ),
         commits=max(math.ceil(line("commits").at(samples)), 1 + checkpoints),
         price=prices.of(Usage(**figures)),
         **figures,

@@ -41,7 +41,11 @@ class Prices:
     def of(self, used: Usage) -> float:
         """The price of what was used."""
         time = used.cpu_seconds * self.cpu_hour + used.gpu_seconds * self.gpu_hour
-        data = used.bytes_read * self.gb_read + used.bytes_written * self.gb_written + used.bytes_transferred * self.gb_transferred
+        data = (
+            used.bytes_read * self.gb_read
+            + used.bytes_written * self.gb_written
+            + used.bytes_transferred * self.gb_transferred
+        )
         return time / _HOUR + data / GB
 
     def stored(self, size: int) -> float:
@@ -65,13 +69,26 @@ def load_prices(path: Path | None) -> Prices:
         raise UserError(f"MM_PRICES {path} cannot be read: {' '.join(str(error).split())}") from None
     known = {item.name for item in fields(Prices)}
     if not isinstance(found, dict) or not set(found) <= known:
-        strange = f" {', '.join(sorted(map(str, set(found) - known)))} is none of them" if isinstance(found, dict) else ""
-        raise UserError(f"MM_PRICES {path} is no price table:{strange or ' it holds no names'}; there are: {', '.join(sorted(known))}")
+        strange = (
+            f" {', '.join(sorted(map(str, set(found) - known)))} is none of them"
+            if isinstance(found, dict)
+            else ""
+        )
+        raise UserError(
+            f"MM_PRICES {path} is no price table:{strange or ' it holds no names'}; there are: {', '.join(sorted(known))}"
+        )
     for name, value in found.items():
         if name == "currency":
             sound = isinstance(value, str) and value.isalpha()
         else:
-            sound = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+            sound = (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+                and value >= 0
+            )
         if not sound:
-            raise UserError(f"MM_PRICES {path}: {name}: {value!r} is no {'currency code' if name == 'currency' else 'price'}")
+            raise UserError(
+                f"MM_PRICES {path}: {name}: {value!r} is no {'currency code' if name == 'currency' else 'price'}"
+            )
     return Prices(**found)

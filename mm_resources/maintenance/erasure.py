@@ -23,7 +23,10 @@ def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
     some = ", ".join(map(sql.literal, chosen)) or "''"
     where = f"content_hash IN ({some})"
     index = lance_datasets.open_dataset(store.uri("blobs/index.lance"))
-    places = [*lance_datasets.reader(index, INDEX, where=where).read_all().to_pylist(), *blobs.condemned(where).read_all().to_pylist()]
+    places = [
+        *lance_datasets.reader(index, INDEX, where=where).read_all().to_pylist(),
+        *blobs.condemned(where).read_all().to_pylist(),
+    ]
     hit = {place["path"] for place in places}
     for uri in (blobs.condemned_uri, store.uri("blobs/damaged.lance")):
         lance_datasets.delete(uri, "content_hash", chosen)
@@ -37,7 +40,11 @@ def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
 def _unclean(blobs: BlobStore, hit: set[str]) -> list[str]:
     """Packs that held a blob that is erased, or hold bytes of which nothing is known."""
     used = dict(zip(*sql.fetch(_COVERED, places=blobs.places()).to_pydict().values(), strict=True))
-    return [entry.name for entry in blobs.store.objects(PACKS) if entry.name in hit or used.get(entry.name, 0) < entry.size]
+    return [
+        entry.name
+        for entry in blobs.store.objects(PACKS)
+        if entry.name in hit or used.get(entry.name, 0) < entry.size
+    ]
 
 
 def _rewrite(blobs: BlobStore, pack: str) -> None:

@@ -51,7 +51,11 @@ def forget(store: Store, identifier: str) -> Receipt:
         UserError: when the store has never heard of it.
     """
     receipts = Receipts(store)
-    known = [receipt for receipt in receipts.all() if identifier in (receipt.asked, *receipt.hashes, *receipt.samples)]
+    known = [
+        receipt
+        for receipt in receipts.all()
+        if identifier in (receipt.asked, *receipt.hashes, *receipt.samples)
+    ]
     if known and known[-1].done_at and not _found(store, identifier).samples:
         return known[-1]
     receipt = known[-1] if known and not known[-1].done_at else _found(store, identifier)
@@ -79,12 +83,21 @@ def _found(store: Store, identifier: str) -> Receipt:
         raise UserError(f"{identifier!r} is neither a content hash nor a sample id")
     hashes, samples = ({identifier}, set()) if len(identifier) == 64 else (set(), {identifier})
     for _ in range(2):  # the contents of the sample, then the samples of these contents
-        for row in _rows(store, ("stages/raw_assets", "registry/listings"), _IDENTITY, _where(_IDENTITY, hashes, samples)):
+        for row in _rows(
+            store, ("stages/raw_assets", "registry/listings"), _IDENTITY, _where(_IDENTITY, hashes, samples)
+        ):
             samples.add(row["sample_id"])
             hashes |= {row["content_hash"]} - {None} if row.get("content_hash") else set()
-    named = any(True for _ in _rows(store, ("stages/raw_assets", "registry/listings"), _IDENTITY, _where(_IDENTITY, hashes, samples)))
+    named = any(
+        True
+        for _ in _rows(
+            store, ("stages/raw_assets", "registry/listings"), _IDENTITY, _where(_IDENTITY, hashes, samples)
+        )
+    )
     number = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{digest('forget', identifier)[:8]}"
-    found = Receipt(number, identifier, datetime.now(UTC).isoformat(), sorted(hashes), sorted(samples) if named else [])
+    found = Receipt(
+        number, identifier, datetime.now(UTC).isoformat(), sorted(hashes), sorted(samples) if named else []
+    )
     found.keys = sorted(_keys(store, found)) if named else []
     return found
 
@@ -92,31 +105,45 @@ def _found(store: Store, identifier: str) -> Receipt:
 def _keys(store: Store, receipt: Receipt) -> set[str]:
     """Keys of the compute cache that name a text of the samples instead of their content."""
     where = _where(_IDENTITY, receipt.hashes, receipt.samples)
-    keys = {row["cache_key"] for row in _rows(store, ("stages/embeddings",), {"cache_key": pa.string()}, where)}
-    texts = [row["text"] for row in _rows(store, ("stages/segments", "features"), {"text": pa.string()}, where)]
+    keys = {
+        row["cache_key"] for row in _rows(store, ("stages/embeddings",), {"cache_key": pa.string()}, where)
+    }
+    texts = [
+        row["text"] for row in _rows(store, ("stages/segments", "features"), {"text": pa.string()}, where)
+    ]
     content = _content_key(receipt.hashes)
     for row in _rows(store, ("cache",), {"text": pa.string(), "segments": None}, content):
         texts += [row.get("text"), *(segment["text"] for segment in row.get("segments") or [])]
     return keys | {f"{hashlib.sha256(text.encode()).hexdigest()}#text" for text in texts if text}
 
 
-def _rows(store: Store, folders: tuple[str, ...], columns: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _rows(
+    store: Store, folders: tuple[str, ...], columns: dict[str, Any], where: str
+) -> Iterator[dict[str, Any]]:
     """The rows that meet a filter, of all versions of the tables that have its columns; of the cache, which only grows, of the last."""
     for name in [table for folder in folders for table in store.tables(folder)]:
         latest = lance_datasets.open_dataset(store.uri(name))
         versions = [] if latest is None else [int(each["version"]) for each in latest.versions()]
         for version in versions[-1:] if name.startswith("cache/") else versions:
             dataset = lance_datasets.open_dataset(store.uri(name), version)
-            if dataset is None or not (own := [column for column in columns if column in dataset.schema.names]):
+            if dataset is None or not (
+                own := [column for column in columns if column in dataset.schema.names]
+            ):
                 continue
             condition = _present(where, dataset.schema.names)
             if condition:
-                yield from (row for batch in lance_datasets.reader(dataset, dataset.schema, own, condition) for row in batch.to_pylist())
+                yield from (
+                    row
+                    for batch in lance_datasets.reader(dataset, dataset.schema, own, condition)
+                    for row in batch.to_pylist()
+                )
 
 
 def _where(columns: dict[str, Any], hashes: Any, samples: Any) -> str:
     named = [("sample_id", samples), ("content_hash", hashes)]
-    parts = [f"{column} IN ({', '.join(map(sql.literal, sorted(values)))})" for column, values in named if values]
+    parts = [
+        f"{column} IN ({', '.join(map(sql.literal, sorted(values)))})" for column, values in named if values
+    ]
     return " OR ".join(parts)
 
 
@@ -169,14 +196,19 @@ class _Forgetting:
         found = [_present(_where(_IDENTITY, self.receipt.hashes, self.receipt.samples), names)]
         if name.startswith("cache/"):
             found.append(_content_key(self.receipt.hashes))
-            found += [f"key IN ({', '.join(map(sql.literal, self.receipt.keys))})"] if self.receipt.keys else []
+            found += (
+                [f"key IN ({', '.join(map(sql.literal, self.receipt.keys))})"] if self.receipt.keys else []
+            )
         return " OR ".join(filter(None, found))
 
     def _touches(self, name: str, version: int, tags: list[str]) -> bool:
         dataset = lance_datasets.open_dataset(self.store.uri(name), version)
         assert dataset is not None
         condition = self._condition(name, dataset.schema.names)
-        return bool(condition and dataset.count_rows(condition)) or self._meta(name, dataset, tags, None) is not None
+        return (
+            bool(condition and dataset.count_rows(condition))
+            or self._meta(name, dataset, tags, None) is not None
+        )
 
     def _without(self, name: str, version: int, tags: list[str]) -> tuple[int, int]:
         """Write a version again on top of its table; (rows that went, the new version)."""
@@ -197,25 +229,40 @@ class _Forgetting:
 
         fragments = lance_datasets.write_fragments(uri, dataset.schema, lance_datasets.rows_of(counted()))
         schema = self._meta(name, dataset, tags, left) or dataset.schema
-        new = lance_datasets.commit(uri, schema, fragments, int(latest.version), f"forget {self.receipt.number}")
+        new = lance_datasets.commit(
+            uri, schema, fragments, int(latest.version), f"forget {self.receipt.number}"
+        )
         return int(dataset.count_rows()) - left, self._indexed(name, version, new)
 
     def _meta(self, name: str, dataset: Any, tags: list[str], rows: int | None) -> pa.Schema | None:
         """The schema of a stage's table with what the stage now says of itself: nothing is taken for done any more, and its
-        failures stand in another version. None where that would change nothing (`rows` unknown), or for any other table."""
+        failures stand in another version. None where that would change nothing (`rows` unknown), or for any other table.
+        """
         raw = (dataset.schema.metadata or {}).get(META)
         if not name.startswith("stages/") or not raw:
             return None
         meta = json.loads(raw)
-        failures = lance_datasets.open_dataset(self.store.uri(f"failures/{name.removeprefix('stages/')}")) if meta["failures"] else None
+        failures = (
+            lance_datasets.open_dataset(self.store.uri(f"failures/{name.removeprefix('stages/')}"))
+            if meta["failures"]
+            else None
+        )
         known = failures.tags.list() if failures is not None else {}
         # A version that is current and pinned names the same failures by both tags.
-        tag = next((CURRENT if tag == _KEPT else tag for tag in sorted(tags, key=lambda tag: tag != _KEPT)), CURRENT)
+        tag = next(
+            (CURRENT if tag == _KEPT else tag for tag in sorted(tags, key=lambda tag: tag != _KEPT)), CURRENT
+        )
         version = int(known[tag]["version"]) if tag in known else meta["failures"]
         if rows is None:
             return dataset.schema if version != meta["failures"] else None
-        at = lance_datasets.open_dataset(self.store.uri(f"failures/{name.removeprefix('stages/')}"), version) if version else None
-        counted = {"failed": at.count_rows(), "retryable": at.count_rows("retryable")} if at is not None else {}
+        at = (
+            lance_datasets.open_dataset(self.store.uri(f"failures/{name.removeprefix('stages/')}"), version)
+            if version
+            else None
+        )
+        counted = (
+            {"failed": at.count_rows(), "retryable": at.count_rows("retryable")} if at is not None else {}
+        )
         left = rows if meta["row_count"] == meta["rows"] else meta["row_count"]
         meta = {**meta, **counted, "failures": version, "inputs": "", "rows": rows, "row_count": left}
         return dataset.schema.with_metadata({META: json.dumps(meta)})
@@ -230,7 +277,9 @@ class _Forgetting:
         if not kinds:
             return new
         index = _INDEXES[kinds["vector"]] if "vector" in kinds else vector_indexes.EXACT
-        return vector_indexes.build(self.features.database.open_table(_short(name)), new, index, "text" in kinds)
+        return vector_indexes.build(
+            self.features.database.open_table(_short(name)), new, index, "text" in kinds
+        )
 
     # -- pins
 
@@ -243,7 +292,9 @@ class _Forgetting:
                     if pin is not None and (moved := self._moved(cell, pin)) != pin:
                         self.receipt.pins = sorted({*self.receipt.pins, f"{cell.partition_key} pin {number}"})
                         Receipts(self.store).write(self.receipt)
-                        self.registry.replace(cell, replace(moved, forgotten=sorted({*pin.forgotten, self.receipt.number})))
+                        self.registry.replace(
+                            cell, replace(moved, forgotten=sorted({*pin.forgotten, self.receipt.number}))
+                        )
 
     def _moved(self, cell: Cell, pin: Pin) -> Pin:
         tables = []
@@ -256,7 +307,8 @@ class _Forgetting:
         stages = {
             asset: {
                 **stage,
-                "lance_version": self._tagged(f"stages/{asset}/{cell.path}.lance", f"pin-{pin.number}") or stage["lance_version"],
+                "lance_version": self._tagged(f"stages/{asset}/{cell.path}.lance", f"pin-{pin.number}")
+                or stage["lance_version"],
             }
             for asset, stage in pin.stages.items()
         }
@@ -265,7 +317,9 @@ class _Forgetting:
             return moved
         versions = {asset: int(stage["lance_version"]) for asset, stage in stages.items()}
         published = self.features.rows(moved, ["sample_id"])
-        counted = account(self.tables, self.failures, cell, published, sum(table.rows for table in tables), versions)
+        counted = account(
+            self.tables, self.failures, cell, published, sum(table.rows for table in tables), versions
+        )
         return replace(moved, accounting=asdict(counted))
 
     def _tagged(self, name: str, tag: str) -> int:
@@ -285,6 +339,8 @@ def _remove_superseded(store: Store) -> None:
         for name in store.tables(part):
             dataset = lance_datasets.open_dataset(store.uri(name))
             if dataset is not None:
-                dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False)
+                dataset.cleanup_old_versions(
+                    older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
+                )
     for name in list(store.unfinished(timedelta(0))):
         store.remove(name)

@@ -138,7 +138,9 @@ class _Collection:
             self.done.removed += len(rows) - len(back)
             if not self.dry_run:
                 self.blobs.enter(back)
-                lance_datasets.delete(self.blobs.condemned_uri, "content_hash", [row.content_hash for row in rows], "struck")
+                lance_datasets.delete(
+                    self.blobs.condemned_uri, "content_hash", [row.content_hash for row in rows], "struck"
+                )
 
     def condemn(self) -> None:
         """Strike unreferenced blobs off the index. Their places are written down before, so that a kill loses none."""
@@ -158,7 +160,9 @@ class _Collection:
                 continue
             self.done.rewritten += 1
             if not self.dry_run:
-                with suppress(SampleError):  # a pack with a damaged blob stays as it is; `mm doctor --verify` names it
+                with suppress(
+                    SampleError
+                ):  # a pack with a damaged blob stays as it is; `mm doctor --verify` names it
                     self.blobs.move(pack["path"])
 
     def remove_strays(self) -> None:
@@ -170,7 +174,11 @@ class _Collection:
         )
         for part in _PARTS:
             for entry in self.store.objects(part):
-                if entry.modified >= self.before or _short(entry.name) in known or entry.name.startswith(INCOMING):
+                if (
+                    entry.modified >= self.before
+                    or _short(entry.name) in known
+                    or entry.name.startswith(INCOMING)
+                ):
                     continue
                 self.done.objects += 1
                 self.done.bytes += entry.size

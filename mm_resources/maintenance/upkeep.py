@@ -55,7 +55,9 @@ def upkeep(store: Store, older_than: timedelta = OLDER_THAN) -> list[Upkept]:
     return found
 
 
-def hold_stages(tables: StageTables, failures: FailureEvents, cell: Cell, pin: int, versions: Mapping[str, int]) -> None:
+def hold_stages(
+    tables: StageTables, failures: FailureEvents, cell: Cell, pin: int, versions: Mapping[str, int]
+) -> None:
     """Keep what a pin's lineage is read from: the stages' tables at `versions`, and the failures that these name."""
     for asset, version in versions.items():
         tables.hold(asset, cell, version, f"pin-{pin}")

@@ -51,7 +51,11 @@ def verify(blobs: BlobStore, sample: int = 0) -> Iterator[Checked]:
 def _checked(blobs: BlobStore, places: list[Location]) -> Checked:
     with ThreadPoolExecutor(_THREADS) as pool:
         outcomes = list(pool.map(lambda place: guarded(blobs.verify, (place,)), places))
-    bad = [(place, outcome) for place, outcome in zip(places, outcomes, strict=True) if isinstance(outcome, SampleError)]
+    bad = [
+        (place, outcome)
+        for place, outcome in zip(places, outcomes, strict=True)
+        if isinstance(outcome, SampleError)
+    ]
     for _, error in bad:
         if error.error_class not in ("blob_missing", "blob_damaged"):
             raise error

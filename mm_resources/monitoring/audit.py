@@ -69,7 +69,9 @@ class Audit:
         return f"{self.table}: {told}; {len(self.wrong):,} are wrong"
 
 
-def audit(features: FeatureStore, dataset_version: str, modality: str, sample: int = 50, seed: int | None = None) -> Iterator[Audit]:
+def audit(
+    features: FeatureStore, dataset_version: str, modality: str, sample: int = 50, seed: int | None = None
+) -> Iterator[Audit]:
     """Compute a random sample of a published version's rows again, of each of its tables.
 
     Texts are cut out of their blobs again; transcripts are taken as they were written down.
@@ -86,13 +88,19 @@ def audit(features: FeatureStore, dataset_version: str, modality: str, sample: i
         yield _audited(features, pin, pinned, sample, np.random.default_rng(seed))
 
 
-def _audited(features: FeatureStore, pin: Pin, pinned: PinnedTable, sample: int, dice: np.random.Generator) -> Audit:
+def _audited(
+    features: FeatureStore, pin: Pin, pinned: PinnedTable, sample: int, dice: np.random.Generator
+) -> Audit:
     embedder = features.embedder(pinned)
     found = Audit(
         f"{pin.dataset}@{pin.version}", pin.modality, pinned.embedder, pinned.table, pin.number, pinned.rows,
         min(sample, pinned.rows), embedder.tolerance, embedder.fingerprint == pinned.fingerprint,
     )  # fmt: skip
-    chosen = np.sort(dice.choice(pinned.rows, found.checked, replace=False)) if pinned.rows else np.empty(0, np.int64)
+    chosen = (
+        np.sort(dice.choice(pinned.rows, found.checked, replace=False))
+        if pinned.rows
+        else np.empty(0, np.int64)
+    )
     dataset = features.dataset(pinned.table, pinned.lance_version)
     for start in range(0, len(chosen), _BATCH):
         rows = dataset.take(chosen[start : start + _BATCH].tolist(), columns=_COLUMNS)
@@ -100,19 +108,28 @@ def _audited(features: FeatureStore, pin: Pin, pinned: PinnedTable, sample: int,
     return found
 
 
-def _again(features: FeatureStore, pin: Pin, embedder: Embedder, rows: pa.Table) -> tuple[list[str | None], list[dict[str, Any]]]:
+def _again(
+    features: FeatureStore, pin: Pin, embedder: Embedder, rows: pa.Table
+) -> tuple[list[str | None], list[dict[str, Any]]]:
     """The texts of rows as their blobs give them (None where they give none), and their vectors as results of the kernel."""
     blobs, cell = BlobStore(features.store), Cell(pin.dataset, pin.version, pin.modality)
     stage = StageTables(features.store).uri("content_blobs", cell)
-    places = places_of(rows["content_hash"], stage, int(pin.stages["content_blobs"]["lance_version"])).to_pylist()
+    places = places_of(
+        rows["content_hash"], stage, int(pin.stages["content_blobs"]["lance_version"])
+    ).to_pylist()
     texts, spans, cut = rows["text"].to_pylist(), rows["span"].to_pylist(), []
     if embedder.input_shape is None and embedder.modality == pin.modality:
         kernel = SegmentKernel(get(pin.modality), blobs, Limits())
         cut = _run(kernel, _requests(places, [""] * len(places), [None] * len(places)))
         texts = [_text_at(result, span) for result, span in zip(cut, spans, strict=True)]
-    results = _run(EmbedKernel(embedder, blobs, Limits()), _requests(places, spans, [text or "" for text in texts]))
+    results = _run(
+        EmbedKernel(embedder, blobs, Limits()), _requests(places, spans, [text or "" for text in texts])
+    )
     # What could not be cut has no vector for that same cause.
-    return texts, [piece if piece["status"] != "ok" else result for piece, result in zip(cut or results, results, strict=True)]
+    return texts, [
+        piece if piece["status"] != "ok" else result
+        for piece, result in zip(cut or results, results, strict=True)
+    ]
 
 
 def _text_at(result: dict[str, Any], span: str) -> str | None:
@@ -121,9 +138,14 @@ def _text_at(result: dict[str, Any], span: str) -> str | None:
 
 def _requests(places: list[dict[str, Any]], spans: list[str], texts: list[Any]) -> pa.Table:
     rows = zip(places, spans, texts, strict=True)
-    asked = [{"key": str(number), **place, "span": span, "text": text} for number, (place, span, text) in enumerate(rows)]
+    asked = [
+        {"key": str(number), **place, "span": span, "text": text}
+        for number, (place, span, text) in enumerate(rows)
+    ]
     names = ("key", "content_hash", "span", "path", "text")
-    schema = pa.schema([*((name, pa.string()) for name in names), ("offset", pa.int64()), ("size", pa.int64())])
+    schema = pa.schema(
+        [*((name, pa.string()) for name in names), ("offset", pa.int64()), ("size", pa.int64())]
+    )
     return pa.Table.from_pylist(asked, schema=schema)
 
 
@@ -146,4 +168,6 @@ def _compare(found: Audit, rows: pa.Table, texts: list[str | None], results: lis
         # Not the other way round: a vector that is no number is far from everything.
         near = distance <= found.tolerance
         if not near or row["text"] != text:
-            found.wrong.append(Wrong(row["feature_id"], row["sample_id"], "text" if near else "vector", distance))
+            found.wrong.append(
+                Wrong(row["feature_id"], row["sample_id"], "text" if near else "vector", distance)
+            )

@@ -66,7 +66,9 @@ class Shift:
         return f"{self.kind}{named} against {self.against}: {self.value:.3f}, the limit is {self.limit:.3f}"
 
 
-def shifts(features: FeatureStore, before: Pin, after: Pin, limits: DriftLimits, name: str = "") -> Iterator[Shift]:
+def shifts(
+    features: FeatureStore, before: Pin, after: Pin, limits: DriftLimits, name: str = ""
+) -> Iterator[Shift]:
     """Everything that differs between two pins of one modality, one of each kind, and of signals every one that both have.
 
     Args:
@@ -76,10 +78,21 @@ def shifts(features: FeatureStore, before: Pin, after: Pin, limits: DriftLimits,
     chance = _chance(before.accounting["published"], after.accounting["published"])
     shares = [_shares(features, pin) for pin in (before, after)]
     if shares[0] or shares[1]:
-        total = sum(abs(shares[0].get(label, 0) - shares[1].get(label, 0)) for label in {**shares[0], **shares[1]}) / 2
+        total = (
+            sum(
+                abs(shares[0].get(label, 0) - shares[1].get(label, 0)) for label in {**shares[0], **shares[1]}
+            )
+            / 2
+        )
         yield _most(name, "labels", shares[0], shares[1], max(limits.max_label_shift, chance), total)
     listed = _chance(before.accounting["discovered"], after.accounting["discovered"])
-    yield _most(name, "decisions", _decisions(features, before), _decisions(features, after), max(limits.max_decision_shift, listed))
+    yield _most(
+        name,
+        "decisions",
+        _decisions(features, before),
+        _decisions(features, after),
+        max(limits.max_decision_shift, listed),
+    )
     yield _most(name, "failures", _failures(before), _failures(after), max(limits.max_failure_shift, listed))
     numbers = [_signals(features, pin) for pin in (before, after)]
     for signal in sorted(numbers[0].keys() & numbers[1].keys()):
@@ -88,7 +101,14 @@ def shifts(features: FeatureStore, before: Pin, after: Pin, limits: DriftLimits,
         old, new = (_vectors(features, pin) for pin in (before, after))
         centre = old.mean(axis=0)
         centre /= max(float(np.linalg.norm(centre)), 1e-12)
-        yield _apart(name, "vectors", "cosine to the earlier centre", old @ centre, new @ centre, limits.max_vector_shift)
+        yield _apart(
+            name,
+            "vectors",
+            "cosine to the earlier centre",
+            old @ centre,
+            new @ centre,
+            limits.max_vector_shift,
+        )
 
 
 def worst(found: Iterable[Shift]) -> list[Shift]:
@@ -101,19 +121,33 @@ def worst(found: Iterable[Shift]) -> list[Shift]:
     return list(kinds.values())
 
 
-def _most(name: str, kind: str, before: Shares, after: Shares, limit: float, value: float | None = None) -> Shift:
+def _most(
+    name: str, kind: str, before: Shares, after: Shares, limit: float, value: float | None = None
+) -> Shift:
     """The share that differs most, which decides where no `value` does."""
     differences = {each: abs(before.get(each, 0) - after.get(each, 0)) for each in {**before, **after}}
     what = max(differences, key=lambda each: (differences[each], each), default="")
     largest = differences.get(what, 0.0)
-    return Shift(name, kind, what if largest else "", largest if value is None else value, limit, before, after)
+    return Shift(
+        name, kind, what if largest else "", largest if value is None else value, limit, before, after
+    )
 
 
-def _apart(name: str, kind: str, what: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], limit: float) -> Shift:
+def _apart(
+    name: str, kind: str, what: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], limit: float
+) -> Shift:
     """Largest difference of two samples' distribution functions."""
     every = np.sort(np.concatenate([before, after]))
     old, new = (np.searchsorted(np.sort(each), every, side="right") / len(each) for each in (before, after))
-    return Shift(name, kind, what, float(np.abs(old - new).max()), max(limit, _chance(len(before), len(after))), before, after)
+    return Shift(
+        name,
+        kind,
+        what,
+        float(np.abs(old - new).max()),
+        max(limit, _chance(len(before), len(after))),
+        before,
+        after,
+    )
 
 
 def _chance(one: int, other: int) -> float:
@@ -125,7 +159,11 @@ def _shares(features: FeatureStore, pin: Pin) -> Shares:
     """Labels by the share of published samples that have them; empty where none has one."""
     found = sql.fetch(_LABELS, rows=features.rows(pin, ["sample_id", "label"])).to_pylist()
     total = sum(row["n"] for row in found)
-    return {row["name"] or "(none)": row["n"] / total for row in found} if any(row["name"] for row in found) else {}
+    return (
+        {row["name"] or "(none)": row["n"] / total for row in found}
+        if any(row["name"] for row in found)
+        else {}
+    )
 
 
 def _decisions(features: FeatureStore, pin: Pin) -> Shares:
@@ -142,7 +180,9 @@ def _failures(pin: Pin) -> Shares:
 def _signals(features: FeatureStore, pin: Pin) -> dict[str, np.ndarray[Any, Any]]:
     """What the probe measured of a sample of the cell, by signal."""
     rows = _stage(features, pin, "validated_samples", None)
-    names = [item.name for item in rows.schema if pa.types.is_integer(item.type) or pa.types.is_floating(item.type)]
+    names = [
+        item.name for item in rows.schema if pa.types.is_integer(item.type) or pa.types.is_floating(item.type)
+    ]
     statement = _SIGNALS.format(columns=", ".join(f'"{name}"' for name in names), rows=SAMPLED)
     found = sql.fetch(statement, rows=rows)
     numbers = {name: found[name].drop_null().to_numpy().astype(float) for name in names}
@@ -153,10 +193,16 @@ def _signals(features: FeatureStore, pin: Pin) -> dict[str, np.ndarray[Any, Any]
 def _vectors(features: FeatureStore, pin: Pin) -> np.ndarray[Any, Any]:
     table = pin.primary
     chosen = np.sort(np.random.default_rng(0).choice(table.rows, min(VECTORS, table.rows), replace=False))
-    found = features.dataset(table.table, table.lance_version).take(chosen.tolist(), columns=["vector"])["vector"].combine_chunks()
+    found = (
+        features.dataset(table.table, table.lance_version)
+        .take(chosen.tolist(), columns=["vector"])["vector"]
+        .combine_chunks()
+    )
     return np.asarray(found.flatten().to_numpy().reshape(len(found), -1))
 
 
 def _stage(features: FeatureStore, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
     cell = Cell(pin.dataset, pin.version, pin.modality)
-    return StageTables(features.store).read(asset, cell, columns, version=int(pin.stages[asset]["lance_version"]))
+    return StageTables(features.store).read(
+        asset, cell, columns, version=int(pin.stages[asset]["lance_version"])
+    )

@@ -87,7 +87,10 @@ class Marks:
         """``sample_id``, ``mark`` and ``content_hash`` ("" where it was not known) of a dataset's samples of one modality."""
         where = f"dataset = '{cell.dataset}' AND modality = '{cell.modality}'"
         columns = ["sample_id", "mark", "content_hash", "at"]
-        return sql.fetch(_LATEST, marks=lance_datasets.reader(lance_datasets.open_dataset(self._uri), MARKS.bare, columns, where))
+        return sql.fetch(
+            _LATEST,
+            marks=lance_datasets.reader(lance_datasets.open_dataset(self._uri), MARKS.bare, columns, where),
+        )
 
     def scores(self, cell: Cell) -> list[Score]:
         """The cell's decision, rules and causes of failure against the marks, as it is published or else as it stands.
@@ -125,4 +128,14 @@ def _scored(kind: str, population: pa.Table, found: pa.Table) -> list[Score]:
 
 def _score(kind: str, marked: int, drops: int, name: str, action: str, caught: int, wrong: int) -> Score:
     precision = caught / (caught + wrong) if caught + wrong else None
-    return Score(kind, name, action, marked, caught, wrong, drops - caught, precision, caught / drops if drops else None)
+    return Score(
+        kind,
+        name,
+        action,
+        marked,
+        caught,
+        wrong,
+        drops - caught,
+        precision,
+        caught / drops if drops else None,
+    )

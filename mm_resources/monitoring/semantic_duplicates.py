@@ -51,7 +51,14 @@ class Alike:
     pairs: list[Pair]
 
 
-def alike(features: FeatureStore, table: str, version: int, index: str, least: float = LEAST, looked_at: int = LOOKED_AT) -> Alike:
+def alike(
+    features: FeatureStore,
+    table: str,
+    version: int,
+    index: str,
+    least: float = LEAST,
+    looked_at: int = LOOKED_AT,
+) -> Alike:
     """Look at a feature table; the same vectors each time.
 
     Args:
@@ -64,21 +71,32 @@ def alike(features: FeatureStore, table: str, version: int, index: str, least: f
     found: dict[tuple[str, str], Pair] = {}
     asked: set[str] = set()
     for own, others in zip(
-        sampled.drop(["vector"]).to_pylist(), _neighbours(features, dataset, table, index, sampled["vector"], least), strict=True
+        sampled.drop(["vector"]).to_pylist(),
+        _neighbours(features, dataset, table, index, sampled["vector"], least),
+        strict=True,
     ):
         for other, score in others:
             known = own["duplicate_group"] is not None and own["duplicate_group"] == other["duplicate_group"]
             if other["sample_id"] == own["sample_id"] or known or score < least:
                 continue
             asked.add(own["sample_id"])
-            (a, span_a), (b, span_b) = sorted([(own["sample_id"], own["span"]), (other["sample_id"], other["span"])])
+            (a, span_a), (b, span_b) = sorted(
+                [(own["sample_id"], own["span"]), (other["sample_id"], other["span"])]
+            )
             if (a, b) not in found or found[a, b].score < score:
                 found[a, b] = Pair(a, b, score, span_a, span_b)
-    return Alike(len(chosen), len(asked), sorted(found.values(), key=lambda pair: (-pair.score, pair.a, pair.b)))
+    return Alike(
+        len(chosen), len(asked), sorted(found.values(), key=lambda pair: (-pair.score, pair.a, pair.b))
+    )
 
 
 def _neighbours(
-    features: FeatureStore, dataset: lance.LanceDataset, table: str, index: str, vectors: pa.ChunkedArray, least: float
+    features: FeatureStore,
+    dataset: lance.LanceDataset,
+    table: str,
+    index: str,
+    vectors: pa.ChunkedArray,
+    least: float,
 ) -> Iterator[list[tuple[dict[str, Any], float]]]:
     """Of each vector the nearest rows, without their vectors, and how near they are; a table without an index is scanned once for all."""
     queries = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)

@@ -53,7 +53,9 @@ _DECISIONS = """
 SELECT old_state AS "from", new_state AS "to", count(*) AS samples, arg_min(new_key, new_key, {examples}) AS examples
 FROM changes WHERE decided GROUP BY ALL ORDER BY samples DESC, "from", "to"
 """
-_FLAGS = "SELECT count(*) FILTER (resplit) AS resplit, count(*) FILTER (relabelled) AS relabelled FROM changes"
+_FLAGS = (
+    "SELECT count(*) FILTER (resplit) AS resplit, count(*) FILTER (relabelled) AS relabelled FROM changes"
+)
 _SHARED = "SELECT count(*) AS n FROM a SEMI JOIN b USING (feature_id)"
 
 
@@ -123,9 +125,14 @@ def common_modalities(features: FeatureStore, before: str, after: str) -> list[s
     Raises:
         UserError: when there is none.
     """
-    published = [{cell.modality for cell in features.registry.cells(version) if features.registry.pin(cell)} for version in (before, after)]
+    published = [
+        {cell.modality for cell in features.registry.cells(version) if features.registry.pin(cell)}
+        for version in (before, after)
+    ]
     if not published[0] & published[1]:
-        raise UserError(f"{before} and {after} have published no modality in common; run `mm backfill` for both")
+        raise UserError(
+            f"{before} and {after} have published no modality in common; run `mm backfill` for both"
+        )
     return sorted(published[0] & published[1])
 
 
@@ -146,7 +153,9 @@ def _states(features: FeatureStore, cell: Cell, pin: Pin) -> TableSpool:
 def vector_drift(features: FeatureStore, before: Pin, after: Pin) -> VectorDrift:
     """How far the primary embedder's vectors of two pins lie apart."""
     a, b = before.primary, after.primary
-    shared = sql.fetch(_SHARED, a=features.rows(before, ["feature_id"]), b=features.rows(after, ["feature_id"]))["n"][0].as_py()
+    shared = sql.fetch(
+        _SHARED, a=features.rows(before, ["feature_id"]), b=features.rows(after, ["feature_id"])
+    )["n"][0].as_py()
     cosine = None
     if a.space == b.space and a.rows and b.rows:
         one, other = (_centroid(features, pin) for pin in (before, after))
@@ -159,5 +168,7 @@ def _centroid(features: FeatureStore, pin: Pin) -> np.ndarray[Any, Any]:
     table = pin.primary
     total = np.zeros(table.dimension)
     for batch in features.rows(pin, ["vector"]):
-        total += batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1).sum(axis=0, dtype=np.float64)
+        total += (
+            batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1).sum(axis=0, dtype=np.float64)
+        )
     return total / max(1, table.rows)

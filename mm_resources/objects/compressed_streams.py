@@ -27,7 +27,12 @@ def _zstd(raw: BinaryIO) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
 
 
-_CODECS: dict[str, Callable[[BinaryIO], Any]] = {".gz": _gzip, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile, ".zst": _zstd}
+_CODECS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": _gzip,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _zstd,
+}
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid)
 
 
@@ -92,11 +97,15 @@ class _Unpacked(io.RawIOBase):
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the operating system's or a network's, not the content's
             cut = isinstance(error, EOFError)
-            raise SampleError("truncated" if cut else "bad_compression", f"{self._uri} cannot be unpacked: {error}") from None
+            raise SampleError(
+                "truncated" if cut else "bad_compression", f"{self._uri} cannot be unpacked: {error}"
+            ) from None
         buffer[: len(part)] = part
         self._at += len(part)
         if self._at > _BOMB_BYTES and self._at > BOMB_RATIO * self._packed.tell():
-            raise SampleError("decompression_bomb", f"{self._uri} unpacks to more than {BOMB_RATIO} times its size")
+            raise SampleError(
+                "decompression_bomb", f"{self._uri} unpacks to more than {BOMB_RATIO} times its size"
+            )
         return len(part)
 
     def close(self) -> None:

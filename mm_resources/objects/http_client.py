@@ -105,7 +105,9 @@ async def _client(fetching: FetchPolicy, loop: Any = None, **options: Any) -> Cl
         connector=aiohttp.TCPConnector(limit=fetching.concurrency, socket_factory=vetted),
         cookie_jar=aiohttp.DummyCookieJar(),
         # Without a whole: a large object may take hours, as long as it goes on coming.
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=fetching.timeout_s, sock_read=fetching.timeout_s),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=fetching.timeout_s, sock_read=fetching.timeout_s
+        ),
         headers={"User-Agent": "mm-features", "Accept-Encoding": "identity"},
         middlewares=[_polite(fetching)],
         **options,
@@ -135,7 +137,11 @@ def moment(given: str) -> datetime | None:
 
 
 def refused(url: str, status: int) -> SampleError:
-    return SampleError(f"http_{status}", f"{shown(url)} answers with status {status}", retryable=status in _PASSING or status >= 500)
+    return SampleError(
+        f"http_{status}",
+        f"{shown(url)} answers with status {status}",
+        retryable=status in _PASSING or status >= 500,
+    )
 
 
 def cause(url: str, error: Exception) -> SampleError:
@@ -148,10 +154,14 @@ def cause(url: str, error: Exception) -> SampleError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return SampleError("tls_error", f"{where}: {said}", retryable=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return SampleError("unknown_host", f"{where}: its host has no address that can be found", retryable=True)
+        return SampleError(
+            "unknown_host", f"{where}: its host has no address that can be found", retryable=True
+        )
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno == errno.EACCES:
         said = error.os_error.strerror or "not a public address"
-        return SampleError("refused_address", f"{where} leads to {said}; allow it with fetch: {{allow_private: [NETWORK]}}")
+        return SampleError(
+            "refused_address", f"{where} leads to {said}; allow it with fetch: {{allow_private: [NETWORK]}}"
+        )
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | ValueError):
         return SampleError("bad_url", f"{where} is no URL that can be asked for, or redirects to one")
     if isinstance(error, aiohttp.TooManyRedirects):

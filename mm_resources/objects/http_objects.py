@@ -141,7 +141,10 @@ class Web:
         from aiohttp import ClientPayloadError
 
         session, problem = await self._session(), None
-        headers = {"Range": f"bytes={first}-{first + size - 1}", **({"If-Range": validator} if validator else {})}
+        headers = {
+            "Range": f"bytes={first}-{first + size - 1}",
+            **({"If-Range": validator} if validator else {}),
+        }
         for tries in range(1, self.fetching.retries + 2):
             try:
                 async with session.get(url, headers=headers) as response:
@@ -163,11 +166,18 @@ class Web:
         """Append a body to what is there of it, or begin anew where the server sends the whole."""
         if response.status not in (200, 203, 206):
             raise refused(url, response.status)
-        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {spool.tell()}-"):
+        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(
+            f"bytes {spool.tell()}-"
+        ):
             spool.seek(0)
             spool.truncate()
             if response.status == 206:
-                raise Broken(SampleError("connection_error", f"{shown(url)} sends another range than was asked for", True), "")
+                raise Broken(
+                    SampleError(
+                        "connection_error", f"{shown(url)} sends another range than was asked for", True
+                    ),
+                    "",
+                )
         most = self.fetching.max_bytes
         too_large = SampleError("too_large", f"{shown(url)} is larger than fetch.max_bytes, {most:,}")
         if (_whole_size(response) or 0) > most:
@@ -181,14 +191,19 @@ class Web:
                 spool.write(part)
                 seconds = time.monotonic() - began
                 if seconds > self.fetching.timeout_s and got < seconds * _SLOWEST:
-                    raise SampleError("timeout", f"{shown(url)} sends less than {_SLOWEST:,} bytes a second", retryable=True)
+                    raise SampleError(
+                        "timeout", f"{shown(url)} sends less than {_SLOWEST:,} bytes a second", retryable=True
+                    )
         except SampleError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             raise Broken(cause(url, error), _strong(response)) from None
         if spool.tell() < (_whole_size(response) or 0):
             raise Broken(
-                SampleError("connection_error", f"{shown(url)} ends before its size is reached", retryable=True), _strong(response)
+                SampleError(
+                    "connection_error", f"{shown(url)} ends before its size is reached", retryable=True
+                ),
+                _strong(response),
             )
         self._served[url] = _tag(response)
         while len(self._served) > _SERVED:
@@ -224,7 +239,9 @@ class _Ranges(io.RawIOBase):
             return 0
         found = self._web._run(self._web._range, self._url, self._at, wanted, self._validator)
         if found is None:
-            raise SampleError("source_changed", f"{shown(self._url)} changed while it was read", retryable=True)
+            raise SampleError(
+                "source_changed", f"{shown(self._url)} changed while it was read", retryable=True
+            )
         part = found[: len(buffer)]
         buffer[: len(part)] = part
         self._at += len(part)
@@ -242,7 +259,9 @@ class Broken(Exception):
 def _tag(response: ClientResponse) -> str:
     """The entity tag, weak or strong, else date and size."""
     etag = response.headers.get("ETag", "").removeprefix("W/").strip()
-    return etag or "-".join(filter(None, (response.headers.get("Last-Modified"), response.headers.get("Content-Length"))))
+    return etag or "-".join(
+        filter(None, (response.headers.get("Last-Modified"), response.headers.get("Content-Length")))
+    )
 
 
 def _strong(response: ClientResponse) -> str:
@@ -264,5 +283,7 @@ def _whole_size(response: ClientResponse) -> int | None:
     """Bytes of the whole object, if the response says so."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return None
-    given = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
+    given = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get(
+        "Content-Length", ""
+    )
     return int(given) if given.isascii() and given.isdigit() else None

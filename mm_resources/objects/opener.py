@@ -126,7 +126,12 @@ def objects_below(fs: Any, path: str, deep: bool, depth: int | None = None) -> I
 def _s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
     """Page by page: `walk` holds a folder at once, and a bucket may be one folder of millions."""
     bucket, _, prefix = path.partition("/")
-    asked = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else "", **({} if deep else {"Delimiter": "/"}), **fs.req_kw}
+    asked = {
+        "Bucket": bucket,
+        "Prefix": f"{prefix.rstrip('/')}/" if prefix else "",
+        **({} if deep else {"Delimiter": "/"}),
+        **fs.req_kw,
+    }
     while True:
         page = fs.call_s3("list_objects_v2", **asked)
         for found in page.get("Contents", ()):

@@ -48,7 +48,11 @@ class Aliases:
 
     def history(self, dataset: str, alias: str) -> list[Alias]:
         """All moves, oldest first."""
-        found = [int(match[1]) for name in self.store.names(self._folder(dataset, alias)) if (match := _MOVE.match(name))]
+        found = [
+            int(match[1])
+            for name in self.store.names(self._folder(dataset, alias))
+            if (match := _MOVE.match(name))
+        ]
         return [Alias(**json.loads(self.store.read(self._name(dataset, alias, number)))) for number in found]
 
     def current(self, dataset: str, alias: str) -> Alias | None:
@@ -63,7 +67,9 @@ class Aliases:
         """
         name = self._name(alias.dataset, alias.alias, alias.number)
         if not self.store.create(name, json.dumps(asdict(alias), indent=1).encode()):
-            raise Fenced(f"{alias.dataset}@{alias.alias} was moved by another promotion meanwhile; look at it, then promote again")
+            raise Fenced(
+                f"{alias.dataset}@{alias.alias} was moved by another promotion meanwhile; look at it, then promote again"
+            )
 
     def resolve(self, dataset_version: str) -> Alias | None:
         """What ``birds@production`` stands for; None where the text is no alias.

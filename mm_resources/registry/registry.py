@@ -111,10 +111,14 @@ class Registry:
         known = modalities()
         for source in spec.sources:
             if source.modality != "auto" and source.modality not in known:
-                raise UserError(f"source {source.name}: unknown modality {source.modality!r}; there are: auto, {', '.join(known)}")
+                raise UserError(
+                    f"source {source.name}: unknown modality {source.modality!r}; there are: auto, {', '.join(known)}"
+                )
             opened = open_source(source, dict(spec.schema_))
             if source.blobs == "reference" and opened.name != "files":
-                raise UserError(f"source {source.name}: blobs: reference is for files, not for a source of {opened.name}")
+                raise UserError(
+                    f"source {source.name}: blobs: reference is for files, not for a source of {opened.name}"
+                )
         for name in known:
             rule_set(name, spec.curation.rules)
         for modality, columns in spec.validation.items():
@@ -126,7 +130,9 @@ class Registry:
         for modality, name in spec.transcribe.items():
             if modality not in known or not known[modality].spoken:
                 spoken = ", ".join(name for name, item in known.items() if item.spoken)
-                raise UserError(f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}")
+                raise UserError(
+                    f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}"
+                )
             create_transcriber(name)
         for name in known:
             key = f"{spec.dataset_version}|{name}"
@@ -179,7 +185,9 @@ class Registry:
         declared = self.spec(dataset, version).modalities
         names = list(modalities()) if "auto" in declared else declared
         if modality is not None and modality not in names:
-            raise UserError(f"{dataset_version} declares no modality {modality!r}; it declares: {', '.join(names)}")
+            raise UserError(
+                f"{dataset_version} declares no modality {modality!r}; it declares: {', '.join(names)}"
+            )
         return [Cell(dataset, version, name) for name in names if modality in (None, name)]
 
     # -- pins
@@ -210,22 +218,38 @@ class Registry:
         Raises:
             Fenced: when another run published since `next_pin`.
         """
-        if not self.store.create(self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode()):
-            raise lance_datasets.Fenced(f"{cell.partition_key} was published by another run since this one began; its pin stays")
+        if not self.store.create(
+            self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode()
+        ):
+            raise lance_datasets.Fenced(
+                f"{cell.partition_key} was published by another run since this one began; its pin stays"
+            )
 
     def _pin_name(self, cell: Cell, number: int) -> str:
         return f"registry/pins/{cell.path}/{number:08d}.json"
 
     def _pin_numbers(self, cell: Cell) -> list[int]:
-        return [int(found[1]) for name in self.store.names(f"registry/pins/{cell.path}") if (found := PIN_NAME.match(name))]
+        return [
+            int(found[1])
+            for name in self.store.names(f"registry/pins/{cell.path}")
+            if (found := PIN_NAME.match(name))
+        ]
 
 
 def _record(spec: DatasetSpec, at: str, by: str) -> bytes:
-    record = {"spec": spec.model_dump(by_alias=True, mode="json"), "registered_at": at, **({"registered_by": by} if by else {})}
+    record = {
+        "spec": spec.model_dump(by_alias=True, mode="json"),
+        "registered_at": at,
+        **({"registered_by": by} if by else {}),
+    }
     return json.dumps(record, indent=1).encode()
 
 
 @lru_cache(maxsize=64)
 def _parsed(raw: bytes) -> Registration:
     record = json.loads(raw)
-    return Registration(parse_spec(json.dumps(record["spec"]), "registry"), record["registered_at"], record.get("registered_by", ""))
+    return Registration(
+        parse_spec(json.dumps(record["spec"]), "registry"),
+        record["registered_at"],
+        record.get("registered_by", ""),
+    )

@@ -17,7 +17,9 @@ def check_embedders(modality: str, names: list[str]) -> None:
     if modality not in modalities():
         raise UserError(f"embedders.{modality}: no such modality; there are: {', '.join(modalities())}")
     if not names or len(set(names)) < len(names):
-        raise UserError(f"embedders.{modality}: name at least one embedder, and each once; the first is the primary one")
+        raise UserError(
+            f"embedders.{modality}: name at least one embedder, and each once; the first is the primary one"
+        )
     for name in names:
         try:
             reads = kind_of(name).modality

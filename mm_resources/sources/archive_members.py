@@ -67,12 +67,18 @@ def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
             archive.members = []  # type: ignore[attr-defined]  # would hold all that was seen
             if info.isdir():
                 continue
-            member = Member(_printable(info.name), f"{info.offset_data}+{info.size}", info.size, _time(info.mtime))
+            member = Member(
+                _printable(info.name), f"{info.offset_data}+{info.size}", info.size, _time(info.mtime)
+            )
             member.error = _misleading(member.name)
             if info.issym() or info.islnk():
-                member.error = SampleError("linked_member", f"{member.name} in {uri} is a link; only regular members are samples")
+                member.error = SampleError(
+                    "linked_member", f"{member.name} in {uri} is a link; only regular members are samples"
+                )
             elif not info.isreg() or info.sparse is not None:
-                member.error = SampleError("not_a_file", f"{member.name} in {uri} is a device, pipe or sparse file")
+                member.error = SampleError(
+                    "not_a_file", f"{member.name} in {uri} is a device, pipe or sparse file"
+                )
             if member.error is None and describes(member):
                 stream.seek(info.offset_data)
                 member.content = _description(member, stream)
@@ -80,12 +86,18 @@ def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
         # Of damage between two members the reader says no more than of the end.
         if bounded.latest.strip(b"\0"):
             cut = len(bounded.latest) < tarfile.BLOCKSIZE
-            raise SampleError("truncated" if cut else "bad_archive", f"{uri}: after its last good member comes neither another nor the end")
+            raise SampleError(
+                "truncated" if cut else "bad_archive",
+                f"{uri}: after its last good member comes neither another nor the end",
+            )
 
 
 def zip_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool]) -> Iterator[Member]:
     with zipfile.ZipFile(cast(Any, BoundedStream(stream, ZIP_TABLE))) as archive:
-        found = [(info, Member(_printable(info.filename), str(i), info.file_size)) for i, info in enumerate(archive.infolist())]
+        found = [
+            (info, Member(_printable(info.filename), str(i), info.file_size))
+            for i, info in enumerate(archive.infolist())
+        ]
         for info, member in sorted(found, key=lambda pair: pair[1].stem):
             if info.is_dir():
                 continue
@@ -118,7 +130,9 @@ def _refused(info: zipfile.ZipInfo, uri: str) -> SampleError | None:
     if (info.external_attr >> 16) & 0o170000 == 0o120000:
         return SampleError("linked_member", f"{where} is a link; only regular members are samples")
     if info.file_size > max(_BOMB_BYTES, BOMB_RATIO * info.compress_size):
-        return SampleError("decompression_bomb", f"{where} says that it unpacks to more than {BOMB_RATIO} times its size")
+        return SampleError(
+            "decompression_bomb", f"{where} says that it unpacks to more than {BOMB_RATIO} times its size"
+        )
     return None
 
 
@@ -127,7 +141,10 @@ def _misleading(name: str) -> SampleError | None:
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
         return SampleError("path_escape", f"a member is called {name}, which leads outside of its archive")
     if archive_kind(name) is not None:
-        return SampleError("nested_archive", f"{name} is an archive in an archive; unpack it, and name it as a source of its own")
+        return SampleError(
+            "nested_archive",
+            f"{name} is an archive in an archive; unpack it, and name it as a source of its own",
+        )
     return None
 
 

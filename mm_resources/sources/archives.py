@@ -72,9 +72,13 @@ class Archives(Files):
         keys = Keys()
         for archive in super()._walk():
             if archive.error is None and archive.locator:
-                archive.error = SampleError("bad_name", f"{archive.uri}: an archive needs a name that is UTF-8; rename it")
+                archive.error = SampleError(
+                    "bad_name", f"{archive.uri}: an archive needs a name that is UTF-8; rename it"
+                )
             if archive.error is None and archive_kind(archive.uri) is None:
-                archive.error = SampleError("bad_archive", f"{archive.uri} is by its ending neither tar nor zip")
+                archive.error = SampleError(
+                    "bad_archive", f"{archive.uri} is by its ending neither tar nor zip"
+                )
             if archive.error is not None:
                 yield archive
                 continue
@@ -112,7 +116,9 @@ class Archives(Files):
                 error=member.error or problem,
             )
             if item.error is None and member.size > self.spec.fetch.max_bytes:
-                item.error = SampleError("too_large", f"{item.key} is larger than fetch.max_bytes, {self.spec.fetch.max_bytes:,}")
+                item.error = SampleError(
+                    "too_large", f"{item.key} is larger than fetch.max_bytes, {self.spec.fetch.max_bytes:,}"
+                )
             self._take(item, facts)
             yield item
 
@@ -121,14 +127,22 @@ class Archives(Files):
         label, transcript = facts.get("label", facts.get("cls")), facts.get("transcript")
         if transcript is None and self.spec.modality == "audio":
             transcript = facts.get("txt")
-        item.label, item.transcript = (None if value in (None, "") else str(value) for value in (label, transcript))
+        item.label, item.transcript = (
+            None if value in (None, "") else str(value) for value in (label, transcript)
+        )
         try:
-            item.columns = {name: typed(facts[name], kind) for name, kind in self.schema.items() if name in facts and name != "label"}
+            item.columns = {
+                name: typed(facts[name], kind)
+                for name, kind in self.schema.items()
+                if name in facts and name != "label"
+            }
             for text in (item.label, item.transcript):
                 (text or "").encode()
         except UnicodeEncodeError:
             item.label = item.transcript = None
-            item.error = item.error or SampleError("encoding_unknown", "a part that describes the sample holds unpaired surrogates")
+            item.error = item.error or SampleError(
+                "encoding_unknown", "a part that describes the sample holds unpaired surrogates"
+            )
         except SampleError as error:
             item.error = item.error or error
 
@@ -136,7 +150,9 @@ class Archives(Files):
         if self._named is None:
             hidden = "/." in f"/{member.name}"
             return member.error is not None or not (hidden or self._describes(member))
-        return bool(self._named.match(member.name)) and (asks_for_dots(self.spec.members) or "/." not in f"/{member.name}")
+        return bool(self._named.match(member.name)) and (
+            asks_for_dots(self.spec.members) or "/." not in f"/{member.name}"
+        )
 
     @cached_property
     def _named(self) -> re.Pattern[str] | None:
@@ -161,7 +177,9 @@ class Archives(Files):
             raise
         except (EOFError, tarfile.ReadError, zipfile.BadZipFile) as error:
             cut = isinstance(error, EOFError) or "end of data" in str(error) or "truncated" in str(error)
-            raise SampleError("truncated" if cut else "bad_archive", f"{uri}: {error or 'ends in the middle'}") from error
+            raise SampleError(
+                "truncated" if cut else "bad_archive", f"{uri}: {error or 'ends in the middle'}"
+            ) from error
         except OSError as error:
             if error.errno is not None:
                 raise unopened(uri, error) from error
@@ -199,10 +217,15 @@ class Archives(Files):
             with archive.open(info) as stream:
                 return _copied(cast(BinaryIO, stream), info.file_size, f"{info.filename!r} in {uri}")
         except IndexError:
-            raise SampleError("source_changed", f"{uri} was listed with {number + 1} members and has fewer now") from None
+            raise SampleError(
+                "source_changed", f"{uri} was listed with {number + 1} members and has fewer now"
+            ) from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise SampleError("bad_archive", f"{uri}: {error}") from error
-        except (NotImplementedError, RuntimeError) as error:  # a method of compression, or of encryption, that Python lacks
+        except (
+            NotImplementedError,
+            RuntimeError,
+        ) as error:  # a method of compression, or of encryption, that Python lacks
             raise SampleError("unsupported_member", f"{uri}: {error}") from error
 
     def _held(self, uri: str) -> Any:
@@ -213,7 +236,11 @@ class Archives(Files):
                 other.close()
             opened.clear()
             stream = self._stream(uri)
-            opened[uri] = zipfile.ZipFile(cast(Any, BoundedStream(stream, ZIP_TABLE))) if archive_kind(uri) == "zip" else stream
+            opened[uri] = (
+                zipfile.ZipFile(cast(Any, BoundedStream(stream, ZIP_TABLE)))
+                if archive_kind(uri) == "zip"
+                else stream
+            )
         return opened[uri]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -231,7 +258,11 @@ def _facts(parts: list[Member]) -> tuple[dict[str, Any], SampleError | None]:
             try:
                 text = member.content.decode("utf-8")
                 described = json.loads(text) if member.part == "json" else {member.part: text.strip()}
-                found |= {name: value for name, value in described.items() if name not in found} if isinstance(described, dict) else {}
+                found |= (
+                    {name: value for name, value in described.items() if name not in found}
+                    if isinstance(described, dict)
+                    else {}
+                )
             except (ValueError, RecursionError) as error:
                 problem = undescribed(member, error)
     return found, problem
@@ -242,7 +273,9 @@ def _copied(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:
     if size <= LARGE_BYTES:
         data = stream.read(size)
         if len(data) < size:
-            raise SampleError("truncated", f"{what} has {len(data):,} of {size:,} bytes: the archive is cut off")
+            raise SampleError(
+                "truncated", f"{what} has {len(data):,} of {size:,} bytes: the archive is cut off"
+            )
         return data
     spool, left = tempfile.TemporaryFile(), size  # noqa: SIM115 - for the caller to close
     try:
@@ -250,7 +283,9 @@ def _copied(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:
             spool.write(part)
             left -= len(part)
         if left:
-            raise SampleError("truncated", f"{what} has {size - left:,} of {size:,} bytes: the archive is cut off")
+            raise SampleError(
+                "truncated", f"{what} has {size - left:,} of {size:,} bytes: the archive is cut off"
+            )
     except BaseException:
         spool.close()
         raise

@@ -47,7 +47,8 @@ class Listed:
 
 class Source(ABC):
     """One source of one spec. A subclass in a module of this package, or behind an ``mm.sources`` entry point, is all
-    that the platform needs to know of a source kind."""
+    that the platform needs to know of a source kind.
+    """
 
     name: ClassVar[str] = ""
     # Whether a sample is a whole object, so that a batch may be read side by side; else a place inside one.
@@ -110,7 +111,9 @@ def open_source(spec: SourceSpec, schema: dict[str, str]) -> Source:
     for kind in kinds.values():
         if kind.accepts(spec):
             return kind(spec, schema)
-    raise UserError(f"source {spec.name}: no source kind reads {spec.uri}; set `format` to one of: {', '.join(kinds)}")
+    raise UserError(
+        f"source {spec.name}: no source kind reads {spec.uri}; set `format` to one of: {', '.join(kinds)}"
+    )
 
 
 def typed(value: Any, kind: str) -> Any:
@@ -138,7 +141,9 @@ def typed(value: Any, kind: str) -> Any:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         return in_utc(moment)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise SampleError("schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares") from None
+        raise SampleError(
+            "schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares"
+        ) from None
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -70,7 +70,11 @@ def alternatives(pattern: str) -> list[str]:
             parts = [f"{number:0{width}d}" for number in range(first, last + 1)]
         else:
             raise UserError(f"{pattern}: {last - first + 1:,} alternatives are too many; use a wildcard")
-    return [each for part in parts for each in alternatives(pattern[: found.start()] + part + pattern[found.end() :])]
+    return [
+        each
+        for part in parts
+        for each in alternatives(pattern[: found.start()] + part + pattern[found.end() :])
+    ]
 
 
 def asks_for_dots(rest: str | None) -> bool:

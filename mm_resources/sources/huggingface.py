@@ -48,7 +48,9 @@ class HuggingFace(RowFile):
         with ExitStack() as closing:
             return _reader(self.opener, uri, closing).schema
 
-    def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
+    def batches(
+        self, uri: str, columns: list[str] | None, row: int | None = None, version: str = ""
+    ) -> Batches:
         if uri.lower().endswith(".parquet"):
             return parquet_batches(self.opener, uri, columns, row)
         return _arrow_batches(self.opener, uri, columns)
@@ -61,7 +63,11 @@ class _DataFiles(Files):
     _state: tuple[str, set[str] | None] = ("", None)
 
     def _walk(self) -> Iterator[Listed]:
-        return (item for item in super()._walk() if not item.uri.lower().endswith(".arrow") or self._is_named(item.uri))
+        return (
+            item
+            for item in super()._walk()
+            if not item.uri.lower().endswith(".arrow") or self._is_named(item.uri)
+        )
 
     def _is_named(self, uri: str) -> bool:
         folder, _, name = uri.rpartition("/")
@@ -76,7 +82,9 @@ class _DataFiles(Files):
             with self.opener.open(f"{folder}/state.json") as stream:
                 state = json.load(stream)
             if state.get("_indices_files"):
-                raise UserError(f"{folder} holds a selection of rows; call flatten_indices() before save_to_disk()")
+                raise UserError(
+                    f"{folder} holds a selection of rows; call flatten_indices() before save_to_disk()"
+                )
             return {str(file["filename"]) for file in state["_data_files"]}
         except FileNotFoundError:
             return None

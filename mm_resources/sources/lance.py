@@ -40,15 +40,21 @@ class LanceRows(RowFile):
     def version(self, uri: str) -> str:
         return str(_opened(uri).version)
 
-    def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
+    def batches(
+        self, uri: str, columns: list[str] | None, row: int | None = None, version: str = ""
+    ) -> Batches:
         try:
             dataset = _opened(uri, int(version) if version else None)
         except (OSError, ValueError, UserError) as error:
-            raise SampleError("source_changed", f"{uri} was listed at version {version}, which is gone: {error}") from None
+            raise SampleError(
+                "source_changed", f"{uri} was listed at version {version}, which is gone: {error}"
+            ) from None
         rows = _FEW if self.mapping.bytes else _MANY
         window = {} if row is None else {"offset": row, "limit": _GROUP}
         first = row or 0
-        scanner = dataset.scanner(columns=columns, batch_size=rows, batch_readahead=2, blob_handling="all_binary", **window)
+        scanner = dataset.scanner(
+            columns=columns, batch_size=rows, batch_readahead=2, blob_handling="all_binary", **window
+        )
         for batch in scanner.to_batches():
             yield first, batch
             first += batch.num_rows
@@ -65,10 +71,19 @@ class LanceRows(RowFile):
 def _opened(uri: str, version: int | None = None) -> Any:
     dataset = lance_datasets.open_dataset(uri, version)
     if dataset is None:
-        raise UserError(f"{uri} does not exist, or is no Lance dataset" + (f" of version {version}" if version else ""))
+        raise UserError(
+            f"{uri} does not exist, or is no Lance dataset" + (f" of version {version}" if version else "")
+        )
     return dataset
 
 
 def _tag(dataset: Any, version: int) -> str | None:
     """The version and when it was written: a dataset that was made anew counts from one again."""
-    return next((f"{version}-{about['timestamp'].isoformat()}" for about in dataset.versions() if about["version"] == version), None)
+    return next(
+        (
+            f"{version}-{about['timestamp'].isoformat()}"
+            for about in dataset.versions()
+            if about["version"] == version
+        ),
+        None,
+    )

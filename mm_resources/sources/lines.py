@@ -66,7 +66,11 @@ class JsonLines(_Ranges):
                 locator = f"{start}+{size}"
                 start += size
                 if line is None:
-                    yield Record(locator, {}, SampleError("bad_record", f"{uri}: a line is longer than {_LONGEST_LINE:,} bytes"))
+                    yield Record(
+                        locator,
+                        {},
+                        SampleError("bad_record", f"{uri}: a line is longer than {_LONGEST_LINE:,} bytes"),
+                    )
                 elif line.strip():
                     try:
                         yield Record(locator, self._parse(line, uri))
@@ -118,7 +122,9 @@ class Csv(_Ranges):
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield Record(f"{start}+{lines.read - start}", {}, SampleError("bad_record", f"{uri}: {error}"))
+                    yield Record(
+                        f"{start}+{lines.read - start}", {}, SampleError("bad_record", f"{uri}: {error}")
+                    )
                     continue
                 if row:
                     locator = f"{start}+{lines.read - start}"
@@ -137,7 +143,9 @@ class Csv(_Ranges):
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
         header = self._headers(uri)
         try:
-            row = next(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=self._delimiter(uri)), [])
+            row = next(
+                csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=self._delimiter(uri)), []
+            )
         except (csv.Error, UnicodeDecodeError) as error:
             raise SampleError("bad_record", f"{uri}: {error}") from None
         return self._fields(header, row, False, uri)

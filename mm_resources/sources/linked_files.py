@@ -93,7 +93,9 @@ class Linked:
             and (scheme[1].lower() not in _BUCKETS or "::" in reference)
             and not self._inside(reference, posixpath.dirname(table))
         ):
-            elsewhere = "is neither public http(s) nor in a bucket; allow it with fetch: {allow_private: true}"
+            elsewhere = (
+                "is neither public http(s) nor in a bucket; allow it with fetch: {allow_private: true}"
+            )
             raise SampleError("refused_address", f"{shown(reference)} {elsewhere}")
         return reference
 
@@ -103,7 +105,10 @@ class Linked:
         scheme = _SCHEME.match(table)
         folder = posixpath.dirname(table[scheme.end() :] if scheme else table)
         if scheme and path.startswith("/"):
-            raise SampleError("path_escape", f"{path} in {table} is no path of the list's own file system; write a URL or a relative path")
+            raise SampleError(
+                "path_escape",
+                f"{path} in {table} is no path of the list's own file system; write a URL or a relative path",
+            )
         path = posixpath.normpath(posixpath.join(folder, path))
         if scheme:
             inside, found = self._inside(path, folder), scheme[0] + path
@@ -124,7 +129,10 @@ class Linked:
 
 
 def _escapes(path: str) -> SampleError:
-    return SampleError("path_escape", f"{path} lies outside of the list's folder; allow it with fetch: {{allow_private: true}}")
+    return SampleError(
+        "path_escape",
+        f"{path} lies outside of the list's folder; allow it with fetch: {{allow_private: true}}",
+    )
 
 
 def _checked(url: str) -> str:
@@ -134,7 +142,10 @@ def _checked(url: str) -> str:
     except ValueError:
         raise SampleError("bad_url", f"{shown(url)} is no URL") from None
     if parts.username is not None or parts.password is not None:
-        raise SampleError("bad_url", f"{shown(url)} holds a user's name or password, which would be stored with it; remove it")
+        raise SampleError(
+            "bad_url",
+            f"{shown(url)} holds a user's name or password, which would be stored with it; remove it",
+        )
     if not parts.hostname:
         raise SampleError("bad_url", f"{shown(url)} names no host")
     return url

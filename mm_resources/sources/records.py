@@ -57,7 +57,9 @@ class RecordFile(Source):
     @property
     def mapping(self) -> RecordMapping:
         if self.spec.record is None:
-            raise UserError(f"source {self.spec.name}: format {self.name} needs `record` with at least `text`, `bytes` or `url`")
+            raise UserError(
+                f"source {self.spec.name}: format {self.name} needs `record` with at least `text`, `bytes` or `url`"
+            )
         return self.spec.record
 
     @property
@@ -87,7 +89,9 @@ class RecordFile(Source):
         mapping, keys = self.mapping, Keys()
         for file in self._tables():
             if file.error is None and file.locator:
-                file.error = SampleError("bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it")
+                file.error = SampleError(
+                    "bad_name", f"{file.uri}: a file of records needs a name that is UTF-8; rename it"
+                )
             if file.error:
                 yield file, None
                 continue
@@ -113,7 +117,11 @@ class RecordFile(Source):
     def objects(self) -> Iterator[tuple[str, str]]:
         if self.mapping.url:
             return super().objects()
-        return ((uri, tag) for uri, tag in ((table.uri, table.tag) for table in self._tables()) if self._lists(uri))
+        return (
+            (uri, tag)
+            for uri, tag in ((table.uri, table.tag) for table in self._tables())
+            if self._lists(uri)
+        )
 
     def _lists(self, uri: str) -> bool:
         """Whether a file stands in the listing: an empty one has no record that could."""
@@ -136,8 +144,14 @@ class RecordFile(Source):
                 item.size = len(content)
             if content is not None and not declared:
                 item.key = content.decode() if mapping.url else content_hash(content)
-            item.label, item.link, item.group = (_text(fields, name) for name in (mapping.label, mapping.link, mapping.group))
-            item.columns = {name: typed(fields[name], kind) for name, kind in self.schema.items() if name in fields and name != "label"}
+            item.label, item.link, item.group = (
+                _text(fields, name) for name in (mapping.label, mapping.link, mapping.group)
+            )
+            item.columns = {
+                name: typed(fields[name], kind)
+                for name, kind in self.schema.items()
+                if name in fields and name != "label"
+            }
             item.key.encode("utf-8")
         except UnicodeEncodeError:
             item.error = SampleError("encoding_unknown", "a field of the record holds unpaired surrogates")
@@ -158,7 +172,11 @@ class RecordFile(Source):
             raise unopened(uri, error) from error
         found = content_of(fields, self.mapping)
         # Hugging Face's struct without bytes: the file lies beside the table.
-        return found if found is not None else self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
+        return (
+            found
+            if found is not None
+            else self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
+        )
 
 
 def content_of(fields: dict[str, Any], mapping: RecordMapping) -> bytes | None:
@@ -169,13 +187,17 @@ def content_of(fields: dict[str, Any], mapping: RecordMapping) -> bytes | None:
     """
     name = mapping.content
     if name not in fields:
-        raise SampleError("missing_field", f"the record has no field {name!r}; it has: {', '.join(map(str, fields))}")
+        raise SampleError(
+            "missing_field", f"the record has no field {name!r}; it has: {', '.join(map(str, fields))}"
+        )
     value = fields[name]
     if mapping.bytes is not None:
         return _binary(value, name)
     if not isinstance(value, str):
         kind = "text" if mapping.url is None else "URL"
-        raise SampleError("schema_mismatch", f"the {kind} field {name!r} holds {type(value).__name__}, not text")
+        raise SampleError(
+            "schema_mismatch", f"the {kind} field {name!r} holds {type(value).__name__}, not text"
+        )
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError:
@@ -191,7 +213,10 @@ def _binary(value: Any, name: str) -> bytes | None:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise SampleError("schema_mismatch", f"the field {name!r} holds {type(value).__name__}, not bytes, base64 or {{bytes, path}}")
+        raise SampleError(
+            "schema_mismatch",
+            f"the field {name!r} holds {type(value).__name__}, not bytes, base64 or {{bytes, path}}",
+        )
     try:
         return base64.b64decode(value.translate(_URL_SAFE), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -225,4 +250,6 @@ def open_records(uri: str, fetching: FetchPolicy = FetchPolicy()) -> Iterator[Re
             except (OSError, ValueError, SampleError) as error:  # ValueError: not a Parquet file
                 raise UserError(f"table {uri} cannot be read: {error}") from error
             return
-    raise UserError(f"table {uri}: the ending is none of {', '.join(ending for kind in kinds for ending in kind.endings)}")
+    raise UserError(
+        f"table {uri}: the ending is none of {', '.join(ending for kind in kinds for ending in kind.endings)}"
+    )

@@ -25,7 +25,9 @@ class RowFile(RecordFile):
     """Base of the kinds whose rows come in Arrow batches; it reads forward, and again from where a row's group begins."""
 
     @abstractmethod
-    def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
+    def batches(
+        self, uri: str, columns: list[str] | None, row: int | None = None, version: str = ""
+    ) -> Batches:
         """The whole table in batches, or the group of rows that holds `row`.
 
         Args:
@@ -63,7 +65,14 @@ class RowFile(RecordFile):
         if mapping.bytes is None or mapping.bytes not in names:
             return None, False
         lazy = mapping.id is not None and mapping.id in names
-        wanted = {mapping.id, mapping.label, mapping.link, mapping.group, *self.schema, *(() if lazy else (mapping.bytes,))}
+        wanted = {
+            mapping.id,
+            mapping.label,
+            mapping.link,
+            mapping.group,
+            *self.schema,
+            *(() if lazy else (mapping.bytes,)),
+        }
         return [name for name in names if name in wanted], lazy
 
     def record(self, uri: str, locator: str) -> dict[str, Any]:
@@ -102,7 +111,9 @@ class ParquetRows(RowFile):
     def columns(self, uri: str) -> pa.Schema:
         return parquet_schema(self.opener, uri)
 
-    def batches(self, uri: str, columns: list[str] | None, row: int | None = None, version: str = "") -> Batches:
+    def batches(
+        self, uri: str, columns: list[str] | None, row: int | None = None, version: str = ""
+    ) -> Batches:
         return parquet_batches(self.opener, uri, columns, row)
 
 
@@ -114,7 +125,9 @@ class _Held:
     asked: int
     batches: Batches
     first: int = 0
-    batch: pa.RecordBatch = field(default_factory=lambda: pa.RecordBatch.from_pylist([], schema=pa.schema([])))
+    batch: pa.RecordBatch = field(
+        default_factory=lambda: pa.RecordBatch.from_pylist([], schema=pa.schema([]))
+    )
 
 
 def parquet_schema(opener: ObjectOpener, uri: str) -> pa.Schema:

@@ -38,10 +38,14 @@ class SideTable:
                 continue
             lacking = [name for name in wanted if name not in record.fields]
             if lacking:
-                raise UserError(f"side table {table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}")
+                raise UserError(
+                    f"side table {table.uri} has no column {lacking[0]!r}; it has: {', '.join(record.fields)}"
+                )
             key, row = str(record.fields[table.key]), {name: record.fields[name] for name in wanted}
             if self.rows.setdefault(key, row) != row:
-                contradiction = f"{table.uri}: {key!r} stands more than once with different values; the first row counts"
+                contradiction = (
+                    f"{table.uri}: {key!r} stands more than once with different values; the first row counts"
+                )
                 self._refuse(table, record.locator, SampleError("duplicate_row", contradiction))
 
     def _refuse(self, table: SideTableSpec, locator: str, error: SampleError) -> None:

@@ -47,7 +47,9 @@ def with_heads(items: Iterable[Listed], opener: ObjectOpener) -> Iterator[Listed
     stream = iter(items)
     while chunk := list(islice(stream, _HEADS_AT_ONCE)):
         asked = [item for item in chunk if opener.fetching.tags and item.error is None and is_web(item.uri)]
-        for item, head in zip(asked, opener.web.heads(item.uri for item in asked) if asked else (), strict=True):
+        for item, head in zip(
+            asked, opener.web.heads(item.uri for item in asked) if asked else (), strict=True
+        ):
             if isinstance(head, Head):
                 item.tag, item.size, item.modified_at = head.tag, head.size, head.modified_at
         yield from chunk
@@ -95,7 +97,9 @@ def _wanted(rest: str | None) -> Callable[[str], object]:
 def _local(path: str, key: str, real_root: str) -> Listed:
     uri, raw = printable(path), "" if printable(path) == path else os.fsencode(path).hex()
     # Two names may be shown alike; a name that is not text is told apart by a digest of its bytes.
-    item = Listed(key=printable(key) + (f"#{content_hash(os.fsencode(key))[:8]}" if raw else ""), uri=uri, locator=raw)
+    item = Listed(
+        key=printable(key) + (f"#{content_hash(os.fsencode(key))[:8]}" if raw else ""), uri=uri, locator=raw
+    )
     try:
         if os.path.islink(path) and not _inside(os.path.realpath(path), real_root):
             item.error = SampleError("path_escape", f"{uri} is a link that leads outside its source")
@@ -105,7 +109,9 @@ def _local(path: str, key: str, real_root: str) -> Listed:
         item.error = SampleError("not_found", f"{uri}: {error.strerror}")
         return item
     if stat.S_ISDIR(info.st_mode):
-        item.error = SampleError("linked_folder", f"{uri} is a link to a folder; name the folder as a source of its own")
+        item.error = SampleError(
+            "linked_folder", f"{uri} is a link to a folder; name the folder as a source of its own"
+        )
     elif not stat.S_ISREG(info.st_mode):
         item.error = SampleError("not_a_file", f"{uri} is a device, socket or pipe")
     item.size, item.tag = info.st_size, file_tag(info)
@@ -164,4 +170,6 @@ def walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
 
 
 def _remote(uri: str, key: str, info: dict[str, Any]) -> Listed:
-    return Listed(key=key, uri=uri, tag=remote_tag(info), size=info.get("size"), modified_at=modified_at(info))
+    return Listed(
+        key=key, uri=uri, tag=remote_tag(info), size=info.get("size"), modified_at=modified_at(info)
+    )

@@ -22,7 +22,12 @@ _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google")
 # How often the client itself sends a request; s3fs tries again above it, with pauses of its own.
 _ATTEMPTS = 3
 # Where Lance finds the path of a service account's file, which says itself where its server is.
-_GS_ACCOUNTS = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY")
+_GS_ACCOUNTS = (
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_PATH",
+    "SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+)
 READ_SECONDS, CONNECT_SECONDS = 30, 5
 
 
@@ -100,20 +105,37 @@ def _gs_options() -> dict[str, str] | None:
     found = {"allow_http": str(emulator.startswith("http://")).lower()}
     if not any(os.environ.get(name) for name in _GS_ACCOUNTS):
         # The one way to tell it that leaves writes unsigned, too: `google_skip_signature` is heard for reads alone.
-        account = {"gcs_base_url": emulator, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        account = {
+            "gcs_base_url": emulator,
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
         found["google_service_account_key"] = json.dumps(account)
     return found
 
 
 def _s3() -> tuple[str | None, str | None]:
     """Endpoint and region for S3 as the process's environment says now."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE")
+    names = (
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_PROFILE",
+        "AWS_CONFIG_FILE",
+    )
     return _resolved(*(os.environ.get(name) for name in names))
 
 
 @cache
 def _resolved(
-    endpoint_s3: str | None, endpoint: str | None, region: str | None, default_region: str | None, *profile: str | None
+    endpoint_s3: str | None,
+    endpoint: str | None,
+    region: str | None,
+    default_region: str | None,
+    *profile: str | None,
 ) -> tuple[str | None, str | None]:
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import lance
 
 os.environ.setdefault("LANCE_LOG", "error")  # before the first import: a new dataset is no warning
-os.environ.setdefault("LANCE_DEFAULT_IO_BUFFER_SIZE", str(64 << 20))  # what any of its scans reads ahead; 2 GiB by default
+os.environ.setdefault(
+    "LANCE_DEFAULT_IO_BUFFER_SIZE", str(64 << 20)
+)  # what any of its scans reads ahead; 2 GiB by default
 # Lance reads with dozens of threads, and glibc keeps what each has freed in an arena of its own: a third of a run's memory.
 _M_ARENA_MAX, _ARENAS = -8, 2
 with contextlib.suppress(AttributeError, OSError):  # another C library
@@ -86,7 +88,9 @@ def fence(uri: str, schema: pa.Schema) -> int:
     return int(found.version)
 
 
-def overwrite(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], read_version: int, message: str) -> int:
+def overwrite(
+    uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], read_version: int, message: str
+) -> int:
     """Replace all rows in one commit, streaming; the new version.
 
     Raises:
@@ -96,7 +100,9 @@ def overwrite(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], re
     return commit(uri, schema, fragments, read_version, message)
 
 
-def write_fragments(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[lance.FragmentMetadata]:
+def write_fragments(
+    uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> list[lance.FragmentMetadata]:
     """Write data files that no reader sees until `commit`."""
     from lance.fragment import write_fragments as write
 
@@ -108,19 +114,25 @@ def write_fragments(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     return found
 
 
-def commit(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMetadata], read_version: int, message: str) -> int:
+def commit(
+    uri: str, schema: pa.Schema, fragments: list[lance.FragmentMetadata], read_version: int, message: str
+) -> int:
     """Publish `fragments` as the whole of the dataset, with the schema's metadata."""
     import lance
     from lance.commit import CommitConflictError
     from lance.dataset import LANCE_COMMIT_MESSAGE_KEY
 
     operation = lance.LanceOperation.Overwrite(schema, fragments)
-    transaction = lance.Transaction(read_version, operation, transaction_properties={LANCE_COMMIT_MESSAGE_KEY: message})
+    transaction = lance.Transaction(
+        read_version, operation, transaction_properties={LANCE_COMMIT_MESSAGE_KEY: message}
+    )
     try:
         return _commit(uri, transaction)
     except CommitConflictError:
         # Without its cause, which says no more and would be told in this one's stead.
-        raise Fenced(f"{uri} was published by another run since this one began; nothing was overwritten") from None
+        raise Fenced(
+            f"{uri} was published by another run since this one began; nothing was overwritten"
+        ) from None
 
 
 def append(uri: str, table: pa.Table) -> None:
@@ -170,7 +182,9 @@ def _commit(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
     faults = _FAULTS if "://" in uri else 0
     while True:
         try:
-            done = lance.LanceDataset.commit(uri, transaction, storage_options=lance_options(uri), max_retries=0)
+            done = lance.LanceDataset.commit(
+                uri, transaction, storage_options=lance_options(uri), max_retries=0
+            )
             return int(done.version)
         except OSError as error:
             lost_race = isinstance(error, CommitConflictError)
@@ -207,7 +221,10 @@ def compact(uri: str, scraps: int) -> int:
     large = [fragment.fragment_id for fragment in fragments if fragment.fragment_id not in small]
     try:
         dataset.optimize.compact_files(
-            target_rows_per_fragment=_SCRAP_ROWS, excluded_fragment_ids=large, num_threads=1, batch_size=READ_ROWS
+            target_rows_per_fragment=_SCRAP_ROWS,
+            excluded_fragment_ids=large,
+            num_threads=1,
+            batch_size=READ_ROWS,
         )
     except OSError as error:
         if "conflict" not in str(error).lower() and "://" not in uri:
@@ -288,7 +305,13 @@ def reader(
     if dataset is None:
         return pa.RecordBatchReader.from_batches(chosen, [])
     scan = dataset.scanner(
-        columns=columns, filter=where, limit=limit, with_row_id=row_ids, batch_size=READ_ROWS, io_buffer_size=_READ_BYTES, batch_readahead=2
+        columns=columns,
+        filter=where,
+        limit=limit,
+        with_row_id=row_ids,
+        batch_size=READ_ROWS,
+        io_buffer_size=_READ_BYTES,
+        batch_readahead=2,
     )
     found: pa.RecordBatchReader = scan.to_reader()
     return found

@@ -87,7 +87,13 @@ class FailureEvents:
         return self.store.uri(f"failures/{stage}/{cell.path}.lance")
 
     def write(
-        self, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], kernel: str = "", environment: str = ""
+        self,
+        stage: str,
+        cell: Cell,
+        run_id: str,
+        events: Iterable[dict[str, Any]],
+        kernel: str = "",
+        environment: str = "",
     ) -> FailureCount:
         """Write a stage's failures, which count from the moment that the stage's commit names their version.
 
@@ -115,7 +121,11 @@ class FailureEvents:
         uri = self._uri(stage, cell)
         read_version = lance_datasets.fence(uri, FAILURES.bare)
         version = lance_datasets.overwrite(
-            uri, FAILURES.bare, itertools.chain([first], stream), read_version, f"{stage} {cell.partition_key} run {run_id}"
+            uri,
+            FAILURES.bare,
+            itertools.chain([first], stream),
+            read_version,
+            f"{stage} {cell.partition_key} run {run_id}",
         )
         return FailureCount(counts[0], counts[1], version)
 
@@ -141,7 +151,9 @@ class FailureEvents:
         Args:
             versions: as `versions` gave them at an earlier time, to read the failures of then.
         """
-        schema = FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])
+        schema = (
+            FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])
+        )
 
         def stream() -> Iterator[pa.RecordBatch]:
             for stage, version in (self.versions(cell, stages) if versions is None else versions).items():
@@ -150,7 +162,9 @@ class FailureEvents:
 
         return pa.RecordBatchReader.from_batches(schema, stream())
 
-    def read_all(self, cells: Iterable[Cell], columns: list[str], chosen: FailureFilter = FailureFilter()) -> pa.RecordBatchReader:
+    def read_all(
+        self, cells: Iterable[Cell], columns: list[str], chosen: FailureFilter = FailureFilter()
+    ) -> pa.RecordBatchReader:
         """The chosen failure events of several cells, streaming."""
         schema = pa.schema([FAILURES.bare.field(name) for name in columns])
         batches = (batch for cell in cells for batch in self.read(cell, columns, chosen=chosen))
@@ -163,10 +177,22 @@ class FailureEvents:
             modality, stage, error_class, fingerprint, events, samples, retryable, attempts (the most of any sample), and
             sample_id, message and source_uri of an example.
         """
-        columns = ["modality", "stage", "error_class", "fingerprint", "sample_id", "retryable", "attempt", "message", "source_uri"]
+        columns = [
+            "modality",
+            "stage",
+            "error_class",
+            "fingerprint",
+            "sample_id",
+            "retryable",
+            "attempt",
+            "message",
+            "source_uri",
+        ]
         return sql.fetch(_CAUSES, failures=self.read_all(cells, columns, chosen))
 
-    def by_class(self, cell: Cell, stages: Iterable[str] = STAGES, versions: Mapping[str, int] | None = None) -> dict[str, int]:
+    def by_class(
+        self, cell: Cell, stages: Iterable[str] = STAGES, versions: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """Failed samples (or whole sources) by error class; `versions` as in `read`."""
         found = sql.fetch(
             "SELECT error_class, count(DISTINCT coalesce(sample_id, message)) AS n FROM failures GROUP BY 1 ORDER BY 2 DESC, 1",
@@ -175,9 +201,13 @@ class FailureEvents:
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
 
 
-def _event(event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str, environment: str) -> dict[str, Any]:
+def _event(
+    event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str, environment: str
+) -> dict[str, Any]:
     known: dict[str, Any] = {
-        name: event[name] for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri") if name in event
+        name: event[name]
+        for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri")
+        if name in event
     }
     return {
         **known,

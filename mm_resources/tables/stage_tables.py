@@ -134,7 +134,10 @@ class StageTables:
 
     @staticmethod
     def rows(
-        dataset: lance.LanceDataset, columns: list[str] | None = None, where: str | None = None, limit: int | None = None
+        dataset: lance.LanceDataset,
+        columns: list[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
     ) -> pa.RecordBatchReader:
         """Stream a version that `dataset` has opened."""
         return lance_datasets.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
@@ -164,5 +167,7 @@ class StageTables:
         fragments = lance_datasets.write_fragments(uri, contract.bare, lance_datasets.rows_of(checked()))
         meta = seal(digest)
         schema = contract.bare.with_metadata({META: json.dumps(asdict(meta))})
-        lance_datasets.commit(uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}")
+        lance_datasets.commit(
+            uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}"
+        )
         return meta

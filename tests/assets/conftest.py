@@ -58,7 +58,12 @@ class Platform:
     ) -> dict[str, CellResult]:
         definitions = build(store=self.settings.store, mode=mode)
         cells = self.registry.cells(dataset_version, modality)
-        return {cell.modality: backfill_cell(self.instance, definitions, cell, self.store, override, redrive=redrive) for cell in cells}
+        return {
+            cell.modality: backfill_cell(
+                self.instance, definitions, cell, self.store, override, redrive=redrive
+            )
+            for cell in cells
+        }
 
     def cell(self, dataset_version: str, modality: str) -> Cell:
         return self.registry.cells(dataset_version, modality)[0]
@@ -105,7 +110,10 @@ def published(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path])
         platform = make(root)
         platform.register(write_dataset(root / "data", photos))
         results = platform.backfill("tiny@v1")
-        assert {name: result.status for name, result in results.items()} == {"image": "published", "text": "published"}, results
+        assert {name: result.status for name, result in results.items()} == {
+            "image": "published",
+            "text": "published",
+        }, results
         yield platform
 
 
@@ -118,7 +126,9 @@ def mm(tmp_path: Path) -> Run:
 
     def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mm_assets.cli.main", *map(str, words)]
-        return subprocess.run(command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300
+        )
 
     return run
 

@@ -22,7 +22,9 @@ def graph() -> dict[str, dict[str, object]]:
     for asset in defs.assets or []:
         assert isinstance(asset, dg.AssetsDefinition)
         for check in asset.check_specs:
-            checks.setdefault(check.asset_key.to_user_string(), []).append(check.name + (" (blocking)" if check.blocking else ""))
+            checks.setdefault(check.asset_key.to_user_string(), []).append(
+                check.name + (" (blocking)" if check.blocking else "")
+            )
     return {
         key: {
             "group": spec.group_name,

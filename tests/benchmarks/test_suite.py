@@ -14,7 +14,11 @@ from benchmarks.__main__ import line
 from benchmarks.ratios import Row
 from benchmarks.suite import measured, names
 
-ROWS = [Row("loader", 0.85, 0.8, 0.9, 0.8, ">="), Row("no change", 0.0412, 0.04, 0.05, 0.02, "<="), Row("start", 0.3, 0.3, 0.3, None, "<=")]
+ROWS = [
+    Row("loader", 0.85, 0.8, 0.9, 0.8, ">="),
+    Row("no change", 0.0412, 0.04, 0.05, 0.02, "<="),
+    Row("start", 0.3, 0.3, 0.3, None, "<="),
+]
 
 
 def test_more_is_better_or_less_is() -> None:
@@ -56,7 +60,14 @@ def test_results_of_a_commit_come_together(tmp_path: Path) -> None:
     report = json.loads(path.read_text())
     assert again == path
     assert set(report) == {"machine", "versions", "commit", "at", "rows"}
-    assert report["rows"][0] == {"name": "loader", "ratio": 0.9, "low": 0.9, "high": 0.9, "goal": 0.8, "sense": ">="}
+    assert report["rows"][0] == {
+        "name": "loader",
+        "ratio": 0.9,
+        "low": 0.9,
+        "high": 0.9,
+        "goal": 0.8,
+        "sense": ">=",
+    }
     assert [row["name"] for row in report["rows"]] == ["loader", "no change"]
 
 
@@ -97,7 +108,9 @@ def test_a_module_that_fails_is_named() -> None:
 
 
 def test_a_benchmark_that_is_none_is_one_line() -> None:
-    asked = subprocess.run([sys.executable, "-m", "benchmarks", "--only", "speed_of_light"], capture_output=True, text=True)
+    asked = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--only", "speed_of_light"], capture_output=True, text=True
+    )
     assert asked.returncode == 2
     assert "there is no benchmark 'speed_of_light'; there are: " in asked.stderr.splitlines()[-1]
 

@@ -51,8 +51,21 @@ def site(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> I
     environment = {**os.environ, **{name: str(folder / place) for name, place in places.items()}}
     site = Site(f"http://127.0.0.1:{port}", folder, environment)
     assert site.mm("register", str(write_dataset(folder / "data", photos))).returncode == 0
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "--workspace",
+        "workspace.yaml",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         until(lambda: b"dagster_version" in answer(f"{site.url}/server_info"))
         yield site

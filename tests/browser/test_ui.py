@@ -53,7 +53,11 @@ def finished(page: Page) -> bool:
 
 def counts(site: Site, version: str) -> dict[str, int]:
     done = site.mm("status", version, "--json")
-    return {cell["modality"]: cell["published"] for cell in json.loads(done.stdout)["cells"]} if done.returncode == 0 else {}
+    return (
+        {cell["modality"]: cell["published"] for cell in json.loads(done.stdout)["cells"]}
+        if done.returncode == 0
+        else {}
+    )
 
 
 def test_a_cell_by_clicking(page: Page, site: Site) -> None:
@@ -106,14 +110,20 @@ def test_a_page_of_every_asset_shows_what_is_in_it(page: Page, site: Site) -> No
 def test_a_failed_gate_is_seen(page: Page, site: Site) -> None:
     spec = site.folder / "data" / "dataset.yaml"
     strict = site.folder / "data" / "strict.yaml"
-    strict.write_text(spec.read_text().replace("version: v1", "version: strict").replace("max_failed_share: 0.5", "max_failed_share: 0.1"))
+    strict.write_text(
+        spec.read_text()
+        .replace("version: v1", "version: strict")
+        .replace("max_failed_share: 0.5", "max_failed_share: 0.1")
+    )
     assert site.mm("register", str(strict)).returncode == 0
     assert site.mm("backfill", "tiny@strict", "--modality", "image").returncode == 1
     page.goto(f"{site.url}/assets/validated_samples?view=checks&checkDetail=failed_share")
     page.get_by_text("failed_share").first.wait_for()
     picture(page, "gate")
     query = json.dumps(
-        {"query": "{assetNodes {assetKey {path} assetChecksOrError {... on AssetChecks {checks {name blocking}}}}}"}
+        {
+            "query": "{assetNodes {assetKey {path} assetChecksOrError {... on AssetChecks {checks {name blocking}}}}}"
+        }
     ).encode()
     nodes = json.loads(answer(f"{site.url}/graphql", query))["data"]["assetNodes"]
     gates = {node["assetKey"]["path"][0]: node["assetChecksOrError"].get("checks") for node in nodes}

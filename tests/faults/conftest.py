@@ -34,7 +34,9 @@ def write_texts(folder: Path, name: str = "tiny", sentences: list[str] = SENTENC
     (folder / f"{name}.jsonl").write_text("\n".join([*records, "{not json"]) + "\n", "utf-8")
     spec = folder / f"{name}.yaml"
     source = f"{{name: sentences, modality: text, uri: {name}.jsonl, record: {{id: id, text: text}}}}"
-    spec.write_text(f"name: {name}\nversion: v1\ngates: {{max_failed_share: 0.5}}\nsources:\n  - {source}\n", "utf-8")
+    spec.write_text(
+        f"name: {name}\nversion: v1\ngates: {{max_failed_share: 0.5}}\nsources:\n  - {source}\n", "utf-8"
+    )
     return spec
 
 

@@ -48,22 +48,41 @@ def published(root: str, cell: Cell) -> Published:
     """Read a cell's tables, verdicts, failures, accounting, pin and feature rows."""
     store = Store(root)
     tables, pin = StageTables(store), Registry(store).pin(cell)
-    facts: dict[str, Any] = {"status": {name: value for name, value in cell_status(store, cell).items() if name != "published_at"}}
+    facts: dict[str, Any] = {
+        "status": {name: value for name, value in cell_status(store, cell).items() if name != "published_at"}
+    }
     facts["pins"] = store.names(f"registry/pins/{cell.path}")
     for asset in ORDER:
         meta = tables.meta(asset, cell)
         assert meta is not None, asset
-        facts[f"meta of {asset}"] = (meta.data_version, meta.rows, meta.row_count, meta.failed, meta.retryable, meta.blocked)
+        facts[f"meta of {asset}"] = (
+            meta.data_version,
+            meta.rows,
+            meta.row_count,
+            meta.failed,
+            meta.retryable,
+            meta.blocked,
+        )
         facts[f"rows of {asset}"] = _rows(tables.read(asset, cell).read_all())
     facts["failures"] = _rows(FailureEvents(store).read(cell).read_all())
     assert pin is not None
     facts["pin"] = {name: getattr(pin, name) for name in ("number", "data_version", "accounting", "override")}
     vectors = {}
     for pinned in pin.tables:
-        table = FeatureStore(store).dataset(pinned.table, pinned.lance_version).to_table().sort_by("feature_id")
-        facts[f"{pinned.table}, pinned"] = (pinned.rows, pinned.digest, pinned.index, pinned.recall, pinned.fingerprint)
+        table = (
+            FeatureStore(store).dataset(pinned.table, pinned.lance_version).to_table().sort_by("feature_id")
+        )
+        facts[f"{pinned.table}, pinned"] = (
+            pinned.rows,
+            pinned.digest,
+            pinned.index,
+            pinned.recall,
+            pinned.fingerprint,
+        )
         facts[f"{pinned.table}, rows"] = _rows(table.drop(["vector"]))
-        vectors[pinned.table] = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+        vectors[pinned.table] = (
+            table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+        )
     return Published(facts, vectors)
 
 
@@ -79,7 +98,9 @@ def cached(root: str) -> dict[str, list[str]]:
     for path in sorted(Path(root, "cache").glob("*/*.lance")):
         dataset = lance_datasets.open_dataset(str(path))
         assert dataset is not None
-        found[f"{path.parent.name}/{path.stem}"] = sorted(dataset.to_table(columns=["key"])["key"].to_pylist())
+        found[f"{path.parent.name}/{path.stem}"] = sorted(
+            dataset.to_table(columns=["key"])["key"].to_pylist()
+        )
     return found
 
 

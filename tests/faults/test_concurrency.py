@@ -31,7 +31,9 @@ def test_the_second_run_of_a_cell_is_told_who_is_at_work(home: Home, expected: P
     assert second.code == 1
     told = [line for line in second.text.splitlines() if line.startswith("text is failed")]
     assert len(told) == 1
-    assert re.fullmatch(rf"text is failed: run \w{{8}} \(process {first.pid}\) is at work on it, so nothing was done", told[0])
+    assert re.fullmatch(
+        rf"text is failed: run \w{{8}} \(process {first.pid}\) is at work on it, so nothing was done", told[0]
+    )
     first.go_on()
     assert first.join() == 0, first.text
     published(home.store, TEXT).assert_like(expected)
@@ -54,7 +56,11 @@ def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, ex
     assert home.mm("register", str(write_texts(tmp_path, "other", SENTENCES[:5]))).code == 0
     runs = []
     for name in ("tiny", "other"):
-        runs.append(home.start("backfill", f"{name}@v1", fault=Fault(label="append cache/embed", signal=signal.SIGSTOP)))
+        runs.append(
+            home.start(
+                "backfill", f"{name}@v1", fault=Fault(label="append cache/embed", signal=signal.SIGSTOP)
+            )
+        )
         assert runs[-1].until_stopped(), runs[-1].text
     for run in runs:
         run.go_on()
@@ -78,13 +84,22 @@ def rewrite(store: Store, number: int) -> None:
     pinned, rows = pin.primary, 3 + number % 5
     table = features.dataset(pinned.table, pinned.lance_version).to_table()
     table = pa.concat_tables([table] * 8).slice(0, rows)
-    for column, values in (("text", [f"{number} of {rows}"] * rows), ("feature_id", [f"f{i}" for i in range(rows)])):
-        table = table.set_column(table.column_names.index(column), table.schema.field(column), pa.array(values))
+    for column, values in (
+        ("text", [f"{number} of {rows}"] * rows),
+        ("feature_id", [f"f{i}" for i in range(rows)]),
+    ):
+        table = table.set_column(
+            table.column_names.index(column), table.schema.field(column), pa.array(values)
+        )
     next_number = features.registry.next_pin(TEXT)
-    version, count, index, digest = features.write_candidate(pinned.table, feature_contract(pinned.dimension, []), [table])
+    version, count, index, digest = features.write_candidate(
+        pinned.table, feature_contract(pinned.dimension, []), [table]
+    )
     tag = f"pin-{next_number}-v{version}"
     features.tag(pinned.table, version, tag)
-    moved = dataclasses.replace(pinned, lance_version=version, rows=count, index=index, digest=digest, tag=tag)
+    moved = dataclasses.replace(
+        pinned, lance_version=version, rows=count, index=index, digest=digest, tag=tag
+    )
     features.registry.publish(TEXT, dataclasses.replace(pin, number=next_number, tables=[moved]))
 
 

@@ -91,8 +91,12 @@ def test_a_full_disk(small: Home, pinned: Published, expected: Published) -> Non
     assert_served(small, pinned)
 
 
-@pytest.mark.parametrize("label", [pytest.param("append cache/embed", marks=pytest.mark.slow), "create registry/pins/"])
-def test_a_store_that_becomes_read_only(small: Home, pinned: Published, expected: Published, label: str) -> None:
+@pytest.mark.parametrize(
+    "label", [pytest.param("append cache/embed", marks=pytest.mark.slow), "create registry/pins/"]
+)
+def test_a_store_that_becomes_read_only(
+    small: Home, pinned: Published, expected: Published, label: str
+) -> None:
     disk = Path(small.store).parent
     run = small.start(*BACKFILL, fault=Fault(label=label, signal=signal.SIGSTOP))
     assert run.until_stopped(), run.text

@@ -64,7 +64,11 @@ def test_one_checkpoint_is_repeated_at_most(home: Home, undisturbed: Home, expec
     assert done.code == 0, done.text
     assert_undisturbed(home, TEXT, undisturbed, expected)
     ledger = [row for row in Ledger(Store(home.store)).read().read_all().to_pylist() if row["computed"]]
-    whole = {row["kernel"]: row["computed"] for row in Ledger(Store(undisturbed.store)).read().read_all().to_pylist() if row["computed"]}
+    whole = {
+        row["kernel"]: row["computed"]
+        for row in Ledger(Store(undisturbed.store)).read().read_all().to_pylist()
+        if row["computed"]
+    }
     assert whole.keys() == KERNELS.keys()
     assert {row["kernel"]: (row["computed"], row["reused"]) for row in ledger} == {
         kernel: (count - CHECKPOINT_ROWS, CHECKPOINT_ROWS) for kernel, count in whole.items()

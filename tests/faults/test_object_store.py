@@ -38,7 +38,13 @@ def assert_whole(root: str, expected: Published, undisturbed: Home) -> None:
 
 
 def test_a_bad_network(
-    memory: Path, spec: Path, expected: Published, undisturbed: Home, s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    memory: Path,
+    spec: Path,
+    expected: Published,
+    undisturbed: Home,
+    s3_server: S3,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     root = f"s3://{BUCKET}/bad-network"
     with faulty_proxy(s3_server.port) as proxy:
@@ -51,12 +57,22 @@ def test_a_bad_network(
     assert set(struck) == set(KINDS), struck
     point_at(monkeypatch, s3_server.environment(), tmp_path)
     assert_whole(root, expected, undisturbed)
-    texts = [path.read_bytes() for folder in (home.root, s3_server.folder) for path in folder.rglob("*") if path.is_file()]
+    texts = [
+        path.read_bytes()
+        for folder in (home.root, s3_server.folder)
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
     assert not any(SECRET.encode() in text for text in texts)
 
 
 def test_a_server_that_restarts(
-    memory: Path, spec: Path, expected: Published, undisturbed: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    memory: Path,
+    spec: Path,
+    expected: Published,
+    undisturbed: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     server = S3(tmp_path / "disk")
     server.start()

@@ -27,7 +27,9 @@ RECORDS, CHECKPOINT_ROWS = 120, 8
 def crowd(memory: Path) -> Home:
     words = [sentence.split() for sentence in SENTENCES]
     many = [
-        f"{' '.join(first[:4])} {' '.join(second[-3:])} {part}" for part in "ab" for first, second in itertools.product(words, repeat=2)
+        f"{' '.join(first[:4])} {' '.join(second[-3:])} {part}"
+        for part in "ab"
+        for first, second in itertools.product(words, repeat=2)
     ]
     many = many[:RECORDS]
     home = Home(memory / "crowd", checkpoint_rows=CHECKPOINT_ROWS)
@@ -57,7 +59,11 @@ def struck(home: Home, kind: str) -> Victim:
     """A run whose Ray processes of a kind were killed between two checkpoints of the embedder."""
     run = home.start(*BACKFILL, fault=Fault(2, label="append cache/embed", signal=signal.SIGSTOP))
     assert run.until_stopped(), run.text
-    chosen = [process for process in psutil.Process(run.pid).children(recursive=True) if kind in " ".join(process.cmdline())]
+    chosen = [
+        process
+        for process in psutil.Process(run.pid).children(recursive=True)
+        if kind in " ".join(process.cmdline())
+    ]
     assert chosen
     for process in chosen:
         os.kill(process.pid, signal.SIGKILL)
@@ -73,7 +79,11 @@ def test_a_killed_process_of_ray(home: Home, whole: Home, kind: str) -> None:
     told = [line for line in run.text.splitlines() if line.startswith(("text is failed: ", "error: "))]
     assert (code, len(told)) in ((0, 0), (1, 1)), run.text
     # Workers whose raylet is gone notice it themselves.
-    left = [process for process in psutil.process_iter(["environ"]) if (process.info["environ"] or {}).get("MM_STORE") == home.store]
+    left = [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("MM_STORE") == home.store
+    ]
     assert not psutil.wait_procs(left, timeout=60)[1]
     assert "Traceback" not in run.text
     done = home.mm(*BACKFILL)

@@ -111,7 +111,9 @@ def wrap(boundary: Boundaries) -> None:
     from mm_resources.storage import lance_datasets
     from mm_resources.storage.store import Store
 
-    def around(owner: Any, name: str, place: Callable[..., str], rows: Callable[..., int] = lambda *_: 0) -> None:
+    def around(
+        owner: Any, name: str, place: Callable[..., str], rows: Callable[..., int] = lambda *_: 0
+    ) -> None:
         real = getattr(owner, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -150,7 +152,9 @@ def small_checkpoints(rows: int) -> None:
     Kernel.checkpoint_rows = rows
 
 
-def command(words: list[str], environment: dict[str, str], output: Path, journal: Path, fault: Fault | None, rows: int) -> None:
+def command(
+    words: list[str], environment: dict[str, str], output: Path, journal: Path, fault: Fault | None, rows: int
+) -> None:
     """Run ``mm WORDS`` in this process, with its output in a file."""
     for descriptor in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
@@ -225,7 +229,11 @@ class Home:
     _context = multiprocessing.get_context("forkserver")
 
     def __init__(
-        self, root: Path, store: Path | str | None = None, checkpoint_rows: int = CHECKPOINT_ROWS, more: dict[str, str] | None = None
+        self,
+        root: Path,
+        store: Path | str | None = None,
+        checkpoint_rows: int = CHECKPOINT_ROWS,
+        more: dict[str, str] | None = None,
     ) -> None:
         self.root, self.checkpoint_rows, self.more = root, checkpoint_rows, more or {}
         root.mkdir(parents=True, exist_ok=True)

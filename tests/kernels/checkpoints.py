@@ -38,7 +38,12 @@ OPEN_CLIP: dict[str, Any] = {
         "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     },
-    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "shortest"},
+    "preprocess_cfg": {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
 }
 
 
@@ -63,7 +68,9 @@ def sentence_transformer(folder: Path, size: int = 24, seed: int = 0) -> Path:
     )
     BertModel(shape).save_pretrained(raw)
     words = Transformer(str(raw), max_seq_length=32)
-    SentenceTransformer(modules=[words, Pooling(size)], prompts={"query": "a ", "document": ""}).save(str(folder))
+    SentenceTransformer(modules=[words, Pooling(size)], prompts={"query": "a ", "document": ""}).save(
+        str(folder)
+    )
     return folder
 
 
@@ -77,7 +84,10 @@ def open_clip_model(folder: Path, seed: int = 0, **preprocess: Any) -> Path:
     config = {**OPEN_CLIP, "preprocess_cfg": {**OPEN_CLIP["preprocess_cfg"], **preprocess}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
     return folder
 
 
@@ -88,7 +98,9 @@ def wav2vec2(folder: Path, seed: int = 0, pickled: bool = False) -> Path:
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"sample_rate": 8_000, "normalize": True, "params": WAV2VEC2}))
+    (folder / "config.json").write_text(
+        json.dumps({"sample_rate": 8_000, "normalize": True, "params": WAV2VEC2})
+    )
     tensors = {name: value.contiguous() for name, value in wav2vec2_model(**WAV2VEC2).state_dict().items()}
     if pickled:
         torch.save(tensors, folder / "model.pt")

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.kernels.fuzz_tally import TALLY
 
-settings.register_profile("mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("mm")
 
 

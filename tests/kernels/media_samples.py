@@ -16,7 +16,9 @@ RUSSIAN = (
     "Москва — столица России, город федерального значения, административный центр Центрального федерального округа. "
     "Население города составляет более тринадцати миллионов человек."
 )
-GERMAN = "Die Straße führt über die Brücke und weiter durch große Wälder, wo früher Könige und Königinnen lebten."
+GERMAN = (
+    "Die Straße führt über die Brücke und weiter durch große Wälder, wo früher Könige und Königinnen lebten."
+)
 
 
 def picture(size: tuple[int, int] = (320, 240), seed: int = 0) -> Any:
@@ -45,7 +47,12 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 def png_bomb(width: int, height: int) -> bytes:
     """A few hundred bytes that claim to be a huge picture."""
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(bytes(100_000))) + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + head
+        + png_chunk(b"IDAT", zlib.compress(bytes(100_000)))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 GOOD: dict[str, bytes] = {
@@ -62,7 +69,10 @@ def icons() -> dict[str, list[bytes]]:
 
     folder = Path(matplotlib.get_data_path()) / "images"
     return {
-        path.stem.removesuffix("_large"): [(folder / path.name.replace("_large", "")).read_bytes(), path.read_bytes()]
+        path.stem.removesuffix("_large"): [
+            (folder / path.name.replace("_large", "")).read_bytes(),
+            path.read_bytes(),
+        ]
         for path in sorted(folder.glob("*_large.png"))
     }
 

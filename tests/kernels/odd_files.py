@@ -25,7 +25,14 @@ _SOUNDS: list[tuple[str, str | None]] = [
     ("WAV", None), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("FLAC", None), ("OGG", None), ("OGG", "OPUS"), ("MP3", None), ("AIFF", None), ("CAF", None),
     ("AU", None), ("W64", None), ("RF64", None), ("VOC", None), ("NIST", None),
 ]  # fmt: skip
-_MUXED = [("mp4", "aac"), ("matroska", "libopus"), ("webm", "libopus"), ("adts", "aac"), ("ac3", "ac3"), ("mov", "pcm_s16le")]
+_MUXED = [
+    ("mp4", "aac"),
+    ("matroska", "libopus"),
+    ("webm", "libopus"),
+    ("adts", "aac"),
+    ("ac3", "ac3"),
+    ("mov", "pcm_s16le"),
+]
 _FILMS = [
     ("mp4", "libx264"), ("matroska", "libx264"), ("webm", "libvpx"), ("avi", "mpeg4"), ("mpegts", "mpeg2video"), ("flv", "flv"),
     ("asf", "wmv2"), ("mpeg", "mpeg2video"), ("mp4", "libx265"), ("webm", "libvpx-vp9"),
@@ -44,10 +51,17 @@ def media() -> dict[str, dict[str, bytes]]:
             "JPEG, CMYK": encoded(drawn.convert("CMYK"), "JPEG"),
         },
         "audio": {
-            **{f"{kind} {subtype or ''}".strip(): recorded(heard, kind, subtype=subtype) for kind, subtype in _SOUNDS},
-            **{f"{codec} in {container}": muxed(container, codec, seconds=0.5) for container, codec in _MUXED},
+            **{
+                f"{kind} {subtype or ''}".strip(): recorded(heard, kind, subtype=subtype)
+                for kind, subtype in _SOUNDS
+            },
+            **{
+                f"{codec} in {container}": muxed(container, codec, seconds=0.5) for container, codec in _MUXED
+            },
         },
-        "video": {f"{codec} in {container}": filmed(seen, container, codec, rate=25) for container, codec in _FILMS},
+        "video": {
+            f"{codec} in {container}": filmed(seen, container, codec, rate=25) for container, codec in _FILMS
+        },
         "text": {
             "utf-8": RUSSIAN.encode(),
             "cp1251": RUSSIAN.encode("cp1251"),

@@ -40,7 +40,14 @@ GOOD: dict[str, dict[str, Any]] = {
 def sample(modality: str, key: str = "a", **changed: Any) -> dict[str, Any]:
     """One row; its content follows from its key."""
     identity = sample_id("birds", "s", key)
-    row = {"sample_id": identity, "entity_id": identity, "key": key, "source_uri": f"/data/{key}", "source": "s", "size": 100}
+    row = {
+        "sample_id": identity,
+        "entity_id": identity,
+        "key": key,
+        "source_uri": f"/data/{key}",
+        "source": "s",
+        "size": 100,
+    }
     return {**row, "content_hash": key.encode().hex().ljust(64, "0")[:64], **GOOD[modality], **changed}
 
 

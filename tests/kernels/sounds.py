@@ -8,17 +8,23 @@ from typing import Any
 RATE = 16_000
 
 
-def noise(seconds: float = 1.0, rate: int = RATE, channels: int = 1, level: float = 0.1, seed: int = 0) -> Any:
+def noise(
+    seconds: float = 1.0, rate: int = RATE, channels: int = 1, level: float = 0.1, seed: int = 0
+) -> Any:
     """White noise, float32 [samples, channels]."""
     import numpy as np
 
-    return (np.random.default_rng(seed).standard_normal((round(seconds * rate), channels)) * level).astype(np.float32)
+    return (np.random.default_rng(seed).standard_normal((round(seconds * rate), channels)) * level).astype(
+        np.float32
+    )
 
 
 def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = RATE, level: float = 0.5) -> Any:
     import numpy as np
 
-    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[:, None]
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)[
+        :, None
+    ]
 
 
 def melody(seconds: float = 6.0, rate: int = RATE, seed: int = 0) -> Any:
@@ -45,7 +51,9 @@ def recorded(samples: Any, kind: str = "WAV", rate: int = RATE, subtype: str | N
     return stream.getvalue()
 
 
-def muxed(container: str, sound: str | None = "aac", video: str | None = None, seconds: float = 1.0, **options: Any) -> bytes:
+def muxed(
+    container: str, sound: str | None = "aac", video: str | None = None, seconds: float = 1.0, **options: Any
+) -> bytes:
     """A container by FFmpeg with a track of noise, of black pictures, or both (the picture first)."""
     import av
     import numpy as np
@@ -63,9 +71,13 @@ def muxed(container: str, sound: str | None = "aac", video: str | None = None, s
                 out.mux(pictures.encode(picture))
             out.mux(pictures.encode())
         if words:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(noise(seconds, 48_000).T), format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(noise(seconds, 48_000).T), format="fltp", layout="mono"
+            )
             frame.sample_rate = 48_000
-            for part in av.AudioResampler(words.codec_context.format, "mono", 48_000, frame_size=960).resample(frame):
+            for part in av.AudioResampler(
+                words.codec_context.format, "mono", 48_000, frame_size=960
+            ).resample(frame):
                 out.mux(words.encode(part))
             out.mux(words.encode())
     return stream.getvalue()

@@ -43,7 +43,9 @@ def test_digest_tells_parts_apart(one: list[str], other: list[str]) -> None:
 
 def test_digest_is_pinned() -> None:
     """Ids and cache keys of existing stores hang on it."""
-    expected = hashlib.sha256((1).to_bytes(8, "big") + b"a" + (2).to_bytes(8, "big") + "é".encode()).hexdigest()
+    expected = hashlib.sha256(
+        (1).to_bytes(8, "big") + b"a" + (2).to_bytes(8, "big") + "é".encode()
+    ).hexdigest()
     assert identity.digest("a", "é") == expected
     assert identity.digest("a\udcff") == hashlib.sha256((2).to_bytes(8, "big") + b"a\xff").hexdigest()
 
@@ -73,7 +75,13 @@ def test_dataset_names(name: str) -> None:
 @example("v1\n")
 @example("1.")
 def test_versions(text: str) -> None:
-    good = 0 < len(text) <= 32 and set(text) <= VERSION and text[0] in ALNUM and ".." not in text and text.lower() not in identity.ALIASES
+    good = (
+        0 < len(text) <= 32
+        and set(text) <= VERSION
+        and text[0] in ALNUM
+        and ".." not in text
+        and text.lower() not in identity.ALIASES
+    )
     assert refused(identity.check_version, text) == (not good)
 
 
@@ -95,7 +103,9 @@ def test_aliases_are_the_documented_ones() -> None:
 @example("birds@v1\n")
 def test_dataset_versions(text: str) -> None:
     name, at, version = text.partition("@")
-    good = bool(at) and not refused(identity.check_name, name) and not refused(identity.check_version, version)
+    good = (
+        bool(at) and not refused(identity.check_name, name) and not refused(identity.check_version, version)
+    )
     if good:
         assert identity.split_dataset_version(text) == (name, version)
         assert re.fullmatch(identity.PARTITION_KEY.pattern.rstrip("$") + r"\Z", text)
@@ -112,7 +122,10 @@ def test_incomplete_dataset_versions_show_an_example(text: str) -> None:
 
 def test_ids_are_stable() -> None:
     """Written out: a changed value would orphan every stored feature."""
-    assert identity.sample_id("birds", "photos", "a/1.jpg") == identity.digest("sample", "birds", "photos", "a/1.jpg")[:32]
+    assert (
+        identity.sample_id("birds", "photos", "a/1.jpg")
+        == identity.digest("sample", "birds", "photos", "a/1.jpg")[:32]
+    )
     assert identity.sample_id("birds", "photos", "a/1.jpg") == "4268d90c2c38a6c2cfd2bfcc257bfcd2"
     assert identity.entity_id("birds", "owl") == "21f560c57ec185d8b629db299506fb14"
     assert identity.segment_id("0" * 32, "full") == "efd672b1a15e586b40f339c8fcfe02d4"
@@ -170,7 +183,10 @@ def test_fingerprint_changes_with(argument: str, value: Any) -> None:
 def test_fingerprint_ignores_order() -> None:
     shuffled = {**BASE, "preprocessing": {"b": [2], "a": 1}}
     assert identity.fingerprint(**shuffled) == identity.fingerprint(**BASE)
-    both = [identity.fingerprint(**{**BASE, "libraries": names}) for names in (("numpy", "pyarrow"), ("pyarrow", "numpy"))]
+    both = [
+        identity.fingerprint(**{**BASE, "libraries": names})
+        for names in (("numpy", "pyarrow"), ("pyarrow", "numpy"))
+    ]
     assert both[0] == both[1]
 
 
@@ -196,5 +212,7 @@ def test_weights_hash_depends_on_content_and_order(tmp_path: Path) -> None:
 def test_environment_digest_is_the_same_in_another_process(tmp_path: Path) -> None:
     """A worker's failures must count as the driver's."""
     code = "from mm_embed_kernels.identity import environment_digest as d; print(d())"
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert found == identity.environment_digest()

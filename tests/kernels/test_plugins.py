@@ -96,7 +96,9 @@ def package(folder: Path, files: dict[str, str], entries: str, name: str = "loud
 def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """`code` in a fresh interpreter that has the package installed."""
     program = f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""}
+    )
 
 
 def printed(folder: Path, code: str) -> Any:
@@ -106,7 +108,9 @@ def printed(folder: Path, code: str) -> Any:
 
 
 def test_a_rule_behind_an_entry_point(tmp_path: Path) -> None:
-    package(tmp_path, {"rule.py": RULE.format(cls="Loud", name="loud")}, "[mm.rules]\nloud = loud.rule:Loud\n")
+    package(
+        tmp_path, {"rule.py": RULE.format(cls="Loud", name="loud")}, "[mm.rules]\nloud = loud.rule:Loud\n"
+    )
     code = """
     from mm_embed_kernels.rules import rules, rule_set
     import pyarrow as pa
@@ -153,15 +157,25 @@ def test_a_modality_its_embedder_and_a_source_in_one_package(tmp_path: Path) -> 
 
 
 def test_one_class_named_twice_is_one(tmp_path: Path) -> None:
-    package(tmp_path, {"rule.py": RULE.format(cls="Loud", name="loud")}, "[mm.rules]\na = loud.rule\nb = loud.rule:Loud\n")
-    assert "loud" in printed(tmp_path, "from mm_embed_kernels.rules import rules; print(json.dumps(list(rules())))")
+    package(
+        tmp_path,
+        {"rule.py": RULE.format(cls="Loud", name="loud")},
+        "[mm.rules]\na = loud.rule\nb = loud.rule:Loud\n",
+    )
+    assert "loud" in printed(
+        tmp_path, "from mm_embed_kernels.rules import rules; print(json.dumps(list(rules())))"
+    )
 
 
 @pytest.mark.parametrize(
     ("files", "entries", "name"),
     [
         ({"a.py": RULE.format(cls="Mine", name="empty")}, "[mm.rules]\na = loud.a\n", "empty"),
-        ({f"{x}.py": RULE.format(cls="Mine", name="loud") for x in "ab"}, "[mm.rules]\na = loud.a\nb = loud.b\n", "loud"),
+        (
+            {f"{x}.py": RULE.format(cls="Mine", name="loud") for x in "ab"},
+            "[mm.rules]\na = loud.a\nb = loud.b\n",
+            "loud",
+        ),
     ],
     ids=["with a bundled one", "with each other"],
 )
@@ -175,7 +189,10 @@ def test_two_of_one_name(tmp_path: Path, files: dict[str, str], entries: str, na
 
 def test_base_classes_and_helpers_are_no_plugins(tmp_path: Path) -> None:
     """A module may import other rules and define abstract ones: only what it defines and names counts."""
-    text = RULE.format(cls="Loud", name="loud") + "\nfrom mm_embed_kernels.rules.empty import Empty\nclass Nameless(Loud):\n    name = ''\n"
+    text = (
+        RULE.format(cls="Loud", name="loud")
+        + "\nfrom mm_embed_kernels.rules.empty import Empty\nclass Nameless(Loud):\n    name = ''\n"
+    )
     text += "from abc import abstractmethod\nclass Half(Loud):\n    name = 'half'\n    @abstractmethod\n    def more(self): ...\n"
     package(tmp_path, {"rule.py": text}, "[mm.rules]\nloud = loud.rule\n")
     names = printed(tmp_path, "from mm_embed_kernels.rules import rules; print(json.dumps(list(rules())))")
@@ -203,9 +220,7 @@ def test_discovery_loads_nothing_heavy() -> None:
     """The code location and `mm --help` discover plug-ins at every start."""
     code = "from mm_embed_kernels import modalities as m, rules as r, embedders as e; from mm_resources.sources import sources\n"
     code += "m.modalities(); r.rules(); e.embedders(); sources(); import sys\n"
-    code += (
-        "print(json.dumps([name for name in ('torch', 'ray', 'dagster', 'transformers', 'timm', 'PIL', 'lance') if name in sys.modules]))"
-    )
+    code += "print(json.dumps([name for name in ('torch', 'ray', 'dagster', 'transformers', 'timm', 'PIL', 'lance') if name in sys.modules]))"
     assert printed(Path.cwd(), code) == []
 
 

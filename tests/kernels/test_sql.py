@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from mm_embed_kernels import sql
 from mm_embed_kernels.sql import RowDigest
 
-SCHEMA = pa.schema([("key", pa.string()), ("n", pa.int64()), ("flag", pa.bool_()), ("tags", pa.list_(pa.string())), ("text", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("n", pa.int64()),
+        ("flag", pa.bool_()),
+        ("tags", pa.list_(pa.string())),
+        ("text", pa.string()),
+    ]
+)
 COLUMNS = ("key", "n", "flag", "tags")
 VALUES = {
     "n": st.none() | st.integers(-(2**63), 2**63 - 1),
@@ -46,7 +54,11 @@ def test_order_and_batches_do_not_matter(rows: list[dict[str, Any]], random: Any
 def test_a_changed_cell_differs(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     row = data.draw(st.integers(0, len(rows) - 1))
     column = data.draw(st.sampled_from(sorted(VALUES)))
-    value = data.draw(VALUES[column].filter(lambda value: value != rows[row][column] or type(value) is not type(rows[row][column])))
+    value = data.draw(
+        VALUES[column].filter(
+            lambda value: value != rows[row][column] or type(value) is not type(rows[row][column])
+        )
+    )
     changed = [{**each, column: value} if i == row else each for i, each in enumerate(rows)]
     assert digest(changed) != digest(rows)
 
@@ -93,12 +105,16 @@ def test_query_streams_and_cleans_up() -> None:
         sizes = [batch.num_rows for batch in reader]
     assert sum(sizes) == 25_000
     assert max(sizes) <= sql.BATCH_ROWS
-    assert sql.fetch("SELECT sum(n) AS s FROM a JOIN b USING (n)", a=numbers, b=numbers.to_reader())["s"].to_pylist() == [1249975000]
+    assert sql.fetch("SELECT sum(n) AS s FROM a JOIN b USING (n)", a=numbers, b=numbers.to_reader())[
+        "s"
+    ].to_pylist() == [1249975000]
 
 
 def test_query_spills_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MM_SQL_MEMORY", "64MB")
-    rows = pa.table({"n": pa.array(range(1_000_000)), "text": pa.array([f"{i:064d}" for i in range(1_000_000)])})
+    rows = pa.table(
+        {"n": pa.array(range(1_000_000)), "text": pa.array([f"{i:064d}" for i in range(1_000_000)])}
+    )
     with sql.query("SELECT * FROM rows ORDER BY text DESC", rows=rows) as reader:
         first = next(reader)
         assert first["n"][0].as_py() == 999_999
@@ -136,12 +152,15 @@ def test_streams_stand_beside_each_other_whatever_their_batches(left: list[int],
     tables = [values.slice(start, end - start) for start, end in zip(ends, ends[1:], strict=False)]
     cuts = sorted({min(sum(right[:n]), rows) for n in range(len(right) + 1)} | {rows})
     schema = pa.schema([("b", pa.int64())])
-    batches = [pa.record_batch([pa.array(range(a, b), pa.int64())], schema=schema) for a, b in zip([0, *cuts], cuts, strict=False)]
+    batches = [
+        pa.record_batch([pa.array(range(a, b), pa.int64())], schema=schema)
+        for a, b in zip([0, *cuts], cuts, strict=False)
+    ]
     found = list(sql.beside(tables, pa.RecordBatchReader.from_batches(schema, batches)))
     assert [table.num_rows for table in found] == left
-    assert [pair for table in found for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)] == [
-        (n, n) for n in range(rows)
-    ]
+    assert [
+        pair for table in found for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)
+    ] == [(n, n) for n in range(rows)]
 
 
 @pytest.mark.parametrize(("rows", "line"), [(2, "the second stream ends"), (4, "the first stream ends")])

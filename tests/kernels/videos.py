@@ -19,7 +19,9 @@ def pan(seed: int = 0, seconds: float = 2.0, rate: int = RATE, size: tuple[int, 
     dice = np.random.default_rng(seed)
     blocks = dice.integers(0, 255, (size[1] // 8 + 1, size[0] // 8 + 40, 3), dtype=np.uint8)
     scene = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
-    return [np.ascontiguousarray(scene[: size[1], 2 * i : 2 * i + size[0]]) for i in range(round(seconds * rate))]
+    return [
+        np.ascontiguousarray(scene[: size[1], 2 * i : 2 * i + size[0]]) for i in range(round(seconds * rate))
+    ]
 
 
 def still(frame: Any, seconds: float = 2.0, rate: int = RATE) -> list[Any]:
@@ -58,7 +60,9 @@ def filmed(
             samples = np.ascontiguousarray(noise(len(pictures) / rate, 48_000).T)
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
             frame.sample_rate = 48_000
-            for part in av.AudioResampler(words.codec_context.format, "mono", 48_000, frame_size=960).resample(frame):
+            for part in av.AudioResampler(
+                words.codec_context.format, "mono", 48_000, frame_size=960
+            ).resample(frame):
                 out.mux(words.encode(part))
             out.mux(words.encode())
     return stream.getvalue()

@@ -8,5 +8,7 @@ from tests.resources.specs import data, registry
 
 __all__ = ["data", "disk", "other", "place", "registry", "web"]
 
-settings.register_profile("mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("mm")

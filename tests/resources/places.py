@@ -40,7 +40,10 @@ class Place:
                 path.write_bytes(body)
 
     def source(self, uri: str = "", schema: dict[str, str] | None = None, **spec: Any) -> Source:
-        return open_source(SourceSpec(**{"name": "s", "modality": "text", "uri": f"{self.root}/{uri}".rstrip("/"), **spec}), schema or {})
+        return open_source(
+            SourceSpec(**{"name": "s", "modality": "text", "uri": f"{self.root}/{uri}".rstrip("/"), **spec}),
+            schema or {},
+        )
 
     def listed(self, uri: str = "", **spec: Any) -> dict[str, Listed]:
         found = list(self.source(uri, **spec).list())

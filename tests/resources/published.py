@@ -22,18 +22,27 @@ Row = dict[str, Any]
 
 
 def register(features: FeatureStore, folder: Path, dataset: str, version: str, modalities: list[str]) -> None:
-    sources = [{"name": name, "modality": name, "uri": f"{folder}/*.{name}", "allow_empty": True} for name in modalities]
-    features.registry.register(parse_spec(json.dumps({"name": dataset, "version": version, "sources": sources}), "test"))
+    sources = [
+        {"name": name, "modality": name, "uri": f"{folder}/*.{name}", "allow_empty": True}
+        for name in modalities
+    ]
+    features.registry.register(
+        parse_spec(json.dumps({"name": dataset, "version": version, "sources": sources}), "test")
+    )
 
 
 def publish(features: FeatureStore, cell: Cell, rows: list[Row], embedder: Embedder) -> Pin:
     """Publish rows of ``sample`` and ``text``, with a label, an entity, a vector ... where the test gives one."""
     embedder.load()
     given = [row.get("vector") for row in rows]
-    vectors = np.stack(given) if rows and given[0] is not None else embedder.embed([row["text"] for row in rows])
+    vectors = (
+        np.stack(given) if rows and given[0] is not None else embedder.embed([row["text"] for row in rows])
+    )
     contract = feature_contract(vectors.shape[1], [])
     table = pa.Table.from_pylist([_row(cell, place, row, embedder) for place, row in enumerate(rows)])
-    filled = table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]))
+    filled = table.append_column(
+        "vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    )
     name, number = table_name(cell, embedder.name), features.registry.next_pin(cell)
     version, count, index, content = features.write_candidate(name, contract, [contract.cast(filled)])
     pinned = PinnedTable(

@@ -72,4 +72,6 @@ class Counts(Reads):
     limits = Limits(workers=4)
 
     def run(self, batch: pa.Table) -> pa.Table:
-        return results(batch["key"].to_pylist(), [{"twice": self.limits.workers}] * batch.num_rows, 0.0, self.schema)
+        return results(
+            batch["key"].to_pylist(), [{"twice": self.limits.workers}] * batch.num_rows, 0.0, self.schema
+        )

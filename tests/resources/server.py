@@ -51,18 +51,29 @@ class Handler(BaseHTTPRequestHandler):
         path = self.place()
         headers = {"ETag": f'"{hash(body)}"'} if self.server.etags else {}
         first = 0
-        if self.server.ranges and "Range" in self.headers and self.headers.get("If-Range") in (None, headers.get("ETag")):
+        if (
+            self.server.ranges
+            and "Range" in self.headers
+            and self.headers.get("If-Range") in (None, headers.get("ETag"))
+        ):
             first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
             first, last = int(first), min(int(last or len(body) - 1), len(body) - 1)
-            self.answer(206, body[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{len(body)}"})
+            self.answer(
+                206, body[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{len(body)}"}
+            )
         else:
             if path.endswith("/"):
                 headers["Content-Type"] = "text/html"
             self.answer(200, body, headers)
 
-    def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, length: int | None = None) -> None:
+    def answer(
+        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, length: int | None = None
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body) if length is None else length), **(headers or {})}.items():
+        for name, value in {
+            "Content-Length": str(len(body) if length is None else length),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -93,21 +104,27 @@ class Server(ThreadingHTTPServer):
         for path in list(self.bodies):
             parts = path.strip("/").split("/")
             for depth, part in enumerate(parts):
-                folders["/" + "".join(f"{each}/" for each in parts[:depth])].add(part + ("/" if depth < len(parts) - 1 else ""))
+                folders["/" + "".join(f"{each}/" for each in parts[:depth])].add(
+                    part + ("/" if depth < len(parts) - 1 else "")
+                )
         for folder, names in folders.items():
             links = "".join(f'<a href="{name}">{name}</a>' for name in sorted(names))
             self.bodies[folder] = f'<a href="../">up</a><a href="?C=N;O=D">sort</a>{links}'.encode()
 
 
 def status(code: int, **headers: str) -> Answer:
-    return lambda handler: handler.answer(code, b"trouble", {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda handler: handler.answer(
+        code, b"trouble", {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def cut_off(body: bytes, at: int) -> Answer:
     """The headers of the whole, a part of it, and the connection closed."""
 
     def answer(handler: Handler) -> None:
-        handler.answer(200, body[:at], {"ETag": f'"{hash(body)}"'} if handler.server.etags else {}, length=len(body))
+        handler.answer(
+            200, body[:at], {"ETag": f'"{hash(body)}"'} if handler.server.etags else {}, length=len(body)
+        )
         handler.close_connection = True
 
     return answer

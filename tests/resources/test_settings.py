@@ -16,7 +16,10 @@ from mm_resources.settings import absolute
         ("s3://bucket/store/", "s3://bucket/store"),
         ("abfs://container/store", "az://container/store"),
         ("gcs://bucket/store", "gs://bucket/store"),
-        ("abfss://container@account.dfs.core.windows.net/store", "abfss://container@account.dfs.core.windows.net/store"),
+        (
+            "abfss://container@account.dfs.core.windows.net/store",
+            "abfss://container@account.dfs.core.windows.net/store",
+        ),
         ("store", os.path.abspath("store")),
         ("~/store", os.path.expanduser("~/store")),
     ],

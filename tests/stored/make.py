@@ -36,7 +36,12 @@ sources:
 """
 SENTENCES = [
     {"id": "s1", "text": "The cat sleeps on the warm sofa all day long.", "topic": "pets", "stars": 5},
-    {"id": "s2", "text": "Espresso is made by forcing hot water through ground coffee.", "topic": "food", "stars": 4},
+    {
+        "id": "s2",
+        "text": "Espresso is made by forcing hot water through ground coffee.",
+        "topic": "food",
+        "stars": 4,
+    },
     {"id": "s3", "text": "The cat sleeps on the warm sofa all day long.", "topic": "pets", "stars": 5},
 ]
 # Every command whose answer the new code must repeat, by name.
@@ -45,9 +50,36 @@ COMMANDS: dict[str, list[str]] = {
     "status-v2": ["status", "small@v2"],
     "failures": ["failures", "small@v1"],
     "search-text": ["search", "a cat", "--dataset-version", "small@v1", "--modality", "text", "-k", "3"],
-    "search-where": ["search", "coffee", "--dataset-version", "small@v2", "--modality", "text", "--where", "label = 'food'"],
-    "search-image": ["search", "a flower", "--dataset-version", "small@production", "--modality", "image", "-k", "2"],
-    "search-audio": ["search", "music", "--dataset-version", "small@v1", "--modality", "audio", "-k", "2"],
+    "search-where": [
+        "search",
+        "coffee",
+        "--dataset-version",
+        "small@v2",
+        "--modality",
+        "text",
+        "--where",
+        "label = 'food'",
+    ],
+    "search-image": [
+        "search",
+        "a flower",
+        "--dataset-version",
+        "small@production",
+        "--modality",
+        "image",
+        "-k",
+        "2",
+    ],
+    "search-audio": [
+        "search",
+        f"{ROOT}/sounds/melody.wav",
+        "--dataset-version",
+        "small@v1",
+        "--modality",
+        "audio",
+        "-k",
+        "2",
+    ],
     "diff": ["diff", "small@v1", "small@v2"],
     "datasets": ["datasets"],
     "audit": ["audit", "small@v1", "--modality", "text", "--sample", "2"],

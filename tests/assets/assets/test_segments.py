@@ -7,7 +7,12 @@ from mm_embed_kernels.contracts import SEGMENTS
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SPAN
 
-SAMPLES = pa.schema([*((name, pa.string()) for name in ("sample_id", "content_hash", "transcript")), ("segments", pa.list_(SPAN))])
+SAMPLES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("sample_id", "content_hash", "transcript")),
+        ("segments", pa.list_(SPAN)),
+    ]
+)
 
 
 def test_a_row_for_each_segment() -> None:
@@ -18,7 +23,9 @@ def test_a_row_for_each_segment() -> None:
             "sample_id": name,
             "content_hash": f"hash of {name}",
             "transcript": "given",
-            "segments": [{"span": f"{place}", "text": text, "cost": place + 1} for place, text in enumerate(texts)],
+            "segments": [
+                {"span": f"{place}", "text": text, "cost": place + 1} for place, text in enumerate(texts)
+            ],
         }
         for name, texts in spans.items()
     ]
@@ -30,6 +37,13 @@ def test_a_row_for_each_segment() -> None:
         ("written", "0", "own", 1, 1),
         ("empty", "0", "given", 1, 1),
     ]
-    assert [row["segment_id"] for row in found] == [segment_id(row["sample_id"], row["span"]) for row in found]
-    assert {row["content_hash"] for row in found} == {"hash of whole", "hash of cut", "hash of written", "hash of empty"}
+    assert [row["segment_id"] for row in found] == [
+        segment_id(row["sample_id"], row["span"]) for row in found
+    ]
+    assert {row["content_hash"] for row in found} == {
+        "hash of whole",
+        "hash of cut",
+        "hash of written",
+        "hash of empty",
+    }
     assert _unnested(SAMPLES.empty_table(), 0).num_rows == 0

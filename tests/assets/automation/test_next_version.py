@@ -16,7 +16,9 @@ def test_the_version_that_follows(mm: Run, tmp_path: Path) -> None:
     (work / "notes").mkdir()
     for name in "abc":
         (work / "notes" / f"{name}.txt").write_text(f"This is note {name} about herons.")
-    (work / "walks.yaml").write_text("name: walks\nversion: v1\nsources: [{name: notes, modality: text, uri: notes}]\n")
+    (work / "walks.yaml").write_text(
+        "name: walks\nversion: v1\nsources: [{name: notes, modality: text, uri: notes}]\n"
+    )
     assert mm("register", "walks.yaml").returncode == 0
     assert "the sources are not listed yet" in mm("status", "walks@v1").stdout
     registry, first = Registry(Store(str(work / ".mm" / "store"))), load_spec(work / "walks.yaml")
@@ -36,10 +38,18 @@ def test_the_version_that_follows(mm: Run, tmp_path: Path) -> None:
     (work / ".mm" / "datasets").mkdir()
     made = json.loads(mm("register", "--from", "walks@v1", "--as", "walks@v2", "--json").stdout)
     file = work / ".mm" / "datasets" / "walks@v2.yaml"
-    assert made == {"dataset_version": "walks@v2", "new": True, "modalities": ["text"], "parent": "v1", "spec": str(file)}
+    assert made == {
+        "dataset_version": "walks@v2",
+        "new": True,
+        "modalities": ["text"],
+        "parent": "v1",
+        "spec": str(file),
+    }
     assert load_spec(file) == registry.spec("walks", "v2")
     assert file.read_text() == printed.stdout
-    assert "was registered before" in mm("register", "--from", "walks@v1").stdout, "the next version is there already"
+    assert "was registered before" in mm("register", "--from", "walks@v1").stdout, (
+        "the next version is there already"
+    )
     for words, told in [
         (("--from", "walks@v1", "--as", "bees@v2"), "bees@v2 is of another dataset"),
         (("--from", "walks@v9"), "walks@v9 is not registered; registered are: walks@v1, walks@v2"),

@@ -33,7 +33,9 @@ def resources(platform: Any) -> dict[str, Any]:
 
 
 def tick(platform: Any, cursor: str | None) -> dg.SensorResult:
-    with dg.build_sensor_context(instance=platform.instance, cursor=cursor, resources=resources(platform)) as context:
+    with dg.build_sensor_context(
+        instance=platform.instance, cursor=cursor, resources=resources(platform)
+    ) as context:
         found = specs(context)
     assert isinstance(found, dg.SensorResult)
     for request in found.dynamic_partitions_requests or []:
@@ -74,13 +76,19 @@ def test_what_is_published_is_not_requested_again(published: Any, tmp_path: Path
     published.settings.datasets.mkdir(exist_ok=True)
     link = published.settings.datasets / "tiny.yaml"
     text = Path(spec).read_text()
-    link.write_text(text.replace("photos/", f"{Path(spec).parent}/photos/").replace("uri: sen", f"uri: {Path(spec).parent}/sen"))
+    link.write_text(
+        text.replace("photos/", f"{Path(spec).parent}/photos/").replace(
+            "uri: sen", f"uri: {Path(spec).parent}/sen"
+        )
+    )
     assert requested(tick(published, None)) == []
 
 
 def test_nightly_goes_over_published_cells(published: Any) -> None:
     with dg.build_schedule_context(
-        instance=published.instance, scheduled_execution_time=datetime(2026, 1, 1), resources=resources(published)
+        instance=published.instance,
+        scheduled_execution_time=datetime(2026, 1, 1),
+        resources=resources(published),
     ) as context:
         found = nightly(context)
     assert sorted(str(request.partition_key) for request in found) == ["tiny@v1|image", "tiny@v1|text"]  # type: ignore[union-attr]
@@ -88,7 +96,9 @@ def test_nightly_goes_over_published_cells(published: Any) -> None:
 
 def wanted(platform: Any, cursor: Any) -> tuple[set[str], Any]:
     """Assets of the text cell that the conditions ask for now, and the cursor of this look."""
-    found = dg.evaluate_automation_conditions(build(store=platform.settings.store, mode="inline"), platform.instance, cursor=cursor)
+    found = dg.evaluate_automation_conditions(
+        build(store=platform.settings.store, mode="inline"), platform.instance, cursor=cursor
+    )
     key = partition_key(platform.cell("tiny@v1", "text"))
     return {name for name in ORDER if key in found.get_requested_partitions(dg.AssetKey(name))}, found.cursor
 
@@ -119,13 +129,17 @@ def test_failed_only_leaves_sound_cells_out(platform: Any, dataset: Path) -> Non
     dataset.write_text(dataset.read_text().replace("photos/**/*.jpg", "photos/**/*.tiff"))
     platform.register(dataset)
     platform.backfill("tiny@v1")
-    assert [cell.modality for cell in unsound(platform.store, platform.registry.cells("tiny@v1"))] == ["image"]
+    assert [cell.modality for cell in unsound(platform.store, platform.registry.cells("tiny@v1"))] == [
+        "image"
+    ]
 
 
 def mm(work: Path, *words: str) -> subprocess.Popen[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
     command = [sys.executable, "-m", "mm_assets.cli.main", *words]
-    return subprocess.Popen(command, cwd=work, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=work, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -> None:
@@ -164,9 +178,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     settings = ["--username=mm", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256"]
     subprocess.run([*drop, programs / "initdb", *settings, folder / "data"], check=True, capture_output=True)
     options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
-    server = subprocess.Popen([*drop, programs / "postgres", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [*drop, programs / "postgres", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
-        until(lambda: subprocess.run([programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode == 0)
+        until(
+            lambda: (
+                subprocess.run(
+                    [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True
+                ).returncode
+                == 0
+            )
+        )
         yield {
             "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port), "POSTGRES_USER": "mm", "POSTGRES_PASSWORD": "secret",
             "POSTGRES_DB": "postgres",
@@ -178,7 +201,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 @pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_code_server_daemon_and_webserver_as_the_containers_run_them(
-    storage: str, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    storage: str,
+    tmp_path: Path,
+    dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """The entry points of docker/, as plain processes on one instance: a backfill handed over is executed and followed."""
     work = tmp_path / "work"
@@ -192,20 +219,43 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
     refused = mm(work, "backfill", "tiny@v1", "--launch", "--wait")
     assert refused.communicate(timeout=120)[1].startswith("error: no daemon works on backfills")
     assert refused.returncode == 2
-    exports = dict(line.removeprefix("export ").split("=", 1) for line in mm(work, "env").communicate(timeout=120)[0].splitlines())
+    exports = dict(
+        line.removeprefix("export ").split("=", 1)
+        for line in mm(work, "env").communicate(timeout=120)[0].splitlines()
+    )
     environment = {**os.environ, **exports}
     code, web = free_port(), free_port()
     workspace = work / "workspace.yaml"
     shipped = (ROOT / "docker" / "workspace.yaml").read_text()
-    workspace.write_text(shipped.replace("host: code", "host: 127.0.0.1").replace("port: 4000", f"port: {code}"))
+    workspace.write_text(
+        shipped.replace("host: code", "host: 127.0.0.1").replace("port: 4000", f"port: {code}")
+    )
     image = (ROOT / "docker" / "Dockerfile").read_text()
     assert '"dagster", "api", "grpc", "--module-name", "mm_assets.definitions"' in image
     with (
         process(
-            environment, "dagster", "api", "grpc", "--module-name", "mm_assets.definitions", "--host", "127.0.0.1", "--port", str(code)
+            environment,
+            "dagster",
+            "api",
+            "grpc",
+            "--module-name",
+            "mm_assets.definitions",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(code),
         ),
         process(environment, "dagster._daemon", "run", "--workspace", str(workspace)),
-        process(environment, "dagster_webserver", "--host", "127.0.0.1", "--port", str(web), "--workspace", str(workspace)),
+        process(
+            environment,
+            "dagster_webserver",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(web),
+            "--workspace",
+            str(workspace),
+        ),
     ):
         healthy = [sys.executable, "-m", "dagster", "api", "grpc-health-check", "--port", str(code)]
         until(lambda: subprocess.run(healthy, capture_output=True, timeout=60).returncode == 0)
@@ -225,11 +275,15 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
     assert '"status": "published"' in out
     assert "success" in err
     assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(ORDER)
-    assert bool(list((work / ".mm" / "dagster").rglob("*.db"))) == (storage == "sqlite"), "the instance lies where it was told to"
+    assert bool(list((work / ".mm" / "dagster").rglob("*.db"))) == (storage == "sqlite"), (
+        "the instance lies where it was told to"
+    )
 
 
 @pytest.mark.parametrize("words", [("--wait",), ("--failed-only", "--modality", "text")])
-def test_selections_that_make_no_sense_are_mistakes(published: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_selections_that_make_no_sense_are_mistakes(
+    published: Any, words: tuple[str, ...], tmp_path: Path
+) -> None:
     environment = {**os.environ, **published.settings.exports()}
     command = [sys.executable, "-m", "mm_assets.cli.main", "backfill", "tiny@v1", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

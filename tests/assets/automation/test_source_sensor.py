@@ -106,16 +106,18 @@ def test_propose(platform: Any, folder: Path) -> None:
     spec = frozen(platform, folder, sources="propose", every="1h", settle="10min")
     first, same = tick(platform), tick(platform)
     assert asked(first) == LOOK
-    assert [each.run_key for each in first.run_requests or []] == [each.run_key for each in same.run_requests or []], (
-        "Dagster starts it once"
-    )
+    assert [each.run_key for each in first.run_requests or []] == [
+        each.run_key for each in same.run_requests or []
+    ], "Dagster starts it once"
     take(platform, first)
     assert check(platform) == (True, "the sources are as they were listed")
     assert asked(tick(platform)) == [], "the next look is due in an hour"
     (folder / "d.txt").write_text("A late note about egrets.")
     look_later(platform, spec)
     passed, told = check(platform)
-    line = "source notes: 1 added (d.txt) since walks@v1 was frozen; next: mm register --from walks@v1 --as v2"
+    line = (
+        "source notes: 1 added (d.txt) since walks@v1 was frozen; next: mm register --from walks@v1 --as v2"
+    )
     assert (passed, told) == (False, line)
     assert tick(platform).asset_events == [], "somebody may be at work on the source"
     (folder / "e.txt").write_text("Another one, while the first had not settled.")
@@ -155,7 +157,9 @@ def test_register(platform: Any, folder: Path) -> None:
     # The daemon died before it took the tick's result: the next one asks for the same runs.
     again = tick(platform)
     assert platform.registry.datasets() == ["walks@v1", "walks@v2"]
-    assert [each.run_key for each in again.run_requests or []] == [each.run_key for each in registered.run_requests or []]
+    assert [each.run_key for each in again.run_requests or []] == [
+        each.run_key for each in registered.run_requests or []
+    ]
     take(platform, again)
     assert platform.instance.get_dynamic_partitions(DATASET_VERSION) == ["walks@v2"]
     assert platform.backfill("walks@v2")["text"].status == "published"
@@ -191,7 +195,9 @@ def test_a_source_that_vanished_is_no_version_to_follow(platform: Any, folder: P
     assert platform.registry.datasets() == ["walks@v1"]
     passed, told = check(platform)
     assert not passed
-    assert told.startswith(f"source notes: {'lists nothing any more at' if left == 'empty' else 'cannot be listed any more'}")
+    assert told.startswith(
+        f"source notes: {'lists nothing any more at' if left == 'empty' else 'cannot be listed any more'}"
+    )
     assert "mm register" not in told
 
 

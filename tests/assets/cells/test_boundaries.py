@@ -33,7 +33,9 @@ def tamper(platform: Any, cell: Cell, asset: str, column: str, value: str) -> No
     table = dataset.to_table()
     values = pa.array([value, *table[column].to_pylist()[1:]], table[column].type)
     changed = table.set_column(table.schema.get_field_index(column), column, values)
-    lance_datasets.overwrite(uri, dataset.schema, changed.cast(dataset.schema).to_batches(), dataset.version, "by another program")
+    lance_datasets.overwrite(
+        uri, dataset.schema, changed.cast(dataset.schema).to_batches(), dataset.version, "by another program"
+    )
 
 
 def test_every_stage_that_reads_a_broken_row_says_so(mine: Any) -> None:
@@ -46,11 +48,15 @@ def test_every_stage_that_reads_a_broken_row_says_so(mine: Any) -> None:
     broken = [event for event in events if event["error_class"] == "contract_violation"]
     assert Counter(event["stage"] for event in broken) == {"embeddings": 1, "normalized_features": 1}
     assert all("segment_id=no id at all" in event["message"] for event in broken)
-    kept = StageTables(mine.store).read("embeddings", cell, ["segment_id"]).read_all()["segment_id"].to_pylist()
+    kept = (
+        StageTables(mine.store).read("embeddings", cell, ["segment_id"]).read_all()["segment_id"].to_pylist()
+    )
     assert "no id at all" not in kept
 
 
-def test_a_sound_version_is_looked_through_once_in_a_run(platform: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_version_is_looked_through_once_in_a_run(
+    platform: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked: Counter[tuple[str, str]] = Counter()
     violations = Contract.violations
 
@@ -63,7 +69,9 @@ def test_a_sound_version_is_looked_through_once_in_a_run(platform: Any, dataset:
     assert platform.backfill("tiny@v1", "text")["text"].status == "published"
     # Five times by two stages, in two to seven of its columns.
     of_segments = {name: times for (contract, name), times in looked.items() if contract == "segments"}
-    assert of_segments == dict.fromkeys(StageTables(platform.store).read("segments", platform.cell("tiny@v1", "text")).schema.names, 1)
+    assert of_segments == dict.fromkeys(
+        StageTables(platform.store).read("segments", platform.cell("tiny@v1", "text")).schema.names, 1
+    )
     looked.clear()
     dataset.write_text(dataset.read_text().replace("version: v1", "version: v2"))
     platform.register(dataset)

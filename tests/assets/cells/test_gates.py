@@ -77,7 +77,11 @@ def failed_share(platform: Any, run_id: str) -> Any:
     """What Dagster was told of the gate in a run."""
     logs = platform.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     found = [log.dagster_event.asset_check_evaluation_data for log in logs]
-    return next(item for item in found if item.check_name == "failed_share" and item.asset_key == dg.AssetKey("validated_samples"))
+    return next(
+        item
+        for item in found
+        if item.check_name == "failed_share" and item.asset_key == dg.AssetKey("validated_samples")
+    )
 
 
 def test_a_gate_that_an_earlier_run_closed_is_named_as_such(strict: Any) -> None:
@@ -104,7 +108,9 @@ def test_a_source_that_lists_nothing_blocks_its_cell_only(platform: Any, dataset
 
 
 def test_unlisted_source_may_be_allowed(platform: Any, dataset: Path) -> None:
-    dataset.write_text(dataset.read_text().replace('photos/**/*.jpg",', 'photos/**/*.tiff", allow_empty: true,'))
+    dataset.write_text(
+        dataset.read_text().replace('photos/**/*.jpg",', 'photos/**/*.tiff", allow_empty: true,')
+    )
     platform.register(dataset)
     assert platform.backfill("tiny@v1", "image")["image"].status == "published"
 
@@ -114,5 +120,9 @@ def test_the_event_log_holds_no_content(platform: Any, dataset: Path) -> None:
     platform.backfill("tiny@v1", "text")
     platform.instance.dispose()
     secret = b"The cat sleeps"
-    holding = [path for path in platform.settings.dagster_home.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    holding = [
+        path
+        for path in platform.settings.dagster_home.rglob("*")
+        if path.is_file() and secret in path.read_bytes()
+    ]
     assert holding == []

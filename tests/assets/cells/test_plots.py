@@ -33,14 +33,18 @@ def test_a_funnel_narrows() -> None:
 
 
 def test_costs_and_what_was_spared_stand_beside_each_other() -> None:
-    spent, spared = (pixels(costs({"embeddings": a}, {"cache": b}, "USD")) for a, b in ((2.0, 0.1), (0.1, 2.0)))
+    spent, spared = (
+        pixels(costs({"embeddings": a}, {"cache": b}, "USD")) for a, b in ((2.0, 0.1), (0.1, 2.0))
+    )
     assert share(spent, BLUE) > 3 * share(spared, BLUE) > 0
     assert pixels(costs({"embeddings": 0.0}, {}, "USD")).size
 
 
 def test_histograms_draw_thresholds_of_what_was_measured() -> None:
     rules = rule_set("text", {})
-    signals = pa.table({"words": pa.array([1, 5, 9, 30, None], pa.int64()), "language": ["en", "de", None, "en", "en"]})
+    signals = pa.table(
+        {"words": pa.array([1, 5, 9, 30, None], pa.int64()), "language": ["en", "de", None, "en", "en"]}
+    )
     assert share(pixels(histograms(signals, rules)), RED) > 0
     assert histograms(signals.select(["language"]), rules) is None
     assert histograms(pa.table({"words": pa.nulls(3, pa.int64())}), rules) is None
@@ -48,8 +52,12 @@ def test_histograms_draw_thresholds_of_what_was_measured() -> None:
 
 def test_values_that_differ_in_their_last_digits_are_drawn() -> None:
     near = np.array([0.1 + 0.2, 0.3, np.nextafter(0.3, 1)])
-    assert share(pixels(comparisons([Shift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])), RED) == 0
-    assert pixels(comparisons([Shift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))])).size
+    assert (
+        share(pixels(comparisons([Shift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])), RED) == 0
+    )
+    assert pixels(
+        comparisons([Shift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))])
+    ).size
     assert pixels(histograms(pa.table({"words": [2**60, 2**60 + 1]}), rule_set("text", {}))).size
 
 
@@ -58,7 +66,9 @@ def test_scatter_tells_labels_apart() -> None:
     vectors = np.concatenate([rng.normal(0, 0.1, (50, 8)), rng.normal(1, 0.1, (50, 8))]).astype(np.float32)
     assert share(pixels(scatter(vectors, ["a"] * 50 + [None] * 50)), (0x1F, 0x77, 0xB4)) > 0
     assert scatter(vectors[:2], ["a", "b"]) is None
-    assert scatter(np.ones((5, 8), np.float32), ["a"] * 5) is not None, "vectors that are all alike are no error"
+    assert scatter(np.ones((5, 8), np.float32), ["a"] * 5) is not None, (
+        "vectors that are all alike are no error"
+    )
 
 
 def test_comparisons_show_both_sides_and_what_has_drifted() -> None:

@@ -35,7 +35,11 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
     dataset.unlink()
     made = loaded(mm("init", folder, "--name", "mine", "--json"))
     assert made["dataset_version"] == "mine@v1"
-    assert loaded(mm("register", made["spec"], "--json")) == {"dataset_version": "mine@v1", "new": True, "modalities": ["image", "text"]}
+    assert loaded(mm("register", made["spec"], "--json")) == {
+        "dataset_version": "mine@v1",
+        "new": True,
+        "modalities": ["image", "text"],
+    }
     plan = loaded(mm("backfill", "mine@v1", "--plan", "--json"))
     assert {cell["modality"]: cell["computed"]["fetch"] for cell in plan["cells"]} == {"image": 3, "text": 2}
     blocked = mm("backfill", "mine@v1", "--json")
@@ -48,7 +52,12 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
     for cell in result["cells"]:
         assert set(cell) == {"modality", "status", "run_id", "computed", "reused", "seconds"}
         assert cell["status"] == "published"
-        assert set(cell["computed"]) == {"fetch", "probe", "segment", "embed:conse" if cell["modality"] == "image" else "embed:minilm"}
+        assert set(cell["computed"]) == {
+            "fetch",
+            "probe",
+            "segment",
+            "embed:conse" if cell["modality"] == "image" else "embed:minilm",
+        }
 
     status = loaded(mm("status", "mine@v1", "--json"))
     assert status["dataset_version"] == "mine@v1"
@@ -57,11 +66,25 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
         assert set(counts.split()) <= set(cell)
         assert cell["discovered"] == cell["published"] + cell["dropped"] + cell["failed"] == 3
 
-    hits = loaded(mm("search", "a flower", "--dataset-version", "mine@v1", "--modality", "image", "-k", "1", "--json"))
+    hits = loaded(
+        mm("search", "a flower", "--dataset-version", "mine@v1", "--modality", "image", "-k", "1", "--json")
+    )
     shape = "feature_id sample_id segment_id entity_id content_hash source_uri dataset_version modality label split score span"
     assert [set(hit) for hit in hits] == [set(shape.split())]
     assert hits[0]["label"] == "flower"
-    anywhere = loaded(mm("search", "coffee with water", "--modality", "text", "--mode", "hybrid", "--group-by", "sample", "--json"))
+    anywhere = loaded(
+        mm(
+            "search",
+            "coffee with water",
+            "--modality",
+            "text",
+            "--mode",
+            "hybrid",
+            "--group-by",
+            "sample",
+            "--json",
+        )
+    )
     assert [hit["label"] for hit in anywhere] == ["food", "pets"]
     assert [set(hit) for hit in anywhere] == [set(shape.split())] * 2
     chain = loaded(mm("explain", hits[0]["feature_id"], "--json"))
@@ -72,7 +95,9 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
     assert all(set(event) == set(shape.split()) for event in failures)
     assert {event["error_class"] for event in failures} == {"truncated", "bad_record"}
     assert loaded(mm("failures", "mine@v1", "--class", "truncated", "--json"))[0]["modality"] == "image"
-    assert loaded(mm("datasets", "--json")) == [{"dataset_version": "mine@v1", "published": {"image": 2, "text": 2}}]
+    assert loaded(mm("datasets", "--json")) == [
+        {"dataset_version": "mine@v1", "published": {"image": 2, "text": 2}}
+    ]
     plan = loaded(mm("backfill", "mine@v1", "--plan", "--json"))
     assert all(set(cell["computed"].values()) == {0} for cell in plan["cells"])
 
@@ -98,7 +123,9 @@ def test_mistakes_are_one_line(mm: Run, dataset: Path) -> None:
     one_line_error(mm("register", dataset), "dataset.yaml", "schema.stars")
     dataset.write_text(dataset.read_text().replace("stars: whole", "stars: float"))
     one_line_error(mm("register", dataset), "frozen")
-    dataset.write_text(dataset.read_text().replace("version: v1", "version: v2").replace("photos/", "nowhere/"))
+    dataset.write_text(
+        dataset.read_text().replace("version: v1", "version: v2").replace("photos/", "nowhere/")
+    )
     loaded(mm("register", dataset, "--json"))
     one_line_error(mm("backfill", "tiny@v2", "--plan"), "nowhere", "does not exist")
     one_line_error(mm("datasets", MM_STORE="/dev/null/x"), "/dev/null/x")
@@ -114,7 +141,16 @@ def test_env_exports_absolute_paths(mm: Run, tmp_path: Path) -> None:
 
 
 def test_doctor_calibrates(mm: Run, tmp_path: Path) -> None:
-    measured = loaded(mm("doctor", "--calibrate", "--embedder", "wordllama", "--json", MM_CALIBRATION=str(tmp_path / "mine.json")))
+    measured = loaded(
+        mm(
+            "doctor",
+            "--calibrate",
+            "--embedder",
+            "wordllama",
+            "--json",
+            MM_CALIBRATION=str(tmp_path / "mine.json"),
+        )
+    )
     assert measured["file"] == str(tmp_path / "mine.json")
     assert [setting["embedder"] for setting in measured["settings"] if setting["kept"]] == ["wordllama"]
     assert (tmp_path / "mine.json").is_file()
@@ -142,7 +178,11 @@ def test_init_finds_side_tables_labels_and_types(mm: Run, photos: dict[str, Path
     spec = yaml.safe_load(Path(made["spec"]).read_text())
     assert spec["schema"] == {"weight": "float", "seen_at": "timestamp"}
     assert [source["modality"] for source in spec["sources"]] == ["image"]
-    assert spec["sources"][0]["table"] == {"uri": "info.csv", "key": "file", "columns": ["label", "weight", "seen_at"]}
+    assert spec["sources"][0]["table"] == {
+        "uri": "info.csv",
+        "key": "file",
+        "columns": ["label", "weight", "seen_at"],
+    }
     loaded(mm("register", made["spec"], "--json"))
     result = loaded(mm("backfill", "zoo@v1", "--json"))
     assert result["cells"][0]["status"] == "published"
@@ -162,9 +202,19 @@ def test_init_of_a_folder_that_resists(mm: Run, photos: dict[str, Path], tmp_pat
         (folder / name).mkdir(parents=True)
         for i in range(4):
             shutil.copy(photos["flower" if i % 2 else "temple"], folder / name / f"{i}.dat")
-            (folder / name / f"t{i}.dat").write_text(f"A plain sentence about the number {i} in folder {name}.")
+            (folder / name / f"t{i}.dat").write_text(
+                f"A plain sentence about the number {i} in folder {name}."
+            )
         rows = [
-            {"text": f"Sentence {i} of the table {name}.", "photo.id": i, "photo id": i, "Stars": i, "stars": i, "": i} for i in range(3)
+            {
+                "text": f"Sentence {i} of the table {name}.",
+                "photo.id": i,
+                "photo id": i,
+                "Stars": i,
+                "stars": i,
+                "": i,
+            }
+            for i in range(3)
         ]
         (folder / name / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "broken.parquet").write_bytes(b"no")
@@ -178,11 +228,25 @@ def test_init_of_a_folder_that_resists(mm: Run, photos: dict[str, Path], tmp_pat
     loaded(mm("register", made["spec"], "--json"))
     assert {cell["status"] for cell in loaded(mm("backfill", "mess@v1", "--json"))["cells"]} == {"published"}
     hits = loaded(
-        mm("search", "a sentence", "--dataset-version", "mess@v1", "--modality", "text", "--where", "user__photo_id = 2", "--json")
+        mm(
+            "search",
+            "a sentence",
+            "--dataset-version",
+            "mess@v1",
+            "--modality",
+            "text",
+            "--where",
+            "user__photo_id = 2",
+            "--json",
+        )
     )
     assert len(hits) == 2
     status = {cell["modality"]: cell for cell in loaded(mm("status", "mess@v1", "--json"))["cells"]}
-    assert (status["image"]["discovered"], status["image"]["dropped"], status["text"]["discovered"]) == (8, 6, 14)
+    assert (status["image"]["discovered"], status["image"]["dropped"], status["text"]["discovered"]) == (
+        8,
+        6,
+        14,
+    )
     assert all(cell["failed"] == 0 for cell in status.values())
 
 
@@ -195,7 +259,9 @@ def test_a_fresh_home_is_opened_by_several_processes_at_once(mm: Run, dataset: P
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda spec: mm("register", spec), specs))
     assert [item.returncode for item in done] == [0] * 4, [item.stderr for item in done]
-    assert {row["dataset_version"] for row in loaded(mm("datasets", "--json"))} == {f"many{number}@v1" for number in range(4)}
+    assert {row["dataset_version"] for row in loaded(mm("datasets", "--json"))} == {
+        f"many{number}@v1" for number in range(4)
+    }
     ran = mm("backfill", "many3@v1", "--modality", "text", "--json")
     assert ran.returncode == 0, ran.stderr
 
@@ -205,7 +271,9 @@ def test_the_hub_profile_says_what_is_missing_before_any_run(mm: Run, dataset: P
     offline = {"MM_PROFILE": "hub", "HF_HUB_OFFLINE": "1", "HF_HOME": str(dataset.parent / "empty")}
     assert mm("register", dataset).returncode == 0
     one_line_error(
-        mm("backfill", "tiny@v1", "--modality", "text", **offline), "st:sentence-transformers/all-MiniLM-L6-v2", "cannot be reached"
+        mm("backfill", "tiny@v1", "--modality", "text", **offline),
+        "st:sentence-transformers/all-MiniLM-L6-v2",
+        "cannot be reached",
     )
     assert loaded(mm("status", "tiny@v1", "--json"))["cells"][0]["discovered"] in (0, None)
     examined = mm("doctor", **offline)

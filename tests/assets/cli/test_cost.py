@@ -23,7 +23,9 @@ from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 CELL = Cell("birds", "v1", "text")
-PRICES = Prices("EUR", cpu_hour=3.6, gpu_hour=36.0, gb_read=1.0)  # 0.001 for a CPU second, 0.01 for a GPU second
+PRICES = Prices(
+    "EUR", cpu_hour=3.6, gpu_hour=36.0, gb_read=1.0
+)  # 0.001 for a CPU second, 0.01 for a GPU second
 
 
 @pytest.mark.parametrize(
@@ -74,11 +76,22 @@ def meta(samples: int) -> StageMeta:
 
 def stage(store: Store, contract: Any, rows: list[dict[str, Any]], samples: int) -> None:
     tables, table = StageTables(store), contract.rows(rows)
-    tables.publish(contract.name, CELL, contract, [table], tables.fence(contract.name, CELL, contract), lambda _: meta(samples))
+    tables.publish(
+        contract.name,
+        CELL,
+        contract,
+        [table],
+        tables.fence(contract.name, CELL, contract),
+        lambda _: meta(samples),
+    )
 
 
-def worked(store: Store, name: str, run: str, *reports: ComputeReport, unchanged: bool = False, cpu: float = 0.0) -> None:
-    Ledger(store).record(entries(name, CELL, run, meta(4), unchanged, reports, Spent(9.0, Usage(cpu), 1 << 20, 8, 4)))
+def worked(
+    store: Store, name: str, run: str, *reports: ComputeReport, unchanged: bool = False, cpu: float = 0.0
+) -> None:
+    Ledger(store).record(
+        entries(name, CELL, run, meta(4), unchanged, reports, Spent(9.0, Usage(cpu), 1 << 20, 8, 4))
+    )
 
 
 def kernel(name: str, computed: int, reused: int, cpu: float, gpu: float = 0.0) -> ComputeReport:
@@ -92,7 +105,15 @@ def test_what_rules_copies_and_the_cache_spared(birds: Store) -> None:
         for n, rule in enumerate([None] * 4 + ["too_short"] * 3 + ["exact_duplicate"])
     ]
     stage(birds, CURATED_SAMPLES, decisions, samples=4)
-    places = [{"content_hash": f"{n:064x}", "size": 1000, "refcount": 1 + (n < 2), "path": "source:x" if n == 5 else "p"} for n in range(6)]
+    places = [
+        {
+            "content_hash": f"{n:064x}",
+            "size": 1000,
+            "refcount": 1 + (n < 2),
+            "path": "source:x" if n == 5 else "p",
+        }
+        for n in range(6)
+    ]
     stage(birds, CONTENT_BLOBS, places, samples=8)
     worked(birds, "sample_metadata", "r1", kernel("probe", 6, 0, cpu=3.0), cpu=3.0)
     worked(birds, "segments", "r1", kernel("segment", 4, 0, cpu=0.4), cpu=0.4)
@@ -101,15 +122,27 @@ def test_what_rules_copies_and_the_cache_spared(birds: Store) -> None:
     found = cell_cost(birds, CELL, PRICES, published=4)
     by_stage = {row["stage"]: row for row in found.stages}
     assert by_stage["embeddings"]["cpu_seconds"] == 7.5
-    assert (by_stage["embeddings"]["runs"], by_stage["embeddings"]["computed"], by_stage["embeddings"]["reused"]) == (2, 6, 2)
+    assert (
+        by_stage["embeddings"]["runs"],
+        by_stage["embeddings"]["computed"],
+        by_stage["embeddings"]["reused"],
+    ) == (2, 6, 2)
     assert by_stage["embeddings"]["price"] == pytest.approx(0.0075 + 0.12)
     assert found.price == pytest.approx(0.0034 + 0.0075 + 0.12)
     assert found.per_1000_published == pytest.approx(250 * found.price)
     # A segment takes 1 s of CPU and 2 of GPU, a sample has two, and cutting it takes 0.1 s.
     sample = 2 * (0.001 + 0.02) + 0.0001
     assert found.per_kept_sample == pytest.approx(sample)
-    assert vars(found.by_rule["too_short"]) == {"count": 3, "seconds": pytest.approx(3 * 4.2), "price": pytest.approx(3 * sample)}
-    assert vars(found.by_rule["exact_duplicate"]) == {"count": 1, "seconds": pytest.approx(4.2), "price": pytest.approx(sample)}
+    assert vars(found.by_rule["too_short"]) == {
+        "count": 3,
+        "seconds": pytest.approx(3 * 4.2),
+        "price": pytest.approx(3 * sample),
+    }
+    assert vars(found.by_rule["exact_duplicate"]) == {
+        "count": 1,
+        "seconds": pytest.approx(4.2),
+        "price": pytest.approx(sample),
+    }
     assert set(found.spared) == {"rule too_short", "deduplication", "cache"}
     assert vars(found.same_bytes) == {"count": 2, "seconds": 2.0, "price": pytest.approx(2 * 0.0005)}
     assert found.spared["deduplication"].price == pytest.approx(sample + 2 * 0.0005)
@@ -120,11 +153,15 @@ def test_what_rules_copies_and_the_cache_spared(birds: Store) -> None:
 def test_a_cell_that_never_ran_costs_nothing(birds: Store) -> None:
     said = CliRunner().invoke(app, ["cost", "birds@v1"], catch_exceptions=False).output
     assert said == "text: nothing ran yet\n"
-    (cell,) = json.loads(CliRunner().invoke(app, ["cost", "birds@v1", "--json"], catch_exceptions=False).output)["cells"]
+    (cell,) = json.loads(
+        CliRunner().invoke(app, ["cost", "birds@v1", "--json"], catch_exceptions=False).output
+    )["cells"]
     assert (cell["price"], cell["per_1000_published"], cell["stages"]) == (0, None, [])
 
 
-def test_a_real_run_has_all_its_figures(published: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_real_run_has_all_its_figures(
+    published: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     table = tmp_path / "prices.yaml"
     table.write_text("{currency: EUR, cpu_hour: 36}")
     monkeypatch.setenv("MM_STORE", published.settings.store)
@@ -134,10 +171,14 @@ def test_a_real_run_has_all_its_figures(published: Any, monkeypatch: pytest.Monk
     for cell in found["cells"]:
         stages = {row["stage"]: row for row in cell["stages"]}
         assert len(stages) == 12
-        assert [stages[name]["samples_out"] for name in ("dataset_registry", "curated_samples", "feature_views")] == [3, 2, 2]
+        assert [
+            stages[name]["samples_out"] for name in ("dataset_registry", "curated_samples", "feature_views")
+        ] == [3, 2, 2]
         assert stages["raw_assets"]["bytes_read"] > 0
         assert all(
-            row["cpu_seconds"] > 0 and row["bytes_written"] > 0 and row["price"] == pytest.approx(row["cpu_seconds"] / 100)
+            row["cpu_seconds"] > 0
+            and row["bytes_written"] > 0
+            and row["price"] == pytest.approx(row["cpu_seconds"] / 100)
             for row in stages.values()
         )
         assert cell["per_1000_published"] == pytest.approx(cell["price"] * 500)
@@ -148,10 +189,17 @@ def test_a_real_run_has_all_its_figures(published: Any, monkeypatch: pytest.Monk
 
 
 def test_the_asset_page_shows_them(published: Any) -> None:
-    event = published.instance.get_latest_materialization_event(dg.AssetKey("lineage_report")).asset_materialization
+    event = published.instance.get_latest_materialization_event(
+        dg.AssetKey("lineage_report")
+    ).asset_materialization
     assert "USD for 1,000 published" in event.metadata["summary"].value
     assert event.metadata["cost"].value.startswith("![cost](data:image/png;base64,")
-    rows = StageTables(published.store).read("lineage_report", published.cell("tiny@v1", "image")).read_all().to_pylist()
+    rows = (
+        StageTables(published.store)
+        .read("lineage_report", published.cell("tiny@v1", "image"))
+        .read_all()
+        .to_pylist()
+    )
     assert all(row["cpu_seconds"] > 0 and row["price"] > 0 and row["peak_bytes"] > 0 for row in rows)
 
 
@@ -170,14 +218,18 @@ def test_an_index_that_no_run_built_is_tried(published: Any, monkeypatch: pytest
     monkeypatch.setenv("MM_STORE", published.settings.store)
     asked = ["cost", "tiny@v1", "--modality", "image", "--predict"]
     few, many = (
-        json.loads(CliRunner().invoke(app, [*asked, count, "--json"], catch_exceptions=False).output)["cells"][0]
+        json.loads(CliRunner().invoke(app, [*asked, count, "--json"], catch_exceptions=False).output)[
+            "cells"
+        ][0]
         for count in ("40000", "100000")
     )
     assert (few["unseen_index"], few["index_seconds"]) == (None, 0)
     assert many["unseen_index"] == "IVF_HNSW_SQ"
     before, after = ({stage["stage"]: stage for stage in cell["stages"]} for cell in (few, many))
     assert 0 < many["index_seconds"] < after["feature_table"]["seconds"]
-    assert after["feature_table"]["seconds"] - many["index_seconds"] == pytest.approx(2.5 * before["feature_table"]["seconds"])
+    assert after["feature_table"]["seconds"] - many["index_seconds"] == pytest.approx(
+        2.5 * before["feature_table"]["seconds"]
+    )
     assert after["feature_table"]["cpu_seconds"] > 2.5 * before["feature_table"]["cpu_seconds"]
     assert after["sample_metadata"]["seconds"] == pytest.approx(2.5 * before["sample_metadata"]["seconds"])
     said = CliRunner().invoke(app, [*asked, "100000"], catch_exceptions=False).output

@@ -22,7 +22,9 @@ def notes(tmp_path: Path, photos: dict[str, Path]) -> Path:
     for i in range(STUBS):
         (folder / "notes" / f"stub{i}.txt").write_bytes(b"\x00\x01")
     for i in range(GOOD):
-        (folder / "notes" / f"good{i}.txt").write_text(f"A heron stood at the edge of pond number {i} and waited for a fish.")
+        (folder / "notes" / f"good{i}.txt").write_text(
+            f"A heron stood at the edge of pond number {i} and waited for a fish."
+        )
     (folder / "notes" / "broken.txt").write_bytes(photos["flower"].read_bytes())
     spec = {
         "name": "ponds",
@@ -37,12 +39,18 @@ def notes(tmp_path: Path, photos: dict[str, Path]) -> Path:
 def test_from_failures_to_the_rule_that_catches_them(mm: Run, notes: Path, tmp_path: Path) -> None:
     loaded(mm("register", notes, "--json"))
     assert mm("failures", "ponds@v1").stdout.strip() == "no failures of ponds@v1"
-    assert json.loads(mm("redrive", "ponds@v1", "--json").stdout) == {"dataset_version": "ponds@v1", "cells": []}
+    assert json.loads(mm("redrive", "ponds@v1", "--json").stdout) == {
+        "dataset_version": "ponds@v1",
+        "cells": [],
+    }
     loaded(mm("backfill", "ponds@v1", "--json"))
     events = loaded(mm("failures", "ponds@v1", "--json"))
     assert len(events) == STUBS + BROKEN
     assert {event["error_class"] for event in events} == {"unsupported_format", "wrong_modality"}
-    assert loaded(mm("failures", "ponds@v1", "--class", "unsupported_format", "--stage", "raw_assets", "--json")) == []
+    assert (
+        loaded(mm("failures", "ponds@v1", "--class", "unsupported_format", "--stage", "raw_assets", "--json"))
+        == []
+    )
 
     told = mm("failures", "ponds@v1").stdout
     assert f"{STUBS + BROKEN} failures of ponds@v1, by cause" in told
@@ -50,17 +58,28 @@ def test_from_failures_to_the_rule_that_catches_them(mm: Run, notes: Path, tmp_p
     assert "mm redrive ponds@v1 --class unsupported_format" in told
 
     broken = next(event for event in events if event["error_class"] == "wrong_modality")
-    opened = loaded(mm("failures", "ponds@v1", "--open", broken["sample_id"], "--to", tmp_path / "seen", "--json"))
+    opened = loaded(
+        mm("failures", "ponds@v1", "--open", broken["sample_id"], "--to", tmp_path / "seen", "--json")
+    )
     assert (tmp_path / "seen").read_bytes() == (notes.parent / "notes" / "broken.txt").read_bytes()
     assert (opened["origin"], opened["content_hash"]) == ("the store, hash verified", broken["content_hash"])
-    one_line_error(mm("failures", "ponds@v1", "--open", broken["sample_id"], "--to", tmp_path / "seen"), "exists", "--to")
+    one_line_error(
+        mm("failures", "ponds@v1", "--open", broken["sample_id"], "--to", tmp_path / "seen"), "exists", "--to"
+    )
     one_line_error(mm("failures", "ponds@v1", "--open", "0" * 32), "has failed")
     one_line_error(mm("failures", "ponds@v1", "--stage", "probe"), "'probe'", "sample_metadata")
 
     again = loaded(mm("redrive", "ponds@v1", "--class", "unsupported_format", "--json"))["cells"][0]
-    assert (again["tried"], again["passed"], again["failed"], again["status"]) == (STUBS, 0, STUBS, "published")
+    assert (again["tried"], again["passed"], again["failed"], again["status"]) == (
+        STUBS,
+        0,
+        STUBS,
+        "published",
+    )
     assert again["run_id"]
-    attempts = {event["error_class"]: event["attempt"] for event in loaded(mm("failures", "ponds@v1", "--json"))}
+    attempts = {
+        event["error_class"]: event["attempt"] for event in loaded(mm("failures", "ponds@v1", "--json"))
+    }
     assert attempts == {"unsupported_format": 2, "wrong_modality": 1}
     one_line_error(mm("redrive", "ponds@v1", "--class", "nonsense"), "unsupported_format in sample_metadata")
 
@@ -76,14 +95,21 @@ def test_from_failures_to_the_rule_that_catches_them(mm: Run, notes: Path, tmp_p
     printed = mm("failures", "ponds@v1", "--suggest").stdout
     pasted = printed[printed.index("validation:") : printed.index("text: together")]
     assert yaml.safe_load(pasted) == {"validation": proposed["validation"]}
-    assert f"would catch {STUBS} of {STUBS + BROKEN} failed samples, and wrongly reject 0 of {GOOD} others" in printed
+    assert (
+        f"would catch {STUBS} of {STUBS + BROKEN} failed samples, and wrongly reject 0 of {GOOD} others"
+        in printed
+    )
 
     notes.write_text(notes.read_text().replace("version: v1", "version: v2") + pasted)
     loaded(mm("register", notes, "--json"))
     plan = loaded(mm("backfill", "ponds@v2", "--plan", "--json"))["cells"][0]
     assert plan["computed"]["fetch"] + plan["reused"]["fetch"] == GOOD + BROKEN
     cell = loaded(mm("backfill", "ponds@v2", "--json"))["cells"][0]
-    assert (cell["status"], cell["computed"]["fetch"], cell["reused"]["fetch"]) == ("published", 0, GOOD + BROKEN)
+    assert (cell["status"], cell["computed"]["fetch"], cell["reused"]["fetch"]) == (
+        "published",
+        0,
+        GOOD + BROKEN,
+    )
     status = loaded(mm("status", "ponds@v2", "--json"))["cells"][0]
     assert status["failures"] == {"rejected_by_rule": STUBS, "wrong_modality": 1}
     assert (status["published"], status["failed"]) == (GOOD, STUBS + BROKEN)

@@ -22,8 +22,15 @@ from mm_resources.storage.store import Store
 
 LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
 TEXTS = {
-    "bench": [LONG, "Nobody had told the children that the museum would be closed on the first Monday of the month"],
-    "birds": [LONG.replace("every single", "every"), LONG, "A heron stands in the shallow water and waits for a careless fish to come by"],
+    "bench": [
+        LONG,
+        "Nobody had told the children that the museum would be closed on the first Monday of the month",
+    ],
+    "birds": [
+        LONG.replace("every single", "every"),
+        LONG,
+        "A heron stands in the shallow water and waits for a careless fish to come by",
+    ],
 }
 
 
@@ -46,15 +53,27 @@ def test_a_dataset_is_kept_apart_from_a_benchmark(platform: Any, tmp_path: Path)
     assert early.status == "failed"
     with pytest.raises(UserError, match="nothing is validated yet; run `mm backfill bench@v1"):
         plan_cell(platform.store, platform.cell("birds@v1", "text"), default_embedder(get("text")))
-    assert "birds@v1|text is to be compared with bench@v1, of which nothing is validated yet; run `mm backfill bench@v1" in early.reason
+    assert (
+        "birds@v1|text is to be compared with bench@v1, of which nothing is validated yet; run `mm backfill bench@v1"
+        in early.reason
+    )
     assert platform.backfill("bench@v1")["text"].status == "published"
     assert platform.backfill("birds@v1")["text"].status == "published"
     rows = {row["key"]: row for row in platform.features.decisions("birds@v1", "text").to_pylist()}
-    assert {key: row["rule"] for key, row in rows.items()} == {"birds0": "contaminated", "birds1": "contaminated", "birds2": None}
-    assert [rows[key]["duplicates"][-1]["kind"] for key in ("birds0", "birds1")] == ["near_text in bench@v1", "near_text in bench@v1"]
+    assert {key: row["rule"] for key, row in rows.items()} == {
+        "birds0": "contaminated",
+        "birds1": "contaminated",
+        "birds2": None,
+    }
+    assert [rows[key]["duplicates"][-1]["kind"] for key in ("birds0", "birds1")] == [
+        "near_text in bench@v1",
+        "near_text in bench@v1",
+    ]
     assert "exact in bench@v1" in [found["kind"] for found in rows["birds1"]["duplicates"]]
     cell = platform.cell("birds@v1", "text")
-    found = what_if(platform.store, cell, {"contaminated": {"action": "flag"}}, default_embedder(get("text")), Prices())
+    found = what_if(
+        platform.store, cell, {"contaminated": {"action": "flag"}}, default_embedder(get("text")), Prices()
+    )
     assert (found.kept_now, found.kept_then) == (1, 3)
     planned = {item.kernel: item for item in plan_cell(platform.store, cell, default_embedder(get("text")))}
     assert {name: (item.computed, item.reused) for name, item in planned.items()} == {

@@ -13,7 +13,13 @@ from mm_assets.cli.main import app
 from mm_assets.curation.review_files import label
 from mm_assets.reports.cell_report import cell_report
 from mm_assets.reports.html_page import page
-from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, RAW_ASSETS, SAMPLE_METADATA, VALIDATED_SAMPLES
+from mm_embed_kernels.contracts import (
+    CONTENT_BLOBS,
+    CURATED_SAMPLES,
+    RAW_ASSETS,
+    SAMPLE_METADATA,
+    VALIDATED_SAMPLES,
+)
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.spec.dataset_spec import parse_spec
@@ -44,8 +50,17 @@ def sample_id(key: str) -> str:
 
 def publish(store: Store, cell: Cell, contract: Any, rows: list[dict[str, Any]], failures: int = 0) -> None:
     tables = StageTables(store)
-    meta = StageMeta("d", "i", len(rows), len(rows), failures, 0, failures, "e", "", {}, "r", "now", samples=len(rows))
-    tables.publish(contract.name, cell, contract, [contract.rows(rows)], tables.fence(contract.name, cell, contract), lambda _: meta)
+    meta = StageMeta(
+        "d", "i", len(rows), len(rows), failures, 0, failures, "e", "", {}, "r", "now", samples=len(rows)
+    )
+    tables.publish(
+        contract.name,
+        cell,
+        contract,
+        [contract.rows(rows)],
+        tables.fence(contract.name, cell, contract),
+        lambda _: meta,
+    )
 
 
 def decisions(key: str) -> dict[str, Any]:
@@ -61,16 +76,39 @@ def decisions(key: str) -> dict[str, Any]:
 
 def fill(store: Store, cell: Cell, content: str) -> None:
     rows = [
-        {"sample_id": sample_id(key), "key": key, "source": "notes", "source_uri": f"/nowhere/{key}", "content_hash": content * 64}
+        {
+            "sample_id": sample_id(key),
+            "key": key,
+            "source": "notes",
+            "source_uri": f"/nowhere/{key}",
+            "content_hash": content * 64,
+        }
         for key in FAILS
     ]
-    broken = {**rows[0], "sample_id": sample_id(BROKEN), "key": BROKEN, "source_uri": "/nowhere/f", "content_hash": None}
-    publish(store, cell, RAW_ASSETS, [*rows, broken, {**rows[0], "sample_id": "9" * 32, "source": "more", "source_uri": "/elsewhere/a"}])
+    broken = {
+        **rows[0],
+        "sample_id": sample_id(BROKEN),
+        "key": BROKEN,
+        "source_uri": "/nowhere/f",
+        "content_hash": None,
+    }
+    publish(
+        store,
+        cell,
+        RAW_ASSETS,
+        [*rows, broken, {**rows[0], "sample_id": "9" * 32, "source": "more", "source_uri": "/elsewhere/a"}],
+    )
     publish(store, cell, CURATED_SAMPLES, [{**row, **decisions(row["key"])} for row in rows])
     publish(store, cell, VALIDATED_SAMPLES.extend(get("text").signals), [])
     publish(store, cell, CONTENT_BLOBS, [])
     event = {"sample_id": sample_id(BROKEN), "error_class": "timeout", "message": "late"}
-    publish(store, cell, SAMPLE_METADATA, [], failures=FailureEvents(store).write("sample_metadata", cell, "r", [event]).version)
+    publish(
+        store,
+        cell,
+        SAMPLE_METADATA,
+        [],
+        failures=FailureEvents(store).write("sample_metadata", cell, "r", [event]).version,
+    )
 
 
 @pytest.fixture
@@ -88,14 +126,18 @@ def asked(*words: Any) -> Any:
 
 
 def marks(path: Path, *lines: dict[str, Any] | str) -> Path:
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n", "utf-8")
+    path.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n", "utf-8"
+    )
     return path
 
 
 def scores(found: Any) -> dict[str, Any]:
     (cell,) = found["cells"]
     return {
-        score["name"]: tuple(score[name] for name in ("marked", "caught", "wrong", "missed", "precision", "recall"))
+        score["name"]: tuple(
+            score[name] for name in ("marked", "caught", "wrong", "missed", "precision", "recall")
+        )
         for score in cell["scores"]
     }
 
@@ -140,7 +182,9 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Store, tmp_path: Pat
     asked(marks(tmp_path / "marks.tsv", "key\tmark", "c\tdrop", "d\tkeep"), "--dataset-version", "birds@v1")
     Registry(birds).register(parse_spec(SPEC.format(version="v2"), "birds.yaml"))
     fill(birds, CELLS["v2"], "1")
-    assert scores(asked("--dataset-version", "birds@v2"))["kept or dropped"][0] == 2, "a new version is scored by what is known"
+    assert scores(asked("--dataset-version", "birds@v2"))["kept or dropped"][0] == 2, (
+        "a new version is scored by what is known"
+    )
     fill(birds, CELLS["v2"], "2")
     assert scores(asked("--dataset-version", "birds@v2")) == {}
     said = CliRunner().invoke(app, ["label", "--dataset-version", "birds@v2"], catch_exceptions=False).output
@@ -155,7 +199,11 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Store, tmp_path: Pat
             [{"key": "d", "mark": "keep"}, {"key": "e", "mark": "maybe"}],
             r"m.jsonl line 2: mark is 'maybe', and has to be keep or drop",
         ),
-        ("m.jsonl", [{"mark": "keep"}], r"line 1 names no sample: it needs one of sample_id, key, source_uri"),
+        (
+            "m.jsonl",
+            [{"mark": "keep"}],
+            r"line 1 names no sample: it needs one of sample_id, key, source_uri",
+        ),
         ("m.jsonl", ["[1]"], r"line 1 is no JSON object"),
         (
             "m.jsonl",
@@ -172,7 +220,9 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Store, tmp_path: Pat
         ("m.txt", ["d"], r"its name ends in .csv, .tsv or .jsonl"),
     ],
 )
-def test_a_mistake_is_one_line_and_records_nothing(birds: Store, tmp_path: Path, name: str, lines: list[Any], said: str) -> None:
+def test_a_mistake_is_one_line_and_records_nothing(
+    birds: Store, tmp_path: Path, name: str, lines: list[Any], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         label(birds, [CELLS["v1"]], marks(tmp_path / name, *lines))
     assert Marks(birds).latest(CELLS["v1"]).num_rows == 0

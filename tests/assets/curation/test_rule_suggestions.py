@@ -74,7 +74,9 @@ def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(
     assert (found.caught, found.wrong, found.failed, found.sound) == (COUNT, 0, COUNT + 1, COUNT - 1)
     assert list(found.validation) == [cause.rule.column]
 
-    page = sounds.instance.get_latest_materialization_event(dg.AssetKey("segments")).asset_materialization.metadata
+    page = sounds.instance.get_latest_materialization_event(
+        dg.AssetKey("segments")
+    ).asset_materialization.metadata
     chosen = "sounds@v1 --modality audio --stage segments --class"
     assert (
         f"| decoder_crash | {COUNT} | `mm failures {chosen} decoder_crash` | `mm redrive {chosen} decoder_crash` |"
@@ -93,7 +95,9 @@ def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(
     again = sounds.backfill("sounds@v2")["audio"]
     assert again.status == "published"
     events = FailureEvents(sounds.store).read(sounds.cell("sounds@v2", "audio")).read_all().to_pylist()
-    assert {(event["stage"], event["error_class"]) for event in events} == {("validated_samples", "rejected_by_rule")}
+    assert {(event["stage"], event["error_class"]) for event in events} == {
+        ("validated_samples", "rejected_by_rule")
+    }
     assert len(events) == COUNT
 
 

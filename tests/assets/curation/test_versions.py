@@ -34,7 +34,10 @@ def picture(seed: int, path: Path) -> None:
 
 
 def write_notes(folder: Path, names: list[str]) -> None:
-    notes = [{"id": f"n{i}", "text": f"Picture number {i} shows noise of many colours.", "photo": name} for i, name in enumerate(names)]
+    notes = [
+        {"id": f"n{i}", "text": f"Picture number {i} shows noise of many colours.", "photo": name}
+        for i, name in enumerate(names)
+    ]
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)) + "\n")
 
 
@@ -47,7 +50,9 @@ def walks(tmp_path: Path, platform: Any) -> tuple[Any, Path]:
     (folder / "photos" / "dead.png").symlink_to("nowhere.png")
     write_notes(folder, [f"{i}.png" for i in range(COUNT)])
     register(platform, folder, "v1")
-    assert {result.status for result in platform.backfill("walks@v1", mode="inline").values()} == {"published"}
+    assert {result.status for result in platform.backfill("walks@v1", mode="inline").values()} == {
+        "published"
+    }
     return platform, folder
 
 
@@ -69,7 +74,9 @@ def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple
     assert set(before.values()) == {"train", "test"}
     for i in range(COUNT):
         (folder / "photos" / f"{i}.png").rename(folder / "photos" / f"renamed-{i}.png")
-    write_notes(folder, [f"renamed-{i}.png" for i in range(COUNT)] + [f"renamed-{i}.png" for i in range(COUNT)])
+    write_notes(
+        folder, [f"renamed-{i}.png" for i in range(COUNT)] + [f"renamed-{i}.png" for i in range(COUNT)]
+    )
     register(platform, folder, "v2", parent="v1")
     # Texts first: what they follow is the pictures' content, whose cell has not run yet.
     for modality in ("text", "image"):
@@ -78,7 +85,9 @@ def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple
     after = splits(platform, "v2", "image")
     assert {f"renamed-{key}": split for key, split in before.items()} == after
     notes = splits(platform, "v2", "text")
-    assert [notes[f"n{i}"] for i in range(2 * COUNT)] == [after[f"renamed-{i % COUNT}.png"] for i in range(2 * COUNT)]
+    assert [notes[f"n{i}"] for i in range(2 * COUNT)] == [
+        after[f"renamed-{i % COUNT}.png"] for i in range(2 * COUNT)
+    ]
     assert {result.status for result in platform.backfill("walks@v2").values()} == {"unchanged"}
     moved = diff(platform.features, platform.cell("walks@v1", "image"), platform.cell("walks@v2", "image"))
     # The broken link is the one that stayed.
@@ -98,7 +107,9 @@ def test_what_moved_between_two_versions(walks: tuple[Any, Path]) -> None:
     (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:60])
     register(platform, folder, "v2", parent="v1")
     spec = (folder / "v2.yaml").read_text()
-    (folder / "v3.yaml").write_text(spec.replace("version: v2", "version: v3").replace("{action: flag}", "{action: drop}"))
+    (folder / "v3.yaml").write_text(
+        spec.replace("version: v2", "version: v3").replace("{action: flag}", "{action: drop}")
+    )
     platform.register(folder / "v3.yaml")
     for version in ("v2", "v3"):
         assert platform.backfill(f"walks@{version}", "image")["image"].status == "published"
@@ -120,7 +131,12 @@ def test_what_moved_between_two_versions(walks: tuple[Any, Path]) -> None:
     stricter = diff(platform.features, second, third)
     # Of two copies the first by key is kept.
     (decision,) = stricter.decisions
-    assert decision == {"from": "published", "to": "dropped by exact_duplicate", "samples": 1, "examples": ["4.png"]}
+    assert decision == {
+        "from": "published",
+        "to": "dropped by exact_duplicate",
+        "samples": 1,
+        "examples": ["4.png"],
+    }
     assert stricter.same == COUNT + 2
 
 
@@ -143,7 +159,9 @@ def test_what_is_placed_stays_although_a_copy_comes_first_by_key(walks: tuple[An
     register(platform, folder, "v2", parent="v1")
     platform.backfill("walks@v2", "image")
     pages = {
-        asset: platform.instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization.metadata["summary"].value
+        asset: platform.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        .asset_materialization.metadata["summary"]
+        .value
         for asset in ("raw_assets", "segments", "feature_views")
     }
     assert "v1: rows 13 -> 25, failed 1 -> 1" in pages["raw_assets"]
@@ -176,6 +194,9 @@ def test_drift_is_said_and_changes_nothing(walks: tuple[Any, Path]) -> None:
         "source photos: 1 added (late.png), 1 removed (1.png), 1 altered (0.png) since walks@v1 was frozen; next: mm register --from walks@v1 --as v2"
     )
     write_notes(folder, ["0.png"])
-    assert "source notes: 1 altered (notes.jsonl) since" in platform.backfill("walks@v1", "text")["text"].notes[0]
+    assert (
+        "source notes: 1 altered (notes.jsonl) since"
+        in platform.backfill("walks@v1", "text")["text"].notes[0]
+    )
     (folder / "notes.jsonl").unlink()
     assert "source notes: cannot be listed any more" in platform.backfill("walks@v1", "text")["text"].notes[0]

@@ -42,13 +42,26 @@ def birds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def validated(store: Store, *words: int) -> None:
     """Texts of so many words each."""
-    contract, cell, tables = VALIDATED_SAMPLES.extend(get("text").signals), Cell("birds", "v1", "text"), StageTables(store)
-    rows = contract.rows([sample("text", f"k{i}", **{**GOOD["text"], "words": count}) for i, count in enumerate(words)])
+    contract, cell, tables = (
+        VALIDATED_SAMPLES.extend(get("text").signals),
+        Cell("birds", "v1", "text"),
+        StageTables(store),
+    )
+    rows = contract.rows(
+        [sample("text", f"k{i}", **{**GOOD["text"], "words": count}) for i, count in enumerate(words)]
+    )
 
     def seal(digest: Any) -> StageMeta:
         return StageMeta("d", "i", digest.rows, digest.rows, 0, 0, 0, "e", "", {}, "r", "now")
 
-    tables.publish("validated_samples", cell, contract, [pa.table(rows)], tables.fence("validated_samples", cell, contract), seal)
+    tables.publish(
+        "validated_samples",
+        cell,
+        contract,
+        [pa.table(rows)],
+        tables.fence("validated_samples", cell, contract),
+        seal,
+    )
 
 
 def asked(*words: str) -> Any:
@@ -69,7 +82,14 @@ def test_a_stricter_rule_drops_more(birds: Store) -> None:
 
 def test_a_laxer_rule_keeps_more_unless_another_drops(birds: Store) -> None:
     validated(birds, 0, 1, 2, 5)
-    (cell,) = asked("--what-if", "too_short.min_words=1", "--what-if", "too_long.max_words=1", "--what-if", "too_long.action=drop")["cells"]
+    (cell,) = asked(
+        "--what-if",
+        "too_short.min_words=1",
+        "--what-if",
+        "too_long.max_words=1",
+        "--what-if",
+        "too_long.action=drop",
+    )["cells"]
     assert (cell["kept_now"], cell["kept_then"]) == (1, 1)
     assert cell["moves"] == [vars(Move("too_long", 0, 2, 1, 0)), vars(Move("too_short", 3, 1, 0, 1))]
     assert cell["seconds"] == 0
@@ -78,12 +98,20 @@ def test_a_laxer_rule_keeps_more_unless_another_drops(birds: Store) -> None:
 def test_a_flag_moves_nothing_but_is_counted(birds: Store) -> None:
     validated(birds, 4, 5)
     (cell,) = asked("--what-if", "too_long.max_words=4")["cells"]
-    assert (cell["kept_now"], cell["kept_then"], cell["moves"]) == (2, 2, [vars(Move("too_long", 0, 1, 0, 0))])
+    assert (cell["kept_now"], cell["kept_then"], cell["moves"]) == (
+        2,
+        2,
+        [vars(Move("too_long", 0, 1, 0, 0))],
+    )
 
 
 def test_what_a_person_sees(birds: Store) -> None:
     validated(birds, 4, 5, 6)
-    said = CliRunner().invoke(app, ["curate", "birds@v1", "--what-if", "too_short.min_words=6"], catch_exceptions=False).output
+    said = (
+        CliRunner()
+        .invoke(app, ["curate", "birds@v1", "--what-if", "too_short.min_words=6"], catch_exceptions=False)
+        .output
+    )
     assert "text: what if too_short.min_words=6" in said
     assert "text: 1 of 3 samples kept instead of 3; " in said
     assert " USD) less to segment and embed" in said
@@ -105,6 +133,13 @@ def test_mistakes(words: list[str], line: str) -> None:
 def test_a_mistaken_value_and_a_cell_without_samples(birds: Store) -> None:
     runner = CliRunner()
     with pytest.raises(UserError, match=r"curation\.rules\.too_short\.min_words: 'many' is not a number"):
-        runner.invoke(app, ["curate", "birds@v1", "--what-if", "too_short.min_words=many"], catch_exceptions=False)
-    with pytest.raises(UserError, match=r"no sample of birds@v1\|image is validated yet; run `mm backfill birds@v1 --modality image`"):
-        runner.invoke(app, ["curate", "birds@v1", "--what-if", "blurred.min_sharpness=5"], catch_exceptions=False)
+        runner.invoke(
+            app, ["curate", "birds@v1", "--what-if", "too_short.min_words=many"], catch_exceptions=False
+        )
+    with pytest.raises(
+        UserError,
+        match=r"no sample of birds@v1\|image is validated yet; run `mm backfill birds@v1 --modality image`",
+    ):
+        runner.invoke(
+            app, ["curate", "birds@v1", "--what-if", "blurred.min_sharpness=5"], catch_exceptions=False
+        )

@@ -39,7 +39,9 @@ def test_parquet(chosen: Any, rows: dict[str, Any], published: Any, tmp_path: Pa
     assert export(chosen, "parquet", tmp_path / "out") == len(rows) == 2
     found = pq.read_table(tmp_path / "out").to_pylist()
     assert {row["feature_id"]: row for row in found} == rows
-    again = published.features.training_set(manifest=json.loads((tmp_path / "out" / "_manifest.json").read_text()))
+    again = published.features.training_set(
+        manifest=json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    )
     assert again.to_arrow().num_rows == 2
 
 
@@ -57,14 +59,17 @@ def test_webdataset(chosen: Any, rows: dict[str, Any], tmp_path: Path) -> None:
         assert np.array_equal(sample["npy"], np.asarray(row["vector"], np.float32))
 
 
-def test_hugging_face(published: Any, rows: dict[str, Any], chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face(
+    published: Any, rows: dict[str, Any], chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import datasets
 
     export(chosen, "huggingface", tmp_path / "out")
     found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {split: len(part) for split, part in found.items()} == {
-        split: sum(row["split"] == split for row in rows.values()) for split in {row["split"] for row in rows.values()}
+        split: sum(row["split"] == split for row in rows.values())
+        for split in {row["split"] for row in rows.values()}
     }
     for split, part in found.items():
         for row in part:
@@ -87,7 +92,9 @@ def test_croissant(chosen: Any, rows: dict[str, Any], tmp_path: Path) -> None:
         assert list(record["features/vector"]) == pytest.approx(row["vector"])
 
 
-def test_what_is_exported_is_whole_or_not_there(chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_exported_is_whole_or_not_there(
+    chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(chosen, "parquet", tmp_path / "out")
     with pytest.raises(UserError, match="out exists; an export makes a new folder"):
         export(chosen, "parquet", tmp_path / "out")

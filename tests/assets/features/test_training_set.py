@@ -54,7 +54,9 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def test_a_linear_probe_learns_the_labels(notes: Platform) -> None:
     probe, labels, manifest = train(notes.features, "notes@v1", "text", epochs=5)
     assert labels == ["bread", "rivers"]
-    assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") > 0.9, "on rows that it has not seen"
+    assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") > 0.9, (
+        "on rows that it has not seen"
+    )
     probe.weight.data.neg_()
     probe.bias.data.neg_()
     assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") < 0.1
@@ -101,7 +103,9 @@ def test_rows_through_ray(notes: Platform) -> None:
 def test_a_damaged_medium_is_refused_where_it_is_read(notes: Platform) -> None:
     chosen = notes.features.training_set("notes@v1", modality="text")
     loader = chosen.to_torch(batch_size=16, media=True)
-    assert len(pickle.dumps(chosen._rows(media=True))) < 200 * 8 + 10_000, "places alone travel to workers, no table"
+    assert len(pickle.dumps(chosen._rows(media=True))) < 200 * 8 + 10_000, (
+        "places alone travel to workers, no table"
+    )
     (pack,) = Path(notes.store.path("blobs/packs")).glob("*.pack")
     whole = pack.read_bytes()
     try:

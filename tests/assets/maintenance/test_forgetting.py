@@ -39,7 +39,9 @@ TABLES = ("failures", "stages", "features", "registry", "cache", "blobs", "ledge
 
 
 def write(platform: Platform, folder: Path, version: str, more: dict[str, str]) -> str:
-    rows = [{"id": key, "text": text, "topic": key} for key, text in {**PLAIN, "secret": SECRET, **more}.items()]
+    rows = [
+        {"id": key, "text": text, "topic": key} for key, text in {**PLAIN, "secret": SECRET, **more}.items()
+    ]
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")
     (folder / "copy.txt").write_text(SECRET)
     spec = folder / f"{version}.yaml"
@@ -63,7 +65,9 @@ def holding(platform: Platform, word: str) -> list[str]:
     """Files and tables, at any version, in which a word stands: bytes as they lie, and rows as they are read."""
     found = []
     for root in (Path(platform.settings.store), platform.settings.dagster_home):
-        found += [str(path) for path in root.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+        found += [
+            str(path) for path in root.rglob("*") if path.is_file() and word.encode() in path.read_bytes()
+        ]
     store = Store(platform.settings.store)
     for name in [table for part in TABLES for table in store.tables(part)]:
         latest = lance_datasets.open_dataset(store.uri(name))
@@ -90,10 +94,15 @@ def dying(real: Callable[..., Any], times: int) -> Callable[..., Any]:
     return die
 
 
-def test_nothing_of_it_is_left_and_it_stays_out(notes: tuple[Platform, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_it_is_left_and_it_stays_out(
+    notes: tuple[Platform, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     platform, folder = notes
     features, digest = platform.features, content_hash(SECRET.encode())
-    sets = {name: features.training_set(name, modality="text", columns=["text"]).manifest for name in ("notes@v1", "notes@v2")}
+    sets = {
+        name: features.training_set(name, modality="text", columns=["text"]).manifest
+        for name in ("notes@v1", "notes@v2")
+    }
     (hit,) = features.search(MARK, dataset_version="notes@v1", modality="text", mode="text").to_pylist()
     before = holding(platform, MARK)
     assert any(".pack" in place for place in before)
@@ -110,7 +119,9 @@ def test_nothing_of_it_is_left_and_it_stays_out(notes: tuple[Platform, Path], mo
             patched.setattr(forgetting._Forgetting, step, dying(getattr(forgetting._Forgetting, step), times))
             with pytest.raises(KeyboardInterrupt):
                 forget(platform.store, hit["sample_id"])
-        assert platform.backfill("notes@v1")["text"].status == "failed", "nothing is published beside what is half forgotten"
+        assert platform.backfill("notes@v1")["text"].status == "failed", (
+            "nothing is published beside what is half forgotten"
+        )
     receipt = forget(platform.store, hit["sample_id"])
 
     assert receipt.hashes == [digest]
@@ -134,13 +145,21 @@ def test_nothing_of_it_is_left_and_it_stays_out(notes: tuple[Platform, Path], mo
         assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"]
         assert counts["failures"] == {"bad_record": 1}
         assert features.search(MARK, dataset_version=name, modality="text", mode="text").num_rows == 0
-        assert features.search("rye bread", dataset_version=name, modality="text", mode="hybrid", k=1)["label"].to_pylist() == ["bread"]
+        assert features.search("rye bread", dataset_version=name, modality="text", mode="hybrid", k=1)[
+            "label"
+        ].to_pylist() == ["bread"]
         assert features.decisions(name, "text").num_rows == kept[name] - 2
-        with pytest.raises(UserError, match=rf"were forgotten on .* \(receipt {receipt.number}\); make the training set anew"):
+        with pytest.raises(
+            UserError, match=rf"were forgotten on .* \(receipt {receipt.number}\); make the training set anew"
+        ):
             features.training_set(manifest=sets[name])
-        assert features.explain(features.search("rye", dataset_version=name, modality="text", k=1)["feature_id"][0].as_py())["blob"]
+        assert features.explain(
+            features.search("rye", dataset_version=name, modality="text", k=1)["feature_id"][0].as_py()
+        )["blob"]
     loaded = features.training_set("notes@v2", modality="text", columns=["text"]).to_torch(media=True)
-    assert sorted(text for batch in loaded for text in batch["text"]) == sorted([*PLAIN.values(), "A cat sleeps on the warm sofa."])
+    assert sorted(text for batch in loaded for text in batch["text"]) == sorted(
+        [*PLAIN.values(), "A cat sleeps on the warm sofa."]
+    )
 
     # It comes again, and is refused.
     assert platform.backfill("notes@v1")["text"].status == "published"

@@ -109,8 +109,16 @@ def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -
     result = mine.backfill("tiny@v1", "image", override="the temple is gone")["image"]
     assert result.status == "published", result.reason
     counts = cell_status(mine.store, mine.cell("tiny@v1", "image"))
-    assert (counts["published"], counts["failed"], counts["failures"]) == (1, 2, {"truncated": 1, "blob_missing": 1})
-    (event,) = [e for e in FailureEvents(mine.store).read(mine.cell("tiny@v1", "image")).read_all().to_pylist() if e["retryable"]]
+    assert (counts["published"], counts["failed"], counts["failures"]) == (
+        1,
+        2,
+        {"truncated": 1, "blob_missing": 1},
+    )
+    (event,) = [
+        e
+        for e in FailureEvents(mine.store).read(mine.cell("tiny@v1", "image")).read_all().to_pylist()
+        if e["retryable"]
+    ]
     assert event["source_uri"].endswith("temple/1.jpg")
     assert event["sample_id"]
 
@@ -134,14 +142,21 @@ def test_status_of_a_cell_whose_run_died_balances(platform: Any, dataset: Path) 
         assert run_one(platform, asset, "image").success
     counts = cell_status(platform.store, cell)
     assert (counts["discovered"], counts["undecided"], counts["published"]) == (3, 2, 0)
-    assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] + counts["undecided"]
+    assert (
+        counts["discovered"]
+        == counts["published"] + counts["dropped"] + counts["failed"] + counts["undecided"]
+    )
 
 
-def test_a_join_without_memory_says_which_setting(platform: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_join_without_memory_says_which_setting(
+    platform: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     platform.register(dataset)
     monkeypatch.setenv("MM_SQL_MEMORY", "300KB")
     result = platform.backfill("tiny@v1", "text")["text"]
     assert result.status == "failed"
-    assert result.reason.endswith("a join needs more memory than MM_SQL_MEMORY=300KB allows; set it higher"), result.reason
+    assert result.reason.endswith(
+        "a join needs more memory than MM_SQL_MEMORY=300KB allows; set it higher"
+    ), result.reason
     monkeypatch.delenv("MM_SQL_MEMORY")
     assert platform.backfill("tiny@v1", "text")["text"].status == "published"

@@ -19,10 +19,23 @@ from tests.assets.features.test_training_set import WORDS
 from tests.assets.operations.test_promotion import SPEC
 
 
-def publish(platform: Platform, folder: Path, version: str, rivers: int, bread: int, words: int, more: str = "", broken: int = 0) -> str:
+def publish(
+    platform: Platform,
+    folder: Path,
+    version: str,
+    rivers: int,
+    bread: int,
+    words: int,
+    more: str = "",
+    broken: int = 0,
+) -> str:
     dice = random.Random(version)
     rows = [
-        {"id": f"{topic}-{version}-{i}", "text": " ".join(dice.sample(WORDS[topic].split(), words)), "topic": topic}
+        {
+            "id": f"{topic}-{version}-{i}",
+            "text": " ".join(dice.sample(WORDS[topic].split(), words)),
+            "topic": topic,
+        }
         for topic, count in (("rivers", rivers), ("bread", bread))
         for i in range(count)
     ]
@@ -73,7 +86,13 @@ def test_each_kind_of_drift_is_named_against_both(notes: tuple[Platform, Path]) 
     assert not passed
     for against in ("notes@v2", "notes@production"):
         assert f"drift against {against}" in summary
-        for kind in ("labels (", "decisions (uncertain_language)", "failures (bad_record)", "signals (words)", "vectors (cosine"):
+        for kind in (
+            "labels (",
+            "decisions (uncertain_language)",
+            "failures (bad_record)",
+            "signals (words)",
+            "vectors (cosine",
+        ):
             assert any(line.startswith(kind) and f" against {against}: " in line for line in told.split("; "))
     assert "drift" in report(platform, "notes@v3").plots
     assert platform.features.published("notes@v3", "text").number == 1, "nothing is held back"
@@ -82,9 +101,13 @@ def test_each_kind_of_drift_is_named_against_both(notes: tuple[Platform, Path]) 
 def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
     platform, _ = notes
     before, after = (platform.features.published(f"notes@{version}", "text") for version in ("v1", "v3"))
-    wide = DriftLimits(max_label_shift=1, max_decision_shift=1, max_failure_shift=1, max_signal_shift=1, max_vector_shift=1)
+    wide = DriftLimits(
+        max_label_shift=1, max_decision_shift=1, max_failure_shift=1, max_signal_shift=1, max_vector_shift=1
+    )
     assert all(shift.passed for shift in shifts(platform.features, before, after, wide))
-    narrow = DriftLimits(max_label_shift=0, max_decision_shift=0, max_failure_shift=0, max_signal_shift=0, max_vector_shift=0)
+    narrow = DriftLimits(
+        max_label_shift=0, max_decision_shift=0, max_failure_shift=0, max_signal_shift=0, max_vector_shift=0
+    )
     same = list(shifts(platform.features, before, before, narrow))
     assert {shift.kind for shift in same} == {"labels", "decisions", "failures", "signals", "vectors"}
     assert all(shift.value == 0 for shift in same)
@@ -92,7 +115,12 @@ def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
 
 def test_chance_is_no_drift() -> None:
     dice = np.random.default_rng(0)
-    found = [_apart("v1", "signals", "x", dice.normal(size=40), dice.normal(size=40), 0.0).passed for _ in range(200)]
+    found = [
+        _apart("v1", "signals", "x", dice.normal(size=40), dice.normal(size=40), 0.0).passed
+        for _ in range(200)
+    ]
     assert sum(found) >= 190
     assert not _apart("v1", "signals", "x", dice.normal(size=400), dice.normal(1, size=400), 0.0).passed
-    assert _apart("v1", "signals", "x", np.array([1.0, 2, 3]), np.array([1.0, 2, 3, 4]), 0.0).value == pytest.approx(0.25)
+    assert _apart(
+        "v1", "signals", "x", np.array([1.0, 2, 3]), np.array([1.0, 2, 3, 4]), 0.0
+    ).value == pytest.approx(0.25)

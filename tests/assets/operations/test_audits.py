@@ -32,8 +32,13 @@ sources:
 @pytest.fixture(scope="module")
 def things(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("audit")
-    texts = [f"Sentence number {i} speaks of {word}." for i, word in enumerate(["rivers", "bread", "trains", "cats", "music", "snow"])]
-    (folder / "notes.jsonl").write_text("\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)) + "\n")
+    texts = [
+        f"Sentence number {i} speaks of {word}."
+        for i, word in enumerate(["rivers", "bread", "trains", "cats", "music", "snow"])
+    ]
+    (folder / "notes.jsonl").write_text(
+        "\n".join(json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)) + "\n"
+    )
     for name, photo in photos.items():
         shutil.copy(photo, folder / f"{name}.jpg")
     (folder / "v1.yaml").write_text(SPEC)
@@ -57,7 +62,11 @@ def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
     rows = dataset.to_table().to_pylist()
     rows[place] |= wrong
     version = lance_datasets.overwrite(
-        uri, dataset.schema, pa.Table.from_pylist(rows, schema=dataset.schema).to_batches(), latest.version, "plant"
+        uri,
+        dataset.schema,
+        pa.Table.from_pylist(rows, schema=dataset.schema).to_batches(),
+        latest.version,
+        "plant",
     )
     tables = [replace(table, lance_version=version) if table.primary else table for table in pin.tables]
     platform.registry.publish(cell, replace(pin, number=pin.number + 1, tables=tables))
@@ -66,13 +75,22 @@ def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
 
 def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     sound = list(audited(things.features))
-    assert {(table.modality, table.rows, table.checked) for table in sound} == {("text", 6, 6), ("image", 2, 2)}
-    assert all(table.same_fingerprint and table.wrong == [] and table.worst <= table.tolerance for table in sound)
+    assert {(table.modality, table.rows, table.checked) for table in sound} == {
+        ("text", 6, 6),
+        ("image", 2, 2),
+    }
+    assert all(
+        table.same_fingerprint and table.wrong == [] and table.worst <= table.tolerance for table in sound
+    )
     assert [table.checked for table in audited(things.features, "things@v1", "text", sample=4)] == [4]
 
     pin = things.registry.pin(things.cell("things@v1", "image"))
     assert pin is not None
-    vector = things.features.dataset(pin.primary.table, pin.primary.lance_version).take([1], columns=["vector"])["vector"][0].as_py()
+    vector = (
+        things.features.dataset(pin.primary.table, pin.primary.lance_version)
+        .take([1], columns=["vector"])["vector"][0]
+        .as_py()
+    )
     turned = np.roll(np.asarray(vector, np.float32), 1).tolist()
     planted = plant(things, "image", 1, vector=turned)
     (found,) = audited(things.features, modality="image")
@@ -83,16 +101,26 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     spoiled = plant(things, "text", 3, text="Something else that nobody wrote.")
     (found,) = audited(things.features, modality="text")
     assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(spoiled, "text")]
-    failed = build(store=things.settings.store).resolve_job_def("audit").execute_in_process(instance=things.instance, raise_on_error=False)
+    failed = (
+        build(store=things.settings.store)
+        .resolve_job_def("audit")
+        .execute_in_process(instance=things.instance, raise_on_error=False)
+    )
     assert not failed.success
 
     for pack in list(things.store.objects("blobs/packs")):
         things.store.write(pack.name, b"")
-    assert {wrong.cause for table in audited(things.features, modality="text") for wrong in table.wrong} == {"blob_damaged"}
+    assert {wrong.cause for table in audited(things.features, modality="text") for wrong in table.wrong} == {
+        "blob_damaged"
+    }
 
 
 def test_nothing_published_is_said(platform: Platform) -> None:
-    executed = build(store=platform.settings.store).resolve_job_def("audit").execute_in_process(instance=platform.instance)
+    executed = (
+        build(store=platform.settings.store)
+        .resolve_job_def("audit")
+        .execute_in_process(instance=platform.instance)
+    )
     assert executed.success, "nothing that is published is nothing wrong"
     with pytest.raises(UserError, match="nothing is published; run"):
         list(audited(platform.features))

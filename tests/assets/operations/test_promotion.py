@@ -21,12 +21,17 @@ embedders: {{text: [wordllama]}}
 sources:
   - {{name: notes, modality: text, uri: notes.jsonl, record: {{id: id, text: text, label: topic}}}}
 """
-TOPICS = {"rivers": "The river number {} runs slowly into the sea.", "bread": "Loaf number {} is baked with rye and salt."}
+TOPICS = {
+    "rivers": "The river number {} runs slowly into the sea.",
+    "bread": "Loaf number {} is baked with rye and salt.",
+}
 
 
 def write(platform: Any, folder: Path, version: str, counts: dict[str, int], more: str = "") -> str:
     rows = [
-        {"id": f"{topic}-{i}", "text": TOPICS[topic].format(i), "topic": topic} for topic, count in counts.items() for i in range(count)
+        {"id": f"{topic}-{i}", "text": TOPICS[topic].format(i), "topic": topic}
+        for topic, count in counts.items()
+        for i in range(count)
     ]
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     spec = folder / f"{version}.yaml"
@@ -56,14 +61,20 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
         )
         return set(found["dataset_version"].to_pylist())
 
-    with pytest.raises(UserError, match="nothing was promoted to notes@production; `mm promote notes@VERSION --to production`"):
+    with pytest.raises(
+        UserError,
+        match="nothing was promoted to notes@production; `mm promote notes@VERSION --to production`",
+    ):
         answer()
     first = promote(features, "notes@v1", "production")
     assert (first.number, first.version, first.pins) == (1, "v1", {"text": 1})
     assert answer() == {"notes@v1"}
 
     write(platform, folder, "v2", {"rivers": 6, "bread": 2})
-    with pytest.raises(UserError, match=r"text.coverage: share of what label 'bread' has now is 0.333, at least 0.5 .* --override REASON"):
+    with pytest.raises(
+        UserError,
+        match=r"text.coverage: share of what label 'bread' has now is 0.333, at least 0.5 .* --override REASON",
+    ):
         promote(features, "notes@v2", "production")
     assert answer() == {"notes@v1"}, "a closed gate moves nothing"
     forced = promote(features, "notes@v2", "production", override="bread is out of fashion")
@@ -72,19 +83,31 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
     assert answer() == {"notes@v2"}
     assert take_back(features, "notes", "production").dataset_version == "notes@v1"
     assert answer() == {"notes@v1"}
-    assert [move.version for move in platform.registry.aliases.history("notes", "production")] == ["v1", "v2", "v1"]
+    assert [move.version for move in platform.registry.aliases.history("notes", "production")] == [
+        "v1",
+        "v2",
+        "v1",
+    ]
 
 
 def test_a_spec_sets_its_own_thresholds(notes: tuple[Any, Path]) -> None:
     platform, folder = notes
     promote(platform.features, "notes@v1", "staging")
-    write(platform, folder, "v2", {"rivers": 6, "bread": 2}, "promotion: {min_label_share: 0.2, min_centroid_cosine: 0.9999}\n")
+    write(
+        platform,
+        folder,
+        "v2",
+        {"rivers": 6, "bread": 2},
+        "promotion: {min_label_share: 0.2, min_centroid_cosine: 0.9999}\n",
+    )
     with pytest.raises(UserError, match=r"text\.drift: cosine of the mean vectors is 0\.9") as closed:
         promote(platform.features, "notes@v2", "staging")
     assert "coverage" not in str(closed.value)
 
 
-def test_the_users_own_test_has_a_say(notes: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_test_has_a_say(
+    notes: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     platform, _ = notes
     (tmp_path / "my_tests.py").write_text(
         "def finds_bread(features, candidate, served):\n"

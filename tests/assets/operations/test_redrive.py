@@ -60,12 +60,19 @@ def failed(platform: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("stage", KERNELS)
-def test_a_permanent_failure_of_any_stage_is_tried_again_alone(lenient: Any, dataset: Path, photos: dict[str, Path], stage: str) -> None:
+def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
+    lenient: Any, dataset: Path, photos: dict[str, Path], stage: str
+) -> None:
     crash(lenient, stage, photos["temple"])
     assert lenient.backfill("tiny@v1", "image")["image"].status == "published"
     assert failed(lenient) == {"decoder_crash": 1, "truncated": 1}
-    assert lenient.backfill("tiny@v1", "image")["image"].status == "unchanged", "a plain backfill leaves it alone"
-    for chosen in (FailureFilter(error_class="decoder_crash"), FailureFilter(stage=stage, error_class="decoder_crash")):
+    assert lenient.backfill("tiny@v1", "image")["image"].status == "unchanged", (
+        "a plain backfill leaves it alone"
+    )
+    for chosen in (
+        FailureFilter(error_class="decoder_crash"),
+        FailureFilter(stage=stage, error_class="decoder_crash"),
+    ):
         found = redrives(lenient.store, "tiny@v1", lenient.registry.cells("tiny@v1"), chosen)
         assert [(item.cell.modality, item.triable) for item in found] == [("image", 1)]
 
@@ -99,7 +106,9 @@ def test_another_stage_is_left_alone(lenient: Any, photos: dict[str, Path]) -> N
 def test_what_was_gone_is_fetched_when_it_is_back(lenient: Any, dataset: Path, tmp_path: Path) -> None:
     temple = dataset.parent / "photos" / "temple" / "1.jpg"
     cell = lenient.cell("tiny@v1", "image")
-    lenient.registry.listings.freeze(lenient.registry.spec("tiny", "v1"), lenient.registry.spec("tiny", "v1").sources[0])
+    lenient.registry.listings.freeze(
+        lenient.registry.spec("tiny", "v1"), lenient.registry.spec("tiny", "v1").sources[0]
+    )
     shutil.move(temple, tmp_path / "away")
     lenient.backfill("tiny@v1", "image")
     assert failed(lenient) == {"not_found": 1, "truncated": 1}
@@ -119,7 +128,9 @@ def test_what_fails_later_has_not_passed(lenient: Any, photos: dict[str, Path]) 
     assert (result.status, outcome) == ("published", Outcome(tried=1, passed=0, failed=1))
 
 
-def test_a_redrive_behind_a_closed_gate_reaches_nothing(platform: Any, dataset: Path, photos: dict[str, Path]) -> None:
+def test_a_redrive_behind_a_closed_gate_reaches_nothing(
+    platform: Any, dataset: Path, photos: dict[str, Path]
+) -> None:
     crash(platform, "embeddings", photos["temple"])
     dataset.write_text(dataset.read_text().replace("max_failed_share: 0.5", "max_failed_share: 0.34"))
     platform.register(dataset)
@@ -133,7 +144,9 @@ def test_mistakes_and_decisions(lenient: Any) -> None:
     cells = lenient.registry.cells("tiny@v1")
     assert redrives(lenient.store, "tiny@v1", cells, FailureFilter()) == [], "nothing has failed yet"
     lenient.backfill("tiny@v1", "text")
-    assert redrives(lenient.store, "tiny@v1", cells, FailureFilter()) == [], "the listing refused it, and is frozen"
+    assert redrives(lenient.store, "tiny@v1", cells, FailureFilter()) == [], (
+        "the listing refused it, and is frozen"
+    )
     with pytest.raises(UserError, match=r"no such failure of tiny@v1; there are: bad_record in raw_assets$"):
         redrives(lenient.store, "tiny@v1", cells, FailureFilter(error_class="truncated"))
     with pytest.raises(UserError, match="'probe' is no stage; there are: dataset_registry, raw_assets"):

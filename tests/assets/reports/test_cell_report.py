@@ -13,7 +13,17 @@ import pytest
 from typer.testing import CliRunner
 
 from mm_assets.cli.main import app
-from mm_assets.reports.cell_report import GROUPS, MEMBERS, SHOWN, Card, CellReport, Histogram, Sheet, _histogram, cell_report
+from mm_assets.reports.cell_report import (
+    GROUPS,
+    MEMBERS,
+    SHOWN,
+    Card,
+    CellReport,
+    Histogram,
+    Sheet,
+    _histogram,
+    cell_report,
+)
 from mm_assets.reports.html_page import page
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
@@ -25,7 +35,9 @@ from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 CELL = Cell("birds", "v1", "text")
-HOSTILE = "<script>alert('1')</script>\"'><img src=http://evil.example onerror=alert(2)>\u202egnp.exe\x1b[31m&amp;"
+HOSTILE = (
+    "<script>alert('1')</script>\"'><img src=http://evil.example onerror=alert(2)>\u202egnp.exe\x1b[31m&amp;"
+)
 
 
 class Tags(HTMLParser):
@@ -70,7 +82,21 @@ def require_harmless(text: str) -> Tags:
         "bdi",
         "figure",
     }
-    known |= {"figcaption", "img", "blockquote", "svg", "path", "g", "rect", "line", "text", "table", "tr", "th", "td"}
+    known |= {
+        "figcaption",
+        "img",
+        "blockquote",
+        "svg",
+        "path",
+        "g",
+        "rect",
+        "line",
+        "text",
+        "table",
+        "tr",
+        "th",
+        "td",
+    }
     assert {tag for tag, _ in tags.found} <= known
     for tag, attributes in tags.found:
         assert not [name for name in attributes if name.startswith("on")], tag
@@ -85,7 +111,14 @@ def require_harmless(text: str) -> Tags:
 def stage(store: Store, contract: Any, table: pa.Table) -> None:
     tables, rows = StageTables(store), table.num_rows
     meta = StageMeta("d", "i", rows, rows, 0, 0, 0, "e", "", {}, "r", "now", samples=rows)
-    tables.publish(contract.name, CELL, contract, [contract.cast(table)], tables.fence(contract.name, CELL, contract), lambda _: meta)
+    tables.publish(
+        contract.name,
+        CELL,
+        contract,
+        [contract.cast(table)],
+        tables.fence(contract.name, CELL, contract),
+        lambda _: meta,
+    )
 
 
 def curated(store: Store, rows: list[dict[str, Any]]) -> None:
@@ -94,23 +127,47 @@ def curated(store: Store, rows: list[dict[str, Any]]) -> None:
     (content,) = blobs.put([HOSTILE.encode()])
     given = {"content_hash": content, "split": "train", "kept": True, "duplicates": [], "rules": []}
     stage(store, CURATED_SAMPLES, CURATED_SAMPLES.rows([{**given, **row} for row in rows]))
-    stage(store, VALIDATED_SAMPLES.extend(get("text").signals), pa.table({"words": pa.array(range(len(rows)), pa.int64())}))
+    stage(
+        store,
+        VALIDATED_SAMPLES.extend(get("text").signals),
+        pa.table({"words": pa.array(range(len(rows)), pa.int64())}),
+    )
     (place,) = blobs.index().read_all().to_pylist()
     stage(store, CONTENT_BLOBS, CONTENT_BLOBS.rows([{**place, "refcount": len(rows)}]))
 
 
 def decision(rule: str, passed: bool, action: str = "flag") -> dict[str, Any]:
-    return {"rule": rule, "version": "1", "passed": passed, "action": action, "value": "3", "threshold": "t", "reason": f"{HOSTILE} {rule}"}
+    return {
+        "rule": rule,
+        "version": "1",
+        "passed": passed,
+        "action": action,
+        "value": "3",
+        "threshold": "t",
+        "reason": f"{HOSTILE} {rule}",
+    }
 
 
 def test_what_is_shown_does_not_grow_with_the_cell(birds: Store) -> None:
     rows = []
     for n in range(3_000):
         dropped = n % 3 == 0
-        row = {"sample_id": f"{n:032x}", "key": f"k{n}", "kept": not dropped, "rule": "too_short" if dropped else None, "reason": "r"}
-        row["rules"] = [decision("too_short", not dropped, "drop"), decision("boilerplate", n % 2 == 0), decision("empty", True)]
+        row = {
+            "sample_id": f"{n:032x}",
+            "key": f"k{n}",
+            "kept": not dropped,
+            "rule": "too_short" if dropped else None,
+            "reason": "r",
+        }
+        row["rules"] = [
+            decision("too_short", not dropped, "drop"),
+            decision("boilerplate", n % 2 == 0),
+            decision("empty", True),
+        ]
         row["duplicate_group"] = f"g{n // 2 % 20}" if n < 400 else "alone" if n == 401 else None
-        row["duplicates"] = [{"of": "x", "kind": "near_text", "score": 0.91234, "span": None}] if n < 400 else []
+        row["duplicates"] = (
+            [{"of": "x", "kind": "near_text", "score": 0.91234, "span": None}] if n < 400 else []
+        )
         rows.append(row)
     curated(birds, rows)
     found = cell_report(birds, CELL, Prices())
@@ -134,12 +191,21 @@ def test_what_is_shown_does_not_grow_with_the_cell(birds: Store) -> None:
 def test_nothing_that_a_sample_says_is_markup(birds: Store, tmp_path: Path) -> None:
     rules = [decision("too_short", False, "drop"), decision("boilerplate", False)]
     names = {"key": HOSTILE, "label": HOSTILE, "split": HOSTILE, "duplicate_group": "g"}
-    rows = [{"sample_id": f"{n:032x}", **names, "rules": rules, "kept": n > 1, "rule": HOSTILE, "reason": HOSTILE} for n in range(4)]
+    rows = [
+        {"sample_id": f"{n:032x}", **names, "rules": rules, "kept": n > 1, "rule": HOSTILE, "reason": HOSTILE}
+        for n in range(4)
+    ]
     curated(birds, rows)
     out = tmp_path / "report.html"
-    done = CliRunner().invoke(app, ["report", "birds@v1", "--out", str(out), "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, ["report", "birds@v1", "--out", str(out), "--json"], catch_exceptions=False
+    )
     text = out.read_text("utf-8")
-    assert json.loads(done.output) == {"dataset_version": "birds@v1", "path": str(out), "bytes": out.stat().st_size}
+    assert json.loads(done.output) == {
+        "dataset_version": "birds@v1",
+        "path": str(out),
+        "bytes": out.stat().st_size,
+    }
     tags = require_harmless(text)
     assert tags.text.count("<script>alert") >= 8
     assert not {"\u202e", "\x1b"} & set(text)
@@ -163,10 +229,18 @@ def test_a_lost_blob_is_a_line(birds: Store) -> None:
 
 @pytest.mark.parametrize(
     ("values", "threshold", "log"),
-    [([0.0, 50, 100], 50, False), ([-10.0, 0, 90], -50, False), ([900.0, 1000, 1100], 5, True), ([5.0, 6, 7], 1e5, True), ([], 5, False)],
+    [
+        ([0.0, 50, 100], 50, False),
+        ([-10.0, 0, 90], -50, False),
+        ([900.0, 1000, 1100], 5, True),
+        ([5.0, 6, 7], 1e5, True),
+        ([], 5, False),
+    ],
 )
 def test_a_threshold_stands_where_the_values_part(values: list[float], threshold: float, log: bool) -> None:
-    found = _histogram("r", "drop", "c", threshold, pa.chunked_array([pa.array([*values, None], pa.float64())]))
+    found = _histogram(
+        "r", "drop", "c", threshold, pa.chunked_array([pa.array([*values, None], pa.float64())])
+    )
     assert sum(found.counts) == len(values)
     assert found.low <= threshold <= found.high
     assert found.log is log
@@ -179,7 +253,9 @@ def test_mistakes_are_one_line(birds: Store, tmp_path: Path) -> None:
     def ask(out: Path) -> None:
         CliRunner().invoke(app, ["report", "birds@v1", "--out", str(out)], catch_exceptions=False)
 
-    with pytest.raises(UserError, match=r"curated_samples of birds@v1\|text is not materialized; run `mm backfill birds@v1"):
+    with pytest.raises(
+        UserError, match=r"curated_samples of birds@v1\|text is not materialized; run `mm backfill birds@v1"
+    ):
         ask(tmp_path / "r.html")
     assert not list(tmp_path.glob("*r.html*"))
     with pytest.raises(UserError, match="there is no folder"):
@@ -202,7 +278,10 @@ def test_a_published_version_is_seen(published: Any, monkeypatch: pytest.MonkeyP
 
 def test_every_kind_of_card_is_drawn(birds: Store) -> None:
     curated(birds, [{"sample_id": "0" * 32, "key": "a"}])
-    cards = [Card("1", "a", None, "train", "", picture="data:image/jpeg;base64,AA"), Card("2", "b", None, "train", "", wave=(0.0, 1.0))]
+    cards = [
+        Card("1", "a", None, "train", "", picture="data:image/jpeg;base64,AA"),
+        Card("2", "b", None, "train", "", wave=(0.0, 1.0)),
+    ]
     cards.append(Card("3", "c", None, "train", "", fault="gone"))
     alike = [Sheet("alike", "0.981", 2, [Card("4", "d", None, "train", "full", text=HOSTILE)] * 2)]
     made: CellReport = replace(

@@ -23,7 +23,10 @@ def drafted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]], d
     """(sources as written, source name -> keys that it lists, what was left out)"""
     draft = draft_spec(folder, "mine", "v1", folder)
     spec = parse_spec(draft.yaml, "draft", str(folder))
-    listed = {source.name: [item.key for item in open_source(source, dict(spec.schema_)).list()] for source in spec.sources}
+    listed = {
+        source.name: [item.key for item in open_source(source, dict(spec.schema_)).list()]
+        for source in spec.sources
+    }
     sources: list[dict[str, Any]] = yaml.safe_load(draft.yaml)["sources"]
     return sources, listed, draft.skipped
 
@@ -31,7 +34,11 @@ def drafted(folder: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]], d
 def test_archives(tmp_path: Path) -> None:
     for shard in range(2):
         with tarfile.open(tmp_path / f"shard-{shard:04d}.tar", "w") as archive:
-            for name, data in ((f"{shard}.jpg", b"\xff\xd8\xff"), (f"{shard}.txt", b"a cat"), (f"{shard}.json", b"{}")):
+            for name, data in (
+                (f"{shard}.jpg", b"\xff\xd8\xff"),
+                (f"{shard}.txt", b"a cat"),
+                (f"{shard}.json", b"{}"),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
@@ -52,12 +59,26 @@ def test_archives(tmp_path: Path) -> None:
 
 def test_a_list_of_urls(tmp_path: Path) -> None:
     rows = [
-        {"id": i, "image_url": f"https://example.org/{i}.jpg?size=big", "caption": f"A caption that is long enough, {i}"} for i in range(5)
+        {
+            "id": i,
+            "image_url": f"https://example.org/{i}.jpg?size=big",
+            "caption": f"A caption that is long enough, {i}",
+        }
+        for i in range(5)
     ]
-    (tmp_path / "list.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    (tmp_path / "list.jsonl.gz").write_bytes(
+        gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    )
     draft = draft_spec(tmp_path, "mine", "v1", tmp_path)
     spec = yaml.safe_load(draft.yaml)
-    assert spec["sources"] == [{"name": "list", "modality": "image", "uri": "list.jsonl.gz", "record": {"url": "image_url", "id": "id"}}]
+    assert spec["sources"] == [
+        {
+            "name": "list",
+            "modality": "image",
+            "uri": "list.jsonl.gz",
+            "record": {"url": "image_url", "id": "id"},
+        }
+    ]
     assert spec["schema"] == {"caption": "string"}
 
 
@@ -70,5 +91,7 @@ def test_a_compressed_table_of_texts(tmp_path: Path) -> None:
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"holds no media and no table with a text column; a\.zip: bad_archive"):
+    with pytest.raises(
+        UserError, match=r"holds no media and no table with a text column; a\.zip: bad_archive"
+    ):
         draft_spec(tmp_path, "", "v1", tmp_path)

@@ -26,7 +26,10 @@ embedders: {audio: [aisfx, minilm]}
 sources:
   - {name: calls, modality: audio, uri: "calls/*", table: {uri: calls.csv, key: file, columns: [label, transcript]}}
 """
-TEXTS = {"hiss.wav": ("noise", "Steam escapes from a boiling kettle."), "beep.flac": ("signal", "The train is about to depart.")}
+TEXTS = {
+    "hiss.wav": ("noise", "Steam escapes from a boiling kettle."),
+    "beep.flac": ("signal", "The train is about to depart."),
+}
 
 
 @pytest.fixture
@@ -38,7 +41,9 @@ def sounds(tmp_path: Path, platform: Any) -> Any:
     (folder / "calls" / "long.ogg").write_bytes(recorded(noise(21.0, seed=3), "OGG"))
     (folder / "calls" / "cut.wav").write_bytes(recorded(noise(2.0, seed=1))[:20_000])
     with (folder / "calls.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([["file", "label", "transcript"], *([name, *both] for name, both in TEXTS.items())])
+        csv.writer(stream).writerows(
+            [["file", "label", "transcript"], *([name, *both] for name, both in TEXTS.items())]
+        )
     (folder / "spec.yaml").write_text(SPEC)
     platform.register(folder / "spec.yaml")
     return platform
@@ -51,10 +56,19 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
     assert (result.computed["embed:aisfx"], result.computed["embed:minilm"]) == (5, 2)
     cell = sounds.cell("sounds@v1", "audio")
     counts = cell_status(sounds.store, cell)
-    assert (counts["discovered"], counts["published"], counts["failed"], counts["segments"], counts["features"]) == (4, 3, 1, 5, 7)
+    assert (
+        counts["discovered"],
+        counts["published"],
+        counts["failed"],
+        counts["segments"],
+        counts["features"],
+    ) == (4, 3, 1, 5, 7)
     assert counts["failures"] == {"truncated": 1}
     pin = sounds.registry.pin(cell)
-    assert [(table.embedder, table.primary, table.rows) for table in pin.tables] == [("aisfx", True, 5), ("minilm", False, 2)]
+    assert [(table.embedder, table.primary, table.rows) for table in pin.tables] == [
+        ("aisfx", True, 5),
+        ("minilm", False, 2),
+    ]
     assert pin.tables[0].weights_hash != pin.tables[1].weights_hash
 
     hiss = tmp_path / "sounds" / "calls" / "hiss.wav"
@@ -62,8 +76,14 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
     assert near[0]["key"] == "hiss.wav"
     assert near[0]["score"] > 0.999
     assert {row["key"] for row in near[1:4]} == {"long.ogg"}, "noise lies nearer to noise than a tone does"
-    words = sounds.features.search("railway", dataset_version="sounds@v1", modality="audio", embedder="minilm", k=1).to_pylist()
-    assert (words[0]["key"], words[0]["label"], words[0]["text"]) == ("beep.flac", "signal", TEXTS["beep.flac"][1])
+    words = sounds.features.search(
+        "railway", dataset_version="sounds@v1", modality="audio", embedder="minilm", k=1
+    ).to_pylist()
+    assert (words[0]["key"], words[0]["label"], words[0]["text"]) == (
+        "beep.flac",
+        "signal",
+        TEXTS["beep.flac"][1],
+    )
     chain = sounds.features.explain(words[0]["feature_id"])
     assert chain["embedder"]["name"] == "minilm"
     assert sounds.backfill("sounds@v1")["audio"].status == "unchanged"
@@ -80,7 +100,9 @@ def test_a_corrected_transcript_is_embedded_anew(sounds: Any, tmp_path: Path) ->
     result = sounds.backfill("sounds@v2")["audio"]
     assert (result.computed["embed:aisfx"], result.computed["embed:minilm"]) == (0, 1)
     found = [
-        sounds.features.search("A recipe for apple pie.", dataset_version=version, modality="audio", embedder="minilm", k=1).to_pylist()[0]
+        sounds.features.search(
+            "A recipe for apple pie.", dataset_version=version, modality="audio", embedder="minilm", k=1
+        ).to_pylist()[0]
         for version in ("sounds@v1", "sounds@v2")
     ]
     assert (found[1]["key"], round(found[1]["score"], 3)) == ("beep.flac", 1.0)
@@ -91,7 +113,13 @@ def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
     """The current one against itself agrees in all; another space is another opinion; what is computed is paid once."""
     cell = published.cell("tiny@v1", "text")
     same = try_embedder(published.features, cell, "minilm", 10)
-    assert (same.current, same.embedder, same.sample, same.computed, same.overlap) == ("minilm", "minilm", 2, 0, 1.0)
+    assert (same.current, same.embedder, same.sample, same.computed, same.overlap) == (
+        "minilm",
+        "minilm",
+        2,
+        0,
+        1.0,
+    )
     assert same.seconds_per_segment is None
     assert {item.of for item in same.neighbours} == {"pets: s1", "food: s2"}
     with pytest.raises(UserError, match="conse reads image, not text"):
@@ -111,4 +139,6 @@ def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -
     for kernel in plan_cell(sounds.store, cell, default_embedder(get("audio"))):
         assert kernel.computed == 0, f"a plan of what is done computes nothing, and {kernel} would"
     assert sorted(text for text in texts if text) == sorted(text for _, text in TEXTS.values())
-    assert {event["stage"] for event in FailureEvents(sounds.store).read(cell).read_all().to_pylist()} == {"sample_metadata"}
+    assert {event["stage"] for event in FailureEvents(sounds.store).read(cell).read_all().to_pylist()} == {
+        "sample_metadata"
+    }

@@ -12,7 +12,11 @@ from mm_resources.tables.stage_tables import StageTables
 
 
 def test_referenced_photographs(platform: Any, dataset: Path) -> None:
-    dataset.write_text(dataset.read_text().replace("label: {from: parent_dir}}", "label: {from: parent_dir}, blobs: reference}"))
+    dataset.write_text(
+        dataset.read_text().replace(
+            "label: {from: parent_dir}}", "label: {from: parent_dir}, blobs: reference}"
+        )
+    )
     platform.register(dataset)
     assert platform.backfill("tiny@v1", "image")["image"].status == "published"
     cell = platform.cell("tiny@v1", "image")

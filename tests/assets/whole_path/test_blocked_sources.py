@@ -40,13 +40,22 @@ WORLDS = [
 ]
 
 
-def test_the_cell_is_blocked_and_the_last_good_version_is_served(platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x", "ENDPOINT_URL": "http://127.0.0.1:1", "MAX_ATTEMPTS": "1"}.items():
+def test_the_cell_is_blocked_and_the_last_good_version_is_served(
+    platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "x",
+        "ENDPOINT_URL": "http://127.0.0.1:1",
+        "MAX_ATTEMPTS": "1",
+    }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     folder = tmp_path / "notes"
     folder.mkdir()
     (folder / "a.txt").write_text("A heron stands in the shallow water at dusk.")
-    (tmp_path / "spec.yaml").write_text("name: walks\nversion: v1\nsources: [{name: notes, modality: text, uri: notes}]\n")
+    (tmp_path / "spec.yaml").write_text(
+        "name: walks\nversion: v1\nsources: [{name: notes, modality: text, uri: notes}]\n"
+    )
     first = load_spec(tmp_path / "spec.yaml")
     platform.registry.register(first)
     assert platform.backfill("walks@v1")["text"].status == "published"
@@ -54,7 +63,9 @@ def test_the_cell_is_blocked_and_the_last_good_version_is_served(platform: Any, 
         line = told.format(folder=folder)
         uri = change(folder)
         following = successor(first, version)
-        platform.registry.register(following.model_copy(update={"sources": [first.sources[0].model_copy(update={"uri": uri})]}))
+        platform.registry.register(
+            following.model_copy(update={"sources": [first.sources[0].model_copy(update={"uri": uri})]})
+        )
         result = platform.backfill(f"walks@{version}")["text"]
         assert result.status == "blocked", (version, result)
         assert result.reason.startswith(f"dataset_registry: {line}")
@@ -62,8 +73,17 @@ def test_the_cell_is_blocked_and_the_last_good_version_is_served(platform: Any, 
         assert "Traceback" not in result.reason
         (cell,) = dataset_status(platform.store, f"walks@{version}")["cells"]
         assert cell["blocked"].startswith(f"dataset_registry: {line}")
-        (event,) = FailureEvents(platform.store).read_all([platform.cell(f"walks@{version}", "text")], FAILURE).read_all().to_pylist()
-        assert (event["error_class"], event["stage"], event["sample_id"]) == ("source_unlisted", "dataset_registry", None)
+        (event,) = (
+            FailureEvents(platform.store)
+            .read_all([platform.cell(f"walks@{version}", "text")], FAILURE)
+            .read_all()
+            .to_pylist()
+        )
+        assert (event["error_class"], event["stage"], event["sample_id"]) == (
+            "source_unlisted",
+            "dataset_registry",
+            None,
+        )
         assert event["message"].startswith(line)
         checks = {
             log.dagster_event.asset_check_evaluation_data.check_name: log.dagster_event.asset_check_evaluation_data

@@ -31,7 +31,15 @@ sources:
 COUNT = 300
 
 
-def register(platform: Any, folder: Path, version: str, *, name: str = "notes", embedder: str = "wordllama", least: int = 2) -> str:
+def register(
+    platform: Any,
+    folder: Path,
+    version: str,
+    *,
+    name: str = "notes",
+    embedder: str = "wordllama",
+    least: int = 2,
+) -> str:
     spec = folder / f"{name}-{version}.yaml"
     spec.write_text(SPEC.format(name=name, version=version, embedder=embedder, least=least))
     found: str = platform.register(spec)
@@ -54,14 +62,18 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
         (folder / "photos" / name).mkdir(parents=True)
         shutil.copy(photo, folder / "photos" / name / "1.jpg")
     (folder / "letters").mkdir()
-    (folder / "letters" / "a.txt").write_text("A letter that will be renamed, though not a word of it changes.")
+    (folder / "letters" / "a.txt").write_text(
+        "A letter that will be renamed, though not a word of it changes."
+    )
     write_notes(folder)
     return folder
 
 
 @pytest.fixture
 def v1(platform: Any, folder: Path) -> Any:
-    assert {result.status for result in platform.backfill(register(platform, folder, "v1")).values()} == {"published"}
+    assert {result.status for result in platform.backfill(register(platform, folder, "v1")).values()} == {
+        "published"
+    }
     return platform
 
 
@@ -76,23 +88,34 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     for name in ("read", "media"):
         real = getattr(BlobStore, name)
-        monkeypatch.setattr(BlobStore, name, lambda self, digest, *place, real=real: found.append(digest) or real(self, digest, *place))
+        monkeypatch.setattr(
+            BlobStore,
+            name,
+            lambda self, digest, *place, real=real: found.append(digest) or real(self, digest, *place),
+        )
     return found
 
 
-def test_no_change_reads_no_blob_and_makes_nothing(v1: Any, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_change_reads_no_blob_and_makes_nothing(
+    v1: Any, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {name: versions(v1, "notes@v1", name) for name in ("image", "text")}
     pins = {name: v1.registry.pin(v1.cell("notes@v1", name)).number for name in before}
     monkeypatch.setattr(ray_session.RaySession, "start", lambda self: pytest.fail("Ray was started"))
     results = v1.backfill("notes@v1", mode="auto")
-    assert {name: result.status for name, result in results.items()} == {"image": "unchanged", "text": "unchanged"}
+    assert {name: result.status for name, result in results.items()} == {
+        "image": "unchanged",
+        "text": "unchanged",
+    }
     assert all(not any(result.computed.values()) for result in results.values())
     assert reads == []
     assert {name: versions(v1, "notes@v1", name) for name in before} == before
     assert {name: v1.registry.pin(v1.cell("notes@v1", name)).number for name in before} == pins
 
 
-def test_new_bytes_alone_are_paid_for(v1: Any, folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_bytes_alone_are_paid_for(
+    v1: Any, folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three of 300 records change, one letter is renamed: the file of records is read again, three texts are computed."""
     write_notes(folder, changed=3)
     (folder / "letters" / "a.txt").rename(folder / "letters" / "b.txt")
@@ -103,7 +126,12 @@ def test_new_bytes_alone_are_paid_for(v1: Any, folder: Path, reads: list[str], m
     assert planned["fetch"].computed == COUNT + 1
     results = v1.backfill("notes@v2", mode="auto")
     assert results["text"].computed == {"fetch": COUNT + 1, "probe": 3, "segment": 3, "embed:wordllama": 3}
-    assert results["text"].reused == {"fetch": 0, "probe": COUNT - 2, "segment": COUNT - 2, "embed:wordllama": COUNT - 2}
+    assert results["text"].reused == {
+        "fetch": 0,
+        "probe": COUNT - 2,
+        "segment": COUNT - 2,
+        "embed:wordllama": COUNT - 2,
+    }
     assert not any(results["image"].computed.values())
     assert len(set(reads)) == 3
     assert versions(v1, "notes@v1", "image")["embeddings"] == versions(v1, "notes@v2", "image")["embeddings"]
@@ -141,7 +169,10 @@ def test_another_threshold_computes_no_bytes(v1: Any, folder: Path, reads: list[
     assert reads == []
     for stage in ("curated_samples", "embeddings", "feature_table"):
         assert versions(v1, "notes@v1", "text")[stage] != versions(v1, "notes@v2", "text")[stage]
-    assert versions(v1, "notes@v1", "image")["curated_samples"] == versions(v1, "notes@v2", "image")["curated_samples"]
+    assert (
+        versions(v1, "notes@v1", "image")["curated_samples"]
+        == versions(v1, "notes@v2", "image")["curated_samples"]
+    )
 
 
 def test_another_dataset_shares_what_is_computed(v1: Any, folder: Path, reads: list[str]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mm_resources.features.feature_tables import FeatureStore
-from tests.assets.whole_path import test_video as test_film
 from tests.assets.conftest import Maker, Platform, Run
+from tests.assets.whole_path import test_video as test_film
 from tests.assets.whole_path.test_video import films
 from tests.conftest import SENTENCES
 from tests.s3 import BUCKET, S3, SECRET
@@ -33,7 +33,10 @@ def test_all_commands(mm: Run, s3: S3, dataset: Path, tmp_path: Path) -> None:
 
     run("register", dataset)
     cells = {cell["modality"]: cell for cell in run("backfill", "tiny@v1")["cells"]}
-    assert {name: cell["status"] for name, cell in cells.items()} == {"image": "published", "text": "published"}
+    assert {name: cell["status"] for name, cell in cells.items()} == {
+        "image": "published",
+        "text": "published",
+    }
     assert cells["image"]["computed"]["fetch"] == 3
     again = run("backfill", "tiny@v1", "--modality", "text")["cells"]
     assert [cell["status"] for cell in again] == ["unchanged"]
@@ -46,7 +49,12 @@ def test_all_commands(mm: Run, s3: S3, dataset: Path, tmp_path: Path) -> None:
     assert [hit["label"] for hit in hits] == ["flower", "temple"]
     chain = run("explain", hits[0]["feature_id"])
     assert chain["blob"]["path"].startswith("blobs/packs/")
-    assert run("redrive", "tiny@v1", "--class", "truncated", "--modality", "image")["cells"][0]["computed"]["probe"] == 1
+    assert (
+        run("redrive", "tiny@v1", "--class", "truncated", "--modality", "image")["cells"][0]["computed"][
+            "probe"
+        ]
+        == 1
+    )
 
     # A second version that shares what it can.
     second = dataset.with_name("second.yaml")

@@ -22,15 +22,27 @@ def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:
     counts = cell_status(platform.store, platform.cell("tiny@v1", "image"))
     assert (counts["published"], counts["failures"]) == (2, {"truncated": 1})
 
-    dataset.write_text(dataset.read_text("utf-8").replace("version: v1", "version: v2\non_partial: keep_prefix"), "utf-8")
+    dataset.write_text(
+        dataset.read_text("utf-8").replace("version: v1", "version: v2\non_partial: keep_prefix"), "utf-8"
+    )
     platform.register(dataset)
     planned = plan_cell(platform.store, platform.cell("tiny@v2", "image"), default_embedder(get("image")))
-    assert {plan.kernel: plan.computed for plan in planned} == {"fetch": 0, "probe": 1, "segment": 1, "embed:conse": 1}
+    assert {plan.kernel: plan.computed for plan in planned} == {
+        "fetch": 0,
+        "probe": 1,
+        "segment": 1,
+        "embed:conse": 1,
+    }
     second = platform.backfill("tiny@v2")["image"]
     cell = platform.cell("tiny@v2", "image")
     counts = cell_status(platform.store, cell)
     assert (counts["published"], counts["failed"]) == (3, 0)
-    rows = StageTables(platform.store).read("sample_metadata", cell, ["key", "read_share", "decoder"]).read_all().to_pylist()
+    rows = (
+        StageTables(platform.store)
+        .read("sample_metadata", cell, ["key", "read_share", "decoder"])
+        .read_all()
+        .to_pylist()
+    )
     shares = sorted(row["read_share"] for row in rows)
     assert 0.2 < shares[0] < 0.8
     assert shares[1:] == [1, 1]

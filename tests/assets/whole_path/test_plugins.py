@@ -86,10 +86,18 @@ def test_one_file_each_through_the_whole_path(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genome\nVersion: 1.0\n")
     points = {"modalities": "modality", "embedders": "embedder", "rules": "rule"}
-    (info / "entry_points.txt").write_text("".join(f"[mm.{kind}]\ngenome = genome.{module}\n" for kind, module in points.items()))
+    (info / "entry_points.txt").write_text(
+        "".join(f"[mm.{kind}]\ngenome = genome.{module}\n" for kind, module in points.items())
+    )
     data = tmp_path / "data"
     data.mkdir()
-    for name, sequence in {"a": "ACGTACGTAC", "b": "ACGTACGTAA", "c": "GGGGGGCCCC", "d": "ACG", "e": "ACGTX?ACGT"}.items():
+    for name, sequence in {
+        "a": "ACGTACGTAC",
+        "b": "ACGTACGTAA",
+        "c": "GGGGGGCCCC",
+        "d": "ACG",
+        "e": "ACGTX?ACGT",
+    }.items():
         (data / f"{name}.dna").write_text(sequence)
     (data / "spec.yaml").write_text(
         "name: genome\nversion: v1\ngates: {max_failed_share: 0.5}\nsources:\n- {name: reads, modality: dna, uri: '*.dna'}\n"

@@ -38,7 +38,11 @@ VOLATILE = {
 
 def stage_rows(platform: Any, asset: str, cell: Cell) -> list[dict[str, Any]]:
     table = StageTables(platform.store).read(asset, cell).read_all()
-    kept = [name for name in table.column_names if name not in VOLATILE and not pa.types.is_floating(table.schema.field(name).type)]
+    kept = [
+        name
+        for name in table.column_names
+        if name not in VOLATILE and not pa.types.is_floating(table.schema.field(name).type)
+    ]
     return sorted(table.select(kept).to_pylist(), key=repr)
 
 
@@ -76,20 +80,26 @@ def test_search_answers_by_content(published: Any, photos: dict[str, Path]) -> N
         assert hits[0]["score"] >= hits[1]["score"]
     hits = features.search("a pet animal", dataset_version="tiny@v1", modality="text", k=2).to_pylist()
     assert hits[0]["label"] == "pets"
-    assert features.search(f"id:{hits[0]['sample_id']}", dataset_version="tiny@v1", modality="text", k=1)["score"][
-        0
-    ].as_py() == pytest.approx(1, abs=1e-5)
-    filtered = features.search("a pet animal", dataset_version="tiny@v1", modality="text", where="label = 'food' AND user__stars > 4")
+    assert features.search(f"id:{hits[0]['sample_id']}", dataset_version="tiny@v1", modality="text", k=1)[
+        "score"
+    ][0].as_py() == pytest.approx(1, abs=1e-5)
+    filtered = features.search(
+        "a pet animal", dataset_version="tiny@v1", modality="text", where="label = 'food' AND user__stars > 4"
+    )
     assert filtered["label"].to_pylist() == ["food"]
 
 
 def test_a_feature_row_explains_itself(published: Any, photos: dict[str, Path]) -> None:
-    hit = published.features.search("a flower", dataset_version="tiny@v1", modality="image", k=1).to_pylist()[0]
+    hit = published.features.search("a flower", dataset_version="tiny@v1", modality="image", k=1).to_pylist()[
+        0
+    ]
     chain = published.features.explain(hit["feature_id"])
     assert chain["blob"]["content_hash"] == content_hash(photos["flower"].read_bytes())
     assert chain["source"]["uri"].endswith("photos/flower/1.jpg")
     assert chain["source"]["label"] == "flower"
-    assert {"exact_duplicate", "too_small", "near_constant"} <= {rule["rule"] for rule in chain["decisions"]["rules"]}
+    assert {"exact_duplicate", "too_small", "near_constant"} <= {
+        rule["rule"] for rule in chain["decisions"]["rules"]
+    }
     assert chain["decisions"]["split"] == hit["split"]
     assert len(chain["embedder"]["weights_hash"]) == 64
     assert chain["embedder"]["code_version"]
@@ -120,13 +130,19 @@ def test_the_ui_shows_the_feature_rows_not_their_record(published: Any) -> None:
         event = published.instance.get_latest_materialization_event(dg.AssetKey(asset))
         metadata = event.asset_materialization.metadata
         assert metadata["dagster/row_count"].value == 2
-        assert {"vector", "user__stars", "label"} <= {column.name for column in metadata["dagster/column_schema"].schema.columns}
-    probed = published.instance.get_latest_materialization_event(dg.AssetKey("sample_metadata")).asset_materialization
+        assert {"vector", "user__stars", "label"} <= {
+            column.name for column in metadata["dagster/column_schema"].schema.columns
+        }
+    probed = published.instance.get_latest_materialization_event(
+        dg.AssetKey("sample_metadata")
+    ).asset_materialization
     assert "words" in {column.name for column in probed.metadata["dagster/column_schema"].schema.columns}
 
 
 def materialized(platform: Any, asset: str) -> Any:
-    return platform.instance.get_latest_materialization_event(dg.AssetKey(asset)).asset_materialization.metadata
+    return platform.instance.get_latest_materialization_event(
+        dg.AssetKey(asset)
+    ).asset_materialization.metadata
 
 
 def test_pages_hold_plots_previews_and_lineage(published: Any) -> None:
@@ -141,7 +157,9 @@ def test_pages_hold_plots_previews_and_lineage(published: Any) -> None:
             assert picture.format == "PNG"
             assert picture.width > 300
     lineage = materialized(published, "curated_samples")["dagster/column_lineage"].lineage.deps_by_column
-    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["content_hash"]] == [("validated_samples", "content_hash")]
+    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["content_hash"]] == [
+        ("validated_samples", "content_hash")
+    ]
     assert "kept" not in lineage
     preview = materialized(published, "segments")["preview"].value
     assert "segment_id" in preview
@@ -153,7 +171,12 @@ def test_decisions_record_every_rule(published: Any) -> None:
     assert len(rows) == 2
     for row in rows:
         assert row["kept"] is True
-        assert {rule["rule"] for rule in row["rules"]} >= {"empty", "too_short", "unsupported_language", "exact_duplicate"}
+        assert {rule["rule"] for rule in row["rules"]} >= {
+            "empty",
+            "too_short",
+            "unsupported_language",
+            "exact_duplicate",
+        }
 
 
 def test_same_inputs_same_versions_and_no_work(published: Any) -> None:
@@ -203,13 +226,24 @@ def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, data
 def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Path) -> None:
     """A caption names its photo; nothing links the photo back."""
     folder = dataset.parent
-    captions = [{"id": name, "text": f"a picture of a {name}", "photo": f"{name}/1.jpg"} for name in ("flower", "temple")]
+    captions = [
+        {"id": name, "text": f"a picture of a {name}", "photo": f"{name}/1.jpg"}
+        for name in ("flower", "temple")
+    ]
     (folder / "sentences.jsonl").write_text("\n".join(map(json.dumps, captions)) + "\n")
     dataset.write_text(dataset.read_text().replace("text: text, label: topic", "text: text, link: photo"))
     platform.register(dataset)
     platform.backfill("tiny@v1")
-    rows = platform.features.training_set("tiny@v1", modality=["image", "text"], columns=["label", "split", "text"]).to_arrow().to_pylist()
-    assert {row["image__label"]: row["text__text"] for row in rows} == {name: f"a picture of a {name}" for name in ("flower", "temple")}
+    rows = (
+        platform.features.training_set(
+            "tiny@v1", modality=["image", "text"], columns=["label", "split", "text"]
+        )
+        .to_arrow()
+        .to_pylist()
+    )
+    assert {row["image__label"]: row["text__text"] for row in rows} == {
+        name: f"a picture of a {name}" for name in ("flower", "temple")
+    }
     assert all(row["image__split"] == row["text__split"] for row in rows)
     ts = platform.features.training_set("tiny@v1", modality=["image", "text"])
     ids = [[batch["image__feature_id"][0] for batch in ts.to_torch(batch_size=1)] for _ in range(2)]
@@ -224,18 +258,26 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
         assert all(result.status == "published" for result in results.values()), results
         ledger[mode] = Ledger(platform.store).read().read_all().to_pylist()
         assert {row["mode"] for row in ledger[mode] if row["mode"]} == {mode}
-        assert all(row["cpu_seconds"] > 0 and row["peak_bytes"] > 10 << 20 for row in ledger[mode] if row["samples_out"] is not None)
+        assert all(
+            row["cpu_seconds"] > 0 and row["peak_bytes"] > 10 << 20
+            for row in ledger[mode]
+            if row["samples_out"] is not None
+        )
     for modality in ("image", "text"):
         cell = platforms["inline"].cell("tiny@v1", modality)
         for asset in ORDER[:9]:
-            assert stage_rows(platforms["inline"], asset, cell) == stage_rows(platforms["ray"], asset, cell), asset
+            assert stage_rows(platforms["inline"], asset, cell) == stage_rows(
+                platforms["ray"], asset, cell
+            ), asset
         left, right = (feature_rows(platform, cell) for platform in platforms.values())
         assert left["feature_id"] == right["feature_id"]
         one, two = (np.array(table["vector"].to_pylist()) for table in (left, right))
         assert np.all(np.einsum("nd,nd->n", one, two) > 1 - 1e-4)
     figures = [
         {
-            (row["stage"], row["modality"], row["kernel"]): [row[name] for name in ("samples_in", "samples_out", "bytes_read")]
+            (row["stage"], row["modality"], row["kernel"]): [
+                row[name] for name in ("samples_in", "samples_out", "bytes_read")
+            ]
             for row in rows
         }
         for rows in ledger.values()
@@ -243,8 +285,15 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
     assert figures[0] == figures[1]
     assert figures[0]["curated_samples", "image", None] == [2, 2, 0]
     assert figures[0]["raw_assets", "image", "fetch"][:2] == [3, 3]
-    assert figures[0]["raw_assets", "image", "fetch"][2] > figures[0]["segments", "image", "segment"][2] > 300_000
-    versions = [{asset: StageTables(p.store).meta(asset, cell).data_version for asset in ORDER[:9]} for p in platforms.values()]
+    assert (
+        figures[0]["raw_assets", "image", "fetch"][2]
+        > figures[0]["segments", "image", "segment"][2]
+        > 300_000
+    )
+    versions = [
+        {asset: StageTables(p.store).meta(asset, cell).data_version for asset in ORDER[:9]}
+        for p in platforms.values()
+    ]
     assert versions[0] == versions[1]
 
 
@@ -256,7 +305,10 @@ def test_an_undeclared_cell_is_empty_and_valid(platform: Any, dataset: Path) -> 
     dataset.write_text("\n".join(line for line in text.splitlines() if "photos" not in line))
     platform.register(dataset)
     result = backfill_cell(
-        platform.instance, build(store=platform.settings.store, mode="inline"), Cell("tiny", "v1", "image"), platform.store
+        platform.instance,
+        build(store=platform.settings.store, mode="inline"),
+        Cell("tiny", "v1", "image"),
+        platform.store,
     )
     assert result.status == "published", result
     assert cell_status(platform.store, Cell("tiny", "v1", "image"))["discovered"] == 0

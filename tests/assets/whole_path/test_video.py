@@ -51,7 +51,9 @@ def films(tmp_path: Path, platform: Any, photos: dict[str, Path]) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["inline", "ray"])
-def test_scenes_are_found_by_words_pictures_and_video(films: Any, mode: str, tmp_path: Path, photos: dict[str, Path]) -> None:
+def test_scenes_are_found_by_words_pictures_and_video(
+    films: Any, mode: str, tmp_path: Path, photos: dict[str, Path]
+) -> None:
     results = films.backfill("films@v1", mode=mode)
     result = results["video"]
     assert result.status == "published", result.reason
@@ -60,18 +62,27 @@ def test_scenes_are_found_by_words_pictures_and_video(films: Any, mode: str, tmp
     counts = cell_status(films.store, cell)
     assert (counts["discovered"], counts["published"], counts["failed"], counts["segments"]) == (3, 2, 1, 3)
     assert counts["failures"] == {"truncated": 1}
-    probed = StageTables(films.store).read("validated_samples", cell, ["key", "frames", "audio_codec", "width"]).read_all().to_pylist()
+    probed = (
+        StageTables(films.store)
+        .read("validated_samples", cell, ["key", "frames", "audio_codec", "width"])
+        .read_all()
+        .to_pylist()
+    )
     assert {row["key"]: (row["frames"], row["audio_codec"], row["width"]) for row in probed} == {
         "travel/trip.mkv": (50, "opus", 320),
         "noise/large.avi": (32, None, 640),
     }
 
     def best(query: Any) -> dict[str, Any]:
-        hit: dict[str, Any] = films.features.search(query, dataset_version="films@v1", modality="video", k=1).to_pylist()[0]
+        hit: dict[str, Any] = films.features.search(
+            query, dataset_version="films@v1", modality="video", k=1
+        ).to_pylist()[0]
         return hit
 
     temple, flower = "seconds=0.000-3.000", "seconds=3.000-5.000"
-    assert [best(query)["span"] for query in ("a flower", "a temple", photos["flower"], photos["temple"])] == [
+    assert [
+        best(query)["span"] for query in ("a flower", "a temple", photos["flower"], photos["temple"])
+    ] == [
         flower,
         temple,
         flower,
@@ -82,8 +93,16 @@ def test_scenes_are_found_by_words_pictures_and_video(films: Any, mode: str, tmp
     assert (chain["embedder"]["name"], chain["embedder"]["preprocessing"]["frames"]) == ("conse_frames", 4)
     assert re.fullmatch("[0-9a-f]{64}", chain["embedder"]["weights_hash"])
 
-    assert results["audio"].computed == {"fetch": 1, "probe": 1, "segment": 1, "embed:aisfx": 1}, "the one that has sound"
-    joined = films.features.training_set("films@v1", modality=["video", "audio"], columns=["label"]).to_arrow().to_pylist()
-    assert {(row["video__label"], row["audio__label"]) for row in joined} == {("travel", "travel")}, "joined with its video by entity"
+    assert results["audio"].computed == {"fetch": 1, "probe": 1, "segment": 1, "embed:aisfx": 1}, (
+        "the one that has sound"
+    )
+    joined = (
+        films.features.training_set("films@v1", modality=["video", "audio"], columns=["label"])
+        .to_arrow()
+        .to_pylist()
+    )
+    assert {(row["video__label"], row["audio__label"]) for row in joined} == {("travel", "travel")}, (
+        "joined with its video by entity"
+    )
     again = films.backfill("films@v1")
     assert {(item.status, *item.computed.values()) for item in again.values()} == {("unchanged", 0, 0, 0, 0)}

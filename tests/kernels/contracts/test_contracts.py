@@ -16,8 +16,12 @@ from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.modalities import modalities
 from mm_resources.storage import lance_datasets
 
-CONTRACTS: dict[str, Contract] = {name: item for name in contracts.__all__ if isinstance(item := getattr(contracts, name), Contract)}
-CONTRACTS |= {f"VALIDATED_SAMPLES+{name}": VALIDATED_SAMPLES.extend(item.signals) for name, item in modalities().items()}
+CONTRACTS: dict[str, Contract] = {
+    name: item for name in contracts.__all__ if isinstance(item := getattr(contracts, name), Contract)
+}
+CONTRACTS |= {
+    f"VALIDATED_SAMPLES+{name}": VALIDATED_SAMPLES.extend(item.signals) for name, item in modalities().items()
+}
 CONTRACTS["feature_contract"] = feature_contract(8, [pa.field("user__stars", pa.int64())])
 
 every_contract = pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
@@ -35,14 +39,21 @@ def of_type(kind: pa.DataType, rules: dict[str, str]) -> st.SearchStrategy[Any]:
         return st.booleans()
     if pa.types.is_integer(kind):
         top = 2 ** (kind.bit_width - 1) - 1
-        return st.integers(-top if low is None else int(float(low)), top if high is None else int(float(high)))
+        return st.integers(
+            -top if low is None else int(float(low)), top if high is None else int(float(high))
+        )
     if pa.types.is_floating(kind):
-        edges = {"min_value": None if low is None else float(low), "max_value": None if high is None else float(high)}
+        edges = {
+            "min_value": None if low is None else float(low),
+            "max_value": None if high is None else float(high),
+        }
         return st.floats(**edges, allow_nan=False, allow_infinity=False, width=kind.bit_width)
     if pa.types.is_timestamp(kind):
         return st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1), timezones=st.just(dt.UTC))
     if pa.types.is_struct(kind):
-        return st.fixed_dictionaries({kind.field(i).name: st.none() | of_type(kind.field(i).type, {}) for i in range(kind.num_fields)})
+        return st.fixed_dictionaries(
+            {kind.field(i).name: st.none() | of_type(kind.field(i).type, {}) for i in range(kind.num_fields)}
+        )
     if pa.types.is_fixed_size_list(kind):
         return st.lists(of_type(kind.value_type, {}), min_size=kind.list_size, max_size=kind.list_size)
     if pa.types.is_list(kind):
@@ -105,7 +116,10 @@ def breaks() -> list[Any]:
                 bad["length"] = "a" * (HEX_LENGTHS[rules["pattern"]] + 1)
             if "choices" in rules:
                 bad["choices"] = "neither"
-            found += [pytest.param(contract, item.name, value, id=f"{name}.{item.name}-{kind}") for kind, value in bad.items()]
+            found += [
+                pytest.param(contract, item.name, value, id=f"{name}.{item.name}-{kind}")
+                for kind, value in bad.items()
+            ]
     return found
 
 
@@ -134,7 +148,9 @@ def test_one_broken_cell_is_found_at_its_row(contract: Contract, column: str, va
 def test_several_broken_cells_are_all_named() -> None:
     contract = VALIDATED_SAMPLES
     row = {item.name: plain(item) for item in contract.schema}
-    table = contract.rows([row, {**row, "width": 0, "size": -1, "key": None}, row, {**row, "content_hash": "short"}])
+    table = contract.rows(
+        [row, {**row, "width": 0, "size": -1, "key": None}, row, {**row, "content_hash": "short"}]
+    )
     found = contract.violations(table)
     assert list(found) == [1, 3]
     assert all(f"{name}=" in found[1] for name in ("width", "size", "key"))

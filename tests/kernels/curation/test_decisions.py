@@ -15,7 +15,9 @@ from tests.kernels.sample_rows import sample, table
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
-def curated(rows: pa.Table, settings: dict[str, Any] | None = None, modality: str = "text", batch: int = 2) -> dict[str, dict[str, Any]]:
+def curated(
+    rows: pa.Table, settings: dict[str, Any] | None = None, modality: str = "text", batch: int = 2
+) -> dict[str, dict[str, Any]]:
     """Curated rows by key; checked against the contract."""
     user = [name for name in rows.column_names if name.startswith("user__")]
 
@@ -24,7 +26,9 @@ def curated(rows: pa.Table, settings: dict[str, Any] | None = None, modality: st
         return pa.RecordBatchReader.from_batches(chosen.schema, chosen.to_batches(max_chunksize=batch))
 
     contract = CURATED_SAMPLES.extend([rows.schema.field(name) for name in user])
-    tables = [contract.cast(item) for item in curate(read, rule_set(modality, settings or {}), "birds", SHARES)]
+    tables = [
+        contract.cast(item) for item in curate(read, rule_set(modality, settings or {}), "birds", SHARES)
+    ]
     for item in tables:
         assert contract.violations(item) == {}
     return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}
@@ -51,7 +55,10 @@ def test_all_rules_are_recorded_for_all_samples() -> None:
         assert [item["rule"] for item in row["rules"]] == names
         assert row["passed"] == [item["rule"] for item in row["rules"] if item["passed"]]
         assert row["quality_score"] == pytest.approx(len(row["passed"]) / len(names))
-        assert all(item["version"] and item["threshold"] is not None and item["action"] in ("drop", "flag") for item in row["rules"])
+        assert all(
+            item["version"] and item["threshold"] is not None and item["action"] in ("drop", "flag")
+            for item in row["rules"]
+        )
         assert all((item["reason"] is None) == item["passed"] for item in row["rules"])
 
 
@@ -71,7 +78,10 @@ def test_flag_keeps_and_drop_drops() -> None:
     assert (flagged["short"]["rule"], flagged["short"]["reason"]) == (None, None)
     dropped = curated(ROWS, {"too_short": {"action": "drop"}})
     assert {key for key, row in dropped.items() if not row["kept"]} == {"empty", "short", "twin-b"}
-    assert (dropped["short"]["rule"], dropped["short"]["reason"]) == ("too_short", "has too few words: 2 (min_words=3)")
+    assert (dropped["short"]["rule"], dropped["short"]["reason"]) == (
+        "too_short",
+        "has too few words: 2 (min_words=3)",
+    )
 
 
 def test_off_leaves_no_record() -> None:
@@ -101,10 +111,22 @@ def test_batches_do_not_change_decisions() -> None:
 
 
 def test_split_follows_the_group_else_the_entity() -> None:
-    rows = [sample("text", f"k{i}", group="walk-1" if i < 20 else None, entity_id="e" * 32 if i >= 40 else f"{i:032x}") for i in range(60)]
+    rows = [
+        sample(
+            "text",
+            f"k{i}",
+            group="walk-1" if i < 20 else None,
+            entity_id="e" * 32 if i >= 40 else f"{i:032x}",
+        )
+        for i in range(60)
+    ]
     found = curated(table("text", *rows), batch=7)
-    assert {row["split"] for key, row in found.items() if int(key[1:]) < 20} == {split_of("birds", "walk-1", SHARES)}
-    assert {row["split"] for key, row in found.items() if int(key[1:]) >= 40} == {split_of("birds", "e" * 32, SHARES)}
+    assert {row["split"] for key, row in found.items() if int(key[1:]) < 20} == {
+        split_of("birds", "walk-1", SHARES)
+    }
+    assert {row["split"] for key, row in found.items() if int(key[1:]) >= 40} == {
+        split_of("birds", "e" * 32, SHARES)
+    }
     assert found["k25"]["split_group"] == f"{25:032x}"
     assert found["k25"]["split"] == split_of("birds", f"{25:032x}", SHARES)
     assert len({row["split"] for row in found.values()}) > 1
@@ -113,12 +135,17 @@ def test_split_follows_the_group_else_the_entity() -> None:
 def test_columns_of_the_user_travel_and_signals_stay_behind() -> None:
     rows = ROWS.append_column("user__stars", pa.array([1, 2, 3, 4, None]))
     found = curated(rows)
-    assert {key: row["user__stars"] for key, row in found.items()} == dict(zip(ROWS["key"].to_pylist(), [1, 2, 3, 4, None], strict=True))
+    assert {key: row["user__stars"] for key, row in found.items()} == dict(
+        zip(ROWS["key"].to_pylist(), [1, 2, 3, 4, None], strict=True)
+    )
     assert "letter_share" not in found["good"]
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert list(curate(lambda columns: ROWS.slice(0, 0).to_reader(), rule_set("text", {}), "birds", SHARES)) == []
+    assert (
+        list(curate(lambda columns: ROWS.slice(0, 0).to_reader(), rule_set("text", {}), "birds", SHARES))
+        == []
+    )
 
 
 @dataclass

@@ -17,7 +17,10 @@ SHARES = {"train": 0.5, "test": 0.5}
 
 
 def curated(
-    rows: pa.Table, placed: dict[str, str] | None = None, known: str = "", settings: dict[str, Any] | None = None
+    rows: pa.Table,
+    placed: dict[str, str] | None = None,
+    known: str = "",
+    settings: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decisions by key; `placed` are split groups by name, `known` the keys of samples that the parent has."""
 
@@ -109,7 +112,12 @@ def test_a_newcomer_in_a_placed_group_is_a_newcomer() -> None:
 
 @pytest.mark.parametrize("action", ["drop", "off"])
 def test_without_near_duplicates_nothing_is_in_conflict(action: str) -> None:
-    rows = curated(texts(TEXTS), {name("a"): "train", name("c"): "test"}, "ac", {"near_duplicate_text": {"action": action}})
+    rows = curated(
+        texts(TEXTS),
+        {name("a"): "train", name("c"): "test"},
+        "ac",
+        {"near_duplicate_text": {"action": action}},
+    )
     assert rows["b"]["rule"] == {"drop": "near_duplicate_text", "off": None}[action]
 
 
@@ -117,7 +125,12 @@ def test_what_another_rule_drops_is_not_what_is_kept_of_a_group() -> None:
     plain = texts(TEXTS)
     words = pa.array([1 if key == "a" else 20 for key in plain["key"].to_pylist()])
     rows = plain.set_column(plain.column_names.index("words"), "words", words)
-    found = curated(rows, settings={"too_short": {"action": "drop"}, "near_duplicate_text": {"action": "drop"}})
-    assert {key: row["rule"] for key, row in found.items() if not row["kept"]} == {"a": "too_short", "c": "near_duplicate_text"}
+    found = curated(
+        rows, settings={"too_short": {"action": "drop"}, "near_duplicate_text": {"action": "drop"}}
+    )
+    assert {key: row["rule"] for key, row in found.items() if not row["kept"]} == {
+        "a": "too_short",
+        "c": "near_duplicate_text",
+    }
     assert found["b"]["duplicate_group"] == f"near-{name('b')}"
     assert found["a"]["duplicate_group"] is None

@@ -16,7 +16,14 @@ from mm_embed_kernels.plugins import UnknownPlugin
 from tests.kernels.media_samples import ENGLISH, GERMAN, encoded, picture
 from tests.kernels.sounds import noise, recorded, tone
 
-TEXTS = [ENGLISH, GERMAN, "A sailor watches the light of a tower on the coast.", "Interest rates rose again.", "x", "😀 " * 500]
+TEXTS = [
+    ENGLISH,
+    GERMAN,
+    "A sailor watches the light of a tower on the coast.",
+    "Interest rates rose again.",
+    "x",
+    "😀 " * 500,
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,9 @@ def test_the_network_computes_here_what_torch_computes_on_a_device() -> None:
     from mm_embed_kernels.embedders import conse
     from mm_embed_kernels.inference.runtime import inferring
 
-    pictures = np.stack([decode(encoded(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))])
+    pictures = np.stack(
+        [decode(encoded(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))]
+    )
     embedder = create("conse", threads=1)
     found = embedder.embed(pictures)
     here, _ = conse._model("cpu", 1)
@@ -123,13 +132,19 @@ def heard(embedder: Embedder, *recordings: bytes) -> Any:
 
 def test_a_sound_is_nearest_to_its_copy(aisfx: Embedder) -> None:
     sounds = [noise(1.5, 44_100), tone(500, 1.5, 44_100), noise(0.2, 44_100, level=0.5)]
-    vectors = heard(aisfx, *(recorded(item, "WAV", 44_100) for item in sounds), *(recorded(item / 2, "OGG", 44_100) for item in sounds))
+    vectors = heard(
+        aisfx,
+        *(recorded(item, "WAV", 44_100) for item in sounds),
+        *(recorded(item / 2, "OGG", 44_100) for item in sounds),
+    )
     assert vectors.shape == (6, 512)
     assert (vectors[3:] @ vectors[:3].T).argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def test_a_sounds_vector_does_not_depend_on_its_batch(aisfx: Embedder) -> None:
-    recordings = [recorded(noise(seconds, 44_100, seed=i), "WAV", 44_100) for i, seconds in enumerate((0.3, 10.0, 4.0))]
+    recordings = [
+        recorded(noise(seconds, 44_100, seed=i), "WAV", 44_100) for i, seconds in enumerate((0.3, 10.0, 4.0))
+    ]
     together, alone = heard(aisfx, *recordings), np.concatenate([heard(aisfx, item) for item in recordings])
     assert float((together * alone).sum(axis=1).min()) > 1 - aisfx.tolerance
 
@@ -141,7 +156,9 @@ def test_what_follows_a_short_sound_is_not_heard(aisfx: Embedder) -> None:
     assert one @ other > 0.9999
 
 
-@pytest.mark.parametrize("samples", [1, 51_199 - 1_024, 51_200 - 1_024, 51_200, 102_399, 102_400 - 1_024, 400_000, 441_000])
+@pytest.mark.parametrize(
+    "samples", [1, 51_199 - 1_024, 51_200 - 1_024, 51_200, 102_399, 102_400 - 1_024, 400_000, 441_000]
+)
 def test_a_sound_is_cut_where_nothing_more_sounds(aisfx: Embedder, samples: int) -> None:
     from mm_embed_kernels.embedders.aisfx import _model, _sounding, pooled
 

@@ -40,7 +40,10 @@ def made(kind: str, folders: dict[str, Path]) -> Embedder:
 
 
 def inputs(embedder: Embedder) -> Any:
-    media = {"image": [encoded(picture(seed=seed), "PNG") for seed in (0, 1)], "video": [filmed(pan(1)), filmed(pan(2))]}
+    media = {
+        "image": [encoded(picture(seed=seed), "PNG") for seed in (0, 1)],
+        "video": [filmed(pan(1)), filmed(pan(2))],
+    }
     media["audio"] = [recorded(noise(seconds, seed=3)) for seconds in (0.7, 2.0)]
     if embedder.modality == "text":
         return ["the cat sat on the mat", "a ship at sea"]
@@ -73,12 +76,18 @@ def test_it_travels_to_workers_unloaded(kind: str, folders: dict[str, Path]) -> 
     sent = pickle.dumps(embedder)
     assert len(sent) < 20_000, "settings, no weights"
     other = pickle.loads(sent)
-    assert (other.name, other.fingerprint, other.dimension) == (embedder.name, embedder.fingerprint, embedder.dimension)
+    assert (other.name, other.fingerprint, other.dimension) == (
+        embedder.name,
+        embedder.fingerprint,
+        embedder.dimension,
+    )
     np.testing.assert_allclose(other.embed(inputs(other)), vectors, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_weights_make_the_fingerprint_not_their_place(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_weights_make_the_fingerprint_not_their_place(
+    kind: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
     one = made(kind, folders)
     shutil.copytree(folders[kind], tmp_path / "moved")
     moved = create(f"{kind}:{tmp_path}/moved", threads=2)
@@ -98,7 +107,9 @@ def test_text_and_pictures_and_video_share_a_space(folders: dict[str, Path]) -> 
     np.testing.assert_allclose(pictures.embed_text(["a cat"]), video.embed_text(["a cat"]), atol=1e-6)
     frame = np.asarray(picture((320, 240)))
     one = pictures.embed(pictures.decode(encoded(picture((320, 240)), "PNG"), "full")[None])
-    film = video.embed(video.decode(filmed(still(frame), codec="ffv1", container="matroska"), "seconds=0.000-2.000")[None])
+    film = video.embed(
+        video.decode(filmed(still(frame), codec="ffv1", container="matroska"), "seconds=0.000-2.000")[None]
+    )
     assert float(one[0] @ film[0]) > 0.99
 
 
@@ -128,7 +139,10 @@ def test_pickled_weights_are_read_where_there_are_no_safetensors(tmp_path: Path)
     )
     np.testing.assert_allclose(safe.embed(inputs(safe)), pickled.embed(inputs(pickled)), atol=1e-6)
     shutil.copy(tmp_path / "pickled" / "model.pt", tmp_path / "safe" / "other.pt")
-    assert [path.suffix for path in create(f"torchaudio:{tmp_path}/safe").weights] == [".json", ".safetensors"]
+    assert [path.suffix for path in create(f"torchaudio:{tmp_path}/safe").weights] == [
+        ".json",
+        ".safetensors",
+    ]
 
 
 def test_a_hubs_cache_is_used_and_held_against_its_hashes(
@@ -149,7 +163,11 @@ def test_a_hubs_cache_is_used_and_held_against_its_hashes(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
     assert create(f"open_clip:tests/clip@{revision}").fingerprint == made("open_clip", folders).fingerprint
-    weights = cache / "blobs" / hashlib.sha256((folders["open_clip"] / "open_clip_model.safetensors").read_bytes()).hexdigest()
+    weights = (
+        cache
+        / "blobs"
+        / hashlib.sha256((folders["open_clip"] / "open_clip_model.safetensors").read_bytes()).hexdigest()
+    )
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     from mm_embed_kernels.embedders import hub
 
@@ -177,7 +195,10 @@ def test_names_that_make_no_sense(name: str, words: str) -> None:
         ("st:/not/there", "there is no folder /not/there"),
         ("open_clip:models/../x y", "neither ORG/NAME@REVISION nor an absolute path"),
         ("st:./mine", "absolute path"),
-        ("st:tests/absent@v1", "cannot be reached and tests/absent@v1 is not among the models on this machine"),
+        (
+            "st:tests/absent@v1",
+            "cannot be reached and tests/absent@v1 is not among the models on this machine",
+        ),
         ("torchaudio:WAV2VEC3", "has no speech model WAV2VEC3; it has .*WAV2VEC2_BASE"),
     ],
 )
@@ -204,7 +225,10 @@ def test_names_become_parts_of_table_names() -> None:
     assert slug_of("conse_frames") == "conse_frames"
     one, other = slug_of("st:/models/a b"), slug_of("st:/models/a_b")
     assert one != other
-    assert all(set(item) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") for item in (one, other))
+    assert all(
+        set(item) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+        for item in (one, other)
+    )
     assert len(slug_of("open_clip:" + "x" * 300)) < 80
 
 

@@ -9,7 +9,10 @@ from mm_embed_kernels.kernels.embed import embed_each
 def test_meaning() -> None:
     found = create("wordllama")
     query = found.embed_text(["a small cat"])[0]
-    near = [float(query @ vector) for vector in embed_each(found, ["a kitten plays", "stock markets fell", "the engine of a car"])]
+    near = [
+        float(query @ vector)
+        for vector in embed_each(found, ["a kitten plays", "stock markets fell", "the engine of a car"])
+    ]
     assert near[0] > 2 * max(near[1:])
 
 

@@ -15,10 +15,19 @@ from mm_embed_kernels.inference.precision import fast_bfloat16, resolve
 from mm_resources.compute.environment import differences, environment, model_of
 from mm_resources.settings import Settings
 
-TEXTS = ["A lighthouse stands on the coast.", "Interest rates rose again.", "x", "", "\N{GRINNING FACE} " * 400, "word " * 200]
+TEXTS = [
+    "A lighthouse stands on the coast.",
+    "Interest rates rose again.",
+    "x",
+    "",
+    "\N{GRINNING FACE} " * 400,
+    "word " * 200,
+]
 
 
-@pytest.mark.parametrize(("flags", "fast"), [("sse avx512_bf16 amx_bf16 amx_tile", True), ("sse avx512_bf16", False), ("", False)])
+@pytest.mark.parametrize(
+    ("flags", "fast"), [("sse avx512_bf16 amx_bf16 amx_tile", True), ("sse avx512_bf16", False), ("", False)]
+)
 def test_the_processor_decides(tmp_path: Path, flags: str, fast: bool) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert fast_bfloat16(tmp_path / "cpuinfo") is fast
@@ -29,7 +38,12 @@ def test_auto_takes_what_is_offered_and_fast(monkeypatch: pytest.MonkeyPatch) ->
     for fast in (True, False):
         monkeypatch.setattr(precision, "fast_bfloat16", lambda fast=fast: fast)
         assert resolve("auto", ["bfloat16"]) == ("bfloat16" if fast else "float32")
-        assert resolve("auto", []) == resolve("bfloat16", []) == resolve("auto", ["bfloat16"], "cuda") == "float32"
+        assert (
+            resolve("auto", [])
+            == resolve("bfloat16", [])
+            == resolve("auto", ["bfloat16"], "cuda")
+            == "float32"
+        )
         assert resolve("bfloat16", ["bfloat16"]) == "bfloat16"
     with pytest.raises(UserError, match="precision 'int8' is not known; there are: auto, float32, bfloat16"):
         resolve("int8", [])
@@ -64,7 +78,9 @@ def test_machines_that_would_choose_otherwise_differ(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("mm_resources.compute.environment.fast_bfloat16", lambda: True)
     here = environment(models)
     monkeypatch.setattr("mm_resources.compute.environment.fast_bfloat16", lambda: False)
-    assert differences(here, environment(models)) == ["the best precision of minilm is float32 there and bfloat16 here"]
+    assert differences(here, environment(models)) == [
+        "the best precision of minilm is float32 there and bfloat16 here"
+    ]
     assert environment([model_of(create("minilm"))]).keys() == here.keys() - {"the best precision of minilm"}
 
 

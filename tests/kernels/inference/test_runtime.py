@@ -47,7 +47,9 @@ def test_a_frozen_network_computes_the_same_for_any_batch() -> None:
     from torch import nn
 
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    )
     network[1].running_mean.uniform_(-1, 1)
     inputs = torch.rand(5, 3, 9, 9)
     with torch.inference_mode():
@@ -65,7 +67,13 @@ def test_an_exported_network_computes_the_same_for_any_batch(threads: int | None
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.inner = nn.Sequential(
+                nn.Conv2d(3, 8, 3, stride=2),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+            )
             self.inner[1].running_mean.uniform_(-1, 1)
 
         def forward(self, pictures: Any) -> Any:
@@ -76,7 +84,9 @@ def test_an_exported_network_computes_the_same_for_any_batch(threads: int | None
     call = session(exported(network, (2, 9, 9, 3)), threads)
     for count in (1, 2, 5):
         pictures = np.random.default_rng(count).integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
-        np.testing.assert_allclose(call(pictures), network(torch.from_numpy(pictures)).detach().numpy(), atol=1e-6)
+        np.testing.assert_allclose(
+            call(pictures), network(torch.from_numpy(pictures)).detach().numpy(), atol=1e-6
+        )
 
 
 def test_batches_side_by_side_keep_their_order_and_raise_what_a_batch_raises() -> None:
@@ -93,7 +103,9 @@ def test_batches_side_by_side_keep_their_order_and_raise_what_a_batch_raises() -
         side_by_side(lambda batch: 1 // batch, [1, 0], 2)
 
 
-def test_an_array_is_made_once_and_again_when_its_file_is_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_is_made_once_and_again_when_its_file_is_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[int] = []
 

@@ -39,7 +39,9 @@ class Given(Embedder):
         raise NotImplementedError
 
 
-shapes = st.one_of(st.tuples(st.integers(1, 40_000)), st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3)))
+shapes = st.one_of(
+    st.tuples(st.integers(1, 40_000)), st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
+)
 
 
 @settings(max_examples=100, deadline=None)

@@ -66,7 +66,9 @@ _ROWS = EmbedKernel(Mortal(), Shelf()).infer
 
 
 def texts(*items: str) -> pa.Table:
-    return pa.Table.from_pylist([{"key": f"k{i}", "text": text} for i, text in enumerate(items)], schema=REQUEST)
+    return pa.Table.from_pylist(
+        [{"key": f"k{i}", "text": text} for i, text in enumerate(items)], schema=REQUEST
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,9 @@ def texts(*items: str) -> pa.Table:
         ("raise", "embedding_error", "no such weights", False),
     ],
 )
-def test_a_model_that_dies_costs_the_guilty_item(stage: Any, order: str, error_class: str, message: str, retryable: bool) -> None:
+def test_a_model_that_dies_costs_the_guilty_item(
+    stage: Any, order: str, error_class: str, message: str, retryable: bool
+) -> None:
     tried = stage(seconds=6.0) if order == "hang" else stage()
     tried.setup()
     rows = tried.run(texts("a", "bb", order, "ccc")).to_pylist()
@@ -99,7 +103,10 @@ def test_a_model_stays_loaded_from_stage_to_stage(stage: Any) -> None:
     assert vectors[0] == vectors[1], "another process has another number"
 
 
-@pytest.mark.parametrize(("loading", "said"), [("segfault", "loading the model ended its process.*SIGSEGV"), ("raise", "no such weights")])
+@pytest.mark.parametrize(
+    ("loading", "said"),
+    [("segfault", "loading the model ended its process.*SIGSEGV"), ("raise", "no such weights")],
+)
 def test_a_model_that_cannot_be_loaded_ends_the_run(stage: Any, loading: str, said: str) -> None:
     embedder = Mortal()
     embedder.loading = loading

@@ -52,7 +52,9 @@ def requests(*blobs: bytes | None, texts: list[str] | None = None) -> tuple[Shel
             }
         )
         rows[-1]["text"] = texts[i] if texts else None
-    return Shelf({content_hash(blob): blob for blob in blobs if blob is not None}), pa.Table.from_pylist(rows, schema=REQUEST)
+    return Shelf({content_hash(blob): blob for blob in blobs if blob is not None}), pa.Table.from_pylist(
+        rows, schema=REQUEST
+    )
 
 
 def run(kernel: Kernel, table: pa.Table) -> list[dict[str, Any]]:
@@ -68,7 +70,14 @@ def test_probe_kernel_gives_a_row_for_each_request() -> None:
     shelf, table = requests(good, good[:500], None, b"", b"just words", encoded(picture((64, 48)), "JPEG"))
     rows = run(ProbeKernel(get("image"), shelf, LIMITS), table)
     assert [row["key"] for row in rows] == [f"k{i}" for i in range(6)]
-    assert [row["error_class"] for row in rows] == [None, "truncated", "blob_missing", "zero_length", "wrong_modality", None]
+    assert [row["error_class"] for row in rows] == [
+        None,
+        "truncated",
+        "blob_missing",
+        "zero_length",
+        "wrong_modality",
+        None,
+    ]
     assert [row["status"] for row in rows] == ["ok", "failed", "failed", "failed", "failed", "ok"]
     assert [row["retryable"] for row in rows] == [False, False, True, False, False, False]
     assert [row["width"] for row in rows] == [320, None, None, None, None, 64]
@@ -87,7 +96,12 @@ def test_kernels_are_told_apart() -> None:
     shelf = Shelf()
     kernels = [kind(get(name), shelf) for kind in (ProbeKernel, SegmentKernel) for name in ("text", "image")]
     assert len({kernel.fingerprint for kernel in kernels}) == 4
-    assert {kernel.scope for kernel in kernels} == {"probe-text", "probe-image", "segment-text", "segment-image"}
+    assert {kernel.scope for kernel in kernels} == {
+        "probe-text",
+        "probe-image",
+        "segment-text",
+        "segment-image",
+    }
 
 
 class Letters(Embedder):
@@ -115,7 +129,9 @@ class Letters(Embedder):
     def embed(self, inputs: Any) -> np.ndarray[Any, Any]:
         if bad := [text for text in inputs if text in self.refused]:
             raise ValueError(f"cannot bear {bad}")
-        return np.array([[np.inf] * 3 if text == "infinite" else self._model(text) for text in inputs], np.float64)
+        return np.array(
+            [[np.inf] * 3 if text == "infinite" else self._model(text) for text in inputs], np.float64
+        )
 
 
 class Corner(Embedder):
@@ -169,10 +185,20 @@ def test_decoded_inputs() -> None:
     shelf, table = requests(colours[0], b"short", None, b"odd", b"float", colours[1])
     kernel = EmbedKernel(Corner(), shelf, LIMITS)
     rows = run(kernel, table)
-    assert [row["error_class"] for row in rows] == [None, "decode_error", "blob_missing", "contract", "contract", None]
+    assert [row["error_class"] for row in rows] == [
+        None,
+        "decode_error",
+        "blob_missing",
+        "contract",
+        "contract",
+        None,
+    ]
     assert rows[2]["retryable"]
     assert "uint8[3, 3, 3]" in rows[3]["message"]
-    assert [row["vector"] for row in (rows[0], rows[5])] == [[1, 0, 0], [0, pytest.approx(0.6), pytest.approx(0.8)]]
+    assert [row["vector"] for row in (rows[0], rows[5])] == [
+        [1, 0, 0],
+        [0, pytest.approx(0.6), pytest.approx(0.8)],
+    ]
     assert len(kernel.stages()) == 2
     assert len(EmbedKernel(Letters(), shelf).stages()) == 1
 
@@ -211,7 +237,9 @@ def test_embedders_travel_without_their_model() -> None:
 
 def test_fingerprint_of_an_embedder() -> None:
     assert Letters(batch_size=1).fingerprint == Letters(batch_size=99, threads=3).fingerprint
-    assert Letters(device="cuda:0").fingerprint == Letters(device="cuda:1").fingerprint != Letters().fingerprint
+    assert (
+        Letters(device="cuda:0").fingerprint == Letters(device="cuda:1").fingerprint != Letters().fingerprint
+    )
 
 
 def test_missing_weights_are_one_line(tmp_path: Path) -> None:
@@ -230,10 +258,28 @@ def test_what_an_embedder_cannot_do() -> None:
 
 def test_results_keep_order_and_share_time() -> None:
     schema = pa.schema([*RESULT, pa.field("n", pa.int64())])
-    table = results(["a", "b"], [{"n": 1}, SampleError("truncated", "ends\n  early", retryable=True)], 3.0, schema)
+    table = results(
+        ["a", "b"], [{"n": 1}, SampleError("truncated", "ends\n  early", retryable=True)], 3.0, schema
+    )
     assert table.to_pylist() == [
-        {"key": "a", "status": "ok", "error_class": None, "message": None, "retryable": False, "seconds": 1.5, "n": 1},
-        {"key": "b", "status": "failed", "error_class": "truncated", "message": "ends early", "retryable": True, "seconds": 1.5, "n": None},
+        {
+            "key": "a",
+            "status": "ok",
+            "error_class": None,
+            "message": None,
+            "retryable": False,
+            "seconds": 1.5,
+            "n": 1,
+        },
+        {
+            "key": "b",
+            "status": "failed",
+            "error_class": "truncated",
+            "message": "ends early",
+            "retryable": True,
+            "seconds": 1.5,
+            "n": None,
+        },
     ]
     with pytest.raises(ValueError, match="zip"):
         results(["a"], [], 0.0, schema)
@@ -255,5 +301,7 @@ def test_error_fingerprint_leaves_out_what_varies() -> None:
     one = error_fingerprint("raw_assets", "not_found", "blob 0x7f12ab at byte 17 of '/a/b.jpg' is gone")
     assert one == error_fingerprint("raw_assets", "not_found", "blob 0x99 at byte 4 of '/c/d.jpg' is gone")
     assert one != error_fingerprint("raw_assets", "not_found", "blob 0x99 at byte 4 of '/c/d.jpg' is late")
-    assert one != error_fingerprint("raw_assets", "truncated", "blob 0x7f12ab at byte 17 of '/a/b.jpg' is gone")
+    assert one != error_fingerprint(
+        "raw_assets", "truncated", "blob 0x7f12ab at byte 17 of '/a/b.jpg' is gone"
+    )
     assert one != error_fingerprint("segments", "not_found", "blob 0x7f12ab at byte 17 of '/a/b.jpg' is gone")

@@ -48,7 +48,14 @@ def vowels(seconds: float = 2.0) -> Any:
 
 def requests(*blobs: bytes, spans: str = "seconds=0.000-10.000") -> tuple[Shelf, pa.Table]:
     rows = [
-        {"key": f"k{i}", "content_hash": content_hash(blob), "span": spans, "path": "p", "offset": 0, "size": 1}
+        {
+            "key": f"k{i}",
+            "content_hash": content_hash(blob),
+            "span": spans,
+            "path": "p",
+            "offset": 0,
+            "size": 1,
+        }
         for i, blob in enumerate(blobs)
     ]
     return Shelf({content_hash(blob): blob for blob in blobs}), pa.Table.from_pylist(rows, schema=REQUEST)
@@ -115,8 +122,8 @@ class Broken(Transcriber):
 
 
 def test_a_model_that_fails_costs_its_row() -> None:
-    found = WriteStage(Broken(), TranscribeKernel(Broken(), Shelf()).result, TranscribeKernel(Broken(), Shelf()).infer)._write(
-        noise()[:, 0]
-    )
+    found = WriteStage(
+        Broken(), TranscribeKernel(Broken(), Shelf()).result, TranscribeKernel(Broken(), Shelf()).infer
+    )._write(noise()[:, 0])
     assert isinstance(found, SampleError)
     assert (found.error_class, found.message) == ("transcription_error", "ValueError: no idea")

@@ -49,7 +49,12 @@ def error_class(data: bytes | Path) -> str:
 def test_probe(kind: str, rate: int, channels: int) -> None:
     subtype, mime, _ = KINDS[kind]
     row = AUDIO.probe(recorded(noise(1.5, rate, channels), kind, rate, subtype))
-    assert (row["mime"], row["sample_rate"], row["channels"], row["damaged_packets"]) == (mime, rate, channels, 0)
+    assert (row["mime"], row["sample_rate"], row["channels"], row["damaged_packets"]) == (
+        mime,
+        rate,
+        channels,
+        0,
+    )
     assert row["duration"] == pytest.approx(1.5, abs=0.03)
     assert row["measured_seconds"] == row["duration"]
     assert row["bit_rate"] > 0
@@ -106,7 +111,9 @@ def with_cover() -> bytes:
         image.pts = 0
         out.mux(cover.encode(image))
         out.mux(cover.encode())
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(noise(1.0, 44_100).T), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(noise(1.0, 44_100).T), format="fltp", layout="mono"
+        )
         frame.sample_rate = 44_100
         for part in av.AudioResampler("fltp", "mono", 44_100, frame_size=1152).resample(frame):
             out.mux(track.encode(part))
@@ -135,10 +142,19 @@ def test_signals_measure_what_they_say() -> None:
     assert half["peak"] == pytest.approx(0.5, abs=1e-4)
     # BS.1770: a sine of 997 Hz at full scale in one channel reads -3.01 LUFS; half of it 6.02 less.
     assert half["loudness"] == pytest.approx(-9.03, abs=0.1)
-    assert probe(np.concatenate([tone(seconds=1.024), np.zeros((3 * 16_384, 1))]))["silence_share"] == pytest.approx(0.75, abs=0.02)
-    assert probe(np.clip(tone(seconds=1.0, level=2.0), -1, 1))["clipping_share"] == pytest.approx(2 / 3, abs=0.01)
+    assert probe(np.concatenate([tone(seconds=1.024), np.zeros((3 * 16_384, 1))]))[
+        "silence_share"
+    ] == pytest.approx(0.75, abs=0.02)
+    assert probe(np.clip(tone(seconds=1.0, level=2.0), -1, 1))["clipping_share"] == pytest.approx(
+        2 / 3, abs=0.01
+    )
     quiet = probe(np.zeros((RATE, 1), np.float32))
-    assert (quiet["loudness"], quiet["peak"], quiet["silence_share"], quiet["speech_share"]) == (None, 0, 1, 0)
+    assert (quiet["loudness"], quiet["peak"], quiet["silence_share"], quiet["speech_share"]) == (
+        None,
+        0,
+        1,
+        0,
+    )
     assert probe(noise(0.2))["loudness"] is None
 
 
@@ -150,7 +166,9 @@ def test_loudness_is_the_standards(rate: int, channels: int) -> None:
 
     samples = noise(3.0, rate, channels) * np.linspace(0.1, 1, 3 * rate, dtype=np.float32)[:, None]
     reference = float(torchaudio.functional.loudness(torch.from_numpy(samples.T.copy()), rate))
-    assert AUDIO.probe(recorded(samples, "WAV", rate, "FLOAT"))["loudness"] == pytest.approx(reference, abs=0.15)
+    assert AUDIO.probe(recorded(samples, "WAV", rate, "FLOAT"))["loudness"] == pytest.approx(
+        reference, abs=0.15
+    )
 
 
 @pytest.mark.parametrize(("rate", "wanted"), [(44_100, 16_000), (8_000, 44_100), (11_025, 44_100)])
@@ -198,7 +216,9 @@ def test_windows(seconds: float, expected: list[tuple[float, float]]) -> None:
 def test_windows_cover_a_recording(seconds: float) -> None:
     found = windows(seconds)
     assert (found[0][0], found[-1][1]) == (0, seconds)
-    assert all(before[1] - after[0] == pytest.approx(2) for before, after in zip(found, found[1:], strict=False))
+    assert all(
+        before[1] - after[0] == pytest.approx(2) for before, after in zip(found, found[1:], strict=False)
+    )
     spans = [span_of(*window) for window in found]
     assert len(set(spans)) == len(spans)
     assert [seconds_of(span) for span in spans] == [pytest.approx(window) for window in found]
@@ -212,7 +232,10 @@ def test_what_is_no_span_of_seconds(span: str) -> None:
 
 def test_segments_name_places() -> None:
     found = AUDIO.segment(recorded(noise(11.0, 8_000), "FLAC", 8_000))
-    assert [(item.span, item.cost) for item in found] == [("seconds=0.000-10.000", 80_000), ("seconds=8.000-11.000", 24_000)]
+    assert [(item.span, item.cost) for item in found] == [
+        ("seconds=0.000-10.000", 80_000),
+        ("seconds=8.000-11.000", 24_000),
+    ]
 
 
 def test_a_long_recording_is_measured_on_even_windows() -> None:
@@ -229,10 +252,17 @@ def test_a_long_recording_is_measured_on_even_windows() -> None:
 
 def ramp(kind: str, subtype: str) -> bytes:
     """Ten seconds whose loudness tells the second: a tone that grows by 0.05 each second."""
-    return recorded(np.concatenate([tone(500, 1.0, RATE, 0.05 * (1 + second)) for second in range(10)]), kind, RATE, subtype)
+    return recorded(
+        np.concatenate([tone(500, 1.0, RATE, 0.05 * (1 + second)) for second in range(10)]),
+        kind,
+        RATE,
+        subtype,
+    )
 
 
-@pytest.mark.parametrize(("kind", "subtype"), [(kind, KINDS[kind][0]) for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF")])
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [(kind, KINDS[kind][0]) for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF")]
+)
 @pytest.mark.parametrize("path", [False, True], ids=["bytes", "path"])
 def test_a_place_is_what_lies_there(kind: str, subtype: str, path: bool, tmp_path: Path) -> None:
     data: bytes | Path = ramp(kind, subtype)
@@ -295,9 +325,15 @@ def test_a_picture_and_a_film() -> None:
     assert error_class(muxed("mp4", "aac", "mpeg4")) in ("wrong_modality", "unsupported_format")
 
 
-@pytest.mark.parametrize("signature", [b"fLaC", b"OggS", b"RIFF\xff\0\0\0WAVEfmt ", b"ID3\x04\0\0\0\0\0\0", b"\0\0\0\x20ftypM4A "])
+@pytest.mark.parametrize(
+    "signature", [b"fLaC", b"OggS", b"RIFF\xff\0\0\0WAVEfmt ", b"ID3\x04\0\0\0\0\0\0", b"\0\0\0\x20ftypM4A "]
+)
 def test_a_signature_alone_is_no_recording(signature: bytes) -> None:
-    assert error_class(signature + b"nothing that follows makes sense" * 8) in ("decode_error", "truncated", "no_samples")
+    assert error_class(signature + b"nothing that follows makes sense" * 8) in (
+        "decode_error",
+        "truncated",
+        "no_samples",
+    )
 
 
 @pytest.mark.parametrize("kind", ["FLAC", "OGG", "MP3"])
@@ -310,7 +346,13 @@ def test_flipped_bits_are_an_error_or_a_row(kind: str) -> None:
             data[place] ^= 1 << int(dice.integers(8))
         outcome = guarded(AUDIO.probe, (bytes(data),))
         if isinstance(outcome, SampleError):
-            assert outcome.error_class in ("decode_error", "truncated", "no_samples", "unsupported_format", "wrong_modality"), outcome
+            assert outcome.error_class in (
+                "decode_error",
+                "truncated",
+                "no_samples",
+                "unsupported_format",
+                "wrong_modality",
+            ), outcome
         else:
             assert outcome["duration"] <= 2.6
 
@@ -354,7 +396,9 @@ def test_tags_that_are_not_text() -> None:
     tagged = muxed("mp3", "libmp3lame")
     body = tagged[10 + int.from_bytes(tagged[6:10], "big") :]
     frame = b"TIT2" + (6).to_bytes(4, "big") + b"\0\0\x03\xff\xfe\xe9\x80\x81"
-    assert AUDIO.probe(b"ID3\x04\0\0" + len(frame).to_bytes(4, "big") + frame + body)["duration"] == pytest.approx(1.0, abs=0.1)
+    assert AUDIO.probe(b"ID3\x04\0\0" + len(frame).to_bytes(4, "big") + frame + body)[
+        "duration"
+    ] == pytest.approx(1.0, abs=0.1)
 
 
 def test_scipys_odd_wavs() -> None:
@@ -367,7 +411,10 @@ def test_scipys_odd_wavs() -> None:
     outcomes = {path.name: guarded(AUDIO.probe, (path,)) for path in files}
     for name, outcome in outcomes.items():
         if isinstance(outcome, SampleError):
-            assert outcome.error_class in ("truncated", "no_samples", "decode_error", "unsupported_format"), (name, outcome)
+            assert outcome.error_class in ("truncated", "no_samples", "decode_error", "unsupported_format"), (
+                name,
+                outcome,
+            )
         else:
             assert outcome["sample_rate"] > 0, name
     assert sum(isinstance(outcome, dict) for outcome in outcomes.values()) >= len(files) // 2
@@ -390,7 +437,9 @@ def test_a_recording_that_changes_on_the_way() -> None:
     """Chained Ogg streams may differ in rate and channels."""
     chained = recorded(noise(1.0, 44_100), "OGG", 44_100) + recorded(noise(1.0, 22_050, 2), "OGG", 22_050)
     outcome = guarded(AUDIO.probe, (chained,))
-    assert isinstance(outcome, dict) or (outcome.error_class == "decode_error" and "another rate" in outcome.message), outcome
+    assert isinstance(outcome, dict) or (
+        outcome.error_class == "decode_error" and "another rate" in outcome.message
+    ), outcome
 
 
 def test_ten_hours_are_cut_without_reading_them(tmp_path: Path) -> None:
@@ -409,7 +458,9 @@ def test_ten_hours_are_cut_without_reading_them(tmp_path: Path) -> None:
     assert row["measured_seconds"] == pytest.approx(600)
 
 
-@pytest.mark.parametrize(("kind", "share"), [("FLAC", 0.5), ("MP3", 0.5), ("AIFF", 0.5), ("WAV", None), ("OGG", None)])
+@pytest.mark.parametrize(
+    ("kind", "share"), [("FLAC", 0.5), ("MP3", 0.5), ("AIFF", 0.5), ("WAV", None), ("OGG", None)]
+)
 def test_half_a_recording_is_kept_where_the_spec_says_so(kind: str, share: float | None) -> None:
     """`on_partial`: its windows end where the sound does."""
     data = recorded(noise(30.0), kind)

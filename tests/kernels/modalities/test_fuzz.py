@@ -50,7 +50,10 @@ def through(tally: Tally, modality: str, blobs: list[bytes]) -> list[str]:
     shelf, table = requests(*blobs)
     outcomes = dict.fromkeys(table["key"].to_pylist(), "")
     tally.inputs += len(outcomes)
-    kernels: list[Any] = [ProbeKernel(get(modality), shelf, LIMITS), SegmentKernel(get(modality), shelf, LIMITS)]
+    kernels: list[Any] = [
+        ProbeKernel(get(modality), shelf, LIMITS),
+        SegmentKernel(get(modality), shelf, LIMITS),
+    ]
     if modality in _EMBEDDERS:
         kernels.append(EmbedKernel(create(_EMBEDDERS[modality]), shelf, LIMITS))
     began = time.monotonic()
@@ -63,12 +66,17 @@ def through(tally: Tally, modality: str, blobs: list[bytes]) -> list[str]:
             tally.crashes += 1
             raise AssertionError(f"{kernel.name} {modality}") from error
         answered = rows["key"].to_pylist()
-        tally.unrecorded += len(set(table["key"].to_pylist()) ^ set(answered)) + len(answered) - len(set(answered))
+        tally.unrecorded += (
+            len(set(table["key"].to_pylist()) ^ set(answered)) + len(answered) - len(set(answered))
+        )
         for row in rows.select(["key", "status", "error_class", "message"]).to_pylist():
             assert row["status"] == "ok" or (row["error_class"] in CAUSES and row["message"]), row
             outcomes[row["key"]] = row["error_class"] or "ok"
         table = table.filter(
-            pa.compute.is_in(table["key"], pa.array([key for key, outcome in outcomes.items() if outcome == "ok"], pa.string()))
+            pa.compute.is_in(
+                table["key"],
+                pa.array([key for key, outcome in outcomes.items() if outcome == "ok"], pa.string()),
+            )
         )
         if kernel.name == "segment":
             table = _spans(table, rows)
@@ -82,12 +90,16 @@ def through(tally: Tally, modality: str, blobs: list[bytes]) -> list[str]:
 def _spans(table: pa.Table, rows: pa.Table) -> pa.Table:
     """The last segment of each sample: the one that reaches furthest into it."""
     spans = {row["key"]: row["segments"][-1]["span"] for row in rows.to_pylist() if row["segments"]}
-    return table.set_column(table.column_names.index("span"), "span", pa.array([spans[key] for key in table["key"].to_pylist()]))
+    return table.set_column(
+        table.column_names.index("span"), "span", pa.array([spans[key] for key in table["key"].to_pylist()])
+    )
 
 
 @pytest.mark.parametrize("modality", list(media()))
 def test_healthy_media_pass(tally: Tally, modality: str) -> None:
-    found = dict(zip(media()[modality], through(tally, modality, list(media()[modality].values())), strict=True))
+    found = dict(
+        zip(media()[modality], through(tally, modality, list(media()[modality].values())), strict=True)
+    )
     assert found == dict.fromkeys(media()[modality], "ok")
 
 
@@ -105,7 +117,9 @@ def test_many_harmed_media(tally: Tally, modality: str, seed: int) -> None:
 
 
 def harm(tally: Tally, modality: str, dice: random.Random, copies: int) -> None:
-    found = through(tally, modality, [harmed(data, dice) for data in media()[modality].values() for _ in range(copies)])
+    found = through(
+        tally, modality, [harmed(data, dice) for data in media()[modality].values() for _ in range(copies)]
+    )
     assert "ok" in found
     assert len(set(found)) > 2
 
@@ -119,8 +133,17 @@ def test_bombs_and_disguises(tally: Tally, modality: str) -> None:
         "text": {"playlist", "concat script", "svg", "svg that reads a file", "one byte"},
     }[modality]  # fmt: skip
     expected = {
-        "image": {"png": "decompression_bomb", "gif": "decompression_bomb", "nothing": "zero_length", "zeros": "unsupported_format"},
-        "audio": {"wav without samples": "no_samples", "nothing": "zero_length", "gzip": "unsupported_format"},
+        "image": {
+            "png": "decompression_bomb",
+            "gif": "decompression_bomb",
+            "nothing": "zero_length",
+            "zeros": "unsupported_format",
+        },
+        "audio": {
+            "wav without samples": "no_samples",
+            "nothing": "zero_length",
+            "gzip": "unsupported_format",
+        },
         "video": {"nothing": "zero_length", "wav without samples": "wrong_modality"},
         "text": {"gzip": "unsupported_format", "png": "wrong_modality", "nothing": "no_segments"},
     }[modality]
@@ -131,7 +154,12 @@ def test_bombs_and_disguises(tally: Tally, modality: str) -> None:
 @pytest.mark.parametrize("modality", list(media()))
 def test_content_decides_not_the_name(tally: Tally, modality: str) -> None:
     """Media of every other modality: they fail as what they are."""
-    others = {(other, name): data for other, blobs in media().items() if other != modality for name, data in blobs.items()}
+    others = {
+        (other, name): data
+        for other, blobs in media().items()
+        if other != modality
+        for name, data in blobs.items()
+    }
     found = dict(zip(others, through(tally, modality, list(others.values())), strict=True))
     assert set(found.values()) <= {"wrong_modality", "unsupported_format"}, found
 
@@ -147,7 +175,13 @@ def test_a_planted_decoder_that_crashes_hangs_and_balloons(tally: Tally) -> None
     sandbox.close()
     tally.inputs += len(outcomes)
     classes = {i: outcome.error_class for i, outcome in enumerate(outcomes) if not isinstance(outcome, int)}
-    assert classes == {3: "decoder_crash", 9: "timeout", 17: "memory_limit", 30: "decoder_crash", 31: "decoder_crash"}
+    assert classes == {
+        3: "decoder_crash",
+        9: "timeout",
+        17: "memory_limit",
+        30: "decoder_crash",
+        31: "decoder_crash",
+    }
     assert time.monotonic() - began < 60
     tally.causes.update(classes.values())
 
@@ -158,19 +192,38 @@ def test_the_probe_of_half_media_keeps_its_word(tally: Tally) -> None:
         halves = [data[: int(len(data) * 0.7)] for data in blobs.values()]
         shelf, table = requests(*halves)
         first = ProbeKernel(get(modality), shelf, LIMITS).stages()[0].run(table).to_pylist()
-        again = ProbeKernel(get(modality), shelf, LIMITS, on_partial="keep_prefix").stages()[0].run(table).to_pylist()
+        again = (
+            ProbeKernel(get(modality), shelf, LIMITS, on_partial="keep_prefix")
+            .stages()[0]
+            .run(table)
+            .to_pylist()
+        )
         tally.inputs += len(halves)
-        assert all(after["status"] == "ok" for before, after in zip(first, again, strict=True) if before["status"] == "ok")
-        kept = [i for i, (before, after) in enumerate(zip(first, again, strict=True)) if before["status"] != after["status"]]
+        assert all(
+            after["status"] == "ok"
+            for before, after in zip(first, again, strict=True)
+            if before["status"] == "ok"
+        )
+        kept = [
+            i
+            for i, (before, after) in enumerate(zip(first, again, strict=True))
+            if before["status"] != after["status"]
+        ]
         assert all(first[i]["error_class"] in PARTIAL for i in kept)
         assert kept or modality == "text"
         table = table.take(kept)
         rows = SegmentKernel(get(modality), shelf, LIMITS).stages()[0].run(table)
         assert set(rows["status"].to_pylist()) <= {"ok"}, rows.to_pylist()
         if modality in _EMBEDDERS and kept:
-            decoded = EmbedKernel(create(_EMBEDDERS[modality]), shelf, LIMITS).stages()[0].run(_spans(table, rows))
-            assert decoded["status"].to_pylist().count("ok") * 2 > len(kept), decoded.drop(["input"]).to_pylist()
+            decoded = (
+                EmbedKernel(create(_EMBEDDERS[modality]), shelf, LIMITS).stages()[0].run(_spans(table, rows))
+            )
+            assert decoded["status"].to_pylist().count("ok") * 2 > len(kept), decoded.drop(
+                ["input"]
+            ).to_pylist()
 
 
 def test_every_modality_is_fuzzed() -> None:
-    assert set(media()) == {name for name, item in modalities().items() if type(item).__module__.startswith("mm_embed_kernels")}
+    assert set(media()) == {
+        name for name, item in modalities().items() if type(item).__module__.startswith("mm_embed_kernels")
+    }

@@ -57,7 +57,9 @@ def test_signals_measure_what_they_say() -> None:
     assert board["sharpness"] == pytest.approx((4 * 255) ** 2)
 
 
-@pytest.mark.parametrize(("kind", "options"), [("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {"compression": "tiff_lzw"})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {"compression": "tiff_lzw"})]
+)
 def test_hashes_are_equal_under_lossless_encoding(kind: str, options: dict[str, Any]) -> None:
     one, other = IMAGE.probe(encoded(picture(), "PNG")), IMAGE.probe(encoded(picture(), kind, **options))
     assert (one["phash"], one["dhash"]) == (other["phash"], other["dhash"])
@@ -65,14 +67,23 @@ def test_hashes_are_equal_under_lossless_encoding(kind: str, options: dict[str, 
 
 @pytest.mark.parametrize(("kind", "quality"), [("JPEG", 95), ("JPEG", 60), ("WEBP", 80)])
 def test_phash_is_near_under_lossy_encoding_and_far_for_another_picture(kind: str, quality: int) -> None:
-    one, other = IMAGE.probe(encoded(picture(), "PNG")), IMAGE.probe(encoded(picture(), kind, quality=quality))
+    one, other = (
+        IMAGE.probe(encoded(picture(), "PNG")),
+        IMAGE.probe(encoded(picture(), kind, quality=quality)),
+    )
     assert bits(one["phash"], other["phash"]) <= 6
     assert bits(one["phash"], IMAGE.probe(encoded(picture(seed=1), "PNG"))["phash"]) > 16
 
 
 def test_phash_is_near_under_scaling() -> None:
     small = picture((1280, 960)).resize((640, 480))
-    assert bits(IMAGE.probe(encoded(small, "PNG"))["phash"], IMAGE.probe(encoded(picture((1280, 960)), "JPEG"))["phash"]) <= 6
+    assert (
+        bits(
+            IMAGE.probe(encoded(small, "PNG"))["phash"],
+            IMAGE.probe(encoded(picture((1280, 960)), "JPEG"))["phash"],
+        )
+        <= 6
+    )
 
 
 def transparent_palette() -> bytes:
@@ -88,9 +99,14 @@ def test_transparency_lies_over_white() -> None:
 
     assert IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "PNG"))["brightness"] == 255
     assert IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 255)), "PNG"))["brightness"] == 0
-    assert IMAGE.probe(encoded(Image.new("LA", (40, 40), (0, 128)), "PNG"))["brightness"] == pytest.approx(127, abs=1)
+    assert IMAGE.probe(encoded(Image.new("LA", (40, 40), (0, 128)), "PNG"))["brightness"] == pytest.approx(
+        127, abs=1
+    )
     assert IMAGE.probe(transparent_palette())["brightness"] == 255
-    assert IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "WEBP", lossless=True))["brightness"] == 255
+    assert (
+        IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "WEBP", lossless=True))["brightness"]
+        == 255
+    )
 
 
 def deep(kind: str, dtype: str, **options: Any) -> bytes:
@@ -102,7 +118,9 @@ def deep(kind: str, dtype: str, **options: Any) -> bytes:
     return encoded(Image.fromarray(ramp.astype(dtype)), kind, **options)
 
 
-@pytest.mark.parametrize(("kind", "dtype", "mode"), [("PNG", "uint16", "I;16"), ("TIFF", "int32", "I"), ("TIFF", "float32", "F")])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "mode"), [("PNG", "uint16", "I;16"), ("TIFF", "int32", "I"), ("TIFF", "float32", "F")]
+)
 def test_deep_pixels_are_scaled_not_clipped(kind: str, dtype: str, mode: str) -> None:
     row = IMAGE.probe(deep(kind, dtype))
     assert row["mode"] == mode
@@ -124,7 +142,10 @@ def test_one_pixel_that_is_not_a_number_does_not_blank_the_picture() -> None:
     assert IMAGE.probe(encoded(Image.fromarray(ramp), "TIFF"))["contrast"] > 50
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("1", "PNG"), ("L", "PNG"), ("P", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF")])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("1", "PNG"), ("L", "PNG"), ("P", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF")],
+)
 def test_modes(mode: str, kind: str) -> None:
     row = IMAGE.probe(encoded(picture().convert(mode), kind))
     plain = IMAGE.probe(encoded(picture(), "PNG"))
@@ -136,7 +157,13 @@ def animation(kind: str) -> bytes:
     from PIL import Image
 
     frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "green", "blue")]
-    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    return encoded(
+        frames[0],
+        kind,
+        save_all=True,
+        append_images=frames[1:],
+        **({"lossless": True} if kind == "WEBP" else {}),
+    )
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
@@ -256,7 +283,13 @@ def test_what_pillow_does_not_know_is_read_by_ffmpeg() -> None:
         frame.pts = 0
         out.mux([*track.encode(frame), *track.encode()])
     row = IMAGE.probe(stream.getvalue())
-    assert (row["decoder"], row["format"], row["width"], row["height"], row["read_share"]) == ("ffmpeg", "dpx", 64, 48, 1)
+    assert (row["decoder"], row["format"], row["width"], row["height"], row["read_share"]) == (
+        "ffmpeg",
+        "dpx",
+        64,
+        48,
+        1,
+    )
     assert row["brightness"] == pytest.approx(200 * 0.299 + 100 * 0.587 + 50 * 0.114, abs=1)
 
 
@@ -272,15 +305,29 @@ def test_formats_that_only_a_decoder_knows(kind: str) -> None:
         ("MSP", "1", {}), ("XBM", "1", {}), ("TIFF", "RGB", {"big_tiff": True}),
     ],
 )  # fmt: skip
-def test_formats_that_the_library_of_signatures_does_not_know(kind: str, mode: str, options: dict[str, Any]) -> None:
+def test_formats_that_the_library_of_signatures_does_not_know(
+    kind: str, mode: str, options: dict[str, Any]
+) -> None:
     assert IMAGE.probe(encoded(picture((60, 40)).convert(mode), kind, **options))["width"] == 60
 
 
 def test_a_lossless_jpeg_is_decoded_whole() -> None:
     """Its decoder can make no smaller picture of it, as one asks of other JPEGs. All pixels are 128: one bit of zero each."""
-    frame = bytes.fromhex("ffc3000b08") + (600).to_bytes(2, "big") + (800).to_bytes(2, "big") + bytes.fromhex("01011100")
+    frame = (
+        bytes.fromhex("ffc3000b08")
+        + (600).to_bytes(2, "big")
+        + (800).to_bytes(2, "big")
+        + bytes.fromhex("01011100")
+    )
     table = bytes.fromhex("ffc4001400" + "01" + "00" * 15 + "00")
-    data = b"\xff\xd8" + frame + table + bytes.fromhex("ffda0008010100010000") + bytes(800 * 600 // 8) + b"\xff\xd9"
+    data = (
+        b"\xff\xd8"
+        + frame
+        + table
+        + bytes.fromhex("ffda0008010100010000")
+        + bytes(800 * 600 // 8)
+        + b"\xff\xd9"
+    )
     row = IMAGE.probe(data)
     assert (row["width"], row["format"], row["brightness"], row["read_share"]) == (800, "JPEG", 128, 1)
 
@@ -302,11 +349,19 @@ def jpeg_of(width: int, height: int) -> bytes:
 
     small = encoded(Image.new("L", (8, 8), 90), "JPEG")
     place = small.index(b"\xff\xc0")
-    head = small[:place] + small[place : place + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + small[place + 9 :]
+    head = (
+        small[:place]
+        + small[place : place + 5]
+        + height.to_bytes(2, "big")
+        + width.to_bytes(2, "big")
+        + small[place + 9 :]
+    )
     start = head.index(b"\xff\xda")
     scan = start + 2 + int.from_bytes(head[start + 2 : start + 4], "big")
     # The difference of a block's brightness to the last one's is zero: two bits, then the end of the block, four.
-    return head[:scan] + head[scan:-2] + bytes.fromhex("28a28a") * (width * height // 64 // 4 + 1) + b"\xff\xd9"
+    return (
+        head[:scan] + head[scan:-2] + bytes.fromhex("28a28a") * (width * height // 64 // 4 + 1) + b"\xff\xd9"
+    )
 
 
 def test_600_megapixels() -> None:

@@ -23,7 +23,17 @@ from tests.kernels.media_samples import GOOD
 ALL = modalities()
 every = pytest.mark.parametrize("name", ALL)
 with_sample = pytest.mark.parametrize("name", [name for name in ALL if name in GOOD])
-MIMES = ["text/plain", "text/html", "image/png", "image/jpeg", "image/svg+xml", "video/mp4", "audio/mpeg", "audio/x-wav", "application/zip"]
+MIMES = [
+    "text/plain",
+    "text/html",
+    "image/png",
+    "image/jpeg",
+    "image/svg+xml",
+    "video/mp4",
+    "audio/mpeg",
+    "audio/x-wav",
+    "application/zip",
+]
 
 
 def measured(modality: Modality, row: dict[str, Any]) -> pa.Table:
@@ -113,7 +123,11 @@ def test_another_modality_is_named(name: str, other: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("data", [b"PK\x03\x04" + bytes(60), bytes(range(256)) * 4, b"\x7fELF" + bytes(60)], ids=["zip", "binary", "elf"])
+@pytest.mark.parametrize(
+    "data",
+    [b"PK\x03\x04" + bytes(60), bytes(range(256)) * 4, b"\x7fELF" + bytes(60)],
+    ids=["zip", "binary", "elf"],
+)
 def test_what_nothing_claims_is_unsupported(name: str, data: bytes) -> None:
     with pytest.raises(SampleError) as caught:
         ALL[name].probe(data)
@@ -125,7 +139,9 @@ def test_what_nothing_claims_is_unsupported(name: str, data: bytes) -> None:
 @given(data=st.data())
 def test_damaged_bytes_are_refused_or_measured_within_the_contract(name: str, data: st.DataObject) -> None:
     modality, good = ALL[name], bytearray(GOOD[name])
-    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, len(good) - 1), st.integers(0, 255)), max_size=8)):
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(good) - 1), st.integers(0, 255)), max_size=8)
+    ):
         good[place] = byte
     cut = data.draw(st.integers(0, len(good)) | st.just(len(good)))
     outcome = guarded(modality.probe, (bytes(good[:cut]),))

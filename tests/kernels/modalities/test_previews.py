@@ -62,4 +62,8 @@ def test_what_cannot_be_read_is_a_cause(name: str) -> None:
     """Also for media of other kinds, and for what was made to fill memory."""
     for data in [b"\x00\x01\x02\xff" * 50, *bombs().values()]:
         seen: Any = guarded(get(name).preview, (data,))
-        assert isinstance(seen, SampleError) or seen.picture is None or max(seen.picture.shape) <= 3 * PREVIEW_SIDE
+        assert (
+            isinstance(seen, SampleError)
+            or seen.picture is None
+            or max(seen.picture.shape) <= 3 * PREVIEW_SIDE
+        )

@@ -157,7 +157,9 @@ def test_words_that_are_also_signatures(text: str) -> None:
 
 words = st.text(st.characters(exclude_categories=("Cs", "Zs", "Zl", "Zp", "Cc")), min_size=1, max_size=30)
 gaps = st.sampled_from([" ", "  ", "\n", "\n\n", "\r\n", "\t", ". ", "\u3000", "\u2028", "\x0b", ", "])
-long_texts = st.lists(st.tuples(words, gaps), max_size=120).map(lambda parts: "".join(word + gap for word, gap in parts))
+long_texts = st.lists(st.tuples(words, gaps), max_size=120).map(
+    lambda parts: "".join(word + gap for word, gap in parts)
+)
 
 
 @settings(max_examples=80)

@@ -18,7 +18,14 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.spans import seconds_of
 from mm_embed_kernels.media.video import describe, open_frames
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.modalities.video import MEASURED_FRAMES, MIN_SCENE_SECONDS, SEGMENT_SECONDS, Video, measured, scenes
+from mm_embed_kernels.modalities.video import (
+    MEASURED_FRAMES,
+    MIN_SCENE_SECONDS,
+    SEGMENT_SECONDS,
+    Video,
+    measured,
+    scenes,
+)
 from tests.kernels.sounds import muxed
 from tests.kernels.videos import RATE, SIZE, black, filmed, pan, still
 
@@ -128,7 +135,11 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
 
 def test_scenes_are_found_where_the_cut_is() -> None:
     data = filmed([*pan(1, 3.0), *pan(2, 2.3), *pan(3, 1.4)])
-    assert [item.span for item in VIDEO.segment(data)] == ["seconds=0.000-3.000", "seconds=3.000-5.300", "seconds=5.300-6.700"]
+    assert [item.span for item in VIDEO.segment(data)] == [
+        "seconds=0.000-3.000",
+        "seconds=3.000-5.300",
+        "seconds=5.300-6.700",
+    ]
 
 
 def test_a_moving_camera_makes_no_scenes() -> None:
@@ -137,7 +148,10 @@ def test_a_moving_camera_makes_no_scenes() -> None:
 
 def test_a_flash_makes_no_scene() -> None:
     data = filmed([*pan(1, 2.0), *pan(2, 0.2), *pan(1, 2.0)])
-    assert all(seconds_of(item.span)[1] - seconds_of(item.span)[0] >= MIN_SCENE_SECONDS for item in VIDEO.segment(data))
+    assert all(
+        seconds_of(item.span)[1] - seconds_of(item.span)[0] >= MIN_SCENE_SECONDS
+        for item in VIDEO.segment(data)
+    )
 
 
 def test_what_is_too_long_to_look_through_is_cut_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +188,9 @@ def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
     assert VIDEO.probe(tmp_path / "a") == VIDEO.probe(data)
     assert VIDEO.segment(tmp_path / "a") == VIDEO.segment(data)
     for span in ("seconds=0.000-2.000", "seconds=2.000-4.000", "seconds=0.000-2.000"):
-        np.testing.assert_array_equal(create("conse_frames").decode(tmp_path / "a", span), create("conse_frames").decode(data, span))
+        np.testing.assert_array_equal(
+            create("conse_frames").decode(tmp_path / "a", span), create("conse_frames").decode(data, span)
+        )
     (tmp_path / "a").write_bytes(filmed(pan(3)))
     assert VIDEO.probe(tmp_path / "a")["frames"] == 2 * RATE, "another file of the same name is opened anew"
 
@@ -196,7 +212,9 @@ def test_decord_leaves_cuda_alone() -> None:
         "maps = open('/proc/self/maps').read(); assert 'cublas' not in maps, 'CUDA is loaded';"
         "import torch; assert torch.nn.Linear(8, 8)(torch.zeros(1, 8)).shape == (1, 8); print('well')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3]
+    )
     assert done.stdout.strip() == "well", done.stderr
 
 

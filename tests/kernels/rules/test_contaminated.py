@@ -17,17 +17,24 @@ NONE: dict[str, Any] = {"passed": True, "duplicates": []}
 
 
 def reader(rows: pa.Table, batch: int) -> CellReader:
-    return lambda columns: pa.RecordBatchReader.from_batches(rows.select(columns).schema, rows.select(columns).to_batches(batch))
+    return lambda columns: pa.RecordBatchReader.from_batches(
+        rows.select(columns).schema, rows.select(columns).to_batches(batch)
+    )
 
 
 def found(own: pa.Table, others: dict[str, pa.Table], near: bool = True, batch: int = 3) -> dict[str, Any]:
     """What the rule says of each sample, by key."""
     rule = Contaminated(action="drop", against=", ".join(others))
-    rule.look_into({key: reader(rows, batch) for key, rows in others.items()}, rules()["near_duplicate_text"]() if near else None)  # type: ignore[arg-type]
+    rule.look_into(
+        {key: reader(rows, batch) for key, rows in others.items()},
+        rules()["near_duplicate_text"]() if near else None,
+    )  # type: ignore[arg-type]
     rule.prepare(reader(own, batch))
     verdict = rule.judge(own)
     assert verdict.evidence is not None
-    assert verdict.evidence.group.null_count == own.num_rows, "no group: what is elsewhere is no sample of this cell"
+    assert verdict.evidence.group.null_count == own.num_rows, (
+        "no group: what is elsewhere is no sample of this cell"
+    )
     columns = (own["key"], verdict.passed, verdict.evidence.duplicates)
     return {
         key: {"passed": passed, "duplicates": duplicates}
@@ -44,14 +51,21 @@ def test_bytes_and_near_copies_of_a_benchmark_are_found(batch: int) -> None:
     (near,) = said["a"]["duplicates"]
     assert (near["of"], near["kind"], near["span"]) == (name("q1"), "near_text in bench@v1", None)
     assert 0.8 <= near["score"] < 1
-    assert said["d"] == {"passed": False, "duplicates": [{"of": name("q3"), "kind": "exact in bench@v1", "score": 1.0, "span": None}]}
+    assert said["d"] == {
+        "passed": False,
+        "duplicates": [{"of": name("q3"), "kind": "exact in bench@v1", "score": 1.0, "span": None}],
+    }
     assert not said["other"]["passed"]
-    assert found(own, {"bench@v1": same}, near=False)["a"] == NONE, "without a rule for near ones, only bytes are compared"
+    assert found(own, {"bench@v1": same}, near=False)["a"] == NONE, (
+        "without a rule for near ones, only bytes are compared"
+    )
 
 
 def test_what_the_others_share_among_them_is_not_this_cells_fault() -> None:
     own = texts({"other": TEXTS["other"]})
-    assert found(own, {"one@v1": texts({"a": TEXTS["a"]}), "two@v1": texts({"b": TEXTS["b"]})})["other"] == NONE
+    assert (
+        found(own, {"one@v1": texts({"a": TEXTS["a"]}), "two@v1": texts({"b": TEXTS["b"]})})["other"] == NONE
+    )
 
 
 def test_each_of_many_copies_is_found() -> None:

@@ -54,8 +54,16 @@ def found(rule: DuplicateRule, rows: pa.Table, batch: int = 2) -> dict[str, dict
     for part in read(list(rule.columns)):
         verdict = rule.judge(pa.Table.from_batches([part]))
         assert verdict.evidence is not None
-        columns = (part["key"], verdict.passed, verdict.value, verdict.evidence.group, verdict.evidence.duplicates)
-        for key, passed, value, group, duplicates in zip(*(column.to_pylist() for column in columns), strict=True):
+        columns = (
+            part["key"],
+            verdict.passed,
+            verdict.value,
+            verdict.evidence.group,
+            verdict.evidence.duplicates,
+        )
+        for key, passed, value, group, duplicates in zip(
+            *(column.to_pylist() for column in columns), strict=True
+        ):
             said[key] = {"passed": passed, "value": value, "group": group, "duplicates": duplicates}
     return said
 
@@ -72,7 +80,10 @@ def test_texts_with_edits_are_a_group() -> None:
     (first, *more) = said["c"]["duplicates"]
     assert first["of"] == name("a")
     assert [item["of"] for item in more] == [name("b")]
-    assert all(item["kind"] == "near_text" and item["span"] is None and item["score"] >= 0.8 for item in [first, *more])
+    assert all(
+        item["kind"] == "near_text" and item["span"] is None and item["score"] >= 0.8
+        for item in [first, *more]
+    )
     assert said["c"]["value"] == round(max(first["score"], more[0]["score"]), 4)
     assert said["a"] == {"passed": True, "value": None, "group": f"near-{name('a')}", "duplicates": []}
     assert said["other"] == {"passed": True, "value": None, "group": None, "duplicates": []}
@@ -135,7 +146,9 @@ def test_exact_and_near_find_the_same_copies() -> None:
 
 
 def probed(modality: str, media: Mapping[str, bytes]) -> pa.Table:
-    return table(modality, *(sample(modality, key, **get(modality).probe(data)) for key, data in media.items()))
+    return table(
+        modality, *(sample(modality, key, **get(modality).probe(data)) for key, data in media.items())
+    )
 
 
 def groups_of(said: dict[str, dict[str, Any]]) -> set[frozenset[str]]:
@@ -147,9 +160,16 @@ def groups_of(said: dict[str, dict[str, Any]]) -> set[frozenset[str]]:
 
 
 def test_pictures_at_other_sizes_and_in_other_codings_are_groups() -> None:
-    pictures = {f"{name}/{i}": data for name, versions in {**icons(), **photographs()}.items() for i, data in enumerate(versions)}
+    pictures = {
+        f"{name}/{i}": data
+        for name, versions in {**icons(), **photographs()}.items()
+        for i, data in enumerate(versions)
+    }
     said = found(rules()["near_duplicate_image"](), probed("image", pictures), batch=7)
-    expected = {frozenset(key for key in pictures if key.startswith(f"{name}/")) for name in {**icons(), **photographs()}}
+    expected = {
+        frozenset(key for key in pictures if key.startswith(f"{name}/"))
+        for name in {**icons(), **photographs()}
+    }
     # One of the icons is too delicate for 24 pixels.
     assert expected - groups_of(said) <= {frozenset({"subplots/0", "subplots/1"})}
     assert groups_of(said) <= expected
@@ -188,17 +208,33 @@ def test_colors_tell_apart_what_has_one_shape() -> None:
 
 @pytest.mark.parametrize("distance", [-1, 8, 2.5])
 def test_distances_that_cannot_be_looked_up(distance: float) -> None:
-    with pytest.raises(UserError, match=r"near_duplicate_image\.max_distance: .* is not a whole number from 0 to 7"):
+    with pytest.raises(
+        UserError, match=r"near_duplicate_image\.max_distance: .* is not a whole number from 0 to 7"
+    ):
         rule_set("image", {"near_duplicate_image": {"max_distance": distance}})
 
 
 def test_recordings_in_other_codings_are_groups() -> None:
-    coded: list[tuple[str, str | None]] = [("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("WAV", "ULAW")]
+    coded: list[tuple[str, str | None]] = [
+        ("FLAC", None),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", None),
+        ("WAV", "ULAW"),
+    ]
     sounds = {
-        f"{seed}/{i}": recorded(melody(seed=seed), kind, RATE, subtype) for seed in range(3) for i, (kind, subtype) in enumerate(coded)
+        f"{seed}/{i}": recorded(melody(seed=seed), kind, RATE, subtype)
+        for seed in range(3)
+        for i, (kind, subtype) in enumerate(coded)
     }
-    said = found(rules()["near_duplicate_audio"](), probed("audio", {**sounds, "noise": recorded(noise(6.0, seed=1))}), batch=4)
-    assert groups_of(said) == {frozenset(key for key in sounds if key.startswith(f"{seed}/")) for seed in range(3)}
+    said = found(
+        rules()["near_duplicate_audio"](),
+        probed("audio", {**sounds, "noise": recorded(noise(6.0, seed=1))}),
+        batch=4,
+    )
+    assert groups_of(said) == {
+        frozenset(key for key in sounds if key.startswith(f"{seed}/")) for seed in range(3)
+    }
     assert {proof["span"] for item in said.values() for proof in item["duplicates"]} == {None}
 
 
@@ -206,7 +242,10 @@ def test_a_part_of_a_recording_is_found_with_its_place() -> None:
     import numpy as np
 
     whole = melody(12.0, seed=5)
-    sounds = {"whole": recorded(whole), "part": recorded(np.concatenate([noise(1.0, level=0.01), whole[4 * RATE : 9 * RATE]]), "OGG")}
+    sounds = {
+        "whole": recorded(whole),
+        "part": recorded(np.concatenate([noise(1.0, level=0.01), whole[4 * RATE : 9 * RATE]]), "OGG"),
+    }
     said = found(rules()["near_duplicate_audio"](keep="largest"), probed("audio", sounds))
     (proof,) = said["part"]["duplicates"]
     assert (proof["of"], proof["kind"]) == (name("whole"), "near_audio")
@@ -239,7 +278,11 @@ def test_videos_in_other_codings_and_sizes_are_groups() -> None:
         frames = [*pan(seed, 3), *pan(seed + 10, 3)]
         small = [frame[::2, ::2].copy() for frame in frames]
         films.update(
-            {f"{seed}/0": filmed(frames), f"{seed}/1": filmed(frames, "webm", "libvpx"), f"{seed}/2": filmed(small, "matroska", "mpeg4")}
+            {
+                f"{seed}/0": filmed(frames),
+                f"{seed}/1": filmed(frames, "webm", "libvpx"),
+                f"{seed}/2": filmed(small, "matroska", "mpeg4"),
+            }
         )
     said = found(rules()["near_duplicate_video"](), probed("video", films), batch=4)
     assert groups_of(said) == {frozenset(f"{seed}/{i}" for i in range(3)) for seed in range(2)}
@@ -249,7 +292,10 @@ def test_videos_in_other_codings_and_sizes_are_groups() -> None:
 def test_a_trailer_inside_a_film_is_found_with_its_place() -> None:
     trailer = [*pan(1, 4), *pan(2, 4)]
     film = [*pan(3, 6), *trailer, *pan(4, 10)]
-    said = found(rules()["near_duplicate_video"](), probed("video", {"a-trailer": filmed(trailer), "film": filmed(film, "webm", "libvpx")}))
+    said = found(
+        rules()["near_duplicate_video"](),
+        probed("video", {"a-trailer": filmed(trailer), "film": filmed(film, "webm", "libvpx")}),
+    )
     (proof,) = said["film"]["duplicates"]
     assert (proof["of"], proof["kind"]) == (name("a-trailer"), "near_video")
     assert seconds_of(proof["span"]) == pytest.approx((6.0, 14.0), abs=1.0)

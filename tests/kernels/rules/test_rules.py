@@ -82,7 +82,9 @@ def test_declaration(name: str) -> None:
     assert rule.name == name
     assert rule.version
     assert rule.__doc__
-    assert not rule.__doc__.startswith(f"{rule.__name__}(")  # a dataclass writes its signature where nobody wrote a docstring
+    assert not rule.__doc__.startswith(
+        f"{rule.__name__}("
+    )  # a dataclass writes its signature where nobody wrote a docstring
     assert rule.columns
     assert all(item.default is not None or item.default_factory is not None for item in fields(rule))
 
@@ -142,7 +144,12 @@ def test_verdict(name: str) -> None:
 
 
 def test_value_of_a_duplicate_is_the_sample_that_is_kept() -> None:
-    batch = table("image", sample("image", "b", content_hash="9" * 64), sample("image", "a", content_hash="9" * 64), sample("image", "c"))
+    batch = table(
+        "image",
+        sample("image", "b", content_hash="9" * 64),
+        sample("image", "a", content_hash="9" * 64),
+        sample("image", "c"),
+    )
     keeper = sample_id("birds", "s", "a")
     assert judged(BUNDLED["exact_duplicate"](), batch)[:2] == ([False, True, True], [keeper, keeper, None])
 
@@ -174,11 +181,16 @@ def test_exact_duplicate_keeps_the_first_by_key_and_gives_evidence() -> None:
         assert found is not None
         groups, evidence = found.group.to_pylist(), found.duplicates.to_pylist()
         keeper = sample_id("birds", "s", "a")
-        found = {row["key"]: (group, proof) for row, group, proof in zip(order, groups, evidence, strict=True)}
+        found = {
+            row["key"]: (group, proof) for row, group, proof in zip(order, groups, evidence, strict=True)
+        }
         assert found["lone"] == (None, [])
         assert found["a"] == (f"exact-{keeper}", [])
         for key in "bcd":
-            assert found[key] == (f"exact-{keeper}", [{"of": keeper, "kind": "exact", "score": 1.0, "span": None}])
+            assert found[key] == (
+                f"exact-{keeper}",
+                [{"of": keeper, "kind": "exact", "score": 1.0, "span": None}],
+            )
 
 
 def test_exact_duplicate_sees_the_whole_cell() -> None:
@@ -196,11 +208,18 @@ def test_rule_set(modality: str) -> None:
         name for name, rule in rules().items() if modality in modalities_of(rule) and rule.action != "off"
     }
     assert [rule.cost for rule in chosen] == sorted(rule.cost for rule in chosen)
-    assert "exact_duplicate" not in {rule.name for rule in rule_set(modality, {"exact_duplicate": {"action": "off"}})}
+    assert "exact_duplicate" not in {
+        rule.name for rule in rule_set(modality, {"exact_duplicate": {"action": "off"}})
+    }
 
 
 def test_rule_set_applies_settings() -> None:
-    found = {rule.name: rule for rule in rule_set("text", {"too_short": {"min_words": 7, "action": "drop"}, "too_small": {"min_side": 9}})}
+    found = {
+        rule.name: rule
+        for rule in rule_set(
+            "text", {"too_short": {"min_words": 7, "action": "drop"}, "too_small": {"min_side": 9}}
+        )
+    }
     assert (found["too_short"].threshold, found["too_short"].action) == ("min_words=7", "drop")
     assert "too_small" not in found
     assert {rule.name: rule.action for rule in rule_set("text", {})}["too_short"] == "flag"
@@ -210,14 +229,29 @@ def test_rule_set_applies_settings() -> None:
     ("settings", "line"),
     [
         ({"blurry": {}}, r"curation\.rules\.blurry: no such rule; there are: .*too_short"),
-        ({"too_short": {"words": 3}}, r"curation\.rules\.too_short\.words: no such parameter; there are: .*min_words"),
+        (
+            {"too_short": {"words": 3}},
+            r"curation\.rules\.too_short\.words: no such parameter; there are: .*min_words",
+        ),
         ({"too_short": {"min_words": "3"}}, r"curation\.rules\.too_short\.min_words: '3' is not a number"),
         ({"too_short": {"min_words": None}}, r"curation\.rules\.too_short\.min_words: None is not a number"),
         ({"too_short": {"min_words": True}}, r"curation\.rules\.too_short\.min_words: True is not a number"),
-        ({"too_short": {"action": "delete"}}, r"curation\.rules\.too_short\.action: 'delete' is not drop, flag or off"),
-        ({"unsupported_language": {"languages": ["en", "de"]}}, r"curation\.rules\.unsupported_language\.languages: "),
-        ({"exact_duplicate": {"_folder": {}}}, r"curation\.rules\.exact_duplicate\._folder: no such parameter"),
-        ({"near_duplicate_text": {"keep": "best"}}, r"curation\.rules\.near_duplicate_text\.keep: 'best' is not first or largest"),
+        (
+            {"too_short": {"action": "delete"}},
+            r"curation\.rules\.too_short\.action: 'delete' is not drop, flag or off",
+        ),
+        (
+            {"unsupported_language": {"languages": ["en", "de"]}},
+            r"curation\.rules\.unsupported_language\.languages: ",
+        ),
+        (
+            {"exact_duplicate": {"_folder": {}}},
+            r"curation\.rules\.exact_duplicate\._folder: no such parameter",
+        ),
+        (
+            {"near_duplicate_text": {"keep": "best"}},
+            r"curation\.rules\.near_duplicate_text\.keep: 'best' is not first or largest",
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )

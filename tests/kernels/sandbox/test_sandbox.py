@@ -146,8 +146,16 @@ def test_all_kinds_of_trouble_in_one_batch() -> None:
     kinds = {10: "segfault", 25: "raise", 40: "balloon", 41: "segfault", 59: "exit"}
     with sandbox(workers=2, chunk_items=8) as opened:
         outcomes = opened.map(act, [(kinds.get(i, "good"), i) for i in range(60)])
-    failed = {i: outcome.error_class for i, outcome in enumerate(outcomes) if isinstance(outcome, SampleError)}
-    assert failed == {10: "decoder_crash", 25: "decode_error", 40: "memory_limit", 41: "decoder_crash", 59: "decoder_crash"}
+    failed = {
+        i: outcome.error_class for i, outcome in enumerate(outcomes) if isinstance(outcome, SampleError)
+    }
+    assert failed == {
+        10: "decoder_crash",
+        25: "decode_error",
+        40: "memory_limit",
+        41: "decoder_crash",
+        59: "decoder_crash",
+    }
     assert all(outcome == 2 * i for i, outcome in enumerate(outcomes) if i not in kinds)
 
 
@@ -176,7 +184,13 @@ def test_nothing_of_the_parent_is_left_in_a_child(tmp_path: Path) -> None:
     secret.write_text("s3cr3t")
     script.write_text(_HOLDER)
     command = [sys.executable, str(script), str(Path(__file__).parents[3]), str(secret)]
-    found = subprocess.run(command, env={**os.environ, "AWS_SECRET_ACCESS_KEY": "s3cr3t"}, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        command,
+        env={**os.environ, "AWS_SECRET_ACCESS_KEY": "s3cr3t"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(found.stdout) == {"parent": True, "child": False, "files": []}
 
 
@@ -211,7 +225,12 @@ def test_threads_share_a_sandbox_and_may_end_before_it() -> None:
     with sandbox(workers=2, chunk_items=4) as opened:
         for _ in range(2):
             with ThreadPoolExecutor(4) as threads:
-                found = list(threads.map(lambda i: opened.map(act, [("good", i), ("segfault",) if i == 2 else ("good", 0)])[0], range(6)))
+                found = list(
+                    threads.map(
+                        lambda i: opened.map(act, [("good", i), ("segfault",) if i == 2 else ("good", 0)])[0],
+                        range(6),
+                    )
+                )
             assert found == [0, 2, 4, 6, 8, 10]
         pids = {opened.map(observe, [()])[0]["pid"] for _ in range(4)}
     assert len(pids) <= 2
@@ -267,7 +286,10 @@ def test_few_items_start_few_children() -> None:
 
 
 def test_shared_sandbox_is_one_per_limits() -> None:
-    one, other = Limits(memory_bytes=MEMORY, item_seconds=21.0), Limits(memory_bytes=MEMORY, item_seconds=22.0)
+    one, other = (
+        Limits(memory_bytes=MEMORY, item_seconds=21.0),
+        Limits(memory_bytes=MEMORY, item_seconds=22.0),
+    )
     assert shared_sandbox(one) is shared_sandbox(Limits(memory_bytes=MEMORY, item_seconds=21.0))
     assert shared_sandbox(one) is not shared_sandbox(other)
 
@@ -286,7 +308,9 @@ if __name__ == "__main__":
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(_PARENT)
-    with subprocess.Popen([sys.executable, str(script), str(Path(__file__).parents[3])], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, str(script), str(Path(__file__).parents[3])], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert Path(f"/proc/{child}").exists()

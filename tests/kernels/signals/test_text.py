@@ -29,7 +29,9 @@ def test_sequences_that_stood_before() -> None:
 
 def test_boilerplate() -> None:
     text = f"{ENGLISH}\nThis site uses cookies to improve your visit.\nPlease enable JavaScript."
-    assert signals(text)["boilerplate_share"] == pytest.approx(1 - len(ENGLISH) / sum(map(len, text.splitlines())))
+    assert signals(text)["boilerplate_share"] == pytest.approx(
+        1 - len(ENGLISH) / sum(map(len, text.splitlines()))
+    )
     assert signals("She baked cookies.")["boilerplate_share"] == 0
 
 
@@ -50,7 +52,11 @@ def test_mojibake() -> None:
     ],
 )
 def test_personal_data(text: str, found: dict[str, int]) -> None:
-    counted = {name: value for name, value in signals(text).items() if name in ("emails", "phone_numbers", "ip_addresses") and value}
+    counted = {
+        name: value
+        for name, value in signals(text).items()
+        if name in ("emails", "phone_numbers", "ip_addresses") and value
+    }
     assert counted == found
 
 

@@ -30,7 +30,18 @@ def words(count: int, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "text", [ENGLISH, GERMAN, RUSSIAN, "a", "four", "fives", "sixsix", "\ud800 lone surrogate", "日本語の短い文章です。"]
+    "text",
+    [
+        ENGLISH,
+        GERMAN,
+        RUSSIAN,
+        "a",
+        "four",
+        "fives",
+        "sixsix",
+        "\ud800 lone surrogate",
+        "日本語の短い文章です。",
+    ],
 )
 def test_signature(text: str) -> None:
     signature, sketch = shingles.signature(text)
@@ -47,7 +58,10 @@ def test_nothing_has_no_signature() -> None:
     assert shingles.signature(" \n") == (None, None)
 
 
-@given(st.text("ab ", min_size=1, max_size=60).filter(str.strip), st.text("ab ", min_size=1, max_size=60).filter(str.strip))
+@given(
+    st.text("ab ", min_size=1, max_size=60).filter(str.strip),
+    st.text("ab ", min_size=1, max_size=60).filter(str.strip),
+)
 def test_resemblance_of_short_texts_is_exact(one: str, other: str) -> None:
     one, other = (" ".join(text.split()) for text in (one, other))
     assert resemblance(one, other) == pytest.approx(exact(one, other))
@@ -66,7 +80,9 @@ def test_resemblances_of_many_pairs_are_those_of_each() -> None:
     texts = [" ".join(words(count, count)) for count in (1, 5, 400, 12)]
     sketches = [shingles.signature(text)[1] for text in texts]
     pairs = [(a, b) for a in range(4) for b in range(4)]
-    found = shingles.resemblance(pa.array([sketches[a] for a, _ in pairs]), pa.array([sketches[b] for _, b in pairs]))
+    found = shingles.resemblance(
+        pa.array([sketches[a] for a, _ in pairs]), pa.array([sketches[b] for _, b in pairs])
+    )
     assert found.tolist() == [resemblance(texts[a], texts[b]) for a, b in pairs]
     assert len(shingles.resemblance(pa.array([], pa.binary()), pa.array([], pa.binary()))) == 0
 
@@ -76,7 +92,9 @@ def test_a_signature_estimates_the_resemblance() -> None:
         one, other = " ".join(words(40, 1)), " ".join(words(40, 1)[lost:])
         left, right = shingles.minhashes(pa.array([shingles.signature(text)[0] for text in (one, other)]))
         # Four standard deviations of 64 draws.
-        assert (left == right).mean() == pytest.approx(exact(one, other), abs=4 * 0.5 / shingles.PERMUTATIONS**0.5)
+        assert (left == right).mean() == pytest.approx(
+            exact(one, other), abs=4 * 0.5 / shingles.PERMUTATIONS**0.5
+        )
 
 
 @pytest.mark.parametrize("similarity", [0.3, 0.5, 0.8, 0.9, 0.99, 1.0])
@@ -126,7 +144,9 @@ def test_hashes_within_a_distance_share_bytes(distance: int) -> None:
     dice = np.random.default_rng(0)
     hashes = dice.integers(0, 2**64, 200, np.uint64)
     flips = [sum(1 << int(bit) for bit in dice.choice(64, distance, replace=False)) for _ in hashes]
-    one, other = (lsh.shared_bytes(values, distance) for values in (hashes, hashes ^ np.array(flips, np.uint64)))
+    one, other = (
+        lsh.shared_bytes(values, distance) for values in (hashes, hashes ^ np.array(flips, np.uint64))
+    )
     assert (one == other).any(axis=1).all()
     strangers = (one == np.roll(one, 1, axis=0)).any(axis=1).mean()
     assert strangers < (0.1 if distance < 7 else 1)

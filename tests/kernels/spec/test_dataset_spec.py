@@ -99,10 +99,26 @@ def test_user_fields() -> None:
             "gates.max_failed_share_by_class.timeout",
             "less than or equal to 1",
         ),
-        (changed(gates={"max_failed_share_above_parent": -0.1}), "gates.max_failed_share_above_parent", "greater than or equal to 0"),
-        (changed(validation={"image": {"size": {}}}), "validation.image.size", "sets min, max, one_of or none_of"),
-        (changed(validation={"image": {"size": {"least": 3}}}), "validation.image.size.least", "not permitted"),
-        (changed(validation={"image": {"size": {"min": "big"}}}), "validation.image.size.min", "valid integer"),
+        (
+            changed(gates={"max_failed_share_above_parent": -0.1}),
+            "gates.max_failed_share_above_parent",
+            "greater than or equal to 0",
+        ),
+        (
+            changed(validation={"image": {"size": {}}}),
+            "validation.image.size",
+            "sets min, max, one_of or none_of",
+        ),
+        (
+            changed(validation={"image": {"size": {"least": 3}}}),
+            "validation.image.size.least",
+            "not permitted",
+        ),
+        (
+            changed(validation={"image": {"size": {"min": "big"}}}),
+            "validation.image.size.min",
+            "valid integer",
+        ),
         (changed(curation={"rules": ["too_short"]}), "curation.rules", "dictionary"),
         (changed(curation={"rules": {"too_short": 3}}), "curation.rules.too_short", "dictionary"),
         (with_source(name="a b"), "sources.0.name", "match pattern"),
@@ -110,21 +126,45 @@ def test_user_fields() -> None:
         (with_source(uri=None), "sources.0.uri", "string"),
         (with_source(label={"from": "file_name"}), "sources.0.label.from", "parent_dir"),
         (with_source(record={"id": "id"}), "sources.0.record", "content is required"),
-        (with_source(record={"text": "t", "bytes": "b"}), "sources.0.record", "name one of text, bytes and url"),
+        (
+            with_source(record={"text": "t", "bytes": "b"}),
+            "sources.0.record",
+            "name one of text, bytes and url",
+        ),
         (with_source(uri="sftp://user:secret@host/a"), "sources.0.uri", "usual places"),
         (with_source(fetch={"retries": -1}), "sources.0.fetch.retries", "greater than or equal to 0"),
-        (with_source(fetch={"allow_private": ["intranet"]}), "sources.0.fetch.allow_private", "does not appear to be"),
+        (
+            with_source(fetch={"allow_private": ["intranet"]}),
+            "sources.0.fetch.allow_private",
+            "does not appear to be",
+        ),
         (with_source(record={"text": "t", "txt": "t"}), "sources.0.record.txt", "not permitted"),
         (with_source(table={"uri": "t.csv", "key": "k"}), "sources.0.table.columns", "required"),
         (with_source(glob="*"), "sources.0.glob", "not permitted"),
-        (with_source(record={"text": "t"}, label={"from": "parent_dir"}), "sources.0", "move what 'label' gives"),
-        (with_source(table={"uri": "t.csv", "key": "k", "columns": ["stars", "size"]}), "spec", "'size' is not in schema"),
-        (changed(schema={"photo.id": "int", "Photo ID": "int"}), "schema", "would be one table column, user__Photo_ID"),
+        (
+            with_source(record={"text": "t"}, label={"from": "parent_dir"}),
+            "sources.0",
+            "move what 'label' gives",
+        ),
+        (
+            with_source(table={"uri": "t.csv", "key": "k", "columns": ["stars", "size"]}),
+            "spec",
+            "'size' is not in schema",
+        ),
+        (
+            changed(schema={"photo.id": "int", "Photo ID": "int"}),
+            "schema",
+            "would be one table column, user__Photo_ID",
+        ),
         (changed(schema={"": "int"}), "schema", "needs a name"),
         (changed(parent="v1"), "spec", "its own parent"),
         (changed(parent="latest"), "parent", "alias"),
         (with_source(allow_empty="perhaps"), "sources.0.allow_empty", "boolean"),
-        (changed(sources=[{"name": "s", "modality": "text", "uri": uri} for uri in "ab"]), "spec", "s stands more than once"),
+        (
+            changed(sources=[{"name": "s", "modality": "text", "uri": uri} for uri in "ab"]),
+            "spec",
+            "s stands more than once",
+        ),
         ("name: [birds", "not valid YAML", "expected"),
         ("name: a\n\tversion: b", "not valid YAML", "cannot start any token"),
         ("- a\n- b", "a spec is a mapping", "name, version and sources"),
@@ -159,7 +199,11 @@ def test_relative_uris_stand_beside_the_spec(tmp_path: Path) -> None:
     path = tmp_path / "specs" / "birds.yaml"
     path.write_text(GOOD)
     spec = load_spec(path)
-    assert [source.uri for source in spec.sources] == [f"{tmp_path}/specs/photos/**/*.jpg", "s3://bucket/notes.jsonl", "/data/more"]
+    assert [source.uri for source in spec.sources] == [
+        f"{tmp_path}/specs/photos/**/*.jpg",
+        "s3://bucket/notes.jsonl",
+        "/data/more",
+    ]
     assert spec.sources[2].table is not None
     assert spec.sources[2].table.uri == f"{tmp_path}/specs/more.csv"
 
@@ -214,7 +258,9 @@ def test_digest_changes_with_the_spec(other: str) -> None:
 def test_digest_ignores_how_the_yaml_is_written() -> None:
     raw = yaml.safe_load(GOOD)
     backwards = yaml.safe_dump({key: raw[key] for key in reversed(raw)}, sort_keys=False)
-    assert parse_spec(backwards, "f").digest == parse_spec(changed(), "f").digest == parse_spec(GOOD, "g").digest
+    assert (
+        parse_spec(backwards, "f").digest == parse_spec(changed(), "f").digest == parse_spec(GOOD, "g").digest
+    )
 
 
 def test_specs_are_frozen() -> None:

@@ -24,14 +24,22 @@ def spec_of(**top: Any) -> DatasetSpec:
 
 
 def test_a_successor_differs_in_its_version_and_parent_alone() -> None:
-    spec = spec_of(parent="v0", schema={"stars": "int"}, splits={"test": 0.5, "train": 0.5}, watch={"sources": "register"})
+    spec = spec_of(
+        parent="v0",
+        schema={"stars": "int"},
+        splits={"test": 0.5, "train": 0.5},
+        watch={"sources": "register"},
+    )
     following = successor(spec, "v2")
     assert (following.version, following.parent) == ("v2", "v1")
     assert following.model_copy(update={"version": "v1", "parent": "v0"}) == spec
     assert list(following.splits) == ["test", "train"]
 
 
-@pytest.mark.parametrize(("name", "line"), [("v1", "a version cannot be its own parent"), ("latest", "is an alias"), ("a/b", "must match")])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("v1", "a version cannot be its own parent"), ("latest", "is an alias"), ("a/b", "must match")],
+)
 def test_a_successor_needs_a_name_of_its_own(name: str, line: str) -> None:
     with pytest.raises(UserError, match=line):
         successor(spec_of(), name)
@@ -83,7 +91,9 @@ def test_how_sources_are_watched_is_no_part_of_what_is_frozen() -> None:
     assert parse_spec(as_yaml(spec_of()) + "watch: {sources: off}\n", "here").watch.sources == "off"
 
 
-@pytest.mark.parametrize("watch", [{"every": "1 week"}, {"every": "0s"}, {"settle": 10}, {"sources": "maybe"}, {"often": "1h"}])
+@pytest.mark.parametrize(
+    "watch", [{"every": "1 week"}, {"every": "0s"}, {"settle": 10}, {"sources": "maybe"}, {"often": "1h"}]
+)
 def test_a_watch_that_cannot_be(watch: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"watch\."):
         spec_of(watch=watch)

@@ -44,7 +44,9 @@ def rejected(**rules: Any) -> list[int]:
         ({}, []),
     ],
 )
-def test_what_is_outside_a_bound_is_rejected_and_what_was_not_measured_passes(rules: dict[str, Any], rows: list[int]) -> None:
+def test_what_is_outside_a_bound_is_rejected_and_what_was_not_measured_passes(
+    rules: dict[str, Any], rows: list[int]
+) -> None:
     assert rejected(**rules) == rows
 
 
@@ -81,13 +83,22 @@ def test_every_modality_has_columns_to_judge() -> None:
 
 def test_the_door_refuses_before_anything_is_fetched() -> None:
     listing = TABLE.select(["key", "size"])
-    listing = listing.append_column("error_class", pa.array([None, "path_escape", None, None, None], pa.string()))
-    listing = listing.append_column("message", pa.array([None, "leads outside", None, None, None], pa.string()))
+    listing = listing.append_column(
+        "error_class", pa.array([None, "path_escape", None, None, None], pa.string())
+    )
+    listing = listing.append_column(
+        "message", pa.array([None, "leads outside", None, None, None], pa.string())
+    )
     bounds = validation_bounds(IMAGE, {"size": ColumnRule(min=11)})
     found = at_the_door(listing.to_reader(max_chunksize=2), bounds).read_all()
     assert found.schema == listing.schema
-    assert found["error_class"].to_pylist() == [REJECTED, "path_escape", None, None, None], "the source's own refusal stays"
-    assert found["message"].to_pylist()[:2] == ["size is 0; allowed is min: 11 (validation.image.size)", "leads outside"]
+    assert found["error_class"].to_pylist() == [REJECTED, "path_escape", None, None, None], (
+        "the source's own refusal stays"
+    )
+    assert found["message"].to_pylist()[:2] == [
+        "size is 0; allowed is min: 11 (validation.image.size)",
+        "leads outside",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +116,9 @@ def test_the_door_refuses_before_anything_is_fetched() -> None:
         (1.0, 1.0000000000000002, False, 1.0000000000000002),
     ],
 )
-def test_a_limit_is_a_plain_number_between_both_sides(rejected: float, allowed: float, whole: bool, limit: float) -> None:
+def test_a_limit_is_a_plain_number_between_both_sides(
+    rejected: float, allowed: float, whole: bool, limit: float
+) -> None:
     found = round_limit(rejected, allowed, whole)
     assert found == limit
     assert rejected < found <= allowed or allowed <= found < rejected
@@ -143,7 +156,9 @@ def test_a_planted_value_is_found_and_the_cheaper_column_wins_a_tie() -> None:
 
 
 def test_loud_and_quiet_ends_are_both_looked_at() -> None:
-    loud = proposals(level=[-1.5, -0.5, -0.2, *[-20.0 - i for i in range(9)]], cause=["probe/bad"] * 3 + [None] * 9)
+    loud = proposals(
+        level=[-1.5, -0.5, -0.2, *[-20.0 - i for i in range(9)]], cause=["probe/bad"] * 3 + [None] * 9
+    )
     assert (loud[0].bound, loud[0].limit, loud[0].caught, loud[0].wrong) == ("max", -2.0, 3, 0)
 
 

@@ -132,7 +132,11 @@ def test_large_stream(blobs: BlobStore) -> None:
     assert stream.asked <= LARGE_BYTES
     assert (digest, stored) == (content_hash(b"\x5a" * size), size)
     (row,) = located(blobs).values()
-    assert (row["path"], row["offset"], row["size"]) == (f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}", 0, size)
+    assert (row["path"], row["offset"], row["size"]) == (
+        f"blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}",
+        0,
+        size,
+    )
     assert blobs.read(**row) == b"\x5a" * size
     again: Any = Endless(size)
     assert blobs.put_stream(again) == (digest, size)
@@ -199,9 +203,9 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, round_: int) -> None:
         list(pool.map(write, range(4)))
     blobs = BlobStore(Store(str(tmp_path)))
     rows = blobs.index().read_all().to_pylist()
-    assert {row["content_hash"] for row in rows} == {content_hash(f"{i}-{j}".encode()) for i in range(4) for j in range(5)} | {
-        content_hash(b"shared")
-    }
+    assert {row["content_hash"] for row in rows} == {
+        content_hash(f"{i}-{j}".encode()) for i in range(4) for j in range(5)
+    } | {content_hash(b"shared")}
     assert all(content_hash(blobs.read(**row)) == row["content_hash"] for row in rows)
 
 
@@ -308,7 +312,9 @@ def test_known_bytes_of_a_file_are_not_sent(remote: BlobStore, tmp_path: Path, s
     assert s3.keys(f"{prefix}/blobs/incoming") == []
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_stored(remote: BlobStore, tmp_path: Path, s3: S3) -> None:
+def test_a_file_that_changes_while_it_is_read_is_not_stored(
+    remote: BlobStore, tmp_path: Path, s3: S3
+) -> None:
     class Changing(io.FileIO):
         def seek(self, offset: int, whence: int = 0) -> int:
             path.write_bytes(b"y" * (LARGE_BYTES + 1))
@@ -321,7 +327,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored(remote: BlobStore, t
     assert s3.keys(f"{remote.store.root.rpartition('/')[-1]}/blobs/sha256") == []
 
 
-def test_a_large_object_that_was_never_indexed_is_written_over_while_it_is_young(blobs: BlobStore, tmp_path: Path) -> None:
+def test_a_large_object_that_was_never_indexed_is_written_over_while_it_is_young(
+    blobs: BlobStore, tmp_path: Path
+) -> None:
     """Garbage collection may be about to remove an old one, so that it is left alone."""
     digest, _ = blobs.put_stream(io.BytesIO(b"z" * 100))
     name = located(blobs)[digest]["path"]

@@ -44,7 +44,11 @@ class Lengths(Kernel):
     seconds_per_row = 0.001
 
     def __init__(
-        self, behaviour: Behaviour | None = None, fingerprint: str = "f" * 64, checkpoint_rows: int = 10, batch_rows: int = 4
+        self,
+        behaviour: Behaviour | None = None,
+        fingerprint: str = "f" * 64,
+        checkpoint_rows: int = 10,
+        batch_rows: int = 4,
     ) -> None:
         self.behaviour = behaviour or Behaviour()
         self.fingerprint, self.checkpoint_rows, self.batch_rows = fingerprint, checkpoint_rows, batch_rows
@@ -156,7 +160,9 @@ def test_no_requests(compute: Compute) -> None:
 
 
 def test_requests_may_be_a_stream(compute: Compute) -> None:
-    stream = pa.RecordBatchReader.from_batches(requests([]).schema, requests(KEYS).to_batches(max_chunksize=7))
+    stream = pa.RecordBatchReader.from_batches(
+        requests([]).schema, requests(KEYS).to_batches(max_chunksize=7)
+    )
     assert counts(compute.run(Lengths(), stream)) == (100, 0, 0)
 
 
@@ -168,13 +174,21 @@ def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: 
         for key, row in latest(compute, Lengths()).items()
         if row["length"] is None
     }
-    assert failed == {"key-0001": ("fetch_error", True, 1), "key-0002": ("fetch_error", True, 1), "key-0003": ("truncated", False, 1)}
+    assert failed == {
+        "key-0001": ("fetch_error", True, 1),
+        "key-0002": ("fetch_error", True, 1),
+        "key-0003": ("truncated", False, 1),
+    }
 
     better = Behaviour(transient={"key-0002"})
     assert counts(compute.run(Lengths(better), requests(KEYS))) == (2, 98, 1)
     assert sorted(better.asked) == ["key-0001", "key-0002"]
     seen = latest(compute, Lengths())
-    assert [(seen[f"key-000{i}"]["status"], seen[f"key-000{i}"]["attempt"]) for i in (1, 2, 3)] == [("ok", 2), ("failed", 2), ("failed", 1)]
+    assert [(seen[f"key-000{i}"]["status"], seen[f"key-000{i}"]["attempt"]) for i in (1, 2, 3)] == [
+        ("ok", 2),
+        ("failed", 2),
+        ("failed", 1),
+    ]
 
     good = Behaviour()
     assert counts(compute.run(Lengths(good), requests(KEYS))) == (1, 99, 0)
@@ -184,7 +198,9 @@ def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: 
 
 def test_transient_causes_are_tried_again_inside_the_run(patient: Compute) -> None:
     """Only they are: what is permanent, or gone until a person mends it, is asked once."""
-    behaviour = Behaviour(transient={"key-0001"}, recovers={"key-0002": 2}, late={"key-0003"}, permanent={"key-0004"})
+    behaviour = Behaviour(
+        transient={"key-0001"}, recovers={"key-0002": 2}, late={"key-0003"}, permanent={"key-0004"}
+    )
     report = patient.run(Lengths(behaviour), requests(KEYS))
     assert counts(report) == (100, 0, 3)
     assert {key: n for key in KEYS if (n := behaviour.asked.count(key)) > 1} == {"key-0001": 4, "key-0002": 3}
@@ -209,19 +225,34 @@ def test_pauses_grow_up_to_a_bound_and_are_not_alike() -> None:
 
 @pytest.mark.parametrize(
     ("again", "asked"),
-    [(ALL, ["key-0001", "key-0002"]), (NONE, []), (of_classes(["truncated"]), ["key-0002"]), (of_classes(["it's new"]), [])],
+    [
+        (ALL, ["key-0001", "key-0002"]),
+        (NONE, []),
+        (of_classes(["truncated"]), ["key-0002"]),
+        (of_classes(["it's new"]), []),
+    ],
 )
-def test_chosen_failures_are_tried_again_and_attempts_go_on(compute: Compute, again: str, asked: list[str]) -> None:
+def test_chosen_failures_are_tried_again_and_attempts_go_on(
+    compute: Compute, again: str, asked: list[str]
+) -> None:
     bad = Behaviour(transient={"key-0001"}, permanent={"key-0002"})
     compute.run(Lengths(bad), requests(KEYS))
     still = Behaviour(transient={"key-0001"}, permanent={"key-0002"})
-    assert counts(compute.run(Lengths(still), requests(KEYS), again=again)) == (len(asked), 100 - len(asked), len(asked))
+    assert counts(compute.run(Lengths(still), requests(KEYS), again=again)) == (
+        len(asked),
+        100 - len(asked),
+        len(asked),
+    )
     assert sorted(still.asked) == asked
-    attempts = {key: row["attempt"] for key, row in latest(compute, Lengths()).items() if row["status"] == "failed"}
+    attempts = {
+        key: row["attempt"] for key, row in latest(compute, Lengths()).items() if row["status"] == "failed"
+    }
     assert attempts == {key: 2 if key in asked else 1 for key in ("key-0001", "key-0002")}
 
 
-def test_another_environment_tries_permanent_failures_again(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_environment_tries_permanent_failures_again(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compute.run(Lengths(Behaviour(permanent={"key-0003"})), requests(KEYS))
     monkeypatch.setattr(kernel_module, "environment_digest", lambda: "another machine")
     behaviour = Behaviour()
@@ -311,7 +342,9 @@ class Doubles(Stage):
     """A second stage: works on what the first one computed."""
 
     def run(self, batch: pa.Table) -> pa.Table:
-        doubled = pa.array([None if value is None else value * 2 for value in batch["length"].to_pylist()], pa.int64())
+        doubled = pa.array(
+            [None if value is None else value * 2 for value in batch["length"].to_pylist()], pa.int64()
+        )
         return batch.set_column(batch.column_names.index("length"), "length", doubled)
 
 
@@ -338,7 +371,9 @@ def test_where_it_computes(tmp_path: Path) -> None:
     cache = ComputeCache(Store(str(tmp_path)))
     with pytest.raises(RuntimeError, match="needs a Ray session"):
         Compute(cache, mode="ray").run(Lengths(), requests(KEYS))
-    assert Compute(cache, mode="auto", inline_seconds=0.0).run(Lengths(), requests(KEYS)).mode == "inline"  # there is no session
+    assert (
+        Compute(cache, mode="auto", inline_seconds=0.0).run(Lengths(), requests(KEYS)).mode == "inline"
+    )  # there is no session
 
 
 def test_what_another_run_computed_meanwhile_is_stored_once(tmp_path: Path) -> None:
@@ -348,7 +383,9 @@ def test_what_another_run_computed_meanwhile_is_stored_once(tmp_path: Path) -> N
     for one in (space, other):
         _, misses = spool_misses(one, asked)
         assert misses.rows == len(KEYS)
-    answers = [{"key": key, "status": "ok", "retryable": False, "seconds": 0.0, "length": len(key)} for key in KEYS]
+    answers = [
+        {"key": key, "status": "ok", "retryable": False, "seconds": 0.0, "length": len(key)} for key in KEYS
+    ]
     failed = [{**answers[0], "status": "failed", "error_class": "x", "retryable": True, "length": None}]
     space.append(pa.Table.from_pylist([*failed, *answers[1:4]], schema=Lengths().result), {})
     other.append(pa.Table.from_pylist(answers[:2], schema=Lengths().result), {})

@@ -35,7 +35,9 @@ def test_one_setting_is_kept_and_it_is_no_slower_than_the_default(tried: tuple[P
 
 def test_what_is_hardly_faster_is_not_taken() -> None:
     def found(*rates: float) -> int:
-        return calibration._best([Setting(NAME, "float32", i, 1, rate) for i, rate in enumerate(rates)]).batch_size
+        return calibration._best(
+            [Setting(NAME, "float32", i, 1, rate) for i, rate in enumerate(rates)]
+        ).batch_size
 
     assert (found(100, 104, 90), found(100, 120, 130, 90)) == (0, 2)
 
@@ -64,7 +66,9 @@ def test_a_file_that_cannot_be_read_says_nothing(tmp_path: Path, content: str) -
     assert calibrated(path, NAME) == Setting(NAME, "float32", 9, 1, 1.0)
 
 
-def test_other_machines_and_other_shapes_of_the_file_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_machines_and_other_shapes_of_the_file_are_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "calibration.json"
     calibration._keep(path, Setting(NAME, "float32", 9, 1, 1.0))
     with monkeypatch.context() as elsewhere:

@@ -48,7 +48,9 @@ def test_a_dead_actors_batch_is_finished_row_by_row(session: RaySession, tmp_pat
 
 
 @pytest.mark.slow
-def test_an_actor_that_hangs_costs_its_row(session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_hangs_costs_its_row(
+    session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ray_session, "NO_PROGRESS_SECONDS", 15)
     monkeypatch.setattr(ray_session, "BATCH_SECONDS", 5.0)
     failed = run(session, tmp_path, "hang")

@@ -22,7 +22,9 @@ from tests.cluster import Cluster, can_hide_folders, cluster
 from tests.processes import ROOT
 from tests.resources.ray_numbers import Numbers
 
-needs_namespaces = pytest.mark.skipif(not can_hide_folders(), reason="needs a mount namespace of its own (root)")
+needs_namespaces = pytest.mark.skipif(
+    not can_hide_folders(), reason="needs a mount namespace of its own (root)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,10 @@ def test_a_store_that_a_node_does_not_see(nodes: Cluster, tmp_path: Path) -> Non
     with nodes.worker("elsewhere", hidden=[mine]):
         refused = told(nodes, mine / "store")
         assert refused.startswith("Ray node elsewhere on ")
-        assert f"does not see the store {mine}/store, a folder of this machine; set MM_STORE to a bucket (s3://...), or" in refused
+        assert (
+            f"does not see the store {mine}/store, a folder of this machine; set MM_STORE to a bucket (s3://...), or"
+            in refused
+        )
         assert list((mine / "store").rglob("reach-*")) == [], "nothing is left of the question"
         # A folder that all nodes see is as good as a bucket, and the work goes there.
         assert told(nodes, tmp_path / "shared" / "store", models=["minilm"]) == "ray 3 0"
@@ -90,7 +95,9 @@ def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None
         refused = told(nodes, tmp_path / "store")
     assert refused.startswith("Ray node outdated on ")
     assert "has another environment: the code of mm-features is " in refused
-    assert refused.endswith(f" here, pillow is 0.9 there and {environment()['pillow']} here; install the same lock on all nodes")
+    assert refused.endswith(
+        f" here, pillow is 0.9 there and {environment()['pillow']} here; install the same lock on all nodes"
+    )
 
 
 def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
@@ -101,14 +108,25 @@ def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
     with nodes.worker("bare", environment={"PYTHONPATH": str(tmp_path / "stub")}):
         refused = told(nodes, tmp_path / "store")
     assert refused.startswith("Ray node bare on ")
-    assert "cannot run this code: ModuleNotFoundError: No module named 'a_package_that_the_node_lacks'" in refused
+    assert (
+        "cannot run this code: ModuleNotFoundError: No module named 'a_package_that_the_node_lacks'"
+        in refused
+    )
     assert "\n" not in refused
 
 
 @needs_namespaces
 def test_a_driver_beside_no_node(nodes: Cluster, tmp_path: Path) -> None:
     """In a process namespace of its own it sees none, as in a container of its own."""
-    refused = told(nodes, tmp_path / "store", "unshare", "-p", "-f", "--mount-proc", RAY_gcs_server_request_timeout_seconds="3")
+    refused = told(
+        nodes,
+        tmp_path / "store",
+        "unshare",
+        "-p",
+        "-f",
+        "--mount-proc",
+        RAY_gcs_server_request_timeout_seconds="3",
+    )
     assert refused.startswith(f"no node of the Ray cluster at {nodes.address} runs on this machine")
     assert refused.endswith(f"ray start --address={nodes.address} --num-cpus=0")
 
@@ -121,7 +139,10 @@ def test_differences_name_both_sides() -> None:
     assert nowhere == "unavailable (embedder st:/nowhere: there is no folder /nowhere)"
     assert {"Python", "machine", "torch", "tokenizers", "chardet", "ctranslate2"} <= set(here)
     there = {**here, "Python": "3.99", "plug-in birds": "2"}
-    assert differences(here, there) == [f"Python is 3.99 there and {here['Python']} here", "plug-in birds is 2 there and absent here"]
+    assert differences(here, there) == [
+        f"Python is 3.99 there and {here['Python']} here",
+        "plug-in birds is 2 there and absent here",
+    ]
 
 
 def test_files_of_this_machine_are_read_by_this_machine(tmp_path: Path) -> None:

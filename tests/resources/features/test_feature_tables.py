@@ -22,7 +22,9 @@ CONTRACT = feature_contract(DIMENSION, [pa.field("user__stars", pa.int64())])
 def table(rows: int, seed: int = 0) -> pa.Table:
     """Feature rows around a few centres, as real embeddings are."""
     random = np.random.default_rng(seed)
-    vectors = random.normal(size=(8, DIMENSION))[random.integers(0, 8, rows)] + 0.4 * random.normal(size=(rows, DIMENSION))
+    vectors = random.normal(size=(8, DIMENSION))[random.integers(0, 8, rows)] + 0.4 * random.normal(
+        size=(rows, DIMENSION)
+    )
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     ids = [digest("row", str(seed), str(i)) for i in range(rows)]
     filled = {
@@ -54,7 +56,9 @@ def test_a_large_table_is_indexed_and_its_recall_measured(
 ) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
     monkeypatch.setattr(module, "GRAPH_ROWS", graph_rows)
-    version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(2_000, 1), table(2_000, 2)])
+    version, rows, index, _ = store.write_candidate(
+        "d.v1.image.e", CONTRACT, [table(2_000, 1), table(2_000, 2)]
+    )
     assert (rows, index) == (4_000, kind)
     opened = store.database.open_table("d.v1.image.e")
     assert version == opened.version
@@ -63,23 +67,39 @@ def test_a_large_table_is_indexed_and_its_recall_measured(
 
 
 @pytest.mark.parametrize("exact_rows", [1_000, 50_000])
-def test_vectors_that_all_but_coincide_are_reported(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, exact_rows: int) -> None:
+def test_vectors_that_all_but_coincide_are_reported(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, exact_rows: int
+) -> None:
     """But those of one sample, and of one group of duplicates; by an index as without one."""
     monkeypatch.setattr(module, "EXACT_ROWS", exact_rows)
     rows = table(2_000, 1).to_pylist()
     noise = np.random.default_rng(2).normal(scale=0.01, size=(3, DIMENSION))
-    for place, (other, shared) in enumerate([(10, {}), (20, {"sample_id": rows[20]["sample_id"]}), (30, {"duplicate_group": "g"})]):
+    for place, (other, shared) in enumerate(
+        [(10, {}), (20, {"sample_id": rows[20]["sample_id"]}), (30, {"duplicate_group": "g"})]
+    ):
         rows[30]["duplicate_group"] = "g"
-        rows[100 + place] |= {"vector": (np.array(rows[other]["vector"]) + noise[place]).tolist(), "span": "seconds=1-2", **shared}
+        rows[100 + place] |= {
+            "vector": (np.array(rows[other]["vector"]) + noise[place]).tolist(),
+            "span": "seconds=1-2",
+            **shared,
+        }
     version, _, index, _ = store.write_candidate("t", CONTRACT, [CONTRACT.rows(rows)])
     found = alike(store, "t", version, index, least=0.99, looked_at=2_000)
-    pair = {pair for pair in found.pairs if {pair.a, pair.b} & {rows[place]["sample_id"] for place in (100, 101, 102, 10, 20, 30)}}
-    assert {(item.a, item.b) for item in pair} == {tuple(sorted([rows[10]["sample_id"], rows[100]["sample_id"]]))}
+    pair = {
+        pair
+        for pair in found.pairs
+        if {pair.a, pair.b} & {rows[place]["sample_id"] for place in (100, 101, 102, 10, 20, 30)}
+    }
+    assert {(item.a, item.b) for item in pair} == {
+        tuple(sorted([rows[10]["sample_id"], rows[100]["sample_id"]]))
+    }
     (only,) = pair
     assert {only.span_a, only.span_b} == {"full", "seconds=1-2"}
     assert only.score > 0.99
     assert (found.looked_at, found.pairs[0].score) == (2_000, max(item.score for item in found.pairs))
-    assert alike(store, "t", version, index, least=0.99, looked_at=50) == alike(store, "t", version, index, least=0.99, looked_at=50)
+    assert alike(store, "t", version, index, least=0.99, looked_at=50) == alike(
+        store, "t", version, index, least=0.99, looked_at=50
+    )
 
 
 def test_an_empty_table_has_nothing_alike(store: FeatureStore) -> None:
@@ -100,7 +120,10 @@ def test_a_pinned_version_does_not_change_under_its_readers(store: FeatureStore)
 
 def test_equal_rows_have_an_equal_digest_whatever_their_order(store: FeatureStore) -> None:
     rows = table(500)
-    digests = {store.write_candidate("t", CONTRACT, parts)[3] for parts in ([rows], [rows.slice(200), rows.slice(0, 200)])}
+    digests = {
+        store.write_candidate("t", CONTRACT, parts)[3]
+        for parts in ([rows], [rows.slice(200), rows.slice(0, 200)])
+    }
     assert len(digests) == 1
     assert store.write_candidate("t", CONTRACT, [table(500, 5)])[3] not in digests
 
@@ -115,7 +138,9 @@ def test_lancedb_and_pylance_read_each_other(store: FeatureStore) -> None:
     assert dataset.count_rows() == 15
 
 
-def test_an_index_that_is_asked_too_little_is_seen(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_is_asked_too_little_is_seen(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
     version, _, index, _ = store.write_candidate("t", CONTRACT, [table(4_000, 1)])
     good = store.recall("t", version, index)
@@ -125,8 +150,12 @@ def test_an_index_that_is_asked_too_little_is_seen(store: FeatureStore, monkeypa
     assert store.recall("t", version, index).plain < good.plain
 
 
-def test_one_scan_finds_the_true_neighbours_of_all_queries(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lance_datasets, "READ_ROWS", 64)  # several batches, some smaller than what is looked for
+def test_one_scan_finds_the_true_neighbours_of_all_queries(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        lance_datasets, "READ_ROWS", 64
+    )  # several batches, some smaller than what is looked for
     rows = table(200)
     version, *_ = store.write_candidate("t", CONTRACT, [rows])
     dataset, vectors = store.dataset("t", version), np.array(rows["vector"].to_pylist(), np.float32)
@@ -141,10 +170,14 @@ def test_one_scan_finds_the_true_neighbours_of_all_queries(store: FeatureStore, 
     assert (none[:, 3:] == -1).all()
 
 
-def test_of_equal_vectors_any_is_a_true_neighbour(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equal_vectors_any_is_a_true_neighbour(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
     rows = table(2_000, 1)
-    same = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(np.eye(1, DIMENSION, dtype=np.float32), 50, axis=0).reshape(-1)), DIMENSION)
+    same = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.repeat(np.eye(1, DIMENSION, dtype=np.float32), 50, axis=0).reshape(-1)), DIMENSION
+    )
     alike_rows = table(50, 9).set_column(CONTRACT.schema.get_field_index("vector"), "vector", same)
     version, _, index, _ = store.write_candidate("t", CONTRACT, [rows, alike_rows])
     monkeypatch.setattr(module, "sample_of", lambda count: list(range(2_000, 2_050)))

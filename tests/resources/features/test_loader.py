@@ -30,7 +30,9 @@ class Numbers:
         assert (np.diff(numbers) > 0).all(), "read in the order in which they lie"
         self.taken.append(len(numbers))
         names = [None if n % 5 == 0 else f"row {n}" for n in numbers]
-        return pa.table({"n": numbers, "name": pa.array(names, pa.string()), "pair": [[n, n + 1] for n in numbers]})
+        return pa.table(
+            {"n": numbers, "name": pa.array(names, pa.string()), "pair": [[n, n + 1] for n in numbers]}
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,9 @@ def test_every_row_once_in_a_new_order_each_epoch(rows: int, batch_size: int) ->
     first, second = numbers(loader), numbers(loader)
     for epoch in (first, second):
         assert sorted(flat(epoch)) == list(range(rows))
-        assert [len(batch) for batch in epoch] == [batch_size] * (rows // batch_size) + ([rows % batch_size] if rows % batch_size else [])
+        assert [len(batch) for batch in epoch] == [batch_size] * (rows // batch_size) + (
+            [rows % batch_size] if rows % batch_size else []
+        )
     assert len(first) == len(loader)
     assert rows < 64 or first != second
     assert numbers(Loader(Numbers(), rows, batch_size, True, 3)) == first
@@ -97,7 +101,9 @@ def test_a_pass_goes_on_where_it_was_broken_off(stopped: int) -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_ranks_share_an_epoch(world_size: int, shuffle: bool) -> None:
-    ranks = [numbers(Loader(Numbers(), 505, 10, shuffle, 1, 0, rank, world_size)) for rank in range(world_size)]
+    ranks = [
+        numbers(Loader(Numbers(), 505, 10, shuffle, 1, 0, rank, world_size)) for rank in range(world_size)
+    ]
     assert {len(batches) for batches in ranks} == {505 // (10 * world_size)}
     seen = [n for batches in ranks for n in flat(batches)]
     assert len(seen) == len(set(seen)) == 505 // (10 * world_size) * 10 * world_size
@@ -135,7 +141,9 @@ def test_what_cannot_be_read_ends_the_pass() -> None:
         list(Loader(gone, 100, 10, True, 0, workers=2))
 
 
-@pytest.mark.parametrize("other", [{"seed": 4}, {"batch_size": 20}, {"rows": 301}, {"shuffle": False}, {"world_size": 2}])
+@pytest.mark.parametrize(
+    "other", [{"seed": 4}, {"batch_size": 20}, {"rows": 301}, {"shuffle": False}, {"world_size": 2}]
+)
 def test_a_state_of_another_order_is_refused(other: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"rows": 300, "batch_size": 10, "shuffle": True, "seed": 3}
     state = Loader(Numbers(), **settings).state_dict()
@@ -159,7 +167,9 @@ def test_rows_of_a_real_table(tmp_path: Path) -> None:
     batches = list(loader)
     assert sum(len(batch["vector"]) for batch in batches) == rows - 100
     assert batches[0]["vector"].shape == (64, DIMENSION)
-    stored = dict(zip(table(500)["feature_id"].to_pylist(), table(500)["user__stars"].to_pylist(), strict=True))
+    stored = dict(
+        zip(table(500)["feature_id"].to_pylist(), table(500)["user__stars"].to_pylist(), strict=True)
+    )
     for batch in batches:
         assert [stored[i] for i in batch["feature_id"]] == batch["user__stars"].tolist()
         assert batch["label"] == [None] * len(batch["label"])

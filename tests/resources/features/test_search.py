@@ -16,7 +16,10 @@ from tests.resources.published import publish, register
 
 RIVER, BREAD = "The river runs slowly into the sea.", "The loaf is baked with rye and salt."
 NOTES = [
-    *({"sample": "film", "entity": "film", "text": f"{RIVER} Scene {i}.", "label": "water"} for i in range(40)),
+    *(
+        {"sample": "film", "entity": "film", "text": f"{RIVER} Scene {i}.", "label": "water"}
+        for i in range(40)
+    ),
     {"sample": "sound", "entity": "film", "text": "A river, and then the sea.", "label": "water"},
     {"sample": "loaf", "text": BREAD, "label": "food"},
     {"sample": "loaf again", "text": BREAD + "!", "label": "food", "split": "test"},
@@ -34,7 +37,12 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     register(store, folder, "other", "v1", ["text"])
     register(store, folder, "empty", "v1", ["text"])
     publish(store, Cell("notes", "v1", "text"), NOTES, embedder)
-    publish(store, Cell("notes", "v2", "text"), [{"sample": "ocean", "text": "The ocean is wide and blue.", "label": "water"}], embedder)
+    publish(
+        store,
+        Cell("notes", "v2", "text"),
+        [{"sample": "ocean", "text": "The ocean is wide and blue.", "label": "water"}],
+        embedder,
+    )
     publish(
         store,
         Cell("notes", "v1", "audio"),
@@ -63,11 +71,15 @@ def test_words_are_found_that_vectors_do_not_know(features: FeatureStore) -> Non
 
 
 def test_hybrid_joins_both_rankings(features: FeatureStore) -> None:
-    found = features.search("bake a loaf", dataset_version="notes@v1", modality="text", mode="hybrid", k=5).to_pylist()
+    found = features.search(
+        "bake a loaf", dataset_version="notes@v1", modality="text", mode="hybrid", k=5
+    ).to_pylist()
     assert {hit["key"] for hit in found[:3]} == {"loaf", "loaf again", "boat"}
     vector, words = (keys(features, "bake a loaf", mode=mode, k=25) for mode in ("vector", "text"))
     for hit in found:
-        ranks = [1 / (60 + ranked.index(hit["key"]) + 1) for ranked in (vector, words) if hit["key"] in ranked]
+        ranks = [
+            1 / (60 + ranked.index(hit["key"]) + 1) for ranked in (vector, words) if hit["key"] in ranked
+        ]
         if hit["key"] != "film":  # whose forty parts share a key
             assert hit["score"] == pytest.approx(sum(ranks))
     assert [hit["score"] for hit in found] == sorted((hit["score"] for hit in found), reverse=True)
@@ -79,7 +91,9 @@ def test_one_long_film_does_not_fill_the_page(features: FeatureStore, mode: str)
     by_sample = keys(features, RIVER, mode=mode, k=3, group_by="sample")
     assert by_sample[0] == "film"
     assert set(by_sample) == {"film", "sound", "boat"}
-    by_entity = features.search(RIVER, dataset_version="notes@v1", modality="text", mode=mode, k=3, group_by="entity")
+    by_entity = features.search(
+        RIVER, dataset_version="notes@v1", modality="text", mode=mode, k=3, group_by="entity"
+    )
     assert len(set(by_entity["entity_id"].to_pylist())) == 3
     assert "sound" not in by_entity["key"].to_pylist(), "the film's own sound"
 
@@ -88,15 +102,21 @@ def test_one_long_film_does_not_fill_the_page(features: FeatureStore, mode: str)
 def test_a_filter_comes_before_the_search(features: FeatureStore, mode: str) -> None:
     """The one row that meets it is the last of forty-four."""
     assert keys(features, f"{RIVER} loaf", mode=mode, where="split = 'test'", k=1) == ["loaf again"]
-    assert keys(features, f"{RIVER} loaf", mode=mode, where="split = 'test'", k=1, group_by="entity") == ["loaf again"]
+    assert keys(features, f"{RIVER} loaf", mode=mode, where="split = 'test'", k=1, group_by="entity") == [
+        "loaf again"
+    ]
     with pytest.raises(UserError, match=r"the filter .*nope.* does not work"):
         keys(features, RIVER, mode=mode, where="nope = 1")
 
 
 def test_duplicates_and_hard_negatives(features: FeatureStore) -> None:
     loaf = features.search(BREAD, dataset_version="notes@v1", modality="text", k=1).to_pylist()[0]
-    assert keys(features, f"id:{loaf['sample_id']}", find="duplicates") == [{"loaf": "loaf again", "loaf again": "loaf"}[loaf["key"]]]
-    negatives = features.search(f"id:{loaf['feature_id']}", dataset_version="notes@v1", modality="text", find="hard_negatives", k=2)
+    assert keys(features, f"id:{loaf['sample_id']}", find="duplicates") == [
+        {"loaf": "loaf again", "loaf again": "loaf"}[loaf["key"]]
+    ]
+    negatives = features.search(
+        f"id:{loaf['feature_id']}", dataset_version="notes@v1", modality="text", find="hard_negatives", k=2
+    )
     assert negatives["key"][0].as_py() == "boat"
     assert "food" not in negatives["label"].to_pylist()
     assert keys(features, BREAD, find="hard_negatives", label="odd", k=2) == ["loaf", "loaf again"]
@@ -113,7 +133,9 @@ def test_versions_and_modalities_are_merged_by_score(features: FeatureStore) -> 
     assert found["score"].to_pylist() == sorted(found["score"].to_pylist(), reverse=True)
     both = keys(features, "rye bread", modality=["text", "audio"], mode="hybrid", k=3)
     assert {"talk", "loaf"} <= set(both)
-    sample = features.search("ocean", dataset_version="notes@v2", modality="text", k=1)["sample_id"][0].as_py()
+    sample = features.search("ocean", dataset_version="notes@v2", modality="text", k=1)["sample_id"][
+        0
+    ].as_py()
     assert keys(features, f"id:{sample}", dataset_version=["notes@v1", "notes@v2"], k=1) == ["ocean"]
 
 
@@ -125,13 +147,17 @@ def test_all_versions(features: FeatureStore) -> None:
         "ocean",
         "far",
     }
-    with pytest.raises(UserError, match=r"of other spaces are: other.v1.text.minilm \(minilm-[0-9a-f]+\); search them apart"):
+    with pytest.raises(
+        UserError, match=r"of other spaces are: other.v1.text.minilm \(minilm-[0-9a-f]+\); search them apart"
+    ):
         keys(features, "river", dataset_version=None)
     with pytest.raises(UserError, match="nothing is published of any video"):
         keys(features, "river", dataset_version=None, modality="video")
 
 
-def test_a_query_of_another_space_is_told_the_spaces_that_there_are(features: FeatureStore, photos: dict[str, Path]) -> None:
+def test_a_query_of_another_space_is_told_the_spaces_that_there_are(
+    features: FeatureStore, photos: dict[str, Path]
+) -> None:
     spaces = r"wordllama \(space wordllama-[0-9a-f]+\)"
     for query in ([1.0, 2.0], photos["flower"]):
         with pytest.raises(UserError, match=f"there is: {spaces}"):

@@ -58,7 +58,14 @@ def test_what_comes_back_is_fetched_in_the_same_run(flaky: type[Flaky], tmp_path
     kernel = FetchKernel(spec, BlobStore(store))
     listed = open_source(spec.sources[0], {}).list()
     rows = [
-        {"key": item.key, "source": "s0", "source_uri": item.uri, "locator": item.locator, "tag": item.tag, "size": item.size}
+        {
+            "key": item.key,
+            "source": "s0",
+            "source_uri": item.uri,
+            "locator": item.locator,
+            "tag": item.tag,
+            "size": item.size,
+        }
         for item in listed
     ]
     compute = Compute(ComputeCache(store), backoff=Backoff(attempts=4, seconds=0.001))
@@ -66,7 +73,9 @@ def test_what_comes_back_is_fetched_in_the_same_run(flaky: type[Flaky], tmp_path
     assert (report.computed, report.failed) == (6, 1)
     assert flaky.opened == Counter({**dict.fromkeys(names, 1), "1.txt": 3, "2.txt": 4})
     found = compute.cache.space(kernel).reader().read_all().to_pylist()
-    assert {row["key"]: (row["status"], row["error_class"], row["attempt"]) for row in found if row["attempt"] > 1} == {
+    assert {
+        row["key"]: (row["status"], row["error_class"], row["attempt"]) for row in found if row["attempt"] > 1
+    } == {
         "1.txt": ("ok", None, 3),
         "2.txt": ("failed", "fetch_error", 4),
     }

@@ -24,7 +24,12 @@ def test_listing(registry: Registry, data: Path) -> None:
     assert set(rows) == {"a.txt", "b.txt", "c.txt"}
     row = rows["a.txt"]
     assert row["sample_id"] == row["entity_id"] == sample_id("birds", "s0", "a.txt")
-    assert (row["source"], row["source_uri"], row["size"], row["modality"]) == ("s0", f"{data}/a.txt", 6, "text")
+    assert (row["source"], row["source_uri"], row["size"], row["modality"]) == (
+        "s0",
+        f"{data}/a.txt",
+        6,
+        "text",
+    )
     assert registry.listings.listing(spec, "image").read_all().num_rows == 0
 
 
@@ -114,7 +119,12 @@ def test_a_missing_root_is_named(registry: Registry, data: Path) -> None:
 
 
 def clear(line: str) -> bool:
-    return line.startswith("source s0 cannot be listed: ") and "\n" not in line and "Traceback" not in line and len(line) < 400
+    return (
+        line.startswith("source s0 cannot be listed: ")
+        and "\n" not in line
+        and "Traceback" not in line
+        and len(line) < 400
+    )
 
 
 def break_parquet(folder: Path) -> None:
@@ -129,7 +139,9 @@ def break_csv(folder: Path) -> None:
     write(folder, "3.csv", b"text\nb\n")
 
 
-@pytest.mark.parametrize(("make", "pattern"), [(break_parquet, "*.parquet"), (break_csv, "*.csv")], ids=["parquet", "csv"])
+@pytest.mark.parametrize(
+    ("make", "pattern"), [(break_parquet, "*.parquet"), (break_csv, "*.csv")], ids=["parquet", "csv"]
+)
 def test_a_file_of_records_that_cannot_be_read_costs_itself(
     registry: Registry, data: Path, make: Callable[[Path], None], pattern: str
 ) -> None:
@@ -162,8 +174,12 @@ def test_records_links_and_user_columns(registry: Registry, data: Path) -> None:
         {"id": "2", "text": "b", "link": "owl", "stars": "many"},
         {"id": "3", "text": "c"},
     ]
-    uri = write(data, "r.jsonl", "\n".join(json.dumps(row) for row in [*rows, {"id": "1", "text": "d"}]).encode())
-    spec = spec_of({"uri": uri, "record": RECORD}, schema={"stars": "int", "seen": "timestamp", "label": "string"})
+    uri = write(
+        data, "r.jsonl", "\n".join(json.dumps(row) for row in [*rows, {"id": "1", "text": "d"}]).encode()
+    )
+    spec = spec_of(
+        {"uri": uri, "record": RECORD}, schema={"stars": "int", "seen": "timestamp", "label": "string"}
+    )
     frozen(registry, spec)
     found = {row["key"]: row for row in listed(registry, spec)}
     assert found["1"]["entity_id"] == found["2"]["entity_id"] == entity_id("birds", "owl")
@@ -183,7 +199,12 @@ def test_a_link_to_a_sample_joins_it(registry: Registry, data: Path) -> None:
             (data / folder / f"{name}.bin").write_bytes(b"photo " + folder.encode() + name.encode())
     links = {"1": "x/a.bin", "2": "b.bin", "3": "a.bin", "4": "owl", "5": "owl"}
     uri = write(
-        data, "r.jsonl", b"".join(json.dumps({"id": key, "text": "t" + key, "link": link}).encode() + b"\n" for key, link in links.items())
+        data,
+        "r.jsonl",
+        b"".join(
+            json.dumps({"id": key, "text": "t" + key, "link": link}).encode() + b"\n"
+            for key, link in links.items()
+        ),
     )
     spec = spec_of({"uri": uri, "record": RECORD}, {"uri": f"{data}/**/*.bin", "modality": "image"})
     assert frozen(registry, spec) == ["", ""]
@@ -208,7 +229,16 @@ def test_a_link_to_a_sample_joins_it(registry: Registry, data: Path) -> None:
         b'{"text": "bad", "stars": 1e400}',
         b'{"text": "bad", "label": {"nested": [1]}}',
     ],
-    ids=["label", "id", "link", "user column", "field name", "large number", "infinite number", "nested label"],
+    ids=[
+        "label",
+        "id",
+        "link",
+        "user column",
+        "field name",
+        "large number",
+        "infinite number",
+        "nested label",
+    ],
 )
 def test_one_odd_record_does_not_cost_its_source(registry: Registry, data: Path, line: bytes) -> None:
     uri = write(data, "r.jsonl", b'{"text": "good", "id": "g"}\n' + line + b"\n")
@@ -220,7 +250,9 @@ def test_one_odd_record_does_not_cost_its_source(registry: Registry, data: Path,
 
 
 def test_sample_ids_are_unique(registry: Registry, data: Path) -> None:
-    uri = write(data, "r.jsonl", b'{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}\n{"text": "c", "id": "x#2"}\n')
+    uri = write(
+        data, "r.jsonl", b'{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}\n{"text": "c", "id": "x#2"}\n'
+    )
     spec = spec_of({"uri": uri, "record": RECORD}, {"uri": f"{data}/*.txt"}, {"uri": f"{data}/a.txt"})
     frozen(registry, spec)
     rows = listed(registry, spec)
@@ -239,9 +271,18 @@ def test_auto_sources_route_by_content(registry: Registry, data: Path) -> None:
     (data / "broken.txt").symlink_to("nowhere")
     spec = spec_of({"uri": str(data), "modality": "auto"})
     frozen(registry, spec)
-    cells = {name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)} for name in ("audio", "image", "text")}
+    cells = {
+        name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)}
+        for name in ("audio", "image", "text")
+    }
     # What nothing claims goes with its neighbours, and makes no cell of its own; its probe names it there.
-    assert cells["text"] == {"a.txt": None, "archive.zip": None, "b.txt": None, "broken.txt": "not_found", "c.txt": None}
+    assert cells["text"] == {
+        "a.txt": None,
+        "archive.zip": None,
+        "b.txt": None,
+        "broken.txt": "not_found",
+        "c.txt": None,
+    }
     assert cells["audio"] == {}
     assert cells["image"] == {"picture.txt": None}
 

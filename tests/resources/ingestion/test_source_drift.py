@@ -77,7 +77,9 @@ def test_records_are_looked_at_by_their_files(registry: Registry, data: Path) ->
     assert str(look(registry, spec)) == "source s0: 1 altered (r.jsonl)"
 
 
-def test_a_source_that_is_gone_or_empty_is_a_problem_and_no_version_to_follow(registry: Registry, data: Path) -> None:
+def test_a_source_that_is_gone_or_empty_is_a_problem_and_no_version_to_follow(
+    registry: Registry, data: Path
+) -> None:
     spec = watched(registry, str(data))
     for path in data.iterdir():
         path.unlink()
@@ -116,9 +118,18 @@ def test_a_state_settles_only_while_nothing_changes(registry: Registry, data: Pa
     assert back.since == back.looked_at, "it was in another state meanwhile"
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/photos", "https://127.0.0.1:1/photos", "http://host.invalid/photos/"])
-def test_a_host_that_does_not_answer_is_one_line(registry: Registry, data: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x", "ENDPOINT_URL": "http://127.0.0.1:1", "MAX_ATTEMPTS": "1"}.items():
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/photos", "https://127.0.0.1:1/photos", "http://host.invalid/photos/"]
+)
+def test_a_host_that_does_not_answer_is_one_line(
+    registry: Registry, data: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "x",
+        "ENDPOINT_URL": "http://127.0.0.1:1",
+        "MAX_ATTEMPTS": "1",
+    }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     spec = spec_of({"uri": uri}, {"uri": str(data)})
     found, fine = frozen(registry, spec)

@@ -41,13 +41,32 @@ def store(tmp_path: Path) -> Store:
 
 
 def spent(run: str) -> list[dict[str, Any]]:
-    probe, embed = (ComputeReport(name, name[0] * 64, "inline", 3, 1, 0, 1, 2.0, Usage(1.5, gpu)) for name, gpu in (("p", 0.0), ("e", 4.0)))
-    return entries("embeddings", CELL, run, META, False, [probe, embed], Spent(5.0, Usage(3.5, 4.0, 10, 20, 5), 1 << 30, 3, 2))
+    probe, embed = (
+        ComputeReport(name, name[0] * 64, "inline", 3, 1, 0, 1, 2.0, Usage(1.5, gpu))
+        for name, gpu in (("p", 0.0), ("e", 4.0))
+    )
+    return entries(
+        "embeddings",
+        CELL,
+        run,
+        META,
+        False,
+        [probe, embed],
+        Spent(5.0, Usage(3.5, 4.0, 10, 20, 5), 1 << 30, 3, 2),
+    )
 
 
 def old_row(run: str) -> dict[str, Any]:
-    known = {name: None for name in OLD.names} | {"dataset": "birds", "version": "v1", "modality": "text", "stage": "embeddings"}
-    figures = dict.fromkeys(("computed", "reused", "failed", "checkpoints", "rows"), 7) | {"kernel_seconds": 1.0, "seconds": 1.0}
+    known = {name: None for name in OLD.names} | {
+        "dataset": "birds",
+        "version": "v1",
+        "modality": "text",
+        "stage": "embeddings",
+    }
+    figures = dict.fromkeys(("computed", "reused", "failed", "checkpoints", "rows"), 7) | {
+        "kernel_seconds": 1.0,
+        "seconds": 1.0,
+    }
     return {**known, **figures, "run_id": run, "unchanged": False, "at": datetime.now(UTC)}
 
 
@@ -55,9 +74,19 @@ def test_a_stage_stands_once_in_the_sums(store: Store) -> None:
     ledger = Ledger(store)
     ledger.record(spent("r1"))
     first, second = ledger.of_run("r1")
-    assert (first["samples_in"], first["samples_out"], first["peak_bytes"], first["bytes_read"]) == (3, 2, 1 << 30, 10)
+    assert (first["samples_in"], first["samples_out"], first["peak_bytes"], first["bytes_read"]) == (
+        3,
+        2,
+        1 << 30,
+        10,
+    )
     assert (first["cpu_seconds"], first["kernel_cpu_seconds"], first["gpu_seconds"]) == (3.5, 1.5, 0.0)
-    assert (second["cpu_seconds"], second["seconds"], second["kernel_cpu_seconds"], second["gpu_seconds"]) == (None, 0.0, 1.5, 4.0)
+    assert (
+        second["cpu_seconds"],
+        second["seconds"],
+        second["kernel_cpu_seconds"],
+        second["gpu_seconds"],
+    ) == (None, 0.0, 1.5, 4.0)
 
 
 def test_an_older_ledger_is_read_and_goes_on(store: Store) -> None:
@@ -72,11 +101,15 @@ def test_an_older_ledger_is_read_and_goes_on(store: Store) -> None:
 
 
 def test_runs_that_meet_an_older_ledger_at_once_all_land(store: Store) -> None:
-    lance_datasets.append(store.uri("ledger/stages.lance"), pa.Table.from_pylist([old_row("old")], schema=OLD))
+    lance_datasets.append(
+        store.uri("ledger/stages.lance"), pa.Table.from_pylist([old_row("old")], schema=OLD)
+    )
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda n: Ledger(store).record(spent(f"r{n}")), range(6)))
     found = Ledger(store).read().read_all().to_pylist()
-    assert sorted(row["run_id"] for row in found) == sorted(["old", *(f"r{n}" for n in range(6) for _ in range(2))])
+    assert sorted(row["run_id"] for row in found) == sorted(
+        ["old", *(f"r{n}" for n in range(6) for _ in range(2))]
+    )
     assert sum(row["cpu_seconds"] or 0 for row in found) == pytest.approx(6 * 3.5)
 
 
@@ -84,7 +117,11 @@ def test_children_count_while_they_live_and_after(store: Store) -> None:
     meter = Meter()
     # Of memory that is touched, so that it is resident.
     spin = "import time; held = bytearray(b'x') * (150 << 20); began = time.process_time()\nwhile time.process_time() - began < 1.5: pass"
-    child = subprocess.Popen([sys.executable, "-c", f"{spin}\nprint(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{spin}\nprint(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert child.stdout is not None
     child.stdout.readline()
     alive = meter.used().cpu_seconds
@@ -118,7 +155,9 @@ class Busy(Stage):
         began = time.process_time()
         while time.process_time() - began < 0.05:
             pass
-        return pa.Table.from_pylist([{"key": key, "status": "ok"} for key in batch["key"].to_pylist()], schema=self.schema)
+        return pa.Table.from_pylist(
+            [{"key": key, "status": "ok"} for key in batch["key"].to_pylist()], schema=self.schema
+        )
 
 
 class BusyKernel(Kernel):
@@ -155,7 +194,12 @@ def test_what_workers_use_travels_with_their_results() -> None:
     results = RaySession(address="ray://elsewhere")._counted(_using(passed, Usage(1000.0, 1.0, 10, 20, 5)))
     assert results.column_names == Busy.schema.names
     counted = meter.used()
-    assert (counted.gpu_seconds, counted.bytes_read, counted.bytes_written, counted.bytes_transferred) == (1.0, 10, 20, 5)
+    assert (counted.gpu_seconds, counted.bytes_read, counted.bytes_written, counted.bytes_transferred) == (
+        1.0,
+        10,
+        20,
+        5,
+    )
     assert counted.cpu_seconds >= 1000
     RaySession()._counted(_using(passed, Usage(1000.0)))
     assert meter.used().cpu_seconds < 1900

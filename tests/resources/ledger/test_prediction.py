@@ -19,13 +19,26 @@ from mm_resources.tables.stage_tables import StageMeta
 PRICES = Prices("EUR", cpu_hour=3.6)  # 0.001 for a CPU second
 
 
-def worked(store: Store, name: str, samples: int, seconds: float, kernel: float, *, embedder: str = "e", reused: int = 0) -> None:
+def worked(
+    store: Store,
+    name: str,
+    samples: int,
+    seconds: float,
+    kernel: float,
+    *,
+    embedder: str = "e",
+    reused: int = 0,
+) -> None:
     """A run of a cell of so many samples: embedding with `kernel` of its `seconds` in the model, and a report without any."""
     cell, run = Cell(name, "v1", "text"), f"run-{name}-{reused}"
     meta = StageMeta("d", "i", samples, samples, 0, 0, 0, "e", "", {}, run, "now", samples=samples)
-    report = ComputeReport(f"embed:{embedder}", embedder * 64, "inline", samples, reused, 0, 1, kernel, Usage(kernel))
+    report = ComputeReport(
+        f"embed:{embedder}", embedder * 64, "inline", samples, reused, 0, 1, kernel, Usage(kernel)
+    )
     for stage, reports, taken in (("embeddings", [report], seconds), ("lineage_report", [], 3.0)):
-        spent = Spent(taken, Usage(2 * taken, bytes_written=10 * samples), 1_000_000 + 100 * samples, samples, samples)
+        spent = Spent(
+            taken, Usage(2 * taken, bytes_written=10 * samples), 1_000_000 + 100 * samples, samples, samples
+        )
         Ledger(store).record(entries(stage, cell, run, meta, False, reports, spent))
 
 
@@ -60,7 +73,9 @@ def test_workers_share_what_kernels_take_alone(store: Store) -> None:
     assert stages["embeddings"].fixed_seconds == pytest.approx(2, rel=0.01)
     assert stages["lineage_report"].seconds == pytest.approx(3)
     assert here.price == pytest.approx((2 * 17 + 2 * 3) / 1000, rel=0.01)
-    assert here.peak_bytes == pytest.approx(1_234_000, rel=0.01)  # 0.04 MB more each time that the samples double
+    assert here.peak_bytes == pytest.approx(
+        1_234_000, rel=0.01
+    )  # 0.04 MB more each time that the samples double
     assert here.commits == 3  # one to the cache, and two tables
     assert predicted(store, cell, PRICES, 1_000_000).commits == 33  # a checkpoint holds 32,768 rows at most
     # Ten seconds of kernels on the workers of this machine; the other ten stay as they are.
@@ -75,7 +90,9 @@ def test_only_runs_that_computed_such_a_cell_count(store: Store) -> None:
     assert found.fitted_on == [300, 1_000]
     assert found.seconds == pytest.approx(20, rel=0.01)
     assert predicted(store, Cell("other", "v1", "text"), PRICES, 10_000).fitted_on == [5_000]
-    with pytest.raises(UserError, match="image: no run of n300@v1 or of a cell like it computed its samples anew"):
+    with pytest.raises(
+        UserError, match="image: no run of n300@v1 or of a cell like it computed its samples anew"
+    ):
         predicted(store, Cell("n300", "v1", "image"), PRICES, 10_000)
 
 
@@ -89,7 +106,9 @@ def test_what_grows_faster_than_the_samples_is_named(store: Store) -> None:
 
 def test_an_index_that_no_run_built_is_named(store: Store) -> None:
     cell = Cell("n300", "v1", "text")
-    assert [predicted(store, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)] == [
+    assert [
+        predicted(store, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)
+    ] == [
         None,
         "IVF_HNSW_SQ",
         "IVF_SQ",

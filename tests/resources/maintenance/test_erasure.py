@@ -112,12 +112,18 @@ def test_forgotten_content_is_refused_where_it_comes_again(data: Path, registry:
     (data / "again.bin").write_bytes(content)
     spec = spec_of({"uri": str(data), "modality": "text"})
     assert frozen(registry, spec) == [""]
-    Receipts(registry.store).write(Receipt("7", content_hash(content), "2026-01-01T00:00:00", [content_hash(content)], done_at="now"))
+    Receipts(registry.store).write(
+        Receipt("7", content_hash(content), "2026-01-01T00:00:00", [content_hash(content)], done_at="now")
+    )
     kernel = FetchKernel(spec, blobs)
-    requests = sql.fetch(REQUESTS, listing=registry.listings.listing(spec, "text"), flavours=kernel.flavours())
+    requests = sql.fetch(
+        REQUESTS, listing=registry.listings.listing(spec, "text"), flavours=kernel.flavours()
+    )
     stage = kernel.stages()[0]
     stage.setup()
-    found = {row["content_hash"]: (row["error_class"], row["message"]) for row in stage.run(requests).to_pylist()}
+    found = {
+        row["content_hash"]: (row["error_class"], row["message"]) for row in stage.run(requests).to_pylist()
+    }
     assert len(found) == len(requests)
     error_class, message = found.pop(None)
     assert error_class == "forgotten"

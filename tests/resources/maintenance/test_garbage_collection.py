@@ -87,7 +87,9 @@ def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -
     assert (first.condemned, first.removed, first.objects) == (3, 0, 0)
     assert (second.condemned, second.removed, second.rewritten) == (0, 3, 1)
     assert set(places(store)) == {hashes[0]}
-    assert BlobStore(store).read(**kept) == b"used", "a reader that knows the old pack finds the blob in the new one"
+    assert BlobStore(store).read(**kept) == b"used", (
+        "a reader that knows the old pack finds the blob in the new one"
+    )
     third = collect(store, NOW)
     assert third.objects + second.objects == 3
     (pack,) = objects(store)
@@ -151,7 +153,19 @@ def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.Mon
     class Killed(BaseException):
         pass
 
-    for step in ("strike", "mark", "sweep", "condemn", "rewrite", "remove_strays", "strike", "mark", "sweep", "condemn", "rewrite"):
+    for step in (
+        "strike",
+        "mark",
+        "sweep",
+        "condemn",
+        "rewrite",
+        "remove_strays",
+        "strike",
+        "mark",
+        "sweep",
+        "condemn",
+        "rewrite",
+    ):
         real = getattr(garbage_collection._Collection, step)
 
         def killed(*words: Any, real: Any = real) -> None:
@@ -171,7 +185,9 @@ def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.Mon
 def test_collections_beside_ingests(tmp_path: Path) -> None:
     """Ingests store, reference and drop the same few blobs over and over while collections run: none that is named is missing."""
     store, grace = Store(str(tmp_path)), timedelta(seconds=2)
-    contents = [f"blob {i}".encode() * 20 for i in range(12)] + [bytes([i]) * (LARGE_BYTES + 1) for i in range(2)]
+    contents = [f"blob {i}".encode() * 20 for i in range(12)] + [
+        bytes([i]) * (LARGE_BYTES + 1) for i in range(2)
+    ]
     done, trouble, totals = threading.Event(), [], Collected()
     rounds: list[bool] = []
 
@@ -185,7 +201,9 @@ def test_collections_beside_ingests(tmp_path: Path) -> None:
             reference(store, hashes, cell)
             known = {row["content_hash"]: row for row in BlobStore(store).places().read_all().to_pylist()}
             rounds.append(time.monotonic() - began < grace.total_seconds())
-            for digest in hashes if rounds[-1] else ():  # what is promised is promised to ingests that end in time
+            for digest in (
+                hashes if rounds[-1] else ()
+            ):  # what is promised is promised to ingests that end in time
                 try:
                     assert content_hash(BlobStore(store).read(**known[digest])) == digest
                 except (SampleError, KeyError) as error:

@@ -36,7 +36,10 @@ def publish(store: Store, cell: Cell, messages: list[str]) -> int:
     read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
 
     def seal(digest: RowDigest) -> StageMeta:
-        events = [{"error_class": "not_found", "message": message, "sample_id": f"{i:032x}"} for i, message in enumerate(messages)]
+        events = [
+            {"error_class": "not_found", "message": message, "sample_id": f"{i:032x}"}
+            for i, message in enumerate(messages)
+        ]
         written = failures.write("raw_assets", cell, "run", events)
         return StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", "now")
 
@@ -75,14 +78,19 @@ def test_what_a_pin_names_stays(store: Store, cell: Cell) -> None:
 
 def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(store: Store, cell: Cell) -> None:
     publish(store, cell, ["counts"])
-    FailureEvents(store).write("raw_assets", cell, "killed", [{"error_class": "x", "message": "never committed"}])
+    FailureEvents(store).write(
+        "raw_assets", cell, "killed", [{"error_class": "x", "message": "never committed"}]
+    )
     upkeep(store, NOW)
     assert messages(store, cell) == ["counts"]
 
 
 def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
     space = CacheSpace(store, Lengths())
-    rows = [{"key": key, "status": "ok", "retryable": False, "length": len(key), "seconds": 0.0} for key in ("a", "b", "c")]
+    rows = [
+        {"key": key, "status": "ok", "retryable": False, "length": len(key), "seconds": 0.0}
+        for key in ("a", "b", "c")
+    ]
     failed = [{"key": "d", "status": "failed", "error_class": "x", "retryable": True, "seconds": 0.0}]
     for part in (rows, rows[:2], failed, rows, [{**rows[0], "key": "d"}]):
         space.append(pa.Table.from_pylist(part, schema=Lengths().result), {})
@@ -98,7 +106,12 @@ def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
 
 
 def test_unfinished_objects_go_when_they_are_old(store: Store) -> None:
-    for name in ("blobs/incoming/0123", "blobs/packs/.tmp-abc", "registry/pins/birds/v1/text/.tmp-x", "blobs/packs/good.pack"):
+    for name in (
+        "blobs/incoming/0123",
+        "blobs/packs/.tmp-abc",
+        "registry/pins/birds/v1/text/.tmp-x",
+        "blobs/packs/good.pack",
+    ):
         store.write(name, b"half")
     upkeep(store, timedelta(days=1))
     assert store.exists("blobs/incoming/0123")

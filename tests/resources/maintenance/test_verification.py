@@ -18,7 +18,11 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 def all_of(blobs: BlobStore, sample: int = 0) -> Checked:
     parts = list(verify(blobs, sample))
-    return Checked(sum(part.blobs for part in parts), sum(part.bytes for part in parts), [bad for part in parts for bad in part.bad])
+    return Checked(
+        sum(part.blobs for part in parts),
+        sum(part.bytes for part in parts),
+        [bad for part in parts for bad in part.bad],
+    )
 
 
 def test_a_sound_store(blobs: BlobStore) -> None:
@@ -50,7 +54,9 @@ def test_what_is_missing_or_damaged_is_named_and_struck(blobs: BlobStore, tmp_pa
     blobs.put([b"flipped"])
     blobs.mended([flipped])
     assert blobs.damaged() == {lost, large}
-    assert blobs.read(**places[flipped]) == b"flipped", "a reader that knows the damaged place finds the sound one"
+    assert blobs.read(**places[flipped]) == b"flipped", (
+        "a reader that knows the damaged place finds the sound one"
+    )
     with pytest.raises(SampleError, match="blob_missing"):
         blobs.read(**places[lost])
 

@@ -49,7 +49,16 @@ def test_a_body(web: Server) -> None:
 
 @pytest.mark.parametrize(
     ("code", "retryable", "asked"),
-    [(404, False, 1), (410, False, 1), (403, False, 1), (401, False, 1), (500, True, 3), (503, True, 3), (429, True, 3), (501, True, 1)],
+    [
+        (404, False, 1),
+        (410, False, 1),
+        (403, False, 1),
+        (401, False, 1),
+        (500, True, 3),
+        (503, True, 3),
+        (429, True, 3),
+        (501, True, 1),
+    ],
 )
 def test_a_status_is_the_cause(web: Server, code: int, retryable: bool, asked: int) -> None:
     web.answers["/a"] = status(code)
@@ -77,7 +86,10 @@ def test_a_server_that_asks_to_wait_is_waited_for(web: Server, monkeypatch: pyte
         await sleep(0)
 
     web.bodies["/a"] = b"one"
-    web.faults["/a"] = [status(429, Retry_After="7"), status(503, Retry_After="Fri, 01 Jan 2010 00:00:00 GMT")]
+    web.faults["/a"] = [
+        status(429, Retry_After="7"),
+        status(503, Retry_After="Fri, 01 Jan 2010 00:00:00 GMT"),
+    ]
     monkeypatch.setattr(mm_resources.objects.http_client.asyncio, "sleep", counted)
     assert reading().fetch(f"{web.url}/a") == b"one"
     assert max(slept) >= 7
@@ -121,7 +133,9 @@ def test_a_trickle_is_a_timeout(web: Server) -> None:
             time.sleep(0.01)
 
     web.answers["/a"] = trickle
-    assert failure(reading(retries=0, timeout_s=1), f"{web.url}/a").message.endswith("sends less than 1,024 bytes a second")
+    assert failure(reading(retries=0, timeout_s=1), f"{web.url}/a").message.endswith(
+        "sends less than 1,024 bytes a second"
+    )
 
 
 @pytest.mark.parametrize("etags", [True, False])
@@ -168,7 +182,9 @@ def test_a_compressed_body_that_breaks_off_is_read_anew(web: Server) -> None:
 
 def test_a_part_that_nobody_asked_for(web: Server) -> None:
     web.bodies["/a"] = b"0123456789"
-    web.faults["/a"] = [lambda handler: handler.answer(206, b"0123", {"Content-Range": "bytes 0-3/10", "ETag": '"x"'})]
+    web.faults["/a"] = [
+        lambda handler: handler.answer(206, b"0123", {"Content-Range": "bytes 0-3/10", "ETag": '"x"'})
+    ]
     assert reading().fetch(f"{web.url}/a") == b"0123456789"
 
 
@@ -193,7 +209,9 @@ def test_too_large(web: Server) -> None:
 def test_a_compressed_body_is_measured_as_it_unfolds(web: Server) -> None:
     import gzip
 
-    web.answers["/a"] = lambda handler: handler.answer(200, gzip.compress(b"x" * 1_000_000), {"Content-Encoding": "gzip"})
+    web.answers["/a"] = lambda handler: handler.answer(
+        200, gzip.compress(b"x" * 1_000_000), {"Content-Encoding": "gzip"}
+    )
     assert failure(reading(max_bytes=10_000), f"{web.url}/a").error_class == "too_large"
     assert read(reading(), f"{web.url}/a") == b"x" * 1_000_000
 
@@ -221,7 +239,12 @@ def test_what_is_public_is_permitted(address: str) -> None:
 
 def test_networks_that_the_spec_names() -> None:
     fetching = FetchPolicy(allow_private=["10.1.0.0/16", "fd00::/8"])
-    assert [fetching.permits(each) for each in ("10.1.2.3", "10.2.0.1", "fd12::1", "fe80::1")] == [True, False, True, False]
+    assert [fetching.permits(each) for each in ("10.1.2.3", "10.2.0.1", "fd12::1", "fe80::1")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     with pytest.raises(ValueError, match="does not appear to be"):
         FetchPolicy(allow_private=["localhost"])
 
@@ -246,7 +269,12 @@ def test_redirects(web: Server, other: Server) -> None:
     })  # fmt: skip
     reader = reading(retries=0)
     found = {path: failure(reader, f"{web.url}{path}").error_class for path in ("/a", "/e", "/f", "/g")}
-    assert found == {"/a": "refused_address", "/e": "too_many_redirects", "/f": "bad_url", "/g": "refused_address"}
+    assert found == {
+        "/a": "refused_address",
+        "/e": "too_many_redirects",
+        "/f": "bad_url",
+        "/g": "refused_address",
+    }
     assert other.asked.total() == 0
     assert reader.fetch(f"{web.url}/d") == b"public"
     assert reading(allow_private=True).fetch(f"{web.url}/a") == b"private"
@@ -255,9 +283,10 @@ def test_redirects(web: Server, other: Server) -> None:
 def test_a_name_that_changes_its_address(web: Server, other: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """DNS rebinding: the address that is connected to counts, not one that was looked up before."""
     resolve, addresses = socket.getaddrinfo, ["127.0.0.2", "127.0.0.3", "127.0.0.3"]
-    web.answers["/a"] = lambda handler: (setattr(handler, "close_connection", True), handler.answer(200, b"one", {"Connection": "close"}))[
-        1
-    ]
+    web.answers["/a"] = lambda handler: (
+        setattr(handler, "close_connection", True),
+        handler.answer(200, b"one", {"Connection": "close"}),
+    )[1]
 
     def rebound(host: str, *args: Any, **kwargs: Any) -> Any:
         return resolve(addresses.pop(0) if host == "rebinding.test" else host, *args, **kwargs)
@@ -290,14 +319,21 @@ def test_a_server_that_speaks_no_tls(web: Server) -> None:
 
 def test_tags(web: Server) -> None:
     web.bodies["/a"] = b"one"
-    web.answers["/dated"] = lambda handler: handler.answer(200, b"12", {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"})
-    web.answers["/bare"] = lambda handler: handler.answer(200, b"12", {"Last-Modified": "nonsense", "ETag": 'W/"x"'})
+    web.answers["/dated"] = lambda handler: handler.answer(
+        200, b"12", {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    )
+    web.answers["/bare"] = lambda handler: handler.answer(
+        200, b"12", {"Last-Modified": "nonsense", "ETag": 'W/"x"'}
+    )
     reader = reading()
     a, dated, bare, gone = reader.heads(f"{web.url}/{name}" for name in ("a", "dated", "bare", "gone"))
     assert isinstance(a, Head)
     assert isinstance(dated, Head)
     assert a.size == 3
-    assert (dated.tag, dated.modified_at and dated.modified_at.year) == ("Wed, 21 Oct 2015 07:28:00 GMT-2", 2015)
+    assert (dated.tag, dated.modified_at and dated.modified_at.year) == (
+        "Wed, 21 Oct 2015 07:28:00 GMT-2",
+        2015,
+    )
     assert isinstance(bare, Head)
     assert (bare.tag, bare.modified_at) == ('"x"', None)
     assert isinstance(gone, SampleError)

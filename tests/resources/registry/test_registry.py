@@ -35,7 +35,9 @@ def test_register_twice(registry: Registry, data: Path) -> None:
         {"curation": {"rules": {"too_short": {"min_words": 9}}}},
         {"schema": {"stars": "int"}},
         {"splits": {"train": 0.5, "test": 0.5}},
-        {"splits": {"test": 0.1, "validation": 0.1, "train": 0.8}},  # the same shares, but other samples in them
+        {
+            "splits": {"test": 0.1, "validation": 0.1, "train": 0.8}
+        },  # the same shares, but other samples in them
         {"gates": {"max_failed_share": 1.0}},
     ],
     ids=["curation", "schema", "shares", "order of the splits", "gates"],
@@ -68,11 +70,20 @@ def test_exactly_one_of_many_registrations_wins(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        (spec_of({"uri": "/x", "modality": "smell"}), "source s0: unknown modality 'smell'; there are: auto, audio, image, text"),
+        (
+            spec_of({"uri": "/x", "modality": "smell"}),
+            "source s0: unknown modality 'smell'; there are: auto, audio, image, text",
+        ),
         (spec_of({"uri": "/x", "format": "xml"}), "no source format is named 'xml'"),
         (spec_of({"uri": "/x.txt", "record": {"text": "t"}}), r"no source kind reads /x\.txt"),
-        (spec_of({"uri": "/x"}, curation={"rules": {"blurry": {}}}), r"curation\.rules\.blurry: no such rule"),
-        (spec_of({"uri": "/x"}, curation={"rules": {"too_small": {"side": 1}}}), r"curation\.rules\.too_small\.side: no such parameter"),
+        (
+            spec_of({"uri": "/x"}, curation={"rules": {"blurry": {}}}),
+            r"curation\.rules\.blurry: no such rule",
+        ),
+        (
+            spec_of({"uri": "/x"}, curation={"rules": {"too_small": {"side": 1}}}),
+            r"curation\.rules\.too_small\.side: no such parameter",
+        ),
     ],
     ids=["modality", "format", "kind", "rule", "parameter of a rule of another modality"],
 )
@@ -97,7 +108,9 @@ def test_cells(registry: Registry) -> None:
     assert registry.cells("birds@v1") == [Cell("birds", "v1", "image"), Cell("birds", "v1", "text")]
     assert registry.cells("birds@v1", "image") == [Cell("birds", "v1", "image")]
     assert registry.cells("birds@v2") == [Cell("birds", "v2", "text")]
-    assert registry.cells("birds@v3") == [Cell("birds", "v3", name) for name in ("audio", "image", "text", "video")]
+    assert registry.cells("birds@v3") == [
+        Cell("birds", "v3", name) for name in ("audio", "image", "text", "video")
+    ]
     with pytest.raises(UserError, match="declares no modality 'image'; it declares: text"):
         registry.cells("birds@v2", "image")
     with pytest.raises(UserError, match="not DATASET@VERSION"):
@@ -175,7 +188,10 @@ def test_tables_of_a_pin() -> None:
     assert pin(1).primary.embedder == "minilm"
     assert pin(1).table(None).embedder == "minilm"
     assert pin(1).table("other").embedder == "other"
-    with pytest.raises(UserError, match=r"birds@v1 text has no embedder 'clip'; it has: other \(space s\), minilm \(space s\)"):
+    with pytest.raises(
+        UserError,
+        match=r"birds@v1 text has no embedder 'clip'; it has: other \(space s\), minilm \(space s\)",
+    ):
         pin(1).table("clip")
 
 
@@ -188,7 +204,11 @@ def test_a_version_is_followed_once(registry: Registry) -> None:
     registry.register(spec_of({"uri": "/elsewhere"}, version="v2"))
     assert registry.next_name(first) == "v3", "v2 is taken by another spec"
     with ThreadPoolExecutor(4) as pool:
-        made = set(pool.map(lambda _: registry.follow(first, ["v2", "v3", "v4"], by="watch").dataset_version, range(4)))
+        made = set(
+            pool.map(
+                lambda _: registry.follow(first, ["v2", "v3", "v4"], by="watch").dataset_version, range(4)
+            )
+        )
     assert made == {"birds@v3"}
     assert registry.datasets() == ["birds@v1", "birds@v2", "birds@v3"]
     following = registry.registration("birds", "v3")

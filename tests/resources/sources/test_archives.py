@@ -66,7 +66,9 @@ ARCHIVES: dict[str, Callable[[Parts], bytes]] = {
 
 
 def source_of(uri: str | Path, schema: dict[str, str] | None = None, **spec: Any) -> Source:
-    return open_source(SourceSpec(**{"name": "s", "modality": "image", "uri": str(uri), **spec}), schema or {})
+    return open_source(
+        SourceSpec(**{"name": "s", "modality": "image", "uri": str(uri), **spec}), schema or {}
+    )
 
 
 def read(source: Source, item: Listed) -> bytes | str:
@@ -108,7 +110,10 @@ def test_parts_of_one_stem_share_an_entity(tmp_path: Path, name: str) -> None:
     }  # fmt: skip
     assert {read(source, item) for item in items.values()} == {b"one", b"two", b"mask", b"three"}
     first = items["000001.jpg"]
-    assert (first.size, first.modified_at and first.modified_at.isoformat()) == (3, "2020-09-13T12:26:40+00:00")
+    assert (first.size, first.modified_at and first.modified_at.isoformat()) == (
+        3,
+        "2020-09-13T12:26:40+00:00",
+    )
     assert source.tag(first.uri, first.locator) == first.tag != ""
     assert list(source.objects()) == [(first.uri, first.tag)]
     assert not source.whole
@@ -128,9 +133,15 @@ def test_members_are_read_back_in_any_order(tmp_path: Path, name: str) -> None:
     assert read(pickle.loads(pickle.dumps(source)), items[5]) == parts["005.jpg"]
 
 
-def test_a_compressed_archive_is_unpacked_once_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_archive_is_unpacked_once_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unpack, opened = mm_resources.objects.compressed_streams.unpacked, []
-    monkeypatch.setattr(mm_resources.sources.archives, "unpacked", lambda uri, opener: unpack(uri, lambda: opened.append(uri) or opener()))
+    monkeypatch.setattr(
+        mm_resources.sources.archives,
+        "unpacked",
+        lambda uri, opener: unpack(uri, lambda: opened.append(uri) or opener()),
+    )
     parts = {f"{i:05d}.{part}": b"x" * 3_000 for i in range(500) for part in ("jpg", "txt", "cls")}
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar(parts)))
     source = source_of(tmp_path / "a.tar.gz")
@@ -144,15 +155,30 @@ def test_shards(tmp_path: Path) -> None:
     for i in range(4):
         (tmp_path / f"s-{i:04d}.tar").write_bytes(tar({f"{i}.jpg": bytes([i])}))
     (tmp_path / "s-0003.zip").write_bytes(zipped({"z.jpg": b"z"}))
-    assert list(contents(source_of(f"{tmp_path}/s-{{0001..0002}}.tar"))) == ["s-0001.tar/1.jpg", "s-0002.tar/2.jpg"]
+    assert list(contents(source_of(f"{tmp_path}/s-{{0001..0002}}.tar"))) == [
+        "s-0001.tar/1.jpg",
+        "s-0002.tar/2.jpg",
+    ]
     assert len(contents(source_of(f"{tmp_path}/*.tar"))) == 4
-    assert list(contents(source_of(f"{tmp_path}/s-0003.{{tar,zip}}"))) == ["s-0003.tar/3.jpg", "s-0003.zip/z.jpg"]
+    assert list(contents(source_of(f"{tmp_path}/s-0003.{{tar,zip}}"))) == [
+        "s-0003.tar/3.jpg",
+        "s-0003.zip/z.jpg",
+    ]
 
 
 def test_which_members(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(zipped({"x/1.jpg": b"1", "./x/y/2.png": b"2", "3.wav": b"3", "4.json": b"{}", ".5.jpg": b""}))
-    for members, keys in {"**/*.{jpg,png}": ["x/1.jpg", "x/y/2.png"], "*.wav": ["3.wav"], "*.json": ["4.json"], "x/*": ["x/1.jpg"]}.items():
-        assert [item.key for item in source_of(tmp_path / "a.zip", members=members).list()] == [f"a.zip/{key}" for key in keys]
+    (tmp_path / "a.zip").write_bytes(
+        zipped({"x/1.jpg": b"1", "./x/y/2.png": b"2", "3.wav": b"3", "4.json": b"{}", ".5.jpg": b""})
+    )
+    for members, keys in {
+        "**/*.{jpg,png}": ["x/1.jpg", "x/y/2.png"],
+        "*.wav": ["3.wav"],
+        "*.json": ["4.json"],
+        "x/*": ["x/1.jpg"],
+    }.items():
+        assert [item.key for item in source_of(tmp_path / "a.zip", members=members).list()] == [
+            f"a.zip/{key}" for key in keys
+        ]
 
 
 def test_labels_from_folders_and_side_tables(tmp_path: Path) -> None:
@@ -161,12 +187,20 @@ def test_labels_from_folders_and_side_tables(tmp_path: Path) -> None:
     assert labels == ["cats", "dogs"]
     (tmp_path / "t.csv").write_text("file,stars\n1.jpg,4\na.zip/dogs/2.jpg,5\n")
     table = {"uri": str(tmp_path / "t.csv"), "key": "file", "columns": ["stars"]}
-    assert [item.columns for item in source_of(tmp_path / "a.zip", {"stars": "int"}, table=table).list()] == [{"stars": 4}, {"stars": 5}]
+    assert [item.columns for item in source_of(tmp_path / "a.zip", {"stars": "int"}, table=table).list()] == [
+        {"stars": 4},
+        {"stars": 5},
+    ]
 
 
 def test_transcripts_of_sounds(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(tar({"1.wav": b"RIFF", "1.txt": b"hello\n", "2.wav": b"RIFF", "2.json": b'{"transcript": "bye"}'}))
-    assert [item.transcript for item in source_of(tmp_path / "a.tar", modality="audio").list()] == ["hello", "bye"]
+    (tmp_path / "a.tar").write_bytes(
+        tar({"1.wav": b"RIFF", "1.txt": b"hello\n", "2.wav": b"RIFF", "2.json": b'{"transcript": "bye"}'})
+    )
+    assert [item.transcript for item in source_of(tmp_path / "a.tar", modality="audio").list()] == [
+        "hello",
+        "bye",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.zip"])
@@ -185,12 +219,18 @@ def test_large_members_are_streamed(tmp_path: Path, name: str) -> None:
 def test_archives_behind_urls(web: Server, name: str) -> None:
     parts = {f"{i}.jpg": random.Random(i).randbytes(500_000) for i in range(30)}
     web.bodies[f"/{name}"] = ARCHIVES[name](parts)
-    source = source_of(f"{web.url}/{name}", fetch={"allow_private": ["127.0.0.2/32"], "requests_per_second": None})
+    source = source_of(
+        f"{web.url}/{name}", fetch={"allow_private": ["127.0.0.2/32"], "requests_per_second": None}
+    )
     found = contents(source)
     assert found == {f"{name}/{key}": data for key, data in parts.items()}
     web.bodies["/shard-1.tar"] = web.bodies["/shard-2.tar"] = tar({"1.jpg": b"1"})
     shards = source_of(f"{web.url}/shard-{{1..3}}.tar", fetch={"allow_private": True, "retries": 0})
-    assert contents(shards) == {"shard-1.tar/1.jpg": b"1", "shard-2.tar/1.jpg": b"1", "shard-3.tar": "http_404"}
+    assert contents(shards) == {
+        "shard-1.tar/1.jpg": b"1",
+        "shard-2.tar/1.jpg": b"1",
+        "shard-3.tar": "http_404",
+    }
 
 
 def test_archives_in_a_bucket(s3: S3) -> None:
@@ -213,27 +253,49 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, **given: Any) -> tarfile.TarI
 
 
 def test_members_that_mislead(tmp_path: Path) -> None:
-    names = ["../up.jpg", "/etc/passwd", "a/../../b.jpg", "..\\up.jpg", "C:\\x.jpg", "inner.zip", "inner.tar.gz", "good.jpg"]
+    names = [
+        "../up.jpg",
+        "/etc/passwd",
+        "a/../../b.jpg",
+        "..\\up.jpg",
+        "C:\\x.jpg",
+        "inner.zip",
+        "inner.tar.gz",
+        "good.jpg",
+    ]
     expected = ["path_escape"] * 5 + ["nested_archive"] * 2
     (tmp_path / "a.tar").write_bytes(tar(
         {name: b"x" for name in names}, info("soft.jpg", tarfile.SYMTYPE, linkname="/etc/passwd"), info("hard.jpg", tarfile.LNKTYPE, linkname="good.jpg"),
         info("pipe.jpg", tarfile.FIFOTYPE), info("null.jpg", tarfile.CHRTYPE, devmajor=1, devminor=3), info("folder", tarfile.DIRTYPE),
     ))  # fmt: skip
     found = contents(source_of(tmp_path / "a.tar"))
-    assert list(found.values()) == [*expected, b"x", "linked_member", "linked_member", "not_a_file", "not_a_file"]
+    assert list(found.values()) == [
+        *expected,
+        b"x",
+        "linked_member",
+        "linked_member",
+        "not_a_file",
+        "not_a_file",
+    ]
     (tmp_path / "a.zip").write_bytes(zipped({name: b"x" for name in names}))
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
         link = zipfile.ZipInfo("soft.jpg")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
     found = contents(source_of(tmp_path / "a.zip"))
-    assert {key: value for key, value in found.items() if isinstance(value, bytes)} == {"a.zip/good.jpg": b"x"}
-    assert sorted(value for value in found.values() if isinstance(value, str)) == sorted([*expected, "linked_member"])
+    assert {key: value for key, value in found.items() if isinstance(value, bytes)} == {
+        "a.zip/good.jpg": b"x"
+    }
+    assert sorted(value for value in found.values() if isinstance(value, str)) == sorted(
+        [*expected, "linked_member"]
+    )
 
 
 def test_names_that_stand_twice_or_are_no_text(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(
+        fileobj=stream, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"
+    ) as archive:
         for name in ("1.jpg", "1.jpg", "caf\udce9.jpg", "x" * 300 + ".jpg"):
             archive.addfile(info(name, size=1), io.BytesIO(b"x"))
     (tmp_path / "a.tar").write_bytes(stream.getvalue())
@@ -291,7 +353,11 @@ def test_encrypted_and_unknown_members(tmp_path: Path) -> None:
     flipped = whole.index(b"three")
     whole[flipped] ^= 1
     (tmp_path / "a.zip").write_bytes(whole)
-    assert list(contents(source_of(tmp_path / "a.zip")).values()) == ["encrypted", "unsupported_member", "bad_archive"]
+    assert list(contents(source_of(tmp_path / "a.zip")).values()) == [
+        "encrypted",
+        "unsupported_member",
+        "bad_archive",
+    ]
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,8 +365,14 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zeros = b"\0" * (40 << 20)
     (tmp_path / "a.zip").write_bytes(zipped({"1.jpg": zeros, "2.jpg": b"good"}))
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar({"1.jpg": zeros, "2.jpg": b"good"})))
-    assert contents(source_of(tmp_path / "a.zip")) == {"a.zip/1.jpg": "decompression_bomb", "a.zip/2.jpg": b"good"}
-    assert contents(source_of(tmp_path / "a.tar.gz")) == {"a.tar.gz/1.jpg": "decompression_bomb", "a.tar.gz": "decompression_bomb"}
+    assert contents(source_of(tmp_path / "a.zip")) == {
+        "a.zip/1.jpg": "decompression_bomb",
+        "a.zip/2.jpg": b"good",
+    }
+    assert contents(source_of(tmp_path / "a.tar.gz")) == {
+        "a.tar.gz/1.jpg": "decompression_bomb",
+        "a.tar.gz": "decompression_bomb",
+    }
 
 
 def test_a_size_that_lies(tmp_path: Path) -> None:
@@ -322,7 +394,10 @@ def test_headers_that_ask_for_much(tmp_path: Path) -> None:
 
 def test_headers_without_end(tmp_path: Path) -> None:
     """Each long name announces another: the reader calls itself."""
-    chain = (info("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=5).tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 5_000
+    chain = (
+        info("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=5).tobuf(tarfile.GNU_FORMAT)
+        + b"name\0".ljust(512, b"\0")
+    ) * 5_000
     (tmp_path / "a.tar").write_bytes(tar({"1.jpg": b"1"})[:1024] + chain)
     assert contents(source_of(tmp_path / "a.tar")) == {"a.tar/1.jpg": b"1", "a.tar": "bad_archive"}
 
@@ -335,7 +410,10 @@ def test_a_table_that_fills_the_memory(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.zst", "a.zip"])
 def test_flipped_bits(tmp_path: Path, name: str) -> None:
-    whole, dice = ARCHIVES[name]({f"{i}.{part}": b"some content" * 20 for i in range(8) for part in ("jpg", "json")}), random.Random(3)
+    whole, dice = (
+        ARCHIVES[name]({f"{i}.{part}": b"some content" * 20 for i in range(8) for part in ("jpg", "json")}),
+        random.Random(3),
+    )
     for _ in range(120):
         damaged = bytearray(whole)
         for _ in range(3):

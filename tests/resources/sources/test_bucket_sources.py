@@ -22,8 +22,17 @@ def bucket(web: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     """The bodies below ``/shelf`` as a bucket that answers ListObjectsV2, three keys a page."""
     from s3fs import S3FileSystem
 
-    given = {"AWS_ENDPOINT_URL": web.url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "eu-test-1"}
-    for name, value in {**given, "AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}.items():
+    given = {
+        "AWS_ENDPOINT_URL": web.url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "eu-test-1",
+    }
+    for name, value in {
+        **given,
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
@@ -35,9 +44,21 @@ def bucket(web: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
 
 def pages(handler: Handler) -> None:
     asked = {name: values[0] for name, values in parse_qs(urlsplit(handler.path).query).items()}
-    prefix, delimiter, after = asked.get("prefix", ""), asked.get("delimiter"), asked.get("continuation-token", "")
-    bodies = {path.removeprefix("/shelf/"): body for path, body in handler.server.bodies.items() if path.startswith("/shelf/")}
-    keys = sorted(key for key in bodies if key.startswith(prefix) and not (delimiter and delimiter in key[len(prefix) :]))
+    prefix, delimiter, after = (
+        asked.get("prefix", ""),
+        asked.get("delimiter"),
+        asked.get("continuation-token", ""),
+    )
+    bodies = {
+        path.removeprefix("/shelf/"): body
+        for path, body in handler.server.bodies.items()
+        if path.startswith("/shelf/")
+    }
+    keys = sorted(
+        key
+        for key in bodies
+        if key.startswith(prefix) and not (delimiter and delimiter in key[len(prefix) :])
+    )
     page = [key for key in keys if key > after][:PAGE]
     more = bool(page) and page[-1] != keys[-1]
     listed = "".join(
@@ -45,8 +66,16 @@ def pages(handler: Handler) -> None:
         "<LastModified>2020-09-13T12:26:40.000Z</LastModified></Contents>"
         for key in page
     )
-    rest = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
-    handler.answer(200, f"<ListBucketResult>{listed}{rest}</ListBucketResult>".encode(), {"Content-Type": "application/xml"})
+    rest = (
+        f"<IsTruncated>true</IsTruncated><NextContinuationToken>{escape(page[-1])}</NextContinuationToken>"
+        if more
+        else ""
+    )
+    handler.answer(
+        200,
+        f"<ListBucketResult>{listed}{rest}</ListBucketResult>".encode(),
+        {"Content-Type": "application/xml"},
+    )
 
 
 def source_of(uri: str, **spec: Any) -> Any:
@@ -55,7 +84,17 @@ def source_of(uri: str, **spec: Any) -> Any:
 
 def test_globs_over_a_bucket(bucket: Server) -> None:
     keys = [
-        f"d/{name}" for name in ("1.txt", "2.md", "deep/3.txt", "deep/er/4.txt", "deep/er/5.txt", ".hidden/6.txt", "folder/", "a b&c.txt")
+        f"d/{name}"
+        for name in (
+            "1.txt",
+            "2.md",
+            "deep/3.txt",
+            "deep/er/4.txt",
+            "deep/er/5.txt",
+            ".hidden/6.txt",
+            "folder/",
+            "a b&c.txt",
+        )
     ]
     bucket.bodies.update({f"/shelf/{key}": key.encode() for key in keys})
     for glob, wanted in {

@@ -64,7 +64,11 @@ def test_listing_order_is_stable(place: Place) -> None:
 
 
 def test_keys_do_not_depend_on_where_the_data_lies(tmp_path: Path, s3: S3) -> None:
-    places = [Place(str(tmp_path / "one")), Place(str(tmp_path / "two" / "deeper")), Place(f"s3://{BUCKET}/{uuid4().hex}")]
+    places = [
+        Place(str(tmp_path / "one")),
+        Place(str(tmp_path / "two" / "deeper")),
+        Place(f"s3://{BUCKET}/{uuid4().hex}"),
+    ]
     for each in places:
         each.put(*TREE)
     assert sorted(places[0].listed()) == sorted(places[1].listed()) == sorted(places[2].listed())
@@ -98,7 +102,9 @@ def test_tag_changes_with_the_file(disk: Place) -> None:
     assert after["a.txt"].modified_at == datetime.fromtimestamp(1_600_000_000, UTC)
 
 
-def test_a_folder_of_more_names_than_are_sorted_in_memory(disk: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_more_names_than_are_sorted_in_memory(
+    disk: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mm_resources.sources.sorted_folder
 
     names = [f"{i * 7919 % 101:03d}\n.txt" for i in range(101)]
@@ -218,7 +224,10 @@ def test_pipes_and_sockets_are_not_opened(disk: Place) -> None:
         finally:
             os.close(here)
         found = disk.listed()
-    assert {key: item.error.error_class for key, item in found.items() if item.error} == {"pipe": "not_a_file", "socket": "not_a_file"}
+    assert {key: item.error.error_class for key, item in found.items() if item.error} == {
+        "pipe": "not_a_file",
+        "socket": "not_a_file",
+    }
 
 
 def test_names_that_are_not_utf8(disk: Place) -> None:
@@ -248,7 +257,16 @@ def test_names_that_look_alike_have_keys_of_their_own(disk: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["white space.txt", "per%20cent.txt", "quo'te\".txt", "ünï.txt", "#hash.txt", "new\nline.txt", "-dash.txt"]
+    "name",
+    [
+        "white space.txt",
+        "per%20cent.txt",
+        "quo'te\".txt",
+        "ünï.txt",
+        "#hash.txt",
+        "new\nline.txt",
+        "-dash.txt",
+    ],
 )
 def test_awkward_names(disk: Place, name: str) -> None:
     disk.put(name)
@@ -264,8 +282,13 @@ def test_a_folder_whose_name_is_a_pattern(disk: Place) -> None:
     disk.put("set [1] {a,b}*/in/1.txt", "set [1] {a,b}*/in/2.md", "set 1 a/in/3.txt")
     text = "{name: a, version: v1, sources: [{name: s, modality: text, uri: 'in/*.txt'}, {name: t, modality: text, uri: in}]}"
     spec = parse_spec(text, "f", f"{disk.root}/set [1] {{a,b}}*")
-    assert [[item.key for item in open_source(source, {}).list()] for source in spec.sources] == [["1.txt"], ["1.txt", "2.md"]]
-    assert sorted(disk.listed("set [1] {a,b}*")) == ["in/1.txt", "in/2.md"], "a path that exists is no pattern"
+    assert [[item.key for item in open_source(source, {}).list()] for source in spec.sources] == [
+        ["1.txt"],
+        ["1.txt", "2.md"],
+    ]
+    assert sorted(disk.listed("set [1] {a,b}*")) == ["in/1.txt", "in/2.md"], (
+        "a path that exists is no pattern"
+    )
 
 
 @pytest.mark.parametrize("pattern", ["data", "data/**/*", "data/**/*.txt"])
@@ -308,12 +331,15 @@ def test_the_kind_follows_from_the_spec(disk: Place) -> None:
         "/a": "files", "/a.jsonl": "jsonl", "/b.ndjson": "jsonl", "/c.CSV": "csv", "/d.tsv": "csv", "/e/*.parquet": "parquet", "/f.txt": "csv",
     }  # fmt: skip
     assert disk.source("a.jsonl").name == "files"
-    assert {"archives", "csv", "files", "huggingface", "jsonl", "lance", "parquet", "tracks"} == set(sources())
+    assert {"archives", "csv", "files", "huggingface", "jsonl", "lance", "parquet", "tracks"} == set(
+        sources()
+    )
 
 
 def test_no_kind_fits() -> None:
     with pytest.raises(
-        UserError, match=r"source s: no source kind reads /a\.txt; set `format` to one of: .*csv, files, .*jsonl, .*parquet"
+        UserError,
+        match=r"source s: no source kind reads /a\.txt; set `format` to one of: .*csv, files, .*jsonl, .*parquet",
     ):
         open_source(SourceSpec(name="s", modality="text", uri="/a.txt", record={"text": "t"}), {})
     with pytest.raises(UserError, match="no source format is named 'xml'"):
@@ -372,7 +398,9 @@ def test_glob_root(pattern: str, root: str, rest: str | None) -> None:
 
 def test_nested_alternatives() -> None:
     wanted = glob_regex("{a,b{1,2}}/*.t{xt,ex}")
-    assert [bool(wanted.match(key)) for key in ("a/x.txt", "b1/x.tex", "b2/x.txt", "b/x.txt", "a/y/x.txt")] == [
+    assert [
+        bool(wanted.match(key)) for key in ("a/x.txt", "b1/x.tex", "b2/x.txt", "b/x.txt", "a/y/x.txt")
+    ] == [
         True,
         True,
         True,

@@ -31,8 +31,12 @@ def fetched(registry: Registry, spec: DatasetSpec) -> dict[str, str]:
     stage = kernel.stages()[0]
     stage.setup()
     for name in ("text", "image", "audio"):
-        requests = sql.fetch(_REQUESTS, listing=registry.listings.listing(spec, name), flavours=kernel.flavours())
-        for asked, row in zip(requests.to_pylist(), stage.run(requests).to_pylist() if requests.num_rows else [], strict=True):
+        requests = sql.fetch(
+            _REQUESTS, listing=registry.listings.listing(spec, name), flavours=kernel.flavours()
+        )
+        for asked, row in zip(
+            requests.to_pylist(), stage.run(requests).to_pylist() if requests.num_rows else [], strict=True
+        ):
             found[keys[asked["sample_id"]]] = row["error_class"] or "ok"
     return found
 

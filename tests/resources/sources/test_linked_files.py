@@ -36,7 +36,12 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def source_of(uri: str, record: dict[str, str] | None = None, **fetch: Any) -> Source:
-    return open_source(SourceSpec(name="s", modality="image", uri=uri, record=record or {"url": "url"}, fetch={**LOCAL, **fetch}), {})
+    return open_source(
+        SourceSpec(
+            name="s", modality="image", uri=uri, record=record or {"url": "url"}, fetch={**LOCAL, **fetch}
+        ),
+        {},
+    )
 
 
 def table(folder: Path, *references: str, name: str = "list.csv") -> str:
@@ -60,7 +65,10 @@ def outcome(source: Source, item: Listed) -> bytes | str:
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_list_of_urls(web: Server, tmp_path: Path, kind: str) -> None:
     web.bodies.update({"/a.jpg": b"a", "/b.jpg": b"bb"})
-    rows = [{"url": f"{web.url}/{name}.jpg", "id": f"id-{name}", "label": "x", "link": f"entity-{name}"} for name in "ab"]
+    rows = [
+        {"url": f"{web.url}/{name}.jpg", "id": f"id-{name}", "label": "x", "link": f"entity-{name}"}
+        for name in "ab"
+    ]
     path = tmp_path / f"list.{kind}"
     if kind == "parquet":
         parquet.write_table(pa.Table.from_pylist(rows), path)
@@ -92,8 +100,17 @@ def test_urls_without_ids_are_their_own_keys(web: Server, tmp_path: Path) -> Non
 def test_each_url_has_its_own_status(web: Server, other: Server, tmp_path: Path) -> None:
     other.bodies["/private"] = b"secret"
     web.bodies.update({"/good": b"good", "/flaky": b"flaky", "/broken": b"unbroken", "/large": b"x" * 1000})
-    web.faults.update({"/flaky": [status(500), status(429, Retry_After="0")], "/broken": [cut_off(b"unbroken", 3)]})
-    web.answers.update({"/gone": status(410), "/down": status(503), "/stalled": stall(5), "/hop": redirect(f"{other.url}/private")})
+    web.faults.update(
+        {"/flaky": [status(500), status(429, Retry_After="0")], "/broken": [cut_off(b"unbroken", 3)]}
+    )
+    web.answers.update(
+        {
+            "/gone": status(410),
+            "/down": status(503),
+            "/stalled": stall(5),
+            "/hop": redirect(f"{other.url}/private"),
+        }
+    )
     expected: dict[str, bytes | str] = {
         f"{web.url}/good": b"good", f"{web.url}/flaky": b"flaky", f"{web.url}/broken": b"unbroken", f"{web.url}/gone": "http_410",
         f"{web.url}/none": "http_404", f"{web.url}/down": "http_503", f"{web.url}/stalled": "timeout", f"{web.url}/large": "too_large",
@@ -143,7 +160,10 @@ def test_a_list_in_a_bucket() -> None:
     import fsspec
 
     fs = fsspec.filesystem("memory")
-    fs.pipe_file("/lists-1/a/list.csv", b"url\n1.jpg\n../2.jpg\n/lists-1/a/1.jpg\nmemory://lists-1/a/1.jpg\nmemory://lists-2/x\n")
+    fs.pipe_file(
+        "/lists-1/a/list.csv",
+        b"url\n1.jpg\n../2.jpg\n/lists-1/a/1.jpg\nmemory://lists-1/a/1.jpg\nmemory://lists-2/x\n",
+    )
     fs.pipe_file("/lists-1/a/1.jpg", b"one")
     source = source_of("memory://lists-1/a/list.csv")
     found = [outcome(source, item) for item in source.list()]
@@ -161,7 +181,9 @@ def test_lists_by_glob(web: Server, tmp_path: Path) -> None:
 
 def test_a_record_without_its_url(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text('{"url": 5}\n{"uri": "http://a/b"}\n{"url": "\\ud800"}\n{oops\n')
-    found = [item.error.error_class if item.error else None for item in source_of(f"{tmp_path}/list.jsonl").list()]
+    found = [
+        item.error.error_class if item.error else None for item in source_of(f"{tmp_path}/list.jsonl").list()
+    ]
     assert found == ["schema_mismatch", "missing_field", "encoding_unknown", "bad_record"]
 
 
@@ -182,7 +204,9 @@ def run(spec: DatasetSpec, store: Store) -> tuple[int, dict[str, tuple[str, str 
     compute = Compute(ComputeCache(store), backoff=Backoff(attempts=2, seconds=0.001))
     report = compute.run(kernel, pa.Table.from_pylist(rows))
     found = compute.cache.space(kernel).reader().read_all().to_pylist()
-    return report.computed, {row["key"].split("|")[1]: (row["status"], row["error_class"], row["retryable"]) for row in found}
+    return report.computed, {
+        row["key"].split("|")[1]: (row["status"], row["error_class"], row["retryable"]) for row in found
+    }
 
 
 def test_an_unchanged_url_is_not_read_again(web: Server, tmp_path: Path) -> None:
@@ -201,7 +225,10 @@ def test_an_unchanged_url_is_not_read_again(web: Server, tmp_path: Path) -> None
 def test_causes_that_stay_are_not_tried_again_until_the_limits_change(web: Server, tmp_path: Path) -> None:
     web.bodies.update({"/a": b"a" * 100})
     web.answers.update({"/down": status(503), "/gone": status(404)})
-    uri, store = table(tmp_path, *(f"{web.url}/{name}" for name in ("a", "down", "gone"))), Store(str(tmp_path / "store"))
+    uri, store = (
+        table(tmp_path, *(f"{web.url}/{name}" for name in ("a", "down", "gone"))),
+        Store(str(tmp_path / "store")),
+    )
 
     def spec(**fetch: Any) -> DatasetSpec:
         return spec_of({"uri": uri, "record": {"url": "url"}, "fetch": {**LOCAL, "retries": 0, **fetch}})
@@ -244,7 +271,14 @@ def test_as_many_at_once_as_the_spec_says(web: Server, tmp_path: Path) -> None:
     web.answers.update({f"/{i}": wait for i in range(6)})
     uri, store = table(tmp_path, *(f"{web.url}/{i}" for i in range(6))), Store(str(tmp_path / "store"))
     _, found = run(
-        spec_of({"uri": uri, "record": {"url": "url"}, "fetch": {**LOCAL, "concurrency": 6, "tags": False, "retries": 0}}), store
+        spec_of(
+            {
+                "uri": uri,
+                "record": {"url": "url"},
+                "fetch": {**LOCAL, "concurrency": 6, "tags": False, "retries": 0},
+            }
+        ),
+        store,
     )
     assert {status for status, _, _ in found.values()} == {"ok"}
     assert at_once == 6
@@ -254,7 +288,9 @@ def test_what_may_pass_later_is_not_frozen(web: Server, registry: Registry, tmp_
     web.bodies["/a"] = b"a sentence"
     web.answers.update({"/down": status(503), "/gone": status(410)})
     uri = table(tmp_path, *(f"{web.url}/{name}" for name in ("a", "down", "gone")))
-    spec = spec_of({"uri": uri, "modality": "auto", "record": {"url": "url"}, "fetch": {**LOCAL, "retries": 0}})
+    spec = spec_of(
+        {"uri": uri, "modality": "auto", "record": {"url": "url"}, "fetch": {**LOCAL, "retries": 0}}
+    )
     assert frozen(registry, spec) == [""]
     causes = {row["source_uri"].rpartition("/")[2]: row["error_class"] for row in listed(registry, spec)}
     assert causes == {"a": None, "down": None, "gone": "http_410"}

@@ -26,8 +26,12 @@ RECORD = {"text": "text", "id": "id", "label": "label", "link": "link", "group":
 KINDS = ["jsonl", "csv", "tsv", "parquet"]
 
 
-def open_records(path: str, schema: dict[str, str] | None = None, record: dict[str, str] | None = None, **spec: Any) -> Source:
-    return open_source(SourceSpec(name="s", modality="text", uri=path, record=record or RECORD, **spec), schema or {})
+def open_records(
+    path: str, schema: dict[str, str] | None = None, record: dict[str, str] | None = None, **spec: Any
+) -> Source:
+    return open_source(
+        SourceSpec(name="s", modality="text", uri=path, record=record or RECORD, **spec), schema or {}
+    )
 
 
 def read(source: Source, item: Listed) -> str:
@@ -86,7 +90,11 @@ def test_records(folder: str, kind: str) -> None:
     items = list(source.list())
     assert [item.key for item in items] == ["a", "b", "c"]
     assert errors(items) == [None] * 3
-    assert [(item.label, item.link, item.group) for item in items] == [("x", "l1", "g"), (None, None, None), ("y", "l1", "h")]
+    assert [(item.label, item.link, item.group) for item in items] == [
+        ("x", "l1", "g"),
+        (None, None, None),
+        ("y", "l1", "h"),
+    ]
     assert [item.columns for item in items] == [{"stars": 5}, {"stars": None}, {"stars": 1}]
     assert [read(source, item) for item in items] == [row["text"] for row in ROWS]
     assert [item.size for item in items] == [len(str(row["text"]).encode()) for row in ROWS]
@@ -97,7 +105,11 @@ def test_records(folder: str, kind: str) -> None:
 def test_many_files_read_back_in_any_order(folder: str, kind: str) -> None:
     for name in ("1", "2"):
         rows = [{**row, "id": f"{name}-{row['id']}", "text": f"{name} {row['text']}"} for row in ROWS * 3]
-        put(folder, f"{name}.{kind}", encode(kind, [{**row, "id": f"{row['id']}{i}"} for i, row in enumerate(rows)]))
+        put(
+            folder,
+            f"{name}.{kind}",
+            encode(kind, [{**row, "id": f"{row['id']}{i}"} for i, row in enumerate(rows)]),
+        )
     source = open_records(f"{folder}/*.{kind}")
     items = list(source.list())
     assert len(items) == 18
@@ -120,7 +132,10 @@ def test_another_reader_reads_the_same(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(source)).fetch(items[0].uri, items[0].locator) == b"one"
 
 
-cells = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("\",\n\r\t '\\;\ufeff\u2028\x85\0"), max_size=12)
+cells = st.text(
+    st.characters(exclude_categories=("Cs",)) | st.sampled_from("\",\n\r\t '\\;\ufeff\u2028\x85\0"),
+    max_size=12,
+)
 
 
 def listed_and_read(name: str, data: bytes) -> tuple[list[Listed], list[str | None]]:
@@ -133,14 +148,27 @@ def listed_and_read(name: str, data: bytes) -> tuple[list[Listed], list[str | No
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(cells, cells), max_size=6), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans(), st.sampled_from(",\t"))
+@given(
+    st.lists(st.tuples(cells, cells), max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(",\t"),
+)
 @example([("a\rb", ""), ("c", "")], "\n", True, False, ",")
 @example([("", "")], "\n", False, True, ",")
-def test_every_csv_record_is_read_back(rows: list[tuple[str, str]], newline: str, quote_all: bool, mark: bool, delimiter: str) -> None:
+def test_every_csv_record_is_read_back(
+    rows: list[tuple[str, str]], newline: str, quote_all: bool, mark: bool, delimiter: str
+) -> None:
     # The writer leaves a lone carriage return bare where it is no line end, which no reader accepts.
     quote_all = quote_all or any("\r" in cell or "\n" in cell for row in rows for cell in row)
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=newline, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL)
+    writer = csv.writer(
+        text,
+        delimiter=delimiter,
+        lineterminator=newline,
+        quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL,
+    )
     writer.writerows([("text", "label"), *rows])
     data = (b"\xef\xbb\xbf" if mark else b"") + text.getvalue().encode()
     items, texts = listed_and_read("r.csv" if delimiter == "," else "r.tsv", data)
@@ -161,7 +189,9 @@ def test_csv_without_a_last_line_end_and_with_blank_lines() -> None:
     st.booleans(),
     st.sampled_from(["\n", "\r\n", "\n\n", " \n"]),
 )
-def test_every_json_record_is_read_back(rows: list[tuple[str, str | None]], ascii_only: bool, newline: str) -> None:
+def test_every_json_record_is_read_back(
+    rows: list[tuple[str, str | None]], ascii_only: bool, newline: str
+) -> None:
     lines = [json.dumps({"text": text, "label": label}, ensure_ascii=ascii_only) for text, label in rows]
     items, texts = listed_and_read("r.jsonl", newline.join(lines).encode())
     assert errors(items) == [None] * len(rows)
@@ -182,7 +212,9 @@ def test_every_parquet_record_is_read_back(rows: list[str], group: int) -> None:
 def test_parquet_text_types() -> None:
     for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
         stream = io.BytesIO()
-        parquet.write_table(pa.table({"text": pa.array(["a", "b", "a"], pa.string()).cast(kind), "label": ["x"] * 3}), stream)
+        parquet.write_table(
+            pa.table({"text": pa.array(["a", "b", "a"], pa.string()).cast(kind), "label": ["x"] * 3}), stream
+        )
         assert listed_and_read("r.parquet", stream.getvalue())[1] == ["a", "b", "a"]
 
 
@@ -294,7 +326,11 @@ def test_a_record_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_duplicate_ids(tmp_path: Path, kind: str) -> None:
     rows = [{"id": key, "text": text} for key, text in (("a", "1"), ("b", "2"), ("a", "3"), ("a", "1"))]
-    items = list(open_records(put(str(tmp_path), f"r.{kind}", encode(kind, rows)), record={"text": "text", "id": "id"}).list())
+    items = list(
+        open_records(
+            put(str(tmp_path), f"r.{kind}", encode(kind, rows)), record={"text": "text", "id": "id"}
+        ).list()
+    )
     assert [item.key for item in items] == ["a", "b", "a#2", "a#3"]
     assert errors(items) == [None, None, "duplicate_key", "duplicate_key"]
     assert items[3].error is not None
@@ -312,7 +348,11 @@ def test_duplicate_ids_across_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_records_without_ids_are_keyed_by_content_and_occurrence(tmp_path: Path, kind: str) -> None:
     def keys(texts: list[str], name: str) -> list[str]:
-        path = put(str(tmp_path), f"{name}.{kind}", encode(kind, [{"text": text, "n": i} for i, text in enumerate(texts)]))
+        path = put(
+            str(tmp_path),
+            f"{name}.{kind}",
+            encode(kind, [{"text": text, "n": i} for i, text in enumerate(texts)]),
+        )
         items = list(open_records(path, record={"text": "text"}).list())
         assert errors(items) == [None] * len(texts)
         return [item.key for item in items]
@@ -325,7 +365,11 @@ def test_records_without_ids_are_keyed_by_content_and_occurrence(tmp_path: Path,
 
 def test_records_that_lack_their_id_are_keyed_by_content(tmp_path: Path) -> None:
     """Where the mapping names an id and a record has none: equal texts are two samples, not one id used twice."""
-    path = put(str(tmp_path), "r.jsonl", b'{"text": "a", "id": "i"}\n{"text": "a"}\n{"text": "a", "id": ""}\n{"text": "a", "id": null}\n')
+    path = put(
+        str(tmp_path),
+        "r.jsonl",
+        b'{"text": "a", "id": "i"}\n{"text": "a"}\n{"text": "a", "id": ""}\n{"text": "a", "id": null}\n',
+    )
     items = list(open_records(path).list())
     a = content_hash(b"a")
     assert [item.key for item in items] == ["i", a, f"{a}#2", f"{a}#3"]
@@ -334,7 +378,9 @@ def test_records_that_lack_their_id_are_keyed_by_content(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ids", [["x", "x", "x#2"], ["x#2", "x", "x"], ["x", "x#2", "x", "x#2"]])
 def test_keys_are_unique_whatever_the_ids(tmp_path: Path, ids: list[str]) -> None:
-    path = put(str(tmp_path), "r.jsonl", encode("jsonl", [{"id": key, "text": str(i)} for i, key in enumerate(ids)]))
+    path = put(
+        str(tmp_path), "r.jsonl", encode("jsonl", [{"id": key, "text": str(i)} for i, key in enumerate(ids)])
+    )
     keys = [item.key for item in open_records(path).list()]
     assert len(set(keys)) == len(ids), keys
 
@@ -343,13 +389,22 @@ def test_keys_are_unique_whatever_the_ids(tmp_path: Path, ids: list[str]) -> Non
 def test_unpaired_surrogates_cost_their_own_record(tmp_path: Path, field: str) -> None:
     """JSON may hold them; no table can."""
     path = put(
-        str(tmp_path), "r.jsonl", b'{"text": "a", "%s": "\\ud800"}\n{"txet": 1, "%s": "\\ud800"}\n{"text": "b"}\n' % ((field.encode(),) * 2)
+        str(tmp_path),
+        "r.jsonl",
+        b'{"text": "a", "%s": "\\ud800"}\n{"txet": 1, "%s": "\\ud800"}\n{"text": "b"}\n'
+        % ((field.encode(),) * 2),
     )
     items = list(open_records(path).list())
     assert len(items) == 3
     assert items[2].error is None
     for item in items:
-        for value in (item.key, item.label, item.link, item.group, item.error.message if item.error else None):
+        for value in (
+            item.key,
+            item.label,
+            item.link,
+            item.group,
+            item.error.message if item.error else None,
+        ):
             (value or "").encode()
 
 
@@ -375,7 +430,9 @@ def test_fetching_from_a_file_that_is_gone(folder: str, kind: str) -> None:
 
 def test_flavour_changes_with_what_is_read(tmp_path: Path) -> None:
     """The fetch cache is keyed by it: another text field gives other bytes for the same locator."""
-    flavours = {open_records(f"/r.{kind}", record={"text": text}).flavour for kind in KINDS for text in ("a", "b")}
+    flavours = {
+        open_records(f"/r.{kind}", record={"text": text}).flavour for kind in KINDS for text in ("a", "b")
+    }
     assert len(flavours) == 6
     assert open_records("/r.csv", record={"text": "a", "label": "b"}).flavour in flavours
 

@@ -51,7 +51,9 @@ def as_parquet(path: Path, rows: list[dict[str, Any]], **options: Any) -> None:
 
 
 def as_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps({**row, "image": base64.b64encode(row["image"]).decode()}) + "\n" for row in rows))
+    path.write_text(
+        "".join(json.dumps({**row, "image": base64.b64encode(row["image"]).decode()}) + "\n" for row in rows)
+    )
 
 
 def as_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -71,7 +73,9 @@ def as_blobs(path: Path, rows: list[dict[str, Any]]) -> None:
     import lance
 
     blob = pa.field("image", pa.large_binary(), metadata={"lance-encoding:blob": "true"})
-    schema = pa.schema([pa.field("id", pa.string()), blob, pa.field("label", pa.string()), pa.field("stars", pa.int64())])
+    schema = pa.schema(
+        [pa.field("id", pa.string()), blob, pa.field("label", pa.string()), pa.field("stars", pa.int64())]
+    )
     lance.write_dataset(pa.Table.from_pylist(rows, schema=schema), str(path))
 
 
@@ -107,7 +111,9 @@ def test_binary_columns(tmp_path: Path, name: str) -> None:
     assert all(source.tag(item.uri, item.locator) == item.tag != "" for item in items)
     # Without ids the content is the key, and is read for it.
     keyed = list(source_of(tmp_path / name, bytes="image").list())
-    assert [(item.key, item.size) for item in keyed] == [(content_hash(content), len(content)) for content in CONTENTS]
+    assert [(item.key, item.size) for item in keyed] == [
+        (content_hash(content), len(content)) for content in CONTENTS
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "b.lance"])
@@ -142,7 +148,9 @@ def test_hugging_faces_struct(tmp_path: Path) -> None:
 
 
 def test_what_is_not_base64(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl").write_text('{"b": "YQ=="}\n{"b": "Y"}\n{"b": "Grüße"}\n{"b": 5}\n{"b": "Y\\nQ=="}\n{"b": "_-8="}\n{"c": ""}\n')
+    (tmp_path / "t.jsonl").write_text(
+        '{"b": "YQ=="}\n{"b": "Y"}\n{"b": "Grüße"}\n{"b": 5}\n{"b": "Y\\nQ=="}\n{"b": "_-8="}\n{"c": ""}\n'
+    )
     assert reread(tmp_path / "t.jsonl", bytes="b") == [
         b"a",
         "schema_mismatch",
@@ -190,7 +198,9 @@ def test_compressed_tables(tmp_path: Path, packer: str, kind: str) -> None:
         data = stream.getvalue()
     (tmp_path / f"t.{kind}.{packer}").write_bytes(PACKERS[packer](data.encode()))
     # Several members one behind the other are one file.
-    (tmp_path / f"u.{kind}.{packer}").write_bytes(PACKERS[packer](data[:500].encode()) + PACKERS[packer](data[500:].encode()))
+    (tmp_path / f"u.{kind}.{packer}").write_bytes(
+        PACKERS[packer](data[:500].encode()) + PACKERS[packer](data[500:].encode())
+    )
     for name in "tu":
         source = source_of(tmp_path / f"{name}.{kind}.{packer}", text="text", id="id")
         items = list(source.list())
@@ -203,9 +213,15 @@ def test_compressed_tables(tmp_path: Path, packer: str, kind: str) -> None:
 def test_reading_forward_unpacks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mm_resources.sources.lines
 
-    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(1_000))))
+    (tmp_path / "t.jsonl.gz").write_bytes(
+        gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(1_000)))
+    )
     opened: list[str] = []
-    monkeypatch.setattr(mm_resources.sources.lines, "unpacked", lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()))
+    monkeypatch.setattr(
+        mm_resources.sources.lines,
+        "unpacked",
+        lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()),
+    )
     source = source_of(tmp_path / "t.jsonl.gz", text="text")
     items = list(source.list())
     opened.clear()
@@ -289,7 +305,9 @@ def saved(folder: Path, rows: list[dict[str, Any]], shards: int = 2) -> None:
         as_arrow(folder / name, rows[i::shards])
     as_arrow(folder / "cache-0123456789abcdef.arrow", rows)  # what `map` leaves there
     (folder / "state.json").write_text(
-        json.dumps({"_data_files": [{"filename": name} for name in files], "_fingerprint": "x", "_split": None})
+        json.dumps(
+            {"_data_files": [{"filename": name} for name in files], "_fingerprint": "x", "_split": None}
+        )
     )
     (folder / "dataset_info.json").write_text("{}")
 
@@ -329,22 +347,41 @@ def test_a_folder_of_parquet_shards(tmp_path: Path, folders: Any) -> None:
     (tmp_path / "set" / "data").mkdir(parents=True)
     (tmp_path / "set" / "README.md").write_text("# a data set")
     for i in range(2):
-        as_parquet(tmp_path / "set" / "data" / f"train-{i:05d}-of-00002.parquet", [{"text": f"{i} {n}"} for n in range(3)])
-    assert reread(folders(tmp_path / "set"), text="text") == [f"{i} {n}".encode() for i in range(2) for n in range(3)]
+        as_parquet(
+            tmp_path / "set" / "data" / f"train-{i:05d}-of-00002.parquet",
+            [{"text": f"{i} {n}"} for n in range(3)],
+        )
+    assert reread(folders(tmp_path / "set"), text="text") == [
+        f"{i} {n}".encode() for i in range(2) for n in range(3)
+    ]
 
 
 def test_class_labels_have_names(tmp_path: Path) -> None:
-    features = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "text": {"_type": "Value"}}}}
+    features = {
+        "info": {
+            "features": {
+                "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+                "text": {"_type": "Value"},
+            }
+        }
+    }
     table = pa.table({"text": ["a", "b", "c", "d"], "label": [1, 0, None, 7]}).replace_schema_metadata(
         {"huggingface": json.dumps(features)}
     )
     parquet.write_table(table, tmp_path / "t.parquet")
-    assert [item.label for item in source_of(tmp_path / "t.parquet", text="text", label="label").list()] == ["dog", "cat", None, None]
+    assert [item.label for item in source_of(tmp_path / "t.parquet", text="text", label="label").list()] == [
+        "dog",
+        "cat",
+        None,
+        None,
+    ]
 
 
 def test_a_selection_of_rows_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "set", [{"text": "a"}])
-    (tmp_path / "set" / "state.json").write_text('{"_data_files": [], "_indices_files": [{"filename": "indices.arrow"}]}')
+    (tmp_path / "set" / "state.json").write_text(
+        '{"_data_files": [], "_indices_files": [{"filename": "indices.arrow"}]}'
+    )
     with pytest.raises(UserError, match="flatten_indices"):
         list(source_of(tmp_path / "set", text="text").list())
 
@@ -385,7 +422,11 @@ def test_an_ingest_reads_a_compressed_table_once(tmp_path: Path, monkeypatch: py
         (tmp_path / f"{name}.jsonl.gz").write_bytes(
             gzip.compress(b"".join(b'{"text": "%d %s"}\n' % (i, name.encode()) for i in range(1_000)))
         )
-    spec, store, opened = spec_of({"uri": f"{tmp_path}/*.jsonl.gz", "record": {"text": "text"}}), Store(str(tmp_path / "store")), []
+    spec, store, opened = (
+        spec_of({"uri": f"{tmp_path}/*.jsonl.gz", "record": {"text": "text"}}),
+        Store(str(tmp_path / "store")),
+        [],
+    )
     rows = [
         {
             "key": content_hash(item.key.encode()),
@@ -397,8 +438,14 @@ def test_an_ingest_reads_a_compressed_table_once(tmp_path: Path, monkeypatch: py
         }
         for item in open_source(spec.sources[0], {}).list()
     ]
-    monkeypatch.setattr(mm_resources.sources.lines, "unpacked", lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()))
+    monkeypatch.setattr(
+        mm_resources.sources.lines,
+        "unpacked",
+        lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()),
+    )
     requests = pa.Table.from_pylist(sorted(rows, key=lambda row: row["key"]))
-    report = Compute(ComputeCache(store)).run(FetchKernel(spec, BlobStore(store), Resources(batch_rows=100)), requests)
+    report = Compute(ComputeCache(store)).run(
+        FetchKernel(spec, BlobStore(store), Resources(batch_rows=100)), requests
+    )
     assert (report.computed, report.failed) == (2_000, 0)
     assert opened == [f"{tmp_path}/a.jsonl.gz", f"{tmp_path}/b.jsonl.gz"]

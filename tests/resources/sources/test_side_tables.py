@@ -52,7 +52,11 @@ def table_file(kind: str) -> bytes:
 def test_side_table_by_key_and_by_file_name(place: Place, kind: str) -> None:
     place.put("data/cats/1.txt", "data/dogs/2.txt", "data/3.txt")
     place.put(f"meta.{kind}", data=table_file(kind))
-    table = {"uri": f"{place.root}/meta.{kind}", "key": "file", "columns": ["label", "link", "group", "stars", "note"]}
+    table = {
+        "uri": f"{place.root}/meta.{kind}",
+        "key": "file",
+        "columns": ["label", "link", "group", "stars", "note"],
+    }
     found = place.listed("data", table=table, schema={"stars": "int", "note": "string"})
     seen = {key: (item.label, item.link, item.group, item.columns) for key, item in found.items()}
     assert seen == {
@@ -66,7 +70,10 @@ def test_side_table_wins_over_the_parent_folder(disk: Place) -> None:
     disk.put("data/cats/1.txt", "data/cats/9.txt")
     disk.put("meta.csv", data=table_file("csv"))
     table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
-    labels = {key: item.label for key, item in disk.listed("data", table=table, label={"from": "parent_dir"}).items()}
+    labels = {
+        key: item.label
+        for key, item in disk.listed("data", table=table, label={"from": "parent_dir"}).items()
+    }
     assert labels == {"cats/1.txt": "cat", "cats/9.txt": "cats"}
 
 
@@ -114,13 +121,24 @@ def test_mistakes_in_a_side_table(place: Place, name: str, data: bytes | None, l
     [
         ("meta.csv", b"file,label\n1.txt,cat\n2.txt\n", "bad_record", "has 1 fields, the header 2"),
         ("meta.jsonl", b'{"file": "1.txt", "label": "cat"}\n{oops\n', "bad_record", "not JSON"),
-        ("meta.csv", b"file,label\n1.txt,cat\n1.txt,dog\n1.txt,cat\n", "duplicate_row", "'1.txt' stands more than once"),
+        (
+            "meta.csv",
+            b"file,label\n1.txt,cat\n1.txt,dog\n1.txt,cat\n",
+            "duplicate_row",
+            "'1.txt' stands more than once",
+        ),
     ],
 )
-def test_a_bad_row_of_a_side_table_is_a_failure_of_its_own(place: Place, name: str, data: bytes, error: str, line: str) -> None:
+def test_a_bad_row_of_a_side_table_is_a_failure_of_its_own(
+    place: Place, name: str, data: bytes, error: str, line: str
+) -> None:
     place.put("data/1.txt", "data/2.txt")
     place.put(name, data=data)
-    found = list(place.source("data", table={"uri": f"{place.root}/{name}", "key": "file", "columns": ["label"]}).list())
+    found = list(
+        place.source(
+            "data", table={"uri": f"{place.root}/{name}", "key": "file", "columns": ["label"]}
+        ).list()
+    )
     bad = [item for item in found if item.error]
     assert [item.error.error_class for item in bad if item.error] == [error]
     assert line in str(bad[0].error)

@@ -70,7 +70,10 @@ def test_what_sounds_is_listed_with_its_videos_entity(folder: Path) -> None:
 
 def test_a_caption_means_the_video_not_its_track(folder: Path) -> None:
     (folder / "captions.jsonl").write_text('{"id": "c", "text": "a pan", "film": "a.mp4"}\n')
-    spec = spec_of(folder, "  - {name: captions, modality: text, uri: captions.jsonl, record: {id: id, text: text, link: film}}\n")
+    spec = spec_of(
+        folder,
+        "  - {name: captions, modality: text, uri: captions.jsonl, record: {id: id, text: text, link: film}}\n",
+    )
     registry = Registry(Store(str(folder / "store")))
     registry.register(spec)
     for source in spec.sources:
@@ -114,7 +117,13 @@ def test_a_large_film_is_read_from_a_file(folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("path", "cause"), [("mute.mp4", "no_audio"), ("cut.mp4", "truncated"), ("text.mp4", "decode_error"), ("gone.mp4", "not_found")]
+    ("path", "cause"),
+    [
+        ("mute.mp4", "no_audio"),
+        ("cut.mp4", "truncated"),
+        ("text.mp4", "decode_error"),
+        ("gone.mp4", "not_found"),
+    ],
 )
 def test_what_has_no_sound_says_why(folder: Path, path: str, cause: str) -> None:
     with pytest.raises(SampleError) as caught:

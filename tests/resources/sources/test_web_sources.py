@@ -19,12 +19,17 @@ LOCAL = {"allow_private": ["127.0.0.2/32"], "requests_per_second": None, "retrie
 
 
 def source_of(uri: str, fetch: dict[str, Any] = LOCAL, **spec: Any) -> Source:
-    return open_source(SourceSpec(**{"name": "s", "modality": "text", "uri": uri, "fetch": fetch, **spec}), {})
+    return open_source(
+        SourceSpec(**{"name": "s", "modality": "text", "uri": uri, "fetch": fetch, **spec}), {}
+    )
 
 
 def test_one_url_is_one_sample(web: Server) -> None:
     web.bodies["/a/b c.txt"] = web.bodies["/a/b%20c.txt"] = b"one"
-    for url, key in ((f"{web.url}/a/b%20c.txt", "b c.txt"), (f"{web.url}/a/b%20c.txt?version=1&token=secret", "b c.txt")):
+    for url, key in (
+        (f"{web.url}/a/b%20c.txt", "b c.txt"),
+        (f"{web.url}/a/b%20c.txt?version=1&token=secret", "b c.txt"),
+    ):
         source = source_of(url)
         (item,) = source.list()
         assert (item.key, item.uri, item.size, item.error) == (key, url, 3, None)
@@ -64,7 +69,17 @@ def test_numbered_shards(web: Server) -> None:
 
 def test_a_glob_over_index_pages(web: Server) -> None:
     web.bodies.update(
-        {path: path.encode() for path in ("/d/1.txt", "/d/2.md", "/d/deep/3.txt", "/d/deep/er/4.txt", "/d/a%20b.txt", "/e/5.txt")}
+        {
+            path: path.encode()
+            for path in (
+                "/d/1.txt",
+                "/d/2.md",
+                "/d/deep/3.txt",
+                "/d/deep/er/4.txt",
+                "/d/a%20b.txt",
+                "/e/5.txt",
+            )
+        }
     )
     web.index()
     for pattern, keys in {
@@ -95,7 +110,9 @@ def test_index_pages_that_never_end(web: Server) -> None:
             return str(path).startswith("/d")
 
         def __getitem__(self, path: str) -> Any:
-            return lambda handler: handler.answer(200, b'<a href="x/">x</a><a href="1.txt">1</a>', {"Content-Type": "text/html"})
+            return lambda handler: handler.answer(
+                200, b'<a href="x/">x</a><a href="1.txt">1</a>', {"Content-Type": "text/html"}
+            )
 
     web.answers = Endless()
     assert 1 < len(list(source_of(f"{web.url}/d/**/*.txt", fetch={**LOCAL, "tags": False}).list())) < 100
@@ -107,7 +124,9 @@ def test_tables_behind_urls(web: Server, ranges: bool) -> None:
     web.ranges = ranges
     rows = [{"id": str(i), "text": f"{i} " + "x" * 50_000} for i in range(LARGE_BYTES // 50_000 + 20)]
     stream = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(rows), stream, row_group_size=20, compression="none", use_dictionary=False)
+    parquet.write_table(
+        pa.Table.from_pylist(rows), stream, row_group_size=20, compression="none", use_dictionary=False
+    )
     import json
 
     web.bodies["/t.parquet"] = stream.getvalue()

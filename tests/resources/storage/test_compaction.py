@@ -13,7 +13,12 @@ from mm_resources.storage import lance_datasets
 
 
 def rows(first: int, count: int = 4) -> pa.Table:
-    return pa.table({"key": [f"{i:032x}" for i in range(first, first + count)], "n": pa.array(range(first, first + count), pa.int64())})
+    return pa.table(
+        {
+            "key": [f"{i:032x}" for i in range(first, first + count)],
+            "n": pa.array(range(first, first + count), pa.int64()),
+        }
+    )
 
 
 def fragments(uri: str) -> int:

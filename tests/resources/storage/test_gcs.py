@@ -20,7 +20,9 @@ SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.binary())])
 
 
 @pytest.mark.parametrize("said", ["http://127.0.0.1:4443", "127.0.0.1:4443"])
-def test_both_libraries_ask_the_emulator_that_the_environment_names(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_libraries_ask_the_emulator_that_the_environment_names(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT", raising=False)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", said)
     assert fsspec_options("gs://bucket/store")["endpoint_url"] == "http://127.0.0.1:4443"
@@ -29,7 +31,9 @@ def test_both_libraries_ask_the_emulator_that_the_environment_names(said: str, m
     assert told["allow_http"] == "true"
     assert json.loads(told["google_service_account_key"])["gcs_base_url"] == "http://127.0.0.1:4443"
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/a/file.json")
-    assert lance_options("gs://bucket/store") == {"allow_http": "true"}, "a file that the user names says where its server is"
+    assert lance_options("gs://bucket/store") == {"allow_http": "true"}, (
+        "a file that the user names says where its server is"
+    )
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
     assert lance_options("gs://bucket/store") is None
     assert fsspec_options("gs://bucket/store")["endpoint_url"] is None
@@ -42,7 +46,12 @@ def test_lance_tables(gcs: str) -> None:
     assert lance_datasets.create(uri, SCHEMA, large.to_batches())
     assert not lance_datasets.create(uri, SCHEMA, large.to_batches())
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: lance_datasets.append(uri, pa.table({"a": [i], "b": [b""]}, schema=SCHEMA)), range(2, 10)))
+        list(
+            pool.map(
+                lambda i: lance_datasets.append(uri, pa.table({"a": [i], "b": [b""]}, schema=SCHEMA)),
+                range(2, 10),
+            )
+        )
     found = lance_datasets.open_dataset(uri)
     assert found is not None
     assert sorted(found.to_table(columns=["a"])["a"].to_pylist()) == list(range(1, 10))

@@ -10,7 +10,9 @@ from mm_resources.storage import hash_set
 from mm_resources.storage.hash_set import HashSet
 
 # Few values, many of them with zeros at the end: what NumPy's strings drop.
-SHORT = st.binary(min_size=1, max_size=2).map(lambda head: head.ljust(16, b"\0")) | st.binary(min_size=16, max_size=16)
+SHORT = st.binary(min_size=1, max_size=2).map(lambda head: head.ljust(16, b"\0")) | st.binary(
+    min_size=16, max_size=16
+)
 
 
 @given(st.lists(SHORT), st.lists(SHORT))

@@ -21,7 +21,13 @@ SCHEMA = pa.schema([("n", pa.int64())])
 CELL = Cell("birds", "v1", "text")
 CONTRACT = Contract(
     "numbers",
-    pa.schema([field("key", pa.string(), "key", required=True), field("n", pa.int64(), "number"), field("seconds", pa.float64(), "time")]),
+    pa.schema(
+        [
+            field("key", pa.string(), "key", required=True),
+            field("n", pa.int64(), "number"),
+            field("seconds", pa.float64(), "time"),
+        ]
+    ),
     key="key",
     digest=("key", "n"),
 )
@@ -54,7 +60,9 @@ def batches(*values: int) -> list[pa.RecordBatch]:
 
 
 def numbers(uri: str, **options: Any) -> list[int]:
-    found: list[int] = lance_datasets.reader(lance_datasets.open_dataset(uri), SCHEMA, **options).read_all()["n"].to_pylist()
+    found: list[int] = (
+        lance_datasets.reader(lance_datasets.open_dataset(uri), SCHEMA, **options).read_all()["n"].to_pylist()
+    )
     return found
 
 
@@ -172,10 +180,14 @@ def sealed(digest: RowDigest, **changed: Any) -> StageMeta:
 
 
 def rows(*pairs: tuple[str, int], seconds: float = 0.5) -> pa.Table:
-    return pa.table({"key": [key for key, _ in pairs], "n": [n for _, n in pairs], "seconds": [seconds] * len(pairs)})
+    return pa.table(
+        {"key": [key for key, _ in pairs], "n": [n for _, n in pairs], "seconds": [seconds] * len(pairs)}
+    )
 
 
-def publish(tables: StageTables, *parts: pa.Table, asset: str = "segments", fence: int | None = None, **changed: Any) -> StageMeta:
+def publish(
+    tables: StageTables, *parts: pa.Table, asset: str = "segments", fence: int | None = None, **changed: Any
+) -> StageMeta:
     fence = tables.fence(asset, CELL, CONTRACT) if fence is None else fence
     return tables.publish(asset, CELL, CONTRACT, parts, fence, lambda digest: sealed(digest, **changed))
 
@@ -188,7 +200,9 @@ def test_meta_travels_with_its_rows(tables: StageTables) -> None:
     assert (meta.rows, meta.blocked, meta.summary) == (3, "too many failed", {"naïve": [1, None]})
     read = tables.read("segments", CELL)
     assert read.schema.equals(CONTRACT.bare)
-    assert read.read_all().to_pylist() == [{"key": key, "n": n, "seconds": 0.5} for key, n in (("a", 1), ("b", 2), ("c", 3))]
+    assert read.read_all().to_pylist() == [
+        {"key": key, "n": n, "seconds": 0.5} for key, n in (("a", 1), ("b", 2), ("c", 3))
+    ]
     assert tables.meta("segments", Cell("birds", "v2", "text")) is None
     assert tables.meta("raw_assets", CELL) is None
 

@@ -80,7 +80,9 @@ def test_large_objects(store: Store, faulty: Faulty, kind: str, request_: str, s
     assert (digest, size) == (content_hash(data), len(data))
     (row,) = BlobStore(store).index().read_all().to_pylist()
     assert BlobStore(store).read(**row) == data
-    kept = [key for key in s3_server.keys(f"{store.root.rpartition('/')[-1]}/blobs") if "index.lance" not in key]
+    kept = [
+        key for key in s3_server.keys(f"{store.root.rpartition('/')[-1]}/blobs") if "index.lance" not in key
+    ]
     assert [key.rpartition("/")[-1] for key in kept] == [digest]
 
 
@@ -127,7 +129,11 @@ def test_a_table_is_replaced_once(store: Store, faulty: Faulty, kind: str) -> No
 def test_reads_that_are_cut(store: Store, faulty: Faulty) -> None:
     uri = store.uri("t.lance")
     lance_datasets.append(uri, pa.table({"a": pa.array(range(50_000))}))
-    faulty.faults = [Fault("cut", "GET .*/data/"), Fault("reset", "GET .*/data/"), Fault("slow_down", "GET .*_versions")]
+    faulty.faults = [
+        Fault("cut", "GET .*/data/"),
+        Fault("reset", "GET .*/data/"),
+        Fault("slow_down", "GET .*_versions"),
+    ]
     found = lance_datasets.reader(lance_datasets.open_dataset(uri), pa.schema([("a", pa.int64())])).read_all()
     assert found["a"].to_pylist() == list(range(50_000))
 
@@ -140,7 +146,9 @@ def test_a_body_that_stops_coming(store: Store, faulty: Faulty, monkeypatch: pyt
     assert faulty.left == 0
 
 
-def test_a_store_that_stays_away_is_one_clear_failure(store: Store, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_away_is_one_clear_failure(
+    store: Store, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (digest,) = BlobStore(store).put([b"small"])
     (row,) = BlobStore(store).index().read_all().to_pylist()
     faulty.faults = [Fault("slow_down", "GET .*packs", 1000)]
@@ -153,7 +161,9 @@ def test_a_store_that_stays_away_is_one_clear_failure(store: Store, faulty: Faul
         store.write("b", b"")
 
 
-def test_a_server_that_is_killed_and_comes_back(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_is_killed_and_comes_back(
+    s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Writers go on where they were; what was said to be stored is."""
     server = S3(tmp_path / "disk")
     server.start()
@@ -196,13 +206,17 @@ def test_a_server_that_is_killed_and_comes_back(s3_server: S3, monkeypatch: pyte
         server.kill()
 
 
-def test_credentials_come_from_the_environment_or_a_profile(faulty: Faulty, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_come_from_the_environment_or_a_profile(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """fsspec and Lance find the same endpoint and key either way."""
     endpoint = faulty.endpoint
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name)
     (tmp_path / "config").write_text(f"[profile mine]\nregion = eu-other-1\nendpoint_url = {endpoint}\n")
-    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = AKIAOFPROFILE\naws_secret_access_key = hidden\n")
+    (tmp_path / "credentials").write_text(
+        "[mine]\naws_access_key_id = AKIAOFPROFILE\naws_secret_access_key = hidden\n"
+    )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_PROFILE", "mine")

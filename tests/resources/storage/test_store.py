@@ -22,7 +22,11 @@ THREADS = 16
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param in ("s3://", "gs://"):
         return remote(request)
-    roots = {"folder": str(tmp_path / "store"), "file://": f"file://{tmp_path}/store/", "memory://": f"memory://{uuid4().hex}/store"}
+    roots = {
+        "folder": str(tmp_path / "store"),
+        "file://": f"file://{tmp_path}/store/",
+        "memory://": f"memory://{uuid4().hex}/store",
+    }
     return Store(roots[request.param])
 
 
@@ -103,7 +107,12 @@ def test_uris(tmp_path: Path) -> None:
     assert Store(str(tmp_path)).uri("a.lance") == f"{tmp_path}/a.lance"
     assert Store(f"file://{tmp_path}").uri("a.lance") == f"{tmp_path}/a.lance"
     assert Store("memory://bucket/root/").uri("a.lance") == "memory://bucket/root/a.lance"
-    assert [Store(root).is_local for root in ("/a", "file:///a", "memory://a", "s3://a")] == [True, True, False, False]
+    assert [Store(root).is_local for root in ("/a", "file:///a", "memory://a", "s3://a")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("round_", range(5))
@@ -138,7 +147,11 @@ def test_a_reader_never_sees_half_an_object(shared: Store) -> None:
             done.set()
         assert all(reader.result() > 0 for reader in readers)
     assert torn == []
-    assert [entry.name for entry in store.entries(".")] == ["./object"] if store.is_local else store.exists("object")
+    assert (
+        [entry.name for entry in store.entries(".")] == ["./object"]
+        if store.is_local
+        else store.exists("object")
+    )
 
 
 def test_writers_at_once_leave_one_whole_object(tmp_path: Path) -> None:
@@ -152,7 +165,11 @@ def test_writers_at_once_leave_one_whole_object(tmp_path: Path) -> None:
 
 def test_cell() -> None:
     cell = Cell("birds", "v1", "image")
-    assert (cell.dataset_version, cell.partition_key, cell.path) == ("birds@v1", "birds@v1|image", "birds/v1/image")
+    assert (cell.dataset_version, cell.partition_key, cell.path) == (
+        "birds@v1",
+        "birds@v1|image",
+        "birds/v1/image",
+    )
 
 
 def test_a_writer_shows_all_or_nothing(store: Store) -> None:
@@ -180,9 +197,14 @@ def test_a_writer_shows_all_or_nothing(store: Store) -> None:
 def test_what_lies_in_a_store(store: Store) -> None:
     for name in ("blobs/packs/p", "blobs/sha256/ab/cd/abcd", "blobs/index.lance/data/x"):
         store.write(name, b"12")
-    assert [(entry.name, entry.size) for entry in store.objects("blobs")] == [("blobs/packs/p", 2), ("blobs/sha256/ab/cd/abcd", 2)]
+    assert [(entry.name, entry.size) for entry in store.objects("blobs")] == [
+        ("blobs/packs/p", 2),
+        ("blobs/sha256/ab/cd/abcd", 2),
+    ]
     assert list(store.tables("blobs")) == ["blobs/index.lance"]
-    assert all(abs((datetime.now(UTC) - entry.modified).total_seconds()) < 3600 for entry in store.objects("blobs"))
+    assert all(
+        abs((datetime.now(UTC) - entry.modified).total_seconds()) < 3600 for entry in store.objects("blobs")
+    )
     store.remove("blobs/packs/p")
     store.remove("blobs/packs/p")
     assert not store.exists("blobs/packs/p")

@@ -27,34 +27,66 @@ def event(sample: str | None, error_class: str = "truncated", **more: Any) -> di
     return {"sample_id": sample, "error_class": error_class, "message": f"{error_class} at byte 17", **more}
 
 
-def record(failures: FailureEvents, stage: str, cell: Cell, run_id: str, events: Iterable[dict[str, Any]], **more: str) -> tuple[int, int]:
+def record(
+    failures: FailureEvents,
+    stage: str,
+    cell: Cell,
+    run_id: str,
+    events: Iterable[dict[str, Any]],
+    **more: str,
+) -> tuple[int, int]:
     """Write events and commit the stage that names them, as a run does."""
     found = failures.write(stage, cell, run_id, events, **more)
     meta = StageMeta("d", "i", 0, 0, found.events, found.retryable, found.version, "e", "", {}, run_id, "now")
-    failures.tables.publish(stage, cell, EMBEDDINGS, [], failures.tables.fence(stage, cell, EMBEDDINGS), lambda digest: meta)
+    failures.tables.publish(
+        stage, cell, EMBEDDINGS, [], failures.tables.fence(stage, cell, EMBEDDINGS), lambda digest: meta
+    )
     return found.events, found.retryable
 
 
 def test_events_of_a_run_that_never_committed_count_for_nothing(failures: FailureEvents) -> None:
     record(failures, "segments", CELL, "winner", [event("a" * 32)])
     failures.write("segments", CELL, "loser", [event("b" * 32), event("c" * 32)])
-    assert failures.read(CELL, ["sample_id", "run_id"]).read_all().to_pylist() == [{"sample_id": "a" * 32, "run_id": "winner"}]
+    assert failures.read(CELL, ["sample_id", "run_id"]).read_all().to_pylist() == [
+        {"sample_id": "a" * 32, "run_id": "winner"}
+    ]
 
 
 def test_events_meet_their_contract(failures: FailureEvents) -> None:
     events = [
         event("a" * 32, content_hash="c" * 64, source_uri="/data/a", retryable=False),
-        event("b" * 32, "fetch_error", retryable=True, attempt=3, segment_id="s", embedder="minilm", ignored="x"),
+        event(
+            "b" * 32, "fetch_error", retryable=True, attempt=3, segment_id="s", embedder="minilm", ignored="x"
+        ),
         event(None, "source_empty"),
     ]
     assert record(failures, "raw_assets", CELL, "run-1", events, kernel="f" * 64) == (3, 1)
     table = failures.read(CELL).read_all()
     assert FAILURES.violations(table) == {}
     first, second, third = table.to_pylist()
-    assert (first["dataset"], first["version"], first["modality"], first["stage"]) == ("birds", "v1", "image", "raw_assets")
-    assert (first["attempt"], first["retryable"], first["run_id"], first["kernel_fingerprint"]) == (1, False, "run-1", "f" * 64)
-    assert (first["content_hash"], first["source_uri"], first["environment"]) == ("c" * 64, "/data/a", environment_digest())
-    assert (second["attempt"], second["retryable"], second["segment_id"], second["embedder"]) == (3, True, "s", "minilm")
+    assert (first["dataset"], first["version"], first["modality"], first["stage"]) == (
+        "birds",
+        "v1",
+        "image",
+        "raw_assets",
+    )
+    assert (first["attempt"], first["retryable"], first["run_id"], first["kernel_fingerprint"]) == (
+        1,
+        False,
+        "run-1",
+        "f" * 64,
+    )
+    assert (first["content_hash"], first["source_uri"], first["environment"]) == (
+        "c" * 64,
+        "/data/a",
+        environment_digest(),
+    )
+    assert (second["attempt"], second["retryable"], second["segment_id"], second["embedder"]) == (
+        3,
+        True,
+        "s",
+        "minilm",
+    )
     assert third["sample_id"] is None
     assert first["fingerprint"] != second["fingerprint"]
 
@@ -68,7 +100,9 @@ def test_a_stage_replaces_its_own_events_alone(failures: FailureEvents) -> None:
         {"sample_id": "b" * 32, "run_id": "r2"},
         {"sample_id": "c" * 32, "run_id": "r1"},
     ]
-    assert failures.read(CELL, ["sample_id"], stages=["segments"]).read_all()["sample_id"].to_pylist() == ["c" * 32]
+    assert failures.read(CELL, ["sample_id"], stages=["segments"]).read_all()["sample_id"].to_pylist() == [
+        "c" * 32
+    ]
     assert record(failures, "raw_assets", CELL, "r3", []) == (0, 0)
     assert failures.read(CELL, ["sample_id"]).read_all()["sample_id"].to_pylist() == ["c" * 32]
 
@@ -82,7 +116,9 @@ def test_a_stage_that_never_failed_writes_nothing(failures: FailureEvents, tmp_p
 
 def test_many_events_are_streamed(failures: FailureEvents) -> None:
     count = lance_datasets.READ_ROWS * 2 + 5
-    assert record(failures, "segments", CELL, "r", (event(f"{i:032x}", retryable=i % 2 == 0) for i in range(count))) == (
+    assert record(
+        failures, "segments", CELL, "r", (event(f"{i:032x}", retryable=i % 2 == 0) for i in range(count))
+    ) == (
         count,
         count // 2 + 1,
     )
@@ -91,9 +127,19 @@ def test_many_events_are_streamed(failures: FailureEvents) -> None:
 
 def test_counts_by_class_count_samples(failures: FailureEvents) -> None:
     record(
-        failures, "embeddings", CELL, "r", [event("a" * 32, segment_id="1"), event("a" * 32, segment_id="2"), event("b" * 32, "timeout")]
+        failures,
+        "embeddings",
+        CELL,
+        "r",
+        [event("a" * 32, segment_id="1"), event("a" * 32, segment_id="2"), event("b" * 32, "timeout")],
     )
-    record(failures, "raw_assets", CELL, "r", [event("c" * 32), event(None, "source_empty"), event(None, "source_empty")])
+    record(
+        failures,
+        "raw_assets",
+        CELL,
+        "r",
+        [event("c" * 32), event(None, "source_empty"), event(None, "source_empty")],
+    )
     assert failures.by_class(CELL) == {"truncated": 2, "source_empty": 1, "timeout": 1}
     assert next(iter(failures.by_class(CELL))) == "truncated"  # the most frequent first
 
@@ -106,8 +152,20 @@ def test_all_stages_are_read(failures: FailureEvents) -> None:
 
 def test_causes_are_counted_with_an_example_each(failures: FailureEvents) -> None:
     other = Cell("birds", "v1", "text")
-    record(failures, "sample_metadata", CELL, "r", [event(f"{i:032x}", attempt=i + 1, source_uri=f"/data/{i}") for i in range(4)])
-    record(failures, "embeddings", CELL, "r", [event("9" * 32, "fetch_error", retryable=True, segment_id=str(i)) for i in range(5)])
+    record(
+        failures,
+        "sample_metadata",
+        CELL,
+        "r",
+        [event(f"{i:032x}", attempt=i + 1, source_uri=f"/data/{i}") for i in range(4)],
+    )
+    record(
+        failures,
+        "embeddings",
+        CELL,
+        "r",
+        [event("9" * 32, "fetch_error", retryable=True, segment_id=str(i)) for i in range(5)],
+    )
     record(failures, "sample_metadata", other, "r", [event(None, "source_empty")])
     causes = failures.causes([CELL, other]).to_pylist()
     shown = ("modality", "stage", "error_class", "events", "samples", "retryable", "attempts", "sample_id")
@@ -137,7 +195,10 @@ def test_the_failures_of_before_can_be_read_after(failures: FailureEvents) -> No
     record(failures, "segments", CELL, "r1", [event("a" * 32), event("b" * 32)])
     before = failures.versions(CELL)
     record(failures, "segments", CELL, "r2", [event("b" * 32)])
-    assert failures.read(CELL, ["sample_id"], versions=before).read_all()["sample_id"].to_pylist() == ["a" * 32, "b" * 32]
+    assert failures.read(CELL, ["sample_id"], versions=before).read_all()["sample_id"].to_pylist() == [
+        "a" * 32,
+        "b" * 32,
+    ]
     assert failures.read(CELL, ["sample_id"]).read_all()["sample_id"].to_pylist() == ["b" * 32]
     record(failures, "segments", CELL, "r3", [])
     assert failures.versions(CELL) == {}
