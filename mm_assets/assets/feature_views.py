@@ -13,7 +13,7 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import GATE_CHECKS, gate_inputs
 from mm_assets.cells.plots import scatter
 from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import library_versions
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.ledger.accounting import Accounting
@@ -123,7 +123,7 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
     for table in tables:
         run.features.tag(table.table, table.lance_version, table.tag)
     stages: dict[str, dict[str, Any]] = {}
-    for name in ORDER[: ORDER.index("feature_views")]:
+    for name in STAGES[: STAGES.index("feature_views")]:
         meta = run.tables.meta(name, run.cell)
         if meta is not None:
             stages[name] = {

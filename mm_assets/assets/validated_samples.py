@@ -13,7 +13,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import GATE_CHECKS, gate_inputs, gates
 from mm_embed_kernels import sql
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.validation.bounds import REJECTED, judge
 
 
@@ -64,7 +64,7 @@ def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
     """What failed before curation, against the spec's thresholds."""
     listed = run.tables.read("dataset_registry", run.cell, ["sample_id"])
     discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
-    by_class = Counter(run.failures.by_class(run.cell, ORDER[: ORDER.index(run.asset)]))
+    by_class = Counter(run.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))
     probed = run.tables.meta("sample_metadata", run.cell)
     broken = (probed.rows if probed else 0) - run.rows("sample_metadata")
     by_class.update({"contract_violation": counts["invalid"] + broken, REJECTED: counts["rejected"]})

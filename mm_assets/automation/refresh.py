@@ -7,7 +7,7 @@ import dagster as dg
 
 from mm_assets.cells.partitions import partition_key
 from mm_assets.cells.run_tags import cell_tags
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.registry.registry import Registry
 from mm_resources.resources import RegistryResource
@@ -23,7 +23,7 @@ conditions = dg.AutomationConditionSensorDefinition(
 
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.assets(*ORDER),
+    selection=dg.AssetSelection.assets(*STAGES),
     description="All twelve components of one cell, in one process, with one Ray session at most.",
     executor_def=dg.in_process_executor,
 )

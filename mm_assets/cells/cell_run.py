@@ -21,7 +21,7 @@ from mm_assets.cells.run_tags import CLOSED_GATE, OVERRIDE_TAG, REDRIVE_TAG
 from mm_assets.cells.sample_count import SampleCount
 from mm_embed_kernels import contracts, sql
 from mm_embed_kernels.contracts import Contract
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical, digest
@@ -342,7 +342,7 @@ class CellRun:
         except UserError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         report(self.asset, 0, 0)
-        upstream = ORDER[: ORDER.index(self.asset)]
+        upstream = STAGES[: STAGES.index(self.asset)]
         metas = {name: self.tables.meta(name, self.cell) for name in upstream}
         for name, meta in metas.items():
             if meta is not None and meta.blocked:
@@ -413,7 +413,7 @@ class CellRun:
         reports = self._reports or [
             ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()
         ]
-        entering = meta.samples if self.asset == ORDER[0] else self._samples_in
+        entering = meta.samples if self.asset == STAGES[0] else self._samples_in
         stage = Spent(
             time.perf_counter() - self.began,
             self._meter.used(),

@@ -49,15 +49,15 @@ def failures(
     json: Json = False,
 ) -> None:
     """The failure dataset: counts by cause with an example each, or every event with --json."""
-    from mm_embed_kernels.contracts.pipeline import STAGES
+    from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
     from mm_embed_kernels.errors import UserError
     from mm_resources.registry.registry import Registry
     from mm_resources.settings import Settings
     from mm_resources.storage.store import Store
     from mm_resources.tables.failure_events import FailureEvents, FailureFilter
 
-    if stage not in ("", *STAGES):
-        raise UserError(f"--stage {stage!r} is no stage; there are: {', '.join(STAGES)}")
+    if stage not in ("", *FAILURE_STAGES):
+        raise UserError(f"--stage {stage!r} is no stage; there are: {', '.join(FAILURE_STAGES)}")
     if to is not None and not open_:
         raise UserError("--to says where --open writes: name the sample")
     store = Store(Settings.from_environment().store)

@@ -12,7 +12,7 @@ import dagster as dg
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.cells.run_tags import CLOSED_GATE, OVERRIDE_TAG, REDRIVE_TAG, cell_tags
 from mm_assets.operations.dagster_home import PROCESS_TAG, at_work, process_tag
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.ledger.ledger import Ledger
 from mm_resources.registry.registry import Registry
@@ -105,7 +105,7 @@ def _status(run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, store
         ]
         return ("unchanged" if all(item.metadata["unchanged"].value for item in done) else "published"), ""
     tables = StageTables(store)
-    for name in ORDER:
+    for name in STAGES:
         meta = tables.meta(name, cell)
         if meta is not None and meta.blocked and meta.run_id == run.run_id:
             return "blocked", f"{name}: {meta.blocked}"
@@ -154,7 +154,7 @@ def unsound(store: Store, cells: list[Cell]) -> list[Cell]:
     tables, registry = StageTables(store), Registry(store)
 
     def sound(cell: Cell) -> bool:
-        metas = [tables.meta(name, cell) for name in ORDER]
+        metas = [tables.meta(name, cell) for name in STAGES]
         return registry.pin(cell) is not None and not any(
             meta and (meta.blocked or meta.retryable) for meta in metas
         )

@@ -12,7 +12,7 @@ import dagster as dg
 from mm_assets.cells.partitions import partition_key
 from mm_assets.cells.run_tags import OVERRIDE_TAG, cell_tags
 from mm_assets.operations.backfill import cell_result, register_partition
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.storage.store import Store
 
@@ -43,7 +43,7 @@ def launch(
         backfill_id=make_new_backfill_id(),
         asset_graph=definitions.resolve_asset_graph(),
         partition_names=[partition_key(cell) for cell in cells],
-        asset_selection=[dg.AssetKey(name) for name in ORDER],
+        asset_selection=[dg.AssetKey(name) for name in STAGES],
         backfill_timestamp=time.time(),
         tags={**shared, **({OVERRIDE_TAG: override} if override else {})},
         dynamic_partitions_store=instance,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mm_embed_kernels import sql
-from mm_embed_kernels.contracts.pipeline import COMPUTING, STAGES
+from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
 from mm_resources.storage.store import Store
@@ -20,7 +20,7 @@ _COLUMNS = [*_KEY, "error_class", "attempt"]
 # What a frozen listing or spec refuses, and broken rows, are not computed, and so cannot pass by being computed again.
 _TRIABLE = f"""
 SELECT f.* FROM failures f LEFT JOIN refused r ON f.stage = 'raw_assets' AND f.sample_id = r.sample_id
-WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING} AND f.error_class NOT IN {DECIDED}
+WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING_STAGES} AND f.error_class NOT IN {DECIDED}
 """
 _OUTCOMES = f"""
 WITH tried AS MATERIALIZED (SELECT * FROM ({_TRIABLE})),
@@ -73,8 +73,8 @@ def redrives(store: Store, dataset_version: str, cells: list[Cell], chosen: Fail
         UserError: in one line, for a stage or class of which there is no failure, naming what there is.
     """
     failures = FailureEvents(store)
-    if chosen.stage not in ("", *STAGES):
-        raise UserError(f"--stage {chosen.stage!r} is no stage; there are: {', '.join(STAGES)}")
+    if chosen.stage not in ("", *FAILURE_STAGES):
+        raise UserError(f"--stage {chosen.stage!r} is no stage; there are: {', '.join(FAILURE_STAGES)}")
     causes = failures.causes(cells).to_pylist()
     matching = [
         cause

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mm_assets.cells.gates import verdicts
 from mm_assets.cells.source_drift_check import known_drifts, sources_of, summary
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.ledger.accounting import account
 from mm_resources.registry.registry import Registry
@@ -27,7 +27,7 @@ def cell_status(store: Store, cell: Cell) -> dict[str, Any]:
     half-way, count as undecided.
     """
     tables, pin = StageTables(store), Registry(store).pin(cell)
-    metas = {name: meta for name in ORDER if (meta := tables.meta(name, cell))}
+    metas = {name: meta for name in STAGES if (meta := tables.meta(name, cell))}
     blocked = next((f"{name}: {meta.blocked}" for name, meta in metas.items() if meta.blocked), "")
     if pin is not None:
         counts = pin.accounting

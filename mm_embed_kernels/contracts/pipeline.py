@@ -1,25 +1,26 @@
-"""TODO."""
+"""The stages of a cell: the one list of them, and the parts of it that differ in what may fail."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-
-# The graph's order; a stage may run only if no earlier one has a closed gate.
-ORDER = (
-    "dataset_registry", "raw_assets", "content_blobs", "sample_metadata", "validated_samples", "curated_samples",
-    "segments", "embeddings", "normalized_features", "feature_table", "feature_views", "lineage_report",
-)  # fmt: skip
-
-
+# All assets, in the graph's order; a stage may run only if no earlier one has a closed gate.
 STAGES = (
-    "dataset_registry", "raw_assets", "content_blobs", "sample_metadata", "validated_samples", "curated_samples",
-    "segments", "embeddings", "normalized_features", "feature_table", "feature_views",
-)  # fmt: skip
+    "dataset_registry",
+    "raw_assets",
+    "content_blobs",
+    "sample_metadata",
+    "validated_samples",
+    "curated_samples",
+    "segments",
+    "embeddings",
+    "normalized_features",
+    "feature_table",
+    "feature_views",
+    "lineage_report",
+)
 
+# Stages that record failure events: all but the report, which only counts what the others recorded.
+FAILURE_STAGES = STAGES[:-1]
 
-# The stages that compute something of their own; what fails in the others follows from their inputs and the spec.
-COMPUTING = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")
+# Stages that call a kernel; a failure in any other one follows from its inputs and the spec, so that computing again
+# does not help.
+COMPUTING_STAGES = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")

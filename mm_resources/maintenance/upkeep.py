@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import doubles
 from mm_resources.registry.registry import Registry
@@ -71,7 +71,7 @@ def hold_failures(store: Store) -> None:
     tables, failures, registry = StageTables(store), FailureEvents(store), Registry(store)
     for name in registry.datasets():
         for cell in registry.cells(name):
-            for asset in STAGES:
+            for asset in FAILURE_STAGES:
                 meta = tables.meta(asset, cell)
                 if meta is not None and meta.failures:
                     failures.hold(asset, cell, meta.failures, CURRENT)

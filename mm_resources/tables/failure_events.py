@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FAILURES
-from mm_embed_kernels.contracts.pipeline import COMPUTING, STAGES
+from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
 from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.identity import environment_digest
 from mm_resources.cell import Cell
@@ -40,7 +40,7 @@ SELECT * EXCLUDE (example), unnest(example) FROM (
 
 def may_be_redriven(stage: str, error_class: str) -> bool:
     """Whether a failure may pass by being computed again."""
-    return stage in COMPUTING and error_class not in DECIDED
+    return stage in COMPUTING_STAGES and error_class not in DECIDED
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,8 @@ class FailureCount:
 class FailureEvents:
     """The failure dataset of a store."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.tables = StageTables(store)
+    def __init__(self, store: Store, tables: StageTables) -> None:
+        self.store, self.tables = store, tables
 
     def _uri(self, stage: str, cell: Cell) -> str:
         return self.store.uri(f"failures/{stage}/{cell.path}.lance")
@@ -133,7 +132,7 @@ class FailureEvents:
         """Keep a version of a stage's failures."""
         lance_datasets.tag(self._uri(stage, cell), version, tag)
 
-    def versions(self, cell: Cell, stages: Iterable[str] = STAGES) -> dict[str, int]:
+    def versions(self, cell: Cell, stages: Iterable[str] = FAILURE_STAGES) -> dict[str, int]:
         """Stage -> Lance version of its failure table, for the stages that have failures."""
         metas = {stage: self.tables.meta(stage, cell) for stage in stages}
         return {stage: meta.failures for stage, meta in metas.items() if meta is not None and meta.failures}
@@ -142,7 +141,7 @@ class FailureEvents:
         self,
         cell: Cell,
         columns: list[str] | None = None,
-        stages: Iterable[str] = STAGES,
+        stages: Iterable[str] = FAILURE_STAGES,
         chosen: FailureFilter = FailureFilter(),
         versions: Mapping[str, int] | None = None,
     ) -> pa.RecordBatchReader:
@@ -191,7 +190,7 @@ class FailureEvents:
         return sql.fetch(_CAUSES, failures=self.read_all(cells, columns, chosen))
 
     def by_class(
-        self, cell: Cell, stages: Iterable[str] = STAGES, versions: Mapping[str, int] | None = None
+        self, cell: Cell, stages: Iterable[str] = FAILURE_STAGES, versions: Mapping[str, int] | None = None
     ) -> dict[str, int]:
         """Failed samples (or whole sources) by error class; `versions` as in `read`."""
         found = sql.fetch(

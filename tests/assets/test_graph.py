@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from mm_assets.definitions import defs
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 
 SNAPSHOT = Path(__file__).parent / "graph.json"
 
@@ -33,7 +33,7 @@ def graph() -> dict[str, dict[str, object]]:
             "code_version": spec.code_version,
             "kinds": sorted(spec.kinds),
         }
-        for key, spec in sorted(specs.items(), key=lambda item: ORDER.index(item[0]))
+        for key, spec in sorted(specs.items(), key=lambda item: STAGES.index(item[0]))
     }
 
 
@@ -47,7 +47,7 @@ def test_graph_is_as_recorded() -> None:
     assert graph() == json.loads(SNAPSHOT.read_text())
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", STAGES)
 def test_every_asset_explains_itself(name: str) -> None:
     spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key.to_user_string() == name)
     assert spec.description
@@ -63,7 +63,7 @@ def test_every_asset_explains_itself(name: str) -> None:
 
 def test_refresh_runs_all_twelve_in_process() -> None:
     job = defs.resolve_job_def("refresh")
-    assert {node.name for node in job.nodes} == set(ORDER)
+    assert {node.name for node in job.nodes} == set(STAGES)
     assert job.executor_def.name == "in_process"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from tests.browser.conftest import Site
 from tests.processes import answer, until
 
@@ -89,7 +89,7 @@ def test_a_backfill_of_all_cells_from_the_dialog(page: Page, site: Site) -> None
 
 def test_a_page_of_every_asset_shows_what_is_in_it(page: Page, site: Site) -> None:
     until(lambda: counts(site, "tiny@v1") == {"image": 2, "text": 2}, 240)
-    for asset in ORDER:
+    for asset in STAGES:
         page.goto(f"{site.url}/assets/{asset}?view=partitions&partition=tiny%40v1%7Cimage")
         page.get_by_text("row_count").first.wait_for()
         page.get_by_text("written_by_run").first.wait_for()

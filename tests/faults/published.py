@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_assets.operations.status import cell_status
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.features.feature_tables import FeatureStore
 from mm_resources.ledger.ledger import Ledger
@@ -52,7 +52,7 @@ def published(root: str, cell: Cell) -> Published:
         "status": {name: value for name, value in cell_status(store, cell).items() if name != "published_at"}
     }
     facts["pins"] = store.names(f"registry/pins/{cell.path}")
-    for asset in ORDER:
+    for asset in STAGES:
         meta = tables.meta(asset, cell)
         assert meta is not None, asset
         facts[f"meta of {asset}"] = (

@@ -22,7 +22,7 @@ from mm_assets.automation.spec_sensor import specs
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import register_partition, unsound
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.resources import RegistryResource, StoreResource
 from tests.assets.cells.test_gates import run_one
 from tests.processes import ROOT, answer, free_port, process, until
@@ -100,7 +100,7 @@ def wanted(platform: Any, cursor: Any) -> tuple[set[str], Any]:
         build(store=platform.settings.store, mode="inline"), platform.instance, cursor=cursor
     )
     key = partition_key(platform.cell("tiny@v1", "text"))
-    return {name for name in ORDER if key in found.get_requested_partitions(dg.AssetKey(name))}, found.cursor
+    return {name for name in STAGES if key in found.get_requested_partitions(dg.AssetKey(name))}, found.cursor
 
 
 def test_conditions_flow_on_stop_at_a_gate_and_resume(platform: Any, dataset: Path) -> None:
@@ -111,7 +111,7 @@ def test_conditions_flow_on_stop_at_a_gate_and_resume(platform: Any, dataset: Pa
     assert asked == set()
     assert run_one(platform, "dataset_registry", "text").success
     asked, cursor = wanted(platform, cursor)
-    assert asked == set(ORDER[1:]), "everything behind what is new, in one run"
+    assert asked == set(STAGES[1:]), "everything behind what is new, in one run"
     platform.backfill("tiny@v1", "text")  # the gate of validated_samples closes
     for _ in range(2):
         asked, cursor = wanted(platform, cursor)
@@ -274,7 +274,7 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
     assert status == 0, err
     assert '"status": "published"' in out
     assert "success" in err
-    assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(ORDER)
+    assert {node["assetKey"]["path"][0] for node in json.loads(listed)["data"]["assetNodes"]} == set(STAGES)
     assert bool(list((work / ".mm" / "dagster").rglob("*.db"))) == (storage == "sqlite"), (
         "the instance lies where it was told to"
     )

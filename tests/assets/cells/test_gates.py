@@ -12,7 +12,7 @@ from mm_assets.cells.partitions import partition_key
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import cell_result
 from mm_assets.operations.status import cell_status
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.tables.stage_tables import StageTables
 
 
@@ -49,7 +49,7 @@ def test_too_many_failures_close_the_gate(strict: Any) -> None:
 
 def test_starting_downstream_by_hand_does_not_pass(strict: Any) -> None:
     strict.backfill("tiny@v1", "text")
-    for asset in ORDER[5:]:
+    for asset in STAGES[5:]:
         done = run_one(strict, asset, "text")
         assert not done.success
         failed = [event.step_failure_data for event in done.all_events if event.is_step_failure]

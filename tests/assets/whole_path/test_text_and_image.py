@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.operations.status import cell_status
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import content_hash
 from mm_resources.cell import Cell
 from mm_resources.ledger.ledger import Ledger
@@ -105,7 +105,7 @@ def test_a_feature_row_explains_itself(published: Any, photos: dict[str, Path]) 
     assert chain["embedder"]["code_version"]
     assert chain["embedder"]["preprocessing"]["center_crop"] == 224
     assert published.instance.get_run_by_id(chain["run"]["run_id"]) is not None
-    assert set(chain["run"]["stages"]) == set(ORDER[:10])
+    assert set(chain["run"]["stages"]) == set(STAGES[:10])
     json.dumps(chain, default=str)
     for other in (hit["sample_id"], hit["segment_id"], f"id:{hit['feature_id']}"):
         assert published.features.explain(other)["feature_id"] == hit["feature_id"]
@@ -265,7 +265,7 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
         )
     for modality in ("image", "text"):
         cell = platforms["inline"].cell("tiny@v1", modality)
-        for asset in ORDER[:9]:
+        for asset in STAGES[:9]:
             assert stage_rows(platforms["inline"], asset, cell) == stage_rows(
                 platforms["ray"], asset, cell
             ), asset
@@ -291,7 +291,7 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
         > 300_000
     )
     versions = [
-        {asset: StageTables(p.store).meta(asset, cell).data_version for asset in ORDER[:9]}
+        {asset: StageTables(p.store).meta(asset, cell).data_version for asset in STAGES[:9]}
         for p in platforms.values()
     ]
     assert versions[0] == versions[1]

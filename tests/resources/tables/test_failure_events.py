@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mm_embed_kernels.contracts import EMBEDDINGS, FAILURES
-from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_embed_kernels.identity import environment_digest
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
@@ -145,9 +145,9 @@ def test_counts_by_class_count_samples(failures: FailureEvents) -> None:
 
 
 def test_all_stages_are_read(failures: FailureEvents) -> None:
-    for i, stage in enumerate(STAGES):
+    for i, stage in enumerate(FAILURE_STAGES):
         record(failures, stage, CELL, "r", [event(f"{i:032x}")])
-    assert failures.read(CELL, ["stage"]).read_all()["stage"].to_pylist() == list(STAGES)
+    assert failures.read(CELL, ["stage"]).read_all()["stage"].to_pylist() == list(FAILURE_STAGES)
 
 
 def test_causes_are_counted_with_an_example_each(failures: FailureEvents) -> None:
