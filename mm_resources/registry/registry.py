@@ -192,6 +192,25 @@ class Registry:
 
     # -- pins
 
+    def published(self, dataset_version: str, modality: str) -> Pin:
+        """The pin of a cell; behind an alias, the one that was promoted.
+
+        Raises:
+            UserError: when nothing is published of it.
+        """
+        cell = self.cells(dataset_version, modality)[0]
+        alias = self.aliases.resolve(dataset_version)
+        if alias is not None and modality not in alias.pins:
+            raise UserError(
+                f"{dataset_version} is {alias.dataset_version}, of which no {modality} was promoted"
+            )
+        pin = self.pin(cell, alias.pins[modality] if alias else None)
+        if pin is None:
+            raise UserError(
+                f"nothing is published of {dataset_version} {modality}; run `mm backfill {dataset_version}`"
+            )
+        return pin
+
     def pin(self, cell: Cell, number: int | None = None) -> Pin | None:
         """What is published of a cell, or an earlier publish of it; None when there is none."""
         numbers = self._pin_numbers(cell)

@@ -26,7 +26,7 @@ QUERY_SEGMENTS = 8
 _IDS = ("feature_id", "segment_id", "sample_id")
 
 
-class Queries:
+class QueryEncoder:
     """Makes vectors of queries; keeps the embedders that it has loaded."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.rules import Rule, rules
 from mm_resources.cell import Cell
+from mm_resources.costs.prices import Prices
 from mm_resources.ledger.ledger import Ledger, Rate, Work
-from mm_resources.ledger.prices import Prices
 from mm_resources.metering import Usage
 from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
@@ -22,7 +22,6 @@ from mm_resources.tables.stage_tables import StageTables
 
 # What a sample that a rule drops would have gone through.
 AFTER_CURATION = ("segments", "embeddings")
-_ALL = (*STAGES, "lineage_report")
 _DECISIONS = pa.schema([("kept", pa.bool_()), ("rule", pa.string())])
 _DROPPED = "SELECT rule, count(*) AS n FROM rows WHERE NOT kept GROUP BY rule ORDER BY rule"
 _PLACES = pa.schema([("size", pa.int64()), ("refcount", pa.int64()), ("path", pa.string())])
@@ -122,7 +121,7 @@ def cell_cost(store: Store, cell: Cell, prices: Prices, published: int | None = 
     probe = next((rate(row) for row in kernels if row["kernel"] == "probe"), Rate())
     by_rule = {rule: avoided(count, sample) for rule, count in dropped.items()}
     price = sum(prices.of(work.usage) for work in works)
-    stored = blobs["bytes"] + sum(lance_datasets.data_bytes(tables.uri(stage, cell)) for stage in _ALL)
+    stored = blobs["bytes"] + sum(lance_datasets.data_bytes(tables.uri(stage, cell)) for stage in STAGES)
     if pin is not None:
         stored += sum(
             lance_datasets.data_bytes(store.uri(f"features/{item.table}.lance"), item.lance_version)
@@ -156,7 +155,7 @@ def _figures(work: Work, prices: Prices) -> dict[str, Any]:
 def _by_stage(works: list[Work], prices: Prices) -> list[dict[str, Any]]:
     """All runs of a stage together; its samples as they were in the last one."""
     found = []
-    for stage in _ALL:
+    for stage in STAGES:
         mine = [work for work in works if work.stage == stage]
         if not mine:
             continue

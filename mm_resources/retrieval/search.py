@@ -12,13 +12,13 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.features import vector_indexes
-from mm_resources.features.query_vectors import Queries, Query, stored
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.query_vectors import Query, QueryEncoder, stored
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.features.feature_tables import FeatureTables
 
 HIT = [
     "feature_id",
@@ -63,11 +63,11 @@ class Search:
     """One request over all the tables that it names. See `FeatureStore.search` for what it takes."""
 
     def __init__(
-        self, features: FeatureStore, queries: Queries, pins: list[Pin], embedder: str | None
+        self, tables: FeatureTables, encoder: QueryEncoder, pins: list[Pin], embedder: str | None
     ) -> None:
-        self.queries = queries
+        self.encoder = encoder
         self.targets = [
-            _Target(pin, pinned, features.table(pinned)) for pin in pins for pinned in [pin.table(embedder)]
+            _Target(pin, pinned, tables.table(pinned)) for pin in pins for pinned in [pin.table(embedder)]
         ]
         self.spaces = ", ".join(sorted({table.named for pin in pins for table in pin.tables}))
 
@@ -125,7 +125,7 @@ class Search:
         if identifier := _identifier(query):
             row = stored(identifier, [target.table for target in self.targets], ["vector"])
             return np.asarray(row["vector"], dtype=np.float32)
-        return self.queries.vector(query, self.targets[0].pinned, self.spaces)
+        return self.encoder.vector(query, self.targets[0].pinned, self.spaces)
 
     def _words(self, query: Query) -> str:
         if identifier := _identifier(query):

@@ -9,10 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_resources.blobs.blob_index import INDEX
-from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.catalog import Catalog
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
 
 if TYPE_CHECKING:
     import lance
@@ -33,13 +31,13 @@ class Rows:
 
     def __init__(
         self,
-        store: Store,
+        catalog: Catalog,
         tables: list[dict[str, Any]],
         columns: list[str],
         places: list[np.ndarray[Any, Any]],
         located: list[tuple[str, int]] = [],  # noqa: B006 - never changed
     ) -> None:
-        self.store, self.tables, self.places, self.located = store, tables, places, located
+        self.catalog, self.tables, self.places, self.located = catalog, tables, places, located
         more = ["content_hash", "span"] if located else []
         self.columns = list(dict.fromkeys(["feature_id", "sample_id", "vector", *columns, *more]))
         self._opened: list[lance.LanceDataset] = []
@@ -50,7 +48,7 @@ class Rows:
     def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
         """The rows, in the order of `numbers`."""
         if not self._opened:
-            features = FeatureStore(self.store)
+            features = self.catalog.features
             self._opened = [features.dataset(table["table"], table["lance_version"]) for table in self.tables]
         found: dict[str, pa.ChunkedArray] = {}
         for place, (dataset, table) in enumerate(zip(self._opened, self.tables, strict=True)):
@@ -89,7 +87,7 @@ class BlockReader:
         self.rows, self.media = rows, media
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-        table, blobs = self.rows(batch["id"]), BlobStore(self.rows.store)
+        table, blobs = self.rows(batch["id"]), self.rows.catalog.blobs
         found: dict[str, Any] = {}
         for name in table.column_names:
             column = table[name].combine_chunks()

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.features.training_set import TrainingSet
+from mm_resources.retrieval.training_set import TrainingSet
 
 SHARD_ROWS = 100_000
 # Tar members cost a header each, so that a shard of few rows is large enough already.

@@ -17,7 +17,7 @@ import torch  # noqa: TID253
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.features.training_rows import is_media
+from mm_resources.retrieval.training_rows import is_media
 
 # Rows are shuffled as runs of neighbours, then one by one among the runs of a window. Reading such runs costs what a scan costs,
 # and the rows of a batch come from up to 32 places of the set, drawn anew each epoch; a set of up to a window is shuffled wholly.

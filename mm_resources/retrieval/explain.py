@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin, PinnedTable
-from mm_resources.tables.stage_tables import StageTables
 
 if TYPE_CHECKING:
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.catalog import Catalog
 
 
-def explain(features: FeatureStore, identifier: str, dataset_version: str | None) -> dict[str, Any]:
+def explain(catalog: Catalog, identifier: str, dataset_version: str | None) -> dict[str, Any]:
     """The chain behind a feature, segment or sample id that is published.
 
     Raises:
@@ -22,31 +21,31 @@ def explain(features: FeatureStore, identifier: str, dataset_version: str | None
     identifier = identifier.removeprefix("id:")
     if not identifier.isalnum():
         raise UserError(f"{identifier!r} is not an id")
-    registry = features.registry
+    registry = catalog.registry
     for name in [dataset_version] if dataset_version else registry.datasets():
         for cell in registry.cells(name):
             pin = registry.pin(cell)
             for pinned in pin.tables if pin else []:
-                row = _row(features, pinned, identifier)
+                row = _row(catalog, pinned, identifier)
                 if pin and row:
-                    return _chain(features, cell, pin, pinned, row)
+                    return _chain(catalog, cell, pin, pinned, row)
     raise UserError(
         f"no published feature, segment or sample has the id {identifier}; `mm failures` and FeatureStore.decisions hold the others"
     )
 
 
-def _row(features: FeatureStore, pinned: PinnedTable, identifier: str) -> dict[str, Any] | None:
+def _row(catalog: Catalog, pinned: PinnedTable, identifier: str) -> dict[str, Any] | None:
     where = " OR ".join(f"{column} = '{identifier}'" for column in ("feature_id", "segment_id", "sample_id"))
-    table = features.table(pinned)
+    table = catalog.features.table(pinned)
     columns = [name for name in table.schema.names if name != "vector"]
     found = table.search().where(where).select(columns).limit(1).to_arrow().to_pylist()
     return found[0] if found else None
 
 
 def _chain(
-    features: FeatureStore, cell: Cell, pin: Pin, pinned: PinnedTable, row: dict[str, Any]
+    catalog: Catalog, cell: Cell, pin: Pin, pinned: PinnedTable, row: dict[str, Any]
 ) -> dict[str, Any]:
-    tables = StageTables(features.store)
+    tables = catalog.tables
 
     def stage(asset: str, where: str) -> dict[str, Any]:
         """The one row of a stage's table, as it stood when the pin was made."""
@@ -71,7 +70,7 @@ def _chain(
         "modality": cell.modality,
         "dataset_version": {
             "name": cell.dataset_version,
-            "spec": features.registry.spec(cell.dataset, cell.version).digest,
+            "spec": catalog.registry.spec(cell.dataset, cell.version).digest,
             "data_version": pin.data_version,
         },
         "source": {

@@ -18,16 +18,15 @@ from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
 from mm_resources.cell import Cell
+from mm_resources.costs.cell_costs import cell_cost
+from mm_resources.costs.index_trial import Building, building
+from mm_resources.costs.prices import Prices
 from mm_resources.features.vector_indexes import index_for
-from mm_resources.ledger.costs import cell_cost
-from mm_resources.ledger.index_trial import Building, building
 from mm_resources.ledger.ledger import Ledger
-from mm_resources.ledger.prices import Prices
 from mm_resources.metering import Usage
 from mm_resources.registry.registry import Registry
 from mm_resources.storage.store import Store
 
-_ORDER = (*STAGES, "lineage_report")
 # Runs that took more than this share of their rows from the cache say nothing of what a cell takes.
 _REUSED = 0.05
 # Above this power of the number of samples a stage is said to grow faster than it.
@@ -208,7 +207,7 @@ def predicted(
             share,
             beside.get(stage, _NOTHING),
         )
-        for stage in _ORDER
+        for stage in STAGES
     ]
     found = [stage for stage in stages if stage is not None]
     stored = round(
@@ -240,7 +239,7 @@ def powers(known: Sequence[Point], figure: str = "seconds") -> dict[str, float]:
     1 is linear.
     """
     found = {}
-    for stage in _ORDER:
+    for stage in STAGES:
         times: dict[int, float] = {}
         for point in known:
             if point.stage == stage:

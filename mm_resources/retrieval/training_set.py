@@ -11,19 +11,17 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.features.training_rows import MEDIA_ROWS, BlockReader, Rows
 from mm_resources.registry.pins import Pin
+from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, Rows
 from mm_resources.storage import lance_datasets
-from mm_resources.tables.stage_tables import StageTables
 
 if TYPE_CHECKING:
     import polars as pl
     import ray.data
 
-    from mm_resources.features.loader import Loader
+    from mm_resources.retrieval.loader import Loader
 
 
 class TrainingSet:
@@ -33,13 +31,13 @@ class TrainingSet:
     several, the modalities are joined on ``entity_id`` and each column but that is prefixed, e.g. ``image__vector``.
     """
 
-    def __init__(self, features: FeatureStore, manifest: dict[str, Any]) -> None:
-        self.features = features
+    def __init__(self, catalog: Catalog, manifest: dict[str, Any]) -> None:
+        self.catalog = catalog
         self.manifest = manifest
 
     @staticmethod
     def pinned(
-        features: FeatureStore,
+        catalog: Catalog,
         pins: list[Pin],
         embedder: str | None,
         where: str | None,
@@ -69,14 +67,14 @@ class TrainingSet:
             "where": " AND ".join(conditions) or None,
             "columns": columns,
         }
-        found = TrainingSet(features, manifest)
+        found = TrainingSet(catalog, manifest)
         manifest["rows"], manifest["digest"] = found._measure()
         return found
 
     @staticmethod
-    def from_manifest(features: FeatureStore, manifest: dict[str, Any]) -> TrainingSet:
+    def from_manifest(catalog: Catalog, manifest: dict[str, Any]) -> TrainingSet:
         """Raises UserError when the store no longer gives the rows of the manifest."""
-        found = TrainingSet(features, manifest)
+        found = TrainingSet(catalog, manifest)
         if found._measure() != (manifest["rows"], manifest["digest"]):
             raise UserError("the store no longer holds the rows of this manifest")
         return found
@@ -97,7 +95,7 @@ class TrainingSet:
         ]
 
     def _scan(self, table: dict[str, Any], columns: list[str], row_ids: bool = False) -> pa.RecordBatchReader:
-        dataset = self.features.dataset(table["table"], table["lance_version"])
+        dataset = self.catalog.features.dataset(table["table"], table["lance_version"])
         lacking = [name for name in columns if name not in dataset.schema.names]
         if lacking:
             raise UserError(
@@ -147,14 +145,14 @@ class TrainingSet:
     def of_split(self, split: str) -> TrainingSet:
         """The part of the set that stands in a split."""
         chosen = " AND ".join(filter(None, [self.manifest["where"], f"split = {sql.literal(split)}"]))
-        return TrainingSet(self.features, {**self.manifest, "where": chosen})
+        return TrainingSet(self.catalog, {**self.manifest, "where": chosen})
 
     @property
     def published_at(self) -> str:
         """When the youngest of its tables was published, ISO 8601."""
         dataset, version = self.manifest["dataset_version"].split("@")
         pins = [
-            self.features.registry.pin(Cell(dataset, version, table["modality"]), table["pin"])
+            self.catalog.registry.pin(Cell(dataset, version, table["modality"]), table["pin"])
             for table in self.manifest["tables"]
         ]
         return max(pin.published_at for pin in pins if pin)
@@ -184,7 +182,7 @@ class TrainingSet:
         world_size: int | None = None,
         media: bool = False,
     ) -> Loader:
-        """A loader that streams batches, see `mm_resources.features.loader.Loader`.
+        """A loader that streams batches, see `mm_resources.retrieval.loader.Loader`.
 
         Args:
             media: whether each batch has a column ``media`` too (of several modalities, ``image__media`` ...): the bytes of
@@ -194,13 +192,13 @@ class TrainingSet:
         """
         from torch import distributed
 
-        from mm_resources.features.loader import Loader
+        from mm_resources.retrieval.loader import Loader
 
         together = distributed.is_available() and distributed.is_initialized()
         rank = rank if rank is not None else distributed.get_rank() if together else 0
         world_size = world_size or (distributed.get_world_size() if together else 1)
         rows = self._rows(media)
-        blobs = BlobStore(self.features.store) if media else None
+        blobs = self.catalog.blobs if media else None
         return Loader(rows, len(rows.places[0]), batch_size, shuffle, seed, workers, rank, world_size, blobs)
 
     def to_ray(self, media: bool = False, blocks: int = 0) -> ray.data.Dataset:
@@ -230,14 +228,14 @@ class TrainingSet:
         tables, columns = self.manifest["tables"], self.manifest["columns"]
         located = [self._blobs_of(table) for table in tables] if media else []
         if len(tables) == 1:
-            return Rows(self.features.store, tables, columns, [np.sort(self._row_ids(tables[0]))], located)
+            return Rows(self.catalog, tables, columns, [np.sort(self._row_ids(tables[0]))], located)
         streams = {f"t{i}": self._scan(table, ["entity_id"], row_ids=True) for i, table in enumerate(tables)}
         chosen = ", ".join(f"t{i}._rowid AS place{i}" for i in range(len(tables)))
         joins = " ".join(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))
         with sql.query(f"SELECT {chosen} FROM t0 {joins} ORDER BY ALL", **streams) as found:
             places = [np.stack([column.to_numpy() for column in batch.columns]) for batch in found]
         whole = np.concatenate(places, axis=1) if places else np.empty((len(tables), 0), np.uint64)
-        return Rows(self.features.store, tables, columns, list(whole), located)
+        return Rows(self.catalog, tables, columns, list(whole), located)
 
     def _blobs_of(self, table: dict[str, Any]) -> tuple[str, int]:
         """Where the places of a table's blobs are written: URI and Lance version of the stage behind its pin.
@@ -247,9 +245,9 @@ class TrainingSet:
         """
         dataset, version = self.manifest["dataset_version"].split("@")
         cell = Cell(dataset, version, table["modality"])
-        pin = self.features.registry.pin(cell, table["pin"])
+        pin = self.catalog.registry.pin(cell, table["pin"])
         assert pin is not None
-        return StageTables(self.features.store).uri("content_blobs", cell), int(
+        return self.catalog.tables.uri("content_blobs", cell), int(
             pin.stages["content_blobs"]["lance_version"]
         )
 

@@ -1,0 +1,55 @@
+"""The state of a cell as its stages and pin tell it, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_resources.cell import Cell
+from mm_resources.registry.pins import Pin
+from mm_resources.registry.registry import Registry
+from mm_resources.tables.failure_events import FailureEvents
+from mm_resources.tables.stage_tables import StageMeta, StageTables
+
+
+class CellSnapshot:
+    """What the stages of a cell say of themselves and what is published of it; each read at first use and then kept.
+
+    A snapshot does not follow later commits: whoever wants the state after a publish takes a new one.
+    """
+
+    def __init__(self, tables: StageTables, failures: FailureEvents, registry: Registry, cell: Cell) -> None:
+        self.cell = cell
+        self._tables, self._failures, self._registry = tables, failures, registry
+        self._metas: dict[str, StageMeta | None] = {}
+
+    def meta(self, stage: str) -> StageMeta | None:
+        """The metadata of a stage's current table; None when it was never published."""
+        if stage not in self._metas:
+            self._metas[stage] = self._tables.meta(stage, self.cell)
+        return self._metas[stage]
+
+    @property
+    def metas(self) -> Mapping[str, StageMeta]:
+        """The metadata of every stage that has a table, in the graph's order."""
+        return {stage: meta for stage in STAGES if (meta := self.meta(stage)) is not None}
+
+    def before(self, stage: str) -> Mapping[str, StageMeta | None]:
+        """The metadata of the stages upstream of one, in the graph's order."""
+        return {name: self.meta(name) for name in STAGES[: STAGES.index(stage)]}
+
+    @cached_property
+    def pin(self) -> Pin | None:
+        """What is published of the cell."""
+        return self._registry.pin(self.cell)
+
+    @property
+    def blocked(self) -> str:
+        """The first closed gate, as ``stage: reason``; "" where none is closed."""
+        return next((f"{name}: {meta.blocked}" for name, meta in self.metas.items() if meta.blocked), "")
+
+    @cached_property
+    def causes(self) -> Mapping[str, int]:
+        """Failed samples (or whole sources) by error class, over all stages, the most frequent first."""
+        return self._failures.by_class(self.cell)
