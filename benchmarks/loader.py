@@ -19,9 +19,9 @@ import pyarrow as pa
 from benchmarks import ratios
 from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
+from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.features.training_set import TrainingSet
+from mm_resources.retrieval.training_set import TrainingSet
 from mm_resources.storage.store import Store
 
 _TABLE, _BLOCK = "bench.v1.text.random", 20_000
@@ -74,14 +74,14 @@ def _stored(rows: int, dimension: int) -> Iterator[TrainingSet]:
     """A training set of so many rows; its table has no index, since nothing is searched here."""
     with tempfile.TemporaryDirectory(prefix="mm-loader-") as folder:
         searched, vector_indexes.EXACT_ROWS = vector_indexes.EXACT_ROWS, rows + 1
-        features = FeatureStore(Store(folder))
-        version, *_ = features.write_candidate(
+        catalog = Catalog(Store(folder))
+        candidate = catalog.features.write_candidate(
             _TABLE, feature_contract(dimension, []), blocks(rows, dimension)
         )
         vector_indexes.EXACT_ROWS = searched
-        table = {"modality": "text", "table": _TABLE, "lance_version": version}
+        table = {"modality": "text", "table": _TABLE, "lance_version": candidate.lance_version}
         yield TrainingSet(
-            features, {"dataset_version": "bench@v1", "tables": [table], "where": None, "columns": ["label"]}
+            catalog, {"dataset_version": "bench@v1", "tables": [table], "where": None, "columns": ["label"]}
         )
 
 
@@ -108,7 +108,7 @@ def _seconds(counts: Iterable[int]) -> float:
 
 def _scanned(chosen: TrainingSet) -> Iterator[int]:
     (table,) = chosen.manifest["tables"]
-    dataset = chosen.features.dataset(table["table"], table["lance_version"])
+    dataset = chosen.catalog.features.dataset(table["table"], table["lance_version"])
     for batch in dataset.scanner(
         columns=["entity_id", "feature_id", "sample_id", "vector", "label"], batch_size=1_024
     ).to_batches():

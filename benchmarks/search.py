@@ -26,8 +26,8 @@ from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.cell import Cell
 from mm_resources.features import vector_indexes
 from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.features.search import HIT
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.search import HIT
 from mm_resources.storage.store import Store
 
 _TABLE = "bench.v1.text.random"

@@ -11,13 +11,12 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.rules import Rule, rules
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.prices import Prices
-from mm_resources.ledger.ledger import Ledger, Rate, Work
+from mm_resources.ledger.ledger import Rate, Work
 from mm_resources.metering import Usage
-from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageTables
 
 # What a sample that a rule drops would have gone through.
@@ -90,13 +89,13 @@ class CellCost:
         return {**rules, "deduplication": copies, "cache": Avoided.sum(self.cache.values())}
 
 
-def cell_cost(store: Store, cell: Cell, prices: Prices, published: int | None = None) -> CellCost:
+def cell_cost(catalog: Catalog, cell: Cell, prices: Prices, published: int | None = None) -> CellCost:
     """The cost of a cell as its tables and the ledger stand.
 
     Args:
         published: samples; by default those of its pin.
     """
-    ledger, tables, pin = Ledger(store), StageTables(store), Registry(store).pin(cell)
+    ledger, tables, pin = catalog.ledger, catalog.tables, catalog.registry.pin(cell)
     if published is None:
         published = pin.accounting["published"] if pin else 0
     works, kernels, rates = ledger.works(cell), ledger.kernels(cell), ledger.rates()
@@ -124,7 +123,7 @@ def cell_cost(store: Store, cell: Cell, prices: Prices, published: int | None = 
     stored = blobs["bytes"] + sum(lance_datasets.data_bytes(tables.uri(stage, cell)) for stage in STAGES)
     if pin is not None:
         stored += sum(
-            lance_datasets.data_bytes(store.uri(f"features/{item.table}.lance"), item.lance_version)
+            lance_datasets.data_bytes(catalog.store.uri(f"features/{item.table}.lance"), item.lance_version)
             for item in pin.tables
         )
     return CellCost(

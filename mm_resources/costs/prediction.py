@@ -17,15 +17,13 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.cell_costs import cell_cost
 from mm_resources.costs.index_trial import Building, building
 from mm_resources.costs.prices import Prices
 from mm_resources.features.vector_indexes import index_for
-from mm_resources.ledger.ledger import Ledger
 from mm_resources.metering import Usage
-from mm_resources.registry.registry import Registry
-from mm_resources.storage.store import Store
 
 # Runs that took more than this share of their rows from the cache say nothing of what a cell takes.
 _REUSED = 0.05
@@ -151,13 +149,13 @@ class Projection:
     index_seconds: float
 
 
-def points(store: Store, modality: str, like: Cell | None = None) -> list[Point]:
+def points(catalog: Catalog, modality: str, like: Cell | None = None) -> list[Point]:
     """What the stages of all cells of a modality took, in runs that computed nearly all of their rows.
 
     Args:
         like: a cell whose embedders the runs must have had.
     """
-    found = sql.fetch(_POINTS, ledger=Ledger(store).read(f"modality = '{modality}'")).to_pylist()
+    found = sql.fetch(_POINTS, ledger=catalog.ledger.read(f"modality = '{modality}'")).to_pylist()
     same = [
         row["embedders"]
         for row in found
@@ -175,7 +173,7 @@ def points(store: Store, modality: str, like: Cell | None = None) -> list[Point]
 
 
 def predicted(
-    store: Store, cell: Cell, prices: Prices, samples: int, workers: int | None = None
+    catalog: Catalog, cell: Cell, prices: Prices, samples: int, workers: int | None = None
 ) -> Projection:
     """A cell like this one, of so many samples, on so many workers (cores, where kernels run on CPUs).
 
@@ -185,7 +183,7 @@ def predicted(
     Raises:
         UserError: when no run in the store computed such a cell anew.
     """
-    known = points(store, cell.modality, cell)
+    known = points(catalog, cell.modality, cell)
     if not known:
         raise UserError(
             f"{cell.modality}: no run of {cell.dataset}@{cell.version} or of a cell like it computed its samples anew, so that nothing is "
@@ -196,7 +194,7 @@ def predicted(
     sizes = {point.cell: point.samples for point in known}
     index = index_for(samples)
     unseen = None if index in {index_for(size) for size in sizes.values()} else index
-    built = _built(store, sizes, unseen, samples) if unseen else _NOTHING
+    built = _built(catalog, sizes, unseen, samples) if unseen else _NOTHING
     beside = {"feature_table": built}
     stages = [
         _stage(
@@ -211,7 +209,7 @@ def predicted(
     ]
     found = [stage for stage in stages if stage is not None]
     stored = round(
-        Line.fitted((size, cell_cost(store, each, prices).stored_bytes) for each, size in sizes.items()).at(
+        Line.fitted((size, cell_cost(catalog, each, prices).stored_bytes) for each, size in sizes.items()).at(
             samples
         )
     )
@@ -250,11 +248,10 @@ def powers(known: Sequence[Point], figure: str = "seconds") -> dict[str, float]:
     return found
 
 
-def _built(store: Store, sizes: Mapping[Cell, int], index: str, samples: int) -> Building:
+def _built(catalog: Catalog, sizes: Mapping[Cell, int], index: str, samples: int) -> Building:
     """The index over each of the tables that the largest of the published cells would have, of so many samples."""
-    registry = Registry(store)
     for cell, size in sorted(sizes.items(), key=lambda item: -item[1]):
-        if (pin := registry.pin(cell)) is not None:
+        if (pin := catalog.registry.pin(cell)) is not None:
             each = [
                 building(index, table.dimension, round(table.rows * samples / size))
                 for table in pin.tables

@@ -22,20 +22,17 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import digest
-from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.blobs.forgotten import Receipt, Receipts
+from mm_resources.blobs.forgotten import Receipt
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.features import vector_indexes
-from mm_resources.features.feature_tables import FeatureStore
 from mm_resources.ledger.accounting import account
 from mm_resources.maintenance.erasure import erase
 from mm_resources.maintenance.upkeep import CURRENT, hold_failures
 from mm_resources.registry.pins import Pin
-from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import META, StageTables
+from mm_resources.tables.stage_tables import META
 
 # Failures before the stages that name their versions.
 _PARTS = ("failures", "stages", "features", "registry/listings", "cache")
@@ -44,13 +41,13 @@ _INDEXES = {"IvfHnswSq": vector_indexes.GRAPH, "IvfSq": vector_indexes.LISTS}
 _IDENTITY = {"sample_id": pa.string(), "content_hash": pa.string()}
 
 
-def forget(store: Store, identifier: str) -> Receipt:
+def forget(catalog: Catalog, identifier: str) -> Receipt:
     """Forget a content hash, or all contents that a sample has had; again after a crash, or to learn that it is done.
 
     Raises:
         UserError: when the store has never heard of it.
     """
-    receipts = Receipts(store)
+    receipts, store = catalog.receipts, catalog.store
     known = [
         receipt
         for receipt in receipts.all()
@@ -63,10 +60,10 @@ def forget(store: Store, identifier: str) -> Receipt:
         raise UserError(f"no sample of this store has the id or the content hash {identifier}")
     if receipt not in known:
         # Once: what is current may be an earlier version's copy after a crash.
-        hold_failures(store)
+        hold_failures(catalog)
         receipts.write(receipt)
-    receipt.blobs += erase(BlobStore(store), receipt.hashes)
-    work = _Forgetting(store, receipt)
+    receipt.blobs += erase(catalog.blobs, receipt.hashes)
+    work = _Forgetting(catalog, receipt)
     for part in _PARTS:
         for name in list(store.tables(part)):
             work.rewrite(name)
@@ -159,10 +156,10 @@ def _present(where: str, names: list[str]) -> str:
 class _Forgetting:
     """One receipt at work on the tables and pins of a store."""
 
-    def __init__(self, store: Store, receipt: Receipt) -> None:
-        self.store, self.receipt = store, receipt
-        self.features, self.registry = FeatureStore(store), Registry(store)
-        self.tables, self.failures = StageTables(store), FailureEvents(store)
+    def __init__(self, catalog: Catalog, receipt: Receipt) -> None:
+        self.store, self.receipt, self.receipts = catalog.store, receipt, catalog.receipts
+        self.features, self.registry = catalog.features, catalog.registry
+        self.tables, self.failures = catalog.tables, catalog.failures
 
     def rewrite(self, name: str) -> None:
         """Write a table anew without the samples, for each version that is held, the current one last."""
@@ -190,7 +187,7 @@ class _Forgetting:
     def _note(self, name: str, gone: int) -> None:
         """On the receipt before the table is touched, since what names an old version of it shall be told why it is gone."""
         self.receipt.rows[_short(name)] = self.receipt.rows.get(_short(name), 0) + gone
-        Receipts(self.store).write(self.receipt)
+        self.receipts.write(self.receipt)
 
     def _condition(self, name: str, names: list[str]) -> str:
         found = [_present(_where(_IDENTITY, self.receipt.hashes, self.receipt.samples), names)]
@@ -291,7 +288,7 @@ class _Forgetting:
                     pin = self.registry.pin(cell, number)
                     if pin is not None and (moved := self._moved(cell, pin)) != pin:
                         self.receipt.pins = sorted({*self.receipt.pins, f"{cell.partition_key} pin {number}"})
-                        Receipts(self.store).write(self.receipt)
+                        self.receipts.write(self.receipt)
                         self.registry.replace(
                             cell, replace(moved, forgotten=sorted({*pin.forgotten, self.receipt.number}))
                         )

@@ -30,7 +30,8 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_resources.blobs.blob_index import INDEX, Location
-from mm_resources.blobs.blob_store import PACKS, BlobStore
+from mm_resources.blobs.blob_store import PACKS
+from mm_resources.catalog import Catalog
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet
 from mm_resources.storage.store import INCOMING, Store
@@ -64,16 +65,16 @@ class Collected:
     rewritten: int = 0
 
 
-def collect(store: Store, grace: timedelta = GRACE, dry_run: bool = False) -> Collected:
+def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -> Collected:
     """Collect garbage; see the module's docstring for why it is safe beside running ingests.
 
     Args:
         grace: longer than any run; what is younger is left alone.
         dry_run: only count.
     """
-    work = _Collection(store, datetime.now(UTC) - grace, dry_run)
+    work = _Collection(catalog, datetime.now(UTC) - grace, dry_run)
     work.strike()
-    work.mark(references(store, work.before))
+    work.mark(references(catalog.store, work.before))
     work.sweep()
     work.condemn()
     work.rewrite()
@@ -113,8 +114,8 @@ def _moment(at: datetime) -> str:
 class _Collection:
     """The steps of one collection, in the order in which `collect` takes them."""
 
-    def __init__(self, store: Store, before: datetime, dry_run: bool) -> None:
-        self.store, self.blobs, self.before, self.dry_run = store, BlobStore(store), before, dry_run
+    def __init__(self, catalog: Catalog, before: datetime, dry_run: bool) -> None:
+        self.store, self.blobs, self.before, self.dry_run = catalog.store, catalog.blobs, before, dry_run
         self.done = Collected()
         self.referenced = HashSet()
         self._written: dict[str, datetime] = {}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import doubles
-from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureEvents
@@ -42,13 +42,14 @@ class Upkept:
     bytes: int = 0
 
 
-def upkeep(store: Store, older_than: timedelta = OLDER_THAN) -> list[Upkept]:
+def upkeep(catalog: Catalog, older_than: timedelta = OLDER_THAN) -> list[Upkept]:
     """Tidy the whole store; safe beside running backfills and readers.
 
     Args:
         older_than: age from which what is superseded may go. What a pin names bears a tag and stays, however old it is.
     """
-    hold_failures(store)
+    store = catalog.store
+    hold_failures(catalog)
     found = [_part(store, part, grows, older_than) for part, grows in _PARTS.items()]
     for name in store.unfinished(older_than):
         store.remove(name)
@@ -66,9 +67,9 @@ def hold_stages(
             failures.hold(asset, cell, meta.failures, f"pin-{pin}")
 
 
-def hold_failures(store: Store) -> None:
+def hold_failures(catalog: Catalog) -> None:
     """Keep the failures that the stages name now: a run that was killed may have left newer ones, which count for nothing."""
-    tables, failures, registry = StageTables(store), FailureEvents(store), Registry(store)
+    tables, failures, registry = catalog.tables, catalog.failures, catalog.registry
     for name in registry.datasets():
         for cell in registry.cells(name):
             for asset in FAILURE_STAGES:

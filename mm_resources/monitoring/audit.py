@@ -14,13 +14,12 @@ from mm_embed_kernels.kernels.embed import EmbedKernel
 from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.runner import run_inline
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.features.training_rows import places_of
 from mm_resources.registry.pins import Pin, PinnedTable
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.retrieval.query_vectors import QueryEncoder
+from mm_resources.retrieval.training_rows import places_of
 
 _COLUMNS = ["feature_id", "sample_id", "content_hash", "span", "text", "vector"]
 _BATCH = 32
@@ -70,7 +69,7 @@ class Audit:
 
 
 def audit(
-    features: FeatureStore, dataset_version: str, modality: str, sample: int = 50, seed: int | None = None
+    catalog: Catalog, dataset_version: str, modality: str, sample: int = 50, seed: int | None = None
 ) -> Iterator[Audit]:
     """Compute a random sample of a published version's rows again, of each of its tables.
 
@@ -83,15 +82,19 @@ def audit(
     Raises:
         UserError: when nothing is published, or a table's weights are not installed.
     """
-    pin = features.published(dataset_version, modality)
+    pin, encoder = catalog.registry.published(dataset_version, modality), QueryEncoder()
     for pinned in pin.tables:
-        yield _audited(features, pin, pinned, sample, np.random.default_rng(seed))
+        yield _audited(catalog, encoder.embedder(pinned), pin, pinned, sample, np.random.default_rng(seed))
 
 
 def _audited(
-    features: FeatureStore, pin: Pin, pinned: PinnedTable, sample: int, dice: np.random.Generator
+    catalog: Catalog,
+    embedder: Embedder,
+    pin: Pin,
+    pinned: PinnedTable,
+    sample: int,
+    dice: np.random.Generator,
 ) -> Audit:
-    embedder = features.embedder(pinned)
     found = Audit(
         f"{pin.dataset}@{pin.version}", pin.modality, pinned.embedder, pinned.table, pin.number, pinned.rows,
         min(sample, pinned.rows), embedder.tolerance, embedder.fingerprint == pinned.fingerprint,
@@ -101,19 +104,19 @@ def _audited(
         if pinned.rows
         else np.empty(0, np.int64)
     )
-    dataset = features.dataset(pinned.table, pinned.lance_version)
+    dataset = catalog.features.dataset(pinned.table, pinned.lance_version)
     for start in range(0, len(chosen), _BATCH):
         rows = dataset.take(chosen[start : start + _BATCH].tolist(), columns=_COLUMNS)
-        _compare(found, rows, *_again(features, pin, embedder, rows))
+        _compare(found, rows, *_again(catalog, pin, embedder, rows))
     return found
 
 
 def _again(
-    features: FeatureStore, pin: Pin, embedder: Embedder, rows: pa.Table
+    catalog: Catalog, pin: Pin, embedder: Embedder, rows: pa.Table
 ) -> tuple[list[str | None], list[dict[str, Any]]]:
     """The texts of rows as their blobs give them (None where they give none), and their vectors as results of the kernel."""
-    blobs, cell = BlobStore(features.store), Cell(pin.dataset, pin.version, pin.modality)
-    stage = StageTables(features.store).uri("content_blobs", cell)
+    blobs, cell = catalog.blobs, Cell(pin.dataset, pin.version, pin.modality)
+    stage = catalog.tables.uri("content_blobs", cell)
     places = places_of(
         rows["content_hash"], stage, int(pin.stages["content_blobs"]["lance_version"])
     ).to_pylist()

@@ -19,10 +19,9 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
-from mm_resources.tables.stage_tables import StageTables
 
 if TYPE_CHECKING:
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.catalog import Catalog
 
 SAMPLED = 20_000
 VECTORS = 5_000
@@ -66,9 +65,7 @@ class Shift:
         return f"{self.kind}{named} against {self.against}: {self.value:.3f}, the limit is {self.limit:.3f}"
 
 
-def shifts(
-    features: FeatureStore, before: Pin, after: Pin, limits: DriftLimits, name: str = ""
-) -> Iterator[Shift]:
+def shifts(catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str = "") -> Iterator[Shift]:
     """Everything that differs between two pins of one modality, one of each kind, and of signals every one that both have.
 
     Args:
@@ -76,7 +73,7 @@ def shifts(
     """
     name = name or f"{before.dataset}@{before.version}"
     chance = _chance(before.accounting["published"], after.accounting["published"])
-    shares = [_shares(features, pin) for pin in (before, after)]
+    shares = [_shares(catalog, pin) for pin in (before, after)]
     if shares[0] or shares[1]:
         total = (
             sum(
@@ -89,16 +86,16 @@ def shifts(
     yield _most(
         name,
         "decisions",
-        _decisions(features, before),
-        _decisions(features, after),
+        _decisions(catalog, before),
+        _decisions(catalog, after),
         max(limits.max_decision_shift, listed),
     )
     yield _most(name, "failures", _failures(before), _failures(after), max(limits.max_failure_shift, listed))
-    numbers = [_signals(features, pin) for pin in (before, after)]
+    numbers = [_signals(catalog, pin) for pin in (before, after)]
     for signal in sorted(numbers[0].keys() & numbers[1].keys()):
         yield _apart(name, "signals", signal, numbers[0][signal], numbers[1][signal], limits.max_signal_shift)
     if before.primary.space == after.primary.space and before.primary.rows and after.primary.rows:
-        old, new = (_vectors(features, pin) for pin in (before, after))
+        old, new = (_vectors(catalog, pin) for pin in (before, after))
         centre = old.mean(axis=0)
         centre /= max(float(np.linalg.norm(centre)), 1e-12)
         yield _apart(
@@ -155,9 +152,9 @@ def _chance(one: int, other: int) -> float:
     return min(1.0, _BY_CHANCE * math.sqrt((one + other) / (one * other))) if one and other else 1.0
 
 
-def _shares(features: FeatureStore, pin: Pin) -> Shares:
+def _shares(catalog: Catalog, pin: Pin) -> Shares:
     """Labels by the share of published samples that have them; empty where none has one."""
-    found = sql.fetch(_LABELS, rows=features.rows(pin, ["sample_id", "label"])).to_pylist()
+    found = sql.fetch(_LABELS, rows=catalog.features.rows(pin, ["sample_id", "label"])).to_pylist()
     total = sum(row["n"] for row in found)
     return (
         {row["name"] or "(none)": row["n"] / total for row in found}
@@ -166,9 +163,9 @@ def _shares(features: FeatureStore, pin: Pin) -> Shares:
     )
 
 
-def _decisions(features: FeatureStore, pin: Pin) -> Shares:
+def _decisions(catalog: Catalog, pin: Pin) -> Shares:
     """Rules by the share of samples that do not pass them."""
-    found = sql.fetch(_DECISIONS, rows=_stage(features, pin, "curated_samples", ["rules"])).to_pylist()
+    found = sql.fetch(_DECISIONS, rows=_stage(catalog, pin, "curated_samples", ["rules"])).to_pylist()
     return {row["name"]: row["n"] / row["total"] for row in found}
 
 
@@ -177,9 +174,9 @@ def _failures(pin: Pin) -> Shares:
     return {cause: count / discovered for cause, count in (pin.accounting.get("failures") or {}).items()}
 
 
-def _signals(features: FeatureStore, pin: Pin) -> dict[str, np.ndarray[Any, Any]]:
+def _signals(catalog: Catalog, pin: Pin) -> dict[str, np.ndarray[Any, Any]]:
     """What the probe measured of a sample of the cell, by signal."""
-    rows = _stage(features, pin, "validated_samples", None)
+    rows = _stage(catalog, pin, "validated_samples", None)
     names = [
         item.name for item in rows.schema if pa.types.is_integer(item.type) or pa.types.is_floating(item.type)
     ]
@@ -190,19 +187,17 @@ def _signals(features: FeatureStore, pin: Pin) -> dict[str, np.ndarray[Any, Any]
     return {name: values for name, values in finite.items() if len(values)}
 
 
-def _vectors(features: FeatureStore, pin: Pin) -> np.ndarray[Any, Any]:
+def _vectors(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
     table = pin.primary
     chosen = np.sort(np.random.default_rng(0).choice(table.rows, min(VECTORS, table.rows), replace=False))
     found = (
-        features.dataset(table.table, table.lance_version)
+        catalog.features.dataset(table.table, table.lance_version)
         .take(chosen.tolist(), columns=["vector"])["vector"]
         .combine_chunks()
     )
     return np.asarray(found.flatten().to_numpy().reshape(len(found), -1))
 
 
-def _stage(features: FeatureStore, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
+def _stage(catalog: Catalog, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
     cell = Cell(pin.dataset, pin.version, pin.modality)
-    return StageTables(features.store).read(
-        asset, cell, columns, version=int(pin.stages[asset]["lance_version"])
-    )
+    return catalog.tables.read(asset, cell, columns, version=int(pin.stages[asset]["lance_version"]))

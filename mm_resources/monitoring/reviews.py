@@ -11,12 +11,9 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import MARKS
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 
 _LATEST = """
 SELECT sample_id, arg_max(mark, "at") AS mark, arg_max(coalesce(content_hash, ''), "at") AS content_hash FROM marks GROUP BY sample_id
@@ -67,9 +64,9 @@ class Score:
 class Marks:
     """The marks of a store, append-only."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._uri = store.uri("ledger/marks.lance")
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._uri = catalog.store.uri("ledger/marks.lance")
 
     def record(self, rows: Iterable[dict[str, Any]]) -> int:
         """Record marks, all at one time; how many.
@@ -97,15 +94,16 @@ class Marks:
 
         What lies in memory are marked samples, and no others. Empty where no sample of the cell is marked.
         """
-        latest, tables = self.latest(cell), StageTables(self.store)
-        pin = Registry(self.store).pin(cell)
+        latest, pin = self.latest(cell), self.catalog.registry.pin(cell)
         if not latest.num_rows:
             return []
 
         def marked(asset: str, columns: list[str]) -> pa.Table:
             version = pin.stages[asset]["lance_version"] if pin else None
             try:
-                samples = tables.read(asset, cell, ["sample_id", "content_hash", *columns], version=version)
+                samples = self.catalog.tables.read(
+                    asset, cell, ["sample_id", "content_hash", *columns], version=version
+                )
             except LookupError:
                 return pa.table({"mark": pa.array([], pa.string())})
             return sql.fetch(_MARKED, samples=samples, latest=latest)
@@ -116,7 +114,7 @@ class Marks:
             found += _scored("decision", judged, sql.fetch(_DECISION, judged=judged))
             found += _scored("rule", judged, sql.fetch(_BY_RULE, judged=judged))
         if listed.num_rows:
-            failures = FailureEvents(self.store).read(cell, ["sample_id", "error_class"])
+            failures = self.catalog.failures.read(cell, ["sample_id", "error_class"])
             found += _scored("failure", listed, sql.fetch(_BY_CAUSE, failures=failures, marked=listed))
         return found
 

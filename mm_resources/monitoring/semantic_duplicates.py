@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
-from mm_resources.features.feature_tables import FeatureStore
 from mm_resources.features.vector_indexes import exact, nearest
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Alike:
 
 
 def alike(
-    features: FeatureStore,
+    catalog: Catalog,
     table: str,
     version: int,
     index: str,
@@ -64,7 +64,7 @@ def alike(
     Args:
         table, version, index: as a pin names them.
     """
-    dataset = features.dataset(table, version)
+    dataset = catalog.features.dataset(table, version)
     rows = dataset.count_rows()
     chosen = np.random.default_rng(0).choice(rows, size=min(looked_at, rows), replace=False)
     sampled = dataset.take(sorted(chosen.tolist()), columns=_COLUMNS)
@@ -72,7 +72,7 @@ def alike(
     asked: set[str] = set()
     for own, others in zip(
         sampled.drop(["vector"]).to_pylist(),
-        _neighbours(features, dataset, table, index, sampled["vector"], least),
+        _neighbours(catalog, dataset, table, index, sampled["vector"], least),
         strict=True,
     ):
         for other, score in others:
@@ -91,7 +91,7 @@ def alike(
 
 
 def _neighbours(
-    features: FeatureStore,
+    catalog: Catalog,
     dataset: lance.LanceDataset,
     table: str,
     index: str,
@@ -107,7 +107,7 @@ def _neighbours(
         for mine in zip(places.tolist(), scores.tolist(), strict=True):
             yield [(rows[place], score) for place, score in zip(*mine, strict=True) if place in rows]
         return
-    opened = features.database.open_table(table)
+    opened = catalog.features.database.open_table(table)
     opened.checkout(dataset.version)
     for query in queries:
         found = nearest(opened, query, index, NEIGHBOURS + 1, _COLUMNS[:3]).to_arrow().to_pylist()

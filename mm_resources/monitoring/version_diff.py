@@ -13,10 +13,9 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 from mm_resources.storage.spool import TableSpool
-from mm_resources.tables.stage_tables import StageTables
 
 if TYPE_CHECKING:
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.catalog import Catalog
 
 EXAMPLES = 5
 _STATES = """
@@ -97,14 +96,14 @@ class CellDiff:
     vectors: VectorDrift | None = None
 
 
-def diff(features: FeatureStore, before: Cell, after: Cell) -> CellDiff:
+def diff(catalog: Catalog, before: Cell, after: Cell) -> CellDiff:
     """Compare what is published of two cells of one modality.
 
     Raises:
         UserError: when one of them has published nothing.
     """
-    pins = [features.published(cell.dataset_version, cell.modality) for cell in (before, after)]
-    states = [_states(features, cell, pin) for cell, pin in zip((before, after), pins, strict=True)]
+    pins = [catalog.registry.published(cell.dataset_version, cell.modality) for cell in (before, after)]
+    states = [_states(catalog, cell, pin) for cell, pin in zip((before, after), pins, strict=True)]
     with sql.query(_CHANGES, before=states[0].reader(), after=states[1].reader()) as found:
         changes = TableSpool.of(found)
     kinds = sql.fetch(_COUNTS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist()
@@ -115,18 +114,18 @@ def diff(features: FeatureStore, before: Cell, after: Cell) -> CellDiff:
         decisions=sql.fetch(_DECISIONS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist(),
         **flags,
         examples={row["kind"]: row["examples"] for row in kinds if row["kind"] != "same"},
-        vectors=vector_drift(features, *pins),
+        vectors=vector_drift(catalog, *pins),
     )
 
 
-def common_modalities(features: FeatureStore, before: str, after: str) -> list[str]:
+def common_modalities(catalog: Catalog, before: str, after: str) -> list[str]:
     """The modalities that both versions have published.
 
     Raises:
         UserError: when there is none.
     """
     published = [
-        {cell.modality for cell in features.registry.cells(version) if features.registry.pin(cell)}
+        {cell.modality for cell in catalog.registry.cells(version) if catalog.registry.pin(cell)}
         for version in (before, after)
     ]
     if not published[0] & published[1]:
@@ -136,38 +135,39 @@ def common_modalities(features: FeatureStore, before: str, after: str) -> list[s
     return sorted(published[0] & published[1])
 
 
-def _states(features: FeatureStore, cell: Cell, pin: Pin) -> TableSpool:
+def _states(catalog: Catalog, cell: Cell, pin: Pin) -> TableSpool:
     """What became of every sample of a cell, as it is published."""
-    tables = StageTables(features.store)
 
     def stage(asset: str, columns: list[str]) -> pa.RecordBatchReader:
-        return tables.read(asset, cell, columns, version=pin.stages[asset]["lance_version"])
+        return catalog.tables.read(asset, cell, columns, version=pin.stages[asset]["lance_version"])
 
-    published = features.rows(pin, ["sample_id"])
+    published = catalog.features.rows(pin, ["sample_id"])
     raw = stage("raw_assets", ["sample_id", "key", "content_hash", "label"])
     curated = stage("curated_samples", ["sample_id", "kept", "rule", "split"])
     with sql.query(_STATES, raw=raw, curated=curated, published=published) as found:
         return TableSpool.of(found)
 
 
-def vector_drift(features: FeatureStore, before: Pin, after: Pin) -> VectorDrift:
+def vector_drift(catalog: Catalog, before: Pin, after: Pin) -> VectorDrift:
     """How far the primary embedder's vectors of two pins lie apart."""
     a, b = before.primary, after.primary
     shared = sql.fetch(
-        _SHARED, a=features.rows(before, ["feature_id"]), b=features.rows(after, ["feature_id"])
+        _SHARED,
+        a=catalog.features.rows(before, ["feature_id"]),
+        b=catalog.features.rows(after, ["feature_id"]),
     )["n"][0].as_py()
     cosine = None
     if a.space == b.space and a.rows and b.rows:
-        one, other = (_centroid(features, pin) for pin in (before, after))
+        one, other = (_centroid(catalog, pin) for pin in (before, after))
         cosine = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
     return VectorDrift(shared, a.rows, b.rows, cosine)
 
 
-def _centroid(features: FeatureStore, pin: Pin) -> np.ndarray[Any, Any]:
+def _centroid(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
     """Mean of a table's vectors, float64 [dimension]."""
     table = pin.primary
     total = np.zeros(table.dimension)
-    for batch in features.rows(pin, ["vector"]):
+    for batch in catalog.features.rows(pin, ["vector"]):
         total += (
             batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1).sum(axis=0, dtype=np.float64)
         )

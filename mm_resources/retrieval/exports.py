@@ -174,7 +174,7 @@ def _metadata(chosen: TrainingSet, schema: pa.Schema, files: list[Path]) -> dict
         "name": name,
         "description": f"Features of {chosen.manifest['dataset_version']}",
         "version": "1.0.0",
-        "url": chosen.features.store.uri(f"features/{chosen.manifest['tables'][0]['table']}.lance"),
+        "url": chosen.catalog.store.uri(f"features/{chosen.manifest['tables'][0]['table']}.lance"),
         "datePublished": chosen.published_at[:10],
         "distribution": [*objects, parts],
         "recordSet": [{"@type": "cr:RecordSet", "@id": "features", "name": "features", "field": fields}],
