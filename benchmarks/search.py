@@ -23,10 +23,11 @@ from benchmarks.loader import blocks
 from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.features import vector_indexes
-from mm_resources.features.feature_tables import FeatureStore
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.retrieval.search import HIT
 from mm_resources.storage.store import Store
 
@@ -77,12 +78,12 @@ def rows(share: float) -> Iterator[Row]:
 @contextmanager
 def _published(rows: int, dimension: int) -> Iterator[tuple[FeatureStore, Pin]]:
     with tempfile.TemporaryDirectory(prefix="mm-search-") as folder:
-        features = FeatureStore(Store(folder))
-        yield features, _publish(features, rows, dimension)
+        features = FeatureStore(Catalog(Store(folder)))
+        yield features, _publish(features.catalog, rows, dimension)
 
 
 def _recall(features: FeatureStore, pin: Pin) -> Any:
-    return features.recall(pin.primary.table, pin.primary.lance_version, pin.primary.index)
+    return features.catalog.features.recall(pin.primary.table, pin.primary.lance_version, pin.primary.index)
 
 
 def _rounds(
@@ -92,11 +93,11 @@ def _rounds(
     the feature store. The first round warms them.
     """
     table = pin.primary
-    sampled = features.dataset(table.table, table.lance_version).sample(
+    sampled = features.catalog.features.dataset(table.table, table.lance_version).sample(
         clients * queries, columns=["vector"]
     )["vector"]
     vectors = sampled.combine_chunks().flatten().to_numpy().reshape(clients, queries, -1)
-    opened = features.table(table)
+    opened = features.catalog.features.table(table)
 
     def direct(columns: list[str], vector: np.ndarray[Any, Any]) -> Any:
         return vector_indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
@@ -129,21 +130,22 @@ def _timed(ask: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, 
         return np.concatenate(list(pool.map(client, queries)))
 
 
-def _publish(features: FeatureStore, rows: int, dimension: int) -> Pin:
+def _publish(catalog: Catalog, rows: int, dimension: int) -> Pin:
     source = {"name": "x", "modality": "text", "uri": "/x/*.txt"}
-    features.registry.register(
+    catalog.registry.register(
         parse_spec(json.dumps({"name": "bench", "version": "v1", "sources": [source]}), "benchmark")
     )
-    version, count, index, content = features.write_candidate(
+    candidate = catalog.features.write_candidate(
         _TABLE, feature_contract(dimension, []), blocks(rows, dimension)
     )
     table = PinnedTable(
         embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True, table=_TABLE,
-        lance_version=version, tag="pin-1", rows=count, dimension=dimension, space="random", index=index, digest=content, recall=None,
+        lance_version=candidate.lance_version, tag="pin-1", rows=candidate.rows, dimension=dimension, space="random",
+        index=candidate.index, digest=candidate.digest, recall=None,
     )  # fmt: skip
-    features.tag(_TABLE, version, table.tag)
+    catalog.features.tag(_TABLE, candidate.lance_version, table.tag)
     pin = Pin(1, "bench", "v1", "text", "run", datetime.now(UTC).isoformat(), "data", [table], {})
-    features.registry.publish(Cell("bench", "v1", "text"), pin)
+    catalog.registry.publish(Cell("bench", "v1", "text"), pin)
     return pin
 
 
