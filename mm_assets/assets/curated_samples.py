@@ -51,7 +51,7 @@ def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
         dg.Failure: in one line, for one that is not there.
     """
     try:
-        return look_into_others(run.tables.store, run.cell, rules)
+        return look_into_others(run.catalog, run.cell, rules)
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 

@@ -9,16 +9,15 @@ import dagster as dg
 
 from mm_assets.operations.audits import audited
 from mm_embed_kernels.errors import UserError
-from mm_resources.resources import FeatureStoreResource
+from mm_resources.resources import CatalogResource
 
 
 @dg.op(
     description="Computes a sample of every published table's rows again from their blobs; fails where one differs."
 )
-def recompute(context: dg.OpExecutionContext, features: FeatureStoreResource) -> None:
-    store = features.open()
+def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
     try:
-        found = list(audited(store))
+        found = list(audited(catalog.open()))
     except UserError as error:
         context.log.info(str(error))
         return

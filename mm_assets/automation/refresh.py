@@ -9,8 +9,7 @@ from mm_assets.cells.partitions import partition_key
 from mm_assets.cells.run_tags import cell_tags
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
-from mm_resources.registry.registry import Registry
-from mm_resources.resources import RegistryResource
+from mm_resources.resources import CatalogResource
 
 conditions = dg.AutomationConditionSensorDefinition(
     "conditions",
@@ -47,9 +46,14 @@ def request(cell: Cell, key: str) -> dg.RunRequest:
     description="Goes over every published cell: tries failures that may pass again, heals blobs, reports sources that have moved on.",
 )
 def nightly(
-    context: dg.ScheduleEvaluationContext, registry: RegistryResource
+    context: dg.ScheduleEvaluationContext, catalog: CatalogResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    known: Registry = registry.open()
-    cells = [cell for name in known.datasets() for cell in known.cells(name) if known.pin(cell) is not None]
+    registry = catalog.open().registry
+    cells = [
+        cell
+        for name in registry.datasets()
+        for cell in registry.cells(name)
+        if registry.pin(cell) is not None
+    ]
     when = context.scheduled_execution_time.isoformat()
     return [request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")

@@ -30,7 +30,7 @@ from mm_embed_kernels.spec.model import seconds
 from mm_embed_kernels.spec.next_version import next_names
 from mm_resources.ingestion.source_drift import Drift
 from mm_resources.registry.registry import Registration, Registry
-from mm_resources.resources import RegistryResource
+from mm_resources.resources import CatalogResource
 
 # Dagster says so of its own copying of a sensor with several jobs.
 warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
@@ -49,16 +49,16 @@ class Watched(dg.Config):
     pool="network",
     description="Lists the sources of a frozen version anew and says, as its check, whether they have moved on.",
 )
-def look_at(context: dg.OpExecutionContext, config: Watched, registry: RegistryResource) -> None:
-    known = registry.open()
-    spec = known.spec(*split_dataset_version(config.dataset_version))
-    found = known_drifts(known, spec, spec.sources, look=True)
+def look_at(context: dg.OpExecutionContext, config: Watched, catalog: CatalogResource) -> None:
+    registry = catalog.open().registry
+    spec = registry.spec(*split_dataset_version(config.dataset_version))
+    found = known_drifts(registry, spec, spec.sources, look=True)
     context.add_output_metadata(
-        {"drift": moved_on(known, spec, found) or "the sources are as they were listed"}
+        {"drift": moved_on(registry, spec, found) or "the sources are as they were listed"}
     )
-    for cell in known.cells(spec.dataset_version):
+    for cell in registry.cells(spec.dataset_version):
         names = {source.name for source in sources_of(spec, cell.modality)}
-        check = sources_unchanged(known, spec, [drift for drift in found if drift.source in names])
+        check = sources_unchanged(registry, spec, [drift for drift in found if drift.source in names])
         # Of a run, since of those that belong to none Dagster keeps the first alone. Its annotation forgets checks, its code does not.
         context.log_event(check_evaluation(_REGISTRY, partition_key(cell), check))  # type: ignore[arg-type]
 
@@ -79,27 +79,29 @@ def look_job() -> None:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Looks at the sources of each dataset's newest version as its spec says (`watch`), and proposes or registers the next.",
 )
-def sources(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg.SensorResult:
-    known, now = registry.open(), datetime.now(UTC)
+def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
+    registry, now = catalog.open().registry, datetime.now(UTC)
     requests: list[dg.RunRequest] = []
     events: list[dg.AssetObservation] = []
     versions: list[str] = []
     problems: list[str] = []
-    for newest in known.newest():
+    for newest in registry.newest():
         if newest.spec.watch.sources == "off":
             continue
         try:
-            newest, told = _followed(known, newest)
+            newest, told = _followed(registry, newest)
         except (UserError, OSError) as error:
             problems.append(f"{newest.spec.dataset_version}: {' '.join(str(error).split())}")
             continue
         events += [event for event in told if not _is_told(context.instance, event)]
         cells = [
             cell
-            for cell in known.cells(newest.spec.dataset_version)
-            if newest.by == WATCH and known.pin(cell) is None
+            for cell in registry.cells(newest.spec.dataset_version)
+            if newest.by == WATCH and registry.pin(cell) is None
         ]
-        requests += [request(cell, newest.spec.digest) for cell in cells] + list(_looks(known, newest, now))
+        requests += [request(cell, newest.spec.digest) for cell in cells] + list(
+            _looks(registry, newest, now)
+        )
         versions += [newest.spec.dataset_version] if cells else []
     for problem in problems:
         context.log.error(problem)
@@ -113,16 +115,16 @@ def sources(context: dg.SensorEvaluationContext, registry: RegistryResource) -> 
     )
 
 
-def _looks(known: Registry, newest: Registration, now: datetime) -> Iterator[dg.RunRequest]:
+def _looks(registry: Registry, newest: Registration, now: datetime) -> Iterator[dg.RunRequest]:
     """The look that is due, if one is: after `every`, or sooner at sources that have moved on and are not seen to rest yet.
 
     Its key is the same in all ticks until it has come to an end; one that failed is asked for again after `every`.
     """
     spec = newest.spec
     watched = [source for source in spec.sources if not source.track_of]
-    if not any(known.listings.is_frozen(spec, source) for source in watched):
+    if not any(registry.listings.is_frozen(spec, source) for source in watched):
         return
-    drifts = known_drifts(known, spec, watched)
+    drifts = known_drifts(registry, spec, watched)
     looked_at = min(drift.looked_at for drift in drifts)
     every, settle = (
         timedelta(seconds=seconds(spec.watch.every)),
@@ -139,10 +141,10 @@ def _looks(known: Registry, newest: Registration, now: datetime) -> Iterator[dg.
         )
 
 
-def _followed(known: Registry, newest: Registration) -> tuple[Registration, list[dg.AssetObservation]]:
+def _followed(registry: Registry, newest: Registration) -> tuple[Registration, list[dg.AssetObservation]]:
     """The version to go on with, and what is to be told of the one whose sources have moved on and rest again."""
     spec = newest.spec
-    drifts = known_drifts(known, spec, [source for source in spec.sources if not source.track_of])
+    drifts = known_drifts(registry, spec, [source for source in spec.sources if not source.track_of])
     settle = timedelta(seconds=seconds(spec.watch.settle))
     ready = any(drift.moved_on for drift in drifts) and all(
         drift.settled(settle) and not drift.problem for drift in drifts
@@ -150,27 +152,29 @@ def _followed(known: Registry, newest: Registration) -> tuple[Registration, list
     if not ready:
         return newest, []
     if spec.watch.sources == "propose":
-        return newest, list(_told(known, spec, drifts, f"`{follow_command(known, spec)}`"))
+        return newest, list(_told(registry, spec, drifts, f"`{follow_command(registry, spec)}`"))
     # By the day of the look, which is the same for all who decide by it.
     day = datetime.fromisoformat(max(drift.looked_at for drift in drifts)).date()
-    following = known.follow(spec, next_names(spec.version, spec.watch.names, day), by=WATCH)
+    following = registry.follow(spec, next_names(spec.version, spec.watch.names, day), by=WATCH)
     told = list(
-        _told(known, spec, drifts, f"{following.dataset_version} is registered and its cells are requested")
+        _told(
+            registry, spec, drifts, f"{following.dataset_version} is registered and its cells are requested"
+        )
     )
-    return known.registration(following.name, following.version), told
+    return registry.registration(following.name, following.version), told
 
 
 def _told(
-    known: Registry, spec: DatasetSpec, drifts: list[Drift], next_: str
+    registry: Registry, spec: DatasetSpec, drifts: list[Drift], next_: str
 ) -> Iterator[dg.AssetObservation]:
     """What the page of each cell shows of sources that have moved on."""
     metadata: dict[str, Any] = {
-        "drift": moved_on(known, spec, drifts),
+        "drift": moved_on(registry, spec, drifts),
         "next": dg.MetadataValue.md(next_),
         "sources": dg.MetadataValue.json({drift.source: vars(drift) for drift in drifts if str(drift)}),
         "state": digest("drift", *(drift.state for drift in drifts))[:16],
     }
-    for cell in known.cells(spec.dataset_version):
+    for cell in registry.cells(spec.dataset_version):
         yield dg.AssetObservation(
             _REGISTRY, partition=partition_key(cell), metadata=metadata, description=metadata["drift"]
         )

@@ -11,7 +11,7 @@ from mm_assets.automation.refresh import request
 from mm_assets.cells.partitions import dataset_versions
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import load_spec
-from mm_resources.resources import RegistryResource
+from mm_resources.resources import CatalogResource
 from mm_resources.settings import Settings
 
 _SPEC_ENDINGS = (".yaml", ".yml")
@@ -24,17 +24,17 @@ _SPEC_ENDINGS = (".yaml", ".yml")
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers new and changed specs of the folder MM_DATASETS and requests the cells that they declare.",
 )
-def specs(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg.SensorResult:
+def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
     """The cursor holds what each file was when it was last looked at, so that a restart repeats nothing."""
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     now = _spec_files(Settings.from_environment().datasets)
-    known, requests, versions, problems = registry.open(), [], [], []
+    registry, requests, versions, problems = catalog.open().registry, [], [], []
     for path, state in now.items():
         if seen.get(path) == state:
             continue
         try:
             spec = load_spec(Path(path))
-            known.register(spec)
+            registry.register(spec)
         except UserError as error:
             problems.append(str(error))
             context.log.error(str(error))
@@ -42,8 +42,8 @@ def specs(context: dg.SensorEvaluationContext, registry: RegistryResource) -> dg
         versions.append(spec.dataset_version)
         requests += [
             request(cell, spec.digest)
-            for cell in known.cells(spec.dataset_version)
-            if known.pin(cell) is None
+            for cell in registry.cells(spec.dataset_version)
+            if registry.pin(cell) is None
         ]
     return dg.SensorResult(
         run_requests=requests,

@@ -3,12 +3,12 @@
 import dagster as dg
 
 from mm_resources.maintenance.upkeep import upkeep
-from mm_resources.resources import RegistryResource
+from mm_resources.resources import CatalogResource
 
 
 @dg.op(description="Joins small files and removes what is superseded; nothing that is published changes.")
-def tidy(context: dg.OpExecutionContext, registry: RegistryResource) -> None:
-    parts = upkeep(registry.open().store)
+def tidy(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
+    parts = upkeep(catalog.open())
     figures = {part.part: dg.MetadataValue.json(vars(part)) for part in parts}
     context.add_output_metadata(figures)
 

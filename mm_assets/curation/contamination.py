@@ -9,10 +9,9 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import Rule
 from mm_embed_kernels.rules.contaminated import Contaminated
 from mm_embed_kernels.rules.duplicates import NearDuplicateRule
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.registry.registry import Registry
-from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageTables
 
 
 def other_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dict[str, Cell]:
@@ -33,14 +32,14 @@ def other_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dict[s
     return found
 
 
-def look_into_others(store: Store, cell: Cell, rules: Sequence[Rule]) -> dict[str, str]:
+def look_into_others(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> dict[str, str]:
     """Let the rule `contaminated`, if it is among the rules, read what it compares with; the data versions of that.
 
     Raises:
         UserError: where that is not validated yet, or was probed by an older version, beside what `other_cells` raises.
     """
-    tables, registry = StageTables(store), Registry(store)
-    others, versions = other_cells(registry, cell, rules), {}
+    tables = catalog.tables
+    others, versions = other_cells(catalog.registry, cell, rules), {}
     near = next((rule for rule in rules if isinstance(rule, NearDuplicateRule)), None)
     for name, other in others.items():
         again = f"run `mm backfill {other.dataset_version} --modality {other.modality}`"

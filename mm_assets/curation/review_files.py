@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.monitoring.reviews import Marks
-from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageTables
 
 # What a line may name its sample by, the surest first.
 NAMES = ("sample_id", "key", "source_uri")
@@ -49,7 +48,7 @@ class Labelled:
     unknown_lines: list[str] = field(default_factory=list)
 
 
-def label(store: Store, cells: list[Cell], path: Path) -> Labelled:
+def label(catalog: Catalog, cells: list[Cell], path: Path) -> Labelled:
     """Record the marks of a CSV, TSV or JSONL file, all or none of them.
 
     Raises:
@@ -61,7 +60,7 @@ def label(store: Store, cells: list[Cell], path: Path) -> Labelled:
     for cell in cells:
         columns = ["sample_id", "content_hash", "source", "key", "source_uri"]
         try:
-            samples = StageTables(store).read("raw_assets", cell, columns)
+            samples = catalog.tables.read("raw_assets", cell, columns)
         except LookupError as error:
             raise UserError(f"{error}; run `mm backfill {cell.dataset_version}`") from None
         for row in sql.fetch(_FOUND, samples=samples, marks=marks).sort_by("line").to_pylist():
@@ -96,7 +95,7 @@ def label(store: Store, cells: list[Cell], path: Path) -> Labelled:
         raise UserError(
             f"{path} names no sample of {cells[0].dataset_version}{f'; {unknown[0]} is none' if unknown else ''}"
         )
-    return Labelled(Marks(store).record(rows), len(unknown), unknown[:SHOWN_UNKNOWN])
+    return Labelled(Marks(catalog).record(rows), len(unknown), unknown[:SHOWN_UNKNOWN])
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

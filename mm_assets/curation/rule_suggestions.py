@@ -20,11 +20,10 @@ from mm_embed_kernels.validation.bounds import (
     validation_bounds,
 )
 from mm_embed_kernels.validation.suggestions import RECURS, Suggestion, suggest
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.storage.spool import TableSpool
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents, FailureFilter
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.tables.failure_events import FailureFilter
 
 # What may pass later is not the sample's fault, and what a rule or the listing refuses never came through the door.
 _SAMPLES = f"""
@@ -73,10 +72,10 @@ class Proposals:
     sound: int
 
 
-def propose(store: Store, cell: Cell, chosen: FailureFilter = FailureFilter()) -> Proposals:
+def propose(catalog: Catalog, cell: Cell, chosen: FailureFilter = FailureFilter()) -> Proposals:
     """Look for rules over what the listing and the probe say of a cell's samples, for the chosen failures."""
     modality = get(cell.modality)
-    samples = _samples(store, cell, modality, chosen).reader
+    samples = _samples(catalog, cell, modality, chosen).reader
     columns = list(judged_columns(modality).items())
     proposals = []
     for cause in sql.fetch(_RECURRING, samples=samples(["cause", "fingerprints"])).to_pylist():
@@ -98,13 +97,12 @@ def propose(store: Store, cell: Cell, chosen: FailureFilter = FailureFilter()) -
     )
 
 
-def _samples(store: Store, cell: Cell, modality: Modality, chosen: FailureFilter) -> TableSpool:
+def _samples(catalog: Catalog, cell: Cell, modality: Modality, chosen: FailureFilter) -> TableSpool:
     """Every sample that came through the door, with what is known of it and why it failed, in a file on disk."""
-    tables, failures = StageTables(store), FailureEvents(store)
 
     def read(asset: str, columns: dict[str, pa.DataType], where: str | None = None) -> pa.RecordBatchReader:
         try:
-            return tables.read(asset, cell, list(columns), where)
+            return catalog.tables.read(asset, cell, list(columns), where)
         except LookupError:
             return pa.RecordBatchReader.from_batches(pa.schema(list(columns.items())), [])
 
@@ -124,8 +122,8 @@ def _samples(store: Store, cell: Cell, modality: Modality, chosen: FailureFilter
         listing=read("dataset_registry", listing),
         raw=read("raw_assets", {"sample_id": text, "size": pa.int64()}),
         probed=read("sample_metadata", {"sample_id": text, **probed}, "probe = 'ok'"),
-        failures=failures.read(cell, event, chosen=chosen),
-        others=failures.read(cell, ["sample_id"]),
+        failures=catalog.failures.read(cell, event, chosen=chosen),
+        others=catalog.failures.read(cell, ["sample_id"]),
     ) as found:
         return TableSpool.of(found)
 

@@ -20,15 +20,12 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import Rule, rule_set, rules
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.ledger.ledger import Ledger, Rate
-from mm_resources.ledger.prices import Prices
+from mm_resources.costs.prices import Prices
+from mm_resources.ledger.ledger import Rate
 from mm_resources.metering import Usage
-from mm_resources.registry.registry import Registry
 from mm_resources.resources import EmbedderResource
-from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageTables
 
 Settings = dict[str, dict[str, Any]]
 
@@ -92,7 +89,7 @@ def parse_changes(words: list[str]) -> Settings:
 
 
 def what_if(
-    store: Store,
+    catalog: Catalog,
     cell: Cell,
     changes: Mapping[str, Mapping[str, Any]],
     embedder: EmbedderResource,
@@ -105,13 +102,13 @@ def what_if(
     Raises:
         UserError: where nothing is validated yet, or was by an older version.
     """
-    spec, tables = Registry(store).spec(cell.dataset, cell.version), StageTables(store)
+    spec = catalog.registry.spec(cell.dataset, cell.version)
     settings = spec.curation.rules
     changed = {**settings, **{rule: {**settings.get(rule, {}), **values} for rule, values in changes.items()}}
     now, then = (rule_set(cell.modality, chosen) for chosen in (settings, changed))
     for chosen in (now, then):
-        look_into_others(store, cell, chosen)
-    read = partial(tables.read, "validated_samples", cell)
+        look_into_others(catalog, cell, chosen)
+    read = partial(catalog.tables.read, "validated_samples", cell)
     _require_columns(read, cell, [*now, *then])
     samples, kept, counts = 0, Counter[str](), Counter[tuple[str, str]]()
     pairs = zip(*(curate(read, chosen, spec.name, spec.splits) for chosen in (now, then)), strict=True)
@@ -136,7 +133,7 @@ def what_if(
         for move in moves
         if move.failing_now != move.failing_then or move.kept_to_dropped or move.dropped_to_kept
     ]
-    more = _per_sample(store, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
+    more = _per_sample(catalog, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
     price = prices.of(Usage(more.cpu_seconds, more.gpu_seconds))
     return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(more.seconds, 3), price)
 
@@ -164,10 +161,12 @@ def _require_columns(read: Any, cell: Cell, chosen: list[Rule]) -> None:
         )
 
 
-def _per_sample(store: Store, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int) -> Rate:
+def _per_sample(
+    catalog: Catalog, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int
+) -> Rate:
     """What a kept sample costs from here on: the ledger's rates where it has them, and one segment where none was cut yet."""
-    blobs, rates, limits = BlobStore(store), Ledger(store).rates(), Limits()
-    cut = StageTables(store).meta("segments", cell)
+    blobs, rates, limits = catalog.blobs, catalog.ledger.rates(), Limits()
+    cut = catalog.tables.meta("segments", cell)
     segments = cut.rows / kept if cut and kept else 1.0
 
     def rate(kernel: Kernel) -> Rate:

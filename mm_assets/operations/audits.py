@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.catalog import Catalog
 from mm_resources.monitoring.audit import Audit, audit
 
 
 def audited(
-    features: FeatureStore,
+    catalog: Catalog,
     dataset_version: str | None = None,
     modality: str | None = None,
     sample: int = 50,
@@ -21,7 +21,7 @@ def audited(
     Raises:
         UserError: when nothing is published of what was asked for.
     """
-    registry = features.registry
+    registry = catalog.registry
     cells = [cell for name in [dataset_version] if name for cell in registry.cells(name, modality)]
     cells = cells or [
         cell
@@ -35,4 +35,4 @@ def audited(
             f"nothing is published{f' of {dataset_version}' if dataset_version else ''}; run `mm backfill DATASET@VERSION`"
         )
     for cell in published:
-        yield from audit(features, dataset_version or cell.dataset_version, cell.modality, sample, seed)
+        yield from audit(catalog, dataset_version or cell.dataset_version, cell.modality, sample, seed)

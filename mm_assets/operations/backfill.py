@@ -12,13 +12,10 @@ import dagster as dg
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.cells.run_tags import CLOSED_GATE, OVERRIDE_TAG, REDRIVE_TAG, cell_tags
 from mm_assets.operations.dagster_home import PROCESS_TAG, at_work, process_tag
-from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.ledger import Ledger
-from mm_resources.registry.registry import Registry
-from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureFilter
-from mm_resources.tables.stage_tables import StageTables
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def backfill_cell(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
     cell: Cell,
-    store: Store,
+    catalog: Catalog,
     override: str = "",
     verbose: bool = False,
     redrive: FailureFilter | None = None,
@@ -73,18 +70,18 @@ def backfill_cell(
         raise_on_error=False,
     )
     run = instance.get_run_by_id(result.run_id)
-    return cell_result(instance, store, cell, run, time.perf_counter() - began)
+    return cell_result(instance, catalog, cell, run, time.perf_counter() - began)
 
 
 def cell_result(
-    instance: dg.DagsterInstance, store: Store, cell: Cell, run: dg.DagsterRun | None, seconds: float
+    instance: dg.DagsterInstance, catalog: Catalog, cell: Cell, run: dg.DagsterRun | None, seconds: float
 ) -> CellResult:
     """What a run did to its cell, read from its event log, whoever executed it."""
     if run is None:
         return CellResult(cell.modality, "failed", "", {}, {}, round(seconds, 2), "no run was started for it")
     events = [log.dagster_event for log in instance.all_logs(run.run_id) if log.dagster_event is not None]
-    status, reason = _status(run, events, cell, store)
-    computed, reused = _work(Ledger(store), run.run_id)
+    status, reason = _status(run, events, cell, catalog)
+    computed, reused = _work(catalog.ledger, run.run_id)
     return CellResult(
         cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _notes(events)
     )
@@ -96,7 +93,9 @@ def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> No
         instance.add_dynamic_partitions(DATASET_VERSION, [dataset_version])
 
 
-def _status(run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, store: Store) -> tuple[str, str]:
+def _status(
+    run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, catalog: Catalog
+) -> tuple[str, str]:
     if run.status == dg.DagsterRunStatus.SUCCESS:
         done = [
             event.step_materialization_data.materialization
@@ -104,10 +103,8 @@ def _status(run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, store
             if event.is_step_materialization
         ]
         return ("unchanged" if all(item.metadata["unchanged"].value for item in done) else "published"), ""
-    tables = StageTables(store)
-    for name in STAGES:
-        meta = tables.meta(name, cell)
-        if meta is not None and meta.blocked and meta.run_id == run.run_id:
+    for name, meta in catalog.snapshot(cell).metas.items():
+        if meta.blocked and meta.run_id == run.run_id:
             return "blocked", f"{name}: {meta.blocked}"
     causes = [_cause(event) for event in events if event.is_step_failure]
     # A gate that an earlier run closed stops the stages behind it, which say so.
@@ -149,14 +146,13 @@ def _work(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
     return dict(computed), dict(reused)
 
 
-def unsound(store: Store, cells: list[Cell]) -> list[Cell]:
+def unsound(catalog: Catalog, cells: list[Cell]) -> list[Cell]:
     """The cells that are not published, stand before a closed gate, or have failures that may pass when tried again."""
-    tables, registry = StageTables(store), Registry(store)
 
     def sound(cell: Cell) -> bool:
-        metas = [tables.meta(name, cell) for name in STAGES]
-        return registry.pin(cell) is not None and not any(
-            meta and (meta.blocked or meta.retryable) for meta in metas
+        snapshot = catalog.snapshot(cell)
+        return snapshot.pin is not None and not any(
+            meta.blocked or meta.retryable for meta in snapshot.metas.values()
         )
 
     return [cell for cell in cells if not sound(cell)]

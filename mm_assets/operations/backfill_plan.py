@@ -18,19 +18,18 @@ from mm_embed_kernels.rules import Rule, rule_set
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.validation.bounds import Bound, at_the_door, judge, validation_bounds
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import KEY, ComputeCache, inputs_of
+from mm_resources.compute.cache import KEY, inputs_of
 from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
-from mm_resources.compute.runner import Compute
+from mm_resources.compute.runner import KernelRunner
+from mm_resources.costs.prices import Prices
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, FetchKernel
-from mm_resources.ledger.ledger import Ledger, Rate
-from mm_resources.ledger.prices import Prices
+from mm_resources.ledger.ledger import Rate
 from mm_resources.metering import Usage
 from mm_resources.registry.registry import Registry
 from mm_resources.resources import EmbedderResource
 from mm_resources.storage.spool import TableSpool
-from mm_resources.storage.store import Store
 
 _KEPT = pa.schema([("key", pa.string()), ("transcript", pa.string())])
 
@@ -73,17 +72,17 @@ _WRITTEN = (
 )
 
 
-def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
+def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
     """The plan of one cell. What was never read counts as one segment each, which is exact for images.
 
     Raises:
         UserError: when a source cannot be listed, or what the rule `contaminated` compares with is not there.
     """
-    registry, compute, blobs = Registry(store), Compute(ComputeCache(store), None), BlobStore(store)
+    registry, blobs, compute = catalog.registry, catalog.blobs, KernelRunner(catalog.cache, None)
     spec, modality, rates = (
         registry.spec(cell.dataset, cell.version),
         get(cell.modality),
-        Ledger(store).rates(),
+        catalog.ledger.rates(),
     )
     fetch = FetchKernel(spec, blobs)
     probe, segment = ProbeKernel(modality, blobs), SegmentKernel(modality, blobs)
@@ -118,7 +117,7 @@ def plan_cell(store: Store, cell: Cell, embedder: EmbedderResource) -> list[Plan
         probed = with_prefixes(compute.cache.space(probe), compute.cache.space(prefix))
     valid = _valid(_spooled(_PROBED, known=known.reader(), cached=probed), bounds)
     rules = rule_set(cell.modality, spec.curation.rules)
-    look_into_others(store, cell, rules)
+    look_into_others(catalog, cell, rules)
     kept = _kept(valid, rules, spec)
     uncut = plan(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())
     units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))

@@ -13,8 +13,8 @@ from mm_assets.cells.partitions import partition_key
 from mm_assets.cells.run_tags import OVERRIDE_TAG, cell_tags
 from mm_assets.operations.backfill import cell_result, register_partition
 from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.storage.store import Store
 
 POLL_SECONDS = 2.0
 # A daemon reports every 30 seconds.
@@ -67,7 +67,7 @@ def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
 
 
 def wait(
-    instance: dg.DagsterInstance, store: Store, launched: Launched, told: Callable[[str], None]
+    instance: dg.DagsterInstance, catalog: Catalog, launched: Launched, told: Callable[[str], None]
 ) -> Iterator[Any]:
     """Follow a backfill to its end; the results of its cells, like those of a backfill in this process."""
     began, last = time.perf_counter(), ""
@@ -88,7 +88,9 @@ def wait(
         time.sleep(POLL_SECONDS)
     by_modality = {_modality(run): run for run in runs}
     for cell in launched.cells:
-        yield cell_result(instance, store, cell, by_modality.get(cell.modality), time.perf_counter() - began)
+        yield cell_result(
+            instance, catalog, cell, by_modality.get(cell.modality), time.perf_counter() - began
+        )
 
 
 def _modality(run: dg.DagsterRun) -> str:

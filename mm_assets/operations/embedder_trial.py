@@ -13,15 +13,13 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import ComputeCache, inputs_of
-from mm_resources.compute.runner import Compute
-from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.compute.cache import inputs_of
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.registry.pins import PinnedTable
 from mm_resources.registry.spec_check import check_embedders
 from mm_resources.resources import default_embedder
-from mm_resources.tables.stage_tables import StageTables
 
 # Rows whose neighbours are shown, and how many of them.
 QUERIES, NEIGHBOURS = 5, 3
@@ -71,22 +69,18 @@ class Trial:
         return None if self.seconds_per_segment is None else self.seconds_per_segment * self.cell_segments
 
 
-def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> Trial:
+def try_embedder(catalog: Catalog, cell: Cell, name: str, sample: int) -> Trial:
     """Run an embedder on a sample of a published cell's segments and compare neighbours.
 
     Raises:
         UserError: when nothing is published, or the embedder cannot read the modality.
     """
-    pin = features.published(cell.dataset_version, cell.modality)
+    pin = catalog.registry.published(cell.dataset_version, cell.modality)
     current = pin.primary
     check_embedders(cell.modality, [current.embedder, name] if name != current.embedder else [name])
-    resource, blobs, tables = (
-        default_embedder(get(cell.modality)),
-        BlobStore(features.store),
-        StageTables(features.store),
-    )
+    resource, tables = default_embedder(get(cell.modality)), catalog.tables
     embedder = resource.open(name)
-    kernel = resource.kernel(blobs, Limits(), embedder)
+    kernel = resource.kernel(catalog.blobs, Limits(), embedder)
     inputs = inputs_of(embedder)
 
     def stage(asset: str) -> pa.RecordBatchReader:
@@ -102,14 +96,14 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     total = sql.fetch(
         f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=stage("segments")
     )["n"][0].as_py()
-    compute = Compute(ComputeCache(features.store), mode="inline")
+    compute = KernelRunner(catalog.cache, mode="inline")
     for part in kernel.stages():  # loading the model is no part of the rate
         part.setup()
     began = time.perf_counter()
     report = compute.run(kernel, wanted.drop(["segment_id"]))
     seconds = (time.perf_counter() - began) / report.computed if report.computed else None
     found = sql.fetch(_VECTORS, wanted=wanted, cached=compute.cache.space(kernel).reader())
-    overlap, neighbours = _compare(features, current, found)
+    overlap, neighbours = _compare(catalog, current, found)
     return Trial(
         name,
         current.embedder,
@@ -123,9 +117,9 @@ def try_embedder(features: FeatureStore, cell: Cell, name: str, sample: int) -> 
     )
 
 
-def _compare(features: FeatureStore, current: PinnedTable, found: pa.Table) -> tuple[float, list[Neighbours]]:
+def _compare(catalog: Catalog, current: PinnedTable, found: pa.Table) -> tuple[float, list[Neighbours]]:
     """Nearest neighbours inside the sample, by the vectors in `found` and by those of the published table."""
-    scan = features.dataset(current.table, current.lance_version).scanner(
+    scan = catalog.features.dataset(current.table, current.lance_version).scanner(
         columns=["segment_id", "key", "label", "vector"]
     )
     joined = sql.fetch(

@@ -12,13 +12,10 @@ from typing import Any, BinaryIO
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import file_hash
 from mm_embed_kernels.sql import literal
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.registry.registry import Registry
 from mm_resources.sources import open_source
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents, FailureFilter
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.tables.failure_events import FailureFilter
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 
@@ -43,7 +40,7 @@ class Opened:
     failures: list[dict[str, Any]]
 
 
-def open_failed(store: Store, cells: list[Cell], sample_id: str, to: Path | None = None) -> Opened:
+def open_failed(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None = None) -> Opened:
     """Write the bytes of a failed sample to `to` (by default a file in this folder that is named after it).
 
     They are the blob's, verified; or the source's, where they were never stored or are lost.
@@ -51,8 +48,8 @@ def open_failed(store: Store, cells: list[Cell], sample_id: str, to: Path | None
     Raises:
         UserError: in one line, when the sample has not failed, its bytes cannot be had, or the file exists.
     """
-    cell, failures = _failures(store, cells, sample_id)
-    listed = _row(store, "dataset_registry", cell, f"sample_id = {literal(sample_id)}")
+    cell, failures = _failures(catalog, cells, sample_id)
+    listed = _row(catalog, "dataset_registry", cell, f"sample_id = {literal(sample_id)}")
     if listed["error_class"]:
         raise UserError(
             f"{sample_id} has no bytes of its own: the listing refuses it ({listed['error_class']}: {listed['message']}); "
@@ -60,8 +57,8 @@ def open_failed(store: Store, cells: list[Cell], sample_id: str, to: Path | None
         )
     suffix = _SUFFIX.search(PurePosixPath(listed["key"]).name)
     path = to or Path(sample_id + (suffix[0] if suffix else ""))
-    raw = _row(store, "raw_assets", cell, f"sample_id = {literal(sample_id)}")
-    with _media(store, cell, listed, raw.get("content_hash")) as medium:
+    raw = _row(catalog, "raw_assets", cell, f"sample_id = {literal(sample_id)}")
+    with _media(catalog, cell, listed, raw.get("content_hash")) as medium:
         _write(medium.stream, path)
     found = file_hash(path)
     origin = medium.origin
@@ -79,12 +76,11 @@ def open_failed(store: Store, cells: list[Cell], sample_id: str, to: Path | None
     )
 
 
-def _failures(store: Store, cells: list[Cell], sample_id: str) -> tuple[Cell, list[dict[str, Any]]]:
+def _failures(catalog: Catalog, cells: list[Cell], sample_id: str) -> tuple[Cell, list[dict[str, Any]]]:
     columns = ["stage", "error_class", "message", "attempt"]
     for cell in cells:
         events = (
-            FailureEvents(store)
-            .read(cell, columns, chosen=FailureFilter(sample_id=sample_id))
+            catalog.failures.read(cell, columns, chosen=FailureFilter(sample_id=sample_id))
             .read_all()
             .to_pylist()
         )
@@ -95,10 +91,10 @@ def _failures(store: Store, cells: list[Cell], sample_id: str) -> tuple[Cell, li
     )
 
 
-def _row(store: Store, stage: str, cell: Cell, where: str) -> dict[str, Any]:
+def _row(catalog: Catalog, stage: str, cell: Cell, where: str) -> dict[str, Any]:
     """One row of a stage, or nothing where the stage or the row is not there."""
     try:
-        found = StageTables(store).read(stage, cell, where=where, limit=1).read_all().to_pylist()
+        found = catalog.tables.read(stage, cell, where=where, limit=1).read_all().to_pylist()
     except LookupError:
         return {}
     return found[0] if found else {}
@@ -116,21 +112,23 @@ class _Medium:
         self.stream.close()
 
 
-def _media(store: Store, cell: Cell, listed: dict[str, Any], content_hash: str | None) -> _Medium:
+def _media(catalog: Catalog, cell: Cell, listed: dict[str, Any], content_hash: str | None) -> _Medium:
     """The stored bytes, or else those that the source gives now."""
     blob = (
-        _row(store, "content_blobs", cell, f"content_hash = {literal(content_hash)}") if content_hash else {}
+        _row(catalog, "content_blobs", cell, f"content_hash = {literal(content_hash)}")
+        if content_hash
+        else {}
     )
     lost = "" if blob else "it is not in the store"
     if blob:
         try:
-            data = BlobStore(store).media(blob["content_hash"], blob["path"], blob["offset"], blob["size"])
+            data = catalog.blobs.media(blob["content_hash"], blob["path"], blob["offset"], blob["size"])
             return _Medium(
                 io.BytesIO(data) if isinstance(data, bytes) else data.open("rb"), "the store, hash verified"
             )
         except SampleError as error:
             lost = str(error)
-    spec = Registry(store).spec(cell.dataset, cell.version)
+    spec = catalog.registry.spec(cell.dataset, cell.version)
     source = next(source for source in spec.sources if source.name == listed["source"])
     try:
         found = open_source(source, dict(spec.schema_)).fetch(listed["source_uri"], listed["locator"] or "")

@@ -13,10 +13,11 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ALIASES
 from mm_embed_kernels.spec.thresholds import Promotion
-from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.catalog import Catalog
 from mm_resources.monitoring.version_diff import vector_drift
 from mm_resources.registry.aliases import Alias
 from mm_resources.registry.pins import Pin
+from mm_resources.retrieval.feature_store import FeatureStore
 
 # (feature store, candidate, what the alias stands for now or None) -> whether it passes, or that and what was found.
 Evaluation = Callable[[FeatureStore, str, str | None], bool | tuple[bool, str]]
@@ -29,7 +30,7 @@ _LABELS = "SELECT label, count(DISTINCT sample_id) AS n FROM rows WHERE label IS
 
 
 def promote(
-    features: FeatureStore, dataset_version: str, alias: str, evaluation: str = "", override: str = ""
+    catalog: Catalog, dataset_version: str, alias: str, evaluation: str = "", override: str = ""
 ) -> Alias:
     """Move an alias to a version, if the gate lets it; the move, with what the gate found.
 
@@ -42,13 +43,13 @@ def promote(
     """
     if alias not in ALIASES - {"latest"}:
         raise UserError(f"{alias!r} is no alias; there are: {', '.join(sorted(ALIASES - {'latest'}))}")
-    cells = features.registry.cells(dataset_version)
-    pins = [pin for cell in cells if (pin := features.registry.pin(cell))]
+    cells = catalog.registry.cells(dataset_version)
+    pins = [pin for cell in cells if (pin := catalog.registry.pin(cell))]
     if not pins:
         raise UserError(f"nothing is published of {dataset_version}; run `mm backfill {dataset_version}`")
     dataset, version = pins[0].dataset, pins[0].version
-    now = features.registry.aliases.current(dataset, alias)
-    checks = list(gate(features, pins, now, evaluation))
+    now = catalog.registry.aliases.current(dataset, alias)
+    checks = list(gate(catalog, pins, now, evaluation))
     shut = [check for check in checks if not check.passed]
     if shut and not override:
         causes = "; ".join(check.description for check in shut)
@@ -65,17 +66,17 @@ def promote(
         checks=[asdict(replace(check, waived=not check.passed)) for check in checks],
         reason=override if shut else "",
     )
-    features.registry.aliases.move(moved)
+    catalog.registry.aliases.move(moved)
     return moved
 
 
-def take_back(features: FeatureStore, dataset: str, alias: str) -> Alias:
+def take_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
     """Move an alias back to where it stood before its last move.
 
     Raises:
         UserError: when it has stood nowhere else.
     """
-    moves = features.registry.aliases.history(dataset, alias)
+    moves = catalog.registry.aliases.history(dataset, alias)
     if not moves:
         raise UserError(f"nothing was promoted to {dataset}@{alias}")
     last = moves[-1]
@@ -90,16 +91,19 @@ def take_back(features: FeatureStore, dataset: str, alias: str) -> Alias:
         moved_at=datetime.now(UTC).isoformat(),
         reason=f"taken back from {last.dataset_version}",
     )
-    features.registry.aliases.move(back)
+    catalog.registry.aliases.move(back)
     return back
 
 
-def gate(features: FeatureStore, pins: list[Pin], now: Alias | None, evaluation: str = "") -> Iterator[Check]:
+def gate(catalog: Catalog, pins: list[Pin], now: Alias | None, evaluation: str = "") -> Iterator[Check]:
     """The checks of a promotion, each with the numbers behind it."""
     candidate = f"{pins[0].dataset}@{pins[0].version}"
-    wanted = features.registry.spec(pins[0].dataset, pins[0].version).promotion
+    wanted = catalog.registry.spec(pins[0].dataset, pins[0].version).promotion
     served = (
-        {modality: features.published(f"{now.dataset}@{now.alias}", modality) for modality in now.pins}
+        {
+            modality: catalog.registry.published(f"{now.dataset}@{now.alias}", modality)
+            for modality in now.pins
+        }
         if now
         else {}
     )
@@ -110,12 +114,12 @@ def gate(features: FeatureStore, pins: list[Pin], now: Alias | None, evaluation:
         f"published of {candidate} is no {', '.join(lacking)}" if lacking else "no modality is lost",
     )
     for pin in pins:
-        yield from _cell(features, pin, served.get(pin.modality), wanted)
+        yield from _cell(catalog, pin, served.get(pin.modality), wanted)
     if evaluation:
-        yield _evaluated(features, candidate, now.dataset_version if now else None, evaluation)
+        yield _evaluated(catalog, candidate, now.dataset_version if now else None, evaluation)
 
 
-def _cell(features: FeatureStore, pin: Pin, served: Pin | None, wanted: Promotion) -> Iterator[Check]:
+def _cell(catalog: Catalog, pin: Pin, served: Pin | None, wanted: Promotion) -> Iterator[Check]:
     name, counts = pin.modality, pin.accounting
     balanced = counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"]
     yield Check(
@@ -128,9 +132,11 @@ def _cell(features: FeatureStore, pin: Pin, served: Pin | None, wanted: Promotio
         default=1.0,
     )
     yield _bounded(f"{name}.recall", recall, wanted.min_recall, "recall@10")
-    labels, rows = _labels(features, pin), max(1, counts["published"])
+    labels, rows = _labels(catalog, pin), max(1, counts["published"])
     repeated = (
-        sql.fetch(_DUPLICATES, rows=features.rows(pin, ["sample_id", "duplicate_group"]))["n"][0].as_py()
+        sql.fetch(_DUPLICATES, rows=catalog.features.rows(pin, ["sample_id", "duplicate_group"]))["n"][
+            0
+        ].as_py()
         / rows
     )
     yield _bounded(
@@ -138,7 +144,7 @@ def _cell(features: FeatureStore, pin: Pin, served: Pin | None, wanted: Promotio
     )
     if served is None:
         return
-    shares = {label: labels.get(label, 0) / count for label, count in _labels(features, served).items()}
+    shares = {label: labels.get(label, 0) / count for label, count in _labels(catalog, served).items()}
     worst = min(shares, key=lambda label: shares[label], default=None)
     if worst is not None:
         yield _bounded(
@@ -147,16 +153,16 @@ def _cell(features: FeatureStore, pin: Pin, served: Pin | None, wanted: Promotio
             wanted.min_label_share,
             f"share of what label {worst!r} has now",
         )
-    drift = vector_drift(features, served, pin)
+    drift = vector_drift(catalog, served, pin)
     if drift.centroid_cosine is not None:
         yield _bounded(
             f"{name}.drift", drift.centroid_cosine, wanted.min_centroid_cosine, "cosine of the mean vectors"
         )
 
 
-def _labels(features: FeatureStore, pin: Pin) -> dict[str, int]:
+def _labels(catalog: Catalog, pin: Pin) -> dict[str, int]:
     """Published samples by label."""
-    found = sql.fetch(_LABELS, rows=features.rows(pin, ["sample_id", "label"]))
+    found = sql.fetch(_LABELS, rows=catalog.features.rows(pin, ["sample_id", "label"]))
     return dict(zip(found["label"].to_pylist(), found["n"].to_pylist(), strict=True))
 
 
@@ -166,7 +172,7 @@ def _bounded(name: str, value: float, threshold: float, what: str, most: bool = 
     return Check(name, passed, told, {"value": value, "threshold": threshold})
 
 
-def _evaluated(features: FeatureStore, candidate: str, served: str | None, evaluation: str) -> Check:
+def _evaluated(catalog: Catalog, candidate: str, served: str | None, evaluation: str) -> Check:
     """The verdict of the user's own test.
 
     Raises:
@@ -179,6 +185,6 @@ def _evaluated(features: FeatureStore, candidate: str, served: str | None, evalu
         raise UserError(
             f"--evaluate {evaluation}: {error}; give MODULE:FUNCTION, importable from here"
         ) from None
-    found: Any = judge(features, candidate, served)
+    found: Any = judge(FeatureStore(catalog), candidate, served)
     passed, told = found if isinstance(found, tuple) else (found, "passed" if found else "not passed")
     return Check("evaluation", bool(passed), f"evaluation {evaluation}: {told}")

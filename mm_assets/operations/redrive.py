@@ -10,10 +10,9 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import DECIDED, FailureEvents, FailureFilter
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.tables.failure_events import DECIDED, FailureFilter
 
 _KEY = ["stage", "sample_id", "segment_id", "embedder"]
 _COLUMNS = [*_KEY, "error_class", "attempt"]
@@ -53,26 +52,28 @@ class Redrive:
     triable: int
     versions: dict[str, int]
 
-    def outcome(self, store: Store) -> Outcome:
+    def outcome(self, catalog: Catalog) -> Outcome:
         """What the run that has ended since made of them."""
-        failures = FailureEvents(store)
+        failures = catalog.failures
         found = sql.fetch(
             _OUTCOMES,
             failures=failures.read(self.cell, _COLUMNS, chosen=self.chosen, versions=self.versions),
             before=failures.read(self.cell, ["stage", "sample_id"], versions=self.versions),
             after=failures.read(self.cell, _COLUMNS),
-            refused=_refused(store, self.cell),
+            refused=_refused(catalog, self.cell),
         )
         return Outcome(**found.to_pylist()[0])
 
 
-def redrives(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> list[Redrive]:
+def redrives(
+    catalog: Catalog, dataset_version: str, cells: list[Cell], chosen: FailureFilter
+) -> list[Redrive]:
     """The cells that hold chosen failures which a retry may change; none where nothing has failed.
 
     Raises:
         UserError: in one line, for a stage or class of which there is no failure, naming what there is.
     """
-    failures = FailureEvents(store)
+    failures = catalog.failures
     if chosen.stage not in ("", *FAILURE_STAGES):
         raise UserError(f"--stage {chosen.stage!r} is no stage; there are: {', '.join(FAILURE_STAGES)}")
     causes = failures.causes(cells).to_pylist()
@@ -84,26 +85,22 @@ def redrives(store: Store, dataset_version: str, cells: list[Cell], chosen: Fail
     if causes and not matching:
         there = ", ".join(sorted({f"{cause['error_class']} in {cause['stage']}" for cause in causes}))
         raise UserError(f"no such failure of {dataset_version}; there are: {there}")
-    return [item for item in _found(store, failures, cells, chosen) if item.triable]
+    return [item for item in _found(catalog, cells, chosen) if item.triable]
 
 
-def _found(
-    store: Store, failures: FailureEvents, cells: list[Cell], chosen: FailureFilter
-) -> Iterator[Redrive]:
+def _found(catalog: Catalog, cells: list[Cell], chosen: FailureFilter) -> Iterator[Redrive]:
     for cell in cells:
-        versions = failures.versions(cell)
-        events = failures.read(cell, _COLUMNS, chosen=chosen, versions=versions)
+        versions = catalog.failures.versions(cell)
+        events = catalog.failures.read(cell, _COLUMNS, chosen=chosen, versions=versions)
         counted = sql.fetch(
-            f"SELECT count(*) AS n FROM ({_TRIABLE})", failures=events, refused=_refused(store, cell)
+            f"SELECT count(*) AS n FROM ({_TRIABLE})", failures=events, refused=_refused(catalog, cell)
         )
         yield Redrive(cell, chosen, counted["n"][0].as_py(), versions)
 
 
-def _refused(store: Store, cell: Cell) -> pa.RecordBatchReader:
+def _refused(catalog: Catalog, cell: Cell) -> pa.RecordBatchReader:
     """Samples that the listing itself refuses."""
     try:
-        return StageTables(store).read(
-            "dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL"
-        )
+        return catalog.tables.read("dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL")
     except LookupError:
         return pa.RecordBatchReader.from_batches(pa.schema([("sample_id", pa.string())]), [])

@@ -15,9 +15,10 @@ from mm_assets.definitions import build
 from mm_assets.operations.backfill import CellResult, backfill_cell
 from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.spec.dataset_spec import load_spec, parse_spec
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore
 from mm_resources.registry.registry import Registry
+from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.settings import Settings
 from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureFilter
@@ -30,18 +31,22 @@ class Platform:
 
     settings: Settings
     instance: dg.DagsterInstance
-    store: Store = field(init=False)
+    catalog: Catalog = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.settings.store)
+        self.catalog = Catalog.open(self.settings.store)
+
+    @property
+    def store(self) -> Store:
+        return self.catalog.store
 
     @property
     def registry(self) -> Registry:
-        return Registry(self.store)
+        return self.catalog.registry
 
     @property
     def features(self) -> FeatureStore:
-        return FeatureStore(self.store)
+        return FeatureStore(self.catalog)
 
     def register(self, spec: Path) -> str:
         loaded = load_spec(spec)
@@ -60,7 +65,7 @@ class Platform:
         cells = self.registry.cells(dataset_version, modality)
         return {
             cell.modality: backfill_cell(
-                self.instance, definitions, cell, self.store, override, redrive=redrive
+                self.instance, definitions, cell, self.catalog, override, redrive=redrive
             )
             for cell in cells
         }
@@ -137,9 +142,9 @@ _BIRDS = "{name: birds, version: v1, sources: [{name: notes, modality: text, uri
 
 
 @pytest.fixture
-def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     """A store in which a version without samples is registered, for tables that a test writes itself."""
     monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
-    store = Store(str(tmp_path / "store"))
-    Registry(store).register(parse_spec(_BIRDS, "birds.yaml"))
-    return store
+    catalog = Catalog.open(tmp_path / "store")
+    catalog.registry.register(parse_spec(_BIRDS, "birds.yaml"))
+    return catalog

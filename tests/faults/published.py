@@ -12,14 +12,9 @@ import pyarrow as pa
 
 from mm_assets.operations.status import cell_status
 from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.ledger.ledger import Ledger
-from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 
 # What says when, where and by which run a row came to be, and what it took.
 VOLATILE = {
@@ -46,12 +41,14 @@ class Published:
 
 def published(root: str, cell: Cell) -> Published:
     """Read a cell's tables, verdicts, failures, accounting, pin and feature rows."""
-    store = Store(root)
-    tables, pin = StageTables(store), Registry(store).pin(cell)
+    catalog = Catalog.open(root)
+    tables, pin = catalog.tables, catalog.registry.pin(cell)
     facts: dict[str, Any] = {
-        "status": {name: value for name, value in cell_status(store, cell).items() if name != "published_at"}
+        "status": {
+            name: value for name, value in cell_status(catalog, cell).items() if name != "published_at"
+        }
     }
-    facts["pins"] = store.names(f"registry/pins/{cell.path}")
+    facts["pins"] = catalog.store.names(f"registry/pins/{cell.path}")
     for asset in STAGES:
         meta = tables.meta(asset, cell)
         assert meta is not None, asset
@@ -64,14 +61,12 @@ def published(root: str, cell: Cell) -> Published:
             meta.blocked,
         )
         facts[f"rows of {asset}"] = _rows(tables.read(asset, cell).read_all())
-    facts["failures"] = _rows(FailureEvents(store).read(cell).read_all())
+    facts["failures"] = _rows(catalog.failures.read(cell).read_all())
     assert pin is not None
     facts["pin"] = {name: getattr(pin, name) for name in ("number", "data_version", "accounting", "override")}
     vectors = {}
     for pinned in pin.tables:
-        table = (
-            FeatureStore(store).dataset(pinned.table, pinned.lance_version).to_table().sort_by("feature_id")
-        )
+        table = catalog.features.dataset(pinned.table, pinned.lance_version).to_table().sort_by("feature_id")
         facts[f"{pinned.table}, pinned"] = (
             pinned.rows,
             pinned.digest,
@@ -114,7 +109,7 @@ def stored(root: str) -> list[str]:
 def computed(root: str) -> Counter[str]:
     """Rows that each kernel computed, over all runs of a store, as their ledger says."""
     counts: Counter[str] = Counter()
-    for row in Ledger(Store(root)).read().read_all().to_pylist():
+    for row in Catalog.open(root).ledger.read().read_all().to_pylist():
         if row["kernel"]:
             counts[row["kernel"]] += row["computed"]
     return counts

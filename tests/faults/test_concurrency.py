@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import feature_contract
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.storage.store import Store
+from mm_resources.retrieval.feature_store import FeatureStore
 from tests.faults.conftest import SENTENCES, TEXT, write_texts
 from tests.faults.published import Published, cached, published
 from tests.faults.victim import Fault, Home
@@ -76,10 +76,9 @@ def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, ex
 # -- readers
 
 
-def rewrite(store: Store, number: int) -> None:
+def rewrite(catalog: Catalog, number: int) -> None:
     """Publish a cell anew as `feature_views` does, each time with other rows, which say which pin they are of."""
-    features = FeatureStore(store)
-    pin = features.registry.pin(TEXT)
+    features, pin = catalog.features, catalog.registry.pin(TEXT)
     assert pin is not None
     pinned, rows = pin.primary, 3 + number % 5
     table = features.dataset(pinned.table, pinned.lance_version).to_table()
@@ -91,16 +90,19 @@ def rewrite(store: Store, number: int) -> None:
         table = table.set_column(
             table.column_names.index(column), table.schema.field(column), pa.array(values)
         )
-    next_number = features.registry.next_pin(TEXT)
-    version, count, index, digest = features.write_candidate(
-        pinned.table, feature_contract(pinned.dimension, []), [table]
-    )
-    tag = f"pin-{next_number}-v{version}"
-    features.tag(pinned.table, version, tag)
+    next_number = catalog.registry.next_pin(TEXT)
+    candidate = features.write_candidate(pinned.table, feature_contract(pinned.dimension, []), [table])
+    tag = f"pin-{next_number}-v{candidate.lance_version}"
+    features.tag(pinned.table, candidate.lance_version, tag)
     moved = dataclasses.replace(
-        pinned, lance_version=version, rows=count, index=index, digest=digest, tag=tag
+        pinned,
+        lance_version=candidate.lance_version,
+        rows=candidate.rows,
+        index=candidate.index,
+        digest=candidate.digest,
+        tag=tag,
     )
-    features.registry.publish(TEXT, dataclasses.replace(pin, number=next_number, tables=[moved]))
+    catalog.registry.publish(TEXT, dataclasses.replace(pin, number=next_number, tables=[moved]))
 
 
 def read(root: str, ended: Any, seen: Any) -> None:
@@ -108,7 +110,7 @@ def read(root: str, ended: Any, seen: Any) -> None:
     answers: set[str] = set()
     try:
         while not ended.is_set():
-            features = FeatureStore(Store(root))
+            features = FeatureStore.open(root)
             hits = features.search([1.0] * 384, dataset_version="tiny@v1", modality="text", k=50)
             scanned = features.training_set("tiny@v1", modality="text", columns=["text"]).to_arrow()
             for found in (hits, scanned):
@@ -124,7 +126,7 @@ def read(root: str, ended: Any, seen: Any) -> None:
 
 def test_readers_see_one_pin_or_the_next(undisturbed: Home, memory: Path) -> None:
     root = undisturbed.copy(memory / "read").store
-    rewrite(Store(root), 0)
+    rewrite(Catalog.open(root), 0)
     context = multiprocessing.get_context("forkserver")
     ended, readers = context.Event(), []
     for _ in range(2):
@@ -133,11 +135,11 @@ def test_readers_see_one_pin_or_the_next(undisturbed: Home, memory: Path) -> Non
         process.start()
         readers.append((process, ours))
     for number in range(1, REPUBLISHES + 1):
-        rewrite(Store(root), number)
+        rewrite(Catalog.open(root), number)
     ended.set()
     answers = [pipe.recv() for _, pipe in readers]
     for process, _ in readers:
         process.join()
     assert all(isinstance(found, set) for found in answers), answers
     assert all(len(found) > 2 for found in answers), answers
-    assert FeatureStore(Store(root)).registry.pin(TEXT).number == REPUBLISHES + 2
+    assert Catalog.open(root).registry.pin(TEXT).number == REPUBLISHES + 2

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.storage.store import Store
+from mm_resources.retrieval.feature_store import FeatureStore
 from tests.faults.conftest import SENTENCES, TEXT, write_texts
 from tests.faults.published import Published, published
 from tests.faults.victim import Fault, Home, Victim, running
@@ -71,7 +70,7 @@ def pinned(beside: Home) -> Published:
 
 def assert_served(home: Home, pinned: Published) -> None:
     published(home.store, OTHER).assert_like(pinned)
-    hits = FeatureStore(Store(home.store)).search([1.0] * 384, dataset_version="other@v1", modality="text")
+    hits = FeatureStore.open(home.store).search([1.0] * 384, dataset_version="other@v1", modality="text")
     assert hits.num_rows == 3
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.ledger.ledger import Ledger
-from mm_resources.storage.store import Store
 from tests.assets.whole_path.test_video import slide
 from tests.conftest import write_dataset
 from tests.faults.conftest import TEXT
@@ -63,10 +62,10 @@ def test_one_checkpoint_is_repeated_at_most(home: Home, undisturbed: Home, expec
     done = home.mm(*BACKFILL)
     assert done.code == 0, done.text
     assert_undisturbed(home, TEXT, undisturbed, expected)
-    ledger = [row for row in Ledger(Store(home.store)).read().read_all().to_pylist() if row["computed"]]
+    ledger = [row for row in Catalog.open(home.store).ledger.read().read_all().to_pylist() if row["computed"]]
     whole = {
         row["kernel"]: row["computed"]
-        for row in Ledger(Store(undisturbed.store)).read().read_all().to_pylist()
+        for row in Catalog.open(undisturbed.store).ledger.read().read_all().to_pylist()
         if row["computed"]
     }
     assert whole.keys() == KERNELS.keys()

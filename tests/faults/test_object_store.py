@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.storage.store import Store
+from mm_resources.catalog import Catalog
 from tests.faults.conftest import TEXT
 from tests.faults.published import Published, published, stored
 from tests.faults.victim import Home, Victim
@@ -33,7 +32,7 @@ def until_published(home: Home, first: Victim | None = None) -> int:
 
 def assert_whole(root: str, expected: Published, undisturbed: Home) -> None:
     published(root, TEXT).assert_like(expected)
-    rows = BlobStore(Store(root)).index(["content_hash"]).read_all()["content_hash"].to_pylist()
+    rows = Catalog.open(root).blobs.index(["content_hash"]).read_all()["content_hash"].to_pylist()
     assert set(rows) == set(stored(undisturbed.store))
 
 

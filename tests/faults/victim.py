@@ -107,7 +107,7 @@ class Boundaries:
 
 def wrap(boundary: Boundaries) -> None:
     """Put a boundary around every commit primitive of this process."""
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.features.feature_tables import FeatureTables
     from mm_resources.storage import lance_datasets
     from mm_resources.storage.store import Store
 
@@ -128,7 +128,7 @@ def wrap(boundary: Boundaries) -> None:
         around(Store, name, lambda store, name, *_: name)
     around(Store, "adopt", lambda store, temporary, name: name)
     for name in ("tag", "_index"):
-        around(FeatureStore, name, lambda features, table, *_: f"features/{table}.lance")
+        around(FeatureTables, name, lambda features, table, *_: f"features/{table}.lance")
 
 
 class _Capped:

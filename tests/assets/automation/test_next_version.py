@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mm_embed_kernels.spec.dataset_spec import load_spec
-from mm_resources.registry.registry import Registry
+from mm_resources.catalog import Catalog
 from mm_resources.storage.store import Store
 from tests.assets.conftest import Run
 
@@ -21,7 +21,7 @@ def test_the_version_that_follows(mm: Run, tmp_path: Path) -> None:
     )
     assert mm("register", "walks.yaml").returncode == 0
     assert "the sources are not listed yet" in mm("status", "walks@v1").stdout
-    registry, first = Registry(Store(str(work / ".mm" / "store"))), load_spec(work / "walks.yaml")
+    registry, first = Catalog(Store(str(work / ".mm" / "store"))).registry, load_spec(work / "walks.yaml")
     assert registry.listings.freeze(first, first.sources[0]) == ""
     (work / "notes" / "d.txt").write_text("A late note.")
     (work / "notes" / "a.txt").unlink()
@@ -47,14 +47,14 @@ def test_the_version_that_follows(mm: Run, tmp_path: Path) -> None:
     }
     assert load_spec(file) == registry.spec("walks", "v2")
     assert file.read_text() == printed.stdout
-    assert "was registered before" in mm("register", "--from", "walks@v1").stdout, (
+    assert "is already registered" in mm("register", "--from", "walks@v1").stdout, (
         "the next version is there already"
     )
     for words, told in [
         (("--from", "walks@v1", "--as", "bees@v2"), "bees@v2 is of another dataset"),
         (("--from", "walks@v9"), "walks@v9 is not registered; registered are: walks@v1, walks@v2"),
         (("--from", "walks@v2", "--as", "v1"), "walks@v1 is registered with another spec"),
-        (("walks.yaml", "--as", "v3"), "--as and --print go with --from"),
+        (("walks.yaml", "--as", "v3"), "--as and --print are options of --from"),
     ]:
         refused = mm("register", *words)
         assert refused.returncode == 2

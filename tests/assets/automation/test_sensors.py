@@ -129,7 +129,7 @@ def test_failed_only_leaves_sound_cells_out(platform: Any, dataset: Path) -> Non
     dataset.write_text(dataset.read_text().replace("photos/**/*.jpg", "photos/**/*.tiff"))
     platform.register(dataset)
     platform.backfill("tiny@v1")
-    assert [cell.modality for cell in unsound(platform.store, platform.registry.cells("tiny@v1"))] == [
+    assert [cell.modality for cell in unsound(platform.catalog, platform.registry.cells("tiny@v1"))] == [
         "image"
     ]
 
@@ -154,7 +154,7 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; the same command goes on where it ended"
+    assert err.strip() == "interrupted; run the same command again to resume"
     again = mm(work, "backfill", "tiny@v1", "--modality", "image", "--json")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err

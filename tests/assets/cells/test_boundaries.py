@@ -13,8 +13,6 @@ import pytest
 from mm_embed_kernels.contracts import Contract
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 
 BEHIND_SEGMENTS = ("embeddings", "normalized_features", "feature_table", "feature_views", "lineage_report")
 
@@ -28,7 +26,7 @@ def mine(platform: Any, dataset: Path) -> Any:
 
 def tamper(platform: Any, cell: Cell, asset: str, column: str, value: str) -> None:
     """Replace a value of the first row of a stage's table, as another program would that writes into the store."""
-    uri = StageTables(platform.store).uri(asset, cell)
+    uri = platform.catalog.tables.uri(asset, cell)
     dataset = lance_datasets.open_dataset(uri)
     table = dataset.to_table()
     values = pa.array([value, *table[column].to_pylist()[1:]], table[column].type)
@@ -44,13 +42,11 @@ def test_every_stage_that_reads_a_broken_row_says_so(mine: Any) -> None:
     for asset in BEHIND_SEGMENTS:
         shutil.rmtree(Path(mine.settings.store) / "stages" / asset)
     mine.backfill("tiny@v1", "text")
-    events = FailureEvents(mine.store).read(cell).read_all().to_pylist()
+    events = mine.catalog.failures.read(cell).read_all().to_pylist()
     broken = [event for event in events if event["error_class"] == "contract_violation"]
     assert Counter(event["stage"] for event in broken) == {"embeddings": 1, "normalized_features": 1}
     assert all("segment_id=no id at all" in event["message"] for event in broken)
-    kept = (
-        StageTables(mine.store).read("embeddings", cell, ["segment_id"]).read_all()["segment_id"].to_pylist()
-    )
+    kept = mine.catalog.tables.read("embeddings", cell, ["segment_id"]).read_all()["segment_id"].to_pylist()
     assert "no id at all" not in kept
 
 
@@ -70,7 +66,7 @@ def test_a_sound_version_is_looked_through_once_in_a_run(
     # Five times by two stages, in two to seven of its columns.
     of_segments = {name: times for (contract, name), times in looked.items() if contract == "segments"}
     assert of_segments == dict.fromkeys(
-        StageTables(platform.store).read("segments", platform.cell("tiny@v1", "text")).schema.names, 1
+        platform.catalog.tables.read("segments", platform.cell("tiny@v1", "text")).schema.names, 1
     )
     looked.clear()
     dataset.write_text(dataset.read_text().replace("version: v1", "version: v2"))

@@ -13,7 +13,6 @@ from mm_assets.definitions import build
 from mm_assets.operations.backfill import cell_result
 from mm_assets.operations.status import cell_status
 from mm_embed_kernels.contracts.pipeline import STAGES
-from mm_resources.tables.stage_tables import StageTables
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_too_many_failures_close_the_gate(strict: Any) -> None:
     assert "max_failed_share" in result.reason
     cell = strict.cell("tiny@v1", "text")
     assert strict.registry.pin(cell) is None
-    counts = cell_status(strict.store, cell)
+    counts = cell_status(strict.catalog, cell)
     assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] == 3
     assert counts["published"] == 0
 
@@ -54,7 +53,7 @@ def test_starting_downstream_by_hand_does_not_pass(strict: Any) -> None:
         assert not done.success
         failed = [event.step_failure_data for event in done.all_events if event.is_step_failure]
         assert "the gate of validated_samples is closed" in failed[0].user_failure_data.description
-        assert StageTables(strict.store).meta(asset, strict.cell("tiny@v1", "text")) is None
+        assert strict.catalog.tables.meta(asset, strict.cell("tiny@v1", "text")) is None
 
 
 def test_override_publishes_and_records_the_reason(strict: Any) -> None:
@@ -90,7 +89,7 @@ def test_a_gate_that_an_earlier_run_closed_is_named_as_such(strict: Any) -> None
     done = run_one(strict, "segments", "text")
     assert not done.success
     run = strict.instance.get_run_by_id(done.run_id)
-    result = cell_result(strict.instance, strict.store, strict.cell("tiny@v1", "text"), run, 0.0)
+    result = cell_result(strict.instance, strict.catalog, strict.cell("tiny@v1", "text"), run, 0.0)
     assert result.status == "blocked"
     assert result.reason.startswith("segments: the gate of validated_samples is closed")
 

@@ -124,7 +124,7 @@ def test_a_closed_gate_keeps_the_last_good_pin_and_says_the_same_everywhere(
     assert (
         platform.features.search("a temple", dataset_version="tiny@v1", modality="image", k=5).num_rows == 2
     )
-    status = cell_status(platform.store, cell)
+    status = cell_status(platform.catalog, cell)
     (gate,) = [gate for gate in status["gates"] if not gate["passed"]]
     assert (gate["stage"], gate["name"]) == ("validated_samples", "failed_share_by_class")
     assert gate["description"] in result.reason
@@ -139,7 +139,7 @@ def test_a_closed_gate_keeps_the_last_good_pin_and_says_the_same_everywhere(
     )
     shutil.move(dataset.parent / "away.jpg", dataset.parent / "photos" / "temple" / "1.jpg")
     assert platform.backfill("tiny@v1", "image")["image"].status in ("published", "unchanged")
-    assert all(gate["passed"] for gate in cell_status(platform.store, cell)["gates"])
+    assert all(gate["passed"] for gate in cell_status(platform.catalog, cell)["gates"])
 
 
 def test_spec_refuses_thresholds_that_are_no_shares(dataset: Path) -> None:

@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 from mm_assets.cli.main import app
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.runner import ComputeReport
-from mm_resources.ledger.costs import cell_cost
-from mm_resources.ledger.ledger import Ledger, Spent, entries
-from mm_resources.ledger.prices import GB, Prices, load_prices
+from mm_resources.costs.cell_costs import cell_cost
+from mm_resources.costs.prices import GB, Prices, load_prices
+from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
-from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_tables import StageMeta
 
 CELL = Cell("birds", "v1", "text")
 PRICES = Prices(
@@ -74,8 +74,8 @@ def meta(samples: int) -> StageMeta:
     return StageMeta("d", "i", samples, samples, 0, 0, 0, "e", "", {}, "r", "now", samples=samples)
 
 
-def stage(store: Store, contract: Any, rows: list[dict[str, Any]], samples: int) -> None:
-    tables, table = StageTables(store), contract.rows(rows)
+def stage(catalog: Catalog, contract: Any, rows: list[dict[str, Any]], samples: int) -> None:
+    tables, table = catalog.tables, contract.rows(rows)
     tables.publish(
         contract.name,
         CELL,
@@ -87,9 +87,9 @@ def stage(store: Store, contract: Any, rows: list[dict[str, Any]], samples: int)
 
 
 def worked(
-    store: Store, name: str, run: str, *reports: ComputeReport, unchanged: bool = False, cpu: float = 0.0
+    catalog: Catalog, name: str, run: str, *reports: ComputeReport, unchanged: bool = False, cpu: float = 0.0
 ) -> None:
-    Ledger(store).record(
+    catalog.ledger.record(
         entries(name, CELL, run, meta(4), unchanged, reports, Spent(9.0, Usage(cpu), 1 << 20, 8, 4))
     )
 
@@ -98,7 +98,7 @@ def kernel(name: str, computed: int, reused: int, cpu: float, gpu: float = 0.0) 
     return ComputeReport(name, name[0] * 64, "inline", computed, reused, 0, 1, 2 * cpu, Usage(cpu, gpu))
 
 
-def test_what_rules_copies_and_the_cache_spared(birds: Store) -> None:
+def test_what_rules_copies_and_the_cache_spared(birds: Catalog) -> None:
     """Eight samples of six blobs; four kept, of two segments each."""
     decisions = [
         {"sample_id": f"{n:032x}", "kept": rule is None, "rule": rule}
@@ -150,7 +150,7 @@ def test_what_rules_copies_and_the_cache_spared(birds: Store) -> None:
     assert 5_000 < found.stored_bytes < 200_000
 
 
-def test_a_cell_that_never_ran_costs_nothing(birds: Store) -> None:
+def test_a_cell_that_never_ran_costs_nothing(birds: Catalog) -> None:
     said = CliRunner().invoke(app, ["cost", "birds@v1"], catch_exceptions=False).output
     assert said == "text: nothing ran yet\n"
     (cell,) = json.loads(
@@ -195,8 +195,7 @@ def test_the_asset_page_shows_them(published: Any) -> None:
     assert "USD for 1,000 published" in event.metadata["summary"].value
     assert event.metadata["cost"].value.startswith("![cost](data:image/png;base64,")
     rows = (
-        StageTables(published.store)
-        .read("lineage_report", published.cell("tiny@v1", "image"))
+        published.catalog.tables.read("lineage_report", published.cell("tiny@v1", "image"))
         .read_all()
         .to_pylist()
     )

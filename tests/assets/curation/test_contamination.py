@@ -14,9 +14,9 @@ from mm_assets.operations.backfill_plan import plan_cell
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.ledger.prices import Prices
-from mm_resources.registry.registry import Registry
+from mm_resources.costs.prices import Prices
 from mm_resources.resources import default_embedder
 from mm_resources.storage.store import Store
 
@@ -52,7 +52,7 @@ def test_a_dataset_is_kept_apart_from_a_benchmark(platform: Any, tmp_path: Path)
     early = platform.backfill("birds@v1")["text"]
     assert early.status == "failed"
     with pytest.raises(UserError, match="nothing is validated yet; run `mm backfill bench@v1"):
-        plan_cell(platform.store, platform.cell("birds@v1", "text"), default_embedder(get("text")))
+        plan_cell(platform.catalog, platform.cell("birds@v1", "text"), default_embedder(get("text")))
     assert (
         "birds@v1|text is to be compared with bench@v1, of which nothing is validated yet; run `mm backfill bench@v1"
         in early.reason
@@ -72,10 +72,10 @@ def test_a_dataset_is_kept_apart_from_a_benchmark(platform: Any, tmp_path: Path)
     assert "exact in bench@v1" in [found["kind"] for found in rows["birds1"]["duplicates"]]
     cell = platform.cell("birds@v1", "text")
     found = what_if(
-        platform.store, cell, {"contaminated": {"action": "flag"}}, default_embedder(get("text")), Prices()
+        platform.catalog, cell, {"contaminated": {"action": "flag"}}, default_embedder(get("text")), Prices()
     )
     assert (found.kept_now, found.kept_then) == (1, 3)
-    planned = {item.kernel: item for item in plan_cell(platform.store, cell, default_embedder(get("text")))}
+    planned = {item.kernel: item for item in plan_cell(platform.catalog, cell, default_embedder(get("text")))}
     assert {name: (item.computed, item.reused) for name, item in planned.items()} == {
         "fetch": (0, 3), "probe": (0, 3), "segment": (0, 1), "embed:minilm": (0, 1),
     }  # fmt: skip
@@ -83,7 +83,7 @@ def test_a_dataset_is_kept_apart_from_a_benchmark(platform: Any, tmp_path: Path)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
-    registry, cell = Registry(Store(str(tmp_path))), Cell("birds", "v1", "text")
+    registry, cell = Catalog(Store(str(tmp_path))).registry, Cell("birds", "v1", "text")
     rules = rule_set("text", {"contaminated": {"against": "birds@v0", "action": "flag"}})
     with pytest.raises(UserError, match="birds@v0"):
         other_cells(registry, cell, rules)

@@ -23,13 +23,11 @@ from mm_embed_kernels.contracts import (
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.ledger.prices import Prices
+from mm_resources.costs.prices import Prices
 from mm_resources.monitoring.reviews import Marks
-from mm_resources.registry.registry import Registry
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_tables import StageMeta
 
 CELLS = {version: Cell("birds", version, "text") for version in ("v1", "v2")}
 SPEC = """
@@ -48,8 +46,10 @@ def sample_id(key: str) -> str:
     return f"{ord(key):032x}"
 
 
-def publish(store: Store, cell: Cell, contract: Any, rows: list[dict[str, Any]], failures: int = 0) -> None:
-    tables = StageTables(store)
+def publish(
+    catalog: Catalog, cell: Cell, contract: Any, rows: list[dict[str, Any]], failures: int = 0
+) -> None:
+    tables = catalog.tables
     meta = StageMeta(
         "d", "i", len(rows), len(rows), failures, 0, failures, "e", "", {}, "r", "now", samples=len(rows)
     )
@@ -74,7 +74,7 @@ def decisions(key: str) -> dict[str, Any]:
     }
 
 
-def fill(store: Store, cell: Cell, content: str) -> None:
+def fill(catalog: Catalog, cell: Cell, content: str) -> None:
     rows = [
         {
             "sample_id": sample_id(key),
@@ -93,31 +93,31 @@ def fill(store: Store, cell: Cell, content: str) -> None:
         "content_hash": None,
     }
     publish(
-        store,
+        catalog,
         cell,
         RAW_ASSETS,
         [*rows, broken, {**rows[0], "sample_id": "9" * 32, "source": "more", "source_uri": "/elsewhere/a"}],
     )
-    publish(store, cell, CURATED_SAMPLES, [{**row, **decisions(row["key"])} for row in rows])
-    publish(store, cell, VALIDATED_SAMPLES.extend(get("text").signals), [])
-    publish(store, cell, CONTENT_BLOBS, [])
+    publish(catalog, cell, CURATED_SAMPLES, [{**row, **decisions(row["key"])} for row in rows])
+    publish(catalog, cell, VALIDATED_SAMPLES.extend(get("text").signals), [])
+    publish(catalog, cell, CONTENT_BLOBS, [])
     event = {"sample_id": sample_id(BROKEN), "error_class": "timeout", "message": "late"}
     publish(
-        store,
+        catalog,
         cell,
         SAMPLE_METADATA,
         [],
-        failures=FailureEvents(store).write("sample_metadata", cell, "r", [event]).version,
+        failures=catalog.failures.write("sample_metadata", cell, "r", [event]).version,
     )
 
 
 @pytest.fixture
-def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
-    store = Store(str(tmp_path / "store"))
-    Registry(store).register(parse_spec(SPEC.format(version="v1"), "birds.yaml"))
-    fill(store, CELLS["v1"], "1")
-    return store
+    catalog = Catalog.open(tmp_path / "store")
+    catalog.registry.register(parse_spec(SPEC.format(version="v1"), "birds.yaml"))
+    fill(catalog, CELLS["v1"], "1")
+    return catalog
 
 
 def asked(*words: Any) -> Any:
@@ -142,7 +142,7 @@ def scores(found: Any) -> dict[str, Any]:
     }
 
 
-def test_rules_and_failures_are_scored(birds: Store, tmp_path: Path) -> None:
+def test_rules_and_failures_are_scored(birds: Catalog, tmp_path: Path) -> None:
     """a and f are rightly not kept, b wrongly; c should be dropped and is only flagged; d is rightly kept."""
     file = marks(
         tmp_path / "marks.jsonl",
@@ -169,7 +169,7 @@ def test_rules_and_failures_are_scored(birds: Store, tmp_path: Path) -> None:
     assert "<td class=word>too_short</td><td class=word>drop</td><td>4</td>" in html
 
 
-def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Store, tmp_path: Path) -> None:
+def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Catalog, tmp_path: Path) -> None:
     table = marks(tmp_path / "marks.csv", "key,mark,why", "c,drop,boring", "d,drop,")
     assert asked(table, "--dataset-version", "birds@v1")["recorded"] == 2
     assert scores(asked("--dataset-version", "birds@v1"))["kept or dropped"] == (2, 0, 0, 2, None, 0.0)
@@ -178,9 +178,9 @@ def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Store, tmp_path: Pa
     assert Marks(birds).latest(CELLS["v1"]).num_rows == 2
 
 
-def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Store, tmp_path: Path) -> None:
+def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: Path) -> None:
     asked(marks(tmp_path / "marks.tsv", "key\tmark", "c\tdrop", "d\tkeep"), "--dataset-version", "birds@v1")
-    Registry(birds).register(parse_spec(SPEC.format(version="v2"), "birds.yaml"))
+    birds.registry.register(parse_spec(SPEC.format(version="v2"), "birds.yaml"))
     fill(birds, CELLS["v2"], "1")
     assert scores(asked("--dataset-version", "birds@v2"))["kept or dropped"][0] == 2, (
         "a new version is scored by what is known"
@@ -221,13 +221,13 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Store, tmp_path: Pat
     ],
 )
 def test_a_mistake_is_one_line_and_records_nothing(
-    birds: Store, tmp_path: Path, name: str, lines: list[Any], said: str
+    birds: Catalog, tmp_path: Path, name: str, lines: list[Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
         label(birds, [CELLS["v1"]], marks(tmp_path / name, *lines))
     assert Marks(birds).latest(CELLS["v1"]).num_rows == 0
 
 
-def test_a_file_that_is_not_there(birds: Store, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there(birds: Catalog, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.csv cannot be read: .*No such file"):
         label(birds, [CELLS["v1"]], tmp_path / "none.csv")

@@ -17,10 +17,8 @@ from mm_embed_kernels.kernels.base import results
 from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
-from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.compute.cache import ComputeCache
 from mm_resources.resources import default_embedder
-from mm_resources.tables.failure_events import FailureEvents, FailureFilter
+from mm_resources.tables.failure_events import FailureFilter
 from tests.kernels.sounds import noise, recorded
 
 COUNT = 4
@@ -39,7 +37,7 @@ def sounds(tmp_path: Path, platform: Any) -> Any:
     """Sound and silence in turn; on the silent ones, and the last sound one's transcript, a kernel has died before."""
     calls = tmp_path / "calls"
     calls.mkdir()
-    blobs = BlobStore(platform.store)
+    blobs = platform.catalog.blobs
     transcribe = default_embedder(get("audio")).transcribe_kernel("whisper", blobs, Limits())
     died = SampleError("decoder_crash", "the decoder died with SIGSEGV")
     for i in range(COUNT):
@@ -48,11 +46,11 @@ def sounds(tmp_path: Path, platform: Any) -> Any:
         (calls / f"mute{i}.wav").write_bytes(recorded(noise(1.0, seed=i) * 0.0004))
         digest = hashlib.sha256((calls / f"mute{i}.wav").read_bytes()).hexdigest()
         segment = SegmentKernel(get("audio"), blobs)
-        ComputeCache(platform.store).space(segment).append(results([digest], [died], 0.1, segment.result), {})
+        platform.catalog.cache.space(segment).append(results([digest], [died], 0.1, segment.result), {})
     (span,) = get("audio").segment((calls / "loud0.wav").read_bytes())
     key = f"{hashlib.sha256((calls / 'loud0.wav').read_bytes()).hexdigest()}#{span.span}"
     crashed = results([key], [SampleError("transcription_error", "the model died")], 0.1, transcribe.result)
-    ComputeCache(platform.store).space(transcribe).append(crashed, {})
+    platform.catalog.cache.space(transcribe).append(crashed, {})
     (tmp_path / "spec.yaml").write_text(SPEC)
     platform.register(tmp_path / "spec.yaml")
     assert platform.backfill("sounds@v1")["audio"].status == "published"
@@ -60,12 +58,12 @@ def sounds(tmp_path: Path, platform: Any) -> Any:
 
 
 def classes(platform: Any) -> dict[str, int]:
-    return FailureEvents(platform.store).by_class(platform.cell("sounds@v1", "audio"))
+    return platform.catalog.failures.by_class(platform.cell("sounds@v1", "audio"))
 
 
 def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(sounds: Any) -> None:
     assert classes(sounds) == {"decoder_crash": COUNT, "transcription_error": 1}
-    found = propose(sounds.store, sounds.cell("sounds@v1", "audio"))
+    found = propose(sounds.catalog, sounds.cell("sounds@v1", "audio"))
     (cause,) = found.proposals
     assert (cause.stage, cause.error_class, cause.samples) == ("segments", "decoder_crash", COUNT)
     assert cause.rule is not None
@@ -84,9 +82,9 @@ def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(
     )
 
     chosen_class = FailureFilter(error_class="transcription_error")
-    (redrive,) = redrives(sounds.store, "sounds@v1", sounds.registry.cells("sounds@v1"), chosen_class)
+    (redrive,) = redrives(sounds.catalog, "sounds@v1", sounds.registry.cells("sounds@v1"), chosen_class)
     result = sounds.backfill("sounds@v1", redrive=chosen_class)["audio"]
-    assert redrive.outcome(sounds.store) == Outcome(1, 1, 0)
+    assert redrive.outcome(sounds.catalog) == Outcome(1, 1, 0)
     assert (result.computed["transcribe:whisper"], result.computed["segment"]) == (1, 0)
     assert classes(sounds) == {"decoder_crash": COUNT}
 
@@ -94,7 +92,7 @@ def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(
     sounds.register(_next_version(sounds, rule))
     again = sounds.backfill("sounds@v2")["audio"]
     assert again.status == "published"
-    events = FailureEvents(sounds.store).read(sounds.cell("sounds@v2", "audio")).read_all().to_pylist()
+    events = sounds.catalog.failures.read(sounds.cell("sounds@v2", "audio")).read_all().to_pylist()
     assert {(event["stage"], event["error_class"]) for event in events} == {
         ("validated_samples", "rejected_by_rule")
     }

@@ -89,7 +89,7 @@ def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple
         after[f"renamed-{i % COUNT}.png"] for i in range(2 * COUNT)
     ]
     assert {result.status for result in platform.backfill("walks@v2").values()} == {"unchanged"}
-    moved = diff(platform.features, platform.cell("walks@v1", "image"), platform.cell("walks@v2", "image"))
+    moved = diff(platform.catalog, platform.cell("walks@v1", "image"), platform.cell("walks@v2", "image"))
     # The broken link is the one that stayed.
     assert (moved.moved, moved.same, moved.added, moved.removed, moved.altered) == (COUNT, 1, 0, 0, 0)
     assert moved.vectors is not None
@@ -114,7 +114,7 @@ def test_what_moved_between_two_versions(walks: tuple[Any, Path]) -> None:
     for version in ("v2", "v3"):
         assert platform.backfill(f"walks@{version}", "image")["image"].status == "published"
     first, second, third = (platform.cell(f"walks@{version}", "image") for version in ("v1", "v2", "v3"))
-    found = diff(platform.features, first, second)
+    found = diff(platform.catalog, first, second)
     assert (found.added, found.removed, found.altered, found.moved) == (2, 1, 2, 1)
     assert found.same == COUNT + 1 - 4
     assert found.examples == {
@@ -128,7 +128,7 @@ def test_what_moved_between_two_versions(walks: tuple[Any, Path]) -> None:
     assert found.vectors is not None
     assert (found.vectors.before, found.vectors.after) == (COUNT, COUNT)
     assert 0.5 < (found.vectors.centroid_cosine or 0) < 1
-    stricter = diff(platform.features, second, third)
+    stricter = diff(platform.catalog, second, third)
     # Of two copies the first by key is kept.
     (decision,) = stricter.decisions
     assert decision == {

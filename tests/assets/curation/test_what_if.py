@@ -15,10 +15,9 @@ from mm_embed_kernels.contracts import VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.registry.registry import Registry
-from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_tables import StageMeta
 from tests.kernels.sample_rows import GOOD, sample
 
 SPEC = """
@@ -32,20 +31,20 @@ sources:
 
 
 @pytest.fixture
-def birds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
+def birds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MM_PROFILE", "bundled")
-    store = Store(str(tmp_path / "store"))
-    Registry(store).register(parse_spec(SPEC, "birds.yaml"))
-    return store
+    catalog = Catalog.open(tmp_path / "store")
+    catalog.registry.register(parse_spec(SPEC, "birds.yaml"))
+    return catalog
 
 
-def validated(store: Store, *words: int) -> None:
+def validated(catalog: Catalog, *words: int) -> None:
     """Texts of so many words each."""
     contract, cell, tables = (
         VALIDATED_SAMPLES.extend(get("text").signals),
         Cell("birds", "v1", "text"),
-        StageTables(store),
+        catalog.tables,
     )
     rows = contract.rows(
         [sample("text", f"k{i}", **{**GOOD["text"], "words": count}) for i, count in enumerate(words)]
@@ -70,7 +69,7 @@ def asked(*words: str) -> Any:
     return json.loads(done.output)
 
 
-def test_a_stricter_rule_drops_more(birds: Store) -> None:
+def test_a_stricter_rule_drops_more(birds: Catalog) -> None:
     validated(birds, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     (cell,) = asked("--what-if", "too_short.min_words=9")["cells"]
     assert (cell["modality"], cell["samples"], cell["kept_now"], cell["kept_then"]) == ("text", 10, 7, 2)
@@ -80,7 +79,7 @@ def test_a_stricter_rule_drops_more(birds: Store) -> None:
     assert cell["price"] == pytest.approx(cell["seconds"] * 0.05 / 3600, rel=0.05)
 
 
-def test_a_laxer_rule_keeps_more_unless_another_drops(birds: Store) -> None:
+def test_a_laxer_rule_keeps_more_unless_another_drops(birds: Catalog) -> None:
     validated(birds, 0, 1, 2, 5)
     (cell,) = asked(
         "--what-if",
@@ -95,7 +94,7 @@ def test_a_laxer_rule_keeps_more_unless_another_drops(birds: Store) -> None:
     assert cell["seconds"] == 0
 
 
-def test_a_flag_moves_nothing_but_is_counted(birds: Store) -> None:
+def test_a_flag_moves_nothing_but_is_counted(birds: Catalog) -> None:
     validated(birds, 4, 5)
     (cell,) = asked("--what-if", "too_long.max_words=4")["cells"]
     assert (cell["kept_now"], cell["kept_then"], cell["moves"]) == (
@@ -105,7 +104,7 @@ def test_a_flag_moves_nothing_but_is_counted(birds: Store) -> None:
     )
 
 
-def test_what_a_person_sees(birds: Store) -> None:
+def test_what_a_person_sees(birds: Catalog) -> None:
     validated(birds, 4, 5, 6)
     said = (
         CliRunner()
@@ -130,7 +129,7 @@ def test_mistakes(words: list[str], line: str) -> None:
         parse_changes(words)
 
 
-def test_a_mistaken_value_and_a_cell_without_samples(birds: Store) -> None:
+def test_a_mistaken_value_and_a_cell_without_samples(birds: Catalog) -> None:
     runner = CliRunner()
     with pytest.raises(UserError, match=r"curation\.rules\.too_short\.min_words: 'many' is not a number"):
         runner.invoke(

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.features import exports
-from mm_resources.features.exports import FORMS, export
+from mm_resources.retrieval import exports
+from mm_resources.retrieval.exports import FORMS, export
 
 COLUMNS = ["label", "split", "text", "user__stars"]
 

@@ -12,7 +12,6 @@ import pytest
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import content_hash
-from mm_resources.blobs.forgotten import Receipts
 from mm_resources.maintenance import forgetting
 from mm_resources.maintenance.forgetting import forget
 from mm_resources.storage import lance_datasets
@@ -118,18 +117,18 @@ def test_nothing_of_it_is_left_and_it_stays_out(
         with monkeypatch.context() as patched:
             patched.setattr(forgetting._Forgetting, step, dying(getattr(forgetting._Forgetting, step), times))
             with pytest.raises(KeyboardInterrupt):
-                forget(platform.store, hit["sample_id"])
+                forget(platform.catalog, hit["sample_id"])
         assert platform.backfill("notes@v1")["text"].status == "failed", (
             "nothing is published beside what is half forgotten"
         )
-    receipt = forget(platform.store, hit["sample_id"])
+    receipt = forget(platform.catalog, hit["sample_id"])
 
     assert receipt.hashes == [digest]
     assert len(receipt.samples) == 2, "the record and the file that holds the same"
     assert holding(platform, MARK) == []
     assert receipt.pins == ["notes@v1|text pin 1", "notes@v2|text pin 1"]
     assert receipt.blobs == 1, "stored once for both"
-    assert forget(platform.store, digest).number == receipt.number, "once more is no more"
+    assert forget(platform.catalog, digest).number == receipt.number, "once more is no more"
     vectors = [name for name in cached if name.startswith("cache/embed")]
     assert vectors
     for name in vectors:
@@ -173,8 +172,8 @@ def test_what_nobody_has_heard_of_is_no_receipt(notes: tuple[Platform, Path]) ->
     platform, _ = notes
     for unknown in ("0" * 64, "0" * 32):
         with pytest.raises(UserError, match="no sample of this store has"):
-            forget(platform.store, unknown)
+            forget(platform.catalog, unknown)
     with pytest.raises(UserError, match="neither a content hash nor a sample id"):
-        forget(platform.store, "x' OR 1=1")
-    assert all(receipt.asked not in ("0" * 64, "0" * 32) for receipt in Receipts(platform.store).all())
+        forget(platform.catalog, "x' OR 1=1")
+    assert all(receipt.asked not in ("0" * 64, "0" * 32) for receipt in platform.catalog.receipts.all())
     assert os.listdir(platform.store.path("registry/forgotten"))

@@ -12,9 +12,6 @@ import pytest
 
 from mm_assets.operations.backfill import register_partition
 from mm_assets.operations.status import cell_status
-from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 from tests.assets.cells.test_gates import run_one
 
 STAGES_OF_PUBLISH = ("feature_views", "lineage_report")
@@ -64,13 +61,13 @@ def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any, dataset
     shutil.rmtree(Path(mine.settings.store) / "stages" / "sample_metadata")
     broken = mine.backfill("tiny@v1", "image")["image"]
     assert broken.status == "blocked"
-    events = FailureEvents(mine.store).read(cell).read_all().to_pylist()
+    events = mine.catalog.failures.read(cell).read_all().to_pylist()
     assert {event["error_class"] for event in events} == {"blob_damaged"}
     assert all(event["retryable"] and event["sample_id"] for event in events)
     result = mine.backfill("tiny@v1", "image")["image"]
     assert result.status == "published", result.reason
     assert result.computed["fetch"] == 3
-    assert cell_status(mine.store, cell)["failures"] == {"truncated": 1}
+    assert cell_status(mine.catalog, cell)["failures"] == {"truncated": 1}
 
 
 def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
@@ -94,7 +91,7 @@ def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
 
 def test_collected_garbage_costs_a_cell_nothing(mine: Any, mm: Any) -> None:
     before = packs(mine)
-    BlobStore(mine.store).put([os.urandom(5_000_000)])
+    mine.catalog.blobs.put([os.urandom(5_000_000)])
     for _ in range(2):
         done = mm("gc", "--older-than-days", 0, "--json", MM_STORE=mine.settings.store)
         assert done.returncode == 0, done.stderr
@@ -108,7 +105,7 @@ def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -
     (dataset.parent / "photos" / "temple" / "1.jpg").unlink()
     result = mine.backfill("tiny@v1", "image", override="the temple is gone")["image"]
     assert result.status == "published", result.reason
-    counts = cell_status(mine.store, mine.cell("tiny@v1", "image"))
+    counts = cell_status(mine.catalog, mine.cell("tiny@v1", "image"))
     assert (counts["published"], counts["failed"], counts["failures"]) == (
         1,
         2,
@@ -116,7 +113,7 @@ def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -
     )
     (event,) = [
         e
-        for e in FailureEvents(mine.store).read(mine.cell("tiny@v1", "image")).read_all().to_pylist()
+        for e in mine.catalog.failures.read(mine.cell("tiny@v1", "image")).read_all().to_pylist()
         if e["retryable"]
     ]
     assert event["source_uri"].endswith("temple/1.jpg")
@@ -130,7 +127,7 @@ def test_a_kill_between_the_pin_and_its_stage_publishes_once(mine: Any) -> None:
         shutil.rmtree(Path(mine.settings.store) / "stages" / stage)
     assert mine.backfill("tiny@v1", "image")["image"].status == "published"
     assert mine.registry.pin(cell) == pin
-    (row,) = StageTables(mine.store).read("feature_views", cell).read_all().to_pylist()
+    (row,) = mine.catalog.tables.read("feature_views", cell).read_all().to_pylist()
     assert row["pin"] == pin.number == 1
 
 
@@ -140,7 +137,7 @@ def test_status_of_a_cell_whose_run_died_balances(platform: Any, dataset: Path) 
     register_partition(platform.instance, "tiny@v1")
     for asset in ("dataset_registry", "raw_assets", "content_blobs", "sample_metadata"):
         assert run_one(platform, asset, "image").success
-    counts = cell_status(platform.store, cell)
+    counts = cell_status(platform.catalog, cell)
     assert (counts["discovered"], counts["undecided"], counts["published"]) == (3, 2, 0)
     assert (
         counts["discovered"]

@@ -13,7 +13,7 @@ import pytest
 from mm_assets.operations.promotion import promote
 from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.monitoring.distribution_drift import _apart, shifts
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_tables import StageMeta
 from tests.assets.conftest import Platform, platforms
 from tests.assets.features.test_training_set import WORDS
 from tests.assets.operations.test_promotion import SPEC
@@ -53,13 +53,13 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, 
         platform = make(folder)
         publish(platform, folder, "v1", 60, 60, 10)
         publish(platform, folder, "v2", 62, 58, 10, "parent: v1\n")
-        promote(platform.features, "notes@v1", "production")
+        promote(platform.catalog, "notes@v1", "production")
         publish(platform, folder, "v3", 120, 20, 20, "parent: v2\n", broken=35)
         yield platform, folder
 
 
 def report(platform: Platform, version: str) -> StageMeta:
-    meta = StageTables(platform.store).meta("lineage_report", platform.cell(version, "text"))
+    meta = platform.catalog.tables.meta("lineage_report", platform.cell(version, "text"))
     assert meta is not None
     return meta
 
@@ -104,11 +104,11 @@ def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
     wide = DriftLimits(
         max_label_shift=1, max_decision_shift=1, max_failure_shift=1, max_signal_shift=1, max_vector_shift=1
     )
-    assert all(shift.passed for shift in shifts(platform.features, before, after, wide))
+    assert all(shift.passed for shift in shifts(platform.catalog, before, after, wide))
     narrow = DriftLimits(
         max_label_shift=0, max_decision_shift=0, max_failure_shift=0, max_signal_shift=0, max_vector_shift=0
     )
-    same = list(shifts(platform.features, before, before, narrow))
+    same = list(shifts(platform.catalog, before, before, narrow))
     assert {shift.kind for shift in same} == {"labels", "decisions", "failures", "signals", "vectors"}
     assert all(shift.value == 0 for shift in same)
 

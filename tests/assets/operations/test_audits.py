@@ -74,7 +74,7 @@ def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
 
 
 def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
-    sound = list(audited(things.features))
+    sound = list(audited(things.catalog))
     assert {(table.modality, table.rows, table.checked) for table in sound} == {
         ("text", 6, 6),
         ("image", 2, 2),
@@ -82,7 +82,7 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     assert all(
         table.same_fingerprint and table.wrong == [] and table.worst <= table.tolerance for table in sound
     )
-    assert [table.checked for table in audited(things.features, "things@v1", "text", sample=4)] == [4]
+    assert [table.checked for table in audited(things.catalog, "things@v1", "text", sample=4)] == [4]
 
     pin = things.registry.pin(things.cell("things@v1", "image"))
     assert pin is not None
@@ -93,13 +93,13 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     )
     turned = np.roll(np.asarray(vector, np.float32), 1).tolist()
     planted = plant(things, "image", 1, vector=turned)
-    (found,) = audited(things.features, modality="image")
+    (found,) = audited(things.catalog, modality="image")
     assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(planted, "vector")]
     assert found.wrong[0].distance is not None
     assert found.wrong[0].distance > found.tolerance
 
     spoiled = plant(things, "text", 3, text="Something else that nobody wrote.")
-    (found,) = audited(things.features, modality="text")
+    (found,) = audited(things.catalog, modality="text")
     assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(spoiled, "text")]
     failed = (
         build(store=things.settings.store)
@@ -110,7 +110,7 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
 
     for pack in list(things.store.objects("blobs/packs")):
         things.store.write(pack.name, b"")
-    assert {wrong.cause for table in audited(things.features, modality="text") for wrong in table.wrong} == {
+    assert {wrong.cause for table in audited(things.catalog, modality="text") for wrong in table.wrong} == {
         "blob_damaged"
     }
 
@@ -123,4 +123,4 @@ def test_nothing_published_is_said(platform: Platform) -> None:
     )
     assert executed.success, "nothing that is published is nothing wrong"
     with pytest.raises(UserError, match="nothing is published; run"):
-        list(audited(platform.features))
+        list(audited(platform.catalog))

@@ -68,7 +68,7 @@ def test_several_embedders_one_of_them_primary(
 
 def test_a_model_is_tried_beside_the_current_one(published: Any, tmp_path: Path) -> None:
     name = f"open_clip:{open_clip_model(tmp_path / 'clip')}"
-    trial = try_embedder(published.features, published.cell("tiny@v1", "image"), name, 10)
+    trial = try_embedder(published.catalog, published.cell("tiny@v1", "image"), name, 10)
     assert (trial.current, trial.embedder, trial.sample, trial.computed, trial.failed) == (
         "conse",
         name,

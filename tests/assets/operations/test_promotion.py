@@ -92,7 +92,7 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
 
 def test_a_spec_sets_its_own_thresholds(notes: tuple[Any, Path]) -> None:
     platform, folder = notes
-    promote(platform.features, "notes@v1", "staging")
+    promote(platform.catalog, "notes@v1", "staging")
     write(
         platform,
         folder,
@@ -101,7 +101,7 @@ def test_a_spec_sets_its_own_thresholds(notes: tuple[Any, Path]) -> None:
         "promotion: {min_label_share: 0.2, min_centroid_cosine: 0.9999}\n",
     )
     with pytest.raises(UserError, match=r"text\.drift: cosine of the mean vectors is 0\.9") as closed:
-        promote(platform.features, "notes@v2", "staging")
+        promote(platform.catalog, "notes@v2", "staging")
     assert "coverage" not in str(closed.value)
 
 
@@ -115,28 +115,28 @@ def test_the_users_own_test_has_a_say(
         "    return found == 'bread' and served is None, f'the first answer is {found}'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    moved = promote(platform.features, "notes@v1", "candidate", "my_tests:finds_bread")
+    moved = promote(platform.catalog, "notes@v1", "candidate", "my_tests:finds_bread")
     assert moved.checks[-1]["description"] == "evaluation my_tests:finds_bread: the first answer is bread"
     with pytest.raises(UserError, match="the first answer is bread"):
-        promote(platform.features, "notes@v1", "candidate", "my_tests:finds_bread")
+        promote(platform.catalog, "notes@v1", "candidate", "my_tests:finds_bread")
     with pytest.raises(UserError, match="--evaluate my_tests:nothing"):
-        promote(platform.features, "notes@v1", "candidate", "my_tests:nothing")
+        promote(platform.catalog, "notes@v1", "candidate", "my_tests:nothing")
     sys.modules.pop("my_tests")
 
 
 def test_what_cannot_be_promoted(notes: tuple[Any, Path]) -> None:
     platform, folder = notes
     with pytest.raises(UserError, match="'latest' is no alias"):
-        promote(platform.features, "notes@v1", "latest")
+        promote(platform.catalog, "notes@v1", "latest")
     with pytest.raises(UserError, match="nothing was promoted to notes@production"):
-        take_back(platform.features, "notes", "production")
-    moved = promote(platform.features, "notes@v1", "production")
+        take_back(platform.catalog, "notes", "production")
+    moved = promote(platform.catalog, "notes@v1", "production")
     with pytest.raises(UserError, match="there is nothing to go back to"):
-        take_back(platform.features, "notes", "production")
+        take_back(platform.catalog, "notes", "production")
     with pytest.raises(Fenced, match="was moved by another promotion meanwhile"):
         platform.registry.aliases.move(replace(moved, version="v9"))
     spec = folder / "v3.yaml"
     spec.write_text(SPEC.format(version="v3"))
     platform.register(spec)
     with pytest.raises(UserError, match="nothing is published of notes@v3"):
-        promote(platform.features, "notes@v3", "production")
+        promote(platform.catalog, "notes@v3", "production")

@@ -19,9 +19,8 @@ from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.compute.cache import ComputeCache
 from mm_resources.resources import default_embedder
-from mm_resources.tables.failure_events import FailureEvents, FailureFilter
+from mm_resources.tables.failure_events import FailureFilter
 
 IMAGE = get("image")
 KERNELS: dict[str, tuple[Callable[[BlobStore], Kernel], str]] = {
@@ -41,21 +40,21 @@ def lenient(platform: Any, dataset: Path) -> Any:
 def crash(platform: Any, stage: str, photo: Path) -> None:
     """As if the stage's kernel had died on a photo that is sound: the failure is cached as a permanent one."""
     make, place = KERNELS[stage]
-    kernel = make(BlobStore(platform.store))
+    kernel = make(platform.catalog.blobs)
     key = hashlib.sha256(photo.read_bytes()).hexdigest() + place
     died = results([key], [SampleError("decoder_crash", "the decoder died with SIGSEGV")], 0.1, kernel.result)
-    ComputeCache(platform.store).space(kernel).append(died, {})
+    platform.catalog.cache.space(kernel).append(died, {})
 
 
 def redriven(platform: Any, chosen: FailureFilter) -> tuple[Any, Outcome]:
-    (found,) = redrives(platform.store, "tiny@v1", platform.registry.cells("tiny@v1", "image"), chosen)
+    (found,) = redrives(platform.catalog, "tiny@v1", platform.registry.cells("tiny@v1", "image"), chosen)
     result = platform.backfill("tiny@v1", "image", redrive=chosen)["image"]
-    return result, found.outcome(platform.store)
+    return result, found.outcome(platform.catalog)
 
 
 def failed(platform: Any) -> dict[str, int]:
     """Error class -> attempts."""
-    events = FailureEvents(platform.store).read(platform.cell("tiny@v1", "image")).read_all().to_pylist()
+    events = platform.catalog.failures.read(platform.cell("tiny@v1", "image")).read_all().to_pylist()
     return {event["error_class"]: event["attempt"] for event in events}
 
 
@@ -73,12 +72,12 @@ def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
         FailureFilter(error_class="decoder_crash"),
         FailureFilter(stage=stage, error_class="decoder_crash"),
     ):
-        found = redrives(lenient.store, "tiny@v1", lenient.registry.cells("tiny@v1"), chosen)
+        found = redrives(lenient.catalog, "tiny@v1", lenient.registry.cells("tiny@v1"), chosen)
         assert [(item.cell.modality, item.triable) for item in found] == [("image", 1)]
 
     result, outcome = redriven(lenient, FailureFilter(error_class="decoder_crash"))
     assert (result.status, outcome) == ("published", Outcome(tried=1, passed=1, failed=0))
-    kernel = KERNELS[stage][0](BlobStore(lenient.store))
+    kernel = KERNELS[stage][0](lenient.catalog.blobs)
     assert result.computed[kernel.name] == 1
     assert failed(lenient) == {"truncated": 1}
     assert lenient.features.search("a temple", dataset_version="tiny@v1", modality="image", k=5).num_rows == 2
@@ -142,12 +141,12 @@ def test_a_redrive_behind_a_closed_gate_reaches_nothing(
 
 def test_mistakes_and_decisions(lenient: Any) -> None:
     cells = lenient.registry.cells("tiny@v1")
-    assert redrives(lenient.store, "tiny@v1", cells, FailureFilter()) == [], "nothing has failed yet"
+    assert redrives(lenient.catalog, "tiny@v1", cells, FailureFilter()) == [], "nothing has failed yet"
     lenient.backfill("tiny@v1", "text")
-    assert redrives(lenient.store, "tiny@v1", cells, FailureFilter()) == [], (
+    assert redrives(lenient.catalog, "tiny@v1", cells, FailureFilter()) == [], (
         "the listing refused it, and is frozen"
     )
     with pytest.raises(UserError, match=r"no such failure of tiny@v1; there are: bad_record in raw_assets$"):
-        redrives(lenient.store, "tiny@v1", cells, FailureFilter(error_class="truncated"))
+        redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(error_class="truncated"))
     with pytest.raises(UserError, match="'probe' is no stage; there are: dataset_registry, raw_assets"):
-        redrives(lenient.store, "tiny@v1", cells, FailureFilter(stage="probe"))
+        redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(stage="probe"))

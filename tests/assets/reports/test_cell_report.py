@@ -28,11 +28,10 @@ from mm_assets.reports.html_page import page
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
-from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.ledger.prices import Prices
-from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.costs.prices import Prices
+from mm_resources.tables.stage_tables import StageMeta
 
 CELL = Cell("birds", "v1", "text")
 HOSTILE = (
@@ -108,8 +107,8 @@ def require_harmless(text: str) -> Tags:
     return tags
 
 
-def stage(store: Store, contract: Any, table: pa.Table) -> None:
-    tables, rows = StageTables(store), table.num_rows
+def stage(catalog: Catalog, contract: Any, table: pa.Table) -> None:
+    tables, rows = catalog.tables, table.num_rows
     meta = StageMeta("d", "i", rows, rows, 0, 0, 0, "e", "", {}, "r", "now", samples=rows)
     tables.publish(
         contract.name,
@@ -121,19 +120,19 @@ def stage(store: Store, contract: Any, table: pa.Table) -> None:
     )
 
 
-def curated(store: Store, rows: list[dict[str, Any]]) -> None:
+def curated(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
     """A curated cell whose samples all have one blob."""
-    blobs = BlobStore(store)
+    blobs = catalog.blobs
     (content,) = blobs.put([HOSTILE.encode()])
     given = {"content_hash": content, "split": "train", "kept": True, "duplicates": [], "rules": []}
-    stage(store, CURATED_SAMPLES, CURATED_SAMPLES.rows([{**given, **row} for row in rows]))
+    stage(catalog, CURATED_SAMPLES, CURATED_SAMPLES.rows([{**given, **row} for row in rows]))
     stage(
-        store,
+        catalog,
         VALIDATED_SAMPLES.extend(get("text").signals),
         pa.table({"words": pa.array(range(len(rows)), pa.int64())}),
     )
     (place,) = blobs.index().read_all().to_pylist()
-    stage(store, CONTENT_BLOBS, CONTENT_BLOBS.rows([{**place, "refcount": len(rows)}]))
+    stage(catalog, CONTENT_BLOBS, CONTENT_BLOBS.rows([{**place, "refcount": len(rows)}]))
 
 
 def decision(rule: str, passed: bool, action: str = "flag") -> dict[str, Any]:
@@ -148,7 +147,7 @@ def decision(rule: str, passed: bool, action: str = "flag") -> dict[str, Any]:
     }
 
 
-def test_what_is_shown_does_not_grow_with_the_cell(birds: Store) -> None:
+def test_what_is_shown_does_not_grow_with_the_cell(birds: Catalog) -> None:
     rows = []
     for n in range(3_000):
         dropped = n % 3 == 0
@@ -188,7 +187,7 @@ def test_what_is_shown_does_not_grow_with_the_cell(birds: Store) -> None:
     assert replace(again, counts=found.counts) == found, "the same samples each time"
 
 
-def test_nothing_that_a_sample_says_is_markup(birds: Store, tmp_path: Path) -> None:
+def test_nothing_that_a_sample_says_is_markup(birds: Catalog, tmp_path: Path) -> None:
     rules = [decision("too_short", False, "drop"), decision("boilerplate", False)]
     names = {"key": HOSTILE, "label": HOSTILE, "split": HOSTILE, "duplicate_group": "g"}
     rows = [
@@ -212,16 +211,16 @@ def test_nothing_that_a_sample_says_is_markup(birds: Store, tmp_path: Path) -> N
     assert not list(tmp_path.glob(".*unfinished"))
 
 
-def test_a_key_that_is_a_url_shows_no_signature(birds: Store) -> None:
+def test_a_key_that_is_a_url_shows_no_signature(birds: Catalog) -> None:
     curated(birds, [{"sample_id": "0" * 32, "key": "https://u:secret@host/a.txt?X-Signature=secret"}])
     text = "".join(page("birds@v1", [cell_report(birds, CELL, Prices())], ["text"], Prices()))
     assert "https://host/a.txt" in text
     assert "secret" not in text
 
 
-def test_a_lost_blob_is_a_line(birds: Store) -> None:
+def test_a_lost_blob_is_a_line(birds: Catalog) -> None:
     curated(birds, [{"sample_id": "0" * 32, "key": "a"}])
-    for pack in Path(birds.path("blobs/packs")).iterdir():
+    for pack in Path(birds.store.path("blobs/packs")).iterdir():
         pack.unlink()
     (card,) = cell_report(birds, CELL, Prices()).sheets[0].cards
     assert card.fault.startswith("blob_missing: ")
@@ -249,7 +248,7 @@ def test_a_threshold_stands_where_the_values_part(values: list[float], threshold
     assert below == sum(value < threshold for value in values)
 
 
-def test_mistakes_are_one_line(birds: Store, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(birds: Catalog, tmp_path: Path) -> None:
     def ask(out: Path) -> None:
         CliRunner().invoke(app, ["report", "birds@v1", "--out", str(out)], catch_exceptions=False)
 
@@ -276,7 +275,7 @@ def test_a_published_version_is_seen(published: Any, monkeypatch: pytest.MonkeyP
     assert len(tags.of("line")) >= 8, "thresholds"
 
 
-def test_every_kind_of_card_is_drawn(birds: Store) -> None:
+def test_every_kind_of_card_is_drawn(birds: Catalog) -> None:
     curated(birds, [{"sample_id": "0" * 32, "key": "a"}])
     cards = [
         Card("1", "a", None, "train", "", picture="data:image/jpeg;base64,AA"),

@@ -14,8 +14,6 @@ from mm_assets.operations.status import cell_status
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_resources.resources import default_embedder
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 from tests.kernels.sounds import noise, recorded, tone
 
 SPEC = """
@@ -55,7 +53,7 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
     assert result.status == "published", result.reason
     assert (result.computed["embed:aisfx"], result.computed["embed:minilm"]) == (5, 2)
     cell = sounds.cell("sounds@v1", "audio")
-    counts = cell_status(sounds.store, cell)
+    counts = cell_status(sounds.catalog, cell)
     assert (
         counts["discovered"],
         counts["published"],
@@ -112,7 +110,7 @@ def test_a_corrected_transcript_is_embedded_anew(sounds: Any, tmp_path: Path) ->
 def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
     """The current one against itself agrees in all; another space is another opinion; what is computed is paid once."""
     cell = published.cell("tiny@v1", "text")
-    same = try_embedder(published.features, cell, "minilm", 10)
+    same = try_embedder(published.catalog, cell, "minilm", 10)
     assert (same.current, same.embedder, same.sample, same.computed, same.overlap) == (
         "minilm",
         "minilm",
@@ -123,7 +121,7 @@ def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
     assert same.seconds_per_segment is None
     assert {item.of for item in same.neighbours} == {"pets: s1", "food: s2"}
     with pytest.raises(UserError, match="conse reads image, not text"):
-        try_embedder(published.features, cell, "conse", 10)
+        try_embedder(published.catalog, cell, "conse", 10)
 
 
 def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -> None:
@@ -135,10 +133,10 @@ def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -
     assert result.status == "published", result.reason
     assert result.computed["transcribe:whisper"] == 3, "the windows whose text the source does not give"
     cell = sounds.cell("sounds@v2", "audio")
-    texts = StageTables(sounds.store).read("segments", cell, ["text"]).read_all()["text"].to_pylist()
-    for kernel in plan_cell(sounds.store, cell, default_embedder(get("audio"))):
+    texts = sounds.catalog.tables.read("segments", cell, ["text"]).read_all()["text"].to_pylist()
+    for kernel in plan_cell(sounds.catalog, cell, default_embedder(get("audio"))):
         assert kernel.computed == 0, f"a plan of what is done computes nothing, and {kernel} would"
     assert sorted(text for text in texts if text) == sorted(text for _, text in TEXTS.values())
-    assert {event["stage"] for event in FailureEvents(sounds.store).read(cell).read_all().to_pylist()} == {
+    assert {event["stage"] for event in sounds.catalog.failures.read(cell).read_all().to_pylist()} == {
         "sample_metadata"
     }

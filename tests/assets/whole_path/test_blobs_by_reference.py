@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mm_assets.operations.status import cell_status
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 
 
 def test_referenced_photographs(platform: Any, dataset: Path) -> None:
@@ -20,7 +18,7 @@ def test_referenced_photographs(platform: Any, dataset: Path) -> None:
     platform.register(dataset)
     assert platform.backfill("tiny@v1", "image")["image"].status == "published"
     cell = platform.cell("tiny@v1", "image")
-    paths = StageTables(platform.store).read("content_blobs", cell, ["path"]).read_all()["path"].to_pylist()
+    paths = platform.catalog.tables.read("content_blobs", cell, ["path"]).read_all()["path"].to_pylist()
     assert len(paths) == 3
     photos = dataset.parent / "photos"
     assert all(path.startswith(f"source:{photos}/") for path in paths)
@@ -30,7 +28,7 @@ def test_referenced_photographs(platform: Any, dataset: Path) -> None:
     os.utime(photos / "temple" / "1.jpg")
     (photos / "flower" / "broken.jpg").unlink()
     platform.backfill("tiny@v1", "image", override="to see what is left")
-    counts = cell_status(platform.store, cell)
+    counts = cell_status(platform.catalog, cell)
     assert (counts["published"], counts["failures"]) == (1, {"source_changed": 1, "blob_missing": 1})
-    events = FailureEvents(platform.store).read(cell).read_all().to_pylist()
+    events = platform.catalog.failures.read(cell).read_all().to_pylist()
     assert all(event["retryable"] and event["stage"] == "content_blobs" for event in events)

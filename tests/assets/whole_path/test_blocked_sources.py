@@ -11,7 +11,6 @@ import pytest
 from mm_assets.operations.status import dataset_status
 from mm_embed_kernels.spec.dataset_spec import load_spec
 from mm_embed_kernels.spec.next_version import successor
-from mm_resources.tables.failure_events import FailureEvents
 
 FAILURE = ["error_class", "message", "stage", "sample_id"]
 
@@ -71,11 +70,10 @@ def test_the_cell_is_blocked_and_the_last_good_version_is_served(
         assert result.reason.startswith(f"dataset_registry: {line}")
         assert "\n" not in result.reason
         assert "Traceback" not in result.reason
-        (cell,) = dataset_status(platform.store, f"walks@{version}")["cells"]
+        (cell,) = dataset_status(platform.catalog, f"walks@{version}")["cells"]
         assert cell["blocked"].startswith(f"dataset_registry: {line}")
         (event,) = (
-            FailureEvents(platform.store)
-            .read_all([platform.cell(f"walks@{version}", "text")], FAILURE)
+            platform.catalog.failures.read_all([platform.cell(f"walks@{version}", "text")], FAILURE)
             .read_all()
             .to_pylist()
         )
@@ -99,4 +97,4 @@ def test_the_cell_is_blocked_and_the_last_good_version_is_served(
     folder.mkdir()
     (folder / "b.txt").write_text("An egret came later.")
     assert platform.backfill("walks@v5")["text"].status == "published"
-    assert dataset_status(platform.store, "walks@v5")["cells"][0]["published"] == 1
+    assert dataset_status(platform.catalog, "walks@v5")["cells"][0]["published"] == 1

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from mm_assets.operations.backfill_plan import plan_cell
-from mm_embed_kernels.contracts.pipeline import ORDER
+from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.modalities import get
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.compute import ray_session
-from mm_resources.ledger.prices import Prices
+from mm_resources.costs.prices import Prices
 from mm_resources.resources import default_embedder
-from mm_resources.tables.stage_tables import StageTables
 
 SPEC = """
 name: {name}
@@ -78,8 +77,8 @@ def v1(platform: Any, folder: Path) -> Any:
 
 
 def versions(platform: Any, dataset_version: str, modality: str) -> dict[str, str]:
-    tables, cell = StageTables(platform.store), platform.cell(dataset_version, modality)
-    return {name: meta.data_version for name in ORDER if (meta := tables.meta(name, cell))}
+    tables, cell = platform.catalog.tables, platform.cell(dataset_version, modality)
+    return {name: meta.data_version for name in STAGES if (meta := tables.meta(name, cell))}
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_new_bytes_alone_are_paid_for(
     register(v1, folder, "v2")
     monkeypatch.setattr(ray_session.RaySession, "start", lambda self: pytest.fail("Ray was started"))
     text = v1.cell("notes@v2", "text")
-    planned = {item.kernel: item for item in plan_cell(v1.store, text, default_embedder(get("text")))}
+    planned = {item.kernel: item for item in plan_cell(v1.catalog, text, default_embedder(get("text")))}
     assert planned["fetch"].computed == COUNT + 1
     results = v1.backfill("notes@v2", mode="auto")
     assert results["text"].computed == {"fetch": COUNT + 1, "probe": 3, "segment": 3, "embed:wordllama": 3}
@@ -144,7 +143,7 @@ def test_a_plan_says_what_then_happens(v1: Any, folder: Path) -> None:
     register(v1, folder, "v3", embedder="minilm", least=12)
     assert v1.backfill("notes@v2", "text")["text"].status == "published"
     cell = v1.cell("notes@v3", "text")
-    planned = plan_cell(v1.store, cell, default_embedder(get("text")))
+    planned = plan_cell(v1.catalog, cell, default_embedder(get("text")))
     result = v1.backfill("notes@v3", "text")["text"]
     assert {item.kernel: item.computed for item in planned} == result.computed
     assert {item.kernel: item.reused for item in planned} == result.reused

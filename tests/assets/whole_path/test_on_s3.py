@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.retrieval.feature_store import FeatureStore
 from tests.assets.conftest import Maker, Platform, Run
 from tests.assets.whole_path import test_video as test_film
 from tests.assets.whole_path.test_video import films

@@ -9,7 +9,6 @@ from mm_assets.operations.backfill_plan import plan_cell
 from mm_assets.operations.status import cell_status
 from mm_embed_kernels.modalities import get
 from mm_resources.resources import default_embedder
-from mm_resources.tables.stage_tables import StageTables
 
 
 def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:
@@ -19,14 +18,14 @@ def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:
     dataset.write_text("\n".join(line for line in text.splitlines() if "sentences" not in line), "utf-8")
     platform.register(dataset)
     first = platform.backfill("tiny@v1")["image"]
-    counts = cell_status(platform.store, platform.cell("tiny@v1", "image"))
+    counts = cell_status(platform.catalog, platform.cell("tiny@v1", "image"))
     assert (counts["published"], counts["failures"]) == (2, {"truncated": 1})
 
     dataset.write_text(
         dataset.read_text("utf-8").replace("version: v1", "version: v2\non_partial: keep_prefix"), "utf-8"
     )
     platform.register(dataset)
-    planned = plan_cell(platform.store, platform.cell("tiny@v2", "image"), default_embedder(get("image")))
+    planned = plan_cell(platform.catalog, platform.cell("tiny@v2", "image"), default_embedder(get("image")))
     assert {plan.kernel: plan.computed for plan in planned} == {
         "fetch": 0,
         "probe": 1,
@@ -35,11 +34,10 @@ def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:
     }
     second = platform.backfill("tiny@v2")["image"]
     cell = platform.cell("tiny@v2", "image")
-    counts = cell_status(platform.store, cell)
+    counts = cell_status(platform.catalog, cell)
     assert (counts["published"], counts["failed"]) == (3, 0)
     rows = (
-        StageTables(platform.store)
-        .read("sample_metadata", cell, ["key", "read_share", "decoder"])
+        platform.catalog.tables.read("sample_metadata", cell, ["key", "read_share", "decoder"])
         .read_all()
         .to_pylist()
     )

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from mm_resources.ledger.ledger import Ledger
+from mm_resources.catalog import Catalog
 from mm_resources.storage.store import Store
 from tests.assets.conftest import Run
 from tests.cluster import Cluster, can_hide_folders, cluster
@@ -50,7 +50,7 @@ def test_cells_on_a_worker_that_sees_the_bucket_alone(apart: Cluster, mm: Run, d
     modes = {
         (row["kernel"].partition(":")[0], row["mode"])
         for cell in json.loads(done.stdout)["cells"]
-        for row in Ledger(Store(store)).of_run(cell["run_id"])
+        for row in Catalog(Store(store)).ledger.of_run(cell["run_id"])
         if row["computed"]
     }
     assert modes == {("fetch", "inline"), ("probe", "ray"), ("segment", "ray"), ("embed", "ray")}, (
@@ -107,7 +107,7 @@ def test_the_demo_on_a_worker_that_sees_the_bucket_alone(
     assert {cell["status"] for cell in runs} == {"unchanged"}
     modes = {
         (row["kernel"].partition(":")[0], row["mode"])
-        for row in Ledger(Store(store)).read().read_all().to_pylist()
+        for row in Catalog(Store(store)).ledger.read().read_all().to_pylist()
         if row["computed"]
     }
     assert {kernel for kernel, mode in modes if mode == "inline"} == {"fetch"}, (

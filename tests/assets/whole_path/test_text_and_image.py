@@ -17,8 +17,6 @@ from mm_assets.operations.status import cell_status
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import content_hash
 from mm_resources.cell import Cell
-from mm_resources.ledger.ledger import Ledger
-from mm_resources.tables.stage_tables import StageTables
 
 VOLATILE = {
     "run_id",
@@ -37,7 +35,7 @@ VOLATILE = {
 
 
 def stage_rows(platform: Any, asset: str, cell: Cell) -> list[dict[str, Any]]:
-    table = StageTables(platform.store).read(asset, cell).read_all()
+    table = platform.catalog.tables.read(asset, cell).read_all()
     kept = [
         name
         for name in table.column_names
@@ -61,7 +59,7 @@ def mine(platform: Any, dataset: Path) -> Any:
 
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_accounting_holds(published: Any, modality: str) -> None:
-    counts = cell_status(published.store, published.cell("tiny@v1", modality))
+    counts = cell_status(published.catalog, published.cell("tiny@v1", modality))
     assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] == 3
     assert counts["published"] == 2
     assert counts["failures"] == ({"truncated": 1} if modality == "image" else {"bad_record": 1})
@@ -218,7 +216,7 @@ def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, data
     with (dataset.parent / "photos" / "flower" / "1.jpg").open("ab") as stream:
         stream.write(b"more")
     platform.backfill("tiny@v1", "image", override="to see the rest")
-    counts = cell_status(platform.store, platform.cell("tiny@v1", "image"))
+    counts = cell_status(platform.catalog, platform.cell("tiny@v1", "image"))
     assert counts["failures"] == {"source_changed": 1, "truncated": 1}
     assert counts["published"] == 1
 
@@ -256,7 +254,7 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
         platform.register(dataset)
         results = platform.backfill("tiny@v1", mode=mode)
         assert all(result.status == "published" for result in results.values()), results
-        ledger[mode] = Ledger(platform.store).read().read_all().to_pylist()
+        ledger[mode] = platform.catalog.ledger.read().read_all().to_pylist()
         assert {row["mode"] for row in ledger[mode] if row["mode"]} == {mode}
         assert all(
             row["cpu_seconds"] > 0 and row["peak_bytes"] > 10 << 20
@@ -291,7 +289,7 @@ def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) 
         > 300_000
     )
     versions = [
-        {asset: StageTables(p.store).meta(asset, cell).data_version for asset in STAGES[:9]}
+        {asset: p.catalog.tables.meta(asset, cell).data_version for asset in STAGES[:9]}
         for p in platforms.values()
     ]
     assert versions[0] == versions[1]
@@ -308,7 +306,7 @@ def test_an_undeclared_cell_is_empty_and_valid(platform: Any, dataset: Path) -> 
         platform.instance,
         build(store=platform.settings.store, mode="inline"),
         Cell("tiny", "v1", "image"),
-        platform.store,
+        platform.catalog,
     )
     assert result.status == "published", result
-    assert cell_status(platform.store, Cell("tiny", "v1", "image"))["discovered"] == 0
+    assert cell_status(platform.catalog, Cell("tiny", "v1", "image"))["discovered"] == 0

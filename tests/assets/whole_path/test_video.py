@@ -11,7 +11,6 @@ import pytest
 
 from mm_assets.operations.status import cell_status
 from mm_resources.storage.store import LARGE_BYTES
-from mm_resources.tables.stage_tables import StageTables
 from tests.kernels.videos import filmed
 
 SPEC = """
@@ -59,12 +58,11 @@ def test_scenes_are_found_by_words_pictures_and_video(
     assert result.status == "published", result.reason
     assert result.computed == {"fetch": 3, "probe": 3, "segment": 2, "embed:conse_frames": 3}
     cell = films.cell("films@v1", "video")
-    counts = cell_status(films.store, cell)
+    counts = cell_status(films.catalog, cell)
     assert (counts["discovered"], counts["published"], counts["failed"], counts["segments"]) == (3, 2, 1, 3)
     assert counts["failures"] == {"truncated": 1}
     probed = (
-        StageTables(films.store)
-        .read("validated_samples", cell, ["key", "frames", "audio_codec", "width"])
+        films.catalog.tables.read("validated_samples", cell, ["key", "frames", "audio_codec", "width"])
         .read_all()
         .to_pylist()
     )
