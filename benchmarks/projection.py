@@ -16,11 +16,11 @@ from benchmarks.process_tree import run
 from benchmarks.ratios import Row
 from benchmarks.scale import print_growth
 from benchmarks.sentences import write_records
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.ledger.costs import cell_cost
-from mm_resources.ledger.prediction import Point, Projection, points, predicted
-from mm_resources.ledger.prices import Prices
-from mm_resources.storage.store import Store
+from mm_resources.costs.cell_costs import cell_cost
+from mm_resources.costs.prediction import Point, Projection, points, predicted
+from mm_resources.costs.prices import Prices
 
 _SPEC = """
 name: {name}
@@ -69,15 +69,15 @@ def measured(
     ledger holds of the three runs.
     """
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as scratch:
-        folder, store, first = Path(scratch), Store(f"{scratch}/store"), 0
+        folder, catalog, first = Path(scratch), Catalog.open(f"{scratch}/store"), 0
         for count in fit:
             _backfill(corpus, folder, f"of{count}", count, first)
             first += count
-        model = predicted(store, Cell(f"of{fit[-1]}", "v1", "text"), Prices(), predict)
+        model = predicted(catalog, Cell(f"of{fit[-1]}", "v1", "text"), Prices(), predict)
         _backfill(corpus, folder, "larger", predict, first)
         cell = Cell("larger", "v1", "text")
-        cost = cell_cost(store, cell, Prices())
-        known = points(store, "text")
+        cost = cell_cost(catalog, cell, Prices())
+        known = points(catalog, "text")
     last = [point for point in known if point.cell == cell]
     took = {point.stage: point.seconds for point in last}
     whole = {

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.packages import members
 from benchmarks.process_tree import Run, run
 from benchmarks.sentences import write_records
-from mm_resources.ledger.prediction import LINEAR, Point, points, powers
-from mm_resources.storage.store import Store
+from mm_resources.catalog import Catalog
+from mm_resources.costs.prediction import LINEAR, Point, points, powers
 
 _SPEC = """
 name: scale
@@ -43,10 +43,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mm-scale-") as scratch:
         folder = arguments.folder or Path(scratch)
         found = {count: _measure(folder, arguments.modality, count) for count in arguments.counts}
-        stores = [
-            Store(str(folder / f"{arguments.modality}-{count}" / "store")) for count in arguments.counts
+        catalogs = [
+            Catalog.open(folder / f"{arguments.modality}-{count}" / "store") for count in arguments.counts
         ]
-        known = [point for store in stores for point in points(store, arguments.modality)]
+        known = [point for catalog in catalogs for point in points(catalog, arguments.modality)]
     (least, first), *more = found.items()
     for count, (taken, files) in found.items():
         print(

@@ -14,24 +14,25 @@ from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import content_hash, digest
 from mm_embed_kernels.spec.dataset_spec import parse_spec
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore, table_name
+from mm_resources.features.feature_tables import table_name
 from mm_resources.registry.pins import Pin, PinnedTable
 
 Row = dict[str, Any]
 
 
-def register(features: FeatureStore, folder: Path, dataset: str, version: str, modalities: list[str]) -> None:
+def register(catalog: Catalog, folder: Path, dataset: str, version: str, modalities: list[str]) -> None:
     sources = [
         {"name": name, "modality": name, "uri": f"{folder}/*.{name}", "allow_empty": True}
         for name in modalities
     ]
-    features.registry.register(
+    catalog.registry.register(
         parse_spec(json.dumps({"name": dataset, "version": version, "sources": sources}), "test")
     )
 
 
-def publish(features: FeatureStore, cell: Cell, rows: list[Row], embedder: Embedder) -> Pin:
+def publish(catalog: Catalog, cell: Cell, rows: list[Row], embedder: Embedder) -> Pin:
     """Publish rows of ``sample`` and ``text``, with a label, an entity, a vector ... where the test gives one."""
     embedder.load()
     given = [row.get("vector") for row in rows]
@@ -43,17 +44,18 @@ def publish(features: FeatureStore, cell: Cell, rows: list[Row], embedder: Embed
     filled = table.append_column(
         "vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     )
-    name, number = table_name(cell, embedder.name), features.registry.next_pin(cell)
-    version, count, index, content = features.write_candidate(name, contract, [contract.cast(filled)])
+    name, number = table_name(cell, embedder.name), catalog.registry.next_pin(cell)
+    candidate = catalog.features.write_candidate(name, contract, [contract.cast(filled)])
     pinned = PinnedTable(
         embedder=embedder.name, settings={}, fingerprint=embedder.fingerprint, weights_hash=embedder.weights_hash,
-        preprocessing=embedder.preprocessing, primary=True, table=name, lance_version=version, tag=f"pin-{number}-v{version}", rows=count,
-        dimension=vectors.shape[1], space=embedder.space, index=index, digest=content, recall=1.0, recall_filtered=1.0,
+        preprocessing=embedder.preprocessing, primary=True, table=name, lance_version=candidate.lance_version,
+        tag=f"pin-{number}-v{candidate.lance_version}", rows=candidate.rows, dimension=vectors.shape[1], space=embedder.space,
+        index=candidate.index, digest=candidate.digest, recall=1.0, recall_filtered=1.0,
     )  # fmt: skip
-    features.tag(name, version, pinned.tag)
+    catalog.features.tag(name, candidate.lance_version, pinned.tag)
     now = datetime.now(UTC).isoformat()
     pin = Pin(number, cell.dataset, cell.version, cell.modality, "run", now, "data", [pinned], {})
-    features.registry.publish(cell, pin)
+    catalog.registry.publish(cell, pin)
     return pin
 
 

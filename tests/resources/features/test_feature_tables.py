@@ -9,11 +9,11 @@ import pytest
 
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
+from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes as module
-from mm_resources.features.feature_tables import FeatureStore
+from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.monitoring.semantic_duplicates import Alike, alike
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
 
 DIMENSION = 16
 CONTRACT = feature_contract(DIMENSION, [pa.field("user__stars", pa.int64())])
@@ -40,35 +40,41 @@ def table(rows: int, seed: int = 0) -> pa.Table:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    return FeatureStore(Store(str(tmp_path)))
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog.open(tmp_path)
 
 
-def test_a_small_table_is_searched_exactly(store: FeatureStore) -> None:
-    version, rows, index, _ = store.write_candidate("d.v1.image.e", CONTRACT, [table(300)])
-    assert (rows, index) == (300, "exact")
-    assert store.recall("d.v1.image.e", version, index) == (1.0, 1.0)
+@pytest.fixture
+def features(catalog: Catalog) -> FeatureTables:
+    return catalog.features
+
+
+def test_a_small_table_is_searched_exactly(features: FeatureTables) -> None:
+    written = features.write_candidate("d.v1.image.e", CONTRACT, [table(300)])
+    assert (written.rows, written.index) == (300, "exact")
+    assert features.recall("d.v1.image.e", written.lance_version, written.index) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("graph_rows", "kind"), [(4_000, "IVF_HNSW_SQ"), (3_999, "IVF_SQ")])
 def test_a_large_table_is_indexed_and_its_recall_measured(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, graph_rows: int, kind: str
+    features: FeatureTables, monkeypatch: pytest.MonkeyPatch, graph_rows: int, kind: str
 ) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
     monkeypatch.setattr(module, "GRAPH_ROWS", graph_rows)
-    version, rows, index, _ = store.write_candidate(
-        "d.v1.image.e", CONTRACT, [table(2_000, 1), table(2_000, 2)]
-    )
-    assert (rows, index) == (4_000, kind)
-    opened = store.database.open_table("d.v1.image.e")
-    assert version == opened.version
+    written = features.write_candidate("d.v1.image.e", CONTRACT, [table(2_000, 1), table(2_000, 2)])
+    assert (written.rows, written.index) == (4_000, kind)
+    opened = features.database.open_table("d.v1.image.e")
+    assert written.lance_version == opened.version
     assert [item.columns for item in opened.list_indices()] == [["vector"]]
-    assert all(0.95 <= found <= 1.0 for found in store.recall("d.v1.image.e", version, index))
+    assert all(
+        0.95 <= found <= 1.0
+        for found in features.recall("d.v1.image.e", written.lance_version, written.index)
+    )
 
 
 @pytest.mark.parametrize("exact_rows", [1_000, 50_000])
 def test_vectors_that_all_but_coincide_are_reported(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, exact_rows: int
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, exact_rows: int
 ) -> None:
     """But those of one sample, and of one group of duplicates; by an index as without one."""
     monkeypatch.setattr(module, "EXACT_ROWS", exact_rows)
@@ -83,8 +89,8 @@ def test_vectors_that_all_but_coincide_are_reported(
             "span": "seconds=1-2",
             **shared,
         }
-    version, _, index, _ = store.write_candidate("t", CONTRACT, [CONTRACT.rows(rows)])
-    found = alike(store, "t", version, index, least=0.99, looked_at=2_000)
+    written = catalog.features.write_candidate("t", CONTRACT, [CONTRACT.rows(rows)])
+    found = alike(catalog, "t", written.lance_version, written.index, least=0.99, looked_at=2_000)
     pair = {
         pair
         for pair in found.pairs
@@ -97,68 +103,71 @@ def test_vectors_that_all_but_coincide_are_reported(
     assert {only.span_a, only.span_b} == {"full", "seconds=1-2"}
     assert only.score > 0.99
     assert (found.looked_at, found.pairs[0].score) == (2_000, max(item.score for item in found.pairs))
-    assert alike(store, "t", version, index, least=0.99, looked_at=50) == alike(
-        store, "t", version, index, least=0.99, looked_at=50
+    assert alike(catalog, "t", written.lance_version, written.index, least=0.99, looked_at=50) == alike(
+        catalog, "t", written.lance_version, written.index, least=0.99, looked_at=50
     )
 
 
-def test_an_empty_table_has_nothing_alike(store: FeatureStore) -> None:
-    version, _, index, _ = store.write_candidate("t", CONTRACT, [])
-    assert alike(store, "t", version, index) == Alike(0, 0, [])
+def test_an_empty_table_has_nothing_alike(catalog: Catalog) -> None:
+    written = catalog.features.write_candidate("t", CONTRACT, [])
+    assert alike(catalog, "t", written.lance_version, written.index) == Alike(0, 0, [])
 
 
-def test_a_pinned_version_does_not_change_under_its_readers(store: FeatureStore) -> None:
-    first, *_ = store.write_candidate("t", CONTRACT, [table(50)])
-    store.tag("t", first, "pin-1")
-    before = store.database.open_table("t")
+def test_a_pinned_version_does_not_change_under_its_readers(features: FeatureTables) -> None:
+    first = features.write_candidate("t", CONTRACT, [table(50)]).lance_version
+    features.tag("t", first, "pin-1")
+    before = features.database.open_table("t")
     before.checkout(first)
-    second, *_ = store.write_candidate("t", CONTRACT, [table(70, 3)])
+    second = features.write_candidate("t", CONTRACT, [table(70, 3)]).lance_version
     assert second > first
     assert before.count_rows() == 50
-    assert store.database.open_table("t").count_rows() == 70
+    assert features.database.open_table("t").count_rows() == 70
 
 
-def test_equal_rows_have_an_equal_digest_whatever_their_order(store: FeatureStore) -> None:
+def test_equal_rows_have_an_equal_digest_whatever_their_order(features: FeatureTables) -> None:
     rows = table(500)
     digests = {
-        store.write_candidate("t", CONTRACT, parts)[3]
+        features.write_candidate("t", CONTRACT, parts).digest
         for parts in ([rows], [rows.slice(200), rows.slice(0, 200)])
     }
     assert len(digests) == 1
-    assert store.write_candidate("t", CONTRACT, [table(500, 5)])[3] not in digests
+    assert features.write_candidate("t", CONTRACT, [table(500, 5)]).digest not in digests
 
 
-def test_lancedb_and_pylance_read_each_other(store: FeatureStore) -> None:
-    store.write_candidate("t", CONTRACT, [table(20)])
-    opened = store.database.open_table("t")
+def test_lancedb_and_pylance_read_each_other(features: FeatureTables) -> None:
+    features.write_candidate("t", CONTRACT, [table(20)])
+    opened = features.database.open_table("t")
     assert opened.count_rows() == 20
     opened.delete("user__stars < 5")
-    dataset = lance_datasets.open_dataset(store.store.uri("features/t.lance"))
+    dataset = lance_datasets.open_dataset(features.store.uri("features/t.lance"))
     assert dataset is not None
     assert dataset.count_rows() == 15
 
 
 def test_an_index_that_is_asked_too_little_is_seen(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    features: FeatureTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
-    version, _, index, _ = store.write_candidate("t", CONTRACT, [table(4_000, 1)])
-    good = store.recall("t", version, index)
+    written = features.write_candidate("t", CONTRACT, [table(4_000, 1)])
+    good = features.recall("t", written.lance_version, written.index)
     assert min(good) >= 0.95
-    monkeypatch.setattr(module, "PROBES", {index: 1})
+    monkeypatch.setattr(module, "PROBES", {written.index: 1})
     monkeypatch.setattr(module, "REFINED", 1)
-    assert store.recall("t", version, index).plain < good.plain
+    assert features.recall("t", written.lance_version, written.index).plain < good.plain
 
 
 def test_one_scan_finds_the_true_neighbours_of_all_queries(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    features: FeatureTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         lance_datasets, "READ_ROWS", 64
     )  # several batches, some smaller than what is looked for
     rows = table(200)
-    version, *_ = store.write_candidate("t", CONTRACT, [rows])
-    dataset, vectors = store.dataset("t", version), np.array(rows["vector"].to_pylist(), np.float32)
+    written = features.write_candidate("t", CONTRACT, [rows])
+    dataset, vectors = (
+        features.dataset("t", written.lance_version),
+        np.array(rows["vector"].to_pylist(), np.float32),
+    )
     scores, places = module.exact(dataset, vectors[:5], 150)
     truth = -np.sort(-(vectors[:5] @ vectors.T), axis=1)
     np.testing.assert_allclose(scores, truth[:, :150], atol=1e-6)
@@ -171,7 +180,7 @@ def test_one_scan_finds_the_true_neighbours_of_all_queries(
 
 
 def test_of_equal_vectors_any_is_a_true_neighbour(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+    features: FeatureTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1_000)
     rows = table(2_000, 1)
@@ -179,6 +188,6 @@ def test_of_equal_vectors_any_is_a_true_neighbour(
         pa.array(np.repeat(np.eye(1, DIMENSION, dtype=np.float32), 50, axis=0).reshape(-1)), DIMENSION
     )
     alike_rows = table(50, 9).set_column(CONTRACT.schema.get_field_index("vector"), "vector", same)
-    version, _, index, _ = store.write_candidate("t", CONTRACT, [rows, alike_rows])
+    written = features.write_candidate("t", CONTRACT, [rows, alike_rows])
     monkeypatch.setattr(module, "sample_of", lambda count: list(range(2_000, 2_050)))
-    assert store.recall("t", version, index).plain == 1.0
+    assert features.recall("t", written.lance_version, written.index).plain == 1.0

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.features import loader as module
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.features.loader import Loader
-from mm_resources.features.training_set import TrainingSet
-from mm_resources.storage.store import Store
+from mm_resources.catalog import Catalog
+from mm_resources.retrieval import loader as module
+from mm_resources.retrieval.loader import Loader
+from mm_resources.retrieval.training_set import TrainingSet
 from tests.resources.features.test_feature_tables import CONTRACT, DIMENSION, table
 
 
@@ -154,18 +153,18 @@ def test_a_state_of_another_order_is_refused(other: dict[str, Any]) -> None:
 
 
 def test_rows_of_a_real_table(tmp_path: Path) -> None:
-    features = FeatureStore(Store(str(tmp_path)))
-    version, rows, _, _ = features.write_candidate("d.v1.image.e", CONTRACT, [table(500)])
+    catalog = Catalog.open(tmp_path)
+    candidate = catalog.features.write_candidate("d.v1.image.e", CONTRACT, [table(500)])
     manifest = {
         "dataset_version": "d@v1",
-        "tables": [{"modality": "image", "table": "d.v1.image.e", "lance_version": version}],
+        "tables": [{"modality": "image", "table": "d.v1.image.e", "lance_version": candidate.lance_version}],
         "where": "user__stars >= 100",
         "columns": ["label", "user__stars"],
     }
-    chosen = TrainingSet(features, manifest)
+    chosen = TrainingSet(catalog, manifest)
     loader = chosen.to_torch(batch_size=64, shuffle=True, seed=1)
     batches = list(loader)
-    assert sum(len(batch["vector"]) for batch in batches) == rows - 100
+    assert sum(len(batch["vector"]) for batch in batches) == candidate.rows - 100
     assert batches[0]["vector"].shape == (64, DIMENSION)
     stored = dict(
         zip(table(500)["feature_id"].to_pylist(), table(500)["user__stars"].to_pylist(), strict=True)

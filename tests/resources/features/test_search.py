@@ -9,9 +9,9 @@ import pytest
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.storage.store import Store
+from mm_resources.retrieval.feature_store import FeatureStore
 from tests.resources.published import publish, register
 
 RIVER, BREAD = "The river runs slowly into the sea.", "The loaf is baked with rye and salt."
@@ -31,31 +31,31 @@ NOTES = [
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     folder = tmp_path_factory.mktemp("search")
-    store, embedder = FeatureStore(Store(str(folder / "store"))), create("wordllama")
-    register(store, folder, "notes", "v1", ["text", "audio"])
-    register(store, folder, "notes", "v2", ["text"])
-    register(store, folder, "other", "v1", ["text"])
-    register(store, folder, "empty", "v1", ["text"])
-    publish(store, Cell("notes", "v1", "text"), NOTES, embedder)
+    catalog, embedder = Catalog.open(folder / "store"), create("wordllama")
+    register(catalog, folder, "notes", "v1", ["text", "audio"])
+    register(catalog, folder, "notes", "v2", ["text"])
+    register(catalog, folder, "other", "v1", ["text"])
+    register(catalog, folder, "empty", "v1", ["text"])
+    publish(catalog, Cell("notes", "v1", "text"), NOTES, embedder)
     publish(
-        store,
+        catalog,
         Cell("notes", "v2", "text"),
         [{"sample": "ocean", "text": "The ocean is wide and blue.", "label": "water"}],
         embedder,
     )
     publish(
-        store,
+        catalog,
         Cell("notes", "v1", "audio"),
         [{"sample": "talk", "text": "We talk about the price of bread and rye.", "label": "speech"}],
         embedder,
     )
     publish(
-        store,
+        catalog,
         Cell("other", "v1", "text"),
         [{"sample": "far", "text": "A river.", "vector": np.eye(8, dtype=np.float32)[0]}],
         create("minilm"),
     )
-    return store
+    return FeatureStore(catalog)
 
 
 def keys(features: FeatureStore, query: object, **settings: object) -> list[str]:

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.runner import ComputeReport
-from mm_resources.ledger.ledger import Ledger, Spent, entries
-from mm_resources.ledger.prediction import Line, points, powers, predicted
-from mm_resources.ledger.prices import Prices
+from mm_resources.costs.prediction import Line, points, powers, predicted
+from mm_resources.costs.prices import Prices
+from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
-from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageMeta
 
 PRICES = Prices("EUR", cpu_hour=3.6)  # 0.001 for a CPU second
 
 
 def worked(
-    store: Store,
+    catalog: Catalog,
     name: str,
     samples: int,
     seconds: float,
@@ -39,16 +39,16 @@ def worked(
         spent = Spent(
             taken, Usage(2 * taken, bytes_written=10 * samples), 1_000_000 + 100 * samples, samples, samples
         )
-        Ledger(store).record(entries(stage, cell, run, meta, False, reports, spent))
+        catalog.ledger.record(entries(stage, cell, run, meta, False, reports, spent))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def catalog(tmp_path: Path) -> Catalog:
     """Two sizes: two seconds that are always there, 1 ms a sample in the kernel and 0.5 ms beside it."""
-    store = Store(str(tmp_path))
+    catalog = Catalog.open(tmp_path)
     for samples in (300, 1_000):
-        worked(store, f"n{samples}", samples, 2 + 0.0015 * samples, 0.001 * samples)
-    return store
+        worked(catalog, f"n{samples}", samples, 2 + 0.0015 * samples, 0.001 * samples)
+    return catalog
 
 
 def test_a_line_is_never_negative() -> None:
@@ -63,10 +63,10 @@ def test_a_line_is_never_negative() -> None:
     assert Line.fitted([(100, 0.0), (200, 0.0)]).at(10_000) == 0
 
 
-def test_workers_share_what_kernels_take_alone(store: Store) -> None:
+def test_workers_share_what_kernels_take_alone(catalog: Catalog) -> None:
     cell = Cell("n300", "v1", "text")
-    alone, four = (predicted(store, cell, PRICES, 10_000, workers) for workers in (1, 4))
-    here = predicted(store, cell, PRICES, 10_000)
+    alone, four = (predicted(catalog, cell, PRICES, 10_000, workers) for workers in (1, 4))
+    here = predicted(catalog, cell, PRICES, 10_000)
     stages = {stage.stage: stage for stage in here.stages}
     assert here.fitted_on == [300, 1_000]
     assert stages["embeddings"].seconds == pytest.approx(17, rel=0.01)
@@ -77,37 +77,37 @@ def test_workers_share_what_kernels_take_alone(store: Store) -> None:
         1_234_000, rel=0.01
     )  # 0.04 MB more each time that the samples double
     assert here.commits == 3  # one to the cache, and two tables
-    assert predicted(store, cell, PRICES, 1_000_000).commits == 33  # a checkpoint holds 32,768 rows at most
+    assert predicted(catalog, cell, PRICES, 1_000_000).commits == 33  # a checkpoint holds 32,768 rows at most
     # Ten seconds of kernels on the workers of this machine; the other ten stay as they are.
     assert alone.seconds - 10 == pytest.approx(4 * (four.seconds - 10), rel=0.01)
     assert alone.price == four.price
 
 
-def test_only_runs_that_computed_such_a_cell_count(store: Store) -> None:
-    worked(store, "other", 5_000, 900.0, 900.0, embedder="f")
-    worked(store, "n300", 300, 500.0, 0.0, reused=200)
-    found = predicted(store, Cell("n300", "v1", "text"), PRICES, 10_000)
+def test_only_runs_that_computed_such_a_cell_count(catalog: Catalog) -> None:
+    worked(catalog, "other", 5_000, 900.0, 900.0, embedder="f")
+    worked(catalog, "n300", 300, 500.0, 0.0, reused=200)
+    found = predicted(catalog, Cell("n300", "v1", "text"), PRICES, 10_000)
     assert found.fitted_on == [300, 1_000]
     assert found.seconds == pytest.approx(20, rel=0.01)
-    assert predicted(store, Cell("other", "v1", "text"), PRICES, 10_000).fitted_on == [5_000]
+    assert predicted(catalog, Cell("other", "v1", "text"), PRICES, 10_000).fitted_on == [5_000]
     with pytest.raises(
         UserError, match="image: no run of n300@v1 or of a cell like it computed its samples anew"
     ):
-        predicted(store, Cell("n300", "v1", "image"), PRICES, 10_000)
+        predicted(catalog, Cell("n300", "v1", "image"), PRICES, 10_000)
 
 
-def test_what_grows_faster_than_the_samples_is_named(store: Store) -> None:
+def test_what_grows_faster_than_the_samples_is_named(catalog: Catalog) -> None:
     cell = Cell("n300", "v1", "text")
-    assert powers(points(store, "text"))["lineage_report"] == pytest.approx(0)
-    assert predicted(store, cell, PRICES, 10_000).steeper == {}
-    worked(store, "n10000", 10_000, 3.5 * 10**1.5, 1.0)
-    assert predicted(store, cell, PRICES, 10_000).steeper == {"embeddings": pytest.approx(1.5)}
+    assert powers(points(catalog, "text"))["lineage_report"] == pytest.approx(0)
+    assert predicted(catalog, cell, PRICES, 10_000).steeper == {}
+    worked(catalog, "n10000", 10_000, 3.5 * 10**1.5, 1.0)
+    assert predicted(catalog, cell, PRICES, 10_000).steeper == {"embeddings": pytest.approx(1.5)}
 
 
-def test_an_index_that_no_run_built_is_named(store: Store) -> None:
+def test_an_index_that_no_run_built_is_named(catalog: Catalog) -> None:
     cell = Cell("n300", "v1", "text")
     assert [
-        predicted(store, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)
+        predicted(catalog, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)
     ] == [
         None,
         "IVF_HNSW_SQ",

@@ -14,8 +14,8 @@ from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_index import INDEX, Location
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.blobs.forgotten import Receipt, Receipts
+from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
-from mm_resources.features.feature_tables import FeatureStore
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 from mm_resources.maintenance.erasure import erase
 from mm_resources.maintenance.forgetting import _Forgetting
@@ -90,19 +90,20 @@ def test_a_large_blob_goes_under_all_its_names(blobs: BlobStore) -> None:
 
 def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_indexes, "EXACT_ROWS", 1_000)
-    store = FeatureStore(Store(str(tmp_path)))
-    version, _, index, before = store.write_candidate("t", CONTRACT, [table(1_500)])
-    store.tag("t", version, "pin-1")
+    catalog = Catalog.open(tmp_path)
+    features = catalog.features
+    candidate = features.write_candidate("t", CONTRACT, [table(1_500)])
+    features.tag("t", candidate.lance_version, "pin-1")
     gone = table(1_500)["sample_id"][7].as_py()
     receipt = Receipt("r", gone, "", samples=[gone])
-    _Forgetting(store.store, receipt).rewrite("features/t.lance")
-    opened = store.database.open_table("t")
+    _Forgetting(catalog, receipt).rewrite("features/t.lance")
+    opened = features.database.open_table("t")
     assert receipt.rows == {"t": 1}
     assert [item.columns for item in opened.list_indices()] == [["vector"]]
-    assert opened.tags.list()["pin-1"]["version"] == opened.version > version
-    rows, digest = store.measured("t", opened.version)
-    assert (rows, digest != before) == (1_499, True)
-    assert min(store.recall("t", opened.version, index)) >= 0.95
+    assert opened.tags.list()["pin-1"]["version"] == opened.version > candidate.lance_version
+    rows, digest = features.measured("t", opened.version)
+    assert (rows, digest != candidate.digest) == (1_499, True)
+    assert min(features.recall("t", opened.version, candidate.index)) >= 0.95
 
 
 @pytest.mark.parametrize("size", [20, LARGE_BYTES + 1])

@@ -20,6 +20,7 @@ from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.maintenance import garbage_collection
 from mm_resources.maintenance.garbage_collection import Collected, collect
@@ -68,7 +69,7 @@ def objects(store: Store) -> list[str]:
 
 
 def twice(store: Store) -> list[Collected]:
-    return [collect(store, NOW), collect(store, NOW)]
+    return [collect(Catalog(store), NOW), collect(Catalog(store), NOW)]
 
 
 def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -> None:
@@ -78,7 +79,7 @@ def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -
     reference(store, hashes[:1])
     kept = places(store)[hashes[0]]
     before = objects(store)
-    dry = collect(store, NOW, dry_run=True)
+    dry = collect(Catalog(store), NOW, dry_run=True)
     assert (dry.referenced, dry.condemned, dry.removed) == (1, 3, 0)
     assert objects(store) == before
     assert set(places(store)) == set(hashes)
@@ -90,7 +91,7 @@ def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -
     assert BlobStore(store).read(**kept) == b"used", (
         "a reader that knows the old pack finds the blob in the new one"
     )
-    third = collect(store, NOW)
+    third = collect(Catalog(store), NOW)
     assert third.objects + second.objects == 3
     (pack,) = objects(store)
     assert pack == places(store)[hashes[0]]["path"]
@@ -99,7 +100,7 @@ def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -
 def test_what_is_young_stays(store: Store) -> None:
     (digest,) = BlobStore(store).put([b"young"])
     store.write("blobs/packs/stray.pack", b"written and not indexed yet")
-    assert collect(store, timedelta(hours=1)) == Collected()
+    assert collect(Catalog(store), timedelta(hours=1)) == Collected()
     assert set(places(store)) == {digest}
     assert len(objects(store)) == 2
 
@@ -108,7 +109,7 @@ def test_strays_go(store: Store) -> None:
     store.write("blobs/packs/stray.pack", b"its writer died")
     (digest,) = BlobStore(store).put([b"used"])
     reference(store, [digest])
-    assert collect(store, NOW) == Collected(referenced=1, objects=1, bytes=15)
+    assert collect(Catalog(store), NOW) == Collected(referenced=1, objects=1, bytes=15)
     assert len(objects(store)) == 1
 
 
@@ -116,21 +117,21 @@ def test_a_superseded_version_still_references(store: Store) -> None:
     old, new = BlobStore(store).put([b"old", b"new"])
     reference(store, [old])
     reference(store, [new])
-    assert collect(store, NOW).condemned == 0
+    assert collect(Catalog(store), NOW).condemned == 0
 
 
 def test_a_condemned_blob_that_an_ingest_took_for_stored_comes_back(store: Store) -> None:
     ingest = BlobStore(store)
     (digest,) = ingest.put([b"shared"])  # from here on this ingest knows that it is stored
     place = places(store)[digest]
-    assert collect(store, NOW).condemned == 1
+    assert collect(Catalog(store), NOW).condemned == 1
     assert ingest.put([b"shared"]) == [digest]
     reference(store, [digest])
     assert places(store) == {}
     assert BlobStore(store).read(**place) == b"shared", "its bytes stay meanwhile"
     assert all(found == place for found in BlobStore(store).places().read_all().to_pylist())
     assert BlobStore(store).places().read_all().num_rows > 0
-    assert collect(store, NOW) == Collected(referenced=1, restored=1)
+    assert collect(Catalog(store), NOW) == Collected(referenced=1, restored=1)
     assert places(store) == {digest: place}
 
 
@@ -175,7 +176,7 @@ def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.Mon
         with monkeypatch.context() as patched:
             patched.setattr(garbage_collection._Collection, step, killed)
             with pytest.raises(Killed):
-                collect(store, NOW)
+                collect(Catalog(store), NOW)
         assert BlobStore(store).read(**places(store)[used]) == b"used"
     twice(store)
     assert set(places(store)) == {used}
@@ -219,7 +220,7 @@ def test_collections_beside_ingests(tmp_path: Path) -> None:
         ends = time.monotonic() + 10
         while time.monotonic() < ends and not trouble:
             try:
-                found = collect(store, grace)
+                found = collect(Catalog(store), grace)
             except (OSError, ValueError):
                 continue  # a stage's table went while it was read
             totals.condemned, totals.removed, totals.restored = (

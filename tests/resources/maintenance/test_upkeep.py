@@ -12,13 +12,12 @@ import pytest
 
 from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_embed_kernels.sql import RowDigest
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
 from mm_resources.maintenance.upkeep import hold_stages, upkeep
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_tables import StageMeta
 from tests.resources.compute.test_cache import Lengths
 from tests.resources.specs import frozen, spec_of
 
@@ -26,13 +25,13 @@ NOW = timedelta(0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"))
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog.open(tmp_path / "store")
 
 
-def publish(store: Store, cell: Cell, messages: list[str]) -> int:
+def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> int:
     """A stage with failures, as an asset publishes it; its version."""
-    tables, failures = StageTables(store), FailureEvents(store)
+    tables, failures = catalog.tables, catalog.failures
     read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
 
     def seal(digest: RowDigest) -> StageMeta:
@@ -47,27 +46,25 @@ def publish(store: Store, cell: Cell, messages: list[str]) -> int:
     return tables.version("raw_assets", cell)
 
 
-def messages(store: Store, cell: Cell) -> list[str]:
-    return FailureEvents(store).read(cell, ["message"]).read_all()["message"].to_pylist()
+def messages(catalog: Catalog, cell: Cell) -> list[str]:
+    return catalog.failures.read(cell, ["message"]).read_all()["message"].to_pylist()
 
 
 @pytest.fixture
-def cell(store: Store, tmp_path: Path) -> Cell:
-    from mm_resources.registry.registry import Registry
-
+def cell(catalog: Catalog, tmp_path: Path) -> Cell:
     (tmp_path / "a.txt").write_text("a")
-    frozen(Registry(store), spec_of({"uri": str(tmp_path / "a.txt")}))
+    frozen(catalog.registry, spec_of({"uri": str(tmp_path / "a.txt")}))
     return Cell("birds", "v1", "text")
 
 
-def test_what_a_pin_names_stays(store: Store, cell: Cell) -> None:
-    tables, failures = StageTables(store), FailureEvents(store)
-    first = publish(store, cell, ["pinned"])
+def test_what_a_pin_names_stays(catalog: Catalog, cell: Cell) -> None:
+    tables, failures = catalog.tables, catalog.failures
+    first = publish(catalog, cell, ["pinned"])
     hold_stages(tables, failures, cell, 1, {"raw_assets": first})
-    second = publish(store, cell, ["between"])
-    publish(store, cell, ["now"])
-    upkeep(store, NOW)
-    assert messages(store, cell) == ["now"]
+    second = publish(catalog, cell, ["between"])
+    publish(catalog, cell, ["now"])
+    upkeep(catalog, NOW)
+    assert messages(catalog, cell) == ["now"]
     meta = tables.meta("raw_assets", cell, first)
     assert meta is not None
     kept = lance_datasets.open_dataset(failures._uri("raw_assets", cell), meta.failures)
@@ -76,17 +73,15 @@ def test_what_a_pin_names_stays(store: Store, cell: Cell) -> None:
     assert lance_datasets.open_dataset(tables.uri("raw_assets", cell), second) is None, "no pin names it"
 
 
-def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(store: Store, cell: Cell) -> None:
-    publish(store, cell, ["counts"])
-    FailureEvents(store).write(
-        "raw_assets", cell, "killed", [{"error_class": "x", "message": "never committed"}]
-    )
-    upkeep(store, NOW)
-    assert messages(store, cell) == ["counts"]
+def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(catalog: Catalog, cell: Cell) -> None:
+    publish(catalog, cell, ["counts"])
+    catalog.failures.write("raw_assets", cell, "killed", [{"error_class": "x", "message": "never committed"}])
+    upkeep(catalog, NOW)
+    assert messages(catalog, cell) == ["counts"]
 
 
-def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
-    space = CacheSpace(store, Lengths())
+def test_a_cache_keeps_one_row_for_each_key(catalog: Catalog) -> None:
+    space = CacheSpace(catalog.store, Lengths())
     rows = [
         {"key": key, "status": "ok", "retryable": False, "length": len(key), "seconds": 0.0}
         for key in ("a", "b", "c")
@@ -95,7 +90,7 @@ def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
     for part in (rows, rows[:2], failed, rows, [{**rows[0], "key": "d"}]):
         space.append(pa.Table.from_pylist(part, schema=Lengths().result), {})
     before = space.reader().read_all().sort_by("key")
-    (done,) = [part for part in upkeep(store, NOW) if part.part == "cache"]
+    (done,) = [part for part in upkeep(catalog, NOW) if part.part == "cache"]
     assert done.doubles == 6
     stored = lance_datasets.open_dataset(space.uri)
     assert stored is not None
@@ -105,20 +100,20 @@ def test_a_cache_keeps_one_row_for_each_key(store: Store) -> None:
     assert after.to_pylist() == before.to_pylist()
 
 
-def test_unfinished_objects_go_when_they_are_old(store: Store) -> None:
+def test_unfinished_objects_go_when_they_are_old(catalog: Catalog) -> None:
     for name in (
         "blobs/incoming/0123",
         "blobs/packs/.tmp-abc",
         "registry/pins/birds/v1/text/.tmp-x",
         "blobs/packs/good.pack",
     ):
-        store.write(name, b"half")
-    upkeep(store, timedelta(days=1))
-    assert store.exists("blobs/incoming/0123")
+        catalog.store.write(name, b"half")
+    upkeep(catalog, timedelta(days=1))
+    assert catalog.store.exists("blobs/incoming/0123")
     old = time.time() - 2 * 86_400
     for name in ("blobs/incoming/0123", "blobs/packs/.tmp-abc", "blobs/packs/good.pack"):
-        os.utime(store.path(name), (old, old))
-    upkeep(store, timedelta(days=1))
-    assert not store.exists("blobs/incoming/0123")
-    assert store.names("blobs/packs") == ["good.pack"]
-    assert store.exists("registry/pins/birds/v1/text/.tmp-x"), "it is young"
+        os.utime(catalog.store.path(name), (old, old))
+    upkeep(catalog, timedelta(days=1))
+    assert not catalog.store.exists("blobs/incoming/0123")
+    assert catalog.store.names("blobs/packs") == ["good.pack"]
+    assert catalog.store.exists("registry/pins/birds/v1/text/.tmp-x"), "it is young"

@@ -9,9 +9,9 @@ import pytest
 from mm_embed_kernels.contracts import EMBEDDINGS, FAILURES
 from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_embed_kernels.identity import environment_digest
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureEvents, FailureFilter
 from mm_resources.tables.stage_tables import StageMeta
 
@@ -20,7 +20,7 @@ CELL = Cell("birds", "v1", "image")
 
 @pytest.fixture
 def failures(tmp_path: Path) -> FailureEvents:
-    return FailureEvents(Store(str(tmp_path)))
+    return Catalog.open(tmp_path).failures
 
 
 def event(sample: str | None, error_class: str = "truncated", **more: Any) -> dict[str, Any]:
