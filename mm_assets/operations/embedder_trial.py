@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
@@ -130,7 +131,7 @@ def _compare(catalog: Catalog, current: PinnedTable, found: pa.Table) -> tuple[f
     )
     if joined.num_rows < 2:
         return 0.0, []
-    near = {name: _nearest(_matrix(joined[name])) for name in ("current", "tried")}
+    near = {name: _nearest(vectors_of(joined[name])) for name in ("current", "tried")}
     same = [len(set(a) & set(b)) / len(a) for a, b in zip(near["current"], near["tried"], strict=True)]
     named = [
         f"{label}: {key}" if label else key
@@ -141,11 +142,6 @@ def _compare(catalog: Catalog, current: PinnedTable, found: pa.Table) -> tuple[f
         for i in np.linspace(0, joined.num_rows - 1, min(QUERIES, joined.num_rows)).astype(int)
     ]
     return float(np.mean(same)), shown
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    flat = column.combine_chunks()
-    return np.asarray(flat.flatten().to_numpy(zero_copy_only=False).reshape(len(flat), -1), dtype=np.float32)
 
 
 def _nearest(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,11 +1,11 @@
-"""A contract: one Arrow schema from which the pandera schema, the Dagster column schema and the docs derive."""
+"""Contracts: an Arrow schema from which the pandera and Dagster schemas and the docs derive."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import pyarrow as pa
 
@@ -17,38 +17,52 @@ class ContractError(TypeError):
     """A whole batch has the wrong shape: a bug in a kernel, never a property of a sample."""
 
 
+class RowChecks(TypedDict, total=False):
+    """Conditions on each value of a field.
+
+    Attributes:
+        ge: least value.
+        le: greatest value.
+        pattern: regular expression that a text matches.
+        choices: texts of which a value is one; none contains ``|``.
+    """
+
+    ge: float | None
+    le: float | None
+    pattern: str | None
+    choices: Iterable[str] | None
+
+
 def field(
-    name: str,
-    kind: pa.DataType,
-    description: str,
-    *,
-    required: bool = False,
-    ge: float | None = None,
-    le: float | None = None,
-    pattern: str | None = None,
-    choices: Iterable[str] | None = None,
+    name: str, kind: pa.DataType, description: str, *, required: bool = False, **checks: Unpack[RowChecks]
 ) -> pa.Field:
-    """An Arrow field that carries its own description and row checks in its metadata."""
-    checks = {
+    """Return an Arrow field that carries its description and row checks in its metadata.
+
+    Args:
+        required: whether the field is not nullable.
+        checks: see `RowChecks`.
+    """
+    choices = checks.get("choices")
+    entries = {
         "description": description,
-        "ge": ge,
-        "le": le,
-        "pattern": pattern,
+        "ge": checks.get("ge"),
+        "le": checks.get("le"),
+        "pattern": checks.get("pattern"),
         "choices": "|".join(choices) if choices else None,
     }
-    metadata = {key: str(value) for key, value in checks.items() if value is not None}
+    metadata = {key: str(value) for key, value in entries.items() if value is not None}
     return pa.field(name, kind, nullable=not required, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Contract:
-    """One boundary between two stages.
+    """The rows that one stage hands to the next.
 
     Attributes:
-        name: the asset or boundary that it belongs to.
-        schema: the Arrow schema; field metadata holds description and row checks.
-        key: the column that identifies a row.
-        digest: the columns that enter the data version (never floats, never volatile ones such as a run id).
+        name: asset or boundary that it belongs to.
+        schema: Arrow schema; field metadata holds description and row checks.
+        key: column that identifies a row.
+        digest: columns that enter the data version (never floats, never volatile ones such as a run id).
     """
 
     name: str
@@ -57,17 +71,20 @@ class Contract:
     digest: tuple[str, ...]
 
     def extend(self, fields: Iterable[pa.Field], digest: Iterable[str] = ()) -> Contract:
-        """The contract with a modality's signals or the user's columns added."""
+        """Return the contract with a modality's signals or the user's columns added.
+
+        Fields whose names it has already are left out.
+        """
         added = [item for item in fields if item.name not in self.schema.names]
         return replace(self, schema=pa.schema([*self.schema, *added]), digest=(*self.digest, *digest))
 
     @property
     def bare(self) -> pa.Schema:
-        """The schema without field metadata and with every field nullable: the form that is stored."""
+        """Schema without field metadata and with every field nullable: the form that is stored."""
         return pa.schema([pa.field(item.name, item.type) for item in self.schema])
 
     def cast(self, table: pa.Table) -> pa.Table:
-        """Cast to the contract on the way out: missing columns become null, unknown ones are an error.
+        """Cast a table to `bare`; missing columns become null.
 
         Raises:
             ContractError: when a column is unknown or cannot be cast.
@@ -93,18 +110,24 @@ class Contract:
             raise ContractError(f"{self.name}: columns {sorted(unknown)} are not in the contract")
 
     def rows(self, rows: list[dict[str, Any]]) -> pa.Table:
-        """Rows given as dicts, cast to the contract."""
+        """Return rows given as dicts as a table of `bare`."""
         return pa.Table.from_pylist(rows, schema=self.bare)
 
     def pandera(self, columns: Iterable[str] | None = None) -> pandera.DataFrameSchema:
-        """The pandera (polars) schema: dtypes and row checks of the flat columns, by default of all.
+        """Return the pandera (polars) schema: dtypes and row checks of the flat columns.
 
-        Nested columns are held by the Arrow cast alone, since pandera has no dtype for them.
+        Nested columns are checked by the Arrow cast alone, since pandera has no dtype for them.
+
+        Args:
+            columns: those of the schema; all by default.
         """
         return _pandera(self, tuple(columns) if columns is not None else tuple(self.schema.names))
 
     def violations(self, table: pa.Table) -> dict[int, str]:
-        """Rows of a (column subset of a) table that break the contract: row number -> one line naming the causes.
+        """Return the rows that break the contract: row number -> one line naming the causes.
+
+        Args:
+            table: all columns of the contract, or some.
 
         Raises:
             ContractError: when a whole column has the wrong type or is not in the contract.
@@ -135,10 +158,10 @@ class Contract:
     def split(
         self, table: pa.Table, columns: list[str] | None = None
     ) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
-        """The rows that fit, and those that do not with the line that says why.
+        """Split a table into the rows that fit and those that do not, each with one line naming the causes.
 
         Args:
-            columns: those that are looked at; all by default.
+            columns: those that are checked; all by default.
         """
         broken = self.violations(table if columns is None else table.select(columns))
         if not broken:
@@ -148,7 +171,7 @@ class Contract:
         return table.take(good), list(zip(bad, broken.values(), strict=True))
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """(column, type, description) of every field, for the Dagster column schema and the docs."""
+        """Return (column, type, description) of every field, for the Dagster column schema and the docs."""
         return [
             (item.name, str(item.type), (item.metadata or {}).get(b"description", b"").decode())
             for item in self.schema

@@ -21,6 +21,6 @@ STAGES = (
 # Stages that record failure events: all but the report, which only counts what the others recorded.
 FAILURE_STAGES = STAGES[:-1]
 
-# Stages that call a kernel; a failure in any other one follows from its inputs and the spec, so that computing again
-# does not help.
+# Stages that call a kernel. A failure in any other one follows from its inputs and the spec, so that
+# computing it again does not help.
 COMPUTING_STAGES = ("raw_assets", "content_blobs", "sample_metadata", "segments", "embeddings")

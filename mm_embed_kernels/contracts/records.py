@@ -1,63 +1,38 @@
-"""TODO."""
+"""Contracts of the records kept about runs: lineage, failures, the ledger and reviews."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 from mm_embed_kernels.contracts.contract import Contract, field
-from mm_embed_kernels.contracts.fields import HASH, SAMPLE, TIME
+from mm_embed_kernels.contracts.fields import DATASET, HASH, SAMPLE_ID, TIME, VERSION, amount, count
+
+_MODALITY = field("modality", pa.string(), "modality of the cell", required=True)
 
 LINEAGE_REPORT = Contract(
     "lineage_report",
     pa.schema(
         [
             field("stage", pa.string(), "asset", required=True),
-            field("samples_in", pa.int64(), "samples that reached the stage", required=True, ge=0),
-            field("samples_out", pa.int64(), "samples that left it", required=True, ge=0),
-            field("failed", pa.int64(), "samples that failed in it", required=True, ge=0),
-            field("dropped", pa.int64(), "samples that a rule dropped in it", required=True, ge=0),
-            field(
-                "computed",
-                pa.int64(),
-                "kernel rows computed in the last run that did work",
-                required=True,
-                ge=0,
-            ),
-            field("reused", pa.int64(), "kernel rows taken from the cache in that run", required=True, ge=0),
-            field("seconds", pa.float64(), "wall seconds of that run's stage", required=True, ge=0),
-            field(
-                "cpu_seconds",
-                pa.float64(),
-                "CPU seconds of that run's stage, in all processes that worked for it",
-                required=True,
-                ge=0,
-            ),
-            field("gpu_seconds", pa.float64(), "GPU seconds of that run's stage", required=True, ge=0),
-            field("bytes_read", pa.int64(), "bytes of blobs and sources that it read", required=True, ge=0),
-            field(
-                "bytes_written",
-                pa.int64(),
-                "bytes of blobs, tables and cache that it wrote",
-                required=True,
-                ge=0,
-            ),
-            field(
-                "peak_bytes", pa.int64(), "largest private resident memory of its processes together", ge=0
-            ),
-            field(
-                "price",
-                pa.float64(),
-                "price of all that, by the deployment's price table",
-                required=True,
-                ge=0,
-            ),
+            count("samples_in", "samples that reached the stage"),
+            count("samples_out", "samples that left it"),
+            count("failed", "samples that failed in it"),
+            count("dropped", "samples that a rule dropped in it"),
+            count("computed", "kernel rows computed in the last run that did work"),
+            count("reused", "kernel rows taken from the cache in that run"),
+            amount("seconds", "wall seconds of that run's stage"),
+            amount("cpu_seconds", "CPU seconds of that run's stage, in all processes that worked for it"),
+            amount("gpu_seconds", "GPU seconds of that run's stage"),
+            count("bytes_read", "bytes of blobs and sources that it read"),
+            count("bytes_written", "bytes of blobs, tables and cache that it wrote"),
+            count("peak_bytes", "largest private resident memory of its processes together", required=False),
+            amount("price", "price of all that, by the deployment's price table"),
             field("data_version", pa.string(), "content-derived version of the stage"),
         ]
     ),
     key="stage",
     digest=("stage", "samples_in", "samples_out", "failed", "dropped", "data_version"),
 )
-
 
 FAILURES = Contract(
     "failures",
@@ -66,9 +41,9 @@ FAILURES = Contract(
             field("sample_id", pa.string(), "null for a failure of a whole source"),
             field("segment_id", pa.string(), "set when one segment failed"),
             field("embedder", pa.string(), "set when one embedder failed"),
-            field("dataset", pa.string(), "name of the dataset", required=True),
-            field("version", pa.string(), "version of the dataset", required=True),
-            field("modality", pa.string(), "modality of the cell", required=True),
+            DATASET,
+            VERSION,
+            _MODALITY,
             field("stage", pa.string(), "asset in which it failed", required=True),
             field("error_class", pa.string(), "short, stable word for the cause", required=True),
             field("message", pa.string(), "one line that a person can act on", required=True),
@@ -87,14 +62,13 @@ FAILURES = Contract(
     digest=("sample_id", "segment_id", "embedder", "stage", "error_class", "fingerprint"),
 )
 
-
 LEDGER = Contract(
     "ledger",
     pa.schema(
         [
-            field("dataset", pa.string(), "name of the dataset", required=True),
-            field("version", pa.string(), "version of the dataset", required=True),
-            field("modality", pa.string(), "modality of the cell", required=True),
+            DATASET,
+            VERSION,
+            _MODALITY,
             field("stage", pa.string(), "asset", required=True),
             field("run_id", pa.string(), "Dagster run", required=True),
             field(
@@ -106,34 +80,31 @@ LEDGER = Contract(
             field("kernel", pa.string(), "kernel that ran, if any"),
             field("fingerprint", pa.string(), "its fingerprint"),
             field("mode", pa.string(), "inline or ray"),
-            field("computed", pa.int64(), "kernel rows computed", required=True, ge=0),
-            field("reused", pa.int64(), "kernel rows taken from the cache", required=True, ge=0),
-            field("failed", pa.int64(), "kernel rows that failed", required=True, ge=0),
-            field("checkpoints", pa.int64(), "commits to the cache", required=True, ge=0),
-            field("rows", pa.int64(), "rows of the stage's table", required=True, ge=0),
-            field("kernel_seconds", pa.float64(), "wall seconds in the kernel", required=True, ge=0),
-            field("seconds", pa.float64(), "wall seconds of the stage", required=True, ge=0),
+            count("computed", "kernel rows computed"),
+            count("reused", "kernel rows taken from the cache"),
+            count("failed", "kernel rows that failed"),
+            count("checkpoints", "commits to the cache"),
+            count("rows", "rows of the stage's table"),
+            amount("kernel_seconds", "wall seconds in the kernel"),
+            amount("seconds", "wall seconds of the stage"),
             field("data_version", pa.string(), "content-derived version of the stage"),
             field("at", TIME, "when the stage ended", required=True),
-            # Null in rows that were written before they were measured, and but for the kernels' own in all but a stage's first row.
-            field("samples_in", pa.int64(), "samples that reached the stage", ge=0),
-            field("samples_out", pa.int64(), "samples that left it", ge=0),
-            field(
-                "cpu_seconds",
-                pa.float64(),
-                "CPU seconds of the stage, in all processes that worked for it",
-                ge=0,
+            # Null in rows older than the column. A stage has a row for each of its kernels: its own figures
+            # are set in the first alone, kernel_cpu_seconds and gpu_seconds in each.
+            count("samples_in", "samples that reached the stage", required=False),
+            count("samples_out", "samples that left it", required=False),
+            amount(
+                "cpu_seconds", "CPU seconds of the stage, in all processes that worked for it", required=False
             ),
-            field("kernel_cpu_seconds", pa.float64(), "those of them that the kernel took", ge=0),
-            field("gpu_seconds", pa.float64(), "GPU seconds of the kernel", ge=0),
-            field("bytes_read", pa.int64(), "bytes of blobs and sources read", ge=0),
-            field("bytes_written", pa.int64(), "bytes of blobs, tables and cache written", ge=0),
-            field("bytes_transferred", pa.int64(), "bytes read from sources beyond the machine", ge=0),
-            field(
+            amount("kernel_cpu_seconds", "those of them that the kernel took", required=False),
+            amount("gpu_seconds", "GPU seconds of the kernel", required=False),
+            count("bytes_read", "bytes of blobs and sources read", required=False),
+            count("bytes_written", "bytes of blobs, tables and cache written", required=False),
+            count("bytes_transferred", "bytes read from sources beyond the machine", required=False),
+            count(
                 "peak_bytes",
-                pa.int64(),
                 "largest private resident memory of all the stage's processes together",
-                ge=0,
+                required=False,
             ),
         ]
     ),
@@ -141,14 +112,13 @@ LEDGER = Contract(
     digest=(),
 )
 
-
 MARKS = Contract(
     "marks",
     pa.schema(
         [
-            field("dataset", pa.string(), "name of the dataset", required=True),
+            DATASET,
             field("modality", pa.string(), "modality of the sample", required=True),
-            SAMPLE,
+            SAMPLE_ID,
             field(
                 "content_hash",
                 pa.string(),

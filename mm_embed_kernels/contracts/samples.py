@@ -1,17 +1,30 @@
-"""The Arrow schema of every boundary, in the order of the graph."""
+"""Contracts of the stages that hold samples, from the listing to curation."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 from mm_embed_kernels.contracts.contract import Contract, field
-from mm_embed_kernels.contracts.fields import CONTENT, HASH, MEDIA, PASSENGERS, SAMPLE, TIME
+from mm_embed_kernels.contracts.fields import (
+    CONTENT_HASH,
+    DUPLICATE_GROUP,
+    HASH,
+    MEDIA,
+    MODIFIED_AT,
+    PASSED,
+    PASSENGERS,
+    QUALITY_SCORE,
+    SAMPLE_ID,
+    SIZE,
+    TIME,
+    count,
+)
 
 DATASET_REGISTRY = Contract(
     "dataset_registry",
     pa.schema(
         [
-            SAMPLE,
+            SAMPLE_ID,
             *PASSENGERS,
             field(
                 "locator",
@@ -19,8 +32,8 @@ DATASET_REGISTRY = Contract(
                 "where inside the source URI the sample lies; opaque to all but its source",
             ),
             field("tag", pa.string(), "etag, or size and mtime, of the source URI when it was listed"),
-            field("size", pa.int64(), "bytes, as listed", ge=0),
-            field("modified_at", TIME, "mtime, as listed"),
+            count("size", "bytes, as listed", required=False),
+            MODIFIED_AT,
             field("error_class", pa.string(), "set where the listing itself refuses the sample"),
             field("message", pa.string(), "why the listing refuses it"),
         ]
@@ -44,7 +57,7 @@ RAW_ASSETS = Contract(
     "raw_assets",
     pa.schema(
         [
-            SAMPLE,
+            SAMPLE_ID,
             *PASSENGERS,
             field("status", pa.string(), "fetched or failed", required=True, choices=("fetched", "failed")),
             field(
@@ -53,9 +66,9 @@ RAW_ASSETS = Contract(
                 "sha256 of the bytes, hex; null when the fetch failed",
                 pattern=HASH,
             ),
-            field("size", pa.int64(), "bytes read", ge=0),
+            count("size", "bytes read", required=False),
             field("tag", pa.string(), "etag, or size and mtime, as listed"),
-            field("modified_at", TIME, "mtime, as listed"),
+            MODIFIED_AT,
         ]
     ),
     key="sample_id",
@@ -76,8 +89,8 @@ CONTENT_BLOBS = Contract(
     "content_blobs",
     pa.schema(
         [
-            CONTENT,
-            field("size", pa.int64(), "bytes", required=True, ge=0),
+            CONTENT_HASH,
+            SIZE,
             field(
                 "refcount", pa.int64(), "samples of this cell that reference the blob", required=True, ge=1
             ),
@@ -87,7 +100,7 @@ CONTENT_BLOBS = Contract(
                 "object or pack below the store root; source:URI#TAG of one that stays in its source",
                 required=True,
             ),
-            field("offset", pa.int64(), "first byte inside the object", required=True, ge=0),
+            count("offset", "first byte inside the object"),
             field(
                 "verified_at", TIME, "when the stored object was last seen to hold these bytes", required=True
             ),
@@ -101,17 +114,17 @@ SAMPLE_METADATA = Contract(
     "sample_metadata",
     pa.schema(
         [
-            SAMPLE,
+            SAMPLE_ID,
             *PASSENGERS,
-            field("content_hash", pa.string(), "sha256 of the bytes, hex", required=True, pattern=HASH),
-            field("size", pa.int64(), "bytes", required=True, ge=0),
-            field("modified_at", TIME, "mtime, as listed"),
+            CONTENT_HASH,
+            SIZE,
+            MODIFIED_AT,
             field("probe", pa.string(), "ok or failed", required=True, choices=("ok", "failed")),
             field("error_class", pa.string(), "cause, when the probe failed"),
             field("message", pa.string(), "one line, when the probe failed"),
             field("retryable", pa.bool_(), "whether the same bytes may pass later"),
             # Nullable here: a failed probe measures nothing. The validation contract requires them.
-            *[pa.field(item.name, item.type, metadata=item.metadata) for item in MEDIA],
+            *[item.with_nullable(True) for item in MEDIA],
         ]
     ),
     key="sample_id",
@@ -120,16 +133,7 @@ SAMPLE_METADATA = Contract(
 
 VALIDATED_SAMPLES = Contract(
     "validated_samples",
-    pa.schema(
-        [
-            SAMPLE,
-            *PASSENGERS,
-            CONTENT,
-            field("size", pa.int64(), "bytes", required=True, ge=0),
-            field("modified_at", TIME, "mtime, as listed"),
-            *MEDIA,
-        ]
-    ),
+    pa.schema([SAMPLE_ID, *PASSENGERS, CONTENT_HASH, SIZE, MODIFIED_AT, *MEDIA]),
     key="sample_id",
     digest=("sample_id", "content_hash", "mime", "label", "group", "entity_id"),
 )
@@ -146,24 +150,29 @@ RULE_DECISION = pa.struct(
     ]
 )
 DUPLICATE = pa.struct(
-    [("of", pa.string()), ("kind", pa.string()), ("score", pa.float64()), ("span", pa.string())]
+    [
+        ("of", pa.string()),
+        ("kind", pa.string()),
+        ("score", pa.float64()),
+        ("span", pa.string()),
+    ]
 )
 
 CURATED_SAMPLES = Contract(
     "curated_samples",
     pa.schema(
         [
-            SAMPLE,
+            SAMPLE_ID,
             *PASSENGERS,
-            CONTENT,
+            CONTENT_HASH,
             *MEDIA,
             field("kept", pa.bool_(), "whether the sample goes on to be embedded", required=True),
             field("rule", pa.string(), "the first rule that dropped it"),
             field("reason", pa.string(), "what that rule measured, against which threshold"),
             field("rules", pa.list_(RULE_DECISION), "every rule's decision, value and threshold"),
-            field("passed", pa.list_(pa.string()), "ids of the rules that the sample passed"),
-            field("quality_score", pa.float64(), "share of rules passed", required=True, ge=0, le=1),
-            field("duplicate_group", pa.string(), "group of equal or near-equal samples"),
+            PASSED,
+            QUALITY_SCORE,
+            DUPLICATE_GROUP,
             field("duplicates", pa.list_(DUPLICATE), "evidence: of which sample, kind, score, span"),
             field("split_group", pa.string(), "what is hashed into a split", required=True),
             field("split", pa.string(), "train, validation, test, or as the spec names them", required=True),

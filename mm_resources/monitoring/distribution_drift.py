@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
@@ -190,12 +191,8 @@ def _signals(catalog: Catalog, pin: Pin) -> dict[str, np.ndarray[Any, Any]]:
 def _vectors(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
     table = pin.primary
     chosen = np.sort(np.random.default_rng(0).choice(table.rows, min(VECTORS, table.rows), replace=False))
-    found = (
-        catalog.features.dataset(table.table, table.lance_version)
-        .take(chosen.tolist(), columns=["vector"])["vector"]
-        .combine_chunks()
-    )
-    return np.asarray(found.flatten().to_numpy().reshape(len(found), -1))
+    dataset = catalog.features.dataset(table.table, table.lance_version)
+    return vectors_of(dataset.take(chosen.tolist(), columns=["vector"]))
 
 
 def _stage(catalog: Catalog, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
 from mm_resources.features.vector_indexes import exact, nearest
@@ -99,7 +100,7 @@ def _neighbours(
     least: float,
 ) -> Iterator[list[tuple[dict[str, Any], float]]]:
     """Of each vector the nearest rows, without their vectors, and how near they are; a table without an index is scanned once for all."""
-    queries = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
+    queries = vectors_of(vectors)
     if index == vector_indexes.EXACT:
         scores, places = exact(dataset, queries, NEIGHBOURS + 1)
         near = sorted({int(place) for place in places[scores >= least]})

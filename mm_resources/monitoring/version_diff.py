@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
@@ -168,7 +169,5 @@ def _centroid(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
     table = pin.primary
     total = np.zeros(table.dimension)
     for batch in catalog.features.rows(pin, ["vector"]):
-        total += (
-            batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1).sum(axis=0, dtype=np.float64)
-        )
+        total += vectors_of(batch).sum(axis=0, dtype=np.float64)
     return total / max(1, table.rows)

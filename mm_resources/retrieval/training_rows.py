@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
 from mm_resources.storage import lance_datasets
@@ -94,7 +95,7 @@ class BlockReader:
             if self.media and is_media(name):
                 found[name] = np.array([blobs.read(**place) for place in column.to_pylist()], dtype=object)
             elif pa.types.is_fixed_size_list(column.type):
-                found[name] = column.flatten().to_numpy().reshape(len(column), -1)
+                found[name] = vectors_of(column)
             else:
                 found[name] = column.to_numpy(zero_copy_only=False)
         return found
