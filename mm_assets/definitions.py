@@ -25,6 +25,10 @@ from mm_assets.automation.spec_sensor import specs
 from mm_assets.automation.upkeep_job import upkeep_job, weekly_upkeep
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
+from mm_resources.storage.process import configure_process
+
+# Whoever imports this module is the code location: its server, the daemon, a run's worker.
+configure_process()
 
 ASSETS = [
     dataset_registry.dataset_registry,
@@ -47,11 +51,8 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
     root = res.StoreResource(root=store)
     ray = res.RayResource(address=address)
     return {
-        "registry": res.RegistryResource(store=root),
-        "blobs": res.BlobStoreResource(store=root),
-        "tables": res.LanceTablesResource(store=root),
+        "catalog": res.CatalogResource(store=root),
         "cache": res.ComputeCacheResource(store=root, ray=ray, mode=mode),
-        "features": res.FeatureStoreResource(store=root),
         "sandbox": res.SandboxResource(),
         "ray": ray,
         **{res.embedder_key(name): res.default_embedder(modality) for name, modality in modalities().items()},

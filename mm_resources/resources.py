@@ -18,17 +18,13 @@ from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.compute.cache import ComputeCache
+from mm_resources.catalog import Catalog
 from mm_resources.compute.calibration import calibrated
 from mm_resources.compute.ray_session import RaySession
-from mm_resources.compute.runner import Backoff, Compute
-from mm_resources.features.feature_tables import FeatureStore
-from mm_resources.ledger.ledger import Ledger
-from mm_resources.registry.registry import Registry
+from mm_resources.compute.retry_policy import Backoff
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.settings import Settings, absolute
 from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 
 if TYPE_CHECKING:
     from mm_embed_kernels.kernels.transcribe import TranscribeKernel
@@ -44,46 +40,14 @@ class StoreResource(dg.ConfigurableResource):
         return Store(absolute(self.root) if self.root else Settings.from_environment().store)
 
 
-class RegistryResource(dg.ConfigurableResource):
-    """Frozen specs, listings and pins."""
+class CatalogResource(dg.ConfigurableResource):
+    """The parts of the store: registry, stage tables, failures, ledger, blobs, compute cache, feature tables."""
 
     store: dg.ResourceDependency[StoreResource]
 
-    def open(self) -> Registry:
-        return Registry(self.store.open())
-
-
-class BlobStoreResource(dg.ConfigurableResource):
-    """Content-addressed blobs over fsspec."""
-
-    store: dg.ResourceDependency[StoreResource]
-
-    def open(self) -> BlobStore:
-        return BlobStore(self.store.open())
-
-
-class LanceTablesResource(dg.ConfigurableResource):
-    """Stage tables, failure events and the ledger: the Lance datasets of the pipeline."""
-
-    store: dg.ResourceDependency[StoreResource]
-
-    def stages(self) -> StageTables:
-        return StageTables(self.store.open())
-
-    def failures(self) -> FailureEvents:
-        return FailureEvents(self.store.open())
-
-    def ledger(self) -> Ledger:
-        return Ledger(self.store.open())
-
-
-class FeatureStoreResource(dg.ConfigurableResource):
-    """Feature tables in LanceDB."""
-
-    store: dg.ResourceDependency[StoreResource]
-
-    def open(self) -> FeatureStore:
-        return FeatureStore(self.store.open())
+    def open(self) -> Catalog:
+        """A catalog whose parts live as long as its user keeps it."""
+        return Catalog(self.store.open())
 
 
 class RayResource(dg.ConfigurableResource):
@@ -131,10 +95,10 @@ class ComputeCacheResource(dg.ConfigurableResource):
         description="upper bound of the pause before the second try, doubled with each further one",
     )
 
-    def open(self) -> Compute:
+    def open(self) -> KernelRunner:
         backoff = Backoff(self.attempts, self.backoff_seconds)
-        return Compute(
-            ComputeCache(self.store.open()), self.ray.session, self.mode, self.inline_seconds, backoff
+        return KernelRunner(
+            Catalog(self.store.open()).cache, self.ray.session, self.mode, self.inline_seconds, backoff
         )
 
 

@@ -2,20 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_resources.blobs.presence import Presence
 from mm_resources.blobs.references import reference_of
-from mm_resources.compute.cache import ALL
+from mm_resources.compute.retry_policy import ALL
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 
 # Two writers may have stored one blob; any of its locations will do, so take a stable one. What only sources hold that
@@ -45,14 +44,14 @@ def _stands(run: CellRun) -> bool:
     if _damaged(run):
         return False
     ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
-    return not any(Presence(run.blobs.store).troubles(ends))
+    return not any(Presence(run.catalog.blobs.store).troubles(ends))
 
 
 def _damaged(run: CellRun) -> set[str]:
     """Blobs of the cell that its stages, or `mm doctor --verify`, could not read."""
-    found = sql.fetch(_DAMAGED, failures=run.failures.read(run.cell, ["content_hash", "error_class"]))
+    found = sql.fetch(_DAMAGED, failures=run.catalog.failures.read(run.cell, ["content_hash", "error_class"]))
     damaged = set(found["content_hash"].to_pylist())
-    if reported := run.blobs.damaged():
+    if reported := run.catalog.blobs.damaged():
         hashes = pa.table({"content_hash": sorted(reported)})
         mine = sql.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
         damaged.update(mine["content_hash"].to_pylist())
@@ -64,9 +63,9 @@ def _damaged(run: CellRun) -> set[str]:
     deps=["dataset_registry", "raw_assets"],
     kinds=["file"],
     checks=[("blobs_present", False)],
-    holds=_stands,
+    is_still_valid=_stands,
 )
-def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
+def content_blobs(run: CellRun) -> StageOutput:
     """The distinct blobs that the cell references: size, references, where they lie, and that they are there.
 
     One that is missing or was found damaged is fetched again from its source; what the source no longer gives fails.
@@ -75,10 +74,11 @@ def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
     if lost := {*_missing(run), *_damaged(run)}:
         _fetch_again(run, lost)
         counts["fetched again"] = len(lost)
-    return run.publish(
-        _present(run, _located(run), counts),
-        summary=lambda: counts,
-        checks=lambda: [
+    written = run.write(_present(run, _located(run), counts))
+    return StageOutput(
+        written,
+        counts,
+        [
             Check(
                 "blobs_present",
                 not counts["missing"],
@@ -92,11 +92,11 @@ def content_blobs(run: CellRun) -> dg.MaterializeResult[Any]:
 
 def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
     """Referenced blobs with their places, and why one does not lie there."""
-    presence = Presence(run.blobs.store)
+    presence = Presence(run.catalog.blobs.store)
     staying = [source.name for source in run.spec.sources if source.blobs == "reference"]
     statement = _ROWS.replace("$referenced", ", ".join(map(sql.literal, staying)) or "NULL")
     raw = run.read("raw_assets", ["content_hash", "status", "source", "source_uri", "tag", "size"])
-    for table in run.tables_of(statement, raw=raw, stored=run.blobs.places()):
+    for table in run.tables_of(statement, raw=raw, stored=run.catalog.blobs.places()):
         yield table, presence.troubles(table)
 
 
@@ -114,10 +114,10 @@ def _missing(run: CellRun) -> set[str]:
 
 def _fetch_again(run: CellRun, lost: set[str]) -> None:
     """Strike blobs off the index and off the fetch cache, then fetch the samples that had them."""
-    kernel = FetchKernel(run.spec, run.blobs)
+    kernel = FetchKernel(run.spec, run.catalog.blobs)
     # What another run has mended meanwhile is not lost.
     run.require_alive()
-    run.blobs.forget(lost)
+    run.catalog.blobs.forget(lost)
     run.cache_space(kernel).evict("content_hash", lost)
     wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN (SELECT sample_id FROM raw JOIN lost USING (content_hash))"
     with run.sql(
@@ -127,15 +127,15 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
         raw=run.read("raw_assets", ["sample_id", "content_hash"]),
         lost=pa.table({"content_hash": sorted(lost)}),
     ) as requests:
-        run.compute(kernel, requests, again=ALL)
-    run.blobs.mended(lost)
+        run.compute(kernel, requests, ALL)
+    run.catalog.blobs.mended(lost)
 
 
 def _present(
     run: CellRun, located: Iterator[tuple[pa.Table, list[SampleError | None]]], counts: dict[str, int]
 ) -> Iterator[pa.Table]:
     events = run.events()
-    tried = run.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
+    tried = run.catalog.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
     attempts = dict(zip(tried["sample_id"], tried["attempt"], strict=True))
     for table, troubles in located:
         bad = [

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,11 +12,11 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.plots import histograms
+from mm_assets.cells.stage_output import StageOutput
 from mm_assets.curation.contamination import look_into_others
 from mm_assets.curation.inherited_splits import inherited, parent_versions
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate, profile_digest
-from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import Rule, rule_set
 from mm_resources.storage.spool import TableSpool
 
@@ -45,15 +44,12 @@ def _profile(run: CellRun) -> dict[str, Any]:
 
 
 def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
-    """The datasets that the rules compare the cell with, ready to be read, and their data versions.
+    """Data versions of the datasets that the rules compare the cell with, which are made ready to be read.
 
     Raises:
-        dg.Failure: in one line, for one that is not there.
+        UserError: for a dataset that is not there.
     """
-    try:
-        return look_into_others(run.catalog, run.cell, rules)
-    except UserError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+    return look_into_others(run.catalog, run.cell, rules)
 
 
 @cell_asset(
@@ -61,9 +57,9 @@ def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
     deps=["validated_samples"],
     kinds=["lance"],
     checks=[("splits_hold", True)],
-    depends=_profile,
+    extra_inputs=_profile,
 )
-def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
+def curated_samples(run: CellRun) -> StageOutput:
     """A decision per sample, before anything is embedded: kept or dropped, by which rule, value and threshold, and why.
 
     All rules judge every sample and are recorded; a rule's action says whether it drops or flags.
@@ -74,12 +70,8 @@ def curated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     read, rules = partial(run.read, "validated_samples"), _rules(run)
     _others(run, rules)
     decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known)
-    return run.publish(
-        _counted(decisions, counts, groups),
-        summary=lambda: dict(counts),
-        checks=lambda: [_splits_hold(groups)],
-        plots=lambda: {"signals": _signals(run)},
-    )
+    written = run.write(_counted(decisions, counts, groups))
+    return StageOutput(written, counts, [_splits_hold(groups)], plots={"signals": _signals(run)})
 
 
 def _signals(run: CellRun) -> bytes | None:

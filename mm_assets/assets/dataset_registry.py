@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import dagster as dg
-
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.source_drift_check import sources_of, sources_unchanged
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.listings import declares_links
 
@@ -22,7 +21,9 @@ def _drift(run: CellRun) -> list[Check]:
     """A frozen version stays frozen; that its sources moved on is said, and a new version offered."""
     return [
         sources_unchanged(
-            run.registry, run.spec, [run.registry.drifts.look(run.spec, source) for source in _mine(run)]
+            run.catalog.registry,
+            run.spec,
+            [run.catalog.registry.drifts.look(run.spec, source) for source in _mine(run)],
         )
     ]
 
@@ -35,11 +36,11 @@ def _mine(run: CellRun) -> list[SourceSpec]:
     group="1_ingest",
     kinds=["yaml", "lance"],
     checks=[("sources_listed", True), ("sources_unchanged", False)],
-    embeds=True,
-    depends=_spec,
-    observe=_drift,
+    requires_models=True,
+    extra_inputs=_spec,
+    live_checks=_drift,
 )
-def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
+def dataset_registry(run: CellRun) -> StageOutput:
     """The frozen spec and the frozen listing of the dataset version, as this modality sees it.
 
     The first cell of a version lists each source once; every cell reads that listing. A declared source that lists
@@ -48,7 +49,9 @@ def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
     mine = _mine(run)
     # All sources are frozen together, so that the cells of a version see one state; others' problems are others' gates,
     # unless this cell links to what they hold.
-    found = {source.name: run.registry.listings.freeze(run.spec, source) for source in run.spec.sources}
+    found = {
+        source.name: run.catalog.registry.listings.freeze(run.spec, source) for source in run.spec.sources
+    }
     links = any(declares_links(source) for source in mine)
     problems = [
         problem
@@ -60,12 +63,12 @@ def dataset_registry(run: CellRun) -> dg.MaterializeResult[Any]:
     )
     rows = run.tables_of(
         "SELECT * FROM listing ORDER BY sample_id",
-        listing=run.registry.listings.listing(run.spec, run.cell.modality),
+        listing=run.catalog.registry.listings.listing(run.spec, run.cell.modality),
     )
-    return run.publish(
-        rows,
-        summary=lambda: {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},
-        checks=lambda: [
+    return StageOutput(
+        run.write(rows),
+        {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},
+        [
             Check(
                 "sources_listed",
                 not problems,

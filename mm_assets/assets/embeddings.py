@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import complete
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
@@ -35,10 +34,10 @@ _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "sec
     pool="gpu",
     code_version="2",
     checks=[("every_segment_answered", True)],
-    embeds=True,
-    depends=embedder_inputs,
+    requires_models=True,
+    extra_inputs=embedder_inputs,
 )
-def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
+def embeddings(run: CellRun) -> StageOutput:
     """Per segment and embedder: cache key, status and cost. The vectors themselves stay in the compute cache.
 
     A vector is computed once per input (a place in a blob, or a text) and embedder fingerprint, in whatever dataset and
@@ -46,10 +45,11 @@ def embeddings(run: CellRun) -> dg.MaterializeResult[Any]:
     """
     counts = {"ok": 0, "failed": 0}
     wanted = sum(_compute(run, embedder) for embedder in run.embedders)
-    return run.publish(
-        _recorded(run, counts),
-        summary=lambda: {"embedders": ", ".join(embedder.name for embedder in run.embedders), **counts},
-        checks=lambda: [
+    written = run.write(_recorded(run, counts))
+    return StageOutput(
+        written,
+        {"embedders": ", ".join(embedder.name for embedder in run.embedders), **counts},
+        [
             complete(
                 "every_segment_answered",
                 wanted,

@@ -4,20 +4,20 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import complete
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import beside, numbered
 from mm_resources.compute.cache import Vectors
 from mm_resources.features.feature_tables import table_name
-from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.lance_errors import Fenced
 
 # Where the vector of each row lies, and the user's columns of its sample. The rows themselves are wide, and were written in
 # the order of their vectors: they are read beside this, instead of being sorted once more.
@@ -31,7 +31,7 @@ _LISTING = " LEFT JOIN listing l ON n.sample_id = l.sample_id"
 def _stands(run: CellRun) -> bool:
     """Whether the candidates of the last run are still there: one that was never pinned is removed some day."""
     entries = run.read("feature_table", ["table", "lance_version"]).read_all().to_pylist()
-    return all(run.features.has(entry["table"], entry["lance_version"]) for entry in entries)
+    return all(run.catalog.features.has(entry["table"], entry["lance_version"]) for entry in entries)
 
 
 @cell_asset(
@@ -40,29 +40,27 @@ def _stands(run: CellRun) -> bool:
     kinds=["lancedb"],
     code_version="2",
     checks=[("rows_complete", True)],
-    embeds=True,
-    depends=embedder_inputs,
-    holds=_stands,
-    shows=FEATURES,
+    requires_models=True,
+    extra_inputs=embedder_inputs,
+    is_still_valid=_stands,
+    shown_contract=FEATURES,
 )
-def feature_table(run: CellRun) -> dg.MaterializeResult[Any]:
+def feature_table(run: CellRun) -> StageOutput:
     """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
 
     A candidate is seen by no reader until `feature_views` has tested and pinned it.
     """
     entries = [_write(run, embedder) for embedder in run.embedders]
     written = sum(entry["rows"] for entry in entries)
-    return run.publish(
-        [FEATURE_TABLE.rows(entries)],
-        summary=lambda: {
-            entry["table"]: f"{entry['rows']:,} rows, {entry['index']}, {entry['space']}" for entry in entries
-        },
-        checks=lambda: [
+    return StageOutput(
+        run.write([FEATURE_TABLE.rows(entries)]),
+        {entry["table"]: f"{entry['rows']:,} rows, {entry['index']}, {entry['space']}" for entry in entries},
+        [
             complete(
                 "rows_complete", run.rows("normalized_features"), written, "feature rows are in the tables"
             )
         ],
-        row_count=lambda: written,
+        row_count=written,
     )
 
 
@@ -71,7 +69,7 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
     vectors = run.vectors(embedder)
-    version, count, index, content = run.features.write_candidate(
+    candidate = run.catalog.features.write_candidate(
         name, contract, vectors.attach(_rows(run, embedder, vectors), embedder.dimension)
     )
     return {
@@ -79,12 +77,12 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
         "fingerprint": embedder.fingerprint,
         "primary": embedder is run.embedders[0],
         "table": name,
-        "lance_version": version,
-        "rows": count,
+        "lance_version": candidate.lance_version,
+        "rows": candidate.rows,
         "dimension": embedder.dimension,
         "space": embedder.space,
-        "index": index,
-        "digest": content,
+        "index": candidate.index,
+        "digest": candidate.digest,
     }
 
 

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-
-import dagster as dg
 
 from mm_assets.cells.accounting import account_candidate, accounting_checks
 from mm_assets.cells.cell_asset import cell_asset
@@ -12,8 +11,9 @@ from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import GATE_CHECKS, gate_inputs
 from mm_assets.cells.plots import scatter
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
-from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.identity import library_versions
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.ledger.accounting import Accounting
@@ -30,21 +30,21 @@ PLOTTED = 2_000
     kinds=["lancedb"],
     code_version="2",
     checks=[("accounting", True), ("recall", True), *GATE_CHECKS],
-    embeds=True,
-    depends=lambda run: {**embedder_inputs(run), **gate_inputs(run)},
-    shows=FEATURES,
+    requires_models=True,
+    extra_inputs=lambda run: {**embedder_inputs(run), **gate_inputs(run)},
+    shown_contract=FEATURES,
 )
-def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
+def feature_views(run: CellRun) -> StageOutput:
     """The publish: the candidate is tested (recall against exact search, accounting), then the pin moves to it.
 
     Readers resolve the pin and nothing else; they see the old feature set or the new one.
     """
     # Before the entries: whoever pins after this takes the number, and these entries cannot move the pin back behind his.
-    number = run.registry.next_pin(run.cell)
+    number = run.catalog.registry.next_pin(run.cell)
     entries = run.read("feature_table").read_all().to_pylist()
     number, pinned = _pin_of(run, number, entries)
     recalls = {
-        entry["table"]: run.features.recall(entry["table"], entry["lance_version"], entry["index"])
+        entry["table"]: run.catalog.features.recall(entry["table"], entry["lance_version"], entry["index"])
         for entry in entries
     }
     counted = account_candidate(run, entries)
@@ -59,13 +59,13 @@ def feature_views(run: CellRun) -> dg.MaterializeResult[Any]:
         }
         for entry in entries
     ]
-    return run.publish(
-        [FEATURE_VIEWS.rows(rows)],
-        summary=lambda: {"pin": number, **counted.as_dict()},
-        checks=lambda: [*accounting_checks(run, counted), _recall(recalls)],
-        effect=None if pinned else lambda: _publish(run, number, rows, counted),
-        row_count=lambda: sum(entry["rows"] for entry in entries),
-        plots=lambda: {"vectors": _vectors(run, entries[0])},
+    return StageOutput(
+        run.write([FEATURE_VIEWS.rows(rows)]),
+        {"pin": number, **counted.as_dict()},
+        [*accounting_checks(run, counted), _recall(recalls)],
+        effect=None if pinned else partial(_publish, run, number, rows, counted),
+        row_count=sum(entry["rows"] for entry in entries),
+        plots={"vectors": _vectors(run, entries[0])},
     )
 
 
@@ -73,18 +73,17 @@ def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
     """The primary table's vectors on their principal components, a sample of them."""
     if not entry["rows"]:
         return None
-    sampled = run.features.dataset(entry["table"], entry["lance_version"]).sample(
+    sampled = run.catalog.features.dataset(entry["table"], entry["lance_version"]).sample(
         min(PLOTTED, entry["rows"]), columns=["vector", "label"]
     )
-    vectors = sampled["vector"].combine_chunks().flatten().to_numpy().reshape(sampled.num_rows, -1)
-    return scatter(vectors, sampled["label"].to_pylist())
+    return scatter(vectors_of(sampled), sampled["label"].to_pylist())
 
 
 def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
     """The number of the candidate's pin, and whether it stands already: a run killed after the pin and before its
     stage's commit has published, and is not to publish again.
     """
-    last = run.registry.pin(run.cell)
+    last = run.catalog.registry.pin(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
     if (
         last is not None
@@ -121,25 +120,24 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
         for row, made in zip(rows, run.embedders, strict=True)
     ]
     for table in tables:
-        run.features.tag(table.table, table.lance_version, table.tag)
+        run.catalog.features.tag(table.table, table.lance_version, table.tag)
     stages: dict[str, dict[str, Any]] = {}
-    for name in STAGES[: STAGES.index("feature_views")]:
-        meta = run.tables.meta(name, run.cell)
+    for name, meta in run.snapshot.before(run.asset).items():
         if meta is not None:
             stages[name] = {
                 "data_version": meta.data_version,
-                "lance_version": run.tables.version(name, run.cell),
+                "lance_version": run.snapshot.lance_version(name),
                 "run_id": meta.run_id,
                 "at": meta.at,
             }
     hold_stages(
-        run.tables,
-        run.failures,
+        run.catalog.tables,
+        run.catalog.failures,
         run.cell,
         number,
         {name: int(stage["lance_version"]) for name, stage in stages.items()},
     )
-    run.registry.publish(
+    run.catalog.registry.publish(
         run.cell,
         Pin(
             number=number,

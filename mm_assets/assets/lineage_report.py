@@ -3,20 +3,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import dagster as dg
-
 from mm_assets.cells.accounting import account_candidate, accounting_checks
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.plots import comparisons, costs, funnel
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import LINEAGE_REPORT
-from mm_embed_kernels.contracts.pipeline import ORDER
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_resources.costs.cell_costs import CellCost, cell_cost
+from mm_resources.costs.prices import Prices, load_prices
 from mm_resources.ledger.accounting import Accounting
-from mm_resources.ledger.costs import CellCost, cell_cost
-from mm_resources.ledger.prices import Prices, load_prices
 from mm_resources.metering import Usage
 from mm_resources.monitoring.distribution_drift import Shift, shifts, worst
 from mm_resources.monitoring.semantic_duplicates import alike
@@ -24,29 +22,19 @@ from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
 
 
-def _prices() -> Prices:
-    """What the deployment pays.
-
-    Raises:
-        dg.Failure: in one line, for a price table that cannot be read.
-    """
-    try:
-        return load_prices(Settings.from_environment().prices)
-    except UserError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-
-
 def _references(run: CellRun) -> dict[str, Pin]:
     """What the cell is held against, by name: the parent version's pin, and the one that production stands for."""
     found: dict[str, Pin | None] = {}
     if run.spec.parent is not None:
         parent = dataclasses.replace(run.cell, version=run.spec.parent)
-        found[parent.dataset_version] = run.registry.pin(parent)
-    served = run.registry.aliases.current(run.cell.dataset, "production")
+        found[parent.dataset_version] = run.catalog.registry.pin(parent)
+    served = run.catalog.registry.aliases.current(run.cell.dataset, "production")
     if served is not None and run.cell.modality in served.pins:
         cell = dataclasses.replace(run.cell, version=served.version)
-        found[f"{run.cell.dataset}@production"] = run.registry.pin(cell, served.pins[run.cell.modality])
-    now = run.registry.pin(run.cell)
+        found[f"{run.cell.dataset}@production"] = run.catalog.registry.pin(
+            cell, served.pins[run.cell.modality]
+        )
+    now = run.catalog.registry.pin(run.cell)
     return {
         name: pin
         for name, pin in found.items()
@@ -55,10 +43,10 @@ def _references(run: CellRun) -> dict[str, Pin]:
 
 
 def _shifts(run: CellRun) -> list[Shift]:
-    now = run.registry.pin(run.cell)
+    now = run.catalog.registry.pin(run.cell)
     if now is None:
         return []
-    found = (shifts(run.features, pin, now, run.spec.drift, name) for name, pin in _references(run).items())
+    found = (shifts(run.catalog, pin, now, run.spec.drift, name) for name, pin in _references(run).items())
     return [shift for each in found for shift in each]
 
 
@@ -77,20 +65,22 @@ def _drift(found: list[Shift]) -> Check:
     kinds=["lance"],
     code_version="2",
     checks=[("accounting", True), ("drift", False)],
-    depends=lambda run: {"references": {name: pin.data_version for name, pin in _references(run).items()}},
+    extra_inputs=lambda run: {
+        "references": {name: pin.data_version for name, pin in _references(run).items()}
+    },
 )
-def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
+def lineage_report(run: CellRun) -> StageOutput:
     """What became of every sample, stage by stage, what it cost, what failed for which cause, and what has drifted."""
     views = run.read("feature_views").read_all().to_pylist()
     counted, found = account_candidate(run, views), _shifts(run)
-    prices = _prices()
+    prices = load_prices(Settings.from_environment().prices)
     rows, cost = (
         report_rows(run, counted, prices),
-        cell_cost(run.tables.store, run.cell, prices, counted.published),
+        cell_cost(run.catalog, run.cell, prices, counted.published),
     )
-    return run.publish(
-        [LINEAGE_REPORT.rows(rows)],
-        summary=lambda: {
+    return StageOutput(
+        run.write([LINEAGE_REPORT.rows(rows)]),
+        {
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
             **_cost_figures(cost, prices.currency),
@@ -101,7 +91,7 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
                 for name in dict.fromkeys(shift.against for shift in found)
             },
         },
-        plots=lambda: {
+        plots={
             "funnel": funnel(
                 {
                     name: getattr(counted, name)
@@ -115,7 +105,7 @@ def lineage_report(run: CellRun) -> dg.MaterializeResult[Any]:
             ),
             "drift": comparisons(worst(found)),
         },
-        checks=lambda: [
+        checks=[
             *(check for check in accounting_checks(run, counted) if check.name == "accounting"),
             _drift(found),
         ],
@@ -144,7 +134,7 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
 def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
     """How many vectors have a neighbour that all but coincides with them though no rule has found the two alike."""
     primary = next(view for view in views if view["primary"])
-    found = alike(run.features, primary["table"], primary["lance_version"], primary["index"])
+    found = alike(run.catalog, primary["table"], primary["lance_version"], primary["index"])
     return {
         "alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"
     }
@@ -171,10 +161,12 @@ def since_parent(run: CellRun) -> dict[str, Any]:
     if run.spec.parent is None:
         return {}
     cell = dataclasses.replace(run.cell, version=run.spec.parent)
-    pin, columns = run.registry.pin(cell), ["sample_id", "content_hash"]
+    pin, columns = run.catalog.registry.pin(cell), ["sample_id", "content_hash"]
     if pin is None:
         return {f"against {cell.dataset_version}": "not published"}
-    parent = run.tables.read("raw_assets", cell, columns, version=pin.stages["raw_assets"]["lance_version"])
+    parent = run.catalog.tables.read(
+        "raw_assets", cell, columns, version=pin.stages["raw_assets"]["lance_version"]
+    )
     found = sql.fetch(_SINCE, now=run.read("raw_assets", columns), parent=parent).to_pylist()[0]
     published = ", ".join(f"{pin.accounting[name]:,} {name}" for name in ("published", "dropped", "failed"))
     return {
@@ -185,14 +177,14 @@ def since_parent(run: CellRun) -> dict[str, Any]:
 
 def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
     """One row per stage: samples in and out, failed, dropped, and what its last run that did work took."""
-    ledger = run.ledger.of_cell(run.cell)
+    ledger = run.catalog.ledger.of_cell(run.cell)
     out = {
         "dataset_registry": counted.discovered, "raw_assets": counted.ingested, "content_blobs": counted.ingested,
         "validated_samples": counted.valid, "curated_samples": counted.kept, "feature_views": counted.published,
     }  # fmt: skip
     rows, entering = [], counted.discovered
-    for stage in ORDER[:-1]:
-        meta = run.tables.meta(stage, run.cell)
+    for stage in STAGES[:-1]:
+        meta = run.snapshot.meta(stage)
         leaving = out.get(stage, entering)
         if stage == "sample_metadata" and meta:
             leaving = entering - meta.failed

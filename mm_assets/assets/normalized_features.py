@@ -3,16 +3,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
-import dagster as dg
 import numpy as np
 import pyarrow as pa
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.contracts.fields import MEDIA
 from mm_embed_kernels.embedders import Embedder
 
@@ -53,20 +53,19 @@ _CURATED = [
     deps=["curated_samples", "segments", "embeddings"],
     kinds=["lance", "pandera"],
     checks=[("vectors_sound", True)],
-    embeds=True,
-    depends=embedder_inputs,
+    requires_models=True,
+    extra_inputs=embedder_inputs,
 )
-def normalized_features(run: CellRun) -> dg.MaterializeResult[Any]:
+def normalized_features(run: CellRun) -> StageOutput:
     """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
     counts = {"features": 0, "unsound": 0}
-    return run.publish(
-        (
-            table
-            for embedder in run.embedders
-            for table in _checked(run, embedder, _rows(run, embedder), counts)
-        ),
-        summary=lambda: counts,
-        checks=lambda: [
+    written = run.write(
+        table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder), counts)
+    )
+    return StageOutput(
+        written,
+        counts,
+        [
             Check(
                 "vectors_sound",
                 not counts["unsound"],
@@ -105,7 +104,7 @@ def _checked(
         "run_id": run.run_id,
     }
     for table in rows:
-        vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+        vectors = vectors_of(table)
         with np.errstate(invalid="ignore", over="ignore"):
             sound = np.abs(np.linalg.norm(vectors, axis=1) - 1) < NORM_TOLERANCE
         if vectors.shape[1] != embedder.dimension:

@@ -3,12 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import complete
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.validation.bounds import at_the_door
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 
@@ -32,15 +32,15 @@ def _rules(run: CellRun) -> dict[str, Any]:
     kinds=["lance"],
     pool="network",
     checks=[("every_sample_recorded", True)],
-    depends=_rules,
+    extra_inputs=_rules,
 )
-def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
+def raw_assets(run: CellRun) -> StageOutput:
     """One row per discovered sample: source, status of the fetch and content hash; the bytes go to the blob store.
 
     A source object that was read before, with the same etag or size and mtime, is not read again; one that the spec's
     validation rules refuse by what the listing knows is never read.
     """
-    kernel, counts = FetchKernel(run.spec, run.blobs), {"fetched": 0, "failed": 0}
+    kernel, counts = FetchKernel(run.spec, run.catalog.blobs), {"fetched": 0, "failed": 0}
     with run.sql(
         REQUESTS,
         listing=at_the_door(run.read("dataset_registry"), run.validation),
@@ -53,10 +53,11 @@ def raw_assets(run: CellRun) -> dg.MaterializeResult[Any]:
         flavours=kernel.flavours(),
         cached=run.cached(kernel),
     )
-    return run.publish(
-        _recorded(run, rows, counts),
-        summary=lambda: counts,
-        checks=lambda: [
+    written = run.write(_recorded(run, rows, counts))
+    return StageOutput(
+        written,
+        counts,
+        [
             complete(
                 "every_sample_recorded",
                 run.rows("dataset_registry"),

@@ -3,13 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import complete
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.kernels.probe import ProbeKernel
 from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
 
@@ -31,9 +31,9 @@ def _probe(run: CellRun) -> dict[str, Any]:
     kinds=["ray", "lance"],
     pool="ray",
     checks=[("every_blob_probed", True)],
-    depends=_probe,
+    extra_inputs=_probe,
 )
-def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
+def sample_metadata(run: CellRun) -> StageOutput:
     """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.
 
     Bytes are opened in the sandbox, once per content and probe version, whatever names and versions it has.
@@ -42,23 +42,22 @@ def sample_metadata(run: CellRun) -> dg.MaterializeResult[Any]:
     blobs = run.read("content_blobs", ["content_hash"])
     rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=_probed(run))
     fetched = run.total("content_blobs", "refcount")
-    return run.publish(
-        _recorded(run, rows, counts),
-        summary=lambda: counts,
-        checks=lambda: [
-            complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")
-        ],
+    written = run.write(_recorded(run, rows, counts))
+    return StageOutput(
+        written,
+        counts,
+        [complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")],
     )
 
 
 def _probed(run: CellRun) -> pa.RecordBatchReader:
     """Probe what the cache lacks; the answers, in which what could be read of half a medium stands before its failure."""
-    kernel = ProbeKernel(run.modality, run.blobs, run.limits)
+    kernel = ProbeKernel(run.modality, run.catalog.blobs, run.limits)
     with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
     if run.spec.on_partial == "reject":
         return run.cached(kernel)
-    prefix = ProbeKernel(run.modality, run.blobs, run.limits, on_partial=run.spec.on_partial)
+    prefix = ProbeKernel(run.modality, run.catalog.blobs, run.limits, on_partial=run.spec.on_partial)
     with (
         run.sql(_REQUESTS, blobs=run.read("content_blobs")) as asked,
         run.sql(REFUSED, requests=asked, cached=run.cached(kernel)) as requests,

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import complete
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_resources.compute.cache import KEY
@@ -54,16 +54,16 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
     kinds=["ray", "lance"],
     pool="ray",
     checks=[("every_sample_segmented", True)],
-    embeds=True,
-    depends=_segmenter,
+    requires_models=True,
+    extra_inputs=_segmenter,
 )
-def segments(run: CellRun) -> dg.MaterializeResult[Any]:
+def segments(run: CellRun) -> StageOutput:
     """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers.
 
     Where the spec asks for transcripts, what is said in each is its text.
     """
     kernel, counts = (
-        SegmentKernel(run.modality, run.blobs, run.limits),
+        SegmentKernel(run.modality, run.catalog.blobs, run.limits),
         {"segments": 0, "samples": 0, "failed": 0},
     )
     with run.sql(
@@ -80,10 +80,11 @@ def segments(run: CellRun) -> dg.MaterializeResult[Any]:
         cached=run.cached(kernel),
     )
     kept = run.total("curated_samples", "kept")
-    return run.publish(
-        _transcribed(run, _planned(run, rows, counts)),
-        summary=lambda: {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
-        checks=lambda: [
+    written = run.write(_transcribed(run, _planned(run, rows, counts)))
+    return StageOutput(
+        written,
+        {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
+        [
             complete(
                 "every_sample_segmented",
                 kept,

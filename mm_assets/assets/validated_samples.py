@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,6 +11,7 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import GATE_CHECKS, gate_inputs, gates
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.validation.bounds import REJECTED, judge
@@ -29,9 +29,9 @@ def _decisions(run: CellRun) -> dict[str, Any]:
     deps=["dataset_registry", "sample_metadata"],
     kinds=["pandera", "lance"],
     checks=GATE_CHECKS,
-    depends=_decisions,
+    extra_inputs=_decisions,
 )
-def validated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
+def validated_samples(run: CellRun) -> StageOutput:
     """The samples that meet the contract and the spec's validation rules; every other one is a failure event.
 
     The gate's verdict is stored with them. When a larger share of the discovered samples failed than the spec allows, in
@@ -40,7 +40,8 @@ def validated_samples(run: CellRun) -> dg.MaterializeResult[Any]:
     """
     counts = {"valid": 0, "invalid": 0, "rejected": 0}
     rows = (pa.Table.from_batches([batch]) for batch in run.read("sample_metadata"))
-    return run.publish(_valid(run, rows, counts), summary=lambda: counts, checks=lambda: _gates(run, counts))
+    written = run.write(_valid(run, rows, counts))
+    return StageOutput(written, counts, _gates(run, counts))
 
 
 def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
@@ -62,10 +63,10 @@ def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> It
 
 def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
     """What failed before curation, against the spec's thresholds."""
-    listed = run.tables.read("dataset_registry", run.cell, ["sample_id"])
+    listed = run.catalog.tables.read("dataset_registry", run.cell, ["sample_id"])
     discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
-    by_class = Counter(run.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))
-    probed = run.tables.meta("sample_metadata", run.cell)
+    by_class = Counter(run.catalog.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))
+    probed = run.catalog.tables.meta("sample_metadata", run.cell)
     broken = (probed.rows if probed else 0) - run.rows("sample_metadata")
     by_class.update({"contract_violation": counts["invalid"] + broken, REJECTED: counts["rejected"]})
     return gates(run, discovered, discovered - counts["valid"], by_class)

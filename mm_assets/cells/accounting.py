@@ -16,9 +16,11 @@ from mm_resources.storage import lance_datasets
 def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:
     """Count the cell as it will be once the candidate is published."""
     primary = next(entry for entry in entries if entry["primary"])
-    dataset = run.features.dataset(primary["table"], primary["lance_version"])
+    dataset = run.catalog.features.dataset(primary["table"], primary["lance_version"])
     published = lance_datasets.reader(dataset, pa.schema([("sample_id", pa.string())]), ["sample_id"])
-    return account(run.tables, run.failures, run.cell, published, sum(entry["rows"] for entry in entries))
+    return account(
+        run.catalog.tables, run.catalog.failures, run.cell, published, sum(entry["rows"] for entry in entries)
+    )
 
 
 def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:

@@ -22,7 +22,7 @@ PREVIEWED = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class AssetPage:
     """What a person sees of an asset.
 
     Attributes:
@@ -44,16 +44,16 @@ class Shown:
     parent: str
 
 
-def shown_of(run: CellRun, meta: StageMeta) -> Shown:
+def asset_page(run: CellRun, meta: StageMeta) -> AssetPage:
     """What is shown of a run's stage, which has been published with `meta`."""
-    tables, columns = run.tables, _columns(run)
-    return Shown(
+    tables, columns = run.catalog.tables, _columns(run)
+    return AssetPage(
         contract=columns,
         origins=_origins(run, columns),
         preview=_preview(run),
         plots={name: tables.plot(run.asset, run.cell, meta.run_id, name) for name in meta.plots},
         table=tables.uri(run.asset, run.cell),
-        causes=run.failures.by_class(run.cell, [run.asset]) if meta.failed else {},
+        causes=run.catalog.failures.by_class(run.cell, [run.asset]) if meta.failed else {},
         parent=_since_parent(run, meta),
     )
 
@@ -82,14 +82,14 @@ def _preview(run: CellRun) -> pa.Table:
     columns = [item.name for item in schema if item.name in PREVIEWED or _is_figure(item.type)][
         :PREVIEW_COLUMNS
     ]
-    return run.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
+    return run.catalog.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
 
 
 def _since_parent(run: CellRun, meta: StageMeta) -> str:
     """What the stage holds beside what the parent version's held, in one line."""
     if run.spec.parent is None:
         return ""
-    before = run.tables.meta(run.asset, replace(run.cell, version=run.spec.parent))
+    before = run.catalog.tables.meta(run.asset, replace(run.cell, version=run.spec.parent))
     if before is None:
         return f"{run.spec.parent} has none"
     if before.data_version == meta.data_version:

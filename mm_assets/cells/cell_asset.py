@@ -8,11 +8,15 @@ from typing import Any
 import dagster as dg
 
 from mm_assets.cells.automation_condition import flows_on
-from mm_assets.cells.cell_run import CellRun, nothing_to_observe
+from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
+from mm_assets.cells.entry import enter
 from mm_assets.cells.materialization import column_schema
 from mm_assets.cells.partitions import cells
-from mm_embed_kernels import contracts, sql
+from mm_assets.cells.publication import publish, replay
+from mm_assets.cells.run_failures import one_line_failures
+from mm_assets.cells.stage_output import StageOutput
+from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.modalities import modalities
 from mm_resources.resources import embedder_key
@@ -20,9 +24,9 @@ from mm_resources.resources import embedder_key
 # Partitioned checks are a preview feature of Dagster; they hold for dynamic multi-partitions, which tests prove.
 warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
 
-Body = Callable[[CellRun], dg.MaterializeResult[Any]]
+Body = Callable[[CellRun], StageOutput]
 OWNERS = ["team:data-platform"]
-RESOURCES = {"registry", "blobs", "tables", "cache", "features", "sandbox", "ray"}
+RESOURCES = {"catalog", "cache", "sandbox", "ray"}
 
 
 def _nothing(run: CellRun) -> dict[str, Any]:
@@ -33,6 +37,10 @@ def _always(run: CellRun) -> bool:
     return True
 
 
+def _no_checks(run: CellRun) -> list[Check]:
+    return []
+
+
 def cell_asset(
     *,
     group: str,
@@ -40,11 +48,11 @@ def cell_asset(
     kinds: Iterable[str] = (),
     code_version: str = "1",
     checks: Iterable[tuple[str, bool]] = (),
-    embeds: bool = False,
-    depends: Callable[[CellRun], dict[str, Any]] = _nothing,
-    holds: Callable[[CellRun], bool] = _always,
-    observe: Callable[[CellRun], list[Check]] = nothing_to_observe,
-    shows: Contract | None = None,
+    requires_models: bool = False,
+    extra_inputs: Callable[[CellRun], dict[str, Any]] = _nothing,
+    is_still_valid: Callable[[CellRun], bool] = _always,
+    live_checks: Callable[[CellRun], list[Check]] = _no_checks,
+    shown_contract: Contract | None = None,
     pool: str = "",
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Declare one of the twelve components.
@@ -53,16 +61,17 @@ def cell_asset(
         group: Dagster group; the numbers order them as the graph reads, from left to right.
         deps: upstream assets.
         checks: (name, blocking) of the checks that the body reports.
-        embeds: whether the body needs what runs the modality's models.
-        depends: what besides upstream data and `code_version` decides the result (fingerprints, the spec's part).
-        holds, observe: see `CellRun.enter`.
+        requires_models: whether the body needs the resources that run the modalities' models.
+        extra_inputs: what besides upstream data and `code_version` decides the result (fingerprints, the spec's part).
+        is_still_valid: whether the stored result still describes the store; called when no input changed.
+        live_checks: checks of the outside world, made anew in every run.
+        shown_contract: the contract of the rows that the asset stands for; by default that of its table.
         pool: what its runs compete for: ``network``, ``ray`` or ``gpu``; limits are the instance's.
-        shows: the contract of the rows that a person finds there; by default that of the stage's table.
     """
 
     def wrap(body: Body) -> dg.AssetsDefinition:
         name = body.__name__
-        contract: Contract = shows or getattr(contracts, name.upper())
+        contract: Contract = shown_contract or getattr(contracts, name.upper())
 
         @dg.asset(
             name=name,
@@ -77,7 +86,7 @@ def cell_asset(
             pool=pool or None,
             partitions_def=cells,
             required_resource_keys=RESOURCES
-            | ({embedder_key(modality) for modality in modalities()} if embeds else set()),
+            | ({embedder_key(modality) for modality in modalities()} if requires_models else set()),
             metadata={"dagster/column_schema": column_schema(contract)},
             check_specs=[
                 dg.AssetCheckSpec(
@@ -91,17 +100,12 @@ def cell_asset(
             ],
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            run = CellRun(context, name, code_version, tuple(deps))
-            try:
-                return run.enter(depends, holds, observe) or body(run)
-            except Exception as error:
-                if not sql.is_out_of_memory(error):
-                    raise
-                limit = sql.memory_limit()
-                raise dg.Failure(
-                    f"a join needs more memory than MM_SQL_MEMORY={limit} allows; set it higher",
-                    allow_retries=False,
-                ) from error
+            with one_line_failures():
+                run = CellRun(context, name, code_version, tuple(deps))
+                entry = enter(run, extra_inputs, is_still_valid)
+                if entry.stored is not None:
+                    return replay(run, entry, entry.stored, live_checks)
+                return publish(run, entry, body(run), live_checks)
 
         return materialize
 

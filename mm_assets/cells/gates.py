@@ -108,7 +108,7 @@ def parent_share(run: CellRun) -> float | None:
     if run.spec.parent is None:
         return None
     cell = replace(run.cell, version=run.spec.parent)
-    meta = run.tables.meta(run.asset, cell) if run.registry.pin(cell) else None
+    meta = run.catalog.tables.meta(run.asset, cell) if run.catalog.registry.pin(cell) else None
     return next((float(check["figures"]["share"]) for check in verdicts(meta) if check["name"] == CELL), None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from mm_assets.cells.asset_page import Shown
+from mm_assets.cells.asset_page import AssetPage
 from mm_assets.cells.checks import Check, override_command
 from mm_embed_kernels.contracts import Contract
 from mm_resources.cell import Cell
@@ -21,7 +21,7 @@ def materialize_result(
     asset: str,
     cell: Cell,
     meta: StageMeta,
-    shown: Shown,
+    page: AssetPage,
     checks: list[Check],
     work: Mapping[str, tuple[int, int]],
     unchanged: bool,
@@ -34,23 +34,23 @@ def materialize_result(
         unchanged: whether the stage was skipped because nothing changed.
         seconds: wall time of the stage in this run.
     """
-    figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in shown.causes.items()}}
-    if shown.parent:
-        figures["since the parent version"] = shown.parent
+    figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in page.causes.items()}}
+    if page.parent:
+        figures["since the parent version"] = page.parent
     lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,
-        "dagster/column_schema": column_schema(shown.contract),
-        "dagster/column_lineage": _lineage(shown.origins),
-        **{name: _picture(name, png) for name, png in shown.plots.items()},
+        "dagster/column_schema": column_schema(page.contract),
+        "dagster/column_lineage": _lineage(page.origins),
+        **{name: _picture(name, png) for name, png in page.plots.items()},
         "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
         "unchanged": unchanged,
         "computed": dg.MetadataValue.json({kernel: computed for kernel, (computed, _) in work.items()}),
         "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in work.items()}),
-        "preview": _preview(shown.preview),
-        **({"failures": dg.MetadataValue.md(_causes(asset, cell, shown.causes))} if shown.causes else {}),
+        "preview": _preview(page.preview),
+        **({"failures": dg.MetadataValue.md(_causes(asset, cell, page.causes))} if page.causes else {}),
         "seconds": round(seconds, 2),
-        "table": dg.MetadataValue.path(shown.table),
+        "table": dg.MetadataValue.path(page.table),
         "written_by_run": meta.run_id,
         "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
     }

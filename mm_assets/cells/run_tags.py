@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mm_resources.cell import Cell
 from mm_resources.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 def cell_tags(cell: Cell) -> dict[str, str]:
@@ -26,6 +21,3 @@ OVERRIDE_TAG = "mm/override_gate"
 
 
 REDRIVE_TAG = "mm/redrive"
-
-
-CLOSED_GATE = "the gate of"

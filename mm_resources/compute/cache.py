@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
-from mm_embed_kernels.errors import TRANSIENT
 from mm_embed_kernels.kernels.base import Kernel
+from mm_resources.compute.retry_policy import RETRYABLE, RetryPolicy
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.spool import TableSpool
 from mm_resources.storage.store import Store
@@ -39,18 +39,6 @@ tried AS (
 SELECT w.place, coalesce(t.attempt, 0) AS attempt, t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
 FROM wanted w LEFT JOIN tried t USING (key)
 """
-# Which failures are tried again, as SQL over the cached row: by default what may pass later, and what only another
-# environment has seen.
-RETRYABLE = "c.retryable OR c.environment <> '{environment}'"
-ALL, NONE = "true", "false"
-
-
-def of_classes(classes: Iterable[str]) -> str:
-    """The failures of these error classes are tried again, permanent ones too."""
-    return f"c.error_class IN ({', '.join(map(sql.literal, classes))})"
-
-
-AT_ONCE = f"c.retryable AND {of_classes(TRANSIENT)}"
 # The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
 # own (a source may correct a transcript while the sound stays the same).
 KEY = "content_hash || '#' || span"
@@ -129,16 +117,19 @@ class CacheSpace:
         """The vectors as they are now."""
         return Vectors(self, lance_datasets.open_dataset(self.uri))
 
-    def misses(self, requests: TableSpool, again: str = RETRYABLE) -> Iterator[pa.RecordBatch]:
-        """Of each distinct key of `requests` (columns: key, place): place of its first request, earlier attempts, whether it is missing.
+    def misses(self, requests: TableSpool, retries: RetryPolicy = RETRYABLE) -> Iterator[pa.RecordBatch]:
+        """Stream the distinct keys of `requests` (columns: key, place) with what the cache lacks of them.
 
         Args:
-            again: which failures are tried again, see `RETRYABLE`.
+            retries: which cached failures count as missing.
+
+        Returns:
+            place (of the key's first request), attempt (earlier tries), missing.
         """
         dataset = lance_datasets.open_dataset(self.uri)
         self._known = _fragments(dataset)
         cached = lance_datasets.reader(dataset, self.schema, _STATUS)
-        statement = _MISSES.format(again=again.replace("{environment}", self.environment))
+        statement = _MISSES.format(again=_condition(retries, self.environment))
         with sql.query(statement, requests=requests.reader(["key", "place"]), cached=cached) as found:
             yield from found
 
@@ -199,6 +190,19 @@ def doubles(dataset: lance.LanceDataset) -> list[int]:
         return []
     found: list[int] = sql.fetch(_DOUBLES, heads=heads(["key"]), twice=twice)["place"].to_pylist()
     return found
+
+
+def _condition(retries: RetryPolicy, environment: str) -> str:
+    """A retry policy as a condition over the cached row ``c``."""
+    if retries.permanent:
+        chosen = "true"
+    else:
+        either = ["c.retryable"] if retries.retryable else []
+        either += [f"c.environment <> {sql.literal(environment)}"] if retries.other_environment else []
+        chosen = " OR ".join(either) or "false"
+    if retries.classes is None:
+        return chosen
+    return f"({chosen}) AND c.error_class IN ({', '.join(map(sql.literal, retries.classes))})"
 
 
 def _fragments(dataset: lance.LanceDataset | None) -> set[int]:

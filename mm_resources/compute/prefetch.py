@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 _LOOK_SECONDS = 0.2
 
 
-class Ahead(Iterator[_T], Generic[_T]):
+class Prefetcher(Iterator[_T], Generic[_T]):
     """The items in their order, made in a thread from now on: one waits and the next is made while one is read.
 
     The thread ends with the items, or after the one that it is at when this object is gone. What it raises is raised to the reader.

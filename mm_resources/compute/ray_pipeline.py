@@ -15,6 +15,7 @@ from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.kernels.base import Resources, Stage
 from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS
 from mm_resources.metering import Usage, on_gpus, so_far
+from mm_resources.storage.process import configure_process
 
 if TYPE_CHECKING:
     pass
@@ -109,6 +110,7 @@ class KernelActor:
     """A stage inside a Ray worker."""
 
     def __init__(self, stage: Stage, environment: str) -> None:
+        configure_process()
         self.before = so_far()
         if environment_digest() != environment:
             raise UserError(

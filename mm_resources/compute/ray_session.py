@@ -26,6 +26,7 @@ from mm_resources.compute.environment import Model, model_of
 from mm_resources.compute.ray_nodes import require_nodes
 from mm_resources.compute.ray_pipeline import USED, flow, usage_of
 from mm_resources.metering import count
+from mm_resources.storage.process import configure_process
 
 if TYPE_CHECKING:
     import psutil
@@ -140,7 +141,11 @@ class RaySession:
                 )
                 yield from map(
                     self._counted,
-                    flow([Isolated(stage, BATCH_SECONDS) for stage in stages], lost, may_lose=False),
+                    flow(
+                        [Isolated(stage, BATCH_SECONDS, configure_process) for stage in stages],
+                        lost,
+                        may_lose=False,
+                    ),
                 )
 
     def _counted(self, table: pa.Table) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.kernels.base import Kernel, Stage
 from mm_embed_kernels.kernels.isolated_stage import Isolated, release
-from mm_resources.compute.cache import AT_ONCE, RETRYABLE, CacheSpace, ComputeCache
-from mm_resources.compute.prefetch import Ahead
+from mm_resources.compute.cache import CacheSpace, ComputeCache
+from mm_resources.compute.prefetch import Prefetcher
 from mm_resources.compute.progress import report
 from mm_resources.compute.ray_session import RaySession
+from mm_resources.compute.retry_policy import RETRYABLE, Backoff, RetryPolicy, at_once
 from mm_resources.metering import NOTHING, Usage, on_gpus, so_far
 from mm_resources.storage.spool import TableSpool
 
@@ -32,27 +32,8 @@ LONG_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Backoff:
-    """How often, and how far apart, transient causes are tried inside one run.
-
-    Attributes:
-        attempts: tries of one row in a run, the first included.
-        seconds: the first pause's upper bound, doubled with each further one.
-        longest: upper bound of any pause, seconds.
-    """
-
-    attempts: int = 4
-    seconds: float = 0.5
-    longest: float = 8.0
-
-    def pause(self, tries: int) -> float:
-        """Seconds to wait after so many tries: exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
-        return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))
-
-
-@dataclass(frozen=True)
 class ComputeReport:
-    """What one call of `Compute.run` did; rows are requests, distinct by key."""
+    """What one call of `KernelRunner.run` did; rows are requests, distinct by key."""
 
     kernel: str
     fingerprint: str
@@ -65,7 +46,7 @@ class ComputeReport:
     usage: Usage = NOTHING
 
 
-class Compute:
+class KernelRunner:
     """Runs kernels through the cache.
 
     Args:
@@ -97,24 +78,24 @@ class Compute:
         kernel: Kernel,
         requests: pa.RecordBatchReader | pa.Table,
         log: logging.Logger | None = None,
-        again: str = RETRYABLE,
+        retries: RetryPolicy = RETRYABLE,
     ) -> ComputeReport:
-        """Compute what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
+        """KernelRunner what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
 
         Results are committed in checkpoints: after a kill, the same call goes on where the last one ended. What failed
         for a transient cause is tried again, all of it together after each pause.
 
         Args:
-            again: which earlier failures are tried again, see `mm_resources.compute.cache.RETRYABLE`.
+            retries: which earlier failures are computed again.
         """
         began, before = time.perf_counter(), so_far()
         space = self.cache.space(kernel)
-        wanted, misses = spool_misses(space, requests, again, kernel.order)
+        wanted, misses = spool_misses(space, requests, retries, kernel.order)
         missing = misses.rows
         mode = self._choose(kernel, missing)
         failed, checkpoints = self._compute(space, kernel, misses, mode, log)
         for tries in range(1, self.backoff.attempts if failed else 1):
-            _, late = spool_misses(space, _without_attempts(misses), AT_ONCE, kernel.order)
+            _, late = spool_misses(space, _without_attempts(misses), at_once(), kernel.order)
             if late.rows == 0:
                 break
             time.sleep(self.backoff.pause(tries))
@@ -139,7 +120,7 @@ class Compute:
     def _compute(
         self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None
     ) -> tuple[int, int]:
-        """Compute the misses once; (how many failed, checkpoints)."""
+        """KernelRunner the misses once; (how many failed, checkpoints)."""
         if misses.rows == 0:
             return 0, 0
         blocks = _blocks(misses, kernel)
@@ -219,12 +200,12 @@ _PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
 def spool_misses(
     space: CacheSpace,
     requests: pa.RecordBatchReader | pa.Table,
-    again: str = RETRYABLE,
+    retries: RetryPolicy = RETRYABLE,
     order: str = Kernel.order,
 ) -> tuple[int, TableSpool]:
     """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
     asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
-    for batch in space.misses(asked, again):
+    for batch in space.misses(asked, retries):
         wanted += batch.num_rows
         misses.add(
             pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED)
@@ -273,7 +254,7 @@ def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]
     for stage in stages:
         found = _through(Isolated(stage) if stage.infers else stage, found)
         if any(other.infers for other in stages):
-            found = Ahead(found, f"mm-{kernel.name}")
+            found = Prefetcher(found, f"mm-{kernel.name}")
     return found
 
 

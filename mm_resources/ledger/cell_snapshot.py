@@ -22,13 +22,22 @@ class CellSnapshot:
     def __init__(self, tables: StageTables, failures: FailureEvents, registry: Registry, cell: Cell) -> None:
         self.cell = cell
         self._tables, self._failures, self._registry = tables, failures, registry
-        self._metas: dict[str, StageMeta | None] = {}
+        self._states: dict[str, tuple[StageMeta, int] | None] = {}
 
     def meta(self, stage: str) -> StageMeta | None:
-        """The metadata of a stage's current table; None when it was never published."""
-        if stage not in self._metas:
-            self._metas[stage] = self._tables.meta(stage, self.cell)
-        return self._metas[stage]
+        """The metadata of a stage's table; None when it was never published."""
+        state = self._state(stage)
+        return state[0] if state else None
+
+    def lance_version(self, stage: str) -> int | None:
+        """The Lance version of a stage's table; None when it was never published."""
+        state = self._state(stage)
+        return state[1] if state else None
+
+    def _state(self, stage: str) -> tuple[StageMeta, int] | None:
+        if stage not in self._states:
+            self._states[stage] = self._tables.state(stage, self.cell)
+        return self._states[stage]
 
     @property
     def metas(self) -> Mapping[str, StageMeta]:

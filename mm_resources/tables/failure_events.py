@@ -17,6 +17,7 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FAILURES
 from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
+from mm_embed_kernels.error_classes import require_declared
 from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.identity import environment_digest
 from mm_resources.cell import Cell
@@ -97,7 +98,11 @@ class FailureEvents:
         """Write a stage's failures, which count from the moment that the stage's commit names their version.
 
         Args:
-            events: dicts with at least ``error_class`` and ``message``; see `FAILURES`.
+            events: dicts with at least ``error_class`` and ``message``; see `FAILURES`. One that copies a stored
+                result (of a cache or a frozen listing) carries ``attempt`` and keeps the class stored there.
+
+        Raises:
+            ValueError: for a new event whose error class is not declared.
         """
         counts = [0, 0]
 
@@ -203,6 +208,9 @@ class FailureEvents:
 def _event(
     event: dict[str, Any], stage: str, cell: Cell, run_id: str, kernel: str, environment: str
 ) -> dict[str, Any]:
+    # An older version, or a plug-in that is not installed, may have declared the class of a stored result.
+    if "attempt" not in event:
+        require_declared(event["error_class"])
     known: dict[str, Any] = {
         name: event[name]
         for name in ("sample_id", "segment_id", "embedder", "content_hash", "source_uri")

@@ -7,7 +7,7 @@ a reader sees old rows with the old verdict or new rows with the new one, never 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,20 @@ class StageMeta:
     samples: int | None = None
 
 
+@dataclass(frozen=True)
+class WrittenRows:
+    """The rows of a stage that lie in the store and are not committed.
+
+    Attributes:
+        rows: how many there are.
+        digest: over the columns that the contract digests, whatever their order.
+    """
+
+    fragments: list[lance.FragmentMetadata]
+    rows: int
+    digest: str
+
+
 class StageTables:
     """The stage tables of a store."""
 
@@ -77,10 +91,15 @@ class StageTables:
         return self.store.uri(f"stages/{asset}/{cell.path}.lance")
 
     def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
-        """What the asset's current table, or a version of it, says of itself; None when it was never published."""
+        """Metadata of a stage's current table, or of an earlier Lance version; None when it was never published."""
+        found = self.state(asset, cell, version)
+        return found[0] if found else None
+
+    def state(self, asset: str, cell: Cell, version: int | None = None) -> tuple[StageMeta, int] | None:
+        """Metadata and Lance version of a stage's current table, or of an earlier version; None when it was never published."""
         dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
         raw = None if dataset is None else (dataset.schema.metadata or {}).get(META)
-        return StageMeta(**json.loads(raw)) if raw else None
+        return (StageMeta(**json.loads(raw)), int(dataset.version)) if dataset is not None and raw else None
 
     def save_plot(self, asset: str, cell: Cell, run_id: str, name: str, png: bytes) -> None:
         """Keep a picture of a stage as a run left it."""
@@ -142,21 +161,9 @@ class StageTables:
         """Stream a version that `dataset` has opened."""
         return lance_datasets.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
 
-    def publish(
-        self,
-        asset: str,
-        cell: Cell,
-        contract: Contract,
-        batches: Iterable[pa.Table],
-        read_version: int,
-        seal: Callable[[RowDigest], StageMeta],
-    ) -> StageMeta:
-        """Cast, digest and write `batches`, then commit them together with the meta that `seal` makes.
-
-        Raises:
-            Fenced: when another run published since `read_version`.
-        """
-        uri, digest = self.uri(asset, cell), RowDigest(contract.digest)
+    def write(self, asset: str, cell: Cell, contract: Contract, batches: Iterable[pa.Table]) -> WrittenRows:
+        """Cast, digest and write the rows of a stage, which no reader sees before `commit`."""
+        digest = RowDigest(contract.digest)
 
         def checked() -> Iterator[pa.Table]:
             for table in batches:
@@ -164,10 +171,25 @@ class StageTables:
                 digest.update(cast)
                 yield cast
 
-        fragments = lance_datasets.write_fragments(uri, contract.bare, lance_datasets.rows_of(checked()))
-        meta = seal(digest)
-        schema = contract.bare.with_metadata({META: json.dumps(asdict(meta))})
-        lance_datasets.commit(
-            uri, schema, fragments, read_version, f"{asset} {cell.partition_key} run {meta.run_id}"
+        fragments = lance_datasets.write_fragments(
+            self.uri(asset, cell), contract.bare, lance_datasets.batches_of(checked())
         )
-        return meta
+        return WrittenRows(fragments, digest.rows, digest.hexdigest())
+
+    def commit(
+        self,
+        asset: str,
+        cell: Cell,
+        contract: Contract,
+        written: WrittenRows,
+        meta: StageMeta,
+        read_version: int,
+    ) -> None:
+        """Publish written rows and the stage's metadata in one commit.
+
+        Raises:
+            Fenced: when another run published since `read_version`.
+        """
+        schema = contract.bare.with_metadata({META: json.dumps(asdict(meta))})
+        message = f"{asset} {cell.partition_key} run {meta.run_id}"
+        lance_datasets.commit(self.uri(asset, cell), schema, written.fragments, read_version, message)

@@ -12,9 +12,10 @@ from mm_embed_kernels.kernels import base as kernel_module
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
 from mm_embed_kernels.sandbox.sandbox import guarded
 from mm_resources.compute import runner as compute_module
-from mm_resources.compute.cache import ALL, NONE, CacheSpace, ComputeCache, of_classes
+from mm_resources.compute.cache import CacheSpace, ComputeCache
 from mm_resources.compute.progress import listening
-from mm_resources.compute.runner import Backoff, Compute, ComputeReport, spool_misses
+from mm_resources.compute.retry_policy import ALL, NONE, Backoff, RetryPolicy
+from mm_resources.compute.runner import ComputeReport, KernelRunner, spool_misses
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 
@@ -86,14 +87,14 @@ class Measure(Stage):
 
 
 @pytest.fixture
-def compute(tmp_path: Path) -> Compute:
+def compute(tmp_path: Path) -> KernelRunner:
     """One try a run."""
-    return Compute(ComputeCache(Store(str(tmp_path))), backoff=Backoff(attempts=1))
+    return KernelRunner(ComputeCache(Store(str(tmp_path))), backoff=Backoff(attempts=1))
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Compute:
-    return Compute(ComputeCache(Store(str(tmp_path))), backoff=Backoff(attempts=4, seconds=0.001))
+def patient(tmp_path: Path) -> KernelRunner:
+    return KernelRunner(ComputeCache(Store(str(tmp_path))), backoff=Backoff(attempts=4, seconds=0.001))
 
 
 KEYS = [f"key-{i:04d}" for i in range(100)]
@@ -107,7 +108,7 @@ def counts(report: ComputeReport) -> tuple[int, int, int]:
     return report.computed, report.reused, report.failed
 
 
-def latest(compute: Compute, kernel: Kernel) -> dict[str, dict[str, Any]]:
+def latest(compute: KernelRunner, kernel: Kernel) -> dict[str, dict[str, Any]]:
     """The cache as its readers see it, by key; fails when a key stands twice."""
     rows = compute.cache.space(kernel).reader().read_all().to_pylist()
     found = {row["key"]: row for row in rows}
@@ -115,7 +116,7 @@ def latest(compute: Compute, kernel: Kernel) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_the_second_run_computes_nothing(compute: Compute) -> None:
+def test_the_second_run_computes_nothing(compute: KernelRunner) -> None:
     first, again = Behaviour(), Behaviour()
     report = compute.run(Lengths(first), requests(KEYS))
     assert counts(report) == (100, 0, 0)
@@ -127,7 +128,7 @@ def test_the_second_run_computes_nothing(compute: Compute) -> None:
     assert {key: row["length"] for key, row in latest(compute, Lengths()).items()} == dict.fromkeys(KEYS, 8)
 
 
-def test_only_what_is_new_is_computed(compute: Compute) -> None:
+def test_only_what_is_new_is_computed(compute: KernelRunner) -> None:
     compute.run(Lengths(), requests(KEYS[:60]))
     behaviour = Behaviour()
     assert compute.missing(Lengths(), requests(KEYS)) == (100, 40)
@@ -136,37 +137,37 @@ def test_only_what_is_new_is_computed(compute: Compute) -> None:
     assert compute.missing(Lengths(), requests(KEYS)) == (100, 0)
 
 
-def test_another_process_finds_the_results(compute: Compute, tmp_path: Path) -> None:
+def test_another_process_finds_the_results(compute: KernelRunner, tmp_path: Path) -> None:
     compute.run(Lengths(), requests(KEYS))
-    assert counts(Compute(ComputeCache(Store(str(tmp_path)))).run(Lengths(), requests(KEYS))) == (0, 100, 0)
+    assert counts(KernelRunner(ComputeCache(Store(str(tmp_path)))).run(Lengths(), requests(KEYS))) == (0, 100, 0)
 
 
-def test_another_fingerprint_computes_anew(compute: Compute) -> None:
+def test_another_fingerprint_computes_anew(compute: KernelRunner) -> None:
     compute.run(Lengths(), requests(KEYS))
     assert counts(compute.run(Lengths(fingerprint="e" * 64), requests(KEYS))) == (100, 0, 0)
 
 
-def test_requests_are_distinct_by_key(compute: Compute) -> None:
+def test_requests_are_distinct_by_key(compute: KernelRunner) -> None:
     behaviour = Behaviour()
     assert counts(compute.run(Lengths(behaviour), requests(["a", "bb", "a", "a"]))) == (2, 0, 0)
     assert sorted(behaviour.asked) == ["a", "bb"]
     assert set(latest(compute, Lengths())) == {"a", "bb"}
 
 
-def test_no_requests(compute: Compute) -> None:
+def test_no_requests(compute: KernelRunner) -> None:
     report = compute.run(Lengths(), requests([]))
     assert (counts(report), report.checkpoints) == ((0, 0, 0), 0)
     assert compute.cache.space(Lengths()).reader().read_all().num_rows == 0
 
 
-def test_requests_may_be_a_stream(compute: Compute) -> None:
+def test_requests_may_be_a_stream(compute: KernelRunner) -> None:
     stream = pa.RecordBatchReader.from_batches(
         requests([]).schema, requests(KEYS).to_batches(max_chunksize=7)
     )
     assert counts(compute.run(Lengths(), stream)) == (100, 0, 0)
 
 
-def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: Compute) -> None:
+def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: KernelRunner) -> None:
     bad = Behaviour(transient={"key-0001", "key-0002"}, permanent={"key-0003"})
     assert counts(compute.run(Lengths(bad), requests(KEYS))) == (100, 0, 3)
     failed = {
@@ -196,7 +197,7 @@ def test_a_transient_failure_is_tried_again_and_a_permanent_one_is_not(compute: 
     assert good.asked == ["key-0002"]
 
 
-def test_transient_causes_are_tried_again_inside_the_run(patient: Compute) -> None:
+def test_transient_causes_are_tried_again_inside_the_run(patient: KernelRunner) -> None:
     """Only they are: what is permanent, or gone until a person mends it, is asked once."""
     behaviour = Behaviour(
         transient={"key-0001"}, recovers={"key-0002": 2}, late={"key-0003"}, permanent={"key-0004"}
@@ -228,17 +229,17 @@ def test_pauses_grow_up_to_a_bound_and_are_not_alike() -> None:
     [
         (ALL, ["key-0001", "key-0002"]),
         (NONE, []),
-        (of_classes(["truncated"]), ["key-0002"]),
-        (of_classes(["it's new"]), []),
+        (RetryPolicy(permanent=True, classes=("truncated",)), ["key-0002"]),
+        (RetryPolicy(permanent=True, classes=("it's new",)), []),
     ],
 )
 def test_chosen_failures_are_tried_again_and_attempts_go_on(
-    compute: Compute, again: str, asked: list[str]
+    compute: KernelRunner, again: str, asked: list[str]
 ) -> None:
     bad = Behaviour(transient={"key-0001"}, permanent={"key-0002"})
     compute.run(Lengths(bad), requests(KEYS))
     still = Behaviour(transient={"key-0001"}, permanent={"key-0002"})
-    assert counts(compute.run(Lengths(still), requests(KEYS), again=again)) == (
+    assert counts(compute.run(Lengths(still), requests(KEYS), retries=again)) == (
         len(asked),
         100 - len(asked),
         len(asked),
@@ -251,7 +252,7 @@ def test_chosen_failures_are_tried_again_and_attempts_go_on(
 
 
 def test_another_environment_tries_permanent_failures_again(
-    compute: Compute, monkeypatch: pytest.MonkeyPatch
+    compute: KernelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute.run(Lengths(Behaviour(permanent={"key-0003"})), requests(KEYS))
     monkeypatch.setattr(kernel_module, "environment_digest", lambda: "another machine")
@@ -262,7 +263,7 @@ def test_another_environment_tries_permanent_failures_again(
 
 
 @pytest.mark.parametrize("place", [0, 1, 37, 99])
-def test_a_killed_run_goes_on_where_it_was(compute: Compute, place: int) -> None:
+def test_a_killed_run_goes_on_where_it_was(compute: KernelRunner, place: int) -> None:
     first = Behaviour()
     order: list[str] = []
     compute.run(Lengths(first, fingerprint="0" * 64), requests(KEYS))  # what order the misses come in
@@ -281,12 +282,12 @@ def test_a_killed_run_goes_on_where_it_was(compute: Compute, place: int) -> None
     assert compute.cache.space(Lengths()).reader().read_all().num_rows == 100
 
 
-def test_checkpoints_by_size(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_by_size(compute: KernelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute_module, "CHECKPOINT_BYTES", 1)
     assert compute.run(Lengths(checkpoint_rows=10_000, batch_rows=25), requests(KEYS)).checkpoints == 4
 
 
-def test_a_success_wins_over_a_failure_of_another_run(compute: Compute) -> None:
+def test_a_success_wins_over_a_failure_of_another_run(compute: KernelRunner) -> None:
     """Two cells computed one key at once: whichever row came last, the result counts."""
     kernel = Lengths()
     space = compute.cache.space(kernel)
@@ -301,7 +302,7 @@ def test_a_success_wins_over_a_failure_of_another_run(compute: Compute) -> None:
     assert compute.missing(kernel, requests(["k"])) == (1, 0)
 
 
-def test_evicted_rows_are_computed_again(compute: Compute) -> None:
+def test_evicted_rows_are_computed_again(compute: KernelRunner) -> None:
     compute.run(Lengths(), requests(KEYS))
     space = compute.cache.space(Lengths())
     space.evict("key", [f"key-{i:04}" for i in range(10)])
@@ -310,7 +311,7 @@ def test_evicted_rows_are_computed_again(compute: Compute) -> None:
     compute.cache.space(Lengths(fingerprint="a" * 64)).evict("key", ["none"])
 
 
-def test_other_limits_try_permanent_failures_again(compute: Compute) -> None:
+def test_other_limits_try_permanent_failures_again(compute: KernelRunner) -> None:
     """What a child could not do with little memory, it may do with more."""
     from mm_embed_kernels.sandbox.sandbox import Limits
 
@@ -333,7 +334,7 @@ class Loses(Lengths):
         return [Forgetful(self.behaviour, self.result, self.batch_rows)]
 
 
-def test_a_kernel_that_loses_rows_is_found_out(compute: Compute) -> None:
+def test_a_kernel_that_loses_rows_is_found_out(compute: KernelRunner) -> None:
     with pytest.raises(RuntimeError, match="lengths: 100 rows went in, 75 came out"):
         compute.run(Loses(), requests(KEYS))
 
@@ -353,14 +354,14 @@ class Chained(Lengths):
         return [*super().stages(), Doubles()]
 
 
-def test_stages_are_a_chain(compute: Compute) -> None:
+def test_stages_are_a_chain(compute: KernelRunner) -> None:
     compute.run(Chained(Behaviour(permanent={"key-0001"})), requests(KEYS))
     found = latest(compute, Chained())
     assert found["key-0000"]["length"] == 16
     assert found["key-0001"]["length"] is None
 
 
-def test_progress_is_reported(compute: Compute) -> None:
+def test_progress_is_reported(compute: KernelRunner) -> None:
     seen: list[tuple[str, int, int]] = []
     with listening(lambda *item: seen.append(item)):
         compute.run(Lengths(batch_rows=40), requests(KEYS))
@@ -370,9 +371,9 @@ def test_progress_is_reported(compute: Compute) -> None:
 def test_where_it_computes(tmp_path: Path) -> None:
     cache = ComputeCache(Store(str(tmp_path)))
     with pytest.raises(RuntimeError, match="needs a Ray session"):
-        Compute(cache, mode="ray").run(Lengths(), requests(KEYS))
+        KernelRunner(cache, mode="ray").run(Lengths(), requests(KEYS))
     assert (
-        Compute(cache, mode="auto", inline_seconds=0.0).run(Lengths(), requests(KEYS)).mode == "inline"
+        KernelRunner(cache, mode="auto", inline_seconds=0.0).run(Lengths(), requests(KEYS)).mode == "inline"
     )  # there is no session
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mm_resources.compute.prefetch import Ahead
+from mm_resources.compute.prefetch import Prefetcher
 
 
 def counted(made: list[int], most: int = 100) -> Iterator[int]:
@@ -16,14 +16,14 @@ def counted(made: list[int], most: int = 100) -> Iterator[int]:
 
 
 def test_items_come_in_order_and_end() -> None:
-    items = Ahead(counted([], 50), "test")
+    items = Prefetcher(counted([], 50), "test")
     assert list(items) == list(range(50))
     assert list(items) == []
 
 
 def test_it_is_ahead_and_not_far() -> None:
     made: list[int] = []
-    items = Ahead(counted(made), "test")
+    items = Prefetcher(counted(made), "test")
     for read in range(1, 4):
         assert next(items) == read - 1
         settled(lambda read=read: len(made) == read + 2)  # one waits, one is made
@@ -39,7 +39,7 @@ def test_what_goes_wrong_is_raised_after_what_was_made() -> None:
         yield 1
         raise Killed("at work")
 
-    items = Ahead(broken(), "test")
+    items = Prefetcher(broken(), "test")
     assert next(items) == 1
     for _ in range(2):
         with pytest.raises(Killed, match="at work"):
@@ -48,7 +48,7 @@ def test_what_goes_wrong_is_raised_after_what_was_made() -> None:
 
 def test_the_thread_ends_when_the_reader_has_gone() -> None:
     made: list[int] = []
-    items = Ahead(counted(made), "gone-reader")
+    items = Prefetcher(counted(made), "gone-reader")
     assert next(items) == 0
     del items
     settled(lambda: not any(thread.name == "gone-reader" for thread in threading.enumerate()))

@@ -12,7 +12,7 @@ import pytest
 from mm_resources.compute import ray_session
 from mm_resources.compute.cache import ComputeCache
 from mm_resources.compute.ray_session import RaySession
-from mm_resources.compute.runner import Compute
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.storage.store import Store
 from tests.resources.compute.test_cache import latest
 from tests.resources.ray_numbers import Children, Numbers
@@ -26,7 +26,7 @@ def session() -> Iterator[RaySession]:
 
 
 def run(session: RaySession, folder: Path, *odd: str) -> dict[str, dict[str, Any]]:
-    compute = Compute(ComputeCache(Store(str(folder))), session, mode="ray")
+    compute = KernelRunner(ComputeCache(Store(str(folder))), session, mode="ray")
     keys = [f"{i:03}" for i in range(40)]
     for place, name in enumerate(odd):
         keys[place * 9 + 3] += f"-{name}"
@@ -64,6 +64,6 @@ def test_a_mistake_in_the_code_still_ends_the_run(session: RaySession, tmp_path:
 
 def test_an_actor_has_one_sandboxed_child(session: RaySession, tmp_path: Path) -> None:
     for mode, children in (("ray", 1), ("inline", 4)):
-        compute = Compute(ComputeCache(Store(str(tmp_path / mode))), session, mode=mode)
+        compute = KernelRunner(ComputeCache(Store(str(tmp_path / mode))), session, mode=mode)
         compute.run(Children(), pa.table({"key": ["1", "2"]}))
         assert {row["twice"] for row in latest(compute, Children()).values()} == {children}

@@ -16,7 +16,7 @@ from mm_embed_kernels.embedders import create
 from mm_resources.compute.cache import ComputeCache
 from mm_resources.compute.environment import differences, environment, model_of
 from mm_resources.compute.ray_session import RaySession
-from mm_resources.compute.runner import Compute
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.storage.store import Store
 from tests.cluster import Cluster, can_hide_folders, cluster
 from tests.processes import ROOT
@@ -39,8 +39,8 @@ import sys
 import pyarrow as pa
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import UserError
-from mm_resources.compute.cache import ComputeCache
-from mm_resources.compute.runner import Compute
+from mm_resources.compute.cache import (ComputeCache)
+from mm_resources.compute.runner import (KernelRunner)
 from mm_resources.compute.ray_session import RaySession
 from mm_resources.storage.store import Store
 from tests.resources.ray_numbers import Numbers
@@ -49,7 +49,7 @@ address, root, *models = sys.argv[1:]
 session, store = RaySession(address), Store(root)
 try:
     session.require(store, [create(name) for name in models])
-    report = Compute(ComputeCache(store), session, mode="ray").run(Numbers(), pa.table({"key": ["1", "2", "3"]}))
+    report = KernelRunner(ComputeCache(store), session, mode="ray").run(Numbers(), pa.table({"key": ["1", "2", "3"]}))
     print(report.mode, report.computed, report.failed)
 except UserError as error:
     print(error)
@@ -149,5 +149,5 @@ def test_files_of_this_machine_are_read_by_this_machine(tmp_path: Path) -> None:
     class Here(Numbers):
         here = True
 
-    compute = Compute(ComputeCache(Store(str(tmp_path))), RaySession("nobody.invalid:6379"), mode="ray")
+    compute = KernelRunner(ComputeCache(Store(str(tmp_path))), RaySession("nobody.invalid:6379"), mode="ray")
     assert compute.run(Here(), pa.table({"key": ["1"]})).mode == "inline"

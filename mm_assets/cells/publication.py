@@ -1,0 +1,136 @@
+"""Publish a stage: its table, failures, verdict and checks in one commit, then the report to Dagster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from mm_assets.cells.asset_page import asset_page
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.checks import OVERRIDABLE, Check, closed, override_command
+from mm_assets.cells.materialization import materialize_result, plain
+from mm_assets.cells.stage_output import Entry, StageOutput
+from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_embed_kernels.identity import canonical, digest
+from mm_resources.compute.runner import ComputeReport
+from mm_resources.ledger.ledger import Spent, entries
+from mm_resources.tables.failure_events import FailureCount
+from mm_resources.tables.stage_tables import StageMeta
+
+LiveChecks = Callable[[CellRun], list[Check]]
+
+
+def publish(
+    run: CellRun, entry: Entry, output: StageOutput, live_checks: LiveChecks
+) -> dg.MaterializeResult[Any]:
+    """Commit what the body of an asset returned.
+
+    Args:
+        live_checks: checks of the outside world, made anew in every run.
+
+    Raises:
+        Fenced: when another run published the stage meanwhile, or declared this one dead.
+    """
+    kernel = run.reports[-1].fingerprint if run.reports else ""
+    failed = run.catalog.failures.write(
+        run.asset, run.cell, run.run_id, run.failure_events(), kernel, run.limits.environment
+    )
+    checks = [_waive(run, check) for check in output.checks]
+    reason = _closing_reason(run, checks)
+    run.require_alive()
+    if output.effect is not None and not reason:
+        output.effect()
+    drawn = {} if reason else {name: png for name, png in output.plots.items() if png}
+    for name, png in drawn.items():
+        run.catalog.tables.save_plot(run.asset, run.cell, run.run_id, name, png)
+    meta = _meta(run, entry, output, failed, checks, reason, list(drawn))
+    # Before the commit: what a run that dies between the two has spent is not lost.
+    _record(run, entry, meta, unchanged=False)
+    run.catalog.tables.commit(
+        run.asset, run.cell, run.contract(run.asset), output.rows, meta, run.read_version
+    )
+    return _report(run, meta, checks, live_checks, unchanged=False)
+
+
+def replay(
+    run: CellRun, entry: Entry, stored: StageMeta, live_checks: LiveChecks
+) -> dg.MaterializeResult[Any]:
+    """Report the stored result of a stage whose inputs did not change."""
+    _record(run, entry, stored, unchanged=True)
+    return _report(run, stored, [Check(**check) for check in stored.checks], live_checks, unchanged=True)
+
+
+def _waive(run: CellRun, check: Check) -> Check:
+    return replace(check, waived=bool(run.override) and not check.passed and check.name in OVERRIDABLE)
+
+
+def _closing_reason(run: CellRun, checks: Sequence[Check]) -> str:
+    """Why the gate closes, with the command that publishes all the same; "" where it is open."""
+    reason = "; ".join(check.description for check in closed(checks))
+    command = override_command(run.cell, checks)
+    return f"{reason}; to publish all the same: {command}" if command else reason
+
+
+def _meta(
+    run: CellRun,
+    entry: Entry,
+    output: StageOutput,
+    failed: FailureCount,
+    checks: Sequence[Check],
+    reason: str,
+    plots: list[str],
+) -> StageMeta:
+    waived = "; ".join(check.description for check in checks if check.waived)
+    overridden = {"gate overridden": f"{waived} ({run.override})"} if waived else {}
+    samples = run.samples_written
+    return StageMeta(
+        data_version=digest("stage", run.asset, output.rows.digest, canonical(entry.code))[:24],
+        inputs=entry.inputs,
+        rows=output.rows.rows,
+        row_count=output.rows.rows if output.row_count is None else output.row_count,
+        failed=failed.events,
+        retryable=failed.retryable,
+        failures=failed.version,
+        environment=run.limits.environment,
+        blocked=reason,
+        work={report.kernel: report.computed + report.reused for report in run.reports},
+        run_id=run.run_id,
+        at=datetime.now(UTC).isoformat(),
+        summary={**output.summary, **overridden},
+        checks=[
+            {**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}}
+            for check in checks
+        ],
+        plots=plots,
+        samples=entry.samples_in if samples is None else samples,
+    )
+
+
+def _record(run: CellRun, entry: Entry, meta: StageMeta, unchanged: bool) -> None:
+    """Write the stage's rows of the ledger."""
+    reports = run.reports or [
+        ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()
+    ]
+    samples_in = meta.samples if run.asset == STAGES[0] else entry.samples_in
+    seconds = time.perf_counter() - run.began
+    spent = Spent(seconds, run.meter.used(), run.meter.peak_bytes, samples_in, meta.samples)
+    run.meter.close()
+    run.catalog.ledger.record(entries(run.asset, run.cell, run.run_id, meta, unchanged, reports, spent))
+
+
+def _report(
+    run: CellRun, meta: StageMeta, checks: Sequence[Check], live_checks: LiveChecks, unchanged: bool
+) -> dg.MaterializeResult[Any]:
+    work = {report.kernel: (report.computed, report.reused) for report in run.reports}
+    work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
+    declared = {key.name for key in run.context.selected_asset_check_keys}
+    made = [check for check in [*checks, *live_checks(run)] if check.name in declared]
+    seconds = time.perf_counter() - run.began
+    return materialize_result(
+        run.asset, run.cell, meta, asset_page(run, meta), made, work, unchanged, seconds
+    )

@@ -1,0 +1,55 @@
+"""Retries: which earlier failures a run computes again, and how long it waits between two tries."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from mm_embed_kernels.error_classes import transient_names
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Chooses cached failures that are computed again.
+
+    Attributes:
+        retryable: those whose cause may pass.
+        other_environment: those that were seen in another environment (Python, libraries, limits) only.
+        permanent: all others as well.
+        classes: error classes that the choice is narrowed to; None stands for any.
+    """
+
+    retryable: bool = False
+    other_environment: bool = False
+    permanent: bool = False
+    classes: tuple[str, ...] | None = None
+
+
+# What a run tries unless it is told otherwise.
+RETRYABLE = RetryPolicy(retryable=True, other_environment=True)
+ALL = RetryPolicy(retryable=True, other_environment=True, permanent=True)
+NONE = RetryPolicy()
+
+
+def at_once() -> RetryPolicy:
+    """Return the policy inside one run: what failed for a transient cause is computed again after a pause."""
+    return RetryPolicy(retryable=True, classes=tuple(sorted(transient_names())))
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often, and how far apart, transient causes are tried inside one run.
+
+    Attributes:
+        attempts: tries of one row in a run, the first included.
+        seconds: the first pause's upper bound, doubled with each further one.
+        longest: upper bound of any pause, seconds.
+    """
+
+    attempts: int = 4
+    seconds: float = 0.5
+    longest: float = 8.0
+
+    def pause(self, tries: int) -> float:
+        """Seconds to wait after so many tries: exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
+        return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))
