@@ -20,6 +20,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import load_spec
 from mm_resources.registry.registry import Registry
 from mm_resources.settings import Settings
+from mm_resources.storage.process import configure_process
 from mm_resources.storage.store import Store
 
 FOLDER = Path(".mm/demo")
@@ -48,6 +49,7 @@ def main() -> int:
         "--ray-address", default="", help="of a cluster; its nodes need nothing but MM_STORE in a bucket"
     )
     given = parser.parse_args()
+    configure_process()
     settings = Settings.from_environment()
     store = Store(settings.store)
     print(f"1. fetching real texts, images, sounds and videos with pip into {FOLDER} ...")

@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cache
 from multiprocessing.util import Finalize
 from typing import Any
@@ -29,10 +30,14 @@ class Isolated(Stage):
 
     Args:
         seconds: after which a batch counts as hanging.
+        prepare: called first in each child; picklable.
     """
 
-    def __init__(self, stage: Stage, seconds: float = BATCH_SECONDS) -> None:
+    def __init__(
+        self, stage: Stage, seconds: float = BATCH_SECONDS, prepare: Callable[[], None] | None = None
+    ) -> None:
         self.stage, self.schema, self.resources, self.seconds = stage, stage.schema, stage.resources, seconds
+        self.prepare = prepare
         self._pickled = pickle.dumps(stage)
         self._deaths = 0
 
@@ -68,7 +73,7 @@ class Isolated(Stage):
 
     def _ask(self, batch: pa.Table | None) -> Any:
         item = (content_hash(self._pickled), self._pickled, batch and _packed(batch))
-        (answer,) = _children().of(item[0]).ask(_step, [item], self.seconds)
+        (answer,) = _children().of(item[0], self.prepare).ask(_step, [item], self.seconds)
         if isinstance(answer, Exception):
             raise answer
         return answer and _unpacked(answer)
@@ -88,13 +93,15 @@ def _children() -> _Children:
     return kept
 
 
-def _enter() -> None:
+def _enter(prepare: Callable[[], None] | None) -> None:
     """First thing in a process that holds models."""
     from tqdm import tqdm
 
     die_with_parent()
     # Its own lock is a semaphore of the system, which nobody takes back when a process is killed, as these are in the end.
     tqdm.set_lock(threading.RLock())
+    if prepare is not None:
+        prepare()
 
 
 def release() -> None:
@@ -108,9 +115,9 @@ class _Children:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Child] = OrderedDict()
 
-    def of(self, stage: str) -> Child:
+    def of(self, stage: str, prepare: Callable[[], None] | None) -> Child:
         if stage not in self._kept:
-            self._kept[stage] = Child(_enter, parent=True)
+            self._kept[stage] = Child(_enter, prepare, parent=True)
         self._kept.move_to_end(stage)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)[1].close()

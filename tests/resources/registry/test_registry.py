@@ -15,7 +15,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.registry.registry import Registry
-from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.lance_errors import Fenced
 from tests.resources.specs import spec_of
 
 # -- specs

@@ -13,6 +13,7 @@ from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import open_source
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.filesystems import fsspec_options, lance_options
+from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.store import Store
 from tests.gcs import BUCKET
 
@@ -58,7 +59,7 @@ def test_lance_tables(gcs: str) -> None:
     assert found.to_table(filter="a = 1")["b"][0].as_py() == b"x" * (12 << 20)
     before = lance_datasets.fence(uri, SCHEMA)
     lance_datasets.overwrite(uri, SCHEMA, large.to_batches(), before, "first")
-    with pytest.raises(lance_datasets.Fenced):
+    with pytest.raises(Fenced):
         lance_datasets.overwrite(uri, SCHEMA, [], before, "second")
 
 

@@ -13,7 +13,7 @@ from mm_embed_kernels.contracts import Contract, ContractError, field
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageMeta, StageTables
 
@@ -162,10 +162,10 @@ def test_appends_at_once_all_land(uri: str, round_: int) -> None:
 
 def test_small_tables_are_joined() -> None:
     parts = (pa.table({"n": range(start, start + 1_000)}) for start in range(0, 40_000, 1_000))
-    found = list(lance_datasets.rows_of(parts))
+    found = list(lance_datasets.batches_of(parts))
     assert len(found) <= 3
     assert [value for batch in found for value in batch["n"].to_pylist()] == list(range(40_000))
-    assert list(lance_datasets.rows_of([])) == []
+    assert list(lance_datasets.batches_of([])) == []
 
 
 # -- stage tables

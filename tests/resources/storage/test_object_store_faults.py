@@ -19,6 +19,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.storage import filesystems, lance_datasets
+from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.faulty_proxy import Fault, Faulty, faulty_proxy
 from tests.s3 import BUCKET, S3, point_at
@@ -122,7 +123,7 @@ def test_a_table_is_replaced_once(store: Store, faulty: Faulty, kind: str) -> No
     found = lance_datasets.open_dataset(uri)
     assert found is not None
     assert (found.version, found.count_rows()) == (version, 3)
-    with pytest.raises(lance_datasets.Fenced):
+    with pytest.raises(Fenced):
         lance_datasets.overwrite(uri, TABLE.schema, TABLE.to_batches(), read_version, "another's")
 
 

@@ -1,0 +1,36 @@
+"""Memory and log settings of a whole process that works for the platform.
+
+Importing changes nothing in the importing process. The command line, the code location and every worker call
+`configure_process` when they start; a program that only reads features may do so too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+
+import pyarrow as pa
+
+# What a scan of Lance may hold read ahead of its consumer; Lance's own default is 2 GiB.
+READ_AHEAD_BYTES = 64 << 20
+_LANCE_SETTINGS = {
+    # Lance reads it when it is first imported; by default it warns of each dataset that does not exist yet.
+    "LANCE_LOG": "error",
+    "LANCE_DEFAULT_IO_BUFFER_SIZE": str(READ_AHEAD_BYTES),
+}
+# Lance reads with dozens of threads, and glibc keeps what each has freed in an arena of its own: a third of a run's memory.
+_M_ARENA_MAX, _ARENAS = -8, 2  # mallopt(3)
+
+
+def configure_process() -> None:
+    """Bound the memory that Lance, Arrow and glibc keep in this process, and silence Lance's warnings.
+
+    Variables that the environment sets already stay as they are. Idempotent; to be called before Lance is imported.
+    """
+    for name, value in _LANCE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    # Arrow's own pool keeps what it has freed to itself: a hundred MiB beside the few that are in use at a time.
+    pa.set_memory_pool(pa.system_memory_pool())
