@@ -1,9 +1,9 @@
-"""The suite: every module of this folder that has `rows`, one table, a file of results and a plot.
+"""Run the suite: every module of this folder with a function `rows`; print a table, write results and a plot.
 
-python -m benchmarks                        # all of it, an hour or more
-python -m benchmarks --share 0.1 --pairs 1  # a look; kept nowhere
+python -m benchmarks                        # the whole suite: an hour or more
+python -m benchmarks --share 0.1 --pairs 1  # a short trial; results are not stored
 python -m benchmarks --only loader search
-python -m benchmarks --readme               # the README's table out of the newest results
+python -m benchmarks --readme               # write the README's table from the newest results
 """
 
 from __future__ import annotations
@@ -13,52 +13,56 @@ import sys
 
 from benchmarks import ratios, records
 from benchmarks.ratios import Row
-from benchmarks.suite import measured, names
+from benchmarks.suite import measure, names
 
 _LINE = "{:72} {:>8} {:>18} {:>8} {:>4}"
 HEADER = _LINE.format("work", "ratio", "spread", "goal", "met")
 
 
 def line(row: Row) -> str:
+    """Return a row as one line of the printed table."""
     return _LINE.format(row.name, *records.cells(row))
 
 
 def main() -> int:
+    """Measure the selected modules; return 1 where one of them failed, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these modules alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these modules only")
     parser.add_argument(
         "--share",
         type=float,
         default=1.0,
-        help="of the work that the goals speak of; less than 1 is kept nowhere",
+        help="share of the work that the goals refer to; results below 1 are not stored",
     )
-    parser.add_argument("--pairs", type=int, default=ratios.PAIRS, help="of a measurement and its limit")
+    parser.add_argument(
+        "--pairs", type=int, default=ratios.PAIRS, help="pairs of a measurement and its limit"
+    )
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="write the README's table out of the newest results, and measure nothing",
+        help="write the README's table from the newest results; measure nothing",
     )
-    asked = parser.parse_args()
-    if asked.readme:
+    arguments = parser.parse_args()
+    if arguments.readme:
         records.write_readme()
         return 0
-    known = names()
-    strange = sorted(set(asked.only or []) - set(known))
-    if strange:
-        parser.error(f"there is no benchmark {strange[0]!r}; there are: {', '.join(known)}")
+    available = names()
+    unknown = sorted(set(arguments.only or []) - set(available))
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(available)}")
     failed = []
     print(HEADER, flush=True)
-    for name in asked.only or known:
+    for name in arguments.only or available:
         try:
-            for row in measured(name, asked.share, asked.pairs):
+            for row in measure(name, arguments.share, arguments.pairs):
                 print(line(row), flush=True)
-                if asked.share >= 1:
+                if arguments.share >= 1:
                     records.write([row])
         except RuntimeError as error:
             failed.append(str(error))
-    if asked.share >= 1 and records.FOLDER.exists():
+    if arguments.share >= 1 and records.FOLDER.exists():
         print(f"written: {records.plot()}")
     for message in failed:
         print(message, file=sys.stderr)

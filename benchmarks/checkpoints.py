@@ -1,4 +1,4 @@
-"""A table that grows by thousands of small commits: fragments, manifest, files and time, compacted as it grows and by upkeep.
+"""Grow a table by thousands of small commits, with and without compaction: fragments, files and time.
 
 Run: .venv/bin/python -m benchmarks.checkpoints --commits 5000
 """
@@ -20,11 +20,15 @@ _ROWS, _DIMENSION = 50, 256
 
 
 def main() -> None:
+    """Grow one table with compaction and one without, then compact and clean both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commits", type=int, default=5_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-checkpoints-") as folder:
-        for name, scraps in (("compacted as it grows", lance_datasets.SCRAPS), ("never compacted", 1 << 30)):
+        for name, scraps in (
+            ("compacted while it grows", lance_datasets.SCRAPS),
+            ("never compacted", 1 << 30),
+        ):
             lance_datasets.SCRAPS = scraps
             _grow(Path(folder) / f"{scraps}.lance", name, arguments.commits)
 
@@ -47,7 +51,8 @@ def _grow(path: Path, name: str, commits: int) -> None:
     tenth = max(1, commits // 10)
     slower = sum(marks[-tenth:]) / sum(marks[:tenth])
     print(
-        f"{name}: {commits:,} commits of {_ROWS} rows, the last tenth took x {slower:.2f} the time of the first; {_shape(path)}"
+        f"{name}: {commits:,} commits of {_ROWS} rows, "
+        f"the last tenth took x {slower:.2f} the time of the first; {_shape(path)}"
     )
     lance_datasets.compact(str(path), 2)
     lance_datasets.clean(str(path), timedelta(0))
@@ -64,8 +69,9 @@ def _shape(path: Path) -> str:
     size = sum(file.stat().st_size for file in files)
     rows = dataset.count_rows()
     return (
-        f"{rows:,} rows in {len(dataset.get_fragments()):,} fragments, manifest {latest.stat().st_size / 1024:,.1f} KiB, "
-        f"{len(files):,} files, {size / (rows * _DIMENSION * 4):.2f} x the vectors' bytes"
+        f"{rows:,} rows in {len(dataset.get_fragments()):,} fragments, "
+        f"manifest {latest.stat().st_size / 1024:,.1f} KiB, {len(files):,} files, "
+        f"{size / (rows * _DIMENSION * 4):.2f} x the vectors' bytes"
     )
 
 

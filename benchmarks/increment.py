@@ -1,4 +1,4 @@
-"""What a second version costs beside the first: nothing changed, and some of it; time, work and bytes written.
+"""Compare a second version with the first, unchanged and partly changed: time, work and bytes written.
 
 Run: .venv/bin/python -m benchmarks.increment --count 50000 --changed 500
      .venv/bin/python -m benchmarks.increment --count 10000 --changed 10 --kind files
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import embedding, ratios
+from benchmarks import ratios
+from benchmarks.embedding_inputs import FOLDER, prepare
 from benchmarks.process_tree import run
 from benchmarks.ratios import Row
 from benchmarks.sentences import sentences
@@ -34,11 +35,14 @@ _MM = [sys.executable, "-m", "mm_assets.cli.main"]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a dataset is made of.
+    """A kind of dataset.
 
     Attributes:
-        items: so many different samples, made in or out of a folder that is kept.
-        write: the samples of a version into the dataset's folder.
+        noun: plural of a sample, part of row names.
+        modality: modality of its source.
+        source: the source's location in the spec.
+        items: returns a number of distinct samples, given the corpus folder.
+        write: writes the samples of a version into the dataset's folder.
     """
 
     noun: str
@@ -49,82 +53,92 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a backfill took: seconds, and bytes that the store grew by."""
+class Cost:
+    """Cost of a backfill: seconds, and bytes added to the store."""
 
     seconds: float
     written: int = 0
 
-    def beyond(self, start: Taken) -> float:
-        """Seconds beside those that a version of ten samples takes for the same."""
+    def beyond(self, start: Cost) -> float:
+        """Return the seconds above those of a version of ten samples."""
         return max(0.0, self.seconds - start.seconds)
 
 
 @dataclass(frozen=True)
-class Found:
-    """A first run, the same again and a version that differs in part: of many samples, and of ten (the fixed start of each)."""
+class Measurement:
+    """Costs of a first run, of the same run again, and of a version that differs in part.
 
-    first: Taken
-    again: Taken
-    changed: Taken
-    start_again: Taken
-    start_changed: Taken
+    Attributes:
+        first: the first run of many samples.
+        again: the same run again.
+        changed: the run of a version with changed samples.
+        start_again: as `again`, for ten samples: its fixed start.
+        start_changed: as `changed`, for ten samples: its fixed start.
+        parts: for each part of the store, bytes before and bytes added by `changed`.
+    """
+
+    first: Cost
+    again: Cost
+    changed: Cost
+    start_again: Cost
+    start_changed: Cost
     parts: dict[str, tuple[int, int]]
 
 
 def main() -> None:
+    """Print the ratios to the first run, and the bytes written by part of the store."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=50_000, help="samples")
+    parser.add_argument("--count", type=int, default=50_000, help="samples of each version")
     parser.add_argument("--changed", type=int, default=500, help="samples that differ in the second version")
     parser.add_argument(
-        "--kind", choices=KINDS, default="records", help="JSON lines, a file for each text, or PNG"
+        "--kind", choices=KINDS, default="records", help="JSON lines, one file for each text, or PNG"
     )
     parser.add_argument("--embedder", default="wordllama")
-    parser.add_argument(
-        "--corpus", type=Path, default=embedding.FOLDER, help="where what is worked on is kept between runs"
-    )
+    parser.add_argument("--corpus", type=Path, default=FOLDER, help="cache of texts and pictures")
     arguments = parser.parse_args()
     kind = KINDS[arguments.kind]
-    found = measured(kind, arguments.corpus, arguments.count, arguments.changed, arguments.embedder)
-    first = found.first
-    print(
-        f"first run of {arguments.count:,} {kind.noun}: {first.seconds:.1f} s, {first.written / 2**20:,.1f} MiB"
-    )
+    found = measure(kind, arguments.corpus, arguments.count, arguments.changed, arguments.embedder)
+    first, mib = found.first, found.first.written / 2**20
+    print(f"first run of {arguments.count:,} {kind.noun}: {first.seconds:.1f} s, {mib:,.1f} MiB")
     for name, later, start in (
         ("no change", found.again, found.start_again),
         (f"{arguments.changed:,} changed", found.changed, found.start_changed),
     ):
-        beside = f"{later.beyond(start) / first.seconds:.3f} beside {start.seconds:.1f} s that ten take"
+        beside = f"{later.beyond(start) / first.seconds:.3f} above the {start.seconds:.1f} s of ten samples"
         print(f"{name}: {later.seconds / first.seconds:.3f} of the first run; {beside}")
-    print(f"bytes written by it: {found.changed.written / first.written:.3f} of the first")
+    print(f"bytes written: {found.changed.written / first.written:.3f} of the first")
     for part, (before, more) in sorted(found.parts.items(), key=lambda item: -item[1][1]):
         print(f"  {part}: {more / 2**20:,.2f} MiB, {more / max(1, before):.3f} of the first")
 
 
 def rows(share: float) -> Iterator[Row]:
-    """20,000 sentences and 3,000 PNG with the default embedders; what ten take for the same is the fixed start, reported beside."""
+    """Measure 20,000 sentences and 3,000 PNG with the default embedders.
+
+    The fixed start, the time of the same work on ten samples, is subtracted and reported as a row of its own.
+    """
     for kind, embedder, most in ((KINDS["records"], "minilm", 20_000), (KINDS["pictures"], "conse", 3_000)):
         count = max(200, round(most * share))
-        found = [measured(kind, embedding.FOLDER, count, count // 100, embedder) for _ in range(ratios.PAIRS)]
+        measurements = [measure(kind, FOLDER, count, count // 100, embedder) for _ in range(ratios.PAIRS)]
         for name, start, beside, goal in (
             ("no change", "start_again", "again", 0.02),
             ("1% new", "start_changed", "changed", 0.03),
         ):
-            starts = [getattr(each, start).seconds for each in found]
+            starts = [getattr(each, start).seconds for each in measurements]
             print(
                 f"{kind.noun}, {name}: a fixed start of {min(starts):.1f} to {max(starts):.1f} s",
                 file=sys.stderr,
             )
             extra = [
-                getattr(each, beside).beyond(getattr(each, start)) / each.first.seconds for each in found
+                getattr(each, beside).beyond(getattr(each, start)) / each.first.seconds
+                for each in measurements
             ]
             yield ratios.row(f"{name}, of a first run of {count:,} {kind.noun}", extra, goal=goal, sense="<=")
-            fixed = [each_start / each.first.seconds for each_start, each in zip(starts, found, strict=True)]
+            fixed = [seconds / each.first.seconds for seconds, each in zip(starts, measurements, strict=True)]
             yield ratios.row(f"{name}, the fixed start beside it, {kind.noun}", fixed, goal=None, sense="<=")
 
 
-def measured(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -> Found:
-    """In a store of its own; the ten samples go first, so that they pay for whatever happens once in a store."""
+def measure(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -> Measurement:
+    """Run all versions in a new store; ten samples go first, so that they bear its one-time costs."""
     items = kind.items(corpus, count + changed)
     with tempfile.TemporaryDirectory(prefix="mm-increment-", dir=corpus) as scratch:
         folder = Path(scratch)
@@ -134,16 +148,16 @@ def measured(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) 
         few.version("v1", 0)
         start_again, start_changed = few.backfill("v1"), few.version("v2", 1)
         first, again = many.version("v1", 0), many.backfill("v1")
-        before = _parts(folder / "store")
+        before = _bytes_by_part(folder / "store")
         new = many.version("v2", changed)
-        after = _parts(folder / "store")
+        after = _bytes_by_part(folder / "store")
     parts = {part: (before.get(part, 0), size - before.get(part, 0)) for part, size in after.items()}
-    return Found(first, again, new, start_again, start_changed, parts)
+    return Measurement(first, again, new, start_again, start_changed, parts)
 
 
 @dataclass(frozen=True)
 class _Dataset:
-    """A dataset, of which a version may take some samples from behind the first `count`."""
+    """A dataset of `count` samples; changed versions take some from the items beyond the first `count`."""
 
     name: str
     folder: Path
@@ -153,20 +167,20 @@ class _Dataset:
     embedder: str
     kind: Kind
 
-    def version(self, name: str, changed: int) -> Taken:
-        """The backfill of a version in which so many samples differ from the first."""
+    def version(self, name: str, changed: int) -> Cost:
+        """Register and backfill a version in which `changed` samples differ from the first version."""
         self.folder.mkdir(exist_ok=True)
-        wanted = [self.items[self.count + i if i < changed else i] for i in range(self.count)]
-        self.kind.write(self.folder, wanted)
+        samples = [self.items[self.count + i if i < changed else i] for i in range(self.count)]
+        self.kind.write(self.folder, samples)
         spec = self.folder / f"{name}.yaml"
-        wants = {"modality": self.kind.modality, "embedder": self.embedder, "source": self.kind.source}
-        spec.write_text(_SPEC.format(name=self.name, version=name, **wants))
+        fields = {"modality": self.kind.modality, "embedder": self.embedder, "source": self.kind.source}
+        spec.write_text(_SPEC.format(name=self.name, version=name, **fields))
         run([*_MM, "register", str(spec)], self.environment)
         return self.backfill(name)
 
-    def backfill(self, version: str) -> Taken:
+    def backfill(self, version: str) -> Cost:
         store = Path(self.environment["MM_STORE"])
-        before = sum(_parts(store).values())
+        before = sum(_bytes_by_part(store).values())
         taken = run([*_MM, "backfill", f"{self.name}@{version}", "--json"], self.environment)
         cell = json.loads(taken.output[taken.output.index("{") :])["cells"][0]
         print(
@@ -174,7 +188,7 @@ class _Dataset:
             file=sys.stderr,
             flush=True,
         )
-        return Taken(taken.seconds, sum(_parts(store).values()) - before)
+        return Cost(taken.seconds, sum(_bytes_by_part(store).values()) - before)
 
 
 def _texts(corpus: Path, count: int) -> Sequence[str]:
@@ -182,7 +196,7 @@ def _texts(corpus: Path, count: int) -> Sequence[str]:
 
 
 def _pictures(corpus: Path, count: int) -> Sequence[Path]:
-    return sorted((embedding.prepared("image", count, corpus) / "inputs").iterdir())
+    return sorted((prepare("image", count, corpus) / "inputs").iterdir())
 
 
 def _write_records(folder: Path, texts: Sequence[str]) -> None:
@@ -191,7 +205,7 @@ def _write_records(folder: Path, texts: Sequence[str]) -> None:
 
 
 def _write_files(folder: Path, texts: Sequence[str]) -> None:
-    """Files whose texts are as they were keep their times."""
+    """Write one file for each text; a file with the same text is left alone, with its modification time."""
     (folder / "all").mkdir(exist_ok=True)
     for i, text in enumerate(texts):
         path = folder / "all" / f"{i:06}.txt"
@@ -200,7 +214,7 @@ def _write_files(folder: Path, texts: Sequence[str]) -> None:
 
 
 def _link_files(folder: Path, files: Sequence[Path]) -> None:
-    """As above; a picture is a second name of the file that it is."""
+    """Link one file for each picture; a link to the same file is left alone, with its modification time."""
     (folder / "all").mkdir(exist_ok=True)
     for i, file in enumerate(files):
         path = folder / "all" / f"{i:06}{file.suffix}"
@@ -216,14 +230,14 @@ KINDS = {
 }
 
 
-def _parts(folder: Path) -> dict[str, int]:
-    """Bytes by part of the store."""
-    found: dict[str, int] = {}
+def _bytes_by_part(folder: Path) -> dict[str, int]:
+    """Return the bytes of each part of the store."""
+    sizes: dict[str, int] = {}
     for path in folder.rglob("*"):
         if path.is_file():
             part = path.relative_to(folder).parts[0]
-            found[part] = found.get(part, 0) + path.stat().st_size
-    return found
+            sizes[part] = sizes.get(part, 0) + path.stat().st_size
+    return sizes
 
 
 if __name__ == "__main__":

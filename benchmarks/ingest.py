@@ -1,7 +1,10 @@
-"""Ingest throughput against copying plus hashing the same files, in alternated pairs: `python -m benchmarks.ingest`.
+"""Compare ingesting files with copying and hashing the same files, in alternating pairs.
 
-A ratio above 1 means that ingesting took longer than `cp` and `sha256sum` would. On S3 (the tests' server, a process on this
-machine) the same files are sent with s3fs, eight at a time, and hashed, so that both sides share the server.
+    python -m benchmarks.ingest
+
+A ratio above 1 means that ingesting takes longer than `cp` and `sha256sum`. On S3 (the tests' server, a
+process on this machine) the limit uploads the same files with s3fs, eight at a time, and hashes them, so that
+both sides share the server.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.ratios import Row, paired
+from benchmarks.ratios import Row, measure_pairs
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.compute.runner import run_inline
@@ -36,49 +39,52 @@ _SMALL, _LARGE = 10_000, 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=_SMALL, help="small files, of 2 to 62 KB")
-    parser.add_argument("--large", type=int, default=_LARGE, help="large files, of 100 MB")
+    """Print a ratio for each kind of file and store."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--files", type=int, default=_SMALL, help="number of small files (2 to 62 KB each)")
+    parser.add_argument("--large", type=int, default=_LARGE, help="number of large files (100 MiB each)")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--stores", nargs="+", choices=("local", "s3"), default=["local", "s3"])
     parser.add_argument(
-        "--folder", type=Path, default=None, help="where the files lie; by default the temporary folder"
+        "--folder", type=Path, default=None, help="folder of the files; by default the temporary folder"
     )
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder, prefix="mm-ingest-") as folder:
-        run(Path(folder), given.files, given.large, given.pairs, given.stores)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="mm-ingest-") as folder:
+        run(Path(folder), arguments.files, arguments.large, arguments.pairs, arguments.stores)
 
 
 def rows(share: float) -> Iterator[Row]:
-    """Into a local store, small files and large ones."""
+    """Measure small and large files into a local store."""
     with tempfile.TemporaryDirectory(prefix="mm-ingest-") as scratch:
         folder = Path(scratch)
         files, large = max(100, round(_SMALL * share)), max(1, round(_LARGE * share))
-        for (name, source), goal in zip(made(folder, files, large).items(), (0.8, 0.9), strict=True):
-            measured(folder, source, "local")  # warms up
-            yield paired(
+        for (name, source), goal in zip(write_sets(folder, files, large).items(), (0.8, 0.9), strict=True):
+            time_pair(folder, source, "local")  # warm-up
+            yield measure_pairs(
                 f"ingest, {name}",
-                partial(ingested, folder, source),
-                partial(copied, folder, source),
+                partial(time_ingest, folder, source),
+                partial(time_copy, folder, source),
                 goal=goal,
                 sense=">=",
             )
 
 
-def made(folder: Path, files: int, large: int) -> dict[str, Path]:
-    """The small and the large files, by their description."""
+def write_sets(folder: Path, files: int, large: int) -> dict[str, Path]:
+    """Write small and large files; return the folder of each set by the description of the set."""
     random = np.random.default_rng(0)
     return {
-        f"{files:,} small files": write(
+        f"{files:,} small files": write_files(
             folder / "small", random, [int(size) for size in random.integers(2_000, 62_000, files)]
         ),
-        f"{large} files of 100 MiB": write(folder / "large", random, [100 << 20] * large),
+        f"{large} files of 100 MiB": write_files(folder / "large", random, [100 << 20] * large),
     }
 
 
 def run(folder: Path, files: int, large: int, pairs: int, stores: list[str]) -> None:
-    """Make the files and print a ratio for each kind of file and store."""
-    sets = made(folder, files, large)
+    """Write the files and print a ratio for each set of files and kind of store."""
+    sets = write_sets(folder, files, large)
     (folder / "s3").mkdir()
     server = S3(folder / "s3")
     server.start()
@@ -89,26 +95,27 @@ def run(folder: Path, files: int, large: int, pairs: int, stores: list[str]) -> 
             for kind in stores:
                 ratios, rates = [], []
                 for pair in range(pairs + 1):
-                    ours, theirs = measured(folder, source, kind)
-                    if pair:  # the first one warms up
+                    ours, theirs = time_pair(folder, source, kind)
+                    if pair:  # the first pair is the warm-up
                         ratios.append(ours / theirs)
                         rates.append(size / ours / 2**20)
-                shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+                listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
                 rate = statistics.median(rates)
                 print(
-                    f"{name}, {kind}: ratio {statistics.median(ratios):.2f} (of {shown}), {rate:,.0f} MiB/s",
+                    f"{name}, {kind}: ratio {statistics.median(ratios):.2f} (of {listed}), {rate:,.0f} MiB/s",
                     flush=True,
                 )
     finally:
         server.kill()
 
 
-def measured(folder: Path, source: Path, kind: str) -> tuple[float, float]:
-    """Seconds of an ingest into an empty store, and of copying and hashing the same files."""
-    return ingested(folder, source, kind), copied(folder, source, kind)
+def time_pair(folder: Path, source: Path, kind: str) -> tuple[float, float]:
+    """Return the seconds of an ingest into an empty store, and of copying and hashing the same files."""
+    return time_ingest(folder, source, kind), time_copy(folder, source, kind)
 
 
-def ingested(folder: Path, source: Path, kind: str = "local") -> float:
+def time_ingest(folder: Path, source: Path, kind: str = "local") -> float:
+    """Return the seconds of an ingest into a new store, which is then deleted."""
     name = uuid4().hex
     root = str(folder / name) if kind == "local" else f"s3://{BUCKET}/{name}"
     try:
@@ -117,7 +124,8 @@ def ingested(folder: Path, source: Path, kind: str = "local") -> float:
         _clear(folder, name)
 
 
-def copied(folder: Path, source: Path, kind: str = "local") -> float:
+def time_copy(folder: Path, source: Path, kind: str = "local") -> float:
+    """Return the seconds of copying and hashing the files; the copies are then deleted."""
     name = uuid4().hex
     target = folder / name if kind == "local" else f"s3://{BUCKET}/{name}"
     try:
@@ -127,11 +135,12 @@ def copied(folder: Path, source: Path, kind: str = "local") -> float:
 
 
 def _clear(folder: Path, name: str) -> None:
-    for left in (folder / name, folder / "s3" / BUCKET / name):
-        shutil.rmtree(left, ignore_errors=True)
+    for path in (folder / name, folder / "s3" / BUCKET / name):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def seconds(work: Callable[[], None]) -> float:
+    """Return the seconds of `work`, with pending writes flushed to disk before."""
     os.sync()
     began = time.perf_counter()
     work()
@@ -139,7 +148,7 @@ def seconds(work: Callable[[], None]) -> float:
 
 
 def ingest(source: Path, store: Store) -> None:
-    """All files through the fetch kernel, as a cell's ingest does in its own process."""
+    """Fetch all files with the fetch kernel, as the ingest of a cell does inline."""
     spec = DatasetSpec.model_validate(
         {
             "name": "files",
@@ -167,7 +176,7 @@ def ingest(source: Path, store: Store) -> None:
 
 
 def copy(source: Path, target: Path | str) -> None:
-    """The same files, one by one into a folder and on the disk, or eight at a time into a bucket; each is hashed."""
+    """Copy files one by one into a folder and sync, or eight at a time into a bucket; hash each file."""
 
     def local(path: Path) -> str:
         assert isinstance(target, Path)
@@ -193,11 +202,13 @@ def copy(source: Path, target: Path | str) -> None:
 
 
 def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write(folder: Path, random: np.random.Generator, sizes: list[int]) -> Path:
+def write_files(folder: Path, random: np.random.Generator, sizes: list[int]) -> Path:
+    """Write one file of random bytes for each size; return the folder."""
     folder.mkdir()
     for i, size in enumerate(sizes):
         (folder / f"{i:06d}").write_bytes(random.bytes(size))

@@ -1,9 +1,9 @@
-"""Peak memory and time of probing, cutting and decoding recordings of one minute, one hour and ten hours.
+"""Measure memory and time of probing, segmenting and decoding recordings of a minute, an hour, ten hours.
 
     python -m benchmarks.long_audio [--folder /tmp] [--hours 0.0167 1 10]
 
-Each call runs in a process of its own under the sandbox's limit on address space; a column is what the peak of resident memory
-grew by over the imports. The recordings are made in `--folder` and deleted.
+Each call runs in a process of its own under the sandbox's limit on address space; the column `grown` is the
+growth of peak resident memory over the imports. The recordings are written to `--folder` and deleted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peak_memory import measured
+from benchmarks.peak_memory import measure
 
 RATE = 16_000
 KINDS = {
@@ -25,7 +25,7 @@ KINDS = {
 
 
 def record(path: Path, hours: float) -> None:
-    """A recording of tone and noise, written minute by minute."""
+    """Write a recording of tone and noise, minute by minute."""
     import numpy as np
     import soundfile
 
@@ -42,19 +42,21 @@ def record(path: Path, hours: float) -> None:
 
 
 def probe(path: Path) -> Any:
+    """Probe a recording; return its measured seconds."""
     from mm_embed_kernels.modalities import get
 
     return get("audio").probe(path)["measured_seconds"]
 
 
 def segment(path: Path) -> Any:
+    """Segment a recording; return the number of segments."""
     from mm_embed_kernels.modalities import get
 
     return len(get("audio").segment(path))
 
 
 def decode(path: Path) -> Any:
-    """The last window: the farthest to seek."""
+    """Decode the last window, which is the longest seek; return whether it has sound."""
     from mm_embed_kernels.embedders import create
     from mm_embed_kernels.modalities import get
 
@@ -62,31 +64,31 @@ def decode(path: Path) -> Any:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
+    """Print a line for each recording and call."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--folder", type=Path, default=None)
-    options.add_argument("--hours", type=float, nargs="+", default=[1 / 60, 1.0, 10.0])
-    options.add_argument("--kinds", nargs="+", default=["flac", "ogg"], choices=list(KINDS))
-    given = options.parse_args()
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--hours", type=float, nargs="+", default=[1 / 60, 1.0, 10.0])
+    parser.add_argument("--kinds", nargs="+", default=["flac", "ogg"], choices=list(KINDS))
+    arguments = parser.parse_args()
     print(
-        f"{'recording':>14} {'size':>8} | {'call':>8} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result"
+        f"{'recording':>14} {'size':>8} | {'call':>8} {'seconds':>8} {'base MiB':>9} "
+        f"{'grown MiB':>9} | result"
     )
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        for kind in given.kinds:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for kind in arguments.kinds:
             warm = Path(folder) / f"warm.{kind}"
             record(warm, 1 / 60)
-            for hours in given.hours:
+            for hours in arguments.hours:
                 path = Path(folder) / f"long.{kind}"
                 record(path, hours)
                 for call in (probe, segment, decode):
-                    base, grown, seconds, value = measured(call, path, warm)
+                    base, grown, seconds, value = measure(call, path, warm)
                     name = f"{hours * 60:g} min {kind}"
                     size = f"{path.stat().st_size >> 20} MiB"
-                    print(
-                        f"{name:>14} {size:>8} | {call.__name__:>8} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}",
-                        flush=True,
-                    )
+                    measured = f"{seconds:8.2f} {base:9d} {grown:9.1f} | {value}"
+                    print(f"{name:>14} {size:>8} | {call.__name__:>8} {measured}", flush=True)
                 path.unlink()
 
 

@@ -1,10 +1,11 @@
-"""Peak memory and time of probing, cutting and decoding videos of one minute, half an hour and two hours.
+"""Measure memory and time of probing, segmenting and decoding videos of a minute, half an hour, two hours.
 
     python -m benchmarks.long_video [--folder /tmp] [--minutes 1 30 120] [--size 640x360]
 
-Each call runs in a process of its own under the sandbox's limit on address space; a column is what the peak of resident memory
-grew by over a first call on a video of a few seconds. The videos are made in `--folder` (H.264, 25 frames/s, a key frame every
-ten seconds) and deleted. The raw loop decodes the same last frames with PyAV alone.
+Each call runs in a process of its own under the sandbox's limit on address space; the column `grown` is the
+growth of peak resident memory over a first call on a video of a few seconds. The videos are written to
+`--folder` (H.264, 25 frames/s, a key frame every ten seconds) and deleted. `raw_decode` decodes the same
+frames with PyAV alone.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peak_memory import measured
+from benchmarks.peak_memory import measure
 
 RATE = 25
 
 
 def film(path: Path, seconds: float, size: tuple[int, int]) -> None:
-    """Ten seconds of a camera moving over patches, encoded once and repeated packet by packet."""
+    """Write a video: ten seconds of a pan over patches, encoded once and repeated packet by packet."""
     import av
     import numpy as np
 
@@ -56,19 +57,21 @@ def film(path: Path, seconds: float, size: tuple[int, int]) -> None:
 
 
 def probe(path: Path) -> Any:
+    """Probe a video; return its number of frames."""
     from mm_embed_kernels.modalities import get
 
     return get("video").probe(path)["frames"]
 
 
 def segment(path: Path) -> Any:
+    """Segment a video; return the number of segments."""
     from mm_embed_kernels.modalities import get
 
     return len(get("video").segment(path))
 
 
 def decode(path: Path) -> Any:
-    """The first, a middle and the last scene: to open the film is paid once."""
+    """Decode the first, the middle and the last scene with one open; return the number of frames."""
     from mm_embed_kernels.embedders import create
 
     embedder, spans = create("conse_frames"), _spans(path)
@@ -76,26 +79,29 @@ def decode(path: Path) -> Any:
 
 
 def raw_decode(path: Path) -> Any:
-    """The same places by a bare loop: seek to the key frame before, decode up to the frame."""
+    """Decode the same frames with PyAV alone; return their number.
+
+    For each frame: seek to the key frame before it, then decode up to it.
+    """
     import av
 
     from mm_embed_kernels.media.spans import seconds_of
 
-    spans, seen = _spans(path), 0
+    spans, frames = _spans(path), 0
     with av.open(str(path)) as container:
         track = container.streams.video[0]
         track.codec_context.thread_count = 1
         for span in (spans[0], spans[len(spans) // 2], spans[-1]):
             start, end = seconds_of(span)
             for i in range(4):
-                wanted = start + (end - start) * (i + 0.5) / 4
-                container.seek(int(wanted / track.time_base), stream=track)
+                target = start + (end - start) * (i + 0.5) / 4
+                container.seek(int(target / track.time_base), stream=track)
                 for frame in container.decode(track):
-                    if frame.time + 1 / RATE > wanted:
+                    if frame.time + 1 / RATE > target:
                         frame.to_ndarray(format="rgb24")
-                        seen += 1
+                        frames += 1
                         break
-    return seen
+    return frames
 
 
 def _spans(path: Path) -> list[str]:
@@ -107,29 +113,28 @@ def _spans(path: Path) -> list[str]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
+    """Print a line for each video and call."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--folder", type=Path, default=None)
-    options.add_argument("--minutes", type=float, nargs="+", default=[1.0, 30.0, 120.0])
-    options.add_argument("--size", default="640x360")
-    given = options.parse_args()
-    width, height = map(int, given.size.split("x"))
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 30.0, 120.0])
+    parser.add_argument("--size", default="640x360")
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
     print(
         f"{'video':>14} {'size':>9} | {'call':>10} {'seconds':>8} {'base MiB':>9} {'grown MiB':>9} | result"
     )
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         warm, path = Path(folder) / "warm.mp4", Path(folder) / "long.mp4"
         film(warm, 12, (width, height))
-        for minutes in given.minutes:
+        for minutes in arguments.minutes:
             film(path, minutes * 60, (width, height))
             for call in (probe, segment, decode, raw_decode):
-                base, grown, seconds, value = measured(call, path, warm)
+                base, grown, seconds, value = measure(call, path, warm)
                 size = f"{path.stat().st_size >> 20:,} MiB"
-                print(
-                    f"{minutes:>10g} min {size:>9} | {call.__name__:>10} {seconds:8.2f} {base:9d} {grown:9.1f} | {value}",
-                    flush=True,
-                )
+                measured = f"{seconds:8.2f} {base:9d} {grown:9.1f} | {value}"
+                print(f"{minutes:>10g} min {size:>9} | {call.__name__:>10} {measured}", flush=True)
             path.unlink()
 
 

@@ -82,7 +82,7 @@ def line(projection: Projection) -> str:
 
 def measure(corpus: Path, folder: Path, modality: str) -> Catalog:
     """Backfill two cells of different samples in a new store and return its catalog."""
-    samples = _SAMPLES[modality](corpus)
+    samples = _GENERATORS[modality](corpus)
     environment = {"MM_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")}
     mm = [sys.executable, "-m", "mm_assets.cli.main"]
     for name, count in zip(("first", "second"), SIZES[modality], strict=True):
@@ -120,7 +120,7 @@ def _video(seed: int) -> tuple[str, bytes]:
     return f"{seed:06}.mp4", filmed(pan(seed, rate=25, size=(640, 360)), rate=25)
 
 
-_SAMPLES: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
+_GENERATORS: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {
     "text": _texts,
     "image": lambda corpus: members(corpus, *PICTURES),
     "audio": _sounds,

@@ -1,6 +1,8 @@
-"""Near-duplicates of texts: rate and memory against computing their signatures alone, precision and recall against exact Jaccard.
+"""Measure near-duplicate texts: rate and memory against signatures alone, precision and recall.
 
 Run: .venv/bin/python -m benchmarks.near_duplicates --counts 100000 1000000
+
+Precision and recall are measured against the exact Jaccard similarity of all pairs.
 """
 
 from __future__ import annotations
@@ -42,9 +44,12 @@ _SAMPLE = pa.schema(
 
 
 def main() -> None:
+    """Print rate and memory for each number of texts, then precision and recall."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--folder", type=Path, default=None, help="where the corpus lies; kept if given")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="folder of the corpus; not deleted if given"
+    )
     parser.add_argument("--one", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-near-") as scratch:
@@ -62,19 +67,20 @@ def main() -> None:
 
 
 def rows(share: float) -> Iterator[Row]:
-    """The library's signatures alone against them and the rule, and against all that the platform does: the probe's own
-    signatures, which fold case and white space first and keep a sketch for the comparison, and the rule.
+    """Compare the library's signatures with two sums: they plus the rule, the probe's plus the rule.
+
+    The probe's signatures fold case and white space first and store a sketch for the comparison.
     """
     with tempfile.TemporaryDirectory(prefix="mm-near-") as scratch:
         folder = Path(scratch)
-        # A million takes minutes: its pairs differ by less than those of a tenth of it.
+        # A million texts take minutes, and their pairs differ by less than those of a tenth of them.
         for count, pairs in ((100_000, ratios.PAIRS), (1_000_000, 1)):
             texts = max(2_000, round(count * share))
-            found = [_steps(folder, texts) for _ in range(pairs)]
-            for what, step in (("signatures and rule", "alone"), ("with sketches", "probed")):
+            runs = [_run_steps(folder, texts) for _ in range(pairs)]
+            for what, step in (("signatures and rule", "library"), ("with sketches", "probe")):
                 shares = (
-                    each["alone"]["seconds"] / (each[step]["seconds"] + each["grouped"]["seconds"])
-                    for each in found
+                    each["library"]["seconds"] / (each[step]["seconds"] + each["rule"]["seconds"])
+                    for each in runs
                 )
                 yield ratios.row(
                     f"near-duplicate text, {texts:,} documents, {what}", shares, goal=0.5, sense=">="
@@ -84,9 +90,9 @@ def rows(share: float) -> Iterator[Row]:
             yield ratios.row(f"near-duplicate text, {name}", [accuracy[name]], goal=0.95, sense=">=")
 
 
-def _steps(folder: Path, count: int) -> dict[str, dict[str, Any]]:
-    """Each step in a process of its own, so that each has its own peak."""
-    found = {}
+def _run_steps(folder: Path, count: int) -> dict[str, dict[str, Any]]:
+    """Run each step in a process of its own, so that each has its own peak of memory."""
+    results = {}
     for step in STEPS:
         command = [
             sys.executable,
@@ -99,27 +105,31 @@ def _steps(folder: Path, count: int) -> dict[str, dict[str, Any]]:
             "--folder",
             str(folder),
         ]
-        # As `lance_io` has it in the platform's own processes.
+        # The setting of `configure_process` in the platform's own processes.
         taken = run(command, {"MALLOC_ARENA_MAX": "2"})
-        found[step] = {**json.loads(taken.output.splitlines()[-1]), "peak": round(taken.peak_mib)}
-        print(f"{count:,} {step}: {found[step]}", file=sys.stderr)
-    return found
+        results[step] = {**json.loads(taken.output.splitlines()[-1]), "peak": round(taken.peak_mib)}
+        print(f"{count:,} {step}: {results[step]}", file=sys.stderr)
+    return results
 
 
 def _report(folder: Path, count: int) -> None:
-    found = _steps(folder, count)
-    alone, probed, group = found["alone"], found["probed"], found["grouped"]
-    print(f"{count:,} texts, {group['grouped']:,} of them in groups; peak {group['peak']:,.0f} MiB")
+    steps = _run_steps(folder, count)
+    library, probe, rule = steps["library"], steps["probe"], steps["rule"]
+    print(f"{count:,} texts, {rule['grouped']:,} of them in groups; peak {rule['peak']:,.0f} MiB")
     for name in ("seconds", "cpu"):
-        rule, whole = alone[name] + group[name], probed[name] + group[name]
+        with_rule, whole = library[name] + rule[name], probe[name] + rule[name]
         print(
-            f"  {name}: signatures alone {alone[name]:.1f}, what the probe adds {probed[name]:.1f}, the rule {group[name]:.1f}"
+            f"  {name}: the library's signatures {library[name]:.1f}, the probe's {probe[name]:.1f}, "
+            f"the rule {rule[name]:.1f}"
         )
-        print(f"  rate x {alone[name] / rule:.2f} (signatures and rule), x {alone[name] / whole:.2f} (all)")
+        print(
+            f"  rate x {library[name] / with_rule:.2f} (signatures and rule), "
+            f"x {library[name] / whole:.2f} (with sketches)"
+        )
 
 
 class _Clock:
-    """Wall and processor seconds of what runs inside it."""
+    """Context manager that sums the wall and CPU seconds spent inside it."""
 
     def __init__(self) -> None:
         self.seconds = self.cpu = 0.0
@@ -132,7 +142,7 @@ class _Clock:
         self.cpu += time.process_time() - self._began[1]
 
     @property
-    def taken(self) -> dict[str, Any]:
+    def times(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "cpu": self.cpu}
 
 
@@ -142,39 +152,39 @@ def _texts(folder: Path, count: int) -> Iterator[list[str]]:
         yield part
 
 
-def _alone(folder: Path, count: int) -> dict[str, Any]:
-    """Signatures as the library makes them out of texts, and nothing else."""
+def _sign_by_library(folder: Path, count: int) -> dict[str, Any]:
+    """Compute the library's signatures of the texts, and nothing else."""
     from rensa import RMinHash
 
     clock = _Clock()
     for part in _texts(folder, count):
         with clock:
             for text in part:
-                made = RMinHash(shingles.PERMUTATIONS, 1)
-                made.update(
+                signature = RMinHash(shingles.PERMUTATIONS, 1)
+                signature.update(
                     [text[i : i + shingles.SHINGLE] for i in range(max(1, len(text) - shingles.SHINGLE + 1))]
                 )
-                made.digest()
-    return clock.taken
+                signature.digest()
+    return clock.times
 
 
-def _probed(folder: Path, count: int) -> dict[str, Any]:
-    """What the probe does for each text: normalized, hashed, signed and sketched."""
+def _sign_by_probe(folder: Path, count: int) -> dict[str, Any]:
+    """Normalize, hash, sign and sketch each text, as the probe does; write the results for the rule."""
     clock, number = _Clock(), 0
     with pq.ParquetWriter(folder / f"{count}.parquet", _SAMPLE, compression="lz4") as sink:
         for part in _texts(folder, count):
             with clock:
-                found = [shingles.signature(text) for text in part]
+                signatures = [shingles.signature(text) for text in part]
             keys = [str(number + place) for place in range(len(part))]
             ids = [sample_id("near", "s", key) for key in keys]
-            columns = [ids, keys, [len(text) for text in part], *map(list, zip(*found, strict=True))]
+            columns = [ids, keys, [len(text) for text in part], *map(list, zip(*signatures, strict=True))]
             sink.write_table(pa.table(columns, schema=_SAMPLE))
             number += len(part)
-    return clock.taken
+    return clock.times
 
 
-def _grouped(folder: Path, count: int) -> dict[str, Any]:
-    """The rule, from signatures to a verdict for each text."""
+def _apply_rule(folder: Path, count: int) -> dict[str, Any]:
+    """Apply the rule, from signatures to a verdict for each text."""
     file, clock, grouped = pq.ParquetFile(folder / f"{count}.parquet", pre_buffer=False), _Clock(), 0
 
     def read(columns: list[str], parts: int = 1 << 30) -> pa.RecordBatchReader:
@@ -184,7 +194,7 @@ def _grouped(folder: Path, count: int) -> dict[str, Any]:
         )
         return pa.RecordBatchReader.from_batches(schema, batches)
 
-    # Imports, which stand outside of the library's time as well.
+    # Warm-up: the library's time excludes imports, too.
     NearDuplicateText().prepare(lambda columns: read(columns, 1))
     with clock:
         rule = NearDuplicateText()
@@ -193,34 +203,34 @@ def _grouped(folder: Path, count: int) -> dict[str, Any]:
             verdict = rule.judge(pa.Table.from_batches([batch]))
             assert verdict.evidence is not None
             grouped += len(verdict.evidence.group) - verdict.evidence.group.null_count
-    return {**clock.taken, "grouped": grouped}
+    return {**clock.times, "grouped": grouped}
 
 
 STEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
-    "alone": _alone,
-    "probed": _probed,
-    "grouped": _grouped,
+    "library": _sign_by_library,
+    "probe": _sign_by_probe,
+    "rule": _apply_rule,
 }
 
 
 def _accuracy(folder: Path, originals: int = 2_000, copies: int = 4) -> dict[str, Any]:
-    """Sentences and copies with characters and words changed: pairs found against all pairs that are as near."""
+    """Compare the rule's pairs with the exact pairs, over sentences and edited copies of them."""
     dice = random.Random(1)
     corpus = list(islice(sentences(folder / "corpus", 50_000), 0, 50_000, 50_000 // originals))
-    texts = corpus + [_edited(text, dice) for text in corpus for _ in range(copies)]
+    texts = corpus + [_edit(text, dice) for text in corpus for _ in range(copies)]
     rule = NearDuplicateText()
-    near = _near(texts, rule.min_similarity)
-    found = _found(rule, texts)
+    exact = _exact_pairs(texts, rule.min_similarity)
+    matched = _matched_pairs(rule, texts)
     return {
         "texts": len(texts),
-        "pairs": len(near),
-        "precision": len(found & near) / len(found),
-        "recall": len(found & near) / len(near),
+        "pairs": len(exact),
+        "precision": len(matched & exact) / len(matched),
+        "recall": len(matched & exact) / len(exact),
     }
 
 
-def _edited(text: str, dice: random.Random) -> str:
-    """One to four edits: a word lost, doubled or exchanged, or a letter mistyped."""
+def _edit(text: str, dice: random.Random) -> str:
+    """Apply one to four edits: delete, double or reverse a word, or change a letter."""
     words = text.split()
     for _ in range(dice.randint(1, 4)):
         place = dice.randrange(len(words))
@@ -237,8 +247,8 @@ def _edited(text: str, dice: random.Random) -> str:
     return " ".join(words)
 
 
-def _near(texts: list[str], similarity: float) -> set[tuple[int, int]]:
-    """All pairs of at least that Jaccard similarity of their shingles, by multiplying the sets as a sparse matrix."""
+def _exact_pairs(texts: list[str], similarity: float) -> set[tuple[int, int]]:
+    """Return all pairs of at least this Jaccard similarity of shingles, by a product of sparse matrices."""
     from scipy.sparse import csr_array
 
     bodies = [" ".join(text.casefold().split()) for text in texts]
@@ -257,8 +267,8 @@ def _near(texts: list[str], similarity: float) -> set[tuple[int, int]]:
     return set(zip(shared.row[chosen].tolist(), shared.col[chosen].tolist(), strict=True))
 
 
-def _found(rule: NearDuplicateText, texts: list[str]) -> set[tuple[int, int]]:
-    """The pairs that a rule holds for near, by the texts' places."""
+def _matched_pairs(rule: NearDuplicateText, texts: list[str]) -> set[tuple[int, int]]:
+    """Return the pairs that the rule matches, as positions of the texts."""
     signed = [shingles.signature(text) for text in texts]
     table = pa.table({"minhash": [each[0] for each in signed], "shingles": [each[1] for each in signed]})
     pairs = rule.matches(numbered(lambda columns: table.select(columns).to_reader()))

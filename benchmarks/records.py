@@ -1,4 +1,4 @@
-"""What the suite leaves: a file of rows for each day and commit, a plot of all of them, and the README's table."""
+"""Results of the suite: one file of rows for each day and commit, a plot of all rows, the README's table."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ _LIBRARIES = (
     "timm",
     "torch",
 )
-_BEGIN, _END = "<!-- benchmarks: written by `python -m benchmarks --readme` -->", "<!-- /benchmarks -->"
+BEGIN, END = "<!-- benchmarks: written by `python -m benchmarks --readme` -->", "<!-- /benchmarks -->"
 _COLUMNS = 3
 
 
 def write(rows: Iterable[Row], folder: Path = FOLDER, commit: str | None = None) -> Path:
-    """Put rows into the day's file; those of other names that the same commit has measured that day stay there."""
+    """Write rows into the file of this day and commit; rows of other names in it are preserved."""
     commit, day = commit or _commit(), f"{datetime.now(UTC):%Y-%m-%d}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{day}.json"
     if path.exists() and json.loads(path.read_text())["commit"] != commit:
         path = folder / f"{day}-{commit}.json"
-    known = json.loads(path.read_text())["rows"] if path.exists() else []
-    found = {row["name"]: row for row in [*known, *map(asdict, rows)]}
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    by_name = {row["name"]: row for row in [*earlier, *map(asdict, rows)]}
     at = datetime.now(UTC).isoformat()
     report = {
         "machine": _machine(),
         "versions": _versions(),
         "commit": commit,
         "at": at,
-        "rows": list(found.values()),
+        "rows": list(by_name.values()),
     }
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """All reports, oldest first."""
+    """Return all reports, oldest first."""
     return sorted(
         (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda report: str(report["at"])
     )
 
 
 def latest(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The newest row of each name, with its ``commit``."""
+    """Return the newest row of each name, with its ``commit``."""
     return list(
         {
             row["name"]: {**row, "commit": report["commit"]} for report in reports for row in report["rows"]
@@ -72,16 +72,16 @@ def latest(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
-    """The README's table."""
+    """Return the README's table."""
     lines = ["| work | ratio | spread | goal | met | commit |", "|---|---|---|---|---|---|"]
-    for found in sorted(rows, key=lambda found: found["name"]):
-        row = Row(**{name: value for name, value in found.items() if name != "commit"})
-        lines.append(f"| {row.name} | {' | '.join(cells(row))} | {found['commit']} |")
+    for values in sorted(rows, key=lambda values: values["name"]):
+        row = Row(**{name: value for name, value in values.items() if name != "commit"})
+        lines.append(f"| {row.name} | {' | '.join(cells(row))} | {values['commit']} |")
     return "\n".join(lines)
 
 
 def cells(row: Row) -> tuple[str, str, str, str]:
-    """Ratio, spread, goal and whether it is met, as they are shown."""
+    """Return ratio, spread, goal and `yes` or `no` for a goal that is met or not, as text."""
     digits = 3 if row.ratio < 0.1 else 2
     goal, met = (
         ("none", "") if row.goal is None else (f"{row.sense} {row.goal:g}", "yes" if row.met else "no")
@@ -90,32 +90,32 @@ def cells(row: Row) -> tuple[str, str, str, str]:
 
 
 def write_readme(readme: Path = README, folder: Path = FOLDER) -> None:
-    """Put the newest rows between the README's two markers.
+    """Write the newest rows between the README's two markers.
 
     Raises:
-        ValueError: when the markers are not there.
+        ValueError: if a marker is missing.
     """
     text = readme.read_text("utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{readme} has no lines {_BEGIN} and {_END}")
+        raise ValueError(f"{readme} has no lines {BEGIN} and {END}")
     readme.write_text(f"{before}{begin}\n{markdown(latest(read(folder)))}\n{end}{after}", "utf-8")
 
 
 def plot(folder: Path = FOLDER) -> Path:
-    """Ratio by commit: a small picture for each row, with its goal as a line."""
-    import matplotlib
+    """Plot ratio by commit, one panel for each row with its goal as a line; return the file."""
+    import matplotlib as mpl
 
-    matplotlib.use("svg")
-    # The same rows make the same file.
-    matplotlib.rcParams["svg.hashsalt"] = "ratios"
-    from matplotlib import pyplot
+    mpl.use("svg")
+    # Equal rows produce an equal file.
+    mpl.rcParams["svg.hashsalt"] = "ratios"
+    import matplotlib.pyplot as plt
 
     reports = read(folder)
     names = sorted({row["name"] for report in reports for row in report["rows"]})
     height = -(-len(names) // _COLUMNS)
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         height, _COLUMNS, figsize=(4 * _COLUMNS, 2.2 * height), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes.flat, names, strict=False):
@@ -128,32 +128,36 @@ def plot(folder: Path = FOLDER) -> Path:
         axis.axis("off")
     path = folder / "ratios.svg"
     figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
     return path
 
 
-def _draw(axis: Any, name: str, found: list[tuple[str, dict[str, Any]]]) -> None:
-    places = range(len(found))
+def _draw(axis: Any, name: str, points: list[tuple[str, dict[str, Any]]]) -> None:
+    places = range(len(points))
     axis.vlines(
-        places, [row["low"] for _, row in found], [row["high"] for _, row in found], color="0.7", linewidth=3
+        places,
+        [row["low"] for _, row in points],
+        [row["high"] for _, row in points],
+        color="0.7",
+        linewidth=3,
     )
-    axis.plot(places, [row["ratio"] for _, row in found], "o-", color="tab:blue", markersize=4)
-    goal = found[-1][1]["goal"]
+    axis.plot(places, [row["ratio"] for _, row in points], "o-", color="tab:blue", markersize=4)
+    goal = points[-1][1]["goal"]
     if goal is not None:
         axis.axhline(goal, color="tab:red", linewidth=1)
-    axis.set_title(f"{name} ({found[-1][1]['sense']})", fontsize=7)
-    axis.set_xticks(places, [commit[:7] for commit, _ in found], fontsize=6)
+    axis.set_title(f"{name} ({points[-1][1]['sense']})", fontsize=7)
+    axis.set_xticks(places, [commit[:7] for commit, _ in points], fontsize=6)
     axis.tick_params(axis="y", labelsize=6)
     axis.margins(0.2)
 
 
 def _commit() -> str:
-    """Short hash of what is checked out; with a plus where files differ from it."""
+    """Return the short hash of HEAD, with a plus where files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     if head.returncode:
         return "unknown"
-    # The README's table and the results themselves are written by the suite.
+    # The suite itself writes the results and the README's table: they are no change of the code.
     changed = subprocess.run(
         [*git, "diff", "HEAD", "--quiet", "--", "..", ":!results", ":!../README.md"], capture_output=True
     )

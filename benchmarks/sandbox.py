@@ -1,9 +1,10 @@
-"""What the sandbox costs on healthy media: probe and decode in a child against the same in the process, alternately, as a ratio.
+"""Measure the sandbox's cost on healthy media: probe and decode in a child against the same in the process.
 
     python -m benchmarks.sandbox [ROUNDS]
 
-Photographs of 4 megapixels, sounds of 10 s, videos of 2 s, texts of 4,000 characters, 32 of each, as they come to a stage in one
-batch. A round does both ways one after the other; the ratio is of the fastest rounds, the spread that of all rounds.
+Photographs of 4 megapixels, sounds of 10 s, videos of 2 s, texts of 4,000 characters, 32 of each: one batch
+of a stage. A round does both ways one after the other; the ratio is that of the fastest rounds, the spread
+that of all rounds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ COUNT = 32
 _EMBEDDERS = {"image": "conse", "audio": "aisfx", "video": "conse_frames"}
 
 
-def healthy() -> dict[str, bytes]:
+def healthy_media() -> dict[str, bytes]:
+    """Return the bytes of one sample of each modality."""
     return {
         "text": (ENGLISH * 40).encode(),
         "image": encoded(picture((2_400, 1_700)), "JPEG", quality=92),
@@ -36,14 +38,15 @@ def healthy() -> dict[str, bytes]:
     }
 
 
-def work(modality: str, embedder: Any, data: bytes) -> Any:
-    """What the pipeline does to one sample's bytes: probe, segmentation, and the first segment's decode."""
-    found = get(modality)
-    row, segments = found.probe(data), found.segment(data)
+def open_sample(modality: str, embedder: Any, data: bytes) -> Any:
+    """Probe and segment one sample and decode its first segment, as the pipeline does."""
+    kind = get(modality)
+    row, segments = kind.probe(data), kind.segment(data)
     return row, segments, None if embedder is None else embedder.decode(data, segments[0].span)
 
 
 def seconds(call: Callable[[], list[Any]]) -> float:
+    """Return the seconds of a call, whose outcomes must all be successes."""
     began = time.perf_counter()
     outcomes = call()
     spent = time.perf_counter() - began
@@ -53,9 +56,9 @@ def seconds(call: Callable[[], list[Any]]) -> float:
 
 
 def rows(share: float) -> Iterator[Row]:
-    """All modalities together; healthy media are the same few whatever the share."""
+    """Measure all modalities together, over the same media at any share."""
     sandbox = Sandbox(Limits())
-    each = list(measured(sandbox, max(ratios.PAIRS, round(7 * share))).values())
+    each = list(measure(sandbox, max(ratios.PAIRS, round(7 * share))).values())
     sandbox.close()
     rounds = [[sum(part) for part in zip(*spent, strict=True)] for spent in zip(*each, strict=True)]
     yield ratios.row(
@@ -63,33 +66,36 @@ def rows(share: float) -> Iterator[Row]:
     )
 
 
-def measured(sandbox: Sandbox, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds in the process and in the sandbox, per round, for each modality."""
-    found = {}
-    for modality, data in healthy().items():
+def measure(sandbox: Sandbox, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return for each modality and round the seconds in the process and in the sandbox."""
+    times = {}
+    for modality, data in healthy_media().items():
         embedder = create(_EMBEDDERS[modality]) if modality in _EMBEDDERS else None
         items = [(modality, embedder, data)] * COUNT
         ways: list[Callable[[], list[Any]]] = [
-            lambda items=items: [guarded(work, item) for item in items],  # type: ignore[misc]
-            lambda items=items: sandbox.map(work, items),  # type: ignore[misc]
+            lambda items=items: [guarded(open_sample, item) for item in items],  # type: ignore[misc]
+            lambda items=items: sandbox.map(open_sample, items),  # type: ignore[misc]
         ]
         for way in ways:
-            seconds(way)  # imports, and the child's start
-        found[modality] = [(seconds(ways[0]), seconds(ways[1])) for _ in range(rounds)]
-    return found
+            seconds(way)  # warm-up: imports and the child's start
+        times[modality] = [(seconds(ways[0]), seconds(ways[1])) for _ in range(rounds)]
+    return times
 
 
 def main() -> None:
+    """Print milliseconds and ratios by modality."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     sandbox = Sandbox(Limits())
     total = [0.0, 0.0]
-    for modality, spent in measured(sandbox, rounds).items():
+    for modality, spent in measure(sandbox, rounds).items():
         inside, outside = (min(column) for column in zip(*spent, strict=True))
-        found = [pair[1] / pair[0] for pair in spent]
+        ratios_of_rounds = [pair[1] / pair[0] for pair in spent]
         total[0], total[1] = total[0] + inside, total[1] + outside
         print(
-            f"{modality:6} {1000 * inside / COUNT:7.2f} ms in the process, {1000 * outside / COUNT:7.2f} ms sandboxed: "
-            f"ratio {outside / inside:.3f} (rounds {min(found):.3f} to {max(found):.3f}, median {statistics.median(found):.3f})"
+            f"{modality:6} {1000 * inside / COUNT:7.2f} ms in the process, "
+            f"{1000 * outside / COUNT:7.2f} ms sandboxed: ratio {outside / inside:.3f} "
+            f"(rounds {min(ratios_of_rounds):.3f} to {max(ratios_of_rounds):.3f}, "
+            f"median {statistics.median(ratios_of_rounds):.3f})"
         )
     print(f"all    ratio {total[1] / total[0]:.3f}")
     sandbox.close()

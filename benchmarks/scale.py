@@ -1,5 +1,6 @@
-"""Memory, time and files against the number of samples, from files to a published, indexed feature table; by the ledger, how each
-stage grows, and which of them faster than the samples.
+"""Measure memory, time and files by the number of samples, from files to a published, indexed feature table.
+
+The growth of each stage, and the stages that grow faster than the samples, are read from the ledger.
 
 Run: .venv/bin/python -m benchmarks.scale text --counts 100000 1000000
      .venv/bin/python -m benchmarks.scale image --counts 360 3600
@@ -27,28 +28,32 @@ embedders: {text: [wordllama]}
 sources:
 """
 _SOURCES = {
-    "text": "  - {name: sentences, modality: text, uri: sentences.jsonl, record: {id: id, text: text, label: topic}}\n",
+    "text": "  - {name: sentences, modality: text, uri: sentences.jsonl, "
+    "record: {id: id, text: text, label: topic}}\n",
     "image": "  - {name: pictures, modality: image, uri: 'pictures/*.png'}\n",
 }
-# Real pictures of one size, so that nothing but their number differs.
+# Real pictures of one size, so that runs differ by their number only.
 PICTURES = ("emoji-datasource-twitter@16.0.0", "package/img/twitter/64/")
 
 
 def main() -> None:
+    """Print memory, time and files for each number of samples, and the growth by stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modality", choices=list(_SOURCES))
     parser.add_argument("--counts", type=int, nargs="+", required=True)
-    parser.add_argument("--folder", type=Path, default=None, help="where data and stores lie; kept if given")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="folder of data and stores; not deleted if given"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mm-scale-") as scratch:
         folder = arguments.folder or Path(scratch)
-        found = {count: _measure(folder, arguments.modality, count) for count in arguments.counts}
+        runs = {count: _measure(folder, arguments.modality, count) for count in arguments.counts}
         catalogs = [
             Catalog.open(folder / f"{arguments.modality}-{count}" / "store") for count in arguments.counts
         ]
-        known = [point for catalog in catalogs for point in points(catalog, arguments.modality)]
-    (least, first), *more = found.items()
-    for count, (taken, files) in found.items():
+        history = [point for catalog in catalogs for point in points(catalog, arguments.modality)]
+    (least, first), *more = runs.items()
+    for count, (taken, files) in runs.items():
         print(
             f"{count:>9,} {arguments.modality}: {taken.peak_mib:,.0f} MiB at the peak, "
             f"{taken.seconds / count * 1e3:.3f} ms each, {files:,} files"
@@ -59,32 +64,36 @@ def main() -> None:
             (taken.seconds / count) / (first[0].seconds / least),
         )
         print(f"{count:,} against {least:,}: peak memory x {memory:.2f}, time of each x {pace:.2f}")
-    print_growth(known)
+    print_growth(history)
 
 
-def print_growth(known: list[Point]) -> None:
-    """Milliseconds of a sample by stage and size, and the power with which a stage grew between the two largest sizes: of the clock,
-    and of the CPUs, which other work on the machine holds up less.
+def print_growth(history: list[Point]) -> None:
+    """Print milliseconds per sample by stage and size, and the power of each stage's growth.
+
+    The power is that between the two largest sizes: once of wall time, once of CPU time, which depends less
+    on other work of the machine.
     """
-    sizes = sorted({point.samples for point in known})
+    sizes = sorted({point.samples for point in history})
     for title, figure in (("ms of a sample", "seconds"), ("CPU ms of a sample", "cpu_seconds")):
-        power = powers(known, figure)
+        power = powers(history, figure)
         print(f"{title:24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
-        for stage in dict.fromkeys(point.stage for point in known):
+        for stage in dict.fromkeys(point.stage for point in history):
             each = [
                 next(
-                    getattr(point, figure) for point in known if (point.stage, point.samples) == (stage, size)
+                    getattr(point, figure)
+                    for point in history
+                    if (point.stage, point.samples) == (stage, size)
                 )
                 / size
                 for size in sizes
             ]
-            shown = f"{power[stage]:8.2f}" if stage in power else ""
-            print(f"{stage:24}" + "".join(f"{1e3 * taken:10.3f}" for taken in each) + shown)
+            growth = f"{power[stage]:8.2f}" if stage in power else ""
+            print(f"{stage:24}" + "".join(f"{1e3 * taken:10.3f}" for taken in each) + growth)
         every = [
-            sum(getattr(point, figure) for point in known if point.samples == size) / size for size in sizes
+            sum(getattr(point, figure) for point in history if point.samples == size) / size for size in sizes
         ]
         print(f"{'all':24}" + "".join(f"{1e3 * taken:10.3f}" for taken in every))
-        steeper = [f"{stage} (power {found:.2f})" for stage, found in power.items() if found > LINEAR]
+        steeper = [f"{stage} (power {value:.2f})" for stage, value in power.items() if value > LINEAR]
         print(f"faster than linear: {', '.join(steeper) or 'nothing'}")
 
 

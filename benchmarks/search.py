@@ -1,4 +1,4 @@
-"""Filtered search by several clients at once through the feature store, against LanceDB called directly in the same run; recall.
+"""Compare filtered search of concurrent clients through the feature store with direct calls of LanceDB.
 
 Run: .venv/bin/python -m benchmarks.search --rows 200000 --clients 8
 """
@@ -22,6 +22,7 @@ from benchmarks import ratios
 from benchmarks.loader import blocks
 from benchmarks.ratios import Row
 from mm_embed_kernels.contracts import feature_contract
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
@@ -36,47 +37,45 @@ _WHERE = "label = 'label 7'"  # one row in ten
 
 
 def main() -> None:
+    """Print recall and the latencies of LanceDB and of the feature store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--queries", type=int, default=50, help="of each client")
-    asked = parser.parse_args()
-    with _published(asked.rows, asked.dimension) as (features, pin):
+    parser.add_argument("--queries", type=int, default=50, help="queries of each client")
+    arguments = parser.parse_args()
+    with _published_table(arguments.rows, arguments.dimension) as (features, pin):
         table, recall = pin.primary, _recall(features, pin)
-        print(f"{asked.rows:,} x {asked.dimension}, {table.index}")
-        print(
-            f"recall@10 {recall.plain:.3f}, with a filter that one row in a hundred meets {recall.filtered:.3f}"
-        )
-        *_, times = _rounds(features, pin, asked.clients, asked.queries, 2)
-        for name, found in zip(("LanceDB", "LanceDB, four columns", "feature store"), times, strict=True):
-            print(
-                f"{name}: p50 {np.percentile(found, 50):.1f} ms, p99 {np.percentile(found, 99):.1f} ms, {asked.clients} clients at once"
-            )
+        print(f"{arguments.rows:,} x {arguments.dimension}, {table.index}")
+        print(f"recall@10 {recall.plain:.3f}, under a filter of selectivity 1%: {recall.filtered:.3f}")
+        *_, times = _rounds(features, pin, arguments.clients, arguments.queries, 2)
+        for name, each in zip(("LanceDB", "LanceDB, four columns", "feature store"), times, strict=True):
+            p50, p99 = np.percentile(each, 50), np.percentile(each, 99)
+            print(f"{name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {arguments.clients} concurrent clients")
         print(f"p50 x {np.median(times[-1]) / np.median(times[0]):.2f}")
 
 
 def rows(share: float) -> Iterator[Row]:
-    """Median and 99th percentile of the same answers, beside them the median of answers of four columns, and the recall."""
+    """Yield p50 and p99 of equal answers, p50 against answers of four columns, and recall."""
     count = max(2_000, round(200_000 * share))
     name = f"filtered search, {count:,} x 384, 8 clients"
-    with _published(count, 384) as (features, pin):
+    with _published_table(count, 384) as (features, pin):
         _, *rounds = _rounds(features, pin, 8, 100, 1 + ratios.PAIRS)
-        for percentile, theirs, what, goal in (
+        for percentile, limit, what, goal in (
             (50, 0, "p50", 1.1),
             (99, 0, "p99", 1.3),
             (50, 1, "p50, LanceDB reads four columns", None),
         ):
-            found = (
-                np.percentile(times[-1], percentile) / np.percentile(times[theirs], percentile)
+            shares = (
+                float(np.percentile(times[-1], percentile) / np.percentile(times[limit], percentile))
                 for times in rounds
             )
-            yield ratios.row(f"{name}, {what}", map(float, found), goal=goal, sense="<=")
+            yield ratios.row(f"{name}, {what}", shares, goal=goal, sense="<=")
         yield ratios.row(f"{name}, recall@10", [_recall(features, pin).plain], goal=0.98, sense=">=")
 
 
 @contextmanager
-def _published(rows: int, dimension: int) -> Iterator[tuple[FeatureStore, Pin]]:
+def _published_table(rows: int, dimension: int) -> Iterator[tuple[FeatureStore, Pin]]:
     with tempfile.TemporaryDirectory(prefix="mm-search-") as folder:
         features = FeatureStore(Catalog(Store(folder)))
         yield features, _publish(features.catalog, rows, dimension)
@@ -89,42 +88,51 @@ def _recall(features: FeatureStore, pin: Pin) -> Any:
 def _rounds(
     features: FeatureStore, pin: Pin, clients: int, queries: int, rounds: int
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Milliseconds of each query, by turns: of LanceDB for what the feature store answers, and for four columns of it, and of
-    the feature store. The first round warms them.
+    """Yield, for each round, the milliseconds of each query in three ways, one after the other.
+
+    The ways: LanceDB for the columns that the feature store returns, LanceDB for four columns, the feature
+    store. The first round is the warm-up.
     """
     table = pin.primary
     sampled = features.catalog.features.dataset(table.table, table.lance_version).sample(
         clients * queries, columns=["vector"]
     )["vector"]
-    vectors = sampled.combine_chunks().flatten().to_numpy().reshape(clients, queries, -1)
+    vectors = vectors_of(sampled).reshape(clients, queries, -1)
     opened = features.catalog.features.table(table)
 
     def direct(columns: list[str], vector: np.ndarray[Any, Any]) -> Any:
-        return vector_indexes.nearest(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
+        return vector_indexes.neighbour_query(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
 
     def ours(vector: np.ndarray[Any, Any]) -> Any:
         return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)
 
-    asked = (
+    ways = (
         partial(direct, [*HIT, "key", "text"]),
         partial(direct, ["feature_id", "sample_id", "label", "text"]),
         ours,
     )
     for _ in range(rounds):
-        whole, few, answered = (_timed(ask, vectors) for ask in asked)
-        yield whole, few, answered
+        whole, few, answers = (_time_queries(way, vectors) for way in ways)
+        yield whole, few, answers
 
 
-def _timed(ask: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Milliseconds of every query, all clients side by side."""
+def _time_queries(
+    search: Callable[[np.ndarray[Any, Any]], Any], queries: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return the milliseconds of every query, with all clients running concurrently.
 
-    def client(mine: np.ndarray[Any, Any]) -> list[float]:
-        found = []
-        for vector in mine:
+    Args:
+        search: answers one query vector with ten rows.
+        queries: query vectors, [clients, queries, dimension].
+    """
+
+    def client(vectors: np.ndarray[Any, Any]) -> list[float]:
+        times = []
+        for vector in vectors:
             began = time.perf_counter()
-            assert ask(vector).num_rows == 10
-            found.append(1_000 * (time.perf_counter() - began))
-        return found
+            assert search(vector).num_rows == 10
+            times.append(1_000 * (time.perf_counter() - began))
+        return times
 
     with ThreadPoolExecutor(len(queries)) as pool:
         return np.concatenate(list(pool.map(client, queries)))
@@ -139,9 +147,9 @@ def _publish(catalog: Catalog, rows: int, dimension: int) -> Pin:
         _TABLE, feature_contract(dimension, []), blocks(rows, dimension)
     )
     table = PinnedTable(
-        embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True, table=_TABLE,
-        lance_version=candidate.lance_version, tag="pin-1", rows=candidate.rows, dimension=dimension, space="random",
-        index=candidate.index, digest=candidate.digest, recall=None,
+        embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True,
+        table=_TABLE, lance_version=candidate.lance_version, tag="pin-1", rows=candidate.rows,
+        dimension=dimension, space="random", index=candidate.index, digest=candidate.digest, recall=None,
     )  # fmt: skip
     catalog.features.tag(_TABLE, candidate.lance_version, table.tag)
     pin = Pin(1, "bench", "v1", "text", "run", datetime.now(UTC).isoformat(), "data", [table], {})

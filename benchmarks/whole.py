@@ -1,10 +1,11 @@
-"""All twelve stages, from files to a published, searchable table, against the embedding loop alone; the start of both included.
+"""Compare all twelve stages, from files to a published table, with the embedding loop, start included.
 
 Run: .venv/bin/python -m benchmarks.whole [--share 0.1]
 
-Ours is `mm register` and `mm backfill` in an empty store, with the default embedder: ingestion, probes, curation with near-duplicates,
-segments, vectors, checks, index, publish, report. The loop (`benchmarks.embedding`) decodes, embeds and writes one Lance table; its
-process is timed from start to end.
+The platform's time is `mm register` and `mm backfill` in an empty store with the default embedder: ingestion,
+probes, curation with near-duplicates, segments, vectors, checks, index, publish, report. The loop
+(`benchmarks.embedding_loop`) decodes, embeds and writes one Lance table; its process is timed from start to
+end.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.embedding import FOLDER, WORKS, prepared
+from benchmarks.embedding_inputs import FOLDER, WORKS, prepare
 from benchmarks.process_tree import run
-from benchmarks.ratios import Row, paired
+from benchmarks.ratios import Row, measure_pairs
 
 _SPEC = """
 name: whole
@@ -33,26 +34,28 @@ _MM = [sys.executable, "-m", "mm_assets.cli.main"]
 
 
 def rows(share: float) -> Iterator[Row]:
+    """Yield a row for texts and one for pictures."""
     for name, noun in _NOUNS.items():
         count = max(32, round(WORKS[name].count * share))
-        place = prepared(name, count, FOLDER)
-        yield paired(
+        place = prepare(name, count, FOLDER)
+        yield measure_pairs(
             f"all twelve stages, {count:,} {noun}, start included",
-            lambda name=name, place=place: _ours(name, place),  # type: ignore[misc]
-            lambda name=name, place=place: _limit(name, place),  # type: ignore[misc]
+            lambda name=name, place=place: _time_platform(name, place),  # type: ignore[misc]
+            lambda name=name, place=place: _time_loop(name, place),  # type: ignore[misc]
             goal=0.75,
             sense=">=",
         )
 
 
-def _limit(name: str, place: Path) -> float:
-    """Seconds of the loop's whole process."""
+def _time_loop(name: str, place: Path) -> float:
+    """Return the seconds of the loop's whole process."""
     return run(
         [sys.executable, "-m", "benchmarks.embedding", name, "--side", "limit", "--place", str(place)]
     ).seconds
 
 
-def _ours(name: str, place: Path) -> float:
+def _time_platform(name: str, place: Path) -> float:
+    """Return the seconds of registering and backfilling the inputs in an empty store."""
     with tempfile.TemporaryDirectory(prefix="mm-whole-") as scratch:
         folder = Path(scratch)
         spec = folder / "dataset.yaml"
@@ -72,7 +75,7 @@ def _ours(name: str, place: Path) -> float:
 
 
 def _source(name: str, place: Path) -> str:
-    """The loop's inputs as a spec names them; its texts as JSON lines."""
+    """Return the loop's inputs as a source of a spec; texts are written as JSON lines."""
     if name != "text":
         return f"uri: '{place}/inputs/*.png'"
     path = place / "texts.jsonl"
@@ -86,6 +89,7 @@ def _source(name: str, place: Path) -> str:
 
 
 def main() -> None:
+    """Print both rows."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""Peers on the same files with the same model, batch size and cores as a raw loop, by turns: its time over theirs, larger is faster.
+"""Compare peers with a raw loop over the same files and model: the loop's time over the peer's.
 
-    python -m benchmarks.peers                          # in .venv-peers, which `make bench-peers` makes
+    python -m benchmarks.peers                          # uses .venv-peers, which `make bench-peers` creates
     python -m benchmarks.peers --only daft --share 0.1 --pairs 1
 
-Each script runs in a process of its own and counts from its first call to the last vector stored: models and the start of its
-library are in it, imports are not.
+Each script runs in a process of its own and measures from its first call to the last stored vector: the time
+includes model loading and the start of the library, and excludes imports.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks import ratios, records
 from benchmarks.__main__ import HEADER, line
 from benchmarks.packages import members
-from benchmarks.ratios import Row, paired
+from benchmarks.ratios import Row, measure_pairs
 from benchmarks.scale import PICTURES
 from benchmarks.sentences import sentences
 
@@ -39,6 +39,7 @@ _NAMES = {"text": "sentences, MiniLM", "image": "PNG, EfficientNet-lite0"}
 
 
 def main() -> int:
+    """Measure the selected peers; return 1 where one of them failed, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,31 +48,25 @@ def main() -> int:
         "--share",
         type=float,
         default=1.0,
-        help="of 10,000 sentences and 1,500 pictures; less than 0.2 is kept nowhere",
+        help="share of 10,000 sentences and 1,500 pictures; results below 0.2 are not stored",
     )
     parser.add_argument("--pairs", type=int, default=ratios.PAIRS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if not PYTHON.exists():
-        parser.error(f"{PYTHON} is not there; `make bench-peers` makes it")
+        parser.error(f"{PYTHON} does not exist; run: make bench-peers")
     failed = []
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory(prefix="mm-peers-") as scratch:
-        for kind, files in made(Path(scratch), asked.share).items():
-            for peer in asked.only:
+        for kind, files in write_files(Path(scratch), arguments.share).items():
+            for peer in arguments.only:
                 try:
-                    row = measured(
-                        Path(scratch),
-                        peer,
-                        kind,
-                        files,
-                        max(32, round(_COUNTS[kind] * asked.share)),
-                        asked.pairs,
-                    )
+                    count = max(32, round(_COUNTS[kind] * arguments.share))
+                    row = measure(Path(scratch), peer, kind, files, count, arguments.pairs)
                 except RuntimeError as error:
                     failed.append(str(error))
                     continue
                 print(line(row), flush=True)
-                if asked.share >= 0.2:
+                if arguments.share >= 0.2:
                     records.write([row])
         _stop_postgres(Path(scratch))
     for message in failed:
@@ -79,8 +74,8 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def made(folder: Path, share: float) -> dict[str, Path]:
-    """The files of each kind."""
+def write_files(folder: Path, share: float) -> dict[str, Path]:
+    """Write texts and pictures; return the path for each kind."""
     count = {kind: max(32, round(number * share)) for kind, number in _COUNTS.items()}
     texts, pictures = folder / "texts.parquet", folder / "pictures"
     pq.write_table(
@@ -93,19 +88,20 @@ def made(folder: Path, share: float) -> dict[str, Path]:
     return {"text": texts, "image": pictures}
 
 
-def measured(folder: Path, peer: str, kind: str, files: Path, count: int, pairs: int) -> Row:
-    """A peer's row.
+def measure(folder: Path, peer: str, kind: str, files: Path, count: int, pairs: int) -> Row:
+    """Measure a peer and return its row.
 
     Raises:
-        RuntimeError: with the end of its output, for a script that fails or stores another number of vectors.
+        RuntimeError: if a script fails or stores another number of vectors; the message has the end of its
+        output.
     """
 
     def seconds(script: str) -> float:
         return _seconds(folder, script, kind, files, count)
 
     name = f"peer {PEERS[peer]}, {count:,} {_NAMES[kind]}"
-    seconds(f"on_{peer}")  # what a library prepares once on a machine
-    return paired(
+    seconds(f"on_{peer}")  # warm-up: libraries prepare files once on a machine
+    return measure_pairs(
         name, lambda: seconds(f"on_{peer}"), lambda: seconds("raw_loop"), goal=None, sense=">=", pairs=pairs
     )
 
@@ -119,18 +115,18 @@ def _seconds(folder: Path, script: str, kind: str, files: Path, count: int) -> f
         str(_model(kind)),
         str(folder / uuid4().hex),
     ]
-    # What a library keeps for itself goes where the files are, and no counts of use leave the machine.
-    kept = {"DATACHAIN_ROOT_DIR": str(folder / "datachain"), "PIXELTABLE_HOME": str(folder / "kept")}
+    # Libraries write their own files beside the inputs, and send no usage statistics.
+    folders = {"DATACHAIN_ROOT_DIR": str(folder / "datachain"), "PIXELTABLE_HOME": str(folder / "pixeltable")}
     quiet = {
         "DATACHAIN_NO_ANALYTICS": "1",
         "DAFT_ANALYTICS_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_OFFLINE": "1",
     }
-    # It would answer a run that it has done before out of that one's results.
+    # DataChain would reuse the results of an earlier run.
     anew = {"DATACHAIN_IGNORE_CHECKPOINTS": "1"}
-    # Their workers find `work`, and nothing of the platform.
-    environment = {**os.environ, **kept, **quiet, **anew, "PYTHONPATH": str(FOLDER)}
+    # Workers of the peers can import `work`, and nothing of the platform.
+    environment = {**os.environ, **folders, **quiet, **anew, "PYTHONPATH": str(FOLDER)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     answers = [text for text in done.stdout.splitlines() if text.startswith('{"seconds"')]
     if done.returncode or not answers:
@@ -144,11 +140,11 @@ def _seconds(folder: Path, script: str, kind: str, files: Path, count: int) -> f
 
 
 def _stop_postgres(folder: Path) -> None:
-    """Pixeltable's, which it leaves running for its next start."""
-    noted = folder / "kept" / "pgdata" / "postmaster.pid"
-    if noted.exists():
+    """Stop the PostgreSQL server that Pixeltable leaves running."""
+    pid_file = folder / "pixeltable" / "pgdata" / "postmaster.pid"
+    if pid_file.exists():
         with suppress(ProcessLookupError):
-            os.kill(int(noted.read_text().split()[0]), signal.SIGTERM)
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
 
 
 def _model(kind: str) -> Path:

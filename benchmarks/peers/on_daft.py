@@ -1,4 +1,4 @@
-"""Daft: a class UDF on batches beside native download and decoding, as its guide to embeddings has it."""
+"""Daft: class UDFs on batches, native download and decoding, after its guide to embeddings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from work import IMAGE_BATCH, IMAGE_SIZE, TEXT_BATCH, TEXT_SIZE, Images, Texts, 
     return_dtype=DataType.embedding(DataType.float32(), TEXT_SIZE), batch_size=TEXT_BATCH, concurrency=1
 )
 class EmbedTexts:
+    """Class UDF: texts to vectors."""
+
     def __init__(self, model: str) -> None:
         self.model = Texts(model)
 
@@ -25,6 +27,8 @@ class EmbedTexts:
     return_dtype=DataType.embedding(DataType.float32(), IMAGE_SIZE), batch_size=IMAGE_BATCH, concurrency=1
 )
 class EmbedImages:
+    """Class UDF: decoded pictures to vectors."""
+
     def __init__(self, model: str) -> None:
         self.model = Images(model)
 
@@ -34,17 +38,17 @@ class EmbedImages:
 
 def text(work: Work) -> int:
     embed = EmbedTexts.with_init_args(work.model)
-    return _stored(daft.read_parquet(work.files).select("id", embed(col("text")).alias("vector")), work)
+    return _store(daft.read_parquet(work.files).select("id", embed(col("text")).alias("vector")), work)
 
 
 def image(work: Work) -> int:
     embed = EmbedImages.with_init_args(work.model)
     files = daft.from_glob_path(f"{work.files}/*.png")
     pictures = files.select("path", col("path").download().decode_image(mode="RGB").alias("image"))
-    return _stored(pictures.select("path", embed(col("image")).alias("vector")), work)
+    return _store(pictures.select("path", embed(col("image")).alias("vector")), work)
 
 
-def _stored(vectors: daft.DataFrame, work: Work) -> int:
+def _store(vectors: daft.DataFrame, work: Work) -> int:
     vectors.write_parquet(work.out)
     return int(daft.read_parquet(f"{work.out}/*.parquet").count_rows())
 

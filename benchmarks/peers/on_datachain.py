@@ -1,6 +1,7 @@
-"""DataChain: a model by `setup`, batches as groups of an aggregation, in one process.
+"""DataChain: a model from `setup`, batches as groups of an aggregation, in one process.
 
-It reads the annotations of functions, so that they are none of the future's.
+DataChain reads the annotations of functions, so that this module does without `from __future__ import
+annotations`.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def embed_images(file: list[dc.ImageFile], model: list[Images]) -> Iterator[tupl
 def text(work: Work) -> int:
     texts = dc.read_parquet(work.files).settings(sys=True).mutate(part=dc.C("sys.id") // TEXT_BATCH)
     texts = texts.settings(sys=False).setup(model=lambda: Texts(work.model))
-    return _stored(
+    return _store(
         texts.agg(embed_texts, partition_by="part", output={"key": int, "vector": list[float]}), work
     )
 
@@ -34,12 +35,12 @@ def image(work: Work) -> int:
         .mutate(part=dc.C("sys.id") // IMAGE_BATCH)
     )
     files = files.settings(sys=False).setup(model=lambda: Images(work.model))
-    return _stored(
+    return _store(
         files.agg(embed_images, partition_by="part", output={"key": str, "vector": list[float]}), work
     )
 
 
-def _stored(vectors: dc.DataChain, work: Work) -> int:
+def _store(vectors: dc.DataChain, work: Work) -> int:
     vectors.to_parquet(work.out)
     return int(pq.read_metadata(work.out).num_rows)
 

@@ -1,4 +1,4 @@
-"""Pixeltable: a table with a computed column, by a batched UDF; it starts a PostgreSQL of its own."""
+"""Pixeltable: a table with a computed column from a batched UDF; Pixeltable starts a PostgreSQL server."""
 
 from __future__ import annotations
 

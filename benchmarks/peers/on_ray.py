@@ -1,4 +1,4 @@
-"""A plain Ray Data script: an actor for each core, as its guide to batch inference has it."""
+"""Plain Ray Data: one actor for each core, after its guide to batch inference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from work import CORES, IMAGE_BATCH, TEXT_BATCH, Images, Texts, Work, main
 
 
 class EmbedTexts:
+    """Actor: texts to vectors."""
+
     def __init__(self, model: str) -> None:
         self.model = Texts(model, threads=1)
 
@@ -21,6 +23,8 @@ class EmbedTexts:
 
 
 class EmbedImages:
+    """Actor: encoded pictures to vectors."""
+
     def __init__(self, model: str) -> None:
         self.model = Images(model, threads=1)
 
@@ -30,11 +34,10 @@ class EmbedImages:
 
 
 def text(work: Work) -> int:
-    ray.init(
-        num_cpus=CORES + 1, include_dashboard=False
-    )  # actors take one each; reading and writing need another
+    # Actors take one CPU each; reading and writing need another.
+    ray.init(num_cpus=CORES + 1, include_dashboard=False)
     texts = ray.data.read_parquet(work.files).repartition(2 * CORES)
-    return _stored(
+    return _store(
         texts.map_batches(
             EmbedTexts, fn_constructor_args=[work.model], batch_size=TEXT_BATCH, compute=_pool()
         ),
@@ -43,11 +46,10 @@ def text(work: Work) -> int:
 
 
 def image(work: Work) -> int:
-    ray.init(
-        num_cpus=CORES + 1, include_dashboard=False
-    )  # actors take one each; reading and writing need another
+    # Actors take one CPU each; reading and writing need another.
+    ray.init(num_cpus=CORES + 1, include_dashboard=False)
     files = ray.data.read_binary_files(work.files, include_paths=True)
-    return _stored(
+    return _store(
         files.map_batches(
             EmbedImages, fn_constructor_args=[work.model], batch_size=IMAGE_BATCH, compute=_pool()
         ),
@@ -59,7 +61,7 @@ def _pool() -> ActorPoolStrategy:
     return ActorPoolStrategy(size=CORES)
 
 
-def _stored(vectors: ray.data.Dataset, work: Work) -> int:
+def _store(vectors: ray.data.Dataset, work: Work) -> int:
     vectors.write_parquet(work.out)
     return int(pq.read_table(work.out).num_rows)
 

@@ -1,4 +1,4 @@
-"""Pixeltable wants its UDFs in a module that is not the script."""
+"""UDFs of Pixeltable, which must be in a module other than the script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one would write by hand: one process, one loop, one Parquet file."""
+"""The loop written by hand: one process, one loop, one Parquet file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from work import IMAGE_BATCH, Images, Texts, Work, main, pngs
 
 def text(work: Work) -> int:
     texts = pq.read_table(work.files)["text"].to_pylist()
-    return _stored(work, Texts(work.model)(texts))
+    return _store(work, Texts(work.model)(texts))
 
 
 def image(work: Work) -> int:
@@ -18,12 +18,12 @@ def image(work: Work) -> int:
 
     model, paths = Images(work.model), pngs(work.files)
     parts = [paths[start : start + IMAGE_BATCH] for start in range(0, len(paths), IMAGE_BATCH)]
-    return _stored(
+    return _store(
         work, np.concatenate([model([Image.open(path).convert("RGB") for path in part]) for part in parts])
     )
 
 
-def _stored(work: Work, vectors) -> int:  # type: ignore[no-untyped-def]
+def _store(work: Work, vectors) -> int:  # type: ignore[no-untyped-def]
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     pq.write_table(pa.table({"vector": column}), work.out)
     return len(column)

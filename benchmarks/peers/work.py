@@ -1,6 +1,7 @@
-"""The work that all peers do: files, models and the clock. Runs in the peers' environment, which knows nothing of the platform.
+"""The work of all peers: files, models and the clock. Runs in the peers' environment, without the platform.
 
-A script says how its library does it, as two functions of `Work` that give the number of vectors stored, and hands them to `main`.
+A script defines two functions, for texts and for pictures: each takes a `Work`, stores the vectors with its
+library and returns their number. The script passes both to `main`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _SIDE = 224
 
 @dataclass(frozen=True)
 class Work:
-    """What is embedded, with what, and where the vectors go.
+    """Input files, model and output folder of a script.
 
     Attributes:
         files: a Parquet file with ``id`` and ``text``, or a folder of PNG.
         model: a folder that sentence-transformers loads, or the checkpoint of EfficientNet-lite0.
-        out: a folder that is not there yet.
+        out: a folder that does not exist yet.
     """
 
     files: str
@@ -38,22 +39,25 @@ class Work:
 
 
 def main(text: Callable[[Work], int], image: Callable[[Work], int]) -> None:
-    """Do the work that the command line names; print its seconds, models and the library's start included, imports not."""
+    """Do the work that the command line names and print its seconds.
+
+    They include model loading and the start of the library, and exclude imports.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("text", "image"))
     for name in ("files", "model", "out"):
         parser.add_argument(name)
-    asked = vars(parser.parse_args())
-    kind = asked.pop("kind")
+    arguments = vars(parser.parse_args())
+    kind = arguments.pop("kind")
     importlib.import_module({"text": "sentence_transformers", "image": "timm"}[kind])
     work = {"text": text, "image": image}[kind]
     began = time.perf_counter()
-    stored = work(Work(**asked))
+    stored = work(Work(**arguments))
     print(json.dumps({"seconds": time.perf_counter() - began, "stored": stored}), flush=True)
 
 
 class Texts:
-    """MiniLM, float32."""
+    """MiniLM in float32."""
 
     def __init__(self, model: str, threads: int = CORES) -> None:
         import torch
@@ -63,7 +67,7 @@ class Texts:
         self._model = SentenceTransformer(model, device="cpu")
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-        """Unit vectors, float32 [n, 384]."""
+        """Return unit vectors, float32 [n, 384]."""
         return np.asarray(
             self._model.encode(
                 list(texts), batch_size=TEXT_BATCH, normalize_embeddings=True, show_progress_bar=False
@@ -72,7 +76,7 @@ class Texts:
 
 
 class Images:
-    """EfficientNet-lite0 without its last layer, float32."""
+    """EfficientNet-lite0 without its last layer, in float32."""
 
     def __init__(self, checkpoint: str, threads: int = CORES) -> None:
         import timm
@@ -86,16 +90,17 @@ class Images:
         self._net = net
 
     def __call__(self, pictures: Sequence[Any]) -> np.ndarray[Any, Any]:
-        """Of RGB pictures of Pillow's, float32 [n, 1280]."""
+        """Return the vectors of Pillow's RGB pictures, float32 [n, 1280]."""
         import torch
 
         pixels = np.stack([np.asarray(picture.resize((_SIDE, _SIDE)), np.float32) for picture in pictures])
         with torch.inference_mode():
-            found: np.ndarray[Any, Any] = self._net(
+            vectors: np.ndarray[Any, Any] = self._net(
                 torch.from_numpy(pixels.transpose(0, 3, 1, 2) / 127.5 - 1)
             ).numpy()
-        return found
+        return vectors
 
 
 def pngs(folder: str) -> list[str]:
+    """Return the paths of the PNG files of a folder, in order."""
     return sorted(map(str, Path(folder).glob("*.png")))

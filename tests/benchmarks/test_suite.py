@@ -1,4 +1,4 @@
-"""The suite's own workings: ratios, the table, the file of results, the README's table and the plot."""
+"""The suite: ratios, the table, the file of results, the README's table and the plot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from benchmarks import ratios, records
 from benchmarks.__main__ import line
 from benchmarks.ratios import Row
-from benchmarks.suite import measured, names
+from benchmarks.suite import measure, names
 
 ROWS = [
     Row("loader", 0.85, 0.8, 0.9, 0.8, ">="),
@@ -21,9 +21,11 @@ ROWS = [
 ]
 
 
-def test_more_is_better_or_less_is() -> None:
-    taken = {"ours": iter([2.0, 4.0, 1.0]), "limit": iter([1.0, 1.0, 1.0])}
-    rate = ratios.paired("x", lambda: next(taken["ours"]), lambda: next(taken["limit"]), goal=0.4, sense=">=")
+def test_ratio_follows_the_sense() -> None:
+    times = {"ours": iter([2.0, 4.0, 1.0]), "limit": iter([1.0, 1.0, 1.0])}
+    rate = ratios.measure_pairs(
+        "x", lambda: next(times["ours"]), lambda: next(times["limit"]), goal=0.4, sense=">="
+    )
     assert (rate.low, rate.ratio, rate.high, rate.met) == (0.25, 0.5, 1.0, True)
     time = ratios.row("x", [1.3, 1.0, 1.2], goal=1.1, sense="<=")
     assert (time.low, time.ratio, time.high, time.met) == (1.0, 1.2, 1.3, False)
@@ -32,29 +34,29 @@ def test_more_is_better_or_less_is() -> None:
         ratios.row("x", [1.0], goal=1.0, sense="<")
 
 
-def test_the_limit_and_ours_take_turns() -> None:
+def test_limit_and_platform_alternate() -> None:
     turns: list[str] = []
 
-    def taking(name: str) -> float:
+    def run(name: str) -> float:
         turns.append(name)
         return 1.0
 
-    ratios.paired("x", lambda: taking("ours"), lambda: taking("limit"), goal=1.0, sense=">=", pairs=2)
+    ratios.measure_pairs("x", lambda: run("ours"), lambda: run("limit"), goal=1.0, sense=">=", pairs=2)
     assert turns == ["limit", "ours"] * 2
 
 
-def test_a_line_says_whether_the_goal_is_met() -> None:
+def test_a_line_names_ratio_spread_goal_and_met() -> None:
     assert line(ROWS[0]).split() == ["loader", "0.85", "0.80", "to", "0.90", ">=", "0.8", "yes"]
     assert line(ROWS[1]).split() == ["no", "change", "0.041", "0.040", "to", "0.050", "<=", "0.02", "no"]
     assert line(ROWS[2]).split() == ["start", "0.30", "0.30", "to", "0.30", "none"]
 
 
-def test_modules_of_the_suite_are_found() -> None:
+def test_modules_with_rows_are_the_suite() -> None:
     assert {"increment", "ingest", "loader", "near_duplicates", "sandbox", "search"} <= set(names())
     assert "ratios" not in names()
 
 
-def test_results_of_a_commit_come_together(tmp_path: Path) -> None:
+def test_results_of_a_commit_share_a_file(tmp_path: Path) -> None:
     path = records.write(ROWS[:2], tmp_path, "aaa")
     again = records.write([Row("loader", 0.9, 0.9, 0.9, 0.8, ">=")], tmp_path, "aaa")
     report = json.loads(path.read_text())
@@ -75,18 +77,18 @@ def test_the_readme_shows_the_newest_row_of_each_name(tmp_path: Path) -> None:
     records.write(ROWS, tmp_path, "aaa")
     records.write([Row("loader", 0.7, 0.7, 0.7, 0.8, ">=")], tmp_path, "bbb")
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{records._BEGIN}\nold\n{records._END}\nafter\n")
+    readme.write_text(f"before\n{records.BEGIN}\nold\n{records.END}\nafter\n")
     for _ in range(2):
         records.write_readme(readme, tmp_path)
     assert readme.read_text().splitlines() == [
         "before",
-        records._BEGIN,
+        records.BEGIN,
         "| work | ratio | spread | goal | met | commit |",
         "|---|---|---|---|---|---|",
         "| loader | 0.70 | 0.70 to 0.70 | >= 0.8 | no | bbb |",
         "| no change | 0.041 | 0.040 to 0.050 | <= 0.02 | no | aaa |",
         "| start | 0.30 | 0.30 to 0.30 | none |  | aaa |",
-        records._END,
+        records.END,
         "after",
     ]
     readme.write_text("no markers")
@@ -104,18 +106,18 @@ def test_the_plot_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
 
 def test_a_module_that_fails_is_named() -> None:
     with pytest.raises(RuntimeError, match="ratios ended with 1"):
-        list(measured("ratios", 1.0, 1))
+        list(measure("ratios", 1.0, 1))
 
 
-def test_a_benchmark_that_is_none_is_one_line() -> None:
-    asked = subprocess.run(
+def test_an_unknown_benchmark_is_a_one_line_error() -> None:
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--only", "speed_of_light"], capture_output=True, text=True
     )
-    assert asked.returncode == 2
-    assert "there is no benchmark 'speed_of_light'; there are: " in asked.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert "there is no benchmark 'speed_of_light'; there are: " in done.stderr.splitlines()[-1]
 
 
 def test_the_readme_has_its_markers() -> None:
     text = records.README.read_text("utf-8")
-    assert records._BEGIN in text
-    assert records._END in text
+    assert records.BEGIN in text
+    assert records.END in text
