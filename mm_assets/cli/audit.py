@@ -1,52 +1,56 @@
-"""`mm audit`, `mm forget`."""
+"""`mm audit`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mm_assets.cli.forget import forget
-from mm_assets.cli.options import Json
+from mm_assets.cli.options import Json, Modality, check_dataset_version
 from mm_assets.cli.output import print_json
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(audit)
-    app.command()(forget)
+if TYPE_CHECKING:
+    from mm_resources.monitoring.audit import Audit
 
 
 def audit(
     dataset_version: Annotated[
-        str | None, typer.Argument(metavar="[DATASET@VERSION]", help="by default all that is published")
+        str | None,
+        typer.Argument(
+            metavar="[DATASET@VERSION]",
+            callback=check_dataset_version,
+            help="by default all published versions",
+        ),
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    modality: Modality = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of each table")] = 50,
     seed: Annotated[
-        int | None, typer.Option(help="draws the same rows each time; by default others each time")
+        int | None, typer.Option(help="seed of the sample; by default each audit draws other rows")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compute a random sample of published rows again from their blobs, and compare."""
-    from dataclasses import asdict
-
+    """Recompute a random sample of published rows from their blobs, and compare."""
     from mm_assets.operations.audits import audited
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.catalog import Catalog
 
-    found = list(audited(FeatureStore.open(), dataset_version, modality, sample, seed))
+    audits = list(audited(Catalog.open(), dataset_version, modality, sample, seed))
     if json:
-        print_json([asdict(table) for table in found])
+        print_json([asdict(table) for table in audits])
     else:
-        for table in found:
-            print(table)
-            if not table.same_fingerprint:
-                print(
-                    f"  {table.embedder} is not installed as it made the table (mm explain names its libraries), so that more may differ"
-                )
-            for wrong in table.wrong:
-                far = "" if wrong.distance is None else f", {wrong.distance:.2g} away"
-                print(
-                    f"  wrong: feature {wrong.feature_id} ({wrong.cause}{far}); mm explain {wrong.feature_id}"
-                )
-    if any(table.wrong for table in found):
+        for table in audits:
+            _print(table)
+    if any(table.wrong for table in audits):
         raise typer.Exit(1)
+
+
+def _print(table: Audit) -> None:
+    print(table)
+    if not table.same_fingerprint:
+        print(
+            f"  installed {table.embedder} differs from the one that built this table (see: mm explain); "
+            "further differences are expected"
+        )
+    for row in table.wrong:
+        distance = "" if row.distance is None else f", distance {row.distance:.2g}"
+        print(f"  wrong: feature {row.feature_id} ({row.cause}{distance}); mm explain {row.feature_id}")

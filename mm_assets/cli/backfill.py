@@ -3,73 +3,104 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mm_assets.cli.cell_runs import print_results, require_models, run_cells
+from mm_assets.cli.options import DatasetVersion, Json, Modality, OverrideGate, Verbose, check_choice
 from mm_assets.cli.output import print_json, print_table
+from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
     from mm_assets.operations.backfill import CellResult
+    from mm_assets.operations.backfill_plan import Planned
+    from mm_resources.catalog import Catalog
     from mm_resources.cell import Cell
-    from mm_resources.storage.store import Store
+    from mm_resources.costs.prices import Prices
+
+_MODES = ("auto", "inline", "ray")
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(backfill)
-
-
-def backfill(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
-    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
-    plan: Annotated[bool, typer.Option(help="say what would be computed and reused, and do nothing")] = False,
-    override_gate: Annotated[
-        str, typer.Option(metavar="REASON", help="publish although a gate is closed; the reason is recorded")
-    ] = "",
+def backfill(  # noqa: PLR0913 - one parameter for each option
+    dataset_version: DatasetVersion,
+    modality: Modality = None,
+    plan: Annotated[
+        bool, typer.Option(help="print what would be computed and reused, without doing it")
+    ] = False,
+    override_gate: OverrideGate = "",
     mode: Annotated[str, typer.Option(help="auto (by estimated work), inline or ray")] = "auto",
     ray_address: Annotated[str, typer.Option(help="run on this Ray cluster instead of a local one")] = "",
     failed_only: Annotated[
         bool,
-        typer.Option(help="only cells that are not published, are blocked, or have failures that may pass"),
+        typer.Option(help="only cells that are unpublished, blocked, or have retryable failures"),
     ] = False,
     launch: Annotated[
-        bool, typer.Option(help="hand the cells to the daemon as one Dagster backfill, and return")
+        bool, typer.Option(help="submit the cells to the daemon as one Dagster backfill, and return")
     ] = False,
-    wait: Annotated[bool, typer.Option(help="with --launch: follow the backfill to its end")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Dagster's log")] = False,
-    json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
+    wait: Annotated[bool, typer.Option(help="with --launch: wait until the backfill ends")] = False,
+    verbose: Verbose = False,
+    json: Json = False,
 ) -> None:
-    """Materialize a dataset version, cell by cell, through Dagster; only what changed is computed."""
-    from mm_embed_kernels.errors import UserError
-    from mm_resources.registry.registry import Registry
-    from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
+    """Materialize a dataset version through Dagster, cell by cell; only what has changed is computed."""
+    from mm_resources.catalog import Catalog
 
-    if mode not in ("auto", "inline", "ray"):
-        raise UserError(f"--mode {mode!r} is not auto, inline or ray")
-    settings = Settings.from_environment()
-    store = Store(settings.store)
-    cells = Registry(store).cells(dataset_version, modality)
+    check_choice("--mode", mode, _MODES)
     if wait and not launch:
-        raise UserError("--wait follows a backfill that the daemon executes: add --launch")
+        raise UserError("--wait is an option of --launch: add --launch")
+    catalog = Catalog.open()
+    cells = catalog.registry.cells(dataset_version, modality)
     if failed_only:
-        from mm_assets.operations.backfill import unsound
-
-        cells = unsound(store, cells)
-        if not cells:
-            raise UserError(f"no cell of {dataset_version} has failed")
+        cells = _failed_cells(catalog, dataset_version, cells)
     if plan:
-        _print_plan(store, dataset_version, cells, json)
+        _print_plan(catalog, dataset_version, cells, json)
         return
-    require_models(store, cells)
+    require_models(catalog, cells)
     if launch:
-        launched = _launch(store, cells, override_gate, wait, json)
-        if launched is None:
-            return
-        results = launched
+        results = _launch(catalog, cells, override_gate, wait, json)
     else:
-        results = run_cells(store, cells, override_gate, verbose, json, mode=mode, address=ray_address)
+        results = run_cells(catalog, cells, override_gate, verbose, json, mode=mode, address=ray_address)
+    if results is not None:
+        _print_results(dataset_version, results, json)
+
+
+def _failed_cells(catalog: Catalog, dataset_version: str, cells: list[Cell]) -> list[Cell]:
+    from mm_assets.operations.backfill import unsound
+
+    failed = unsound(catalog, cells)
+    if not failed:
+        raise UserError(f"no cell of {dataset_version} has failed")
+    return failed
+
+
+def _launch(
+    catalog: Catalog, cells: list[Cell], override: str, wait: bool, json: bool
+) -> list[CellResult] | None:
+    """Submit the cells to the daemon; return their results with `wait`, else None at once."""
+    from mm_assets.definitions import defs
+    from mm_assets.operations import daemon_backfill
+    from mm_assets.operations.dagster_home import open_instance
+    from mm_resources.settings import Settings
+
+    instance = open_instance(Settings.from_environment())
+    alive = daemon_backfill.daemon_is_alive(instance)
+    if wait and not alive:
+        raise UserError("no daemon works on backfills: start one with `make ui`, or omit --launch")
+    launched = daemon_backfill.launch(instance, defs, cells, override)
+    state = "" if alive else ", which is not running: start it with `make ui`"
+    _print_progress(f"submitted backfill {launched.backfill_id} of {len(cells)} cells to the daemon{state}")
+    if wait:
+        return list(daemon_backfill.wait(instance, catalog, launched, _print_progress))
+    if json:
+        print_json({"backfill_id": launched.backfill_id, "cells": [cell.partition_key for cell in cells]})
+    return None
+
+
+def _print_progress(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _print_results(dataset_version: str, results: list[CellResult], json: bool) -> None:
     if json:
         print_json({"dataset_version": dataset_version, "cells": [result.as_dict() for result in results]})
     else:
@@ -78,54 +109,19 @@ def backfill(
         raise typer.Exit(1)
 
 
-def _launch(
-    store: Store, cells: list[Cell], override: str, wait: bool, json: bool
-) -> list[CellResult] | None:
-    """Hand the cells to the daemon; their results if they are waited for."""
-    from mm_assets.definitions import defs
-    from mm_assets.operations import daemon_backfill as launching
-    from mm_assets.operations.dagster_home import open_instance
-    from mm_embed_kernels.errors import UserError
-    from mm_resources.settings import Settings
-
-    instance = open_instance(Settings.from_environment())
-    alive = launching.daemon_is_alive(instance)
-    if wait and not alive:
-        raise UserError("no daemon works on backfills: start one with `make ui`, or leave --launch out")
-    launched = launching.launch(instance, defs, cells, override)
-    told = f"backfill {launched.backfill_id} of {len(cells)} cells is with the daemon"
-    print(told if alive else f"{told}, which is not running: start it with `make ui`", file=sys.stderr)
-    if wait:
-        return list(launching.wait(instance, store, launched, lambda line: print(line, file=sys.stderr)))
-    if json:
-        print_json({"backfill_id": launched.backfill_id, "cells": [cell.partition_key for cell in cells]})
-    return None
-
-
-def _print_plan(store: Store, dataset_version: str, cells: list[Cell], json: bool) -> None:
+def _print_plan(catalog: Catalog, dataset_version: str, cells: list[Cell], json: bool) -> None:
     from mm_assets.operations.backfill_plan import plan_cell
     from mm_embed_kernels.modalities import get
-    from mm_resources.ledger.prices import load_prices
+    from mm_resources.costs.prices import load_prices
     from mm_resources.resources import default_embedder
     from mm_resources.settings import Settings
 
     prices = load_prices(Settings.from_environment().prices)
-    plans = {cell.modality: plan_cell(store, cell, default_embedder(get(cell.modality))) for cell in cells}
+    plans = {cell.modality: plan_cell(catalog, cell, default_embedder(get(cell.modality))) for cell in cells}
     if json:
-        found = [
-            {
-                "modality": modality,
-                "computed": {item.kernel: item.computed for item in items},
-                "reused": {item.kernel: item.reused for item in items},
-                "seconds": round(sum(item.seconds for item in items), 1),
-                "price": sum(item.price(prices) for item in items),
-                "currency": prices.currency,
-            }
-            for modality, items in plans.items()
-        ]
-        print_json({"dataset_version": dataset_version, "cells": found})
+        described = [_plan_as_json(modality, items, prices) for modality, items in plans.items()]
+        print_json({"dataset_version": dataset_version, "cells": described})
         return
-    planned = [(modality, item) for modality, items in plans.items() for item in items]
     rows = [
         {
             "modality": modality,
@@ -134,11 +130,24 @@ def _print_plan(store: Store, dataset_version: str, cells: list[Cell], json: boo
             "reused": item.reused,
             "seconds": item.seconds,
         }
-        for modality, item in planned
+        for modality, items in plans.items()
+        for item in items
     ]
-    print_table(f"plan for {dataset_version}: nothing was done", rows)
-    price = sum(item.price(prices) for _, item in planned)
+    print_table(f"plan for {dataset_version}; nothing was computed", rows)
+    planned = [item for items in plans.values() for item in items]
+    seconds, price = sum(item.work.seconds for item in planned), sum(item.price(prices) for item in planned)
     print(
-        f"estimated work: {sum(item.work.seconds for _, item in planned):,.0f} s beside a few seconds of start, "
-        f"{price:,.4g} {prices.currency} of computing"
+        f"estimated work: {seconds:,.0f} s, plus a few seconds to start; "
+        f"{price:,.4g} {prices.currency} of compute"
     )
+
+
+def _plan_as_json(modality: str, items: list[Planned], prices: Prices) -> dict[str, Any]:
+    return {
+        "modality": modality,
+        "computed": {item.kernel: item.computed for item in items},
+        "reused": {item.kernel: item.reused for item in items},
+        "seconds": round(sum(item.seconds for item in items), 1),
+        "price": sum(item.price(prices) for item in items),
+        "currency": prices.currency,
+    }

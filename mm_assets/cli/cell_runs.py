@@ -1,4 +1,4 @@
-"""TODO."""
+"""Runs of cells from the command line, with a progress bar, and their results as a table."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mm_assets.cli.output import print_table
+from mm_embed_kernels.errors import Interrupted
 
 if TYPE_CHECKING:
     from mm_assets.operations.backfill import CellResult
+    from mm_resources.catalog import Catalog
     from mm_resources.cell import Cell
-    from mm_resources.storage.store import Store
     from mm_resources.tables.failure_events import FailureFilter
 
 
-def require_models(store: Store, cells: list[Cell]) -> None:
-    """A model that cannot be had is one clear line before any run starts."""
+def require_models(catalog: Catalog, cells: list[Cell]) -> None:
+    """Check, before any run starts, that the models of the cells are available.
+
+    Raises:
+        UserError: for a model that is not.
+    """
     from mm_embed_kernels.modalities import get
-    from mm_resources.registry.registry import Registry
     from mm_resources.resources import default_embedder
 
     for cell in cells:
-        default_embedder(get(cell.modality)).require(
-            Registry(store).spec(cell.dataset, cell.version), cell.modality
-        )
+        spec = catalog.registry.spec(cell.dataset, cell.version)
+        default_embedder(get(cell.modality)).require(spec, cell.modality)
 
 
 def run_cells(
-    store: Store,
+    catalog: Catalog,
     cells: list[Cell],
     override: str,
     verbose: bool,
@@ -39,32 +42,43 @@ def run_cells(
     redrive: FailureFilter | None = None,
     **settings: str,
 ) -> list[CellResult]:
+    """Backfill cells one after the other in this process.
+
+    Args:
+        override: reason for which closed gates are passed; "" for none.
+        verbose: print Dagster's log instead of a progress bar.
+        quiet: draw no progress bar.
+        redrive: failures to retry, instead of all that may pass.
+        settings: of `definitions.build`.
+
+    Raises:
+        Interrupted: after a Ctrl-C.
+    """
     from mm_assets.definitions import build
     from mm_assets.operations.backfill import backfill_cell
     from mm_assets.operations.dagster_home import close_dead_runs, open_instance
-    from mm_embed_kernels.errors import Interrupted
     from mm_resources.compute.progress import listening
     from mm_resources.settings import Settings
 
     instance = open_instance(Settings.from_environment())
     for run_id in close_dead_runs(instance):
-        print(f"run {run_id[:8]} had died; it is marked as failed", file=sys.stderr)
+        print(f"run {run_id[:8]} has died; it is marked as failed", file=sys.stderr)
     definitions = build(**settings)
     results = []
-    with _noticed(signal.SIGINT) as interrupted, _stopped():
+    with _watch_signal(signal.SIGINT) as interrupted, _reraise_interrupts():
         for cell in cells:
             with _Bar(cell, hidden=quiet or verbose) as bar, listening(bar.report):
-                results.append(backfill_cell(instance, definitions, cell, store, override, verbose, redrive))
+                results.append(
+                    backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
+                )
             if interrupted():
                 raise Interrupted
     return results
 
 
 @contextmanager
-def _stopped() -> Iterator[None]:
-    """Typer ends at a KeyboardInterrupt without a word; this one is said."""
-    from mm_embed_kernels.errors import Interrupted
-
+def _reraise_interrupts() -> Iterator[None]:
+    """Raise `Interrupted` for a KeyboardInterrupt, at which typer would exit without a message."""
     try:
         yield
     except KeyboardInterrupt:
@@ -72,23 +86,24 @@ def _stopped() -> Iterator[None]:
 
 
 @contextmanager
-def _noticed(wanted: signal.Signals) -> Iterator[Callable[[], bool]]:
-    """Tells whether a signal has come, whatever became of the exception that it raised: raised inside a query or a
-    decoder, it may come back as a failed step.
+def _watch_signal(watched: signal.Signals) -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether a signal has arrived.
+
+    The exception that a signal raises is not enough: inside a query or a decoder it may become a failed step.
     """
     ours, pythons = socket.socketpair()
     ours.setblocking(False)
     pythons.setblocking(False)
     before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
 
-    def seen() -> bool:
+    def arrived() -> bool:
         try:
-            return wanted in ours.recv(4096)
+            return watched in ours.recv(4096)
         except BlockingIOError:
             return False
 
     try:
-        yield seen
+        yield arrived
     finally:
         signal.set_wakeup_fd(before)
         ours.close()
@@ -109,6 +124,8 @@ class _Bar:
             TimeRemainingColumn,
         )
 
+        from mm_embed_kernels.contracts.pipeline import STAGES
+
         console = Console(stderr=True)
         columns = [
             TextColumn("{task.description}"),
@@ -121,7 +138,7 @@ class _Bar:
         self.progress = Progress(
             *columns, console=console, disable=hidden or not console.is_terminal, transient=True
         )
-        self.stages = self.progress.add_task(f"{cell.partition_key}", total=12, rate="")
+        self.stages = self.progress.add_task(f"{cell.partition_key}", total=len(STAGES), rate="")
         self.kernel = self.progress.add_task("", total=1, visible=False, rate="")
         self.current = ""
 
@@ -132,20 +149,22 @@ class _Bar:
     def __exit__(self, *_: Any) -> None:
         self.progress.stop()
 
-    def report(self, what: str, done: int, total: int) -> None:
+    def report(self, name: str, done: int, total: int) -> None:
+        """Advance the bar: `total` 0 announces the stage `name`; else `done` of `total` rows of a kernel."""
         if total == 0:
-            self.progress.update(self.stages, description=what, advance=1 if self.current else 0)
+            self.progress.update(self.stages, description=name, advance=1 if self.current else 0)
             self.progress.update(self.kernel, visible=False)
-            self.current = what
+            self.current = name
             return
         task = self.progress.tasks[1]
         rate = f"{task.speed:,.0f}/s" if task.speed else ""
         self.progress.update(
-            self.kernel, description=f"  {what}", completed=done, total=total, visible=True, rate=rate
+            self.kernel, description=f"  {name}", completed=done, total=total, visible=True, rate=rate
         )
 
 
 def print_results(dataset_version: str, results: list[CellResult]) -> None:
+    """Print results of runs, their reasons and notes, and the next command."""
     print_table(
         dataset_version,
         [{**result.as_dict(), "run_id": result.run_id[:8]} for result in results],
@@ -157,10 +176,11 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
         for note in result.notes:
             print(f"{result.modality}: {note}")
     if all(result.status == "unchanged" for result in results):
-        print("nothing changed: nothing was computed, and what is published stays")
+        print("unchanged: nothing was computed, and the published version stays")
     elif any(result.status == "blocked" for result in results):
         print(
-            f"nothing new is published of it, and what was published before stays; see: mm failures {dataset_version}"
+            "a blocked cell publishes nothing, and its published version stays; "
+            f"see: mm failures {dataset_version}"
         )
     else:
         print(f"next: mm status {dataset_version}")

@@ -7,111 +7,66 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mm_assets.cli.options import DatasetVersion, Modality
 from mm_assets.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from mm_resources.catalog import Catalog
     from mm_resources.cell import Cell
-    from mm_resources.ledger.costs import CellCost
-    from mm_resources.ledger.prices import Prices
-    from mm_resources.storage.store import Store
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(cost)
+    from mm_resources.costs.cell_costs import CellCost
+    from mm_resources.costs.prediction import Projection
+    from mm_resources.costs.prices import Prices
 
 
 def cost(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
-    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    dataset_version: DatasetVersion,
+    modality: Modality = None,
     predict: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="what cells like these, of so many samples, would take"),
+        typer.Option(min=1, metavar="N", help="predict the cost of cells like these with N samples"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="cores that share their kernels; by default this machine's")
+        int | None,
+        typer.Option(min=1, help="with --predict: cores that share the kernels; by default this machine's"),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="machine-readable output, with the figures of each run")
     ] = False,
 ) -> None:
-    """What a version cost, stage by stage, over all its runs, and what its rules, deduplication and the cache have spared."""
-    from mm_resources.ledger.costs import cell_cost
-    from mm_resources.ledger.prices import load_prices
-    from mm_resources.registry.registry import Registry
+    """Show what a version cost by stage, over all runs, and what rules, deduplication and the cache saved."""
+    from mm_resources.catalog import Catalog
+    from mm_resources.costs.prices import load_prices
     from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
 
-    settings = Settings.from_environment()
-    store, prices = Store(settings.store), load_prices(settings.prices)
-    cells = Registry(store).cells(dataset_version, modality)
-    if predict is not None:
-        _predict(store, cells, prices, predict, workers, json)
-        return
-    found = [cell_cost(store, cell, prices) for cell in cells]
-    total = _total(found)
+    catalog, prices = Catalog.open(), load_prices(Settings.from_environment().prices)
+    cells = catalog.registry.cells(dataset_version, modality)
+    if predict is None:
+        _print_costs(catalog, dataset_version, cells, prices, json)
+    else:
+        _print_predictions(catalog, cells, prices, predict, workers, json)
+
+
+def _print_costs(
+    catalog: Catalog, dataset_version: str, cells: list[Cell], prices: Prices, json: bool
+) -> None:
+    from mm_resources.costs.cell_costs import cell_cost
+
+    costs = [cell_cost(catalog, cell, prices) for cell in cells]
+    total = _total(costs)
     if json:
         print_json(
             {
                 "dataset_version": dataset_version,
                 "prices": asdict(prices),
-                "cells": [asdict(item) for item in found],
+                "cells": [asdict(item) for item in costs],
                 "total": total,
             }
         )
         return
-    for item in found:
-        _print(item, prices)
-    if len(found) > 1:
-        print(f"in all: {_line(total, prices)}")
-
-
-def _predict(
-    store: Store, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool
-) -> None:
-    from mm_resources.ledger.prediction import predicted
-
-    found = [predicted(store, cell, prices, samples, workers) for cell in cells]
-    if json:
-        print_json({"prices": asdict(prices), "cells": [asdict(item) for item in found]})
-        return
-    for item in found:
-        rows = [
-            {
-                "stage": stage.stage,
-                "wall s": stage.seconds,
-                "of them fixed": stage.fixed_seconds,
-                "CPU s": stage.cpu_seconds,
-                "GPU s": stage.gpu_seconds,
-                "MB read": stage.bytes_read / 1e6,
-                "MB written": stage.bytes_written / 1e6,
-                "peak MiB": stage.peak_bytes >> 20,
-                "commits": stage.commits,
-                prices.currency: f"{stage.price:.6f}",
-            }
-            for stage in item.stages
-        ]
-        fitted = ", ".join(f"{size:,}" for size in item.fitted_on)
-        print_table(
-            f"{item.modality}: {item.samples:,} samples on {item.workers} workers, by runs of {fitted}", rows
-        )
-        print(
-            f"{item.modality}: {item.seconds:,.0f} s, {item.price:.4g} {prices.currency}, {item.peak_bytes >> 20:,} MiB at the peak, "
-            f"{item.commits:,} commits, {item.stored_bytes / 1e9:.4g} GB stored at {item.stored_month:.3g} a month"
-        )
-        if len(item.fitted_on) == 1:
-            print(
-                "  all runs had one size, so that nothing is known of fixed costs: all of it is taken to grow with the samples"
-            )
-        if item.unseen_index:
-            tried = f"by a trial here, it takes {item.index_seconds:,.0f} s of feature_table's"
-            taken = tried if item.index_seconds else "feature_table takes more"
-            print(
-                f"  so many rows get an index ({item.unseen_index}) that no run built: {taken}; feature_views takes more to measure it"
-            )
-        for stage, power in item.steeper.items():
-            print(
-                f"  {stage} grew faster than the samples, with their power {power:.2f}: it may take more than this line says"
-            )
+    for item in costs:
+        _print_cost(item, prices)
+    if len(costs) > 1:
+        print(f"in all: {_summary(total, prices)}")
 
 
 def _total(cells: list[CellCost]) -> dict[str, Any]:
@@ -126,7 +81,7 @@ def _total(cells: list[CellCost]) -> dict[str, Any]:
     }
 
 
-def _print(item: CellCost, prices: Prices) -> None:
+def _print_cost(item: CellCost, prices: Prices) -> None:
     rows = [
         {
             "stage": stage["stage"],
@@ -147,23 +102,74 @@ def _print(item: CellCost, prices: Prices) -> None:
     if not rows:
         print(f"{item.modality}: nothing ran yet")
         return
-    print_table(f"{item.modality}: what it cost, over all runs", rows)
-    spared = [
+    print_table(f"{item.modality}: cost, over all runs", rows)
+    saved = [
         {"by": cause, "count": part.count, "s": float(part.seconds), prices.currency: f"{part.price:.6f}"}
         for cause, part in item.spared.items()
     ]
-    print_table(
-        f"{item.modality}: what was spared, at {item.per_kept_sample:.3g} {prices.currency} for a kept sample",
-        spared,
-    )
-    print(f"{item.modality}: {_line(vars(item), prices)}")
+    per_sample = f"{item.per_kept_sample:.3g} {prices.currency}"
+    print_table(f"{item.modality}: saved, at {per_sample} for a kept sample", saved)
+    print(f"{item.modality}: {_summary(vars(item), prices)}")
 
 
-def _line(figures: dict[str, Any], prices: Prices) -> str:
+def _summary(figures: dict[str, Any], prices: Prices) -> str:
     each = (
-        f", {figures['per_1000_published']:.4g} for 1,000 published samples"
+        f"{figures['per_1000_published']:.4g} for 1,000 published samples"
         if figures["published"]
-        else ", nothing published"
+        else "nothing published"
     )
     stored = f"{figures['stored_bytes'] / 1e9:.4g} GB stored at {figures['stored_month']:.3g} a month"
-    return f"{figures['price']:.4g} {prices.currency}{each}; {stored}"
+    return f"{figures['price']:.4g} {prices.currency}, {each}; {stored}"
+
+
+def _print_predictions(
+    catalog: Catalog, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool
+) -> None:
+    from mm_resources.costs.prediction import predicted
+
+    projections = [predicted(catalog, cell, prices, samples, workers) for cell in cells]
+    if json:
+        print_json({"prices": asdict(prices), "cells": [asdict(item) for item in projections]})
+        return
+    for item in projections:
+        _print_prediction(item, prices)
+
+
+def _print_prediction(item: Projection, prices: Prices) -> None:
+    rows = [
+        {
+            "stage": stage.stage,
+            "wall s": stage.seconds,
+            "fixed s": stage.fixed_seconds,
+            "CPU s": stage.cpu_seconds,
+            "GPU s": stage.gpu_seconds,
+            "MB read": stage.bytes_read / 1e6,
+            "MB written": stage.bytes_written / 1e6,
+            "peak MiB": stage.peak_bytes >> 20,
+            "commits": stage.commits,
+            prices.currency: f"{stage.price:.6f}",
+        }
+        for stage in item.stages
+    ]
+    sizes = ", ".join(f"{size:,}" for size in item.fitted_on)
+    title = f"{item.modality}: {item.samples:,} samples on {item.workers} workers, fitted on runs of {sizes}"
+    print_table(title, rows)
+    print(
+        f"{item.modality}: {item.seconds:,.0f} s, {item.price:.4g} {prices.currency}, "
+        f"{item.peak_bytes >> 20:,} MiB at the peak, {item.commits:,} commits, "
+        f"{item.stored_bytes / 1e9:.4g} GB stored at {item.stored_month:.3g} a month"
+    )
+    if len(item.fitted_on) == 1:
+        print("  all runs had one size: fixed costs are unknown, and all cost is scaled with the samples")
+    if item.unseen_index:
+        print(f"  {_index_note(item.unseen_index, item.index_seconds)}")
+    for stage, power in item.steeper.items():
+        print(f"  {stage} grew with the samples to the power {power:.2f}: it may take more than predicted")
+
+
+def _index_note(index: str, seconds: float) -> str:
+    unrecorded = f"at this size an {index} index is built, which no recorded run has done"
+    if not seconds:
+        return f"{unrecorded}; feature_table will take longer. Measuring it adds to feature_views."
+    trial = f"estimate from a trial: {seconds:,.0f} s of feature_table's"
+    return f"{unrecorded}; {trial}. Measuring it adds to feature_views."

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import Json
+from mm_assets.cli.options import DatasetVersion, Json, Modality
 from mm_assets.cli.output import print_json, print_table
+from mm_embed_kernels.errors import UserError
 
+if TYPE_CHECKING:
+    from mm_assets.curation.what_if import WhatIf
+    from mm_resources.catalog import Catalog
+    from mm_resources.cell import Cell
+    from mm_resources.costs.prices import Prices
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(curate)
+Changes = dict[str, dict[str, Any]]
 
 
 def curate(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
+    dataset_version: DatasetVersion,
     what_if: Annotated[
         list[str],
         typer.Option(
@@ -24,47 +29,80 @@ def curate(
             help="a changed setting of the curation profile; repeatable",
         ),
     ],
-    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    modality: Modality = None,
     json: Json = False,
 ) -> None:
-    """What a changed curation rule would keep and drop, and the time and money that this would cost or save. Nothing is changed."""
-    from mm_assets.curation.what_if import parse_changes
-    from mm_assets.curation.what_if import what_if as judge
-    from mm_embed_kernels.modalities import get
-    from mm_embed_kernels.rules import rules
-    from mm_resources.ledger.prices import load_prices
-    from mm_resources.registry.registry import Registry
-    from mm_resources.resources import default_embedder
+    """Predict what a changed curation rule keeps and drops, and what that costs or saves. Changes nothing."""
+    from mm_resources.catalog import Catalog
+    from mm_resources.costs.prices import load_prices
     from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
 
-    settings, changes = Settings.from_environment(), parse_changes(what_if)
-    store, prices = Store(settings.store), load_prices(settings.prices)
-    # A rule that does not judge a modality moves nothing in it.
-    judged = {name for rule in changes for name in rules()[rule].modalities or [None]}
-    cells = [
-        cell for cell in Registry(store).cells(dataset_version, modality) if judged & {cell.modality, None}
-    ]
-    found = [judge(store, cell, changes, default_embedder(get(cell.modality)), prices) for cell in cells]
+    changes = parse_changes(what_if)
+    catalog, prices = Catalog.open(), load_prices(Settings.from_environment().prices)
+    cells = _judged_cells(catalog.registry.cells(dataset_version, modality), changes)
+    outcomes = _outcomes(catalog, cells, changes, prices)
     if json:
+        described = [{**vars(item), "moves": [vars(move) for move in item.moves]} for item in outcomes]
         print_json(
             {
                 "dataset_version": dataset_version,
                 "what_if": changes,
                 "currency": prices.currency,
-                "cells": [{**vars(item), "moves": [vars(move) for move in item.moves]} for item in found],
+                "cells": described,
             }
         )
         return
-    if not found:
-        print(f"{dataset_version} has no samples that {', '.join(changes)} would judge")
-    for item in found:
-        if item.moves:
-            print_table(f"{item.modality}: what if {', '.join(what_if)}", [vars(move) for move in item.moves])
-        price, way = f"{abs(item.price):,.4g} {prices.currency}", "less" if item.seconds < 0 else "more"
-        time = (
-            f"{abs(item.seconds):,.1f} s ({price}) {way} to segment and embed, if none of it is computed yet"
-        )
-        print(
-            f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; {time}"
-        )
+    if not outcomes:
+        print(f"no modality of {dataset_version} is judged by {', '.join(changes)}")
+    for item in outcomes:
+        _print(item, what_if, prices.currency)
+
+
+def parse_changes(words: list[str]) -> Changes:
+    """Parse ``rule.parameter=value`` words into rule -> parameter -> value, the value as YAML.
+
+    Raises:
+        UserError: for a word of another form, or a rule that does not exist.
+    """
+    import yaml
+
+    from mm_embed_kernels.rules import rules
+
+    changes: Changes = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        rule, dot, parameter = name.partition(".")
+        if not (equals and dot and parameter):
+            raise UserError(
+                f"--what-if {word!r} is not RULE.PARAMETER=VALUE, for example too_short.min_words=5"
+            )
+        if rule not in rules():
+            raise UserError(f"--what-if {word!r}: no rule is named {rule!r}; there are: {', '.join(rules())}")
+        changes.setdefault(rule, {})[parameter] = yaml.safe_load(value)
+    return changes
+
+
+def _judged_cells(cells: list[Cell], changes: Changes) -> list[Cell]:
+    """The cells that a changed rule judges; in the others no decision changes."""
+    from mm_embed_kernels.rules import rules
+
+    judged = {name for rule in changes for name in rules()[rule].modalities or [None]}
+    return [cell for cell in cells if judged & {cell.modality, None}]
+
+
+def _outcomes(catalog: Catalog, cells: list[Cell], changes: Changes, prices: Prices) -> list[WhatIf]:
+    from mm_assets.curation.what_if import what_if
+    from mm_embed_kernels.modalities import get
+    from mm_resources.resources import default_embedder
+
+    return [what_if(catalog, cell, changes, default_embedder(get(cell.modality)), prices) for cell in cells]
+
+
+def _print(item: WhatIf, words: list[str], currency: str) -> None:
+    if item.moves:
+        print_table(f"{item.modality}: what if {', '.join(words)}", [vars(move) for move in item.moves])
+    price, direction = f"{abs(item.price):,.4g} {currency}", "less" if item.seconds < 0 else "more"
+    print(
+        f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; "
+        f"{abs(item.seconds):,.1f} s ({price}) {direction} to segment and embed, if none of it is cached"
+    )

@@ -7,40 +7,42 @@ from typing import Annotated
 
 import typer
 
+from mm_assets.cli.options import DatasetVersion, Json, Where, check_choice
 from mm_assets.cli.output import print_json
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(export)
-
-
-def export(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
-    out: Annotated[Path, typer.Option(help="folder to make")],
-    modality: Annotated[list[str], typer.Option(help="which modality; several are joined by entity")],
+def export(  # noqa: PLR0913 - one parameter for each option
+    dataset_version: DatasetVersion,
+    out: Annotated[Path, typer.Option(help="folder to create")],
+    modality: Annotated[
+        list[str], typer.Option(help="modality to export; repeatable; several are joined by entity")
+    ],
     form: Annotated[
         str, typer.Option("--format", help="parquet, webdataset, huggingface or croissant")
     ] = "parquet",
-    where: Annotated[str | None, typer.Option(metavar="SQL", help="filter on the feature columns")] = None,
+    where: Where = None,
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="columns beside ids and vector; by default label and split")
+        list[str] | None,
+        typer.Option(help="column besides ids and vector; repeatable; by default label and split"),
     ] = None,
     embedder: Annotated[
         str | None, typer.Option(help="vectors of this embedder; by default the primary one")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
+    json: Json = False,
 ) -> None:
-    """Write published features into a folder that other tools read, with the manifest that brings the same rows back."""
-    from mm_resources.features.exports import export as write
-    from mm_resources.features.feature_tables import FeatureStore
+    """Write published features to a folder in a common format, with the manifest that reproduces the rows."""
+    from mm_resources.retrieval.exports import FORMS
+    from mm_resources.retrieval.exports import export as write
+    from mm_resources.retrieval.feature_store import FeatureStore
 
+    check_choice("--format", form, FORMS)
     columns = column or ["label", "split"]
-    chosen = FeatureStore.open().training_set(
+    training_set = FeatureStore.open().training_set(
         dataset_version, modality=modality, where=where, split=split, columns=columns, embedder=embedder
     )
-    rows = write(chosen, form, out)
+    rows, manifest = write(training_set, form, out), training_set.manifest
     if json:
-        print_json({"folder": str(out), "format": form, "rows": rows, "manifest": chosen.manifest})
+        print_json({"folder": str(out), "format": form, "rows": rows, "manifest": manifest})
     else:
-        print(f"{rows:,} rows of {chosen.manifest['dataset_version']} in {out} ({form})")
+        print(f"{rows:,} rows of {manifest['dataset_version']} in {out} ({form})")

@@ -1,4 +1,4 @@
-"""`mm failures`, `mm redrive`."""
+"""`mm failures`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, ErrorClass, Json, Modality, Stage
+from mm_assets.cli.options import DatasetVersion, ErrorClass, Json, Modality, Stage, check_choice
 from mm_assets.cli.output import one_line, print_json, print_json_array, print_table
-from mm_assets.cli.redrive import redrive
+from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
+    from mm_assets.curation.rule_suggestions import Proposal
+    from mm_resources.catalog import Catalog
     from mm_resources.cell import Cell
-    from mm_resources.storage.store import Store
     from mm_resources.tables.failure_events import FailureFilter
 
-
-FAILURE = [
-    "sample_id", "modality", "stage", "error_class", "message", "fingerprint", "content_hash", "source_uri", "attempt", "retryable",
-    "run_id", "at",
+# Fields of an event with --json, in this order.
+FIELDS = [
+    "sample_id", "modality", "stage", "error_class", "message", "fingerprint", "content_hash", "source_uri",
+    "attempt", "retryable", "run_id", "at",
 ]  # fmt: skip
-CAUSES_SHOWN = 50
+# Causes in the table, the most frequent first.
+_MAX_CAUSES = 50
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(failures)
-    app.command()(redrive)
-
-
-def failures(
+def failures(  # noqa: PLR0913 - one parameter for each option
     dataset_version: DatasetVersion,
     modality: Modality = None,
     stage: Stage = "",
@@ -37,58 +34,50 @@ def failures(
     fingerprint: Annotated[str, typer.Option(help="only this cause")] = "",
     open_: Annotated[
         str,
-        typer.Option("--open", metavar="SAMPLE_ID", help="write the medium of this failed sample to a file"),
+        typer.Option("--open", metavar="SAMPLE_ID", help="write the bytes of this failed sample to a file"),
     ] = "",
     to: Annotated[
         Path | None,
-        typer.Option(help="with --open: the file; by default named after the sample, in this folder"),
+        typer.Option(help="with --open: path of the file; by default named after the sample, in this folder"),
     ] = None,
     suggest: Annotated[
-        bool, typer.Option(help="propose validation rules that would have caught what recurs")
+        bool, typer.Option(help="propose validation rules that would have caught recurring causes")
     ] = False,
     json: Json = False,
 ) -> None:
-    """The failure dataset: counts by cause with an example each, or every event with --json."""
-    from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
-    from mm_embed_kernels.errors import UserError
-    from mm_resources.registry.registry import Registry
-    from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
-    from mm_resources.tables.failure_events import FailureEvents, FailureFilter
+    """List failures: counts by cause with an example each, or every event with --json."""
+    from mm_embed_kernels.contracts.pipeline import STAGES
+    from mm_resources.catalog import Catalog
+    from mm_resources.tables.failure_events import FailureFilter
 
-    if stage not in ("", *FAILURE_STAGES):
-        raise UserError(f"--stage {stage!r} is no stage; there are: {', '.join(FAILURE_STAGES)}")
+    if stage:
+        check_choice("--stage", stage, STAGES)
     if to is not None and not open_:
-        raise UserError("--to says where --open writes: name the sample")
-    store = Store(Settings.from_environment().store)
-    cells = Registry(store).cells(dataset_version, modality)
+        raise UserError("--to names the file of --open: add --open SAMPLE_ID")
+    catalog, chosen = Catalog.open(), FailureFilter(stage, error_class, fingerprint)
+    cells = catalog.registry.cells(dataset_version, modality)
     if open_:
-        _open(store, cells, open_, to, json)
-        return
-    chosen = FailureFilter(stage, error_class, fingerprint)
-    if suggest:
-        _suggest(store, dataset_version, cells, chosen, json)
-        return
-    if json:
-        events = FailureEvents(store).read_all(cells, FAILURE, chosen)
+        _open(catalog, cells, open_, to, json)
+    elif suggest:
+        _suggest(catalog, dataset_version, cells, chosen, json)
+    elif json:
+        events = catalog.failures.read_all(cells, FIELDS, chosen)
         print_json_array(event for batch in events for event in batch.to_pylist())
-        return
-    _print_causes(store, dataset_version, cells, chosen)
+    else:
+        _print_causes(catalog, dataset_version, cells, chosen)
 
 
-def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> None:
-    from mm_resources.tables.failure_events import FailureEvents, may_be_redriven
-
-    causes = FailureEvents(store).causes(cells, chosen)
+def _print_causes(catalog: Catalog, dataset_version: str, cells: list[Cell], chosen: FailureFilter) -> None:
+    causes = catalog.failures.causes(cells, chosen)
     if not causes.num_rows:
-        there = sorted(set(FailureEvents(store).causes(cells)["error_class"].to_pylist()))
+        classes = sorted(set(catalog.failures.causes(cells)["error_class"].to_pylist()))
         print(
-            f"no such failure of {dataset_version}; there are: {', '.join(there)}"
-            if there
+            f"no such failure of {dataset_version}; there are: {', '.join(classes)}"
+            if classes
             else f"no failures of {dataset_version}"
         )
         return
-    shown = causes.slice(0, CAUSES_SHOWN).to_pylist()
+    listed = causes.slice(0, _MAX_CAUSES).to_pylist()
     rows = [
         {
             "modality": cause["modality"],
@@ -101,83 +90,82 @@ def _print_causes(store: Store, dataset_version: str, cells: list[Cell], chosen:
             "source": one_line(cause["source_uri"] or "", 60),
             "cause": cause["fingerprint"],
         }
-        for cause in shown
+        for cause in listed
     ]
     print_table(f"{sum(causes['events'].to_pylist()):,} failures of {dataset_version}, by cause", rows)
-    if causes.num_rows > CAUSES_SHOWN:
-        print(
-            f"and {causes.num_rows - CAUSES_SHOWN:,} rarer causes: narrow them down with --stage, --class or --fingerprint"
-        )
-    example = next((cause["sample_id"] for cause in shown if cause["sample_id"]), None)
-    if example:
-        print(f"look at one: mm failures {dataset_version} --open {example}")
-    triable = next(
-        (cause["error_class"] for cause in shown if may_be_redriven(cause["stage"], cause["error_class"])),
-        None,
-    )
-    if triable:
-        print(f"try again: mm redrive {dataset_version} --class {triable}")
-    print(f"rules that would catch what recurs: mm failures {dataset_version} --suggest")
+    if causes.num_rows > _MAX_CAUSES:
+        rest = f"{causes.num_rows - _MAX_CAUSES:,} less frequent causes"
+        print(f"and {rest}: narrow them down with --stage, --class or --fingerprint")
+    _print_next_commands(dataset_version, listed)
 
 
-def _open(store: Store, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
+def _print_next_commands(dataset_version: str, causes: list[dict[str, Any]]) -> None:
+    from mm_resources.tables.failure_events import may_be_redriven
+
+    samples = [cause["sample_id"] for cause in causes if cause["sample_id"]]
+    if samples:
+        print(f"inspect a sample: mm failures {dataset_version} --open {samples[0]}")
+    classes = [
+        cause["error_class"] for cause in causes if may_be_redriven(cause["stage"], cause["error_class"])
+    ]
+    if classes:
+        print(f"retry: mm redrive {dataset_version} --class {classes[0]}")
+    print(f"rules that would catch recurring causes: mm failures {dataset_version} --suggest")
+
+
+def _open(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
     from mm_assets.operations.failed_media import open_failed
 
-    opened = open_failed(store, cells, sample_id, to)
+    opened = open_failed(catalog, cells, sample_id, to)
     if json:
         print_json({**vars(opened), "path": str(opened.path)})
         return
     for event in opened.failures:
         print(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
-    print(
-        f"{opened.size:,} bytes from {opened.origin}", f"listed as {opened.source_uri}", opened.path, sep="\n"
-    )
+    print(f"{opened.size:,} bytes from {opened.origin}")
+    print(f"listed as {opened.source_uri}")
+    print(opened.path)
 
 
 def _suggest(
-    store: Store, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool
+    catalog: Catalog, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool
 ) -> None:
     from mm_assets.curation.rule_suggestions import propose
 
-    found = {cell.modality: propose(store, cell, chosen) for cell in cells}
-    proposals = [
-        vars(item) | {"rule": item.rule and vars(item.rule)}
-        for each in found.values()
-        for item in each.proposals
-    ]
-    validation = {modality: each.validation for modality, each in found.items() if each.validation}
+    by_modality = {cell.modality: propose(catalog, cell, chosen) for cell in cells}
+    proposals = [item for each in by_modality.values() for item in each.proposals]
+    validation = {modality: each.validation for modality, each in by_modality.items() if each.validation}
     if json:
-        print_json({"dataset_version": dataset_version, "causes": proposals, "validation": validation})
+        causes = [{**vars(item), "rule": item.rule and vars(item.rule)} for item in proposals]
+        print_json({"dataset_version": dataset_version, "causes": causes, "validation": validation})
         return
     if not proposals:
         print(f"no cause recurs among these failures of {dataset_version}: nothing to suggest")
         return
-    rows = [
-        {
-            "modality": item["modality"],
-            "stage": item["stage"],
-            "class": item["error_class"],
-            "samples": item["samples"],
-            "rule": f"{rule['column']} {rule['bound']}: {rule['limit']}"
-            if (rule := item["rule"])
-            else "no single column tells them apart",
-            "would catch": rule["caught"] if rule else "",
-            "wrongly reject": rule["wrong"] if rule else "",
-        }
-        for item in proposals
-    ]
-    print_table(
-        f"{dataset_version}: recurring causes and the rules that would have caught them at the door", rows
-    )
+    title = f"{dataset_version}: recurring causes, and rules that would have caught them before download"
+    print_table(title, [_proposal_row(item) for item in proposals])
     if validation:
-        print("for the spec of the next version:\n")
+        print("add to the spec of the next version:\n")
         print(_yaml({"validation": validation}))
-    for modality, each in found.items():
+    for modality, each in by_modality.items():
         if each.validation:
             print(
                 f"{modality}: together they would catch {each.caught:,} of {each.failed:,} failed samples, "
                 f"and wrongly reject {each.wrong:,} of {each.sound:,} others"
             )
+
+
+def _proposal_row(item: Proposal) -> dict[str, Any]:
+    rule = item.rule
+    return {
+        "modality": item.modality,
+        "stage": item.stage,
+        "class": item.error_class,
+        "samples": item.samples,
+        "rule": f"{rule.column} {rule.bound}: {rule.limit}" if rule else "no single column separates them",
+        "would catch": rule.caught if rule else "",
+        "wrongly reject": rule.wrong if rule else "",
+    }
 
 
 def _yaml(value: dict[str, Any]) -> str:

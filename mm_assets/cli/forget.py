@@ -1,54 +1,45 @@
-"""TODO."""
+"""`mm forget`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json
+from mm_embed_kernels.errors import UserError
 
 
 def forget(
     identifier: Annotated[
-        str, typer.Argument(metavar="CONTENT_HASH|SAMPLE_ID", help="what is to be forgotten, for good")
+        str, typer.Argument(metavar="CONTENT_HASH|SAMPLE_ID", help="the content to forget, for good")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="skip the confirmation")] = False,
     json: Json = False,
 ) -> None:
-    """Remove a content from blobs, caches, all versions, tables and pins, and refuse it from then on. There is no way back."""
-    from dataclasses import asdict
-
+    """Remove a content from blobs, caches, all versions, tables and pins, for good, and refuse it later."""
     from mm_assets.operations.dagster_home import at_work, open_instance
-    from mm_embed_kernels.errors import UserError
+    from mm_resources.catalog import Catalog
     from mm_resources.maintenance.forgetting import forget as remove
     from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
 
     settings = Settings.from_environment()
     if busy := at_work(open_instance(settings)):
         raise UserError(
-            f"{busy} is at work on the store, and could bring back what is forgotten; wait for it, then forget"
+            f"{busy} is processing a cell and could restore the content; wait for it to end, then repeat"
         )
     if not yes:
-        typer.confirm(
-            f"Forget {identifier} in every version of every dataset of {settings.store}? There is no way back.",
-            abort=True,
-            err=True,
-        )
-    receipt = remove(Store(settings.store), identifier)
+        question = f"Forget {identifier} in every version of every dataset of {settings.store}? Irreversible."
+        typer.confirm(question, abort=True, err=True)
+    receipt = remove(Catalog.open(), identifier)
     if json:
         print_json(asdict(receipt))
         return
-    rows = sum(receipt.rows.values())
-    print(
-        f"forgotten: {len(receipt.samples):,} samples, {receipt.blobs:,} blobs, {rows:,} rows of {len(receipt.rows):,} tables"
-    )
+    rows = f"{sum(receipt.rows.values()):,} rows of {len(receipt.rows):,} tables"
+    print(f"forgotten: {len(receipt.samples):,} samples, {receipt.blobs:,} blobs, {rows}")
     for pin in receipt.pins:
-        print(
-            f"written anew: {pin}; mm backfill {pin.split('|')[0]} publishes what is left under a new data version"
-        )
-    print(
-        f"receipt {receipt.number}; what was exported from the store before, and the sources, are yours to clean"
-    )
+        dataset_version = pin.split("|")[0]
+        print(f"rewritten: {pin}; mm backfill {dataset_version} publishes the rest under a new data version")
+    print(f"receipt {receipt.number}; clean the sources, and earlier exports from the store, yourself")

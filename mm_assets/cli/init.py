@@ -1,17 +1,15 @@
-"""TODO."""
+"""`mm init`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mm_assets.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    pass
 from mm_assets.cli.options import Json
+from mm_assets.cli.output import print_json, print_table
+from mm_embed_kernels.errors import UserError
 
 
 def init(
@@ -19,14 +17,13 @@ def init(
     name: Annotated[str, typer.Option(help="dataset name; by default the folder's")] = "",
     version: Annotated[str, typer.Option(help="dataset version")] = "v1",
     out: Annotated[
-        Path | None, typer.Option(help="where to write the spec; by default FOLDER/dataset.yaml")
+        Path | None, typer.Option(help="path of the spec to write; by default FOLDER/dataset.yaml")
     ] = None,
     force: Annotated[bool, typer.Option(help="replace an existing spec")] = False,
     json: Json = False,
 ) -> None:
-    """Sniff a folder and write a dataset spec for it, with its schema."""
+    """Inspect a folder and write a dataset spec for it, with its schema."""
     from mm_assets.spec_drafts.folder import draft_spec
-    from mm_embed_kernels.errors import UserError
 
     target = out or folder / "dataset.yaml"
     if target.exists() and not force:
@@ -44,7 +41,7 @@ def init(
         )
         return
     print(f"wrote {target}\n\n{draft.yaml}")
-    print_table("found", [{"what": what, "files": count} for what, count in draft.found.items()])
+    print_table("files by kind", [{"kind": kind, "files": count} for kind, count in draft.found.items()])
     for table, cause in draft.skipped.items():
-        print(f"left out: {table}: {cause}")
-    print(f"look it over, then: mm register {target} && mm backfill {draft.dataset_version}")
+        print(f"skipped: {table}: {cause}")
+    print(f"check the spec, then run: mm register {target} && mm backfill {draft.dataset_version}")

@@ -1,4 +1,4 @@
-"""Entry point of `mm`."""
+"""Entry point of `mm`: registers each command, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -9,35 +9,80 @@ from typing import NoReturn
 
 import typer
 
-from mm_assets.cli import (
-    audit,
-    backfill,
-    cost,
-    curate,
-    datasets,
-    diff,
-    env,
-    explain,
-    export,
-    failures,
-    label,
-    report,
-)
+from mm_assets.cli.audit import audit
+from mm_assets.cli.backfill import backfill
+from mm_assets.cli.cost import cost
+from mm_assets.cli.curate import curate
+from mm_assets.cli.datasets import datasets
+from mm_assets.cli.diff import diff
+from mm_assets.cli.doctor import doctor
+from mm_assets.cli.env import env
+from mm_assets.cli.explain import explain
+from mm_assets.cli.export import export
+from mm_assets.cli.failures import failures
+from mm_assets.cli.forget import forget
+from mm_assets.cli.gc import gc
+from mm_assets.cli.init import init
+from mm_assets.cli.label import label
+from mm_assets.cli.promote import promote
+from mm_assets.cli.redrive import redrive
+from mm_assets.cli.register import register
+from mm_assets.cli.report import report
+from mm_assets.cli.search import search
+from mm_assets.cli.status import status
+from mm_assets.cli.try_embedder import try_embedder
+from mm_assets.cli.upkeep import upkeep
+from mm_embed_kernels.errors import Interrupted, UserError
 
 app = typer.Typer(
-    help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for training.",
+    help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for "
+    "training.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (datasets, backfill, curate, label, cost, report, failures, explain, diff, export, audit, env):
-    module.add_to(app)
+
+
+@app.callback()
+def _configure() -> None:
+    """Configure this process before a command runs; `mm --help` does without."""
+    from mm_resources.storage.process import configure_process  # here: imports pyarrow
+
+    configure_process()
+
+
+# `mm --help` lists the commands in this order.
+app.command("init")(init)
+app.command("register")(register)
+app.command("datasets")(datasets)
+app.command("backfill")(backfill)
+app.command("curate")(curate)
+app.command("label")(label)
+app.command("cost")(cost)
+app.command("report")(report)
+app.command("failures")(failures)
+app.command("redrive")(redrive)
+app.command("status")(status)
+app.command("search")(search)
+app.command("explain")(explain)
+app.command("try")(try_embedder)
+app.command("diff")(diff)
+app.command("promote")(promote)
+app.command("export")(export)
+app.command("audit")(audit)
+app.command("forget")(forget)
+app.command("env")(env)
+app.command("doctor")(doctor)
+app.command("upkeep")(upkeep)
+app.command("gc")(gc)
 
 
 def main() -> None:
-    """Run a command. A user's mistake is one line and exit code 2; a cell that is not sound is exit code 1."""
-    from mm_embed_kernels.errors import Interrupted, UserError
+    """Run a command.
 
+    Exit codes: 1 when a cell or a check is not sound, 2 for a user's mistake or an operating-system error
+    (one line on stderr), 130 when interrupted.
+    """
     try:
         app()
     except UserError as error:
@@ -46,19 +91,19 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        # A folder that cannot be one, a full disk, a store that does not answer: nothing that a traceback explains.
+        # A path that cannot be a folder, a full disk, an unreachable store: a traceback explains nothing.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
-        print("interrupted; the same command goes on where it ended", file=sys.stderr)
-        _leave(130)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        _exit_now(130)
 
 
-def _leave(code: int) -> NoReturn:
-    """End at once, with what is to be closed closed (Ray, children, temporary folders).
+def _exit_now(code: int) -> NoReturn:
+    """Exit at once, after the exit handlers have closed Ray, child processes and temporary folders.
 
-    A query that was broken off leaves threads and native objects behind, and the interpreter's own end, which finds
-    them, prints what they are.
+    An interrupted query leaves threads and native objects behind, which the interpreter's own shutdown
+    would report.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -1,32 +1,45 @@
-"""What a person or a script sees: tables, or JSON with `--json`."""
+"""Output of commands: tables for people, JSON with `--json`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.tree import Tree
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    """Print a value as indented JSON; dates in ISO 8601, other unknown types as their string."""
+    print(_dumps(value))
 
 
 def print_json_array(values: Iterable[Any]) -> None:
-    """A JSON array, item by item, so that a long one never lies in memory."""
+    """Print a JSON array item by item, so that a long one is never in memory as a whole."""
     lead = "[\n"
     for value in values:
-        text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
-        print(lead + "  " + text.replace("\n", "\n  "), end="")
+        print(lead + "  " + _dumps(value).replace("\n", "\n  "), end="")
         lead = ",\n"
     print("[]" if lead == "[\n" else "\n]")
 
 
-def _plain(value: Any) -> Any:
+def _dumps(value: Any) -> str:
+    return json.dumps(value, indent=2, default=_as_json, ensure_ascii=False)
+
+
+def _as_json(value: Any) -> str:
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None) -> None:
+    """Print rows as a table.
+
+    Args:
+        columns: names of the columns, in order; by default those of the first row.
+    """
     from rich import box
     from rich.table import Table
 
@@ -47,8 +60,23 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable
     _console().print(table)
 
 
-def _console() -> Any:
-    """A terminal as wide as it is; a file or pipe wide enough that nothing is folded for no one."""
+def print_tree(title: str, value: Mapping[str, Any]) -> None:
+    """Print nested mappings and lists as an indented tree."""
+    from rich.tree import Tree
+
+    tree = Tree(title)
+    _add_branches(tree, value)
+    _console().print(tree)
+
+
+def one_line(text: str, width: int = 80) -> str:
+    """Join the words of a text with single spaces and cut it to `width` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _console() -> Console:
+    """A console as wide as the terminal; for a file or pipe, wide enough that few cells are folded."""
     from rich.console import Console
 
     console = Console()
@@ -71,36 +99,20 @@ def _cell(value: Any) -> str:
     return escape(str(value))
 
 
-def print_tree(title: str, value: Mapping[str, Any]) -> None:
-    """Nested mappings and lists as an indented tree."""
-    from rich.tree import Tree
-
-    tree = Tree(title)
-    _grow(tree, value)
-    _console().print(tree)
-
-
-def _grow(tree: Any, value: Any) -> None:
+def _add_branches(tree: Tree, value: Mapping[str, Any] | list[Any]) -> None:
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for name, item in items:
         if isinstance(item, Mapping) and {"rule", "passed"} <= set(item):
-            mark = "passed" if item["passed"] else f"{item['action']}: {item['reason']}"
-            tree.add(
-                f"{item['rule']} v{item['version']}: {_cell(mark)} (measured {_cell(item['value'])}, {_cell(item['threshold'])})"
-            )
+            tree.add(_decision(item))
         elif isinstance(item, (Mapping, list)) and item:
-            _grow(tree.add(f"[bold]{name}[/bold]"), item)
+            _add_branches(tree.add(f"[bold]{name}[/bold]"), item)
         elif item not in (None, [], {}):
-            text = (
-                item
-                if isinstance(item, str)
-                else _cell(item)
-                if not isinstance(item, (date, datetime))
-                else item.isoformat()
-            )
+            text = item.isoformat() if isinstance(item, (date, datetime)) else item
             tree.add(f"[bold]{name}[/bold]: {_cell(text)}")
 
 
-def one_line(text: str, width: int = 80) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
+def _decision(item: Mapping[str, Any]) -> str:
+    """A rule's decision in one line."""
+    state = "passed" if item["passed"] else f"{item['action']}: {item['reason']}"
+    figures = f"measured {_cell(item['value'])}, {_cell(item['threshold'])}"
+    return f"{item['rule']} v{item['version']}: {_cell(state)} ({figures})"

@@ -1,15 +1,17 @@
-"""TODO."""
+"""`mm promote`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import os
+import sys
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
+from mm_assets.cli.options import Json, check_choice, check_dataset_version
 from mm_assets.cli.output import print_json
-
-if TYPE_CHECKING:
-    pass
+from mm_embed_kernels.identity import ALIASES
 
 
 def promote(
@@ -17,40 +19,35 @@ def promote(
         str, typer.Argument(metavar="DATASET@VERSION", help="with --back: DATASET@ALIAS")
     ],
     to: Annotated[
-        str, typer.Option(help="the alias: production, staging, champion or candidate")
+        str, typer.Option(help="alias to move: production, staging, champion or candidate")
     ] = "production",
     evaluate: Annotated[
-        str, typer.Option(metavar="MODULE:FUNCTION", help="a test of your own that must pass too")
+        str, typer.Option(metavar="MODULE:FUNCTION", help="your own test, which must pass as well")
     ] = "",
     override: Annotated[
-        str, typer.Option(metavar="REASON", help="promote in spite of a closed gate; recorded")
+        str, typer.Option(metavar="REASON", help="promote despite a closed gate; the reason is recorded")
     ] = "",
-    back: Annotated[
-        bool, typer.Option("--back", help="take the alias back to where it stood before")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
+    back: Annotated[bool, typer.Option("--back", help="move the alias back to its previous version")] = False,
+    json: Json = False,
 ) -> None:
-    """Move an alias to a version that passes the promotion gate; readers ask for DATASET@production."""
-    import os
-    import sys
-    from dataclasses import asdict
-
+    """Move an alias to a version that passes the promotion gate; readers use DATASET@production."""
     from mm_assets.operations.promotion import promote as move
     from mm_assets.operations.promotion import take_back
-    from mm_resources.features.feature_tables import FeatureStore
+    from mm_resources.catalog import Catalog
 
-    sys.path.insert(0, os.getcwd())  # where the user's own test lies
-    features = FeatureStore.open()
     if back:
         dataset, _, alias = dataset_version.partition("@")
-        moved = take_back(features, dataset, alias or to)
+        moved = take_back(Catalog.open(), dataset, alias or to)
     else:
-        moved = move(features, dataset_version, to, evaluate, override)
+        check_dataset_version(dataset_version)
+        check_choice("--to", to, sorted(ALIASES - {"latest"}))
+        sys.path.insert(0, os.getcwd())  # --evaluate names a module that may lie in this folder
+        moved = move(Catalog.open(), dataset_version, to, evaluate, override)
     if json:
         print_json(asdict(moved))
         return
-    print(
-        f"{moved.dataset}@{moved.alias} is {moved.dataset_version}{f' ({moved.reason})' if moved.reason else ''}"
-    )
-    for check in moved.checks if not back else []:
-        print(f"  {'passed' if check['passed'] else 'overridden'}: {check['description']}")
+    reason = f" ({moved.reason})" if moved.reason else ""
+    print(f"{moved.dataset}@{moved.alias} is {moved.dataset_version}{reason}")
+    if not back:
+        for check in moved.checks:
+            print(f"  {'passed' if check['passed'] else 'overridden'}: {check['description']}")

@@ -1,18 +1,20 @@
-"""TODO."""
+"""`mm register`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import split_dataset_version
 
 if TYPE_CHECKING:
     from mm_embed_kernels.spec.dataset_spec import DatasetSpec
     from mm_resources.registry.registry import Registry
-from mm_assets.cli.options import Json
 
 
 def register(
@@ -22,74 +24,91 @@ def register(
         typer.Option(
             "--from",
             metavar="DATASET@VERSION",
-            help="follow this version: its spec, with its sources listed anew",
+            help="register the version that follows this one: the same spec, its sources listed anew",
         ),
     ] = "",
     as_: Annotated[
         str,
         typer.Option(
-            "--as", metavar="VERSION", help="with --from: the new version's name; by default the next one"
+            "--as", metavar="VERSION", help="with --from: name of the new version; by default the next one"
         ),
     ] = "",
     print_: Annotated[
-        bool, typer.Option("--print", help="with --from: print the new version's spec, and register nothing")
+        bool, typer.Option("--print", help="with --from: print the new version's spec without registering it")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Record a spec: from then on this version of the dataset is frozen."""
-    from mm_assets.operations.backfill import register_partition
-    from mm_assets.operations.dagster_home import open_instance
-    from mm_embed_kernels.errors import UserError
-    from mm_embed_kernels.spec.dataset_spec import load_spec
-    from mm_embed_kernels.spec.next_version import as_yaml
-    from mm_resources.registry.registry import Registry
-    from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
-
+    """Register a spec; from then on this version of the dataset is frozen."""
     if (spec is None) == (not from_):
-        raise UserError("name a spec file, or with --from the version that the new one follows")
-    if (as_ or print_) and not from_:
-        raise UserError("--as and --print go with --from")
-    settings = Settings.from_environment()
-    registry = Registry(Store(settings.store))
-    loaded = load_spec(spec) if spec else _following(registry, from_, as_)
-    if print_:
-        print(as_yaml(loaded), end="")
-        return
-    new = registry.register(loaded)
-    written = _written(settings.datasets, loaded) if from_ else None
-    register_partition(open_instance(settings), loaded.dataset_version)
+        raise UserError("pass a spec file, or --from with the version that the new one follows")
+    if spec is not None and (as_ or print_):
+        raise UserError("--as and --print are options of --from")
+    if spec is not None:
+        _register_file(spec, json)
+    elif print_:
+        _print_successor(from_, as_)
+    else:
+        _register_successor(from_, as_, json)
+
+
+def _register_file(path: Path, json: bool) -> None:
+    from mm_embed_kernels.spec.dataset_spec import load_spec
+    from mm_resources.catalog import Catalog
+
+    spec = load_spec(path)
+    new = _freeze(Catalog.open().registry, spec)
     if json:
-        told = {"dataset_version": loaded.dataset_version, "new": new, "modalities": loaded.modalities}
-        print_json({**told, **({"parent": loaded.parent, "spec": written and str(written)} if from_ else {})})
-        return
-    print(
-        f"{loaded.dataset_version} {'registered' if new else 'was registered before, with the same spec'}: {', '.join(loaded.modalities)}"
-    )
-    if written:
-        print(f"wrote {written}")
-    if new:
-        print(f"next: mm backfill {loaded.dataset_version}")
+        print_json(_as_json(spec, new))
+    else:
+        _print_registration(spec, new)
 
 
-def _following(registry: Registry, parent: str, name: str) -> DatasetSpec:
-    """The spec of the version that follows `parent`."""
-    from mm_embed_kernels.errors import UserError
-    from mm_embed_kernels.identity import split_dataset_version
+def _print_successor(parent: str, name: str) -> None:
+    from mm_embed_kernels.spec.next_version import as_yaml
+    from mm_resources.catalog import Catalog
+
+    print(as_yaml(_successor(Catalog.open().registry, parent, name)), end="")
+
+
+def _register_successor(parent: str, name: str, json: bool) -> None:
+    from mm_resources.catalog import Catalog
+    from mm_resources.settings import Settings
+
+    registry = Catalog.open().registry
+    spec = _successor(registry, parent, name)
+    new = _freeze(registry, spec)
+    written = _write_spec(Settings.from_environment().datasets, spec)
+    if json:
+        file = {"parent": spec.parent, "spec": written and str(written)}
+        print_json({**_as_json(spec, new), **file})
+    else:
+        _print_registration(spec, new, written)
+
+
+def _successor(registry: Registry, parent: str, name: str) -> DatasetSpec:
+    """The spec of the version that follows `parent`, called `name` or by the spec's own scheme."""
     from mm_embed_kernels.spec.next_version import named, successor
 
     try:
         spec = registry.spec(*split_dataset_version(parent))
     except ValueError as error:
-        raise UserError(f"--from: {error}") from None
+        raise UserError(f"--from: {error}") from error
     return successor(spec, named(spec, name) if name else registry.next_name(spec))
 
 
-def _written(folder: Path, spec: DatasetSpec) -> Path | None:
-    """The file of a new version's spec, beside the others; None where specs are not kept in that folder.
+def _freeze(registry: Registry, spec: DatasetSpec) -> bool:
+    """Register a spec and its Dagster partition; False when it is registered already."""
+    from mm_assets.operations.backfill import register_partition
+    from mm_assets.operations.dagster_home import open_instance
+    from mm_resources.settings import Settings
 
-    One that is there already stays as it is.
-    """
+    new = registry.register(spec)
+    register_partition(open_instance(Settings.from_environment()), spec.dataset_version)
+    return new
+
+
+def _write_spec(folder: Path, spec: DatasetSpec) -> Path | None:
+    """Write a new version's spec unless its file exists; return its path, None without a folder of specs."""
     from mm_embed_kernels.spec.next_version import as_yaml
 
     if not folder.is_dir():
@@ -98,3 +117,16 @@ def _written(folder: Path, spec: DatasetSpec) -> Path | None:
     if not path.exists():
         path.write_text(as_yaml(spec), "utf-8")
     return path
+
+
+def _as_json(spec: DatasetSpec, new: bool) -> dict[str, Any]:
+    return {"dataset_version": spec.dataset_version, "new": new, "modalities": spec.modalities}
+
+
+def _print_registration(spec: DatasetSpec, new: bool, written: Path | None = None) -> None:
+    state = "registered" if new else "is already registered, with the same spec"
+    print(f"{spec.dataset_version} {state}: {', '.join(spec.modalities)}")
+    if written:
+        print(f"wrote {written}")
+    if new:
+        print(f"next: mm backfill {spec.dataset_version}")

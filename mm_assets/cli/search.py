@@ -1,98 +1,101 @@
-"""TODO."""
+"""`mm search`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import Json
+from mm_assets.cli.options import Json, Where, check_choice, check_dataset_versions
 from mm_assets.cli.output import one_line, print_json, print_table
 
-HIT = (
-    "feature_id",
-    "sample_id",
-    "segment_id",
-    "entity_id",
-    "content_hash",
-    "source_uri",
-    "dataset_version",
-    "modality",
-    "label",
-    "split",
-    "score",
-    "span",
-)
+# Fields of a hit with --json, in this order.
+FIELDS = [
+    "feature_id", "sample_id", "segment_id", "entity_id", "content_hash", "source_uri", "dataset_version",
+    "modality", "label", "split", "score", "span",
+]  # fmt: skip
 
 
-def search(
+def search(  # noqa: PLR0913 - one parameter for each option
     query: Annotated[str, typer.Argument(help="text, a media path, or id:FEATURE|SEGMENT|SAMPLE")],
     modality: Annotated[
-        list[str], typer.Option(help="which modality to search; repeat it for several that share a space")
+        list[str],
+        typer.Option(help="modality to search; repeatable for modalities that share a vector space"),
     ],
     dataset_version: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DATASET@VERSION", help="which published version to search; repeat it; by default all"
+            metavar="DATASET@VERSION",
+            callback=check_dataset_versions,
+            help="published version to search; repeatable; by default all",
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="number of answers")] = 10,
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="SQL", help="filter on the feature columns, e.g. \"split = 'train'\""),
-    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="number of hits")] = 10,
+    where: Where = None,
     embedder: Annotated[
-        str | None, typer.Option(help="table of this embedder; by default the primary one")
+        str | None, typer.Option(help="search this embedder's tables; by default the primary one's")
     ] = None,
     mode: Annotated[
         str, typer.Option(help="vector, text (words of texts and transcripts), or hybrid")
     ] = "vector",
     group_by: Annotated[str | None, typer.Option(help="sample or entity: the best hit of each")] = None,
     find: Annotated[
-        str, typer.Option(help="neighbours, duplicates, or hard_negatives (near, of another label)")
+        str, typer.Option(help="neighbours, duplicates, or hard_negatives (near, with another label)")
     ] = "neighbours",
     label: Annotated[
-        str | None, typer.Option(help="of the query, for hard negatives; by default that of its sample")
+        str | None, typer.Option(help="the query's label, for hard negatives; by default its sample's")
     ] = None,
     json: Json = False,
 ) -> None:
-    """The nearest features of what is published, best first."""
-    from mm_resources.features.feature_tables import FeatureStore
+    """List the published features nearest to a query, best first."""
+    from mm_resources.retrieval.feature_store import FeatureStore
+    from mm_resources.retrieval.search import FINDS, GROUPS, MODES
 
-    found = (
-        FeatureStore.open()
-        .search(
-            query, dataset_version=dataset_version or None, modality=modality, embedder=embedder, k=k, where=where,
-            mode=mode, group_by=group_by, find=find, label=label,
-        )
-        .to_pylist()
-    )  # fmt: skip
-    if json:
-        print_json([{name: hit[name] for name in HIT} for hit in found])
-        return
-    rows = [
-        {
-            "score": round(hit["score"], 4 if mode == "hybrid" else 3),
-            "version": hit["dataset_version"],
-            "modality": hit["modality"],
-            "label": hit["label"],
-            "split": hit["split"],
-            "source": hit["source_uri"]
-            if hit["source_uri"].endswith(hit["key"])
-            else f"{hit['source_uri']}#{hit['key']}",
-            "place": hit["span"] if hit["span"] != "full" else "",
-            "text": one_line(hit["text"] or ""),
-            "feature_id": hit["feature_id"],
-        }
-        for hit in found
-    ]
-    if not rows:
-        print("nothing found")
-        return
-    left_out = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
-    left_out |= {name for name in ("version", "modality") if len({row[name] for row in rows}) == 1}
-    versions = ", ".join(dataset_version or ["all versions"])
-    print_table(
-        f"{versions} {', '.join(modality)}: {query}", rows, [name for name in rows[0] if name not in left_out]
+    check_choice("--mode", mode, MODES)
+    check_choice("--find", find, FINDS)
+    if group_by is not None:
+        check_choice("--group-by", group_by, GROUPS)
+    hits = FeatureStore.open().search(
+        query,
+        dataset_version=dataset_version or None,
+        modality=modality,
+        embedder=embedder,
+        k=k,
+        where=where,
+        mode=mode,
+        group_by=group_by,
+        find=find,
+        label=label,
     )
-    print("where an answer came from: mm explain FEATURE_ID")
+    if json:
+        print_json(hits.select(FIELDS).to_pylist())
+        return
+    rows = [_row(hit, 4 if mode == "hybrid" else 3) for hit in hits.to_pylist()]
+    if not rows:
+        print("no hits")
+        return
+    versions = ", ".join(dataset_version or ["all versions"])
+    print_table(f"{versions} {', '.join(modality)}: {query}", rows, _informative(rows))
+    print("origin of a hit: mm explain FEATURE_ID")
+
+
+def _row(hit: dict[str, Any], digits: int) -> dict[str, Any]:
+    source = hit["source_uri"]
+    return {
+        "score": round(hit["score"], digits),
+        "version": hit["dataset_version"],
+        "modality": hit["modality"],
+        "label": hit["label"],
+        "split": hit["split"],
+        "source": source if source.endswith(hit["key"]) else f"{source}#{hit['key']}",
+        "place": hit["span"] if hit["span"] != "full" else "",
+        "text": one_line(hit["text"] or ""),
+        "feature_id": hit["feature_id"],
+    }
+
+
+def _informative(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of hits without those that are empty, or the same in every row."""
+    empty = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
+    constant = {name for name in ("version", "modality") if len({row[name] for row in rows}) == 1}
+    return [name for name in rows[0] if name not in empty | constant]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""`mm status`."""
 
 from __future__ import annotations
 
@@ -6,60 +6,70 @@ from typing import Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import Json
+from mm_assets.cli.options import DatasetVersion, Json, Modality
 from mm_assets.cli.output import print_json, print_table
+
+_COLUMNS = [
+    "modality",
+    "discovered",
+    "published",
+    "dropped",
+    "failed",
+    "segments",
+    "features",
+    "failures",
+    "published_at",
+]
 
 
 def status(
-    dataset_version: Annotated[str, typer.Argument(metavar="DATASET@VERSION")],
-    modality: Annotated[str | None, typer.Option(help="only this modality")] = None,
+    dataset_version: DatasetVersion,
+    modality: Modality = None,
     drift: Annotated[
         bool,
         typer.Option(
-            "--drift", help="list the sources now and compare; else what the last look found is told"
+            "--drift",
+            help="list the sources now and compare; without it, show the last recorded comparison",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """The accounting of each cell, discovered = published + dropped + failed, and whether the sources have moved on."""
+    """Show each cell's accounting, discovered = published + dropped + failed, and changes of its sources."""
     from mm_assets.operations.status import dataset_status
-    from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
+    from mm_resources.catalog import Catalog
 
-    found = dataset_status(Store(Settings.from_environment().store), dataset_version, modality, look=drift)
+    state = dataset_status(Catalog.open(), dataset_version, modality, look=drift)
     if json:
-        print_json(found)
+        print_json(state)
         return
-    columns = [
-        "modality",
-        "discovered",
-        "published",
-        "dropped",
-        "failed",
-        "segments",
-        "features",
-        "failures",
-        "published_at",
-    ]
     rows = [
         {**cell, "published_at": (cell["published_at"] or "")[:19].replace("T", " ")}
-        for cell in found["cells"]
+        for cell in state["cells"]
     ]
-    print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, columns)
-    for cell in found["cells"]:
-        if cell["undecided"]:
-            print(
-                f"{cell['modality']}: {cell['undecided']:,} samples are undecided: the run goes on, or died; mm backfill {dataset_version}"
-            )
-        for gate in _last_gates(cell["gates"]):
-            told = "passed" if gate["passed"] else "overridden" if gate["waived"] else "closed"
-            print(f"{cell['modality']}: gate {gate['name']} {told}: {gate['description']}")
-        if "blocked" in cell:
-            print(f"{cell['modality']} is blocked by {cell['blocked']}")
-    print(found["drift_summary"])
+    print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, _COLUMNS)
+    for cell in state["cells"]:
+        _print_obstacles(dataset_version, cell)
+    print(state["drift_summary"])
+
+
+def _print_obstacles(dataset_version: str, cell: dict[str, Any]) -> None:
+    """Print what keeps a cell from its publish: undecided samples, gates, a blocked stage."""
+    modality = cell["modality"]
+    if cell["undecided"]:
+        print(
+            f"{modality}: {cell['undecided']:,} samples are undecided: their run is active or has died; "
+            f"to resume: mm backfill {dataset_version}"
+        )
+    for gate in _last_gates(cell["gates"]):
+        state = "passed" if gate["passed"] else "overridden" if gate["waived"] else "closed"
+        print(f"{modality}: gate {gate['name']} {state}: {gate['description']}")
+    if "blocked" in cell:
+        print(f"{modality} is blocked by {cell['blocked']}")
 
 
 def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The verdicts with numbers of the stage at which a gate is closed, or else of the last one."""
-    shut = [gate["stage"] for gate in gates if not gate["passed"] and not gate["waived"]]
-    return [gate for gate in gates if gate["stage"] == (shut or [gates[-1]["stage"]])[0] and gate["figures"]]
+    """The verdicts with figures of the first stage whose gate is closed, or else of the last stage."""
+    closed = [gate["stage"] for gate in gates if not gate["passed"] and not gate["waived"]]
+    return [
+        gate for gate in gates if gate["stage"] == (closed or [gates[-1]["stage"]])[0] and gate["figures"]
+    ]

@@ -1,7 +1,8 @@
-"""TODO."""
+"""`mm upkeep`."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -14,19 +15,16 @@ def upkeep(
     older_than_days: Annotated[
         float,
         typer.Option(
-            min=0, help="age from which superseded versions go; 0 only while nothing runs on the store"
+            min=0, help="age from which superseded versions are removed; 0 only while nothing uses the store"
         ),
     ] = 7.0,
     json: Json = False,
 ) -> None:
-    """Join small files and remove what is superseded; whatever is published, or pinned by a training set, stays."""
-    from datetime import timedelta
+    """Compact small files and remove superseded versions; published ones and those of training sets stay."""
+    from mm_resources.catalog import Catalog
+    from mm_resources.maintenance.upkeep import upkeep as run_upkeep
 
-    from mm_resources.maintenance.upkeep import upkeep as tidy
-    from mm_resources.settings import Settings
-    from mm_resources.storage.store import Store
-
-    done = tidy(Store(Settings.from_environment().store), timedelta(days=older_than_days))
+    done = run_upkeep(Catalog.open(), timedelta(days=older_than_days))
     if json:
         print_json([vars(part) for part in done])
         return

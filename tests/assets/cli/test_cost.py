@@ -209,7 +209,7 @@ def test_a_larger_cell_is_predicted_by_a_real_run(published: Any, monkeypatch: p
     assert (cell["samples"], cell["fitted_on"], len(cell["stages"])) == (3000, [3], 12)
     assert cell["stored_bytes"] > 3000 * 384 * 4
     said = CliRunner().invoke(app, [*asked, "--workers", "64"], catch_exceptions=False).output
-    assert "3,000 samples on 64 workers, by runs of 3" in said
+    assert "3,000 samples on 64 workers, fitted on runs of 3" in said
     assert "all runs had one size" in said
 
 
@@ -232,4 +232,4 @@ def test_an_index_that_no_run_built_is_tried(published: Any, monkeypatch: pytest
     assert after["feature_table"]["cpu_seconds"] > 2.5 * before["feature_table"]["cpu_seconds"]
     assert after["sample_metadata"]["seconds"] == pytest.approx(2.5 * before["sample_metadata"]["seconds"])
     said = CliRunner().invoke(app, [*asked, "100000"], catch_exceptions=False).output
-    assert "(IVF_HNSW_SQ) that no run built: by a trial here, it takes " in said
+    assert "an IVF_HNSW_SQ index is built, which no recorded run has done; estimate from a trial: " in said
