@@ -1,14 +1,18 @@
-"""TODO."""
+"""Pins: what is published of a cell, and the only thing that readers resolve."""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mm_embed_kernels.errors import UserError
+from mm_resources.cell import Cell
+from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.store import Store
 
-PIN_NAME = re.compile(r"^(\d{8})\.json$")
+_PIN_NAME = re.compile(r"^(\d{8})\.json$")
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,53 @@ class Pin:
             f"{self.dataset}@{self.version} {self.modality} has no embedder {embedder!r}; it has: "
             + ", ".join(table.named for table in self.tables)
         )
+
+
+class Pins:
+    """The pins of a store; every publish of a cell is an object of its own, numbered from 1."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def get(self, cell: Cell, number: int | None = None) -> Pin | None:
+        """The latest pin of a cell, or an earlier one by its number; None when nothing was published."""
+        numbers = self.numbers(cell)
+        if not numbers:
+            return None
+        raw = json.loads(self.store.read(self._name(cell, number or numbers[-1])))
+        return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
+
+    def numbers(self, cell: Cell) -> list[int]:
+        """The numbers of all publishes of a cell, oldest first."""
+        names = self.store.names(self._folder(cell))
+        return [int(match[1]) for name in names if (match := _PIN_NAME.match(name))]
+
+    def next_number(self, cell: Cell) -> int:
+        """The number of the next pin; read it before the work begins, it is the fence."""
+        return (self.numbers(cell) or [0])[-1] + 1
+
+    def publish(self, cell: Cell, pin: Pin) -> None:
+        """Move the pin: one atomic, exclusive creation.
+
+        Raises:
+            Fenced: when another run published since `next_number`.
+        """
+        if not self.store.create(self._name(cell, pin.number), _dumped(pin)):
+            raise Fenced(
+                f"{cell.partition_key} was published by another run since this one began; its pin stays"
+            )
+
+    def replace(self, cell: Cell, pin: Pin) -> None:
+        """Write a pin anew under its number: only forgetting outranks what was published."""
+        self.store.write(self._name(cell, pin.number), _dumped(pin))
+
+    @staticmethod
+    def _folder(cell: Cell) -> str:
+        return f"registry/pins/{cell.path}"
+
+    def _name(self, cell: Cell, number: int) -> str:
+        return f"{self._folder(cell)}/{number:08d}.json"
+
+
+def _dumped(pin: Pin) -> bytes:
+    return json.dumps(asdict(pin), indent=1).encode()

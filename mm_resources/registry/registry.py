@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from mm_embed_kernels import identity
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
 from mm_embed_kernels.spec.next_version import next_names, successor
-from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources.cell import Cell
 from mm_resources.ingestion.listings import Listings
 from mm_resources.ingestion.source_drift import Drifts
 from mm_resources.registry.aliases import Aliases
-from mm_resources.registry.pins import PIN_NAME, Pin, PinnedTable
-from mm_resources.registry.spec_check import check_embedders
-from mm_resources.sources import open_source
-from mm_resources.storage import lance_datasets
+from mm_resources.registry.pins import Pin, Pins
+from mm_resources.registry.spec_check import check_spec
 from mm_resources.storage.store import Store
 
 
@@ -43,6 +39,7 @@ class Registry:
         self.listings = Listings(store)
         self.aliases = Aliases(store)
         self.drifts = Drifts(self.listings)
+        self.pins = Pins(store)
 
     # -- specs
 
@@ -55,7 +52,7 @@ class Registry:
         Raises:
             UserError: when the version is registered with another spec, or the spec names what does not exist.
         """
-        self._check(spec)
+        check_spec(spec, self.spec)
         self.store.mark_layout()
         name = self._spec_name(spec.name, spec.version)
         if self.store.create(name, _record(spec, datetime.now(UTC).isoformat(), by)):
@@ -101,43 +98,6 @@ class Registry:
             best = versions.setdefault(found.spec.name, found)
             versions[found.spec.name] = max(best, found, key=lambda each: (each.at, each.spec.version))
         return list(versions.values())
-
-    def _check(self, spec: DatasetSpec) -> None:
-        from mm_embed_kernels.rules import rule_set
-        from mm_embed_kernels.validation.bounds import validation_bounds
-
-        if spec.parent is not None:
-            self.spec(spec.name, spec.parent)
-        known = modalities()
-        for source in spec.sources:
-            if source.modality != "auto" and source.modality not in known:
-                raise UserError(
-                    f"source {source.name}: unknown modality {source.modality!r}; there are: auto, {', '.join(known)}"
-                )
-            opened = open_source(source, dict(spec.schema_))
-            if source.blobs == "reference" and opened.name != "files":
-                raise UserError(
-                    f"source {source.name}: blobs: reference is for files, not for a source of {opened.name}"
-                )
-        for name in known:
-            rule_set(name, spec.curation.rules)
-        for modality, columns in spec.validation.items():
-            if modality not in known:
-                raise UserError(f"validation.{modality}: no such modality; there are: {', '.join(known)}")
-            validation_bounds(known[modality], columns)
-        for modality, names in spec.embedders.items():
-            check_embedders(modality, names)
-        for modality, name in spec.transcribe.items():
-            if modality not in known or not known[modality].spoken:
-                spoken = ", ".join(name for name, item in known.items() if item.spoken)
-                raise UserError(
-                    f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}"
-                )
-            create_transcriber(name)
-        for name in known:
-            key = f"{spec.dataset_version}|{name}"
-            if not identity.PARTITION_KEY.fullmatch(spec.dataset_version):
-                raise UserError(f"{key}: the partition key must match {identity.PARTITION_KEY.pattern}")
 
     @staticmethod
     def _spec_name(dataset: str, version: str) -> str:
@@ -204,55 +164,12 @@ class Registry:
             raise UserError(
                 f"{dataset_version} is {alias.dataset_version}, of which no {modality} was promoted"
             )
-        pin = self.pin(cell, alias.pins[modality] if alias else None)
+        pin = self.pins.get(cell, alias.pins[modality] if alias else None)
         if pin is None:
             raise UserError(
                 f"nothing is published of {dataset_version} {modality}; run `mm backfill {dataset_version}`"
             )
         return pin
-
-    def pin(self, cell: Cell, number: int | None = None) -> Pin | None:
-        """What is published of a cell, or an earlier publish of it; None when there is none."""
-        numbers = self._pin_numbers(cell)
-        if not numbers:
-            return None
-        raw = json.loads(self.store.read(self._pin_name(cell, number or numbers[-1])))
-        return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
-
-    def pins(self, cell: Cell) -> list[int]:
-        """The numbers of all its publishes, oldest first."""
-        return self._pin_numbers(cell)
-
-    def replace(self, cell: Cell, pin: Pin) -> None:
-        """Write a pin anew under its number: only forgetting outranks what was published."""
-        self.store.write(self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode())
-
-    def next_pin(self, cell: Cell) -> int:
-        """The number that the next pin takes; read it before the work begins, it is the fence."""
-        return (self._pin_numbers(cell) or [0])[-1] + 1
-
-    def publish(self, cell: Cell, pin: Pin) -> None:
-        """Move the pin: one atomic, exclusive creation.
-
-        Raises:
-            Fenced: when another run published since `next_pin`.
-        """
-        if not self.store.create(
-            self._pin_name(cell, pin.number), json.dumps(asdict(pin), indent=1).encode()
-        ):
-            raise lance_datasets.Fenced(
-                f"{cell.partition_key} was published by another run since this one began; its pin stays"
-            )
-
-    def _pin_name(self, cell: Cell, number: int) -> str:
-        return f"registry/pins/{cell.path}/{number:08d}.json"
-
-    def _pin_numbers(self, cell: Cell) -> list[int]:
-        return [
-            int(found[1])
-            for name in self.store.names(f"registry/pins/{cell.path}")
-            if (found := PIN_NAME.match(name))
-        ]
 
 
 def _record(spec: DatasetSpec, at: str, by: str) -> bytes:

@@ -1,9 +1,68 @@
-"""TODO."""
+"""Check a spec, before it is frozen, against what is installed and what is registered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from mm_embed_kernels import identity
+from mm_embed_kernels.embedders import kind_of
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.modalities import modalities
+from mm_embed_kernels.modalities import Modality, modalities
+from mm_embed_kernels.rules import rule_set
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_embed_kernels.transcribers import create as create_transcriber
+from mm_embed_kernels.validation.bounds import validation_bounds
+from mm_resources.sources import open_source
+
+SpecLookup = Callable[[str, str], DatasetSpec]
+
+
+def check_spec(spec: DatasetSpec, registered: SpecLookup) -> None:
+    """Refuse a spec that names what does not exist.
+
+    Args:
+        registered: the frozen spec of a dataset and version; raises UserError for one that is not registered.
+
+    Raises:
+        UserError: in one line, for the first mistake.
+    """
+    if spec.parent is not None:
+        registered(spec.name, spec.parent)
+    installed = modalities()
+    _check_sources(spec, installed)
+    for name in installed:
+        rule_set(name, spec.curation.rules)
+    for modality, columns in spec.validation.items():
+        if modality not in installed:
+            raise UserError(f"validation.{modality}: no such modality; there are: {', '.join(installed)}")
+        validation_bounds(installed[modality], columns)
+    for modality, names in spec.embedders.items():
+        check_embedders(modality, names)
+    _check_transcribers(spec, installed)
+    if not identity.PARTITION_KEY.fullmatch(spec.dataset_version):
+        raise UserError(f"{spec.dataset_version}: must match {identity.PARTITION_KEY.pattern}")
+
+
+def _check_sources(spec: DatasetSpec, installed: Mapping[str, Modality]) -> None:
+    for source in spec.sources:
+        if source.modality != "auto" and source.modality not in installed:
+            raise UserError(
+                f"source {source.name}: unknown modality {source.modality!r}; "
+                f"there are: auto, {', '.join(installed)}"
+            )
+        opened = open_source(source, dict(spec.schema_))
+        if source.blobs == "reference" and opened.name != "files":
+            raise UserError(
+                f"source {source.name}: blobs: reference is for files, not for a source of {opened.name}"
+            )
+
+
+def _check_transcribers(spec: DatasetSpec, installed: Mapping[str, Modality]) -> None:
+    for modality, name in spec.transcribe.items():
+        if modality not in installed or not installed[modality].spoken:
+            spoken = ", ".join(name for name, item in installed.items() if item.spoken)
+            raise UserError(f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}")
+        create_transcriber(name)
 
 
 def check_embedders(modality: str, names: list[str]) -> None:
@@ -12,8 +71,6 @@ def check_embedders(modality: str, names: list[str]) -> None:
     Raises:
         UserError: in one line.
     """
-    from mm_embed_kernels.embedders import kind_of
-
     if modality not in modalities():
         raise UserError(f"embedders.{modality}: no such modality; there are: {', '.join(modalities())}")
     if not names or len(set(names)) < len(names):

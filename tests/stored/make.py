@@ -89,7 +89,8 @@ COMMANDS: dict[str, list[str]] = {
 def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
     places = {"MM_STORE": ROOT / "store", "DAGSTER_HOME": ROOT / "home", "MM_DATASETS": ROOT / "datasets"}
-    return {**kept, **{name: str(place) for name, place in places.items()}}
+    # The format that models compute in is part of a fingerprint, and by default the processor decides it.
+    return {**kept, **{name: str(place) for name, place in places.items()}, "MM_PRECISION": "float32"}
 
 
 def mm(*words: str) -> Any:
@@ -99,6 +100,35 @@ def mm(*words: str) -> Any:
     if done.returncode:
         raise RuntimeError(f"mm {' '.join(words)}: exit {done.returncode}: {done.stdout}{done.stderr}")
     return json.loads(done.stdout)
+
+
+def export(folder: Path) -> Any:
+    """The manifest of an export of the text features."""
+    mm("export", "small@v1", "--modality", "text", "--out", str(folder))
+    return json.loads((folder / "_manifest.json").read_text("utf-8"))
+
+
+def fingerprints() -> dict[str, Any]:
+    """Fingerprints of the bundled embedders and modalities, versions of the rules, and of the libraries behind them."""
+    from mm_embed_kernels.embedders import create, embedders
+    from mm_embed_kernels.identity import library_versions
+    from mm_embed_kernels.modalities import modalities
+    from mm_embed_kernels.rules import rules
+
+    made = {name: create(name) for name, kind in embedders().items() if not kind.takes_model}
+    return {
+        "embedders": {name: embedder.fingerprint for name, embedder in made.items()},
+        "modalities": {
+            name: {kind: modality.fingerprint(kind) for kind in ("probe", "segment")}
+            for name, modality in modalities().items()
+        },
+        "rules": {name: rule.version for name, rule in rules().items()},
+        "libraries": {
+            name: version
+            for embedder in made.values()
+            for name, version in library_versions(embedder.libraries).items()
+        },
+    }
 
 
 def write_sources() -> None:
@@ -142,6 +172,8 @@ def main(folder: Path) -> None:
     answers["unchanged"] = mm("backfill", "small@v1")
     feature = answers["search-text"][0]["feature_id"]
     answers["explain"] = mm("explain", feature)
+    answers["export"] = export(ROOT / "exported")
+    answers["fingerprints"] = fingerprints()
     (folder / "answers.json").write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n", "utf-8")
     with tarfile.open(folder / "store.tar.xz", "w:xz") as archive:
         archive.add(ROOT, ROOT.name, filter=lambda item: None if "/home" in item.name else item)
