@@ -25,9 +25,25 @@ def memory_limit() -> str:
     return os.environ.get("MM_SQL_MEMORY", "512MB")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a statement gave up since no spilling could keep it below the limit; whoever read its stream may tell it as its own."""
-    return "Out of Memory Error" in str(error)
+class OutOfMemory(Exception):
+    """A statement needs more memory than `memory_limit` allows, and spilling does not help."""
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Raise `OutOfMemory` where a statement, or what reads the stream of its rows, fails for lack of memory.
+
+    Arrow's C stream interface passes an error on as a text. A statement that reads another one's stream, or Lance,
+    therefore raises an error of its own type, in which only DuckDB's words tell the cause.
+    """
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in str(error):
+            raise OutOfMemory(str(error)) from error
+        raise
 
 
 @contextmanager
@@ -54,7 +70,8 @@ def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
     database.execute(f"SET memory_limit = {literal(memory_limit())}")
     connection = database.cursor()
     try:
-        yield connection
+        with typed_errors():
+            yield connection
     finally:
         connection.close()
     # Only a limit below what it keeps for later makes it give that back. After an error, or while a result that was not read to

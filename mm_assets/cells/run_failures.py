@@ -31,7 +31,8 @@ class GateClosed(Exception):
 def one_line_failures() -> Iterator[None]:
     """Raise what a person can act on as a Dagster failure of one line, which no retry repeats."""
     try:
-        yield
+        with sql.typed_errors():
+            yield
     except GateClosed as error:
         raise dg.Failure(str(error), {_CLOSED_BY: error.stage}, allow_retries=False) from error
     except UserError as error:

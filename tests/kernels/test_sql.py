@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -168,3 +170,51 @@ def test_streams_of_unequal_length_do_not_stand_beside_each_other(rows: int, lin
     more = pa.table({"b": list(range(rows))}).to_reader()
     with pytest.raises(ValueError, match=line):
         list(sql.beside([pa.table({"a": [1, 2, 3]})], more))
+
+
+AT_ONCE = "SELECT list(md5(i::VARCHAR)) AS text FROM range(2_000_000) t(i)"
+LATER = (
+    "SELECT repeat('x', CASE WHEN i > 100_000 THEN 10_000_000 ELSE 1 END) AS text FROM range(110_000) t(i)"
+)
+
+
+def read_directly(statement: str) -> None:
+    with sql.query(statement) as reader:
+        reader.read_all()
+
+
+def through_a_generator(statement: str) -> pa.RecordBatchReader:
+    def batches() -> Iterator[pa.RecordBatch]:
+        with sql.query(statement) as reader:
+            yield from reader
+
+    schema = sql.fetch(f"FROM ({statement}) LIMIT 0").schema
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def read_by_a_statement(statement: str) -> None:
+    sql.fetch("SELECT count(text) FROM rows", rows=through_a_generator(statement))
+
+
+def read_by_lance(statement: str) -> None:
+    import lance
+
+    with sql.typed_errors(), tempfile.TemporaryDirectory() as folder:
+        lance.write_dataset(through_a_generator(statement), f"{folder}/rows.lance")
+
+
+@pytest.mark.parametrize("read", [read_directly, read_by_a_statement, read_by_lance])
+@pytest.mark.parametrize("statement", [AT_ONCE, LATER], ids=["at once", "later"])
+def test_lack_of_memory_has_a_type_wherever_it_is_met(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[str], None], statement: str
+) -> None:
+    monkeypatch.setenv("MM_SQL_MEMORY", "20MB")
+    with pytest.raises(sql.OutOfMemory, match="Out of Memory Error"):
+        read(statement)
+
+
+def test_other_errors_keep_their_type() -> None:
+    with pytest.raises(duckdb.BinderException), sql.query("SELECT nothing"):
+        pass
+    with pytest.raises(KeyError), sql.query("SELECT 1"):
+        raise KeyError("from the reader")
