@@ -53,7 +53,7 @@ def nightly(
         cell
         for name in registry.datasets()
         for cell in registry.cells(name)
-        if registry.pin(cell) is not None
+        if registry.pins.get(cell) is not None
     ]
     when = context.scheduled_execution_time.isoformat()
     return [request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")

@@ -6,7 +6,6 @@ on lies in the registry, so that a crash between two steps, or two ticks at once
 Dagster reads annotations of sensors and ops at run time, so this module does without `from __future__ import annotations`.
 """
 
-import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,8 +31,6 @@ from mm_resources.ingestion.source_drift import Drift
 from mm_resources.registry.registry import Registration, Registry
 from mm_resources.resources import CatalogResource
 
-# Dagster says so of its own copying of a sensor with several jobs.
-warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
 # Who registered a version, where the sensor did.
 WATCH = "watch"
 _REGISTRY = dg.AssetKey("dataset_registry")
@@ -97,7 +94,7 @@ def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg
         cells = [
             cell
             for cell in registry.cells(newest.spec.dataset_version)
-            if newest.by == WATCH and registry.pin(cell) is None
+            if newest.by == WATCH and registry.pins.get(cell) is None
         ]
         requests += [request(cell, newest.spec.digest) for cell in cells] + list(
             _looks(registry, newest, now)

@@ -43,7 +43,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
         requests += [
             request(cell, spec.digest)
             for cell in registry.cells(spec.dataset_version)
-            if registry.pin(cell) is None
+            if registry.pins.get(cell) is None
         ]
     return dg.SensorResult(
         run_requests=requests,

@@ -58,7 +58,7 @@ def look_into_others(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> dic
         versions[name] = meta.data_version
     for rule in rules:
         if isinstance(rule, Contaminated):
-            rule.look_into(
+            rule.compare_with(
                 {name: partial(tables.read, "validated_samples", other) for name, other in others.items()},
                 near,
             )

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from mm_assets.curation.contamination import look_into_others
 from mm_embed_kernels.curation.decisions import curate
@@ -17,7 +16,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
 from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.rules import Rule, rule_set, rules
+from mm_embed_kernels.rules import Rule, rule_set
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.catalog import Catalog
@@ -26,8 +25,6 @@ from mm_resources.costs.prices import Prices
 from mm_resources.ledger.ledger import Rate
 from mm_resources.metering import Usage
 from mm_resources.resources import EmbedderResource
-
-Settings = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,26 +63,6 @@ class WhatIf:
     moves: list[Move]
     seconds: float
     price: float
-
-
-def parse_changes(words: list[str]) -> Settings:
-    """``rule.parameter=value`` words as the spec's `curation.rules` holds them; values as YAML writes them.
-
-    Raises:
-        UserError: for a word of another form, or a rule that does not exist.
-    """
-    changes: Settings = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        rule, dot, parameter = name.partition(".")
-        if not (equals and dot and parameter):
-            raise UserError(
-                f"--what-if {word!r} is not RULE.PARAMETER=VALUE, for example too_short.min_words=5"
-            )
-        if rule not in rules():
-            raise UserError(f"--what-if {word!r}: no rule is named {rule!r}; there are: {', '.join(rules())}")
-        changes.setdefault(rule, {})[parameter] = yaml.safe_load(value)
-    return changes
 
 
 def what_if(

@@ -29,7 +29,7 @@ def audited(
         for cell in registry.cells(name)
         if modality in (None, cell.modality)
     ]
-    published = [cell for cell in cells if registry.pin(cell)]
+    published = [cell for cell in cells if registry.pins.get(cell)]
     if not published:
         raise UserError(
             f"nothing is published{f' of {dataset_version}' if dataset_version else ''}; run `mm backfill DATASET@VERSION`"

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
-from mm_assets.cells.run_tags import CLOSED_GATE, OVERRIDE_TAG, REDRIVE_TAG, cell_tags
+from mm_assets.cells.run_failures import is_closed_gate
+from mm_assets.cells.run_tags import OVERRIDE_TAG, REDRIVE_TAG, cell_tags
 from mm_assets.operations.dagster_home import PROCESS_TAG, at_work, process_tag
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
@@ -107,8 +108,8 @@ def _status(
         if meta.blocked and meta.run_id == run.run_id:
             return "blocked", f"{name}: {meta.blocked}"
     causes = [_cause(event) for event in events if event.is_step_failure]
-    # A gate that an earlier run closed stops the stages behind it, which say so.
-    status = "blocked" if any(CLOSED_GATE in cause for cause in causes) else "failed"
+    # A gate that an earlier run closed stops the stages behind it.
+    status = "blocked" if any(is_closed_gate(event) for event in events) else "failed"
     return status, "; ".join(causes) or f"the run was {run.status.value.lower()} before it ended"
 
 

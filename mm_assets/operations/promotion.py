@@ -44,7 +44,7 @@ def promote(
     if alias not in ALIASES - {"latest"}:
         raise UserError(f"{alias!r} is no alias; there are: {', '.join(sorted(ALIASES - {'latest'}))}")
     cells = catalog.registry.cells(dataset_version)
-    pins = [pin for cell in cells if (pin := catalog.registry.pin(cell))]
+    pins = [pin for cell in cells if (pin := catalog.registry.pins.get(cell))]
     if not pins:
         raise UserError(f"nothing is published of {dataset_version}; run `mm backfill {dataset_version}`")
     dataset, version = pins[0].dataset, pins[0].version

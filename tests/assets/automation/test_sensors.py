@@ -23,13 +23,13 @@ from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import register_partition, unsound
 from mm_embed_kernels.contracts.pipeline import STAGES
-from mm_resources.resources import RegistryResource, StoreResource
+from mm_resources.resources import CatalogResource, StoreResource
 from tests.assets.cells.test_gates import run_one
 from tests.processes import ROOT, answer, free_port, process, until
 
 
 def resources(platform: Any) -> dict[str, Any]:
-    return {"registry": RegistryResource(store=StoreResource(root=platform.settings.store))}
+    return {"catalog": CatalogResource(store=StoreResource(root=platform.settings.store))}
 
 
 def tick(platform: Any, cursor: str | None) -> dg.SensorResult:

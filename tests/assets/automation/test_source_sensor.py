@@ -14,7 +14,7 @@ from mm_assets.automation.source_sensor import sources
 from mm_assets.cells.partitions import DATASET_VERSION
 from mm_assets.definitions import build
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
-from mm_resources.resources import RegistryResource, StoreResource
+from mm_resources.resources import CatalogResource, StoreResource
 
 REGISTRY = dg.AssetKey("dataset_registry")
 
@@ -38,7 +38,7 @@ def frozen(platform: Any, folder: Path, **watch: str) -> DatasetSpec:
 
 
 def tick(platform: Any) -> dg.SensorResult:
-    resources = {"registry": RegistryResource(store=StoreResource(root=platform.settings.store))}
+    resources = {"catalog": CatalogResource(store=StoreResource(root=platform.settings.store))}
     with dg.build_sensor_context(instance=platform.instance, resources=resources) as context:
         found = sources(context)
     assert isinstance(found, dg.SensorResult)

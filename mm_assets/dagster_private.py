@@ -1,0 +1,64 @@
+"""The private API of Dagster that the project uses, all of it in this module, as of Dagster 1.13.27.
+
+Dagster has no public call that hands a backfill of chosen partitions to the daemon or reports on the daemon's health,
+and no public name for the tag of a run's partition. `tests/assets/test_dagster_private.py` fails where an upgrade has
+moved or changed one of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from dagster._core.execution.backfill import PartitionBackfill
+
+VERSION = "1.13.27"
+
+# Tags that Dagster sets on every run of a partition: `dagster._core.storage.tags`.
+PARTITION_TAG = "dagster/partition"
+DIMENSION_TAG_PREFIX = "dagster/partition/"
+
+# Seconds. A daemon reports every 30 seconds.
+HEARTBEAT_TOLERANCE = 90
+
+
+def partitions_backfill(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    assets: Sequence[str],
+    partition_keys: Sequence[str],
+    tags: Mapping[str, str],
+    title: str,
+    description: str,
+) -> PartitionBackfill:
+    """Return a backfill of assets over partitions, ready for `DagsterInstance.add_backfill`."""
+    # Loads what only `mm backfill --launch` needs.
+    from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._core.utils import make_new_backfill_id
+
+    return PartitionBackfill.from_asset_partitions(
+        backfill_id=make_new_backfill_id(),
+        asset_graph=definitions.resolve_asset_graph(),
+        partition_names=partition_keys,
+        asset_selection=[dg.AssetKey(name) for name in assets],
+        backfill_timestamp=time.time(),
+        tags=tags,
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=title,
+        description=description,
+        run_config=None,
+    )
+
+
+def backfill_daemon_is_healthy(instance: dg.DagsterInstance) -> bool:
+    """Return whether a daemon that executes backfills has sent a heartbeat within `HEARTBEAT_TOLERANCE`."""
+    # Loads all daemons, which takes about a second.
+    from dagster._daemon.controller import get_daemon_statuses
+
+    statuses = get_daemon_statuses(instance, ["BACKFILL"], heartbeat_tolerance_seconds=HEARTBEAT_TOLERANCE)
+    return "BACKFILL" in statuses and statuses["BACKFILL"].healthy
