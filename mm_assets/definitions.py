@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
 from mm_assets.assets import (
@@ -20,15 +22,17 @@ from mm_assets.assets import (
 )
 from mm_assets.automation.audit_job import audit_job, weekly_audit
 from mm_assets.automation.refresh import conditions, nightly, refresh
-from mm_assets.automation.source_sensor import look_job, sources
+from mm_assets.automation.source_sensor import check_sources, sources
 from mm_assets.automation.spec_sensor import specs
 from mm_assets.automation.upkeep_job import upkeep_job, weekly_upkeep
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
 from mm_resources.storage.process import configure_process
 
-# Whoever imports this module is the code location: its server, the daemon, a run's worker.
+# This module is the code location: what imports it is a code server, a run's worker or another entry point.
 configure_process()
+# Raised by Dagster's own copying of a sensor with several jobs, after this module was imported.
+warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
 
 ASSETS = [
     dataset_registry.dataset_registry,
@@ -62,7 +66,7 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 def build(**settings: str) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
-        jobs=[refresh, look_job, upkeep_job, audit_job],
+        jobs=[refresh, check_sources, upkeep_job, audit_job],
         sensors=[specs, sources, conditions],
         schedules=[nightly, weekly_upkeep, weekly_audit],
         resources=default_resources(**settings),

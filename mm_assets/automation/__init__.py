@@ -1,1 +1,1 @@
-"""TODO."""
+"""Sensors, schedules and jobs of the code location. Imports operations, cells and the packages below."""

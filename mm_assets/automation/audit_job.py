@@ -1,4 +1,4 @@
-"""The audit of all that is published, by hand and by a schedule.
+"""The job `audit` over all published tables, and its weekly schedule.
 
 Dagster reads annotations of ops at run time, so this module does without `from __future__ import annotations`.
 """
@@ -7,23 +7,24 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from mm_assets.operations.audits import audited
+from mm_assets.operations.audits import audit_tables
 from mm_embed_kernels.errors import UserError
 from mm_resources.resources import CatalogResource
 
 
 @dg.op(
-    description="Computes a sample of every published table's rows again from their blobs; fails where one differs."
+    description="Recomputes a sample of every published table's rows from their blobs; fails where one differs."
 )
 def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
+    """Audit all published tables; fail on wrong rows."""
     try:
-        found = list(audited(catalog.open()))
+        audits = list(audit_tables(catalog.open()))
     except UserError as error:
         context.log.info(str(error))
         return
-    figures = {table.table: dg.MetadataValue.json(asdict(table)) for table in found}
+    figures = {table.table: dg.MetadataValue.json(asdict(table)) for table in audits}
     context.add_output_metadata(figures)
-    wrong = [str(table) for table in found if table.wrong]
+    wrong = [str(table) for table in audits if table.wrong]
     if wrong:
         raise dg.Failure("; ".join(wrong), metadata=figures, allow_retries=False)
 
@@ -32,6 +33,7 @@ def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
     name="audit", executor_def=dg.in_process_executor, description="mm audit, over all that is published."
 )
 def audit_job() -> None:
+    """Run `mm audit` over all published tables."""
     recompute()
 
 
@@ -40,5 +42,5 @@ weekly_audit = dg.ScheduleDefinition(
     job=audit_job,
     cron_schedule="0 4 * * 6",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Computes a sample of all published rows again from their blobs; a run that fails names the tables with wrong rows.",
+    description="Recomputes a sample of all published rows from their blobs; a failed run names the tables with wrong rows.",
 )

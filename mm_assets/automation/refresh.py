@@ -1,6 +1,6 @@
-"""What happens by itself: specs are registered, new versions flow to the publish, published versions are refreshed.
+"""The job `refresh`, its nightly schedule, and the sensor that carries new materializations on to the publish.
 
-Dagster reads annotations of sensors at run time, so this module does without `from __future__ import annotations`.
+Dagster reads annotations of schedules at run time, so this module does without `from __future__ import annotations`.
 """
 
 import dagster as dg
@@ -28,8 +28,8 @@ refresh = dg.define_asset_job(
 )
 
 
-def request(cell: Cell, key: str) -> dg.RunRequest:
-    """A run of all of a cell's assets, once for each key."""
+def cell_request(cell: Cell, key: str) -> dg.RunRequest:
+    """Request a run of all of a cell's assets; Dagster starts one run for each key."""
     return dg.RunRequest(
         job_name="refresh",
         run_key=f"{cell.partition_key}|{key}",
@@ -43,11 +43,14 @@ def request(cell: Cell, key: str) -> dg.RunRequest:
     job_name="refresh",
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Goes over every published cell: tries failures that may pass again, heals blobs, reports sources that have moved on.",
+    description=(
+        "Refreshes every published cell: retries failures that may pass, restores lost blobs, reports changed sources."
+    ),
 )
 def nightly(
     context: dg.ScheduleEvaluationContext, catalog: CatalogResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request a refresh of every published cell."""
     registry = catalog.open().registry
     cells = [
         cell
@@ -56,4 +59,4 @@ def nightly(
         if registry.pins.get(cell) is not None
     ]
     when = context.scheduled_execution_time.isoformat()
-    return [request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")
+    return [cell_request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")

@@ -1,24 +1,26 @@
-"""Sources that are watched: looked at by themselves, and followed by a new version, proposed or registered.
+"""The sensor `sources`: check the sources of watched versions, and propose or register the next version.
 
-The sensor only decides; a look, which takes as long as a listing does, is a run of its own. All that a decision rests
-on lies in the registry, so that a crash between two steps, or two ticks at once, come to the same end.
+The sensor only decides. A check takes as long as a listing does, and is a run of its own. Every decision rests on what
+lies in the registry, so that a crash between two steps, or two ticks at once, come to the same result.
 
 Dagster reads annotations of sensors and ops at run time, so this module does without `from __future__ import annotations`.
 """
 
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from mm_assets.automation.refresh import refresh, request
+from mm_assets.automation.refresh import cell_request, refresh
 from mm_assets.cells.materialization import check_evaluation
 from mm_assets.cells.partitions import dataset_versions, partition_key
 from mm_assets.cells.source_drift_check import (
+    UNCHANGED,
+    describe_drift,
     follow_command,
-    known_drifts,
-    moved_on,
+    source_drifts,
     sources_of,
     sources_unchanged,
 )
@@ -27,56 +29,60 @@ from mm_embed_kernels.identity import digest, split_dataset_version
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.model import seconds
 from mm_embed_kernels.spec.next_version import next_names
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.source_drift import Drift
 from mm_resources.registry.registry import Registration, Registry
 from mm_resources.resources import CatalogResource
 
-# Who registered a version, where the sensor did.
+# Dagster copies a sensor with several jobs, and warns of its own copying.
+warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
+# `Registration.by` of the versions that the sensor registers.
 WATCH = "watch"
 _REGISTRY = dg.AssetKey("dataset_registry")
 
 
-class Watched(dg.Config):
-    """Which version a look is at."""
+class CheckConfig(dg.Config):
+    """The version whose sources a run checks."""
 
     dataset_version: str
 
 
 @dg.op(
     pool="network",
-    description="Lists the sources of a frozen version anew and says, as its check, whether they have moved on.",
+    description="Lists the sources of a frozen version again and records, as its check, whether they have changed.",
 )
-def look_at(context: dg.OpExecutionContext, config: Watched, catalog: CatalogResource) -> None:
+def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, catalog: CatalogResource) -> None:
+    """List the sources of a version now, and record the check of each of its cells."""
     registry = catalog.open().registry
     spec = registry.spec(*split_dataset_version(config.dataset_version))
-    found = known_drifts(registry, spec, spec.sources, look=True)
-    context.add_output_metadata(
-        {"drift": moved_on(registry, spec, found) or "the sources are as they were listed"}
-    )
+    drifts = source_drifts(registry, spec, spec.sources, check=True)
+    context.add_output_metadata({"drift": describe_drift(registry, spec, drifts) or UNCHANGED})
     for cell in registry.cells(spec.dataset_version):
         names = {source.name for source in sources_of(spec, cell.modality)}
-        check = sources_unchanged(registry, spec, [drift for drift in found if drift.source in names])
-        # Of a run, since of those that belong to none Dagster keeps the first alone. Its annotation forgets checks, its code does not.
+        check = sources_unchanged(registry, spec, [drift for drift in drifts if drift.source in names])
+        # An event of a run: of those without one, Dagster keeps only the first. Its annotation omits checks, its code does not.
         context.log_event(check_evaluation(_REGISTRY, partition_key(cell), check))  # type: ignore[arg-type]
 
 
 @dg.job(
-    name="look",
+    name="check_sources",
     executor_def=dg.in_process_executor,
-    description="One look at the sources of a version, for the sensor `sources`.",
+    description="One check of the sources of a version, for the sensor `sources`.",
 )
-def look_job() -> None:
-    look_at()
+def check_sources() -> None:
+    """Check the sources of one version."""
+    compare_sources()
 
 
 @dg.sensor(
     name="sources",
-    jobs=[look_job, refresh],
+    jobs=[check_sources, refresh],
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks at the sources of each dataset's newest version as its spec says (`watch`), and proposes or registers the next.",
+    description="Checks the sources of each dataset's newest version as its spec says (`watch`), and proposes or registers the next.",
 )
 def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
+    """Request the checks that are due, report drift, and request the cells of the versions that it registers."""
     registry, now = catalog.open().registry, datetime.now(UTC)
     requests: list[dg.RunRequest] = []
     events: list[dg.AssetObservation] = []
@@ -86,19 +92,18 @@ def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg
         if newest.spec.watch.sources == "off":
             continue
         try:
-            newest, told = _followed(registry, newest)
+            newest, observations = _follow_sources(registry, newest)
         except (UserError, OSError) as error:
             problems.append(f"{newest.spec.dataset_version}: {' '.join(str(error).split())}")
             continue
-        events += [event for event in told if not _is_told(context.instance, event)]
+        events += [event for event in observations if not _is_reported(context.instance, event)]
         cells = [
             cell
             for cell in registry.cells(newest.spec.dataset_version)
             if newest.by == WATCH and registry.pins.get(cell) is None
         ]
-        requests += [request(cell, newest.spec.digest) for cell in cells] + list(
-            _looks(registry, newest, now)
-        )
+        requests += [cell_request(cell, newest.spec.digest) for cell in cells]
+        requests += _due_checks(registry, newest, now)
         versions += [newest.spec.dataset_version] if cells else []
     for problem in problems:
         context.log.error(problem)
@@ -108,40 +113,53 @@ def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg
         dynamic_partitions_requests=[dataset_versions.build_add_request(versions)] if versions else [],
         skip_reason=None
         if requests or events
-        else "; ".join(problems) or "no look is due, and no source has moved on",
+        else "; ".join(problems) or "no check is due, and no source has changed",
     )
 
 
-def _looks(registry: Registry, newest: Registration, now: datetime) -> Iterator[dg.RunRequest]:
-    """The look that is due, if one is: after `every`, or sooner at sources that have moved on and are not seen to rest yet.
+def _due_checks(registry: Registry, newest: Registration, now: datetime) -> Iterator[dg.RunRequest]:
+    """Yield the check of a version if it is due: after `every`, or sooner while its sources are changing.
 
-    Its key is the same in all ticks until it has come to an end; one that failed is asked for again after `every`.
+    The run key is the same in all ticks until the check has ended; a check that failed is requested again after `every`.
     """
     spec = newest.spec
-    watched = [source for source in spec.sources if not source.track_of]
+    watched = _watched_sources(spec)
     if not any(registry.listings.is_frozen(spec, source) for source in watched):
         return
-    drifts = known_drifts(registry, spec, watched)
-    looked_at = min(drift.looked_at for drift in drifts)
+    drifts = source_drifts(registry, spec, watched)
+    last_check = min(drift.looked_at for drift in drifts)
     every, settle = (
         timedelta(seconds=seconds(spec.watch.every)),
         timedelta(seconds=seconds(spec.watch.settle)),
     )
-    restless = any(drift.moved_on and not drift.settled(settle) for drift in drifts)
-    passed = now - datetime.fromisoformat(looked_at or newest.at)
-    if not looked_at or passed >= (min(settle, every) if restless else every):
+    changing = any(drift.moved_on and not drift.settled(settle) for drift in drifts)
+    passed = now - datetime.fromisoformat(last_check or newest.at)
+    if not last_check or passed >= (min(settle, every) if changing else every):
         yield dg.RunRequest(
-            job_name="look",
-            run_key=f"{spec.dataset_version}|{looked_at}|{passed // every}",
-            run_config=dg.RunConfig({"look_at": Watched(dataset_version=spec.dataset_version)}),
+            job_name=check_sources.name,
+            run_key=f"{spec.dataset_version}|{last_check}|{passed // every}",
+            run_config=dg.RunConfig(
+                {compare_sources.name: CheckConfig(dataset_version=spec.dataset_version)}
+            ),
             tags={"mm/dataset": spec.name, "mm/version": spec.version},
         )
 
 
-def _followed(registry: Registry, newest: Registration) -> tuple[Registration, list[dg.AssetObservation]]:
-    """The version to go on with, and what is to be told of the one whose sources have moved on and rest again."""
+def _watched_sources(spec: DatasetSpec) -> list[SourceSpec]:
+    """Return the sources that are listed themselves: sound tracks are found in the videos of another source."""
+    return [source for source in spec.sources if not source.track_of]
+
+
+def _follow_sources(
+    registry: Registry, newest: Registration
+) -> tuple[Registration, list[dg.AssetObservation]]:
+    """Register the next version where the sources have changed and settled, if the spec says so.
+
+    Returns:
+        The version that is the newest then, and what to report on the pages of the version whose sources changed.
+    """
     spec = newest.spec
-    drifts = known_drifts(registry, spec, [source for source in spec.sources if not source.track_of])
+    drifts = source_drifts(registry, spec, _watched_sources(spec))
     settle = timedelta(seconds=seconds(spec.watch.settle))
     ready = any(drift.moved_on for drift in drifts) and all(
         drift.settled(settle) and not drift.problem for drift in drifts
@@ -149,41 +167,39 @@ def _followed(registry: Registry, newest: Registration) -> tuple[Registration, l
     if not ready:
         return newest, []
     if spec.watch.sources == "propose":
-        return newest, list(_told(registry, spec, drifts, f"`{follow_command(registry, spec)}`"))
-    # By the day of the look, which is the same for all who decide by it.
+        return newest, _drift_observations(registry, spec, drifts, f"`{follow_command(registry, spec)}`")
+    # By the day of the check, which is the same for all ticks that decide by it.
     day = datetime.fromisoformat(max(drift.looked_at for drift in drifts)).date()
     following = registry.follow(spec, next_names(spec.version, spec.watch.names, day), by=WATCH)
-    told = list(
-        _told(
-            registry, spec, drifts, f"{following.dataset_version} is registered and its cells are requested"
-        )
-    )
-    return registry.registration(following.name, following.version), told
+    next_ = f"{following.dataset_version} is registered and its cells are requested"
+    observations = _drift_observations(registry, spec, drifts, next_)
+    return registry.registration(following.name, following.version), observations
 
 
-def _told(
+def _drift_observations(
     registry: Registry, spec: DatasetSpec, drifts: list[Drift], next_: str
-) -> Iterator[dg.AssetObservation]:
-    """What the page of each cell shows of sources that have moved on."""
+) -> list[dg.AssetObservation]:
+    """Return an observation for the page of each cell: what changed, and the next step."""
+    drift = describe_drift(registry, spec, drifts)
     metadata: dict[str, Any] = {
-        "drift": moved_on(registry, spec, drifts),
+        "drift": drift,
         "next": dg.MetadataValue.md(next_),
         "sources": dg.MetadataValue.json({drift.source: vars(drift) for drift in drifts if str(drift)}),
         "state": digest("drift", *(drift.state for drift in drifts))[:16],
     }
-    for cell in registry.cells(spec.dataset_version):
-        yield dg.AssetObservation(
-            _REGISTRY, partition=partition_key(cell), metadata=metadata, description=metadata["drift"]
-        )
+    return [
+        dg.AssetObservation(_REGISTRY, partition=partition_key(cell), metadata=metadata, description=drift)
+        for cell in registry.cells(spec.dataset_version)
+    ]
 
 
-def _is_told(instance: dg.DagsterInstance, event: dg.AssetObservation) -> bool:
-    """Whether the last word on a cell's sources was this one."""
+def _is_reported(instance: dg.DagsterInstance, event: dg.AssetObservation) -> bool:
+    """Return whether the last observation of a cell's sources was of the same state."""
     chosen = dg.AssetRecordsFilter(asset_key=event.asset_key, asset_partitions=[str(event.partition)])
-    last = instance.fetch_observations(chosen, limit=1).records
-    said = last[0].asset_observation if last else None
+    records = instance.fetch_observations(chosen, limit=1).records
+    last = records[0].asset_observation if records else None
     return (
-        said is not None
-        and "state" in said.metadata
-        and said.metadata["state"].value == event.metadata["state"].value
+        last is not None
+        and "state" in last.metadata
+        and last.metadata["state"].value == event.metadata["state"].value
     )

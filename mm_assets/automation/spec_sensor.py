@@ -1,4 +1,4 @@
-"""TODO."""
+"""The sensor `specs`: register the specs of the folder MM_DATASETS and request their cells."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from mm_assets.automation.refresh import request
+from mm_assets.automation.refresh import cell_request
 from mm_assets.cells.partitions import dataset_versions
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import load_spec
 from mm_resources.resources import CatalogResource
 from mm_resources.settings import Settings
 
-_SPEC_ENDINGS = (".yaml", ".yml")
+_SPEC_SUFFIXES = (".yaml", ".yml")
 
 
 @dg.sensor(
@@ -25,12 +25,15 @@ _SPEC_ENDINGS = (".yaml", ".yml")
     description="Registers new and changed specs of the folder MM_DATASETS and requests the cells that they declare.",
 )
 def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
-    """The cursor holds what each file was when it was last looked at, so that a restart repeats nothing."""
-    seen: dict[str, str] = json.loads(context.cursor or "{}")
-    now = _spec_files(Settings.from_environment().datasets)
+    """Register every file that changed since the last tick.
+
+    The cursor holds the state of each file at the last tick, so that a restart repeats nothing.
+    """
+    before: dict[str, str] = json.loads(context.cursor or "{}")
+    now = _file_states(Settings.from_environment().datasets)
     registry, requests, versions, problems = catalog.open().registry, [], [], []
     for path, state in now.items():
-        if seen.get(path) == state:
+        if before.get(path) == state:
             continue
         try:
             spec = load_spec(Path(path))
@@ -41,7 +44,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
             continue
         versions.append(spec.dataset_version)
         requests += [
-            request(cell, spec.digest)
+            cell_request(cell, spec.digest)
             for cell in registry.cells(spec.dataset_version)
             if registry.pins.get(cell) is None
         ]
@@ -53,9 +56,9 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
     )
 
 
-def _spec_files(folder: Path) -> dict[str, str]:
-    """Spec files and what tells that one has changed."""
-    found = (
-        sorted(path for path in folder.glob("*") if path.suffix in _SPEC_ENDINGS) if folder.is_dir() else []
+def _file_states(folder: Path) -> dict[str, str]:
+    """Return the size and modification time of each spec file, as one string."""
+    files = (
+        sorted(path for path in folder.glob("*") if path.suffix in _SPEC_SUFFIXES) if folder.is_dir() else []
     )
-    return {str(path): f"{(info := path.stat()).st_size}-{info.st_mtime_ns}" for path in found}
+    return {str(path): f"{(info := path.stat()).st_size}-{info.st_mtime_ns}" for path in files}

@@ -1,4 +1,7 @@
-"""TODO."""
+"""The job `upkeep` over the whole store, and its weekly schedule.
+
+Dagster reads annotations of ops at run time, so this module does without `from __future__ import annotations`.
+"""
 
 import dagster as dg
 
@@ -8,6 +11,7 @@ from mm_resources.resources import CatalogResource
 
 @dg.op(description="Joins small files and removes what is superseded; nothing that is published changes.")
 def tidy(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
+    """Compact the store's tables and report on each part."""
     parts = upkeep(catalog.open())
     figures = {part.part: dg.MetadataValue.json(vars(part)) for part in parts}
     context.add_output_metadata(figures)
@@ -15,6 +19,7 @@ def tidy(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
 
 @dg.job(name="upkeep", executor_def=dg.in_process_executor, description="mm upkeep, over the whole store.")
 def upkeep_job() -> None:
+    """Run `mm upkeep` over the whole store."""
     tidy()
 
 

@@ -1,4 +1,4 @@
-"""What people are told when the sources of a frozen version have moved on."""
+"""The check `sources_unchanged`: compare the sources of a frozen version with its listing, and word the result."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.source_drift import CHANGES, Drift
 from mm_resources.registry.registry import Registry
 
+UNCHANGED = "the sources are as they were listed"
+
 
 def sources_of(spec: DatasetSpec, modality: str) -> list[SourceSpec]:
-    """The sources that may hold samples of a modality."""
+    """Return the sources that may contain samples of a modality."""
     return [source for source in spec.sources if source.modality in (modality, "auto")]
 
 
-def known_drifts(
-    registry: Registry, spec: DatasetSpec, sources: Sequence[SourceSpec], look: bool = False
+def source_drifts(
+    registry: Registry, spec: DatasetSpec, sources: Sequence[SourceSpec], check: bool = False
 ) -> list[Drift]:
-    """How each source differs from what was frozen of it, as it is now or as the last look found it.
+    """Return the difference of each source from its frozen listing, by its last check.
 
     Args:
-        look: list the sources now, which takes as long as listing them does.
+        check: list the sources now, which takes as long as their first listing did.
     """
-    if look:
+    if check:
         return [registry.drifts.look(spec, source) for source in sources]
     return [registry.drifts.last(spec, source) or Drift(source.name) for source in sources]
 
 
 def sources_unchanged(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> Check:
-    """The check of a cell that does not block: whether its sources are as they were frozen."""
+    """Return the check of a cell's sources, which does not block."""
     figures = {change: sum(getattr(drift, change) for drift in drifts) for change in CHANGES}
-    told = moved_on(registry, spec, drifts)
-    return Check(
-        "sources_unchanged", not told, told or "the sources are as they were listed", figures, blocking=False
-    )
+    line = describe_drift(registry, spec, drifts)
+    return Check("sources_unchanged", not line, line or UNCHANGED, figures, blocking=False)
 
 
-def moved_on(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
-    """What has happened to the sources since they were frozen, and the command that follows them; "" for nothing."""
+def describe_drift(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
+    """Describe the changes since the version was frozen, and the command for its next version; "" for no change."""
     lines = [str(drift) for drift in drifts if str(drift)]
     advice = (
         f"; next: {follow_command(registry, spec)}"
@@ -49,16 +49,17 @@ def moved_on(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> 
     return f"{'; '.join(lines)} since {spec.dataset_version} was frozen{advice}" if lines else ""
 
 
-def summary(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
-    """What is known of a version's sources, and since when, in one line."""
-    looked = [drift.looked_at for drift in drifts if drift.looked_at]
-    if looked:
-        told = moved_on(registry, spec, drifts) or "the sources are as they were listed"
-        return f"as of {min(looked)[:19].replace('T', ' ')} UTC: {told}"
+def drift_summary(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
+    """Describe the last check of a version's sources in one line, with its time."""
+    checked_at = [drift.looked_at for drift in drifts if drift.looked_at]
+    if checked_at:
+        line = describe_drift(registry, spec, drifts) or UNCHANGED
+        return f"as of {min(checked_at)[:19].replace('T', ' ')} UTC: {line}"
     if any(registry.listings.is_frozen(spec, source) for source in spec.sources):
-        return f"the sources have not been looked at since they were listed; to do so: mm status {spec.dataset_version} --drift"
+        return f"sources not checked since they were listed; run: mm status {spec.dataset_version} --drift"
     return "the sources are not listed yet; the first backfill lists them"
 
 
 def follow_command(registry: Registry, spec: DatasetSpec) -> str:
+    """Return the command that registers the version after this one."""
     return f"mm register --from {spec.dataset_version} --as {registry.next_name(spec)}"

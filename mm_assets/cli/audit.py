@@ -31,10 +31,10 @@ def audit(
     json: Json = False,
 ) -> None:
     """Recompute a random sample of published rows from their blobs, and compare."""
-    from mm_assets.operations.audits import audited
+    from mm_assets.operations.audits import audit_tables
     from mm_resources.catalog import Catalog
 
-    audits = list(audited(Catalog.open(), dataset_version, modality, sample, seed))
+    audits = list(audit_tables(Catalog.open(), dataset_version, modality, sample, seed))
     if json:
         print_json([asdict(table) for table in audits])
     else:

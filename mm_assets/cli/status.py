@@ -38,7 +38,7 @@ def status(
     from mm_assets.operations.status import dataset_status
     from mm_resources.catalog import Catalog
 
-    state = dataset_status(Catalog.open(), dataset_version, modality, look=drift)
+    state = dataset_status(Catalog.open(), dataset_version, modality, check=drift)
     if json:
         print_json(state)
         return

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Audit the published feature tables of a version, or of all versions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from mm_resources.catalog import Catalog
 from mm_resources.monitoring.audit import Audit, audit
 
 
-def audited(
+def audit_tables(
     catalog: Catalog,
     dataset_version: str | None = None,
     modality: str | None = None,
     sample: int = 50,
     seed: int | None = None,
 ) -> Iterator[Audit]:
-    """Audits of the tables of a version, or of all that are published.
+    """Audit every published table of a version, or of all versions.
+
+    Args:
+        sample: rows to recompute of each table.
+        seed: of the sample; by default another sample each time.
 
     Raises:
-        UserError: when nothing is published of what was asked for.
+        UserError: when none of the chosen cells is published.
     """
     registry = catalog.registry
     cells = [cell for name in [dataset_version] if name for cell in registry.cells(name, modality)]
@@ -31,8 +35,7 @@ def audited(
     ]
     published = [cell for cell in cells if registry.pins.get(cell)]
     if not published:
-        raise UserError(
-            f"nothing is published{f' of {dataset_version}' if dataset_version else ''}; run `mm backfill DATASET@VERSION`"
-        )
+        of = f" of {dataset_version}" if dataset_version else ""
+        raise UserError(f"nothing is published{of}; run `mm backfill DATASET@VERSION`")
     for cell in published:
         yield from audit(catalog, dataset_version or cell.dataset_version, cell.modality, sample, seed)

@@ -1,4 +1,4 @@
-"""The state of cells, for people and scripts."""
+"""Status of cells: sample counts, gates and source drift."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.cells.gates import verdicts
-from mm_assets.cells.source_drift_check import known_drifts, sources_of, summary
+from mm_assets.cells.source_drift_check import drift_summary, source_drifts, sources_of
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.accounting import account
 
-_NOTHING = pa.schema([("sample_id", pa.string())])
+_NO_SAMPLES = pa.schema([("sample_id", pa.string())])
 
 
 def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
-    """Counts of a cell as it is published; before the first publish, as its stages stand.
+    """Return the counts of a cell as published; before its first publish, as its stage tables stand.
 
-    Samples that a closed gate holds back count as dropped; those of a cell whose first run has not ended, or died
-    half-way, count as undecided.
+    Samples behind a closed gate count as dropped; those of a cell whose first run is still running, or died, count as
+    undecided.
     """
     snapshot = catalog.snapshot(cell)
     pin, blocked = snapshot.pin, snapshot.blocked
     if pin is not None:
         counts = pin.accounting
     else:
-        empty = pa.RecordBatchReader.from_batches(_NOTHING, [])
+        empty = pa.RecordBatchReader.from_batches(_NO_SAMPLES, [])
         counts = account(catalog.tables, catalog.failures, cell, empty, 0).as_dict()
         waiting = counts["discovered"] - counts["failed"] - counts["dropped"]
         counts["dropped" if blocked else "undecided"] += waiting
@@ -44,12 +44,13 @@ def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
 
 
 def dataset_status(
-    catalog: Catalog, dataset_version: str, modality: str | None = None, look: bool = False
+    catalog: Catalog, dataset_version: str, modality: str | None = None, check: bool = False
 ) -> dict[str, Any]:
-    """The state of a version's cells, and how its sources differ from what was frozen of them.
+    """Return the status of a version's cells, and the difference of its sources from their frozen listings.
 
     Args:
-        look: list the sources now, which takes as long as listing them does; else what the last look found.
+        check: list the sources now, which takes as long as their first listing did; by default the last recorded check
+            is returned.
     """
     registry = catalog.registry
     cells = registry.cells(dataset_version, modality)
@@ -57,10 +58,10 @@ def dataset_status(
     chosen = [
         source for source in spec.sources if any(source in sources_of(spec, cell.modality) for cell in cells)
     ]
-    drifts = known_drifts(registry, spec, chosen, look)
+    drifts = source_drifts(registry, spec, chosen, check)
     return {
         "dataset_version": dataset_version,
         "cells": [cell_status(catalog, cell) for cell in cells],
         "drift": [asdict(drift) for drift in drifts if drift.looked_at],
-        "drift_summary": summary(registry, spec, drifts),
+        "drift_summary": drift_summary(registry, spec, drifts),
     }

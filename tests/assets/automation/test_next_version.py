@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mm_embed_kernels.spec.dataset_spec import load_spec
 from mm_resources.catalog import Catalog
-from mm_resources.storage.store import Store
 from tests.assets.conftest import Run
 
 
@@ -21,16 +20,16 @@ def test_the_version_that_follows(mm: Run, tmp_path: Path) -> None:
     )
     assert mm("register", "walks.yaml").returncode == 0
     assert "the sources are not listed yet" in mm("status", "walks@v1").stdout
-    registry, first = Catalog(Store(str(work / ".mm" / "store"))).registry, load_spec(work / "walks.yaml")
+    registry, first = Catalog.open(work / ".mm" / "store").registry, load_spec(work / "walks.yaml")
     assert registry.listings.freeze(first, first.sources[0]) == ""
     (work / "notes" / "d.txt").write_text("A late note.")
     (work / "notes" / "a.txt").unlink()
-    looked = json.loads(mm("status", "walks@v1", "--drift", "--json").stdout)
-    (drift,) = looked["drift"]
+    checked = json.loads(mm("status", "walks@v1", "--drift", "--json").stdout)
+    (drift,) = checked["drift"]
     assert (drift["added"], drift["removed"], drift["altered"]) == (1, 1, 0)
     assert drift["names"] == {"added": [f"{work}/notes/d.txt"], "removed": [f"{work}/notes/a.txt"]}
     line = "source notes: 1 added (d.txt), 1 removed (a.txt) since walks@v1 was frozen; next: mm register --from walks@v1 --as v2"
-    assert mm("status", "walks@v1").stdout.strip().endswith(line), "what the last look found"
+    assert mm("status", "walks@v1").stdout.strip().endswith(line), "by the last check"
 
     printed = mm("register", "--from", "walks@v1", "--print")
     assert printed.stdout.startswith("name: walks\nversion: v2\nparent: v1\n")

@@ -95,7 +95,7 @@ def test_nightly_goes_over_published_cells(published: Any) -> None:
 
 
 def wanted(platform: Any, cursor: Any) -> tuple[set[str], Any]:
-    """Assets of the text cell that the conditions ask for now, and the cursor of this look."""
+    """Assets of the text cell that the conditions ask for now, and the cursor of this evaluation."""
     found = dg.evaluate_automation_conditions(
         build(store=platform.settings.store, mode="inline"), platform.instance, cursor=cursor
     )

@@ -1,4 +1,4 @@
-"""Sources that are watched: what is proposed or registered, when, and how often."""
+"""The sensor `sources`: when it checks, and when it proposes or registers a next version."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def take(platform: Any, found: dg.SensorResult) -> None:
     for added in found.dynamic_partitions_requests or []:
         platform.instance.add_dynamic_partitions(DATASET_VERSION, list(added.partition_keys))
     for request in found.run_requests or []:
-        if request.job_name == "look":
-            job = build(store=platform.settings.store, mode="inline").resolve_job_def("look")
+        if request.job_name == "check_sources":
+            job = build(store=platform.settings.store, mode="inline").resolve_job_def("check_sources")
             assert job.execute_in_process(instance=platform.instance, run_config=request.run_config).success
 
 
@@ -61,11 +61,11 @@ def asked(found: dg.SensorResult) -> list[tuple[str | None, str | None]]:
     return [(request.job_name, request.partition_key) for request in found.run_requests or []]
 
 
-LOOK = [("look", None)]
+CHECK = [("check_sources", None)]
 
 
 def pass_time(platform: Any, spec: DatasetSpec, hours: float = 1) -> None:
-    """Put the last look back in time."""
+    """Move the last check back in time."""
     path = Path(platform.settings.store, "registry", "drift", spec.name, spec.version, "notes.json")
     drift = json.loads(path.read_text())
     for name in ("looked_at", "since"):
@@ -73,11 +73,11 @@ def pass_time(platform: Any, spec: DatasetSpec, hours: float = 1) -> None:
     path.write_text(json.dumps(drift))
 
 
-def look_later(platform: Any, spec: DatasetSpec) -> None:
-    """Let time pass, and let the look that is due then happen."""
+def check_later(platform: Any, spec: DatasetSpec) -> None:
+    """Let time pass, and run the check that is due then."""
     pass_time(platform, spec)
     found = tick(platform)
-    assert asked(found) == LOOK
+    assert asked(found) == CHECK
     take(platform, found)
 
 
@@ -89,7 +89,7 @@ def check(platform: Any) -> tuple[bool, str]:
     return evaluation.passed, evaluation.description
 
 
-def test_nothing_is_looked_at_unasked(platform: Any, folder: Path) -> None:
+def test_nothing_is_checked_unless_the_spec_says_so(platform: Any, folder: Path) -> None:
     frozen(platform, folder)
     found = tick(platform)
     assert asked(found) == []
@@ -105,15 +105,15 @@ def test_a_version_that_was_never_listed_is_left_alone(platform: Any, folder: Pa
 def test_propose(platform: Any, folder: Path) -> None:
     spec = frozen(platform, folder, sources="propose", every="1h", settle="10min")
     first, same = tick(platform), tick(platform)
-    assert asked(first) == LOOK
+    assert asked(first) == CHECK
     assert [each.run_key for each in first.run_requests or []] == [
         each.run_key for each in same.run_requests or []
     ], "Dagster starts it once"
     take(platform, first)
     assert check(platform) == (True, "the sources are as they were listed")
-    assert asked(tick(platform)) == [], "the next look is due in an hour"
+    assert asked(tick(platform)) == [], "the next check is due in an hour"
     (folder / "d.txt").write_text("A late note about egrets.")
-    look_later(platform, spec)
+    check_later(platform, spec)
     passed, told = check(platform)
     line = (
         "source notes: 1 added (d.txt) since walks@v1 was frozen; next: mm register --from walks@v1 --as v2"
@@ -121,9 +121,9 @@ def test_propose(platform: Any, folder: Path) -> None:
     assert (passed, told) == (False, line)
     assert tick(platform).asset_events == [], "somebody may be at work on the source"
     (folder / "e.txt").write_text("Another one, while the first had not settled.")
-    look_later(platform, spec)
+    check_later(platform, spec)
     assert tick(platform).asset_events == []
-    look_later(platform, spec)
+    check_later(platform, spec)
     proposed, twin = tick(platform), tick(platform)
     assert len(proposed.asset_events) == len(twin.asset_events) == 1
     take(platform, proposed)
@@ -133,12 +133,12 @@ def test_propose(platform: Any, folder: Path) -> None:
     assert observation.metadata["next"].value == "`mm register --from walks@v1 --as v2`"
     assert "2 added (d.txt, e.txt)" in observation.metadata["drift"].value
     assert tick(platform).asset_events == [], "said once"
-    look_later(platform, spec)
+    check_later(platform, spec)
     assert tick(platform).asset_events == []
     assert platform.registry.datasets() == ["walks@v1"]
     (folder / "f.txt").write_text("And one more.")
-    look_later(platform, spec)
-    look_later(platform, spec)
+    check_later(platform, spec)
+    check_later(platform, spec)
     assert len(tick(platform).asset_events) == 1, "another drift is another proposal"
 
 
@@ -146,9 +146,9 @@ def test_register(platform: Any, folder: Path) -> None:
     spec = frozen(platform, folder, sources="register", every="1h", settle="10min")
     take(platform, tick(platform))
     (folder / "d.txt").write_text("A late note about egrets.")
-    look_later(platform, spec)
+    check_later(platform, spec)
     assert platform.registry.datasets() == ["walks@v1"]
-    look_later(platform, spec)
+    check_later(platform, spec)
     registered = tick(platform)
     assert asked(registered) == [("refresh", "walks@v2|text")]
     assert len(registered.asset_events) == 1
@@ -168,7 +168,7 @@ def test_register(platform: Any, folder: Path) -> None:
 
 
 def test_two_ticks_that_saw_the_same_register_one_version(platform: Any, folder: Path) -> None:
-    from mm_assets.automation.source_sensor import _followed
+    from mm_assets.automation.source_sensor import _follow_sources
 
     spec = frozen(platform, folder, sources="register", settle="10min", names="date")
     platform.registry.drifts.look(spec, spec.sources[0])
@@ -177,7 +177,7 @@ def test_two_ticks_that_saw_the_same_register_one_version(platform: Any, folder:
     pass_time(platform, spec)
     platform.registry.drifts.look(spec, spec.sources[0])
     (newest,) = platform.registry.newest()
-    made = {_followed(platform.registry, newest)[0].spec.dataset_version for _ in range(2)}
+    made = {_follow_sources(platform.registry, newest)[0].spec.dataset_version for _ in range(2)}
     assert len(made) == 1
     assert platform.registry.datasets() == sorted(["walks@v1", *made])
 
@@ -191,7 +191,7 @@ def test_a_source_that_vanished_is_no_version_to_follow(platform: Any, folder: P
     if left == "gone":
         folder.rmdir()
     for _ in range(3):
-        look_later(platform, spec)
+        check_later(platform, spec)
     assert platform.registry.datasets() == ["walks@v1"]
     passed, told = check(platform)
     assert not passed

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from mm_assets.definitions import build
-from mm_assets.operations.audits import audited
+from mm_assets.operations.audits import audit_tables
 from mm_embed_kernels.errors import UserError
 from mm_resources.storage import lance_datasets
 from tests.assets.conftest import Platform, platforms
@@ -52,7 +52,7 @@ def things(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) ->
 def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
     """Publish a table with one row changed, for real; the id of its feature."""
     cell = platform.cell("things@v1", modality)
-    pin = platform.registry.pin(cell)
+    pin = platform.registry.pins.get(cell)
     assert pin is not None
     uri = platform.store.uri(f"features/{pin.primary.table}.lance")
     dataset = lance_datasets.open_dataset(uri, pin.primary.lance_version)
@@ -69,12 +69,12 @@ def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
         "plant",
     )
     tables = [replace(table, lance_version=version) if table.primary else table for table in pin.tables]
-    platform.registry.publish(cell, replace(pin, number=pin.number + 1, tables=tables))
+    platform.registry.pins.publish(cell, replace(pin, number=pin.number + 1, tables=tables))
     return str(rows[place]["feature_id"])
 
 
 def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
-    sound = list(audited(things.catalog))
+    sound = list(audit_tables(things.catalog))
     assert {(table.modality, table.rows, table.checked) for table in sound} == {
         ("text", 6, 6),
         ("image", 2, 2),
@@ -82,9 +82,9 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     assert all(
         table.same_fingerprint and table.wrong == [] and table.worst <= table.tolerance for table in sound
     )
-    assert [table.checked for table in audited(things.catalog, "things@v1", "text", sample=4)] == [4]
+    assert [table.checked for table in audit_tables(things.catalog, "things@v1", "text", sample=4)] == [4]
 
-    pin = things.registry.pin(things.cell("things@v1", "image"))
+    pin = things.registry.pins.get(things.cell("things@v1", "image"))
     assert pin is not None
     vector = (
         things.features.dataset(pin.primary.table, pin.primary.lance_version)
@@ -93,13 +93,13 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     )
     turned = np.roll(np.asarray(vector, np.float32), 1).tolist()
     planted = plant(things, "image", 1, vector=turned)
-    (found,) = audited(things.catalog, modality="image")
+    (found,) = audit_tables(things.catalog, modality="image")
     assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(planted, "vector")]
     assert found.wrong[0].distance is not None
     assert found.wrong[0].distance > found.tolerance
 
     spoiled = plant(things, "text", 3, text="Something else that nobody wrote.")
-    (found,) = audited(things.catalog, modality="text")
+    (found,) = audit_tables(things.catalog, modality="text")
     assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(spoiled, "text")]
     failed = (
         build(store=things.settings.store)
@@ -110,7 +110,7 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
 
     for pack in list(things.store.objects("blobs/packs")):
         things.store.write(pack.name, b"")
-    assert {wrong.cause for table in audited(things.catalog, modality="text") for wrong in table.wrong} == {
+    assert {wrong.cause for table in audit_tables(things.catalog, modality="text") for wrong in table.wrong} == {
         "blob_damaged"
     }
 
@@ -123,4 +123,4 @@ def test_nothing_published_is_said(platform: Platform) -> None:
     )
     assert executed.success, "nothing that is published is nothing wrong"
     with pytest.raises(UserError, match="nothing is published; run"):
-        list(audited(platform.catalog))
+        list(audit_tables(platform.catalog))

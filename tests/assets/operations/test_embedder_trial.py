@@ -40,7 +40,7 @@ def test_several_embedders_one_of_them_primary(
     }, results
     clip = next(name for name in results["image"].computed if "open_clip" in name).removeprefix("embed:")
     assert results["image"].computed[f"embed:{clip}"] == results["image"].computed["embed:conse"] == 2
-    pin = platform.registry.pin(platform.cell("tiny@v1", "image"))
+    pin = platform.registry.pins.get(platform.cell("tiny@v1", "image"))
     assert [(table.embedder, table.primary, table.rows) for table in pin.tables] == [
         ("conse", True, 2),
         (clip, False, 2),

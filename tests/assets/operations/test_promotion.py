@@ -12,7 +12,7 @@ import pytest
 
 from mm_assets.operations.promotion import promote, take_back
 from mm_embed_kernels.errors import UserError
-from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.lance_errors import Fenced
 
 SPEC = """
 name: notes

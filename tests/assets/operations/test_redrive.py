@@ -116,7 +116,7 @@ def test_what_was_gone_is_fetched_when_it_is_back(lenient: Any, dataset: Path, t
     shutil.move(tmp_path / "away", temple)
     result, outcome = redriven(lenient, FailureFilter(stage="raw_assets"))
     assert (result.computed["fetch"], outcome) == (1, Outcome(1, 1, 0))
-    assert lenient.registry.pin(cell).accounting["published"] == 2
+    assert lenient.registry.pins.get(cell).accounting["published"] == 2
 
 
 def test_what_fails_later_has_not_passed(lenient: Any, photos: dict[str, Path]) -> None:
