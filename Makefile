@@ -17,7 +17,7 @@ install: .venv/.installed  ## make .venv with the pinned dependencies
 	@touch $@
 
 demo: install  ## real texts, images, sounds and videos, from files to search
-	$(BIN)/python -m mm_assets.demo.__main__
+	$(BIN)/python -m mm_assets.demo
 
 ui: install  ## Dagster UI and daemon on 127.0.0.1:3000, on the same instance as mm
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}

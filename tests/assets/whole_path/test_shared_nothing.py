@@ -84,7 +84,7 @@ def test_the_demo_on_a_worker_that_sees_the_bucket_alone(
     command = [
         sys.executable,
         "-m",
-        "mm_assets.demo.__main__",
+        "mm_assets.demo",
         "--mode",
         "ray",
         "--ray-address",
