@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.rules.base import Rule
-from mm_embed_kernels.similarity.connected_components import united
+from mm_embed_kernels.similarity.connected_components import merge_components
 from mm_embed_kernels.sql import CellReader, stored
 
 PLACED = pa.schema([("split_group", pa.string()), ("split", pa.string())])
@@ -142,7 +142,7 @@ def _labels(members: Path) -> pa.Table:
     labels = np.arange(groups + sizes["b"], dtype=np.int32)
     with sql.query(f"SELECT DISTINCT a, b FROM {stored(members)}") as edges:
         for batch in edges:
-            labels = united(labels, batch["a"].to_numpy(), batch["b"].to_numpy() + groups)
+            labels = merge_components(labels, batch["a"].to_numpy(), batch["b"].to_numpy() + groups)
     return pa.table({"a": np.arange(groups, dtype=np.int64), "label": labels[:groups]})
 
 

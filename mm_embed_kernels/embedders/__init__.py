@@ -1,4 +1,4 @@
-"""Embedders: one module each, discovered. See `Embedder`."""
+"""Embedders, one module each, discovered; may import modalities, inference, media and what lies below them."""
 
 from mm_embed_kernels.embedders.base import Embedder, create, embedders, kind_of, maker_of
 

@@ -64,7 +64,7 @@ def spoken(data: Media, span: str) -> np.ndarray[Any, Any]:
 
     with open_audio(data) as reader:
         samples = reader.read(speech.RATE, *seconds_of(span))
-    return samples if (speech.speech(samples) >= speech.THRESHOLD).any() else samples[:0]
+    return samples if (speech.probabilities(samples) >= speech.THRESHOLD).any() else samples[:0]
 
 
 class SoundStage(Stage):

@@ -1,35 +1,36 @@
-"""Sound: decoded by FFmpeg in blocks, described by loudness, peak, clipping, silence and speech, cut into windows."""
+"""Audio: decode in blocks by FFmpeg; measure loudness, clipping, silence and speech; cut into windows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.audio import Reader, open_audio
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
-from mm_embed_kernels.modalities.base import PREVIEW_PLACES, READING, Modality, Preview, Segment
+from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_POINTS, Modality, Preview, Segment
+from mm_embed_kernels.signals.sound import Meter
 
-if TYPE_CHECKING:
-    from mm_embed_kernels.media.audio import Reader
-
-# Ten seconds are a sentence or a sound with its surroundings: an answer that a person listens to, not one that is searched.
+# Ten seconds hold a sentence, or a sound with its surroundings: short enough to listen to as a search result.
 WINDOW_SECONDS = 10.0
-# Windows overlap by what a word, a stroke or a bark takes, so that each is whole in one of them; about a block of the embedder.
+# The overlap is as long as a word, a stroke or a bark, so that each is whole in some window; about a block of
+# the embedder.
 OVERLAP_SECONDS = 2.0
-# A recording of up to ten minutes is measured as a whole, of a longer one twenty windows spread evenly: enough for shares
-# within some percent, and a ten-hour recording is done in seconds.
+# A recording of up to ten minutes is measured completely, a longer one in twenty evenly spaced windows:
+# shares are accurate to a few percent, and a ten-hour recording takes seconds.
 MEASURED_SECONDS, _MEASURED_WINDOWS = 600.0, 20
 # Codecs pad and prime by up to two frames (2 x 2,048 samples at 16 kHz).
 _SLACK_SECONDS = 0.25
 _PREVIEW_HZ, _PREVIEW_SECONDS = 8_000, 60.0
-_EVEN = "; of a recording of more than 10 minutes, measured on 20 evenly spaced windows of 30 s"
+_EVEN = "; a recording of more than 10 minutes is measured on 20 evenly spaced windows of 30 s"
 
 
 class Audio(Modality):
-    """Recordings of sound: speech, music, noises (a cover picture in them is no video)."""
+    """Recordings of speech, music and noises; a cover picture in one does not make it a video."""
 
     name = "audio"
     embedder = "aisfx"
@@ -42,8 +43,8 @@ class Audio(Modality):
     probe_seconds = 0.02
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
-        *READING,
-        field("codec", pa.string(), "FFmpeg's or libsndfile's name of the coding"),
+        *DECODING_SIGNALS,
+        field("codec", pa.string(), "codec, by FFmpeg's or libsndfile's name"),
         field("channels", pa.int64(), "channels of the recording", ge=1),
         field("bit_rate", pa.int64(), "bits per second of the whole file", ge=0),
         field(
@@ -63,41 +64,47 @@ class Audio(Modality):
         field(
             "speech_share",
             pa.float64(),
-            "frames of 32 ms in which Silero VAD hears speech" + _EVEN,
+            "frames of 32 ms in which Silero VAD detects speech" + _EVEN,
             ge=0,
             le=1,
         ),
-        field("damaged_packets", pa.int64(), "packets that the decoder refused" + _EVEN, ge=0),
+        field("damaged_packets", pa.int64(), "packets that the decoder rejected" + _EVEN, ge=0),
         field(
-            "measured_seconds", pa.float64(), "how much of the recording these signals were measured on", ge=0
+            "measured_seconds",
+            pa.float64(),
+            "seconds of the recording that were measured for these signals",
+            ge=0,
         ),
         field(
             "fingerprint",
             pa.binary(),
-            "acoustic fingerprint, a uint32 for each 23 ms of the first minute; of a recording of more than 10 minutes, of 30 s",
+            "acoustic fingerprint, a uint32 for each 23 ms of the first minute; of the first 30 s where the "
+            "recording has more than 10 minutes",
         ),
     ]
 
     def claims(self, mime: str) -> bool:
-        # MIDI is a score: it holds no sound.
+        # MIDI is a score without any sound.
         return mime.startswith("audio/") and mime != "audio/midi"
 
     def probe(self, data: Media) -> dict[str, Any]:
-        return self._measured(data, whole=True)
+        return self._measure(data, whole=True)
 
     def probe_prefix(self, data: Media) -> dict[str, Any]:
-        return self._measured(data, whole=False)
+        return self._measure(data, whole=False)
 
-    def _measured(self, data: Media, whole: bool) -> dict[str, Any]:
-        from mm_embed_kernels.media.audio import open_audio
-        from mm_embed_kernels.signals.sound import Meter
+    def _measure(self, data: Media, whole: bool) -> dict[str, Any]:
+        """Return the row of a recording; unless it must be `whole`, of its readable beginning.
 
+        Raises:
+            SampleError: see `require`; ``decode_error``, ``no_samples`` or ``truncated``.
+        """
         mime = self.require(data)
         with open_audio(data) as reader:
             stated = duration = reader.duration()
             meter, throughout = Meter(), duration <= MEASURED_SECONDS
             for start, end in measured_windows(duration):
-                meter.listen(reader, start, end)
+                meter.measure(reader, start, end)
             missing = duration - meter.end
             if throughout:
                 duration = reader.count() if meter.end >= MEASURED_SECONDS - _SLACK_SECONDS else meter.end
@@ -138,51 +145,48 @@ class Audio(Modality):
             }
 
     def segment(self, data: Media) -> list[Segment]:
-        from mm_embed_kernels.media.audio import open_audio
-
         self.require(data)
         with open_audio(data) as reader:
-            rate, duration = reader.sample_rate, heard(reader)
+            rate, duration = reader.sample_rate, readable_duration(reader)
             return [
                 Segment(span_of(start, end), cost=max(1, round((end - start) * rate)))
                 for start, end in windows(duration)
             ]
 
     def preview(self, data: Media) -> Preview:
-        """The waveform of its first minute."""
-        import numpy as np
-
-        from mm_embed_kernels.media.audio import open_audio
-
+        """Return the waveform of the first minute."""
         with open_audio(data) as reader:
             samples = reader.read(_PREVIEW_HZ, 0.0, min(reader.duration(), _PREVIEW_SECONDS))
-        parts = np.array_split(np.abs(samples), min(PREVIEW_PLACES, max(1, len(samples))))
+        parts = np.array_split(np.abs(samples), min(PREVIEW_POINTS, max(1, len(samples))))
         return Preview(wave=np.array([part.max(initial=0.0) for part in parts], np.float32).clip(0, 1))
 
 
-def heard(reader: Reader) -> float:
-    """Seconds, as `Reader.duration` gives them, or fewer where the recording ends a second or more before its header says."""
+def readable_duration(reader: Reader) -> float:
+    """Return `Reader.duration`; less where the recording ends a second or more before the stated time."""
     duration = reader.duration()
     try:
         if len(reader.read(reader.sample_rate, max(0.0, duration - 1), duration)):
             return duration
     except SampleError:
-        pass  # what cannot be reached is not there
+        pass  # the stated end cannot be reached: count the samples
     return min(duration, reader.count())
 
 
 def windows(duration: float) -> list[tuple[float, float]]:
-    """Start and end of each window, in seconds: ten long, eight apart; the last is shorter, and a short clip is one window."""
+    """Return start and end of each window in seconds: ten long, eight apart, the last one shorter.
+
+    A clip shorter than a window is one window.
+    """
     hop = WINDOW_SECONDS - OVERLAP_SECONDS
-    # What is left after the last full window is a window of its own if the overlap does not already hold it.
+    # The rest after the last full window is a window of its own unless the overlap already covers it.
     count = max(1, -(-int(1000 * (duration - OVERLAP_SECONDS)) // int(1000 * hop)))
     return [(hop * i, min(hop * i + WINDOW_SECONDS, duration)) for i in range(count)] if duration > 0 else []
 
 
 def measured_windows(duration: float) -> list[tuple[float, float]]:
-    """What `Audio.probe` listens to; the last window ends where the recording does."""
+    """Return the parts that `Audio.probe` measures, in seconds; the last one ends with the recording."""
     if duration <= MEASURED_SECONDS:
-        # Past the stated end, too: headers may say less than there is.
+        # Beyond the stated end, too: headers may state less than the file holds.
         return [(0.0, MEASURED_SECONDS)]
     length = MEASURED_SECONDS / _MEASURED_WINDOWS
     step = (duration - length) / (_MEASURED_WINDOWS - 1)

@@ -1,4 +1,4 @@
-"""What a modality is: how its bytes are recognised, probed and cut into embeddable segments."""
+"""Base class of modalities: recognise the bytes of a medium, probe them, cut them into segments."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ import pyarrow as pa
 from mm_embed_kernels.contracts.contract import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import fingerprint
-from mm_embed_kernels.media.media_type import (
-    Media,
-    head_of,
-)
+from mm_embed_kernels.media.media_type import Media, head_of
+from mm_embed_kernels.media.tracks import lacks_table, media_type
 from mm_embed_kernels.plugins import discover, pick
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-# Signals of how a medium was read.
-READING = [
-    field("decoder", pa.string(), "library that read it: where the first one refuses, a second one is asked"),
+# Signals about the decoding itself, of images, audio and video.
+DECODING_SIGNALS = [
+    field("decoder", pa.string(), "library that decoded it; a second one is tried where the first one fails"),
     field(
         "read_share",
         pa.float64(),
-        "how much of it could be read, 1 for all (see on_partial); null where it does not say how long it is",
+        "decoded share, 1 for all of it (see on_partial); null where the medium does not state its length",
     ),
 ]
 
@@ -37,8 +35,8 @@ class Segment:
     """One embeddable unit.
 
     Attributes:
-        span: place inside the blob, e.g. ``full``, ``chars=0-812``, ``seconds=0-10``.
-        text: the segment's text, where it is text.
+        span: position inside the blob, e.g. ``full``, ``chars=0-812``, ``seconds=0-10``.
+        text: text of the segment, for text.
         cost: work units (characters, pixels, audio samples) by which worker shards are balanced.
     """
 
@@ -47,19 +45,19 @@ class Segment:
     cost: int = 1
 
 
-# Longest side of a preview's picture, pixels; places of its waveform; characters of its snippet.
-PREVIEW_SIDE, PREVIEW_PLACES, PREVIEW_CHARS = 192, 192, 400
+# Longest side of a preview's picture in pixels, points of its waveform, characters of its snippet.
+PREVIEW_SIDE, PREVIEW_POINTS, PREVIEW_CHARS = 192, 192, 400
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a person sees of a sample in a report; at most one of them is set.
+    """Preview of a sample for a report; at most one of picture, wave and text is set.
 
     Attributes:
         picture: uint8 [height, width, 3], RGB, no side longer than `PREVIEW_SIDE` times `frames`.
-        wave: float32 [n <= PREVIEW_PLACES], loudest sample in each part of a sound, 0 to 1.
-        text: its beginning.
-        frames: pictures that stand side by side in `picture`.
+        wave: float32 [n <= PREVIEW_POINTS], peak amplitude of each part of a sound, 0 to 1.
+        text: beginning of the text.
+        frames: number of pictures that stand side by side in `picture`.
     """
 
     picture: np.ndarray[Any, Any] | None = None
@@ -69,21 +67,23 @@ class Preview:
 
 
 class Modality(ABC):
-    """One kind of media. A subclass in a module of this package, or behind an ``mm.modalities`` entry point, is all
-    that the platform needs to know of it.
+    """One kind of media.
+
+    A subclass in a module of this package, or behind an ``mm.modalities`` entry point, is complete: nothing
+    else has to be registered.
 
     Attributes:
-        name: the partition key.
-        embedder: the primary embedder of the profile ``bundled``, whose weights come with pip.
-        hub_embedder: that of the profile ``hub``, whose weights come from a model hub.
+        name: partition key.
+        embedder: primary embedder of the profile ``bundled``, whose weights come with pip.
+        hub_embedder: primary embedder of the profile ``hub``, whose weights come from a model hub.
         signals: Arrow fields that `probe` measures beyond the shared media columns.
-        libraries: packages whose version changes what `probe` and `segment` return.
-        streams: whether `probe`, `segment` and the embedders' `decode` take a `Path` as well, and never hold a long medium
-            in memory; a large blob of any other modality is read into memory.
-        spoken: whether a transcriber can write down what is said in its segments.
-        probe_version, segment_version: raised when the code changes its results.
-        probe_seconds, segment_seconds: first guess of the cost of one sample; it decides between inline and Ray, while
-            `mm backfill --plan` takes the ledger's rates where it has them.
+        libraries: packages whose version changes the results of `probe` and `segment`.
+        streams: whether `probe`, `segment` and the embedders' `decode` accept a `Path` as well as bytes, and
+            never hold a long medium in memory; a large blob of any other modality is read into memory.
+        spoken: whether its segments can be transcribed.
+        probe_version, segment_version: raised when a change of the code changes results.
+        probe_seconds, segment_seconds: initial estimate of the seconds per sample; it decides between inline
+            and Ray, while `mm backfill --plan` uses the ledger's rates where it has them.
     """
 
     name: ClassVar[str] = ""
@@ -100,33 +100,34 @@ class Modality(ABC):
 
     @abstractmethod
     def claims(self, mime: str) -> bool:
-        """Whether content of that media type belongs to this modality."""
+        """Return whether content of a media type belongs to this modality."""
 
     @abstractmethod
     def probe(self, data: bytes) -> dict[str, Any]:
-        """Measure one blob: shared media columns and the modality's signals, by name.
+        """Measure one blob, inside the sandbox: shared media columns and the modality's signals, by name.
 
-        Runs inside the sandbox. Raises `SampleError` for bytes that cannot be read.
+        Raises:
+            SampleError: for bytes that cannot be read.
         """
 
     def probe_prefix(self, data: bytes) -> dict[str, Any]:
-        """As `probe`, for a medium of which only the beginning can be read (``on_partial: keep_prefix``)."""
+        """Measure one blob as `probe` does, or its readable beginning (``on_partial: keep_prefix``)."""
         return self.probe(data)
 
     @abstractmethod
     def segment(self, data: bytes) -> list[Segment]:
-        """Cut one blob into embeddable units. Runs inside the sandbox."""
+        """Cut one blob into embeddable units, inside the sandbox."""
 
-    def preview(self, data: bytes) -> Preview:
-        """What a person sees of one blob, small and plain; runs inside the sandbox. By default nothing."""
+    def preview(self, data: bytes) -> Preview:  # noqa: ARG002 - the base class has nothing to show
+        """Render one blob for a report, inside the sandbox; empty by default."""
         return Preview()
 
     def primary(self, profile: str) -> str:
-        """Name of the primary embedder of a profile; what has none from a hub takes the bundled one."""
+        """Name of a profile's primary embedder: the bundled one where the modality has none of a hub."""
         return self.hub_embedder or self.embedder if profile == "hub" else self.embedder
 
     def fingerprint(self, kernel: str) -> str:
-        """Fingerprint of this modality's ``probe`` or ``segment`` kernel."""
+        """Fingerprint of the modality's ``probe`` or ``segment`` kernel."""
         return fingerprint(
             name=f"{kernel}:{self.name}",
             code_version={"probe": self.probe_version, "segment": self.segment_version}[kernel],
@@ -135,15 +136,13 @@ class Modality(ABC):
         )
 
     def require(self, data: Media) -> str:
-        """The media type by content, if it is this modality's.
+        """Return the media type of a blob by its content, which must belong to this modality.
 
         Raises:
             SampleError: ``zero_length``, ``truncated``, ``wrong_modality`` or ``unsupported_format``.
         """
         if not head_of(data):
             raise SampleError("zero_length", "the sample has no bytes")
-        from mm_embed_kernels.media.tracks import lacks_table, media_type
-
         mime = media_type(data)
         if (self.claims("audio/mp4") or self.claims("video/mp4")) and lacks_table(data, mime):
             raise SampleError("truncated", "the file ends before its table of contents, or has none")
@@ -158,17 +157,22 @@ class Modality(ABC):
 
 
 def modalities() -> dict[str, Modality]:
-    """All modalities, by name."""
+    """All modalities by name."""
     return {
         name: item() for name, item in discover("mm_embed_kernels.modalities", "modalities", Modality).items()
     }
 
 
 def get(name: str) -> Modality:
-    found: Modality = pick(modalities(), "modality", name)
-    return found
+    """Return the modality called `name`.
+
+    Raises:
+        UnknownPlugin: naming the modalities that exist.
+    """
+    modality: Modality = pick(modalities(), "modality", name)
+    return modality
 
 
 def modality_of(mime: str) -> str | None:
-    """The modality that claims a media type."""
+    """Name of the modality that claims a media type, or None."""
     return next((item.name for item in modalities().values() if item.claims(mime)), None)

@@ -1,13 +1,15 @@
-"""Images: decoded by Pillow, described by size, exposure, entropy, sharpness and perceptual hashes."""
+"""Images: decode with Pillow; measure size, exposure, entropy, sharpness and perceptual hashes."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
-from mm_embed_kernels.modalities.base import PREVIEW_SIDE, READING, Modality, Preview, Segment
+from mm_embed_kernels.media.image import read_picture, stated_size
+from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
 
 _SIGNAL_PIXELS = 256
 _COLORS = (8, 8)
@@ -24,9 +26,9 @@ class Image(Modality):
     probe_version = "5"
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
-        *READING,
-        field("format", pa.string(), "the decoder's name of the container format"),
-        field("mode", pa.string(), "the decoder's name of the pixels' format"),
+        *DECODING_SIGNALS,
+        field("format", pa.string(), "file format, by the decoder's name"),
+        field("mode", pa.string(), "pixel format, by the decoder's name"),
         field("frames", pa.int64(), "frames of an animation, else 1", ge=1),
         field("brightness", pa.float64(), "mean luma, 0 to 255", ge=0, le=255),
         field("contrast", pa.float64(), "standard deviation of luma", ge=0),
@@ -36,24 +38,22 @@ class Image(Modality):
         ),
         field("phash", pa.string(), "64-bit perceptual hash (DCT), hex"),
         field("dhash", pa.string(), "64-bit difference hash, hex"),
-        field("colors", pa.binary(), "the picture in 8 x 8 pixels, RGB, uint8"),
+        field("colors", pa.binary(), "thumbnail of 8 x 8 pixels, RGB, uint8"),
     ]
 
     def claims(self, mime: str) -> bool:
         return mime.startswith("image/") and mime != "image/svg+xml"
 
     def probe(self, data: bytes) -> dict[str, Any]:
-        return self._measured(data, whole=True)
+        return self._measure(data, whole=True)
 
     def probe_prefix(self, data: bytes) -> dict[str, Any]:
-        return self._measured(data, whole=False)
+        return self._measure(data, whole=False)
 
-    def _measured(self, data: bytes, whole: bool) -> dict[str, Any]:
+    def _measure(self, data: bytes, whole: bool) -> dict[str, Any]:
+        """Return the row of a picture; unless it must be `whole`, of the rows that can be decoded."""
         import imagehash
-        import numpy as np
         from PIL.Image import Resampling
-
-        from mm_embed_kernels.media.image import read_picture
 
         mime = self.require(data)
         picture = read_picture(data, _SIGNAL_PIXELS)
@@ -82,22 +82,17 @@ class Image(Modality):
         }
 
     def segment(self, data: bytes) -> list[Segment]:
-        from mm_embed_kernels.media.image import stated_size
-
         width, height = stated_size(data)
         return [Segment(span="full", cost=width * height)]
 
     def preview(self, data: bytes) -> Preview:
-        import numpy as np
-
-        from mm_embed_kernels.media.image import read_picture
-
         picture = read_picture(data, PREVIEW_SIDE).upright
         picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         return Preview(picture=np.asarray(picture, np.uint8))
 
 
-def _laplacian_variance(luma: Any) -> float:
+def _laplacian_variance(luma: np.ndarray[Any, Any]) -> float:
+    """Return the variance of the Laplacian of float64 [height, width]; 0 for less than 3 pixels on a side."""
     if min(luma.shape) < 3:
         return 0.0
     inner = luma[1:-1, 1:-1]

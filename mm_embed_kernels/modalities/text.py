@@ -1,4 +1,4 @@
-"""Text: decoded to Unicode by detection, described by length, symbol and language signals, cut into chunks."""
+"""Text: detect the encoding and decode to Unicode; measure length, symbols and language; cut into chunks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from mm_embed_kernels.similarity import shingles
 CHUNK_CHARACTERS = 1_000
 _LANGUAGE_CHARACTERS = 2_000
 _ENCODING_BYTES = 200_000
-# ISO 2022, whose seven bits read as ASCII, too.
-_SHIFTED = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-G]")
-# Of random bytes that happen to be some encoding's, chardet says less than half a percent; of one word in Latin-1, two.
-_SURE = 0.01
+# Escape sequences of ISO 2022, whose seven-bit bytes are valid ASCII as well.
+_ISO_2022 = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-G]")
+# chardet gives random bytes that happen to be valid in some encoding less than 0.5%, a single word in Latin-1
+# 2%.
+_MIN_CONFIDENCE = 0.01
 
 
 class Text(Modality):
@@ -47,13 +48,13 @@ class Text(Modality):
     segment_version = "2"
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
-        field("encoding", pa.string(), "encoding of the bytes, as detected"),
+        field("encoding", pa.string(), "detected encoding of the bytes"),
         field(
             "read_share",
             pa.float64(),
-            "bytes that are whole characters: less than 1 where the text ends inside one (see on_partial)",
+            "bytes that form whole characters: below 1 where the text ends inside one (see on_partial)",
         ),
-        field("characters", pa.int64(), "characters, surrounding white space left out", ge=0),
+        field("characters", pa.int64(), "characters without surrounding white space", ge=0),
         field("words", pa.int64(), "white-space separated words", ge=0),
         field(
             "language_confidence",
@@ -65,14 +66,22 @@ class Text(Modality):
         field(
             "letter_share", pa.float64(), "letters among the characters that are not white space", ge=0, le=1
         ),
-        field("digit_share", pa.float64(), "digits among them", ge=0, le=1),
-        field("symbol_share", pa.float64(), "neither letters nor digits among them", ge=0, le=1),
+        field(
+            "digit_share", pa.float64(), "digits among the characters that are not white space", ge=0, le=1
+        ),
+        field(
+            "symbol_share",
+            pa.float64(),
+            "neither letters nor digits among the characters that are not white space",
+            ge=0,
+            le=1,
+        ),
         field("distinct_word_share", pa.float64(), "distinct words among the words", ge=0, le=1),
         field("replacement_characters", pa.int64(), "U+FFFD: traces of an earlier wrong decoding", ge=0),
         field(
             "duplicate_line_share",
             pa.float64(),
-            "lines that stood before among the lines that are not empty",
+            "lines that repeat an earlier one, among the lines that are not empty",
             ge=0,
             le=1,
         ),
@@ -90,12 +99,16 @@ class Text(Modality):
             ge=0,
             le=1,
         ),
-        field("mojibake", pa.int64(), "places that look like text read in a wrong encoding (ftfy)", ge=0),
+        field(
+            "mojibake", pa.int64(), "sequences that look like text decoded with a wrong encoding (ftfy)", ge=0
+        ),
         field("emails", pa.int64(), "e-mail addresses", ge=0),
         field("phone_numbers", pa.int64(), "phone numbers in international form (phonenumbers)", ge=0),
         field("ip_addresses", pa.int64(), "public IP addresses", ge=0),
         field(
-            "minhash", pa.binary(), "MinHash signature of the shingles, for near-duplicates (see `shingles`)"
+            "minhash",
+            pa.binary(),
+            "MinHash signature of the shingles, for near-duplicate detection (see `shingles`)",
         ),
         field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
     ]
@@ -104,18 +117,19 @@ class Text(Modality):
         return mime.startswith("text/")
 
     def require(self, data: Media) -> str:
-        """What is declared as text and is printable throughout is text, though it may begin like another format."""
+        """Return the media type; printable content is text here, whatever signature it begins with."""
         head = head_of(data)
         return "text/plain" if head and is_printable(head) else super().require(data)
 
     def probe(self, data: bytes) -> dict[str, Any]:
-        return self._measured(data, whole=True)
+        return self._measure(data, whole=True)
 
     def probe_prefix(self, data: bytes) -> dict[str, Any]:
-        return self._measured(data, whole=False)
+        return self._measure(data, whole=False)
 
-    def _measured(self, data: bytes, whole: bool) -> dict[str, Any]:
-        # An empty text is a sample that a rule drops, not a broken one.
+    def _measure(self, data: bytes, whole: bool) -> dict[str, Any]:
+        """Return the row of a text; unless it must be `whole`, of its whole characters."""
+        # An empty text is a valid sample, which the rule `empty` drops.
         mime = self.require(data) if data else "text/plain"
         text, encoding, left = decode(data)
         if left and whole:
@@ -163,15 +177,16 @@ class Text(Modality):
 
 
 def decode(data: bytes) -> tuple[str, str, int]:
-    """Bytes to Unicode: byte order mark, then strict UTF-8, then detection by chardet.
+    """Decode bytes to Unicode: by byte order mark, else as strict UTF-8, else by chardet's detection.
 
     Returns:
-        The text, the name of the encoding, and how many bytes at the end are the beginning of a character that is cut off.
+        The text, the name of the encoding, and the number of bytes at the end that begin a character which is
+        cut off.
 
     Raises:
-        SampleError: ``encoding_unknown`` when no encoding reads the bytes without damage.
+        SampleError: ``encoding_unknown`` when no encoding decodes the bytes without an error.
     """
-    # UTF-32's mark begins with UTF-16's, so it is looked for first.
+    # UTF-32's mark begins with UTF-16's, so it is tried first.
     marks = (
         (codecs.BOM_UTF32_LE, "utf-32"),
         (codecs.BOM_UTF32_BE, "utf-32"),
@@ -180,12 +195,13 @@ def decode(data: bytes) -> tuple[str, str, int]:
     )
     encoding = next((name for mark, name in marks if data.startswith(mark)), "utf-8")
     decoder = "utf-8-sig" if encoding == "utf-8" else encoding
-    if data.isascii() and _SHIFTED.search(data):
-        return *_detected(data), 0
+    if data.isascii() and _ISO_2022.search(data):
+        return *_decode_detected(data), 0
     try:
         return data.decode(decoder), encoding, 0
     except UnicodeDecodeError as error:
-        # A lone letter of Latin-1 at the end looks like the beginning of one of UTF-8; a text with others before it is UTF-8.
+        # One Latin-1 letter at the end of ASCII looks like the beginning of a UTF-8 character, so a cut UTF-8
+        # text is only recognised by other characters before it.
         if error.reason in ("unexpected end of data", "truncated data") and (
             encoding != "utf-8" or not data[: error.start].isascii()
         ):
@@ -195,25 +211,25 @@ def decode(data: bytes) -> tuple[str, str, int]:
                 "encoding_unknown",
                 f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such",
             ) from None
-        return *_detected(data), 0
+        return *_decode_detected(data), 0
 
 
-def _detected(data: bytes) -> tuple[str, str]:
-    """Text and encoding of bytes that are not UTF-8. Raises as `decode`."""
+def _decode_detected(data: bytes) -> tuple[str, str]:
+    """Return text and encoding of bytes that are not UTF-8; raises as `decode`."""
     import chardet
 
     tried = data.decode("utf-8", "replace")
     wrong = tried.count("\ufffd")
-    # Legacy encodings hardly ever make well-formed UTF-8: where it is mostly that, it is UTF-8 that was damaged.
+    # Legacy encodings hardly ever form valid UTF-8, so bytes that are mostly valid are damaged UTF-8.
     if sum(not char.isascii() for char in tried) - wrong > wrong:
         raise SampleError(
             "encoding_unknown",
             f"the text is UTF-8 but for {wrong} places: it was damaged, or put together from several",
         )
-    found = chardet.detect(data[:_ENCODING_BYTES])
-    if not found["encoding"] or found["confidence"] < _SURE:
+    guess = chardet.detect(data[:_ENCODING_BYTES])
+    if not guess["encoding"] or guess["confidence"] < _MIN_CONFIDENCE:
         raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
-    encoding = str(codecs.lookup(found["encoding"]).name)
+    encoding = str(codecs.lookup(guess["encoding"]).name)
     try:
         text = data.decode(encoding)
     except (UnicodeDecodeError, LookupError) as error:
@@ -231,7 +247,7 @@ def _detected(data: bytes) -> tuple[str, str]:
 
 
 def detect_language(text: str) -> tuple[str, float]:
-    """ISO 639-1 code and its probability, from the first 2,000 characters (langid.py's naive Bayes model)."""
+    """Return ISO 639-1 code and probability (langid.py's naive Bayes) of the first 2,000 characters."""
     language, probability = _language_model().classify(text[:_LANGUAGE_CHARACTERS])
     return str(language), min(1.0, max(0.0, float(probability)))
 

@@ -1,10 +1,10 @@
-"""Video: its container held against its frames, described by light, stills and sound track, cut into scenes."""
+"""Video: compare container and frames; measure brightness, stills and sound track; cut into scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,36 +13,35 @@ from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
-from mm_embed_kernels.modalities.base import PREVIEW_SIDE, READING, Modality, Preview, Segment
-from mm_embed_kernels.similarity.frame_hashes import hashed, packed
+from mm_embed_kernels.media.video import Frames, describe, open_frames
+from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
+from mm_embed_kernels.similarity.frame_hashes import hash_frame, pack_frames
 
-if TYPE_CHECKING:
-    from mm_embed_kernels.media.video import Frames
-
-# A shot of ten seconds is an answer that a person looks at; longer ones are cut into equal parts.
+# Ten seconds are short enough to watch as a search result; longer scenes are cut into equal parts.
 SEGMENT_SECONDS = 10.0
-# What flashes up for less than this belongs to the scene before it.
+# A shorter flash belongs to the scene before it.
 MIN_SCENE_SECONDS = 0.5
-# What one core decodes within seconds (0.6 gigapixels/s): half a minute of full HD, six minutes at 640 x 360. Scenes are looked
-# for in videos up to this, and frames measured wherever they lie; a longer one is cut into windows of equal length, and its key
-# frames are measured, which are decoded without those before them.
+# One core decodes this many pixels within seconds (0.6 gigapixels/s): half a minute of full HD, six minutes
+# at 640 x 360. In videos up to this size scene cuts are detected and any frame is measured. A longer one is
+# cut into windows of equal length, and only key frames are measured, which decode without the frames before
+# them.
 SCANNED_PIXELS = 2_000_000_000
-# Frames on which a probe's signals are measured, spread evenly.
+# Evenly spaced frames on which a probe measures its signals.
 MEASURED_FRAMES = 32
-# Frames that are hashed: two a second, or of a longer video these many of its key frames.
+# Frames to hash: two a second, or this many key frames of a longer video.
 HASHES_PER_SECOND, HASHED_KEYS = 2.0, 256
 _SCANS_PER_SECOND, _SCAN_SIZE = 5.0, (64, 48)
 _CUT = 0.3
 _GRID, _BITS = 4, 2
 _PREVIEW_FRAMES = 3
-# FFmpeg's blackdetect and freezedetect, by their defaults.
+# Defaults of FFmpeg's blackdetect and freezedetect.
 _BLACK_LUMA, _BLACK_PIXELS, _STILL_CHANGE = 0.1 * 255, 0.98, 0.001 * 255
 _LUMA = np.array([0.299, 0.587, 0.114])
 _SPREAD = f"; measured on up to {MEASURED_FRAMES} evenly spaced frames"
 
 
 class Video(Modality):
-    """Moving pictures, with or without sound (a cover picture in a recording is none)."""
+    """Moving pictures, with or without sound; a cover picture in a recording is none."""
 
     name = "video"
     embedder = "conse_frames"
@@ -53,39 +52,40 @@ class Video(Modality):
     probe_seconds = 0.3
     segment_seconds = 0.3
     signals: ClassVar[list[pa.Field]] = [
-        *READING,
-        field("codec", pa.string(), "FFmpeg's name of the pictures' coding"),
+        *DECODING_SIGNALS,
+        field("codec", pa.string(), "video codec, by FFmpeg's name"),
         field("frame_rate", pa.float64(), "frames per second, on average", ge=0),
-        field("frames", pa.int64(), "frames that are there, counted packet by packet", ge=1),
+        field("frames", pa.int64(), "frames in the file, counted packet by packet", ge=1),
         field(
-            "stated_frames", pa.int64(), "frames that the container speaks of; null where it does not", ge=0
+            "stated_frames", pa.int64(), "frames that the container states; null where it states none", ge=0
         ),
-        field("key_frames", pa.int64(), "frames that can be decoded without another", ge=0),
+        field("key_frames", pa.int64(), "frames that decode without another one", ge=0),
         field("bit_rate", pa.int64(), "bits per second of the whole file", ge=0),
         field(
             "audio_codec",
             pa.string(),
-            "FFmpeg's name of the first sound track's coding; null where there is no sound",
+            "codec of the first sound track, by FFmpeg's name; null without a sound track",
         ),
         field("brightness", pa.float64(), "mean luma, 0 to 255" + _SPREAD, ge=0, le=255),
         field(
             "black_share",
             pa.float64(),
-            "frames of which 98% is darker than a tenth of white" + _SPREAD,
+            "frames with 98% of the pixels darker than a tenth of white" + _SPREAD,
             ge=0,
             le=1,
         ),
         field(
             "frozen_share",
             pa.float64(),
-            "neighbours that differ by less than a thousandth of white in the mean" + _SPREAD,
+            "measured frames that differ from the one before by less than a thousandth of white in the mean"
+            + _SPREAD,
             ge=0,
             le=1,
         ),
         field(
             "frame_hashes",
             pa.binary(),
-            "difference hashes of frames, and when they are shown (see `frame_hashes.FRAME`)",
+            "difference hashes of frames with their presentation times (see `frame_hashes.FRAME`)",
         ),
     ]
 
@@ -93,23 +93,23 @@ class Video(Modality):
         return mime.startswith("video/")
 
     def probe(self, data: Media) -> dict[str, Any]:
-        return self._measured(data, whole=True)
+        return self._measure(data, whole=True)
 
     def probe_prefix(self, data: Media) -> dict[str, Any]:
-        return self._measured(data, whole=False)
+        return self._measure(data, whole=False)
 
-    def _measured(self, data: Media, whole: bool) -> dict[str, Any]:
-        from mm_embed_kernels.media.video import describe, open_frames
-
+    def _measure(self, data: Media, whole: bool) -> dict[str, Any]:
+        """Return the row of a video; unless it must be `whole`, of its readable beginning."""
         mime = self.require(data)
         facts = describe(data)
         if facts.cut and whole:
             raise SampleError(
                 "truncated",
-                f"the file is cut off inside its container, after {facts.frames:,} frames ({facts.duration:.2f} s)",
+                f"the file is cut off inside its container, after {facts.frames:,} frames "
+                f"({facts.duration:.2f} s)",
             )
         with open_frames(data) as frames:
-            # A phone held upright stores its pictures lying: what counts is what is shown.
+            # A phone held upright stores rotated frames: the size is that of the displayed frame.
             height, width, _ = frames[0].shape
             return {
                 "mime": mime,
@@ -125,12 +125,10 @@ class Video(Modality):
                 "key_frames": len(frames.keys),
                 "bit_rate": facts.bit_rate,
                 "audio_codec": facts.audio_codec,
-                **looked_at(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys),
+                **measure_frames(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys),
             }
 
     def segment(self, data: Media) -> list[Segment]:
-        from mm_embed_kernels.media.video import describe, open_frames
-
         self.require(data)
         facts = describe(data)
         cuts: list[float] = []
@@ -144,9 +142,7 @@ class Video(Modality):
         ]
 
     def preview(self, data: Media) -> Preview:
-        """Frames from the middle of equal parts, side by side."""
-        from mm_embed_kernels.media.video import open_frames
-
+        """Return the middle frames of equal parts, side by side."""
         with open_frames(data) as frames:
             height, width, _ = frames[0].shape
         scale = min(1.0, PREVIEW_SIDE / max(height, width))
@@ -155,29 +151,30 @@ class Video(Modality):
             return Preview(picture=np.concatenate(list(frames.read(places)), axis=1), frames=_PREVIEW_FRAMES)
 
 
-def looked_at(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, Any]:
-    """What one pass over the frames measures: light (see `measured`), and the hashes of frames (see `hashed_frames`).
+def measure_frames(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, Any]:
+    """Measure brightness (of `frames_to_measure`) and frame hashes (of `frames_to_hash`) in one pass.
 
     Args:
-        keys: the key frames, where only these are to be decoded.
+        frames: the open video.
+        keys: indices of the key frames, where only these may be decoded.
     """
-    bright, hashes = set(measured(len(frames), keys)), set(hashed_frames(frames.starts, keys))
-    light, seconds, found = _Light(), [], []
-    places = sorted(bright | hashes)
-    for place, frame in zip(places, frames.read(places), strict=True):
-        # A tenth of the pixels of a large frame tells as much.
+    bright, hashes = set(frames_to_measure(len(frames), keys)), set(frames_to_hash(frames.starts, keys))
+    light, seconds, hashed = _Light(), [], []
+    indices = sorted(bright | hashes)
+    for index, frame in zip(indices, frames.read(indices), strict=True):
+        # Of a large frame a tenth of the pixels is as accurate.
         step = max(1, min(frame.shape[:2]) // 240)
         small = frame[::step, ::step]
-        if place in bright:
+        if index in bright:
             light.add(small @ _LUMA)
-        if place in hashes:
-            seconds.append(float(frames.starts[place]))
-            found.append(hashed(np.ascontiguousarray(small)))
-    return {**light.signals(), "frame_hashes": packed(seconds, found)}
+        if index in hashes:
+            seconds.append(float(frames.starts[index]))
+            hashed.append(hash_frame(np.ascontiguousarray(small)))
+    return {**light.signals(), "frame_hashes": pack_frames(seconds, hashed)}
 
 
 class _Light:
-    """Brightness, and the shares of black and of frozen frames."""
+    """Brightness and the shares of black and of frozen frames, accumulated frame by frame."""
 
     def __init__(self) -> None:
         self._lumas: list[float] = []
@@ -202,54 +199,67 @@ class _Light:
         }
 
 
-def hashed_frames(starts: np.ndarray[Any, Any], keys: np.ndarray[Any, Any] | None) -> list[int]:
-    """Two frames a second, ascending; where key frames are given, evenly spaced ones of those."""
+def frames_to_hash(starts: np.ndarray[Any, Any], keys: np.ndarray[Any, Any] | None) -> list[int]:
+    """Return the indices of two frames a second, or of evenly spaced `keys` where those are given; ascending.
+
+    Args:
+        starts: presentation time of each frame, seconds.
+        keys: indices of the key frames, ascending, or None.
+    """
     if keys is not None and len(keys):
         return [
-            int(keys[place])
-            for place in np.unique(
+            int(keys[index])
+            for index in np.unique(
                 np.linspace(0, len(keys) - 1, min(len(keys), HASHED_KEYS)).round().astype(np.int64)
             )
         ]
-    # The first frame of each tick that has one; never a list of ticks, since a container may say that a frame is shown in a million years.
+    # The first frame of each tick that has one. Ticks are not enumerated, since a container may place a frame
+    # a million years ahead.
     ticks = np.floor((np.nan_to_num(starts) + 1e-6) * HASHES_PER_SECOND)
-    return sorted(int(place) for place in np.unique(ticks, return_index=True)[1])
+    return sorted(int(index) for index in np.unique(ticks, return_index=True)[1])
 
 
-def measured(count: int, keys: np.ndarray[Any, Any] | None) -> list[int]:
-    """Evenly spaced frames, ascending; where key frames are given, the nearest of those, which may be fewer."""
-    wanted = np.unique(np.linspace(0, count - 1, min(count, MEASURED_FRAMES)).round().astype(np.int64))
+def frames_to_measure(count: int, keys: np.ndarray[Any, Any] | None) -> list[int]:
+    """Return the indices of evenly spaced frames, ascending.
+
+    Args:
+        count: frames of the video.
+        keys: indices of the key frames, ascending, where only these may be measured: the nearest ones are
+            taken, which may be fewer.
+    """
+    even = np.unique(np.linspace(0, count - 1, min(count, MEASURED_FRAMES)).round().astype(np.int64))
     if keys is not None and len(keys):
-        after = np.clip(np.searchsorted(keys, wanted), 0, len(keys) - 1)
+        after = np.clip(np.searchsorted(keys, even), 0, len(keys) - 1)
         before = np.maximum(after - 1, 0)
-        wanted = np.unique(
-            np.where(abs(wanted - keys[before]) <= abs(keys[after] - wanted), keys[before], keys[after])
+        even = np.unique(
+            np.where(abs(even - keys[before]) <= abs(keys[after] - even), keys[before], keys[after])
         )
-    return [int(item) for item in wanted]
+    return [int(item) for item in even]
 
 
 def scene_cuts(frames: Frames, frame_rate: float) -> list[float]:
-    """Seconds at which another scene begins.
+    """Detect cuts: the seconds at which a new scene begins.
 
-    Twin comparison (Zhang, Kankanhalli and Smoliar, "Automatic partitioning of full-motion video", 1993) with local color histograms: where
-    frames a fifth of a second apart differ much, the cut is the largest step between two neighbours, if that alone is
-    large; a camera that moves makes many small ones. Fades are not found.
+    Twin comparison (Zhang, Kankanhalli and Smoliar, "Automatic partitioning of full-motion video", 1993) with
+    local color histograms: where frames a fifth of a second apart differ much, the cut is the largest
+    difference between two neighbours, if that alone is large; a moving camera makes many small differences.
+    Fades are not detected.
     """
     step = max(1, round(frame_rate / _SCANS_PER_SECOND))
     coarse = list(range(0, len(frames), step))
-    found = []
+    cuts = []
     suspects = [coarse[i + 1] for i, change in enumerate(_changes(frames, coarse)) if change >= _CUT]
     for last in suspects:
         between = list(range(last - step, last + 1))
         changes = _changes(frames, between)
-        place = int(np.argmax(changes))
-        if changes[place] >= _CUT:
-            found.append(float(frames.starts[between[place + 1]]))
-    return found
+        largest = int(np.argmax(changes))
+        if changes[largest] >= _CUT:
+            cuts.append(float(frames.starts[between[largest + 1]]))
+    return cuts
 
 
 def _changes(frames: Frames, indices: Sequence[int]) -> list[float]:
-    """How much each frame differs from the one before it in the list, 0 to 1."""
+    """Return the difference of each frame to the one before it in the list, 0 to 1."""
     return [
         float(np.abs(after - before).sum() / 2)
         for before, after in pairwise(map(_histogram, frames.read(indices)))
@@ -257,7 +267,7 @@ def _changes(frames: Frames, indices: Sequence[int]) -> list[float]:
 
 
 def _histogram(frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Colors of each cell of a grid, as shares of the frame."""
+    """Return the color histogram of each cell of a grid, as shares of the frame, float32 [cells * colors]."""
     height, width, _ = frame.shape
     coarse = (frame >> (8 - _BITS)).astype(np.int32)
     color = (((coarse[..., 0] << _BITS) | coarse[..., 1]) << _BITS) | coarse[..., 2]
@@ -269,14 +279,14 @@ def _histogram(frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def scenes(duration: float, cuts: Sequence[float]) -> list[tuple[float, float]]:
-    """Start and end of each segment, in seconds: the scenes between cuts, long ones in equal parts."""
+    """Return start and end of each segment in seconds: the scenes between cuts, long ones in equal parts."""
     edges = [0.0]
     for cut in cuts:
         if cut - edges[-1] >= MIN_SCENE_SECONDS and duration - cut >= MIN_SCENE_SECONDS:
             edges.append(cut)
-    found = []
+    segments = []
     for start, end in pairwise([*edges, duration]):
         parts = max(1, int(np.ceil((end - start) / SEGMENT_SECONDS - 1e-6)))
         bounds = [start + (end - start) * i / parts for i in range(parts)] + [end]
-        found += list(pairwise(bounds))
-    return found
+        segments += list(pairwise(bounds))
+    return segments

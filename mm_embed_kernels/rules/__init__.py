@@ -1,4 +1,4 @@
-"""Curation rules: one module each, discovered. See `Rule`."""
+"""Curation rules, one module each, discovered; may import media, similarity, contracts, plugins and sql."""
 
 from mm_embed_kernels.rules.base import Rule, Verdict, rule_set, rules
 

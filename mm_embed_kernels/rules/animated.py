@@ -1,3 +1,5 @@
+"""Rule `animated`: an image with several frames."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Animated(Rule):
-    """An animation, of which only the first frame is embedded."""
+    """An animation; only its first frame is embedded."""
 
     name = "animated"
     modalities = ("image",)
@@ -19,5 +21,5 @@ class Animated(Rule):
     max_frames: int = 1
 
     def judge(self, batch: pa.Table) -> Verdict:
-        share = batch["frames"]
-        return Verdict(pc.less_equal(share, self.max_frames), share, "is an animation")
+        frames = batch["frames"]
+        return Verdict(pc.less_equal(frames, self.max_frames), frames, "is an animation")

@@ -1,3 +1,5 @@
+"""Rule `badly_exposed`: mean luma of an image."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a curation rule is: a columnar judgement over the probe's columns. It never sees bytes."""
+"""Base class of curation rules: a columnar judgement over the probe's columns, without access to bytes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Action = Literal["drop", "flag", "off"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Duplicates that a rule found, one entry per row.
+    """Detected duplicates of a batch, one entry per row.
 
     Attributes:
-        group: duplicate group, or null.
+        group: name of the duplicate group, or null.
         duplicates: list of {of, kind, score, span}.
     """
 
@@ -31,13 +31,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A rule's judgement of a batch, one entry per row.
+    """Judgement of a batch by one rule, one entry per row.
 
     Attributes:
-        passed: whether the row passes; null counts as passed (nothing was measured).
-        value: what was measured.
-        reason: why a row that does not pass fails.
-        evidence: what the rule knows of duplicates, if it groups.
+        passed: whether the row passes; null, where nothing was measured, counts as passed.
+        value: measured value.
+        reason: reason that is recorded for rows that fail.
+        evidence: detected duplicates, of a rule that groups.
     """
 
     passed: pa.Array | pa.ChunkedArray
@@ -48,16 +48,16 @@ class Verdict:
 
 @dataclass
 class Rule(ABC):
-    """One rule. A subclass is a dataclass whose fields are its parameters, set in the spec's `curation.rules`.
+    """One rule; a subclass is a dataclass whose fields are its parameters in the spec's `curation.rules`.
 
     Attributes:
-        name: the id under which decisions are recorded.
-        version: raised when the code changes its judgement.
-        modalities: the modalities that it judges; empty for all.
-        columns: the probe's columns that it reads.
-        compared: those of them that only `prepare` reads.
-        cost: order of evaluation; cheap rules first.
-        action: ``drop``, ``flag`` (recorded, the sample is kept) or ``off``.
+        name: id under which decisions are recorded.
+        version: raised when a change of the code changes judgements.
+        modalities: modalities that it judges; empty for all.
+        columns: columns of the probe that it reads.
+        compared: those of `columns` that only `prepare` reads.
+        cost: order of evaluation, cheap rules first.
+        action: ``drop``, ``flag`` (recorded, the sample stays) or ``off``.
     """
 
     name: ClassVar[str] = ""
@@ -73,12 +73,12 @@ class Rule(ABC):
     def judge(self, batch: pa.Table) -> Verdict:
         """Judge a batch that has at least `columns` without `compared`."""
 
-    def prepare(self, read: CellReader) -> None:  # noqa: B027 - most rules look at one row at a time
-        """Look at the whole cell first, streaming; for rules that compare samples."""
+    def prepare(self, read: CellReader) -> None:  # noqa: B027 - most rules judge each row alone
+        """Stream the whole cell before `judge` is called, in rules that compare samples."""
 
     @property
     def threshold(self) -> str:
-        """The parameters, as they are recorded beside each decision."""
+        """Parameters in the form that is recorded with each decision."""
         return ", ".join(
             f"{item.name}={getattr(self, item.name)}"
             for item in fields(self)
@@ -86,34 +86,35 @@ class Rule(ABC):
         )
 
     def groups(self) -> str | None:
-        """SQL for ``sample_id`` and ``group`` of all samples that `prepare` grouped, if the rule groups."""
+        """SQL for ``sample_id`` and ``group`` of the samples that `prepare` grouped, if the rule groups."""
         return None
 
 
 def rules() -> dict[str, type[Rule]]:
-    """All rule classes, by name."""
+    """All rule classes by name."""
     return discover("mm_embed_kernels.rules", "rules", Rule)
 
 
 def rule_set(modality: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Rule]:
-    """The rules that judge a modality, with the spec's settings, cheapest first.
+    """Rules of a modality with the settings of a spec, cheapest first.
 
     Raises:
-        UserError: for an unknown rule, an unknown parameter or a parameter of the wrong type.
+        UserError: for an unknown rule, an unknown parameter, or a value of the wrong type.
     """
     known = rules()
     for name in settings:
         if name not in known:
             raise UserError(f"curation.rules.{name}: no such rule; there are: {', '.join(known)}")
     chosen = [
-        _configured(rule, settings.get(name, {}))
+        _configure(rule, settings.get(name, {}))
         for name, rule in known.items()
         if not rule.modalities or modality in rule.modalities
     ]
     return sorted((rule for rule in chosen if rule.action != "off"), key=lambda rule: (rule.cost, rule.name))
 
 
-def _configured(rule: type[Rule], settings: Mapping[str, Any]) -> Rule:
+def _configure(rule: type[Rule], settings: Mapping[str, Any]) -> Rule:
+    """Create a rule from the settings of a spec; raises as `rule_set`."""
     parameters = {item.name: item for item in fields(rule) if item.init and not item.name.startswith("_")}
     for name, value in settings.items():
         if name not in parameters:

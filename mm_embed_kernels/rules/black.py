@@ -1,3 +1,5 @@
+"""Rule `black`: share of black frames of a video."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Black(Rule):
-    """A video of which nearly nothing is to be seen: almost all its frames are black."""
+    """A video in which almost all frames are black."""
 
     name = "black"
     modalities = ("video",)
     columns = ("black_share",)
 
-    # A lamp that goes on once in half a minute is still something to see.
+    # A lamp that is lit once in half a minute is content.
     max_black_share: float = 0.95
 
     def judge(self, batch: pa.Table) -> Verdict:

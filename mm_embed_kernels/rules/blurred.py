@@ -1,3 +1,5 @@
+"""Rule `blurred`: variance of the Laplacian (Pech-Pacheco et al., 2000)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,8 +12,9 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Blurred(Rule):
-    """A picture without sharp edges: the variance of its Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
-    microscopy", 2000), measured at 256 pixels.
+    """A picture without sharp edges, by the variance of its Laplacian at 256 pixels.
+
+    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (2000).
     """
 
     name = "blurred"

@@ -1,3 +1,5 @@
+"""Rule `boilerplate`: lines of web boilerplate (Raffel et al., 2020)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Boilerplate(Rule):
-    """Text of which much is what web sites say of themselves: cookies, terms, JavaScript, lorem ipsum (Raffel et al., "Exploring the
-    Limits of Transfer Learning", 2020, section 2.2, whose C4 drops each such line).
+    """Text with many lines of web boilerplate: cookies, terms, JavaScript, lorem ipsum.
+
+    Raffel et al., "Exploring the Limits of Transfer Learning" (2020), section 2.2, whose C4 drops each such
+    line.
     """
 
     name = "boilerplate"

@@ -1,3 +1,5 @@
+"""Rule `clipped`: samples at full scale."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,14 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Clipped(Rule):
-    """A recording driven into its limits: too many samples stand at full scale."""
+    """A recording with too many samples at full scale."""
 
     name = "clipped"
     modalities = ("audio",)
     columns = ("clipping_share",)
 
-    # Normalising to full scale leaves single samples there; one in a thousand, 44 a second, is distortion that one hears.
+    # Normalising to full scale leaves single samples there; one in a thousand, 44 a second, is audible
+    # distortion.
     max_clipping_share: float = 0.001
 
     def judge(self, batch: pa.Table) -> Verdict:

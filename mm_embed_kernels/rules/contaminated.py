@@ -1,3 +1,5 @@
+"""Rule `contaminated`: samples that also occur in other datasets (cf. Lee et al., 2022, section 6)."""
+
 from __future__ import annotations
 
 import tempfile
@@ -6,58 +8,60 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules.base import Action, Evidence, Rule, Verdict
-from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule, members_of
-from mm_embed_kernels.similarity.connected_components import united
+from mm_embed_kernels.rules.duplicates import NearDuplicateRule, members_of, save_matches
 from mm_embed_kernels.sql import CellReader, numbered, stored
 
 _EVIDENCE = 4
 _COPIES = """
-SELECT own.sample_id, o.sample_id AS "of", 'exact in ' || o.origin AS kind, 1.0::DOUBLE AS score, NULL::VARCHAR AS span
+SELECT own.sample_id, o.sample_id AS "of", 'exact in ' || o.origin AS kind,
+       1.0::DOUBLE AS score, NULL::VARCHAR AS span
 FROM own JOIN others o USING (content_hash)
 """
-# Whoever is near a sample of this cell that is near one of another dataset has seen it, too: a bucket of many copies
-# compares each of them with few others.
+# A sample near another one of this cell that is near a foreign one is contaminated as well: in a bucket of
+# many copies each is compared with only a few others.
 _NEAR = """
-WITH side AS (SELECT a AS n, b AS other, score, span_a AS span FROM {matches} UNION ALL SELECT b, a, score, span_b FROM {matches}),
-direct AS (
+WITH side AS (
+  SELECT a AS n, b AS other, score, span_a AS span FROM {matches}
+  UNION ALL SELECT b, a, score, span_b FROM {matches}
+), direct AS (
   SELECT m.sample_id, o.sample_id AS "of", {kind} || ' in ' || o.origin AS kind, e.score, e.span
-  FROM side e JOIN {members} m ON m.n = e.n JOIN {members} o ON o.n = e.other WHERE m.origin = '' AND o.origin <> ''
+  FROM side e JOIN {members} m ON m.n = e.n JOIN {members} o ON o.n = e.other
+  WHERE m.origin = '' AND o.origin <> ''
 ), first AS (
   SELECT label, arg_min({{'of': sample_id, 'origin': origin}}, (origin, key, sample_id)) AS first
   FROM {members} WHERE origin <> '' GROUP BY label
 )
 SELECT * FROM direct UNION ALL
 SELECT m.sample_id, f.first.of, {kind} || ' in ' || f.first.origin || ', through others', NULL, NULL
-FROM {members} m JOIN first f USING (label) WHERE m.origin = '' AND m.sample_id NOT IN (SELECT sample_id FROM direct)
+FROM {members} m JOIN first f USING (label)
+WHERE m.origin = '' AND m.sample_id NOT IN (SELECT sample_id FROM direct)
 """
-_FOUND = """
+_DUPLICATES = """
 SELECT sample_id, list(proof ORDER BY place) AS duplicates FROM (
   SELECT sample_id, struct_pack("of" := "of", kind := kind, score := score, span := span) AS proof,
          row_number() OVER (PARTITION BY sample_id ORDER BY score DESC NULLS LAST, kind, "of") AS place
   FROM ({proofs})
 ) WHERE place <= {evidence} GROUP BY sample_id ORDER BY sample_id
 """
-_ROWS = "SELECT b.row, f.duplicates FROM batch b JOIN {found} f USING (sample_id)"
+_ROWS = "SELECT b.row, f.duplicates FROM batch b JOIN {duplicates} f USING (sample_id)"
 
 
 @dataclass
 class Contaminated(Rule):
-    """Shown by another dataset, too: one that a model is evaluated with, say, so that it must not be trained on it.
+    """A sample that also occurs in another dataset, for example in one that models are evaluated with.
 
-    The same bytes, and what the cell's near-duplicate rule takes for near with the settings that it has; where that rule is
-    off, the bytes alone. Off by default, since it needs to be told which datasets. Cf. Lee et al., "Deduplicating training
-    data makes language models better" (2022), section 6.
+    Compares bytes, and content by the cell's near-duplicate rule with its settings; bytes alone where that
+    rule is off. Off by default, since the datasets to compare with must be named. Cf. Lee et al.,
+    "Deduplicating training data makes language models better" (2022), section 6.
 
     Attributes:
-        against: ``DATASET@VERSION`` of what has been validated, or several, separated by commas.
+        against: ``DATASET@VERSION`` of a validated dataset, or several, separated by commas.
     """
 
     name = "contaminated"
@@ -74,20 +78,26 @@ class Contaminated(Rule):
     def __post_init__(self) -> None:
         if self.against and self.action == "off":
             raise UserError(
-                "curation.rules.contaminated: `against` says what to compare with, and `action` is off: give it drop or flag"
+                "curation.rules.contaminated: `against` names datasets to compare with, but `action` is off; "
+                "set it to drop or flag"
             )
         if self.action != "off" and not self.datasets:
             raise UserError(
-                "curation.rules.contaminated: `against` has to name a dataset version, such as bench@v1"
+                "curation.rules.contaminated: `against` must name a dataset version, such as bench@v1"
             )
 
     @property
     def datasets(self) -> list[str]:
-        """The dataset versions to compare with."""
+        """Dataset versions to compare with."""
         return [name.strip() for name in self.against.split(",") if name.strip()]
 
-    def look_into(self, others: Mapping[str, CellReader], near: NearDuplicateRule | None) -> None:
-        """Say where the samples of the other datasets are read, and by which rule two are near; before `prepare`."""
+    def compare_with(self, others: Mapping[str, CellReader], near: NearDuplicateRule | None) -> None:
+        """Set the readers of the other datasets and the near-duplicate rule, before `prepare`.
+
+        Args:
+            others: dataset version -> reader of its samples.
+            near: rule that decides which samples are near, or None to compare bytes alone.
+        """
         self._others, self._near = others, near
 
     def prepare(self, read: CellReader) -> None:
@@ -99,19 +109,19 @@ class Contaminated(Rule):
                     _COPIES,
                     folder / "copies.parquet",
                     own=read(["sample_id", "content_hash"]),
-                    others=self._rows(),
+                    others=self._other_samples(),
                 )
             )
         ]
         if self._near is not None and self._others:
-            proofs.append(stored(self._nearby(self._near, read, folder)))
-        statement = _FOUND.format(
+            proofs.append(stored(self._save_near(self._near, read, folder)))
+        statement = _DUPLICATES.format(
             proofs=" UNION ALL ".join(f"FROM {path}" for path in proofs), evidence=_EVIDENCE
         )
-        self._found = sql.save(statement, folder / "found.parquet")
+        self._file = sql.save(statement, folder / "duplicates.parquet")
 
-    def _rows(self) -> pa.RecordBatchReader:
-        """``sample_id``, ``content_hash`` and ``origin`` of all samples of the other datasets."""
+    def _other_samples(self) -> pa.RecordBatchReader:
+        """Stream ``sample_id``, ``content_hash`` and ``origin`` of all samples of the other datasets."""
         schema = pa.schema([(name, pa.string()) for name in ("sample_id", "content_hash", "origin")])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -123,35 +133,37 @@ class Contaminated(Rule):
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
-    def _nearby(self, near: NearDuplicateRule, read: CellReader, folder: Path) -> Path:
-        """What is near, in a file with the columns of `_COPIES`."""
-        samples, labels = numbered(self._together(read)), np.zeros(0, np.int32)
-        with pq.ParquetWriter(matches := folder / "matches.parquet", MATCH) as sink:
-            for table in near.matches(samples):
-                sink.write_table(table)
-                labels = united(labels, table["a"].to_numpy(), table["b"].to_numpy())
+    def _save_near(self, near: NearDuplicateRule, read: CellReader, folder: Path) -> Path:
+        """Write the near-duplicates in other datasets to a file with the columns of `_COPIES`."""
+        samples = numbered(self._joint_reader(read))
+        matches, labels = save_matches(near.matches(samples), folder)
         members = sql.save(
             "SELECT l.n, l.label, s.sample_id, s.key, s.origin FROM samples s JOIN labels l USING (n)",
-            folder / "members.parquet", samples=samples(["sample_id", "key", "origin"]), labels=members_of(labels),
-        )  # fmt: skip
+            folder / "members.parquet",
+            samples=samples(["sample_id", "key", "origin"]),
+            labels=members_of(labels),
+        )
         statement = _NEAR.format(
             matches=stored(matches), members=stored(members), kind=sql.literal(near.kind)
         )
         return sql.save(statement, folder / "near.parquet")
 
-    def _together(self, read: CellReader) -> CellReader:
-        """The cell's samples, then those of the other datasets; ``origin`` is "" for the first."""
+    def _joint_reader(self, read: CellReader) -> CellReader:
+        """Return a reader of the cell's samples followed by those of the other datasets.
 
-        def together(columns: list[str]) -> pa.RecordBatchReader:
-            wanted = [name for name in columns if name != "origin"]
-            own = read(wanted)
+        Its column ``origin`` is the dataset version, "" for the cell's own samples.
+        """
+
+        def read_all(columns: list[str]) -> pa.RecordBatchReader:
+            stored_columns = [name for name in columns if name != "origin"]
+            own = read(stored_columns)
             kinds = {**{item.name: item.type for item in own.schema}, "origin": pa.string()}
             schema = pa.schema([(name, kinds[name]) for name in columns])
 
             def batches() -> Iterator[pa.RecordBatch]:
                 for origin, reader in [
                     ("", own),
-                    *((origin, other(wanted)) for origin, other in self._others.items()),
+                    *((origin, other(stored_columns)) for origin, other in self._others.items()),
                 ]:
                     for batch in reader:
                         table = pa.Table.from_batches([batch]).append_column(
@@ -161,17 +173,17 @@ class Contaminated(Rule):
 
             return pa.RecordBatchReader.from_batches(schema, batches())
 
-        return together
+        return read_all
 
     def judge(self, batch: pa.Table) -> Verdict:
         size = batch.num_rows
-        asked = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": batch["sample_id"]})
+        rows = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": batch["sample_id"]})
         passed, value = [True] * size, list[str | None]([None] * size)
         duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-        for row in sql.fetch(_ROWS.format(found=stored(self._found)), batch=asked).to_pylist():
-            place = row["row"]
-            passed[place], duplicates[place] = False, row["duplicates"]
-            value[place] = f"{row['duplicates'][0]['kind']}: {row['duplicates'][0]['of']}"
+        for row in sql.fetch(_ROWS.format(duplicates=stored(self._file)), batch=rows).to_pylist():
+            i = row["row"]
+            passed[i], duplicates[i] = False, row["duplicates"]
+            value[i] = f"{row['duplicates'][0]['kind']}: {row['duplicates'][0]['of']}"
         evidence = Evidence(pa.nulls(size, pa.string()), pa.array(duplicates, pa.list_(DUPLICATE)))
         return Verdict(
             pa.array(passed, pa.bool_()),

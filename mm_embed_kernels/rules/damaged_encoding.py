@@ -1,3 +1,5 @@
+"""Rule `damaged_encoding`: replacement characters and mojibake (ftfy)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class DamagedEncoding(Rule):
-    """Text that was once read in a wrong encoding: replacement characters, or sequences that ftfy holds for mojibake (its `badness`)."""
+    """Text once decoded with a wrong encoding: replacement characters, or mojibake by ftfy's `badness`."""
 
     name = "damaged_encoding"
     modalities = ("text",)
@@ -20,7 +22,7 @@ class DamagedEncoding(Rule):
     max_mojibake: int = 0
 
     def judge(self, batch: pa.Table) -> Verdict:
-        wrong = pc.add(batch["replacement_characters"], batch["mojibake"])
-        sound = pc.less_equal(batch["replacement_characters"], self.max_replacement_characters)
-        passed = pc.and_kleene(sound, pc.less_equal(batch["mojibake"], self.max_mojibake))
-        return Verdict(passed, wrong, "was read in a wrong encoding before")
+        traces = pc.add(batch["replacement_characters"], batch["mojibake"])
+        intact = pc.less_equal(batch["replacement_characters"], self.max_replacement_characters)
+        passed = pc.and_kleene(intact, pc.less_equal(batch["mojibake"], self.max_mojibake))
+        return Verdict(passed, traces, "was read in a wrong encoding before")

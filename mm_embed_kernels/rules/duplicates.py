@@ -1,10 +1,10 @@
-"""What rules that compare samples share: groups, keepers and evidence, which lie in a file and not in memory."""
+"""Base classes of rules that compare samples: groups, keepers and evidence, in files instead of memory."""
 
 from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,11 +17,11 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules.base import Evidence, Rule, Verdict
-from mm_embed_kernels.similarity.connected_components import united
+from mm_embed_kernels.similarity.connected_components import merge_components
 from mm_embed_kernels.sql import CellReader, numbered, stored
 
-# A pair of samples that are near each other, by their numbers, a < b: how near, and the part of each that the other
-# shows, where that is not all of it.
+# A near-duplicate pair by the samples' numbers, a < b: its score, and the span of each sample that is shared,
+# null for all.
 MATCH = pa.schema(
     [
         ("a", pa.int32()),
@@ -31,25 +31,31 @@ MATCH = pa.schema(
         ("span_b", pa.string()),
     ]
 )
-# Pieces of evidence that a sample keeps: the one against the group's keeper first, then the strongest.
+# Pieces of evidence recorded for a sample: the one against the group's keeper first, then the strongest.
 _EVIDENCE = 4
 _LABEL = pa.schema([("n", pa.int32()), ("label", pa.int32())])
 _ROWS = """
-SELECT b.row, f."group", f.keeper, f.score, coalesce(f.duplicates, []) AS duplicates FROM batch b JOIN {found} f USING (sample_id)
+SELECT b.row, f."group", f.keeper, f.score, coalesce(f.duplicates, []) AS duplicates
+FROM batch b JOIN {duplicates} f USING (sample_id)
 """
-_FOUND = """
+_DUPLICATES = """
 WITH member AS (
-  SELECT n, sample_id, 'near-' || first_value(sample_id) OVER (PARTITION BY label ORDER BY key, sample_id) AS "group",
+  SELECT n, sample_id,
+         'near-' || first_value(sample_id) OVER (PARTITION BY label ORDER BY key, sample_id) AS "group",
          first_value(n) OVER (PARTITION BY label ORDER BY {order} key, sample_id) AS keeper
   FROM {members}
 ), side AS (
-  SELECT a AS n, b AS other, score, span_a AS span FROM {matches} UNION ALL SELECT b, a, score, span_b FROM {matches}
+  SELECT a AS n, b AS other, score, span_a AS span FROM {matches}
+  UNION ALL SELECT b, a, score, span_b FROM {matches}
 ), proof AS (
   SELECT m.n, {{'of': o.sample_id, 'kind': {kind}, 'score': e.score, 'span': e.span}} AS proof, e.score,
-         row_number() OVER (PARTITION BY m.n ORDER BY e.other = m.keeper DESC, e.score DESC, o.sample_id) AS place
+         row_number() OVER (
+           PARTITION BY m.n ORDER BY e.other = m.keeper DESC, e.score DESC, o.sample_id
+         ) AS place
   FROM side e JOIN member m USING (n) JOIN member o ON o.n = e.other WHERE m.n <> m.keeper
 ), proofs AS (
-  SELECT n, list(proof ORDER BY place) AS duplicates, max(score) AS score FROM proof WHERE place <= {evidence} GROUP BY n
+  SELECT n, list(proof ORDER BY place) AS duplicates, max(score) AS score
+  FROM proof WHERE place <= {evidence} GROUP BY n
 )
 SELECT m.sample_id, m."group", k.sample_id AS keeper, p.score, p.duplicates
 FROM member m JOIN member k ON k.n = m.keeper LEFT JOIN proofs p ON p.n = m.n ORDER BY m.sample_id
@@ -58,10 +64,10 @@ FROM member m JOIN member k ON k.n = m.keeper LEFT JOIN proofs p ON p.n = m.n OR
 
 @dataclass
 class DuplicateRule(Rule):
-    """A rule that groups samples. All but one of each group, its keeper, fail it.
+    """A rule that groups samples; all samples of a group but its keeper fail.
 
-    What `prepare` finds lies in a Parquet file, by sample: ``sample_id``, ``group``, ``keeper`` (a sample_id), ``score`` and
-    ``duplicates``.
+    `prepare` writes a Parquet file with one row per grouped sample: ``sample_id``, ``group``, ``keeper`` (a
+    sample_id), ``score`` and ``duplicates``.
     """
 
     reason: ClassVar[str] = ""
@@ -70,30 +76,30 @@ class DuplicateRule(Rule):
 
     @abstractmethod
     def find(self, read: CellReader, folder: Path) -> Path:
-        """Look through the cell and write what is found to a file in `folder`."""
+        """Detect the duplicates of the cell and write them to a file in `folder`; return its path."""
 
     def prepare(self, read: CellReader) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix=f"mm-{self.name}-")
-        self._found = self.find(read, Path(self._folder.name))
+        self._file = self.find(read, Path(self._folder.name))
 
     def groups(self) -> str:
-        return f'SELECT sample_id, "group" FROM {stored(self._found)}'
+        return f'SELECT sample_id, "group" FROM {stored(self._file)}'
 
     def judge(self, batch: pa.Table) -> Verdict:
         size, ids = batch.num_rows, batch["sample_id"]
-        asked = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": ids})
-        found = sql.fetch(_ROWS.format(found=stored(self._found)), batch=asked)
+        rows = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": ids})
+        grouped = sql.fetch(_ROWS.format(duplicates=stored(self._file)), batch=rows)
         passed = [True] * size
         value: list[Any] = [None] * size
-        for row in found.drop_columns("duplicates").to_pylist():
-            place = row["row"]
-            passed[place], value[place] = row["keeper"] == ids[place].as_py(), self.value(row)
-        # Most samples stand in no group: the row behind the last one stands for all of them.
-        source = np.full(size, found.num_rows)
-        source[found["row"].to_numpy()] = np.arange(found.num_rows)
+        for row in grouped.drop_columns("duplicates").to_pylist():
+            i = row["row"]
+            passed[i], value[i] = row["keeper"] == ids[i].as_py(), self.value(row)
+        # Most samples are in no group: one row appended behind the last serves all of them.
+        source = np.full(size, grouped.num_rows)
+        source[grouped["row"].to_numpy()] = np.arange(grouped.num_rows)
         group, duplicates = (
             pa.concat_arrays(
-                [*(chunk.cast(kind) for chunk in found[name].chunks), pa.array([none], kind)]
+                [*(chunk.cast(kind) for chunk in grouped[name].chunks), pa.array([none], kind)]
             ).take(pa.array(source))
             for name, kind, none in (("group", pa.string(), None), ("duplicates", pa.list_(DUPLICATE), []))
         )
@@ -102,20 +108,22 @@ class DuplicateRule(Rule):
         )
 
     def value(self, row: dict[str, Any]) -> Any:
-        """What is recorded as measured of a grouped sample."""
+        """Return the value that is recorded for a grouped sample."""
         return None if row["score"] is None else round(row["score"], 4)
 
 
 @dataclass
 class NearDuplicateRule(DuplicateRule):
-    """A rule for samples that show the same though their bytes differ; a subclass says which pairs are near.
+    """A rule for samples with the same content in different bytes; a subclass decides which pairs are near.
 
-    Groups are the connected components of all near pairs, named after their first member by key, so that a group keeps its
-    name while that member stays. By default the first by key is kept.
+    Groups are the connected components of all near pairs. A group is named after its first member by key, so
+    that its name is stable while that member exists. By default the keeper is the first by key.
 
     Attributes:
-        extent: SQL over the columns that are not `compared`: how much of its content a sample holds, for ``keep: largest``.
-        kind: of the evidence.
+        extent: SQL over the columns that are not `compared`: amount of content of a sample, for ``keep:
+            largest``.
+        kind: kind of the evidence.
+        keep: ``first`` by key, or ``largest`` by `extent`.
     """
 
     extent: ClassVar[str] = ""
@@ -129,40 +137,56 @@ class NearDuplicateRule(DuplicateRule):
 
     @abstractmethod
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
-        """Pairs that are near each other, as rows of `MATCH`, each pair once.
+        """Stream the near pairs as rows of `MATCH`, each pair once.
 
         Args:
-            read: streams chosen columns of all samples, and ``n``, their numbers from 0.
+            read: streams chosen columns of all samples and ``n``, their numbers from 0.
         """
 
     def find(self, read: CellReader, folder: Path) -> Path:
-        samples, labels = numbered(read), np.zeros(0, np.int32)
-        with pq.ParquetWriter(matches := folder / "matches.parquet", MATCH) as sink:
-            for table in self.matches(samples):
-                sink.write_table(table)
-                labels = united(labels, table["a"].to_numpy(), table["b"].to_numpy())
+        samples = numbered(read)
+        matches, labels = save_matches(self.matches(samples), folder)
         columns = [name for name in self.columns if name not in self.compared]
         members = sql.save(
-            f"SELECT l.n, l.label, s.sample_id, s.key, {self.extent} AS extent FROM samples s JOIN labels l USING (n)",
-            folder / "members.parquet", samples=samples(columns), labels=members_of(labels),
-        )  # fmt: skip
+            f"SELECT l.n, l.label, s.sample_id, s.key, {self.extent} AS extent "
+            "FROM samples s JOIN labels l USING (n)",
+            folder / "members.parquet",
+            samples=samples(columns),
+            labels=members_of(labels),
+        )
         order = "extent DESC," if self.keep == "largest" else ""
-        statement = _FOUND.format(
+        statement = _DUPLICATES.format(
             members=stored(members),
             matches=stored(matches),
             order=order,
             kind=sql.literal(self.kind),
             evidence=_EVIDENCE,
         )
-        return sql.save(statement, folder / "found.parquet")
+        return sql.save(statement, folder / "duplicates.parquet")
 
 
-def matched(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray[Any, Any]) -> pa.Table:
-    """The pairs that are near, as a whole, as rows of `MATCH`.
+def save_matches(matches: Iterable[pa.Table], folder: Path) -> tuple[Path, np.ndarray[Any, Any]]:
+    """Write rows of `MATCH` to a Parquet file and compute the connected components of their pairs.
+
+    Returns:
+        The file's path and the component of each sample by number, int32 [samples up to the last one in a
+        pair].
+    """
+    labels = np.zeros(0, np.int32)
+    with pq.ParquetWriter(path := folder / "matches.parquet", MATCH) as sink:
+        for table in matches:
+            sink.write_table(table)
+            labels = merge_components(labels, table["a"].to_numpy(), table["b"].to_numpy())
+    return path, labels
+
+
+def match_rows(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray[Any, Any]) -> pa.Table:
+    """Return the near pairs, whose samples match as a whole, as rows of `MATCH`.
 
     Args:
         pairs: ``a`` and ``b``.
-        score, near: float64 and bool [pairs].
+        score: float64 [pairs].
+        near: bool [pairs].
     """
     chosen = np.flatnonzero(near)
     whole = pa.nulls(len(chosen), pa.string())
@@ -172,6 +196,6 @@ def matched(pairs: pa.RecordBatch, score: np.ndarray[Any, Any], near: np.ndarray
 
 
 def members_of(labels: np.ndarray[Any, Any]) -> pa.Table:
-    """Number and component of each sample that is not alone."""
+    """Return number ``n`` and component ``label`` of each sample whose component has other members."""
     chosen = np.flatnonzero(np.bincount(labels, minlength=1)[labels] > 1) if len(labels) else labels
     return pa.table([chosen.astype(np.int32), labels[chosen]], schema=_LABEL)

@@ -1,3 +1,5 @@
+"""Rule `empty`: text without content."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Action, Rule, Verdict
 
 @dataclass
 class Empty(Rule):
-    """Text without a character that is not white space."""
+    """Text of white space alone."""
 
     name = "empty"
     modalities = ("text",)

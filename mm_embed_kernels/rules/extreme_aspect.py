@@ -1,3 +1,5 @@
+"""Rule `extreme_aspect`: aspect ratio of an image (Gadre et al., "DataComp", 2023)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class ExtremeAspect(Rule):
-    """A picture that is many times as long as it is wide: banners, rulers, separators (Gadre et al., "DataComp", 2023: 3)."""
+    """A picture many times as long as wide, such as a banner or a separator; DataComp's limit is 3."""
 
     name = "extreme_aspect"
     modalities = ("image",)

@@ -1,3 +1,5 @@
+"""Rule `frozen`: share of frames without a change."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Frozen(Rule):
-    """A video that stands still: almost all its frames show what the one before showed."""
+    """A video in which almost all frames repeat the one before."""
 
     name = "frozen"
     modalities = ("video",)
     columns = ("frozen_share",)
 
-    # One change in twenty is a slide show; fewer is a picture with a sound track.
+    # With a change in every twentieth frame it is a slide show; with fewer, a picture with a sound track.
     max_frozen_share: float = 0.95
 
     def judge(self, batch: pa.Table) -> Verdict:

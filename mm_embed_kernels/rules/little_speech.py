@@ -1,3 +1,5 @@
+"""Rule `little_speech`: share of speech (Silero VAD)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Action, Rule, Verdict
 
 @dataclass
 class LittleSpeech(Rule):
-    """A recording in which hardly anybody speaks (Silero VAD). Off by default: most sounds are no speech."""
+    """A recording with little speech by Silero VAD. Off by default, since most sounds are no speech."""
 
     name = "little_speech"
     modalities = ("audio",)
@@ -20,9 +22,9 @@ class LittleSpeech(Rule):
     min_speech_share: float = 0.2
 
     def judge(self, batch: pa.Table) -> Verdict:
-        measured = batch["speech_share"]
+        share = batch["speech_share"]
         return Verdict(
-            pc.greater_equal(measured, self.min_speech_share),
-            pc.round(measured, 4),
+            pc.greater_equal(share, self.min_speech_share),
+            pc.round(share, 4),
             "holds too little speech",
         )

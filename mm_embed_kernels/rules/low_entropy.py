@@ -1,3 +1,5 @@
+"""Rule `low_entropy`: Shannon entropy of the luma histogram."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class LowEntropy(Rule):
-    """A picture of few tones: drawings, screenshots, blank pages (Shannon entropy of its luma, bits)."""
+    """A picture of few tones, such as a drawing or a blank page, by the entropy of its luma in bits."""
 
     name = "low_entropy"
     modalities = ("image",)
@@ -19,5 +21,5 @@ class LowEntropy(Rule):
     min_entropy: float = 3.0
 
     def judge(self, batch: pa.Table) -> Verdict:
-        measured = batch["entropy"]
-        return Verdict(pc.greater_equal(measured, self.min_entropy), pc.round(measured, 2), "has few tones")
+        entropy = batch["entropy"]
+        return Verdict(pc.greater_equal(entropy, self.min_entropy), pc.round(entropy, 2), "has few tones")

@@ -1,3 +1,5 @@
+"""Rule `low_sample_rate`: sample rate of a recording."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class LowSampleRate(Rule):
-    """A recording that holds less than half of what is heard: below 16 kHz, which speech models and embedders read."""
+    """A recording below 16 kHz, the rate of speech models: less than half of the audible band."""
 
     name = "low_sample_rate"
     modalities = ("audio",)
@@ -19,7 +21,5 @@ class LowSampleRate(Rule):
     min_sample_rate: int = 16000
 
     def judge(self, batch: pa.Table) -> Verdict:
-        measured = batch["sample_rate"]
-        return Verdict(
-            pc.greater_equal(measured, self.min_sample_rate), measured, "has too low a sample rate"
-        )
+        rate = batch["sample_rate"]
+        return Verdict(pc.greater_equal(rate, self.min_sample_rate), rate, "has too low a sample rate")

@@ -1,3 +1,5 @@
+"""Rule `missing_frames`: stated against existing frames of a video."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class MissingFrames(Rule):
-    """A video of whose frames the container speaks, but which are not there."""
+    """A video whose container states more frames than the file holds."""
 
     name = "missing_frames"
     modalities = ("video",)
     columns = ("frames", "stated_frames")
 
-    # Edit lists and writers that count the last frame twice leave out a frame or two of a short clip.
+    # Edit lists, and writers that count the last frame twice, make a short clip lack a frame or two.
     max_missing_share: float = 0.05
 
     def judge(self, batch: pa.Table) -> Verdict:

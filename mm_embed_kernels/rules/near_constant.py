@@ -1,3 +1,5 @@
+"""Rule `near_constant`: standard deviation of luma."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class NearConstant(Rule):
-    """A picture of almost one tone: the standard deviation of its luma is tiny."""
+    """A picture of almost one tone, by the standard deviation of its luma."""
 
     name = "near_constant"
     modalities = ("image",)

@@ -1,3 +1,5 @@
+"""Rule `near_duplicate_image`: difference hashes and colors (Krawetz, 2013)."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,20 +10,20 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.rules.duplicates import NearDuplicateRule, matched
+from mm_embed_kernels.rules.duplicates import NearDuplicateRule, match_rows
 from mm_embed_kernels.similarity import lsh
 from mm_embed_kernels.sql import CellReader
 
-_HASH_BITS, _MOST = 64, 7
+_HASH_BITS, _MAX_DISTANCE = 64, 7
 
 
 @dataclass
 class NearDuplicateImage(NearDuplicateRule):
-    """The same picture as another sample of the cell, at another size or coded otherwise.
+    """A picture that is another sample of the cell at another size or in another format.
 
-    Candidates by the bits in which their difference hashes differ (Krawetz, "Kind of like that", 2013), checked by their
-    colors in 8 x 8 pixels, which tell apart flags and drawings of one shape. On 256 flags at three sizes each, photographs
-    and icons: precision 0.99, recall 0.97.
+    Candidates by the Hamming distance of their difference hashes (Krawetz, "Kind of like that", 2013),
+    verified by their thumbnails of 8 x 8 pixels, which distinguish flags and drawings of one shape. On 256
+    flags at three sizes each, photographs and icons: precision 0.99, recall 0.97.
     """
 
     name = "near_duplicate_image"
@@ -38,35 +40,36 @@ class NearDuplicateImage(NearDuplicateRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_distance not in range(_MOST + 1):
+        if self.max_distance not in range(_MAX_DISTANCE + 1):
             raise UserError(
-                f"curation.rules.{self.name}.max_distance: {self.max_distance} is not a whole number from 0 to {_MOST}"
+                f"curation.rules.{self.name}.max_distance: {self.max_distance} is not a whole number "
+                f"from 0 to {_MAX_DISTANCE}"
             )
         self.max_distance = int(self.max_distance)
 
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["dhash"]):
-                known = batch.filter(batch["dhash"].is_valid())
+                hashed = batch.filter(batch["dhash"].is_valid())
                 yield lsh.entries(
-                    known["n"].to_numpy(), lsh.shared_bytes(_hashes(known["dhash"]), self.max_distance)
+                    hashed["n"].to_numpy(), lsh.byte_buckets(_hashes(hashed["dhash"]), self.max_distance)
                 )
 
-        for pairs in lsh.compared(entries(), read, ["dhash", "colors"]):
+        for pairs in lsh.candidate_pairs(entries(), read, ["dhash", "colors"]):
             distance = np.bitwise_count(_hashes(pairs["x_dhash"]) ^ _hashes(pairs["y_dhash"]))
             near = (distance <= self.max_distance) & (
                 color_distance(pairs["x_colors"], pairs["y_colors"]) <= self.max_color_distance
             )
-            yield matched(pairs, 1 - distance / _HASH_BITS, near)
+            yield match_rows(pairs, 1 - distance / _HASH_BITS, near)
 
 
 def _hashes(column: pa.Array) -> np.ndarray[Any, Any]:
-    """Hashes written in hex, uint64 [n]."""
+    """Parse hashes in hex, uint64 [n]."""
     return np.array([int(value, 16) for value in column.to_pylist()], np.uint64)
 
 
 def color_distance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
-    """Root mean square difference of thumbnails of equal size, float64 [n], in steps of 255."""
+    """Root mean square difference of thumbnails of equal size, float64 [n], 0 to 255."""
     one, other = (
         np.frombuffer(b"".join(side.to_pylist()), np.uint8).reshape(len(side), -1).astype(np.float64)
         for side in (left, right)

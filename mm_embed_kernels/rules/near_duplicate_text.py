@@ -1,3 +1,5 @@
+"""Rule `near_duplicate_text`: MinHash over character shingles (Broder, 1997)."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -5,16 +7,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mm_embed_kernels.rules.duplicates import NearDuplicateRule, matched
+from mm_embed_kernels.rules.duplicates import NearDuplicateRule, match_rows
 from mm_embed_kernels.similarity import lsh, shingles
 from mm_embed_kernels.sql import CellReader
 
 
 @dataclass
 class NearDuplicateText(NearDuplicateRule):
-    """Almost the same text as another sample of the cell: the Jaccard similarity of their five-character shingles.
+    """Almost the same text as another sample of the cell, by Jaccard similarity of character shingles.
 
-    Candidates by MinHash and banding (Broder 1997), held against each other shingle by shingle; see `shingles`.
+    Candidates by MinHash and banding (Broder, 1997), compared by their sketches of shingles; see `shingles`.
     """
 
     name = "near_duplicate_text"
@@ -33,11 +35,11 @@ class NearDuplicateText(NearDuplicateRule):
 
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["minhash"]):
-                known = batch.filter(batch["minhash"].is_valid())
+                signed = batch.filter(batch["minhash"].is_valid())
                 yield lsh.entries(
-                    known["n"].to_numpy(), lsh.buckets(shingles.minhashes(known["minhash"]), rows)
+                    signed["n"].to_numpy(), lsh.buckets(shingles.minhashes(signed["minhash"]), rows)
                 )
 
-        for pairs in lsh.compared(entries(), read, ["shingles"]):
+        for pairs in lsh.candidate_pairs(entries(), read, ["shingles"]):
             score = shingles.resemblance(pairs["x_shingles"], pairs["y_shingles"])
-            yield matched(pairs, score, score >= self.min_similarity)
+            yield match_rows(pairs, score, score >= self.min_similarity)

@@ -1,3 +1,5 @@
+"""Rule `near_duplicate_video`: frame hashes with temporal agreement (Douze, Jegou and Schmid, 2010)."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -9,20 +11,19 @@ import pyarrow as pa
 
 from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.rules.duplicates import MATCH, NearDuplicateRule
-from mm_embed_kernels.similarity import lsh
-from mm_embed_kernels.similarity.frame_hashes import shared, unpacked
+from mm_embed_kernels.similarity import frame_hashes, lsh
 from mm_embed_kernels.sql import CellReader
 
-# Who shares a scene has frames whose hashes differ in one byte at most.
+# Videos that share a scene have frames whose hashes differ in one byte at most.
 _BYTES = 1
 
 
 @dataclass
 class NearDuplicateVideo(NearDuplicateRule):
-    """The same pictures in the same order as in another sample of the cell, or a part of it, such as a trailer inside a film.
+    """A video that shows what another sample of the cell shows, or a part of it, such as a trailer of a film.
 
-    Difference hashes of frames with temporal agreement, see `frame_hashes`. What is shared must be `min_seconds` long and
-    `min_share` of the shorter video.
+    Difference hashes of frames with temporal agreement; see `frame_hashes`. The shared part must have
+    `min_seconds` and `min_share` of the shorter video.
     """
 
     name = "near_duplicate_video"
@@ -44,26 +45,32 @@ class NearDuplicateVideo(NearDuplicateRule):
                     batch["n"].to_pylist(), batch["frame_hashes"].to_pylist(), strict=True
                 ):
                     if data:
-                        found = np.unique(lsh.shared_bytes(np.unique(unpacked(data)["hash"]), _BYTES))
-                        yield lsh.entries(np.array([number]), found[None])
+                        buckets = np.unique(
+                            lsh.byte_buckets(np.unique(frame_hashes.unpack_frames(data)["hash"]), _BYTES)
+                        )
+                        yield lsh.entries(np.array([number]), buckets[None])
 
-        for pairs in lsh.compared(entries(), read, ["duration", "frame_hashes"]):
+        for pairs in lsh.candidate_pairs(entries(), read, ["duration", "frame_hashes"]):
             rows = [
-                {"a": pair["a"], "b": pair["b"], **found}
+                {"a": pair["a"], "b": pair["b"], **match}
                 for pair in pairs.to_pylist()
-                if (found := self._match(pair))
+                if (match := self._match(pair))
             ]
             yield pa.Table.from_pylist(rows, schema=MATCH)
 
     def _match(self, pair: dict[str, Any]) -> dict[str, Any] | None:
-        found = shared(unpacked(pair["x_frame_hashes"]), unpacked(pair["y_frame_hashes"]))
+        """Return score and spans of a candidate pair that shares enough; else None."""
+        shared = frame_hashes.overlap(
+            frame_hashes.unpack_frames(pair["x_frame_hashes"]),
+            frame_hashes.unpack_frames(pair["y_frame_hashes"]),
+        )
         lengths = (pair["x_duration"], pair["y_duration"])
-        if found is None or found.one[1] - found.one[0] < max(
+        if shared is None or shared.one[1] - shared.one[0] < max(
             self.min_seconds, self.min_share * min(lengths)
         ):
             return None
         spans = [
             None if last - first >= 0.9 * length else span_of(first, last)
-            for (first, last), length in zip((found.one, found.other), lengths, strict=True)
+            for (first, last), length in zip((shared.one, shared.other), lengths, strict=True)
         ]
-        return {"score": found.score, "span_a": spans[0], "span_b": spans[1]}
+        return {"score": shared.score, "span_a": spans[0], "span_b": spans[1]}

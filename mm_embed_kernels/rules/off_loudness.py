@@ -1,3 +1,5 @@
+"""Rule `off_loudness`: integrated loudness (ITU-R BS.1770)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class OffLoudness(Rule):
-    """A recording that is hardly heard or far too loud: its integrated loudness in LUFS (ITU-R BS.1770; EBU R 128 wants -23)."""
+    """A recording far too quiet or too loud, by its integrated loudness in LUFS; EBU R 128 demands -23."""
 
     name = "off_loudness"
     modalities = ("audio",)

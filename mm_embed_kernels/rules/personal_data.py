@@ -1,3 +1,5 @@
+"""Rule `personal_data`: addresses and phone numbers in a text."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,8 +12,9 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class PersonalData(Rule):
-    """Text with e-mail addresses, phone numbers in international form (by phonenumbers) or public IP addresses (as Soldaini et al.,
-    "Dolma", 2024, looks for).
+    """Text with e-mail addresses, phone numbers in international form (phonenumbers) or public IP addresses.
+
+    The same kinds as Soldaini et al., "Dolma" (2024).
     """
 
     name = "personal_data"

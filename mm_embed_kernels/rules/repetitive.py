@@ -1,3 +1,5 @@
+"""Rule `repetitive`: repeated lines and word sequences (Rae et al., 2021)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,8 +12,9 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Repetitive(Rule):
-    """Text that says the same again and again: lines that stood before, or sequences of five words (Rae et al., "Scaling Language
-    Models", 2021, table A1).
+    """Text with many repeated lines or repeated sequences of five words.
+
+    Rae et al., "Scaling Language Models" (2021), table A1.
     """
 
     name = "repetitive"

@@ -1,3 +1,5 @@
+"""Rule `silent`: share of silence."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class Silent(Rule):
-    """A recording in which hardly anything sounds: nearly all of it is below -60 dBFS."""
+    """A recording that is nearly all below -60 dBFS."""
 
     name = "silent"
     modalities = ("audio",)
     columns = ("silence_share",)
 
-    # A single short sound in a minute of silence is still a sample of that sound.
+    # One short sound in a minute of silence is still a sample of that sound.
     max_silence_share: float = 0.99
 
     def judge(self, batch: pa.Table) -> Verdict:

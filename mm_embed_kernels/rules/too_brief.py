@@ -1,3 +1,5 @@
+"""Rule `too_brief`: duration of a recording or video."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooBrief(Rule):
-    """A recording too brief to tell what sounds in it."""
+    """A recording or video too brief to identify its content."""
 
     name = "too_brief"
     modalities = ("audio", "video")
     columns = ("duration",)
 
-    # Four of the embedder's spectral frames of 46 ms, half overlapping: fewer show no course of the sound.
+    # Four spectral frames of the embedder (46 ms, half overlapping); fewer show no change of the sound.
     min_seconds: float = 0.1
 
     def judge(self, batch: pa.Table) -> Verdict:

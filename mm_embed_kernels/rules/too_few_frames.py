@@ -1,3 +1,5 @@
+"""Rule `too_few_frames`: number of frames of a video."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooFewFrames(Rule):
-    """A video with too few frames for a movement."""
+    """A video with too few frames to show a movement."""
 
     name = "too_few_frames"
     modalities = ("video",)
     columns = ("frames",)
 
-    # Twice what the embedder looks at in one segment.
+    # Twice the number of frames that the embedder reads in one segment.
     min_frames: int = 8
 
     def judge(self, batch: pa.Table) -> Verdict:

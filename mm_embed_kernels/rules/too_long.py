@@ -1,3 +1,5 @@
+"""Rule `too_long`: number of words (Rae et al., 2021)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooLong(Rule):
-    """Text with more words than a document has (Rae et al., "Scaling Language Models", 2021, appendix A: 100,000)."""
+    """Text of over 100,000 words (Rae et al., "Scaling Language Models", 2021, appendix A)."""
 
     name = "too_long"
     modalities = ("text",)
@@ -19,5 +21,5 @@ class TooLong(Rule):
     max_words: int = 100000
 
     def judge(self, batch: pa.Table) -> Verdict:
-        share = batch["words"]
-        return Verdict(pc.less_equal(share, self.max_words), share, "has too many words")
+        words = batch["words"]
+        return Verdict(pc.less_equal(words, self.max_words), words, "has too many words")

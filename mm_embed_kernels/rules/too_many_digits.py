@@ -1,3 +1,5 @@
+"""Rule `too_many_digits`: share of digits (after Rae et al., 2021)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooManyDigits(Rule):
-    """Text of which much is digits: tables, logs, lists of numbers (after the alphabetic ratio of Rae et al., 2021)."""
+    """Text with many digits, such as a table or a log (after the alphabetic ratio of Rae et al., 2021)."""
 
     name = "too_many_digits"
     modalities = ("text",)

@@ -1,3 +1,5 @@
+"""Rule `too_many_symbols`: share of symbols (after Rae et al., 2021)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooManySymbols(Rule):
-    """Text of which much is neither letters nor digits: code, tables, drawings (after the symbol ratio of Rae et al., 2021)."""
+    """Text with many symbols, such as code or drawings (after the symbol ratio of Rae et al., 2021)."""
 
     name = "too_many_symbols"
     modalities = ("text",)

@@ -1,3 +1,5 @@
+"""Rule `too_short`: number of words (Raffel et al., 2020)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooShort(Rule):
-    """Text too short to carry a meaning of its own (C4 drops lines below three words; Raffel et al., 2020)."""
+    """Text too short to have a meaning of its own; C4 drops lines of less than three words."""
 
     name = "too_short"
     modalities = ("text",)

@@ -1,3 +1,5 @@
+"""Rule `too_small`: shorter side of an image or video."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class TooSmall(Rule):
-    """A picture whose shorter side has too few pixels to show what the model was trained on."""
+    """A picture whose shorter side has too few pixels for a model trained on photographs."""
 
     name = "too_small"
     modalities = ("image", "video")

@@ -1,3 +1,5 @@
+"""Rule `uncertain_language`: confidence of the detected language (CCNet, FineWeb)."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,8 +12,9 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class UncertainLanguage(Rule):
-    """Text whose language cannot be told although it has enough to go by: noise, names, a mixture (as Wenzek et al., "CCNet", 2020,
-    with the threshold of Penedo et al., "FineWeb", 2024).
+    """Text of some length whose language is uncertain: noise, names, a mixture of languages.
+
+    As Wenzek et al., "CCNet" (2020), with the threshold of Penedo et al., "FineWeb" (2024).
     """
 
     name = "uncertain_language"

@@ -1,3 +1,5 @@
+"""Rule `unsupported_language`: language that the embedder was not trained on."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Rule, Verdict
 
 @dataclass
 class UnsupportedLanguage(Rule):
-    """Text in a language that the embedder does not know, where detection is confident and has enough to go by."""
+    """Text of some length in a confidently detected language that is not one of `languages`."""
 
     name = "unsupported_language"
     modalities = ("text",)
@@ -23,10 +25,10 @@ class UnsupportedLanguage(Rule):
 
     def judge(self, batch: pa.Table) -> Verdict:
         allowed = [code.strip() for code in self.languages.split(",")]
-        known = pc.is_in(batch["language"], value_set=pa.array(allowed, pa.string()))
+        supported = pc.is_in(batch["language"], value_set=pa.array(allowed, pa.string()))
         unsure = pc.or_(
             pc.less(batch["language_confidence"], self.min_confidence),
             pc.less(batch["characters"], self.min_characters),
         )
-        passed = pc.or_kleene(pc.or_(known, pc.is_null(batch["language"])), unsure)
+        passed = pc.or_kleene(pc.or_(supported, pc.is_null(batch["language"])), unsure)
         return Verdict(passed, batch["language"], f"is not in one of the languages {', '.join(allowed)}")

@@ -1,3 +1,5 @@
+"""Rule `without_sound`: sound track of a video."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from mm_embed_kernels.rules.base import Action, Rule, Verdict
 
 @dataclass
 class WithoutSound(Rule):
-    """A video without a sound track. Off by default: pictures need none."""
+    """A video without a sound track. Off by default, since visual embedders need none."""
 
     name = "without_sound"
     modalities = ("video",)
@@ -19,5 +21,5 @@ class WithoutSound(Rule):
     action: Action = "off"
 
     def judge(self, batch: pa.Table) -> Verdict:
-        sound = batch["audio_codec"]
-        return Verdict(pc.is_valid(sound), sound, "has no sound track")
+        codec = batch["audio_codec"]
+        return Verdict(pc.is_valid(codec), codec, "has no sound track")

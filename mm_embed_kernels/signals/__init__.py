@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measurements on decoded sound and text; may import media, similarity and errors."""

@@ -1,4 +1,4 @@
-"""Signals of a recording, measured block by block."""
+"""Signals of a recording, measured in blocks: loudness, peak, clipping, silence, speech and fingerprint."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from mm_embed_kernels.media.audio import Reader, resample, resampled
 from mm_embed_kernels.signals import speech
 from mm_embed_kernels.similarity import acoustic_fingerprint
 
-# The loudest value but one of 16 bits: what a converter or an editor that ran out of range leaves.
+# The largest 16-bit value but one: where a converter or an editor clips.
 _FULL_SCALE = 1 - 2 / 2**15
-# The level below which FFmpeg's `silencedetect` calls sound silent: -60 dBFS.
+# Threshold of FFmpeg's `silencedetect`: -60 dBFS.
 _SILENCE = 10 ** (-60 / 20)
-# BS.1770's absolute gate: what FFmpeg reports where nothing was louder.
+# BS.1770's absolute gate, which FFmpeg reports for sound that never exceeds it.
 _GATE = -70.0
 
 
 class Meter:
-    """Listens to places of a recording; `seconds` says how much it has heard, and `end` where the last of it ended."""
+    """Measures parts of a recording and accumulates their signals.
+
+    Attributes:
+        seconds: measured seconds.
+        end: end of the last measured frame, seconds.
+    """
 
     def __init__(self) -> None:
         self.seconds = self.end = 0.0
@@ -30,11 +35,14 @@ class Meter:
         self._loudness = _Loudness()
         self._print = b""
 
-    def listen(self, reader: Reader, start: float, end: float) -> None:
+    def measure(self, reader: Reader, start: float, end: float) -> None:
+        """Add the part between two times, in seconds; a part that starts at 0 gives the fingerprint."""
         samples = np.concatenate(
             [
                 np.zeros(0, np.float32),
-                *resampled(self._watch(reader.frames(start, end), start, end), speech.RATE, start, end),
+                *resampled(
+                    self._measure_frames(reader.frames(start, end), start, end), speech.RATE, start, end
+                ),
             ]
         )
         if start == 0:
@@ -46,17 +54,17 @@ class Meter:
                 .tobytes()
             )
         whole = np.pad(samples, (0, -len(samples) % speech.FRAME)).reshape(-1, speech.FRAME)
-        # A last frame that is not full is measured on what it has.
+        # The level of an incomplete last frame is that of its samples, without the padding.
         counts = np.minimum(speech.FRAME, len(samples) - speech.FRAME * np.arange(len(whole)))
         level = np.sqrt(np.square(whole, dtype=np.float64).sum(axis=1) / counts)
         self._frames += len(whole)
         self._silent += int((level < _SILENCE).sum())
-        self._spoken += int((speech.speech(samples) >= speech.THRESHOLD).sum())
+        self._spoken += int((speech.probabilities(samples) >= speech.THRESHOLD).sum())
 
-    def _watch(
+    def _measure_frames(
         self, frames: Iterator[tuple[float, Any]], start: float, end: float
     ) -> Iterator[tuple[float, Any]]:
-        """The frames, measured at their own rate and channels on the way."""
+        """Pass the frames on and measure them, at their own rate and channels."""
         import av
 
         # Interleaved: PyAV 18 crashes on the planes of frames of eight channels and more.
@@ -74,6 +82,7 @@ class Meter:
             yield begin, frame
 
     def signals(self) -> dict[str, Any]:
+        """Return the signals of all measured parts, by column of `Audio.signals`."""
         return {
             "loudness": self._loudness.value,
             "peak": self._peak,
@@ -114,6 +123,7 @@ class _Loudness:
 
 
 def _graph(frame: Any) -> Any:
+    """Return FFmpeg's filter graph from frames like this one to their loudness."""
     import av
 
     graph = av.filter.Graph()

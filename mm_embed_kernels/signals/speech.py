@@ -1,4 +1,4 @@
-"""Where somebody speaks: Silero VAD (https://github.com/snakers4/silero-vad), its bundled ONNX weights, without torch."""
+"""Voice activity detection by Silero VAD (https://github.com/snakers4/silero-vad), in ONNX without torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from mm_embed_kernels.errors import UserError
 
 # As the model was trained: 16 kHz, frames of 32 ms, each preceded by the last 4 ms of the frame before.
 RATE, FRAME, _CONTEXT = 16_000, 512, 64
-# The threshold that the model's authors use.
+# Threshold of the model's authors.
 THRESHOLD = 0.5
 _STATE = (1, 1, 128)
-# About 16 s a call, as in the package: memory stays bounded.
+# About 16 s per call, as in the package, so that memory is bounded.
 _CALL_FRAMES = 512
 
 
 def weights() -> Path:
-    # Looked up, not imported: importing the package would bring torch into every sandboxed child.
+    """Return the model file of the installed package.
+
+    Raises:
+        UserError: when silero-vad is not installed.
+    """
+    # Located without an import, which would load torch into every sandboxed child.
     spec = find_spec("silero_vad")
     if spec is None or spec.origin is None:
         raise UserError(
@@ -30,8 +35,8 @@ def weights() -> Path:
     return Path(spec.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
 
 
-def speech(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Probability of speech in each frame of 32 ms.
+def probabilities(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Compute the probability of speech in each frame of 32 ms.
 
     Args:
         samples: mono float32 [n] at 16 kHz; the last frame is padded with zeros.
@@ -48,14 +53,14 @@ def speech(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         else np.zeros((0, 1))
     )
     hidden, cell = np.zeros(_STATE, np.float32), np.zeros(_STATE, np.float32)
-    found = [np.zeros(0, np.float32)]
-    for place in range(0, count, _CALL_FRAMES):
-        block = np.ascontiguousarray(frames[place : place + _CALL_FRAMES])
+    blocks = [np.zeros(0, np.float32)]
+    for start in range(0, count, _CALL_FRAMES):
+        block = np.ascontiguousarray(frames[start : start + _CALL_FRAMES])
         values, hidden, cell = _session().run(
             ["speech_probs", "hn", "cn"], {"input": block, "h": hidden, "c": cell}
         )
-        found.append(values.reshape(-1))
-    return np.concatenate(found)
+        blocks.append(values.reshape(-1))
+    return np.concatenate(blocks)
 
 
 @cache

@@ -1,8 +1,9 @@
 """Acoustic fingerprints that survive re-encoding.
 
-After Haitsma and Kalker, "A highly robust audio fingerprinting system" (2002): one number of 32 bits for each place, each bit
-the sign of how the difference between two neighbouring bands of 300 to 2,000 Hz changes from one place to the next. Places are
-23 ms apart, twice as far as in the paper, which makes a fingerprint of 173 bytes a second.
+After Haitsma and Kalker, "A highly robust audio fingerprinting system" (2002): one number of 32 bits per
+step, each bit the sign of the change, from one step to the next, of the energy difference between two
+neighbouring bands of 300 to 2,000 Hz. Steps are 23 ms, twice as long as in the paper, which makes a
+fingerprint of 173 bytes a second.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from typing import Any
 import numpy as np
 
 RATE = 16_000
-# The beginning tells one recording from another; a signal that is handed on with every sample must be small.
+# The beginning is enough to distinguish recordings; a signal that travels with every sample must be small.
 SECONDS = 60.0
-# As in the paper: a frame of 0.37 s, 33 bands with equal steps in pitch.
+# As in the paper: frames of 0.37 s, 33 bands equally spaced in pitch.
 _FRAME, _HOP, _BANDS = 5_920, 370, 33
 _LOW, _HIGH = 300.0, 2_000.0
 STEP_SECONDS = _HOP / RATE
-# Below -60 dBFS there is nothing to recognise.
+# Sound below -60 dBFS is silence, which cannot be recognised.
 _SILENCE = 10 ** (-60 / 20)
 _CALL_FRAMES = 256
-# The share of equal bits from which the authors hold two sounds for the same.
+# Share of equal bits from which the authors consider two sounds the same.
 SAME = 0.65
-# Offsets that are tried of those for which most places speak.
+# Number of offsets with the most votes at which the fingerprints are aligned.
 _OFFSETS = 4
 _MASKS = tuple(np.uint32(0xFFFFFFFF ^ (0xFF << shift)) for shift in (0, 8, 16, 24))
 
 
 def fingerprint(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """One number for each 23 ms.
+    """Compute one number per 23 ms.
 
     Args:
         samples: mono float32 [n] at 16 kHz.
 
     Returns:
-        uint32 [n // 370 + 1]; 0 where it is silent.
+        uint32 [n // 370 + 1]; 0 for silence.
     """
     padded = np.pad(samples, _FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP]
@@ -67,12 +68,14 @@ def _edges() -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two fingerprints share.
+    """The part that two fingerprints share.
 
     Attributes:
         score: share of equal bits; 0.5 is chance.
-        first, second: the place in each at which the shared part begins.
-        length: places, of which `sounding` are not silent in either.
+        first: step of the first fingerprint at which the part begins.
+        second: step of the second fingerprint at which the part begins.
+        length: steps of the part.
+        sounding: steps of the part that are silent in neither.
     """
 
     score: float
@@ -83,47 +86,51 @@ class Overlap:
 
 
 def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Overlap | None:
-    """The best alignment of two fingerprints among those for which most places speak; None if no place does.
+    """Return the best alignment of two fingerprints at the offsets with the most votes; None without a vote.
 
-    A place of each speaks for the offset between them if at least three of their four bytes are equal.
+    A pair of steps votes for the offset between them if at least three of their four bytes are equal.
+
+    Args:
+        one: uint32 [n].
+        other: uint32 [m].
     """
-    speaking = [_offsets(one & mask, other & mask) for mask in _MASKS]
-    offsets, votes = np.unique(np.concatenate(speaking), return_counts=True)
+    voted = [_offsets(one & mask, other & mask) for mask in _MASKS]
+    offsets, votes = np.unique(np.concatenate(voted), return_counts=True)
     best = offsets[np.argsort(-votes, kind="stable")[:_OFFSETS]]
-    found = [_aligned(one, other, int(offset)) for offset in best]
-    return max(found, key=lambda item: (item.sounding * (item.score - SAME), item.score), default=None)
+    aligned = [_align(one, other, int(offset)) for offset in best]
+    return max(aligned, key=lambda item: (item.sounding * (item.score - SAME), item.score), default=None)
 
 
 def _offsets(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Offset of each pair of equal values, int64."""
+    """Return the offset of each pair of equal values, int64."""
     order = np.argsort(one, kind="stable")
     low, high = np.searchsorted(one[order], other, "left"), np.searchsorted(one[order], other, "right")
     counts = np.where(other == 0, 0, high - low)
-    places = np.repeat(np.arange(len(other)), counts)
+    steps = np.repeat(np.arange(len(other)), counts)
     hits = order[np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())]
-    return np.asarray(hits - places, np.int64)
+    return np.asarray(hits - steps, np.int64)
 
 
-def buckets(print_: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What two prints of one sound are expected to have in common, uint64 [m]: three of the four bytes of a place."""
-    sounding = print_[print_ != 0].astype(np.uint64)
+def buckets(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return LSH buckets of a fingerprint, uint64 [m]: each choice of three of the four bytes of a step."""
+    sounding = steps[steps != 0].astype(np.uint64)
     return np.unique(
         [(sounding & np.uint64(mask)) | np.uint64(number << 32) for number, mask in enumerate(_MASKS)]
     )
 
 
-def _aligned(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> Overlap:
-    """The run of places that agree most beyond `SAME`, at an offset."""
+def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> Overlap:
+    """Return the run of steps at an offset whose equal bits exceed `SAME` most."""
     first, second = max(0, offset), max(0, -offset)
     length = min(len(one) - first, len(other) - second)
     a, b = one[first : first + length], other[second : second + length]
-    heard = (a != 0) & (b != 0)
+    audible = (a != 0) & (b != 0)
     equal = 1 - np.bitwise_count(a ^ b) / 32
-    gain = np.concatenate([[0.0], np.cumsum(np.where(heard, equal - SAME, 0.0))])
+    gain = np.concatenate([[0.0], np.cumsum(np.where(audible, equal - SAME, 0.0))])
     lowest = np.minimum.accumulate(gain)
     end = int(np.argmax(gain - lowest))
     start = int(np.argmin(gain[: end + 1]))
     run = slice(start, end)
-    sounding = int(heard[run].sum())
-    score = float(equal[run][heard[run]].mean()) if sounding else 0.0
+    sounding = int(audible[run].sum())
+    score = float(equal[run][audible[run]].mean()) if sounding else 0.0
     return Overlap(score, first + start, second + start, end - start, sounding)

@@ -1,4 +1,4 @@
-"""Connected components, edge by edge, by SciPy: memory for the nodes, not for the edges."""
+"""Connected components with edges added in batches, by SciPy: memory for the nodes, not for the edges."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 
 
-def united(
+def merge_components(
     labels: np.ndarray[Any, Any], a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
-    """The components when edges are added.
+    """Return the components after edges are added, int32 [nodes], grown to the largest node of the edges.
 
     Args:
-        labels: int32 [nodes], the component of each node so far, numbered from 0 without gaps; nodes beyond it are alone.
-        a, b: int [edges], the nodes that belong together.
+        labels: int32 [nodes], component of each node so far, numbered from 0 without gaps; nodes beyond it
+            are alone.
+        a: int [edges], one node of each edge.
+        b: int [edges], the other node.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not len(a):
         return labels
-    known = int(labels.max(initial=-1)) + 1
+    count = int(labels.max(initial=-1)) + 1
     more = max(0, int(max(a.max(), b.max())) + 1 - len(labels))
-    labels, size = np.concatenate([labels, np.arange(known, known + more, dtype=np.int32)]), known + more
+    labels, size = np.concatenate([labels, np.arange(count, count + more, dtype=np.int32)]), count + more
     graph = coo_array((np.ones(len(a), np.int8), (labels[a], labels[b])), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1][labels], np.int32)

@@ -1,7 +1,7 @@
-"""Videos that share pictures: difference hashes of frames, and whether they come in the same order and distance of time.
+"""Detect videos that share frames: difference hashes of frames that match at one offset in time.
 
-Temporal agreement by votes for an offset, as Douze, Jegou and Schmid, "An image-based approach to video copy detection with
-spatio-temporal post-filtering" (2010).
+The offset is chosen by votes, after Douze, Jegou and Schmid, "An image-based approach to video copy detection
+with spatio-temporal post-filtering" (2010).
 """
 
 from __future__ import annotations
@@ -11,43 +11,49 @@ from typing import Any
 
 import numpy as np
 
-# A frame of so little contrast shows nothing that could be recognised; it has no hash.
-_CONTRAST = 8.0
-# One frame: when it is shown, in seconds, and its hash.
+# A frame of less contrast cannot be recognised and has no hash.
+_MIN_CONTRAST = 8.0
+# One frame: presentation time in seconds, and hash.
 FRAME = np.dtype([("second", "<f4"), ("hash", "<u8")])
-# Frames of one moment in two codings and two rhythms are this near, in bits and in seconds.
-_DISTANCE, _SLACK = 6, 0.75
-# A logo that stands still is no film: matches must show several pictures.
-_PICTURES = 3
+# Largest distance of the same moment in two codings and frame rates, in bits and in seconds.
+_MAX_BITS, _MAX_SECONDS = 6, 0.75
+# A logo that stands still is no match: several different frames must agree.
+_MIN_HASHES = 3
 
 
-def hashed(frame: np.ndarray[Any, Any]) -> int:
-    """64-bit difference hash (Krawetz 2013, by ImageHash) of a frame, uint8 [height, width, 3]; 0 where there is nothing to see."""
+def hash_frame(frame: np.ndarray[Any, Any]) -> int:
+    """Return the 64-bit difference hash (Krawetz, 2013, by ImageHash) of a frame; 0 for one of low contrast.
+
+    Args:
+        frame: uint8 [height, width, 3].
+    """
     import imagehash
     from PIL import Image
 
     luma = Image.fromarray(frame).convert("L")
-    return int(str(imagehash.dhash(luma)), 16) if np.asarray(luma).std() >= _CONTRAST else 0
+    return int(str(imagehash.dhash(luma)), 16) if np.asarray(luma).std() >= _MIN_CONTRAST else 0
 
 
-def packed(seconds: list[float], hashes: list[int]) -> bytes:
-    """The frames that have a hash, as `FRAME`s."""
-    found = np.array(list(zip(seconds, hashes, strict=True)), FRAME)
-    return bytes(found[found["hash"] != 0].tobytes())
+def pack_frames(seconds: list[float], hashes: list[int]) -> bytes:
+    """Encode the frames that have a hash as `FRAME`s."""
+    frames = np.array(list(zip(seconds, hashes, strict=True)), FRAME)
+    return bytes(frames[frames["hash"] != 0].tobytes())
 
 
-def unpacked(data: bytes) -> np.ndarray[Any, Any]:
+def unpack_frames(data: bytes) -> np.ndarray[Any, Any]:
+    """Decode `pack_frames`: an array of `FRAME`s."""
     return np.frombuffer(data, FRAME)
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What two videos share.
+class Overlap:
+    """The part that two videos share.
 
     Attributes:
-        score: mean share of equal bits of the frames that match.
-        frames: frames of the first that match one of the second at the same offset.
-        one, other: the first and the last matching second in each.
+        score: mean share of equal bits of the matching frames.
+        frames: frames of the first video that match one of the second at the offset.
+        one: first and last matching second of the first video.
+        other: first and last matching second of the second video.
     """
 
     score: float
@@ -56,30 +62,31 @@ class Shared:
     other: tuple[float, float]
 
 
-def shared(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Shared | None:
-    """The stretch at the offset for which most frames speak; None where no several pictures agree.
+def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Overlap | None:
+    """Return the shared part at the offset with the most votes; None where too few different frames agree.
 
     Args:
-        one, other: `FRAME`s, ascending.
+        one: `FRAME`s of the first video, ascending.
+        other: `FRAME`s of the second video, ascending.
     """
     distance = np.bitwise_count(one["hash"][:, None] ^ other["hash"][None, :])
-    i, j = np.nonzero(distance <= _DISTANCE)
+    i, j = np.nonzero(distance <= _MAX_BITS)
     if not len(i):
         return None
     offset = one["second"][i].astype(np.float64) - other["second"][j]
-    steps, votes = np.unique(np.round(offset / _SLACK), return_counts=True)
-    chosen = np.abs(offset - _SLACK * steps[np.argmax(votes)]) <= _SLACK
+    steps, votes = np.unique(np.round(offset / _MAX_SECONDS), return_counts=True)
+    chosen = np.abs(offset - _MAX_SECONDS * steps[np.argmax(votes)]) <= _MAX_SECONDS
     i, j = i[chosen], j[chosen]
-    frames, pictures = len(np.unique(i)), len(np.unique(one["hash"][i]))
+    frames, hashes = len(np.unique(i)), len(np.unique(one["hash"][i]))
     ends = [
-        (float(side["second"][place].min()), float(side["second"][place].max()))
-        for side, place in ((one, i), (other, j))
+        (float(side["second"][hits].min()), float(side["second"][hits].max()))
+        for side, hits in ((one, i), (other, j))
     ]
     between = [
         int(((side["second"] >= first) & (side["second"] <= last)).sum())
         for side, (first, last) in zip((one, other), ends, strict=True)
     ]
-    # Of the frames of the sparser one that lie between, most must match.
-    if pictures < _PICTURES or 2 * min(frames, len(np.unique(j))) < min(between):
+    # Of the frames of the sparser video inside the part, at least half must match.
+    if hashes < _MIN_HASHES or 2 * min(frames, len(np.unique(j))) < min(between):
         return None
-    return Shared(float(1 - distance[i, j].mean() / 64), frames, *ends)
+    return Overlap(float(1 - distance[i, j].mean() / 64), frames, *ends)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The dataset spec as pydantic models: parsing, checks and successors; may import identity and errors."""

@@ -1,4 +1,4 @@
-"""Transcribers: one module each, discovered. See `Transcriber`."""
+"""Transcribers, one module each, discovered; may import inference, plugins, identity and errors."""
 
 from mm_embed_kernels.transcribers.base import Transcriber, create, transcribers
 

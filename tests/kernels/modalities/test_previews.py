@@ -10,7 +10,7 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get, modalities
-from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_PLACES, PREVIEW_SIDE
+from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS, PREVIEW_SIDE
 from mm_embed_kernels.sandbox.sandbox import guarded
 from tests.kernels.media_samples import encoded, picture
 from tests.kernels.odd_files import bombs
@@ -37,7 +37,7 @@ def test_a_sound_is_its_loudness() -> None:
     faded = tone(seconds=2.0, level=0.8) * np.linspace(1, 0, 2 * 16_000).reshape(-1, *[1] * (tone().ndim - 1))
     wave = get("audio").preview(recorded(faded)).wave
     assert wave is not None
-    assert len(wave) == PREVIEW_PLACES
+    assert len(wave) == PREVIEW_POINTS
     assert 0.7 < wave[:10].max() < 0.9
     assert wave[-10:].max() < 0.1
 

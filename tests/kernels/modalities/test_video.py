@@ -23,7 +23,7 @@ from mm_embed_kernels.modalities.video import (
     MIN_SCENE_SECONDS,
     SEGMENT_SECONDS,
     Video,
-    measured,
+    frames_to_measure,
     scenes,
 )
 from tests.kernels.sounds import muxed
@@ -86,12 +86,12 @@ def test_a_single_frame_is_a_video() -> None:
 @given(st.integers(1, 5_000), st.integers(1, 400))
 def test_measured_frames_are_few_ascending_and_there(count: int, distance: int) -> None:
     keys = np.arange(0, count, distance)
-    found = measured(count, keys)
+    found = frames_to_measure(count, keys)
     assert 1 <= len(found) <= MEASURED_FRAMES
     assert found == sorted(set(found))
     assert 0 <= found[0] <= found[-1] < count
-    assert set(measured(count, keys)) <= set(keys.tolist())
-    assert len(measured(count, None)) == min(count, MEASURED_FRAMES)
+    assert set(frames_to_measure(count, keys)) <= set(keys.tolist())
+    assert len(frames_to_measure(count, None)) == min(count, MEASURED_FRAMES)
 
 
 # -- what is not

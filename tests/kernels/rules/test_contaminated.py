@@ -25,7 +25,7 @@ def reader(rows: pa.Table, batch: int) -> CellReader:
 def found(own: pa.Table, others: dict[str, pa.Table], near: bool = True, batch: int = 3) -> dict[str, Any]:
     """What the rule says of each sample, by key."""
     rule = Contaminated(action="drop", against=", ".join(others))
-    rule.look_into(
+    rule.compare_with(
         {key: reader(rows, batch) for key, rows in others.items()},
         rules()["near_duplicate_text"]() if near else None,
     )  # type: ignore[arg-type]
@@ -84,8 +84,8 @@ def test_no_samples_are_no_error() -> None:
 
 
 def test_settings_that_do_nothing_are_refused() -> None:
-    with pytest.raises(UserError, match="`action` is off: give it drop or flag"):
+    with pytest.raises(UserError, match="`action` is off; set it to drop or flag"):
         Contaminated(against="bench@v1")
-    with pytest.raises(UserError, match="has to name a dataset version"):
+    with pytest.raises(UserError, match="must name a dataset version"):
         Contaminated(action="drop", against=" , ")
     assert Contaminated(action="flag", against="a@v1, b@v2").datasets == ["a@v1", "b@v2"]

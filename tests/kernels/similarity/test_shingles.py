@@ -145,7 +145,7 @@ def test_hashes_within_a_distance_share_bytes(distance: int) -> None:
     hashes = dice.integers(0, 2**64, 200, np.uint64)
     flips = [sum(1 << int(bit) for bit in dice.choice(64, distance, replace=False)) for _ in hashes]
     one, other = (
-        lsh.shared_bytes(values, distance) for values in (hashes, hashes ^ np.array(flips, np.uint64))
+        lsh.byte_buckets(values, distance) for values in (hashes, hashes ^ np.array(flips, np.uint64))
     )
     assert (one == other).any(axis=1).all()
     strangers = (one == np.roll(one, 1, axis=0)).any(axis=1).mean()
