@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, ErrorClass, Json, Modality, Stage, check_choice
+from mm_assets.cli.error_classes import print_error_classes
+from mm_assets.cli.options import ErrorClass, Json, Modality, Stage, check_choice, check_dataset_version
 from mm_assets.cli.output import one_line, print_json, print_json_array, print_table
 from mm_embed_kernels.errors import UserError
 
@@ -27,7 +28,9 @@ _MAX_CAUSES = 50
 
 
 def failures(  # noqa: PLR0913 - one parameter for each option
-    dataset_version: DatasetVersion,
+    dataset_version: Annotated[
+        str | None, typer.Argument(metavar="[DATASET@VERSION]", callback=check_dataset_version)
+    ] = None,
     modality: Modality = None,
     stage: Stage = "",
     error_class: ErrorClass = "",
@@ -40,6 +43,9 @@ def failures(  # noqa: PLR0913 - one parameter for each option
         Path | None,
         typer.Option(help="with --open: path of the file; by default named after the sample, in this folder"),
     ] = None,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="list all error classes: meaning, and what to do")
+    ] = False,
     suggest: Annotated[
         bool, typer.Option(help="propose validation rules that would have caught recurring causes")
     ] = False,
@@ -50,6 +56,11 @@ def failures(  # noqa: PLR0913 - one parameter for each option
     from mm_resources.catalog import Catalog
     from mm_resources.tables.failure_events import FailureFilter
 
+    if classes:
+        print_error_classes(json)
+        return
+    if dataset_version is None:
+        raise UserError("name a DATASET@VERSION, or list all error classes with --classes")
     if stage:
         check_choice("--stage", stage, STAGES)
     if to is not None and not open_:

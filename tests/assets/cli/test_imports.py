@@ -32,6 +32,7 @@ MISTAKES = [
     ("cost birds@v1 --predict 0", "not in the range"),
     ("report birds --out r.html", "'birds' is not DATASET@VERSION"),
     ("report birds@v1 --out absent/r.html", "there is no folder absent"),
+    ("failures", "name a DATASET@VERSION"),
     ("failures birds", "'birds' is not DATASET@VERSION"),
     ("failures birds@v1 --stage probe", "--stage 'probe' is not known"),
     ("failures birds@v1 --to here", "add --open SAMPLE_ID"),
