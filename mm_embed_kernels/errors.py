@@ -1,44 +1,61 @@
-"""The two kinds of trouble: a sample's (recorded, the batch goes on) and the user's (one clear line)."""
+"""Errors of a sample, recorded while the batch goes on, and errors of the user, printed as one line."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from mm_embed_kernels.error_classes import require_declared
 from mm_embed_kernels.identity import digest
 
-# Causes that may be gone in seconds: tried again inside the run. Other retryable ones wait for a person or a later run.
-TRANSIENT = ("fetch_error", "store_error")
 _VOLATILE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-f]{16,}|'[^']*'|\"[^\"]*\"|\d+")
 
 
 class SampleError(Exception):
-    """One sample cannot go on: becomes a failure event.
+    """One sample cannot be processed; becomes a failure event.
 
     Args:
-        error_class: a short, stable word for the cause (``truncated``, ``zero_length``, ``wrong_modality`` ...).
+        error_class: a name of the registry, `mm_embed_kernels.error_classes`.
         message: one line that a person can act on.
         retryable: True when the same bytes may pass later (a network fault), False when they never will.
+
+    Raises:
+        ValueError: when the error class is not declared.
     """
 
     def __init__(self, error_class: str, message: str, retryable: bool = False) -> None:
-        super().__init__(error_class, message, retryable)  # all in args, so that it survives pickling
+        require_declared(error_class)
+        self._fill(error_class, message, retryable)
+
+    def _fill(self, error_class: str, message: str, retryable: bool) -> None:
+        super().__init__(error_class, message, retryable)
         self.error_class = error_class
-        # Decoders quote what they choke on: unpaired surrogates, which no table holds, are shown as escapes.
+        # Decoders quote the bytes that they refuse; no table holds unpaired surrogates, which become escapes.
         self.message = " ".join(message.split())[:500].encode("utf-8", "backslashreplace").decode("utf-8")
         self.retryable = retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore without the check: the plug-in that declares the class may not be imported here."""
+        return _restored, self.args
 
     def __str__(self) -> str:
         return f"{self.error_class}: {self.message}"
 
 
+def _restored(error_class: str, message: str, retryable: bool) -> SampleError:
+    error = SampleError.__new__(SampleError)
+    error._fill(error_class, message, retryable)
+    return error
+
+
 class UserError(Exception):
-    """A mistake that the user can mend; shown as one line without a traceback."""
+    """A mistake that the user can correct; printed as one line without a traceback."""
 
 
 class Interrupted(Exception):
-    """The user asked to stop; what is committed stays, and the same command goes on there."""
+    """The user stopped the command; committed work stays, and the same command continues after it."""
 
 
 def error_fingerprint(stage: str, error_class: str, message: str) -> str:
-    """Same cause, same value: numbers, hashes, addresses and quoted names are left out of the message."""
+    """Return a digest of the cause, without the message's numbers, hashes, addresses and quoted names."""
     return digest("error", stage, error_class, _VOLATILE.sub("*", message))[:16]

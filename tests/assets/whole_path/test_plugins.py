@@ -9,8 +9,15 @@ import sys
 from pathlib import Path
 
 MODALITY = '''
+from mm_embed_kernels.error_classes import declare
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import Modality, Segment
+
+BAD_LETTER = declare(
+    "bad_letter",
+    meaning="The sequence holds a letter other than A, C, G and T.",
+    action="Correct the file and register a new version.",
+)
 
 
 class Dna(Modality):
@@ -24,7 +31,7 @@ class Dna(Modality):
 
     def probe(self, data):
         if set(data.decode("ascii").strip()) - set("ACGT"):
-            raise SampleError("bad_letter", "a letter is none of A, C, G, T")
+            raise SampleError(BAD_LETTER, "a letter is none of A, C, G, T")
         return {"mime": "text/x-dna"}
 
     def segment(self, data):
@@ -121,3 +128,9 @@ def test_one_file_each_through_the_whole_path(tmp_path: Path) -> None:
     assert (status["published"], status["dropped"], status["failures"]) == (3, 1, {"bad_letter": 1})
     sample = mm("failures", "genome@v1")[0]["source_uri"]  # type: ignore[index]
     assert sample.endswith("e.dna")
+    assert mm("failures", "--classes")[-1] == {  # type: ignore[index]
+        "name": "bad_letter",
+        "meaning": "The sequence holds a letter other than A, C, G and T.",
+        "transient": False,
+        "action": "Correct the file and register a new version.",
+    }

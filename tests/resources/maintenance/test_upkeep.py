@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.contracts import RAW_ASSETS
-from mm_embed_kernels.sql import RowDigest
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
@@ -33,16 +32,14 @@ def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> int:
     """A stage with failures, as an asset publishes it; its version."""
     tables, failures = catalog.tables, catalog.failures
     read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
-
-    def seal(digest: RowDigest) -> StageMeta:
-        events = [
-            {"error_class": "not_found", "message": message, "sample_id": f"{i:032x}"}
-            for i, message in enumerate(messages)
-        ]
-        written = failures.write("raw_assets", cell, "run", events)
-        return StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", "now")
-
-    tables.publish("raw_assets", cell, RAW_ASSETS, [], read_version, seal)
+    rows = tables.write("raw_assets", cell, RAW_ASSETS, [])
+    events = [
+        {"error_class": "not_found", "message": message, "sample_id": f"{i:032x}"}
+        for i, message in enumerate(messages)
+    ]
+    written = failures.write("raw_assets", cell, "run", events)
+    meta = StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", "now")
+    tables.commit("raw_assets", cell, RAW_ASSETS, rows, meta, read_version)
     return tables.version("raw_assets", cell)
 
 
@@ -75,7 +72,9 @@ def test_what_a_pin_names_stays(catalog: Catalog, cell: Cell) -> None:
 
 def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(catalog: Catalog, cell: Cell) -> None:
     publish(catalog, cell, ["counts"])
-    catalog.failures.write("raw_assets", cell, "killed", [{"error_class": "x", "message": "never committed"}])
+    catalog.failures.write(
+        "raw_assets", cell, "killed", [{"error_class": "not_found", "message": "never committed"}]
+    )
     upkeep(catalog, NOW)
     assert messages(catalog, cell) == ["counts"]
 

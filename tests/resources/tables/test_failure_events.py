@@ -38,9 +38,9 @@ def record(
     """Write events and commit the stage that names them, as a run does."""
     found = failures.write(stage, cell, run_id, events, **more)
     meta = StageMeta("d", "i", 0, 0, found.events, found.retryable, found.version, "e", "", {}, run_id, "now")
-    failures.tables.publish(
-        stage, cell, EMBEDDINGS, [], failures.tables.fence(stage, cell, EMBEDDINGS), lambda digest: meta
-    )
+    read_version = failures.tables.fence(stage, cell, EMBEDDINGS)
+    rows = failures.tables.write(stage, cell, EMBEDDINGS, [])
+    failures.tables.commit(stage, cell, EMBEDDINGS, rows, meta, read_version)
     return found.events, found.retryable
 
 
@@ -58,7 +58,7 @@ def test_events_meet_their_contract(failures: FailureEvents) -> None:
         event(
             "b" * 32, "fetch_error", retryable=True, attempt=3, segment_id="s", embedder="minilm", ignored="x"
         ),
-        event(None, "source_empty"),
+        event(None, "source_unlisted"),
     ]
     assert record(failures, "raw_assets", CELL, "run-1", events, kernel="f" * 64) == (3, 1)
     table = failures.read(CELL).read_all()
@@ -138,9 +138,9 @@ def test_counts_by_class_count_samples(failures: FailureEvents) -> None:
         "raw_assets",
         CELL,
         "r",
-        [event("c" * 32), event(None, "source_empty"), event(None, "source_empty")],
+        [event("c" * 32), event(None, "source_unlisted"), event(None, "source_unlisted")],
     )
-    assert failures.by_class(CELL) == {"truncated": 2, "source_empty": 1, "timeout": 1}
+    assert failures.by_class(CELL) == {"truncated": 2, "source_unlisted": 1, "timeout": 1}
     assert next(iter(failures.by_class(CELL))) == "truncated"  # the most frequent first
 
 
@@ -166,20 +166,21 @@ def test_causes_are_counted_with_an_example_each(failures: FailureEvents) -> Non
         "r",
         [event("9" * 32, "fetch_error", retryable=True, segment_id=str(i)) for i in range(5)],
     )
-    record(failures, "sample_metadata", other, "r", [event(None, "source_empty")])
+    record(failures, "sample_metadata", other, "r", [event(None, "source_unlisted")])
     causes = failures.causes([CELL, other]).to_pylist()
     shown = ("modality", "stage", "error_class", "events", "samples", "retryable", "attempts", "sample_id")
     assert [tuple(cause[name] for name in shown) for cause in causes] == [
         ("image", "embeddings", "fetch_error", 5, 1, True, 1, "9" * 32),
         ("image", "sample_metadata", "truncated", 4, 4, False, 4, f"{0:032x}"),
-        ("text", "sample_metadata", "source_empty", 1, 0, False, 1, None),
+        ("text", "sample_metadata", "source_unlisted", 1, 0, False, 1, None),
     ]
     assert (causes[1]["message"], causes[1]["source_uri"]) == ("truncated at byte 17", "/data/0")
     assert failures.causes([CELL], FailureFilter(error_class="no such")).num_rows == 0
 
 
 def test_a_filter_takes_any_words_as_words(failures: FailureEvents) -> None:
-    record(failures, "segments", CELL, "r", [event("a" * 32, "it's"), event("b" * 32, "truncated")])
+    old = event("a" * 32, "it's", attempt=1)
+    record(failures, "segments", CELL, "r", [old, event("b" * 32, "truncated")])
     for chosen, found in (
         (FailureFilter(), 2),
         (FailureFilter(error_class="it's"), 1),
@@ -189,6 +190,24 @@ def test_a_filter_takes_any_words_as_words(failures: FailureEvents) -> None:
     ):
         assert failures.read(CELL, ["sample_id"], chosen=chosen).read_all().num_rows == found
         assert FailureFilter.loads(chosen.dumps()) == chosen
+
+
+def test_a_class_that_is_not_declared_is_refused(failures: FailureEvents) -> None:
+    with pytest.raises(ValueError, match="'trunkated' is not declared; the nearest is 'truncated'"):
+        failures.write("segments", CELL, "r", [event("a" * 32), event("b" * 32, "trunkated")])
+    assert failures.tables.meta("segments", CELL) is None
+
+
+def test_a_stored_class_is_copied_as_it_is(failures: FailureEvents) -> None:
+    """A cache or a frozen listing may hold a class of an older version, or of a plug-in that is gone."""
+    events = [event("a" * 32, "of_old", attempt=2), event("b" * 32, "of_a_listing", attempt=None)]
+    record(failures, "raw_assets", CELL, "r", events)
+    found = failures.read(CELL, ["error_class", "attempt"]).read_all().to_pylist()
+    assert found == [
+        {"error_class": "of_old", "attempt": 2},
+        {"error_class": "of_a_listing", "attempt": 1},
+    ]
+    assert failures.by_class(CELL) == {"of_a_listing": 1, "of_old": 1}
 
 
 def test_the_failures_of_before_can_be_read_after(failures: FailureEvents) -> None:
