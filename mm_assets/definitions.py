@@ -64,6 +64,7 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 
 
 def build(**settings: str) -> dg.Definitions:
+    """The code location, with the settings of `default_resources`."""
     return dg.Definitions(
         assets=ASSETS,
         jobs=[refresh, check_sources, upkeep_job, audit_job],

@@ -1,3 +1,5 @@
+"""Content-addressed blobs: the distinct bytes that a cell references, and that they are there."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -17,15 +19,16 @@ from mm_resources.blobs.references import reference_of
 from mm_resources.compute.retry_policy import ALL
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 
-# Two writers may have stored one blob; any of its locations will do, so take a stable one. What only sources hold that
-# are referenced lies where it was listed, in the first of them.
+# Two writers may have stored one blob; any of its locations will do, so take a stable one. A blob that lies
+# only in referenced sources has its place in the first of them.
 _ROWS = """
 WITH named AS (
   SELECT content_hash, count(*) AS refcount, bool_and(source IN ($referenced)) AS stays,
          arg_min({'uri': source_uri, 'tag': tag, 'size': size}, source_uri) AS listed
   FROM raw WHERE status = 'fetched' GROUP BY 1
 )
-SELECT r.content_hash, r.refcount, coalesce(i.path, CASE WHEN stays THEN 'source:' || listed.uri || '#' || listed.tag END) AS path,
+SELECT r.content_hash, r.refcount,
+       coalesce(i.path, CASE WHEN stays THEN 'source:' || listed.uri || '#' || listed.tag END) AS path,
        coalesce(i.offset, 0) AS offset, coalesce(i.size, CASE WHEN stays THEN listed.size END, 0) AS size
 FROM named r
 LEFT JOIN (SELECT DISTINCT ON (content_hash) * FROM stored ORDER BY content_hash, path) i USING (content_hash)
@@ -35,12 +38,15 @@ _ENDS = 'SELECT path, 0 AS "offset", max("offset" + size) AS size FROM blobs GRO
 _REFERENCES = (
     "SELECT sample_id, source_uri, content_hash, error_class, message FROM raw JOIN lost USING (content_hash)"
 )
-_DAMAGED = "SELECT DISTINCT content_hash FROM failures WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL"
+_DAMAGED = """
+SELECT DISTINCT content_hash FROM failures
+WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL
+"""
 _MINE = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (content_hash)"
 
 
 def _stands(run: CellRun) -> bool:
-    """Whether the objects and packs of the last run are all there, and nothing has found a blob damaged since."""
+    """Check that the last run's objects and packs are all there and no blob was reported damaged since."""
     if _damaged(run):
         return False
     ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
@@ -48,7 +54,7 @@ def _stands(run: CellRun) -> bool:
 
 
 def _damaged(run: CellRun) -> set[str]:
-    """Blobs of the cell that its stages, or `mm doctor --verify`, could not read."""
+    """Hashes of the cell's blobs that its stages, or `mm doctor --verify`, could not read."""
     found = sql.fetch(_DAMAGED, failures=run.catalog.failures.read(run.cell, ["content_hash", "error_class"]))
     damaged = set(found["content_hash"].to_pylist())
     if reported := run.catalog.blobs.damaged():
@@ -66,9 +72,10 @@ def _damaged(run: CellRun) -> set[str]:
     is_still_valid=_stands,
 )
 def content_blobs(run: CellRun) -> StageOutput:
-    """The distinct blobs that the cell references: size, references, where they lie, and that they are there.
+    """The distinct blobs that the cell references: size, number of references, and a place that was checked.
 
-    One that is missing or was found damaged is fetched again from its source; what the source no longer gives fails.
+    A blob that is missing or damaged is fetched again from its source; one that the source no longer gives
+    fails.
     """
     counts = {"blobs": 0, "bytes": 0, "references": 0, "fetched again": 0, "missing": 0}
     if lost := {*_missing(run), *_damaged(run)}:
@@ -91,7 +98,7 @@ def content_blobs(run: CellRun) -> StageOutput:
 
 
 def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
-    """Referenced blobs with their places, and why one does not lie there."""
+    """Referenced blobs with their places, and for each the error if it does not lie there."""
     presence = Presence(run.catalog.blobs.store)
     staying = [source.name for source in run.spec.sources if source.blobs == "reference"]
     statement = _ROWS.replace("$referenced", ", ".join(map(sql.literal, staying)) or "NULL")
@@ -101,7 +108,7 @@ def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]
 
 
 def _missing(run: CellRun) -> set[str]:
-    """Blobs that are not in the store and should be; what is referenced in its source cannot be fetched from elsewhere."""
+    """Hashes of blobs that should be in the store and are not; referenced sources keep their own."""
     found = set()
     for table, troubles in _located(run):
         for digest, path, trouble in zip(
@@ -113,13 +120,14 @@ def _missing(run: CellRun) -> set[str]:
 
 
 def _fetch_again(run: CellRun, lost: set[str]) -> None:
-    """Strike blobs off the index and off the fetch cache, then fetch the samples that had them."""
+    """Remove blobs from the index and from the fetch cache, then fetch the samples that had them."""
     kernel = FetchKernel(run.spec, run.catalog.blobs)
-    # What another run has mended meanwhile is not lost.
+    # Blobs that another run has fetched again meanwhile are not lost.
     run.require_alive()
     run.catalog.blobs.forget(lost)
     run.cache_space(kernel).evict("content_hash", lost)
-    wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN (SELECT sample_id FROM raw JOIN lost USING (content_hash))"
+    having_lost = "SELECT sample_id FROM raw JOIN lost USING (content_hash)"
+    wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN ({having_lost})"
     with run.sql(
         wanted,
         listing=run.read("dataset_registry"),

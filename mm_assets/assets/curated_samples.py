@@ -1,3 +1,5 @@
+"""Curation: a decision for every sample, before anything is embedded."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -60,7 +62,7 @@ def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
     extra_inputs=_profile,
 )
 def curated_samples(run: CellRun) -> StageOutput:
-    """A decision per sample, before anything is embedded: kept or dropped, by which rule, value and threshold, and why.
+    """A decision per sample: kept or dropped, by which rule, value and threshold, and why.
 
     All rules judge every sample and are recorded; a rule's action says whether it drops or flags.
     """
@@ -75,7 +77,7 @@ def curated_samples(run: CellRun) -> StageOutput:
 
 
 def _signals(run: CellRun) -> bytes | None:
-    """Histograms of what the rules measured, with their thresholds, over a sample of the cell."""
+    """Histograms of the signals that the rules read, with their thresholds, over a sample of the cell."""
     columns = sorted(
         {column for rule in _rules(run) for column in rule.columns if column not in rule.compared}
     )
@@ -96,14 +98,14 @@ def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: TableS
 
 
 def _flagging(decisions: pa.ChunkedArray) -> list[str]:
-    """The rule of each decision that flags a sample."""
+    """The rule names of all decisions that flag a sample."""
     each = pa.Table.from_struct_array(pc.list_flatten(decisions)).select(["rule", "passed", "action"])
     found: list[str] = each.filter(~pc.field("passed") & (pc.field("action") == "flag"))["rule"].to_pylist()
     return found
 
 
 def _splits_hold(groups: TableSpool) -> Check:
-    """No split group and no group of duplicates stands in two splits."""
+    """Check that no split group and no group of duplicates stands in two splits."""
     straddling = sql.fetch(_STRADDLING, groups=groups.reader())["n"][0].as_py()
     return Check(
         "splits_hold",

@@ -1,3 +1,5 @@
+"""Dataset registry: the frozen spec and listing of a dataset version."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,13 +14,13 @@ from mm_resources.ingestion.listings import declares_links
 
 
 def _spec(run: CellRun) -> dict[str, Any]:
-    # A model that cannot be had is said in the first stage, not after hours of ingestion.
+    # A missing model fails the first stage, not one after hours of ingestion.
     run.require_models()
     return {"spec": run.spec.digest}
 
 
 def _drift(run: CellRun) -> list[Check]:
-    """A frozen version stays frozen; that its sources moved on is said, and a new version offered."""
+    """Compare the sources with the frozen listing; name the command for a new version where they differ."""
     return [
         sources_unchanged(
             run.catalog.registry,
@@ -43,12 +45,13 @@ def _mine(run: CellRun) -> list[SourceSpec]:
 def dataset_registry(run: CellRun) -> StageOutput:
     """The frozen spec and the frozen listing of the dataset version, as this modality sees it.
 
-    The first cell of a version lists each source once; every cell reads that listing. A declared source that lists
+    The first cell of a version lists each source once; every cell reads that listing. A declared source that
+    lists
     nothing or cannot be listed closes the gate, unless its spec says `allow_empty: true`.
     """
     mine = _mine(run)
-    # All sources are frozen together, so that the cells of a version see one state; others' problems are others' gates,
-    # unless this cell links to what they hold.
+    # All sources are frozen together, so that the cells of a version see one state. A problem of another
+    # cell's source closes that cell's gate, and this one's only where this cell links to its samples.
     found = {
         source.name: run.catalog.registry.listings.freeze(run.spec, source) for source in run.spec.sources
     }

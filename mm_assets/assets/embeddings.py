@@ -1,3 +1,5 @@
+"""Embedding workers: a vector for every segment and embedder, through the compute cache."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -38,10 +40,10 @@ _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "sec
     extra_inputs=embedder_inputs,
 )
 def embeddings(run: CellRun) -> StageOutput:
-    """Per segment and embedder: cache key, status and cost. The vectors themselves stay in the compute cache.
+    """Per segment and embedder: cache key, status and cost. The vectors stay in the compute cache.
 
-    A vector is computed once per input (a place in a blob, or a text) and embedder fingerprint, in whatever dataset and
-    version it occurs.
+    A vector is computed once per input (a place in a blob, or a text) and embedder fingerprint, whatever
+    datasets and versions hold it.
     """
     counts = {"ok": 0, "failed": 0}
     wanted = sum(_compute(run, embedder) for embedder in run.embedders)
@@ -61,7 +63,7 @@ def embeddings(run: CellRun) -> StageOutput:
 
 
 def _compute(run: CellRun, embedder: Embedder) -> int:
-    """Run one embedder on what the cache lacks; the number of segments that it is to answer."""
+    """Run one embedder on the segments that the cache lacks; return the number of segments that it reads."""
     inputs = inputs_of(embedder)
     with run.sql(
         _REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")

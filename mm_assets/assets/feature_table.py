@@ -1,3 +1,5 @@
+"""LanceDB storage: one indexed candidate table per embedder."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -19,8 +21,8 @@ from mm_resources.compute.cache import Vectors
 from mm_resources.features.feature_tables import table_name
 from mm_resources.storage.lance_errors import Fenced
 
-# Where the vector of each row lies, and the user's columns of its sample. The rows themselves are wide, and were written in
-# the order of their vectors: they are read beside this, instead of being sorted once more.
+# The place of each row's vector, and the user's columns of its sample. The rows themselves are wide, and were
+# written in the order of their vectors: they are read beside this result instead of being sorted once more.
 _BESIDE = """
 SELECT n.n, n.feature_id AS same, v._rowid AS place{user}
 FROM features n LEFT JOIN places v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
@@ -29,7 +31,7 @@ _LISTING = " LEFT JOIN listing l ON n.sample_id = l.sample_id"
 
 
 def _stands(run: CellRun) -> bool:
-    """Whether the candidates of the last run are still there: one that was never pinned is removed some day."""
+    """Check that the last run's candidates still exist: upkeep removes those that were never pinned."""
     entries = run.read("feature_table", ["table", "lance_version"]).read_all().to_pylist()
     return all(run.catalog.features.has(entry["table"], entry["lance_version"]) for entry in entries)
 
@@ -48,7 +50,7 @@ def _stands(run: CellRun) -> bool:
 def feature_table(run: CellRun) -> StageOutput:
     """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
 
-    A candidate is seen by no reader until `feature_views` has tested and pinned it.
+    No reader sees a candidate before `feature_views` has tested and pinned it.
     """
     entries = [_write(run, embedder) for embedder in run.embedders]
     written = sum(entry["rows"] for entry in entries)
@@ -65,7 +67,7 @@ def feature_table(run: CellRun) -> StageOutput:
 
 
 def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
-    """Write and index one embedder's candidate; what the publish needs to know of it."""
+    """Write and index one embedder's candidate; return its row of the stage."""
     user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
     vectors = run.vectors(embedder)
@@ -87,7 +89,10 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
 
 
 def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Table]:
-    """One embedder's feature rows, the user's columns, and the ``place`` of each vector; rows whose vectors are gone are left out."""
+    """One embedder's feature rows with the user's columns and the ``place`` of each vector.
+
+    Rows whose vectors are gone are left out.
+    """
     user = [item.name for item in run.spec.user_fields]
     streams = {
         "features": numbered(partial(run.read, "normalized_features"))(
@@ -107,6 +112,6 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
         for table in beside(own, more):
             if not table["same"].equals(table["feature_id"]):
                 raise Fenced(
-                    f"normalized_features of {run.cell.partition_key} was replaced by another run while it was read"
+                    f"normalized_features of {run.cell.partition_key} was replaced by another run meanwhile"
                 )
             yield table.filter(table["place"].is_valid()).drop(["cache_key", "n", "same"])

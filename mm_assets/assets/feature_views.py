@@ -1,3 +1,5 @@
+"""Retrieval: test the candidate tables, then publish them with a pin."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,12 +37,13 @@ PLOTTED = 2_000
     shown_contract=FEATURES,
 )
 def feature_views(run: CellRun) -> StageOutput:
-    """The publish: the candidate is tested (recall against exact search, accounting), then the pin moves to it.
+    """The publish: test the candidate (recall against exact search, accounting), then move the pin to it.
 
     Readers resolve the pin and nothing else; they see the old feature set or the new one.
     """
-    # Before the entries: whoever pins after this takes the number, and these entries cannot move the pin back behind his.
-    number = run.catalog.registry.next_pin(run.cell)
+    # Before the entries are read: a run that publishes later takes this number, so that these entries cannot
+    # move the pin back behind its own.
+    number = run.catalog.registry.pins.next_number(run.cell)
     entries = run.read("feature_table").read_all().to_pylist()
     number, pinned = _pin_of(run, number, entries)
     recalls = {
@@ -70,7 +73,7 @@ def feature_views(run: CellRun) -> StageOutput:
 
 
 def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
-    """The primary table's vectors on their principal components, a sample of them."""
+    """A picture of a sample of the primary table's vectors on their principal components."""
     if not entry["rows"]:
         return None
     sampled = run.catalog.features.dataset(entry["table"], entry["lance_version"]).sample(
@@ -80,10 +83,12 @@ def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
 
 
 def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
-    """The number of the candidate's pin, and whether it stands already: a run killed after the pin and before its
-    stage's commit has published, and is not to publish again.
+    """The number of the candidate's pin, and whether that pin exists already.
+
+    A run that was killed after the pin and before its stage's commit has published, and must not publish
+    again.
     """
-    last = run.catalog.registry.pin(run.cell)
+    last = run.catalog.registry.pins.get(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
     if (
         last is not None
@@ -99,7 +104,8 @@ def _recall(recalls: dict[str, Recall]) -> Check:
     return Check(
         "recall",
         min(plain, filtered) >= MIN_RECALL,
-        f"recall@10 against exact search is {plain:.3f}, with a rare filter {filtered:.3f}, needed is {MIN_RECALL}",
+        f"recall@10 against exact search: {plain:.3f}, with a rare filter {filtered:.3f}; "
+        f"required: {MIN_RECALL}",
         {"recall": plain, "recall_filtered": filtered, "threshold": MIN_RECALL},
     )
 
@@ -137,7 +143,7 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
         number,
         {name: int(stage["lance_version"]) for name, stage in stages.items()},
     )
-    run.catalog.registry.publish(
+    run.catalog.registry.pins.publish(
         run.cell,
         Pin(
             number=number,

@@ -1,3 +1,5 @@
+"""Monitoring and lineage: accounting, cost, failures by cause and drift of a cell."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,24 +19,24 @@ from mm_resources.costs.prices import Prices, load_prices
 from mm_resources.ledger.accounting import Accounting
 from mm_resources.metering import Usage
 from mm_resources.monitoring.distribution_drift import Shift, shifts, worst
-from mm_resources.monitoring.semantic_duplicates import alike
+from mm_resources.monitoring.semantic_duplicates import find_semantic_duplicates
 from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
 
 
 def _references(run: CellRun) -> dict[str, Pin]:
-    """What the cell is held against, by name: the parent version's pin, and the one that production stands for."""
+    """Pins that the cell is compared with, by name: the parent version's, and the one behind production."""
     found: dict[str, Pin | None] = {}
     if run.spec.parent is not None:
         parent = dataclasses.replace(run.cell, version=run.spec.parent)
-        found[parent.dataset_version] = run.catalog.registry.pin(parent)
+        found[parent.dataset_version] = run.catalog.registry.pins.get(parent)
     served = run.catalog.registry.aliases.current(run.cell.dataset, "production")
     if served is not None and run.cell.modality in served.pins:
         cell = dataclasses.replace(run.cell, version=served.version)
-        found[f"{run.cell.dataset}@production"] = run.catalog.registry.pin(
+        found[f"{run.cell.dataset}@production"] = run.catalog.registry.pins.get(
             cell, served.pins[run.cell.modality]
         )
-    now = run.catalog.registry.pin(run.cell)
+    now = run.catalog.registry.pins.get(run.cell)
     return {
         name: pin
         for name, pin in found.items()
@@ -43,7 +45,7 @@ def _references(run: CellRun) -> dict[str, Pin]:
 
 
 def _shifts(run: CellRun) -> list[Shift]:
-    now = run.catalog.registry.pin(run.cell)
+    now = run.catalog.registry.pins.get(run.cell)
     if now is None:
         return []
     found = (shifts(run.catalog, pin, now, run.spec.drift, name) for name, pin in _references(run).items())
@@ -51,9 +53,9 @@ def _shifts(run: CellRun) -> list[Shift]:
 
 
 def _drift(found: list[Shift]) -> Check:
-    """Names what has moved; holds nothing back, since what is published may differ for good reason."""
+    """Name the drift beyond its limits; a warning only, since a new version may differ for good reason."""
     moved = [str(shift) for shift in found if not shift.passed]
-    told = "; ".join(moved) or ("no drift" if found else "there is nothing to hold it against")
+    told = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
     return Check(
         "drift", not moved, told, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False
     )
@@ -70,7 +72,7 @@ def _drift(found: list[Shift]) -> Check:
     },
 )
 def lineage_report(run: CellRun) -> StageOutput:
-    """What became of every sample, stage by stage, what it cost, what failed for which cause, and what has drifted."""
+    """The fate of every sample, stage by stage, with costs, failures by cause, and drift."""
     views = run.read("feature_views").read_all().to_pylist()
     counted, found = account_candidate(run, views), _shifts(run)
     prices = load_prices(Settings.from_environment().prices)
@@ -113,7 +115,7 @@ def lineage_report(run: CellRun) -> StageOutput:
 
 
 def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
-    """Over all runs of the cell, as `mm cost` tells them."""
+    """Costs over all runs of the cell, as `mm cost` reports them."""
     each = (
         {}
         if cost.per_1000_published is None
@@ -132,16 +134,18 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
 
 
 def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many vectors have a neighbour that all but coincides with them though no rule has found the two alike."""
+    """Count the vectors that nearly coincide with another one although no rule has grouped the two."""
     primary = next(view for view in views if view["primary"])
-    found = alike(run.catalog, primary["table"], primary["lance_version"], primary["index"])
+    found = find_semantic_duplicates(
+        run.catalog, primary["table"], primary["lance_version"], primary["index"]
+    )
     return {
-        "alike in the vector space, in no group": f"{found.samples:,} samples, among {found.looked_at:,} vectors looked at"
+        "alike in the vector space, in no group": f"{found.samples:,} samples, among {found.checked:,} vectors looked at"
     }
 
 
 def _told(found: list[Shift], against: str) -> str:
-    """The largest shift of each kind against its limit, in one line."""
+    """The largest shift of each kind and its limit, in one line."""
     return ", ".join(
         f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"
         for shift in worst(found)
@@ -157,11 +161,11 @@ FROM now n FULL JOIN parent p ON n.sample_id = p.sample_id
 
 
 def since_parent(run: CellRun) -> dict[str, Any]:
-    """How the cell's samples differ from the parent version's, and the counts that were published of it."""
+    """Differences between the cell's samples and the parent version's, and the parent's published counts."""
     if run.spec.parent is None:
         return {}
     cell = dataclasses.replace(run.cell, version=run.spec.parent)
-    pin, columns = run.catalog.registry.pin(cell), ["sample_id", "content_hash"]
+    pin, columns = run.catalog.registry.pins.get(cell), ["sample_id", "content_hash"]
     if pin is None:
         return {f"against {cell.dataset_version}": "not published"}
     parent = run.catalog.tables.read(
@@ -179,9 +183,13 @@ def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[
     """One row per stage: samples in and out, failed, dropped, and what its last run that did work took."""
     ledger = run.catalog.ledger.of_cell(run.cell)
     out = {
-        "dataset_registry": counted.discovered, "raw_assets": counted.ingested, "content_blobs": counted.ingested,
-        "validated_samples": counted.valid, "curated_samples": counted.kept, "feature_views": counted.published,
-    }  # fmt: skip
+        "dataset_registry": counted.discovered,
+        "raw_assets": counted.ingested,
+        "content_blobs": counted.ingested,
+        "validated_samples": counted.valid,
+        "curated_samples": counted.kept,
+        "feature_views": counted.published,
+    }
     rows, entering = [], counted.discovered
     for stage in STAGES[:-1]:
         meta = run.snapshot.meta(stage)

@@ -1,3 +1,5 @@
+"""Normalization: the shared feature rows of all modalities, each with a checked vector."""
+
 from __future__ import annotations
 
 import json
@@ -19,9 +21,10 @@ from mm_embed_kernels.embedders import Embedder
 NORM_TOLERANCE = 1e-3
 
 _ROWS = """
-SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span, e.embedder,
-       e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group, coalesce(s.text, c.transcript) AS text,
-       c.mime, c.width, c.height, c.duration, c.sample_rate, c.language, c.captured_at, e.cache_key, v._rowid AS place,
+SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span,
+       e.embedder, e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group,
+       coalesce(s.text, c.transcript) AS text, c.mime, c.width, c.height, c.duration, c.sample_rate,
+       c.language, c.captured_at, e.cache_key, v._rowid AS place,
        f.sample_id IS NOT NULL AS partial
 FROM embeddings e
 JOIN segments s USING (segment_id)
@@ -30,7 +33,8 @@ JOIN places v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
 WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
 """
-# What is known of a sample by now, without the decisions of each rule and the duplicates, which take more memory than all the rest.
+# Columns of a sample without each rule's decision and the duplicates, which take more memory than all the
+# rest.
 _CURATED = [
     *(
         "sample_id",
@@ -57,7 +61,7 @@ _CURATED = [
     extra_inputs=embedder_inputs,
 )
 def normalized_features(run: CellRun) -> StageOutput:
-    """The shared feature rows of all modalities without their vectors; each vector is checked and referenced."""
+    """The shared feature rows of all modalities without their vectors, which are checked and referenced."""
     counts = {"features": 0, "unsound": 0}
     written = run.write(
         table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder), counts)

@@ -1,3 +1,5 @@
+"""Raw ingestion: fetch what the listing names, one row per discovered sample."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,7 +15,8 @@ from mm_embed_kernels.validation.bounds import at_the_door
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 
 _ROWS = f"""
-SELECT l.*, CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status, c.content_hash, c.size AS bytes,
+SELECT l.*, CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status,
+       c.content_hash, c.size AS bytes,
        coalesce(l.error_class, c.error_class) AS cause, coalesce(l.message, c.message) AS why,
        coalesce(c.retryable, false) AS retryable, c.attempt
 FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
@@ -35,10 +38,10 @@ def _rules(run: CellRun) -> dict[str, Any]:
     extra_inputs=_rules,
 )
 def raw_assets(run: CellRun) -> StageOutput:
-    """One row per discovered sample: source, status of the fetch and content hash; the bytes go to the blob store.
+    """One row per discovered sample: source, fetch status and content hash; the bytes go to the blob store.
 
-    A source object that was read before, with the same etag or size and mtime, is not read again; one that the spec's
-    validation rules refuse by what the listing knows is never read.
+    A source object that was read before, with the same etag or size and mtime, is not read again; one that
+    the spec's validation rules refuse by the columns of the listing is never read.
     """
     kernel, counts = FetchKernel(run.spec, run.catalog.blobs), {"fetched": 0, "failed": 0}
     with run.sql(

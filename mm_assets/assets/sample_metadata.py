@@ -1,3 +1,5 @@
+"""Metadata extraction: the probe of every fetched sample."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,10 +15,13 @@ from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.kernels.probe import ProbeKernel
 from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
 
-_REQUESTS = "SELECT content_hash AS key, content_hash, '' AS span, path, \"offset\", size, NULL::VARCHAR AS text FROM blobs"
+_REQUESTS = """
+SELECT content_hash AS key, content_hash, '' AS span, path, "offset", size, NULL::VARCHAR AS text FROM blobs
+"""
 _ROWS = """
 SELECT r.* EXCLUDE (status, tag), p.* EXCLUDE (key, status, environment, "at", seconds), p.status AS probe
-FROM raw r JOIN blobs USING (content_hash) JOIN cached p ON r.content_hash = p.key WHERE r.status = 'fetched' ORDER BY r.sample_id
+FROM raw r JOIN blobs USING (content_hash) JOIN cached p ON r.content_hash = p.key
+WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
 
 
@@ -36,7 +41,7 @@ def _probe(run: CellRun) -> dict[str, Any]:
 def sample_metadata(run: CellRun) -> StageOutput:
     """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.
 
-    Bytes are opened in the sandbox, once per content and probe version, whatever names and versions it has.
+    Bytes are opened in the sandbox, once per content and probe version, however many samples hold them.
     """
     counts = {"probed": 0, "unreadable": 0}
     blobs = run.read("content_blobs", ["content_hash"])
@@ -51,7 +56,7 @@ def sample_metadata(run: CellRun) -> StageOutput:
 
 
 def _probed(run: CellRun) -> pa.RecordBatchReader:
-    """Probe what the cache lacks; the answers, in which what could be read of half a medium stands before its failure."""
+    """Probe what the cache lacks; the readable part of a damaged medium takes the place of its failure."""
     kernel = ProbeKernel(run.modality, run.catalog.blobs, run.limits)
     with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)

@@ -1,3 +1,5 @@
+"""Ray Data processing: the embeddable units of the kept samples, with their shard plan."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 SHARD_SEGMENTS = 4_096
 
 _REQUESTS = """
-SELECT DISTINCT ON (content_hash) content_hash AS key, content_hash, '' AS span, path, "offset", b.size, NULL::VARCHAR AS text
+SELECT DISTINCT ON (content_hash)
+       content_hash AS key, content_hash, '' AS span, path, "offset", b.size, NULL::VARCHAR AS text
 FROM curated JOIN blobs b USING (content_hash) WHERE kept
 """
 _ROWS = """
-SELECT c.sample_id, c.content_hash, c.source_uri, c.transcript, s.status, s.error_class, s.message, s.retryable, s.attempt, s.segments
+SELECT c.sample_id, c.content_hash, c.source_uri, c.transcript, s.status, s.error_class, s.message,
+       s.retryable, s.attempt, s.segments
 FROM curated c JOIN cached s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
 """
 _UNWRITTEN = f"""
@@ -35,7 +39,8 @@ SELECT DISTINCT ON (key) {KEY} AS key, p.content_hash, p.span, b.path, b."offset
 FROM planned p JOIN blobs b USING (content_hash) WHERE p.text IS NULL
 """
 _WRITTEN = f"""
-SELECT p.* REPLACE (coalesce(p.text, t.text) AS text), t.status, t.error_class, t.message, t.retryable, t.attempt
+SELECT p.* REPLACE (coalesce(p.text, t.text) AS text),
+       t.status, t.error_class, t.message, t.retryable, t.attempt
 FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key AND p.text IS NULL
 """
 
@@ -60,7 +65,7 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
 def segments(run: CellRun) -> StageOutput:
     """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers.
 
-    Where the spec asks for transcripts, what is said in each is its text.
+    Where the spec asks for transcripts, the transcript of each is its text.
     """
     kernel, counts = (
         SegmentKernel(run.modality, run.catalog.blobs, run.limits),
@@ -108,10 +113,10 @@ def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> 
 
 
 def _unnested(samples: pa.Table, before: int) -> pa.Table:
-    """A row for each segment of `samples`, of which so many stand before them in the plan."""
+    """A row for each segment of `samples`, which `before` segments precede in the plan."""
     lists = samples["segments"].combine_chunks()
     items = pa.Table.from_struct_array(pc.list_flatten(lists))
-    # What the source says of a sample is what is said in it, where it is not cut.
+    # The source's transcript is the text of a sample that has one segment.
     given = pc.if_else(pc.equal(pc.list_value_length(lists), 1), samples["transcript"], None)
     named = samples.select(["sample_id", "content_hash"]).append_column("given", given)
     owner = named.take(pc.list_parent_indices(lists))
@@ -132,10 +137,10 @@ def _unnested(samples: pa.Table, before: int) -> pa.Table:
 
 
 def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The segments with what is said in those that carry no text yet.
+    """The segments, with transcripts of those that carry no text yet.
 
-    All is computed here, before anything is written: Lance reads what it writes in threads that end, and what Ray has
-    started in one of them would end with it.
+    All is computed here, before anything is written: Lance reads what it writes in threads that end, and what
+        Ray started in one of them would end with it.
     """
     kernel = run.transcribe_kernel
     if kernel is None:

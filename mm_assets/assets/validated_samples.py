@@ -1,3 +1,5 @@
+"""Validation: the samples that meet the contract and the spec's rules, and the gate's verdict."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -34,9 +36,9 @@ def _decisions(run: CellRun) -> dict[str, Any]:
 def validated_samples(run: CellRun) -> StageOutput:
     """The samples that meet the contract and the spec's validation rules; every other one is a failure event.
 
-    The gate's verdict is stored with them. When a larger share of the discovered samples failed than the spec allows, in
-    all, for one cause or against the parent version, the gate closes: nothing downstream runs, however it is started, and
-    what was published stays.
+    The gate's verdict is stored with them. When a larger share of the discovered samples failed than the spec
+    allows (in all, for one cause, or against the parent version), the gate closes: nothing downstream runs,
+    however it is started, and the last publish stays.
     """
     counts = {"valid": 0, "invalid": 0, "rejected": 0}
     rows = (pa.Table.from_batches([batch]) for batch in run.read("sample_metadata"))
@@ -62,7 +64,7 @@ def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> It
 
 
 def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
-    """What failed before curation, against the spec's thresholds."""
+    """The gates over all samples that failed before curation."""
     listed = run.catalog.tables.read("dataset_registry", run.cell, ["sample_id"])
     discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
     by_class = Counter(run.catalog.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Accounting of a candidate, and the checks that hold it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting
 
 
 def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
+    """Check that discovered = published + dropped + failed, and the gates over all failures."""
     figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
-    equation = "{discovered:,} discovered = {published:,} published + {dropped:,} dropped + {failed:,} failed".format(
-        **figures
+    equation = (
+        f"{counted.discovered:,} discovered = {counted.published:,} published"
+        f" + {counted.dropped:,} dropped + {counted.failed:,} failed"
     )
     return [
         Check(

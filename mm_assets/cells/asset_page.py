@@ -1,4 +1,4 @@
-"""What a person sees of a stage beside its figures: columns and where they come from, a preview, pictures, what moved."""
+"""The asset page of a stage beside its figures: columns with their origins, preview, plots, comparison."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from mm_assets.cells.cell_run import CellRun
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 8, 8
-# Names and states that say nothing of what a sample holds.
+# Columns of names and states, which reveal nothing of a sample's content.
 PREVIEWED = {
-    "sample_id", "segment_id", "feature_id", "key", "status", "probe", "kept", "rule", "split", "embedder", "stage", "table", "index",
-}  # fmt: skip
+    *("sample_id", "segment_id", "feature_id", "key", "status", "probe", "kept", "rule", "split", "embedder"),
+    *("stage", "table", "index"),
+}
 
 
 @dataclass(frozen=True)
 class AssetPage:
-    """What a person sees of an asset.
+    """The parts of an asset's page.
 
     Attributes:
         contract: columns that the asset holds.
@@ -45,7 +46,7 @@ class AssetPage:
 
 
 def asset_page(run: CellRun, meta: StageMeta) -> AssetPage:
-    """What is shown of a run's stage, which has been published with `meta`."""
+    """Collect the page of a stage that a run has published with `meta`."""
     tables, columns = run.catalog.tables, _columns(run)
     return AssetPage(
         contract=columns,
@@ -59,20 +60,20 @@ def asset_page(run: CellRun, meta: StageMeta) -> AssetPage:
 
 
 def _columns(run: CellRun) -> Contract:
-    """The columns that a person finds in the asset: of the feature table's own rows, not of their record."""
+    """Columns of the rows that the asset stands for; of a feature table, its rows instead of their record."""
     if run.asset in ("feature_table", "feature_views"):
         return contracts.feature_contract(run.embedders[0].dimension, run.spec.user_fields)
     return run.contract(run.asset)
 
 
 def _origins(run: CellRun, shown: Contract) -> dict[str, list[str]]:
-    """For each column of the asset, the upstream assets that hand it on under the same name."""
+    """For each column of the asset, the upstream assets that have it under the same name."""
     upstream = {name: set(run.contract(name).schema.names) for name in run.deps}
     found = {
         column: [name for name, columns in upstream.items() if column in columns]
         for column in shown.schema.names
     }
-    # What the nearest asset hands on, the ones before it need not be named for.
+    # The nearest asset is the origin; those before it have handed the column to it.
     return {column: names[-1:] for column, names in found.items() if names}
 
 
@@ -86,7 +87,7 @@ def _preview(run: CellRun) -> pa.Table:
 
 
 def _since_parent(run: CellRun, meta: StageMeta) -> str:
-    """What the stage holds beside what the parent version's held, in one line."""
+    """Compare the stage's counts with the parent version's, in one line."""
     if run.spec.parent is None:
         return ""
     before = run.catalog.tables.meta(run.asset, replace(run.cell, version=run.spec.parent))

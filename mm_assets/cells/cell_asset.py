@@ -21,27 +21,24 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.modalities import modalities
 from mm_resources.resources import embedder_key
 
-# Partitioned checks are a preview feature of Dagster; they hold for dynamic multi-partitions, which tests prove.
-warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
-
 Body = Callable[[CellRun], StageOutput]
 OWNERS = ["team:data-platform"]
 RESOURCES = {"catalog", "cache", "sandbox", "ray"}
 
 
-def _nothing(run: CellRun) -> dict[str, Any]:
+def _no_inputs(_run: CellRun) -> dict[str, Any]:
     return {}
 
 
-def _always(run: CellRun) -> bool:
+def _always(_run: CellRun) -> bool:
     return True
 
 
-def _no_checks(run: CellRun) -> list[Check]:
+def _no_checks(_run: CellRun) -> list[Check]:
     return []
 
 
-def cell_asset(
+def cell_asset(  # noqa: PLR0913 - a declaration, by keywords alone
     *,
     group: str,
     deps: Iterable[str] = (),
@@ -49,7 +46,7 @@ def cell_asset(
     code_version: str = "1",
     checks: Iterable[tuple[str, bool]] = (),
     requires_models: bool = False,
-    extra_inputs: Callable[[CellRun], dict[str, Any]] = _nothing,
+    extra_inputs: Callable[[CellRun], dict[str, Any]] = _no_inputs,
     is_still_valid: Callable[[CellRun], bool] = _always,
     live_checks: Callable[[CellRun], list[Check]] = _no_checks,
     shown_contract: Contract | None = None,
@@ -62,7 +59,8 @@ def cell_asset(
         deps: upstream assets.
         checks: (name, blocking) of the checks that the body reports.
         requires_models: whether the body needs the resources that run the modalities' models.
-        extra_inputs: what besides upstream data and `code_version` decides the result (fingerprints, the spec's part).
+        extra_inputs: what besides upstream data and `code_version` decides the result (fingerprints, the
+            spec's part).
         is_still_valid: whether the stored result still describes the store; called when no input changed.
         live_checks: checks of the outside world, made anew in every run.
         shown_contract: the contract of the rows that the asset stands for; by default that of its table.
@@ -88,16 +86,7 @@ def cell_asset(
             required_resource_keys=RESOURCES
             | ({embedder_key(modality) for modality in modalities()} if requires_models else set()),
             metadata={"dagster/column_schema": column_schema(contract)},
-            check_specs=[
-                dg.AssetCheckSpec(
-                    check,
-                    asset=name,
-                    blocking=blocking,
-                    partitions_def=cells,
-                    description=f"{check} of a cell",
-                )
-                for check, blocking in checks
-            ],
+            check_specs=_check_specs(name, checks),
         )
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with one_line_failures():
@@ -110,3 +99,16 @@ def cell_asset(
         return materialize
 
     return wrap
+
+
+def _check_specs(asset: str, checks: Iterable[tuple[str, bool]]) -> list[dg.AssetCheckSpec]:
+    """Declare the checks of an asset, (name, blocking) each, for every cell."""
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview feature of Dagster; tests prove that dynamic multi-partitions work.
+        warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
+        return [
+            dg.AssetCheckSpec(
+                check, asset=asset, blocking=blocking, partitions_def=cells, description=f"{check} of a cell"
+            )
+            for check, blocking in checks
+        ]

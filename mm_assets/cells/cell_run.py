@@ -48,7 +48,8 @@ class CellRun:
         catalog: the parts of the store.
         snapshot: the cell's stages as they were when the run entered this one.
         reports: what each computation of the stage did.
-        samples_written: samples in the written rows; None before `write`, or where the stage has no rows by sample.
+        samples_written: samples in the written rows; None before `write`, or where the stage has no rows by
+            sample.
     """
 
     def __init__(
@@ -66,8 +67,6 @@ class CellRun:
         self.samples_written: int | None = None
         self._upstream = UpstreamRows(self.catalog.tables, self.snapshot, self.run_id)
         self._events: list[Iterable[dict[str, Any]]] = []
-
-    # -- the cell and its run
 
     @cached_property
     def spec(self) -> DatasetSpec:
@@ -91,10 +90,11 @@ class CellRun:
         return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
 
     def require_models(self) -> None:
-        """Find and hash the weights of all models that the cell's spec names, here and on the nodes of a cluster.
+        """Find and hash the weights of all models that the spec names, here and on the nodes of a cluster.
 
         Raises:
-            UserError: in one line, for a model that is missing or unreachable, or a node that is not fit for the work.
+            UserError: in one line, for a model that is missing or unreachable, or a node that is not fit for
+                the work.
         """
         models = self.embedder_resource.require(self.spec, self.cell.modality)
         self._runner.require_workers(models)
@@ -123,7 +123,7 @@ class CellRun:
 
     @cached_property
     def redrive(self) -> FailureFilter | None:
-        """The failures that this run tries again, permanent ones too; None for a run that takes what may pass."""
+        """Failures that this run computes again, permanent ones too; None for those that may pass."""
         tag = self.context.run.tags.get(REDRIVE_TAG)
         return FailureFilter.loads(tag) if tag else None
 
@@ -138,8 +138,9 @@ class CellRun:
     def require_alive(self) -> None:
         """Check that nobody has declared this run dead, so that another may be writing what it would write.
 
-        The fences of tables and pin stop a sleeper that wakes in the midst of a commit; this, one that would go on with
-        the next stage and replace what a newer run has published with what its own code and settings make.
+        The fences of tables and pin stop a sleeper that wakes in the midst of a commit; this, one that would
+        go on with the next stage and replace what a newer run has published with what its own code and
+        settings make.
 
         Raises:
             Fenced: in one line.
@@ -150,8 +151,6 @@ class CellRun:
             raise Fenced(
                 f"run {self.run_id[:8]} was marked {state} while still running; nothing was published"
             )
-
-    # -- reading
 
     def read(self, asset: str, columns: list[str] | None = None) -> pa.RecordBatchReader:
         """Stream an upstream table through its contract: a row that breaks it becomes a failure event."""
@@ -177,8 +176,6 @@ class CellRun:
         with sql.query(statement, **streams) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch])
-
-    # -- computing
 
     @cached_property
     def _runner(self) -> KernelRunner:
@@ -224,8 +221,6 @@ class CellRun:
         """The cached results of a kernel's fingerprint."""
         return self.catalog.cache.space(kernel)
 
-    # -- recording
-
     def fail(self, events: Iterable[dict[str, Any]]) -> None:
         """Add failure events of this stage; they are read when the stage is published."""
         self._events.append(events)
@@ -243,7 +238,7 @@ class CellRun:
         yield from self._upstream.violations()
 
     def write(self, batches: Iterable[pa.Table]) -> WrittenRows:
-        """Cast the stage's rows to its contract and write them; no reader sees them before they are published."""
+        """Cast rows to the stage's contract and write them; no reader sees them before the publication."""
         count = SampleCount(self.asset)
         contract = self.contract(self.asset)
         written = self.catalog.tables.write(self.asset, self.cell, contract, count.counted(batches))

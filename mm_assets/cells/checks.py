@@ -1,4 +1,4 @@
-"""What an asset's check found."""
+"""Outcomes of asset checks, and the gates that they close."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from mm_resources.cell import Cell
 
 # The gates of the spec: for the cell, for single causes, and against the parent version.
 GATES = ("failed_share", "failed_share_by_class", "failed_share_above_parent")
-# What a person may decide to publish in spite of. Accounting, recall and completeness are no matter of opinion.
+# What a person may decide to publish in spite of. Accounting, recall and completeness are no matter of
+# opinion.
 OVERRIDABLE = frozenset({*GATES, "sources_listed"})
 
 

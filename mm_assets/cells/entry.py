@@ -38,7 +38,8 @@ def enter(
     for name, meta in upstream.items():
         if meta is None:
             raise UserError(
-                f"{name} of {run.cell.partition_key} is not materialized; run `mm backfill {run.cell.dataset_version}`"
+                f"{name} of {run.cell.partition_key} is not materialized; "
+                f"run `mm backfill {run.cell.dataset_version}`"
             )
     samples_in = next((meta.samples for meta in reversed(upstream.values()) if meta), None)
     versions = {name: meta.data_version for name, meta in upstream.items() if meta}

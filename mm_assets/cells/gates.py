@@ -1,4 +1,4 @@
-"""The quarantine: which share of a cell's samples failed, against the spec's thresholds; above one, nothing is published."""
+"""Gates: compare the share of failed samples with the spec's thresholds; above one, nothing is published."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ GATE_CHECKS = [(name, True) for name in GATES]
 
 
 def gate_inputs(run: CellRun) -> dict[str, Any]:
-    """What besides the samples decides whether the gates of a stage close."""
+    """Inputs besides the samples that decide whether the gates of a stage close."""
     watched = run.spec.gates.max_failed_share_above_parent is not None
     return {"gates": run.spec.gates.model_dump(), **({"parent_share": parent_share(run)} if watched else {})}
 
 
 def gates(run: CellRun, discovered: int, failed: int, by_class: Mapping[str, int]) -> list[Check]:
-    """The gates of a stage, by what has failed up to there.
+    """Evaluate the gates of a stage over all failures up to it.
 
     Args:
         discovered, failed: samples of the cell.
@@ -39,7 +39,7 @@ def gate_checks(
     parent: str | None,
     before: float | None,
 ) -> list[Check]:
-    """The same, by numbers alone.
+    """Evaluate the gates over given numbers.
 
     Args:
         before: the share that failed of the parent version; None when it is not published.
@@ -88,7 +88,8 @@ def _above(limits: Gates, what: str, share: float, parent: str | None, before: f
             f"{parent or 'no parent version'} is not published: there is nothing to compare with",
         )
     rise = share - before
-    line = f"{what}, {rise * 100:+.1f} points against {parent}, {_against(rise, limit, 'max_failed_share_above_parent')}"
+    threshold = _against(rise, limit, "max_failed_share_above_parent")
+    line = f"{what}, {rise * 100:+.1f} points against {parent}, {threshold}"
     # Two shares of the same samples may differ in the last bit.
     return Check(
         ABOVE_PARENT,
@@ -104,11 +105,11 @@ def _against(share: float, limit: float, name: str) -> str:
 
 
 def parent_share(run: CellRun) -> float | None:
-    """The share that had failed of the published parent version at the same stage, or None."""
+    """Failed share of the published parent version at the same stage, or None."""
     if run.spec.parent is None:
         return None
     cell = replace(run.cell, version=run.spec.parent)
-    meta = run.catalog.tables.meta(run.asset, cell) if run.catalog.registry.pin(cell) else None
+    meta = run.catalog.tables.meta(run.asset, cell) if run.catalog.registry.pins.get(cell) else None
     return next((float(check["figures"]["share"]) for check in verdicts(meta) if check["name"] == CELL), None)
 
 

@@ -1,9 +1,10 @@
-"""What Dagster is told of a materialization: figures, schema, checks, and what to do next."""
+"""The result that Dagster gets of a materialization: figures, schema, checks, and the next commands."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -17,23 +18,30 @@ from mm_resources.tables.failure_events import may_be_redriven
 from mm_resources.tables.stage_tables import StageMeta
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a run did in a stage.
+
+    Attributes:
+        work: kernel -> (rows computed, rows reused).
+        unchanged: whether the stage was skipped because nothing changed.
+        seconds: wall time of the stage in this run.
+    """
+
+    work: Mapping[str, tuple[int, int]]
+    unchanged: bool
+    seconds: float
+
+
 def materialize_result(
     asset: str,
     cell: Cell,
     meta: StageMeta,
     page: AssetPage,
     checks: list[Check],
-    work: Mapping[str, tuple[int, int]],
-    unchanged: bool,
-    seconds: float,
+    effort: Effort,
 ) -> dg.MaterializeResult[Any]:
-    """The one result of an asset body.
-
-    Args:
-        work: kernel -> (rows computed, rows reused).
-        unchanged: whether the stage was skipped because nothing changed.
-        seconds: wall time of the stage in this run.
-    """
+    """The one result of an asset body."""
     figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in page.causes.items()}}
     if page.parent:
         figures["since the parent version"] = page.parent
@@ -44,12 +52,14 @@ def materialize_result(
         "dagster/column_lineage": _lineage(page.origins),
         **{name: _picture(name, png) for name, png in page.plots.items()},
         "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
-        "unchanged": unchanged,
-        "computed": dg.MetadataValue.json({kernel: computed for kernel, (computed, _) in work.items()}),
-        "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in work.items()}),
+        "unchanged": effort.unchanged,
+        "computed": dg.MetadataValue.json(
+            {kernel: computed for kernel, (computed, _) in effort.work.items()}
+        ),
+        "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in effort.work.items()}),
         "preview": _preview(page.preview),
         **({"failures": dg.MetadataValue.md(_causes(asset, cell, page.causes))} if page.causes else {}),
-        "seconds": round(seconds, 2),
+        "seconds": round(effort.seconds, 2),
         "table": dg.MetadataValue.path(page.table),
         "written_by_run": meta.run_id,
         "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
@@ -121,7 +131,7 @@ def plain(value: Any) -> Any:
 
 
 def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
-    """Samples by cause, with the commands to go on."""
+    """A table of failed samples by cause, with the next commands."""
     chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class"
     lines = []
     for cause, count in causes.items():
@@ -134,10 +144,14 @@ def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
     name, modality = cell.dataset_version, cell.modality
     if meta.blocked:
         override = override_command(cell, checks)
-        mend = f"`mm failures {name} --modality {modality}`, mend the cause and `mm redrive {name} --modality {modality}`"
+        mend = (
+            f"`mm failures {name} --modality {modality}`, "
+            f"mend the cause and `mm redrive {name} --modality {modality}`"
+        )
         return f"{mend}, or `{override}`" if override else mend
     if meta.failed:
-        return f"`mm failures {name} --modality {modality} --stage {asset}`; `mm failures {name} --suggest` proposes rules"
+        failures = f"`mm failures {name} --modality {modality} --stage {asset}`"
+        return f"{failures}; `mm failures {name} --suggest` proposes rules"
     if asset == "feature_views":
         return f'`mm search "..." --dataset-version {name} --modality {modality}`'
     return f"`mm status {name}`"

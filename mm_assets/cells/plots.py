@@ -1,4 +1,4 @@
-"""Pictures of a cell for its asset pages: counts, measured signals and vectors, never the content of a sample."""
+"""Plots of a cell for its asset pages: counts, measured signals and vectors, never a sample's content."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def costs(stages: Mapping[str, float], spared: Mapping[str, float], currency: st
 
 
 def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
-    """A histogram of each measured signal that a rule has a threshold for, with the threshold, as PNG; None without any."""
+    """Draw a histogram of each signal that has a threshold, as PNG; None where no rule has one."""
     drawn = [found for rule in rules if (found := threshold_of(rule, signals))]
     if not drawn:
         return None
@@ -93,7 +93,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> bytes | None:
-    """Vectors [n, d] on their two principal components, coloured by label, as PNG; None for fewer than three."""
+    """Draw vectors [n, d] on two principal components, by label, as PNG; None for fewer than three."""
     if len(vectors) < 3:
         return None
     centred = vectors - vectors.mean(axis=0)
@@ -121,7 +121,7 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
 
 
 def comparisons(shown: Sequence[Shift]) -> bytes | None:
-    """Distributions before (grey) and after (blue), a panel for each shift, red where it is drift, as PNG; None without any."""
+    """Draw distributions before (grey) and after (blue), red where they drift, as PNG; None without any."""
     if not shown:
         return None
     figure = _figure(height=2.2 * len(shown))

@@ -13,7 +13,7 @@ import dagster as dg
 from mm_assets.cells.asset_page import asset_page
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import OVERRIDABLE, Check, closed, override_command
-from mm_assets.cells.materialization import materialize_result, plain
+from mm_assets.cells.materialization import Effort, materialize_result, plain
 from mm_assets.cells.stage_output import Entry, StageOutput
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import canonical, digest
@@ -130,7 +130,5 @@ def _report(
     work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
     declared = {key.name for key in run.context.selected_asset_check_keys}
     made = [check for check in [*checks, *live_checks(run)] if check.name in declared]
-    seconds = time.perf_counter() - run.began
-    return materialize_result(
-        run.asset, run.cell, meta, asset_page(run, meta), made, work, unchanged, seconds
-    )
+    effort = Effort(work, unchanged, time.perf_counter() - run.began)
+    return materialize_result(run.asset, run.cell, meta, asset_page(run, meta), made, effort)

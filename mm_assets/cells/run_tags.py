@@ -1,9 +1,13 @@
-"""TODO."""
+"""Tags of the runs of a cell."""
 
 from __future__ import annotations
 
 from mm_resources.cell import Cell
 from mm_resources.settings import Settings
+
+# The reason for which a run passes closed gates, and the failures that it computes again.
+OVERRIDE_TAG = "mm/override_gate"
+REDRIVE_TAG = "mm/redrive"
 
 
 def cell_tags(cell: Cell) -> dict[str, str]:
@@ -15,9 +19,3 @@ def cell_tags(cell: Cell) -> dict[str, str]:
         "mm/modality": cell.modality,
         "mm/profile": profile,
     }
-
-
-OVERRIDE_TAG = "mm/override_gate"
-
-
-REDRIVE_TAG = "mm/redrive"

@@ -1,4 +1,4 @@
-"""How many samples leave a stage, counted while its rows are written."""
+"""Count the samples that leave a stage while its rows are written."""
 
 from __future__ import annotations
 

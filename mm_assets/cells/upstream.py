@@ -30,7 +30,7 @@ class UpstreamRows:
         self._violations: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def read(self, asset: str, contract: Contract, columns: list[str] | None) -> pa.RecordBatchReader:
-        """Stream a table as the run found it; a row that breaks its contract is left out and becomes a violation.
+        """Stream a table as it was at entry; a row that breaks its contract becomes a violation instead.
 
         Raises:
             LookupError: when the asset was never materialized for the cell.
@@ -41,7 +41,8 @@ class UpstreamRows:
         places: dict[str, _Place] = {
             name: (asset, cell, dataset.version, name) for name in reader.schema.names
         }
-        # A version never changes: what this run has read to its end without a broken row is not checked again.
+        # A version never changes: what this run has read to its end without a broken row is not checked
+        # again.
         unchecked = [name for name, place in places.items() if place not in checked]
 
         def gated() -> Iterator[pa.RecordBatch]:
