@@ -65,9 +65,9 @@ def backfill(  # noqa: PLR0913 - one parameter for each option
 
 
 def _failed_cells(catalog: Catalog, dataset_version: str, cells: list[Cell]) -> list[Cell]:
-    from mm_assets.operations.backfill import unsound
+    from mm_assets.operations.backfill import unfinished_cells
 
-    failed = unsound(catalog, cells)
+    failed = unfinished_cells(catalog, cells)
     if not failed:
         raise UserError(f"no cell of {dataset_version} has failed")
     return failed
@@ -77,13 +77,14 @@ def _launch(
     catalog: Catalog, cells: list[Cell], override: str, wait: bool, json: bool
 ) -> list[CellResult] | None:
     """Submit the cells to the daemon; return their results with `wait`, else None at once."""
+    from mm_assets.dagster_private import backfill_daemon_is_healthy
     from mm_assets.definitions import defs
     from mm_assets.operations import daemon_backfill
     from mm_assets.operations.dagster_home import open_instance
     from mm_resources.settings import Settings
 
     instance = open_instance(Settings.from_environment())
-    alive = daemon_backfill.daemon_is_alive(instance)
+    alive = backfill_daemon_is_healthy(instance)
     if wait and not alive:
         raise UserError("no daemon works on backfills: start one with `make ui`, or omit --launch")
     launched = daemon_backfill.launch(instance, defs, cells, override)

@@ -1,4 +1,4 @@
-"""Backfill cells through Dagster, in this process: one run of the job `refresh` per cell."""
+"""Backfill a cell by one run of the job `refresh` in this process, and read a run's result from its events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import dagster as dg
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.cells.run_failures import is_closed_gate
 from mm_assets.cells.run_tags import OVERRIDE_TAG, REDRIVE_TAG, cell_tags
-from mm_assets.operations.dagster_home import PROCESS_TAG, at_work, process_tag
+from mm_assets.operations.dagster_home import PROCESS_TAG, active_runs, process_tag
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.ledger import Ledger
@@ -21,7 +21,14 @@ from mm_resources.tables.failure_events import FailureFilter
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a backfill did to one cell."""
+    """The result of a backfill of one cell.
+
+    Attributes:
+        status: ``published``, ``unchanged``, ``blocked`` (a gate is closed) or ``failed``.
+        computed, reused: rows by kernel.
+        reason: one line, for a blocked or failed cell.
+        notes: descriptions of failed checks that do not block.
+    """
 
     modality: str
     status: str
@@ -33,6 +40,7 @@ class CellResult:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields for ``--json``, without an empty reason and empty notes."""
         return {name: value for name, value in vars(self).items() if name not in ("reason", "notes") or value}
 
 
@@ -45,19 +53,19 @@ def backfill_cell(
     verbose: bool = False,
     redrive: FailureFilter | None = None,
 ) -> CellResult:
-    """Materialize all twelve assets of a cell; a closed gate or a failed step is a status, not an exception.
+    """Materialize all twelve assets of a cell.
 
-    Nor is a run that is at work on the cell already: then nothing is done.
+    A closed gate or a failed step is a status, not an exception; so is another run that processes the cell already:
+    then nothing is done.
 
     Args:
-        override: the reason for which closed gates are passed.
-        redrive: failures to try again, permanent ones too, instead of those that may pass.
+        override: the reason for passing closed gates.
+        redrive: failures to compute again, permanent ones too; by default those that may pass.
     """
     began = time.perf_counter()
-    if rival := at_work(instance, cell.partition_key):
-        return CellResult(
-            cell.modality, "failed", "", {}, {}, 0.0, f"{rival} is at work on it, so nothing was done"
-        )
+    if others := active_runs(instance, cell.partition_key):
+        reason = f"{others} is processing this cell; skipped"
+        return CellResult(cell.modality, "failed", "", {}, {}, 0.0, reason)
     register_partition(instance, cell.dataset_version)
     tags = {PROCESS_TAG: process_tag(), **cell_tags(cell), **({OVERRIDE_TAG: override} if override else {})}
     if redrive is not None:
@@ -77,19 +85,19 @@ def backfill_cell(
 def cell_result(
     instance: dg.DagsterInstance, catalog: Catalog, cell: Cell, run: dg.DagsterRun | None, seconds: float
 ) -> CellResult:
-    """What a run did to its cell, read from its event log, whoever executed it."""
+    """Read the result of a cell's run from its event log, whichever process executed it."""
     if run is None:
         return CellResult(cell.modality, "failed", "", {}, {}, round(seconds, 2), "no run was started for it")
     events = [log.dagster_event for log in instance.all_logs(run.run_id) if log.dagster_event is not None]
     status, reason = _status(run, events, cell, catalog)
-    computed, reused = _work(catalog.ledger, run.run_id)
+    computed, reused = _rows_by_kernel(catalog.ledger, run.run_id)
     return CellResult(
-        cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _notes(events)
+        cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _warnings(events)
     )
 
 
 def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> None:
-    """Make the version a Dagster partition."""
+    """Add the version to Dagster's dynamic partitions."""
     if dataset_version not in instance.get_dynamic_partitions(DATASET_VERSION):
         instance.add_dynamic_partitions(DATASET_VERSION, [dataset_version])
 
@@ -97,47 +105,56 @@ def register_partition(instance: dg.DagsterInstance, dataset_version: str) -> No
 def _status(
     run: dg.DagsterRun, events: list[dg.DagsterEvent], cell: Cell, catalog: Catalog
 ) -> tuple[str, str]:
+    """Return status and reason of a run that has ended."""
     if run.status == dg.DagsterRunStatus.SUCCESS:
-        done = [
-            event.step_materialization_data.materialization
+        unchanged = [
+            event.step_materialization_data.materialization.metadata["unchanged"].value
             for event in events
             if event.is_step_materialization
         ]
-        return ("unchanged" if all(item.metadata["unchanged"].value for item in done) else "published"), ""
+        return ("unchanged" if all(unchanged) else "published"), ""
     for name, meta in catalog.snapshot(cell).metas.items():
         if meta.blocked and meta.run_id == run.run_id:
             return "blocked", f"{name}: {meta.blocked}"
-    causes = [_cause(event) for event in events if event.is_step_failure]
+    causes = [_failure_line(event) for event in events if event.is_step_failure]
     # A gate that an earlier run closed stops the stages behind it.
     status = "blocked" if any(is_closed_gate(event) for event in events) else "failed"
     return status, "; ".join(causes) or f"the run was {run.status.value.lower()} before it ended"
 
 
-def _notes(events: list[dg.DagsterEvent]) -> list[str]:
-    """What did not stop the run and still wants a person's eye: checks that failed without blocking."""
-    found = [
+def _warnings(events: list[dg.DagsterEvent]) -> list[str]:
+    """Return the descriptions of checks that failed without blocking."""
+    checks = [
         event.asset_check_evaluation_data
         for event in events
         if event.event_type_value == "ASSET_CHECK_EVALUATION"
     ]
     return [
-        check.description or check.check_name for check in found if not check.passed and not check.blocking
+        check.description or check.check_name for check in checks if not check.passed and not check.blocking
     ]
 
 
-def _cause(event: dg.DagsterEvent) -> str:
-    """Step and innermost error of a step failure, in one line."""
+def _failure_line(event: dg.DagsterEvent) -> str:
+    """Return step and innermost error of a step failure, in one line."""
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return f"{event.step_key}: {data.user_failure_data.description}"
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return f"{event.step_key}: {' '.join(error.message.split()) if error else 'failed'}"
+    return f"{event.step_key}: {_sentence(error.message, error.cls_name) if error else 'failed'}"
 
 
-def _work(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Rows computed and reused by kernel; a stage that was skipped as unchanged reused what it had."""
+def _sentence(text: str, class_name: str | None) -> str:
+    """Return the message of a stored error, with its class only where the message is no sentence."""
+    line = " ".join(text.split())
+    # Dagster stores errors as Python prints them: MODULE.CLASS: MESSAGE.
+    before, _, message = line.partition(": ")
+    return message if before.rsplit(".", 1)[-1] == class_name and " " in message else line
+
+
+def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the rows that a run computed and reused, by kernel; a stage skipped as unchanged reused all of its rows."""
     computed: dict[str, int] = defaultdict(int)
     reused: dict[str, int] = defaultdict(int)
     for row in ledger.of_run(run_id):
@@ -147,13 +164,13 @@ def _work(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
     return dict(computed), dict(reused)
 
 
-def unsound(catalog: Catalog, cells: list[Cell]) -> list[Cell]:
-    """The cells that are not published, stand before a closed gate, or have failures that may pass when tried again."""
+def unfinished_cells(catalog: Catalog, cells: list[Cell]) -> list[Cell]:
+    """Select the cells that are unpublished, have a closed gate, or have failures that may pass in another run."""
 
-    def sound(cell: Cell) -> bool:
+    def is_finished(cell: Cell) -> bool:
         snapshot = catalog.snapshot(cell)
         return snapshot.pin is not None and not any(
             meta.blocked or meta.retryable for meta in snapshot.metas.values()
         )
 
-    return [cell for cell in cells if not sound(cell)]
+    return [cell for cell in cells if not is_finished(cell)]

@@ -1,4 +1,4 @@
-"""Backfills by the daemon: one Dagster backfill over the cells, the same as the UI's dialog makes."""
+"""Backfill cells by the daemon: one Dagster backfill over all of them, like one made in the UI's dialog."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.cells.partitions import partition_key
+from mm_assets.cells.partitions import MODALITY, partition_key
 from mm_assets.cells.run_tags import OVERRIDE_TAG, cell_tags
+from mm_assets.dagster_private import DIMENSION_TAG_PREFIX, partitions_backfill
 from mm_assets.operations.backfill import cell_result, register_partition
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 
 POLL_SECONDS = 2.0
-# A daemon reports every 30 seconds.
-HEARTBEAT_SECONDS = 90
 
 
 @dataclass(frozen=True)
-class Launched:
-    """A backfill that was handed to the daemon."""
+class LaunchedBackfill:
+    """A backfill that the daemon executes."""
 
     backfill_id: str
     cells: list[Cell]
@@ -31,45 +30,32 @@ class Launched:
 
 def launch(
     instance: dg.DagsterInstance, definitions: dg.Definitions, cells: list[Cell], override: str = ""
-) -> Launched:
-    """Hand the cells to the daemon as one backfill of all twelve assets."""
-    from dagster._core.execution.backfill import PartitionBackfill
-    from dagster._core.utils import make_new_backfill_id
-
+) -> LaunchedBackfill:
+    """Submit the cells to the daemon as one backfill of all twelve assets."""
     for cell in cells:
         register_partition(instance, cell.dataset_version)
     shared = {name: value for name, value in cell_tags(cells[0]).items() if name != "mm/modality"}
-    backfill = PartitionBackfill.from_asset_partitions(
-        backfill_id=make_new_backfill_id(),
-        asset_graph=definitions.resolve_asset_graph(),
-        partition_names=[partition_key(cell) for cell in cells],
-        asset_selection=[dg.AssetKey(name) for name in STAGES],
-        backfill_timestamp=time.time(),
+    backfill = partitions_backfill(
+        definitions,
+        instance,
+        STAGES,
+        [partition_key(cell) for cell in cells],
         tags={**shared, **({OVERRIDE_TAG: override} if override else {})},
-        dynamic_partitions_store=instance,
-        all_partitions=False,
         title=f"{cells[0].dataset_version}: {', '.join(cell.modality for cell in cells)}",
         description="mm backfill --launch",
-        run_config=None,
     )
     instance.add_backfill(backfill)
-    return Launched(backfill.backfill_id, cells)
-
-
-def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
-    """Whether a daemon that works on backfills has reported in lately."""
-    from dagster._daemon.controller import get_daemon_statuses
-
-    status = get_daemon_statuses(instance, ["BACKFILL"], heartbeat_tolerance_seconds=HEARTBEAT_SECONDS).get(
-        "BACKFILL"
-    )
-    return bool(status and status.healthy)
+    return LaunchedBackfill(backfill.backfill_id, cells)
 
 
 def wait(
-    instance: dg.DagsterInstance, catalog: Catalog, launched: Launched, told: Callable[[str], None]
+    instance: dg.DagsterInstance, catalog: Catalog, launched: LaunchedBackfill, report: Callable[[str], None]
 ) -> Iterator[Any]:
-    """Follow a backfill to its end; the results of its cells, like those of a backfill in this process."""
+    """Wait for the end of a backfill; yield the results of its cells, like those of a backfill in this process.
+
+    Args:
+        report: receives a line each time that the status of a run changes.
+    """
     began, last = time.perf_counter(), ""
     while True:
         backfill = instance.get_backfill(launched.backfill_id)
@@ -79,7 +65,7 @@ def wait(
             or "waiting for the daemon"
         )
         if line != last:
-            told(line)
+            report(line)
             last = line
         if backfill is None or (
             backfill.status.value not in ("REQUESTED", "CANCELING") and all(run.is_finished for run in runs)
@@ -94,4 +80,4 @@ def wait(
 
 
 def _modality(run: dg.DagsterRun) -> str:
-    return run.tags.get("dagster/partition/modality", "?")
+    return run.tags.get(f"{DIMENSION_TAG_PREFIX}{MODALITY}", "?")

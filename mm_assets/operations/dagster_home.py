@@ -1,4 +1,4 @@
-"""The Dagster home: initialised once, with the project's dagster.yaml in force."""
+"""The Dagster home: open its instance with the project's dagster.yaml, and find and close runs of this host."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from mm_assets.cells.partitions import DATASET_VERSION
+from mm_assets.dagster_private import PARTITION_TAG
 from mm_resources.settings import Settings
 
+# The process that executes a run, see `process_tag`.
 PROCESS_TAG = "mm/process"
 _DEFAULT_YAML = "telemetry:\n  enabled: false\n"
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """The instance of the home; safe when several processes come first at once.
+    """Open the instance of the home, and export its settings to the environment.
 
-    Dagster creates its SQLite files at first use and breaks when two do so together, hence the lock.
+    Safe for several first processes at once: Dagster creates its SQLite files at first use and breaks where two
+    processes do so together, hence the lock.
     """
     from filelock import FileLock
 
@@ -39,40 +41,44 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
 
 
 def process_tag() -> str:
-    """Identifies this process beyond the reuse of its number."""
+    """Return host, process id and start time of this process: unique where the id is reused."""
     import psutil
 
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs as failed whose process on this host is gone (killed, or lost to a reboot); their ids."""
+    """Mark runs as failed whose process on this host is gone (killed, or lost to a reboot).
+
+    Returns:
+        Their run ids.
+    """
     closed = []
-    for run, pid, alive in _runs_here(instance):
+    for run, pid, alive in _local_runs(instance):
         if not alive:
             instance.report_run_failed(
-                run, f"the process {pid} that executed it is gone; the same command goes on where it ended"
+                run, f"its process {pid} is gone; run the same command again to resume"
             )
             closed.append(run.run_id)
     return closed
 
 
-def at_work(instance: dg.DagsterInstance, partition: str = "") -> str:
-    """Who on this host is at work on a partition (by default on any), in words, or "".
+def active_runs(instance: dg.DagsterInstance, partition: str = "") -> str:
+    """Describe the runs and processes of this host that are processing a partition, by default any; "" for none.
 
-    A courtesy, no lock: of two runs that begin at the same moment, or on two hosts, the fences let one publish.
+    A courtesy, not a lock: of two runs that begin at the same moment, or on two hosts, the fences let one publish.
     """
-    tags = {PARTITION_NAME_TAG: partition} if partition else None
-    found = [
-        f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _runs_here(instance, tags) if alive
+    tags = {PARTITION_TAG: partition} if partition else None
+    described = [
+        f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _local_runs(instance, tags) if alive
     ]
-    return ", ".join(found)
+    return ", ".join(described)
 
 
-def _runs_here(
+def _local_runs(
     instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None
 ) -> Iterator[tuple[dg.DagsterRun, int, bool]]:
-    """Runs in progress whose process is, or was, on this host: the run, the process and whether it still is."""
+    """Yield the runs in progress that a process of this host executes: the run, the process id, and whether it is alive."""
     import psutil
 
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]

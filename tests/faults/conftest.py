@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ SENTENCES = [
     "He repaired the clock with a spring that he had made himself.",
     "Bees find their way home by the position of the sun.",
 ]
+# The line of a run that was fenced: another run published meanwhile, or it was declared dead.
+FENCED = re.compile(
+    r"(published|replaced) by another run (since|while)|was marked \w+ while still running; nothing was published"
+)
 TEXT, IMAGE = Cell("tiny", "v1", "text"), Cell("tiny", "v1", "image")
 
 

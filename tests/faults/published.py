@@ -42,7 +42,7 @@ class Published:
 def published(root: str, cell: Cell) -> Published:
     """Read a cell's tables, verdicts, failures, accounting, pin and feature rows."""
     catalog = Catalog.open(root)
-    tables, pin = catalog.tables, catalog.registry.pin(cell)
+    tables, pin = catalog.tables, catalog.registry.pins.get(cell)
     facts: dict[str, Any] = {
         "status": {
             name: value for name, value in cell_status(catalog, cell).items() if name != "published_at"

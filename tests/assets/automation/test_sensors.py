@@ -21,7 +21,7 @@ from mm_assets.automation.refresh import nightly
 from mm_assets.automation.spec_sensor import specs
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.definitions import build
-from mm_assets.operations.backfill import register_partition, unsound
+from mm_assets.operations.backfill import register_partition, unfinished_cells
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.resources import CatalogResource, StoreResource
 from tests.assets.cells.test_gates import run_one
@@ -129,9 +129,9 @@ def test_failed_only_leaves_sound_cells_out(platform: Any, dataset: Path) -> Non
     dataset.write_text(dataset.read_text().replace("photos/**/*.jpg", "photos/**/*.tiff"))
     platform.register(dataset)
     platform.backfill("tiny@v1")
-    assert [cell.modality for cell in unsound(platform.catalog, platform.registry.cells("tiny@v1"))] == [
-        "image"
-    ]
+    assert [
+        cell.modality for cell in unfinished_cells(platform.catalog, platform.registry.cells("tiny@v1"))
+    ] == ["image"]
 
 
 def mm(work: Path, *words: str) -> subprocess.Popen[str]:
