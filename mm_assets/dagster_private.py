@@ -1,8 +1,8 @@
 """The private API of Dagster that the project uses, all of it in this module, as of Dagster 1.13.27.
 
-Dagster has no public call that submits a backfill of chosen partitions to the daemon or reports on the daemon's
-health, and no public name for the tag of a run's partition. `tests/assets/test_dagster_private.py` fails where an
-upgrade has moved or changed one of them.
+Dagster has no public call that submits a backfill of chosen partitions to the daemon or reports on the
+daemon's health, and no public name for the tag of a run's partition. `tests/assets/test_dagster_private.py`
+fails where an upgrade has moved or changed one of them.
 """
 
 from __future__ import annotations

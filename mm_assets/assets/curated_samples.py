@@ -15,8 +15,8 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.plots import histograms
 from mm_assets.cells.stage_output import StageOutput
-from mm_assets.curation.contamination import look_into_others
-from mm_assets.curation.inherited_splits import inherited, parent_versions
+from mm_assets.curation.contamination import connect_comparisons
+from mm_assets.curation.inherited_splits import inherit_splits, parent_versions
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate, profile_digest
 from mm_embed_kernels.rules import Rule, rule_set
@@ -51,7 +51,7 @@ def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
     Raises:
         UserError: for a dataset that is not there.
     """
-    return look_into_others(run.catalog, run.cell, rules)
+    return connect_comparisons(run.catalog, run.cell, rules)
 
 
 @cell_asset(
@@ -68,7 +68,7 @@ def curated_samples(run: CellRun) -> StageOutput:
     """
     counts: Counter[str] = Counter()
     groups = TableSpool(_GROUPS)
-    placed, known = (spool.reader() for spool in inherited(run))
+    placed, known = (spool.reader() for spool in inherit_splits(run))
     read, rules = partial(run.read, "validated_samples"), _rules(run)
     _others(run, rules)
     decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known)

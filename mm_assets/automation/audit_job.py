@@ -1,6 +1,7 @@
 """The job `audit` over all published tables, and its weekly schedule.
 
-Dagster reads annotations of ops at run time, so this module does without `from __future__ import annotations`.
+Dagster reads annotations of ops at run time, so this module does without `from __future__ import
+annotations`.
 """
 
 from dataclasses import asdict

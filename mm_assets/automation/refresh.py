@@ -1,6 +1,7 @@
 """The job `refresh`, its nightly schedule, and the sensor that carries new materializations on to the publish.
 
-Dagster reads annotations of schedules at run time, so this module does without `from __future__ import annotations`.
+Dagster reads annotations of schedules at run time, so this module does without `from __future__ import
+annotations`.
 """
 
 import dagster as dg

@@ -1,9 +1,11 @@
 """The sensor `sources`: check the sources of watched versions, and propose or register the next version.
 
-The sensor only decides. A check takes as long as a listing does, and is a run of its own. Every decision rests on what
-lies in the registry, so that a crash between two steps, or two ticks at once, come to the same result.
+The sensor only decides. A check takes as long as a listing does, and is a run of its own. Every decision
+rests on what lies in the registry, so that a crash between two steps, or two ticks at once, come to the same
+result.
 
-Dagster reads annotations of sensors and ops at run time, so this module does without `from __future__ import annotations`.
+Dagster reads annotations of sensors and ops at run time, so this module does without `from __future__ import
+annotations`.
 """
 
 import warnings
@@ -60,7 +62,8 @@ def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, catalog
     for cell in registry.cells(spec.dataset_version):
         names = {source.name for source in sources_of(spec, cell.modality)}
         check = sources_unchanged(registry, spec, [drift for drift in drifts if drift.source in names])
-        # An event of a run: of those without one, Dagster keeps only the first. Its annotation omits checks, its code does not.
+        # An event of a run: of those without one, Dagster keeps only the first. Its annotation omits checks,
+        # its code does not.
         context.log_event(check_evaluation(_REGISTRY, partition_key(cell), check))  # type: ignore[arg-type]
 
 
@@ -120,7 +123,8 @@ def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg
 def _due_checks(registry: Registry, newest: Registration, now: datetime) -> Iterator[dg.RunRequest]:
     """Yield the check of a version if it is due: after `every`, or sooner while its sources are changing.
 
-    The run key is the same in all ticks until the check has ended; a check that failed is requested again after `every`.
+    The run key is the same in all ticks until the check has ended; a check that failed is requested again
+    after `every`.
     """
     spec = newest.spec
     watched = _watched_sources(spec)
@@ -156,7 +160,8 @@ def _follow_sources(
     """Register the next version where the sources have changed and settled, if the spec says so.
 
     Returns:
-        The version that is the newest then, and what to report on the pages of the version whose sources changed.
+        The version that is the newest then, and what to report on the pages of the version whose sources
+        changed.
     """
     spec = newest.spec
     drifts = source_drifts(registry, spec, _watched_sources(spec))

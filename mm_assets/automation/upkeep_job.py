@@ -1,6 +1,7 @@
 """The job `upkeep` over the whole store, and its weekly schedule.
 
-Dagster reads annotations of ops at run time, so this module does without `from __future__ import annotations`.
+Dagster reads annotations of ops at run time, so this module does without `from __future__ import
+annotations`.
 """
 
 import dagster as dg

@@ -1,4 +1,4 @@
-"""What the rule `contaminated` compares a cell with: the validated samples of other datasets."""
+"""Connect the rule `contaminated` to the validated samples of the datasets that it compares a cell with."""
 
 from __future__ import annotations
 
@@ -14,46 +14,51 @@ from mm_resources.cell import Cell
 from mm_resources.registry.registry import Registry
 
 
-def other_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dict[str, Cell]:
-    """The cells that a cell is compared with, by their dataset version; a version without this modality has none.
+def compared_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dict[str, Cell]:
+    """Return the cells that a cell is compared with, by dataset version; a version without the modality has none.
 
     Raises:
         UserError: for a dataset version that is not registered, or is one of the cell's own dataset.
     """
-    found: dict[str, Cell] = {}
+    compared: dict[str, Cell] = {}
     for name in [name for rule in rules if isinstance(rule, Contaminated) for name in rule.datasets]:
         for other in registry.cells(name):
             if other.dataset == cell.dataset:
                 raise UserError(
-                    f"curation.rules.contaminated.against: {name} is of the dataset itself, all of whose samples are in it"
+                    f"curation.rules.contaminated.against: {name} names its own dataset; "
+                    "`against` must list other datasets"
                 )
             if other.modality == cell.modality:
-                found[name] = other
-    return found
+                compared[name] = other
+    return compared
 
 
-def look_into_others(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> dict[str, str]:
-    """Let the rule `contaminated`, if it is among the rules, read what it compares with; the data versions of that.
+def connect_comparisons(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> dict[str, str]:
+    """Give the rule `contaminated`, where the rules contain it, its readers of the other datasets.
+
+    Returns:
+        The data versions of the other datasets' validated samples.
 
     Raises:
-        UserError: where that is not validated yet, or was probed by an older version, beside what `other_cells` raises.
+        UserError: for a dataset that is not validated yet, or was probed by an older version, and as
+            `compared_cells` does.
     """
     tables = catalog.tables
-    others, versions = other_cells(catalog.registry, cell, rules), {}
+    others, versions = compared_cells(catalog.registry, cell, rules), {}
     near = next((rule for rule in rules if isinstance(rule, NearDuplicateRule)), None)
     for name, other in others.items():
-        again = f"run `mm backfill {other.dataset_version} --modality {other.modality}`"
+        advice = f"run `mm backfill {other.dataset_version} --modality {other.modality}`"
         meta = tables.meta("validated_samples", other)
         if meta is None:
             raise UserError(
-                f"{cell.partition_key} is to be compared with {name}, of which nothing is validated yet; {again}"
+                f"{cell.partition_key} is to be compared with {name}, "
+                f"of which nothing is validated yet; {advice}"
             )
-        missing = set(near.columns if near else ()) - set(
-            tables.read("validated_samples", other).schema.names
-        )
+        columns = tables.read("validated_samples", other).schema.names
+        missing = set(near.columns if near else ()) - set(columns)
         if missing:
             raise UserError(
-                f"{name} was probed by an older version, without {', '.join(sorted(missing))}; {again}"
+                f"{name} was probed by an older version, without {', '.join(sorted(missing))}; {advice}"
             )
         versions[name] = meta.data_version
     for rule in rules:

@@ -15,7 +15,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.monitoring.reviews import Marks
+from mm_resources.monitoring.reviews import Reviews
 
 # What a line may name its sample by, the surest first.
 NAMES = ("sample_id", "key", "source_uri")
@@ -52,8 +52,8 @@ def label(catalog: Catalog, cells: list[Cell], path: Path) -> Labelled:
     """Record the marks of a CSV, TSV or JSONL file, all or none of them.
 
     Raises:
-        UserError: naming file and line, for a mark that is neither keep nor drop, a line that names no or several samples,
-            or two that contradict each other; or when no line names a sample of the version.
+        UserError: naming file and line, for a mark that is neither keep nor drop, a line that names no or
+            several samples, or two that contradict each other; or when no line names a sample of the version.
     """
     marks = pa.Table.from_pylist([_line(path, number, row) for number, row in _rows(path)], schema=_LINES)
     rows, by_line, by_sample = [], dict[int, str](), dict[str, dict[str, Any]]()
@@ -95,7 +95,7 @@ def label(catalog: Catalog, cells: list[Cell], path: Path) -> Labelled:
         raise UserError(
             f"{path} names no sample of {cells[0].dataset_version}{f'; {unknown[0]} is none' if unknown else ''}"
         )
-    return Labelled(Marks(catalog).record(rows), len(unknown), unknown[:SHOWN_UNKNOWN])
+    return Labelled(Reviews(catalog).record(rows), len(unknown), unknown[:SHOWN_UNKNOWN])
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

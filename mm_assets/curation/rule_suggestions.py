@@ -25,7 +25,8 @@ from mm_resources.cell import Cell
 from mm_resources.storage.spool import TableSpool
 from mm_resources.tables.failure_events import FailureFilter
 
-# What may pass later is not the sample's fault, and what a rule or the listing refuses never came through the door.
+# What may pass later is not the sample's fault, and what a rule or the listing refuses never came through the
+# door.
 _SAMPLES = f"""
 WITH causes AS (
   SELECT sample_id, arg_min(stage || '/' || error_class, "at") AS cause, list(DISTINCT fingerprint) AS fingerprints

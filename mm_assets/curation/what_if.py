@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_assets.curation.contamination import look_into_others
+from mm_assets.curation.contamination import connect_comparisons
 from mm_embed_kernels.curation.decisions import curate
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
@@ -52,7 +52,8 @@ class WhatIf:
         samples: validated samples.
         kept_now, kept_then: of them.
         moves: rules by which something would change.
-        seconds: what segmenting and embedding would take more (or less, below 0), were none of it computed yet.
+        seconds: what segmenting and embedding would take more (or less, below 0), were none of it computed
+            yet.
         price: of its CPU and GPU seconds, in the currency of the price table.
     """
 
@@ -74,7 +75,8 @@ def what_if(
 ) -> WhatIf:
     """Judge the stored validated samples of a cell by the spec's profile and by the changed one.
 
-    What a parent version has placed is left out of both: it drops newcomers between two splits, by either profile.
+    What a parent version has placed is left out of both: it drops newcomers between two splits, by either
+        profile.
 
     Raises:
         UserError: where nothing is validated yet, or was by an older version.
@@ -84,7 +86,7 @@ def what_if(
     changed = {**settings, **{rule: {**settings.get(rule, {}), **values} for rule, values in changes.items()}}
     now, then = (rule_set(cell.modality, chosen) for chosen in (settings, changed))
     for chosen in (now, then):
-        look_into_others(catalog, cell, chosen)
+        connect_comparisons(catalog, cell, chosen)
     read = partial(catalog.tables.read, "validated_samples", cell)
     _require_columns(read, cell, [*now, *then])
     samples, kept, counts = 0, Counter[str](), Counter[tuple[str, str]]()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.monitoring.audit import Audit, audit
+from mm_resources.retrieval.query_vectors import QueryEncoder
 
 
 def audit_tables(
@@ -37,5 +38,7 @@ def audit_tables(
     if not published:
         of = f" of {dataset_version}" if dataset_version else ""
         raise UserError(f"nothing is published{of}; run `mm backfill DATASET@VERSION`")
+    encoder = QueryEncoder()
     for cell in published:
-        yield from audit(catalog, dataset_version or cell.dataset_version, cell.modality, sample, seed)
+        name = dataset_version or cell.dataset_version
+        yield from audit(catalog, name, cell.modality, sample, seed, encoder)

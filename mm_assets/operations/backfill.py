@@ -55,8 +55,8 @@ def backfill_cell(
 ) -> CellResult:
     """Materialize all twelve assets of a cell.
 
-    A closed gate or a failed step is a status, not an exception; so is another run that processes the cell already:
-    then nothing is done.
+    A closed gate or a failed step is a status, not an exception; so is another run that processes the cell
+    already: then nothing is done.
 
     Args:
         override: the reason for passing closed gates.

@@ -1,4 +1,4 @@
-"""What a backfill would compute and reuse, and how long that would take, without doing any of it."""
+"""Plan a backfill: rows to compute and to reuse by kernel, and an estimate of the time, without computing any."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mm_assets.assets import raw_assets
-from mm_assets.curation.contamination import look_into_others
+from mm_assets.curation.contamination import connect_comparisons
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate
 from mm_embed_kernels.kernels.base import Kernel
@@ -24,7 +23,7 @@ from mm_resources.compute.cache import KEY, inputs_of
 from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
 from mm_resources.compute.runner import KernelRunner
 from mm_resources.costs.prices import Prices
-from mm_resources.ingestion.fetch_kernel import FETCH_KEY, FetchKernel
+from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 from mm_resources.ledger.ledger import Rate
 from mm_resources.metering import Usage
 from mm_resources.registry.registry import Registry
@@ -33,10 +32,36 @@ from mm_resources.storage.spool import TableSpool
 
 _KEPT = pa.schema([("key", pa.string()), ("transcript", pa.string())])
 
+_FETCHED = f"""
+SELECT l.*, c.content_hash, c.size AS bytes
+FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
+JOIN cached c ON l.fetch_key = c.key
+WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
+"""
+_CONTENTS = "SELECT content_hash AS key FROM fetched"
+_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED}"
+_PROBED = """
+SELECT f.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), f.bytes AS size,
+       p.* EXCLUDE (key, error_class, message)
+FROM fetched f JOIN cached p ON f.content_hash = p.key WHERE p.status = 'ok'
+"""
+# The segments of the kept samples, with their own text or the transcript that the source gives.
+_UNITS = """
+SELECT DISTINCT k.key AS content_hash, s.unit.span AS span,
+       coalesce(s.unit.text, CASE WHEN s.n = 1 THEN k.transcript END) AS text
+FROM kept k JOIN (
+  SELECT key, unnest(segments) AS unit, len(segments) AS n FROM cached WHERE status = 'ok'
+) s USING (key)
+"""
+_UNTRANSCRIBED = f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL"
+_TRANSCRIBED = f"""
+SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}
+"""
+
 
 @dataclass(frozen=True)
-class Planned:
-    """Rows of one kernel that a backfill would compute and reuse, and what the former would take."""
+class KernelPlan:
+    """Rows of one kernel that a backfill would compute and reuse, and an estimate of the work."""
 
     kernel: str
     computed: int
@@ -45,120 +70,113 @@ class Planned:
 
     @property
     def seconds(self) -> float:
+        """Estimated seconds on the clock."""
         return round(self.work.seconds, 1)
 
     def price(self, prices: Prices) -> float:
+        """Return the estimated price, in the currency of the price table."""
         return prices.of(Usage(self.work.cpu_seconds, self.work.gpu_seconds))
 
 
-_LISTED = f"""
-SELECT l.*, c.content_hash, c.size AS bytes FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
-JOIN cached c ON l.fetch_key = c.key WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
-"""
-_CONTENTS = "SELECT content_hash AS key FROM known"
-_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED}"
-_PROBED = """
-SELECT k.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), k.bytes AS size,
-       p.* EXCLUDE (key, error_class, message)
-FROM known k JOIN cached p ON k.content_hash = p.key WHERE p.status = 'ok'
-"""
-# The segments of the kept samples, with the text that they or their source bring.
-_UNITS = """
-SELECT DISTINCT k.key AS content_hash, s.unit.span AS span, coalesce(s.unit.text, CASE WHEN s.n = 1 THEN k.transcript END) AS text
-FROM kept k JOIN (SELECT key, unnest(segments) AS unit, len(segments) AS n FROM cached WHERE status = 'ok') s USING (key)
-"""
-_WRITTEN = (
-    f"SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}"
-)
+class _Planner:
+    """Plans of kernels over the requests of one cell, against the compute cache."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.plans: list[KernelPlan] = []
+        self._runner = KernelRunner(catalog.cache, None)
+        self._rates = catalog.ledger.rates()
+
+    def cached(self, kernel: Kernel) -> pa.RecordBatchReader:
+        """Stream the cached results of a kernel."""
+        return self._runner.cache.space(kernel).reader()
+
+    def add(
+        self, kernel: Kernel, statement: str, unseen: int = 0, **streams: pa.RecordBatchReader | pa.Table
+    ) -> int:
+        """Plan a kernel for the requests that a statement selects.
+
+        Args:
+            unseen: rows that the statement cannot select, since the kernel before has not computed them yet;
+                one row is planned for each.
+
+        Returns:
+            The rows to compute.
+        """
+        with sql.query(statement, **streams) as requests:
+            requested, missing = self._runner.missing(kernel, requests)
+        computed = missing + unseen
+        work = self._rates.get(kernel.fingerprint, Rate.guess(kernel)).times(computed)
+        self.plans.append(KernelPlan(kernel.name, computed, requested - missing, work))
+        return computed
+
+    def by_kernel(self) -> list[KernelPlan]:
+        """Return one plan for each kernel name: whole and cut-off media are probed by two kernels of one name."""
+        merged: dict[str, KernelPlan] = {}
+        for plan in self.plans:
+            other = merged.get(plan.kernel, KernelPlan(plan.kernel, 0, 0, Rate()))
+            work = Rate.sum([other.work, plan.work])
+            merged[plan.kernel] = KernelPlan(
+                plan.kernel, other.computed + plan.computed, other.reused + plan.reused, work
+            )
+        return list(merged.values())
 
 
-def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[Planned]:
-    """The plan of one cell. What was never read counts as one segment each, which is exact for images.
+def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[KernelPlan]:
+    """Plan the backfill of one cell.
+
+    A sample that was never probed counts as one segment, which is exact for images.
 
     Raises:
-        UserError: when a source cannot be listed, or what the rule `contaminated` compares with is not there.
+        UserError: when a source cannot be listed, or the rule `contaminated` compares with a dataset that is
+            not validated.
     """
-    registry, blobs, compute = catalog.registry, catalog.blobs, KernelRunner(catalog.cache, None)
-    spec, modality, rates = (
-        registry.spec(cell.dataset, cell.version),
-        get(cell.modality),
-        catalog.ledger.rates(),
-    )
+    registry, blobs, planner = catalog.registry, catalog.blobs, _Planner(catalog)
+    spec, modality = registry.spec(cell.dataset, cell.version), get(cell.modality)
     fetch = FetchKernel(spec, blobs)
     probe, segment = ProbeKernel(modality, blobs), SegmentKernel(modality, blobs)
+    # Before the work below: an embedder that cannot be opened is reported at once.
     embeds = [
         embedder.kernel(blobs, Limits(), made)
         for made in embedder.open_all(spec.embedders.get(cell.modality))
     ]
-    plans: list[Planned] = []
-
-    def plan(
-        kernel: Kernel, statement: str, unknown: int = 0, **streams: pa.RecordBatchReader | pa.Table
-    ) -> int:
-        """Add what a kernel will do with the requests that `statement` makes; how many rows of it are not known to be cached."""
-        with sql.query(statement, **streams) as requests:
-            wanted, missing = compute.missing(kernel, requests)
-        work = rates.get(kernel.fingerprint, Rate.guess(kernel)).times(missing + unknown)
-        plans.append(Planned(kernel.name, missing + unknown, wanted - missing, work))
-        return missing + unknown
-
-    def cached(kernel: Kernel) -> pa.RecordBatchReader:
-        return compute.cache.space(kernel).reader()
 
     bounds = validation_bounds(modality, spec.validation.get(cell.modality, {}))
-    listing, flavours = _listed(registry, spec, cell.modality, bounds), fetch.flavours()
-    unread = plan(fetch, raw_assets.REQUESTS, listing=listing.reader(), flavours=flavours)
-    known = _spooled(_LISTED, listing=listing.reader(), flavours=flavours, cached=cached(fetch))
-    unprobed = plan(probe, _CONTENTS, unread, known=known.reader())
-    probed = cached(probe)
+    listing, flavours = _spool_listing(registry, spec, cell.modality, bounds), fetch.flavours()
+    unfetched = planner.add(fetch, REQUESTS, listing=listing.reader(), flavours=flavours)
+    fetched = _spool(_FETCHED, listing=listing.reader(), flavours=flavours, cached=planner.cached(fetch))
+
+    unprobed = planner.add(probe, _CONTENTS, unfetched, fetched=fetched.reader())
+    probed = planner.cached(probe)
     if spec.on_partial != "reject":
         prefix = ProbeKernel(modality, blobs, on_partial=spec.on_partial)
-        unprobed += plan(prefix, _REFUSED, known=known.reader(), cached=cached(probe))
-        probed = with_prefixes(compute.cache.space(probe), compute.cache.space(prefix))
-    valid = _valid(_spooled(_PROBED, known=known.reader(), cached=probed), bounds)
+        unprobed += planner.add(prefix, _REFUSED, fetched=fetched.reader(), cached=planner.cached(probe))
+        probed = with_prefixes(catalog.cache.space(probe), catalog.cache.space(prefix))
+
+    valid = _valid_samples(_spool(_PROBED, fetched=fetched.reader(), cached=probed), bounds)
     rules = rule_set(cell.modality, spec.curation.rules)
-    look_into_others(catalog, cell, rules)
-    kept = _kept(valid, rules, spec)
-    uncut = plan(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())
-    units = _spooled(_UNITS, kept=kept.reader(), cached=cached(segment))
+    connect_comparisons(catalog, cell, rules)
+    kept = _kept_contents(valid, rules, spec)
+
+    uncut = planner.add(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())
+    units = _spool(_UNITS, kept=kept.reader(), cached=planner.cached(segment))
     if name := spec.transcribe.get(cell.modality):
         transcribe = embedder.transcribe_kernel(name, blobs, Limits())
-        plan(
-            transcribe,
-            f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL",
-            uncut,
-            units=units.reader(),
-        )
-        units = _spooled(_WRITTEN, units=units.reader(), cached=cached(transcribe))
+        planner.add(transcribe, _UNTRANSCRIBED, uncut, units=units.reader())
+        units = _spool(_TRANSCRIBED, units=units.reader(), cached=planner.cached(transcribe))
     for embed in embeds:
-        plan(
-            embed,
-            "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder)),
-            uncut,
-            units=units.reader(),
-        )
-    return _by_kernel(plans)
+        requests = "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder))
+        planner.add(embed, requests, uncut, units=units.reader())
+    return planner.by_kernel()
 
 
-def _by_kernel(plans: list[Planned]) -> list[Planned]:
-    """One entry for each kernel: whole media and those that are cut off are probed by two."""
-    found: dict[str, Planned] = {}
-    for plan in plans:
-        other = found.get(plan.kernel, Planned(plan.kernel, 0, 0, Rate()))
-        work = Rate.sum([other.work, plan.work])
-        found[plan.kernel] = Planned(
-            plan.kernel, other.computed + plan.computed, other.reused + plan.reused, work
-        )
-    return list(found.values())
+def _spool(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> TableSpool:
+    """Write the rows of a statement to a file, to be read more than once."""
+    with sql.query(statement, **streams) as rows:
+        return TableSpool.of(rows)
 
 
-def _spooled(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> TableSpool:
-    with sql.query(statement, **streams) as found:
-        return TableSpool.of(found)
-
-
-def _listed(registry: Registry, spec: DatasetSpec, modality: str, bounds: list[Bound]) -> TableSpool:
-    """The listing, made once.
+def _spool_listing(registry: Registry, spec: DatasetSpec, modality: str, bounds: list[Bound]) -> TableSpool:
+    """List the sources once, with the bounds on listed columns applied.
 
     Raises:
         UserError: when a source cannot be listed.
@@ -166,8 +184,8 @@ def _listed(registry: Registry, spec: DatasetSpec, modality: str, bounds: list[B
     return TableSpool.of(at_the_door(registry.listings.preview(spec, modality), bounds))
 
 
-def _valid(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
-    """What the spec's validation rules let through."""
+def _valid_samples(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
+    """Select the probed samples that meet the spec's validation bounds."""
     valid = TableSpool(probed.schema)
     for batch in probed.reader():
         table = pa.Table.from_batches([batch])
@@ -175,8 +193,8 @@ def _valid(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
     return valid
 
 
-def _kept(valid: TableSpool, rules: list[Rule], spec: DatasetSpec) -> TableSpool:
-    """Content hashes (``key``) that curation would keep, as far as their probes are known, and their given transcripts."""
+def _kept_contents(valid: TableSpool, rules: list[Rule], spec: DatasetSpec) -> TableSpool:
+    """Select the content hashes (``key``) that curation would keep of the valid samples, with given transcripts."""
     kept = TableSpool(_KEPT)
     for table in curate(valid.reader, rules, spec.name, spec.splits):
         kept.add(

@@ -19,7 +19,8 @@ from mm_resources.registry.aliases import Alias
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.feature_store import FeatureStore
 
-# (feature store, candidate, what the alias stands for now or None) -> whether it passes, or that and what was found.
+# (feature store, candidate, what the alias stands for now or None) -> whether it passes, or that and what was
+# found.
 Evaluation = Callable[[FeatureStore, str, str | None], bool | tuple[bool, str]]
 _DUPLICATES = """
 SELECT coalesce(sum(n - 1), 0)::BIGINT AS n FROM (

@@ -19,8 +19,8 @@ _NO_SAMPLES = pa.schema([("sample_id", pa.string())])
 def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
     """Return the counts of a cell as published; before its first publish, as its stage tables stand.
 
-    Samples behind a closed gate count as dropped; those of a cell whose first run is still running, or died, count as
-    undecided.
+    Samples behind a closed gate count as dropped; those of a cell whose first run is still running, or died,
+    count as undecided.
     """
     snapshot = catalog.snapshot(cell)
     pin, blocked = snapshot.pin, snapshot.blocked
@@ -49,8 +49,8 @@ def dataset_status(
     """Return the status of a version's cells, and the difference of its sources from their frozen listings.
 
     Args:
-        check: list the sources now, which takes as long as their first listing did; by default the last recorded check
-            is returned.
+        check: list the sources now, which takes as long as their first listing did; by default the last
+            recorded check is returned.
     """
     registry = catalog.registry
     cells = registry.cells(dataset_version, modality)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mm_assets.curation.contamination import other_cells
+from mm_assets.curation.contamination import compared_cells
 from mm_assets.curation.what_if import what_if
 from mm_assets.operations.backfill_plan import plan_cell
 from mm_embed_kernels.errors import UserError
@@ -86,12 +86,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     registry, cell = Catalog(Store(str(tmp_path))).registry, Cell("birds", "v1", "text")
     rules = rule_set("text", {"contaminated": {"against": "birds@v0", "action": "flag"}})
     with pytest.raises(UserError, match="birds@v0"):
-        other_cells(registry, cell, rules)
+        compared_cells(registry, cell, rules)
     from mm_embed_kernels.spec.dataset_spec import load_spec
 
     registry.register(load_spec(write(tmp_path / "data", "birds", "")))
     rules = rule_set("text", {"contaminated": {"against": "birds@v1", "action": "flag"}})
-    with pytest.raises(UserError, match="birds@v1 is of the dataset itself"):
-        other_cells(registry, cell, rules)
-    assert other_cells(registry, Cell("cats", "v1", "image"), rules) == {}
-    assert other_cells(registry, Cell("cats", "v1", "text"), rules) == {"birds@v1": cell}
+    with pytest.raises(UserError, match="birds@v1 names its own dataset"):
+        compared_cells(registry, cell, rules)
+    assert compared_cells(registry, Cell("cats", "v1", "image"), rules) == {}
+    assert compared_cells(registry, Cell("cats", "v1", "text"), rules) == {"birds@v1": cell}
