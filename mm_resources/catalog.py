@@ -23,7 +23,8 @@ from mm_resources.tables.stage_tables import StageTables
 class Catalog:
     """The parts of a store, opened at first use. Picklable; each process opens them for itself.
 
-    Whatever works on a store takes a catalog (or the one part that it needs) and makes none of the parts itself.
+    Whatever works on a store takes a catalog (or the one part that it needs) and makes none of the parts
+    itself.
     """
 
     def __init__(self, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""`Cell`: one dataset version of one modality."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One dataset version of one modality: what a Dagster partition stands for."""
+    """One dataset version of one modality: the subject of a Dagster partition."""
 
     dataset: str
     version: str

@@ -1,8 +1,9 @@
-"""What work takes: CPU and GPU seconds, bytes, memory.
+"""Meter work: CPU and GPU seconds, bytes, memory.
 
-Bytes and GPU seconds are counted where they are spent, in this process (`count`). CPU seconds and memory are read from the
-operating system, of this process and all its descendants: sandboxed children, models in processes of their own, the workers
-of a Ray cluster that was started here. Workers elsewhere send what they have used with their results (see `ray_session`).
+Bytes and GPU seconds are counted where they are spent, in this process (`count`). CPU seconds and memory are
+read from the operating system, of this process and all its descendants: sandboxed children, models in
+processes of their own, the workers of a Ray cluster that was started here. Workers elsewhere send what they
+have used with their results (see `ray_session`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     import psutil
 
-# How often descendants are looked at while something is measured: a process that ends in between has used so much more at most.
+# Interval at which descendants are sampled, seconds: a process that ends in between has used at most so much
+# more.
 SAMPLED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a stretch of work has used.
+    """Resources that a stretch of work has used.
 
     Attributes:
         cpu_seconds: user and system time of the process and its descendants.
@@ -55,7 +57,7 @@ _counted = NOTHING
 
 
 def count(**used: float) -> None:
-    """Add to what this process has used; the names are those of `Usage`."""
+    """Add to the usage of this process; the names are those of `Usage`."""
     global _counted
     with _lock:
         _counted = _counted + Usage(**used)  # type: ignore[arg-type]
@@ -63,7 +65,7 @@ def count(**used: float) -> None:
 
 @contextmanager
 def on_gpus(gpus: float) -> Iterator[None]:
-    """Count the time of the block for so many GPUs."""
+    """Count the time of the block for a number of GPUs."""
     began = time.perf_counter()
     try:
         yield
@@ -73,18 +75,19 @@ def on_gpus(gpus: float) -> Iterator[None]:
 
 
 def so_far() -> Usage:
-    """What this process has used since some moment in the past: for differences."""
+    """The usage of this process since an arbitrary moment; take differences of it."""
     with _lock:
         counted = _counted
     return counted + Usage(cpu_seconds=_processes().look())
 
 
 class Meter:
-    """Measures from when it is made to when it is asked.
+    """Measures the usage of this process from its construction on.
 
     Attributes:
-        peak_bytes: the largest sum, among looks twice a second, of the resident memory of this process and its descendants
-            that is theirs alone: pages that they share with files or each other (libraries, Ray's object store) are left out.
+        peak_bytes: the largest sum, among looks twice a second, of the resident memory of this process and
+            its descendants that is theirs alone: pages that they share with files or each other (libraries,
+            Ray's object store) are left out.
     """
 
     def __init__(self) -> None:
@@ -96,7 +99,7 @@ class Meter:
         return so_far() - self._began
 
     def close(self) -> None:
-        """Stop looking at memory; a meter that nobody holds any more is closed."""
+        """Stop sampling memory; a meter that is garbage-collected is closed, too."""
         _processes().meters.discard(self)
 
 
@@ -106,7 +109,7 @@ def _processes() -> _Processes:
 
 
 class _Processes:
-    """This process and its descendants, looked at by a thread as long as there are meters."""
+    """This process and its descendants, sampled by a thread as long as there are meters."""
 
     def __init__(self) -> None:
         self.meters: WeakSet[Meter] = WeakSet()
@@ -127,7 +130,7 @@ class _Processes:
             time.sleep(SAMPLED_SECONDS)
 
     def look(self) -> float:
-        """CPU seconds of all processes that were ever seen, as they were last seen."""
+        """Sample all processes; return the CPU seconds of all that were ever seen, each as last sampled."""
         import psutil
 
         with self._lock:

@@ -1,4 +1,4 @@
-"""The Dagster resources: thin configuration that hands out the plain objects of this package.
+"""Dagster resources: thin configuration that hands out the plain objects of this package.
 
 Dagster reads these annotations at run time, so this module does without `from __future__ import annotations`.
 """
@@ -41,7 +41,7 @@ class StoreResource(dg.ConfigurableResource):
 
 
 class CatalogResource(dg.ConfigurableResource):
-    """The parts of the store: registry, stage tables, failures, ledger, blobs, compute cache, feature tables."""
+    """The parts of the store: registry, tables, failures, ledger, blobs, compute cache, features."""
 
     store: dg.ResourceDependency[StoreResource]
 
@@ -61,7 +61,10 @@ class RayResource(dg.ConfigurableResource):
     _session: RaySession | None = PrivateAttr(default=None)
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RayResource"]:
+    def yield_for_execution(
+        self,
+        context: dg.InitResourceContext,  # noqa: ARG002 - Dagster's signature
+    ) -> Iterator["RayResource"]:
         self._session = RaySession(
             self.address or os.environ.get("RAY_ADDRESS", ""),
             self.num_cpus or None,
@@ -79,7 +82,7 @@ class RayResource(dg.ConfigurableResource):
 
 
 class ComputeCacheResource(dg.ConfigurableResource):
-    """The compute cache and how misses are computed."""
+    """The compute cache, and the execution of what it lacks."""
 
     store: dg.ResourceDependency[StoreResource]
     ray: dg.ResourceDependency[RayResource]
@@ -103,7 +106,7 @@ class ComputeCacheResource(dg.ConfigurableResource):
 
 
 class EmbedderResource(dg.ConfigurableResource):
-    """The primary embedder of one modality: model, device, batch size, actors and their share of the machine."""
+    """The primary embedder of one modality: model, device, batch size, actors and their resources."""
 
     embedder: str = Field(description="name of the embedder, see `mm doctor`")
     device: str = Field(default="auto", description="auto, cpu or cuda")
@@ -133,7 +136,7 @@ class EmbedderResource(dg.ConfigurableResource):
         found = calibrated(settings.calibration_file, made.name, made.precision) if device == "cpu" else None
         if found is None:
             return made
-        # Of cores, what the configuration leaves to a copy is the most that it may take.
+        # A calibration may not take more cores than the configuration leaves to a copy.
         suits = {"batch_size": self.batch_size or found.batch_size, "threads": min(threads, found.threads)}
         return create(made.name, made.precision, device=device, **suits)
 
@@ -142,7 +145,7 @@ class EmbedderResource(dg.ConfigurableResource):
         return [self.open(name) for name in names or [self.embedder]]
 
     def require(self, spec: DatasetSpec, modality: str) -> "list[Embedder | Transcriber]":
-        """The models that a spec asks for, with their weights found and hashed.
+        """The models that a spec names, with their weights found and hashed.
 
         Raises:
             UserError: in one line, for a model that is missing or unreachable.
@@ -196,7 +199,7 @@ class SandboxResource(dg.ConfigurableResource):
     item_seconds: float = Field(default=30.0, description="seconds for one sample")
     workers: int = Field(
         default=0,
-        description="children; 0 is one for each core, as far as they fit into memory. A worker of Ray has one",
+        description="children; 0: one for each core, as memory allows. A Ray worker has one",
     )
 
     def limits(self) -> Limits:
@@ -207,7 +210,7 @@ class SandboxResource(dg.ConfigurableResource):
 
 
 def _children(memory_bytes: int) -> int:
-    """Sandboxed children that this machine has cores for, and memory if each takes all that it may."""
+    """Number of sandboxed children for this machine's cores, limited by memory if each takes its maximum."""
     import psutil
 
     return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // memory_bytes))
@@ -219,6 +222,6 @@ def embedder_key(modality: str) -> str:
 
 
 def default_embedder(modality: Modality) -> EmbedderResource:
-    """The profile's embedder of a modality, on all cores: those that decode beside it take their share of them."""
+    """The profile's embedder of a modality, on all cores; decoders beside it share them."""
     name = modality.primary(Settings.from_environment().profile)
     return EmbedderResource(embedder=name, num_cpus=len(os.sched_getaffinity(0)))

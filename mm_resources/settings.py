@@ -18,16 +18,19 @@ PROFILES = ("bundled", "hub")
 
 @dataclass(frozen=True)
 class Settings:
-    """Where everything lies.
+    """Locations and choices of this process.
 
     Attributes:
         store: root of the store, an absolute path or an fsspec URL (``MM_STORE``).
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
         profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
-        precision: what models compute in, one of `mm_embed_kernels.inference.precision.PRECISIONS` (``MM_PRECISION``).
-        calibration: file of what suits this machine, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in `dagster_home`.
-        prices: file of the deployment's price table, see `mm_resources.ledger.prices` (``MM_PRICES``); None takes the built-in one.
+        precision: what models compute in, one of `mm_embed_kernels.inference.precision.PRECISIONS`
+            (``MM_PRECISION``).
+        calibration: file of what suits this machine, see `mm_resources.compute.calibration`
+            (``MM_CALIBRATION``); None: in `dagster_home`.
+        prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
+            takes the built-in one.
     """
 
     store: str
@@ -76,14 +79,16 @@ class Settings:
 def absolute(location: str) -> str:
     """A URL stays as it is; a path becomes absolute against the current folder.
 
-    ``abfs://CONTAINER`` becomes ``az://CONTAINER`` and ``gcs://BUCKET`` becomes ``gs://BUCKET``: the one name that Lance knows as well.
+    ``abfs://CONTAINER`` becomes ``az://CONTAINER`` and ``gcs://BUCKET`` becomes ``gs://BUCKET``: the one name
+    that Lance knows as well.
 
     Raises:
         UserError: for a URL with a password in it, which would stand in logs and tables.
     """
     if "://" in location and urlsplit(location).password is not None:
         raise UserError(
-            f"a {urlsplit(location).scheme}:// location holds no credentials; they come from the environment or a profile"
+            f"a {urlsplit(location).scheme}:// location holds no credentials; "
+            "they come from the environment or a profile"
         )
     if location.startswith("abfs://") and "@" not in location:
         location = location.replace("abfs", "az", 1)

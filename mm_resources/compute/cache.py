@@ -28,24 +28,29 @@ _BOOKKEEPING = [
     pa.field("at", pa.timestamp("us", tz="UTC")),
 ]
 
-# A request is a miss when it was never computed, or failed in a way that is to be tried again. Failed rows stay, so that
-# attempts are counted over all runs. All aggregates have a fixed size, so that DuckDB can spill them.
+# A request is a miss when it was never computed, or failed in a way that is to be tried again. Failed rows
+# stay, so that attempts are counted over all runs. All aggregates have a fixed size, so that DuckDB can spill
+# them.
 _MISSES = """
 WITH wanted AS MATERIALIZED (SELECT key, min(place) AS place FROM requests GROUP BY key),
 tried AS (
   SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt, arg_max({again}, attempt) AS again
   FROM cached c SEMI JOIN wanted USING (key) GROUP BY key
 )
-SELECT w.place, coalesce(t.attempt, 0) AS attempt, t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
+SELECT w.place, coalesce(t.attempt, 0) AS attempt,
+       t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
 FROM wanted w LEFT JOIN tried t USING (key)
 """
-# The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be the blob's
-# own (a source may correct a transcript while the sound stays the same).
+# The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be
+# the blob's own (a source may correct a transcript while the sound stays the same).
 KEY = "content_hash || '#' || span"
 TEXT_KEY = "sha256(text) || '#text'"
-# Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest attempt, then the
-# earliest row.
-_ORDER = "(CASE status WHEN 'ok' THEN 0 ELSE 1000000 - attempt END)::HUGEINT * 1000000000000000000 + epoch_us(\"at\")"
+# Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest
+# attempt, then the earliest row.
+_ORDER = (
+    "(CASE status WHEN 'ok' THEN 0 ELSE 1000000 - attempt END)::HUGEINT * 1000000000000000000"
+    ' + epoch_us("at")'
+)
 _TWICE = f"SELECT key, arg_min(_rowid, {_ORDER}) AS best FROM heads GROUP BY key HAVING count(*) > 1"
 _DOUBLES = "SELECT _rowid AS place FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
 _STATUS = ["key", "status", "error_class", "retryable", "attempt", "environment"]
@@ -54,7 +59,7 @@ _HEADS = ["key", "status", "attempt", "at"]
 
 @dataclass(frozen=True)
 class Vectors:
-    """The good vectors of one kernel at one moment: joins carry their places, and the vectors are read last.
+    """The vectors of one kernel at one moment: joins carry their places, and the vectors are read last.
 
     A vector is hundreds of times as large as its key, so that no join and no sort should have to carry it.
     """
@@ -67,7 +72,10 @@ class Vectors:
         return self.space.snapshot(self.dataset, ["key"], only_ok=True, row_ids=True)
 
     def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
-        """Replace the column ``place`` by ``vector``, float32 [dimension]; in the order of places, it reads once from end to end."""
+        """Replace the column ``place`` by ``vector``, float32 [dimension].
+
+        Rows in the order of their places are read once from end to end.
+        """
         for table in tables:
             for start in range(0, table.num_rows, _TAKE_ROWS):
                 rows = table.slice(start, _TAKE_ROWS)
@@ -134,7 +142,11 @@ class CacheSpace:
             yield from found
 
     def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
-        """Commit one checkpoint, without what others have computed meanwhile. `attempts` counts earlier tries by key (absent: none)."""
+        """Commit one checkpoint, without the keys that other runs have computed meanwhile.
+
+        Args:
+            attempts: earlier tries by key; an absent key has none.
+        """
         before = lance_datasets.open_dataset(self.uri)
         results = self._without_others(results, before)
         if results.num_rows == 0:
@@ -149,11 +161,11 @@ class CacheSpace:
             results = results.append_column(name, column)
         lance_datasets.append(self.uri, results.select(self.schema.names).cast(self.schema))
         written = _fragments(lance_datasets.open_dataset(self.uri)) - _fragments(before)
-        # One new fragment is the one that was written here; of several, any may be another's, which is looked at again.
+        # A single new fragment was written here; of several, any may be another run's and is read again.
         self._known |= written if len(written) == 1 else set()
 
     def _without_others(self, results: pa.Table, dataset: lance.LanceDataset | None) -> pa.Table:
-        """The results whose keys no other run has answered since the misses were found, so that a key is stored once."""
+        """Drop results whose keys another run has computed since the misses were listed."""
         added = _fragments(dataset) - self._known
         if dataset is None or not added:
             return results
@@ -165,12 +177,12 @@ class CacheSpace:
         return results
 
     def evict(self, column: str, values: Iterable[str]) -> None:
-        """Forget the rows whose column (``key``, ``content_hash``, ``error_class``) holds one of `values`."""
+        """Delete the rows whose column (``key``, ``content_hash``, ``error_class``) holds one of `values`."""
         lance_datasets.delete(self.uri, column, values)
 
 
 class ComputeCache:
-    """Hands out the space of a kernel."""
+    """The compute cache of a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -180,7 +192,7 @@ class ComputeCache:
 
 
 def doubles(dataset: lance.LanceDataset) -> list[int]:
-    """Places of the rows of a cache space that another row of the same key stands before, ascending."""
+    """Row ids, ascending, of the rows of a cache space that a better row of the same key replaces."""
 
     def heads(columns: list[str]) -> pa.RecordBatchReader:
         return lance_datasets.reader(dataset, dataset.schema, columns, row_ids=True)
@@ -210,6 +222,9 @@ def _fragments(dataset: lance.LanceDataset | None) -> set[int]:
 
 
 def inputs_of(embedder: Embedder) -> dict[str, str]:
-    """SQL over segments: their key for an embedder, and which it reads; of texts, not every sound has a transcript."""
+    """SQL over segments for an embedder: their cache key, and the condition for those that it reads.
+
+    An embedder of texts reads the segments that carry a text, such as a transcript.
+    """
     reads_text = embedder.input_shape is None
     return {"key": TEXT_KEY if reads_text else KEY, "readable": "text IS NOT NULL" if reads_text else "true"}

@@ -1,7 +1,7 @@
-"""What suits this machine: batch size and threads of each embedder, measured once and kept for later runs.
+"""Calibration: batch size and threads of each embedder, measured once on this machine for later runs.
 
-Kept beside the Dagster home, by machine, and never in the store: it decides how fast vectors come, not which ones. No fingerprint
-knows of it, and what would move a vector beyond its embedder's tolerance is not taken.
+Kept beside the Dagster home, by machine, and never in the store: it decides how fast vectors come, not which
+ones. No fingerprint knows of it, and what would move a vector beyond its embedder's tolerance is not taken.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mm_embed_kernels.identity import digest, library_versions
 from mm_embed_kernels.inference.precision import FLOAT32
 from mm_embed_kernels.inference.runtime import keep_memory
 
-# Time of one measurement; the best of its passes counts, so that what else works on the machine disturbs little.
+# Time of one measurement, seconds; its best pass counts, since other work on the machine only slows passes.
 SECONDS = 1.5
-# What is not faster by this is left as it is.
+# The gain from which another setting replaces the default.
 _GAIN = 1.05
 _MOST_ROWS = 128
 
@@ -50,7 +50,7 @@ class Setting:
 
 
 def machine() -> str:
-    """This kind of machine: processor, the cores that this process may use, and torch."""
+    """Identify this kind of machine: processor, the cores that this process may use, and torch."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(
@@ -63,7 +63,7 @@ def machine() -> str:
 
 
 def calibrated(path: Path, embedder: str, precision: str = FLOAT32) -> Setting | None:
-    """What was measured on a machine of this kind, or None; of a file that cannot be read, nothing."""
+    """The setting measured on a machine of this kind; None where there is none or the file is unreadable."""
     found = _read(path).get(_name(), {}).get("settings", {}).get(f"{embedder} {precision}")
     try:
         return None if found is None else Setting(**found)
@@ -74,11 +74,12 @@ def calibrated(path: Path, embedder: str, precision: str = FLOAT32) -> Setting |
 def calibrate(
     path: Path, names: list[str], precision: str, seconds: float = SECONDS
 ) -> Iterator[list[Setting]]:
-    """Measure embedders one after the other; all that was tried of each, the one to be kept marked and written to `path`.
+    """Measure embedders one after the other, and write the best setting of each to `path`.
 
     Args:
-        precision: what the platform computes in (see `mm_embed_kernels.inference.precision`). Others that an embedder declares are measured
-            too, to be compared; which one is taken stands in fingerprints, so that it is the user's to say.
+        precision: what the platform computes in (see `mm_embed_kernels.inference.precision`). Others that an
+            embedder declares are measured too, to be compared; which one is taken stands in fingerprints, so
+            that it is the user's to say.
         seconds: of one measurement.
 
     Raises:
@@ -99,13 +100,13 @@ def calibrate(
 
 
 def _best(found: list[Setting]) -> Setting:
-    """The fastest; the default, which is the first, unless another one is clearly faster."""
+    """The fastest setting; the default, which is the first, unless another one is clearly faster."""
     best = max(found, key=lambda setting: setting.rate)
     return best if best.rate > _GAIN * found[0].rate else found[0]
 
 
 def _measured(name: str, precision: str, seconds: float) -> list[Setting]:
-    """The default setting first, then other batch sizes, then other numbers of threads with the best of them."""
+    """Measure the default setting, then other batch sizes, then other thread counts with the best of them."""
     cores = _cores()
     default = create(name, precision, threads=cores)
     inputs = _inputs(default)
@@ -140,7 +141,7 @@ def _rate(embedder: Embedder, inputs: Any, seconds: float) -> float:
 
 
 def _inputs(embedder: Embedder) -> Any:
-    """Segments as they come to a model: sentences of a few to many words, or noise; about half a second's worth."""
+    """Inputs of a model for about half a second: sentences of a few to many words, or noise."""
     dice = np.random.default_rng(0)
     rows = int(np.clip(0.5 / embedder.seconds, 4 * _cores(), _MOST_ROWS * 4))
     if embedder.input_shape is None:

@@ -1,4 +1,4 @@
-"""What two machines must have in common, so that what one computes is what the other would."""
+"""The environment of a machine: all that must be equal for two machines to compute the same."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ Model = tuple[str, str, str, str]
 
 
 def model_of(model: Embedder | Transcriber) -> Model:
+    """Describe a model so that another machine can find it."""
     if isinstance(model, Embedder):
         return "embedder", model.name, model.device, model.precision
     return "transcriber", model.name, model.device, FLOAT32
 
 
 def environment(models: Iterable[Model] = ()) -> dict[str, str]:
-    """What this machine has: interpreter, libraries that fingerprints declare, this code, the user's plug-ins, weights.
+    """Describe this machine: interpreter, libraries in fingerprints, this code, plug-ins, weights.
 
-    Of models in bfloat16, also whether it is fast with them: if not, it would choose another precision for the same cell.
-    Nothing heavy is imported; the weights of `models` are hashed.
+    For models in bfloat16 it tells whether the processor is fast with them: if not, it would choose another
+    precision for the same cell. Nothing heavy is imported; the weights of `models` are hashed.
     """
     models = list(models)
     declaring: list[Any] = [*modalities().values(), *embedders().values(), *transcribers().values()]
@@ -59,7 +60,7 @@ def environment(models: Iterable[Model] = ()) -> dict[str, str]:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """What differs, with both values."""
+    """The differences of two environments, with both values."""
     names = [*here, *(name for name in there if name not in here)]
     pairs = [(name, here.get(name, "absent"), there.get(name, "absent")) for name in names]
     return [f"{name} is {theirs} there and {ours} here" for name, ours, theirs in pairs if ours != theirs]
@@ -79,7 +80,7 @@ def _weights(kind: str, name: str, device: str) -> str:
 
 @cache
 def _code() -> str:
-    """Digest over the source files of the packages that workers run."""
+    """Digest of the source files of the packages that workers run."""
     found = []
     for package in _PACKAGES:
         spec = find_spec(package)

@@ -1,4 +1,4 @@
-"""An iterator that is one item ahead of whoever reads it."""
+"""Prefetch: make the next item of an iterator in a thread while the last one is read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _LOOK_SECONDS = 0.2
 
 
 class Prefetcher(Iterator[_T], Generic[_T]):
-    """The items in their order, made in a thread from now on: one waits and the next is made while one is read.
+    """The items in their order, made in a thread: one waits and the next is made while one is read.
 
-    The thread ends with the items, or after the one that it is at when this object is gone. What it raises is raised to the reader.
+    The thread ends with the items, or with its current item once this object is gone. Its exceptions are
+    raised in the reader.
 
     Args:
         name: of the thread.
@@ -23,7 +24,8 @@ class Prefetcher(Iterator[_T], Generic[_T]):
     def __init__(self, items: Iterator[_T], name: str) -> None:
         self._made: Queue[tuple[_T] | BaseException] = Queue(1)
         self._gone = Event()
-        # A daemon: what ends the process does not wait for a batch. It knows nothing of this object, which may so go.
+        # A daemon: what ends the process does not wait for a batch. It knows nothing of this object, which
+        # may so go.
         Thread(target=_make, args=(items, self._made, self._gone), name=name, daemon=True).start()
 
     def __next__(self) -> _T:

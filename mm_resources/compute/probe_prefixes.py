@@ -1,4 +1,4 @@
-"""TODO."""
+"""Probes of damaged media: the readable beginning takes the place of the failure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.kernels.probe import PARTIAL
 from mm_resources.compute.cache import CacheSpace
 
-# Which of the `requests` the probe has refused, though their beginning may be readable.
-REFUSED = f"SELECT r.* FROM requests r JOIN cached p USING (key) WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}"
+# The `requests` that the probe has refused, though their beginning may be readable.
+REFUSED = f"""
+SELECT r.* FROM requests r JOIN cached p USING (key)
+WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}
+"""
 
 
 _EITHER = "SELECT w.* FROM whole w ANTI JOIN kept k USING (key) UNION ALL SELECT * FROM prefixes"
 
 
 def with_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader:
-    """The probes of whole media and, in place of their failures, of what could be read of the others."""
+    """Probes of whole media and, in place of failures, of the readable beginnings of damaged ones."""
     rows = whole.reader()
 
     def either() -> Iterator[pa.RecordBatch]:

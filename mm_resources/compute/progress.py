@@ -1,4 +1,4 @@
-"""Who wants to know how far the work is: the command line draws a bar, a Dagster run logs."""
+"""Progress callbacks: a bar on the command line, log lines in a Dagster run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _listeners: list[Listener] = []
 
 
 def report(what: str, done: int, total: int) -> None:
-    """`done` of `total` rows of `what` (a kernel) are finished; total 0 announces a stage."""
+    """Report that `done` of `total` rows of `what` (a kernel) are finished; total 0 announces a stage."""
     for listener in _listeners:
         listener(what, done, total)
 

@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster, seen to be fit for this process's work before any of it starts."""
+"""Check, before any work starts, that the nodes of a Ray cluster can do it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.compute.environment import Model, differences, environment
 from mm_resources.storage.store import INCOMING, Store
 
-# A node that does not answer for so long is not fit either.
+# A node that does not answer within this time is refused.
 ANSWER_SECONDS = 120
 _NAMED = 5
 
 
 def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
-    """See that each node that takes work has this process's environment and reaches the store.
+    """Check that each node that takes work has this process's environment and reaches the store.
 
-    Found out, not declared: each node reads an object that has just been written, so that a folder which all nodes
-    mount is as good as a bucket.
+    Each node reads an object that has just been written, so that a folder which all nodes mount is as good as
+    a bucket.
 
     Raises:
         UserError: in one line, naming the node, what is wrong and what to do.
@@ -29,7 +29,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     token = uuid4().hex
-    # Upkeep takes away what a killed process leaves of these.
+    # Upkeep removes those that a killed process leaves behind.
     name = f"{INCOMING}/reach-{token}"
     store.write(name, token.encode())
     try:
@@ -53,7 +53,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
 
 
 def answer(store: Store, name: str, models: Sequence[Model]) -> tuple[str, str, dict[str, str]]:
-    """On a node: what it reads of the store, or why it cannot, and its environment."""
+    """On a node: read the probe object; return its bytes, or the cause of the error, and the environment."""
     try:
         read, cause = store.read(name).decode(), ""
     except Exception as error:  # noqa: BLE001 - of any client; it is told where somebody sees it
@@ -68,7 +68,8 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
         read, cause, there = ray.get(reference, timeout=ANSWER_SECONDS)
     except ray.exceptions.GetTimeoutError:
         raise UserError(
-            f"{node} does not answer within {ANSWER_SECONDS} s; see `ray status`, or run without --ray-address"
+            f"{node} does not answer within {ANSWER_SECONDS} s; "
+            "see `ray status`, or run without --ray-address"
         ) from None
     except Exception as error:  # a worker without this package cannot even say so itself
         told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -78,15 +79,18 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
     if found := differences(here, there):
         more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
         raise UserError(
-            f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; install the same lock on all nodes"
+            f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; "
+            "install the same lock on all nodes"
         )
     if read == token:
         return
     if store.is_local:
         raise UserError(
-            f"{node} does not see the store {store.root}, a folder of this machine; set MM_STORE to a bucket (s3://...), or to a folder "
+            f"{node} does not see the store {store.root}, a folder of this machine; "
+            "set MM_STORE to a bucket (s3://...), or to a folder "
             "that all nodes mount at the same path"
         )
     raise UserError(
-        f"{node} cannot read the store {store.root} ({cause}); give it the same endpoint and credentials as this process"
+        f"{node} cannot read the store {store.root} ({cause}); "
+        "give it the same endpoint and credentials as this process"
     )

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Kernels as Ray Data pipelines: one pool of actors for each stage."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ NO_PROGRESS_SECONDS = 300
 
 
 def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Iterator[pa.Table]:
-    """Blocks through one pool of actors for each stage.
+    """Stream blocks through one pool of actors for each stage.
 
     Args:
-        may_lose: whether a batch that fails as a whole is left out; else it ends the run, and each row is a batch.
+        may_lose: whether a batch that fails as a whole is left out; else it ends the run, and each row is a
+            batch.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -49,7 +50,8 @@ def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Ite
     share = fitting_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
     data: Any = ray.data.from_arrow(blocks)
     with warnings.catch_warnings():
-        # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may restart.
+        # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may
+        # restart.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         for stage in stages:
             needs = stage.resources
@@ -61,9 +63,10 @@ def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Ite
                 compute=ActorPoolStrategy(size=needs.actors),
                 num_cpus=share(needs.num_cpus),
                 num_gpus=needs.num_gpus or None,
-                # By default a block that kills its actor is tried for ever. Once again is for those that waited behind it.
-                # Ray tells the terminal that the arguments of actors that may restart lie in the object store (ray#53727):
-                # Ray Data puts its own there, small as ours are, and holds them as long as the pool lives.
+                # By default a block that kills its actor is tried for ever. Once again is for those that
+                # waited behind it. Ray tells the terminal that the arguments of actors that may restart lie
+                # in the object store (ray#53727): Ray Data puts its own there, small as ours are, and holds
+                # them as long as the pool lives.
                 max_restarts=-1,
                 max_task_retries=1,
             )
@@ -75,7 +78,9 @@ def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Ite
 
 
 def fitting_share(needs: list[Resources], available: float) -> Callable[[float], float]:
-    """What an actor asks for, so that the pools of all stages fit side by side: a pool that cannot start stalls the rest.
+    """CPUs for each actor, scaled so that the pools of all stages fit side by side.
+
+    A pool that cannot start would stall the others.
 
     Args:
         needs: of each stage.
@@ -92,7 +97,7 @@ def fitting_share(needs: list[Resources], available: float) -> Callable[[float],
     return share
 
 
-# What a batch has cost so far travels with it, in its first row.
+# The usage of a batch so far travels with it, in its first row.
 USED = "_used"
 
 
@@ -102,7 +107,7 @@ USAGE = pa.struct(
 
 
 def usage_of(table: pa.Table) -> Usage:
-    """What the rows of a table say was used for them."""
+    """Sum the usage that the rows of a table carry."""
     return sum((Usage(**used) for used in table[USED].drop_null().to_pylist()), Usage())
 
 
@@ -114,7 +119,8 @@ class KernelActor:
         self.before = so_far()
         if environment_digest() != environment:
             raise UserError(
-                "driver and Ray worker have different Python or library versions; install the same lock on both"
+                "driver and Ray worker have different Python or library versions; "
+                "install the same lock on both"
             )
         stage.setup()
         self.stage = stage

@@ -1,4 +1,4 @@
-"""Ray Data as the distributed executor of kernels; only this module and `ray_nodes` import ray."""
+"""The connection to Ray, and the execution of kernels on it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RaySession:
             _lasting(self._connect)
 
     def require(self, store: Store, models: Iterable[Embedder | Transcriber] = ()) -> None:
-        """See that every node of a cluster that was not started here can do this process's work, with these models.
+        """Check that every node of an existing cluster can do this process's work with these models.
 
         Raises:
             UserError: in one line; see `mm_resources.compute.ray_nodes.require_nodes`.
@@ -117,8 +117,9 @@ class RaySession:
     def run(self, kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Result tables of the kernel, in any order, as they are finished.
 
-        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools. A block of which an actor
-        dies, or that no actor finishes, is left out by Ray; its rows go through once more, in processes that may die.
+        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools. A
+        block of which an actor dies, or that no actor finishes, is left out by Ray; its rows go through once
+        more, in processes that may die.
         """
         self.start()
         stages = kernel.stages()
@@ -137,7 +138,8 @@ class RaySession:
             ]
             if lost := [block for block in missing if block.num_rows]:
                 _log.warning(
-                    f"{kernel.name}: {sum(block.num_rows for block in lost)} rows were lost with their actor; each is tried alone"
+                    f"{kernel.name}: {sum(block.num_rows for block in lost)} rows lost with their actor; "
+                    "each is tried alone"
                 )
                 yield from map(
                     self._counted,
@@ -149,21 +151,23 @@ class RaySession:
                 )
 
     def _counted(self, table: pa.Table) -> pa.Table:
-        """The results without what the workers used for them, which is counted as this process's."""
+        """Remove the workers' usage from the results and count it for this process."""
         used = usage_of(table)
-        # The workers of a cluster that was started here are descendants of this process, whose CPU seconds are seen.
+        # The workers of a cluster that was started here are descendants of this process, whose CPU seconds
+        # are seen.
         count(**{**asdict(used), "cpu_seconds": used.cpu_seconds if self.address else 0.0})
         return table.drop([USED])
 
 
 def _refused(address: str, error: Exception) -> UserError:
-    """Why there is no connection to a cluster, and what to do. Ray says it in the cause, if at all."""
+    """The cause of a refused connection and what to do; Ray tells it in the exception's cause, if at all."""
     told = " ".join(f"{error} {error.__cause__ or ''}".split())
     if "Version mismatch" in told:
         return UserError(f"the Ray cluster at {address} runs another Ray or Python: {told}")
     if "No node info found" in told:
         return UserError(
-            f"no node of the Ray cluster at {address} runs on this machine, and a driver speaks through one; start one that takes "
+            f"no node of the Ray cluster at {address} runs on this machine, and a driver needs one; "
+            "start one that takes "
             f"no work: ray start --address={address} --num-cpus=0"
         )
     return UserError(f"no Ray cluster answers at {address}: {told}")
@@ -191,7 +195,7 @@ def _starter() -> SimpleQueue[tuple[Future[None], Callable[[], None]]]:
 
 
 def _lasting(call: Callable[[], None]) -> None:
-    """Call in the lasting thread, and wait for it."""
+    """Call a function in the starter thread, and wait for it."""
     done: Future[None] = Future()
     _starter().put((done, call))
     done.result()
@@ -209,8 +213,9 @@ def _raylet() -> psutil.Process:
 
 
 def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
-    """End this process, in one line, when its raylet dies: Ray would end it a minute later, with a hundred lines and
-    no word of what to do, and offers no exception.
+    """End this process, with one line, when its raylet dies.
+
+    Ray would end it a minute later, with a hundred lines and no advice, and raises no exception.
     """
     import psutil
 
@@ -222,7 +227,10 @@ def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
         select.select([gone], [], [])
         os.close(gone)
     if not closed.is_set():
-        line = f"error: Ray's node process (raylet {raylet.pid}) was killed or ran out of memory; the same command goes on where it ended"
+        line = (
+            f"error: Ray's node process (raylet {raylet.pid}) was killed or ran out of memory; "
+            "the same command goes on where it ended"
+        )
         os.write(2, f"\n{line}\n".encode())
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -25,7 +25,7 @@ class RetryPolicy:
     classes: tuple[str, ...] | None = None
 
 
-# What a run tries unless it is told otherwise.
+# The policy of an ordinary run.
 RETRYABLE = RetryPolicy(retryable=True, other_environment=True)
 ALL = RetryPolicy(retryable=True, other_environment=True, permanent=True)
 NONE = RetryPolicy()
@@ -38,7 +38,7 @@ def at_once() -> RetryPolicy:
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often, and how far apart, transient causes are tried inside one run.
+    """Number and spacing of tries for transient causes inside one run.
 
     Attributes:
         attempts: tries of one row in a run, the first included.
@@ -51,5 +51,5 @@ class Backoff:
     longest: float = 8.0
 
     def pause(self, tries: int) -> float:
-        """Seconds to wait after so many tries: exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
+        """Seconds to wait after some tries: exponential, full jitter (Brooker, AWS Blog, 2015)."""
         return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))

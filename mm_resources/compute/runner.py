@@ -1,4 +1,4 @@
-"""The one function through which every expensive computation goes: anti-join, compute the misses, checkpoint."""
+"""The one way to every expensive computation: anti-join with the cache, compute the misses, checkpoint."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
-# A model that was at work for so long is not kept loaded beside the joins that follow: to start it again costs little against it.
+# Unload a model after a run of this length, seconds: reloading it is cheap by comparison, and the joins that
+# follow need the memory.
 LONG_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class ComputeReport:
-    """What one call of `KernelRunner.run` did; rows are requests, distinct by key."""
+    """Counts of one call of `KernelRunner.run`; rows are requests, distinct by key."""
 
     kernel: str
     fingerprint: str
@@ -80,10 +81,10 @@ class KernelRunner:
         log: logging.Logger | None = None,
         retries: RetryPolicy = RETRYABLE,
     ) -> ComputeReport:
-        """KernelRunner what is missing of `requests` (columns: at least ``key`` and what the kernel's stages read).
+        """Compute the requests that the cache lacks (columns: ``key`` and what the kernel's stages read).
 
-        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended. What failed
-        for a transient cause is tried again, all of it together after each pause.
+        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended.
+        What failed for a transient cause is tried again, all of it together after each pause.
 
         Args:
             retries: which earlier failures are computed again.
@@ -120,7 +121,7 @@ class KernelRunner:
     def _compute(
         self, space: CacheSpace, kernel: Kernel, misses: TableSpool, mode: str, log: logging.Logger | None
     ) -> tuple[int, int]:
-        """KernelRunner the misses once; (how many failed, checkpoints)."""
+        """Compute the misses once; return (failed rows, checkpoints)."""
         if misses.rows == 0:
             return 0, 0
         blocks = _blocks(misses, kernel)
@@ -132,7 +133,7 @@ class KernelRunner:
         return done
 
     def missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
-        """(requests distinct by key, how many of them are not in the cache), without computing anything."""
+        """Return (requests distinct by key, those that are not in the cache) without computing anything."""
         wanted, misses = spool_misses(self.cache.space(kernel), requests)
         return wanted, misses.rows
 
@@ -141,7 +142,8 @@ class KernelRunner:
             return "inline"
         if self.mode != "auto":
             return self.mode
-        # Stages go on side by side without Ray, too: on one machine, its gain is more than one actor of a stage.
+        # Stages go on side by side without Ray, too: on one machine, its gain is more than one actor of a
+        # stage.
         gains = self.ray is not None and (
             self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages())
         )
@@ -149,11 +151,11 @@ class KernelRunner:
 
     @property
     def _on_cluster(self) -> bool:
-        """Whether Ray's workers may be on other machines."""
+        """Return whether Ray's workers may be on other machines."""
         return self.ray is not None and bool(self.ray.address)
 
     def require_workers(self, models: Iterable[Embedder | Transcriber]) -> None:
-        """See, before anything is computed, that the machines of a cluster can do this one's work.
+        """Check, before anything is computed, that the machines of a cluster can do this one's work.
 
         Raises:
             UserError: in one line; see `RaySession.require`.
@@ -203,7 +205,7 @@ def spool_misses(
     retries: RetryPolicy = RETRYABLE,
     order: str = Kernel.order,
 ) -> tuple[int, TableSpool]:
-    """How many requests are distinct by key, and the misses among them, on disk, since a cell's may be too many for memory."""
+    """Count the requests that are distinct by key, and spool the misses among them to disk."""
     asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
     for batch in space.misses(asked, retries):
         wanted += batch.num_rows
@@ -217,7 +219,7 @@ def spool_misses(
 
 
 def _numbered(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
-    """The requests with a number each, as ``place``."""
+    """Spool the requests with a number each, as ``place``."""
     reader = requests.to_reader() if isinstance(requests, pa.Table) else requests
     spool = TableSpool(reader.schema.append(pa.field("place", pa.int64())))
     for batch in reader:
@@ -246,9 +248,10 @@ def _attempts(misses: TableSpool) -> dict[str, int]:
 
 
 def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The kernel's stages block by block, in this process but for its models, which may die of what they are given.
+    """Run a kernel's stages block by block: its models in processes that may die, all else in this one.
 
-    Where a model works, the stages work side by side: the next block is decoded meanwhile, and the last one's results are stored.
+    Where a model works, the stages work side by side: the next block is decoded meanwhile, and the last one's
+    results are stored.
     """
     stages, found = kernel.stages(), blocks
     for stage in stages:
@@ -267,7 +270,7 @@ def _through(stage: Stage, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 class _Progress:
-    """Logs rate and time left every few seconds."""
+    """Log rate and time left every few seconds."""
 
     def __init__(self, name: str, total: int, log: logging.Logger | None) -> None:
         self.name, self.total, self.log, self.done = name, total, log, 0
@@ -282,5 +285,6 @@ class _Progress:
         self._last = now
         rate = self.done / (now - self._began)
         self.log.info(
-            f"{self.name}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left"
+            f"{self.name}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, "
+            f"{(self.total - self.done) / rate:,.0f} s left"
         )

@@ -1,4 +1,4 @@
-"""The state of a cell as its stages and pin tell it, read once."""
+"""The state of a cell: the metadata of its stages, its pin and its failures, read once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 
 class CellSnapshot:
-    """What the stages of a cell say of themselves and what is published of it; each read at first use and then kept.
+    """Stage metadata, pin and failures of a cell, each read at first use and then cached.
 
-    A snapshot does not follow later commits: whoever wants the state after a publish takes a new one.
+    A snapshot does not follow later commits; take a new one after a publish.
     """
 
     def __init__(self, tables: StageTables, failures: FailureEvents, registry: Registry, cell: Cell) -> None:
@@ -50,8 +50,8 @@ class CellSnapshot:
 
     @cached_property
     def pin(self) -> Pin | None:
-        """What is published of the cell."""
-        return self._registry.pin(self.cell)
+        """The cell's latest pin."""
+        return self._registry.pins.get(self.cell)
 
     @property
     def blocked(self) -> str:

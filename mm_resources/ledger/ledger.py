@@ -1,4 +1,4 @@
-"""The ledger: a row per stage, kernel and run, with what was computed, what was reused and what it took."""
+"""The ledger: a row per stage, kernel and run, with rows computed and reused, and their cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mm_resources.tables.stage_tables import StageMeta
 
 
 class Rate(NamedTuple):
-    """What one row of a kernel takes, seconds: on the clock, of CPUs and of GPUs."""
+    """Seconds that one row of a kernel takes: on the clock, of CPUs and of GPUs."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -29,7 +29,7 @@ class Rate(NamedTuple):
 
     @staticmethod
     def guess(kernel: Kernel) -> Rate:
-        """Of a kernel that was never at work here."""
+        """The declared rate of a kernel that never ran in this store."""
         return Rate(kernel.seconds_per_row, kernel.seconds_per_row)
 
     def times(self, weight: float) -> Rate:
@@ -42,11 +42,12 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What one run did in one stage of a cell.
+    """The work of one run in one stage of a cell.
 
     Attributes:
         unchanged: whether it was skipped because nothing had changed.
-        samples_in, samples_out: samples that reached and left it; like `peak_bytes`, None where they were not measured.
+        samples_in, samples_out: samples that reached and left it; like `peak_bytes`, None where they were not
+            measured.
         computed, reused: kernel rows.
         seconds: wall time.
         peak_bytes: see `mm_resources.metering.Meter`.
@@ -80,7 +81,7 @@ class Ledger:
         lance_datasets.append(self._uri, LEDGER.rows(rows))
 
     def read(self, where: str | None = None) -> pa.RecordBatchReader:
-        """The rows; what an older version did not measure is null in them."""
+        """The rows; figures that an older version did not measure are null."""
         found = lance_datasets.reader(lance_datasets.open_dataset(self._uri), LEDGER.bare, where=where)
         rows = (
             batch for stored in found for batch in LEDGER.cast(pa.Table.from_batches([stored])).to_batches()
@@ -93,23 +94,26 @@ class Ledger:
         return found
 
     def works(self, cell: Cell) -> list[Work]:
-        """What each run did in each stage of a cell, oldest first."""
+        """The work of each run in each stage of a cell, oldest first."""
         found = sql.fetch(_WORKS, ledger=self.read(_of(cell))).to_pylist()
         return [Work(**{name: row.pop(name) for name in _FIGURES}, usage=Usage(**row)) for row in found]
 
     def of_cell(self, cell: Cell) -> dict[str, Work]:
-        """Per stage, what its latest run that did work did and took, over all its kernels."""
+        """Per stage, the work of its latest run that computed or read anything, over all kernels."""
         return {work.stage: work for work in self.works(cell) if not work.unchanged}
 
     def kernels(self, cell: Cell) -> list[dict[str, Any]]:
-        """``stage``, ``kernel``, ``fingerprint`` of what worked for a cell; ``asked``: rows that the stage's latest run asked of it;
-        ``reused``: rows of all runs that the cache had.
+        """The kernels that ran for a cell.
+
+        Returns:
+            ``stage``, ``kernel``, ``fingerprint``, ``asked`` (rows that the stage's latest run requested) and
+            ``reused`` (rows of all runs that the cache had).
         """
         found: list[dict[str, Any]] = sql.fetch(_KERNELS, ledger=self.read(_of(cell))).to_pylist()
         return found
 
     def rates(self) -> dict[str, Rate]:
-        """What a computed row takes, by kernel fingerprint, over all runs of this store."""
+        """Mean rate of a computed row, by kernel fingerprint, over all runs of this store."""
         return {
             row.pop("fingerprint"): Rate(**row) for row in sql.fetch(_RATES, ledger=self.read()).to_pylist()
         }
@@ -119,19 +123,24 @@ def _of(cell: Cell) -> str:
     return f"dataset = '{cell.dataset}' AND version = '{cell.version}' AND modality = '{cell.modality}'"
 
 
-# Where CPU seconds were not measured yet, one core is taken to have been at work.
+# Older rows have no CPU seconds; one busy core is assumed for them.
 _WORKS = """
-SELECT stage, run_id, max("at") AS "at", bool_and(unchanged) AS unchanged, max(samples_in) AS samples_in, max(samples_out) AS samples_out,
-       sum(computed)::BIGINT AS computed, sum(reused)::BIGINT AS reused, sum(seconds) AS seconds, max(peak_bytes) AS peak_bytes,
+SELECT stage, run_id, max("at") AS "at", bool_and(unchanged) AS unchanged,
+       max(samples_in) AS samples_in, max(samples_out) AS samples_out,
+       sum(computed)::BIGINT AS computed, sum(reused)::BIGINT AS reused,
+       sum(seconds) AS seconds, max(peak_bytes) AS peak_bytes,
        coalesce(sum(cpu_seconds), sum(seconds)) AS cpu_seconds, coalesce(sum(gpu_seconds), 0) AS gpu_seconds,
-       coalesce(sum(bytes_read), 0)::BIGINT AS bytes_read, coalesce(sum(bytes_written), 0)::BIGINT AS bytes_written,
+       coalesce(sum(bytes_read), 0)::BIGINT AS bytes_read,
+       coalesce(sum(bytes_written), 0)::BIGINT AS bytes_written,
        coalesce(sum(bytes_transferred), 0)::BIGINT AS bytes_transferred
 FROM ledger GROUP BY stage, run_id ORDER BY "at"
 """
 _KERNELS = """
-SELECT stage, kernel, fingerprint, (sum(computed + reused) FILTER (latest))::BIGINT AS asked, sum(reused)::BIGINT AS reused
+SELECT stage, kernel, fingerprint, (sum(computed + reused) FILTER (latest))::BIGINT AS asked,
+       sum(reused)::BIGINT AS reused
 FROM (
-  SELECT *, rank() OVER (PARTITION BY stage ORDER BY "at" DESC) = 1 AS latest FROM ledger WHERE fingerprint IS NOT NULL AND NOT unchanged
+  SELECT *, rank() OVER (PARTITION BY stage ORDER BY "at" DESC) = 1 AS latest
+  FROM ledger WHERE fingerprint IS NOT NULL AND NOT unchanged
 )
 GROUP BY stage, kernel, fingerprint ORDER BY stage, kernel, fingerprint
 """
@@ -145,13 +154,14 @@ FROM ledger WHERE computed > 0 GROUP BY fingerprint
 
 @dataclass(frozen=True)
 class Spent:
-    """What a stage took, beside what its kernels report.
+    """The cost of a stage beside that of its kernels.
 
     Attributes:
         seconds: wall time.
         usage: of all its processes.
         peak_bytes: see `mm_resources.metering.Meter`.
-        samples_in, samples_out: samples that reached and left it; None where a stage of an older version did not count them.
+        samples_in, samples_out: samples that reached and left it; None where a stage of an older version did
+            not count them.
     """
 
     seconds: float
@@ -170,7 +180,10 @@ def entries(
     reports: Sequence[ComputeReport],
     spent: Spent,
 ) -> list[dict[str, Any]]:
-    """A row for each kernel that a stage ran, or one for the stage; its own figures stand in the first alone, so that sums are right."""
+    """Make a row for each kernel that a stage ran, or one for the stage.
+
+    The stage's own figures stand in the first row alone, so that sums are right.
+    """
     own = {
         "seconds": spent.seconds,
         "samples_in": spent.samples_in,

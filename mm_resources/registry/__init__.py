@@ -1,1 +1,1 @@
-"""TODO."""
+"""Frozen specs, aliases and pins. Imports ingestion, sources and storage."""

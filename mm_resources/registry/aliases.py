@@ -1,4 +1,4 @@
-"""Aliases: names such as ``production`` that readers ask for instead of a version, and that move by promotion alone."""
+"""Aliases: names such as ``production`` that stand for a version and move by promotion alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOVE = re.compile(r"^(\d{8})\.json$")
 
 @dataclass(frozen=True)
 class Alias:
-    """Where an alias points, since one of its moves.
+    """The target of an alias since one of its moves.
 
     Attributes:
         number: of the move, from 1.
@@ -41,7 +41,10 @@ class Alias:
 
 
 class Aliases:
-    """The aliases of a store; every move is an object of its own, so that none is lost and two at once cannot both land."""
+    """The aliases of a store.
+
+    Every move is an object of its own, so that none is lost and of two at once only one lands.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -68,11 +71,12 @@ class Aliases:
         name = self._name(alias.dataset, alias.alias, alias.number)
         if not self.store.create(name, json.dumps(asdict(alias), indent=1).encode()):
             raise Fenced(
-                f"{alias.dataset}@{alias.alias} was moved by another promotion meanwhile; look at it, then promote again"
+                f"{alias.dataset}@{alias.alias} was moved by another promotion meanwhile; "
+                "check its target, then promote again"
             )
 
     def resolve(self, dataset_version: str) -> Alias | None:
-        """What ``birds@production`` stands for; None where the text is no alias.
+        """The target of an alias such as ``birds@production``; None where the text is no alias.
 
         Raises:
             UserError: when nothing was ever promoted to it.
@@ -83,7 +87,8 @@ class Aliases:
         found = self.current(check_dataset(dataset), alias.lower())
         if found is None:
             raise UserError(
-                f"nothing was promoted to {dataset_version}; `mm promote {dataset}@VERSION --to {alias.lower()}` does, if its gate lets it"
+                f"nothing was promoted to {dataset_version}; "
+                f"promote a version: `mm promote {dataset}@VERSION --to {alias.lower()}`"
             )
         return found
 
@@ -96,7 +101,7 @@ class Aliases:
 
 
 def check_dataset(name: str) -> str:
-    """Raises UserError for what cannot name a dataset."""
+    """Return the name, or raise UserError where it cannot name a dataset."""
     try:
         return check_name(name)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The registry: frozen specs, their listings, and pins (what readers resolve)."""
+"""The registry: frozen specs, with their listings, drift reports, aliases and pins."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mm_resources.ingestion.source_drift import Drifts
 from mm_resources.registry.aliases import Aliases
 from mm_resources.registry.pins import Pin, Pins
 from mm_resources.registry.spec_check import check_spec
+from mm_resources.storage.layout import check_layout, record_layout
 from mm_resources.storage.store import Store
 
 
@@ -41,35 +42,37 @@ class Registry:
         self.drifts = Drifts(self.listings)
         self.pins = Pins(store)
 
-    # -- specs
-
     def register(self, spec: DatasetSpec, by: str = "") -> bool:
-        """Freeze a dataset version; False when exactly this spec was registered before, but for how its sources are watched.
+        """Freeze a dataset version; return False when exactly this spec was registered before.
+
+        How its sources are watched is no part of the spec's identity and may change.
 
         Args:
             by: who did it, where it was not a person.
 
         Raises:
-            UserError: when the version is registered with another spec, or the spec names what does not exist.
+            UserError: when the version is registered with another spec, or the spec names what does not
+                exist.
         """
         check_spec(spec, self.spec)
-        self.store.mark_layout()
+        record_layout(self.store)
         name = self._spec_name(spec.name, spec.version)
         if self.store.create(name, _record(spec, datetime.now(UTC).isoformat(), by)):
             return True
         known = self.registration(spec.name, spec.version)
         if known.spec.digest != spec.digest:
             raise UserError(
-                f"{spec.dataset_version} is registered with another spec, and a version stays frozen; give the changed spec a new version"
+                f"{spec.dataset_version} is registered with another spec, and a version stays frozen; "
+                "give the changed spec a new version"
             )
         if known.spec.watch != spec.watch:
             self.store.write(name, _record(spec, known.at, known.by))
         return False
 
     def follow(self, spec: DatasetSpec, names: Iterable[str], by: str = "") -> DatasetSpec:
-        """Register the version that follows another, under the first of the names that no other spec has taken.
+        """Register the version that follows another, under the first name that no other spec has taken.
 
-        Done twice, or by two at once, it is the same version.
+        Repeated calls, and concurrent ones, register the same version.
         """
         for name in names:
             following = successor(spec, name)
@@ -79,19 +82,19 @@ class Registry:
         raise ValueError("no name is left")
 
     def next_name(self, spec: DatasetSpec) -> str:
-        """How `follow` would call the version that follows, by the spec's own scheme and today's date."""
+        """The name that `follow` would give the next version, by the spec's own scheme and today's date."""
         names = next_names(spec.version, spec.watch.names, datetime.now(UTC).date())
         return next(name for name in names if self._is_free(successor(spec, name)))
 
     def _is_free(self, spec: DatasetSpec) -> bool:
-        """Whether a version is not registered, or with this very spec."""
+        """Return whether a version is not registered, or registered with this very spec."""
         try:
             return self.spec(spec.name, spec.version).digest == spec.digest
         except UserError:
             return True
 
     def newest(self) -> list[Registration]:
-        """Of each dataset, the version that was registered last."""
+        """The version of each dataset that was registered last."""
         versions: dict[str, Registration] = {}
         for dataset_version in self.datasets():
             found = self.registration(*split_dataset_version(dataset_version))
@@ -113,7 +116,7 @@ class Registry:
         Raises:
             UserError: when it never was; names the versions that are.
         """
-        self.store.check_layout()
+        check_layout(self.store)
         try:
             return _parsed(self.store.read(self._spec_name(dataset, version)))
         except FileNotFoundError:
@@ -122,7 +125,7 @@ class Registry:
 
     def datasets(self) -> list[str]:
         """All registered ``dataset@version``, sorted."""
-        self.store.check_layout()
+        check_layout(self.store)
         return [
             f"{dataset}@{name.removesuffix('.json')}"
             for dataset in self.store.names("registry/datasets")
@@ -149,8 +152,6 @@ class Registry:
                 f"{dataset_version} declares no modality {modality!r}; it declares: {', '.join(names)}"
             )
         return [Cell(dataset, version, name) for name in names if modality in (None, name)]
-
-    # -- pins
 
     def published(self, dataset_version: str, modality: str) -> Pin:
         """The pin of a cell; behind an alias, the one that was promoted.

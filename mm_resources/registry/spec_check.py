@@ -82,6 +82,7 @@ def check_embedders(modality: str, names: list[str]) -> None:
             reads = kind_of(name).modality
         except UserError as error:
             raise UserError(f"embedders.{modality}: {error}") from None
-        # An embedder of texts reads whatever segments carry a text, such as a transcript; but not every one does.
+        # An embedder of texts reads whatever segments carry a text, such as a transcript; but not every one
+        # does.
         if reads != modality and not (reads == "text" and name != names[0]):
             raise UserError(f"embedders.{modality}: {name} reads {reads}, not {modality}")

@@ -1,6 +1,7 @@
 """Failure events: a dataset of their own, one table per cell and stage, replaced with the stage.
 
-Each stage's commit names the version of its failures, so that a run that lost the race leaves no trace in them.
+Each stage's commit names the version of its failures, so that a run that lost the race leaves no trace in
+them.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from mm_resources.tables.stage_tables import StageTables
 # Causes that no computation decides: a row that breaks its contract, a sample that the spec refuses.
 DECIDED = ("contract_violation", "rejected_by_rule")
 
-# Which causes there are, the most frequent first, with the first failed sample of each as its example.
+# The causes, the most frequent first, with the first failed sample of each as its example.
 _CAUSES = """
 SELECT * EXCLUDE (example), unnest(example) FROM (
   SELECT modality, stage, error_class, fingerprint, count(*) AS events, count(DISTINCT sample_id) AS samples,
          bool_or(retryable) AS retryable, max(attempt) AS attempts,
-         arg_min({'sample_id': sample_id, 'message': message, 'source_uri': source_uri}, coalesce(sample_id, message)) AS example
+         arg_min({'sample_id': sample_id, 'message': message, 'source_uri': source_uri},
+                 coalesce(sample_id, message)) AS example
   FROM failures GROUP BY modality, stage, error_class, fingerprint
 ) ORDER BY events DESC, modality, stage, fingerprint
 """
 
 
 def may_be_redriven(stage: str, error_class: str) -> bool:
-    """Whether a failure may pass by being computed again."""
+    """Return whether computing a failure again may make it pass."""
     return stage in COMPUTING_STAGES and error_class not in DECIDED
 
 
@@ -60,7 +62,7 @@ class FailureFilter:
         return " AND ".join(chosen) or None
 
     def dumps(self) -> str:
-        """As the value of a run's tag."""
+        """The filter as the value of a run's tag."""
         return json.dumps({name: value for name, value in asdict(self).items() if value})
 
     @classmethod
@@ -70,7 +72,7 @@ class FailureFilter:
 
 @dataclass(frozen=True)
 class FailureCount:
-    """Failure events written, how many of them may pass when tried again, and the Lance version that holds them (0: none)."""
+    """Failure events written, the retryable ones, and the Lance version that holds them (0: none)."""
 
     events: int
     retryable: int
@@ -98,8 +100,9 @@ class FailureEvents:
         """Write a stage's failures, which count from the moment that the stage's commit names their version.
 
         Args:
-            events: dicts with at least ``error_class`` and ``message``; see `FAILURES`. One that copies a stored
-                result (of a cache or a frozen listing) carries ``attempt`` and keeps the class stored there.
+            events: dicts with at least ``error_class`` and ``message``; see `FAILURES`. One that copies a
+                stored result (of a cache or a frozen listing) carries ``attempt`` and keeps the class stored
+                there.
 
         Raises:
             ValueError: for a new event whose error class is not declared.
@@ -178,8 +181,8 @@ class FailureEvents:
         """The causes of the chosen failures, the most frequent first.
 
         Returns:
-            modality, stage, error_class, fingerprint, events, samples, retryable, attempts (the most of any sample), and
-            sample_id, message and source_uri of an example.
+            modality, stage, error_class, fingerprint, events, samples, retryable, attempts (the most of any
+            sample), and sample_id, message and source_uri of an example.
         """
         columns = [
             "modality",
@@ -199,7 +202,8 @@ class FailureEvents:
     ) -> dict[str, int]:
         """Failed samples (or whole sources) by error class; `versions` as in `read`."""
         found = sql.fetch(
-            "SELECT error_class, count(DISTINCT coalesce(sample_id, message)) AS n FROM failures GROUP BY 1 ORDER BY 2 DESC, 1",
+            "SELECT error_class, count(DISTINCT coalesce(sample_id, message)) AS n FROM failures "
+            "GROUP BY 1 ORDER BY 2 DESC, 1",
             failures=self.read(cell, ["error_class", "sample_id", "message"], stages, versions=versions),
         )
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))

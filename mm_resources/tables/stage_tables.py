@@ -1,7 +1,7 @@
 """Stage tables: one Lance dataset per cell and asset, replaced atomically and fenced.
 
-What the stage knows of itself (data version, gate verdict, counts) travels in the schema metadata of the same commit:
-a reader sees old rows with the old verdict or new rows with the new one, never a mixture.
+The metadata of a stage (data version, gate verdict, counts) travels in the schema metadata of the same
+commit: a reader sees old rows with the old verdict or new rows with the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ META = b"mm.stage"
 
 @dataclass(frozen=True)
 class StageMeta:
-    """What a stage's table says of itself.
+    """Metadata of a stage's table.
 
     Attributes:
         data_version: content-derived; equal content has an equal version.
-        inputs: digest of all inputs (upstream data versions, code, configuration); equal inputs need no new work.
+        inputs: digest of all inputs (upstream data versions, code, configuration); equal inputs need no new
+            work.
         rows: rows of the table.
         row_count: rows that the asset stands for: its table's, unless that is a record of another table.
         failed: failure events that the stage recorded.
@@ -91,18 +92,18 @@ class StageTables:
         return self.store.uri(f"stages/{asset}/{cell.path}.lance")
 
     def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
-        """Metadata of a stage's current table, or of an earlier Lance version; None when it was never published."""
+        """Metadata of the current table, or of an earlier Lance version; None when it was never published."""
         found = self.state(asset, cell, version)
         return found[0] if found else None
 
     def state(self, asset: str, cell: Cell, version: int | None = None) -> tuple[StageMeta, int] | None:
-        """Metadata and Lance version of a stage's current table, or of an earlier version; None when it was never published."""
+        """Metadata and Lance version of the current table or an earlier one; None when never published."""
         dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
         raw = None if dataset is None else (dataset.schema.metadata or {}).get(META)
         return (StageMeta(**json.loads(raw)), int(dataset.version)) if dataset is not None and raw else None
 
     def save_plot(self, asset: str, cell: Cell, run_id: str, name: str, png: bytes) -> None:
-        """Keep a picture of a stage as a run left it."""
+        """Store a plot of a stage as a run drew it."""
         self.store.write(self._plot(asset, cell, run_id, name), png)
 
     def plot(self, asset: str, cell: Cell, run_id: str, name: str) -> bytes:
@@ -116,7 +117,7 @@ class StageTables:
         return lance_datasets.fence(self.uri(asset, cell), contract.bare)
 
     def hold(self, asset: str, cell: Cell, version: int, tag: str) -> None:
-        """Keep a version of a stage's table, which upkeep would remove once it is superseded and old."""
+        """Tag a version of a stage's table, so that upkeep keeps it once it is superseded and old."""
         lance_datasets.tag(self.uri(asset, cell), version, tag)
 
     def version(self, asset: str, cell: Cell) -> int:
@@ -141,7 +142,7 @@ class StageTables:
         return self.rows(self.dataset(asset, cell, version), columns, where, limit)
 
     def dataset(self, asset: str, cell: Cell, version: int | None = None) -> lance.LanceDataset:
-        """The current table as it is now, or an earlier version of it, to be read as often as one likes.
+        """Open the current table as it is now, or an earlier version of it, for any number of reads.
 
         Raises:
             LookupError: when the asset was never materialized for the cell.
