@@ -1,4 +1,4 @@
-"""The dataset spec: what a user writes in YAML, as a pydantic model."""
+"""The dataset spec: the pydantic model of the user's YAML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical, check_name, check_version, digest
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS, USER_TYPES, SpecModel, user_column
-from mm_embed_kernels.spec.source_spec import SourceSpec, holds_tracks
+from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.spec.thresholds import ColumnRule, Curation, DriftLimits, Gates, Promotion, Watch
 
 
@@ -25,7 +25,7 @@ class DatasetSpec(SpecModel):
     name: str
     version: str
     parent: str | None = Field(
-        default=None, description="version that this one follows: what is placed in a split stays there"
+        default=None, description="version that this one follows, whose samples keep their split"
     )
     schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(
         default_factory=dict, alias="schema"
@@ -34,18 +34,18 @@ class DatasetSpec(SpecModel):
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     embedders: dict[str, list[str]] = Field(
         default_factory=dict,
-        description="modality -> embedders, the primary one first; by default the profile's",
+        description="modality -> embedders, the primary one first; by default that of the profile",
     )
     transcribe: dict[str, str] = Field(
-        default_factory=dict, description="modality -> transcriber that writes down what is said in it"
+        default_factory=dict, description="modality -> transcriber of its speech"
     )
     validation: dict[str, dict[str, ColumnRule]] = Field(
         default_factory=dict,
-        description="modality -> column of the listing or the probe -> what it may hold; anything else fails",
+        description="modality -> column of the listing or the probe -> permitted values; other samples fail",
     )
     on_partial: Literal["reject", "keep_prefix"] = Field(
         default="reject",
-        description="media that are cut off: failures, or kept as far as they can be read (`read_share` says how far)",
+        description="media that are cut off: fail, or keep the readable beginning (see `read_share`)",
     )
     curation: Curation = Curation()
     gates: Gates = Gates()
@@ -55,41 +55,44 @@ class DatasetSpec(SpecModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _tracks(cls, raw: Any) -> Any:
-        """A source of tracks takes from the one that it names what it does not say itself."""
+    def _inherit_tracks(cls, raw: Any) -> Any:
+        """Complete a source of tracks by uri, label and table of the source that it names."""
         sources = raw.get("sources") if isinstance(raw, dict) else None
         if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
             return raw
         named = {source.get("name"): source for source in sources}
 
-        def whole(source: dict[str, Any]) -> dict[str, Any]:
+        def complete(source: dict[str, Any]) -> dict[str, Any]:
             given = named.get(source.get("track_of"), {})
             return {**{name: given[name] for name in ("uri", "label", "table") if name in given}, **source}
 
-        return {**raw, "sources": [whole(source) if source.get("track_of") else source for source in sources]}
+        return {
+            **raw,
+            "sources": [complete(source) if source.get("track_of") else source for source in sources],
+        }
 
     @field_validator("name")
     @classmethod
-    def _name(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         return check_name(name)
 
     @field_validator("version", mode="before")
     @classmethod
-    def _version(cls, version: object) -> str:
+    def _check_version(cls, version: object) -> str:
         if version is None:
-            raise ValueError("a version is needed, for example v1")
+            raise ValueError("a version is required, for example v1")
         if isinstance(version, float):
-            raise ValueError(f"YAML reads this version as the number {version}; put it into quotes")
+            raise ValueError(f"YAML reads this version as the number {version}; quote it")
         return check_version(str(version))
 
     @field_validator("parent", mode="before")
     @classmethod
-    def _parent(cls, parent: object) -> str | None:
-        return None if parent is None else cls._version(parent)
+    def _check_parent(cls, parent: object) -> str | None:
+        return None if parent is None else cls._check_version(parent)
 
     @field_validator("schema_")
     @classmethod
-    def _columns(cls, schema: dict[str, str]) -> dict[str, str]:
+    def _check_columns(cls, schema: dict[str, str]) -> dict[str, str]:
         taken: dict[str, str] = {}
         for name in schema:
             if not name.strip():
@@ -97,13 +100,14 @@ class DatasetSpec(SpecModel):
             other = taken.setdefault(user_column(name).casefold(), name)
             if other != name:
                 raise ValueError(
-                    f"{other!r} and {name!r} would be one table column, {user_column(name)}; rename one in the source"
+                    f"{other!r} and {name!r} would be one table column, {user_column(name)}; "
+                    "rename one in the source"
                 )
         return schema
 
     @field_validator("splits")
     @classmethod
-    def _shares(cls, splits: dict[str, float]) -> dict[str, float]:
+    def _check_shares(cls, splits: dict[str, float]) -> dict[str, float]:
         if (
             not splits
             or not all(share >= 0 for share in splits.values())
@@ -113,7 +117,7 @@ class DatasetSpec(SpecModel):
         return splits
 
     @model_validator(mode="after")
-    def _unique_sources(self) -> DatasetSpec:
+    def _check_sources(self) -> DatasetSpec:
         names = [source.name for source in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -122,10 +126,11 @@ class DatasetSpec(SpecModel):
             raise ValueError("a version cannot be its own parent")
         for source in self.sources:
             if source.track_of and not any(
-                other.name == source.track_of and holds_tracks(other) for other in self.sources
+                other.name == source.track_of and other.is_video_files for other in self.sources
             ):
                 raise ValueError(
-                    f"source {source.name}: track_of: {source.track_of!r} is no source of video files in this spec"
+                    f"source {source.name}: track_of: {source.track_of!r} is not a source of video files "
+                    "in this spec"
                 )
             unknown = [
                 name
@@ -134,7 +139,8 @@ class DatasetSpec(SpecModel):
             ]
             if unknown:
                 raise ValueError(
-                    f"source {source.name}: table column {unknown[0]!r} is not in schema; declare its type there"
+                    f"source {source.name}: table column {unknown[0]!r} is not in schema; "
+                    "declare its type there"
                 )
         return self
 
@@ -144,12 +150,12 @@ class DatasetSpec(SpecModel):
 
     @property
     def modalities(self) -> list[str]:
-        """The modalities that the spec declares (``auto`` stands for what its listing turns out to hold)."""
+        """Declared modalities; ``auto`` stands for those of the listed samples."""
         return sorted({source.modality for source in self.sources})
 
     @property
     def user_fields(self) -> list[pa.Field]:
-        """The declared user columns as ``user__*`` Arrow fields."""
+        """Declared user columns as ``user__*`` Arrow fields."""
         return [
             pa.field(
                 user_column(name), USER_TYPES[kind], metadata={"description": "declared in the spec's schema"}
@@ -160,21 +166,24 @@ class DatasetSpec(SpecModel):
 
     @property
     def digest(self) -> str:
-        # The order of the splits decides which hashes fall into which, so it counts; JSON objects have none.
+        """Digest of the spec without `watch`; equal digests are the same version."""
+        # The order of the splits decides which hash belongs to which, so it is part of the digest; JSON
+        # objects have none.
         written = {
             **self.model_dump(by_alias=True, mode="json", exclude={"watch"}),
             "splits": list(self.splits.items()),
         }
-        # A field that came later says nothing by its default: specs that were frozen before it are still the same.
-        for part, later in _later(written):
-            for name, default in later.items():
+        # A field that was added later is left out by default, so that older specs have the same digest as
+        # before.
+        for part, defaults in _later_fields(written):
+            for name, default in defaults.items():
                 if name in part and part[name] == default:
                     del part[name]
         return digest("spec", canonical(written))
 
 
-def _later(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The parts of a spec that have got fields since the first one was frozen, and what these fields are by default."""
+def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield the parts of a dumped spec that gained fields after the first release, and their defaults."""
     yield (
         written,
         {
@@ -189,10 +198,15 @@ def _later(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, 
 
 
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
-    """Read a spec from YAML; relative URIs are resolved against `base` (the spec's folder).
+    """Parse a spec from YAML; relative URIs are resolved against `base`, the spec's folder.
+
+    Args:
+        text: the YAML.
+        origin: file name for error messages.
+        base: folder of the spec, or None to leave relative URIs as they are.
 
     Raises:
-        UserError: one line that names the file, the field and the cause.
+        UserError: naming the file, the field and the cause in one line.
     """
     try:
         raw = yaml.safe_load(text)
@@ -206,11 +220,15 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec"
         raise UserError(f"{origin}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
-    return spec if base is None else _absolute(spec, base)
+    return spec if base is None else _with_absolute_uris(spec, base)
 
 
 def load_spec(path: Path) -> DatasetSpec:
-    """Read a spec file; relative URIs become absolute."""
+    """Read a spec file; relative URIs become absolute.
+
+    Raises:
+        UserError: see `parse_spec`; also for a file that cannot be read.
+    """
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -219,18 +237,18 @@ def load_spec(path: Path) -> DatasetSpec:
 
 
 def escape_glob(path: str) -> str:
-    """A path in which no character is a wildcard."""
+    """Escape the wildcards of a path."""
     return re.sub(r"([*?\[{])", r"[\1]", path)
 
 
-def _absolute(spec: DatasetSpec, base: str) -> DatasetSpec:
+def _with_absolute_uris(spec: DatasetSpec, base: str) -> DatasetSpec:
     def absolute(uri: str, base: str) -> str:
         return uri if "://" in uri or uri.startswith("/") else f"{base.rstrip('/')}/{uri.removeprefix('./')}"
 
     sources = [
         source.model_copy(
             update={
-                # The folder's own name is no pattern, whatever it holds.
+                # The folder's own name is literal, whatever characters it has.
                 "uri": absolute(source.uri, escape_glob(base)),
                 "table": source.table
                 and source.table.model_copy(update={"uri": absolute(source.table.uri, base)}),

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Base model of the spec, its column types and its durations."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ USER_TYPES: dict[str, pa.DataType] = {
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 
-
-# What a side table says of a sample beside the user's own columns.
+# Columns of a side table with a meaning of their own, beside the user's columns.
 SAMPLE_FIELDS = ("label", "link", "group", "transcript")
 
 
 def user_column(name: str) -> str:
-    """The table column of a user's column: what SQL would have to quote is replaced by ``_``."""
+    """Return the table column of a user's column; characters that SQL would have to quote become ``_``."""
     return "user__" + re.sub(r"\W", "_", name)
 
 
 class SpecModel(BaseModel):
+    """A part of the spec: immutable, without unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 Duration = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(s|min|h|d)$")]
-
-
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 
 def seconds(duration: str) -> int:
-    """``10min`` -> 600."""
+    """Convert a `Duration` to seconds: ``10min`` -> 600."""
     number = duration.rstrip("sminhd")
     return int(number) * _SECONDS[duration[len(number) :]]

@@ -1,4 +1,4 @@
-"""The version that follows another: its name, its spec, and its spec as a file."""
+"""The version that follows another: its name, its spec, and the spec as YAML."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LAST_NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
 def successor(spec: DatasetSpec, version: str) -> DatasetSpec:
-    """The same spec as the next version; its sources are listed anew when it is first backfilled.
+    """Return the same spec as the next version; its sources are listed anew at the first backfill.
 
     Raises:
-        UserError: for a name that cannot be one, or the version's own.
+        UserError: for a name that is no version name, or that of `spec` itself.
     """
     written = {**spec.model_dump(by_alias=True, mode="json"), "version": version, "parent": spec.version}
     return parse_spec(
@@ -28,8 +28,8 @@ def successor(spec: DatasetSpec, version: str) -> DatasetSpec:
     )
 
 
-def named(spec: DatasetSpec, name: str) -> str:
-    """The version that ``v2`` or ``birds@v2`` names.
+def resolve_version(spec: DatasetSpec, name: str) -> str:
+    """Return the version name of ``v2`` or ``birds@v2``.
 
     Raises:
         UserError: for a version of another dataset.
@@ -42,34 +42,38 @@ def named(spec: DatasetSpec, name: str) -> str:
         raise UserError(str(error)) from None
     if dataset != spec.name:
         raise UserError(
-            f"{name} is of another dataset than {spec.dataset_version}; a version follows one of its own: {spec.name}@{version}"
+            f"{name} is of another dataset than {spec.dataset_version}; "
+            f"a version follows one of its own dataset: {spec.name}@{version}"
         )
     return version
 
 
 def next_names(version: str, scheme: str, day: date) -> Iterator[str]:
-    """Names for the version that follows, the first choice first, without end.
+    """Generate names for the version that follows, in order of preference, without end.
 
     Args:
-        scheme: ``number`` counts the last number of the name up (v1, v2, v3); ``date`` takes the day.
+        version: the present version.
+        scheme: ``number`` increments the last number of the name (v1, v2, v3); ``date`` uses the day.
+        day: the date for ``date``.
     """
     if scheme == "date":
         yield from (f"{day:%Y-%m-%d}" + (f".{n}" if n > 1 else "") for n in itertools.count(1))
-    found = _LAST_NUMBER.search(version)
-    if found is None:
+    match = _LAST_NUMBER.search(version)
+    if match is None:
         yield from (f"{version}-{n}" for n in itertools.count(2))
     else:
-        head, number, tail = version[: found.start()], found[0], version[found.end() :]
+        head, number, tail = version[: match.start()], match[0], version[match.end() :]
         yield from (f"{head}{n:0{len(number)}}{tail}" for n in itertools.count(int(number) + 1))
 
 
-def as_yaml(spec: DatasetSpec) -> str:
-    """A spec as a person would write it: what is as by default is left out. Reading it gives the same spec."""
+def to_yaml(spec: DatasetSpec) -> str:
+    """Write a spec as short YAML, without values that equal the default; parsing it gives the same spec."""
     whole = spec.model_dump(by_alias=True, mode="json")
     short = spec.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-    # The order of the splits counts, and equal shares in another order look like the default.
+    # The order of the splits matters, and equal shares in another order compare equal to the default.
     text = yaml.safe_dump({**short, "splits": whole["splits"]}, sort_keys=False, allow_unicode=True)
-    # Tracks take from their videos what they leave out, so one that has less than they must say so.
+    # A source of tracks inherits what it leaves out from its videos; where it has less than they, only the
+    # full form is equal.
     return (
         text
         if parse_spec(text, "spec") == spec

@@ -1,51 +1,57 @@
-"""Which validation rule would have caught failed samples at the door: one bound of one column, found by exhaustion."""
+"""Suggest validation rules that would have rejected failed samples: one bound of one column each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from mm_embed_kernels import sql
 
-# A cause that fewer samples share does not recur.
-RECURS = 3
-# More values than these are a list of samples, not a rule.
-LISTED_VALUES = 20
+# A cause that fewer samples share is no pattern.
+MIN_SAMPLES = 3
+# A longer list of values would enumerate samples instead of stating a rule.
+MAX_VALUES = 20
 
-# Best cut of a number: all at or below (above) one value are rejected. The next value beyond it bounds how far the
-# threshold may be moved without rejecting any other sample.
+# Best cut of a number: all values up to (or from) one value are rejected. The next value beyond it limits how
+# far the threshold may be moved without rejecting another sample.
 _CUT = """
 WITH counts AS (
-  SELECT "{column}" AS value, count(*) FILTER (cause = {cause}) AS bad, count(*) FILTER (cause IS NULL) AS good
-  FROM samples WHERE "{column}" IS NOT NULL AND NOT isnan("{column}"::DOUBLE) AND (cause IS NULL OR cause = {cause}) GROUP BY 1
+  SELECT "{column}" AS value,
+         count(*) FILTER (cause = {cause}) AS bad, count(*) FILTER (cause IS NULL) AS good
+  FROM samples
+  WHERE "{column}" IS NOT NULL AND NOT isnan("{column}"::DOUBLE) AND (cause IS NULL OR cause = {cause})
+  GROUP BY 1
 ), sums AS (
-  SELECT value, lead(value) OVER w AS beyond, sum(bad) OVER w AS caught, sum(good) OVER w AS wrong FROM counts
-  WINDOW w AS (ORDER BY value {order} ROWS UNBOUNDED PRECEDING)
+  SELECT value, lead(value) OVER w AS beyond, sum(bad) OVER w AS caught, sum(good) OVER w AS wrong
+  FROM counts WINDOW w AS (ORDER BY value {order} ROWS UNBOUNDED PRECEDING)
 )
 SELECT value, beyond, caught::BIGINT AS caught, wrong::BIGINT AS wrong FROM sums
 WHERE beyond IS NOT NULL AND caught > wrong ORDER BY caught - wrong DESC, wrong LIMIT 1
 """
 _MEMBERS = """
 SELECT value, bad, good FROM (
-  SELECT "{column}" AS value, count(*) FILTER (cause = {cause}) AS bad, count(*) FILTER (cause IS NULL) AS good
+  SELECT "{column}" AS value,
+         count(*) FILTER (cause = {cause}) AS bad, count(*) FILTER (cause IS NULL) AS good
   FROM samples WHERE "{column}" IS NOT NULL GROUP BY 1
-) WHERE bad >= {recurs} AND bad > good ORDER BY bad - good DESC, value LIMIT {most}
+) WHERE bad >= {least} AND bad > good ORDER BY bad - good DESC, value LIMIT {most}
 """
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One bound, in the spec's terms.
+    """One bound, in the terms of the spec.
 
     Attributes:
+        column: column of the listing or the probe.
         bound: ``min``, ``max`` or ``none_of``.
-        limit: a number, or the values that are refused.
+        limit: a number, or the rejected values.
         caught: failed samples of the cause that it rejects.
-        wrong: samples that did not fail and that it would reject.
+        wrong: samples without a failure that it would reject.
     """
 
     column: str
@@ -56,6 +62,7 @@ class Suggestion:
 
     @property
     def gain(self) -> int:
+        """Failed samples that it rejects less those that it would reject wrongly."""
         return self.caught - self.wrong
 
 
@@ -64,39 +71,41 @@ def suggest(
     columns: Iterable[tuple[str, pa.DataType]],
     cause: str,
 ) -> list[Suggestion]:
-    """The best bound of each column that rejects more samples of a cause than sound ones, best first.
+    """Return the best bounds that reject more samples of a cause than valid ones, best first.
 
     Args:
-        samples: streams chosen columns of all samples, one of which is ``cause``: why it failed, or null where it did
-            not; called once or twice for each column.
-        columns: (name, type) of the candidates, those that are known first before the others: of equal bounds the first
-            one wins.
-        cause: whose samples are to be caught.
+        samples: streams chosen columns of all samples, one of which is ``cause``: the error class, or null
+            for a sample that did not fail; called once or twice per column.
+        columns: (name, type) of the candidates, columns of the listing before the others: of equal bounds the
+            first one wins.
+        cause: error class whose samples are to be rejected.
     """
-    found: list[Suggestion] = []
+    suggestions: list[Suggestion] = []
     for column, kind in columns:
         read = [column, "cause"]
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            found += _cuts(lambda: samples(read), column, cause, pa.types.is_integer(kind))  # noqa: B023 - called at once
+            suggestions += _cuts(partial(samples, read), column, cause, pa.types.is_integer(kind))
         else:
-            found += _members(samples(read), column, cause)
-    return sorted(found, key=lambda item: (-item.gain, item.wrong))
+            suggestions += _members(samples(read), column, cause)
+    return sorted(suggestions, key=lambda item: (-item.gain, item.wrong))
 
 
 def _cuts(
     samples: Callable[[], pa.RecordBatchReader], column: str, cause: str, whole: bool
 ) -> list[Suggestion]:
-    found = []
+    """Return the best lower and the best upper bound of a number, where they reject enough."""
+    cuts = []
     for bound, order in (("min", "ASC"), ("max", "DESC")):
         statement = _CUT.format(column=column, cause=sql.literal(cause), order=order)
         for row in sql.fetch(statement, samples=samples()).to_pylist():
             limit = round_limit(row["value"], row["beyond"], whole)
-            found.append(Suggestion(column, bound, limit, row["caught"], row["wrong"]))
-    return found
+            cuts.append(Suggestion(column, bound, limit, row["caught"], row["wrong"]))
+    return cuts
 
 
 def _members(samples: pa.RecordBatchReader, column: str, cause: str) -> list[Suggestion]:
-    statement = _MEMBERS.format(column=column, cause=sql.literal(cause), recurs=RECURS, most=LISTED_VALUES)
+    """Return the values of a text or flag that mostly occur in samples of the cause, as one bound."""
+    statement = _MEMBERS.format(column=column, cause=sql.literal(cause), least=MIN_SAMPLES, most=MAX_VALUES)
     rows = sql.fetch(statement, samples=samples).to_pylist()
     if not rows:
         return []
@@ -112,9 +121,14 @@ def _members(samples: pa.RecordBatchReader, column: str, cause: str) -> list[Sug
 
 
 def round_limit(rejected: float, allowed: float, whole: bool) -> float:
-    """The limit with the fewest digits between the last value that is rejected and the first that is allowed, near the former.
+    """Return the limit with the fewest digits between two neighbouring values, near the rejected one.
 
-    What lies between them nobody has seen, so as little of it as a plain number allows is rejected.
+    No sample lies between the two, so as little of their range as a round number permits is rejected.
+
+    Args:
+        rejected: the last value to reject.
+        allowed: the first value to allow, above or below `rejected`.
+        whole: whether the column has integers.
     """
     up = allowed > rejected
     if whole and rejected == 0:

@@ -13,7 +13,7 @@ import yaml
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
 from mm_embed_kernels.spec.model import seconds
-from mm_embed_kernels.spec.next_version import as_yaml, named, next_names, successor
+from mm_embed_kernels.spec.next_version import next_names, resolve_version, successor, to_yaml
 
 SOURCE = {"name": "photos", "modality": "video", "uri": "/data/clips", "label": {"from": "parent_dir"}}
 
@@ -46,11 +46,11 @@ def test_a_successor_needs_a_name_of_its_own(name: str, line: str) -> None:
 
 
 def test_names_of_versions() -> None:
-    assert named(spec_of(), "v2") == named(spec_of(), "birds@v2") == "v2"
+    assert resolve_version(spec_of(), "v2") == resolve_version(spec_of(), "birds@v2") == "v2"
     with pytest.raises(UserError, match=r"bees@v2 is of another dataset than birds@v1; .*: birds@v2"):
-        named(spec_of(), "bees@v2")
+        resolve_version(spec_of(), "bees@v2")
     with pytest.raises(UserError, match="'birds@' is not DATASET@VERSION"):
-        named(spec_of(), "birds@")
+        resolve_version(spec_of(), "birds@")
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_next_names(version: str, scheme: str, names: list[str]) -> None:
 ], ids=["defaults", "order of the splits", "odd values", "tracks", "tracks without what their videos have"])  # fmt: skip
 def test_a_spec_as_yaml_is_the_same_spec(top: dict[str, Any], tmp_path: Path) -> None:
     spec = spec_of(**top)
-    again = parse_spec(as_yaml(spec), "there", str(tmp_path))
+    again = parse_spec(to_yaml(spec), "there", str(tmp_path))
     assert again == spec
     assert again.digest == spec.digest
 
 
 def test_what_is_as_by_default_is_not_written() -> None:
-    assert set(yaml.safe_load(as_yaml(spec_of()))) == {"name", "version", "sources", "splits"}
+    assert set(yaml.safe_load(to_yaml(spec_of()))) == {"name", "version", "sources", "splits"}
 
 
 def test_how_sources_are_watched_is_no_part_of_what_is_frozen() -> None:
     assert spec_of(watch={"sources": "register", "every": "30s"}).digest == spec_of().digest
-    assert parse_spec(as_yaml(spec_of()) + "watch: {sources: off}\n", "here").watch.sources == "off"
+    assert parse_spec(to_yaml(spec_of()) + "watch: {sources: off}\n", "here").watch.sources == "off"
 
 
 @pytest.mark.parametrize(

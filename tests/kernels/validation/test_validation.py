@@ -8,7 +8,13 @@ import pytest
 from mm_embed_kernels.errors import UserError, error_fingerprint
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.spec.thresholds import ColumnRule
-from mm_embed_kernels.validation.bounds import REJECTED, at_the_door, judge, judged_columns, validation_bounds
+from mm_embed_kernels.validation.bounds import (
+    REJECTED,
+    bounded_columns,
+    reject_before_download,
+    rejection_reasons,
+    validation_bounds,
+)
 from mm_embed_kernels.validation.suggestions import Suggestion, round_limit, suggest
 
 IMAGE = get("image")
@@ -25,7 +31,7 @@ TABLE = pa.table(
 def rejected(**rules: Any) -> list[int]:
     """Rows that the rules reject."""
     bounds = validation_bounds(IMAGE, {name: ColumnRule(**rule) for name, rule in rules.items()})
-    return [row for row, reason in enumerate(judge(TABLE, bounds)) if reason]
+    return [row for row, reason in enumerate(rejection_reasons(TABLE, bounds)) if reason]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,7 @@ def test_what_is_outside_a_bound_is_rejected_and_what_was_not_measured_passes(
 
 def test_a_reason_names_rule_value_and_threshold_and_one_rule_is_one_cause() -> None:
     bounds = validation_bounds(IMAGE, {"size": ColumnRule(min=30)})
-    reasons = [reason for reason in judge(TABLE, bounds) if reason]
+    reasons = [reason for reason in rejection_reasons(TABLE, bounds) if reason]
     assert reasons[1] == "size is 10; allowed is min: 30 (validation.image.size)"
     assert len({error_fingerprint("raw_assets", REJECTED, reason) for reason in reasons}) == 1
 
@@ -75,7 +81,7 @@ def test_a_rule_that_cannot_hold_is_refused_in_one_line(rules: dict[str, Any], w
 
 def test_every_modality_has_columns_to_judge() -> None:
     for name in ("image", "audio", "video", "text"):
-        columns = judged_columns(get(name))
+        columns = bounded_columns(get(name))
         assert list(columns)[:4] == ["size", "extension", "source", "label"]
         assert "captured_at" not in columns
         assert "mime" in columns
@@ -90,7 +96,7 @@ def test_the_door_refuses_before_anything_is_fetched() -> None:
         "message", pa.array([None, "leads outside", None, None, None], pa.string())
     )
     bounds = validation_bounds(IMAGE, {"size": ColumnRule(min=11)})
-    found = at_the_door(listing.to_reader(max_chunksize=2), bounds).read_all()
+    found = reject_before_download(listing.to_reader(max_chunksize=2), bounds).read_all()
     assert found.schema == listing.schema
     assert found["error_class"].to_pylist() == [REJECTED, "path_escape", None, None, None], (
         "the source's own refusal stays"
