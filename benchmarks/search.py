@@ -153,7 +153,7 @@ def _publish(catalog: Catalog, rows: int, dimension: int) -> Pin:
     )  # fmt: skip
     catalog.features.tag(_TABLE, candidate.lance_version, table.tag)
     pin = Pin(1, "bench", "v1", "text", "run", datetime.now(UTC).isoformat(), "data", [table], {})
-    catalog.registry.publish(Cell("bench", "v1", "text"), pin)
+    catalog.registry.pins.publish(Cell("bench", "v1", "text"), pin)
     return pin
 
 

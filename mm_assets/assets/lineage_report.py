@@ -18,7 +18,7 @@ from mm_resources.costs.cell_costs import CellCost, cell_cost
 from mm_resources.costs.prices import Prices, load_prices
 from mm_resources.ledger.accounting import Accounting
 from mm_resources.metering import Usage
-from mm_resources.monitoring.distribution_drift import Shift, shifts, worst
+from mm_resources.monitoring.distribution_drift import Shift, largest_shifts, shifts
 from mm_resources.monitoring.semantic_duplicates import find_semantic_duplicates
 from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
@@ -105,7 +105,7 @@ def lineage_report(run: CellRun) -> StageOutput:
                 {cause: part.price for cause, part in cost.spared.items()},
                 prices.currency,
             ),
-            "drift": comparisons(worst(found)),
+            "drift": comparisons(largest_shifts(found)),
         },
         checks=[
             *(check for check in accounting_checks(run, counted) if check.name == "accounting"),
@@ -148,7 +148,7 @@ def _told(found: list[Shift], against: str) -> str:
     """The largest shift of each kind and its limit, in one line."""
     return ", ".join(
         f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"
-        for shift in worst(found)
+        for shift in largest_shifts(found)
         if shift.against == against
     )
 

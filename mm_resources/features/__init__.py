@@ -1,1 +1,1 @@
-"""TODO."""
+"""Feature tables in LanceDB and their indexes; may import the registry and below."""

@@ -1,4 +1,4 @@
-"""Feature tables: one indexed LanceDB table for each candidate, read at the version that a pin names."""
+"""Feature tables: an indexed LanceDB table for each cell and embedder, read at the version of a pin."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.embedders.base import slug_of
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
@@ -30,18 +31,19 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 
-# Tables that stay open, the least recently used leaving first.
+# Size of the cache of open tables; the least recently used one is closed first.
 _OPEN_TABLES = 64
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A feature table as it was written, before it is published.
+    """A feature table that was written and indexed, and is not published yet.
 
     Attributes:
-        lance_version: the version that holds rows and index.
-        index: kind of the vector index, see `vector_indexes`.
-        digest: over the rows, without their vectors.
+        lance_version: version that holds the rows and their indexes.
+        rows: number of rows.
+        index: type of the vector index, see `vector_indexes`.
+        digest: digest of the rows, without their vectors.
     """
 
     lance_version: int
@@ -55,11 +57,12 @@ class FeatureTables:
 
     def __init__(self, store: Store, receipts: Receipts) -> None:
         self.store, self.receipts = store, receipts
-        # A version never changes, so that it is opened once; of a store on S3 that is most of a search.
+        # A version never changes, so it is opened once; on S3, opening takes longer than the rest of a
+        # search.
         self._opened = lru_cache(_OPEN_TABLES)(self._open)
 
     def table(self, pinned: PinnedTable) -> Table:
-        """A pinned table at its version, to be read by any number of threads."""
+        """Open a pinned table at its version, for any number of reading threads."""
         return self._opened(pinned.table, pinned.lance_version)
 
     def _open(self, name: str, version: int) -> Table:
@@ -68,18 +71,18 @@ class FeatureTables:
         return table
 
     def dataset(self, table: str, version: int) -> lance.LanceDataset:
-        """A feature table at a version as a Lance dataset, for scans.
+        """Open a feature table at a version as a Lance dataset, for scans.
 
         Raises:
-            UserError: when the store does not hold it.
+            UserError: when the store does not have it; names the receipt when rows of it were forgotten.
         """
-        found = lance_datasets.open_dataset(self._uri(table), version)
-        if found is None:
-            gone = self.receipts.naming(table)
+        dataset = lance_datasets.open_dataset(self._uri(table), version)
+        if dataset is None:
+            reason = self.receipts.naming(table)
             raise UserError(
-                f"table {table} is not in this store{f' at version {version}: {gone}' if gone else ''}"
+                f"table {table} is not in this store{f' at version {version}: {reason}' if reason else ''}"
             )
-        return found
+        return dataset
 
     def rows(self, pin: Pin, columns: list[str]) -> pa.RecordBatchReader:
         """Stream columns of a pin's primary table."""
@@ -87,7 +90,7 @@ class FeatureTables:
         return lance_datasets.reader(dataset, dataset.schema, columns)
 
     def has(self, table: str, version: int) -> bool:
-        """Whether the store holds a feature table at a version."""
+        """Return whether the store has a feature table at a version."""
         return lance_datasets.open_dataset(self._uri(table), version) is not None
 
     def _uri(self, table: str) -> str:
@@ -95,6 +98,7 @@ class FeatureTables:
 
     @cached_property
     def database(self) -> lancedb.DBConnection:
+        """Connection to the store's LanceDB database."""
         import lancedb
 
         if self.store.is_local:
@@ -105,10 +109,14 @@ class FeatureTables:
     # -- building
 
     def write_candidate(self, name: str, contract: Contract, batches: Iterable[pa.Table]) -> Candidate:
-        """Write and index a candidate table, which no reader sees before a pin names it.
+        """Write and index a candidate table; readers see it once a pin names it.
+
+        Args:
+            name: name of the table, see `table_name`.
+            contract: contract of the rows, which are cast to it.
 
         Raises:
-            Fenced: when another run wrote the same candidate meanwhile.
+            Fenced: when another run writes the same candidate.
         """
         uri = self._uri(name)
         read_version = lance_datasets.fence(uri, contract.bare)
@@ -124,24 +132,22 @@ class FeatureTables:
                 yield cast
 
         version = lance_datasets.overwrite(
-            uri, contract.bare, lance_datasets.rows_of(counted()), read_version, f"candidate {name}"
+            uri, contract.bare, lance_datasets.batches_of(counted()), read_version, f"candidate {name}"
         )
         index = vector_indexes.index_for(digest.rows)
         if index != vector_indexes.EXACT or texts:
-            version = self._index(name, version, index, bool(texts))
+            table = self.database.open_table(name)
+            version = vector_indexes.build(table, version, index, bool(texts))
         return Candidate(version, digest.rows, index, digest.hexdigest())
 
-    def _index(self, name: str, version: int, index: str, texts: bool) -> int:
-        return vector_indexes.build(self.database.open_table(name), version, index, texts)
-
     def tag(self, name: str, version: int, tag: str) -> None:
-        """Keep a table's version for as long as the tag exists."""
+        """Tag a version of a table; it stays for as long as the tag exists."""
         tags = self.database.open_table(name).tags
         if tag not in tags.list():
             tags.create(tag, version)
 
-    def measured(self, name: str, version: int) -> tuple[int, str]:
-        """Rows and digest of a table's version, as `write_candidate` found them."""
+    def measure(self, name: str, version: int) -> tuple[int, str]:
+        """Compute the row count and digest of a table's version as `write_candidate` does."""
         dataset = self.dataset(name, version)
         digest = _digest(dataset.schema)
         for batch in lance_datasets.reader(dataset, dataset.schema, list(digest.columns)):
@@ -149,19 +155,26 @@ class FeatureTables:
         return digest.rows, digest.hexdigest()
 
     def recall(self, name: str, version: int, index: str) -> Recall:
-        """recall@10 of the table's index against exact search, with the table's own vectors as queries (seeded)."""
+        """Measure recall@10 of a table's index against exact search; queries are some of its vectors."""
         table = self.database.open_table(name)
         table.checkout(version)
         rows = table.count_rows()
         if index == vector_indexes.EXACT or rows == 0:
             return Recall(1.0, 1.0)
         dataset = self.dataset(name, version)
-        vectors = dataset.take(vector_indexes.sample_of(rows), columns=["vector"])["vector"].combine_chunks()
-        return vector_indexes.measure(
-            table, dataset, vectors.flatten().to_numpy().reshape(len(vectors), -1), index
-        )
+        queries = vectors_of(dataset.take(vector_indexes.query_rows(rows), columns=["vector"]))
+        return vector_indexes.measure_recall(table, dataset, queries, index)
 
 
+def take_rows(dataset: lance.LanceDataset, row_ids: list[int], columns: list[str]) -> pa.Table:
+    """Read columns of the rows with the given row ids, in their order."""
+    # Private, but Lance has no public method for row ids: `take` expects positions in the dataset, while
+    # scans return row ids, which are addresses (fragment and offset).
+    found: pa.Table = dataset._take_rows(row_ids, columns=columns)
+    return found
+
+
+# Columns that `Candidate.digest` covers, beside the user's; not the run, its time or the fingerprints.
 _DIGESTED = {
     "feature_id",
     "sample_id",
@@ -181,5 +194,5 @@ def _digest(schema: pa.Schema) -> RowDigest:
 
 
 def table_name(cell: Cell, embedder: str) -> str:
-    """LanceDB table of a cell and embedder."""
+    """Return the name of the LanceDB table of a cell and embedder."""
     return f"{cell.dataset}.{cell.version}.{cell.modality}.{slug_of(embedder)}"

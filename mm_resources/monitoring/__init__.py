@@ -1,1 +1,1 @@
-"""TODO."""
+"""Audits, drift, version diffs, reviews and near-equal vectors; may import retrieval and below."""

@@ -1,8 +1,8 @@
-"""Shifts: how the distributions of a published cell differ from those of another version of it.
+"""Distribution drift: differences between the distributions of two published versions of a cell.
 
-Shares are compared by total variation (labels) or by the largest difference of one of them (decisions, failures), numbers
-by the Kolmogorov-Smirnov statistic: all lie between 0 and 1. A difference that samples of this size show by chance once in
-a hundred times is none.
+Labels are compared by total variation, decisions and failures by the largest difference of one share, numbers
+by the Kolmogorov-Smirnov statistic: all lie between 0 and 1. A difference that chance alone reaches once in a
+hundred times at this number of samples is no drift.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from mm_resources.registry.pins import Pin
 if TYPE_CHECKING:
     from mm_resources.catalog import Catalog
 
+# Samples whose signals, and features whose vectors, are compared.
 SAMPLED = 20_000
 VECTORS = 5_000
 # Kolmogorov-Smirnov, two samples: c(0.01) (Smirnov, Annals of Mathematical Statistics, 1948).
 _BY_CHANCE = 1.63
 _LABELS = "SELECT label AS name, count(DISTINCT sample_id) AS n FROM rows GROUP BY label"
 _DECISIONS = """
-SELECT r.rule AS name, count(*) FILTER (NOT r.passed) AS n, count(*) AS total FROM (SELECT unnest(rules) AS r FROM rows) GROUP BY 1
+SELECT r.rule AS name, count(*) FILTER (NOT r.passed) AS n, count(*) AS total
+FROM (SELECT unnest(rules) AS r FROM rows) GROUP BY 1
 """
 _SIGNALS = "SELECT {columns} FROM rows USING SAMPLE reservoir({rows} ROWS) REPEATABLE (0)"
 Shares = dict[str, float]
@@ -41,12 +43,13 @@ class Shift:
     """One difference between two versions.
 
     Attributes:
-        against: the version that is the measure.
+        against: the version that the newer one is compared with.
         kind: labels, decisions, signals, vectors or failures.
-        what: the label, rule, signal or cause that differs most; "" where there is none.
-        value: 0 (the same) to 1.
-        limit: the spec's, or what chance alone makes of samples of this size, if that is more.
-        before, after: what was compared, for a picture: shares by name, or sampled numbers.
+        what: the label, rule, signal or cause with the largest difference; "" where there is none.
+        value: 0 (no difference) to 1.
+        limit: the spec's limit, or the difference that chance reaches at these sample sizes, if that is
+            larger.
+        before, after: the compared distributions, for a plot: shares by name, or sampled numbers.
     """
 
     against: str
@@ -59,6 +62,7 @@ class Shift:
 
     @property
     def passed(self) -> bool:
+        """Whether the difference is within its limit."""
         return self.value <= self.limit
 
     def __str__(self) -> str:
@@ -67,62 +71,69 @@ class Shift:
 
 
 def shifts(catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str = "") -> Iterator[Shift]:
-    """Everything that differs between two pins of one modality, one of each kind, and of signals every one that both have.
+    """Compare two pins of one modality; yield a shift of each kind, and one for each signal that both have.
 
     Args:
-        name: what the earlier one is called; by default its version.
+        name: name of the earlier version in the shifts; by default DATASET@VERSION.
     """
     name = name or f"{before.dataset}@{before.version}"
-    chance = _chance(before.accounting["published"], after.accounting["published"])
-    shares = [_shares(catalog, pin) for pin in (before, after)]
-    if shares[0] or shares[1]:
-        total = (
-            sum(
-                abs(shares[0].get(label, 0) - shares[1].get(label, 0)) for label in {**shares[0], **shares[1]}
-            )
-            / 2
-        )
-        yield _most(name, "labels", shares[0], shares[1], max(limits.max_label_shift, chance), total)
-    listed = _chance(before.accounting["discovered"], after.accounting["discovered"])
-    yield _most(
+    yield from _label_shift(catalog, before, after, limits, name)
+    chance = _chance(before.accounting["discovered"], after.accounting["discovered"])
+    yield _share_shift(
         name,
         "decisions",
         _decisions(catalog, before),
         _decisions(catalog, after),
-        max(limits.max_decision_shift, listed),
+        max(limits.max_decision_shift, chance),
     )
-    yield _most(name, "failures", _failures(before), _failures(after), max(limits.max_failure_shift, listed))
-    numbers = [_signals(catalog, pin) for pin in (before, after)]
-    for signal in sorted(numbers[0].keys() & numbers[1].keys()):
-        yield _apart(name, "signals", signal, numbers[0][signal], numbers[1][signal], limits.max_signal_shift)
+    limit = max(limits.max_failure_shift, chance)
+    yield _share_shift(name, "failures", _failures(before), _failures(after), limit)
+    old, new = (_signals(catalog, pin) for pin in (before, after))
+    for signal in sorted(old.keys() & new.keys()):
+        yield _number_shift(name, "signals", signal, old[signal], new[signal], limits.max_signal_shift)
+    yield from _vector_shift(catalog, before, after, limits, name)
+
+
+def _label_shift(
+    catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str
+) -> Iterator[Shift]:
+    old, new = (_labels(catalog, pin) for pin in (before, after))
+    if old or new:
+        variation = sum(abs(old.get(label, 0) - new.get(label, 0)) for label in {**old, **new}) / 2
+        chance = _chance(before.accounting["published"], after.accounting["published"])
+        yield _share_shift(name, "labels", old, new, max(limits.max_label_shift, chance), variation)
+
+
+def _vector_shift(
+    catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str
+) -> Iterator[Shift]:
+    """Compare the cosines of both versions' vectors to the mean vector of the earlier one."""
     if before.primary.space == after.primary.space and before.primary.rows and after.primary.rows:
         old, new = (_vectors(catalog, pin) for pin in (before, after))
         centre = old.mean(axis=0)
         centre /= max(float(np.linalg.norm(centre)), 1e-12)
-        yield _apart(
-            name,
-            "vectors",
-            "cosine to the earlier centre",
-            old @ centre,
-            new @ centre,
-            limits.max_vector_shift,
-        )
+        what = "cosine to the earlier centre"
+        yield _number_shift(name, "vectors", what, old @ centre, new @ centre, limits.max_vector_shift)
 
 
-def worst(found: Iterable[Shift]) -> list[Shift]:
-    """Of each kind and reference, the shift that is largest against its limit."""
-    kinds: dict[tuple[str, str], Shift] = {}
-    for shift in found:
-        known = kinds.setdefault((shift.against, shift.kind), shift)
-        if shift.value - shift.limit > known.value - known.limit:
-            kinds[shift.against, shift.kind] = shift
-    return list(kinds.values())
+def largest_shifts(shifts: Iterable[Shift]) -> list[Shift]:
+    """Return, for each kind and reference, the shift that exceeds its limit most."""
+    largest: dict[tuple[str, str], Shift] = {}
+    for shift in shifts:
+        other = largest.setdefault((shift.against, shift.kind), shift)
+        if shift.value - shift.limit > other.value - other.limit:
+            largest[shift.against, shift.kind] = shift
+    return list(largest.values())
 
 
-def _most(
+def _share_shift(
     name: str, kind: str, before: Shares, after: Shares, limit: float, value: float | None = None
 ) -> Shift:
-    """The share that differs most, which decides where no `value` does."""
+    """Return the shift of shares by name.
+
+    Args:
+        value: the difference of the distributions; by default that of the share that differs most.
+    """
     differences = {each: abs(before.get(each, 0) - after.get(each, 0)) for each in {**before, **after}}
     what = max(differences, key=lambda each: (differences[each], each), default="")
     largest = differences.get(what, 0.0)
@@ -131,59 +142,51 @@ def _most(
     )
 
 
-def _apart(
+def _number_shift(
     name: str, kind: str, what: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], limit: float
 ) -> Shift:
-    """Largest difference of two samples' distribution functions."""
+    """Return the largest difference between the distribution functions of two samples of numbers."""
     every = np.sort(np.concatenate([before, after]))
     old, new = (np.searchsorted(np.sort(each), every, side="right") / len(each) for each in (before, after))
-    return Shift(
-        name,
-        kind,
-        what,
-        float(np.abs(old - new).max()),
-        max(limit, _chance(len(before), len(after))),
-        before,
-        after,
-    )
+    statistic = float(np.abs(old - new).max())
+    return Shift(name, kind, what, statistic, max(limit, _chance(len(before), len(after))), before, after)
 
 
 def _chance(one: int, other: int) -> float:
-    """The statistic that samples of these sizes reach by chance once in a hundred times, at most 1."""
+    """Return the statistic that chance reaches once in a hundred times at these sample sizes, at most 1."""
     return min(1.0, _BY_CHANCE * math.sqrt((one + other) / (one * other))) if one and other else 1.0
 
 
-def _shares(catalog: Catalog, pin: Pin) -> Shares:
-    """Labels by the share of published samples that have them; empty where none has one."""
-    found = sql.fetch(_LABELS, rows=catalog.features.rows(pin, ["sample_id", "label"])).to_pylist()
-    total = sum(row["n"] for row in found)
-    return (
-        {row["name"] or "(none)": row["n"] / total for row in found}
-        if any(row["name"] for row in found)
-        else {}
-    )
+def _labels(catalog: Catalog, pin: Pin) -> Shares:
+    """Return the share of published samples with each label; empty where no sample has one."""
+    counts = sql.fetch(_LABELS, rows=catalog.features.rows(pin, ["sample_id", "label"])).to_pylist()
+    if not any(row["name"] for row in counts):
+        return {}
+    total = sum(row["n"] for row in counts)
+    return {row["name"] or "(none)": row["n"] / total for row in counts}
 
 
 def _decisions(catalog: Catalog, pin: Pin) -> Shares:
-    """Rules by the share of samples that do not pass them."""
-    found = sql.fetch(_DECISIONS, rows=_stage(catalog, pin, "curated_samples", ["rules"])).to_pylist()
-    return {row["name"]: row["n"] / row["total"] for row in found}
+    """Return the share of samples that each rule rejects."""
+    counts = sql.fetch(_DECISIONS, rows=_stage(catalog, pin, "curated_samples", ["rules"])).to_pylist()
+    return {row["name"]: row["n"] / row["total"] for row in counts}
 
 
 def _failures(pin: Pin) -> Shares:
+    """Return the share of samples that each cause of failure has."""
     discovered = max(1, pin.accounting["discovered"])
     return {cause: count / discovered for cause, count in (pin.accounting.get("failures") or {}).items()}
 
 
 def _signals(catalog: Catalog, pin: Pin) -> dict[str, np.ndarray[Any, Any]]:
-    """What the probe measured of a sample of the cell, by signal."""
+    """Return the probe's finite numbers for a sample of the cell, by signal."""
     rows = _stage(catalog, pin, "validated_samples", None)
     names = [
         item.name for item in rows.schema if pa.types.is_integer(item.type) or pa.types.is_floating(item.type)
     ]
     statement = _SIGNALS.format(columns=", ".join(f'"{name}"' for name in names), rows=SAMPLED)
-    found = sql.fetch(statement, rows=rows)
-    numbers = {name: found[name].drop_null().to_numpy().astype(float) for name in names}
+    sample = sql.fetch(statement, rows=rows)
+    numbers = {name: sample[name].drop_null().to_numpy().astype(float) for name in names}
     finite = {name: values[np.isfinite(values)] for name, values in numbers.items()}
     return {name: values for name, values in finite.items() if len(values)}
 

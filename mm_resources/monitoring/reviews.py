@@ -1,4 +1,4 @@
-"""Marks: what people say of samples, keep or drop; and how well rules and failures agree with them."""
+"""Reviews: people's decisions to keep or drop a sample, and scores of rules and failures against them."""
 
 from __future__ import annotations
 
@@ -13,41 +13,52 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import MARKS
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.registry.pins import Pin
 from mm_resources.storage import lance_datasets
 
 _LATEST = """
-SELECT sample_id, arg_max(mark, "at") AS mark, arg_max(coalesce(content_hash, ''), "at") AS content_hash FROM marks GROUP BY sample_id
+SELECT sample_id, arg_max(mark, "at") AS mark, arg_max(coalesce(content_hash, ''), "at") AS content_hash
+FROM reviews GROUP BY sample_id
 """
-# A mark speaks of the bytes that were marked; of those that were never read, whatever they are.
-_MARKED = """
+# A review applies to the bytes that were reviewed; one of a sample that was never read, to any bytes.
+_REVIEWED = """
 SELECT s.*, l.mark FROM samples s JOIN latest l ON s.sample_id = l.sample_id
 WHERE l.content_hash = '' OR s.content_hash IS NULL OR l.content_hash = s.content_hash
 """
 _BY_RULE = """
-SELECT r.rule AS name, any_value(r.action) AS action, count(*) FILTER (NOT r.passed AND mark = 'drop') AS caught,
+SELECT r.rule AS name, any_value(r.action) AS action,
+       count(*) FILTER (NOT r.passed AND mark = 'drop') AS caught,
        count(*) FILTER (NOT r.passed AND mark = 'keep') AS wrong
-FROM (SELECT mark, unnest(rules) AS r FROM judged) GROUP BY 1 ORDER BY 1
+FROM (SELECT mark, unnest(rules) AS r FROM curated) GROUP BY 1 ORDER BY 1
 """
 _DECISION = """
 SELECT 'kept or dropped' AS name, 'drop' AS action, count(*) FILTER (NOT kept AND mark = 'drop') AS caught,
-       count(*) FILTER (NOT kept AND mark = 'keep') AS wrong FROM judged
+       count(*) FILTER (NOT kept AND mark = 'keep') AS wrong FROM curated
 """
 _BY_CAUSE = """
-SELECT error_class AS name, 'fail' AS action, count(*) FILTER (mark = 'drop') AS caught, count(*) FILTER (mark = 'keep') AS wrong
-FROM (SELECT DISTINCT f.error_class, m.sample_id, m.mark FROM failures f JOIN marked m ON f.sample_id = m.sample_id) GROUP BY 1 ORDER BY 1
+SELECT error_class AS name, 'fail' AS action, count(*) FILTER (mark = 'drop') AS caught,
+       count(*) FILTER (mark = 'keep') AS wrong
+FROM (
+  SELECT DISTINCT f.error_class, r.sample_id, r.mark
+  FROM failures f JOIN reviewed r ON f.sample_id = r.sample_id
+) GROUP BY 1 ORDER BY 1
 """
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a rule, all of them together or a cause of failure finds the samples that people would drop.
+    """Agreement of a rule, of the whole decision or of a cause of failure with the reviews.
 
     Attributes:
         kind: ``rule``, ``decision`` or ``failure``.
-        action: what it does: ``drop``, ``flag`` or ``fail``. A rule that flags is scored as if it dropped.
-        marked: samples with a mark that it was asked about.
-        caught: of them, those that it found and that are marked drop; wrong: found, but marked keep; missed: marked drop, not found.
-        precision: caught of all that it found; recall: caught of all that are marked drop; None where there are none.
+        name: the rule or cause.
+        action: ``drop``, ``flag`` or ``fail``. A rule that flags is scored as if it dropped.
+        marked: reviewed samples that it judged.
+        caught: samples that it selected and that are reviewed as drop.
+        wrong: samples that it selected and that are reviewed as keep.
+        missed: samples that it did not select and that are reviewed as drop.
+        precision: share of `caught` among the selected samples; None where it selected none.
+        recall: share of `caught` among the samples reviewed as drop; None where there are none.
     """
 
     kind: str
@@ -61,15 +72,15 @@ class Score:
     recall: float | None
 
 
-class Marks:
-    """The marks of a store, append-only."""
+class Reviews:
+    """The reviews of a store, append-only; the latest review of a sample counts."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._uri = catalog.store.uri("ledger/marks.lance")
 
     def record(self, rows: Iterable[dict[str, Any]]) -> int:
-        """Record marks, all at one time; how many.
+        """Append reviews, all with the same time; return their number.
 
         Args:
             rows: dicts of `MARKS` without ``at``.
@@ -81,51 +92,59 @@ class Marks:
         return int(table.num_rows)
 
     def latest(self, cell: Cell) -> pa.Table:
-        """``sample_id``, ``mark`` and ``content_hash`` ("" where it was not known) of a dataset's samples of one modality."""
+        """Return the latest review of each sample of a cell's dataset and modality.
+
+        Returns:
+            ``sample_id``, ``mark`` and ``content_hash``, which is "" when it was unknown at the time of the
+            review.
+        """
         where = f"dataset = '{cell.dataset}' AND modality = '{cell.modality}'"
         columns = ["sample_id", "mark", "content_hash", "at"]
-        return sql.fetch(
-            _LATEST,
-            marks=lance_datasets.reader(lance_datasets.open_dataset(self._uri), MARKS.bare, columns, where),
-        )
+        dataset = lance_datasets.open_dataset(self._uri)
+        return sql.fetch(_LATEST, reviews=lance_datasets.reader(dataset, MARKS.bare, columns, where))
 
     def scores(self, cell: Cell) -> list[Score]:
-        """The cell's decision, rules and causes of failure against the marks, as it is published or else as it stands.
+        """Score a cell's decision, rules and causes of failure against the reviews.
 
-        What lies in memory are marked samples, and no others. Empty where no sample of the cell is marked.
+        The tables are those of the pin, or the current ones before the first publish. Only reviewed samples
+        are in memory. Empty when no sample of the cell has a review.
         """
-        latest, pin = self.latest(cell), self.catalog.registry.pin(cell)
+        latest, pin = self.latest(cell), self.catalog.registry.pins.get(cell)
         if not latest.num_rows:
             return []
-
-        def marked(asset: str, columns: list[str]) -> pa.Table:
-            version = pin.stages[asset]["lance_version"] if pin else None
-            try:
-                samples = self.catalog.tables.read(
-                    asset, cell, ["sample_id", "content_hash", *columns], version=version
-                )
-            except LookupError:
-                return pa.table({"mark": pa.array([], pa.string())})
-            return sql.fetch(_MARKED, samples=samples, latest=latest)
-
-        listed, judged = marked("raw_assets", []), marked("curated_samples", ["kept", "rules"])
-        found: list[Score] = []
-        if judged.num_rows:
-            found += _scored("decision", judged, sql.fetch(_DECISION, judged=judged))
-            found += _scored("rule", judged, sql.fetch(_BY_RULE, judged=judged))
+        listed = self._reviewed(cell, pin, latest, "raw_assets", [])
+        curated = self._reviewed(cell, pin, latest, "curated_samples", ["kept", "rules"])
+        scores: list[Score] = []
+        if curated.num_rows:
+            scores += _scores("decision", curated, sql.fetch(_DECISION, curated=curated))
+            scores += _scores("rule", curated, sql.fetch(_BY_RULE, curated=curated))
         if listed.num_rows:
             failures = self.catalog.failures.read(cell, ["sample_id", "error_class"])
-            found += _scored("failure", listed, sql.fetch(_BY_CAUSE, failures=failures, marked=listed))
-        return found
+            causes = sql.fetch(_BY_CAUSE, failures=failures, reviewed=listed)
+            scores += _scores("failure", listed, causes)
+        return scores
+
+    def _reviewed(
+        self, cell: Cell, pin: Pin | None, latest: pa.Table, asset: str, columns: list[str]
+    ) -> pa.Table:
+        """Return columns of a stage's reviewed samples, with their mark; no rows before its first run."""
+        version = pin.stages[asset]["lance_version"] if pin else None
+        try:
+            samples = self.catalog.tables.read(
+                asset, cell, ["sample_id", "content_hash", *columns], version=version
+            )
+        except LookupError:
+            return pa.table({"mark": pa.array([], pa.string())})
+        return sql.fetch(_REVIEWED, samples=samples, latest=latest)
 
 
-def _scored(kind: str, population: pa.Table, found: pa.Table) -> list[Score]:
-    drops = population["mark"].to_pylist().count("drop")
-    return [_score(kind, population.num_rows, drops, **row) for row in found.to_pylist()]
+def _scores(kind: str, reviewed: pa.Table, counts: pa.Table) -> list[Score]:
+    drops = reviewed["mark"].to_pylist().count("drop")
+    return [_score(kind, reviewed.num_rows, drops, **row) for row in counts.to_pylist()]
 
 
 def _score(kind: str, marked: int, drops: int, name: str, action: str, caught: int, wrong: int) -> Score:
-    precision = caught / (caught + wrong) if caught + wrong else None
+    selected = caught + wrong
     return Score(
         kind,
         name,
@@ -133,7 +152,7 @@ def _score(kind: str, marked: int, drops: int, name: str, action: str, caught: i
         marked,
         caught,
         wrong,
-        drops - caught,
-        precision,
-        caught / drops if drops else None,
+        missed=drops - caught,
+        precision=caught / selected if selected else None,
+        recall=caught / drops if drops else None,
     )

@@ -1,4 +1,4 @@
-"""What moved between two versions of a dataset: samples, decisions, splits, labels, vectors."""
+"""Differences between two published versions: samples, decisions, splits, labels, vectors."""
 
 from __future__ import annotations
 
@@ -23,34 +23,52 @@ _STATES = """
 SELECT r.sample_id, r.key, r.content_hash, c.split, r.label,
        CASE WHEN p.sample_id IS NOT NULL THEN 'published'
             WHEN NOT c.kept THEN concat_ws(' by ', 'dropped', c.rule) ELSE 'failed' END AS state
-FROM raw r LEFT JOIN curated c USING (sample_id) LEFT JOIN (SELECT DISTINCT sample_id FROM published) p USING (sample_id)
+FROM raw r LEFT JOIN curated c USING (sample_id)
+LEFT JOIN (SELECT DISTINCT sample_id FROM published) p USING (sample_id)
 """
-# A sample that is gone and one that is new with the same bytes are one that was moved; of several, the first by key pair up.
+# A removed and an added sample with the same bytes are one moved sample; several of them pair up in the order
+# of their keys.
 _CHANGES = """
-WITH met AS MATERIALIZED (SELECT b AS old, a AS new FROM before b FULL JOIN after a ON b.sample_id = a.sample_id),
-gone AS (SELECT old, row_number() OVER (PARTITION BY old.content_hash ORDER BY old.key) AS place FROM met WHERE new.sample_id IS NULL),
-come AS (SELECT new, row_number() OVER (PARTITION BY new.content_hash ORDER BY new.key) AS place FROM met WHERE old.sample_id IS NULL),
-moved AS MATERIALIZED (SELECT g.old, c.new FROM gone g JOIN come c ON g.old.content_hash = c.new.content_hash AND g.place = c.place),
+WITH met AS MATERIALIZED (
+  SELECT b AS old, a AS new FROM before b FULL JOIN after a ON b.sample_id = a.sample_id
+),
+gone AS (
+  SELECT old, row_number() OVER (PARTITION BY old.content_hash ORDER BY old.key) AS place FROM met
+  WHERE new.sample_id IS NULL
+),
+come AS (
+  SELECT new, row_number() OVER (PARTITION BY new.content_hash ORDER BY new.key) AS place FROM met
+  WHERE old.sample_id IS NULL
+),
+moved AS MATERIALIZED (
+  SELECT g.old, c.new FROM gone g JOIN come c ON g.old.content_hash = c.new.content_hash AND g.place = c.place
+),
 pairs AS (
   SELECT old, new, false AS moved FROM met WHERE old.sample_id = new.sample_id
   UNION ALL SELECT old, new, true FROM moved
-  UNION ALL SELECT old, NULL, false FROM met WHERE new.sample_id IS NULL AND old.sample_id NOT IN (SELECT old.sample_id FROM moved)
-  UNION ALL SELECT NULL, new, false FROM met WHERE old.sample_id IS NULL AND new.sample_id NOT IN (SELECT new.sample_id FROM moved)
+  UNION ALL SELECT old, NULL, false FROM met
+  WHERE new.sample_id IS NULL AND old.sample_id NOT IN (SELECT old.sample_id FROM moved)
+  UNION ALL SELECT NULL, new, false FROM met
+  WHERE old.sample_id IS NULL AND new.sample_id NOT IN (SELECT new.sample_id FROM moved)
 )
 SELECT old.key AS old_key, new.key AS new_key, old.state AS old_state, new.state AS new_state,
-       CASE WHEN old.sample_id IS NULL THEN 'added' WHEN new.sample_id IS NULL THEN 'removed' WHEN moved THEN 'moved'
+       CASE WHEN old.sample_id IS NULL THEN 'added' WHEN new.sample_id IS NULL THEN 'removed'
+            WHEN moved THEN 'moved'
             WHEN old.content_hash IS DISTINCT FROM new.content_hash THEN 'altered' ELSE 'same' END AS kind,
        coalesce(old.state <> new.state, false) AS decided,
        coalesce(old.split <> new.split, false) AS resplit,
-       old.sample_id IS NOT NULL AND new.sample_id IS NOT NULL AND old.label IS DISTINCT FROM new.label AS relabelled
+       old.sample_id IS NOT NULL AND new.sample_id IS NOT NULL
+         AND old.label IS DISTINCT FROM new.label AS relabelled
 FROM pairs
 """
 _COUNTS = """
-SELECT kind, count(*) AS samples, arg_min(coalesce(new_key, old_key), coalesce(new_key, old_key), {examples}) AS examples
+SELECT kind, count(*) AS samples,
+       arg_min(coalesce(new_key, old_key), coalesce(new_key, old_key), {examples}) AS examples
 FROM changes GROUP BY kind
 """
 _DECISIONS = """
-SELECT old_state AS "from", new_state AS "to", count(*) AS samples, arg_min(new_key, new_key, {examples}) AS examples
+SELECT old_state AS "from", new_state AS "to", count(*) AS samples,
+       arg_min(new_key, new_key, {examples}) AS examples
 FROM changes WHERE decided GROUP BY ALL ORDER BY samples DESC, "from", "to"
 """
 _FLAGS = (
@@ -61,12 +79,13 @@ _SHARED = "SELECT count(*) AS n FROM a SEMI JOIN b USING (feature_id)"
 
 @dataclass(frozen=True)
 class VectorDrift:
-    """How the primary embedder's vectors moved.
+    """Difference between the primary embedder's vectors of two versions.
 
     Attributes:
-        shared: features (segment and fingerprint) that stand in both versions; their vectors are the same.
+        shared: features (segment and fingerprint) of both versions; their vectors are equal.
         before, after: features of each version.
-        centroid_cosine: cosine of the two versions' mean vectors; None where their spaces differ or one has no rows.
+        centroid_cosine: cosine of the two versions' mean vectors; None where their spaces differ or one has
+            no rows.
     """
 
     shared: int
@@ -77,11 +96,21 @@ class VectorDrift:
 
 @dataclass(frozen=True)
 class CellDiff:
-    """How a cell differs from an earlier version's; all counts are samples.
+    """Difference between a cell and that of an earlier version; all counts are samples.
 
     Attributes:
-        decisions: ``{from, to, samples, examples}`` for samples in both versions; states are published, failed, dropped by RULE.
-        examples: kind -> the first keys.
+        modality: modality of both cells.
+        added: samples of the later version only.
+        removed: samples of the earlier version only.
+        altered: samples of both with other bytes.
+        moved: samples with the same bytes under another key.
+        same: samples of both with the same bytes.
+        decisions: ``{from, to, samples, examples}`` for samples of both versions with another state:
+            published, failed, or dropped by RULE.
+        resplit: samples of both in another split.
+        relabelled: samples of both with another label.
+        examples: first keys of each kind of change.
+        vectors: difference of the vectors.
     """
 
     modality: str
@@ -98,15 +127,15 @@ class CellDiff:
 
 
 def diff(catalog: Catalog, before: Cell, after: Cell) -> CellDiff:
-    """Compare what is published of two cells of one modality.
+    """Compare the published versions of two cells of one modality.
 
     Raises:
-        UserError: when one of them has published nothing.
+        UserError: when nothing is published of one of them.
     """
     pins = [catalog.registry.published(cell.dataset_version, cell.modality) for cell in (before, after)]
     states = [_states(catalog, cell, pin) for cell, pin in zip((before, after), pins, strict=True)]
-    with sql.query(_CHANGES, before=states[0].reader(), after=states[1].reader()) as found:
-        changes = TableSpool.of(found)
+    with sql.query(_CHANGES, before=states[0].reader(), after=states[1].reader()) as rows:
+        changes = TableSpool.of(rows)
     kinds = sql.fetch(_COUNTS.format(examples=EXAMPLES), changes=changes.reader()).to_pylist()
     flags = sql.fetch(_FLAGS, changes=changes.reader()).to_pylist()[0]
     return CellDiff(
@@ -120,13 +149,13 @@ def diff(catalog: Catalog, before: Cell, after: Cell) -> CellDiff:
 
 
 def common_modalities(catalog: Catalog, before: str, after: str) -> list[str]:
-    """The modalities that both versions have published.
+    """Return the modalities that both versions have published, sorted.
 
     Raises:
         UserError: when there is none.
     """
     published = [
-        {cell.modality for cell in catalog.registry.cells(version) if catalog.registry.pin(cell)}
+        {cell.modality for cell in catalog.registry.cells(version) if catalog.registry.pins.get(cell)}
         for version in (before, after)
     ]
     if not published[0] & published[1]:
@@ -137,7 +166,7 @@ def common_modalities(catalog: Catalog, before: str, after: str) -> list[str]:
 
 
 def _states(catalog: Catalog, cell: Cell, pin: Pin) -> TableSpool:
-    """What became of every sample of a cell, as it is published."""
+    """Return key, content, split, label and state of every sample of a published cell."""
 
     def stage(asset: str, columns: list[str]) -> pa.RecordBatchReader:
         return catalog.tables.read(asset, cell, columns, version=pin.stages[asset]["lance_version"])
@@ -145,12 +174,12 @@ def _states(catalog: Catalog, cell: Cell, pin: Pin) -> TableSpool:
     published = catalog.features.rows(pin, ["sample_id"])
     raw = stage("raw_assets", ["sample_id", "key", "content_hash", "label"])
     curated = stage("curated_samples", ["sample_id", "kept", "rule", "split"])
-    with sql.query(_STATES, raw=raw, curated=curated, published=published) as found:
-        return TableSpool.of(found)
+    with sql.query(_STATES, raw=raw, curated=curated, published=published) as rows:
+        return TableSpool.of(rows)
 
 
 def vector_drift(catalog: Catalog, before: Pin, after: Pin) -> VectorDrift:
-    """How far the primary embedder's vectors of two pins lie apart."""
+    """Compare the primary embedder's vectors of two pins."""
     a, b = before.primary, after.primary
     shared = sql.fetch(
         _SHARED,
@@ -165,7 +194,7 @@ def vector_drift(catalog: Catalog, before: Pin, after: Pin) -> VectorDrift:
 
 
 def _centroid(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
-    """Mean of a table's vectors, float64 [dimension]."""
+    """Return the mean of a table's vectors, float64 [dimension]."""
     table = pin.primary
     total = np.zeros(table.dimension)
     for batch in catalog.features.rows(pin, ["vector"]):

@@ -1,1 +1,1 @@
-"""Read what is published: search, training sets, loaders, exports, explanations. May import all of this package but resources, maintenance, monitoring and costs."""
+"""Search, training sets, exports and lineage of published features; may import the catalog and below."""

@@ -1,79 +1,108 @@
-"""Lineage of one feature: source, blob, decisions, segment, embedder and run, read from the stages of its pin."""
+"""Lineage of a feature: source, blob, decisions, segment, embedder and run, at the version of its pin."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.identifiers import find_row
 
-if TYPE_CHECKING:
-    from mm_resources.catalog import Catalog
+_DECISION = (
+    "kept",
+    "rule",
+    "reason",
+    "rules",
+    "quality_score",
+    "duplicate_group",
+    "duplicates",
+    "split_group",
+    "split",
+)
 
 
 def explain(catalog: Catalog, identifier: str, dataset_version: str | None) -> dict[str, Any]:
-    """The chain behind a feature, segment or sample id that is published.
+    """Return the lineage of a published feature, segment or sample.
+
+    Args:
+        identifier: id of a feature, a segment or a sample, with or without ``id:``.
+        dataset_version: version or alias to look in; None: all versions.
 
     Raises:
-        UserError: when no published table holds the id.
+        UserError: when no published table has the id.
     """
     identifier = identifier.removeprefix("id:")
-    if not identifier.isalnum():
-        raise UserError(f"{identifier!r} is not an id")
     registry = catalog.registry
     for name in [dataset_version] if dataset_version else registry.datasets():
         for cell in registry.cells(name):
-            pin = registry.pin(cell)
+            pin = registry.pins.get(cell)
             for pinned in pin.tables if pin else []:
-                row = _row(catalog, pinned, identifier)
+                row = _feature(catalog, pinned, identifier)
                 if pin and row:
-                    return _chain(catalog, cell, pin, pinned, row)
+                    return _Lineage(catalog, cell, pin, pinned, row).as_dict()
     raise UserError(
-        f"no published feature, segment or sample has the id {identifier}; `mm failures` and FeatureStore.decisions hold the others"
+        f"no published feature, segment or sample has the id {identifier}; "
+        "`mm failures` and FeatureStore.decisions list the others"
     )
 
 
-def _row(catalog: Catalog, pinned: PinnedTable, identifier: str) -> dict[str, Any] | None:
-    where = " OR ".join(f"{column} = '{identifier}'" for column in ("feature_id", "segment_id", "sample_id"))
+def _feature(catalog: Catalog, pinned: PinnedTable, identifier: str) -> dict[str, Any] | None:
     table = catalog.features.table(pinned)
-    columns = [name for name in table.schema.names if name != "vector"]
-    found = table.search().where(where).select(columns).limit(1).to_arrow().to_pylist()
-    return found[0] if found else None
+    return find_row([table], identifier, [name for name in table.schema.names if name != "vector"])
 
 
-def _chain(
-    catalog: Catalog, cell: Cell, pin: Pin, pinned: PinnedTable, row: dict[str, Any]
-) -> dict[str, Any]:
-    tables = catalog.tables
+@dataclass(frozen=True)
+class _Lineage:
+    """The lineage of one row of a feature table, a method for each section.
 
-    def stage(asset: str, where: str) -> dict[str, Any]:
-        """The one row of a stage's table, as it stood when the pin was made."""
-        found = (
-            tables.read(asset, cell, where=where, version=pin.stages[asset]["lance_version"])
-            .read_all()
-            .to_pylist()
+    Attributes:
+        row: the row, without its vector.
+    """
+
+    catalog: Catalog
+    cell: Cell
+    pin: Pin
+    pinned: PinnedTable
+    row: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        sample = f"sample_id = '{self.row['sample_id']}'"
+        listed = self._stage("dataset_registry", sample)
+        return {
+            "feature_id": self.row["feature_id"],
+            "sample_id": self.row["sample_id"],
+            "modality": self.cell.modality,
+            "dataset_version": self._dataset_version(),
+            "source": self._source(listed),
+            "blob": self._stage("content_blobs", f"content_hash = '{self.row['content_hash']}'"),
+            "metadata": self._metadata(self._stage("sample_metadata", sample), listed),
+            "decisions": self._decisions(self._stage("curated_samples", sample)),
+            "segment": self._segment(),
+            "embedder": self._embedder(),
+            "run": self._run(),
+        }
+
+    def _stage(self, asset: str, where: str) -> dict[str, Any]:
+        """Return one row of a stage's table at the pinned version; empty when there is none."""
+        version = self.pin.stages[asset]["lance_version"]
+        rows: list[dict[str, Any]] = (
+            self.catalog.tables.read(asset, self.cell, where=where, version=version).read_all().to_pylist()
         )
-        return found[0] if found else {}
+        return rows[0] if rows else {}
 
-    sample = f"sample_id = '{row['sample_id']}'"
-    content = f"content_hash = '{row['content_hash']}'"
-    listed = stage("dataset_registry", sample)
-    curated = stage("curated_samples", sample)
-    metadata = stage("sample_metadata", sample)
-    segment = stage("segments", f"segment_id = '{row['segment_id']}'")
-    embedding = stage("embeddings", f"feature_id = '{row['feature_id']}'")
-    passengers = set(listed) - {"sample_id"}
-    return {
-        "feature_id": row["feature_id"],
-        "sample_id": row["sample_id"],
-        "modality": cell.modality,
-        "dataset_version": {
-            "name": cell.dataset_version,
-            "spec": catalog.registry.spec(cell.dataset, cell.version).digest,
-            "data_version": pin.data_version,
-        },
-        "source": {
+    def _dataset_version(self) -> dict[str, Any]:
+        return {
+            "name": self.cell.dataset_version,
+            "spec": self.catalog.registry.spec(self.cell.dataset, self.cell.version).digest,
+            "data_version": self.pin.data_version,
+        }
+
+    def _source(self, listed: dict[str, Any]) -> dict[str, Any]:
+        row = self.row
+        return {
             "name": listed.get("source"),
             "uri": row["source_uri"],
             "key": listed.get("key"),
@@ -83,32 +112,29 @@ def _chain(
             "entity_id": row["entity_id"],
             "label": row["label"],
             "columns": {name: value for name, value in row.items() if name.startswith("user__")},
-        },
-        "blob": stage("content_blobs", content),
-        "metadata": {
-            name: value for name, value in metadata.items() if name not in passengers and value is not None
-        },
-        "decisions": {
-            name: curated.get(name)
-            for name in (
-                "kept",
-                "rule",
-                "reason",
-                "rules",
-                "quality_score",
-                "duplicate_group",
-                "duplicates",
-                "split_group",
-                "split",
-            )
-        },
-        "segment": {
-            "segment_id": row["segment_id"],
-            "span": row["span"],
+        }
+
+    def _metadata(self, probed: dict[str, Any], listed: dict[str, Any]) -> dict[str, Any]:
+        """Return the probe's columns that have a value, without those copied from the listing."""
+        copied = set(listed) - {"sample_id"}
+        return {name: value for name, value in probed.items() if name not in copied and value is not None}
+
+    def _decisions(self, curated: dict[str, Any]) -> dict[str, Any]:
+        return {name: curated.get(name) for name in _DECISION}
+
+    def _segment(self) -> dict[str, Any]:
+        segment = self._stage("segments", f"segment_id = '{self.row['segment_id']}'")
+        return {
+            "segment_id": self.row["segment_id"],
+            "span": self.row["span"],
             "text": segment.get("text"),
             "cost": segment.get("cost"),
-        },
-        "embedder": {
+        }
+
+    def _embedder(self) -> dict[str, Any]:
+        pinned = self.pinned
+        embedding = self._stage("embeddings", f"feature_id = '{self.row['feature_id']}'")
+        return {
             "name": pinned.embedder,
             "fingerprint": pinned.fingerprint,
             "weights_hash": pinned.weights_hash,
@@ -118,10 +144,13 @@ def _chain(
             "cache_key": embedding.get("cache_key"),
             "seconds": embedding.get("seconds"),
             **pinned.settings,
-        },
-        "run": {
-            "run_id": row["run_id"],
-            "created_at": row["created_at"],
+        }
+
+    def _run(self) -> dict[str, Any]:
+        pin, pinned = self.pin, self.pinned
+        return {
+            "run_id": self.row["run_id"],
+            "created_at": self.row["created_at"],
             "published_by": pin.run_id,
             "published_at": pin.published_at,
             "pin": pin.number,
@@ -129,5 +158,4 @@ def _chain(
             "lance_version": pinned.lance_version,
             "override": pin.override or None,
             "stages": pin.stages,
-        },
-    }
+        }

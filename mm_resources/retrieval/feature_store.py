@@ -1,4 +1,4 @@
-"""`FeatureStore`, the entry point for training code and applications: published features, without Dagster."""
+"""`FeatureStore`: published features for training code and applications, without Dagster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.explain import explain
 from mm_resources.retrieval.query_vectors import Query, QueryEncoder
-from mm_resources.retrieval.search import Search
+from mm_resources.retrieval.search import Search, SearchRequest
 from mm_resources.retrieval.training_set import TrainingSet
 
 
@@ -26,10 +26,10 @@ class FeatureStore:
 
     @staticmethod
     def open(root: str | os.PathLike[str] | None = None) -> FeatureStore:
-        """Open the feature store of a store's root, by default of ``MM_STORE``."""
+        """Open the feature store at a root (a folder or URL), by default ``MM_STORE``."""
         return FeatureStore(Catalog.open(root))
 
-    def search(
+    def search(  # noqa: PLR0913 - the public API
         self,
         query: Query,
         *,
@@ -43,35 +43,39 @@ class FeatureStore:
         find: str = "neighbours",
         label: str | None = None,
     ) -> pa.Table:
-        """The best k features, best first, of what is published.
+        """Search published features.
 
         Args:
-            query: text, a media path or bytes, a vector, or ``id:`` and a feature, segment or sample id.
-            dataset_version: one version or alias, several, or None: all that have published the modality.
-            modality: one, or several whose tables share a space.
-            embedder: name of the embedder whose tables are searched; the primary one by default.
+            query: a text, a path or bytes of a medium, a vector, or ``id:`` and a feature, segment or sample
+                id.
+            dataset_version: a version or alias, several, or None for all that have published the modality.
+            modality: a modality, or several whose tables share a space.
+            embedder: embedder whose tables are searched; by default the primary one.
+            k: number of hits.
             where: SQL over the feature columns, applied before the search.
-            mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal rank fusion.
-            group_by: ``sample`` or ``entity``: the best hit of each, so that a long video does not fill the page.
-            find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more); ``hard_negatives`` (near, but of
-                another label).
-            label: of the query, for hard negatives; by default that of the sample that an id names.
+            mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal
+                rank fusion.
+            group_by: ``sample`` or ``entity``, to return the best hit of each; so a long video does not fill
+                the result.
+            find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more);
+                ``hard_negatives`` (near, but of another label).
+            label: label of the query, for hard negatives; by default that of the sample that an id names.
 
         Returns:
-            The columns of a hit, ``key``, ``text``, ``dataset_version`` and ``score``: cosine similarity, BM25 for
-            ``text``, the fused ranks for ``hybrid``.
+            The k best hits, best first: the columns `mm_resources.retrieval.search.HIT`, ``key``, ``text``,
+            ``dataset_version`` and ``score``, which is the cosine similarity, BM25 for ``text``, or the fused
+            ranks for ``hybrid``.
 
         Raises:
-            UserError: when nothing is published, the query fits no space of the tables, they lie in several spaces, or the
-                filter is wrong.
+            UserError: when nothing is published, the query cannot be encoded in the tables' space, the tables
+                lie in several spaces, or the filter is wrong.
         """
         pins = self._pins(dataset_version, [modality] if isinstance(modality, str) else list(modality))
-        return Search(self.catalog.features, self._encoder, pins, embedder).run(
-            query, k, where, mode, group_by, find, label
-        )
+        request = SearchRequest(query, k, where, mode, group_by, find, label)
+        return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
 
     def _pins(self, dataset_version: str | Sequence[str] | None, names: list[str]) -> list[Pin]:
-        """What is published of the versions that were asked for, each once."""
+        """Return the pins of the requested versions, each once; of all versions when none is given."""
         if dataset_version is not None:
             versions = (
                 [dataset_version]
@@ -85,7 +89,7 @@ class FeatureStore:
             for cell in self.catalog.registry.cells(version)
             if cell.modality in names
         ]
-        pins = [pin for cell in cells if (pin := self.catalog.registry.pin(cell))]
+        pins = [pin for cell in cells if (pin := self.catalog.registry.pins.get(cell))]
         if not pins:
             raise UserError(
                 f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
@@ -103,10 +107,22 @@ class FeatureStore:
         embedder: str | None = None,
         manifest: dict[str, Any] | None = None,
     ) -> TrainingSet:
-        """A pinned set of features; several modalities are joined on ``entity_id``.
+        """Return a pinned set of features; several modalities are joined on ``entity_id``.
 
         Args:
-            manifest: of an earlier training set, instead of everything else: the same rows again.
+            dataset_version: a version or alias.
+            modality: a modality, or several to join.
+            where: SQL over the feature columns.
+            split: split whose rows are chosen.
+            columns: columns beside ids and vector; by default ``label``.
+            embedder: embedder whose table is read; by default the primary one. Ignored for several
+                modalities.
+            manifest: manifest of an earlier training set, in place of all other arguments: returns the same
+                rows.
+
+        Raises:
+            UserError: when nothing is published, a column is missing, the filter is wrong, or the store no
+                longer has the manifest's rows.
         """
         if manifest is not None:
             return TrainingSet.from_manifest(self.catalog, manifest)
@@ -117,12 +133,18 @@ class FeatureStore:
         return TrainingSet.pinned(self.catalog, pins, embedder, where, split, columns or ["label"])
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:
-        """Every curated sample's decision as published (before the first publish: as curated): kept, rules, split."""
+        """Return the decision for each curated sample: kept, rules, split.
+
+        Decisions are those of the published version; before the first publish, those of the curated table.
+
+        Raises:
+            UserError: when the cell is not curated.
+        """
         cell = self.catalog.registry.cells(dataset_version, modality)[0]
         pin = (
             self.published(dataset_version, modality)
             if self.catalog.registry.aliases.resolve(dataset_version)
-            else self.catalog.registry.pin(cell)
+            else self.catalog.registry.pins.get(cell)
         )
         version = pin.stages["curated_samples"]["lance_version"] if pin else None
         columns = [
@@ -143,9 +165,9 @@ class FeatureStore:
             raise UserError(f"{error}; run `mm backfill {dataset_version}`") from None
 
     def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
-        """Where a feature (or segment, or sample) came from: the whole chain. See `mm_resources.retrieval.explain`."""
+        """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""
         return explain(self.catalog, identifier, dataset_version)
 
     def published(self, dataset_version: str, modality: str) -> Pin:
-        """The pin of a cell; behind an alias, the promoted one. See `Registry.published`."""
+        """Return the pin of a cell; for an alias, the promoted one. See `Registry.published`."""
         return self.catalog.registry.published(dataset_version, modality)

@@ -1,6 +1,6 @@
-"""The loader over a training set: shuffled, sharded, resumable, with nothing but row numbers of the whole in memory.
+"""The loader of a training set: shuffled, sharded and resumable, with only row numbers in memory.
 
-Imports torch, so that nothing but `TrainingSet.to_torch` imports it.
+Imports torch, so only `TrainingSet.to_torch` imports this module.
 """
 
 from __future__ import annotations
@@ -20,34 +20,41 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.retrieval.training_rows import is_media
 
-# Rows are shuffled as runs of neighbours, then one by one among the runs of a window. Reading such runs costs what a scan costs,
-# and the rows of a batch come from up to 32 places of the set, drawn anew each epoch; a set of up to a window is shuffled wholly.
-# A larger window would be memory that the system hands out anew each time.
+# Shuffling permutes runs of neighbouring rows, then the rows of all runs of a window. Runs are read at the
+# cost of a scan, and the rows of a batch come from up to 32 runs of the set, drawn anew each epoch; a set of
+# at most one window is shuffled completely. A larger window would take memory that the allocator gets from
+# the system again each time.
 RUN_ROWS = 256
 WINDOW_ROWS = 8_192
-# Media of a batch that are read side by side.
+# Threads that read the media of a batch.
 _READERS = 8
 Take = Callable[[np.ndarray[Any, Any]], pa.Table]
 Batch = dict[str, Any]
 
 
 class Loader:
-    """Batches as dicts: vectors and numbers as tensors (null as NaN), everything else as lists.
+    """Batches as dicts: vectors and numbers as tensors (null as NaN), all other columns as lists.
 
-    Seed and epoch alone decide the order, whatever the number of workers. Each pass over the loader is one epoch; a pass that
-    was broken off goes on from its `state_dict` where it ended, in this process or another.
+    Seed and epoch alone determine the order, for any number of workers. Each pass over the loader is one
+    epoch; an interrupted pass resumes from its `state_dict`, in this process or another.
 
     Args:
-        take: rows of the set by their numbers, in the order given; called by several threads at once.
-        rows: rows of the set.
-        batch_size: rows of a batch; the last one of an epoch may have fewer.
-        workers: threads that read ahead, a window each; 0 reads when a window is asked for. Reading, sorting and copying happen
-            outside of Python's lock, so that processes, which take seconds to start, would gain nothing.
-        rank, world_size: which of how many equal shares of each epoch; the rows that do not fill a batch for all are left out.
-        blobs: where the media lie whose places `take` gives; read here, a batch at a time, since a window of them may be gigabytes.
+        take: function that reads rows of the set by their numbers, in the given order; called by several
+            threads at once.
+        rows: number of rows of the set.
+        batch_size: rows of a batch; the last batch of an epoch may have fewer.
+        shuffle: whether to shuffle the rows anew each epoch.
+        seed: seed of the order.
+        workers: threads that read ahead, one window each; 0 reads a window when it is needed. Reading,
+            sorting and copying run without Python's lock, so processes, which take seconds to start, would
+            gain nothing.
+        rank, world_size: this process's share of each epoch among equal ones; rows that do not fill a batch
+            of every process are left out.
+        blobs: the store of the media whose locations `take` returns, read a batch at a time, since the media
+            of a window may be gigabytes; None without media.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the public API
         self,
         take: Take,
         rows: int,
@@ -64,24 +71,25 @@ class Loader:
         self._epoch = self._done = 0
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return self._windows.batches
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, how many of its batches were handed out, and what decides their order."""
-        return {"epoch": self._epoch, "batches": self._done, "order": self._windows.described}
+        """Return the epoch, the number of its batches already returned, and a description of their order."""
+        return {"epoch": self._epoch, "batches": self._done, "order": self._windows.description}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another loader of the same order ended.
+        """Resume where another loader of the same order stopped.
 
         Raises:
-            UserError: for a state of another order (another seed, batch size or set, or an older version of this package).
+            UserError: for a state of another order (another seed, batch size or set, or an older version of
+                the package).
         """
-        order, found = self._windows.described, state.get("order")
-        if found != order:
+        own, saved = self._windows.description, state.get("order")
+        if saved != own:
             raise UserError(
-                f"the loader's state belongs to another order of rows: {found or 'one of an older version'}, here it is {order}; "
-                "make the loader as it was made then, or begin the epoch anew"
+                f"the loader's state belongs to another order of rows: {saved or 'one of an older version'}, "
+                f"here it is {own}; make the loader with the same arguments, or begin the epoch anew"
             )
         self._epoch, self._done = state["epoch"], state["batches"]
 
@@ -98,41 +106,43 @@ class Loader:
         if self._blobs is None:
             return batch
         with ThreadPoolExecutor(_READERS) as pool:
-            read = [
-                (name, pool.map(self._read_blob, places)) for name, places in batch.items() if is_media(name)
+            media = [
+                (name, pool.map(self._read_blob, locations))
+                for name, locations in batch.items()
+                if is_media(name)
             ]
-            return {**batch, **{name: list(found) for name, found in read}}
+            return {**batch, **{name: list(contents) for name, contents in media}}
 
-    def _read_blob(self, place: dict[str, Any]) -> bytes:
+    def _read_blob(self, location: dict[str, Any]) -> bytes:
         assert self._blobs is not None
-        return self._blobs.read(**place)
+        return self._blobs.read(**location)
 
     def _read(self, epoch: int, first: int) -> Iterator[list[Batch]]:
-        """The windows of an epoch from `first` on, in order."""
+        """Read the windows of an epoch from `first` on, in order."""
         order = self._windows.order(epoch)
-        places = iter(range(first, len(self._windows)))
+        windows = iter(range(first, len(self._windows)))
         if self._workers == 0:
-            yield from (self._windows.read(order, epoch, place) for place in places)
+            yield from (self._windows.read(order, epoch, window) for window in windows)
             return
         pool = ThreadPoolExecutor(self._workers, "loader")
         try:
-            ahead = deque(
-                pool.submit(self._windows.read, order, epoch, place)
-                for place in itertools.islice(places, self._workers)
+            pending = deque(
+                pool.submit(self._windows.read, order, epoch, window)
+                for window in itertools.islice(windows, self._workers)
             )
-            while ahead:
-                window = ahead.popleft().result()
-                ahead.extend(
-                    pool.submit(self._windows.read, order, epoch, place)
-                    for place in itertools.islice(places, 1)
+            while pending:
+                batches = pending.popleft().result()
+                pending.extend(
+                    pool.submit(self._windows.read, order, epoch, window)
+                    for window in itertools.islice(windows, 1)
                 )
-                yield window
+                yield batches
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Windows:
-    """An epoch cut into windows of whole batches, each read at once."""
+    """The windows of an epoch: whole batches, each window read at once."""
 
     def __init__(
         self, take: Take, rows: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int
@@ -140,7 +150,7 @@ class _Windows:
         self.take, self.batch_size, self.shuffle, self.seed = take, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.run_rows, self.batches_each = RUN_ROWS, max(1, WINDOW_ROWS // batch_size)
-        # Every rank has as many batches, so that none waits for another for ever.
+        # All ranks have the same number of batches; otherwise one would wait for the others for ever.
         self.rows = rows if world_size == 1 else rows // (batch_size * world_size) * batch_size * world_size
         self.total = rows
         self.batches = -(-self.rows // (batch_size * world_size))
@@ -149,33 +159,33 @@ class _Windows:
         return -(-self.batches // self.batches_each)
 
     @property
-    def described(self) -> str:
-        """All that an order depends on but the epoch."""
+    def description(self) -> str:
+        """Description of everything that determines the order, except the epoch."""
         runs = f"in runs of {self.run_rows} and windows of {self.batches_each} batches"
         shuffled = f"shuffled with seed {self.seed} {runs}" if self.shuffle else "as stored"
         return f"{self.total} rows {shuffled}, batches of {self.batch_size}, world size {self.world_size}"
 
     def read(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> list[Batch]:
-        """This rank's batches of a window; its rows are read in the order in which they lie."""
+        """Read this rank's batches of a window: in stored order, then put into batch order."""
         numbers = self.numbers(order, epoch, window)
-        places = np.argsort(numbers)
-        back = np.empty_like(places)
-        back[places] = np.arange(len(places))
-        table = self.take(numbers[places])
-        columns = {name: _Column(table[name], back) for name in table.column_names}
-        starts = range(0, len(back), self.batch_size)
+        stored = np.argsort(numbers)
+        positions = np.empty_like(stored)
+        positions[stored] = np.arange(len(stored))
+        table = self.take(numbers[stored])
+        columns = {name: _Column(table[name], positions) for name in table.column_names}
+        starts = range(0, len(positions), self.batch_size)
         return [
             {name: column.rows(start, start + self.batch_size) for name, column in columns.items()}
             for start in starts
         ]
 
     def order(self, epoch: int) -> np.ndarray[Any, Any]:
-        """Starts of the runs of an epoch, in its order, int64."""
+        """Return the first rows of the runs of an epoch, in its order, int64 [runs]."""
         starts = np.arange(0, self.total, self.run_rows)
         return np.random.default_rng((self.seed, epoch)).permutation(starts) if self.shuffle else starts
 
     def numbers(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> np.ndarray[Any, Any]:
-        """Row numbers of this rank's share of a window, in order."""
+        """Return the row numbers of this rank's share of a window, in order, int64."""
         size = self.batches_each * self.batch_size * self.world_size
         chosen = self._between(order, window * size, min((window + 1) * size, self.rows))
         if self.shuffle:
@@ -185,34 +195,35 @@ class _Windows:
         return chosen.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
 
     def _between(self, order: np.ndarray[Any, Any], start: int, stop: int) -> np.ndarray[Any, Any]:
-        """The rows from `start` to `stop` of the order, run by run."""
+        """Return the rows from `start` to `stop` of the order, run by run."""
         size = self.run_rows
-        # Only the run at the very end of the set may be shorter; wherever it stands, those behind it are moved up by what it lacks.
-        lacking = -self.total % size
-        short = int(np.argmax(order)) if lacking else len(order)
+        # Only the last run of the set may be shorter; the runs behind it in the order move up by its missing
+        # rows.
+        missing = -self.total % size
+        short = int(np.argmax(order)) if missing else len(order)
         first = start // size
-        runs = order[first : (stop + lacking) // size + 1]
+        runs = order[first : (stop + missing) // size + 1]
         rows = (runs[:, None] + np.arange(size)).reshape(-1)
-        before = first * size - (lacking if short < first else 0)
+        before = first * size - (missing if short < first else 0)
         return rows[rows < self.total][start - before : stop - before]
 
 
 class _Column:
-    """A column of a window in an order of its own."""
+    """A column of a window, stored in one order and returned in another."""
 
     def __init__(self, column: pa.ChunkedArray, order: np.ndarray[Any, Any]) -> None:
         self._order = order
-        # What has one chunk is not copied.
+        # A single chunk is not copied.
         whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         self._is_tensor = True
         if pa.types.is_fixed_size_list(whole.type):
             self._values = vectors_of(whole)
         elif pa.types.is_integer(whole.type) or pa.types.is_floating(whole.type):
-            # What is null becomes NaN.
+            # Nulls become NaN.
             self._values = whole.to_numpy(zero_copy_only=False)
         else:
             self._is_tensor = False
-            # Objects are made in the order in which they are read, and then handed around: cheaper than moving their bytes.
+            # Objects are created in stored order and then permuted: cheaper than moving their bytes.
             text = pa.types.is_string(whole.type)
             self._values = (
                 whole.to_numpy(zero_copy_only=False)
@@ -221,7 +232,7 @@ class _Column:
             )
 
     def rows(self, start: int, stop: int) -> Any:
-        """A tensor of its own memory ([rows, dimension] float32 or [rows]), or a list."""
-        # Batch by batch, so that what is written is still in the processor's cache when it is used.
+        """Return rows in batch order: a list, or a tensor of its own memory, [rows, dimension] or [rows]."""
+        # Copied batch by batch, so that a batch is still in the processor's cache when it is used.
         chosen = self._values.take(self._order[start:stop], axis=0)
         return torch.from_numpy(chosen) if self._is_tensor else chosen.tolist()

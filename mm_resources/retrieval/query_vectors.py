@@ -1,11 +1,10 @@
-"""What a query is, as a vector in the space of a table."""
+"""Encoding of queries: a text, a medium or a vector as a vector in the space of a table."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,23 +16,19 @@ from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
 from mm_embed_kernels.sandbox.sandbox import guarded
 from mm_resources.registry.pins import PinnedTable
 
-if TYPE_CHECKING:
-    from lancedb.table import Table
-
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
-# How many segments of a medium stand for it in a query.
+# Number of segments of a medium whose mean vector is the query.
 QUERY_SEGMENTS = 8
-_IDS = ("feature_id", "segment_id", "sample_id")
 
 
 class QueryEncoder:
-    """Makes vectors of queries; keeps the embedders that it has loaded."""
+    """Encodes queries as vectors; caches the embedders that it has loaded."""
 
     def __init__(self) -> None:
         self._embedders: dict[str, Embedder] = {}
 
     def embedder(self, pinned: PinnedTable) -> Embedder:
-        """The embedder that made a table.
+        """Return the embedder that made a table.
 
         Raises:
             UserError: when the installed weights are not those of the table.
@@ -43,26 +38,33 @@ class QueryEncoder:
             made = maker_of(pinned.embedder, pinned.fingerprint)
             if made.space != pinned.space:
                 raise UserError(
-                    f"table {pinned.table} lies in the space {pinned.space}, but the installed {pinned.embedder} makes {made.space}; "
+                    f"table {pinned.table} lies in the space {pinned.space}, "
+                    f"but the installed {pinned.embedder} makes {made.space}; "
                     "install the weights that made it, or query by id"
                 )
             self._embedders[key] = made
         return self._embedders[key]
 
     def vector(self, query: Query, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
-        """A query that is no id, float32 [dimension], in the space of `pinned`.
+        """Encode a query, except an id, in the space of a table.
 
         Args:
-            spaces: the spaces that could be asked, for a refusal.
+            query: a text, a path or bytes of a medium, or a vector.
+            pinned: the table to search.
+            spaces: the spaces of all published tables, for the error message.
+
+        Returns:
+            The vector, float32 [dimension].
 
         Raises:
-            UserError: when the query cannot be brought into the space; names the spaces that there are.
+            UserError: when the query cannot be encoded in the space; lists `spaces`.
         """
         if isinstance(query, (np.ndarray, list)):
             vector = np.asarray(query, dtype=np.float32).reshape(-1)
             if len(vector) != pinned.dimension:
                 raise UserError(
-                    f"the query has {len(vector)} dimensions, the table {pinned.dimension}; there is: {spaces}"
+                    f"the query has {len(vector)} dimensions, the table {pinned.dimension}; "
+                    f"there is: {spaces}"
                 )
             return vector
         if isinstance(query, str) and not os.path.isfile(query):
@@ -78,7 +80,7 @@ class QueryEncoder:
             raise UserError(f"{error}; there is: {spaces}") from None
 
     def _media_vector(self, data: Media, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
-        """The mean vector of a medium's segments; of a long one, of some that are spread evenly."""
+        """Return the mean vector of a medium's segments; of a long medium, of some that are spread evenly."""
         mime = media_type(data)
         modality = modality_of(mime)
         if modality is None:
@@ -88,22 +90,17 @@ class QueryEncoder:
             if isinstance(data, Path) and not reader.streams:
                 data = data.read_bytes()
             segments = cast(Any, reader).segment(data)
-            places = (
-                sorted({round(i * (len(segments) - 1) / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)})
-                if segments
-                else []
-            )
-            vectors, refused = _vectors(embedder, data, [segments[i] for i in places])
+            vectors, failures = _vectors(embedder, data, _spread(segments))
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
         if not vectors:
             raise UserError(
-                f"the query is {modality} with nothing in it to embed{f': {refused[0]}' if refused else ''}"
+                f"the query is {modality} with nothing in it to embed{f': {failures[0]}' if failures else ''}"
             )
         return np.asarray(np.mean(vectors, axis=0))
 
     def _for_media(self, modality: str, pinned: PinnedTable, spaces: str) -> Embedder:
-        """An embedder that reads `modality` and makes vectors in the table's space."""
+        """Return an embedder that reads `modality` and makes vectors in the table's space."""
         own = self.embedder(pinned)
         if own.modality == modality:
             return own
@@ -119,43 +116,31 @@ class QueryEncoder:
         )
 
 
-def stored(identifier: str, tables: Sequence[Table], columns: Sequence[str]) -> dict[str, Any]:
-    """Columns of the first row that has an id, of a feature, a segment or a sample.
-
-    Raises:
-        UserError: when none of the tables has it.
-    """
-    if not identifier.isalnum():
-        raise UserError(f"{identifier!r} is not an id")
-    where = " OR ".join(f"{column} = '{identifier}'" for column in _IDS)
-    for table in tables:
-        found: list[dict[str, Any]] = (
-            table.search().where(where).select(list(columns)).limit(1).to_arrow().to_pylist()
-        )
-        if found:
-            return found[0]
-    raise UserError(
-        f"{', '.join(table.name for table in tables)} has no feature, segment or sample {identifier}"
-    )
+def _spread(segments: list[Segment]) -> list[Segment]:
+    """Return at most `QUERY_SEGMENTS` segments, spread evenly from the first to the last."""
+    last = len(segments) - 1
+    chosen = {round(i * last / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)} if segments else set()
+    return [segments[i] for i in sorted(chosen)]
 
 
 def _vectors(
     embedder: Embedder, data: Media, segments: list[Segment]
 ) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
-    """Unit vectors of segments, and why some have none (silence, say)."""
+    """Return unit vectors of segments, and the errors of those that have none (silence, for example)."""
     inputs: list[Any] = [segment.text or "" for segment in segments]
     if embedder.input_shape is not None:
         inputs = [guarded(embedder.decode, (data, segment.span)) for segment in segments]
-    refused = [item for item in inputs if isinstance(item, SampleError)]
+    failures = [item for item in inputs if isinstance(item, SampleError)]
     good = [item for item in inputs if not isinstance(item, SampleError)]
     outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []
-    refused += [item for item in outcomes if isinstance(item, SampleError)]
-    return [item for item in outcomes if not isinstance(item, SampleError)], refused
+    failures += [item for item in outcomes if isinstance(item, SampleError)]
+    return [item for item in outcomes if not isinstance(item, SampleError)], failures
 
 
 def _shares_space(candidate: Embedder, pinned: PinnedTable) -> bool:
-    """Whether an embedder's vectors can be compared with a table's; one of another kind may not read the model at all."""
+    """Return whether an embedder's vectors are comparable with a table's."""
     try:
         return candidate.space == pinned.space
     except UserError:
+        # An embedder of another kind may not be able to read the table's model.
         return False

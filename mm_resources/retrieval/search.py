@@ -12,13 +12,13 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.features import vector_indexes
+from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.registry.pins import Pin, PinnedTable
-from mm_resources.retrieval.query_vectors import Query, QueryEncoder, stored
+from mm_resources.retrieval.identifiers import identifier_of, require_row
+from mm_resources.retrieval.query_vectors import Query, QueryEncoder
 
 if TYPE_CHECKING:
     from lancedb.table import Table
-
-    from mm_resources.features.feature_tables import FeatureTables
 
 HIT = [
     "feature_id",
@@ -35,15 +35,48 @@ HIT = [
 MODES = ("vector", "text", "hybrid")
 FINDS = ("neighbours", "duplicates", "hard_negatives")
 GROUPS = {"sample": "sample_id", "entity": "entity_id"}
-# Cosine from which two samples are taken for the same thing.
+# Cosine from which two samples count as duplicates.
 DUPLICATE_SCORE = 0.95
-# Reciprocal rank fusion (Cormack et al., SIGIR 2009): a list's hit of rank r counts 1 / (60 + r).
+# Reciprocal rank fusion (Cormack et al., SIGIR 2009): the hit of rank r in a list scores 1 / (60 + r).
 RANK_CONSTANT = 60
-# How far down each of the two lists is read that are fused.
-FUSED = 5
+# Hits that each of the two fused lists has, as a multiple of k.
+FUSION_DEPTH = 5
 Hit = dict[str, Any]
-# (table, how many, filter) -> hits with their score, best first.
-Ranked = Callable[["_Target", int, str | None], list[Hit]]
+# (table, limit, filter) -> hits with their score, best first.
+Ranking = Callable[["_Target", int, str | None], list[Hit]]
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """The arguments of one search, see `FeatureStore.search`."""
+
+    query: Query
+    k: int = 10
+    where: str | None = None
+    mode: str = "vector"
+    group_by: str | None = None
+    find: str = "neighbours"
+    label: str | None = None
+
+    def check(self) -> None:
+        """Check the arguments that are chosen from a list, and that they go together.
+
+        Raises:
+            UserError: naming the choices.
+        """
+        _require_choice("mode", self.mode, MODES)
+        _require_choice("find", self.find, FINDS)
+        if self.group_by is not None:
+            _require_choice("group_by", self.group_by, GROUPS)
+        if self.find != "neighbours" and self.mode != "vector":
+            raise UserError(
+                f"{self.find} are defined by distances of vectors: search them by mode 'vector' alone"
+            )
+
+    @property
+    def group_column(self) -> str | None:
+        """Column whose values are groups; None when every hit counts for itself."""
+        return GROUPS.get(self.group_by or "")
 
 
 @dataclass(frozen=True)
@@ -60,7 +93,7 @@ class _Target:
 
 
 class Search:
-    """One request over all the tables that it names. See `FeatureStore.search` for what it takes."""
+    """A search over the pinned tables of one embedder. See `FeatureStore.search` for the arguments."""
 
     def __init__(
         self, tables: FeatureTables, encoder: QueryEncoder, pins: list[Pin], embedder: str | None
@@ -71,128 +104,126 @@ class Search:
         ]
         self.spaces = ", ".join(sorted({table.named for pin in pins for table in pin.tables}))
 
-    def run(
-        self,
-        query: Query,
-        k: int,
-        where: str | None,
-        mode: str,
-        group_by: str | None,
-        find: str,
-        label: str | None,
-    ) -> pa.Table:
-        """The hits, best first; raises `UserError` as `FeatureStore.search`."""
-        _one_of("mode", mode, MODES)
-        _one_of("find", find, FINDS)
-        if group_by is not None:
-            _one_of("group_by", group_by, GROUPS)
-        if find != "neighbours" and mode != "vector":
-            raise UserError(
-                f"{find} are near in the space of the vectors, so they are found by mode 'vector' alone"
-            )
-        where, mode_hits = self._aimed(query, where, find, label), self._modes(query, mode)
-        lists = [
-            self._merged(ranked, k * (FUSED if mode == "hybrid" else 1), where, group_by)
-            for ranked in mode_hits
-        ]
-        hits = lists[0] if len(lists) == 1 else _fused(lists, GROUPS.get(group_by or "", "feature_id"))
-        if find == "duplicates":
-            hits = [hit for hit in hits if hit["score"] >= DUPLICATE_SCORE]
-        return _table(hits[:k])
+    def run(self, request: SearchRequest) -> pa.Table:
+        """Return the hits, best first.
 
-    def _modes(self, query: Query, mode: str) -> list[Ranked]:
-        found: list[Ranked] = []
-        if mode in ("vector", "hybrid"):
+        Raises:
+            UserError: as `FeatureStore.search`.
+        """
+        request.check()
+        where = self._filter(request)
+        depth = request.k * (FUSION_DEPTH if request.mode == "hybrid" else 1)
+        lists = [
+            self._merge_tables(ranking, depth, where, request.group_column)
+            for ranking in self._rankings(request)
+        ]
+        hits = lists[0] if len(lists) == 1 else _fuse(lists, request.group_column or "feature_id")
+        if request.find == "duplicates":
+            hits = [hit for hit in hits if hit["score"] >= DUPLICATE_SCORE]
+        return _table(hits[: request.k])
+
+    def _rankings(self, request: SearchRequest) -> list[Ranking]:
+        """Return the rankings of the request's mode: by vectors, by words, or both."""
+        rankings: list[Ranking] = []
+        if request.mode in ("vector", "hybrid"):
             self._require_one_space()
-            vector = self._vector(query)
-            found.append(lambda target, limit, where: _near(target, vector, limit, where))
-        if mode in ("text", "hybrid"):
-            words = self._words(query)
-            found.append(lambda target, limit, where: _worded(target, words, limit, where))
-        return found
+            vector = self._vector(request.query)
+            rankings.append(lambda target, limit, where: _search_vectors(target, vector, limit, where))
+        if request.mode in ("text", "hybrid"):
+            words = self._words(request.query)
+            rankings.append(lambda target, limit, where: _search_words(target, words, limit, where))
+        return rankings
 
     def _require_one_space(self) -> None:
-        """Scores of two spaces say nothing beside each other."""
+        """Check that all tables lie in one space, since scores of different spaces are not comparable."""
         first = self.targets[0].pinned
         others = [target.pinned for target in self.targets if target.pinned.space != first.space]
         if others:
             named = ", ".join(f"{table.table} ({table.space})" for table in others)
             raise UserError(
-                f"{first.table} lies in the space {first.space}, and of other spaces are: {named}; search them apart, or name one embedder"
+                f"{first.table} lies in the space {first.space}, and of other spaces are: {named}; "
+                "search them apart, or name one embedder"
             )
 
+    def _row(self, identifier: str, columns: list[str]) -> dict[str, Any]:
+        return require_row([target.table for target in self.targets], identifier, columns)
+
     def _vector(self, query: Query) -> np.ndarray[Any, Any]:
-        if identifier := _identifier(query):
-            row = stored(identifier, [target.table for target in self.targets], ["vector"])
-            return np.asarray(row["vector"], dtype=np.float32)
+        if identifier := identifier_of(query):
+            return np.asarray(self._row(identifier, ["vector"])["vector"], dtype=np.float32)
         return self.encoder.vector(query, self.targets[0].pinned, self.spaces)
 
     def _words(self, query: Query) -> str:
-        if identifier := _identifier(query):
-            text = stored(identifier, [target.table for target in self.targets], ["text"])["text"]
+        if identifier := identifier_of(query):
+            text = self._row(identifier, ["text"])["text"]
             if not text:
                 raise UserError(f"{identifier} has no text; search by its vector")
             return str(text)
         if not isinstance(query, str):
-            raise UserError(
-                "words are looked for by a text or an id; search media and vectors by mode 'vector'"
-            )
+            raise UserError("mode 'text' takes a text or an id; search media and vectors by mode 'vector'")
         if not query.strip():
             raise UserError("the query is empty")
         return query
 
-    def _aimed(self, query: Query, where: str | None, find: str, label: str | None) -> str | None:
-        """The filter, narrowed to what is to be found; the query's own sample is none of its duplicates or negatives."""
-        conditions = [f"({where})"] if where else []
-        if find != "neighbours" and (identifier := _identifier(query)):
-            row = stored(identifier, [target.table for target in self.targets], ["sample_id", "label"])
+    def _filter(self, request: SearchRequest) -> str | None:
+        """Return the request's filter, narrowed to what it finds, without the query's own sample."""
+        conditions = [f"({request.where})"] if request.where else []
+        label = request.label
+        if request.find != "neighbours" and (identifier := identifier_of(request.query)):
+            row = self._row(identifier, ["sample_id", "label"])
             conditions.append(f"sample_id <> {sql.literal(row['sample_id'])}")
             label = label or row["label"]
-        if find == "hard_negatives":
+        if request.find == "hard_negatives":
             if not label:
                 raise UserError(
-                    "hard negatives are near and of another label: give the label of the query, or an id whose sample has one"
+                    "hard negatives are near and of another label: give the label of the query, "
+                    "or an id whose sample has one"
                 )
             conditions.append(f"label IS NOT NULL AND label <> {sql.literal(label)}")
         return " AND ".join(conditions) or None
 
-    def _merged(self, ranked: Ranked, k: int, where: str | None, group_by: str | None) -> list[Hit]:
-        """The best of all tables by score; what two versions share counts once for each."""
-        column = GROUPS.get(group_by or "")
-        found = [
+    def _merge_tables(self, ranking: Ranking, k: int, where: str | None, column: str | None) -> list[Hit]:
+        """Return the k best hits of all tables by score; a feature of two versions is a hit of each."""
+        hits = [
             hit
             for target in self.targets
-            for hit in (_grouped(ranked, target, k, where, column) if column else ranked(target, k, where))
+            for hit in (
+                _best_of_groups(ranking, target, k, where, column) if column else ranking(target, k, where)
+            )
         ]
-        found.sort(key=lambda hit: (-hit["score"], hit["feature_id"], hit["dataset_version"]))
-        return (_firsts(found, column) if column else found)[:k]
+        hits.sort(key=_order)
+        return (_first_of_groups(hits, column) if column else hits)[:k]
 
 
-def _near(target: _Target, vector: np.ndarray[Any, Any], limit: int, where: str | None) -> list[Hit]:
-    request = vector_indexes.nearest(
+def _search_vectors(
+    target: _Target, vector: np.ndarray[Any, Any], limit: int, where: str | None
+) -> list[Hit]:
+    """Rank a table's rows by cosine similarity."""
+    query = vector_indexes.neighbour_query(
         target.table, vector, target.pinned.index, limit, [*HIT, "key", "text"], where
     )
-    return [_hit(target, row, 1.0 - row["_distance"]) for row in _rows(request, where)]
+    return [_hit(target, row, 1.0 - row["_distance"]) for row in _run(query, where)]
 
 
-def _worded(target: _Target, words: str, limit: int, where: str | None) -> list[Hit]:
+def _search_words(target: _Target, words: str, limit: int, where: str | None) -> list[Hit]:
+    """Rank a table's rows by BM25."""
     from lancedb.query import MatchQuery
 
-    # A query of its own kind: quotes and signs in it are words like others, not a syntax.
-    request = (
+    # A match query has no syntax: quotes and operators in it are plain text.
+    query = (
         target.table.search(MatchQuery(words, "text"), query_type="fts")
         .limit(limit)
         .select([*HIT, "key", "text", "_score"])
     )
     if where:
-        request = request.where(where, prefilter=True)
-    return [_hit(target, row, row["_score"]) for row in _rows(request, where)]
+        query = query.where(where, prefilter=True)
+    return [_hit(target, row, row["_score"]) for row in _run(query, where)]
 
 
-def _rows(request: Any, where: str | None) -> list[dict[str, Any]]:
+def _run(query: Any, where: str | None) -> list[dict[str, Any]]:
     try:
-        found: list[dict[str, Any]] = request.to_arrow().to_pylist()
-        return found
+        rows: list[dict[str, Any]] = query.to_arrow().to_pylist()
+        return rows
     except (ValueError, RuntimeError, OSError) as error:
         if where:
             raise UserError(
@@ -209,39 +240,47 @@ def _hit(target: _Target, row: dict[str, Any], score: float) -> Hit:
     }
 
 
-def _grouped(ranked: Ranked, target: _Target, k: int, where: str | None, column: str) -> list[Hit]:
-    """The best hit of each of the k best groups. A group that was found is left out of the next round by the filter, so
-    that one of ten thousand segments costs no more than one of two.
+def _best_of_groups(ranking: Ranking, target: _Target, k: int, where: str | None, column: str) -> list[Hit]:
+    """Return the best hit of each of the k best groups.
+
+    The filter of the next round excludes the groups that have a hit, so that a group of ten thousand segments
+    takes as many rounds as one of two.
     """
     best: list[Hit] = []
     while len(best) < k:
-        seen = ", ".join(sql.literal(hit[column]) for hit in best)
+        excluded = ", ".join(sql.literal(hit[column]) for hit in best)
         conditions = [f"({where})"] if where else []
-        conditions += [f"{column} NOT IN ({seen})"] if seen else []
+        conditions += [f"{column} NOT IN ({excluded})"] if excluded else []
         limit = 2 * (k - len(best))
-        found = ranked(target, limit, " AND ".join(conditions) or None)
-        best += _firsts(found, column)
-        if len(found) < limit:
+        hits = ranking(target, limit, " AND ".join(conditions) or None)
+        best += _first_of_groups(hits, column)
+        if len(hits) < limit:
             break
     return best[:k]
 
 
-def _firsts(hits: Iterable[Hit], column: str) -> list[Hit]:
+def _first_of_groups(hits: Iterable[Hit], column: str) -> list[Hit]:
     firsts: dict[str, Hit] = {}
     for hit in hits:
         firsts.setdefault(hit[column], hit)
     return list(firsts.values())
 
 
-def _fused(lists: list[list[Hit]], column: str) -> list[Hit]:
-    """Ranked lists as one, by reciprocal rank fusion over `column`."""
+def _fuse(lists: list[list[Hit]], column: str) -> list[Hit]:
+    """Fuse ranked lists by reciprocal rank over `column`."""
+    # Not LanceDB's RRFReranker: it fuses the two result lists of one table, and these are merged from several
+    # tables.
     fused: dict[tuple[str, ...], Hit] = {}
     for hits in lists:
         for rank, hit in enumerate(hits, 1):
-            place = (hit[column],) if column != "feature_id" else (hit[column], hit["dataset_version"])
-            known = fused.setdefault(place, {**hit, "score": 0.0})
-            known["score"] += 1 / (RANK_CONSTANT + rank)
-    return sorted(fused.values(), key=lambda hit: (-hit["score"], hit["feature_id"], hit["dataset_version"]))
+            key = (hit[column],) if column != "feature_id" else (hit[column], hit["dataset_version"])
+            fused.setdefault(key, {**hit, "score": 0.0})["score"] += 1 / (RANK_CONSTANT + rank)
+    return sorted(fused.values(), key=_order)
+
+
+def _order(hit: Hit) -> tuple[float, str, str]:
+    """Sort key of hits: best first, ties by id."""
+    return -hit["score"], hit["feature_id"], hit["dataset_version"]
 
 
 def _table(hits: list[Hit]) -> pa.Table:
@@ -255,10 +294,6 @@ def _table(hits: list[Hit]) -> pa.Table:
     return pa.Table.from_pylist(hits, schema=schema)
 
 
-def _identifier(query: Query) -> str:
-    return query.removeprefix("id:") if isinstance(query, str) and query.startswith("id:") else ""
-
-
-def _one_of(name: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise UserError(f"{name} {value!r}: there are: {', '.join(known)}")
+def _require_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} {value!r}: there are: {', '.join(choices)}")

@@ -1,7 +1,8 @@
-"""TODO."""
+"""Rows of a training set by their numbers, and the blobs of their samples."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,23 +12,23 @@ import pyarrow.compute as pc
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
+from mm_resources.features.feature_tables import take_rows
 from mm_resources.storage import lance_datasets
 
 if TYPE_CHECKING:
     import lance
 
-
-# How many rows' media lie in memory at once in a task of Ray's.
+# Rows whose media a Ray task has in memory at once.
 MEDIA_ROWS = 256
 
 
-class Rows:
-    """Rows of a training set by their numbers; picklable, each process opens the tables for itself.
+class RowReader:
+    """Reads rows of a training set by their numbers. Picklable; each process opens the tables for itself.
 
     Attributes:
-        places: per table, the Lance row id of each row, uint64 [rows].
-        located: per table, URI and version of the stage that says where blobs lie; empty where no media are wanted. Then
-            each row has its blob's place as ``media``.
+        row_ids: for each table, the Lance row id of each row, uint64 [rows].
+        blob_tables: for each table, URI and version of the ``content_blobs`` behind its pin; empty without
+            media. With them each row has the location of its blob as ``media``.
     """
 
     def __init__(
@@ -35,72 +36,80 @@ class Rows:
         catalog: Catalog,
         tables: list[dict[str, Any]],
         columns: list[str],
-        places: list[np.ndarray[Any, Any]],
-        located: list[tuple[str, int]] = [],  # noqa: B006 - never changed
+        row_ids: list[np.ndarray[Any, Any]],
+        blob_tables: Sequence[tuple[str, int]] = (),
     ) -> None:
-        self.catalog, self.tables, self.places, self.located = catalog, tables, places, located
-        more = ["content_hash", "span"] if located else []
+        self.catalog, self.tables, self.row_ids, self.blob_tables = catalog, tables, row_ids, blob_tables
+        more = ["content_hash", "span"] if blob_tables else []
         self.columns = list(dict.fromkeys(["feature_id", "sample_id", "vector", *columns, *more]))
         self._opened: list[lance.LanceDataset] = []
+
+    def __len__(self) -> int:
+        return len(self.row_ids[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_opened": []}
 
     def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
-        """The rows, in the order of `numbers`."""
+        """Read rows, in the order of `numbers`."""
         if not self._opened:
             features = self.catalog.features
             self._opened = [features.dataset(table["table"], table["lance_version"]) for table in self.tables]
-        found: dict[str, pa.ChunkedArray] = {}
-        for place, (dataset, table) in enumerate(zip(self._opened, self.tables, strict=True)):
-            lead = f"{table['modality']}__" if len(self.tables) > 1 else ""
-            columns = (
-                self.columns
-                if place
-                else ["entity_id", *(name for name in self.columns if name != "entity_id")]
-            )
-            rows = dataset._take_rows(self.places[place][numbers].tolist(), columns=columns)
-            found |= {
-                name if name == "entity_id" else f"{lead}{name}": rows[name]
-                for name in columns
-                if name not in found
+        columns = ["entity_id", *(name for name in self.columns if name != "entity_id")]
+        read: dict[str, pa.ChunkedArray] = {}
+        for number, (dataset, table) in enumerate(zip(self._opened, self.tables, strict=True)):
+            prefix = f"{table['modality']}__" if len(self.tables) > 1 else ""
+            # The tables are joined on the entity, so that it is read from the first one.
+            own = self.columns if number else columns
+            rows = take_rows(dataset, self.row_ids[number][numbers].tolist(), own)
+            read |= {
+                name if name == "entity_id" else f"{prefix}{name}": rows[name]
+                for name in own
+                if name not in read
             }
-            if self.located:
-                found[f"{lead}media"] = places_of(rows["content_hash"], *self.located[place])
-        return pa.table(found)
+            if self.blob_tables:
+                read[f"{prefix}media"] = blob_locations(rows["content_hash"], *self.blob_tables[number])
+        return pa.table(read)
 
 
-def places_of(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray:
-    """Where the blobs of `hashes` lie, in their order; one scan for a window of rows, of which the wanted ones alone are held."""
-    wanted = pc.unique(hashes)
+def blob_locations(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray:
+    """Return the locations of blobs, in the order of `hashes`.
+
+    One scan of the table for all hashes, of which only the requested rows stay in memory.
+
+    Args:
+        hashes: content hashes, which may repeat.
+        uri, version: the table ``content_blobs`` that lists them.
+    """
+    requested = pc.unique(hashes)
     stage = lance_datasets.reader(lance_datasets.open_dataset(uri, version), INDEX, INDEX.names)
-    found = pa.Table.from_batches(
-        [batch.filter(pc.is_in(batch["content_hash"], wanted)) for batch in stage], INDEX
+    rows = pa.Table.from_batches(
+        [batch.filter(pc.is_in(batch["content_hash"], requested)) for batch in stage], INDEX
     ).combine_chunks()
-    places = pc.index_in(hashes.combine_chunks(), found["content_hash"].combine_chunks())
-    return found.to_struct_array().combine_chunks().take(places)
+    order = pc.index_in(hashes.combine_chunks(), rows["content_hash"].combine_chunks())
+    return rows.to_struct_array().combine_chunks().take(order)
 
 
 class BlockReader:
-    """A piece of a training set as Ray's workers read it."""
+    """Reads a block of a training set on a Ray worker."""
 
-    def __init__(self, rows: Rows, media: bool) -> None:
+    def __init__(self, rows: RowReader, media: bool) -> None:
         self.rows, self.media = rows, media
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         table, blobs = self.rows(batch["id"]), self.rows.catalog.blobs
-        found: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         for name in table.column_names:
             column = table[name].combine_chunks()
             if self.media and is_media(name):
-                found[name] = np.array([blobs.read(**place) for place in column.to_pylist()], dtype=object)
+                columns[name] = np.array([blobs.read(**blob) for blob in column.to_pylist()], dtype=object)
             elif pa.types.is_fixed_size_list(column.type):
-                found[name] = vectors_of(column)
+                columns[name] = vectors_of(column)
             else:
-                found[name] = column.to_numpy(zero_copy_only=False)
-        return found
+                columns[name] = column.to_numpy(zero_copy_only=False)
+        return columns
 
 
 def is_media(name: str) -> bool:
-    """Whether a column holds the places of blobs, or their bytes."""
+    """Return whether a column holds locations of blobs, or their bytes."""
     return name == "media" or name.endswith("__media")

@@ -1,4 +1,4 @@
-"""Training sets: pinned, filtered, joined features."""
+"""Training sets: pinned, filtered and joined features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mm_embed_kernels.sql import RowDigest
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
-from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, Rows
+from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, RowReader
 from mm_resources.storage import lance_datasets
 
 if TYPE_CHECKING:
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 
 class TrainingSet:
-    """Rows of one or several pinned tables. `manifest` is JSON and brings the same rows back.
+    """Rows of one or several pinned tables.
 
-    With one modality a row has ``feature_id``, ``sample_id``, ``entity_id``, ``vector`` and the chosen columns. With
-    several, the modalities are joined on ``entity_id`` and each column but that is prefixed, e.g. ``image__vector``.
+    With one modality a row has ``feature_id``, ``sample_id``, ``entity_id``, ``vector`` and the chosen
+    columns. Several modalities are joined on ``entity_id``, and all other columns are prefixed, as in
+    ``image__vector``.
+
+    Attributes:
+        manifest: JSON that names the tables, versions, filter and columns, with row count and digest;
+            `FeatureStore.training_set` returns the same rows for it.
     """
 
     def __init__(self, catalog: Catalog, manifest: dict[str, Any]) -> None:
@@ -44,6 +49,18 @@ class TrainingSet:
         split: str | None,
         columns: list[str],
     ) -> TrainingSet:
+        """Return the training set of the rows of pins that pass a filter, with its manifest.
+
+        Args:
+            pins: one for each modality.
+            embedder: embedder whose table is read, for a single modality; by default the primary one.
+            where: SQL over the feature columns.
+            split: split whose rows are chosen.
+            columns: columns beside ids and vector.
+
+        Raises:
+            UserError: for a column that a table lacks, or a wrong filter.
+        """
         conditions = [f"({where})"] if where else []
         if split:
             conditions.append(f"split = {sql.literal(split)}")
@@ -67,25 +84,34 @@ class TrainingSet:
             "where": " AND ".join(conditions) or None,
             "columns": columns,
         }
-        found = TrainingSet(catalog, manifest)
-        manifest["rows"], manifest["digest"] = found._measure()
-        return found
+        chosen = TrainingSet(catalog, manifest)
+        manifest["rows"], manifest["digest"] = chosen._measure()
+        return chosen
 
     @staticmethod
     def from_manifest(catalog: Catalog, manifest: dict[str, Any]) -> TrainingSet:
-        """Raises UserError when the store no longer gives the rows of the manifest."""
-        found = TrainingSet(catalog, manifest)
-        if found._measure() != (manifest["rows"], manifest["digest"]):
-            raise UserError("the store no longer holds the rows of this manifest")
-        return found
+        """Return the training set of a manifest.
+
+        Raises:
+            UserError: when the rows in the store are not those of the manifest.
+        """
+        chosen = TrainingSet(catalog, manifest)
+        if chosen._measure() != (manifest["rows"], manifest["digest"]):
+            raise UserError(
+                "the store no longer holds the rows of this manifest; "
+                "make the training set anew from its dataset version"
+            )
+        return chosen
 
     def _measure(self) -> tuple[int, str]:
+        """Compute row count and digest, without the vectors."""
         digest = RowDigest(tuple(name for name in self._names() if not name.endswith("vector")))
         for batch in self._stream(with_vectors=False):
             digest.update(pa.Table.from_batches([batch]))
         return digest.rows, digest.hexdigest()
 
     def _names(self) -> list[str]:
+        """Return the columns of the set, in order."""
         own = list(dict.fromkeys(["feature_id", "sample_id", "vector", *self.manifest["columns"]]))
         if len(self.manifest["tables"]) == 1:
             return ["entity_id", *own]
@@ -95,21 +121,22 @@ class TrainingSet:
         ]
 
     def _scan(self, table: dict[str, Any], columns: list[str], row_ids: bool = False) -> pa.RecordBatchReader:
+        """Stream columns of the rows of a table that pass the filter."""
         dataset = self.catalog.features.dataset(table["table"], table["lance_version"])
-        lacking = [name for name in columns if name not in dataset.schema.names]
-        if lacking:
+        missing = [name for name in columns if name not in dataset.schema.names]
+        if missing:
             raise UserError(
-                f"{table['table']} has no column {lacking[0]!r}; it has: {', '.join(dataset.schema.names)}"
+                f"{table['table']} has no column {missing[0]!r}; it has: {', '.join(dataset.schema.names)}"
             )
         try:
-            found: pa.RecordBatchReader = dataset.scanner(
+            rows: pa.RecordBatchReader = dataset.scanner(
                 columns=columns, filter=self.manifest["where"], with_row_id=row_ids
             ).to_reader()
         except (ValueError, OSError) as error:
             raise UserError(
                 f"the filter {self.manifest['where']!r} does not work: {' '.join(str(error).split())[:300]}"
             ) from error
-        return found
+        return rows
 
     def _stream(self, with_vectors: bool) -> Iterator[pa.RecordBatch]:
         base = ["feature_id", "sample_id", *(["vector"] if with_vectors else []), *self.manifest["columns"]]
@@ -119,58 +146,58 @@ class TrainingSet:
             yield from self._scan(tables[0], columns)
             return
         streams = {f"t{i}": self._scan(table, columns) for i, table in enumerate(tables)}
-        chosen = [
+        selected = [
             f't{i}."{name}" AS "{table["modality"]}__{name}"'
             for i, table in enumerate(tables)
             for name in columns
             if name != "entity_id"
         ]
-        joins = " ".join(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))
-        with sql.query(f"SELECT entity_id, {', '.join(chosen)} FROM t0 {joins}", **streams) as reader:
+        with sql.query(
+            f"SELECT entity_id, {', '.join(selected)} FROM {_joined(tables)}", **streams
+        ) as reader:
             yield from reader
 
     def stream(self) -> Iterator[pa.RecordBatch]:
-        """All rows, batch by batch."""
+        """Stream all rows."""
         for batch in self._stream(with_vectors=True):
             yield batch.select(self._names())
 
     def splits(self) -> list[str]:
-        """The splits that the set has rows of, sorted."""
+        """Return the splits of the set's rows, sorted."""
         rows = self._scan(self.manifest["tables"][0], ["split"])
-        found: list[str] = sql.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)[
-            "split"
-        ].to_pylist()
-        return found
+        distinct = sql.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)
+        splits: list[str] = distinct["split"].to_pylist()
+        return splits
 
     def of_split(self, split: str) -> TrainingSet:
-        """The part of the set that stands in a split."""
+        """Return the rows of a split as a set of their own, without row count and digest of its own."""
         chosen = " AND ".join(filter(None, [self.manifest["where"], f"split = {sql.literal(split)}"]))
         return TrainingSet(self.catalog, {**self.manifest, "where": chosen})
 
     @property
     def published_at(self) -> str:
-        """When the youngest of its tables was published, ISO 8601."""
+        """Time of publication of the latest of its tables, ISO 8601."""
         dataset, version = self.manifest["dataset_version"].split("@")
         pins = [
-            self.catalog.registry.pin(Cell(dataset, version, table["modality"]), table["pin"])
+            self.catalog.registry.pins.get(Cell(dataset, version, table["modality"]), table["pin"])
             for table in self.manifest["tables"]
         ]
         return max(pin.published_at for pin in pins if pin)
 
     def to_arrow(self) -> pa.Table:
-        """All rows at once."""
+        """Read all rows into memory."""
         batches = list(self.stream())
         if not batches:
             return pa.table({name: [] for name in self._names()})
         return pa.Table.from_batches(batches)
 
     def to_polars(self) -> pl.DataFrame:
-        """All rows at once, as a Polars frame."""
-        import polars
+        """Read all rows into memory, as a Polars frame."""
+        import polars as pl
 
-        found = polars.from_arrow(self.to_arrow())
-        assert isinstance(found, polars.DataFrame)
-        return found
+        frame = pl.from_arrow(self.to_arrow())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
 
     def to_torch(
         self,
@@ -182,14 +209,20 @@ class TrainingSet:
         world_size: int | None = None,
         media: bool = False,
     ) -> Loader:
-        """A loader that streams batches, see `mm_resources.retrieval.loader.Loader`.
+        """Return a loader that streams batches, see `mm_resources.retrieval.loader.Loader`.
 
         Args:
-            media: whether each batch has a column ``media`` too (of several modalities, ``image__media`` ...): the bytes of
-                each row's sample, verified against its hash and opened nowhere; the column ``span`` says which part the row is.
-            workers: threads that read ahead; 0 reads when a batch is asked for.
-            rank, world_size: this process among those that train together; by default what torch.distributed says.
+            batch_size: rows of a batch.
+            shuffle: whether to shuffle the rows anew each epoch.
+            seed: seed of the order.
+            workers: threads that read ahead; 0 reads when a batch is requested.
+            rank, world_size: this process among those that train together; by default those of
+                torch.distributed.
+            media: whether each batch has a column ``media`` (of several modalities, ``image__media`` ...):
+                the bytes of each row's sample, verified against their hash and not decoded; the column
+                ``span`` names the part of it that the row is.
         """
+        # The loader imports torch, see `mm_resources.retrieval.loader`.
         from torch import distributed
 
         from mm_resources.retrieval.loader import Loader
@@ -199,58 +232,58 @@ class TrainingSet:
         world_size = world_size or (distributed.get_world_size() if together else 1)
         rows = self._rows(media)
         blobs = self.catalog.blobs if media else None
-        return Loader(rows, len(rows.places[0]), batch_size, shuffle, seed, workers, rank, world_size, blobs)
+        return Loader(rows, len(rows), batch_size, shuffle, seed, workers, rank, world_size, blobs)
 
     def to_ray(self, media: bool = False, blocks: int = 0) -> ray.data.Dataset:
-        """A Ray dataset that reads the rows on its workers: vectors as float32 [n, dimension], all else as NumPy columns.
+        """Return a Ray dataset that reads the rows on its workers.
 
-        Its workers open the store by its root, so on a cluster that has to be a URL or a folder that all of them mount. Connect
-        Ray before (``ray.init``): left to itself, it takes all of the machine.
+        Vectors are float32 [n, dimension], all other columns NumPy columns. The workers open the store by its
+        root: on a cluster that is a URL or a folder that all nodes mount. Connect Ray before (``ray.init``);
+        otherwise Ray starts with all of the machine.
 
         Args:
-            media: as in `to_torch`; bytes are read where the rows are.
-            blocks: parts that are read apart; by default one for some sixteen thousand rows.
+            media: as for `to_torch`; the bytes are read on the workers.
+            blocks: number of blocks that are read separately; by default one for some sixteen thousand rows.
         """
         import ray.data
 
         rows = self._rows(media)
-        count = len(rows.places[0])
         numbers = ray.data.range(
-            count, override_num_blocks=blocks or -(-count // lance_datasets.READ_ROWS) or 1
+            len(rows), override_num_blocks=blocks or -(-len(rows) // lance_datasets.READ_ROWS) or 1
         )
-        # The whole block at once, where it has no media: a block is a piece of the set that lies together.
+        # Without media a whole block is read at once: its rows are neighbours in the set.
         return numbers.map_batches(
             BlockReader(rows, media), batch_size=MEDIA_ROWS if media else None, zero_copy_batch=True
         )
 
-    def _rows(self, media: bool = False) -> Rows:
-        """Where each row of the set lies, in an order of its own: that of the first table, then of the others."""
+    def _rows(self, media: bool = False) -> RowReader:
+        """Return a reader of rows by number; rows are numbered by their row ids, first table first."""
         tables, columns = self.manifest["tables"], self.manifest["columns"]
-        located = [self._blobs_of(table) for table in tables] if media else []
+        blob_tables = [self._blob_table(table) for table in tables] if media else []
+        return RowReader(self.catalog, tables, columns, self._row_ids(), blob_tables)
+
+    def _row_ids(self) -> list[np.ndarray[Any, Any]]:
+        """Return, for each table, the Lance row id of each row of the set, uint64 [rows]."""
+        tables = self.manifest["tables"]
         if len(tables) == 1:
-            return Rows(self.catalog, tables, columns, [np.sort(self._row_ids(tables[0]))], located)
+            batches = [batch["_rowid"].to_numpy() for batch in self._scan(tables[0], [], row_ids=True)]
+            return [np.sort(np.concatenate(batches)) if batches else np.empty(0, np.uint64)]
         streams = {f"t{i}": self._scan(table, ["entity_id"], row_ids=True) for i, table in enumerate(tables)}
-        chosen = ", ".join(f"t{i}._rowid AS place{i}" for i in range(len(tables)))
-        joins = " ".join(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))
-        with sql.query(f"SELECT {chosen} FROM t0 {joins} ORDER BY ALL", **streams) as found:
-            places = [np.stack([column.to_numpy() for column in batch.columns]) for batch in found]
-        whole = np.concatenate(places, axis=1) if places else np.empty((len(tables), 0), np.uint64)
-        return Rows(self.catalog, tables, columns, list(whole), located)
+        selected = ", ".join(f"t{i}._rowid AS row{i}" for i in range(len(tables)))
+        with sql.query(f"SELECT {selected} FROM {_joined(tables)} ORDER BY ALL", **streams) as joined:
+            parts = [np.stack([column.to_numpy() for column in batch.columns]) for batch in joined]
+        return list(np.concatenate(parts, axis=1) if parts else np.empty((len(tables), 0), np.uint64))
 
-    def _blobs_of(self, table: dict[str, Any]) -> tuple[str, int]:
-        """Where the places of a table's blobs are written: URI and Lance version of the stage behind its pin.
-
-        Raises:
-            UserError: when the pin is gone.
-        """
+    def _blob_table(self, table: dict[str, Any]) -> tuple[str, int]:
+        """Return URI and Lance version of the ``content_blobs`` behind a table's pin."""
         dataset, version = self.manifest["dataset_version"].split("@")
         cell = Cell(dataset, version, table["modality"])
-        pin = self.catalog.registry.pin(cell, table["pin"])
+        pin = self.catalog.registry.pins.get(cell, table["pin"])
         assert pin is not None
-        return self.catalog.tables.uri("content_blobs", cell), int(
-            pin.stages["content_blobs"]["lance_version"]
-        )
+        lance_version = int(pin.stages["content_blobs"]["lance_version"])
+        return self.catalog.tables.uri("content_blobs", cell), lance_version
 
-    def _row_ids(self, table: dict[str, Any]) -> np.ndarray[Any, Any]:
-        found = [batch["_rowid"].to_numpy() for batch in self._scan(table, [], row_ids=True)]
-        return np.concatenate(found) if found else np.empty(0, np.uint64)
+
+def _joined(tables: list[dict[str, Any]]) -> str:
+    """Return the SQL join of tables ``t0``, ``t1`` ... on the entity."""
+    return " ".join(["t0", *(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))])

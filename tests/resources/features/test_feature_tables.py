@@ -11,8 +11,8 @@ from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
 from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes as module
-from mm_resources.features.feature_tables import FeatureTables
-from mm_resources.monitoring.semantic_duplicates import Alike, alike
+from mm_resources.features.feature_tables import FeatureTables, take_rows
+from mm_resources.monitoring.semantic_duplicates import SemanticDuplicates, find_semantic_duplicates
 from mm_resources.storage import lance_datasets
 
 DIMENSION = 16
@@ -90,7 +90,9 @@ def test_vectors_that_all_but_coincide_are_reported(
             **shared,
         }
     written = catalog.features.write_candidate("t", CONTRACT, [CONTRACT.rows(rows)])
-    found = alike(catalog, "t", written.lance_version, written.index, least=0.99, looked_at=2_000)
+    found = find_semantic_duplicates(
+        catalog, "t", written.lance_version, written.index, min_similarity=0.99, checked=2_000
+    )
     pair = {
         pair
         for pair in found.pairs
@@ -102,15 +104,19 @@ def test_vectors_that_all_but_coincide_are_reported(
     (only,) = pair
     assert {only.span_a, only.span_b} == {"full", "seconds=1-2"}
     assert only.score > 0.99
-    assert (found.looked_at, found.pairs[0].score) == (2_000, max(item.score for item in found.pairs))
-    assert alike(catalog, "t", written.lance_version, written.index, least=0.99, looked_at=50) == alike(
-        catalog, "t", written.lance_version, written.index, least=0.99, looked_at=50
+    assert (found.checked, found.pairs[0].score) == (2_000, max(item.score for item in found.pairs))
+    assert find_semantic_duplicates(
+        catalog, "t", written.lance_version, written.index, min_similarity=0.99, checked=50
+    ) == find_semantic_duplicates(
+        catalog, "t", written.lance_version, written.index, min_similarity=0.99, checked=50
     )
 
 
 def test_an_empty_table_has_nothing_alike(catalog: Catalog) -> None:
     written = catalog.features.write_candidate("t", CONTRACT, [])
-    assert alike(catalog, "t", written.lance_version, written.index) == Alike(0, 0, [])
+    assert find_semantic_duplicates(catalog, "t", written.lance_version, written.index) == SemanticDuplicates(
+        0, 0, []
+    )
 
 
 def test_a_pinned_version_does_not_change_under_its_readers(features: FeatureTables) -> None:
@@ -152,7 +158,7 @@ def test_an_index_that_is_asked_too_little_is_seen(
     good = features.recall("t", written.lance_version, written.index)
     assert min(good) >= 0.95
     monkeypatch.setattr(module, "PROBES", {written.index: 1})
-    monkeypatch.setattr(module, "REFINED", 1)
+    monkeypatch.setattr(module, "REFINE_FACTOR", 1)
     assert features.recall("t", written.lance_version, written.index).plain < good.plain
 
 
@@ -168,12 +174,12 @@ def test_one_scan_finds_the_true_neighbours_of_all_queries(
         features.dataset("t", written.lance_version),
         np.array(rows["vector"].to_pylist(), np.float32),
     )
-    scores, places = module.exact(dataset, vectors[:5], 150)
+    scores, places = module.exact_neighbours(dataset, vectors[:5], 150)
     truth = -np.sort(-(vectors[:5] @ vectors.T), axis=1)
     np.testing.assert_allclose(scores, truth[:, :150], atol=1e-6)
-    taken = dataset._take_rows(places[0].tolist(), columns=["vector"])["vector"].to_pylist()
+    taken = take_rows(dataset, places[0].tolist(), ["vector"])["vector"].to_pylist()
     np.testing.assert_allclose(np.array(taken) @ vectors[0], scores[0], atol=1e-6)
-    few, none = module.exact(dataset, vectors[:5], 10, "user__stars < 3")
+    few, none = module.exact_neighbours(dataset, vectors[:5], 10, "user__stars < 3")
     np.testing.assert_allclose(few[:, :3], -np.sort(-(vectors[:5] @ vectors[:3].T), axis=1), atol=1e-6)
     assert np.isneginf(few[:, 3:]).all()
     assert (none[:, 3:] == -1).all()
@@ -189,5 +195,5 @@ def test_of_equal_vectors_any_is_a_true_neighbour(
     )
     alike_rows = table(50, 9).set_column(CONTRACT.schema.get_field_index("vector"), "vector", same)
     written = features.write_candidate("t", CONTRACT, [rows, alike_rows])
-    monkeypatch.setattr(module, "sample_of", lambda count: list(range(2_000, 2_050)))
+    monkeypatch.setattr(module, "query_rows", lambda count: list(range(2_000, 2_050)))
     assert features.recall("t", written.lance_version, written.index).plain == 1.0

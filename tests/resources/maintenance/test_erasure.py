@@ -101,7 +101,7 @@ def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.M
     assert receipt.rows == {"t": 1}
     assert [item.columns for item in opened.list_indices()] == [["vector"]]
     assert opened.tags.list()["pin-1"]["version"] == opened.version > candidate.lance_version
-    rows, digest = features.measured("t", opened.version)
+    rows, digest = features.measure("t", opened.version)
     assert (rows, digest != candidate.digest) == (1_499, True)
     assert min(features.recall("t", opened.version, candidate.index)) >= 0.95
 
