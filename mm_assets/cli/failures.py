@@ -141,9 +141,9 @@ def _open(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None, 
 def _suggest(
     catalog: Catalog, dataset_version: str, cells: list[Cell], chosen: FailureFilter, json: bool
 ) -> None:
-    from mm_assets.curation.rule_suggestions import propose
+    from mm_assets.curation.rule_suggestions import propose_rules
 
-    by_modality = {cell.modality: propose(catalog, cell, chosen) for cell in cells}
+    by_modality = {cell.modality: propose_rules(catalog, cell, chosen) for cell in cells}
     proposals = [item for each in by_modality.values() for item in each.proposals]
     validation = {modality: each.validation for modality, each in by_modality.items() if each.validation}
     if json:

@@ -32,15 +32,14 @@ def label(
     json: Json = False,
 ) -> None:
     """Record reviews (keep or drop), and score rules and failures against them: precision and recall."""
-    from mm_assets.curation.review_files import Labelled
-    from mm_assets.curation.review_files import label as record
+    from mm_assets.curation.review_files import RecordedReviews, record_reviews
     from mm_resources.catalog import Catalog
-    from mm_resources.monitoring.reviews import Marks
+    from mm_resources.monitoring.reviews import Reviews
 
     catalog = Catalog.open()
     cells = catalog.registry.cells(dataset_version, modality)
-    done = Labelled() if file is None else record(catalog, cells, file)
-    scores = {cell.modality: Marks(catalog).scores(cell) for cell in cells}
+    done = RecordedReviews() if file is None else record_reviews(catalog, cells, file)
+    scores = {cell.modality: Reviews(catalog).scores(cell) for cell in cells}
     if json:
         scored = [
             {"modality": name, "scores": [asdict(score) for score in each]} for name, each in scores.items()

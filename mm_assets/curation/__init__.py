@@ -1,1 +1,1 @@
-"""Curation across cells: inherited splits, contamination, review files, trial profiles. Imports cells and the packages below."""
+"""Curation across cells: splits, contamination, reviews, changed profiles. Imports cells and the lower packages."""

@@ -44,7 +44,7 @@ LEFT JOIN cached c ON l.fetch_key = c.key
 
 
 def parent_cells(run: CellRun) -> list[Cell]:
-    """Return the parent's curated cells whose splits a cell inherits: of its modality, with links of all modalities."""
+    """Return the parent's curated cells whose splits a cell inherits: those of its modality, or of all where links join them."""
     spec = run.spec
     if spec.parent is None:
         return []
@@ -59,7 +59,9 @@ def parent_cells(run: CellRun) -> list[Cell]:
 
 def parent_versions(run: CellRun) -> dict[str, str]:
     """Return the data versions of the parent's cells, by partition key."""
-    metas = {cell.partition_key: run.catalog.tables.meta("curated_samples", cell) for cell in parent_cells(run)}
+    metas = {
+        cell.partition_key: run.catalog.tables.meta("curated_samples", cell) for cell in parent_cells(run)
+    }
     return {key: meta.data_version for key, meta in metas.items() if meta}
 
 

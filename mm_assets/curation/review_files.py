@@ -1,4 +1,4 @@
-"""Files of marks: read, and held against the samples of a dataset version."""
+"""Read review files (samples to keep or drop) and record them against the samples of a dataset version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.monitoring.reviews import Reviews
 
-# What a line may name its sample by, the surest first.
+# Columns that may name the sample of a line, the most specific first.
 NAMES = ("sample_id", "key", "source_uri")
 _LINES = pa.schema(
     [
@@ -28,58 +28,64 @@ _LINES = pa.schema(
         ("mark", pa.string()),
     ]
 )
-_FOUND = """
-SELECT m.line, m.kind, m.name, m.mark, s.sample_id, s.content_hash
+_MATCHES = """
+SELECT r.line, r.kind, r.name, r.mark, s.sample_id, s.content_hash
 FROM (
   SELECT sample_id, content_hash, source, unnest([
-    {'kind': 'sample_id', 'name': sample_id}, {'kind': 'key', 'name': key}, {'kind': 'source_uri', 'name': source_uri}
-  ]) AS known FROM samples
-) s JOIN marks m ON s.known.kind = m.kind AND s.known.name = m.name AND (m.source IS NULL OR m.source = s.source)
+    {'kind': 'sample_id', 'name': sample_id},
+    {'kind': 'key', 'name': key},
+    {'kind': 'source_uri', 'name': source_uri}
+  ]) AS named FROM samples
+) s JOIN reviews r
+  ON s.named.kind = r.kind AND s.named.name = r.name AND (r.source IS NULL OR r.source = s.source)
 """
-SHOWN_UNKNOWN = 10
+MAX_UNKNOWN_LINES = 10
 
 
 @dataclass
-class Labelled:
-    """What became of a file of marks: marks recorded, and the lines (with their names) that name no sample of the version."""
+class RecordedReviews:
+    """The result of recording a review file.
+
+    Attributes:
+        recorded: reviews recorded.
+        unknown: lines that name no sample of the version.
+        unknown_lines: the first of them, with the names.
+    """
 
     recorded: int = 0
     unknown: int = 0
     unknown_lines: list[str] = field(default_factory=list)
 
 
-def label(catalog: Catalog, cells: list[Cell], path: Path) -> Labelled:
-    """Record the marks of a CSV, TSV or JSONL file, all or none of them.
+def record_reviews(catalog: Catalog, cells: list[Cell], path: Path) -> RecordedReviews:
+    """Record the reviews of a CSV, TSV or JSONL file, all or none of them.
 
     Raises:
-        UserError: naming file and line, for a mark that is neither keep nor drop, a line that names no or
-            several samples, or two that contradict each other; or when no line names a sample of the version.
+        UserError: naming file and line, for a mark other than keep and drop, a line that names no or several
+            samples, or two lines that contradict each other; or when no line names a sample of the version.
     """
-    marks = pa.Table.from_pylist([_line(path, number, row) for number, row in _rows(path)], schema=_LINES)
+    reviews = pa.Table.from_pylist(
+        [_parse_line(path, number, row) for number, row in _rows(path)], schema=_LINES
+    )
     rows, by_line, by_sample = [], dict[int, str](), dict[str, dict[str, Any]]()
     for cell in cells:
-        columns = ["sample_id", "content_hash", "source", "key", "source_uri"]
-        try:
-            samples = catalog.tables.read("raw_assets", cell, columns)
-        except LookupError as error:
-            raise UserError(f"{error}; run `mm backfill {cell.dataset_version}`") from None
-        for row in sql.fetch(_FOUND, samples=samples, marks=marks).sort_by("line").to_pylist():
+        for row in _match_samples(catalog, cell, reviews):
             where = f"{path} line {row['line']}"
             if by_line.setdefault(row["line"], row["sample_id"]) != row["sample_id"]:
                 raise UserError(
-                    f"{where}: {row['kind']} {row['name']!r} names several samples of {cell.dataset_version}; add a column source, or name "
-                    "them by sample_id"
+                    f"{where}: {row['kind']} {row['name']!r} names several samples of {cell.dataset_version}; "
+                    "add a column source, or name them by sample_id"
                 )
             other = by_sample.setdefault(row["sample_id"], row)
             if other["mark"] != row["mark"]:
                 raise UserError(
-                    f"{where} marks {row['name']!r} {row['mark']}, but line {other['line']} marks it {other['mark']}"
+                    f"{where} marks {row['name']!r} {row['mark']}, "
+                    f"but line {other['line']} marks it {other['mark']}"
                 )
             if other is row:
-                known = {name: row[name] for name in ("sample_id", "content_hash", "mark")}
                 rows.append(
                     {
-                        **known,
+                        **{name: row[name] for name in ("sample_id", "content_hash", "mark")},
                         "dataset": cell.dataset,
                         "modality": cell.modality,
                         "version": cell.version,
@@ -88,25 +94,41 @@ def label(catalog: Catalog, cells: list[Cell], path: Path) -> Labelled:
                 )
     unknown = [
         f"line {row['line']}: {row['kind']} {row['name']}"
-        for row in marks.to_pylist()
+        for row in reviews.to_pylist()
         if row["line"] not in by_line
     ]
     if not rows:
-        raise UserError(
-            f"{path} names no sample of {cells[0].dataset_version}{f'; {unknown[0]} is none' if unknown else ''}"
-        )
-    return Labelled(Reviews(catalog).record(rows), len(unknown), unknown[:SHOWN_UNKNOWN])
+        first = f"; {unknown[0]} is none" if unknown else ""
+        raise UserError(f"{path} names no sample of {cells[0].dataset_version}{first}")
+    return RecordedReviews(Reviews(catalog).record(rows), len(unknown), unknown[:MAX_UNKNOWN_LINES])
+
+
+def _match_samples(catalog: Catalog, cell: Cell, reviews: pa.Table) -> list[dict[str, Any]]:
+    """Return the reviewed samples of a cell, by line.
+
+    Raises:
+        UserError: when the cell was never materialized.
+    """
+    columns = ["sample_id", "content_hash", "source", "key", "source_uri"]
+    try:
+        samples = catalog.tables.read("raw_assets", cell, columns)
+    except LookupError as error:
+        raise UserError(f"{error}; run `mm backfill {cell.dataset_version}`") from None
+    matches: list[dict[str, Any]] = (
+        sql.fetch(_MATCHES, samples=samples, reviews=reviews).sort_by("line").to_pylist()
+    )
+    return matches
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and what the lines say.
+    """Yield the number and the fields of each line.
 
     Raises:
-        UserError: for a file that cannot be read, or is of another kind.
+        UserError: for a file that cannot be read, or has another suffix.
     """
     kind = path.suffix.lower()
     if kind not in (".csv", ".tsv", ".jsonl", ".ndjson"):
-        raise UserError(f"{path} is no file of marks: its name ends in .csv, .tsv or .jsonl")
+        raise UserError(f"{path} is not a review file: its name must end in .csv, .tsv or .jsonl")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             if kind in (".csv", ".tsv"):
@@ -116,25 +138,26 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield number, _record(path, number, line)
+                    yield number, _parse_json(path, number, line)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_json(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} line {number} is no JSON object")
-    return found
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{path} line {number} is not a JSON object")
+    return record
 
 
-def _line(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
+def _parse_line(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a line as a row of `_LINES`."""
     mark = str(row.get("mark") or "").strip().lower()
     if mark not in ("keep", "drop"):
-        raise UserError(f"{path} line {number}: mark is {row.get('mark')!r}, and has to be keep or drop")
+        raise UserError(f"{path} line {number}: mark is {row.get('mark')!r}, but must be keep or drop")
     kind = next((name for name in NAMES if row.get(name)), None)
     if kind is None:
         raise UserError(f"{path} line {number} names no sample: it needs one of {', '.join(NAMES)}")

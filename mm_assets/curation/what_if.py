@@ -1,9 +1,9 @@
-"""What a changed curation profile would move, out of what is stored: nothing is fetched, decoded or embedded."""
+"""Compare the decisions of a cell's profile with those of a changed one, over stored samples."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,12 +29,12 @@ from mm_resources.resources import EmbedderResource
 
 @dataclass(frozen=True)
 class Move:
-    """What becomes of samples by one rule.
+    """The samples whose decision changes by one rule.
 
     Attributes:
         failing_now, failing_then: samples that fail the rule, whether it drops or flags.
-        kept_to_dropped: samples that were kept and that this rule would be the first to drop.
-        dropped_to_kept: samples that this rule was the first to drop and that would be kept.
+        kept_to_dropped: kept samples that this rule would be the first to drop.
+        dropped_to_kept: samples that this rule is the first to drop now and that would be kept.
     """
 
     rule: str
@@ -43,17 +43,26 @@ class Move:
     kept_to_dropped: int
     dropped_to_kept: int
 
+    @property
+    def is_change(self) -> bool:
+        """True when the rule fails another number of samples, or changes a decision."""
+        return self.failing_now != self.failing_then or bool(self.kept_to_dropped or self.dropped_to_kept)
+
+
+# The counts of `Move`, in its order.
+_COUNTS = ("failing_now", "failing_then", "kept_to_dropped", "dropped_to_kept")
+
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What would become of a cell.
+    """The decisions of a cell by its profile (now) and by the changed one (then).
 
     Attributes:
         samples: validated samples.
         kept_now, kept_then: of them.
-        moves: rules by which something would change.
-        seconds: what segmenting and embedding would take more (or less, below 0), were none of it computed
-            yet.
+        moves: rules by which a decision would change.
+        seconds: additional time to segment and embed the kept samples, if none were cached; below 0 for fewer
+            samples.
         price: of its CPU and GPU seconds, in the currency of the price table.
     """
 
@@ -73,13 +82,16 @@ def what_if(
     embedder: EmbedderResource,
     prices: Prices,
 ) -> WhatIf:
-    """Judge the stored validated samples of a cell by the spec's profile and by the changed one.
+    """Judge the stored validated samples of a cell by the spec's profile and by a changed one.
 
-    What a parent version has placed is left out of both: it drops newcomers between two splits, by either
-        profile.
+    The splits of a parent version are left out of both: they drop newcomers between two splits by either
+    profile.
+
+    Args:
+        changes: rule -> parameter -> value, on top of the spec's `curation.rules`.
 
     Raises:
-        UserError: where nothing is validated yet, or was by an older version.
+        UserError: when nothing is validated yet, or it was probed by an older version.
     """
     spec = catalog.registry.spec(cell.dataset, cell.version)
     settings = spec.curation.rules
@@ -94,56 +106,54 @@ def what_if(
     for before, after in pairs:
         samples += before.num_rows
         kept.update({"now": sum(before["kept"].to_pylist()), "then": sum(after["kept"].to_pylist())})
-        for name, table in (("failing_now", before), ("failing_then", after)):
-            counts.update(
-                (item["rule"], name)
-                for decisions in table["rules"].to_pylist()
-                for item in decisions
-                if not item["passed"]
-            )
-        for old, new in zip(before["rule"].to_pylist(), after["rule"].to_pylist(), strict=True):
-            if old is None and new is not None:
-                counts[new, "kept_to_dropped"] += 1
-            elif old is not None and new is None:
-                counts[old, "dropped_to_kept"] += 1
-    moves = [_move(name, counts) for name in sorted({rule.name for rule in [*now, *then]})]
+        counts.update(_changes(before, after))
     moves = [
         move
-        for move in moves
-        if move.failing_now != move.failing_then or move.kept_to_dropped or move.dropped_to_kept
+        for name in sorted({rule.name for rule in [*now, *then]})
+        if (move := Move(name, *(counts[name, count] for count in _COUNTS))).is_change
     ]
     more = _per_sample(catalog, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
     price = prices.of(Usage(more.cpu_seconds, more.gpu_seconds))
     return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(more.seconds, 3), price)
 
 
-def _move(rule: str, counts: Counter[tuple[str, str]]) -> Move:
-    return Move(
-        rule,
-        **{
-            name: counts[rule, name]
-            for name in ("failing_now", "failing_then", "kept_to_dropped", "dropped_to_kept")
-        },
-    )
+def _changes(before: pa.Table, after: pa.Table) -> Iterator[tuple[str, str]]:
+    """Yield (rule, count of `Move`) for each sample of two tables of decisions that adds to it."""
+    for count, table in (("failing_now", before), ("failing_then", after)):
+        for decisions in table["rules"].to_pylist():
+            yield from ((item["rule"], count) for item in decisions if not item["passed"])
+    for old, new in zip(before["rule"].to_pylist(), after["rule"].to_pylist(), strict=True):
+        if old is None and new is not None:
+            yield new, "kept_to_dropped"
+        elif old is not None and new is None:
+            yield old, "dropped_to_kept"
 
 
-def _require_columns(read: Any, cell: Cell, chosen: list[Rule]) -> None:
-    again = f"run `mm backfill {cell.dataset_version} --modality {cell.modality}`"
+def _require_columns(read: Any, cell: Cell, rules: list[Rule]) -> None:
+    """Check that the validated samples have the columns that the rules read.
+
+    Raises:
+        UserError: when there are none, or they lack a column.
+    """
+    advice = f"run `mm backfill {cell.dataset_version} --modality {cell.modality}`"
     try:
-        found: pa.RecordBatchReader = read(None)
+        names = read(None).schema.names
     except LookupError:
-        raise UserError(f"no sample of {cell.partition_key} is validated yet; {again}") from None
-    missing = sorted({column for rule in chosen for column in rule.columns} - set(found.schema.names))
+        raise UserError(f"no sample of {cell.partition_key} is validated yet; {advice}") from None
+    missing = sorted({column for rule in rules for column in rule.columns} - set(names))
     if missing:
         raise UserError(
-            f"{cell.partition_key} was probed by an older version, without {', '.join(missing)}; {again}"
+            f"{cell.partition_key} was probed by an older version, without {', '.join(missing)}; {advice}"
         )
 
 
 def _per_sample(
     catalog: Catalog, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int
 ) -> Rate:
-    """What a kept sample costs from here on: the ledger's rates where it has them, and one segment where none was cut yet."""
+    """Return the work of segmenting and embedding one kept sample.
+
+    By the ledger's rates where it has them; by one segment for each sample where none was cut yet.
+    """
     blobs, rates, limits = catalog.blobs, catalog.ledger.rates(), Limits()
     cut = catalog.tables.meta("segments", cell)
     segments = cut.rows / kept if cut and kept else 1.0

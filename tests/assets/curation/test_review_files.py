@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mm_assets.cli.main import app
-from mm_assets.curation.review_files import label
+from mm_assets.curation.review_files import record_reviews
 from mm_assets.reports.cell_report import cell_report
 from mm_assets.reports.html_page import page
 from mm_embed_kernels.contracts import (
@@ -26,7 +26,7 @@ from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.prices import Prices
-from mm_resources.monitoring.reviews import Marks
+from mm_resources.monitoring.reviews import Reviews
 from mm_resources.tables.stage_tables import StageMeta
 
 CELLS = {version: Cell("birds", version, "text") for version in ("v1", "v2")}
@@ -175,7 +175,7 @@ def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Catalog, tmp_path: 
     assert scores(asked("--dataset-version", "birds@v1"))["kept or dropped"] == (2, 0, 0, 2, None, 0.0)
     asked(marks(table, "key,mark", "d,keep"), "--dataset-version", "birds@v1")
     assert scores(asked("--dataset-version", "birds@v1"))["kept or dropped"] == (2, 0, 0, 1, None, 0.0)
-    assert Marks(birds).latest(CELLS["v1"]).num_rows == 2
+    assert Reviews(birds).latest(CELLS["v1"]).num_rows == 2
 
 
 def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: Path) -> None:
@@ -197,14 +197,14 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: P
         (
             "m.jsonl",
             [{"key": "d", "mark": "keep"}, {"key": "e", "mark": "maybe"}],
-            r"m.jsonl line 2: mark is 'maybe', and has to be keep or drop",
+            r"m.jsonl line 2: mark is 'maybe', but must be keep or drop",
         ),
         (
             "m.jsonl",
             [{"mark": "keep"}],
             r"line 1 names no sample: it needs one of sample_id, key, source_uri",
         ),
-        ("m.jsonl", ["[1]"], r"line 1 is no JSON object"),
+        ("m.jsonl", ["[1]"], r"line 1 is not a JSON object"),
         (
             "m.jsonl",
             [{"key": "d", "mark": "keep"}, {"key": "a", "mark": "drop"}],
@@ -217,17 +217,17 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: P
         ),
         ("m.csv", ["key,mark", "gone,drop"], r"m.csv names no sample of birds@v1; line 2: key gone is none"),
         ("m.csv", ["key,verdict", "d,drop"], r"line 2: mark is None"),
-        ("m.txt", ["d"], r"its name ends in .csv, .tsv or .jsonl"),
+        ("m.txt", ["d"], r"its name must end in .csv, .tsv or .jsonl"),
     ],
 )
 def test_a_mistake_is_one_line_and_records_nothing(
     birds: Catalog, tmp_path: Path, name: str, lines: list[Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        label(birds, [CELLS["v1"]], marks(tmp_path / name, *lines))
-    assert Marks(birds).latest(CELLS["v1"]).num_rows == 0
+        record_reviews(birds, [CELLS["v1"]], marks(tmp_path / name, *lines))
+    assert Reviews(birds).latest(CELLS["v1"]).num_rows == 0
 
 
 def test_a_file_that_is_not_there(birds: Catalog, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.csv cannot be read: .*No such file"):
-        label(birds, [CELLS["v1"]], tmp_path / "none.csv")
+        record_reviews(birds, [CELLS["v1"]], tmp_path / "none.csv")

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets.curation.rule_suggestions import propose
+from mm_assets.curation.rule_suggestions import propose_rules
 from mm_assets.operations.redrive import Outcome, redrives
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.base import results
@@ -63,7 +63,7 @@ def classes(platform: Any) -> dict[str, int]:
 
 def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(sounds: Any) -> None:
     assert classes(sounds) == {"decoder_crash": COUNT, "transcription_error": 1}
-    found = propose(sounds.catalog, sounds.cell("sounds@v1", "audio"))
+    found = propose_rules(sounds.catalog, sounds.cell("sounds@v1", "audio"))
     (cause,) = found.proposals
     assert (cause.stage, cause.error_class, cause.samples) == ("segments", "decoder_crash", COUNT)
     assert cause.rule is not None

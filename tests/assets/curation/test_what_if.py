@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from mm_assets.cli.curate import parse_changes
 from mm_assets.cli.main import app
-from mm_assets.curation.what_if import Move, parse_changes
+from mm_assets.curation.what_if import Move
 from mm_embed_kernels.contracts import VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
