@@ -1,1 +1,1 @@
-"""TODO."""
+"""Media as bytes: their types, containers and decoding; imports errors and identity only."""

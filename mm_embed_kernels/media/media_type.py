@@ -1,4 +1,4 @@
-"""TODO."""
+"""Media types by content: a blob's bytes, and the type that its first bytes have."""
 
 from __future__ import annotations
 
@@ -6,56 +6,57 @@ import codecs
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from mm_embed_kernels.media.signatures import media_type_of
 
-if TYPE_CHECKING:
-    pass
-
+# A blob: its bytes, or a local file of them where they are too many for memory.
+Media = bytes | Path
 
 HEAD_BYTES = 8192
 
-
-# A blob: its bytes, or a local file that holds them where they are too many for memory.
-Media = bytes | Path
-
-
 _TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
-
-
-# Formats whose whole signature is a word or two letters ("BM", "MZ", "ID3", "BZh", "CWS", "GIF89a").
-_WORDY = {
-    "image/bmp", "image/gif", "audio/mpeg", "application/x-bzip2", "application/x-msdownload", "application/x-shockwave-flash",
-}  # fmt: skip
-
-
+# Formats whose signature is no more than a word or two letters ("BM", "MZ", "ID3", "BZh", "CWS", "GIF89a").
+_WORD_SIGNATURES = {
+    "image/bmp",
+    "image/gif",
+    "audio/mpeg",
+    "application/x-bzip2",
+    "application/x-msdownload",
+    "application/x-shockwave-flash",
+}
+# Control characters that no text holds.
+_CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b\b")
 # An Ogg file begins with one page for each stream, which names the codec.
 _OGG_VIDEO = re.compile(rb"OggS.{24,280}?(\x80theora|BBCD\0|OVP80|\x01video\0)", re.DOTALL)
 
 
 def open_media(data: Media) -> BinaryIO:
-    """A seekable stream over a blob, for the caller to close."""
+    """Open a seekable stream over a blob, for the caller to close."""
     return data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
 
 
 def head_of(data: Media) -> bytes:
-    """The first bytes of a blob, by which its media type is decided."""
+    """Return the first bytes of a blob, by which its media type is decided."""
     with open_media(data) as stream:
         return stream.read(HEAD_BYTES)
 
 
 def sniff(head: bytes) -> str:
-    """Media type by content (the `filetype` library's signatures; else text if it reads as text)."""
+    """Return the media type of a blob's first bytes.
+
+    By the signatures of the `filetype` library and of `signatures`, else by whether the bytes are text.
+    """
     import filetype
 
     if not head:
         return "application/x-empty"
-    if head[128:132] == b"DICM":  # what stands before it is free, and often a TIFF's signature
+    if head[128:132] == b"DICM":  # the bytes before it are free, and often a TIFF's signature
         return "application/dicom"
     kind = filetype.guess(head)
-    # What begins with such a word and is text throughout is no picture and no program.
-    if kind is not None and kind.mime not in _TEXT_LIKE and not (kind.mime in _WORDY and is_printable(head)):
+    # A text that begins with such a word is no picture and no program.
+    is_text = kind is not None and kind.mime in _WORD_SIGNATURES and is_printable(head)
+    if kind is not None and kind.mime not in _TEXT_LIKE and not is_text:
         return "video/ogg" if kind.mime == "audio/ogg" and _OGG_VIDEO.search(head) else str(kind.mime)
     if kind is None and (known := media_type_of(head)):
         return known
@@ -65,12 +66,9 @@ def sniff(head: bytes) -> str:
 
 
 def is_printable(head: bytes) -> bool:
-    """Whether the head is UTF-8 without control characters (a character cut off at its end is forgiven)."""
+    """Return whether the head is UTF-8 without control characters; its last character may be cut off."""
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
     return "\ufffd" not in text and "".join(text.split()).isprintable()
-
-
-_CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b\b")
 
 
 def _reads_as_text(head: bytes) -> bool:

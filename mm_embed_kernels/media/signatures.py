@@ -1,10 +1,10 @@
-"""First bytes of formats that the `filetype` library does not know and the decoders read."""
+"""Signatures of formats that the decoders read and the `filetype` library does not know."""
 
 from __future__ import annotations
 
 import re
 
-_KNOWN = (
+_SIGNATURES = (
     (rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+\d+\s", "image/x-portable-anymap"),
     (rb"P7\nWIDTH|P[Ff]\n\d", "image/x-portable-anymap"),
     (rb"DDS \x7c\0\0\0", "image/vnd-ms.dds"),
@@ -69,13 +69,14 @@ _KNOWN = (
     (rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf"),
     (rb"\x1f\x07\0[\x3f\xbf]", "video/x-dv"),
 )
-# One expression for all, since most heads match none; the group says which.
+# One expression for all, since most heads match none; the name of the group is the place of its signature.
 _ANY = re.compile(
-    b"|".join(b"(?P<_%d>%s)" % (place, signature) for place, (signature, _) in enumerate(_KNOWN)), re.DOTALL
+    b"|".join(b"(?P<_%d>%s)" % (place, signature) for place, (signature, _) in enumerate(_SIGNATURES)),
+    re.DOTALL,
 )
 
 
 def media_type_of(head: bytes) -> str | None:
-    """The media type by the first bytes, where it is one of these."""
-    found = _ANY.match(head)
-    return _KNOWN[int(str(found.lastgroup)[1:])][1] if found else None
+    """Return the media type of a blob's first bytes, None where they have none of these signatures."""
+    match = _ANY.match(head)
+    return _SIGNATURES[int(str(match.lastgroup)[1:])][1] if match else None

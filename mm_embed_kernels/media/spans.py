@@ -1,4 +1,4 @@
-"""Places in media that take time."""
+"""Spans of media that take time, as text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from mm_embed_kernels.errors import SampleError
 
 
 def span_of(start: float, end: float) -> str:
+    """Return the span from one second to another."""
     return f"seconds={start:.3f}-{end:.3f}"
 
 
 def seconds_of(span: str) -> tuple[float, float]:
-    """Start and end of a span.
+    """Return start and end of a span in seconds.
 
     Raises:
         SampleError: ``contract`` for a span that is not one of seconds.

@@ -1,4 +1,4 @@
-"""What a container holds, sound or pictures, where its first bytes do not tell: read from its own tables, nothing is decoded."""
+"""Media types of containers that hold sound or pictures, by their tables of tracks; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from mm_embed_kernels.media.media_type import HEAD_BYTES, Media, open_media, sni
 _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
 _ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
 _MATROSKA = {"video/webm": "audio/webm", "video/x-matroska": "audio/x-matroska"}
-_MATROSKA_CODEC = re.compile(
-    rb"\x86[\x81-\xbf]([VA])_[A-Z]"
-)  # element CodecID (RFC 9559), one byte of length
+# Element CodecID (RFC 9559), one byte of length.
+_MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")
 _AVI_SOUND = re.compile(rb"strh.{4}auds", re.DOTALL)
-_ASF_VIDEO, _ASF_AUDIO = (
-    bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b"),
-    bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b"),
-)
-# Tables of tracks stand at a container's beginning, before any media; a two-hour film's index of samples takes a few MB.
+_ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
+_ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
+# Tables of tracks stand at a container's beginning, before any media; the index of samples of a two-hour film
+# takes a few MB.
 _TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
 
 
 def media_type(data: Media) -> str:
-    """`sniff`, and for containers of both sound and pictures ``audio/...`` where no track is video."""
+    """Return the type by `sniff`; ``audio/...`` for a container of either kind without a video track."""
     with open_media(data) as stream:
         return stream_type(stream)
 
 
 def stream_type(stream: BinaryIO) -> str:
-    """`media_type` of a seekable stream at its beginning; where it stands afterwards is not said."""
+    """Return the `media_type` of a seekable stream at its beginning; its position afterwards is undefined."""
     mime = sniff(stream.read(HEAD_BYTES))
     if mime not in _ISO_FAMILY | _MATROSKA.keys() | {"video/x-ms-wmv"}:
         return mime
@@ -44,10 +42,10 @@ def stream_type(stream: BinaryIO) -> str:
 
 
 def has_sound(stream: BinaryIO) -> bool | None:
-    """Whether a film has a sound track, by its container's table; None where the container has none that tells.
+    """Return whether a video has a sound track, by its container's table; None where there is no such table.
 
     Args:
-        stream: seekable, at its beginning; where it stands afterwards is not said.
+        stream: seekable, at its beginning; its position afterwards is undefined.
     """
     mime = sniff(stream.read(HEAD_BYTES))
     stream.seek(0)
@@ -61,7 +59,7 @@ def has_sound(stream: BinaryIO) -> bool | None:
 
 
 def lacks_table(data: Media, mime: str) -> bool:
-    """Whether a container of either kind ends before it says what it holds."""
+    """Return whether a container of either kind ends before its table of tracks."""
     if mime not in _ISO_FAMILY:
         return False
     with open_media(data) as stream:
@@ -69,7 +67,7 @@ def lacks_table(data: Media, mime: str) -> bool:
 
 
 def _iso_table(stream: BinaryIO) -> bytes:
-    """The `moov` box of an ISO base media file (ISO/IEC 14496-12), wherever it stands."""
+    """Return the `moov` box of an ISO base media file (ISO/IEC 14496-12), empty where there is none."""
     while len(head := stream.read(8)) == 8:
         size, kind, read = int.from_bytes(head[:4], "big"), head[4:], 8
         if size == 1:

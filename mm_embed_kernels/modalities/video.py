@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.frames import Frames, open_frames
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
-from mm_embed_kernels.media.video import Frames, describe, open_frames
+from mm_embed_kernels.media.video import describe
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
 from mm_embed_kernels.similarity.frame_hashes import hash_frame, pack_frames
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.frames import open_frames
 from mm_embed_kernels.media.spans import seconds_of
-from mm_embed_kernels.media.video import describe, open_frames
+from mm_embed_kernels.media.video import describe
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.modalities.video import (
     MEASURED_FRAMES,
@@ -208,7 +209,7 @@ def test_the_first_frame_is_at_zero() -> None:
 def test_decord_leaves_cuda_alone() -> None:
     """Its import would load all that pip has of CUDA into the process; and torch must live beside it."""
     code = (
-        "from mm_embed_kernels.media.video import _decord; _decord();"
+        "from mm_embed_kernels.media.frames import load_decord; load_decord();"
         "maps = open('/proc/self/maps').read(); assert 'cublas' not in maps, 'CUDA is loaded';"
         "import torch; assert torch.nn.Linear(8, 8)(torch.zeros(1, 8)).shape == (1, 8); print('well')"
     )

@@ -1,0 +1,270 @@
+"""Recordings, read in blocks by FFmpeg (PyAV) or libsndfile (soundfile); never all of one is in memory."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.containers import ends_early, library_error, peek
+from mm_embed_kernels.media.resampling import resample_frames
+
+# Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are left
+# out.
+_DEMUXERS = (
+    "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3,dts,wv,ape,tta,voc,iff,"
+    "nistsphere,avi,mpegts,mpeg,mpc,mpc8,tak,dsf"
+)
+# Raw streams of frames: FFmpeg guesses their length from the bit rate.
+_LENGTHLESS = {"mp3", "aac", "amr", "ac3", "eac3"}
+# A decoder that starts in the middle needs the sound before it: MP3's bit reservoir reaches back nine frames,
+# 0.24 s at 44.1 kHz; Opus needs 0.08 s, AAC one frame.
+_PREROLL_SECONDS = 0.5
+_BLOCK_FRAMES = 4_096
+
+
+class Recording(ABC):
+    """An open recording.
+
+    Attributes:
+        decoder: ``ffmpeg`` or ``libsndfile``.
+        codec: FFmpeg's or libsndfile's name of the coding.
+        channels: number of channels.
+        sample_rate: Hz.
+        bit_rate: bits per second, or None where the container gives none.
+        promised: whether the container states its length, so that a shorter recording is one that was cut
+            off.
+        cut: whether the container itself ends too early.
+        damaged: packets that the decoder has refused so far.
+    """
+
+    decoder: ClassVar[str]
+    codec: str
+    channels: int
+    sample_rate: int
+    bit_rate: int | None
+    promised: bool
+    cut: bool = False
+    damaged: int = 0
+
+    @abstractmethod
+    def duration(self) -> float:
+        """Return the seconds that the container states, or those of its packets; decodes nothing."""
+
+    @abstractmethod
+    def count(self) -> float:
+        """Return the seconds read up to the end: for containers that state no length, or a wrong one."""
+
+    @abstractmethod
+    def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
+        """Decode the `av.AudioFrame`s that overlap [start, end) seconds, each with its first second."""
+
+    def blocks(
+        self, rate: int, start: float = 0.0, end: float | None = None
+    ) -> Iterator[np.ndarray[Any, Any]]:
+        """Stream mono float32 blocks at `rate` Hz of exactly [start, end) seconds, or less at the end."""
+        return resample_frames(self.frames(start, end), rate, start, end)
+
+    def read(self, rate: int, start: float, end: float) -> np.ndarray[Any, Any]:
+        """Return mono float32 samples [n] at `rate` Hz; n is smaller than requested at the end."""
+        return np.concatenate([np.zeros(0, np.float32), *self.blocks(rate, start, end)])
+
+
+def open_demuxer(stream: BinaryIO) -> Any:
+    """Open a container of sound by FFmpeg, which reads nothing but the stream.
+
+    Raises:
+        av.FFmpegError, ValueError, OverflowError: when FFmpeg cannot read it.
+    """
+    import av
+
+    return av.open(
+        stream,
+        "r",
+        metadata_errors="replace",
+        options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"},
+    )
+
+
+class FFmpegRecording(Recording):
+    """A recording that FFmpeg demuxes and decodes."""
+
+    decoder = "ffmpeg"
+
+    def __init__(self, container: Any, source: BinaryIO) -> None:
+        """Select the first sound track.
+
+        Args:
+            container: what `open_demuxer` returns for `source`.
+            source: the seekable stream.
+
+        Raises:
+            SampleError: ``no_audio``, ``unsupported_format`` or ``decode_error``.
+        """
+        if not container.streams.audio:
+            raise SampleError("no_audio", f"the {container.format.name} container holds no sound")
+        self._container, self._stream, self._source = container, container.streams.audio[0], source
+        context = self._stream.codec_context
+        if context is None:
+            raise SampleError(
+                "unsupported_format",
+                f"FFmpeg has no decoder for the sound in this {container.format.name} container",
+            )
+        context.thread_count = 1
+        self.codec, self.channels, self.sample_rate = context.name, context.channels, context.sample_rate
+        if self.sample_rate < 1 or self.channels < 1:
+            raise SampleError(
+                "decode_error",
+                f"the {container.format.name} header gives {self.sample_rate} Hz "
+                f"and {self.channels} channels",
+            )
+        self.bit_rate = container.bit_rate or None
+        kind = container.format.name
+        self._guessed = kind in _LENGTHLESS and not (kind == "mp3" and _has_frame_count(source))
+        # An Ogg's last page states a time, which some writers round up.
+        self.promised = not self._guessed and kind != "ogg"
+        self.cut = ends_early(source)
+        self._timeless = False
+
+    def _seconds(self, ticks: int | None) -> float | None:
+        return None if ticks is None else float(ticks * self._stream.time_base)
+
+    @property
+    def _origin(self) -> float:
+        """Second of the first sample; a negative time is the decoder's priming, which is not played."""
+        return max(0.0, self._seconds(self._stream.start_time) or 0.0)
+
+    def duration(self) -> float:
+        header = self._seconds(self._stream.duration) or (self._container.duration or 0) / 1e6
+        return self.count() if self._guessed or header <= 0 else header
+
+    def count(self) -> float:
+        self._rewind()
+        base = self._stream.time_base
+        counted = float(sum((packet.duration or 0) * base for packet in self._demux()))
+        # Some containers, such as ASF, do not state the duration of a packet.
+        return counted or sum(frame.samples / frame.sample_rate for _, frame in self.frames())
+
+    def _rewind(self, second: float = 0.0) -> None:
+        import av
+
+        target = int((second + self._origin) / self._stream.time_base)
+        try:
+            self._container.seek(target, stream=self._stream)
+        except av.FFmpegError:
+            # No index, or a recording of a single block. A failed seek leaves the container at its end, so
+            # that it is opened anew and read from the beginning.
+            self._source.seek(0)
+            self._container = open_demuxer(self._source)
+            self._stream = self._container.streams.audio[0]
+            self._stream.codec_context.thread_count = 1
+
+    def _demux(self) -> Iterator[Any]:
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.EOFError:
+                return
+            except av.FFmpegError as error:
+                raise library_error(error, "the container is damaged") from error
+            yield packet
+
+    def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
+        import av
+
+        place = 0.0 if self._timeless else max(0.0, start - _PREROLL_SECONDS)
+        self._rewind(place)
+        clock: float | None = None
+        for packet in self._demux():
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                self.damaged += 1
+                continue
+            for frame in decoded:
+                begin = self._seconds(frame.pts)
+                if begin is None and clock is None and place:
+                    # Some codecs in ASF give frames no times, and their packets the times of others: seconds
+                    # are counted from the beginning.
+                    self._timeless = True
+                    yield from self.frames(start, end)
+                    return
+                clock = (clock or 0.0) if begin is None else begin - self._origin
+                if end is not None and clock >= end:
+                    return
+                began, clock = clock, clock + frame.samples / frame.sample_rate
+                if clock > start:
+                    yield began, frame
+
+
+class SoundFileRecording(Recording):
+    """A recording that libsndfile reads."""
+
+    decoder = "libsndfile"
+
+    def __init__(self, stream: BinaryIO, refused: SampleError) -> None:
+        """Open a stream.
+
+        Args:
+            stream: seekable, at its beginning.
+            refused: why FFmpeg does not read it.
+
+        Raises:
+            SampleError: of the class of `refused`, where libsndfile does not read it either.
+        """
+        import soundfile
+
+        try:
+            self._file = soundfile.SoundFile(stream)
+        except (soundfile.SoundFileError, TypeError, ValueError) as error:
+            also = f"{refused.message}; nor does libsndfile read it ({getattr(error, 'error_string', error)})"
+            raise SampleError(refused.error_class, also) from refused
+        self.codec, self.channels = self._file.subtype.lower(), self._file.channels
+        self.sample_rate, self.bit_rate = self._file.samplerate, None
+        # Libsndfile takes the time of an Ogg's last page for its length, but times need not begin at zero.
+        self.promised = self._file.format != "OGG"
+
+    def duration(self) -> float:
+        return float(self._file.frames / self.sample_rate) if self.promised else self.count()
+
+    def count(self) -> float:
+        return float(sum(frame.samples for _, frame in self.frames()) / self.sample_rate)
+
+    def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
+        import soundfile
+        from av import AudioFrame
+
+        first = min(round(start * self.sample_rate), self._file.frames)
+        last = self._file.frames if end is None else min(round(end * self.sample_rate), self._file.frames)
+        try:
+            self._file.seek(first)
+            for place in range(first, last, _BLOCK_FRAMES):
+                samples = self._file.read(min(_BLOCK_FRAMES, last - place), dtype="float32", always_2d=True)
+                if not len(samples):
+                    return
+                frame = AudioFrame.from_ndarray(samples.mean(axis=1)[None], format="fltp", layout="mono")
+                frame.sample_rate = self.sample_rate
+                yield place / self.sample_rate, frame
+        except soundfile.SoundFileError as error:
+            raise library_error(error, "the recording is damaged") from error
+
+
+def _has_frame_count(source: BinaryIO) -> bool:
+    """Return whether an MP3 begins with a frame that states their number (Xing, LAME's Info or VBRI)."""
+    with peek(source):
+        head = source.read(10)
+        # The length of an ID3 tag is written in four bytes of seven bits.
+        tag = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)
+        )
+        source.seek(tag if head[:3] == b"ID3" else 0)
+        return re.search(rb"Xing|Info|VBRI", source.read(4_096)) is not None
