@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mm_resources.storage.process import configure_process
 from tests.gcs import gcs, gcs_server
 from tests.s3 import s3, s3_server
 
 __all__ = ["gcs", "gcs_server", "s3", "s3_server"]
+
+# As the platform's own processes are: tests run cells in this one.
+configure_process()
 
 
 @pytest.fixture(scope="session")

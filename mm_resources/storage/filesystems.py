@@ -1,7 +1,8 @@
-"""Object stores as fsspec and Lance see them: the same endpoint, region and credentials, from the usual places.
+"""Options for fsspec and Lance, so that both reach an object store by the same endpoint and credentials.
 
-Credentials are looked up by each library in the same chain (environment, profile files, web identity, instance roles) and
-never pass through here. What the two read differently (endpoint, region, plain HTTP) is read once, as botocore reads it.
+Each library looks up credentials itself, in the same chain (environment, profile files, web identity,
+instance roles); they never pass through here. Settings that the two read differently (endpoint, region, plain
+HTTP) are read once, as botocore reads them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 from mm_embed_kernels.contracts.fields import in_utc
 from mm_embed_kernels.errors import UserError
 
-# Libraries whose errors are no OSError, though the network or the server is at fault.
+# Libraries whose errors are not OSErrors although the network or the server is at fault.
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google")
-# How often the client itself sends a request; s3fs tries again above it, with pauses of its own.
+# Tries of a request inside the S3 client; s3fs retries above it, with pauses of its own.
 _ATTEMPTS = 3
-# Where Lance finds the path of a service account's file, which says itself where its server is.
+# Variables from which Lance reads a Google service account, whose file names its server.
 _GS_ACCOUNTS = (
     "GOOGLE_SERVICE_ACCOUNT",
     "GOOGLE_SERVICE_ACCOUNT_PATH",
@@ -32,20 +33,23 @@ READ_SECONDS, CONNECT_SECONDS = 30, 5
 
 
 def lance_options(uri: str) -> dict[str, str] | None:
-    """What Lance must be told to open `uri`; None for what it finds out by itself."""
+    """Return Lance's storage options for `uri`; None where its own defaults suffice."""
     if _is_gs(uri):
         return _gs_options()
     if not _is_s3(uri):
         return None
     endpoint, region = _s3()
-    found = {"aws_region": region} if region else {}
+    options = {"aws_region": region} if region else {}
     if endpoint:
-        found |= {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://")).lower()}
-    return found
+        options |= {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://")).lower()}
+    return options
 
 
 def fsspec_options(uri: str) -> dict[str, Any]:
-    """Arguments of the fsspec file system for `uri`; another process may write at any time, so listings are not kept."""
+    """Return the arguments of the fsspec file system for `uri`.
+
+    Listings are not cached, since another process may write at any time.
+    """
     if _is_gs(uri):
         return {"endpoint_url": _emulator(), "use_listings_cache": False}
     if not _is_s3(uri):
@@ -66,7 +70,7 @@ def fsspec_options(uri: str) -> dict[str, Any]:
 
 @contextmanager
 def client_errors(name: str) -> Iterator[None]:
-    """Errors of a client library come out as OSErrors that name the object, as a local file's do."""
+    """Raise errors of a client library as OSErrors that name the object, as a local file's do."""
     try:
         yield
     except Exception as error:
@@ -76,7 +80,7 @@ def client_errors(name: str) -> Iterator[None]:
 
 
 def is_out_of_range(error: OSError) -> bool:
-    """Whether a range begins behind the object's end, where a local file gives nothing."""
+    """Return whether a range begins behind the object's end, where a local file would read as empty."""
     response = getattr(error.__cause__, "response", None) or {}
     code = response.get("Error", {}).get("Code") or getattr(error.__cause__, "code", None)
     return str(code) in ("InvalidRange", "416")
@@ -91,20 +95,20 @@ def _is_gs(uri: str) -> bool:
 
 
 def _emulator() -> str | None:
-    """The server that stands for Google's, by the variable that Google's own libraries and gcsfs read."""
-    said = os.environ.get("STORAGE_EMULATOR_HOST", "")
-    if said in ("", "default"):
+    """Return the URL of Google's emulator, from the variable that Google's own libraries and gcsfs read."""
+    host = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    if host in ("", "default"):
         return None
-    return said if "://" in said else f"http://{said}"
+    return host if "://" in host else f"http://{host}"
 
 
 def _gs_options() -> dict[str, str] | None:
     emulator = _emulator()
     if emulator is None:
         return None
-    found = {"allow_http": str(emulator.startswith("http://")).lower()}
+    options = {"allow_http": str(emulator.startswith("http://")).lower()}
     if not any(os.environ.get(name) for name in _GS_ACCOUNTS):
-        # The one way to tell it that leaves writes unsigned, too: `google_skip_signature` is heard for reads alone.
+        # The one setting that leaves writes unsigned too: `google_skip_signature` applies to reads alone.
         account = {
             "gcs_base_url": emulator,
             "disable_oauth": True,
@@ -112,12 +116,12 @@ def _gs_options() -> dict[str, str] | None:
             "private_key": "",
             "private_key_id": "",
         }
-        found["google_service_account_key"] = json.dumps(account)
-    return found
+        options["google_service_account_key"] = json.dumps(account)
+    return options
 
 
 def _s3() -> tuple[str | None, str | None]:
-    """Endpoint and region for S3 as the process's environment says now."""
+    """Return (endpoint, region) for S3 from the process's present environment."""
     names = (
         "AWS_ENDPOINT_URL_S3",
         "AWS_ENDPOINT_URL",
@@ -126,33 +130,40 @@ def _s3() -> tuple[str | None, str | None]:
         "AWS_PROFILE",
         "AWS_CONFIG_FILE",
     )
-    return _resolved(*(os.environ.get(name) for name in names))
+    return _resolve(*(os.environ.get(name) for name in names))
 
 
 @cache
-def _resolved(
+def _resolve(
     endpoint_s3: str | None,
     endpoint: str | None,
     region: str | None,
     default_region: str | None,
-    *profile: str | None,
+    *_profile: str | None,
 ) -> tuple[str | None, str | None]:
+    """Complete `_s3` from the AWS profile; cached by the variables, the profile's (`_profile`) among them."""
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session
 
     session = Session()
     try:
-        said = session.get_scoped_config()
+        profile_settings = session.get_scoped_config()
     except BotoCoreError as error:
         raise UserError(f"the AWS profile cannot be read: {error}") from None
-    services = session.full_config.get("services", {}).get(said.get("services", ""), {})
-    found = endpoint_s3 or endpoint or services.get("s3", {}).get("endpoint_url") or said.get("endpoint_url")
-    # A server of one's own mostly asks for no region, but a signature needs one.
-    return found, region or default_region or said.get("region") or ("us-east-1" if found else None)
+    services = session.full_config.get("services", {}).get(profile_settings.get("services", ""), {})
+    url = (
+        endpoint_s3
+        or endpoint
+        or services.get("s3", {}).get("endpoint_url")
+        or profile_settings.get("endpoint_url")
+    )
+    # Self-hosted servers mostly ignore the region, but a signature needs one.
+    own_region = region or default_region or profile_settings.get("region")
+    return url, own_region or ("us-east-1" if url else None)
 
 
 def modified_at(info: dict[str, Any]) -> datetime | None:
-    """When an object was last written (UTC), under any of the names that fsspec file systems give it; None where none does."""
+    """Return when an object was last written (UTC); None where its fsspec file system does not tell."""
     names = ("LastModified", "mtime", "created", "last_modified", "updated")
     modified = next((info[name] for name in names if info.get(name)), None)
     if isinstance(modified, str):

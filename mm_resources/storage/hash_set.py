@@ -1,4 +1,4 @@
-"""A set of hashes for tens of millions of members: 16 bytes each."""
+"""A set for tens of millions of hashes, at 16 bytes each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 
 BYTES = 16
-# Members that are held apart before they are merged into the sorted array; at least a quarter of it, so that merging stays cheap.
+# Members that wait in a Python set before they are merged into the sorted array; at least a quarter of it, so
+# that merging stays cheap.
 _RECENT = 65_536
 
 
 class HashSet:
-    """Digests by their first 16 bytes, sorted, plus those added of late.
+    """Digests by their first 16 bytes, in a sorted array and a small set of recent ones.
 
-    128 bits: among a hundred million members, two that only seem equal are as likely as one in 10^22.
+    128 bits: among a hundred million members the probability of a collision is below 10^-22.
     """
 
     def __init__(self, batches: Iterable[Iterable[bytes]] = ()) -> None:
@@ -26,16 +27,16 @@ class HashSet:
         short = digest[:BYTES]
         if short in self._recent:
             return True
-        # NumPy strips trailing NULs of such values in comparisons on both sides alike, so that equality still holds.
+        # NumPy strips trailing NULs on both sides of a comparison alike, so that equality still holds.
         probe = np.array([short], dtype=self._sorted.dtype)[0]
-        place = int(np.searchsorted(self._sorted, probe))
-        return place < len(self._sorted) and bool(self._sorted[place] == probe)
+        position = int(np.searchsorted(self._sorted, probe))
+        return position < len(self._sorted) and bool(self._sorted[position] == probe)
 
     def __len__(self) -> int:
         return len(self._sorted) + len(self._recent)
 
     def add(self, digest: bytes) -> bool:
-        """Add a digest; whether it is new."""
+        """Add a digest; return whether it is new."""
         if digest in self:
             return False
         self._recent.add(digest[:BYTES])
@@ -46,5 +47,5 @@ class HashSet:
 
 
 def _array(digests: Iterable[bytes]) -> np.ndarray:
-    """The digests' first 16 bytes as one array."""
+    """Return the digests' first 16 bytes as an array of dtype S16, [n]."""
     return np.frombuffer(b"".join(digest[:BYTES] for digest in digests), dtype=f"S{BYTES}")

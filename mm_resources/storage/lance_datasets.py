@@ -24,7 +24,7 @@ READ_ROWS = 16_384
 _IN_LIST = 1_000
 # Rows of a data file: until a file ends, its writer holds up to 8 MiB of each column back.
 _FILE_ROWS = 131_072
-# A dataset that grows by small commits is compacted when it has this many scraps: fragments below both limits.
+# A dataset that grows by small commits is compacted at this number of scraps: fragments below both limits.
 SCRAPS = 128
 _SCRAP_ROWS, _SCRAP_BYTES = _FILE_ROWS, 64 << 20
 # How often appends that race each other are retried, and the longest pause before a retry.
@@ -162,9 +162,10 @@ def widen(uri: str, schema: pa.Schema) -> None:
 def _commit(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
     """Commit and return the new version; retry up to `races` lost races on top of the winner's version.
 
-    A store's answer may be lost after it has written the version. Lance then meets its own version, takes it for
-    another writer's, and by itself commits the same rows once more; so the owner of that version is checked first.
-    Lance does not repeat a request that broke off, since it cannot know whether the version was written.
+    A store's answer may be lost after it has written the version. Lance then meets its own version, takes it
+    for another writer's, and by itself commits the same rows once more; so the owner of that version is
+    checked first. Lance does not repeat a request that broke off, since it cannot know whether the version
+    was written.
     """
     import lance
     from lance.commit import CommitConflictError
@@ -202,8 +203,8 @@ def _committed_version(uri: str, transaction: lance.Transaction) -> int | None:
 def compact(uri: str, scraps: int) -> int:
     """Join the small fragments of a dataset if it has at least `scraps` of them; return how many were joined.
 
-    Rows and their order stay, and no concurrent commit is lost. A growing dataset is rewritten a few times at most,
-    since fragments that are large enough stay as they are.
+    Rows and their order stay, and no concurrent commit is lost. A growing dataset is rewritten a few times at
+    most, since fragments that are large enough stay as they are.
     """
     dataset = open_dataset(uri)
     fragments = [] if dataset is None else dataset.get_fragments()
@@ -222,7 +223,8 @@ def compact(uri: str, scraps: int) -> int:
     except OSError as error:
         if not isinstance(error, CommitConflict) and "://" not in uri:
             raise
-        # Another process rewrites the same rows now, or a remote store does not answer; the next commit tries again.
+        # Another process rewrites the same rows, or a remote store does not answer: the next commit tries
+        # again.
         return 0
     return len(small)
 
@@ -250,7 +252,7 @@ def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> int:
 
 
 def data_bytes(uri: str, version: int | None = None) -> int:
-    """Return the bytes of a version's data files, by default the latest version's; 0 where there is no dataset."""
+    """Return the bytes of the data files of a version, by default the latest; 0 without a dataset."""
     dataset = open_dataset(uri, version)
     fragments = [] if dataset is None else dataset.get_fragments()
     return sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())
@@ -273,9 +275,12 @@ def tag(uri: str, version: int, name: str) -> None:
 
 
 def clean(uri: str, older_than: timedelta) -> tuple[int, int]:
-    """Remove older, untagged versions with the files that only they reference; return (versions, bytes) removed.
+    """Remove older, untagged versions with the files that only they reference.
 
     Files of unfinished commits stay for seven days, whatever `older_than` is.
+
+    Returns:
+        (versions, bytes) removed.
     """
     dataset = open_dataset(uri)
     if dataset is None:

@@ -19,18 +19,19 @@ _LANCE_SETTINGS = {
     "LANCE_LOG": "error",
     "LANCE_DEFAULT_IO_BUFFER_SIZE": str(READ_AHEAD_BYTES),
 }
-# Lance reads with dozens of threads, and glibc keeps what each has freed in an arena of its own: a third of a run's memory.
+# Lance reads with dozens of threads, and glibc keeps what each has freed in an arena of its own: a third of
+# a run's memory.
 _M_ARENA_MAX, _ARENAS = -8, 2  # mallopt(3)
 
 
 def configure_process() -> None:
     """Bound the memory that Lance, Arrow and glibc keep in this process, and silence Lance's warnings.
 
-    Variables that the environment sets already stay as they are. Idempotent; to be called before Lance is imported.
+    Variables that are set already stay as they are. Idempotent; call it before Lance is imported.
     """
     for name, value in _LANCE_SETTINGS.items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
-    # Arrow's own pool keeps what it has freed to itself: a hundred MiB beside the few that are in use at a time.
+    # Arrow's own pool does not return what it has freed: a hundred MiB beside the few in use at a time.
     pa.set_memory_pool(pa.system_memory_pool())

@@ -1,8 +1,7 @@
-"""The store: one root, a local folder or any fsspec URL, below which everything lies."""
+"""The store: objects below one root, a local folder or any fsspec URL."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -24,21 +23,24 @@ if TYPE_CHECKING:
 
 # Blobs of more bytes are objects of their own, and are read as streams or local files.
 LARGE_BYTES = 8 << 20
-# Raised when a store that an earlier version wrote can no longer be read.
-LAYOUT = 2
-_LAYOUT = "registry/layout.json"
-# Objects that are being written: large blobs until their hash is known, others until they are whole.
+# Objects being written: large blobs until their hash is known, others until they are complete.
 INCOMING = "blobs/incoming"
 _TEMPORARY = "/.tmp-"
 _WRITTEN = ("blobs", "registry", "stages")
-# S3 takes 10,000 parts of an object, so that with the larger ones an object of unknown size may have 320 GB.
+# S3 takes 10,000 parts per object: with the larger parts an object of unknown size may have 320 GB.
 _PART_BYTES, _UNKNOWN_PART_BYTES, _PARTS = 8 << 20, 32 << 20, 9_000
 _REQUESTS = 16
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What lies in a folder: a name below the store's root, and of an object its size in bytes and when it was written."""
+    """An object or folder of the store.
+
+    Attributes:
+        name: below the store's root.
+        size: bytes; 0 for a folder.
+        modified: when an object was last written (UTC).
+    """
 
     name: str
     is_folder: bool
@@ -48,9 +50,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Store:
-    """Objects below one root. Picklable; the file system is opened where it is used.
+    """Objects below one root. Picklable; each process opens the file system for itself.
 
-    Whatever the root, what the network or a server does wrong comes out as an OSError.
+    Whatever the root, errors of the network or a server are raised as OSErrors.
     """
 
     root: str
@@ -84,35 +86,13 @@ class Store:
         """URI of `name` for Lance."""
         return self.path(name) if self.is_local else f"{self.root.rstrip('/')}/{name}"
 
-    def check_layout(self) -> None:
-        """See that this version reads the store.
-
-        Raises:
-            UserError: when another version wrote it.
-        """
-        try:
-            found = int(json.loads(self.read(_LAYOUT))["layout"])
-        except FileNotFoundError:
-            if not self.names("registry/datasets"):
-                return
-            found = 1
-        if found != LAYOUT:
-            raise UserError(
-                f"{self.root} has store layout {found}, and this version reads layout {LAYOUT}; use the version that wrote it, "
-                "or set MM_STORE to a new folder and register the specs again"
-            )
-
-    def mark_layout(self) -> None:
-        """Say which layout a new store has."""
-        self.check_layout()
-        self.create(_LAYOUT, json.dumps({"layout": LAYOUT}).encode())
-
     def exists(self, name: str) -> bool:
+        """Return whether an object or folder exists."""
         with client_errors(name):
             return bool(self.fs.exists(self.path(name)))
 
     def entry(self, name: str) -> Entry | None:
-        """An object's size and age; None when there is none."""
+        """Return an object's size and time of writing; None when it does not exist."""
         try:
             with client_errors(name):
                 return _entry(name, self.fs.info(self.path(name)))
@@ -120,17 +100,21 @@ class Store:
             return None
 
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Bytes of each object that exists; a remote store is asked for many at once."""
+        """Return the bytes of each object that exists, by name; a remote store gets many requests at once."""
         with ThreadPoolExecutor(1 if self.is_local else _REQUESTS) as pool:
-            return {found.name: found.size for found in pool.map(self.entry, names) if found is not None}
+            return {entry.name: entry.size for entry in pool.map(self.entry, names) if entry is not None}
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError."""
+        """Return an object's bytes.
+
+        Raises:
+            FileNotFoundError: when it does not exist.
+        """
         with client_errors(name):
             return bytes(self.fs.cat_file(self.path(name)))
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` without it; fewer, as from a file, where the object ends before."""
+        """Return the bytes from `start` up to `end`, exclusive; fewer where the object ends before."""
         if self.is_local:
             with open(self.path(name), "rb") as stream:
                 stream.seek(start)
@@ -152,26 +136,27 @@ class Store:
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
-        """An object as a stream, of which little lies in memory."""
+        """Open an object as a stream, little of which lies in memory."""
         with client_errors(name), self.fs.open(self.path(name), "rb", block_size=_PART_BYTES) as stream:
             yield stream
 
     def write(self, name: str, data: bytes) -> None:
-        """Atomic: a reader sees the whole object or none."""
+        """Write an object atomically: a reader sees the whole object or none."""
         path = self.path(name)
         count(bytes_written=len(data))
         if not self.is_local:
             with client_errors(name):
                 self.fs.pipe_file(path, data)
             return
-        temporary = _temporary(path, data)
+        temporary = _write_temporary(path, data)
         os.replace(temporary, path)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write `name` only if it does not exist, atomically; False when it does.
+        """Write `name` atomically if it does not exist; return False when it does.
 
-        A remote store's answer may be lost after it has written, and then the client's own second try is refused. So what
-        counts is whose bytes stand there: `data` has to tell its writer from others wherever that matters (a run's id, a time).
+        A remote store's answer may be lost after it has written, and then the client's own second try is
+        refused. So the bytes that are there decide: `data` must differ between writers wherever that matters
+        (by a run's id, a time).
         """
         path = self.path(name)
         if not self.is_local:
@@ -184,7 +169,7 @@ class Store:
                 except FileNotFoundError:
                     raise error from None
             return True
-        temporary = _temporary(path, data)
+        temporary = _write_temporary(path, data)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -195,13 +180,14 @@ class Store:
 
     @contextmanager
     def writer(self, name: str, size: int | None = None) -> Iterator[BinaryIO]:
-        """A sink for an object that no memory holds, sent in parts: it appears when the block ends, or never if it raises.
+        """Open a sink for an object larger than memory, sent in parts.
 
-        Only for names that mean their content, or that nobody else uses: an object of this size there counts as written,
-        since the answer to the last request may be lost like any other.
+        The object appears when the block ends, or never if it raises. Only for names that derive from the
+        content or that no other writer uses: an object of this size counts as written, since the answer to
+        the last request may be lost.
 
         Args:
-            size: bytes that will come, if known.
+            size: bytes that will be written, if known.
         """
         path = self.path(name)
         if self.is_local:
@@ -232,8 +218,8 @@ class Store:
             try:
                 sink.commit()
             except OSError:
-                found = self.entry(name)
-                if found is None or found.size != sink.tell():
+                written = self.entry(name)
+                if written is None or written.size != sink.tell():
                     raise
 
     def adopt(self, temporary: str, name: str) -> None:
@@ -247,16 +233,16 @@ class Store:
                 self.fs.mv(temporary, path)
 
     def names(self, folder: str) -> list[str]:
-        """Base names in a folder, sorted; empty when it does not exist."""
+        """Return the base names in a folder, sorted; empty when it does not exist."""
         try:
             with client_errors(folder):
-                found = self.fs.ls(self.path(folder), detail=False)
+                paths = self.fs.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return []
-        return sorted(str(item).rstrip("/").rsplit("/", 1)[-1] for item in found)
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def tables(self, folder: str) -> Iterator[str]:
-        """Names of the Lance datasets below a folder, which are not looked into."""
+        """Yield the names of the Lance datasets below a folder."""
         for entry in self.entries(folder):
             if entry.name.endswith(".lance"):
                 yield entry.name
@@ -264,7 +250,7 @@ class Store:
                 yield from self.tables(entry.name)
 
     def objects(self, folder: str) -> Iterator[Entry]:
-        """The objects below a folder, folder by folder; Lance datasets are not looked into."""
+        """Yield the objects below a folder, folder by folder, without those inside Lance datasets."""
         for entry in self.entries(folder):
             if not entry.is_folder:
                 yield entry
@@ -272,37 +258,38 @@ class Store:
                 yield from self.objects(entry.name)
 
     def unfinished(self, older_than: timedelta) -> Iterator[str]:
-        """Names of objects that a writer began, before that long, and never gave their names."""
+        """Yield the names of objects that a writer began and left unfinished, older than this."""
         before = datetime.now(UTC) - older_than
-        # A remote store shows nothing that is not whole, but for what waits for its hash.
+        # A remote store lists complete objects only, and large blobs that wait for their hash.
         for folder in _WRITTEN if self.is_local else (INCOMING,):
             for entry in self.objects(folder):
                 if (entry.name.startswith(INCOMING) or _TEMPORARY in entry.name) and entry.modified < before:
                     yield entry.name
 
     def remove(self, name: str) -> None:
-        """Remove an object; no error when it is gone already."""
+        """Remove an object; no error when it does not exist."""
         with client_errors(name), suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
     def entries(self, folder: str) -> list[Entry]:
-        """What lies in a folder, sorted by name; empty when it does not exist."""
+        """Return the objects and folders in a folder, sorted by name; empty when it does not exist."""
         try:
             with client_errors(folder):
-                found = self.fs.ls(self.path(folder), detail=True)
+                infos = self.fs.ls(self.path(folder), detail=True)
         except FileNotFoundError:
             return []
-        named = {item["name"].rstrip("/").rsplit("/", 1)[-1]: item for item in found}
-        return [_entry(f"{folder}/{name}", named[name]) for name in sorted(named)]
+        by_name = {info["name"].rstrip("/").rsplit("/", 1)[-1]: info for info in infos}
+        return [_entry(f"{folder}/{name}", by_name[name]) for name in sorted(by_name)]
 
 
 def _entry(name: str, info: dict[str, Any]) -> Entry:
-    # An object whose age nobody knows is taken to be new: it must never be removed as old.
+    # An object of unknown age counts as new: it must never be removed as old.
     modified = modified_at(info) or datetime.now(UTC)
     return Entry(name, info["type"] == "directory", int(info.get("size") or 0), modified)
 
 
-def _temporary(path: str, data: bytes) -> str:
+def _write_temporary(path: str, data: bytes) -> str:
+    """Write a file beside `path` and return its path."""
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=_TEMPORARY[1:])

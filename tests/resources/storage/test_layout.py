@@ -9,7 +9,8 @@ import pytest
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.registry.registry import Registry
-from mm_resources.storage.store import LAYOUT, Store
+from mm_resources.storage.layout import LAYOUT
+from mm_resources.storage.store import Store
 
 SPEC = parse_spec("{name: birds, version: v1, sources: [{name: s, modality: text, uri: /data}]}", "f")
 

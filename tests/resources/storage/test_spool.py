@@ -42,13 +42,13 @@ def test_the_file_goes_with_the_spool(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100])
 def test_a_spill_is_a_list(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "_HELD_ROWS", 8)
+    monkeypatch.setattr(spool, "_MEMORY_ROWS", 8)
     rows = [{"n": i, "text": "x" * i, "none": None} for i in range(count)]
     found = Spill()
     found += rows[: count // 2]
     for row in rows[count // 2 :]:
         found.append(row)
-    assert len(found._held) < 8
+    assert len(found._recent) < 8
     assert list(found) == rows
     assert list(found) == rows
 

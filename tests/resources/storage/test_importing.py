@@ -1,0 +1,64 @@
+"""Importing the packages changes nothing in the importing process; `configure_process` does, when it is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = {"LANCE_LOG": "error", "LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 << 20)}
+
+
+def changes(*entries: str, **environment: str) -> dict[str, Any]:
+    """What importing changes in a fresh process, which knows nothing of this one's settings."""
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    command = [sys.executable, "-m", "tests.resources.storage.process_state", *entries]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "mm_resources:FeatureStore",
+        "mm_resources.sources:sources()",
+        "mm_embed_kernels.modalities:modalities()",
+        "mm_embed_kernels.rules:rules()",
+        "mm_embed_kernels.embedders:embedders()",
+        "mm_embed_kernels.transcribers:transcribers()",
+        "mm_assets.cli.main",
+        "*",
+    ],
+)
+def test_importing_changes_nothing(entry: str) -> None:
+    assert changes(entry) == {}
+
+
+def test_a_process_is_configured_by_an_explicit_call() -> None:
+    found = changes("mm_resources.storage.process:configure_process()")
+    before, after = found.pop("environment")
+    assert {name: value for name, value in after.items() if before.get(name) != value} == SETTINGS
+    assert before.keys() <= after.keys()
+    assert found.pop("memory pool")[1] == "system"
+    assert found == {}
+
+
+def test_what_the_environment_sets_already_stays() -> None:
+    found = changes("mm_resources.storage.process:configure_process()", LANCE_LOG="debug")
+    assert found["environment"][1]["LANCE_LOG"] == "debug"
+
+
+def test_the_code_location_configures_its_process() -> None:
+    found = changes("mm_assets.definitions")
+    assert found["memory pool"][1] == "system"
+    assert found["environment"][1].items() >= SETTINGS.items()
