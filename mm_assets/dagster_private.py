@@ -61,4 +61,4 @@ def backfill_daemon_is_healthy(instance: dg.DagsterInstance) -> bool:
     from dagster._daemon.controller import get_daemon_statuses
 
     statuses = get_daemon_statuses(instance, ["BACKFILL"], heartbeat_tolerance_seconds=HEARTBEAT_TOLERANCE)
-    return "BACKFILL" in statuses and statuses["BACKFILL"].healthy
+    return bool(statuses["BACKFILL"].healthy) if "BACKFILL" in statuses else False

@@ -13,9 +13,7 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.resources import CatalogResource
 
 
-@dg.op(
-    description="Recomputes a sample of every published table's rows from their blobs; fails where one differs."
-)
+@dg.op(description="Recomputes a sample of each published table from the blobs; fails where a row differs.")
 def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
     """Audit all published tables; fail on wrong rows."""
     try:
@@ -43,5 +41,7 @@ weekly_audit = dg.ScheduleDefinition(
     job=audit_job,
     cron_schedule="0 4 * * 6",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Recomputes a sample of all published rows from their blobs; a failed run names the tables with wrong rows.",
+    description=(
+        "Recomputes a sample of all published rows from the blobs; a failed run names tables with wrong rows."
+    ),
 )

@@ -1,4 +1,4 @@
-"""The job `refresh`, its nightly schedule, and the sensor that carries new materializations on to the publish.
+"""The job `refresh`, its nightly schedule, and the sensor that materializes downstream assets.
 
 Dagster reads annotations of schedules at run time, so this module does without `from __future__ import
 annotations`.
@@ -17,7 +17,7 @@ conditions = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Brings what was materialized by hand or by a sensor on to the publish; stops at a failed gate.",
+    description="Continues a materialization by hand or by a sensor to the publish; stops at a failed gate.",
 )
 
 
@@ -45,7 +45,7 @@ def cell_request(cell: Cell, key: str) -> dg.RunRequest:
     cron_schedule="0 3 * * *",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description=(
-        "Refreshes every published cell: retries failures that may pass, restores lost blobs, reports changed sources."
+        "Refreshes all published cells: retries failures, restores lost blobs, reports changed sources."
     ),
 )
 def nightly(

@@ -51,7 +51,7 @@ class CheckConfig(dg.Config):
 
 @dg.op(
     pool="network",
-    description="Lists the sources of a frozen version again and records, as its check, whether they have changed.",
+    description="Lists the sources of a frozen version again, and records the result as its check.",
 )
 def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, catalog: CatalogResource) -> None:
     """List the sources of a version now, and record the check of each of its cells."""
@@ -82,10 +82,13 @@ def check_sources() -> None:
     jobs=[check_sources, refresh],
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Checks the sources of each dataset's newest version as its spec says (`watch`), and proposes or registers the next.",
+    description=(
+        "Checks the sources of each dataset's newest version as its spec says (`watch`), "
+        "and proposes or registers the next version."
+    ),
 )
 def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
-    """Request the checks that are due, report drift, and request the cells of the versions that it registers."""
+    """Request the checks that are due, report drift, register next versions and request their cells."""
     registry, now = catalog.open().registry, datetime.now(UTC)
     requests: list[dg.RunRequest] = []
     events: list[dg.AssetObservation] = []
@@ -150,7 +153,7 @@ def _due_checks(registry: Registry, newest: Registration, now: datetime) -> Iter
 
 
 def _watched_sources(spec: DatasetSpec) -> list[SourceSpec]:
-    """Return the sources that are listed themselves: sound tracks are found in the videos of another source."""
+    """Return the sources with a listing of their own: sound tracks are listed with their videos."""
     return [source for source in spec.sources if not source.track_of]
 
 

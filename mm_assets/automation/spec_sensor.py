@@ -22,7 +22,7 @@ _SPEC_SUFFIXES = (".yaml", ".yml")
     job_name="refresh",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers new and changed specs of the folder MM_DATASETS and requests the cells that they declare.",
+    description="Registers new and changed specs of the folder MM_DATASETS, and requests their cells.",
 )
 def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
     """Register every file that changed since the last tick.

@@ -1,4 +1,4 @@
-"""The check `sources_unchanged`: compare the sources of a frozen version with its listing, and word the result."""
+"""The check `sources_unchanged`: compare the sources of a frozen version with its listing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sources_unchanged(registry: Registry, spec: DatasetSpec, drifts: Sequence[Dr
 
 
 def describe_drift(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> str:
-    """Describe the changes since the version was frozen, and the command for its next version; "" for no change."""
+    """Describe the changes since the freeze, and the command for the next version; "" for none."""
     lines = [str(drift) for drift in drifts if str(drift)]
     advice = (
         f"; next: {follow_command(registry, spec)}"

@@ -47,9 +47,9 @@ def doctor(
 
 
 def _examine(json: bool) -> None:
-    from mm_assets.operations.doctor import examine
+    from mm_assets.operations.doctor import run_checks
 
-    findings = examine()
+    findings = run_checks()
     if json:
         print_json([vars(finding) for finding in findings])
     else:

@@ -125,9 +125,9 @@ def _print_next_commands(dataset_version: str, causes: list[dict[str, Any]]) -> 
 
 
 def _open(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
-    from mm_assets.operations.failed_media import open_failed
+    from mm_assets.operations.failed_media import write_failed_medium
 
-    opened = open_failed(catalog, cells, sample_id, to)
+    opened = write_failed_medium(catalog, cells, sample_id, to)
     if json:
         print_json({**vars(opened), "path": str(opened.path)})
         return

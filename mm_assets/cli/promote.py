@@ -32,12 +32,12 @@ def promote(
 ) -> None:
     """Move an alias to a version that passes the promotion gate; readers use DATASET@production."""
     from mm_assets.operations.promotion import promote as move
-    from mm_assets.operations.promotion import take_back
+    from mm_assets.operations.promotion import roll_back
     from mm_resources.catalog import Catalog
 
     if back:
         dataset, _, alias = dataset_version.partition("@")
-        moved = take_back(Catalog.open(), dataset, alias or to)
+        moved = roll_back(Catalog.open(), dataset, alias or to)
     else:
         check_dataset_version(dataset_version)
         check_choice("--to", to, sorted(ALIASES - {"latest"}))

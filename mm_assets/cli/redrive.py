@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mm_assets.cli.cell_runs import require_models, run_cells
 from mm_assets.cli.options import (
     DatasetVersion,
     ErrorClass,
@@ -14,6 +15,7 @@ from mm_assets.cli.options import (
     OverrideGate,
     Stage,
     Verbose,
+    check_choice,
 )
 from mm_assets.cli.output import print_json, print_table
 
@@ -32,13 +34,17 @@ def redrive(
     json: Json = False,
 ) -> None:
     """Retry only the selected failures, permanent ones included; what passes goes on to the publish."""
-    from mm_assets.cli.cell_runs import require_models, run_cells
-    from mm_assets.operations.redrive import redrives
+    from mm_assets.operations.redrive import select_redrives
+    from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
     from mm_resources.catalog import Catalog
     from mm_resources.tables.failure_events import FailureFilter
 
+    if stage:
+        check_choice("--stage", stage, FAILURE_STAGES)
     catalog, chosen = Catalog.open(), FailureFilter(stage, error_class)
-    selected = redrives(catalog, dataset_version, catalog.registry.cells(dataset_version, modality), chosen)
+    selected = select_redrives(
+        catalog, dataset_version, catalog.registry.cells(dataset_version, modality), chosen
+    )
     if not selected and not json:
         print(
             f"nothing to redrive: a retry cannot change any failure of {dataset_version}; "

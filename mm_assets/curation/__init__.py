@@ -1,1 +1,1 @@
-"""Curation across cells: splits, contamination, reviews, changed profiles. Imports cells and the lower packages."""
+"""Curation across cells: splits, contamination, reviews, changed profiles. Imports cells and lower."""

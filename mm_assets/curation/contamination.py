@@ -15,7 +15,7 @@ from mm_resources.registry.registry import Registry
 
 
 def compared_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dict[str, Cell]:
-    """Return the cells that a cell is compared with, by dataset version; a version without the modality has none.
+    """Return the cells that a cell is compared with, by dataset version, as far as they have its modality.
 
     Raises:
         UserError: for a dataset version that is not registered, or is one of the cell's own dataset.

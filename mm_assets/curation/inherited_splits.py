@@ -22,7 +22,9 @@ _PARENT = pa.schema([("sample_id", pa.string()), ("content_hash", pa.string()), 
 # content, unless the parent has that content in several splits.
 _PLACED = """
 WITH placed AS MATERIALIZED (SELECT * FROM parent),
-contents AS (SELECT content_hash, min(split) AS split FROM placed GROUP BY 1 HAVING count(DISTINCT split) = 1),
+contents AS (
+  SELECT content_hash, min(split) AS split FROM placed GROUP BY 1 HAVING count(DISTINCT split) = 1
+),
 matches AS (
   SELECT m.split_group, coalesce(p.split, c.split) AS split, p.split IS NULL AS renamed
   FROM members m LEFT JOIN (SELECT sample_id, split FROM placed) p USING (sample_id)
@@ -44,7 +46,7 @@ LEFT JOIN cached c ON l.fetch_key = c.key
 
 
 def parent_cells(run: CellRun) -> list[Cell]:
-    """Return the parent's curated cells whose splits a cell inherits: those of its modality, or of all where links join them."""
+    """Return the parent's curated cells whose splits a cell inherits: with links, those of all modalities."""
     spec = run.spec
     if spec.parent is None:
         return []

@@ -72,10 +72,8 @@ def record_reviews(catalog: Catalog, cells: list[Cell], path: Path) -> RecordedR
         for row in _match_samples(catalog, cell, reviews):
             where = f"{path} line {row['line']}"
             if by_line.setdefault(row["line"], row["sample_id"]) != row["sample_id"]:
-                raise UserError(
-                    f"{where}: {row['kind']} {row['name']!r} names several samples of {cell.dataset_version}; "
-                    "add a column source, or name them by sample_id"
-                )
+                several = f"{row['kind']} {row['name']!r} names several samples of {cell.dataset_version}"
+                raise UserError(f"{where}: {several}; add a column source, or name them by sample_id")
             other = by_sample.setdefault(row["sample_id"], row)
             if other["mark"] != row["mark"]:
                 raise UserError(

@@ -138,7 +138,7 @@ def _samples(catalog: Catalog, cell: Cell, modality: Modality, chosen: FailureFi
 
 
 def merge_rules(rules: Iterable[Suggestion]) -> dict[str, dict[str, Any]]:
-    """Return rules as a spec writes them; bounds of one kind on a column become one that rejects what each does."""
+    """Return rules as a spec writes them; equal bounds of a column become one that rejects what each does."""
     columns: dict[str, dict[str, Any]] = {}
     for rule in rules:
         bounds = columns.setdefault(rule.column, {})

@@ -1,4 +1,4 @@
-"""Backfill a cell by one run of the job `refresh` in this process, and read a run's result from its events."""
+"""Backfill a cell by one run of `refresh` in this process, and read a run's result from its events."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _sentence(text: str, class_name: str | None) -> str:
 
 
 def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the rows that a run computed and reused, by kernel; a stage skipped as unchanged reused all of its rows."""
+    """Return the rows that a run computed and reused, by kernel; a skipped stage reused all of its rows."""
     computed: dict[str, int] = defaultdict(int)
     reused: dict[str, int] = defaultdict(int)
     for row in ledger.of_run(run_id):
@@ -165,7 +165,7 @@ def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[s
 
 
 def unfinished_cells(catalog: Catalog, cells: list[Cell]) -> list[Cell]:
-    """Select the cells that are unpublished, have a closed gate, or have failures that may pass in another run."""
+    """Select the cells that are unpublished, or have a closed gate or failures that may pass."""
 
     def is_finished(cell: Cell) -> bool:
         snapshot = catalog.snapshot(cell)

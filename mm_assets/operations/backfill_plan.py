@@ -1,4 +1,4 @@
-"""Plan a backfill: rows to compute and to reuse by kernel, and an estimate of the time, without computing any."""
+"""Plan a backfill: rows to compute and to reuse by kernel, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import Rule, rule_set
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
-from mm_embed_kernels.validation.bounds import Bound, at_the_door, judge, validation_bounds
+from mm_embed_kernels.validation.bounds import (
+    Bound,
+    reject_before_download,
+    rejection_reasons,
+    validation_bounds,
+)
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import KEY, inputs_of
@@ -41,8 +46,8 @@ WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
 _CONTENTS = "SELECT content_hash AS key FROM fetched"
 _REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED}"
 _PROBED = """
-SELECT f.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality), f.bytes AS size,
-       p.* EXCLUDE (key, error_class, message)
+SELECT f.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality),
+       f.bytes AS size, p.* EXCLUDE (key, error_class, message)
 FROM fetched f JOIN cached p ON f.content_hash = p.key WHERE p.status = 'ok'
 """
 # The segments of the kept samples, with their own text or the transcript that the source gives.
@@ -110,7 +115,7 @@ class _Planner:
         return computed
 
     def by_kernel(self) -> list[KernelPlan]:
-        """Return one plan for each kernel name: whole and cut-off media are probed by two kernels of one name."""
+        """Return one plan for each name: whole and cut-off media are probed by two kernels of one name."""
         merged: dict[str, KernelPlan] = {}
         for plan in self.plans:
             other = merged.get(plan.kernel, KernelPlan(plan.kernel, 0, 0, Rate()))
@@ -181,7 +186,7 @@ def _spool_listing(registry: Registry, spec: DatasetSpec, modality: str, bounds:
     Raises:
         UserError: when a source cannot be listed.
     """
-    return TableSpool.of(at_the_door(registry.listings.preview(spec, modality), bounds))
+    return TableSpool.of(reject_before_download(registry.listings.preview(spec, modality), bounds))
 
 
 def _valid_samples(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
@@ -189,12 +194,16 @@ def _valid_samples(probed: TableSpool, bounds: list[Bound]) -> TableSpool:
     valid = TableSpool(probed.schema)
     for batch in probed.reader():
         table = pa.Table.from_batches([batch])
-        valid.add(table.filter(pa.array([reason is None for reason in judge(table, bounds)], pa.bool_())))
+        valid.add(
+            table.filter(
+                pa.array([reason is None for reason in rejection_reasons(table, bounds)], pa.bool_())
+            )
+        )
     return valid
 
 
 def _kept_contents(valid: TableSpool, rules: list[Rule], spec: DatasetSpec) -> TableSpool:
-    """Select the content hashes (``key``) that curation would keep of the valid samples, with given transcripts."""
+    """Select the content hashes (``key``) that curation would keep, with their given transcripts."""
     kept = TableSpool(_KEPT)
     for table in curate(valid.reader, rules, spec.name, spec.splits):
         kept.add(

@@ -51,7 +51,7 @@ def launch(
 def wait(
     instance: dg.DagsterInstance, catalog: Catalog, launched: LaunchedBackfill, report: Callable[[str], None]
 ) -> Iterator[Any]:
-    """Wait for the end of a backfill; yield the results of its cells, like those of a backfill in this process.
+    """Wait for the end of a backfill and yield the results of its cells.
 
     Args:
         report: receives a line each time that the status of a run changes.

@@ -1,4 +1,4 @@
-"""The Dagster home: open its instance with the project's dagster.yaml, and find and close runs of this host."""
+"""The Dagster home: open its instance with the project's dagster.yaml; list and close runs of this host."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def active_runs(instance: dg.DagsterInstance, partition: str = "") -> str:
-    """Describe the runs and processes of this host that are processing a partition, by default any; "" for none.
+    """Describe the runs of this host that are processing a partition, by default any; "" for none.
 
     A courtesy, not a lock: of two runs that begin at the same moment, or on two hosts, the fences let one
         publish.
@@ -80,7 +80,7 @@ def active_runs(instance: dg.DagsterInstance, partition: str = "") -> str:
 def _local_runs(
     instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None
 ) -> Iterator[tuple[dg.DagsterRun, int, bool]]:
-    """Yield the runs in progress that a process of this host executes: the run, the process id, and whether it is alive."""
+    """Yield the runs in progress on this host: run, process id, and whether the process is alive."""
     import psutil
 
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]

@@ -1,4 +1,4 @@
-"""What a run needs, checked one by one."""
+"""Checks of what a run needs: packages, store, Dagster home, sandbox, weights, machine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _FREE_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; where it is not ok, the finding says what to do."""
+    """The result of one check; where it is not ok, the finding says what to do."""
 
     name: str
     ok: bool
     finding: str
 
 
-def examine() -> list[Finding]:
-    """All checks; one that raises is a finding, not a crash."""
+def run_checks() -> list[Finding]:
+    """Run all checks; one that raises is a finding, not a crash."""
     settings = Settings.from_environment()
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
@@ -41,10 +41,10 @@ def examine() -> list[Finding]:
         *((f"embedder {name}", lambda name=name: _embedder(name)) for name in primary_embedders(settings)),
         ("machine", _machine),
     ]
-    return [_checked(name, check) for name, check in checks]
+    return [_run_check(name, check) for name, check in checks]
 
 
-def _checked(name: str, check: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
     except (UserError, SampleError, OSError, RuntimeError, ImportError) as error:
@@ -59,9 +59,9 @@ def _packages() -> str:
     from packaging.requirements import Requirement
 
     wrong = []
-    wanted = [Requirement(line) for line in requires("mm-features") or []]
-    wanted = [item for item in wanted if item.marker is None]
-    for item in wanted:
+    required = [Requirement(line) for line in requires("mm-features") or []]
+    required = [item for item in required if item.marker is None]
+    for item in required:
         try:
             if not item.specifier.contains(version(item.name), prereleases=True):
                 wrong.append(f"{item.name} is {version(item.name)}, not {item.specifier}")
@@ -69,7 +69,7 @@ def _packages() -> str:
             wrong.append(f"{item.name} is missing")
     if wrong:
         raise UserError(f"{'; '.join(wrong)}: run `make install`")
-    return f"{len(wanted)} packages as pinned"
+    return f"{len(required)} packages as pinned"
 
 
 def _store(settings: Settings) -> str:
@@ -126,6 +126,7 @@ def _lance_pair() -> str:
 
 
 def primary_embedders(settings: Settings) -> list[str]:
+    """Return the names of the profile's embedders, each once."""
     return list(dict.fromkeys(modality.primary(settings.profile) for modality in modalities().values()))
 
 
@@ -138,4 +139,5 @@ def _machine() -> str:
     import psutil
 
     memory = psutil.virtual_memory()
-    return f"{len(os.sched_getaffinity(0))} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"
+    cpus = len(os.sched_getaffinity(0))
+    return f"{cpus} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"

@@ -1,4 +1,4 @@
-"""An embedder tried on a sample of a published cell, beside the one that is in use."""
+"""Try an embedder on a sample of a published cell and compare it with the current one."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ from mm_resources.registry.pins import PinnedTable
 from mm_resources.registry.spec_check import check_embedders
 from mm_resources.resources import default_embedder
 
-# Rows whose neighbours are shown, and how many of them.
+# Segments whose neighbours are reported, and neighbours of each.
 QUERIES, NEIGHBOURS = 5, 3
 
-# A sample that is the same each time it is drawn: by the segments' ids, which are hashes.
+# The same sample each time: in the order of the segments' ids, which are hashes.
 _SAMPLE = """
 SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text, s.segment_id
 FROM segments s JOIN blobs b USING (content_hash) WHERE {readable} ORDER BY s.segment_id LIMIT {sample}
 """
 _VECTORS = """
-SELECT w.segment_id, v.vector FROM wanted w JOIN (SELECT * FROM cached WHERE status = 'ok') v USING (key) ORDER BY w.segment_id
+SELECT r.segment_id, v.vector
+FROM requests r JOIN (SELECT * FROM cached WHERE status = 'ok') v USING (key) ORDER BY r.segment_id
+"""
+_JOINED = """
+SELECT t.segment_id, t.vector AS tried, p.vector AS current, p.key, p.label
+FROM tried t JOIN published p USING (segment_id) ORDER BY t.segment_id
 """
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What lies nearest to one segment, by two embedders; labels and keys, best first."""
+    """The nearest neighbours of one segment by two embedders; labels and keys, the nearest first."""
 
     of: str
     current: list[str]
@@ -46,13 +51,13 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial measured.
+    """The measurements of a trial.
 
     Attributes:
-        sample, computed, failed: segments drawn, computed now (the others were in the cache), and refused.
-        seconds_per_segment: of those computed now; None when all were in the cache.
-        cell_segments: segments that a backfill would give to the embedder.
-        overlap: mean share of the current embedder's nearest neighbours that are the tried one's too.
+        sample, computed, failed: segments drawn, computed now (the others were cached), and failed.
+        seconds_per_segment: of those computed now; None when all were cached.
+        cell_segments: segments of the cell that the embedder reads.
+        overlap: mean share of nearest neighbours that both embedders have in common.
     """
 
     embedder: str
@@ -67,6 +72,7 @@ class Trial:
 
     @property
     def cell_seconds(self) -> float | None:
+        """Estimated seconds for the whole cell."""
         return None if self.seconds_per_segment is None else self.seconds_per_segment * self.cell_segments
 
 
@@ -87,28 +93,28 @@ def try_embedder(catalog: Catalog, cell: Cell, name: str, sample: int) -> Trial:
     def stage(asset: str) -> pa.RecordBatchReader:
         return tables.read(asset, cell, version=pin.stages[asset]["lance_version"])
 
-    wanted = sql.fetch(
+    requests = sql.fetch(
         _SAMPLE.format(**inputs, sample=sample), segments=stage("segments"), blobs=stage("content_blobs")
     )
-    if wanted.num_rows < 2:
-        raise UserError(
-            f"{cell.partition_key} has {wanted.num_rows} segments that {name} reads; a trial needs at least 2"
-        )
+    if requests.num_rows < 2:
+        there = f"{cell.partition_key} has {requests.num_rows} segments that {name} reads"
+        raise UserError(f"{there}; a trial needs at least 2")
     total = sql.fetch(
         f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}", segments=stage("segments")
     )["n"][0].as_py()
     compute = KernelRunner(catalog.cache, mode="inline")
-    for part in kernel.stages():  # loading the model is no part of the rate
+    # Loads the model outside of the measured time.
+    for part in kernel.stages():
         part.setup()
     began = time.perf_counter()
-    report = compute.run(kernel, wanted.drop(["segment_id"]))
+    report = compute.run(kernel, requests.drop(["segment_id"]))
     seconds = (time.perf_counter() - began) / report.computed if report.computed else None
-    found = sql.fetch(_VECTORS, wanted=wanted, cached=compute.cache.space(kernel).reader())
-    overlap, neighbours = _compare(catalog, current, found)
+    tried = sql.fetch(_VECTORS, requests=requests, cached=compute.cache.space(kernel).reader())
+    overlap, neighbours = _compare(catalog, current, tried)
     return Trial(
         name,
         current.embedder,
-        wanted.num_rows,
+        requests.num_rows,
         report.computed,
         report.failed,
         seconds,
@@ -118,34 +124,43 @@ def try_embedder(catalog: Catalog, cell: Cell, name: str, sample: int) -> Trial:
     )
 
 
-def _compare(catalog: Catalog, current: PinnedTable, found: pa.Table) -> tuple[float, list[Neighbours]]:
-    """Nearest neighbours inside the sample, by the vectors in `found` and by those of the published table."""
+def _compare(catalog: Catalog, current: PinnedTable, tried: pa.Table) -> tuple[float, list[Neighbours]]:
+    """Compare nearest neighbours inside the sample, by the tried vectors and by the published ones.
+
+    Args:
+        tried: ``segment_id`` and ``vector``.
+
+    Returns:
+        The overlap, see `Trial`, and the neighbours of a few segments.
+    """
     scan = catalog.features.dataset(current.table, current.lance_version).scanner(
         columns=["segment_id", "key", "label", "vector"]
     )
-    joined = sql.fetch(
-        "SELECT f.segment_id, f.vector AS tried, t.vector AS current, t.key, t.label FROM found f JOIN published t USING (segment_id) "
-        "ORDER BY f.segment_id",
-        found=found,
-        published=scan.to_reader(),
-    )
+    joined = sql.fetch(_JOINED, tried=tried, published=scan.to_reader())
     if joined.num_rows < 2:
         return 0.0, []
     near = {name: _nearest(vectors_of(joined[name])) for name in ("current", "tried")}
     same = [len(set(a) & set(b)) / len(a) for a, b in zip(near["current"], near["tried"], strict=True)]
-    named = [
+    names = [
         f"{label}: {key}" if label else key
         for key, label in zip(joined["key"].to_pylist(), joined["label"].to_pylist(), strict=True)
     ]
-    shown = [
-        Neighbours(named[i], [named[j] for j in near["current"][i]], [named[j] for j in near["tried"][i]])
+    neighbours = [
+        Neighbours(names[i], [names[j] for j in near["current"][i]], [names[j] for j in near["tried"][i]])
         for i in np.linspace(0, joined.num_rows - 1, min(QUERIES, joined.num_rows)).astype(int)
     ]
-    return float(np.mean(same)), shown
+    return float(np.mean(same)), neighbours
 
 
 def _nearest(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Rows of the nearest others by cosine, [n, at most NEIGHBOURS]; the vectors have unit norm."""
+    """Return the rows of the nearest other vectors by cosine, best first.
+
+    Args:
+        vectors: [n, dimension], of unit norm.
+
+    Returns:
+        int [n, at most NEIGHBOURS].
+    """
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -np.inf)
     return np.argsort(-scores, axis=1)[:, : min(NEIGHBOURS, len(vectors) - 1)]

@@ -1,4 +1,4 @@
-"""The medium of a failed sample as a file that a person can look at."""
+"""Write the medium of a failed sample to a file, for inspection."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A failed sample's bytes in a file.
+class FailedMedium:
+    """The bytes of a failed sample in a file.
 
     Attributes:
-        origin: where they come from: the store, or the source as it is now.
+        origin: the store, or the source as it is now.
         size: bytes.
-        failures: stage, error_class, message and attempt of what failed.
+        failures: stage, error_class, message and attempt of each failure.
     """
 
     sample_id: str
@@ -40,43 +40,55 @@ class Opened:
     failures: list[dict[str, Any]]
 
 
-def open_failed(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None = None) -> Opened:
-    """Write the bytes of a failed sample to `to` (by default a file in this folder that is named after it).
+def write_failed_medium(
+    catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None = None
+) -> FailedMedium:
+    """Write the bytes of a failed sample to a file.
 
-    They are the blob's, verified; or the source's, where they were never stored or are lost.
+    They are read from the blob and verified; or from the source, where they were never stored or are lost.
+
+    Args:
+        cells: cells that may contain the sample.
+        to: a file that does not exist; by default one in the current folder, named after the sample.
 
     Raises:
-        UserError: in one line, when the sample has not failed, its bytes cannot be had, or the file exists.
+        UserError: when the sample has not failed, its bytes cannot be read, or the file exists.
     """
     cell, failures = _failures(catalog, cells, sample_id)
     listed = _row(catalog, "dataset_registry", cell, f"sample_id = {literal(sample_id)}")
     if listed["error_class"]:
+        cause = f"{listed['error_class']}: {listed['message']}"
         raise UserError(
-            f"{sample_id} has no bytes of its own: the listing refuses it ({listed['error_class']}: {listed['message']}); "
-            f"it stands in {listed['source_uri']}"
+            f"{sample_id} has no bytes of its own: the listing refuses it ({cause}); "
+            f"it is listed in {listed['source_uri']}"
         )
     suffix = _SUFFIX.search(PurePosixPath(listed["key"]).name)
     path = to or Path(sample_id + (suffix[0] if suffix else ""))
     raw = _row(catalog, "raw_assets", cell, f"sample_id = {literal(sample_id)}")
-    with _media(catalog, cell, listed, raw.get("content_hash")) as medium:
+    with _open_medium(catalog, cell, listed, raw.get("content_hash")) as medium:
         _write(medium.stream, path)
-    found = file_hash(path)
+    content_hash = file_hash(path)
     origin = medium.origin
-    if raw.get("content_hash") not in (None, found):
+    if raw.get("content_hash") not in (None, content_hash):
         origin += ", which no longer gives the bytes that failed"
-    return Opened(
+    return FailedMedium(
         sample_id,
         cell.modality,
         path.absolute(),
         origin,
         path.stat().st_size,
-        found,
+        content_hash,
         listed["source_uri"],
         failures,
     )
 
 
 def _failures(catalog: Catalog, cells: list[Cell], sample_id: str) -> tuple[Cell, list[dict[str, Any]]]:
+    """Return the cell of a failed sample, and its failures.
+
+    Raises:
+        UserError: when the sample has not failed in any of the cells.
+    """
     columns = ["stage", "error_class", "message", "attempt"]
     for cell in cells:
         events = (
@@ -86,18 +98,19 @@ def _failures(catalog: Catalog, cells: list[Cell], sample_id: str) -> tuple[Cell
         )
         if events:
             return cell, events
+    version = cells[0].dataset_version
     raise UserError(
-        f"no sample {sample_id} of {cells[0].dataset_version} has failed; mm failures {cells[0].dataset_version} --json has the ids"
+        f"no sample {sample_id} of {version} has failed; mm failures {version} --json lists the ids"
     )
 
 
 def _row(catalog: Catalog, stage: str, cell: Cell, where: str) -> dict[str, Any]:
-    """One row of a stage, or nothing where the stage or the row is not there."""
+    """Return the first row of a stage that matches, or an empty row where there is none."""
     try:
-        found = catalog.tables.read(stage, cell, where=where, limit=1).read_all().to_pylist()
+        rows = catalog.tables.read(stage, cell, where=where, limit=1).read_all().to_pylist()
     except LookupError:
         return {}
-    return found[0] if found else {}
+    return rows[0] if rows else {}
 
 
 @dataclass
@@ -112,8 +125,12 @@ class _Medium:
         self.stream.close()
 
 
-def _media(catalog: Catalog, cell: Cell, listed: dict[str, Any], content_hash: str | None) -> _Medium:
-    """The stored bytes, or else those that the source gives now."""
+def _open_medium(catalog: Catalog, cell: Cell, listed: dict[str, Any], content_hash: str | None) -> _Medium:
+    """Open the stored bytes, or else those that the source returns now.
+
+    Raises:
+        UserError: when neither can be read.
+    """
     blob = (
         _row(catalog, "content_blobs", cell, f"content_hash = {literal(content_hash)}")
         if content_hash
@@ -131,12 +148,12 @@ def _media(catalog: Catalog, cell: Cell, listed: dict[str, Any], content_hash: s
     spec = catalog.registry.spec(cell.dataset, cell.version)
     source = next(source for source in spec.sources if source.name == listed["source"])
     try:
-        found = open_source(source, dict(spec.schema_)).fetch(listed["source_uri"], listed["locator"] or "")
+        fetched = open_source(source, dict(spec.schema_)).fetch(listed["source_uri"], listed["locator"] or "")
     except SampleError as error:
         raise UserError(
-            f"the bytes of {listed['sample_id']} cannot be had: {lost}, and its source fails too: {error}"
+            f"the bytes of {listed['sample_id']} cannot be read: {lost}, and its source fails too: {error}"
         ) from None
-    return _Medium(io.BytesIO(found) if isinstance(found, bytes) else found, "its source as it is now")
+    return _Medium(io.BytesIO(fetched) if isinstance(fetched, bytes) else fetched, "its source as it is now")
 
 
 def _write(stream: BinaryIO, path: Path) -> None:

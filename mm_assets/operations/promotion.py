@@ -1,4 +1,4 @@
-"""Promotion: an alias moves to a version that passes its gate, and can go back."""
+"""Promotion: move an alias to a version that passes its gate, and roll it back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mm_resources.registry.aliases import Alias
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.feature_store import FeatureStore
 
-# (feature store, candidate, what the alias stands for now or None) -> whether it passes, or that and what was
-# found.
+# (feature store, candidate, current target of the alias or None) -> whether the candidate passes, or that and
+# a description.
 Evaluation = Callable[[FeatureStore, str, str | None], bool | tuple[bool, str]]
 _DUPLICATES = """
 SELECT coalesce(sum(n - 1), 0)::BIGINT AS n FROM (
@@ -33,14 +33,18 @@ _LABELS = "SELECT label, count(DISTINCT sample_id) AS n FROM rows WHERE label IS
 def promote(
     catalog: Catalog, dataset_version: str, alias: str, evaluation: str = "", override: str = ""
 ) -> Alias:
-    """Move an alias to a version, if the gate lets it; the move, with what the gate found.
+    """Move an alias to a version whose gate is open.
 
     Args:
         evaluation: ``module:function`` of the user's own test, see `Evaluation`.
-        override: the reason for which the alias moves in spite of a closed gate.
+        override: the reason for moving the alias although the gate is closed.
+
+    Returns:
+        The move, with the checks of the gate.
 
     Raises:
-        UserError: when the gate is closed, naming each threshold and by how much.
+        UserError: for an unknown alias, an unpublished version, or a closed gate, naming each value and
+            threshold.
     """
     if alias not in ALIASES - {"latest"}:
         raise UserError(f"{alias!r} is no alias; there are: {', '.join(sorted(ALIASES - {'latest'}))}")
@@ -50,12 +54,13 @@ def promote(
         raise UserError(f"nothing is published of {dataset_version}; run `mm backfill {dataset_version}`")
     dataset, version = pins[0].dataset, pins[0].version
     now = catalog.registry.aliases.current(dataset, alias)
-    checks = list(gate(catalog, pins, now, evaluation))
-    shut = [check for check in checks if not check.passed]
-    if shut and not override:
-        causes = "; ".join(check.description for check in shut)
+    checks = list(promotion_checks(catalog, pins, now, evaluation))
+    failed = [check for check in checks if not check.passed]
+    if failed and not override:
+        causes = "; ".join(check.description for check in failed)
         raise UserError(
-            f"{dataset}@{version} is not promoted to {alias}: {causes}; to promote all the same: --override REASON"
+            f"{dataset}@{version} is not promoted to {alias}: {causes}; "
+            "to promote it anyway: --override REASON"
         )
     moved = Alias(
         number=now.number + 1 if now else 1,
@@ -65,17 +70,17 @@ def promote(
         pins={pin.modality: pin.number for pin in pins},
         moved_at=datetime.now(UTC).isoformat(),
         checks=[asdict(replace(check, waived=not check.passed)) for check in checks],
-        reason=override if shut else "",
+        reason=override if failed else "",
     )
     catalog.registry.aliases.move(moved)
     return moved
 
 
-def take_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
-    """Move an alias back to where it stood before its last move.
+def roll_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
+    """Move an alias back to its target before the last move.
 
     Raises:
-        UserError: when it has stood nowhere else.
+        UserError: when it had no other target.
     """
     moves = catalog.registry.aliases.history(dataset, alias)
     if not moves:
@@ -96,10 +101,16 @@ def take_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
     return back
 
 
-def gate(catalog: Catalog, pins: list[Pin], now: Alias | None, evaluation: str = "") -> Iterator[Check]:
-    """The checks of a promotion, each with the numbers behind it."""
+def promotion_checks(
+    catalog: Catalog, pins: list[Pin], now: Alias | None, evaluation: str = ""
+) -> Iterator[Check]:
+    """Yield the checks of a promotion, with their figures.
+
+    Args:
+        now: the current target of the alias.
+    """
     candidate = f"{pins[0].dataset}@{pins[0].version}"
-    wanted = catalog.registry.spec(pins[0].dataset, pins[0].version).promotion
+    thresholds = catalog.registry.spec(pins[0].dataset, pins[0].version).promotion
     served = (
         {
             modality: catalog.registry.published(f"{now.dataset}@{now.alias}", modality)
@@ -115,12 +126,12 @@ def gate(catalog: Catalog, pins: list[Pin], now: Alias | None, evaluation: str =
         f"published of {candidate} is no {', '.join(lacking)}" if lacking else "no modality is lost",
     )
     for pin in pins:
-        yield from _cell(catalog, pin, served.get(pin.modality), wanted)
+        yield from _cell_checks(catalog, pin, served.get(pin.modality), thresholds)
     if evaluation:
-        yield _evaluated(catalog, candidate, now.dataset_version if now else None, evaluation)
+        yield _evaluation_check(catalog, candidate, now.dataset_version if now else None, evaluation)
 
 
-def _cell(catalog: Catalog, pin: Pin, served: Pin | None, wanted: Promotion) -> Iterator[Check]:
+def _cell_checks(catalog: Catalog, pin: Pin, served: Pin | None, thresholds: Promotion) -> Iterator[Check]:
     name, counts = pin.modality, pin.accounting
     balanced = counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"]
     yield Check(
@@ -132,7 +143,7 @@ def _cell(catalog: Catalog, pin: Pin, served: Pin | None, wanted: Promotion) -> 
         (one for table in pin.tables for one in (table.recall, table.recall_filtered) if one is not None),
         default=1.0,
     )
-    yield _bounded(f"{name}.recall", recall, wanted.min_recall, "recall@10")
+    yield _threshold_check(f"{name}.recall", recall, thresholds.min_recall, "recall@10")
     labels, rows = _labels(catalog, pin), max(1, counts["published"])
     repeated = (
         sql.fetch(_DUPLICATES, rows=catalog.features.rows(pin, ["sample_id", "duplicate_group"]))["n"][
@@ -140,44 +151,49 @@ def _cell(catalog: Catalog, pin: Pin, served: Pin | None, wanted: Promotion) -> 
         ].as_py()
         / rows
     )
-    yield _bounded(
-        f"{name}.duplicates", repeated, wanted.max_duplicate_share, "share of repeated samples", most=True
+    yield _threshold_check(
+        f"{name}.duplicates", repeated, thresholds.max_duplicate_share, "share of repeated samples", most=True
     )
     if served is None:
         return
     shares = {label: labels.get(label, 0) / count for label, count in _labels(catalog, served).items()}
     worst = min(shares, key=lambda label: shares[label], default=None)
     if worst is not None:
-        yield _bounded(
+        yield _threshold_check(
             f"{name}.coverage",
             shares[worst],
-            wanted.min_label_share,
+            thresholds.min_label_share,
             f"share of what label {worst!r} has now",
         )
     drift = vector_drift(catalog, served, pin)
     if drift.centroid_cosine is not None:
-        yield _bounded(
-            f"{name}.drift", drift.centroid_cosine, wanted.min_centroid_cosine, "cosine of the mean vectors"
+        yield _threshold_check(
+            f"{name}.drift",
+            drift.centroid_cosine,
+            thresholds.min_centroid_cosine,
+            "cosine of the mean vectors",
         )
 
 
 def _labels(catalog: Catalog, pin: Pin) -> dict[str, int]:
-    """Published samples by label."""
-    found = sql.fetch(_LABELS, rows=catalog.features.rows(pin, ["sample_id", "label"]))
-    return dict(zip(found["label"].to_pylist(), found["n"].to_pylist(), strict=True))
+    """Count published samples by label."""
+    rows = sql.fetch(_LABELS, rows=catalog.features.rows(pin, ["sample_id", "label"]))
+    return dict(zip(rows["label"].to_pylist(), rows["n"].to_pylist(), strict=True))
 
 
-def _bounded(name: str, value: float, threshold: float, what: str, most: bool = False) -> Check:
+def _threshold_check(name: str, value: float, threshold: float, what: str, most: bool = False) -> Check:
+    """Return the check of a value against its lower threshold, or with `most` its upper one."""
     passed = value <= threshold if most else value >= threshold
-    told = f"{name}: {what} is {value:.3f}, {'at most' if most else 'at least'} {threshold:g} is asked for"
-    return Check(name, passed, told, {"value": value, "threshold": threshold})
+    bound = f"{'at most' if most else 'at least'} {threshold:g}"
+    line = f"{name}: {what} is {value:.3f}, {bound} is required"
+    return Check(name, passed, line, {"value": value, "threshold": threshold})
 
 
-def _evaluated(catalog: Catalog, candidate: str, served: str | None, evaluation: str) -> Check:
-    """The verdict of the user's own test.
+def _evaluation_check(catalog: Catalog, candidate: str, served: str | None, evaluation: str) -> Check:
+    """Return the check by the user's own function, see `Evaluation`.
 
     Raises:
-        UserError: when there is no such function.
+        UserError: when the function cannot be imported.
     """
     module, _, name = evaluation.partition(":")
     try:
@@ -186,6 +202,6 @@ def _evaluated(catalog: Catalog, candidate: str, served: str | None, evaluation:
         raise UserError(
             f"--evaluate {evaluation}: {error}; give MODULE:FUNCTION, importable from here"
         ) from None
-    found: Any = judge(FeatureStore(catalog), candidate, served)
-    passed, told = found if isinstance(found, tuple) else (found, "passed" if found else "not passed")
-    return Check("evaluation", bool(passed), f"evaluation {evaluation}: {told}")
+    result: Any = judge(FeatureStore(catalog), candidate, served)
+    passed, detail = result if isinstance(result, tuple) else (result, "passed" if result else "not passed")
+    return Check("evaluation", bool(passed), f"evaluation {evaluation}: {detail}")

@@ -1,4 +1,4 @@
-"""Deliberate retries: chosen failures are computed again, permanent ones too, in an ordinary run of their cell."""
+"""Redrives: compute chosen failures again, permanent ones too, in an ordinary run of their cell."""
 
 from __future__ import annotations
 
@@ -25,19 +25,24 @@ WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING_STAGES} AND f.error_class NO
 _OUTCOMES = f"""
 WITH tried AS MATERIALIZED (SELECT * FROM ({_TRIABLE})),
 now AS MATERIALIZED (SELECT {", ".join(_KEY)}, max(attempt) AS attempt FROM after GROUP BY {", ".join(_KEY)}),
-later AS (SELECT sample_id FROM (SELECT stage, sample_id FROM now EXCEPT SELECT stage, sample_id FROM before) WHERE sample_id IS NOT NULL),
+later AS (
+  SELECT sample_id FROM (SELECT stage, sample_id FROM now EXCEPT SELECT stage, sample_id FROM before)
+  WHERE sample_id IS NOT NULL
+),
 outcomes AS (
-  SELECT b.attempt AS was, a.attempt, a.stage IS NULL AS gone, b.sample_id IN (SELECT sample_id FROM later) AS late
+  SELECT b.attempt AS was, a.attempt, a.stage IS NULL AS gone,
+         b.sample_id IN (SELECT sample_id FROM later) AS late
   FROM tried b LEFT JOIN now a ON {" AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in _KEY)}
 )
-SELECT count(*) AS tried, count(*) FILTER (gone AND NOT late) AS passed, count(*) FILTER (attempt > was OR (gone AND late)) AS failed
+SELECT count(*) AS tried, count(*) FILTER (gone AND NOT late) AS passed,
+       count(*) FILTER (attempt > was OR (gone AND late)) AS failed
 FROM outcomes
 """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the failures of a cell that were tried again; the rest was not reached, since the run ended before."""
+    """Counts of the retried failures of a cell; the run has not reached the others."""
 
     tried: int
     passed: int
@@ -46,7 +51,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Redrive:
-    """The chosen failures of one cell as they were before the run."""
+    """The chosen failures of one cell before the run.
+
+    Attributes:
+        triable: number of those that a retry may change.
+        versions: of the failure tables, by stage.
+    """
 
     cell: Cell
     chosen: FailureFilter
@@ -54,25 +64,25 @@ class Redrive:
     versions: dict[str, int]
 
     def outcome(self, catalog: Catalog) -> Outcome:
-        """What the run that has ended since made of them."""
+        """Compare the failures with those after the run."""
         failures = catalog.failures
-        found = sql.fetch(
+        counts = sql.fetch(
             _OUTCOMES,
             failures=failures.read(self.cell, _COLUMNS, chosen=self.chosen, versions=self.versions),
             before=failures.read(self.cell, ["stage", "sample_id"], versions=self.versions),
             after=failures.read(self.cell, _COLUMNS),
             refused=_refused(catalog, self.cell),
         )
-        return Outcome(**found.to_pylist()[0])
+        return Outcome(**counts.to_pylist()[0])
 
 
-def redrives(
+def select_redrives(
     catalog: Catalog, dataset_version: str, cells: list[Cell], chosen: FailureFilter
 ) -> list[Redrive]:
-    """The cells that hold chosen failures which a retry may change; none where nothing has failed.
+    """Select the cells with chosen failures that a retry may change; none where nothing has failed.
 
     Raises:
-        UserError: in one line, for a stage or class of which there is no failure, naming what there is.
+        UserError: for a stage or class without a failure, naming those with failures.
     """
     failures = catalog.failures
     if chosen.stage not in ("", *FAILURE_STAGES):
@@ -86,10 +96,11 @@ def redrives(
     if causes and not matching:
         there = ", ".join(sorted({f"{cause['error_class']} in {cause['stage']}" for cause in causes}))
         raise UserError(f"no such failure of {dataset_version}; there are: {there}")
-    return [item for item in _found(catalog, cells, chosen) if item.triable]
+    return [item for item in _redrives(catalog, cells, chosen) if item.triable]
 
 
-def _found(catalog: Catalog, cells: list[Cell], chosen: FailureFilter) -> Iterator[Redrive]:
+def _redrives(catalog: Catalog, cells: list[Cell], chosen: FailureFilter) -> Iterator[Redrive]:
+    """Yield the redrive of each cell, also where no retry may change anything."""
     for cell in cells:
         versions = catalog.failures.versions(cell)
         events = catalog.failures.read(cell, _COLUMNS, chosen=chosen, versions=versions)
@@ -100,7 +111,7 @@ def _found(catalog: Catalog, cells: list[Cell], chosen: FailureFilter) -> Iterat
 
 
 def _refused(catalog: Catalog, cell: Cell) -> pa.RecordBatchReader:
-    """Samples that the listing itself refuses."""
+    """Stream the samples that the listing itself refuses."""
     try:
         return catalog.tables.read("dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL")
     except LookupError:

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from mm_assets.curation.rule_suggestions import propose_rules
-from mm_assets.operations.redrive import Outcome, redrives
+from mm_assets.operations.redrive import Outcome, select_redrives
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.base import results
 from mm_embed_kernels.kernels.segment import SegmentKernel
@@ -82,7 +82,9 @@ def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(
     )
 
     chosen_class = FailureFilter(error_class="transcription_error")
-    (redrive,) = redrives(sounds.catalog, "sounds@v1", sounds.registry.cells("sounds@v1"), chosen_class)
+    (redrive,) = select_redrives(
+        sounds.catalog, "sounds@v1", sounds.registry.cells("sounds@v1"), chosen_class
+    )
     result = sounds.backfill("sounds@v1", redrive=chosen_class)["audio"]
     assert redrive.outcome(sounds.catalog) == Outcome(1, 1, 0)
     assert (result.computed["transcribe:whisper"], result.computed["segment"]) == (1, 0)

@@ -110,9 +110,9 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
 
     for pack in list(things.store.objects("blobs/packs")):
         things.store.write(pack.name, b"")
-    assert {wrong.cause for table in audit_tables(things.catalog, modality="text") for wrong in table.wrong} == {
-        "blob_damaged"
-    }
+    assert {
+        wrong.cause for table in audit_tables(things.catalog, modality="text") for wrong in table.wrong
+    } == {"blob_damaged"}
 
 
 def test_nothing_published_is_said(platform: Platform) -> None:

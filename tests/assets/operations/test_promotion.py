@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mm_assets.operations.promotion import promote, take_back
+from mm_assets.operations.promotion import promote, roll_back
 from mm_embed_kernels.errors import UserError
 from mm_resources.storage.lance_errors import Fenced
 
@@ -66,7 +66,7 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
         match="nothing was promoted to notes@production; `mm promote notes@VERSION --to production`",
     ):
         answer()
-    first = promote(features, "notes@v1", "production")
+    first = promote(platform.catalog, "notes@v1", "production")
     assert (first.number, first.version, first.pins) == (1, "v1", {"text": 1})
     assert answer() == {"notes@v1"}
 
@@ -75,13 +75,13 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
         UserError,
         match=r"text.coverage: share of what label 'bread' has now is 0.333, at least 0.5 .* --override REASON",
     ):
-        promote(features, "notes@v2", "production")
+        promote(platform.catalog, "notes@v2", "production")
     assert answer() == {"notes@v1"}, "a closed gate moves nothing"
-    forced = promote(features, "notes@v2", "production", override="bread is out of fashion")
+    forced = promote(platform.catalog, "notes@v2", "production", override="bread is out of fashion")
     assert forced.reason == "bread is out of fashion"
     assert [check["name"] for check in forced.checks if check["waived"]] == ["text.coverage"]
     assert answer() == {"notes@v2"}
-    assert take_back(features, "notes", "production").dataset_version == "notes@v1"
+    assert roll_back(platform.catalog, "notes", "production").dataset_version == "notes@v1"
     assert answer() == {"notes@v1"}
     assert [move.version for move in platform.registry.aliases.history("notes", "production")] == [
         "v1",
@@ -129,10 +129,10 @@ def test_what_cannot_be_promoted(notes: tuple[Any, Path]) -> None:
     with pytest.raises(UserError, match="'latest' is no alias"):
         promote(platform.catalog, "notes@v1", "latest")
     with pytest.raises(UserError, match="nothing was promoted to notes@production"):
-        take_back(platform.catalog, "notes", "production")
+        roll_back(platform.catalog, "notes", "production")
     moved = promote(platform.catalog, "notes@v1", "production")
     with pytest.raises(UserError, match="there is nothing to go back to"):
-        take_back(platform.catalog, "notes", "production")
+        roll_back(platform.catalog, "notes", "production")
     with pytest.raises(Fenced, match="was moved by another promotion meanwhile"):
         platform.registry.aliases.move(replace(moved, version="v9"))
     spec = folder / "v3.yaml"

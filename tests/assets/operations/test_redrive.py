@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mm_assets.cells.run_tags import REDRIVE_TAG
-from mm_assets.operations.redrive import Outcome, redrives
+from mm_assets.operations.redrive import Outcome, select_redrives
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernels.base import Kernel, results
 from mm_embed_kernels.kernels.probe import ProbeKernel
@@ -47,7 +47,9 @@ def crash(platform: Any, stage: str, photo: Path) -> None:
 
 
 def redriven(platform: Any, chosen: FailureFilter) -> tuple[Any, Outcome]:
-    (found,) = redrives(platform.catalog, "tiny@v1", platform.registry.cells("tiny@v1", "image"), chosen)
+    (found,) = select_redrives(
+        platform.catalog, "tiny@v1", platform.registry.cells("tiny@v1", "image"), chosen
+    )
     result = platform.backfill("tiny@v1", "image", redrive=chosen)["image"]
     return result, found.outcome(platform.catalog)
 
@@ -72,7 +74,7 @@ def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
         FailureFilter(error_class="decoder_crash"),
         FailureFilter(stage=stage, error_class="decoder_crash"),
     ):
-        found = redrives(lenient.catalog, "tiny@v1", lenient.registry.cells("tiny@v1"), chosen)
+        found = select_redrives(lenient.catalog, "tiny@v1", lenient.registry.cells("tiny@v1"), chosen)
         assert [(item.cell.modality, item.triable) for item in found] == [("image", 1)]
 
     result, outcome = redriven(lenient, FailureFilter(error_class="decoder_crash"))
@@ -141,12 +143,12 @@ def test_a_redrive_behind_a_closed_gate_reaches_nothing(
 
 def test_mistakes_and_decisions(lenient: Any) -> None:
     cells = lenient.registry.cells("tiny@v1")
-    assert redrives(lenient.catalog, "tiny@v1", cells, FailureFilter()) == [], "nothing has failed yet"
+    assert select_redrives(lenient.catalog, "tiny@v1", cells, FailureFilter()) == [], "nothing has failed yet"
     lenient.backfill("tiny@v1", "text")
-    assert redrives(lenient.catalog, "tiny@v1", cells, FailureFilter()) == [], (
+    assert select_redrives(lenient.catalog, "tiny@v1", cells, FailureFilter()) == [], (
         "the listing refused it, and is frozen"
     )
     with pytest.raises(UserError, match=r"no such failure of tiny@v1; there are: bad_record in raw_assets$"):
-        redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(error_class="truncated"))
+        select_redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(error_class="truncated"))
     with pytest.raises(UserError, match="'probe' is no stage; there are: dataset_registry, raw_assets"):
-        redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(stage="probe"))
+        select_redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(stage="probe"))
