@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.identity import content_hash
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 
 FOLDER = Path(os.environ.get("MM_BENCH") or ".mm/bench").absolute() / "embedding"
 # Multiples of the golden ratio modulo 1 stay apart from each other: no two windows of a recording begin
@@ -157,7 +157,7 @@ def _windows(
         length = min(seconds, durations[path])
         begins = (durations[path] - length / 2) * (number * _GOLDEN % 1)
         span = span_of(begins, min(begins + length, durations[path]))
-        if isinstance(guarded(embedder.decode, (path.read_bytes(), span)), SampleError):
+        if isinstance(call_guarded(embedder.decode, (path.read_bytes(), span)), SampleError):
             continue  # a silent span
         yield path, span
         made += 1

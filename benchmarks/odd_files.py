@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from benchmarks.process_tree import Run, run
-from mm_embed_kernels.sandbox.child_process import silence
+from mm_embed_kernels.sandbox.child_process import silence_output
 
 # Source distributions with media among their tests, and the modality that the spec declares for them.
 PACKAGES = {
@@ -108,7 +108,7 @@ def _backfill(folder: Path) -> tuple[dict[str, Any], Run]:
         for item in failures
         if item["modality"] == "image" and item["error_class"] != "decompression_bomb"
     ]
-    with multiprocessing.get_context("spawn").Pool(1, silence, maxtasksperchild=50) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, silence_output, maxtasksperchild=50) as pool:
         readable = Counter(
             kind for kind in pool.imap(_by_pillow, [item["source_uri"] for item in refused]) if kind
         )

@@ -19,7 +19,7 @@ from benchmarks import ratios
 from benchmarks.ratios import Row
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, guarded
+from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, call_guarded
 from tests.kernels.media_samples import ENGLISH, encoded, picture
 from tests.kernels.sounds import noise, recorded
 from tests.kernels.videos import filmed, pan
@@ -73,7 +73,7 @@ def measure(sandbox: Sandbox, rounds: int) -> dict[str, list[tuple[float, float]
         embedder = create(_EMBEDDERS[modality]) if modality in _EMBEDDERS else None
         items = [(modality, embedder, data)] * COUNT
         ways: list[Callable[[], list[Any]]] = [
-            lambda items=items: [guarded(open_sample, item) for item in items],  # type: ignore[misc]
+            lambda items=items: [call_guarded(open_sample, item) for item in items],  # type: ignore[misc]
             lambda items=items: sandbox.map(open_sample, items),  # type: ignore[misc]
         ]
         for way in ways:

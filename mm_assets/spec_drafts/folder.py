@@ -18,7 +18,7 @@ from mm_assets.spec_drafts.archives import archive_sources, is_archive, url_colu
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import modality_of
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import escape_glob, parse_spec
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS, user_column
 from mm_resources.objects.compressed_streams import without_compression
@@ -189,7 +189,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _modality(path: str) -> str | None:
     # In this process, as in listings: signatures are compared, nothing is decoded.
-    found = guarded(media_type, (Path(path),)) if os.path.isfile(path) else None
+    found = call_guarded(media_type, (Path(path),)) if os.path.isfile(path) else None
     return modality_of(found) if isinstance(found, str) else None
 
 

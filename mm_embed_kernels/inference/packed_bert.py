@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.inference.runtime import inferring, side_by_side
+from mm_embed_kernels.inference.runtime import in_inference_mode, map_batches
 
 _Pair = tuple[Any, Any]
 
@@ -88,13 +88,13 @@ class PackedBert:
 
         Args:
             batch_tokens: of one forward pass; a longer text is one alone.
-            threads: see `inferring`.
+            threads: see `in_inference_mode`.
         """
         tokens = [found.ids for found in self._tokenizer.encode_batch([str(text) for text in texts])]
         vectors = np.zeros((len(tokens), self.dimension), np.float32)
         batches = list(_batches([len(ids) for ids in tokens], batch_tokens))
-        found = side_by_side(
-            inferring(self._forward, threads),
+        found = map_batches(
+            in_inference_mode(self._forward, threads),
             ([tokens[place] for place in places] for places in batches),
             threads,
         )

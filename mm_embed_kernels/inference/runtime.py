@@ -1,4 +1,4 @@
-"""How networks run here: batches side by side, folded and frozen, in memory that is not given back between layers."""
+"""How networks run here: batches side by side, folded and freeze_network, in memory that is not given back between layers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import numpy as np
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT_BYTES = 1 << 30
-_SUM_BYTES = 32  # of sha256, ahead of what is kept
+_SUM_BYTES = 32  # of sha256, ahead of what is load_or_make
 _Batch = TypeVar("_Batch")
 _Found = TypeVar("_Found")
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep what it has freed, up to 1 GiB: to be called in a process that does nothing but inference.
 
     By default it maps the larger arrays of each layer anew, and the kernel clears their pages each time: half of the time of
@@ -36,7 +36,7 @@ def keep_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def frozen(network: Any, shape: tuple[int, ...], device: str = "cpu") -> Any:
+def freeze_network(network: Any, shape: tuple[int, ...], device: str = "cpu") -> Any:
     """A convolutional network in evaluation mode with its batch norms folded into its convolutions, channels last.
 
     Args:
@@ -54,7 +54,7 @@ def frozen(network: Any, shape: tuple[int, ...], device: str = "cpu") -> Any:
         return torch.jit.freeze(traced)
 
 
-def exported(network: Any, shape: tuple[int, ...]) -> bytes:
+def export_onnx(network: Any, shape: tuple[int, ...]) -> bytes:
     """A network as an ONNX graph with its weights, for any number of inputs; takes seconds.
 
     Args:
@@ -75,7 +75,7 @@ def exported(network: Any, shape: tuple[int, ...]) -> bytes:
     return graph
 
 
-def session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+def onnx_session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """A graph of one input and one output as ONNX Runtime computes it on the processor; may be called from many threads.
 
     Args:
@@ -91,7 +91,7 @@ def session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]
     return lambda batch: np.asarray(opened.run(None, {asked.name: batch})[0])
 
 
-def side_by_side(
+def map_batches(
     call: Callable[[_Batch], _Found], batches: Iterable[_Batch], threads: int | None
 ) -> list[_Found]:
     """`call` of each batch, in their order, so many at a time; each of them on one core.
@@ -106,7 +106,7 @@ def side_by_side(
     )
 
 
-def inferring(call: Callable[[_Batch], _Found], threads: int | None) -> Callable[[_Batch], _Found]:
+def in_inference_mode(call: Callable[[_Batch], _Found], threads: int | None) -> Callable[[_Batch], _Found]:
     """`call` in torch's inference mode.
 
     Args:
@@ -128,8 +128,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="mm-model")
 
 
-def kept(name: str, make: Callable[[], bytes]) -> bytes:
-    """What is dear to make, kept in the user's cache folder (``XDG_CACHE_HOME``) for the next process.
+def load_or_make(name: str, make: Callable[[], bytes]) -> bytes:
+    """What is dear to make, load_or_make in the user's cache folder (``XDG_CACHE_HOME``) for the next process.
 
     Args:
         name: of the file; must tell whatever would change what is made.
@@ -148,11 +148,11 @@ def kept(name: str, make: Callable[[], bytes]) -> bytes:
     return content
 
 
-def kept_array(name: str, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """An array of numbers that is `kept`."""
+def load_or_make_array(name: str, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """An array of numbers that is `load_or_make`."""
 
     def saved() -> bytes:
         np.save(buffer := io.BytesIO(), make(), allow_pickle=False)
         return buffer.getvalue()
 
-    return np.asarray(np.load(io.BytesIO(kept(f"{name}.npy", saved)), allow_pickle=False))
+    return np.asarray(np.load(io.BytesIO(load_or_make(f"{name}.npy", saved)), allow_pickle=False))

@@ -110,7 +110,7 @@ class Kernel(ABC):
     checkpoint_rows: int = 32_768
     order: str = "key"
     models: tuple[Embedder | Transcriber, ...] = ()
-    here: bool = False
+    driver_only: bool = False
 
     @property
     def environment(self) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import Media
-from mm_embed_kernels.sandbox.sandbox import Limits, guarded, shared_sandbox
+from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded, shared_sandbox
 
 if TYPE_CHECKING:
     pass
@@ -27,11 +27,11 @@ def load_blobs(reader: BlobReader, batch: pa.Table, streams: bool) -> list[Media
     places = list(
         zip(*(batch[name].to_pylist() for name in ("content_hash", "path", "offset", "size")), strict=True)
     )
-    loaded = {place: guarded(load, place) for place in dict.fromkeys(places)}
+    loaded = {place: call_guarded(load, place) for place in dict.fromkeys(places)}
     return [loaded[place] for place in places]
 
 
-def sandboxed(
+def map_in_sandbox(
     limits: Limits,
     function: Callable[..., Any],
     blobs: list[Media | SampleError],
@@ -67,5 +67,5 @@ class BlobStage(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch, self.streams)
-        outcomes = sandboxed(self.limits, self.function, blobs, [()] * len(blobs))
+        outcomes = map_in_sandbox(self.limits, self.function, blobs, [()] * len(blobs))
         return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.inference.padding import filled
+from mm_embed_kernels.inference.padding import unpadded_length
 from mm_embed_kernels.media.media_type import Media
 
 INPUT = pa.field("input", pa.large_binary())
@@ -39,10 +39,10 @@ class Decoder:
                 f"the decoder returned {found.dtype}{list(found.shape)}, not {dtype}{list(shape or ())}",
             )
         flat = found.reshape(-1)
-        return flat[: filled(flat)].tobytes()
+        return flat[: unpadded_length(flat)].tobytes()
 
 
-def arrays(column: pa.ChunkedArray, embedder: Embedder) -> np.ndarray[Any, Any]:
+def to_arrays(column: pa.ChunkedArray, embedder: Embedder) -> np.ndarray[Any, Any]:
     """What `decode` returned, [n, *input_shape]."""
     assert embedder.input_shape is not None
     whole = np.zeros((len(column), *embedder.input_shape), embedder.input_dtype)

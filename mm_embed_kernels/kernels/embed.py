@@ -10,19 +10,19 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.inference.runtime import keep_memory
-from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, arrays
+from mm_embed_kernels.inference.runtime import keep_freed_memory
+from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, to_arrays
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 
 if TYPE_CHECKING:
     pass
 from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
-from mm_embed_kernels.kernels.blob_stage import load_blobs, sandboxed
+from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
 
 
 class EmbedKernel(Kernel):
-    """The unit-norm vector of a segment: decode (CPU, sandboxed; not for text), then inference (device)."""
+    """The unit-norm vector of a segment: decode (CPU, map_in_sandbox; not for text), then inference (device)."""
 
     limits: Limits
 
@@ -59,7 +59,7 @@ class EmbedKernel(Kernel):
 
 
 class DecodeStage(Stage):
-    """Blobs to arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
+    """Blobs to to_arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     schema = pa.schema([*RESULT, INPUT])
     limits: Limits
@@ -70,7 +70,7 @@ class DecodeStage(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
-        outcomes = sandboxed(
+        outcomes = map_in_sandbox(
             self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()]
         )
         found = [
@@ -88,7 +88,7 @@ class InferStage(Stage):
         self.embedder, self.schema, self.resources = embedder, schema, resources
 
     def setup(self) -> None:
-        keep_memory()
+        keep_freed_memory()
         self.embedder.load()
 
     def run(self, batch: pa.Table) -> pa.Table:
@@ -111,7 +111,7 @@ class InferStage(Stage):
     def _inputs(self, batch: pa.Table) -> Any:
         if self.embedder.input_shape is None:
             return batch["text"].to_pylist()
-        return arrays(batch[INPUT.name], self.embedder)
+        return to_arrays(batch[INPUT.name], self.embedder)
 
     def _assemble(self, batch: pa.Table, outcomes: list[Any], spent: float) -> pa.Table:
         """Vectors as one contiguous fixed-size-list buffer; failed rows hold a null vector."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
-from mm_embed_kernels.sandbox.child_process import Child, Died, Late, die_with_parent
+from mm_embed_kernels.sandbox.child_process import Child, ChildDied, ChildTimeout, die_with_parent
 
 # For loading a model, and for one batch: what takes longer hangs.
 BATCH_SECONDS = 300.0
@@ -25,7 +25,7 @@ _MOST_DEATHS = 8
 _KEPT = 2
 
 
-class Isolated(Stage):
+class IsolatedStage(Stage):
     """Runs `stage` in a child. A batch of which the child dies is finished row by row; the guilty row fails.
 
     Args:
@@ -49,7 +49,7 @@ class Isolated(Stage):
         """
         try:
             self._ask(None)
-        except (Died, Late) as end:
+        except (ChildDied, ChildTimeout) as end:
             raise RuntimeError(
                 f"loading the model ended its process: {_cause(end, self.seconds).message}"
             ) from end
@@ -58,7 +58,7 @@ class Isolated(Stage):
         began = time.perf_counter()
         try:
             found = self._ask(batch)
-        except (Died, Late) as end:
+        except (ChildDied, ChildTimeout) as end:
             if batch.num_rows > 1:
                 return pa.concat_tables([self.run(batch.slice(i, 1)) for i in range(batch.num_rows)])
             cause = _cause(end, self.seconds)
@@ -79,8 +79,8 @@ class Isolated(Stage):
         return answer and _unpacked(answer)
 
 
-def _cause(end: Died | Late, seconds: float) -> SampleError:
-    if isinstance(end, Late):
+def _cause(end: ChildDied | ChildTimeout, seconds: float) -> SampleError:
+    if isinstance(end, ChildTimeout):
         return SampleError("timeout", f"the model took longer than {seconds:g} s")
     # Whoever has too much memory when it runs out is killed; with less beside it, the same sample may pass.
     return SampleError("model_crash", f"the model's process died with {end}", retryable=str(end) == "SIGKILL")
@@ -104,7 +104,7 @@ def _enter(prepare: Callable[[], None] | None) -> None:
         prepare()
 
 
-def release() -> None:
+def close_models() -> None:
     """End the processes of the models that are loaded, for work that needs their memory; the next use loads them again."""
     _children().close()
 

@@ -1,4 +1,4 @@
-"""The kernel that writes down what is said in a window of sound: sandboxed decode, then the transcriber."""
+"""The kernel that writes down what is said in a window of sound: map_in_sandbox decode, then the transcriber."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
-from mm_embed_kernels.kernels.blob_stage import load_blobs, sandboxed
+from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import seconds_of
 from mm_embed_kernels.modalities import get
@@ -53,12 +53,12 @@ class TranscribeKernel(Kernel):
 
     def stages(self) -> list[Stage]:
         return [
-            SoundStage(self.reader, self.limits, self.decode),
-            WriteStage(self.transcriber, self.result, self.infer),
+            SpeechStage(self.reader, self.limits, self.decode),
+            TranscribeStage(self.transcriber, self.result, self.infer),
         ]
 
 
-def spoken(data: Media, span: str) -> np.ndarray[Any, Any]:
+def read_speech(data: Media, span: str) -> np.ndarray[Any, Any]:
     """The sound of a span, float32 [samples] at 16 kHz, or no sample where nobody speaks; runs inside the sandbox."""
     from mm_embed_kernels.media.audio import open_audio
 
@@ -67,7 +67,7 @@ def spoken(data: Media, span: str) -> np.ndarray[Any, Any]:
     return samples if (speech.probabilities(samples) >= speech.THRESHOLD).any() else samples[:0]
 
 
-class SoundStage(Stage):
+class SpeechStage(Stage):
     """Blobs to speech, in the sandbox: what the model's stage sees of untrusted bytes."""
 
     schema = pa.schema([*RESULT, pa.field("sound", pa.large_list(pa.float32()))])
@@ -78,9 +78,9 @@ class SoundStage(Stage):
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        outcomes = sandboxed(
+        outcomes = map_in_sandbox(
             self.limits,
-            spoken,
+            read_speech,
             load_blobs(self.reader, batch, streams=True),
             [(span,) for span in batch["span"].to_pylist()],
         )
@@ -90,7 +90,7 @@ class SoundStage(Stage):
         return table.append_column("sound", pa.array(sounds, self.schema.field("sound").type))
 
 
-class WriteStage(Stage):
+class TranscribeStage(Stage):
     """Speech to text."""
 
     infers = True

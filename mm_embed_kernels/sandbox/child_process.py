@@ -19,12 +19,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-OUT_OF_MEMORY = 86  # exit code of a child that gave up because it could have no more memory
+OUT_OF_MEMORY_EXIT = 86  # exit code of a child that gave up because it could have no more memory
 _LAST_SECONDS = 5.0  # between closing its pipe and being dead
 _PR_SET_PDEATHSIG = 1
 
 
-class Died(Exception):
+class ChildDied(Exception):
     """The process ended before it answered.
 
     Attributes:
@@ -40,7 +40,7 @@ class Died(Exception):
         return signal.Signals(-self.exitcode).name if self.exitcode < 0 else f"exit code {self.exitcode}"
 
 
-class Late(Exception):
+class ChildTimeout(Exception):
     """The answer did not come in time; the process was killed."""
 
 
@@ -64,8 +64,8 @@ class Child:
         """``function(*item)`` for each item, in order, as they are answered; the function must not raise.
 
         Raises:
-            Died: by the item whose answer is due.
-            Late: likewise, when it took longer than `seconds`.
+            ChildDied: by the item whose answer is due.
+            ChildTimeout: likewise, when it took longer than `seconds`.
         """
         if self._process is None or not self._process.is_alive():
             self.close()
@@ -76,7 +76,7 @@ class Child:
                 # Both, since a process that this one has forked may keep the pipe open.
                 if not wait([self._pipe, self._process.sentinel], seconds):
                     self.close()
-                    raise Late
+                    raise ChildTimeout
                 if not self._pipe.poll():
                     raise EOFError
                 answer = self._pipe.recv()
@@ -86,7 +86,7 @@ class Child:
             self._process.join(_LAST_SECONDS)
             self._process.kill()
             self._process.join()
-            raise Died(self._process.exitcode, self._answered == 0) from None
+            raise ChildDied(self._process.exitcode, self._answered == 0) from None
         except BaseException:
             self.close()  # answers that nobody waits for must not be taken for the next ones
             raise
@@ -124,7 +124,7 @@ def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) 
         except EOFError:
             return
         except MemoryError:
-            os._exit(OUT_OF_MEMORY)
+            os._exit(OUT_OF_MEMORY_EXIT)
         for item in items:
             pipe.send(function(*item))
 
@@ -136,7 +136,7 @@ def die_with_parent() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def silence() -> None:
+def silence_output() -> None:
     """Decoders written in C say what they like, in a file's own words; it belongs on nobody's terminal and in no JSON."""
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)

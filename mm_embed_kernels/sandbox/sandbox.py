@@ -19,13 +19,13 @@ from typing import Any
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.sandbox.child_process import (
-    OUT_OF_MEMORY,
+    OUT_OF_MEMORY_EXIT,
     Child,
-    Died,
-    Late,
+    ChildDied,
+    ChildTimeout,
     die_with_parent,
     forget_environment,
-    silence,
+    silence_output,
 )
 
 _KEPT_ENVIRONMENT = (
@@ -81,12 +81,12 @@ class Limits:
 def _enter(memory_bytes: int) -> None:
     """First thing in a child: die with the parent, say nothing, forget its secrets, one thread, bounded memory."""
     die_with_parent()
-    silence()
+    silence_output()
     forget_environment(_KEPT_ENVIRONMENT, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
+def call_guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
     """One call; whatever it raises comes back as a `SampleError` value."""
     try:
         return function(*item)
@@ -104,11 +104,11 @@ def guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
 def _answer(function: Callable[..., Any], *item: Any) -> Any:
     """What a child says of one item."""
     try:
-        outcome = guarded(function, item)
+        outcome = call_guarded(function, item)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         outcome = SampleError("decode_error", f"{type(error).__name__}: {error}")
     if isinstance(outcome, SampleError) and outcome.error_class == "memory_limit":
-        os._exit(OUT_OF_MEMORY)  # what it holds must not fail its neighbours
+        os._exit(OUT_OF_MEMORY_EXIT)  # what it holds must not fail its neighbours
     return outcome
 
 
@@ -153,25 +153,25 @@ class Sandbox:
                 try:
                     for outcome in child.ask(call, left, self.limits.item_seconds):
                         outcomes.append(outcome)
-                except (Died, Late) as end:
+                except (ChildDied, ChildTimeout) as end:
                     outcomes.append(self._verdict(child, call, items[len(outcomes)], end))
         finally:
             self._idle.put(child)
         return outcomes
 
     def _verdict(
-        self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: Died | Late
+        self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: ChildDied | ChildTimeout
     ) -> Any:
         """What is said of the item that a child died of; one that had company before is heard once more, alone."""
-        if isinstance(end, Died) and not end.fresh:
+        if isinstance(end, ChildDied) and not end.fresh:
             try:
                 (answer,) = child.ask(call, [item], self.limits.item_seconds)
                 return answer
-            except (Died, Late) as again:
+            except (ChildDied, ChildTimeout) as again:
                 end = again
-        if isinstance(end, Late):
+        if isinstance(end, ChildTimeout):
             return SampleError("timeout", f"decoding took longer than {self.limits.item_seconds:g} s")
-        if end.exitcode == OUT_OF_MEMORY:
+        if end.exitcode == OUT_OF_MEMORY_EXIT:
             return SampleError(
                 "memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB"
             )

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.blobs.references import Reference, reference_of
 from mm_resources.storage.store import Store
 
@@ -46,5 +46,5 @@ class Presence:
 
 
 def _checked(reference: Reference) -> SampleError | None:
-    outcome: SampleError | None = guarded(reference.check, ())
+    outcome: SampleError | None = call_guarded(reference.check, ())
     return outcome

@@ -21,7 +21,7 @@ import numpy as np
 from mm_embed_kernels.embedders import Embedder, create
 from mm_embed_kernels.identity import digest, library_versions
 from mm_embed_kernels.inference.precision import FLOAT32
-from mm_embed_kernels.inference.runtime import keep_memory
+from mm_embed_kernels.inference.runtime import keep_freed_memory
 
 # Time of one measurement, seconds; its best pass counts, since other work on the machine only slows passes.
 SECONDS = 1.5
@@ -85,7 +85,7 @@ def calibrate(
     Raises:
         UserError: for a model that is missing.
     """
-    keep_memory()
+    keep_freed_memory()
     for name in names:
         first = create(name, precision)
         tried: list[Setting] = []

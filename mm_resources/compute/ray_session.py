@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
-from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, Isolated
+from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, IsolatedStage
 from mm_resources.compute.environment import Model, model_of
 from mm_resources.compute.ray_nodes import require_nodes
 from mm_resources.compute.ray_pipeline import USED, flow, usage_of
@@ -144,7 +144,7 @@ class RaySession:
                 yield from map(
                     self._counted,
                     flow(
-                        [Isolated(stage, BATCH_SECONDS, configure_process) for stage in stages],
+                        [IsolatedStage(stage, BATCH_SECONDS, configure_process) for stage in stages],
                         lost,
                         may_lose=False,
                     ),

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.kernels.base import Kernel, Stage
-from mm_embed_kernels.kernels.isolated_stage import Isolated, release
+from mm_embed_kernels.kernels.isolated_stage import IsolatedStage, close_models
 from mm_resources.compute.cache import CacheSpace, ComputeCache
 from mm_resources.compute.prefetch import Prefetcher
 from mm_resources.compute.progress import report
@@ -104,7 +104,7 @@ class KernelRunner:
             failed, checkpoints, misses = failed - late.rows + found, checkpoints + more, late
         seconds = time.perf_counter() - began
         if seconds > LONG_SECONDS:
-            release()
+            close_models()
         used = so_far() - before
         return ComputeReport(
             kernel.name,
@@ -138,7 +138,7 @@ class KernelRunner:
         return wanted, misses.rows
 
     def _choose(self, kernel: Kernel, missing: int) -> str:
-        if kernel.here and self._on_cluster:
+        if kernel.driver_only and self._on_cluster:
             return "inline"
         if self.mode != "auto":
             return self.mode
@@ -255,7 +255,7 @@ def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]
     """
     stages, found = kernel.stages(), blocks
     for stage in stages:
-        found = _through(Isolated(stage) if stage.infers else stage, found)
+        found = _through(IsolatedStage(stage) if stage.infers else stage, found)
         if any(other.infers for other in stages):
             found = Prefetcher(found, f"mm-{kernel.name}")
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mm_embed_kernels.contracts.features import vectors_of
-from mm_embed_kernels.kernels.isolated_stage import release
+from mm_embed_kernels.kernels.isolated_stage import close_models
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.lance_errors import CommitConflict, Fenced, commit_conflicts
 
@@ -62,7 +62,7 @@ def build(table: Table, version: int, index: str, texts: bool) -> int:
     """
     from lancedb.index import FTS, HnswSq, IvfSq
 
-    release()
+    close_models()
     fenced = Fenced(f"{table.name} was rewritten by another run before it was indexed")
     if table.version != version:
         raise fenced

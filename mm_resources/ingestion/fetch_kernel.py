@@ -15,7 +15,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import canonical, content_hash, digest, fingerprint
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -51,7 +51,7 @@ class FetchKernel(Kernel):
         self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _WHOLE_ROWS)
         self.fingerprint = fingerprint(name="fetch", code_version="1")
         # Files of this machine are read by this machine, wherever the rest is computed.
-        self.here = any(is_here(source) for source in spec.sources)
+        self.driver_only = any(is_here(source) for source in spec.sources)
         self.payload = [pa.field("content_hash", pa.string()), pa.field("size", pa.int64())]
         self.seconds_per_row = 0.0005
 
@@ -115,9 +115,9 @@ class _FetchStage(Stage):
         if all(self._sources[row["source"]].whole for row in rows):
             threads = max(source.spec.fetch.concurrency for source in self._sources.values())
             with ThreadPoolExecutor(threads) as pool:
-                fetched = list(pool.map(lambda row: guarded(self._fetch, (row,)), rows))
+                fetched = list(pool.map(lambda row: call_guarded(self._fetch, (row,)), rows))
         else:
-            fetched = [guarded(self._fetch, (row,)) for row in rows]
+            fetched = [call_guarded(self._fetch, (row,)) for row in rows]
         fetched = (
             [self._allowed(item) for item in self._unchanged(rows, fetched)]
             if self._tombstones

@@ -15,7 +15,7 @@ from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.media.tracks import stream_type
 from mm_embed_kernels.modalities import modalities, modality_of
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.model import user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -253,7 +253,7 @@ def _claimed(source: Source, item: Listed) -> str | None:
     if item.error is not None:
         return None
     # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
-    found: str | SampleError | None = guarded(_modality, (source, item))
+    found: str | SampleError | None = call_guarded(_modality, (source, item))
     if isinstance(found, SampleError):
         # A fault that may pass is not frozen: whoever fetches the sample tries again.
         item.error, found = None if found.retryable else found, None

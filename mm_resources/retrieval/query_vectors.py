@@ -13,7 +13,7 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernels.embed import embed_each
 from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.registry.pins import PinnedTable
 
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
@@ -129,7 +129,7 @@ def _vectors(
     """Return unit vectors of segments, and the errors of those that have none (silence, for example)."""
     inputs: list[Any] = [segment.text or "" for segment in segments]
     if embedder.input_shape is not None:
-        inputs = [guarded(embedder.decode, (data, segment.span)) for segment in segments]
+        inputs = [call_guarded(embedder.decode, (data, segment.span)) for segment in segments]
     failures = [item for item in inputs if isinstance(item, SampleError)]
     good = [item for item in inputs if not isinstance(item, SampleError)]
     outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []

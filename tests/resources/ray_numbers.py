@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
-from mm_embed_kernels.sandbox.sandbox import Limits, guarded
+from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded
 
 
 class Numbers(Kernel):
@@ -35,7 +35,7 @@ class Reads(Stage):
         keys = batch["key"].to_pylist()
         for key in keys:
             self.obey(key)
-        return results(keys, [guarded(self.read, (key,)) for key in keys], 0.0, self.schema)
+        return results(keys, [call_guarded(self.read, (key,)) for key in keys], 0.0, self.schema)
 
     @staticmethod
     def obey(key: str) -> None:

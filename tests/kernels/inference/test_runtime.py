@@ -12,7 +12,14 @@ import pytest
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.embedders.minilm import model_folder
 from mm_embed_kernels.inference.packed_bert import _batches
-from mm_embed_kernels.inference.runtime import exported, frozen, inferring, kept_array, session, side_by_side
+from mm_embed_kernels.inference.runtime import (
+    export_onnx,
+    freeze_network,
+    in_inference_mode,
+    load_or_make_array,
+    map_batches,
+    onnx_session,
+)
 
 TEXTS = [
     "A lighthouse stands on the coast.",
@@ -54,7 +61,7 @@ def test_a_frozen_network_computes_the_same_for_any_batch() -> None:
     inputs = torch.rand(5, 3, 9, 9)
     with torch.inference_mode():
         expected = network.eval()(inputs)
-        folded = frozen(network, (2, 9, 9, 3))
+        folded = freeze_network(network, (2, 9, 9, 3))
         torch.testing.assert_close(folded(inputs), expected)
     assert "batch_norm" not in str(folded.graph)
 
@@ -81,7 +88,7 @@ def test_an_exported_network_computes_the_same_for_any_batch(threads: int | None
 
     torch.manual_seed(0)
     network = Network().eval()
-    call = session(exported(network, (2, 9, 9, 3)), threads)
+    call = onnx_session(export_onnx(network, (2, 9, 9, 3)), threads)
     for count in (1, 2, 5):
         pictures = np.random.default_rng(count).integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
         np.testing.assert_allclose(
@@ -98,9 +105,9 @@ def test_batches_side_by_side_keep_their_order_and_raise_what_a_batch_raises() -
         both.wait()  # passes only where two are at work at once
         return batch, torch.is_inference_mode_enabled()
 
-    assert side_by_side(inferring(call, 2), range(6), 2) == [(i, True) for i in range(6)]
+    assert map_batches(in_inference_mode(call, 2), range(6), 2) == [(i, True) for i in range(6)]
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda batch: 1 // batch, [1, 0], 2)
+        map_batches(lambda batch: 1 // batch, [1, 0], 2)
 
 
 def test_an_array_is_made_once_and_again_when_its_file_is_torn(
@@ -114,10 +121,10 @@ def test_an_array_is_made_once_and_again_when_its_file_is_torn(
         return np.arange(6.0).reshape(2, 3)
 
     for _ in range(2):
-        np.testing.assert_array_equal(kept_array("numbers", make), np.arange(6.0).reshape(2, 3))
+        np.testing.assert_array_equal(load_or_make_array("numbers", make), np.arange(6.0).reshape(2, 3))
     (file,) = (tmp_path / "mm-features").iterdir()
     file.write_bytes(file.read_bytes()[:50])
-    assert kept_array("numbers", make).shape == (2, 3)
+    assert load_or_make_array("numbers", make).shape == (2, 3)
     assert len(made) == 2
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # not a folder
-    assert kept_array("numbers", make).shape == (2, 3)
+    assert load_or_make_array("numbers", make).shape == (2, 3)

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays as any_array
+from hypothesis.extra.numpy import to_arrays as any_array
 
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, arrays
+from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, to_arrays
 
 
 class Given(Embedder):
@@ -54,7 +54,7 @@ def test_an_array_arrives_as_it_was(data: st.DataObject) -> None:
     array.reshape(-1)[:filled] = data.draw(any_array(kind, filled, elements=values, fill=values))
     embedder = Given(array)
     sent = pickle.loads(pickle.dumps(Decoder(embedder)))(b"", "")
-    (found,) = arrays(pa.chunked_array([pa.array([sent], INPUT.type)]), embedder)
+    (found,) = to_arrays(pa.chunked_array([pa.array([sent], INPUT.type)]), embedder)
     np.testing.assert_array_equal(found, array)
     assert len(sent) <= filled * array.itemsize
 

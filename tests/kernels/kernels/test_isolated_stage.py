@@ -17,7 +17,7 @@ from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.kernels import isolated_stage as isolated_module
 from mm_embed_kernels.kernels.base import REQUEST
 from mm_embed_kernels.kernels.embed import EmbedKernel, InferStage
-from mm_embed_kernels.kernels.isolated_stage import Isolated
+from mm_embed_kernels.kernels.isolated_stage import IsolatedStage
 from tests.kernels.kernels.test_kernels import Shelf
 
 
@@ -56,7 +56,7 @@ def _obey(order: str) -> None:
 
 @pytest.fixture
 def stage() -> Iterator[Any]:
-    yield lambda embedder=None, **settings: Isolated(
+    yield lambda embedder=None, **settings: IsolatedStage(
         InferStage(embedder or Mortal(), EmbedKernel(Mortal(), Shelf()).result, _ROWS), **settings
     )
     isolated_module._children().close()

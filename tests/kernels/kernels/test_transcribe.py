@@ -13,7 +13,7 @@ import pytest
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import REQUEST
-from mm_embed_kernels.kernels.transcribe import TranscribeKernel, WriteStage, spoken
+from mm_embed_kernels.kernels.transcribe import TranscribeKernel, TranscribeStage, read_speech
 from mm_embed_kernels.plugins import UnknownPlugin
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.transcribers import Transcriber, create, transcribers
@@ -83,8 +83,8 @@ def test_settings_are_deterministic() -> None:
 
 
 def test_only_speech_reaches_the_model() -> None:
-    assert len(spoken(recorded(noise(2.0)), "seconds=0.000-2.000")) == 0
-    assert len(spoken(recorded(vowels()), "seconds=0.000-2.000")) == 2 * RATE
+    assert len(read_speech(recorded(noise(2.0)), "seconds=0.000-2.000")) == 0
+    assert len(read_speech(recorded(vowels()), "seconds=0.000-2.000")) == 2 * RATE
 
 
 def test_a_row_for_each_request() -> None:
@@ -122,7 +122,7 @@ class Broken(Transcriber):
 
 
 def test_a_model_that_fails_costs_its_row() -> None:
-    found = WriteStage(
+    found = TranscribeStage(
         Broken(), TranscribeKernel(Broken(), Shelf()).result, TranscribeKernel(Broken(), Shelf()).infer
     )._write(noise()[:, 0])
     assert isinstance(found, SampleError)

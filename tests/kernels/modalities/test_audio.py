@@ -13,7 +13,7 @@ from mm_embed_kernels.media.spans import seconds_of, span_of
 from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import get, sniff
 from mm_embed_kernels.modalities.audio import measured_windows, windows
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from tests.kernels.media_samples import encoded, picture
 from tests.kernels.sounds import RATE, muxed, noise, recorded, tone
 
@@ -38,7 +38,7 @@ MUXED = {
 
 def error_class(data: bytes | Path) -> str:
     """As the sandbox reports it."""
-    outcome = guarded(AUDIO.probe, (data,))
+    outcome = call_guarded(AUDIO.probe, (data,))
     assert isinstance(outcome, SampleError), outcome
     assert "Traceback" not in outcome.message
     return outcome.error_class
@@ -344,7 +344,7 @@ def test_flipped_bits_are_an_error_or_a_row(kind: str) -> None:
         data = bytearray(good)
         for place in dice.integers(0, len(data), 8):
             data[place] ^= 1 << int(dice.integers(8))
-        outcome = guarded(AUDIO.probe, (bytes(data),))
+        outcome = call_guarded(AUDIO.probe, (bytes(data),))
         if isinstance(outcome, SampleError):
             assert outcome.error_class in (
                 "decode_error",
@@ -390,7 +390,7 @@ def test_tags_that_are_not_text() -> None:
     data = bytearray(recorded(noise(), "OGG", RATE, "VORBIS"))
     place = data.index(b"libSndFile") if b"libSndFile" in data else data.index(b"vorbis", 60) + 12
     data[place : place + 4] = b"\xff\xfe\xc3\x28"
-    outcome = guarded(AUDIO.probe, (bytes(data),))
+    outcome = call_guarded(AUDIO.probe, (bytes(data),))
     # The page's checksum is wrong now: FFmpeg may refuse the page, but never with an error about text.
     assert isinstance(outcome, dict) or "codec can't decode" not in outcome.message
     tagged = muxed("mp3", "libmp3lame")
@@ -408,7 +408,7 @@ def test_scipys_odd_wavs() -> None:
     files = sorted((Path(scipy.io.__file__).parent / "tests" / "data").glob("*.wav"))
     if not files:
         pytest.skip("SciPy was installed without its tests")
-    outcomes = {path.name: guarded(AUDIO.probe, (path,)) for path in files}
+    outcomes = {path.name: call_guarded(AUDIO.probe, (path,)) for path in files}
     for name, outcome in outcomes.items():
         if isinstance(outcome, SampleError):
             assert outcome.error_class in ("truncated", "no_samples", "decode_error", "unsupported_format"), (
@@ -436,7 +436,7 @@ def test_too_many_channels() -> None:
 def test_a_recording_that_changes_on_the_way() -> None:
     """Chained Ogg streams may differ in rate and channels."""
     chained = recorded(noise(1.0, 44_100), "OGG", 44_100) + recorded(noise(1.0, 22_050, 2), "OGG", 22_050)
-    outcome = guarded(AUDIO.probe, (chained,))
+    outcome = call_guarded(AUDIO.probe, (chained,))
     assert isinstance(outcome, dict) or (
         outcome.error_class == "decode_error" and "another rate" in outcome.message
     ), outcome

@@ -8,7 +8,7 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from tests.kernels.media_samples import encoded, picture, png_bomb
 
 IMAGE = get("image")
@@ -23,7 +23,7 @@ def bits(one: str, other: str) -> int:
 
 def error_class(data: bytes) -> str:
     """As the sandbox reports it: anything but a `SampleError` would be ``decode_error``."""
-    outcome = guarded(IMAGE.probe, (data,))
+    outcome = call_guarded(IMAGE.probe, (data,))
     assert isinstance(outcome, SampleError), outcome
     return outcome.error_class
 
@@ -339,7 +339,7 @@ def test_a_psd_without_layers() -> None:
 
 
 def test_a_scan_behind_the_signature_of_a_tiff() -> None:
-    outcome = guarded(IMAGE.probe, (b"II*\0\xff\xff\0\0".ljust(128, b"\0") + b"DICM" + bytes(100),))
+    outcome = call_guarded(IMAGE.probe, (b"II*\0\xff\xff\0\0".ljust(128, b"\0") + b"DICM" + bytes(100),))
     assert "the content is application/dicom" in outcome.message
 
 

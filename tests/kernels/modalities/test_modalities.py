@@ -17,7 +17,7 @@ from mm_embed_kernels.embedders import embedders
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import Modality, get, modalities, modality_of, sniff
 from mm_embed_kernels.plugins import UnknownPlugin
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from tests.kernels.media_samples import GOOD
 
 ALL = modalities()
@@ -144,7 +144,7 @@ def test_damaged_bytes_are_refused_or_measured_within_the_contract(name: str, da
     ):
         good[place] = byte
     cut = data.draw(st.integers(0, len(good)) | st.just(len(good)))
-    outcome = guarded(modality.probe, (bytes(good[:cut]),))
+    outcome = call_guarded(modality.probe, (bytes(good[:cut]),))
     if isinstance(outcome, SampleError):
         assert re.fullmatch("[a-z_]+", outcome.error_class)
         assert outcome.message

@@ -11,7 +11,7 @@ import pytest
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get, modalities
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS, PREVIEW_SIDE
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from tests.kernels.media_samples import encoded, picture
 from tests.kernels.odd_files import bombs
 from tests.kernels.sounds import recorded, tone
@@ -61,7 +61,7 @@ def test_a_text_is_its_beginning() -> None:
 def test_what_cannot_be_read_is_a_cause(name: str) -> None:
     """Also for media of other kinds, and for what was made to fill memory."""
     for data in [b"\x00\x01\x02\xff" * 50, *bombs().values()]:
-        seen: Any = guarded(get(name).preview, (data,))
+        seen: Any = call_guarded(get(name).preview, (data,))
         assert (
             isinstance(seen, SampleError)
             or seen.picture is None

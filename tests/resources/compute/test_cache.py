@@ -10,7 +10,7 @@ import pytest
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels import base as kernel_module
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
-from mm_embed_kernels.sandbox.sandbox import guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.compute import runner as compute_module
 from mm_resources.compute.cache import CacheSpace, ComputeCache
 from mm_resources.compute.progress import listening
@@ -69,7 +69,7 @@ class Measure(Stage):
     def run(self, batch: pa.Table) -> pa.Table:
         assert batch.num_rows <= self.resources.batch_rows
         keys = batch["key"].to_pylist()
-        return results(keys, [guarded(self.measure, (key,)) for key in keys], 0.1, self.schema)
+        return results(keys, [call_guarded(self.measure, (key,)) for key in keys], 0.1, self.schema)
 
     def measure(self, key: str) -> dict[str, Any]:
         if key == self.behaviour.killer:

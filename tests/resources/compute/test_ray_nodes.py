@@ -147,7 +147,7 @@ def test_differences_name_both_sides() -> None:
 
 def test_files_of_this_machine_are_read_by_this_machine(tmp_path: Path) -> None:
     class Here(Numbers):
-        here = True
+        driver_only = True
 
     compute = KernelRunner(ComputeCache(Store(str(tmp_path))), RaySession("nobody.invalid:6379"), mode="ray")
     assert compute.run(Here(), pa.table({"key": ["1"]})).mode == "inline"
