@@ -14,7 +14,7 @@ from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
     from mm_assets.operations.backfill import CellResult
-    from mm_assets.operations.backfill_plan import Planned
+    from mm_assets.operations.backfill_plan import KernelPlan
     from mm_resources.catalog import Catalog
     from mm_resources.cell import Cell
     from mm_resources.costs.prices import Prices
@@ -143,7 +143,7 @@ def _print_plan(catalog: Catalog, dataset_version: str, cells: list[Cell], json:
     )
 
 
-def _plan_as_json(modality: str, items: list[Planned], prices: Prices) -> dict[str, Any]:
+def _plan_as_json(modality: str, items: list[KernelPlan], prices: Prices) -> dict[str, Any]:
     return {
         "modality": modality,
         "computed": {item.kernel: item.computed for item in items},

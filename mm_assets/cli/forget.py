@@ -20,13 +20,13 @@ def forget(
     json: Json = False,
 ) -> None:
     """Remove a content from blobs, caches, all versions, tables and pins, for good, and refuse it later."""
-    from mm_assets.operations.dagster_home import at_work, open_instance
+    from mm_assets.operations.dagster_home import active_runs, open_instance
     from mm_resources.catalog import Catalog
     from mm_resources.maintenance.forgetting import forget as remove
     from mm_resources.settings import Settings
 
     settings = Settings.from_environment()
-    if busy := at_work(open_instance(settings)):
+    if busy := active_runs(open_instance(settings)):
         raise UserError(
             f"{busy} is processing a cell and could restore the content; wait for it to end, then repeat"
         )

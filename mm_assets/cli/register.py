@@ -64,10 +64,10 @@ def _register_file(path: Path, json: bool) -> None:
 
 
 def _print_successor(parent: str, name: str) -> None:
-    from mm_embed_kernels.spec.next_version import as_yaml
+    from mm_embed_kernels.spec.next_version import to_yaml
     from mm_resources.catalog import Catalog
 
-    print(as_yaml(_successor(Catalog.open().registry, parent, name)), end="")
+    print(to_yaml(_successor(Catalog.open().registry, parent, name)), end="")
 
 
 def _register_successor(parent: str, name: str, json: bool) -> None:
@@ -87,13 +87,13 @@ def _register_successor(parent: str, name: str, json: bool) -> None:
 
 def _successor(registry: Registry, parent: str, name: str) -> DatasetSpec:
     """The spec of the version that follows `parent`, called `name` or by the spec's own scheme."""
-    from mm_embed_kernels.spec.next_version import named, successor
+    from mm_embed_kernels.spec.next_version import resolve_version, successor
 
     try:
         spec = registry.spec(*split_dataset_version(parent))
     except ValueError as error:
         raise UserError(f"--from: {error}") from error
-    return successor(spec, named(spec, name) if name else registry.next_name(spec))
+    return successor(spec, resolve_version(spec, name) if name else registry.next_name(spec))
 
 
 def _freeze(registry: Registry, spec: DatasetSpec) -> bool:
@@ -109,13 +109,13 @@ def _freeze(registry: Registry, spec: DatasetSpec) -> bool:
 
 def _write_spec(folder: Path, spec: DatasetSpec) -> Path | None:
     """Write a new version's spec unless its file exists; return its path, None without a folder of specs."""
-    from mm_embed_kernels.spec.next_version import as_yaml
+    from mm_embed_kernels.spec.next_version import to_yaml
 
     if not folder.is_dir():
         return None
     path = folder / f"{spec.dataset_version}.yaml"
     if not path.exists():
-        path.write_text(as_yaml(spec), "utf-8")
+        path.write_text(to_yaml(spec), "utf-8")
     return path
 
 

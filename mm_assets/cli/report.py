@@ -12,9 +12,21 @@ from mm_assets.cli.output import print_json
 from mm_embed_kernels.errors import UserError
 
 
+def _check_target(out: Path) -> Path:
+    """Check that a file can be written at the path, and return it."""
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file in it")
+    return out
+
+
 def report(
     dataset_version: DatasetVersion,
-    out: Annotated[Path, typer.Option(help="path of the HTML file; an existing one is replaced")],
+    out: Annotated[
+        Path,
+        typer.Option(callback=_check_target, help="path of the HTML file; an existing one is replaced"),
+    ],
     modality: Modality = None,
     json: Json = False,
 ) -> None:
@@ -25,7 +37,6 @@ def report(
     from mm_resources.costs.prices import load_prices
     from mm_resources.settings import Settings
 
-    _check_target(out)
     catalog, prices = Catalog.open(), load_prices(Settings.from_environment().prices)
     cells = catalog.registry.cells(dataset_version, modality)
     unfinished = out.with_name(f".{out.name}.unfinished")
@@ -41,10 +52,3 @@ def report(
         print_json({"dataset_version": dataset_version, "path": str(path), "bytes": size})
     else:
         print(f"{path} ({size / 1e6:.1f} MB)")
-
-
-def _check_target(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a file in it")

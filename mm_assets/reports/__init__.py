@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reports of cells as HTML pages. May import operations and all below, and mm_resources."""

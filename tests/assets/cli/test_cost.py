@@ -75,15 +75,10 @@ def meta(samples: int) -> StageMeta:
 
 
 def stage(catalog: Catalog, contract: Any, rows: list[dict[str, Any]], samples: int) -> None:
-    tables, table = catalog.tables, contract.rows(rows)
-    tables.publish(
-        contract.name,
-        CELL,
-        contract,
-        [table],
-        tables.fence(contract.name, CELL, contract),
-        lambda _: meta(samples),
-    )
+    tables = catalog.tables
+    read_version = tables.fence(contract.name, CELL, contract)
+    written = tables.write(contract.name, CELL, contract, [contract.rows(rows)])
+    tables.commit(contract.name, CELL, contract, written, meta(samples), read_version)
 
 
 def worked(

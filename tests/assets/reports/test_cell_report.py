@@ -14,17 +14,17 @@ from typer.testing import CliRunner
 
 from mm_assets.cli.main import app
 from mm_assets.reports.cell_report import (
-    GROUPS,
-    MEMBERS,
-    SHOWN,
+    MAX_CARDS,
+    MAX_GROUPS,
+    MAX_MEMBERS,
     Card,
     CellReport,
-    Histogram,
     Sheet,
-    _histogram,
     cell_report,
 )
+from mm_assets.reports.histograms import Histogram
 from mm_assets.reports.html_page import page
+from mm_assets.reports.previews import BlobPreview
 from mm_embed_kernels.contracts import CONTENT_BLOBS, CURATED_SAMPLES, VALIDATED_SAMPLES
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
@@ -60,43 +60,9 @@ class Tags(HTMLParser):
 
 def require_harmless(text: str) -> Tags:
     tags = Tags(text)
-    known = {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "p",
-        "nav",
-        "a",
-        "div",
-        "span",
-        "i",
-        "b",
-        "bdi",
-        "figure",
-    }
-    known |= {
-        "figcaption",
-        "img",
-        "blockquote",
-        "svg",
-        "path",
-        "g",
-        "rect",
-        "line",
-        "text",
-        "table",
-        "tr",
-        "th",
-        "td",
-    }
-    assert {tag for tag, _ in tags.found} <= known
+    known = "html head meta title style body h1 h2 h3 h4 p nav a div span i b bdi figure figcaption img blockquote"
+    known += " svg path g rect line text table tr th td"
+    assert {tag for tag, _ in tags.found} <= set(known.split())
     for tag, attributes in tags.found:
         assert not [name for name in attributes if name.startswith("on")], tag
         for name in ("src", "href"):
@@ -110,14 +76,9 @@ def require_harmless(text: str) -> Tags:
 def stage(catalog: Catalog, contract: Any, table: pa.Table) -> None:
     tables, rows = catalog.tables, table.num_rows
     meta = StageMeta("d", "i", rows, rows, 0, 0, 0, "e", "", {}, "r", "now", samples=rows)
-    tables.publish(
-        contract.name,
-        CELL,
-        contract,
-        [contract.cast(table)],
-        tables.fence(contract.name, CELL, contract),
-        lambda _: meta,
-    )
+    read_version = tables.fence(contract.name, CELL, contract)
+    written = tables.write(contract.name, CELL, contract, [contract.cast(table)])
+    tables.commit(contract.name, CELL, contract, written, meta, read_version)
 
 
 def curated(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
@@ -171,14 +132,14 @@ def test_what_is_shown_does_not_grow_with_the_cell(birds: Catalog) -> None:
     curated(birds, rows)
     found = cell_report(birds, CELL, Prices())
     assert [(sheet.kind, sheet.rule, sheet.samples, len(sheet.cards)) for sheet in found.sheets] == [
-        ("kept", "", 2_000, SHOWN["kept"]),
-        ("dropped", "too_short", 1_000, SHOWN["dropped"]),
-        ("flagged", "boilerplate", 1_500, SHOWN["flagged"]),
+        ("kept", "", 2_000, MAX_CARDS["kept"]),
+        ("dropped", "too_short", 1_000, MAX_CARDS["dropped"]),
+        ("flagged", "boilerplate", 1_500, MAX_CARDS["flagged"]),
     ]
     assert all(int(card.key[1:]) % 3 for card in found.sheets[0].cards)
     assert not any(int(card.key[1:]) % 3 for card in found.sheets[1].cards)
-    assert all(card.text.startswith("<script>") for card in found.sheets[0].cards)
-    assert [(group.samples, len(group.cards)) for group in found.groups] == [(20, MEMBERS)] * GROUPS
+    assert all(card.preview.text.startswith("<script>") for card in found.sheets[0].cards)
+    assert [(group.samples, len(group.cards)) for group in found.groups] == [(20, MAX_MEMBERS)] * MAX_GROUPS
     assert {card.note for group in found.groups for card in group.cards} <= {
         "kept; near_text 0.912",
         "dropped by too_short; near_text 0.912",
@@ -223,29 +184,7 @@ def test_a_lost_blob_is_a_line(birds: Catalog) -> None:
     for pack in Path(birds.store.path("blobs/packs")).iterdir():
         pack.unlink()
     (card,) = cell_report(birds, CELL, Prices()).sheets[0].cards
-    assert card.fault.startswith("blob_missing: ")
-
-
-@pytest.mark.parametrize(
-    ("values", "threshold", "log"),
-    [
-        ([0.0, 50, 100], 50, False),
-        ([-10.0, 0, 90], -50, False),
-        ([900.0, 1000, 1100], 5, True),
-        ([5.0, 6, 7], 1e5, True),
-        ([], 5, False),
-    ],
-)
-def test_a_threshold_stands_where_the_values_part(values: list[float], threshold: float, log: bool) -> None:
-    found = _histogram(
-        "r", "drop", "c", threshold, pa.chunked_array([pa.array([*values, None], pa.float64())])
-    )
-    assert sum(found.counts) == len(values)
-    assert found.low <= threshold <= found.high
-    assert found.log is log
-    bins = len(found.counts)
-    below = sum(count for place, count in enumerate(found.counts) if (place + 1) / bins <= found.at)
-    assert below == sum(value < threshold for value in values)
+    assert "is not in the store" in card.preview.fault
 
 
 def test_mistakes_are_one_line(birds: Catalog, tmp_path: Path) -> None:
@@ -278,16 +217,16 @@ def test_a_published_version_is_seen(published: Any, monkeypatch: pytest.MonkeyP
 def test_every_kind_of_card_is_drawn(birds: Catalog) -> None:
     curated(birds, [{"sample_id": "0" * 32, "key": "a"}])
     cards = [
-        Card("1", "a", None, "train", "", picture="data:image/jpeg;base64,AA"),
-        Card("2", "b", None, "train", "", wave=(0.0, 1.0)),
+        Card("1", "a", None, "train", "", BlobPreview(picture="data:image/jpeg;base64,AA")),
+        Card("2", "b", None, "train", "", BlobPreview(wave=(0.0, 1.0))),
+        Card("3", "c", None, "train", "", BlobPreview(fault="gone")),
     ]
-    cards.append(Card("3", "c", None, "train", "", fault="gone"))
-    alike = [Sheet("alike", "0.981", 2, [Card("4", "d", None, "train", "full", text=HOSTILE)] * 2)]
+    both = [Card("4", "d", None, "train", "full", BlobPreview(text=HOSTILE))] * 2
     made: CellReport = replace(
         cell_report(birds, CELL, Prices()),
         sheets=[Sheet("kept", "", 3, cards)],
-        alike=alike,
-        looked_at=7,
+        similar=[Sheet("similar", "0.981", 2, both)],
+        checked_vectors=7,
         histograms=[Histogram("r", "drop", "c", 1.0, 0.0, 2.0, 0.5, False, [1, 2])],
     )
     tags = require_harmless("".join(page("birds@v1", [made], ["text"], Prices())))
