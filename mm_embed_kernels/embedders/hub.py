@@ -1,4 +1,4 @@
-"""Models by name and revision from a model hub, or from a local folder: found, checked, and only then used."""
+"""Base class of embedders with models of a hub, by name and revision, or of a local folder."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import file_hash
 
-# What describes a model; its weights come beside, as safetensors where there are any: reading those runs no code.
-DESCRIBING = ("*.json", "*.txt", "*.model")
-SAFE, PICKLED = ("*.safetensors",), ("*.bin", "*.pt", "*.pth")
+# Files of a model: its configuration, and its weights, as safetensors where it has any, since reading those
+# runs no code.
+CONFIG_FILES = ("*.json", "*.txt", "*.model")
+SAFETENSORS, PICKLES = ("*.safetensors",), ("*.bin", "*.pt", "*.pth")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class HubEmbedder(Embedder):
-    """An embedder whose model the user names: ``KIND:ORG/NAME@REVISION`` in a hub, or ``KIND:/an/absolute/folder``.
+    """An embedder whose model the user names: ``KIND:ORG/NAME@REVISION``, or ``KIND:/an/absolute/folder``.
 
-    A revision that is left out is the hub's newest; in both cases the files' own hash stands in the fingerprint.
+    Without a revision it is the newest one of the hub. In all cases the hash of the files is part of the
+    fingerprint.
     """
 
     takes_model: ClassVar[bool] = True
 
     @cached_property
     def folder(self) -> Path:
-        """Where the model's files lie on this machine.
+        """Local folder of the model's files.
 
         Raises:
-            UserError: in one line, when it cannot be had or is damaged.
+            UserError: in one line, when it is unavailable or damaged.
         """
         return model_folder(self.name, self.model)
 
@@ -42,10 +44,10 @@ class HubEmbedder(Embedder):
         return tuple(model_files(self.name, self.folder))
 
     def read_json(self, name: str) -> Any:
-        """A configuration file of the model.
+        """Read a configuration file of the model.
 
         Raises:
-            UserError: when it is missing or no JSON.
+            UserError: when it is missing or not JSON.
         """
         try:
             return json.loads((self.folder / name).read_text("utf-8"))
@@ -55,7 +57,7 @@ class HubEmbedder(Embedder):
             ) from error
 
     def load(self) -> None:
-        # Another machine of a cluster keeps its models elsewhere.
+        # On another machine of a cluster the model may be in another folder.
         if "folder" in self.__dict__ and not self.folder.is_dir():
             del self.folder
         if "_model" not in self.__dict__:
@@ -63,16 +65,21 @@ class HubEmbedder(Embedder):
 
     @abstractmethod
     def open_model(self) -> Any:
-        """The loaded model, on the device."""
+        """Load the model onto the device."""
 
 
 def is_folder(model: str) -> bool:
-    """Whether a model is named by its folder, not by its name elsewhere."""
+    """Return whether a model is named by its folder instead of by a name in a hub."""
     return model.startswith(("/", "~", "."))
 
 
 def model_folder(name: str, model: str) -> Path:
-    """The folder of a model, downloaded if need be; see `HubEmbedder.folder`."""
+    """Return the folder of a model, downloaded where necessary; see `HubEmbedder.folder`.
+
+    Args:
+        name: name of the embedder, for error messages.
+        model: ``ORG/NAME@REVISION`` or an absolute folder.
+    """
     if is_folder(model):
         folder = Path(model).expanduser()
         if not folder.is_absolute():
@@ -87,7 +94,7 @@ def model_folder(name: str, model: str) -> Path:
 
 @cache
 def _snapshot(name: str, model: str) -> Path:
-    """A hub's model on this machine; asked for, and held against its hashes, once per process."""
+    """Download a hub's model and verify its hashes, once per process; return the folder."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -95,19 +102,20 @@ def _snapshot(name: str, model: str) -> Path:
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
-                repository, revision=revision or None, allow_patterns=[*DESCRIBING, *SAFE]
+                repository, revision=revision or None, allow_patterns=[*CONFIG_FILES, *SAFETENSORS]
             )
         )
         if not any(folder.rglob("*.safetensors")):
             folder = Path(
                 huggingface_hub.snapshot_download(
-                    repository, revision=revision or None, allow_patterns=[*DESCRIBING, *PICKLED]
+                    repository, revision=revision or None, allow_patterns=[*CONFIG_FILES, *PICKLES]
                 )
             )
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"embedder {name}: the model hub cannot be reached and {model} is not among the models on this machine; download it "
-            f"where there is a network (`hf download {repository}`), or name a local folder"
+            f"embedder {name}: the model hub cannot be reached and {model} is not among the models on this "
+            f"machine; download it where there is a network (`hf download {repository}`), "
+            "or name a local folder"
         ) from error
     except HFValidationError as error:
         raise UserError(
@@ -117,31 +125,31 @@ def _snapshot(name: str, model: str) -> Path:
         raise UserError(
             f"embedder {name}: the model hub refuses {model}: {str(error).strip().splitlines()[-1]}"
         ) from error
-    _check(name, folder)
+    _verify(name, folder)
     return folder
 
 
 def model_files(name: str, folder: Path) -> list[Path]:
-    """The files that make the model: what describes it, and its safetensors, or other weights where it has none.
+    """List the files of a model: configuration and safetensors, or other weights where it has none.
 
     Raises:
         UserError: when there are no weights.
     """
 
-    def found(patterns: Iterable[str]) -> set[Path]:
+    def matching(patterns: Iterable[str]) -> set[Path]:
         return {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
 
-    weights = found(SAFE) or found(PICKLED)
+    weights = matching(SAFETENSORS) or matching(PICKLES)
     if not weights:
-        raise UserError(f"embedder {name}: {folder} holds no weights ({', '.join([*SAFE, *PICKLED])})")
-    return sorted(weights | found(DESCRIBING))
+        raise UserError(f"embedder {name}: {folder} holds no weights ({', '.join([*SAFETENSORS, *PICKLES])})")
+    return sorted(weights | matching(CONFIG_FILES))
 
 
-def _check(name: str, folder: Path) -> None:
-    """Hold large files against the hash under which the hub's cache keeps them.
+def _verify(name: str, folder: Path) -> None:
+    """Verify large files by the hash that is their name in the hub's cache.
 
     Raises:
-        UserError: for a file whose bytes are not those of its hash.
+        UserError: for a file with another hash.
     """
     for path in sorted(folder.rglob("*")):
         stored = path.resolve()

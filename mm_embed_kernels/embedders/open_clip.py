@@ -1,4 +1,4 @@
-"""Any open_clip model, from a hub or a folder in the hub's layout: pictures, video and texts in one space."""
+"""The embedders `open_clip` and `open_clip_frames`: any open_clip model of a hub or a folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mm_embed_kernels.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Of OpenAI's CLIP; open_clip's default where a model says nothing.
+# Normalisation of OpenAI's CLIP, open_clip's default for a model that declares none.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class OpenCLIP(HubEmbedder, PictureEmbedder):
-    """Pictures by a contrastive model; a text finds them by what they show."""
+    """Pictures in the joint space of pictures and texts of a contrastive model."""
 
     name = "open_clip"
     libraries = ("open_clip_torch", "pillow", "torch", "torchvision")
@@ -28,12 +28,13 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.read_json("open_clip_config.json")
-        if "embed_dim" not in found.get("model_cfg", {}):
+        """Configuration of the model, with ``model_cfg.embed_dim``."""
+        config: dict[str, Any] = self.read_json("open_clip_config.json")
+        if "embed_dim" not in config.get("model_cfg", {}):
             raise UserError(
                 f"embedder {self.name}: {self.folder}/open_clip_config.json tells no model_cfg.embed_dim"
             )
-        return found
+        return config
 
     @cached_property
     def dimension(self) -> int:  # type: ignore[override]
@@ -41,7 +42,7 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
 
     @cached_property
     def side(self) -> int:
-        """Side of the square that the model sees, pixels."""
+        """Side of the model's input square, pixels."""
         size = (
             self.config.get("preprocess_cfg", {}).get("size")
             or self.config["model_cfg"]["vision_cfg"]["image_size"]
@@ -58,7 +59,8 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         mode = given.get("resize_mode", "shortest")
         if mode not in ("shortest", "squash"):
             raise UserError(
-                f"embedder {self.name}: its model resizes pictures by {mode!r}; supported are shortest and squash"
+                f"embedder {self.name}: its model resizes pictures by {mode!r}; "
+                "supported are shortest and squash"
             )
         return {
             "side": self.side,
@@ -85,9 +87,9 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        place = f"local-dir:{self.folder}"
-        self._tokenizer = open_clip.get_tokenizer(place)
-        return open_clip.create_model(place, device=self.device).eval()
+        location = f"local-dir:{self.folder}"
+        self._tokenizer = open_clip.get_tokenizer(location)
+        return open_clip.create_model(location, device=self.device).eval()
 
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         import torch
@@ -97,7 +99,7 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
             torch.tensor(self.preprocessing[name], device=self.device).view(1, 3, 1, 1)
             for name in ("mean", "std")
         )
-        found = []
+        vectors = []
         with torch.inference_mode():
             for start in range(0, len(inputs), self.batch_size):
                 pixels = (
@@ -107,10 +109,10 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
                     .float()
                     / 255
                 )
-                found.append(
+                vectors.append(
                     self._model.encode_image((pixels - mean) / std, normalize=True).float().cpu().numpy()
                 )
-        return np.concatenate(found)
+        return np.concatenate(vectors)
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
         import torch
@@ -127,7 +129,7 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
 
 
 class OpenCLIPFrames(FrameEmbedder):
-    """Scenes by the frames' mean in a contrastive model's space."""
+    """Scenes by the mean vector of their frames in the space of a contrastive model."""
 
     name = "open_clip_frames"
     takes_model = True

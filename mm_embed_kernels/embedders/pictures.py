@@ -1,4 +1,4 @@
-"""What embedders of pictures share, and how one of them reads video: frame by frame, pooled."""
+"""Base classes of picture embedders, and of video embedders that pool the vectors of frames."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.media.frames import open_frames
+from mm_embed_kernels.media.image import read_picture
+from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import seconds_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mm_embed_kernels.modalities import Media
-
 
 class PictureEmbedder(Embedder):
-    """An embedder of still pictures: uprighted, flattened to RGB, then prepared as the model wants them.
+    """An embedder of still pictures, which are turned upright, flattened to RGB and prepared for the model.
 
     Attributes:
-        draft_side: a large JPEG is decoded at the smallest size whose sides are not below this.
+        draft_side: a large JPEG is decoded at its smallest size with no side below this, pixels.
     """
 
     modality = "image"
@@ -29,21 +30,19 @@ class PictureEmbedder(Embedder):
 
     @abstractmethod
     def prepare(self, picture: Image.Image) -> np.ndarray[Any, Any]:
-        """An RGB picture as an array of `input_shape`; runs inside the sandbox, must not need `load`."""
+        """Convert an RGB picture to an array of `input_shape`, inside the sandbox, without `load`."""
 
-    def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.media.image import read_picture
-
-        # A half picture comes here only where the spec keeps its beginning.
+    def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:  # noqa: ARG002 - a picture is one segment
+        # An incomplete picture gets here only where the spec keeps the beginnings of such.
         return self.prepare(read_picture(data, self.draft_side).upright)
 
 
 class FrameEmbedder(Embedder):
-    """A segment of video as the mean of the unit vectors of its frames, in the space of an embedder of pictures.
+    """The mean of the unit vectors of a video segment's frames, in the space of a picture embedder.
 
     Attributes:
-        pictures: the embedder of the frames.
-        frames: how many are looked at: those in the middle of as many equal parts of the segment.
+        pictures: embedder of the frames.
+        frames: number of frames per segment, each the middle one of an equal part.
     """
 
     modality = "video"
@@ -83,12 +82,10 @@ class FrameEmbedder(Embedder):
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
         from PIL import Image
 
-        from mm_embed_kernels.media.video import open_frames
-
         start, end = seconds_of(span)
         with open_frames(data) as video:
-            places = [video.at(start + (end - start) * (i + 0.5) / self.frames) for i in range(self.frames)]
-            return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in video.read(places)])
+            indices = [video.at(start + (end - start) * (i + 0.5) / self.frames) for i in range(self.frames)]
+            return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in video.read(indices)])
 
     def load(self) -> None:
         self.pictures.load()
@@ -104,13 +101,19 @@ class FrameEmbedder(Embedder):
 
 
 def center_crop(picture: Image.Image, resize: int, side: int) -> np.ndarray[Any, Any]:
-    """The shorter side resized (bicubic), then a square from the middle, uint8 [side, side, 3]."""
+    """Resize the shorter side (bicubic) and cut a square from the middle, uint8 [side, side, 3].
+
+    Args:
+        picture: RGB.
+        resize: length of the shorter side before the cut, pixels.
+        side: side of the square, pixels.
+    """
     from PIL import Image
 
     scale = resize / min(picture.size)
     size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
     left, top = (size[0] - side) / 2 / scale, (size[1] - side) / 2 / scale
-    # Resample the crop alone: a very long picture never becomes a very large one.
+    # Only the crop is resampled, so that a very long picture never becomes a very large one.
     box = (
         max(0.0, left),
         max(0.0, top),

@@ -1,4 +1,4 @@
-"""Any sentence-transformers model, from a hub or a folder."""
+"""The embedder `st`: any sentence-transformers model of a hub or a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mm_embed_kernels.errors import UserError
 
 
 class SentenceTransformers(HubEmbedder):
-    """Texts by a sentence-transformers model; queries and documents with the prompts that it declares for them."""
+    """Texts by a sentence-transformers model, with its own prompts for queries and documents."""
 
     name = "st"
     modality = "text"
@@ -21,7 +21,7 @@ class SentenceTransformers(HubEmbedder):
 
     @cached_property
     def dimension(self) -> int:  # type: ignore[override]
-        """Read from the modules' own files: nothing is loaded."""
+        """Length of its vectors, read from the configuration of its modules without loading them."""
         for module in reversed(self.read_json("modules.json")):
             path = f"{module['path']}/config.json" if module["path"] else "config.json"
             config = self.read_json(path) if (self.folder / path).is_file() else {}
@@ -33,7 +33,8 @@ class SentenceTransformers(HubEmbedder):
             if size := size or config.get("hidden_size"):
                 return int(size)
         raise UserError(
-            f"embedder {self.name}: {self.folder}/modules.json tells no dimension; is it a sentence-transformers model?"
+            f"embedder {self.name}: {self.folder}/modules.json tells no dimension; "
+            "is it a sentence-transformers model?"
         )
 
     @property

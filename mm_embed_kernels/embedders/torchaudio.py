@@ -1,4 +1,4 @@
-"""Speech models of torchaudio.pipelines (wav2vec 2.0, HuBERT, WavLM), by their names there or from a folder."""
+"""The embedder `torchaudio`: speech models of torchaudio.pipelines (such as wav2vec 2.0) or of a folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.embedders.hub import PICKLED, HubEmbedder, is_folder, model_files
+from mm_embed_kernels.embedders.hub import PICKLES, HubEmbedder, is_folder, model_files
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.modalities import Media
+from mm_embed_kernels.media.audio import read_window
+from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
 
 _URL = "https://download.pytorch.org/torchaudio/models/"
 
 
 class TorchaudioPipeline(HubEmbedder):
-    """Windows of sound as the mean over time of a speech model's last layer; knows voices and words, not noises.
+    """The mean over time of a speech model's last layer, for voices and words, not for noises.
 
-    The model is ``NAME`` of `torchaudio.pipelines` (for example ``torchaudio:WAV2VEC2_BASE``), or a folder that holds
-    ``config.json`` ({"sample_rate": …, "normalize": …, "params": arguments of `torchaudio.models.wav2vec2_model`}) and its weights.
+    The model is a ``NAME`` of `torchaudio.pipelines` (for example ``torchaudio:WAV2VEC2_BASE``), or a folder
+    with weights and a ``config.json`` ({"sample_rate": …, "normalize": …, "params": arguments of
+    `torchaudio.models.wav2vec2_model`}).
     """
 
     name = "torchaudio"
@@ -31,19 +33,19 @@ class TorchaudioPipeline(HubEmbedder):
     input_dtype = "float32"
 
     @property
-    def _named(self) -> bool:
+    def _is_pipeline(self) -> bool:
         return not is_folder(self.model)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Sample rate (Hz), whether the waveform is normalized, and the arguments of the network."""
-        if not self._named:
-            found: dict[str, Any] = self.read_json("config.json")
-            if missing := {"sample_rate", "params"} - set(found):
+        """Sample rate (Hz), normalisation of the waveform, and arguments of the network."""
+        if not self._is_pipeline:
+            config: dict[str, Any] = self.read_json("config.json")
+            if missing := {"sample_rate", "params"} - set(config):
                 raise UserError(
                     f"embedder {self.name}: {self.folder}/config.json lacks {', '.join(sorted(missing))}"
                 )
-            return found
+            return config
         bundle = self._bundle()
         return {
             "sample_rate": int(bundle.sample_rate),
@@ -52,6 +54,11 @@ class TorchaudioPipeline(HubEmbedder):
         }
 
     def _bundle(self) -> Any:
+        """Return the pipeline that the model names.
+
+        Raises:
+            UserError: for an unknown name.
+        """
         from torchaudio import pipelines
 
         known = [
@@ -59,13 +66,14 @@ class TorchaudioPipeline(HubEmbedder):
         ]
         if self.model not in known:
             raise UserError(
-                f"embedder {self.name}: torchaudio has no speech model {self.model}; it has {', '.join(known)}"
+                f"embedder {self.name}: torchaudio has no speech model {self.model}; "
+                f"it has {', '.join(known)}"
             )
         return getattr(pipelines, self.model)
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        if not self._named:
+        if not self._is_pipeline:
             return tuple(model_files(self.name, self.folder))
         import torch
 
@@ -77,7 +85,8 @@ class TorchaudioPipeline(HubEmbedder):
                 torch.hub.download_url_to_file(_URL + file, str(stored), progress=False)
             except OSError as error:
                 raise UserError(
-                    f"embedder {self.name}: {_URL}{file} cannot be reached, and {stored} is not there; download it where there is a network"
+                    f"embedder {self.name}: {_URL}{file} cannot be reached, and {stored} is not there; "
+                    "download it where there is a network"
                 ) from error
         return (stored,)
 
@@ -101,9 +110,7 @@ class TorchaudioPipeline(HubEmbedder):
         }
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
-        from mm_embed_kernels.media.audio import window
-
-        return window(data, span, self.config["sample_rate"], WINDOW_SECONDS)
+        return read_window(data, span, self.config["sample_rate"], WINDOW_SECONDS)
 
     def open_model(self) -> Any:
         import torch
@@ -111,7 +118,7 @@ class TorchaudioPipeline(HubEmbedder):
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        # The architecture alone: what a pipeline adds around it (normalizing) is done in `embed`.
+        # The network alone; a pipeline's normalisation is done in `embed`.
         network = wav2vec2_model(**self.config["params"])
         network.load_state_dict(_tensors(self.weights))
         return network.eval().to(self.device)
@@ -120,31 +127,32 @@ class TorchaudioPipeline(HubEmbedder):
         import torch
 
         self.load()
-        found = []
+        vectors = []
         with torch.inference_mode():
-            # One by one and without the silence that fills up the array: these networks hear the padding of a batch.
+            # One by one and without the padding of the array, which would change the results of these
+            # networks.
             for samples in inputs:
-                heard = torch.from_numpy(np.array(np.trim_zeros(samples, "b"), np.float32))[None].to(
+                wave = torch.from_numpy(np.array(np.trim_zeros(samples, "b"), np.float32))[None].to(
                     self.device
                 )
-                # As many samples as one frame of the network takes.
-                heard = torch.nn.functional.pad(heard, (0, max(0, 400 - heard.shape[1])))
+                # Padded to the samples of one frame of the network.
+                wave = torch.nn.functional.pad(wave, (0, max(0, 400 - wave.shape[1])))
                 if self.config.get("normalize"):
-                    heard = torch.nn.functional.layer_norm(heard, heard.shape)
-                layers, _ = self._model.extract_features(heard)
-                found.append(layers[-1].mean(dim=1)[0].float().cpu().numpy())
-        return np.stack(found)
+                    wave = torch.nn.functional.layer_norm(wave, wave.shape)
+                layers, _ = self._model.extract_features(wave)
+                vectors.append(layers[-1].mean(dim=1)[0].float().cpu().numpy())
+        return np.stack(vectors)
 
 
 def _tensors(files: tuple[Path, ...]) -> dict[str, Any]:
-    """Parameters by name; pickled files are read as tensors alone, which runs no code."""
+    """Parameters by name; pickled files are restricted to tensors, which runs no code."""
     import torch
     from safetensors.torch import load_file
 
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for path in files:
         if path.suffix == ".safetensors":
-            found |= load_file(path)
-        elif f"*{path.suffix}" in PICKLED:
-            found |= torch.load(path, map_location="cpu", weights_only=True)
-    return found
+            tensors |= load_file(path)
+        elif f"*{path.suffix}" in PICKLES:
+            tensors |= torch.load(path, map_location="cpu", weights_only=True)
+    return tensors

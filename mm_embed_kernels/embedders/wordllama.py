@@ -1,4 +1,7 @@
-"""WordLlama: token vectors taken from a large language model, averaged; no network runs, so that millions of texts take minutes."""
+"""The embedder `wordllama`: the mean of token vectors of a large language model.
+
+No network runs, so that millions of texts take minutes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ _FILES = ("weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokeniz
 
 
 class WordLlama(Embedder):
-    """Static word-piece embeddings, 256-d (Miller, WordLlama, 2024: trained average pooling over a LLM's token codebook)."""
+    """Static word-piece embeddings, 256-d.
+
+    Miller, "WordLlama" (2024): trained average pooling over the token codebook of a language model.
+    """
 
     name = "wordllama"
     modality = "text"
@@ -50,8 +56,8 @@ class WordLlama(Embedder):
 
 
 def _package() -> Path:
-    """The folder of the installed package, found without importing it."""
-    found = importlib.util.find_spec("wordllama")
-    if found is None or found.origin is None:
+    """Locate the installed package without importing it."""
+    spec = importlib.util.find_spec("wordllama")
+    if spec is None or spec.origin is None:
         raise unavailable("wordllama", "wordllama")
-    return Path(found.origin).parent
+    return Path(spec.origin).parent

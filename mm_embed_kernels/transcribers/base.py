@@ -1,4 +1,4 @@
-"""What a transcriber is: named weights, settings, and a function from sound to text."""
+"""Base class of transcribers: weights, settings, and a function from sound to text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RATE = 16_000
 
 
 class Transcriber(ABC):
-    """A model that writes down what is said. Heavy imports belong into `load`.
+    """A model that transcribes speech. Heavy imports belong into `load`.
 
     Attributes:
-        name: what specs, tables and the ledger call it.
-        languages: ISO 639-1 codes that it knows; empty for many.
+        name: name in specs, tables and the ledger.
+        languages: ISO 639-1 codes of its languages; empty for many.
         libraries: packages whose version changes its texts.
-        code_version: raised when the code changes its texts.
-        seconds: first guess of the cost of a window of ten seconds on one CPU core.
+        code_version: raised when a change of the code changes its texts.
+        seconds: initial estimate of the seconds per window of ten seconds on one CPU core.
     """
 
     name: ClassVar[str] = ""
@@ -39,15 +39,20 @@ class Transcriber(ABC):
     @property
     @abstractmethod
     def weights(self) -> tuple[Path, ...]:
-        """The weight files; raises `UserError` in one line when they are missing."""
+        """The weight files.
+
+        Raises:
+            UserError: in one line, when they are missing.
+        """
 
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that steers the decoding, as JSON-able values."""
+        """All settings of the decoding, as values for JSON."""
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of everything that changes the texts."""
         return fingerprint(
             name=f"transcribe:{self.name}",
             code_version=self.code_version,
@@ -64,23 +69,23 @@ class Transcriber(ABC):
 
     @abstractmethod
     def transcribe(self, sounds: list[np.ndarray[Any, Any]]) -> list[tuple[str, str]]:
-        """Text (empty where nothing is understood) and ISO 639-1 code of each sound.
+        """Transcribe sounds: text, empty without intelligible speech, and ISO 639-1 code of each.
 
         Args:
             sounds: float32 arrays [samples], mono, 16 kHz.
         """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings and identity travel to workers; loaded models do not."""
+        """Pickle settings and identity for workers, without the loaded model."""
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
 
 def transcribers() -> dict[str, type[Transcriber]]:
-    """All transcriber classes, by name."""
+    """All transcriber classes by name."""
     return discover("mm_embed_kernels.transcribers", "transcribers", Transcriber)
 
 
 def create(name: str, **settings: Any) -> Transcriber:
-    """The transcriber called `name`, not yet loaded."""
-    found: Transcriber = pick(transcribers(), "transcriber", name)(**settings)
-    return found
+    """Create the transcriber called `name`, without loading it."""
+    transcriber: Transcriber = pick(transcribers(), "transcriber", name)(**settings)
+    return transcriber

