@@ -1,1 +1,1 @@
-"""TODO."""
+"""Child processes with limits on memory and time; imports errors and identity only."""

@@ -1,7 +1,8 @@
-"""One spawned process that works for its parent: it can die, hang or balloon without harm to anybody else.
+"""A spawned process that works for its parent, and may crash, hang or take much memory without harming it.
 
-Not a process pool of a library: Pebble 5.2 and `concurrent.futures` hand out chunks whose answers come all at once, so that
-nobody knows which item killed a worker, and both are broken for good when a worker dies while it is idle.
+Process pools of libraries do not serve: Pebble 5.2 and `concurrent.futures` return the answers of a chunk all
+    at once,
+so that the item that killed a worker is unknown, and both stay broken when a worker dies while it is idle.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-OUT_OF_MEMORY_EXIT = 86  # exit code of a child that gave up because it could have no more memory
-_LAST_SECONDS = 5.0  # between closing its pipe and being dead
+# Exit code of a child that ended itself because an allocation failed.
+OUT_OF_MEMORY_EXIT = 86
+# Time between the end of its pipe and that of the process.
+_EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -29,7 +32,7 @@ class ChildDied(Exception):
 
     Attributes:
         exitcode: as `multiprocessing` gives it: negative for a signal.
-        fresh: whether the item was the first that the process ever saw, so that no other one can be at fault.
+        fresh: whether the item was the first of the process, so that no other one can be the cause.
     """
 
     def __init__(self, exitcode: int, fresh: bool) -> None:
@@ -45,27 +48,33 @@ class ChildTimeout(Exception):
 
 
 class Child:
-    """A process that is started when it is first asked, and again after it died.
+    """A process that the first `ask` starts, and the next one after its death.
 
     Args:
         enter: called first in each process, with `args`; picklable.
-        parent: whether it may have children of its own.
+        args: picklable.
+        parent: whether the process may have children of its own.
     """
 
     def __init__(self, enter: Callable[..., None], *args: Any, parent: bool = False) -> None:
         self._enter, self._args, self._parent = enter, args, parent
         self._process: Any = None
         self._pipe: Any = None
-        self._answered = 0
+        self._answers = 0
 
     def ask(
         self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]], seconds: float
     ) -> Iterator[Any]:
-        """``function(*item)`` for each item, in order, as they are answered; the function must not raise.
+        """Stream ``function(*item)`` for each item, in order.
+
+        Args:
+            function: picklable; must not raise.
+            items: its arguments, picklable.
+            seconds: longest time between two answers.
 
         Raises:
-            ChildDied: by the item whose answer is due.
-            ChildTimeout: likewise, when it took longer than `seconds`.
+            ChildDied: when the process ends; the item whose answer is due was the last one it worked on.
+            ChildTimeout: when that item takes longer than `seconds`.
         """
         if self._process is None or not self._process.is_alive():
             self.close()
@@ -73,22 +82,22 @@ class Child:
         try:
             self._pipe.send((function, items))
             for _ in items:
-                # Both, since a process that this one has forked may keep the pipe open.
+                # Both, since a process that the child has forked may keep the pipe open.
                 if not wait([self._pipe, self._process.sentinel], seconds):
                     self.close()
                     raise ChildTimeout
                 if not self._pipe.poll():
                     raise EOFError
                 answer = self._pipe.recv()
-                self._answered += 1
+                self._answers += 1
                 yield answer
         except (EOFError, OSError):
-            self._process.join(_LAST_SECONDS)
+            self._process.join(_EXIT_SECONDS)
             self._process.kill()
             self._process.join()
-            raise ChildDied(self._process.exitcode, self._answered == 0) from None
+            raise ChildDied(self._process.exitcode, self._answers == 0) from None
         except BaseException:
-            self.close()  # answers that nobody waits for must not be taken for the next ones
+            self.close()  # pending answers must not be read as those of the next items
             raise
 
     def _start(self) -> None:
@@ -97,12 +106,12 @@ class Child:
         self._process = spawn.Process(
             target=_serve, args=(theirs, self._enter, self._args), daemon=not self._parent
         )
-        self._answered = 0
+        self._answers = 0
         self._process.start()
         theirs.close()
 
     def close(self) -> None:
-        """Kill the process, whatever it does."""
+        """Kill the process, even while it works."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -112,11 +121,15 @@ class Child:
 
 @cache
 def _starter() -> ThreadPoolExecutor:
-    """A thread that lasts: Linux tells a child of its parent's death when the thread that started it ends."""
+    """Return a thread that never ends.
+
+    Linux signals the parent's death to a child when the thread that started the child ends.
+    """
     return ThreadPoolExecutor(1, thread_name_prefix="mm-starter")
 
 
 def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Answer the parent's items, in the child, until the pipe is closed."""
     enter(*args)
     while True:
         try:
@@ -130,26 +143,30 @@ def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) 
 
 
 def die_with_parent() -> None:
-    """No orphan, no core file; whether Ctrl-C ends the work is the parent's to say."""
+    """End this process with its parent, leave Ctrl-C to the parent, and write no core file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def silence_output() -> None:
-    """Decoders written in C say what they like, in a file's own words; it belongs on nobody's terminal and in no JSON."""
+    """Redirect stdout and stderr to nowhere.
+
+    Decoders written in C print lines that contain a file's own text, which must not reach a terminal or JSON
+    output.
+    """
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
 
 
-def forget_environment(kept: Sequence[str], **added: str) -> None:
-    """Leave of the environment what is `kept`, in this process and for whoever reads ``/proc/PID/environ``."""
-    left = {name: os.environ[name] for name in kept if name in os.environ}
+def forget_environment(names: Sequence[str], **added: str) -> None:
+    """Remove all environment variables but `names`, also from ``/proc/PID/environ``, and set `added`."""
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.clear()
-    os.environ.update(left, **added)
-    # What the process was started with stays where the kernel put it, whatever is unset. Fields 50 and 51 of proc_pid_stat(5),
-    # of which the first two are cut off here.
+    os.environ.update(kept, **added)
+    # The block that the process was started with stays in its memory, whatever is unset. Its bounds are
+    # fields 50 and 51 of proc_pid_stat(5), of which the first two are cut off here.
     fields = re.sub(r"^.*\) ", "", Path("/proc/self/stat").read_text(), flags=re.DOTALL).split()
     start, end = int(fields[47]), int(fields[48])
     ctypes.memset(start, 0, end - start)

@@ -1,6 +1,7 @@
-"""Untrusted bytes are opened only here: in reused, spawned children with limits on memory and time.
+"""The sandbox, the only place where untrusted bytes are opened: children with limits on memory and time.
 
-A crash, a hang or a balloon kills the child alone and costs the one sample that caused it.
+Children are spawned and reused. A crash, a hang or too large an allocation ends the child alone, and costs
+the one sample that caused it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from mm_embed_kernels.sandbox.child_process import (
     silence_output,
 )
 
-_KEPT_ENVIRONMENT = (
+# Environment variables that a child keeps; the others may be secrets.
+_ENVIRONMENT = (
     "HOME",
     "LANG",
     "LC_ALL",
@@ -40,31 +42,34 @@ _KEPT_ENVIRONMENT = (
     "TZ",
     "VIRTUAL_ENV",
 )
-
-# Chunks that each of several children gets of a batch: who has the slow items gets fewer of the others.
-_SHARES = 4
-
-# What the machine or a file system says, and no decoder about the bytes.
-_OF_THE_MACHINE = {
-    getattr(errno, name)
-    for name in (
-        "EACCES",
-        "EDQUOT",
-        "EIO",
-        "EMFILE",
-        "ENFILE",
-        "ENOENT",
-        "ENOSPC",
-        "EROFS",
-        "ESTALE",
-        "ETIMEDOUT",
-    )
+# Chunks of a batch for each of several children: one with slow items takes fewer chunks.
+_CHUNKS_PER_CHILD = 4
+# Errors of the machine or its file systems; a decoder raises none of them about the bytes.
+_MACHINE_ERRORS = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
 }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one sandbox: workers, bytes of address space per worker, seconds per sample, samples per message."""
+    """Limits of a sandbox.
+
+    Attributes:
+        workers: number of children.
+        memory_bytes: address space of a child.
+        item_seconds: wall time of an item.
+        chunk_items: most items in one message to a child.
+        chunk_bytes: most bytes in one message, unless a single item has more.
+    """
 
     workers: int = 1
     memory_bytes: int = 4 << 30
@@ -74,59 +79,59 @@ class Limits:
 
     @property
     def environment(self) -> str:
-        """What a permanent failure is permanent for: with higher limits, or other libraries, the same bytes may pass."""
+        """Digest of the limits and libraries; with others, the bytes of a permanent failure may pass."""
         return digest("limits", environment_digest(), str(self.memory_bytes), str(self.item_seconds))[:16]
 
 
 def _enter(memory_bytes: int) -> None:
-    """First thing in a child: die with the parent, say nothing, forget its secrets, one thread, bounded memory."""
+    """Restrict this child: its parent's lifetime, no output, no secrets, one thread, limited memory."""
     die_with_parent()
     silence_output()
-    forget_environment(_KEPT_ENVIRONMENT, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    forget_environment(_ENVIRONMENT, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def call_guarded(function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
-    """One call; whatever it raises comes back as a `SampleError` value."""
+def call_guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Return ``function(*args)``, or what it raises as a `SampleError`."""
     try:
-        return function(*item)
+        return function(*args)
     except SampleError as error:
         return error
     except MemoryError:
         return SampleError("memory_limit", "decoding asked for more memory than the sandbox allows")
-    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the cause is kept in the event
-        # FFmpeg's codes for broken media have classes of their own, which derive from these.
-        if type(error).__module__ == "builtins" and getattr(error, "errno", None) in _OF_THE_MACHINE:
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the cause becomes the event
+        # FFmpeg's errors about broken media have classes of their own, derived from the builtin ones.
+        if type(error).__module__ == "builtins" and getattr(error, "errno", None) in _MACHINE_ERRORS:
             return SampleError("store_error", f"{type(error).__name__}: {error}", retryable=True)
         return SampleError("decode_error", f"{type(error).__name__}: {error}")
 
 
-def _answer(function: Callable[..., Any], *item: Any) -> Any:
-    """What a child says of one item."""
+def _answer(function: Callable[..., Any], *args: Any) -> Any:
+    """Return a child's answer to one item, or end the child where its memory is used up."""
     try:
-        outcome = call_guarded(function, item)
+        outcome = call_guarded(function, args)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         outcome = SampleError("decode_error", f"{type(error).__name__}: {error}")
     if isinstance(outcome, SampleError) and outcome.error_class == "memory_limit":
-        os._exit(OUT_OF_MEMORY_EXIT)  # what it holds must not fail its neighbours
+        os._exit(OUT_OF_MEMORY_EXIT)  # the memory that it still occupies must not fail the next items
     return outcome
 
 
 class Sandbox:
-    """Sandboxed children. `map` keeps order and returns a value or a `SampleError` for each item; threads may share it."""
+    """Sandboxed children; threads may share it."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._children = [Child(_enter, limits.memory_bytes) for _ in range(limits.workers)]
-        # The last that worked goes first: few items start few children.
+        # The child that worked last is taken first, so that few items start few children.
         self._idle: LifoQueue[Child] = LifoQueue()
         for child in self._children:
             self._idle.put(child)
 
     def map(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call ``function(*item)`` for each item inside the sandbox.
+        """Return ``function(*item)`` or a `SampleError` for each item, in order, computed inside the sandbox.
 
-        What works beside an item that kills its child is called again, so that only the guilty item fails.
+        The other items of a child that one of them kills are computed again, so that only this one fails.
         """
         outcomes: list[Any] = [None] * len(items)
 
@@ -144,7 +149,7 @@ class Sandbox:
         return outcomes
 
     def _run(self, function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
-        """One chunk in one child."""
+        """Compute one chunk in one child."""
         call = partial(_answer, function)
         outcomes: list[Any] = []
         child = self._idle.get()
@@ -162,7 +167,10 @@ class Sandbox:
     def _verdict(
         self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: ChildDied | ChildTimeout
     ) -> Any:
-        """What is said of the item that a child died of; one that had company before is heard once more, alone."""
+        """Return the outcome of the item at which a child ended.
+
+        An item of a process that had computed others is computed again, alone, in a new one.
+        """
         if isinstance(end, ChildDied) and not end.fresh:
             try:
                 (answer,) = child.ask(call, [item], self.limits.item_seconds)
@@ -178,9 +186,10 @@ class Sandbox:
         return SampleError("decoder_crash", f"the decoder died with {end}")
 
     def _chunks(self, items: Sequence[tuple[Any, ...]]) -> Iterator[list[int]]:
+        """Stream the places of the items of each message."""
         chunk: list[int] = []
         size = 0
-        shares = self.limits.workers * (_SHARES if self.limits.workers > 1 else 1)
+        shares = self.limits.workers * (_CHUNKS_PER_CHILD if self.limits.workers > 1 else 1)
         most = max(1, min(self.limits.chunk_items, -(-len(items) // shares)))
         for i, item in enumerate(items):
             weight = sum(len(part) for part in item if isinstance(part, bytes))
@@ -193,14 +202,16 @@ class Sandbox:
             yield chunk
 
     def close(self) -> None:
+        """Kill all children."""
         for child in self._children:
             child.close()
 
 
 @cache
 def shared_sandbox(limits: Limits) -> Sandbox:
-    """One sandbox per process and limits, reused by every kernel and closed at exit."""
+    """Return the process's sandbox with these limits, which all kernels share; it is closed at exit."""
     sandbox = Sandbox(limits)
-    # Not `atexit`, which children of multiprocessing (Dagster's run workers are) pass by: they would wait for ours for ever.
+    # Not `atexit`, which children of multiprocessing (Dagster's run workers) skip: they would wait for the
+    # sandbox's children for ever.
     Finalize(sandbox, sandbox.close, exitpriority=10)
     return sandbox
