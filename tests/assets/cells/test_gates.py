@@ -40,7 +40,7 @@ def test_too_many_failures_close_the_gate(strict: Any) -> None:
     assert "33.3%" in result.reason
     assert "max_failed_share" in result.reason
     cell = strict.cell("tiny@v1", "text")
-    assert strict.registry.pin(cell) is None
+    assert strict.registry.pins.get(cell) is None
     counts = cell_status(strict.catalog, cell)
     assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] == 3
     assert counts["published"] == 0
@@ -60,7 +60,7 @@ def test_override_publishes_and_records_the_reason(strict: Any) -> None:
     strict.backfill("tiny@v1", "text")
     result = strict.backfill("tiny@v1", "text", override="the bad line is known")["text"]
     assert result.status == "published"
-    pin = strict.registry.pin(strict.cell("tiny@v1", "text"))
+    pin = strict.registry.pins.get(strict.cell("tiny@v1", "text"))
     assert pin.override == "the bad line is known"
     assert strict.features.search("a cat", dataset_version="tiny@v1", modality="text", k=1).num_rows == 1
     again = strict.backfill("tiny@v1", "text")["text"]

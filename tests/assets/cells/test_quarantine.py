@@ -99,7 +99,7 @@ def test_a_version_that_fails_more_than_its_parent_stays_out(platform: Any, data
     assert result.reason.endswith(
         "to publish all the same: mm backfill tiny@v2 --modality image --override-gate REASON"
     )
-    assert platform.registry.pin(platform.cell("tiny@v2", "image")) is None
+    assert platform.registry.pins.get(platform.cell("tiny@v2", "image")) is None
     again = platform.backfill("tiny@v2", "image", override="two are known to be cut")["image"]
     assert again.status == "published", again.reason
 
@@ -115,12 +115,12 @@ def test_a_closed_gate_keeps_the_last_good_pin_and_says_the_same_everywhere(
     platform.register(dataset)
     assert platform.backfill("tiny@v1", "image")["image"].status == "published"
     cell = platform.cell("tiny@v1", "image")
-    pin = platform.registry.pin(cell)
+    pin = platform.registry.pins.get(cell)
     lose_packs(platform)
     shutil.move(dataset.parent / "photos" / "temple" / "1.jpg", dataset.parent / "away.jpg")
     result = platform.backfill("tiny@v1", "image")["image"]
     assert result.status == "blocked"
-    assert platform.registry.pin(cell) == pin
+    assert platform.registry.pins.get(cell) == pin
     assert (
         platform.features.search("a temple", dataset_version="tiny@v1", modality="image", k=5).num_rows == 2
     )

@@ -53,14 +53,9 @@ def publish(
     meta = StageMeta(
         "d", "i", len(rows), len(rows), failures, 0, failures, "e", "", {}, "r", "now", samples=len(rows)
     )
-    tables.publish(
-        contract.name,
-        cell,
-        contract,
-        [contract.rows(rows)],
-        tables.fence(contract.name, cell, contract),
-        lambda _: meta,
-    )
+    read_version = tables.fence(contract.name, cell, contract)
+    written = tables.write(contract.name, cell, contract, [contract.rows(rows)])
+    tables.commit(contract.name, cell, contract, written, meta, read_version)
 
 
 def decisions(key: str) -> dict[str, Any]:

@@ -50,18 +50,10 @@ def validated(catalog: Catalog, *words: int) -> None:
     rows = contract.rows(
         [sample("text", f"k{i}", **{**GOOD["text"], "words": count}) for i, count in enumerate(words)]
     )
-
-    def seal(digest: Any) -> StageMeta:
-        return StageMeta("d", "i", digest.rows, digest.rows, 0, 0, 0, "e", "", {}, "r", "now")
-
-    tables.publish(
-        "validated_samples",
-        cell,
-        contract,
-        [pa.table(rows)],
-        tables.fence("validated_samples", cell, contract),
-        seal,
-    )
+    read_version = tables.fence("validated_samples", cell, contract)
+    written = tables.write("validated_samples", cell, contract, [pa.table(rows)])
+    meta = StageMeta("d", "i", written.rows, written.rows, 0, 0, 0, "e", "", {}, "r", "now")
+    tables.commit("validated_samples", cell, contract, written, meta, read_version)
 
 
 def asked(*words: str) -> Any:

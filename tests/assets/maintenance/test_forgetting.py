@@ -14,6 +14,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.maintenance import forgetting
 from mm_resources.maintenance.forgetting import forget
+from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 from tests.assets.conftest import Platform, platforms
@@ -113,9 +114,14 @@ def test_nothing_of_it_is_left_and_it_stays_out(
     }
     kept = {name: features.decisions(name, "text").num_rows for name in sets}
 
-    for step, times in (("_without", 3), ("rewrite", 9), ("move_pins", 1)):
+    steps = (
+        (TableRewriter, "_rewrite_version", 3),
+        (TableRewriter, "rewrite", 9),
+        (forgetting, "move_pins", 1),
+    )
+    for owner, step, times in steps:
         with monkeypatch.context() as patched:
-            patched.setattr(forgetting._Forgetting, step, dying(getattr(forgetting._Forgetting, step), times))
+            patched.setattr(owner, step, dying(getattr(owner, step), times))
             with pytest.raises(KeyboardInterrupt):
                 forget(platform.catalog, hit["sample_id"])
         assert platform.backfill("notes@v1")["text"].status == "failed", (

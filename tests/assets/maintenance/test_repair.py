@@ -42,13 +42,15 @@ def flip_packs(platform: Any) -> None:
 
 
 def test_lost_blobs_are_fetched_again(mine: Any) -> None:
-    pin = mine.registry.pin(mine.cell("tiny@v1", "image"))
+    pin = mine.registry.pins.get(mine.cell("tiny@v1", "image"))
     lose_packs(mine)
     result = mine.backfill("tiny@v1", "image")["image"]
     assert result.status == "published"
     assert result.computed["fetch"] == 3
     assert packs(mine)
-    assert mine.registry.pin(mine.cell("tiny@v1", "image")) == pin, "nothing that readers see has changed"
+    assert mine.registry.pins.get(mine.cell("tiny@v1", "image")) == pin, (
+        "nothing that readers see has changed"
+    )
     assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
@@ -72,7 +74,7 @@ def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any, dataset
 
 def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
     """No run has read the damaged bytes; the next backfill mends them all the same, and publishes nothing new."""
-    pin = mine.registry.pin(mine.cell("tiny@v1", "image"))
+    pin = mine.registry.pins.get(mine.cell("tiny@v1", "image"))
     sound = mm("doctor", "--verify", "--json", MM_STORE=mine.settings.store)
     assert (sound.returncode, json.loads(sound.stdout)["bad"]) == (0, [])
     flip_packs(mine)
@@ -82,7 +84,7 @@ def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
     assert json.loads(found.stdout)["blobs"] == 0
     result = mine.backfill("tiny@v1", "image")["image"]
     assert result.computed["fetch"] == 3
-    assert mine.registry.pin(mine.cell("tiny@v1", "image")) == pin
+    assert mine.registry.pins.get(mine.cell("tiny@v1", "image")) == pin
     assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
     again = mm("doctor", "--verify", MM_STORE=mine.settings.store)
     assert again.returncode == 0, again.stdout
@@ -122,11 +124,11 @@ def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -
 
 def test_a_kill_between_the_pin_and_its_stage_publishes_once(mine: Any) -> None:
     cell = mine.cell("tiny@v1", "image")
-    pin = mine.registry.pin(cell)
+    pin = mine.registry.pins.get(cell)
     for stage in STAGES_OF_PUBLISH:  # as if the run had died right after the pin
         shutil.rmtree(Path(mine.settings.store) / "stages" / stage)
     assert mine.backfill("tiny@v1", "image")["image"].status == "published"
-    assert mine.registry.pin(cell) == pin
+    assert mine.registry.pins.get(cell) == pin
     (row,) = mine.catalog.tables.read("feature_views", cell).read_all().to_pylist()
     assert row["pin"] == pin.number == 1
 

@@ -87,7 +87,7 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     pin = things.registry.pins.get(things.cell("things@v1", "image"))
     assert pin is not None
     vector = (
-        things.features.dataset(pin.primary.table, pin.primary.lance_version)
+        things.catalog.features.dataset(pin.primary.table, pin.primary.lance_version)
         .take([1], columns=["vector"])["vector"][0]
         .as_py()
     )

@@ -62,7 +62,7 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
         counts["features"],
     ) == (4, 3, 1, 5, 7)
     assert counts["failures"] == {"truncated": 1}
-    pin = sounds.registry.pin(cell)
+    pin = sounds.registry.pins.get(cell)
     assert [(table.embedder, table.primary, table.rows) for table in pin.tables] == [
         ("aisfx", True, 5),
         ("minilm", False, 2),

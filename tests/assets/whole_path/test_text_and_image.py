@@ -45,8 +45,8 @@ def stage_rows(platform: Any, asset: str, cell: Cell) -> list[dict[str, Any]]:
 
 
 def feature_rows(platform: Any, cell: Cell) -> pa.Table:
-    pin = platform.registry.pin(cell)
-    return platform.features.table(pin.primary).search().limit(1000).to_arrow().sort_by("feature_id")
+    pin = platform.registry.pins.get(cell)
+    return platform.catalog.features.table(pin.primary).search().limit(1000).to_arrow().sort_by("feature_id")
 
 
 @pytest.fixture
@@ -178,13 +178,13 @@ def test_decisions_record_every_rule(published: Any) -> None:
 
 
 def test_same_inputs_same_versions_and_no_work(published: Any) -> None:
-    before = {m: published.registry.pin(published.cell("tiny@v1", m)) for m in ("image", "text")}
+    before = {m: published.registry.pins.get(published.cell("tiny@v1", m)) for m in ("image", "text")}
     results = published.backfill("tiny@v1")
     for modality, result in results.items():
         assert result.status == "unchanged"
         assert set(result.computed.values()) == {0}
         assert sum(result.reused.values()) > 0
-        assert published.registry.pin(published.cell("tiny@v1", modality)) == before[modality]
+        assert published.registry.pins.get(published.cell("tiny@v1", modality)) == before[modality]
 
 
 def test_a_new_version_pays_for_new_bytes_only(mine: Any, dataset: Path, photos: dict[str, Path]) -> None:
@@ -200,8 +200,8 @@ def test_a_new_version_pays_for_new_bytes_only(mine: Any, dataset: Path, photos:
     assert results["image"].computed == {"fetch": 2, "probe": 1, "segment": 1, "embed:conse": 1}
     assert results["text"].computed == {"fetch": 0, "probe": 0, "segment": 0, "embed:minilm": 0}
     assert results["text"].status == "published"
-    assert mine.registry.pin(mine.cell("tiny@v1", "image")).accounting["published"] == 2
-    assert mine.registry.pin(mine.cell("tiny@v2", "image")).accounting["published"] == 3
+    assert mine.registry.pins.get(mine.cell("tiny@v1", "image")).accounting["published"] == 2
+    assert mine.registry.pins.get(mine.cell("tiny@v2", "image")).accounting["published"] == 3
 
 
 def test_a_frozen_version_stays_frozen(mine: Any, dataset: Path, photos: dict[str, Path]) -> None:
