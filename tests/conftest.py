@@ -1,4 +1,4 @@
-"""Real media and real instances for tests."""
+"""Fixtures of all tests, and one hypothesis profile: the same examples in every run, no database of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mm_resources.storage.process import configure_process
 from tests.gcs import gcs, gcs_server
@@ -14,13 +15,18 @@ from tests.s3 import s3, s3_server
 
 __all__ = ["gcs", "gcs_server", "s3", "s3_server"]
 
+settings.register_profile(
+    "mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("mm")
+
 # As the platform's own processes are: tests run cells in this one.
 configure_process()
 
 
 @pytest.fixture(scope="session")
 def photos() -> dict[str, Path]:
-    """Two real photographs that scikit-learn ships: a flower and a Chinese temple."""
+    """Two photographs of scikit-learn's: a flower and a Chinese temple."""
     import sklearn
 
     folder = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -39,7 +45,7 @@ def dataset(tmp_path: Path, photos: dict[str, Path]) -> Path:
 
 
 def write_dataset(folder: Path, photos: dict[str, Path]) -> Path:
-    """A folder with two samples per modality, a broken one each, and a spec; returns the spec's path."""
+    """Write a folder with two samples and a broken one for images and for text, and a spec; return the spec's path."""
     for label, photo in photos.items():
         (folder / "photos" / label).mkdir(parents=True)
         shutil.copy(photo, folder / "photos" / label / "1.jpg")
