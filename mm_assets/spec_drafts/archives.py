@@ -1,4 +1,4 @@
-"""What `mm init` makes of archives, and of tables that name URLs."""
+"""Sources drafted from archives, and the columns of tables that hold URLs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.objects.http_client import is_web, shown
 from mm_resources.sources.archives import Archives
 
-_MOST_MEMBERS = 200
+# Members of an archive that are inspected.
+_MAX_MEMBERS = 200
 
 
 def is_archive(path: str) -> bool:
+    """Return whether the name of a file is that of an archive."""
     return Archives.accepts(SourceSpec(name="s", modality="auto", uri=escape_glob(path)))
 
 
 def archive_sources(
     folder: Path, archives: Iterable[str], root: str
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A source for each family of archives (``shard-0001.tar``, ``shard-0002.tar``) and each modality in it; what holds none, and why.
+    """Draft a source for each family of archives (``shard-0001.tar``, ``shard-0002.tar``) and modality in it.
 
     Args:
-        folder: where the archives lie, by their keys.
-        root: the folder as the spec calls it, escaped; "" for the spec's own.
+        folder: folder of the archives.
+        archives: their keys below it.
+        root: the folder as the spec names it, escaped, with a slash at its end; "" for the spec's own.
+
+    Returns:
+        The sources, and the archives without a readable member, with the cause.
     """
     families: dict[str, list[str]] = defaultdict(list)
     for key in archives:
@@ -40,18 +46,14 @@ def archive_sources(
     skipped = {}
     for pattern, keys in families.items():
         uri = pattern if len(keys) > 1 else escape_glob(keys[0])
-        found, problem = _endings(folder / keys[0])
-        if not found:
+        endings_by_modality, problem = _endings(folder / keys[0])
+        if not endings_by_modality:
             skipped[keys[0]] = problem or "no member is of a modality that is read"
-        for modality, endings in sorted(found.items()):
+        for modality, endings in sorted(endings_by_modality.items()):
             members = "**/*{" + ",".join(sorted(endings)) + "}" if len(endings) > 1 else f"**/*{min(endings)}"
-            name = (
-                re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"\.(tar|zip|tgz).*|\*", "", pattern)).strip("-_")
-                or "archive"
-            )
             sources.append(
                 {
-                    "name": f"{name[:20]}-{modality}",
+                    "name": f"{_family_name(pattern)[:20]}-{modality}",
                     "modality": modality,
                     "uri": f"{root}{uri}",
                     "members": members,
@@ -60,21 +62,13 @@ def archive_sources(
     return sources, skipped
 
 
-def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
-    """Modality -> endings of an archive's first members, by their names; and what is wrong with it."""
-    found: dict[str, set[str]] = defaultdict(set)
-    archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path)), members="**/*"), {})
-    problem = ""
-    for item in islice(archive.list(), _MOST_MEMBERS):
-        problem = problem or (str(item.error) if item.error else "")
-        modality = _modality(item.key)
-        if item.error is None and modality is not None:
-            found[modality].add(os.path.splitext(item.key)[1])
-    return found, problem
-
-
 def url_column(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """The column that holds URLs in most rows, and the modality that their endings speak of (``auto`` where they are silent)."""
+    """Find the column that holds URLs in most rows.
+
+    Returns:
+        The column and the modality that most endings of the URLs name, ``auto`` where none does; None without
+        such a column.
+    """
     for column in rows[0] if rows else ():
         urls = [value for row in rows if isinstance(value := row.get(column), str) and is_web(value)]
         if len(urls) * 2 > len(rows):
@@ -83,7 +77,25 @@ def url_column(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
     return None
 
 
+def _family_name(pattern: str) -> str:
+    stem = re.sub(r"\.(tar|zip|tgz).*|\*", "", pattern)
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "archive"
+
+
+def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
+    """Endings of an archive's first members by modality, and the first error in listing them."""
+    endings: dict[str, set[str]] = defaultdict(set)
+    archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path)), members="**/*"), {})
+    problem = ""
+    for item in islice(archive.list(), _MAX_MEMBERS):
+        problem = problem or (item.error.message if item.error else "")
+        modality = _modality(item.key)
+        if item.error is None and modality is not None:
+            endings[modality].add(os.path.splitext(item.key)[1])
+    return endings, problem
+
+
 def _modality(name: str) -> str | None:
     mime = mimetypes.guess_type(name)[0]
-    # A part that describes others is no sample of its own.
+    # A member that describes others is no sample of its own.
     return modality_of(mime) if mime is not None and not name.endswith((".json", ".html")) else None

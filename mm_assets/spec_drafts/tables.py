@@ -1,0 +1,164 @@
+"""Sources drafted from tables: of texts, of URLs, and side tables that describe media files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mm_assets.spec_drafts.names import clean_name, join_uri
+from mm_embed_kernels.spec.dataset_spec import escape_glob
+from mm_embed_kernels.spec.model import user_column
+from mm_resources.objects.compressed_streams import without_compression
+from mm_resources.sources.records import open_records
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+# Rows of a table that are inspected.
+_MAX_ROWS = 500
+# Mean length from which a column of unknown name is taken for the text.
+_MIN_TEXT_LENGTH = 15
+_TEXT = (
+    "text",
+    "content",
+    "sentence",
+    "caption",
+    "body",
+    "document",
+    "message",
+    "review",
+    "description",
+    "utterance",
+    "question",
+)
+_LABEL = ("label", "category", "class", "target", "tag", "topic", "sentiment", "species")
+_ID = ("id", "uid", "uuid", "key", "guid")
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """A table that describes media files: its key column and the values in it."""
+
+    uri: str
+    key: str
+    columns: list[str]
+    values: set[str]
+
+
+def first_rows(path: Path) -> Rows:
+    """Read the first rows of a table, without broken ones.
+
+    Raises:
+        UserError: when the table cannot be read.
+    """
+    return [record.fields for record in islice(open_records(str(path)), _MAX_ROWS) if not record.error]
+
+
+def file_column(rows: Rows, names: set[str]) -> str | None:
+    """The column that names media files, by key or file name, in at least half of the rows."""
+    known = names | {name.rsplit("/", 1)[-1] for name in names}
+    for column in rows[0] if rows else ():
+        if sum(str(row.get(column)) in known for row in rows) * 2 >= len(rows):
+            return column
+    return None
+
+
+def text_column(rows: Rows) -> str | None:
+    """The column that most likely holds the text: by its name, else by the length of its strings."""
+    if not rows:
+        return None
+    strings = [
+        name for name in rows[0] if sum(isinstance(row.get(name), str) for row in rows) * 2 > len(rows)
+    ]
+    named = [name for usual in _TEXT for name in strings if name.lower() == usual]
+    if named:
+        return named[0]
+    lengths = {name: sum(len(str(row.get(name) or "")) for row in rows) / len(rows) for name in strings}
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
+    return longest if longest and lengths[longest] >= _MIN_TEXT_LENGTH else None
+
+
+def record_source(
+    table: str, root: str, rows: Rows, role: str, content: str, modality: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Draft a source whose samples are the rows of a table; return it and the columns that it leaves unused.
+
+    Args:
+        role: ``text`` or ``url``, what the column `content` holds.
+    """
+    record = {role: content}
+    for field, usual in (("id", _ID), ("label", _LABEL)):
+        column = next((name for name in rows[0] if name.lower() in usual and name != content), None)
+        values = [row.get(column) for row in rows] if column else []
+        if column and (field == "label" or len(set(map(str, values))) == len(values)):
+            record[field] = column
+    name = clean_name(Path(without_compression(table)).with_suffix(""))
+    source = {"name": name, "modality": modality, "uri": escape_glob(join_uri(root, table)), "record": record}
+    return source, usable_columns(rows, set(record.values()))
+
+
+def usable_columns(rows: Rows, used: set[str]) -> list[str]:
+    """Columns that can become table columns: named, flat, different in more than case and punctuation."""
+    taken: dict[str, str] = {}
+    for name in rows[0] if rows else ():
+        if name.strip() and name not in used and not isinstance(rows[0][name], (dict, list)):
+            taken.setdefault(user_column(name).casefold(), name)
+    return list(taken.values())
+
+
+def declare_columns(schema: dict[str, str], rows: Rows, columns: list[str]) -> None:
+    """Add columns with their types to a schema.
+
+    Where two tables differ in a column's type, the wider one is declared; in the form of its name, the first.
+    """
+    known = {user_column(name).casefold(): name for name in schema}
+    for column in columns:
+        kind = _narrowest_type(row.get(column) for row in rows)
+        name = known.get(user_column(column).casefold(), column)
+        if name == column:
+            schema[column] = kind if schema.get(column, kind) == kind else _wider_type(schema[column], kind)
+
+
+def _wider_type(a: str, b: str) -> str:
+    return "float" if {a, b} == {"int", "float"} else "string"
+
+
+def _narrowest_type(values: Iterable[Any]) -> str:
+    """The narrowest schema type that all values fit."""
+    present = [value for value in values if value not in (None, "")]
+    if not present:
+        return "string"
+    for kind, fits in (("bool", _is_bool), ("int", _is_int), ("float", _is_float), ("timestamp", _is_time)):
+        if all(fits(value) for value in present):
+            return kind
+    return "string"
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+
+
+def _is_int(value: Any) -> bool:
+    # A string with a leading zero is a code, not a number.
+    return isinstance(value, int) or (
+        isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})", value.strip()) is not None
+    )
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (
+        isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", value.strip()) is not None
+    )
+
+
+def _is_time(value: Any) -> bool:
+    if isinstance(value, datetime):
+        return True
+    try:
+        return isinstance(value, str) and len(value) >= 8 and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False
