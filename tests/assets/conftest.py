@@ -27,7 +27,7 @@ from tests.conftest import write_dataset
 
 @dataclass
 class Platform:
-    """A store and a Dagster instance of its own."""
+    """A catalog and a Dagster instance of its own."""
 
     settings: Settings
     instance: dg.DagsterInstance
@@ -80,7 +80,7 @@ Maker = Callable[..., Platform]
 
 @contextmanager
 def platforms() -> Iterator[Maker]:
-    """Makes platforms below a folder each, their store there or where it is said, and leaves the environment as it was."""
+    """Yield a maker of platforms, each in its own folder; restore the environment at the end."""
     opened: list[Platform] = []
     before = dict(os.environ)
 
@@ -109,7 +109,7 @@ def platform(new_platform: Maker, tmp_path: Path) -> Platform:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Iterator[Platform]:
-    """``tiny@v1``, published once; for tests that only read it."""
+    """A platform with ``tiny@v1``, published once; for tests that only read it."""
     root = tmp_path_factory.mktemp("published")
     with platforms() as make:
         platform = make(root)
@@ -124,7 +124,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path])
 
 @pytest.fixture
 def mm(tmp_path: Path) -> Run:
-    """Runs `mm` in an empty folder with a store and a home of its own."""
+    """Run `mm` in an empty folder with a store and a Dagster home of its own."""
     work = tmp_path / "work"
     work.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
@@ -143,7 +143,7 @@ _BIRDS = "{name: birds, version: v1, sources: [{name: notes, modality: text, uri
 
 @pytest.fixture
 def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
-    """A store in which a version without samples is registered, for tables that a test writes itself."""
+    """A catalog in which a version without samples is registered, for tests that write the tables themselves."""
     monkeypatch.setenv("MM_STORE", str(tmp_path / "store"))
     catalog = Catalog.open(tmp_path / "store")
     catalog.registry.register(parse_spec(_BIRDS, "birds.yaml"))

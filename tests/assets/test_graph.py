@@ -1,4 +1,4 @@
-"""The graph that people see: a change to it must be meant."""
+"""The asset graph is as recorded: a change must be intended."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def graph() -> dict[str, dict[str, object]]:
 
 
 def test_the_code_location_loads_as_a_daemon_loads_it() -> None:
-    """Whole: names of ops and jobs that clash are seen then, and by no import."""
+    """Load all definitions: clashing names of ops and jobs are reported then, and not by an import."""
     defs.get_repository_def().load_all_definitions()
 
 
 def test_graph_is_as_recorded() -> None:
-    """After a meant change: python tests/assets/test_graph.py"""
+    """After an intended change: python tests/assets/test_graph.py"""
     assert graph() == json.loads(SNAPSHOT.read_text())
 
 

@@ -1,4 +1,4 @@
-"""A real UI: `dagster dev` on an instance of its own, and headless Chromium before it. See `make browser`."""
+"""A real UI: `dagster dev` on an instance of its own, driven by headless Chromium. See `make browser`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.processes import ROOT, answer, free_port, until
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-# A closed machine: Chromium is not to look anything up by itself.
+# Chromium sends no requests of its own: the machine may have no network.
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",

@@ -1,4 +1,4 @@
-"""What a person does in the UI, done by clicks; the pictures that it takes on the way are those of the README."""
+"""Tasks of a person in the UI, done by clicks; the README shows the pictures taken on the way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 
 
 def picture(page: Page, name: str) -> None:
-    """Keep a screenshot where MM_PICTURES says, if it does."""
+    """Save a screenshot in the folder MM_PICTURES, if it is set."""
     if folder := os.environ.get("MM_PICTURES"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.wait_for_timeout(1_500)  # until the page has drawn what it loaded
@@ -28,13 +28,13 @@ def picture(page: Page, name: str) -> None:
 
 
 def open_dialog(page: Page, site: Site) -> Any:
-    """The job's dialog with the one version chosen."""
+    """Open the job's dialog and select the one version."""
     page.goto(f"{site.url}/locations/mm/jobs/refresh")
     page.get_by_role("button", name="Materialize all").click()
     dialog = page.get_by_role("dialog")
 
     def chosen() -> bool:
-        # The button chooses among the versions that the page has heard of so far.
+        # The button selects among the versions that the page has loaded so far.
         dialog.get_by_role("button", name="All", exact=True).first.click()
         page.wait_for_timeout(500)
         return dialog.get_by_text("tiny@v1").count() > 0
@@ -44,7 +44,7 @@ def open_dialog(page: Page, site: Site) -> Any:
 
 
 def finished(page: Page) -> bool:
-    """Whether the first of the listed backfills has succeeded."""
+    """Return whether the first of the listed backfills has succeeded."""
     page.reload()
     page.get_by_text("Manually launched").first.wait_for()
     page.wait_for_timeout(1_000)

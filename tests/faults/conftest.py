@@ -33,7 +33,7 @@ TEXT, IMAGE = Cell("tiny", "v1", "text"), Cell("tiny", "v1", "image")
 
 
 def write_texts(folder: Path, name: str = "tiny", sentences: list[str] = SENTENCES) -> Path:
-    """A text source with one record twice and one that is broken, and its spec; the spec's path."""
+    """Write a text source with one record twice and one broken, and its spec; return the spec's path."""
     folder.mkdir(parents=True, exist_ok=True)
     records = [json.dumps({"id": f"s{i}", "text": text}) for i, text in enumerate([*sentences, sentences[0]])]
     (folder / f"{name}.jsonl").write_text("\n".join([*records, "{not json"]) + "\n", "utf-8")
@@ -47,7 +47,7 @@ def write_texts(folder: Path, name: str = "tiny", sentences: list[str] = SENTENC
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A folder in memory, where that can be: SQLite waits for the disk at each of Dagster's events."""
+    """A folder in memory where possible: SQLite waits for the disk at each of Dagster's events."""
     shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=shared, prefix="mm-faults-") as folder:
         yield Path(folder)
@@ -77,7 +77,7 @@ def home(memory: Path, registered: Home) -> Iterator[Home]:
 
 @pytest.fixture(scope="session")
 def undisturbed(memory: Path, registered: Home) -> Home:
-    """Where ``tiny@v1`` was published by one run that nothing disturbed."""
+    """A store in which one undisturbed run published ``tiny@v1``."""
     home = registered.copy(memory / "undisturbed")
     done = home.mm("backfill", "tiny@v1")
     assert done.code == 0, done.text

@@ -1,4 +1,4 @@
-"""What a store holds of a cell, in a form in which the stores of a disturbed and an undisturbed run can be compared."""
+"""The contents of a store, in a form that compares a disturbed run with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
 
-# What says when, where and by which run a row came to be, and what it took.
+# Columns that differ between any two runs: time, place, run and costs of a row.
 VOLATILE = {
     "run_id", "created_at", "verified_at", "published_at", "at", "seconds", "path", "offset", "lance_version", "tag", "pin",
     "computed", "reused", "cpu_seconds", "gpu_seconds", "bytes_read", "bytes_written", "peak_bytes", "price",
@@ -25,7 +25,7 @@ VOLATILE = {
 
 @dataclass
 class Published:
-    """The published state of a cell: everything but `vectors` must be equal to the last bit."""
+    """The published state of a cell; all but `vectors` must be equal bit by bit."""
 
     facts: dict[str, Any]
     vectors: dict[str, np.ndarray[Any, Any]]
@@ -82,13 +82,13 @@ def published(root: str, cell: Cell) -> Published:
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows in an order of their own, without what differs between any two runs."""
+    """Return the rows, sorted, without the volatile columns."""
     kept = [name for name in table.column_names if name not in VOLATILE]
     return sorted(table.select(kept).to_pylist(), key=repr)
 
 
 def cached(root: str) -> dict[str, list[str]]:
-    """The key of every row that each cache of a store physically holds, sorted; caches by ``kernel/fingerprint``."""
+    """Return the sorted keys of all rows that each cache physically holds, by ``kernel/fingerprint``."""
     found = {}
     for path in sorted(Path(root, "cache").glob("*/*.lance")):
         dataset = lance_datasets.open_dataset(str(path))
@@ -100,14 +100,14 @@ def cached(root: str) -> dict[str, list[str]]:
 
 
 def stored(root: str) -> list[str]:
-    """The hash of every row of the blob index, sorted."""
+    """Return the sorted hashes of all rows of the blob index."""
     dataset = lance_datasets.open_dataset(f"{root}/blobs/index.lance")
     assert dataset is not None
     return sorted(dataset.to_table(columns=["content_hash"])["content_hash"].to_pylist())
 
 
 def computed(root: str) -> Counter[str]:
-    """Rows that each kernel computed, over all runs of a store, as their ledger says."""
+    """Count the rows that each kernel computed over all runs of a store, by the ledger."""
     counts: Counter[str] = Counter()
     for row in Catalog.open(root).ledger.read().read_all().to_pylist():
         if row["kernel"]:

@@ -24,7 +24,7 @@ BACKFILL = ("backfill", "tiny@v1")
 REPUBLISHES = 50
 
 
-def test_the_second_run_of_a_cell_is_told_who_is_at_work(home: Home, expected: Published) -> None:
+def test_a_second_run_of_a_cell_names_the_first_and_does_nothing(home: Home, expected: Published) -> None:
     first = home.start(*BACKFILL, fault=Fault(label="append cache/embed", signal=signal.SIGSTOP))
     assert first.until_stopped(), first.text
     second = home.mm(*BACKFILL)
@@ -40,7 +40,7 @@ def test_the_second_run_of_a_cell_is_told_who_is_at_work(home: Home, expected: P
 
 
 def test_two_runs_of_a_cell_that_begin_at_once(home: Home, expected: Published) -> None:
-    """One publishes; the other is told that it is not needed, is fenced, or finds all done."""
+    """One publishes; the other is refused at its start, is fenced, or finds nothing to do."""
     runs = [home.start(*BACKFILL) for _ in range(2)]
     codes = [run.join() for run in runs]
     assert 0 in codes, [run.text for run in runs]
@@ -52,7 +52,7 @@ def test_two_runs_of_a_cell_that_begin_at_once(home: Home, expected: Published) 
 
 
 def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, expected: Published) -> None:
-    """Both have computed the same keys before either commits them: both publish, and the cache gives each key once."""
+    """Both compute the same keys before either commits them: both publish, and the cache returns each key once."""
     assert home.mm("register", str(write_texts(tmp_path, "other", SENTENCES[:5]))).code == 0
     runs = []
     for name in ("tiny", "other"):
@@ -77,7 +77,7 @@ def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, ex
 
 
 def rewrite(catalog: Catalog, number: int) -> None:
-    """Publish a cell anew as `feature_views` does, each time with other rows, which say which pin they are of."""
+    """Publish a cell again as `feature_views` does, with other rows, which name their pin."""
     features, pin = catalog.features, catalog.registry.pins.get(TEXT)
     assert pin is not None
     pinned, rows = pin.primary, 3 + number % 5
@@ -106,7 +106,7 @@ def rewrite(catalog: Catalog, number: int) -> None:
 
 
 def read(root: str, ended: Any, seen: Any) -> None:
-    """Search and scan until told to end; every answer must be whole, and of one pin."""
+    """Search and scan until `ended` is set; every answer must be complete, and of one pin."""
     answers: set[str] = set()
     try:
         while not ended.is_set():

@@ -1,4 +1,4 @@
-"""A store that is full, or that can no longer be written half-way."""
+"""A store that is full, or becomes read-only half-way."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def beside(registered: Home, memory: Path) -> Home:
 
 @pytest.fixture
 def small(beside: Home, tmp_path: Path) -> Iterator[Home]:
-    """The same on a disk of a few megabytes."""
+    """The same store on a disk of a few megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     try:
@@ -64,7 +64,7 @@ def small(beside: Home, tmp_path: Path) -> Iterator[Home]:
 
 @pytest.fixture
 def pinned(beside: Home) -> Published:
-    """What the other cell has published."""
+    """The published state of the other cell."""
     return published(beside.store, OTHER)
 
 
@@ -75,7 +75,7 @@ def assert_served(home: Home, pinned: Published) -> None:
 
 
 def test_a_full_disk(small: Home, pinned: Published, expected: Published) -> None:
-    """Less and less room is left: each run ends where it finds none, and the one that has it goes on from there."""
+    """Space shrinks: each run fails where it finds none, and the run that has it resumes from there."""
     ballast = Path(small.store).parent / "ballast"
     for room in (0, 20_000, 120_000):
         ballast.unlink(missing_ok=True)

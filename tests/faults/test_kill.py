@@ -1,4 +1,4 @@
-"""SIGKILL at commit boundaries: the plain re-run of the same command publishes what an undisturbed run does."""
+"""SIGKILL at commit boundaries: running the same command again publishes the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.conftest import write_dataset
 from tests.faults.conftest import TEXT
 from tests.faults.published import Published, cached, published, stored
 from tests.faults.victim import ADVANCING, CHECKPOINT_ROWS, Fault, Home
-from tests.kernels.videos import filmed
+from tests.kernels.videos import encode_video
 
 BACKFILL = ("backfill", "tiny@v1")
 KERNELS = {"fetch": "fetch", "probe": "probe-text", "segment": "segment-text", "embed:minilm": "embed-minilm"}
 
 
 def assert_undisturbed(home: Home, cell: Cell, undisturbed: Home, expected: Published) -> None:
-    """Nothing lost, nothing doubled: what is published, and what the caches and the blob index physically hold."""
+    """Check that publication, caches and blob index have lost and doubled nothing."""
     published(home.store, cell).assert_like(expected)
     assert cached(home.store) == cached(undisturbed.store)
     assert stored(home.store) == stored(undisturbed.store)
 
 
 def test_killed_again_and_again(home: Home, undisturbed: Home, expected: Published) -> None:
-    """Each run is killed a few boundaries after the place where the last one was, until one comes through."""
+    """Kill each run a few boundaries later than the one before, until one completes."""
     kills = 0
     for at, side in itertools.cycle([(6, "before"), (5, "after"), (7, "before"), (4, "after")]):
         run = home.mm(*BACKFILL, fault=Fault(at, side, ADVANCING))
@@ -48,15 +48,15 @@ def test_killed_again_and_again(home: Home, undisturbed: Home, expected: Publish
 
 
 def test_killed_between_the_tags_of_a_pin(home: Home, undisturbed: Home, expected: Published) -> None:
-    """Some of what the pin will be explained from is held, and some not yet."""
+    """Kill while only some of the pin's versions are tagged."""
     assert home.mm(*BACKFILL, fault=Fault(5, "after", "tag stages/")).code == -signal.SIGKILL
     assert home.mm(*BACKFILL).code == 0
     assert_undisturbed(home, TEXT, undisturbed, expected)
 
 
 def test_one_checkpoint_is_repeated_at_most(home: Home, undisturbed: Home, expected: Published) -> None:
-    """Killed in each kernel when its second checkpoint is computed and not committed: the ledger of the run that comes
-    through says what it computed and what it found."""
+    """Kill in each kernel when its second checkpoint is computed and not committed; the ledger of the run that
+    completes counts computed and reused rows."""
     for place in KERNELS.values():
         assert home.mm(*BACKFILL, fault=Fault(2, "before", f"append cache/{place}/")).code == -signal.SIGKILL
     done = home.mm(*BACKFILL)
@@ -79,7 +79,7 @@ def test_one_checkpoint_is_repeated_at_most(home: Home, undisturbed: Home, expec
 
 
 def checkpoints(journal: list[dict[str, Any]], side: str) -> Counter[str]:
-    """Rows of the checkpoints of each cache, over all runs, that were begun (``before``) or committed (``after``)."""
+    """Count the rows of checkpoints by cache, over all runs: begun (``before``) or committed (``after``)."""
     rows: Counter[str] = Counter()
     for line in journal:
         if line["side"] == side and line["label"].startswith("append cache/"):
@@ -88,7 +88,7 @@ def checkpoints(journal: list[dict[str, Any]], side: str) -> Counter[str]:
 
 
 def killed_at_random(home: Home, dice: random.Random, kills: int, longest: float) -> None:
-    """Kill runs at moments of their own, wherever they are, then let one come through."""
+    """Kill runs at random moments, then let one complete."""
     for _ in range(kills):
         run = home.start(*BACKFILL)
         run.process.join(dice.uniform(0.1, longest))
@@ -110,7 +110,7 @@ def everything(memory: Path, photos: dict[str, Path]) -> Home:
     """A store in which a dataset of texts, pictures and a video is registered."""
     folder = memory / "everything-data"
     spec = write_dataset(folder, photos)
-    (folder / "film.mp4").write_bytes(filmed(slide(photos["flower"], 3.0)))
+    (folder / "film.mp4").write_bytes(encode_video(slide(photos["flower"], 3.0)))
     spec.write_text(spec.read_text().rstrip() + "\n  - {name: films, modality: video, uri: '*.mp4'}\n")
     home = Home(memory / "everything")
     assert home.mm("register", str(spec)).code == 0
@@ -120,7 +120,7 @@ def everything(memory: Path, photos: dict[str, Path]) -> Home:
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", ["text", "image", "video"])
 def test_every_boundary(everything: Home, memory: Path, modality: str) -> None:
-    """Killed just before each boundary, which is just after the one before it, and run again to the end."""
+    """Kill just before each boundary, which is just after the previous one, and run again to the end."""
     cell, words = Cell("tiny", "v1", modality), (*BACKFILL, "--modality", modality)
     undisturbed = everything.copy(memory / f"undisturbed-{modality}")
     assert undisturbed.mm(*words).code == 0

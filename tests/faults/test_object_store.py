@@ -1,4 +1,4 @@
-"""Backfills on S3 through a network that loses, cuts and refuses, and over a server that is killed and started again."""
+"""Backfills on S3 through a faulty network, and across a restart of the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKFILL = ("backfill", "tiny@v1")
 
 
 def until_published(home: Home, first: Victim | None = None) -> int:
-    """Run the backfill until it is done; how often it was told in one line that the store does not answer."""
+    """Run the backfill until it succeeds; return the number of failed runs, each of which reports one line."""
     for tries in range(4):
         run = first if first is not None and tries == 0 else home.start(*BACKFILL)
         if run.join() == 0:

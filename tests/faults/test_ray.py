@@ -1,4 +1,4 @@
-"""Ray's processes killed in the midst of a kernel."""
+"""Ray processes killed while a kernel runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.victim import Fault, Home, Victim, running
 
 CROWD = Cell("crowd", "v1", "text")
 BACKFILL = ("backfill", "crowd@v1", "--mode", "ray")
-# Far more blocks than Ray has under way at once, so that a kill finds the kernel at work.
+# Far more blocks than Ray processes at once, so that a kill hits a running kernel.
 RECORDS, CHECKPOINT_ROWS = 120, 8
 
 
@@ -39,7 +39,7 @@ def crowd(memory: Path) -> Home:
 
 @pytest.fixture(scope="module")
 def whole(crowd: Home, memory: Path) -> Home:
-    """Published by one run that nothing disturbed, in its own process."""
+    """A store in which one undisturbed run published, without Ray."""
     home = crowd.copy(memory / "whole-crowd")
     done = home.mm(*BACKFILL[:2], "--mode", "inline")
     assert done.code == 0, done.text
@@ -56,7 +56,7 @@ def home(crowd: Home, memory: Path) -> Iterator[Home]:
 
 
 def struck(home: Home, kind: str) -> Victim:
-    """A run whose Ray processes of a kind were killed between two checkpoints of the embedder."""
+    """Start a run and kill its Ray processes of a kind between two checkpoints of the embedder."""
     run = home.start(*BACKFILL, fault=Fault(2, label="append cache/embed", signal=signal.SIGSTOP))
     assert run.until_stopped(), run.text
     chosen = [
@@ -73,12 +73,12 @@ def struck(home: Home, kind: str) -> Victim:
 
 @pytest.mark.parametrize("kind", ["ray::MapWorker", "raylet/raylet"])
 def test_a_killed_process_of_ray(home: Home, whole: Home, kind: str) -> None:
-    """The run recovers, or fails and says so in one line; the next one completes it exactly."""
+    """The run recovers, or fails with one line; the next run completes it exactly."""
     run = struck(home, kind)
     code = run.join()
     told = [line for line in run.text.splitlines() if line.startswith(("text is failed: ", "error: "))]
     assert (code, len(told)) in ((0, 0), (1, 1)), run.text
-    # Workers whose raylet is gone notice it themselves.
+    # Workers exit by themselves when their raylet is gone.
     left = [
         process
         for process in psutil.process_iter(["environ"])

@@ -1,4 +1,4 @@
-"""Runs that are stopped in the midst of a commit, declared dead, and wake when a newer one has published."""
+"""Runs that are stopped within a commit, declared dead, and continue after a newer run has published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.published import Published, published
 from tests.faults.victim import ADVANCING, Fault, Home, Victim
 
 BACKFILL = ("backfill", "tiny@v1")
-# In the order of a run: each zombie takes the cell on from where the one before it was stopped.
+# In the order of a run: each zombie continues where the previous one was stopped.
 BOUNDARIES = [
     r"commit failures/raw_assets",
     r"commit stages/segments",
@@ -29,7 +29,7 @@ BOUNDARIES = [
 
 
 def stopped(home: Home, fault: Fault) -> Victim | None:
-    """A run that has stopped itself and was declared dead, as the daemon does with one that no longer answers."""
+    """Start a run that stops itself, and declare it dead, as the daemon does with a run that does not answer."""
     zombie = home.start(*BACKFILL, fault=fault)
     if not zombie.until_stopped():
         return None
@@ -41,7 +41,7 @@ def stopped(home: Home, fault: Fault) -> Victim | None:
 
 
 def assert_harmless(home: Home, zombies: list[Victim], expected: Published) -> None:
-    """A newer run publishes; each zombie wakes, changes nothing that anyone reads, and says why in one line."""
+    """Publish by a newer run, then continue each zombie: it changes nothing that is read, and reports one line."""
     newer = home.mm(*BACKFILL)
     assert newer.code == 0, newer.text
     before = versions(home)
@@ -59,7 +59,7 @@ def assert_harmless(home: Home, zombies: list[Victim], expected: Published) -> N
 
 
 def versions(home: Home) -> dict[str, object]:
-    """The pins, and how many versions each stage's table has had: what decides what anyone reads."""
+    """Return the pins, and the number of versions of each stage table: they decide what is read."""
     root = Path(home.store)
     pins = {str(path): path.read_bytes() for path in root.glob("registry/pins/**/*.json")}
     return {**pins, **{str(path): len(list(path.iterdir())) for path in root.glob("stages/**/_versions")}}

@@ -1,7 +1,7 @@
-"""A command of `mm` in a process of its own, which kills or stops itself at a commit boundary.
+"""Run `mm` commands in processes that kill or stop themselves at a commit boundary.
 
-The primitives through which anything becomes durable are wrapped from outside: nothing in the packages knows of it. A
-boundary is one call of such a primitive, counted from 1 in the order in which the process reaches them.
+The primitives that make anything durable are wrapped from outside; the packages have no test hooks. A boundary is one
+call of such a primitive, counted from 1 in the order of the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-# What a fork needs not import again; of Lance and torch only what starts no threads.
+# Modules that a fork need not import again; of Lance and torch only those that start no threads.
 _PRELOAD = [
     "mm_assets.definitions",
     "mm_assets.cli.main",
@@ -39,8 +39,8 @@ _PRELOAD = [
     "sentence_transformers",
     "tests.faults.victim",
 ]
-# What a run does again although it is done: a row in the ledger, a look at the sources, the tags of a pin. Every other
-# boundary is progress.
+# Boundaries that a finished run passes again: a row of the ledger, a check of the sources, the tags of a pin. Every
+# other boundary is progress.
 ADVANCING = r"(?!\w+ ledger|write registry/drift|tag (stages|failures))"
 CHECKPOINT_ROWS = 4
 _HASH = re.compile(r"[0-9a-f]{24,}(?:-[a-z]+)?|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -48,7 +48,7 @@ _HASH = re.compile(r"[0-9a-f]{24,}(?:-[a-z]+)?|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0
 
 @dataclass(frozen=True)
 class Fault:
-    """What a process does to itself.
+    """The signal that a process sends to itself, and when.
 
     Attributes:
         at: the boundary, from 1; among those whose label matches `label`.
@@ -65,7 +65,7 @@ class Fault:
 
 @dataclass
 class Boundaries:
-    """Counts boundaries, writes them down and strikes."""
+    """Count boundaries, log them in a journal, and send the signal of the fault."""
 
     journal: Path
     store: str
@@ -77,7 +77,7 @@ class Boundaries:
         self._file = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def label(self, primitive: str, place: str) -> str:
-        """The primitive and where in the store it writes, without hashes and run ids: ``append cache/probe-text/*.lance``."""
+        """Return the primitive and its place in the store, without hashes and run ids: ``append cache/probe-text/*.lance``."""
         inside = place.removeprefix(self.store).lstrip("/")
         return f"{primitive} {_HASH.sub('*', inside)}"
 
@@ -132,7 +132,7 @@ def wrap(boundary: Boundaries) -> None:
 
 
 class _Capped:
-    """`Resources.batch_rows`, in instances that were made before, too."""
+    """`Resources.batch_rows` with an upper bound, in existing instances too."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -145,7 +145,7 @@ class _Capped:
 
 
 def small_checkpoints(rows: int) -> None:
-    """Checkpoints of a few rows in two blocks each, so that a small cell has several in each kernel."""
+    """Limit checkpoints to a few rows in two blocks each, so that a small cell has several in each kernel."""
     from mm_embed_kernels.kernels.base import Kernel, Resources
 
     Resources.batch_rows = _Capped(rows // 2)  # type: ignore[assignment]
@@ -189,7 +189,7 @@ class Victim:
         return self.process.pid
 
     def join(self, seconds: float = 240) -> int:
-        """Wait for its end; its exit code, negative for a signal."""
+        """Wait for its end; return the exit code, negative for a signal."""
         self.process.join(seconds)
         code = self.process.exitcode
         if code is None:
@@ -198,7 +198,7 @@ class Victim:
         return code
 
     def until_stopped(self) -> bool:
-        """Wait until it has stopped itself; False when it ended before."""
+        """Wait until it has stopped itself; return False when it ended before."""
         watched = psutil.Process(self.pid)
         while self.process.exitcode is None:
             if watched.status() == psutil.STATUS_STOPPED:
@@ -243,7 +243,7 @@ class Home:
         self._context.set_forkserver_preload(_PRELOAD)
 
     def copy(self, root: Path) -> Home:
-        """The same state below another root; Dagster's home and the store hold no absolute paths of their own."""
+        """Copy the state below another root; Dagster's home and the store contain no absolute paths of their own."""
         shutil.copytree(self.root, root)
         return Home(root)
 
@@ -269,11 +269,11 @@ class Home:
         return victim
 
     def mm(self, *words: str, fault: Fault | None = None) -> Victim:
-        """Run a command to its end, whatever that is."""
+        """Run a command to its end, however it ends."""
         victim = self.start(*words, fault=fault)
         victim.join()
         return victim
 
     def passed(self) -> list[dict[str, Any]]:
-        """What the journal holds: every boundary that any process came to, and which of them it passed."""
+        """Return the lines of the journal: every boundary that a process reached, and those that it passed."""
         return [json.loads(line) for line in self.journal.read_text("utf-8").splitlines()]

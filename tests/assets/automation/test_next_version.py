@@ -1,4 +1,4 @@
-"""`mm register --from` and `mm status --drift`, as a person uses them."""
+"""`mm register --from` and `mm status --drift` from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens by itself: specs from a folder, conditions between assets, backfills by the daemon."""
+"""Automation: specs from a folder, conditions between assets, backfills by the daemon."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_spec_sensor_requests_what_is_declared_once(platform: Any, dataset: 
     assert requested(first) == ["tiny@v1|image", "tiny@v1|text"]
     assert platform.instance.get_dynamic_partitions(DATASET_VERSION) == ["tiny@v1"]
     assert requested(tick(platform, first.cursor)) == []
-    # A changed spec under the same version is a mistake, said once; the corrected one is a new version.
+    # A changed spec under the same version is a mistake, reported once; the corrected one is a new version.
     (folder / "tiny.yaml").write_text(text.replace("max_failed_share: 0.5", "max_failed_share: 0.4"))
     second = tick(platform, first.cursor)
     assert requested(second) == []
@@ -71,7 +71,7 @@ def test_the_spec_sensor_requests_what_is_declared_once(platform: Any, dataset: 
 
 
 def test_what_is_published_is_not_requested_again(published: Any, tmp_path: Path) -> None:
-    """A cursor that got lost costs nothing."""
+    """A lost cursor requests nothing."""
     spec = published.settings.store.replace("store", "data") + "/dataset.yaml"
     published.settings.datasets.mkdir(exist_ok=True)
     link = published.settings.datasets / "tiny.yaml"
@@ -95,7 +95,7 @@ def test_nightly_goes_over_published_cells(published: Any) -> None:
 
 
 def wanted(platform: Any, cursor: Any) -> tuple[set[str], Any]:
-    """Assets of the text cell that the conditions ask for now, and the cursor of this evaluation."""
+    """Return the assets of the text cell that the conditions request now, and the cursor of the evaluation."""
     found = dg.evaluate_automation_conditions(
         build(store=platform.settings.store, mode="inline"), platform.instance, cursor=cursor
     )
@@ -164,7 +164,7 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
 
 @pytest.fixture
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Postgres server of its own (Debian: apt-get install postgresql); its settings as docker/ names them."""
+    """A Postgres server (Debian: apt-get install postgresql); yields its settings, named as in docker/."""
     folder, port = tmp_path_factory.mktemp("postgres"), free_port()
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
     # Postgres refuses to be run by root.
@@ -207,7 +207,7 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """The entry points of docker/, as plain processes on one instance: a backfill handed over is executed and followed."""
+    """The entry points of docker/ as plain processes on one instance execute a launched backfill."""
     work = tmp_path / "work"
     work.mkdir()
     if storage == "postgres":

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def frozen(platform: Any, folder: Path, **watch: str) -> DatasetSpec:
-    """A version whose sources are listed, as by its first backfill."""
+    """Register a version and list its sources, as its first backfill does."""
     text = f"name: walks\nversion: v1\nwatch: {json.dumps(watch)}\nsources:\n  - {{name: notes, modality: text, uri: {folder}}}\n"
     spec = parse_spec(text, "here")
     platform.registry.register(spec)
@@ -46,7 +46,7 @@ def tick(platform: Any) -> dg.SensorResult:
 
 
 def take(platform: Any, found: dg.SensorResult) -> None:
-    """Do what the daemon does with a tick's result."""
+    """Apply a tick's result as the daemon does."""
     for event in found.asset_events:
         platform.instance.report_runless_asset_event(event)
     for added in found.dynamic_partitions_requests or []:
@@ -154,7 +154,7 @@ def test_register(platform: Any, folder: Path) -> None:
     assert len(registered.asset_events) == 1
     following = platform.registry.registration("walks", "v2")
     assert (following.spec.parent, following.spec.watch, following.by) == ("v1", spec.watch, "watch")
-    # The daemon died before it took the tick's result: the next one asks for the same runs.
+    # The daemon died before it applied the tick's result: the next tick requests the same runs.
     again = tick(platform)
     assert platform.registry.datasets() == ["walks@v1", "walks@v2"]
     assert [each.run_key for each in again.run_requests or []] == [

@@ -1,4 +1,4 @@
-"""Texts that a benchmark holds, too, through the graph: named by `curation.rules.contaminated`, dropped, and asked for by what-if."""
+"""Texts that also occur in a benchmark, through the graph: `contaminated` drops them, and what-if flags them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mm label`: marks are recorded all or none, and rules and failures are scored against them."""
+"""`mm label` records all reviews of a file or none, and scores rules and failures against them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sources:
   - {{name: notes, modality: text, uri: /nowhere/*.txt, allow_empty: true}}
   - {{name: more, modality: text, uri: /elsewhere/*.txt, allow_empty: true}}
 """
-# key -> rules that it fails; what fails too_short is dropped.
+# key -> failed rules; a sample that fails too_short is dropped.
 FAILS = {"a": ["too_short"], "b": ["too_short", "boilerplate"], "c": ["boilerplate"], "d": [], "e": []}
 BROKEN = "f"
 
@@ -138,7 +138,7 @@ def scores(found: Any) -> dict[str, Any]:
 
 
 def test_rules_and_failures_are_scored(birds: Catalog, tmp_path: Path) -> None:
-    """a and f are rightly not kept, b wrongly; c should be dropped and is only flagged; d is rightly kept."""
+    """Reviews agree with dropping a, failing f and keeping d, not with dropping b or only flagging c."""
     file = marks(
         tmp_path / "marks.jsonl",
         {"key": "a", "source": "notes", "mark": "drop"},

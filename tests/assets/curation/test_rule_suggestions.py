@@ -1,4 +1,4 @@
-"""A cause that shows only in what the probe measures: silent recordings of the same length and size as sound ones."""
+"""A cause that only a signal of the probe separates: silent recordings of the length and size of sound ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.resources import default_embedder
 from mm_resources.tables.failure_events import FailureFilter
-from tests.kernels.sounds import noise, recorded
+from tests.kernels.sounds import encode_audio, noise
 
 COUNT = 4
 SPEC = """
@@ -34,16 +34,16 @@ sources:
 
 @pytest.fixture
 def sounds(tmp_path: Path, platform: Any) -> Any:
-    """Sound and silence in turn; on the silent ones, and the last sound one's transcript, a kernel has died before."""
+    """Sound and silence in turn; kernels have died on the silent ones and on the last transcript."""
     calls = tmp_path / "calls"
     calls.mkdir()
     blobs = platform.catalog.blobs
     transcribe = default_embedder(get("audio")).transcribe_kernel("whisper", blobs, Limits())
     died = SampleError("decoder_crash", "the decoder died with SIGSEGV")
     for i in range(COUNT):
-        (calls / f"loud{i}.wav").write_bytes(recorded(noise(1.0, seed=i)))
-        # Not all zeros, so that each is a content of its own.
-        (calls / f"mute{i}.wav").write_bytes(recorded(noise(1.0, seed=i) * 0.0004))
+        (calls / f"loud{i}.wav").write_bytes(encode_audio(noise(1.0, seed=i)))
+        # Not all zeros, so that each has its own hash.
+        (calls / f"mute{i}.wav").write_bytes(encode_audio(noise(1.0, seed=i) * 0.0004))
         digest = hashlib.sha256((calls / f"mute{i}.wav").read_bytes()).hexdigest()
         segment = SegmentKernel(get("audio"), blobs)
         platform.catalog.cache.space(segment).append(results([digest], [died], 0.1, segment.result), {})

@@ -1,4 +1,4 @@
-"""A version follows its parent: what is placed stays, and what moved on is said."""
+"""A version keeps the splits of its parent, and reports changed sources."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def splits(platform: Any, version: str, modality: str) -> dict[str, str]:
 
 
 def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple[Any, Path]) -> None:
-    """Twelve renamed pictures: by their new names' hashes about six would change sides."""
+    """Twelve renamed pictures: by the hashes of their new names about six would change their split."""
     platform, folder = walks
     before = splits(platform, "v1", "image")
     assert set(before.values()) == {"train", "test"}
@@ -78,7 +78,7 @@ def test_a_renamed_file_keeps_its_split_and_takes_its_caption_along(walks: tuple
         folder, [f"renamed-{i}.png" for i in range(COUNT)] + [f"renamed-{i}.png" for i in range(COUNT)]
     )
     register(platform, folder, "v2", parent="v1")
-    # Texts first: what they follow is the pictures' content, whose cell has not run yet.
+    # Texts first: their splits follow the pictures' content, whose cell has not run yet.
     for modality in ("text", "image"):
         result = platform.backfill("walks@v2", modality)[modality]
         assert result.status == "published", result.reason
@@ -129,7 +129,7 @@ def test_what_moved_between_two_versions(walks: tuple[Any, Path]) -> None:
     assert (found.vectors.before, found.vectors.after) == (COUNT, COUNT)
     assert 0.5 < (found.vectors.centroid_cosine or 0) < 1
     stricter = diff(platform.catalog, second, third)
-    # Of two copies the first by key is kept.
+    # Of two copies, the first by key is kept.
     (decision,) = stricter.decisions
     assert decision == {
         "from": "published",

@@ -1,4 +1,4 @@
-"""`mm curate --what-if`, on the validated samples of a cell of which nothing was ever embedded."""
+"""`mm curate --what-if` on the validated samples of a cell that was never embedded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def birds(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Catalog:
 
 
 def validated(catalog: Catalog, *words: int) -> None:
-    """Texts of so many words each."""
+    """Publish validated texts of so many words each."""
     contract, cell, tables = (
         VALIDATED_SAMPLES.extend(get("text").signals),
         Cell("birds", "v1", "text"),
@@ -68,7 +68,7 @@ def test_a_stricter_rule_drops_more(birds: Catalog) -> None:
     assert (cell["modality"], cell["samples"], cell["kept_now"], cell["kept_then"]) == ("text", 10, 7, 2)
     assert cell["moves"] == [vars(Move("too_short", 3, 8, 5, 0))]
     assert cell["seconds"] < 0
-    # What was never run counts one core for each second, at 0.05 an hour.
+    # A kernel that never ran is estimated at one core for each second, at 0.05 an hour.
     assert cell["price"] == pytest.approx(cell["seconds"] * 0.05 / 3600, rel=0.05)
 
 

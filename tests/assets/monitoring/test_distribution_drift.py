@@ -71,7 +71,7 @@ def drift(platform: Platform, version: str) -> tuple[bool, str, dict[str, object
 
 
 def test_the_first_version_has_nothing_to_drift_from(notes: tuple[Platform, Path]) -> None:
-    assert drift(notes[0], "notes@v1")[:2] == (True, "there is nothing to hold it against")
+    assert drift(notes[0], "notes@v1")[:2] == (True, "there is no version to compare with")
 
 
 def test_a_like_version_has_not_drifted(notes: tuple[Platform, Path]) -> None:
@@ -120,7 +120,9 @@ def test_chance_is_no_drift() -> None:
         for _ in range(200)
     ]
     assert sum(found) >= 190
-    assert not _number_shift("v1", "signals", "x", dice.normal(size=400), dice.normal(1, size=400), 0.0).passed
+    assert not _number_shift(
+        "v1", "signals", "x", dice.normal(size=400), dice.normal(1, size=400), 0.0
+    ).passed
     assert _number_shift(
         "v1", "signals", "x", np.array([1.0, 2, 3]), np.array([1.0, 2, 3, 4]), 0.0
     ).value == pytest.approx(0.25)

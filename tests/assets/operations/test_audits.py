@@ -1,4 +1,4 @@
-"""The audit computes published rows again from their blobs, and finds the one that is wrong."""
+"""The audit recomputes published rows from their blobs and reports a wrong one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def things(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) ->
 
 
 def plant(platform: Platform, modality: str, place: int, **wrong: Any) -> str:
-    """Publish a table with one row changed, for real; the id of its feature."""
+    """Publish a table with one row changed; return the id of its feature."""
     cell = platform.cell("things@v1", modality)
     pin = platform.registry.pins.get(cell)
     assert pin is not None

@@ -1,4 +1,4 @@
-"""Models that the user names, through the whole path (plumbing: the checkpoints are made here and mean nothing)."""
+"""Models that the user names, through the whole path; the checkpoints are made here and mean nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from mm_assets.operations.embedder_trial import try_embedder
 from tests.kernels.checkpoints import open_clip_model, sentence_transformer
-from tests.kernels.videos import filmed, pan
+from tests.kernels.videos import encode_video, pan
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def spec(dataset: Path, tmp_path: Path) -> Path:
     )
     (dataset.parent / "clips").mkdir()
     for seed in (0, 1):
-        (dataset.parent / "clips" / f"{seed}.mp4").write_bytes(filmed(pan(seed)))
+        (dataset.parent / "clips" / f"{seed}.mp4").write_bytes(encode_video(pan(seed)))
     text = dataset.read_text() + '  - {name: clips, modality: video, uri: "clips/*"}\n'
     text += f'embedders: {{image: [conse, "open_clip:{clip}"], text: ["st:{words}"], video: ["open_clip_frames:{clip}"]}}\n'
     dataset.write_text(text)
@@ -59,9 +59,9 @@ def test_several_embedders_one_of_them_primary(
     assert search(photos["flower"], dataset_version="tiny@v1", modality="video", k=2).num_rows == 2, (
         "a picture in the space of frames"
     )
-    assert search(filmed(pan(1)), dataset_version="tiny@v1", modality="video", k=1)["key"].to_pylist() == [
-        "1.mp4"
-    ]
+    assert search(encode_video(pan(1)), dataset_version="tiny@v1", modality="video", k=1)[
+        "key"
+    ].to_pylist() == ["1.mp4"]
     again = platform.backfill("tiny@v1")
     assert {result.status for result in again.values()} == {"unchanged"}
 
@@ -80,7 +80,7 @@ def test_a_model_is_tried_beside_the_current_one(published: Any, tmp_path: Path)
 
 
 def test_a_missing_model_stops_the_first_stage(platform: Any, spec: Path) -> None:
-    """A model that was there when the spec was registered, and is gone when somebody clicks on Materialize."""
+    """A model that was there at registration is gone when somebody clicks on Materialize."""
     platform.register(spec)
     (spec.parent.parent / "models" / "words").rename(spec.parent.parent / "models" / "elsewhere")
     result = platform.backfill("tiny@v1", "text")["text"]

@@ -1,4 +1,4 @@
-"""An alias moves only to what passes its gate, and readers of the alias see what was promoted."""
+"""An alias moves only to a version that passes its gate, and readers of the alias see that version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A redrive tries the chosen failures again, permanent ones too, and nothing else; attempts go on over redrives."""
+"""A redrive computes only the chosen failures again, permanent ones too, and continues their attempts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lenient(platform: Any, dataset: Path) -> Any:
 
 
 def crash(platform: Any, stage: str, photo: Path) -> None:
-    """As if the stage's kernel had died on a photo that is sound: the failure is cached as a permanent one."""
+    """Cache a permanent failure of a sound photo, as if the stage's kernel had died on it."""
     make, place = KERNELS[stage]
     kernel = make(platform.catalog.blobs)
     key = hashlib.sha256(photo.read_bytes()).hexdigest() + place
@@ -55,7 +55,7 @@ def redriven(platform: Any, chosen: FailureFilter) -> tuple[Any, Outcome]:
 
 
 def failed(platform: Any) -> dict[str, int]:
-    """Error class -> attempts."""
+    """Return error class -> attempts."""
     events = platform.catalog.failures.read(platform.cell("tiny@v1", "image")).read_all().to_pylist()
     return {event["error_class"]: event["attempt"] for event in events}
 

@@ -92,7 +92,7 @@ def curated(catalog: Catalog, rows: list[dict[str, Any]]) -> None:
         VALIDATED_SAMPLES.extend(get("text").signals),
         pa.table({"words": pa.array(range(len(rows)), pa.int64())}),
     )
-    (place,) = blobs.index().read_all().to_pylist()
+    (place,) = blobs.index.rows().read_all().to_pylist()
     stage(catalog, CONTENT_BLOBS, CONTENT_BLOBS.rows([{**place, "refcount": len(rows)}]))
 
 

@@ -1,4 +1,4 @@
-"""Sound through the whole path: two embedders, transcripts, and a search by words that names the secondary one."""
+"""Sound through the whole path: two embedders, transcripts, and search by words with the secondary embedder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mm_assets.operations.status import cell_status
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import get
 from mm_resources.resources import default_embedder
-from tests.kernels.sounds import noise, recorded, tone
+from tests.kernels.sounds import encode_audio, noise, tone
 
 SPEC = """
 name: sounds
@@ -34,10 +34,10 @@ TEXTS = {
 def sounds(tmp_path: Path, platform: Any) -> Any:
     folder = tmp_path / "sounds"
     (folder / "calls").mkdir(parents=True)
-    (folder / "calls" / "hiss.wav").write_bytes(recorded(noise(2.0)))
-    (folder / "calls" / "beep.flac").write_bytes(recorded(tone(880.0, 2.0), "FLAC"))
-    (folder / "calls" / "long.ogg").write_bytes(recorded(noise(21.0, seed=3), "OGG"))
-    (folder / "calls" / "cut.wav").write_bytes(recorded(noise(2.0, seed=1))[:20_000])
+    (folder / "calls" / "hiss.wav").write_bytes(encode_audio(noise(2.0)))
+    (folder / "calls" / "beep.flac").write_bytes(encode_audio(tone(880.0, 2.0), "FLAC"))
+    (folder / "calls" / "long.ogg").write_bytes(encode_audio(noise(21.0, seed=3), "OGG"))
+    (folder / "calls" / "cut.wav").write_bytes(encode_audio(noise(2.0, seed=1))[:20_000])
     with (folder / "calls.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(
             [["file", "label", "transcript"], *([name, *both] for name, both in TEXTS.items())]
@@ -88,7 +88,7 @@ def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: 
 
 
 def test_a_corrected_transcript_is_embedded_anew(sounds: Any, tmp_path: Path) -> None:
-    """The sound is the same, what is said of it is not: its vector of words must follow the words."""
+    """The same sound with another transcript: its text vector must follow the transcript."""
     sounds.backfill("sounds@v1")
     table = tmp_path / "sounds" / "calls.csv"
     table.write_text(table.read_text().replace("The train is about to depart.", "A recipe for apple pie."))
@@ -108,7 +108,7 @@ def test_a_corrected_transcript_is_embedded_anew(sounds: Any, tmp_path: Path) ->
 
 
 def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
-    """The current one against itself agrees in all; another space is another opinion; what is computed is paid once."""
+    """The current embedder agrees with itself, and reuses its cached vectors."""
     cell = published.cell("tiny@v1", "text")
     same = try_embedder(published.catalog, cell, "minilm", 10)
     assert (same.current, same.embedder, same.sample, same.computed, same.overlap) == (
@@ -125,7 +125,7 @@ def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
 
 
 def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -> None:
-    """Noise is no speech: Whisper is not asked to dream, no text is written, and nothing fails."""
+    """Noise is no speech: Whisper is not run, no text is written, and nothing fails."""
     spec = tmp_path / "sounds" / "spec.yaml"
     spec.write_text(SPEC.replace("version: v1", "version: v2\ntranscribe: {audio: whisper}"))
     sounds.register(spec)

@@ -1,4 +1,4 @@
-"""`blobs: reference`: the bytes stay in their source and are published all the same; when they change, their samples fail."""
+"""`blobs: reference`: bytes stay in their source and are published; samples fail when their bytes change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A declared source that lists nothing, or does not answer, blocks its cell with one line; what was published is still served."""
+"""A source that lists nothing or does not answer blocks its cell with one line; earlier pins are still served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vanished(folder: Path) -> str:
     return str(folder)
 
 
-# What a change of the world makes of the source's URI, and what is said of it.
+# The URI of the source after a change, and the reported line.
 WORLDS = [
     ("v2", closed_port, "source notes cannot be listed: "),
     ("v3", lambda folder: "https://host.invalid/notes/", "source notes cannot be listed: "),
@@ -93,7 +93,7 @@ def test_the_cell_is_blocked_and_the_last_good_version_is_served(
         assert checks["sources_listed"].description.startswith(line)
     found = platform.features.training_set("walks@v1", modality="text").to_arrow()
     assert found.num_rows == 1
-    # The world is mended: the same command goes on.
+    # The source is back: the same command continues.
     folder.mkdir()
     (folder / "b.txt").write_text("An egret came later.")
     assert platform.backfill("walks@v5")["text"].status == "published"

@@ -1,4 +1,4 @@
-"""A new version pays for new bytes; what did not change is neither computed, nor read, nor made anew."""
+"""A new version computes new bytes only; unchanged ones are neither computed, nor read, nor rewritten."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def register(
 
 
 def write_notes(folder: Path, changed: int = 0) -> None:
-    """Half of the notes are short; the first `changed` differ from what they are by default."""
+    """Write notes, half of them short; the first `changed` differ from their default."""
     notes = []
     for i in range(COUNT):
         what, more = "rivers" if i < changed else "mountains", " It does so again." if i % 2 else ""
@@ -83,7 +83,7 @@ def versions(platform: Any, dataset_version: str, modality: str) -> dict[str, st
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Content hashes of the blobs that this process reads."""
+    """The content hashes of the blobs that this process reads."""
     found: list[str] = []
     for name in ("read", "media"):
         real = getattr(BlobStore, name)
@@ -115,7 +115,7 @@ def test_no_change_reads_no_blob_and_makes_nothing(
 def test_new_bytes_alone_are_paid_for(
     v1: Any, folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three of 300 records change, one letter is renamed: the file of records is read again, three texts are computed."""
+    """Three of 300 records change, one letter is renamed: the record file is read again, three texts are computed."""
     write_notes(folder, changed=3)
     (folder / "letters" / "a.txt").rename(folder / "letters" / "b.txt")
     register(v1, folder, "v2")
@@ -137,7 +137,7 @@ def test_new_bytes_alone_are_paid_for(
 
 
 def test_a_plan_says_what_then_happens(v1: Any, folder: Path) -> None:
-    """After the fetch is known, the plan is exact; nothing is computed by it."""
+    """The plan is exact once the bytes are fetched, and computes nothing."""
     write_notes(folder, changed=7)
     register(v1, folder, "v2")
     register(v1, folder, "v3", embedder="minilm", least=12)
@@ -160,7 +160,7 @@ def test_another_embedder_computes_that_embedder_alone(v1: Any, folder: Path) ->
 
 
 def test_another_threshold_computes_no_bytes(v1: Any, folder: Path, reads: list[str]) -> None:
-    """A changed rule of texts leaves images alone, and text is judged anew without being read."""
+    """A changed rule of texts leaves images alone, and judges texts again without reading them."""
     register(v1, folder, "v2", least=12)
     results = v1.backfill("notes@v2")
     assert {result.status for result in results.values()} == {"published"}

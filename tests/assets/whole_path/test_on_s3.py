@@ -1,4 +1,4 @@
-"""Every command on a store on S3, with nothing but the environment to say where it is and who asks."""
+"""Every command on a store on S3, with endpoint and credentials from the environment alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_all_commands(mm: Run, s3: S3, dataset: Path, tmp_path: Path) -> None:
         == 1
     )
 
-    # A second version that shares what it can.
+    # A second version that shares its blobs and vectors with the first.
     second = dataset.with_name("second.yaml")
     second.write_text(dataset.read_text().replace("version: v1", "version: v2\nparent: v1"))
     lines = (dataset.parent / "sentences.jsonl").read_text()
@@ -93,7 +93,7 @@ def platform(new_platform: Maker, s3: S3, tmp_path: Path) -> Platform:
 
 @pytest.mark.slow
 def test_films_and_their_sound(films: Any, tmp_path: Path, photos: dict[str, Path], s3: S3) -> None:
-    """Large videos are objects of their own, sent in parts and read from copies."""
+    """Large videos are objects of their own, uploaded in parts and read from local copies."""
     test_film.test_scenes_are_found_by_words_pictures_and_video(films, "inline", tmp_path, photos)
     assert [key for key in s3.keys("films/blobs/sha256") if "index.lance" not in key]
 

@@ -1,4 +1,4 @@
-"""`on_partial`: half a medium is a failure or its beginning, as the spec decides, and whole media are computed once either way."""
+"""`on_partial`: a cut-off medium fails or is published up to the cut; whole media are computed once either way."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def test_half_a_picture_by_the_spec(platform: Any, dataset: Path) -> None:
     shares = sorted(row["read_share"] for row in rows)
     assert 0.2 < shares[0] < 0.8
     assert shares[1:] == [1, 1]
-    # Only the half one is probed again, cut and embedded.
+    # Only the cut-off medium is probed again, segmented and embedded.
     assert first.computed["probe"] == 3
     assert (second.computed["probe"], second.computed["segment"], second.computed["embed:conse"]) == (1, 1, 1)

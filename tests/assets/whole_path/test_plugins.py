@@ -1,4 +1,4 @@
-"""A new modality, embedder and rule are one new file each, found through entry points of a user's own package."""
+"""A new modality, embedder and rule are one file each, discovered by entry points of a user's package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster whose worker shares nothing with the driver but the object store: own folders, own home, own mount namespace."""
+"""A cluster whose worker shares only the object store with the driver: own folders, home and mount namespace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture
 def apart(tmp_path: Path, s3: S3) -> Iterator[Cluster]:
-    """A worker that sees an empty folder where the driver has its sources, its home and, in one test, its store."""
+    """A worker with an empty folder in place of the driver's sources, home and, in one test, store."""
     with cluster() as started, started.worker("apart", hidden=[tmp_path], environment=s3.environment()):
         yield started
 
@@ -75,7 +75,7 @@ def test_cells_on_a_worker_that_sees_the_bucket_alone(apart: Cluster, mm: Run, d
 def test_the_demo_on_a_worker_that_sees_the_bucket_alone(
     apart: Cluster, mm: Run, tmp_path: Path, s3: S3
 ) -> None:
-    """Texts, pictures, sounds and videos, with all their models; the demo's files lie where the worker sees nothing."""
+    """Texts, pictures, sounds and videos with all models; the worker cannot read the demo's files."""
     store = f"s3://{BUCKET}/{uuid4().hex}"
     work, kept = (
         tmp_path / "work",

@@ -51,7 +51,7 @@ def feature_rows(platform: Any, cell: Cell) -> pa.Table:
 
 @pytest.fixture
 def mine(platform: Any, dataset: Path) -> Any:
-    """``tiny@v1`` of its own, for tests that change the store."""
+    """A platform with its own ``tiny@v1``, for tests that change the store."""
     platform.register(dataset)
     platform.backfill("tiny@v1")
     return platform
@@ -144,7 +144,7 @@ def materialized(platform: Any, asset: str) -> Any:
 
 
 def test_pages_hold_plots_previews_and_lineage(published: Any) -> None:
-    """Pictures are there and are pictures; columns say where they come from; the preview has keys and figures alone."""
+    """Plots are PNGs, columns have a lineage, and the preview has keys and figures alone."""
     import base64
 
     from PIL import Image
@@ -222,7 +222,7 @@ def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, data
 
 
 def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Path) -> None:
-    """A caption names its photo; nothing links the photo back."""
+    """A caption links to its photo, and the photo has no link back."""
     folder = dataset.parent
     captions = [
         {"id": name, "text": f"a picture of a {name}", "photo": f"{name}/1.jpg"}

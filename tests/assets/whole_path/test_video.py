@@ -1,4 +1,4 @@
-"""Video through the whole path, inline and through Ray: scenes found by words, by pictures and by video."""
+"""Video through the whole path, inline and through Ray; search of scenes by words, pictures and video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mm_assets.operations.status import cell_status
 from mm_resources.storage.store import LARGE_BYTES
-from tests.kernels.videos import filmed
+from tests.kernels.videos import encode_video
 
 SPEC = """
 name: films
@@ -24,7 +24,7 @@ sources:
 
 
 def slide(photo: Path, seconds: float) -> list[Any]:
-    """A camera that moves over a photograph."""
+    """Return a video of a camera that moves over a photograph."""
     from PIL import Image
 
     with Image.open(photo) as image:
@@ -37,11 +37,15 @@ def films(tmp_path: Path, platform: Any, photos: dict[str, Path]) -> Any:
     folder = tmp_path / "films" / "clips"
     for label in ("travel", "noise"):
         (folder / label).mkdir(parents=True)
-    trip = filmed([*slide(photos["temple"], 3.0), *slide(photos["flower"], 2.0)], "matroska", sound="libopus")
+    trip = encode_video(
+        [*slide(photos["temple"], 3.0), *slide(photos["flower"], 2.0)], "matroska", sound="libopus"
+    )
     (folder / "travel" / "trip.mkv").write_bytes(trip)
-    (folder / "travel" / "cut.mp4").write_bytes(filmed(slide(photos["temple"], 3.0))[:-2_000])
+    (folder / "travel" / "cut.mp4").write_bytes(encode_video(slide(photos["temple"], 3.0))[:-2_000])
     dice = np.random.default_rng(0)
-    large = filmed((dice.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(32)), "avi", "ffv1")
+    large = encode_video(
+        (dice.integers(0, 255, (480, 640, 3), dtype=np.uint8) for _ in range(32)), "avi", "ffv1"
+    )
     (folder / "noise" / "large.avi").write_bytes(large)
     assert len(large) > LARGE_BYTES, "a film that is read from its file"
     (tmp_path / "films" / "spec.yaml").write_text(SPEC)
@@ -86,7 +90,7 @@ def test_scenes_are_found_by_words_pictures_and_video(
         flower,
         temple,
     ]
-    assert best(filmed(slide(photos["flower"], 1.0)))["span"] == flower
+    assert best(encode_video(slide(photos["flower"], 1.0)))["span"] == flower
     chain = films.features.explain(best("a flower")["feature_id"])
     assert (chain["embedder"]["name"], chain["embedder"]["preprocessing"]["frames"]) == ("conse_frames", 4)
     assert re.fullmatch("[0-9a-f]{64}", chain["embedder"]["weights_hash"])
