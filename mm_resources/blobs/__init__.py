@@ -1,1 +1,1 @@
-"""TODO."""
+"""Content-addressed blobs of a store, and references to blobs in sources; imports `objects` and `storage`."""

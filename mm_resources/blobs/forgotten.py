@@ -1,6 +1,6 @@
-"""Receipts of what was forgotten: what was asked for, what went, and the tombstones that keep it out.
+"""Receipts of forgotten content: the request, what it removed, and the hashes that are refused since.
 
-A receipt is written before anything is removed, so that a crash half-way is known and completed by the same command.
+A receipt is written before anything is removed, so that the same command completes what a crash interrupted.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ _FOLDER = "registry/forgotten"
 
 @dataclass
 class Receipt:
-    """One forgetting; holds ids and hashes, no content.
+    """One request to forget content; holds ids and hashes, no content.
 
     Attributes:
-        number: names the receipt.
-        asked: the content hash or sample id that was given.
-        hashes: contents that are refused from now on.
+        number: the receipt's own.
+        asked: the requested content hash or sample id.
+        begun_at: start (UTC, ISO 8601).
+        hashes: contents that are refused from then on.
         samples: ids of all samples that had one of them, in any version.
-        keys: keys of the compute cache that were made of their texts.
-        blobs: places of blobs that were removed.
-        rows: table -> rows that its current version lost.
-        pins: pins that were written anew.
-        done_at: when nothing of it was left (UTC, ISO 8601); "" while it is under way or was broken off.
+        keys: keys of the compute cache that derive from their texts.
+        blobs: number of blob locations that were removed.
+        rows: table -> rows removed from its current version.
+        pins: pins that were rewritten.
+        done_at: completion (UTC, ISO 8601); "" while under way or after a crash.
     """
 
     number: str
@@ -49,19 +50,20 @@ class Receipts:
         self.store = store
 
     def all(self) -> list[Receipt]:
-        """Every receipt, oldest first."""
+        """Return every receipt, oldest first."""
         names = [name for name in self.store.names(_FOLDER) if name.endswith(".json")]
         return [Receipt(**json.loads(self.store.read(f"{_FOLDER}/{name}"))) for name in names]
 
     def write(self, receipt: Receipt) -> None:
+        """Write a receipt, or overwrite it with its progress."""
         self.store.write(f"{_FOLDER}/{receipt.number}.json", json.dumps(asdict(receipt), indent=1).encode())
 
     def tombstones(self) -> dict[str, str]:
-        """Content hash -> number of the receipt by which it is refused."""
+        """Return the refused content hashes, with the number of the receipt of each."""
         return {digest: receipt.number for receipt in self.all() for digest in receipt.hashes}
 
     def require_done(self) -> None:
-        """See that no forgetting was broken off: what is published meanwhile could bring back what it removes.
+        """Check that every receipt is completed: a publication in between could bring back removed content.
 
         Raises:
             UserError: with the command that completes it.
@@ -69,20 +71,24 @@ class Receipts:
         for receipt in self.all():
             if not receipt.done_at:
                 raise UserError(
-                    f"forgetting {receipt.asked} is not complete (receipt {receipt.number}); run: mm forget {receipt.asked}"
+                    f"forgetting {receipt.asked} is not complete (receipt {receipt.number}); "
+                    f"run: mm forget {receipt.asked}"
                 )
 
-    def naming(self, table: str) -> str:
-        """Why a version of a table is gone, in words; "" where nothing was forgotten of it."""
-        found = [receipt for receipt in self.all() if table in receipt.rows]
-        if not found:
+    def removal_of(self, table: str) -> str:
+        """Return why a version of a table is gone, for an error message; "" where no row was removed."""
+        receipts = [receipt for receipt in self.all() if table in receipt.rows]
+        if not receipts:
             return ""
-        last = found[-1]
-        return f"rows of it were forgotten on {last.begun_at[:10]} (receipt {last.number}); make the training set anew"
+        last = receipts[-1]
+        return (
+            f"rows of it were forgotten on {last.begun_at[:10]} (receipt {last.number}); "
+            "make the training set anew"
+        )
 
 
-def refused(digest: str, receipt: str) -> SampleError:
-    """The failure of a sample whose content was forgotten."""
+def forgotten_error(digest: str, receipt: str) -> SampleError:
+    """Return the error of a sample whose content was forgotten."""
     return SampleError(
         "forgotten", f"content {digest[:16]} was forgotten and is not ingested again (receipt {receipt})"
     )

@@ -1,4 +1,4 @@
-"""What reading blobs comes down to: large ones as local files, streams that are copied and hashed, and what goes wrong."""
+"""Read blobs: large ones through local files; hash while copying; map I/O errors to sample errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _COPY_BYTES = 1 << 20
 
 
 @cache
-def large_blobs() -> _LargeBlobs:
-    return _LargeBlobs()
+def large_blob_files() -> LargeBlobFiles:
+    """Return the files of this process."""
+    return LargeBlobFiles()
 
 
-class _LargeBlobs:
-    """Large blobs as local files, verified once per process and state of the file."""
+class LargeBlobFiles:
+    """Large blobs as local files, each verified once per process and state of the file."""
 
     # A batch mostly cuts one long medium into segments; more copies than this only fill the disk.
     COPIES = 4
@@ -37,32 +38,36 @@ class _LargeBlobs:
         self._copies: OrderedDict[str, Path] = OrderedDict()
 
     def file(self, store: Store, digest: str, path: str) -> Path:
-        reference = reference_of(path)
-        with blob_faults(digest, path):
-            if reference is not None:
-                reference.check()
-                found = (
-                    Path(reference.uri)
-                    if reference.is_local
-                    else self._copy(digest, partial(_save, reference))
-                )
-            else:
-                found = (
-                    Path(store.path(path))
-                    if store.is_local
-                    else self._copy(digest, partial(store.download, path))
-                )
-            info = found.stat()
-            state = (str(found), info.st_size, info.st_mtime_ns)
+        """Return the blob's own file where it is local, else a copy.
+
+        Raises:
+            SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; of a referenced blob also
+                ``source_changed`` or ``fetch_error``.
+        """
+        with read_errors(digest, path):
+            file = self._local_file(store, digest, path)
+            info = file.stat()
+            state = (str(file), info.st_size, info.st_mtime_ns)
             if state not in self._verified:
-                if file_hash(found) != digest:
+                if file_hash(file) != digest:
                     self._drop(digest)
-                    raise damaged(digest, path)
+                    raise damaged_blob(digest, path)
                 self._verified.add(state)
-        return found
+        return file
+
+    def _local_file(self, store: Store, digest: str, path: str) -> Path:
+        reference = reference_of(path)
+        if reference is None:
+            return (
+                Path(store.path(path))
+                if store.is_local
+                else self._copy(digest, partial(store.download, path))
+            )
+        reference.check()
+        return Path(reference.uri) if reference.is_local else self._copy(digest, partial(_save, reference))
 
     def _drop(self, digest: str) -> None:
-        """Forget a copy, so that the blob is read again once it is mended."""
+        """Remove a copy, so that the blob is read again after its repair."""
         if digest in self._copies:
             self._copies.pop(digest).unlink(missing_ok=True)
 
@@ -84,7 +89,7 @@ class _LargeBlobs:
 
 
 def copy_stream(stream: BinaryIO, sink: BinaryIO | None = None) -> tuple[str, int]:
-    """Read a stream to its end, writing what comes; its sha256 and size."""
+    """Read a stream to its end, copying it to `sink`; return its SHA-256 and size."""
     state, size = hashlib.sha256(), 0
     while part := stream.read(_COPY_BYTES):
         if sink is not None:
@@ -94,33 +99,34 @@ def copy_stream(stream: BinaryIO, sink: BinaryIO | None = None) -> tuple[str, in
     return state.hexdigest(), size
 
 
+def _save(reference: Reference, target: Path) -> None:
+    with reference.open() as stream, target.open("wb") as sink:
+        copy_stream(stream, sink)
+
+
 @contextmanager
-def blob_faults(digest: str, path: str) -> Iterator[None]:
-    """What goes wrong in the store while a blob is read, as the sample's failure."""
+def read_errors(digest: str, path: str) -> Iterator[None]:
+    """Raise the store's errors while a blob is read as the sample's error.
+
+    Raises:
+        SampleError: ``blob_missing`` or ``store_error``.
+    """
     try:
         yield
     except FileNotFoundError:
-        raise missing(digest, path) from None
+        raise SampleError(
+            "blob_missing",
+            f"blob {digest} is not in the store ({path}); the next backfill fetches it again",
+            retryable=True,
+        ) from None
     except OSError as error:
         raise SampleError(
             "store_error", f"{path}: {type(error).__name__}: {error}", retryable=True
         ) from error
 
 
-def _save(reference: Reference, target: Path) -> None:
-    with reference.open() as stream, target.open("wb") as sink:
-        copy_stream(stream, sink)
-
-
-def missing(digest: str, path: str) -> SampleError:
-    return SampleError(
-        "blob_missing",
-        f"blob {digest} is not in the store ({path}); the next backfill fetches it again",
-        retryable=True,
-    )
-
-
-def damaged(digest: str, path: str) -> SampleError:
+def damaged_blob(digest: str, path: str) -> SampleError:
+    """Return the error of a blob whose bytes do not have its hash."""
     if reference := reference_of(path):
         return reference.changed("no longer holds the bytes that were hashed")
     return SampleError(

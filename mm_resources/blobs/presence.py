@@ -1,4 +1,4 @@
-"""Whether blobs lie where they should, told by sizes and tags, without reading them."""
+"""Check that blobs exist, by size and ETag, without reading them."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _LOST = SampleError(
 )
 
 
-class Presence:
-    """Asks a store, or the sources of referenced blobs, once for each object."""
+class PresenceCheck:
+    """Checks the blobs of a store; each object of the store is looked up once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._sizes: dict[str, int] = {}
 
-    def troubles(self, places: pa.Table) -> list[SampleError | None]:
-        """Of each place, why its blob cannot lie there; None where all looks well.
+    def errors(self, locations: pa.Table) -> list[SampleError | None]:
+        """Return the error of each location whose blob cannot lie there; None for the others.
 
         Args:
-            places: ``path`` (null: nowhere), ``offset`` and ``size``.
+            locations: ``path`` (null: nowhere), ``offset`` and ``size``.
         """
-        paths, offsets, sizes = (places[name].to_pylist() for name in ("path", "offset", "size"))
+        paths, offsets, sizes = (locations[name].to_pylist() for name in ("path", "offset", "size"))
         references = [reference_of(path) if path else None for path in paths]
-        asked = {path for path, reference in zip(paths, references, strict=True) if path and not reference}
-        self._sizes.update(self.store.sizes(asked - self._sizes.keys()))
+        stored = {path for path, reference in zip(paths, references, strict=True) if path and not reference}
+        self._sizes.update(self.store.sizes(stored - self._sizes.keys()))
         with ThreadPoolExecutor(_THREADS) as pool:
-            checked = pool.map(_checked, filter(None, references))
-            found: list[SampleError | None] = []
+            of_references = pool.map(_reference_error, filter(None, references))
+            errors: list[SampleError | None] = []
             for path, offset, size, reference in zip(paths, offsets, sizes, references, strict=True):
                 if reference:
-                    found.append(next(checked))
+                    errors.append(next(of_references))
                 else:
-                    found.append(None if self._sizes.get(path, -1) >= offset + size else _LOST)
-        return found
+                    errors.append(None if self._sizes.get(path, -1) >= offset + size else _LOST)
+        return errors
 
 
-def _checked(reference: Reference) -> SampleError | None:
+def _reference_error(reference: Reference) -> SampleError | None:
     outcome: SampleError | None = call_guarded(reference.check, ())
     return outcome

@@ -1,4 +1,7 @@
-"""Blobs that stay in their sources (`blobs: reference`): the place is the object's URI with its tag, held against both at each read."""
+"""Blobs that stay in their sources (`blobs: reference`).
+
+The path of such a blob is the object's URI with its tag; each read compares the tag and the hash.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Reference:
 
     Attributes:
         uri: local path or fsspec URL.
-        tag: etag, or size and mtime, when it was hashed.
+        tag: ETag, or size and mtime, when it was hashed.
     """
 
     uri: str
@@ -30,7 +33,7 @@ class Reference:
 
     @property
     def path(self) -> str:
-        """As it stands in `content_blobs` in place of an object below the store's root."""
+        """The blob's path in `content_blobs`, in place of an object below the store's root."""
         return f"{_PREFIX}{self.uri}#{self.tag}"
 
     @property
@@ -39,30 +42,31 @@ class Reference:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The object as a stream; what is read of it is still to be held against its hash.
+        """Open the object as a stream, whose bytes the caller compares with their hash.
 
         Raises:
             SampleError: ``blob_missing``, ``source_changed`` or ``fetch_error``; all retryable.
         """
         self.check()
-        with self._opened() as stream, client_errors(self.uri):
+        with self._open() as stream, client_errors(self.uri):
             yield stream
 
     def check(self) -> None:
-        """See that the object is there as it was hashed, without reading it; raises as `open`."""
+        """Check that the object has the tag that it had when it was hashed; raises as `open`."""
         with client_errors(self.uri):
             now = _OPENER.tag(self.uri)
         if now is None:
-            self._opened().close()  # it says why: gone, or out of reach
+            self._open().close()  # raises the cause: gone, or out of reach
         elif now != self.tag:
             raise self.changed(f"was referenced as {self.tag} and is {now} now")
 
     def changed(self, how: str) -> SampleError:
+        """Return the error of an object that is not as it was hashed."""
         return SampleError(
             "source_changed", f"{self.uri} {how}; put it back, or register a new version", retryable=True
         )
 
-    def _opened(self) -> BinaryIO:
+    def _open(self) -> BinaryIO:
         try:
             return _OPENER.seekable(self.uri)
         except SampleError as error:
@@ -75,7 +79,7 @@ class Reference:
 
 
 def reference_of(path: str) -> Reference | None:
-    """The reference that a blob's path is; None for a path below the store's root."""
+    """Parse a blob's path; None for a path below the store's root."""
     if not path.startswith(_PREFIX):
         return None
     uri, _, tag = path.removeprefix(_PREFIX).rpartition("#")

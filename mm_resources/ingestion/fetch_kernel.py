@@ -20,7 +20,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.blobs.blob_store import PACK_BYTES, BlobStore
-from mm_resources.blobs.forgotten import Receipts, refused
+from mm_resources.blobs.forgotten import Receipts, forgotten_error
 from mm_resources.blobs.large_blobs import copy_stream
 from mm_resources.blobs.references import Reference
 from mm_resources.metering import count
@@ -137,8 +137,8 @@ class _FetchStage(Stage):
         if digest not in self._tombstones:
             return fetched
         if not isinstance(fetched, bytes):
-            self.blobs.drop(digest)
-        return refused(digest, self._tombstones[digest])
+            self.blobs.remove_large(digest)
+        return forgotten_error(digest, self._tombstones[digest])
 
     def _unchanged(self, rows: list[dict[str, Any]], fetched: list[Any]) -> list[Any]:
         """What was fetched, or the failure that its object is no longer what was listed.

@@ -32,7 +32,7 @@ def until_published(home: Home, first: Victim | None = None) -> int:
 
 def assert_whole(root: str, expected: Published, undisturbed: Home) -> None:
     published(root, TEXT).assert_like(expected)
-    rows = Catalog.open(root).blobs.index(["content_hash"]).read_all()["content_hash"].to_pylist()
+    rows = Catalog.open(root).blobs.index.rows(["content_hash"]).read_all()["content_hash"].to_pylist()
     assert set(rows) == set(stored(undisturbed.store))
 
 

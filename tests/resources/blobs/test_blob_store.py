@@ -30,7 +30,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 def located(blobs: BlobStore) -> dict[str, dict[str, Any]]:
     """The index by hash; fails when a hash stands twice."""
-    rows = blobs.index().read_all().to_pylist()
+    rows = blobs.index.rows().read_all().to_pylist()
     found = {row["content_hash"]: row for row in rows}
     assert len(found) == len(rows)
     return found
@@ -202,7 +202,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, round_: int) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     blobs = BlobStore(Store(str(tmp_path)))
-    rows = blobs.index().read_all().to_pylist()
+    rows = blobs.index.rows().read_all().to_pylist()
     assert {row["content_hash"] for row in rows} == {
         content_hash(f"{i}-{j}".encode()) for i in range(4) for j in range(5)
     } | {content_hash(b"shared")}
@@ -221,7 +221,7 @@ def test_reads_over_another_file_system() -> None:
 def test_travels_without_what_it_knows(blobs: BlobStore) -> None:
     blobs.put([b"a"])
     again = pickle.loads(pickle.dumps(blobs))
-    assert again._known is None
+    assert again.index._known is None
     (row,) = located(again).values()
     assert again.read(**row) == b"a"
 
@@ -333,12 +333,12 @@ def test_a_large_object_that_was_never_indexed_is_written_over_while_it_is_young
     """Garbage collection may be about to remove an old one, so that it is left alone."""
     digest, _ = blobs.put_stream(io.BytesIO(b"z" * 100))
     name = located(blobs)[digest]["path"]
-    blobs.forget([digest])
+    blobs.index.remove([digest])
     (tmp_path / name).write_bytes(b"y" * 100)
     blobs.put_stream(io.BytesIO(b"z" * 100))
     assert located(blobs)[digest]["path"] == name
     assert blobs.read(**located(blobs)[digest]) == b"z" * 100
-    blobs.forget([digest])
+    blobs.index.remove([digest])
     old = time.time() - 2 * module.RECENT.total_seconds()
     os.utime(tmp_path / name, (old, old))
     blobs.put_stream(io.BytesIO(b"z" * 100))

@@ -13,7 +13,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.compute.cache import ComputeCache
-from mm_resources.compute.runner import Backoff, Compute
+from mm_resources.compute.retry_policy import Backoff
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.ingestion.fetch_kernel import FetchKernel
 from mm_resources.sources import open_source
 from mm_resources.storage.store import Store
@@ -68,7 +69,7 @@ def test_what_comes_back_is_fetched_in_the_same_run(flaky: type[Flaky], tmp_path
         }
         for item in listed
     ]
-    compute = Compute(ComputeCache(store), backoff=Backoff(attempts=4, seconds=0.001))
+    compute = KernelRunner(ComputeCache(store), backoff=Backoff(attempts=4, seconds=0.001))
     report = compute.run(kernel, pa.Table.from_pylist(rows))
     assert (report.computed, report.failed) == (6, 1)
     assert flaky.opened == Counter({**dict.fromkeys(names, 1), "1.txt": 3, "2.txt": 4})

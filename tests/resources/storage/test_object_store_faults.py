@@ -79,7 +79,7 @@ def test_large_objects(store: Store, faulty: Faulty, kind: str, request_: str, s
     faulty.faults = [Fault(kind, request_)]
     digest, size = BlobStore(store).put_stream(io.BytesIO(data))
     assert (digest, size) == (content_hash(data), len(data))
-    (row,) = BlobStore(store).index().read_all().to_pylist()
+    (row,) = BlobStore(store).index.rows().read_all().to_pylist()
     assert BlobStore(store).read(**row) == data
     kept = [
         key for key in s3_server.keys(f"{store.root.rpartition('/')[-1]}/blobs") if "index.lance" not in key
@@ -93,7 +93,7 @@ def test_a_large_file_by_its_final_name(store: Store, faulty: Faulty, tmp_path: 
     with (tmp_path / "large").open("rb") as stream:
         digest, _ = BlobStore(store).put_stream(stream)
     assert faulty.left == 0
-    (row,) = BlobStore(store).index().read_all().to_pylist()
+    (row,) = BlobStore(store).index.rows().read_all().to_pylist()
     found = BlobStore(store).media(**row)
     assert isinstance(found, Path)
     assert hashlib.sha256(found.read_bytes()).hexdigest() == digest == content_hash(data)
@@ -151,7 +151,7 @@ def test_a_store_that_stays_away_is_one_clear_failure(
     store: Store, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (digest,) = BlobStore(store).put([b"small"])
-    (row,) = BlobStore(store).index().read_all().to_pylist()
+    (row,) = BlobStore(store).index.rows().read_all().to_pylist()
     faulty.faults = [Fault("slow_down", "GET .*packs", 1000)]
     with pytest.raises(SampleError) as caught:
         BlobStore(store).read(**row)
@@ -199,7 +199,7 @@ def test_a_server_that_is_killed_and_comes_back(
             time.sleep(0.01)
         stop.set()
         writer.join()
-        rows = BlobStore(blobs.store).index().read_all().to_pylist()
+        rows = BlobStore(blobs.store).index.rows().read_all().to_pylist()
         assert sorted(row["content_hash"] for row in rows) == sorted(told)
         assert len(told) >= 15
         assert all(content_hash(blobs.read(**row)) == row["content_hash"] for row in rows)
