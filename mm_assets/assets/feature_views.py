@@ -19,7 +19,7 @@ from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.identity import library_versions
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.ledger.accounting import Accounting
-from mm_resources.maintenance.upkeep import hold_stages
+from mm_resources.maintenance.upkeep import tag_pinned_stages
 from mm_resources.registry.pins import Pin, PinnedTable
 
 MIN_RECALL = 0.95
@@ -136,7 +136,7 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
                 "run_id": meta.run_id,
                 "at": meta.at,
             }
-    hold_stages(
+    tag_pinned_stages(
         run.catalog.tables,
         run.catalog.failures,
         run.cell,

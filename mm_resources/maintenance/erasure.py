@@ -1,4 +1,4 @@
-"""Erasing blobs: their bytes go at once, from objects, packs, and whatever nobody knows of any more."""
+"""Erasure of blobs: their bytes are removed at once, from objects, packs and unindexed leftovers."""
 
 from __future__ import annotations
 
@@ -6,59 +6,55 @@ from collections.abc import Iterable
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
-from mm_resources.blobs.blob_index import INDEX, Location
+from mm_resources.blobs.blob_index import locations_of
 from mm_resources.blobs.blob_store import PACKS, BlobStore
-from mm_resources.storage import lance_datasets
 
 _COVERED = "SELECT path, sum(size)::BIGINT AS used FROM (SELECT DISTINCT * FROM places) GROUP BY path"
 
 
 def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
-    """Remove blobs for good; how many places of them went. To be called while no ingest runs on the store.
+    """Remove blobs for good, while no ingest runs on the store; return the number of removed locations.
 
-    Packs with bytes that nobody knows of are written anew too, since these may be the blob's: an earlier place of it, or
-    what a killed run left.
+    Packs with unindexed bytes are rewritten too, since these may belong to the blob: an earlier location of
+    it, or the leftovers of a killed run.
     """
-    chosen, store = sorted(hashes), blobs.store
-    some = ", ".join(map(sql.literal, chosen)) or "''"
-    where = f"content_hash IN ({some})"
-    index = lance_datasets.open_dataset(store.uri("blobs/index.lance"))
-    places = [
-        *lance_datasets.reader(index, INDEX, where=where).read_all().to_pylist(),
-        *blobs.condemned(where).read_all().to_pylist(),
+    chosen, index = sorted(hashes), blobs.index
+    locations = [
+        *locations_of(index.rows(hashes=chosen).read_all()),
+        *locations_of(index.condemned_rows(hashes=chosen).read_all()),
     ]
-    hit = {place["path"] for place in places}
-    for uri in (blobs.condemned_uri, store.uri("blobs/damaged.lance")):
-        lance_datasets.delete(uri, "content_hash", chosen)
+    paths = {location.path for location in locations}
+    index.drop_condemned(chosen)
+    blobs.damage.clear(chosen)
     for digest in chosen:
-        blobs.drop(digest)
-    for pack in _unclean(blobs, hit):
+        blobs.remove_large(digest)
+    for pack in _packs_to_rewrite(blobs, paths):
         _rewrite(blobs, pack)
-    return len(places)
+    return len(locations)
 
 
-def _unclean(blobs: BlobStore, hit: set[str]) -> list[str]:
-    """Packs that held a blob that is erased, or hold bytes of which nothing is known."""
-    used = dict(zip(*sql.fetch(_COVERED, places=blobs.places()).to_pydict().values(), strict=True))
+def _packs_to_rewrite(blobs: BlobStore, paths: set[str]) -> list[str]:
+    """Return the packs among `paths`, and all packs with unindexed bytes."""
+    used = dict(
+        zip(*sql.fetch(_COVERED, places=blobs.index.referable_rows()).to_pydict().values(), strict=True)
+    )
     return [
         entry.name
         for entry in blobs.store.objects(PACKS)
-        if entry.name in hit or used.get(entry.name, 0) < entry.size
+        if entry.name in paths or used.get(entry.name, 0) < entry.size
     ]
 
 
 def _rewrite(blobs: BlobStore, pack: str) -> None:
-    """Write what is known of a pack into a new one, and remove it."""
-    where = f"path = {sql.literal(pack)}"
-    condemned = blobs.condemned(where).read_all().to_pylist()
-    # They go with the others, and are condemned again by the next collection.
-    blobs.enter([Location(**{name: row[name] for name in INDEX.names}) for row in condemned])
-    lance_datasets.delete(blobs.condemned_uri, "path", [pack])
-    index = lance_datasets.open_dataset(blobs.store.uri("blobs/index.lance"))
-    for row in lance_datasets.reader(index, INDEX, where=where).read_all().to_pylist():
+    """Move the indexed blobs of a pack into a new one, and remove it."""
+    index = blobs.index
+    # Condemned blobs move with the others; the next collection condemns them again.
+    index.restore(locations_of(index.condemned_rows(path=pack).read_all()))
+    index.drop_condemned(path=pack)
+    for location in locations_of(index.rows(path=pack).read_all()):
         try:
-            blobs.verify(Location(**row))
+            blobs.verify(location)
         except SampleError:
-            blobs.report_damaged([Location(**row)])  # fetched again by the next backfill
-    blobs.move(pack)
+            blobs.report_damaged([location])  # the next backfill fetches it again
+    blobs.rewrite_pack(pack)
     blobs.store.remove(pack)

@@ -1,20 +1,21 @@
-"""Garbage collection: removes the bytes that nothing references, and never any that something does, beside running ingests.
+"""Garbage collection: remove the bytes of unreferenced blobs, safely beside running ingests.
 
-A blob is referenced while any version of a cell's `raw_assets` or `content_blobs` that still exists names it (superseded
-ones go with `mm upkeep`, pinned ones stay), and while a row of the fetch cache younger than the grace period does (a run
-that has fetched and not yet published). The grace period is longer than any run.
+A blob is referenced while any existing version of a cell's `raw_assets` or `content_blobs` names it (`mm
+upkeep` removes superseded versions, pinned ones stay), or a row of the fetch cache younger than the grace
+period does (of a run that has fetched and not yet published). The grace period is longer than any run.
 
-Bytes go in two steps, at least one grace period apart. What is unreferenced, and was written before the grace period, is
-*condemned*: struck off the index, so that nobody stores anything by pointing at it any more, while its bytes stay. An
-ingest that had looked at the index before still takes it for stored, finds it among the condemned (`BlobStore.places`) and
-ends within the grace period. A later collection *strikes* what has been condemned for a grace period, so that nobody finds
-it any more, and only then looks for references: whoever named it by then is seen, and the blob goes back on the index;
-whoever names it later finds no such blob and fetches it anew.
+Bytes are removed in two steps, at least one grace period apart. An unreferenced blob that was written before
+the grace period is *condemned*: it leaves the index, so that no later ingest refers to it, while its bytes
+stay. An ingest that read the index earlier still takes it for stored, finds it among the condemned blobs
+(`BlobIndex.referable_rows`) and ends within the grace period. A later collection *strikes* the blobs that
+have been condemned for a grace period, so that no reader finds them, and only then collects the references: a
+blob that is referenced by then returns to the index; a later ingest finds no such blob and fetches it again.
 
-Objects and packs in which neither index nor condemned blobs lie, since their writer died or the blobs are gone, are
-removed when they are older than the grace period. A pack is never written twice; a writer of a large blob that finds an
-old object under its name leaves it alone (`BlobStore`), so that what is removed here is never what somebody is about to
-index. Packs that are mostly garbage are written anew; readers find what has moved by the index.
+Objects and packs without an indexed or condemned blob, since their writer died or the blobs are gone, are
+removed when they are older than the grace period. A pack is never written twice; a writer of a large blob
+that finds an old object under its name leaves it alone (`BlobStore`), so a removed object is never one that
+is about to be indexed. Packs that are mostly garbage are rewritten; readers find the moved blobs through the
+index.
 """
 
 from __future__ import annotations
@@ -29,31 +30,32 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
-from mm_resources.blobs.blob_index import INDEX, Location
-from mm_resources.blobs.blob_store import PACKS
+from mm_resources.blobs.blob_index import Location, locations_of
+from mm_resources.blobs.blob_store import LARGE, PACKS
 from mm_resources.catalog import Catalog
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet
 from mm_resources.storage.store import INCOMING, Store
 
 GRACE = timedelta(days=7)
-# Of a pack's bytes, the share that must be in use for it to be left as it is.
+# Packs with a smaller share of their bytes in use are rewritten.
 _USED = 0.5
-_PARTS = (PACKS, "blobs/sha256")
+_PARTS = (PACKS, LARGE)
 _USES = "SELECT path, sum(size)::BIGINT AS used FROM stored WHERE starts_with(path, $packs) GROUP BY path"
 
 
 @dataclass
-class Collected:
-    """What garbage collection did or, as a dry run, would do.
+class CollectionResult:
+    """Counts of a garbage collection; of a dry run, the counts that it would have.
 
     Attributes:
-        referenced: distinct blobs that something references.
-        condemned: blobs struck off the index; their bytes go in a later collection.
-        restored: condemned blobs that are referenced after all.
-        removed: condemned blobs that are gone for good.
-        objects, bytes: objects and packs removed, and their size.
-        rewritten: packs that were mostly garbage.
+        referenced: distinct blobs with a reference.
+        condemned: blobs that left the index; a later collection removes their bytes.
+        restored: condemned blobs that returned to the index, since they are referenced.
+        removed: condemned blobs that were removed for good.
+        objects: objects and packs that were removed.
+        bytes: their size.
+        rewritten: packs that were rewritten, since they were mostly garbage.
     """
 
     referenced: int = 0
@@ -65,12 +67,12 @@ class Collected:
     rewritten: int = 0
 
 
-def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -> Collected:
-    """Collect garbage; see the module's docstring for why it is safe beside running ingests.
+def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -> CollectionResult:
+    """Collect garbage; the module's docstring says why this is safe beside running ingests.
 
     Args:
-        grace: longer than any run; what is younger is left alone.
-        dry_run: only count.
+        grace: grace period, longer than any run; younger objects stay.
+        dry_run: whether to count only.
     """
     work = _Collection(catalog, datetime.now(UTC) - grace, dry_run)
     work.strike()
@@ -83,7 +85,7 @@ def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -
 
 
 def references(store: Store, since: datetime) -> HashSet:
-    """All content hashes that a stage's table names, in any version, or that were fetched after `since`."""
+    """Return the content hashes that a version of a stage names, or that were fetched after `since`."""
 
     def hashes() -> Iterator[Iterable[bytes]]:
         for stage in ("raw_assets", "content_blobs"):
@@ -101,83 +103,85 @@ def _hashes(uri: str, where: str, version: int | None = None) -> Iterator[list[b
     schema = pa.schema([("content_hash", pa.string())])
     dataset = lance_datasets.open_dataset(uri, version)
     if dataset is not None and "content_hash" not in dataset.schema.names:
-        return  # an empty table before its first publish
+        return  # a table without rows, before its first publish
     for batch in lance_datasets.reader(dataset, schema, ["content_hash"], where):
         yield [bytes.fromhex(value) for value in batch["content_hash"].to_pylist()]
 
 
 def _moment(at: datetime) -> str:
-    """A time as SQL."""
+    """Return a time as a SQL literal."""
     return f"timestamp '{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
 
 
 class _Collection:
-    """The steps of one collection, in the order in which `collect` takes them."""
+    """The steps of one collection, in the order of `collect`."""
 
     def __init__(self, catalog: Catalog, before: datetime, dry_run: bool) -> None:
         self.store, self.blobs, self.before, self.dry_run = catalog.store, catalog.blobs, before, dry_run
-        self.done = Collected()
+        self.index = self.blobs.index
+        self.done = CollectionResult()
         self.referenced = HashSet()
         self._written: dict[str, datetime] = {}
 
     def strike(self) -> None:
-        """From here on, nobody finds what has been condemned for a grace period."""
-        condemned = lance_datasets.open_dataset(self.blobs.condemned_uri)
-        if condemned is not None and not self.dry_run:
-            condemned.update({"struck": "true"}, where=f"NOT struck AND at < {_moment(self.before)}")
+        """Strike the blobs that have been condemned for a grace period, so that no reader finds them."""
+        if not self.dry_run:
+            self.index.strike(self.before)
 
     def mark(self, referenced: HashSet) -> None:
+        """Set the hashes of all referenced blobs."""
         self.referenced = referenced
         self.done.referenced = len(referenced)
 
     def sweep(self) -> None:
-        """Put back what is referenced after all, and forget what is struck."""
-        due = f"at < {_moment(self.before)}" if self.dry_run else "struck"
-        for rows in _locations(self.blobs.condemned(due)):
-            back = [row for row in rows if self._is_referenced(row)]
-            self.done.restored += len(back)
-            self.done.removed += len(rows) - len(back)
+        """Return referenced blobs to the index, and drop the other struck ones."""
+        due = (
+            self.index.condemned_rows(before=self.before)
+            if self.dry_run
+            else self.index.condemned_rows(struck=True)
+        )
+        for rows in map(locations_of, due):
+            restored = [row for row in rows if self._is_referenced(row)]
+            self.done.restored += len(restored)
+            self.done.removed += len(rows) - len(restored)
             if not self.dry_run:
-                self.blobs.enter(back)
-                lance_datasets.delete(
-                    self.blobs.condemned_uri, "content_hash", [row.content_hash for row in rows], "struck"
-                )
+                self.index.restore(restored)
+                self.index.drop_struck(row.content_hash for row in rows)
 
     def condemn(self) -> None:
-        """Strike unreferenced blobs off the index. Their places are written down before, so that a kill loses none."""
-        for rows in _locations(self.blobs.index()):
+        """Take old unreferenced blobs off the index, after recording their locations: a kill loses none."""
+        for rows in map(locations_of, self.index.rows()):
             rows = [row for row in rows if not self._is_referenced(row) and self._is_old(row.path)]
             self.done.condemned += len(rows)
             if rows and not self.dry_run:
-                self.blobs.condemn(rows)
+                self.index.condemn(rows)
 
     def rewrite(self) -> None:
-        """Write what is used of packs that are mostly garbage into new ones."""
-        waiting = set(self.blobs.condemned().read_all()["path"].to_pylist())
-        packs = sql.fetch(_USES.replace("$packs", sql.literal(PACKS)), stored=self.blobs.index()).to_pylist()
+        """Move the blobs of packs that are mostly garbage into new packs."""
+        waiting = set(self.index.condemned_rows().read_all()["path"].to_pylist())
+        packs = sql.fetch(_USES.replace("$packs", sql.literal(PACKS)), stored=self.index.rows()).to_pylist()
         for pack in packs:
-            found = None if pack["path"] in waiting else self.store.entry(pack["path"])
-            if found is None or found.modified >= self.before or pack["used"] >= _USED * found.size:
+            entry = None if pack["path"] in waiting else self.store.entry(pack["path"])
+            if entry is None or entry.modified >= self.before or pack["used"] >= _USED * entry.size:
                 continue
             self.done.rewritten += 1
             if not self.dry_run:
-                with suppress(
-                    SampleError
-                ):  # a pack with a damaged blob stays as it is; `mm doctor --verify` names it
-                    self.blobs.move(pack["path"])
+                # A pack with a damaged blob stays; `mm doctor --verify` reports it.
+                with suppress(SampleError):
+                    self.blobs.rewrite_pack(pack["path"])
 
     def remove_strays(self) -> None:
-        """Remove old objects and packs in which nothing lies that anyone knows of."""
+        """Remove old objects and packs without an indexed or condemned blob."""
         known = HashSet(
-            [_short(path) for path in set(batch["path"].to_pylist())]
-            for reader in (self.blobs.index(["path"]), self.blobs.condemned())
+            [_digest(path) for path in set(batch["path"].to_pylist())]
+            for reader in (self.index.rows(["path"]), self.index.condemned_rows())
             for batch in reader
         )
         for part in _PARTS:
             for entry in self.store.objects(part):
                 if (
                     entry.modified >= self.before
-                    or _short(entry.name) in known
+                    or _digest(entry.name) in known
                     or entry.name.startswith(INCOMING)
                 ):
                     continue
@@ -191,16 +195,11 @@ class _Collection:
 
     def _is_old(self, path: str) -> bool:
         if path not in self._written:
-            found = self.store.entry(path)
-            # What is not there is no garbage but a loss, which `content_blobs` names.
-            self._written[path] = datetime.max.replace(tzinfo=UTC) if found is None else found.modified
+            entry = self.store.entry(path)
+            # A missing object is no garbage but a loss, which `content_blobs` reports.
+            self._written[path] = datetime.max.replace(tzinfo=UTC) if entry is None else entry.modified
         return self._written[path] < self.before
 
 
-def _short(path: str) -> bytes:
+def _digest(path: str) -> bytes:
     return hashlib.sha256(path.encode()).digest()
-
-
-def _locations(reader: pa.RecordBatchReader) -> Iterator[list[Location]]:
-    for batch in reader:
-        yield [Location(**{name: row[name] for name in INDEX.names}) for row in batch.to_pylist()]

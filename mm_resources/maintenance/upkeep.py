@@ -1,4 +1,4 @@
-"""Upkeep of a store: small files are joined, what nobody can ask for any more is removed, nothing that is published changes."""
+"""Upkeep of a store: join small files and remove superseded versions; published tables stay as they are."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureEvents
 from mm_resources.tables.stage_tables import StageTables
 
-# Longer than any run: what a run holds open, or has written and not yet published, is younger.
+# Longer than any run: versions that a run reads, or has written and not yet published, are younger.
 OLDER_THAN = timedelta(days=7)
-# Parts of the store that hold Lance datasets, and whether these grow by commits (others are replaced as a whole).
+# Parts of the store with Lance datasets; True where these grow by commits (the others are replaced as a
+# whole).
 _PARTS = {"blobs": True, "cache": True, "ledger": True, "stages": False, "failures": False, "features": False}
+# Tag of the failures that a stage names now.
 CURRENT = "current"
 
 
 @dataclass
-class Upkept:
-    """What upkeep did to one part of the store.
+class PartUpkeep:
+    """Counts of upkeep in one part of the store.
 
     Attributes:
         part: folder below the root.
         tables: Lance datasets in it.
         joined: small fragments that were joined with others.
-        doubles: cache rows removed because a better or equal one has their key.
-        versions, bytes: superseded versions removed, and what they alone held.
+        doubles: cache rows that were removed because a better or equal row has their key.
+        versions: superseded versions that were removed.
+        bytes: size of the files of these versions alone.
     """
 
     part: str
@@ -42,24 +45,27 @@ class Upkept:
     bytes: int = 0
 
 
-def upkeep(catalog: Catalog, older_than: timedelta = OLDER_THAN) -> list[Upkept]:
+def upkeep(catalog: Catalog, older_than: timedelta = OLDER_THAN) -> list[PartUpkeep]:
     """Tidy the whole store; safe beside running backfills and readers.
 
     Args:
-        older_than: age from which what is superseded may go. What a pin names bears a tag and stays, however old it is.
+        older_than: age from which superseded versions are removed; pinned versions are tagged and stay.
+
+    Returns:
+        The counts of each part.
     """
     store = catalog.store
-    hold_failures(catalog)
-    found = [_part(store, part, grows, older_than) for part, grows in _PARTS.items()]
+    tag_current_failures(catalog)
+    parts = [_tidy_part(store, part, grows, older_than) for part, grows in _PARTS.items()]
     for name in store.unfinished(older_than):
         store.remove(name)
-    return found
+    return parts
 
 
-def hold_stages(
+def tag_pinned_stages(
     tables: StageTables, failures: FailureEvents, cell: Cell, pin: int, versions: Mapping[str, int]
 ) -> None:
-    """Keep what a pin's lineage is read from: the stages' tables at `versions`, and the failures that these name."""
+    """Tag the tables of a pin's lineage: the stages at `versions`, and the failures that these name."""
     for asset, version in versions.items():
         tables.hold(asset, cell, version, f"pin-{pin}")
         meta = tables.meta(asset, cell, version)
@@ -67,8 +73,8 @@ def hold_stages(
             failures.hold(asset, cell, meta.failures, f"pin-{pin}")
 
 
-def hold_failures(catalog: Catalog) -> None:
-    """Keep the failures that the stages name now: a run that was killed may have left newer ones, which count for nothing."""
+def tag_current_failures(catalog: Catalog) -> None:
+    """Tag the failures that the stages name now; newer versions are those of killed runs and do not count."""
     tables, failures, registry = catalog.tables, catalog.failures, catalog.registry
     for name in registry.datasets():
         for cell in registry.cells(name):
@@ -78,21 +84,21 @@ def hold_failures(catalog: Catalog) -> None:
                     failures.hold(asset, cell, meta.failures, CURRENT)
 
 
-def _part(store: Store, part: str, grows: bool, older_than: timedelta) -> Upkept:
-    done = Upkept(part)
+def _tidy_part(store: Store, part: str, grows: bool, older_than: timedelta) -> PartUpkeep:
+    counts = PartUpkeep(part)
     for name in store.tables(part):
         uri = store.uri(name)
-        done.tables += 1
+        counts.tables += 1
         if part == "cache":
-            done.doubles += _remove_doubles(uri)
+            counts.doubles += _remove_duplicates(uri)
         if grows:
-            done.joined += lance_datasets.compact(uri, 2)
+            counts.joined += lance_datasets.compact(uri, 2)
         versions, size = lance_datasets.clean(uri, older_than)
-        done.versions, done.bytes = done.versions + versions, done.bytes + size
-    return done
+        counts.versions, counts.bytes = counts.versions + versions, counts.bytes + size
+    return counts
 
 
-def _remove_doubles(uri: str) -> int:
-    """Leave one row for each key of a cache space, the one that readers choose; how many went."""
+def _remove_duplicates(uri: str) -> int:
+    """Leave one row for each key of a cache space, the one that readers choose; return the removed rows."""
     dataset = lance_datasets.open_dataset(uri)
     return 0 if dataset is None else lance_datasets.delete_rows(dataset, doubles(dataset))

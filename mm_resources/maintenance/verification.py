@@ -1,4 +1,4 @@
-"""Verification: every stored blob, or a sample of them, is read and held against its hash."""
+"""Verification: read every stored blob, or a sample of them, and compare it with its hash."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.sandbox.sandbox import guarded
-from mm_resources.blobs.blob_index import Location
+from mm_embed_kernels.sandbox.sandbox import call_guarded
+from mm_resources.blobs.blob_index import Location, locations_of
 from mm_resources.blobs.blob_store import BlobStore
 
 _THREADS = 8
@@ -18,12 +18,13 @@ _BATCH = 1_024
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What became of some blobs.
+class VerifiedBatch:
+    """Result of verifying a batch of blobs.
 
     Attributes:
-        blobs, bytes: read and found good.
-        bad: (place, why) of those that are missing or damaged; they are struck off the index by now.
+        blobs: number of intact blobs.
+        bytes: their size.
+        bad: location and error of the missing and damaged blobs, which are no longer in the index.
     """
 
     blobs: int
@@ -31,35 +32,37 @@ class Checked:
     bad: list[tuple[Location, SampleError]]
 
 
-def verify(blobs: BlobStore, sample: int = 0) -> Iterator[Checked]:
-    """Read the store's blobs, streaming; those that are missing or damaged are struck, so that the next backfill of a cell
-    that references them fetches them again.
+def verify(blobs: BlobStore, sample: int = 0) -> Iterator[VerifiedBatch]:
+    """Read the store's blobs, and yield the result of each batch.
+
+    Missing and damaged blobs are removed from the index, so that the next backfill of a cell that references
+    them fetches them again.
 
     Args:
-        sample: how many blobs, chosen at random; 0: all.
+        sample: number of random blobs to read; 0: all.
 
     Raises:
         SampleError: ``store_error``, when the store itself cannot be read.
     """
-    rows = blobs.sample(sample) if sample else blobs.index()
+    rows = blobs.index.sample_rows(sample) if sample else blobs.index.rows()
     for batch in rows:
         table = pa.Table.from_batches([batch])
         for start in range(0, table.num_rows, _BATCH):
-            yield _checked(blobs, [Location(**row) for row in table.slice(start, _BATCH).to_pylist()])
+            yield _verify_batch(blobs, locations_of(table.slice(start, _BATCH)))
 
 
-def _checked(blobs: BlobStore, places: list[Location]) -> Checked:
+def _verify_batch(blobs: BlobStore, locations: list[Location]) -> VerifiedBatch:
     with ThreadPoolExecutor(_THREADS) as pool:
-        outcomes = list(pool.map(lambda place: guarded(blobs.verify, (place,)), places))
+        outcomes = list(pool.map(lambda location: call_guarded(blobs.verify, (location,)), locations))
     bad = [
-        (place, outcome)
-        for place, outcome in zip(places, outcomes, strict=True)
+        (location, outcome)
+        for location, outcome in zip(locations, outcomes, strict=True)
         if isinstance(outcome, SampleError)
     ]
     for _, error in bad:
         if error.error_class not in ("blob_missing", "blob_damaged"):
             raise error
-    blobs.report_damaged([place for place, _ in bad])
-    lost = {place for place, _ in bad}
-    good = [place for place in places if place not in lost]
-    return Checked(len(good), sum(place.size for place in good), bad)
+    lost = {location for location, _ in bad}
+    blobs.report_damaged([location for location, _ in bad])
+    good = [location for location in locations if location not in lost]
+    return VerifiedBatch(len(good), sum(location.size for location in good), bad)

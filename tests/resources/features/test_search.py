@@ -167,7 +167,7 @@ def test_a_query_of_another_space_is_told_the_spaces_that_there_are(
 
 
 def test_words_need_a_text(features: FeatureStore) -> None:
-    with pytest.raises(UserError, match="mode .text. takes a text or an id"):
+    with pytest.raises(UserError, match="mode 'text' takes a text or an id"):
         keys(features, [1.0], mode="text")
     for wrong in ({"mode": "fuzzy"}, {"group_by": "colour"}, {"find": "friends"}):
         with pytest.raises(UserError, match="there are: "):

@@ -18,7 +18,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 from mm_resources.maintenance.erasure import erase
-from mm_resources.maintenance.forgetting import _Forgetting
+from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.registry.registry import Registry
 from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.resources.features.test_feature_tables import CONTRACT, table
@@ -33,7 +33,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 def places(blobs: BlobStore) -> dict[str, Location]:
-    return {row["content_hash"]: Location(**row) for row in blobs.index().read_all().to_pylist()}
+    return {row["content_hash"]: Location(**row) for row in blobs.index.rows().read_all().to_pylist()}
 
 
 def lies_somewhere(blobs: BlobStore, data: bytes) -> bool:
@@ -43,7 +43,7 @@ def lies_somewhere(blobs: BlobStore, data: bytes) -> bool:
 def test_neighbours_in_a_pack_stay(blobs: BlobStore) -> None:
     blobs.put([b"first", SECRET, b"last", b"condemned"])
     condemned = places(blobs)[content_hash(b"condemned")]
-    blobs.condemn([condemned])
+    blobs.index.condemn([condemned])
     assert lies_somewhere(blobs, SECRET)
     assert erase(blobs, [content_hash(SECRET)]) == 1
     assert not lies_somewhere(blobs, SECRET)
@@ -58,7 +58,7 @@ def test_neighbours_in_a_pack_stay(blobs: BlobStore) -> None:
 def test_bytes_that_nobody_knows_of_go_too(blobs: BlobStore) -> None:
     """Of a blob that was struck off the index, and of a writer that died before its pack was indexed."""
     blobs.put([b"first", SECRET])
-    blobs.forget([content_hash(SECRET)])
+    blobs.index.remove([content_hash(SECRET)])
     blobs.store.write("blobs/packs/stray.pack", SECRET)
     assert erase(blobs, [content_hash(SECRET)]) == 0
     assert not lies_somewhere(blobs, SECRET)
@@ -72,7 +72,7 @@ def test_a_damaged_neighbour_keeps_nothing_back(blobs: BlobStore) -> None:
     erase(blobs, [content_hash(SECRET)])
     assert not lies_somewhere(blobs, SECRET)
     assert set(places(blobs)) == {content_hash(b"first")}
-    assert blobs.damaged() == {content_hash(b"last")}
+    assert blobs.damage.hashes() == {content_hash(b"last")}
 
 
 def test_a_large_blob_goes_under_all_its_names(blobs: BlobStore) -> None:
@@ -85,7 +85,7 @@ def test_a_large_blob_goes_under_all_its_names(blobs: BlobStore) -> None:
     with pytest.raises(SampleError, match="blob_missing"):
         blobs.read(digest, place.path, 0, size)
     assert places(blobs) == {}
-    assert blobs.index().schema.names == INDEX.names
+    assert blobs.index.rows().schema.names == INDEX.names
 
 
 def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.M
     features.tag("t", candidate.lance_version, "pin-1")
     gone = table(1_500)["sample_id"][7].as_py()
     receipt = Receipt("r", gone, "", samples=[gone])
-    _Forgetting(catalog, receipt).rewrite("features/t.lance")
+    TableRewriter(catalog, receipt).rewrite("features/t.lance")
     opened = features.database.open_table("t")
     assert receipt.rows == {"t": 1}
     assert [item.columns for item in opened.list_indices()] == [["vector"]]

@@ -23,7 +23,7 @@ from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.maintenance import garbage_collection
-from mm_resources.maintenance.garbage_collection import Collected, collect
+from mm_resources.maintenance.garbage_collection import CollectionResult, collect
 from mm_resources.storage.store import LARGE_BYTES, Store
 from mm_resources.tables.stage_tables import StageMeta, StageTables
 from tests.s3 import BUCKET
@@ -53,22 +53,20 @@ def reference(store: Store, hashes: list[str], cell: Cell = CELL) -> None:
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=RAW_ASSETS.bare)
     read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
-
-    def seal(digest: Any) -> StageMeta:
-        return StageMeta("d", "i", digest.rows, digest.rows, 0, 0, 0, "e", "", {}, "run", "now")
-
-    tables.publish("raw_assets", cell, RAW_ASSETS, [table], read_version, seal)
+    written = tables.write("raw_assets", cell, RAW_ASSETS, [table])
+    meta = StageMeta("d", "i", written.rows, written.rows, 0, 0, 0, "e", "", {}, "run", "now")
+    tables.commit("raw_assets", cell, RAW_ASSETS, written, meta, read_version)
 
 
 def places(store: Store) -> dict[str, dict[str, Any]]:
-    return {row["content_hash"]: row for row in BlobStore(store).index().read_all().to_pylist()}
+    return {row["content_hash"]: row for row in BlobStore(store).index.rows().read_all().to_pylist()}
 
 
 def objects(store: Store) -> list[str]:
     return sorted(entry.name for entry in store.objects("blobs"))
 
 
-def twice(store: Store) -> list[Collected]:
+def twice(store: Store) -> list[CollectionResult]:
     return [collect(Catalog(store), NOW), collect(Catalog(store), NOW)]
 
 
@@ -100,7 +98,7 @@ def test_what_is_referenced_stays_and_the_rest_goes_in_two_steps(store: Store) -
 def test_what_is_young_stays(store: Store) -> None:
     (digest,) = BlobStore(store).put([b"young"])
     store.write("blobs/packs/stray.pack", b"written and not indexed yet")
-    assert collect(Catalog(store), timedelta(hours=1)) == Collected()
+    assert collect(Catalog(store), timedelta(hours=1)) == CollectionResult()
     assert set(places(store)) == {digest}
     assert len(objects(store)) == 2
 
@@ -109,7 +107,7 @@ def test_strays_go(store: Store) -> None:
     store.write("blobs/packs/stray.pack", b"its writer died")
     (digest,) = BlobStore(store).put([b"used"])
     reference(store, [digest])
-    assert collect(Catalog(store), NOW) == Collected(referenced=1, objects=1, bytes=15)
+    assert collect(Catalog(store), NOW) == CollectionResult(referenced=1, objects=1, bytes=15)
     assert len(objects(store)) == 1
 
 
@@ -129,9 +127,9 @@ def test_a_condemned_blob_that_an_ingest_took_for_stored_comes_back(store: Store
     reference(store, [digest])
     assert places(store) == {}
     assert BlobStore(store).read(**place) == b"shared", "its bytes stay meanwhile"
-    assert all(found == place for found in BlobStore(store).places().read_all().to_pylist())
-    assert BlobStore(store).places().read_all().num_rows > 0
-    assert collect(Catalog(store), NOW) == Collected(referenced=1, restored=1)
+    assert all(found == place for found in BlobStore(store).index.referable_rows().read_all().to_pylist())
+    assert BlobStore(store).index.referable_rows().read_all().num_rows > 0
+    assert collect(Catalog(store), NOW) == CollectionResult(referenced=1, restored=1)
     assert places(store) == {digest: place}
 
 
@@ -189,7 +187,7 @@ def test_collections_beside_ingests(tmp_path: Path) -> None:
     contents = [f"blob {i}".encode() * 20 for i in range(12)] + [
         bytes([i]) * (LARGE_BYTES + 1) for i in range(2)
     ]
-    done, trouble, totals = threading.Event(), [], Collected()
+    done, trouble, totals = threading.Event(), [], CollectionResult()
     rounds: list[bool] = []
 
     def ingest(number: int) -> None:
@@ -200,7 +198,7 @@ def test_collections_beside_ingests(tmp_path: Path) -> None:
             hashes += [blobs.put_stream(io.BytesIO(data))[0] for data in wanted if len(data) > LARGE_BYTES]
             time.sleep(chosen.random() / 4)
             reference(store, hashes, cell)
-            known = {row["content_hash"]: row for row in BlobStore(store).places().read_all().to_pylist()}
+            known = {row["content_hash"]: row for row in BlobStore(store).index.referable_rows().read_all().to_pylist()}
             rounds.append(time.monotonic() - began < grace.total_seconds())
             for digest in (
                 hashes if rounds[-1] else ()

@@ -14,7 +14,7 @@ from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
-from mm_resources.maintenance.upkeep import hold_stages, upkeep
+from mm_resources.maintenance.upkeep import tag_pinned_stages, upkeep
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import StageMeta
 from tests.resources.compute.test_cache import Lengths
@@ -57,7 +57,7 @@ def cell(catalog: Catalog, tmp_path: Path) -> Cell:
 def test_what_a_pin_names_stays(catalog: Catalog, cell: Cell) -> None:
     tables, failures = catalog.tables, catalog.failures
     first = publish(catalog, cell, ["pinned"])
-    hold_stages(tables, failures, cell, 1, {"raw_assets": first})
+    tag_pinned_stages(tables, failures, cell, 1, {"raw_assets": first})
     second = publish(catalog, cell, ["between"])
     publish(catalog, cell, ["now"])
     upkeep(catalog, NOW)

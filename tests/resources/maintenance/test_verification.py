@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.maintenance.verification import Checked, verify
+from mm_resources.maintenance.verification import VerifiedBatch, verify
 from mm_resources.storage.store import LARGE_BYTES, Store
 
 
@@ -16,9 +17,9 @@ def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(Store(str(tmp_path)))
 
 
-def all_of(blobs: BlobStore, sample: int = 0) -> Checked:
+def all_of(blobs: BlobStore, sample: int = 0) -> VerifiedBatch:
     parts = list(verify(blobs, sample))
-    return Checked(
+    return VerifiedBatch(
         sum(part.blobs for part in parts),
         sum(part.bytes for part in parts),
         [bad for part in parts for bad in part.bad],
@@ -39,7 +40,7 @@ def test_what_is_missing_or_damaged_is_named_and_struck(blobs: BlobStore, tmp_pa
     good, flipped = blobs.put([b"good", b"flipped"])
     (lost,) = blobs.put([b"lost"])
     large, _ = blobs.put_stream(io.BytesIO(b"l" * (LARGE_BYTES + 1)))
-    places = {row["content_hash"]: row for row in blobs.index().read_all().to_pylist()}
+    places = {row["content_hash"]: row for row in blobs.index.rows().read_all().to_pylist()}
     pack = tmp_path / places[flipped]["path"]
     pack.write_bytes(pack.read_bytes().replace(b"flipped", b"FLIPPED"))
     (tmp_path / places[lost]["path"]).unlink()
@@ -48,12 +49,12 @@ def test_what_is_missing_or_damaged_is_named_and_struck(blobs: BlobStore, tmp_pa
     assert checked.blobs == 1
     causes = {place.content_hash: error.error_class for place, error in checked.bad}
     assert causes == {flipped: "blob_damaged", lost: "blob_missing", large: "blob_damaged"}
-    assert {row["content_hash"] for row in blobs.index().read_all().to_pylist()} == {good}
-    assert blobs.damaged() == {flipped, lost, large}
+    assert {row["content_hash"] for row in blobs.index.rows().read_all().to_pylist()} == {good}
+    assert blobs.damage.hashes() == {flipped, lost, large}
 
     blobs.put([b"flipped"])
-    blobs.mended([flipped])
-    assert blobs.damaged() == {lost, large}
+    blobs.damage.clear([flipped])
+    assert blobs.damage.hashes() == {lost, large}
     assert blobs.read(**places[flipped]) == b"flipped", (
         "a reader that knows the damaged place finds the sound one"
     )
@@ -64,14 +65,14 @@ def test_what_is_missing_or_damaged_is_named_and_struck(blobs: BlobStore, tmp_pa
 def test_one_of_two_places_is_damaged(blobs: BlobStore, tmp_path: Path) -> None:
     """Two writers at once stored it twice; the other place is good, and nothing has to be fetched again."""
     other = BlobStore(blobs.store)
-    other._known_hashes()
+    assert content_hash(b"twice") not in other.index
     (digest,) = blobs.put([b"twice"])
     other.put([b"twice"])
-    first = blobs.index().read_all().to_pylist()[0]
+    first = blobs.index.rows().read_all().to_pylist()[0]
     (tmp_path / first["path"]).write_bytes(b"TWICE")
     checked = all_of(blobs)
     assert (checked.blobs, len(checked.bad)) == (1, 1)
-    assert blobs.damaged() == set()
+    assert blobs.damage.hashes() == set()
     assert blobs.read(**first) == b"twice"
     assert all_of(blobs).bad == []
     assert digest == first["content_hash"]

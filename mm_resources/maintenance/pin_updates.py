@@ -1,0 +1,65 @@
+"""Updates of pins after their tables were rewritten."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from mm_resources.blobs.forgotten import Receipt
+from mm_resources.catalog import Catalog
+from mm_resources.cell import Cell
+from mm_resources.ledger.accounting import account
+from mm_resources.registry.pins import Pin
+from mm_resources.storage import lance_datasets
+
+
+def move_pins(catalog: Catalog, receipt: Receipt) -> None:
+    """Point every pin to the versions that its tags name, with counts and digests of the remaining rows."""
+    pins = catalog.registry.pins
+    for dataset_version in catalog.registry.datasets():
+        for cell in catalog.registry.cells(dataset_version):
+            for number in pins.numbers(cell):
+                pin = pins.get(cell, number)
+                if pin is not None and (moved := _moved_pin(catalog, cell, pin)) != pin:
+                    receipt.pins = sorted({*receipt.pins, f"{cell.partition_key} pin {number}"})
+                    catalog.receipts.write(receipt)
+                    pins.replace(cell, replace(moved, forgotten=sorted({*pin.forgotten, receipt.number})))
+
+
+def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin) -> Pin:
+    """Return a pin of the tagged versions; equal to `pin` when none of its tables was rewritten."""
+    tables = []
+    for table in pin.tables:
+        version = _tagged_version(catalog, f"features/{table.table}.lance", table.tag) or table.lance_version
+        if version != table.lance_version:
+            rows, content = catalog.features.measure(table.table, version)
+            table = replace(table, lance_version=version, rows=rows, digest=content)
+        tables.append(table)
+    stages = {
+        asset: {
+            **stage,
+            "lance_version": _tagged_version(
+                catalog, f"stages/{asset}/{cell.path}.lance", f"pin-{pin.number}"
+            )
+            or stage["lance_version"],
+        }
+        for asset, stage in pin.stages.items()
+    }
+    moved = replace(pin, tables=tables, stages=stages)
+    if moved == pin or not stages:
+        return moved
+    counts = account(
+        catalog.tables,
+        catalog.failures,
+        cell,
+        catalog.features.rows(moved, ["sample_id"]),
+        sum(table.rows for table in tables),
+        {asset: int(stage["lance_version"]) for asset, stage in stages.items()},
+    )
+    return replace(moved, accounting=asdict(counts))
+
+
+def _tagged_version(catalog: Catalog, name: str, tag: str) -> int:
+    """Return the version that a tag of a table names; 0 without the table or the tag."""
+    dataset = lance_datasets.open_dataset(catalog.store.uri(name))
+    tags = {} if dataset is None else dataset.tags.list()
+    return int(tags[tag]["version"]) if tag in tags else 0
