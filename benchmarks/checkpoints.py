@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.process import configure_process
 
 _ROWS, _DIMENSION = 50, 256
 
@@ -24,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commits", type=int, default=5_000)
     arguments = parser.parse_args()
+    configure_process()
     with tempfile.TemporaryDirectory(prefix="mm-checkpoints-") as folder:
         for name, scraps in (
             ("compacted while it grows", lance_datasets.SCRAPS),

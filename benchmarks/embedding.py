@@ -98,8 +98,10 @@ def run_platform(modality: str, place: Path, precision: str) -> float:
     from mm_resources.compute.ray_session import RaySession
     from mm_resources.compute.runner import KernelRunner
     from mm_resources.resources import default_embedder
+    from mm_resources.storage.process import configure_process
     from mm_resources.storage.store import Store
 
+    configure_process()
     shutil.rmtree(place / "cache", ignore_errors=True)
     embedder = default_embedder(get(modality)).model_copy(update={"precision": precision})
     requests = read_requests(place)

@@ -92,7 +92,7 @@ def _store_files(place: Path, segments: list[tuple[Path, str]]) -> list[dict[str
     blobs = BlobStore(Store(str(place / "store")))
     files = list(dict.fromkeys(file for file, _ in segments))
     hashes = dict(zip(files, blobs.put(file.read_bytes() for file in files), strict=True))
-    locations = {row["content_hash"]: row for row in blobs.index().read_all().to_pylist()}
+    locations = {row["content_hash"]: row for row in blobs.index.rows().read_all().to_pylist()}
     return [
         {"key": f"{hashes[file]}#{span}", "span": span, "file": str(file), **locations[hashes[file]]}
         for file, span in segments

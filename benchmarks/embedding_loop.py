@@ -131,4 +131,4 @@ def _sound_model() -> tuple[int, Model]:
     from mm_embed_kernels.embedders import aisfx
 
     features, net = aisfx.features_on("cpu"), aisfx.network(str(create("aisfx").weights[0]))
-    return 8, lambda sounds: aisfx.pooled(sounds, features, net)
+    return 8, lambda sounds: aisfx.pool_blocks(sounds, features, net)

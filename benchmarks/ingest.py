@@ -31,6 +31,7 @@ from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.compute.runner import run_inline
 from mm_resources.ingestion.fetch_kernel import FetchKernel
 from mm_resources.sources import open_source
+from mm_resources.storage.process import configure_process
 from mm_resources.storage.store import Store
 from tests.s3 import BUCKET, S3
 
@@ -51,12 +52,14 @@ def main() -> None:
         "--folder", type=Path, default=None, help="folder of the files; by default the temporary folder"
     )
     arguments = parser.parse_args()
+    configure_process()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="mm-ingest-") as folder:
         run(Path(folder), arguments.files, arguments.large, arguments.pairs, arguments.stores)
 
 
 def rows(share: float) -> Iterator[Row]:
     """Measure small and large files into a local store."""
+    configure_process()
     with tempfile.TemporaryDirectory(prefix="mm-ingest-") as scratch:
         folder = Path(scratch)
         files, large = max(100, round(_SMALL * share)), max(1, round(_LARGE * share))

@@ -22,6 +22,7 @@ from mm_embed_kernels.contracts import feature_contract
 from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
 from mm_resources.retrieval.training_set import TrainingSet
+from mm_resources.storage.process import configure_process
 from mm_resources.storage.store import Store
 
 _TABLE, _BLOCK = "bench.v1.text.random", 20_000
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=_EPOCHS)
     parser.add_argument("--pairs", type=int, default=ratios.PAIRS)
     arguments = parser.parse_args()
+    configure_process()
     with _training_set(arguments.rows, arguments.dimension) as chosen:
         scans, loads = _measure(chosen, arguments.workers, arguments.epochs, arguments.pairs)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -55,6 +57,7 @@ def main() -> None:
 
 def rows(share: float) -> Iterator[Row]:
     """Measure several epochs, from the loader's construction to its last batch, and the first epoch alone."""
+    configure_process()
     count = max(20_000, round(400_000 * share))
     with _training_set(count, 384) as chosen:
         scans, loads = _measure(chosen, 2, _EPOCHS, ratios.PAIRS)

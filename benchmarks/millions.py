@@ -27,8 +27,8 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.prediction import Projection, predicted
 from mm_resources.costs.prices import Prices
-from tests.kernels.sounds import melody, recorded
-from tests.kernels.videos import filmed, pan
+from tests.kernels.sounds import encode_audio, melody
+from tests.kernels.videos import encode_video, pan
 
 SAMPLES = 10_000_000
 # Samples of the two cells that are measured for a modality.
@@ -108,7 +108,7 @@ def _sounds(_corpus: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _sound(seed: int) -> tuple[str, bytes]:
-    return f"{seed:06}.flac", recorded(melody(10.0, 44_100, seed), "FLAC", 44_100)
+    return f"{seed:06}.flac", encode_audio(melody(10.0, 44_100, seed), "FLAC", 44_100)
 
 
 def _videos(_corpus: Path) -> Iterator[tuple[str, bytes]]:
@@ -117,7 +117,7 @@ def _videos(_corpus: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _video(seed: int) -> tuple[str, bytes]:
-    return f"{seed:06}.mp4", filmed(pan(seed, rate=25, size=(640, 360)), rate=25)
+    return f"{seed:06}.mp4", encode_video(pan(seed, rate=25, size=(640, 360)), rate=25)
 
 
 _GENERATORS: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {

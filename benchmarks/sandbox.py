@@ -20,9 +20,9 @@ from benchmarks.ratios import Row
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, call_guarded
-from tests.kernels.media_samples import ENGLISH, encoded, picture
-from tests.kernels.sounds import noise, recorded
-from tests.kernels.videos import filmed, pan
+from tests.kernels.media_samples import ENGLISH, encode_image, picture
+from tests.kernels.sounds import encode_audio, noise
+from tests.kernels.videos import encode_video, pan
 
 COUNT = 32
 _EMBEDDERS = {"image": "conse", "audio": "aisfx", "video": "conse_frames"}
@@ -32,9 +32,9 @@ def healthy_media() -> dict[str, bytes]:
     """Return the bytes of one sample of each modality."""
     return {
         "text": (ENGLISH * 40).encode(),
-        "image": encoded(picture((2_400, 1_700)), "JPEG", quality=92),
-        "audio": recorded(noise(10.0, 44_100), "FLAC", 44_100),
-        "video": filmed(pan(rate=25, size=(640, 360)), rate=25),
+        "image": encode_image(picture((2_400, 1_700)), "JPEG", quality=92),
+        "audio": encode_audio(noise(10.0, 44_100), "FLAC", 44_100),
+        "video": encode_video(pan(rate=25, size=(640, 360)), rate=25),
     }
 
 

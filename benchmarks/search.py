@@ -30,6 +30,7 @@ from mm_resources.features import vector_indexes
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.retrieval.search import HIT
+from mm_resources.storage.process import configure_process
 from mm_resources.storage.store import Store
 
 _TABLE = "bench.v1.text.random"
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--queries", type=int, default=50, help="queries of each client")
     arguments = parser.parse_args()
+    configure_process()
     with _published_table(arguments.rows, arguments.dimension) as (features, pin):
         table, recall = pin.primary, _recall(features, pin)
         print(f"{arguments.rows:,} x {arguments.dimension}, {table.index}")
@@ -57,6 +59,7 @@ def main() -> None:
 
 def rows(share: float) -> Iterator[Row]:
     """Yield p50 and p99 of equal answers, p50 against answers of four columns, and recall."""
+    configure_process()
     count = max(2_000, round(200_000 * share))
     name = f"filtered search, {count:,} x 384, 8 clients"
     with _published_table(count, 384) as (features, pin):
