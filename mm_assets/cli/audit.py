@@ -18,7 +18,7 @@ def audit(
     dataset_version: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATASET@VERSION]",
+            metavar="DATASET@VERSION",
             callback=check_dataset_version,
             help="by default all published versions",
         ),

@@ -29,7 +29,7 @@ _MAX_CAUSES = 50
 
 def failures(  # noqa: PLR0913 - one parameter for each option
     dataset_version: Annotated[
-        str | None, typer.Argument(metavar="[DATASET@VERSION]", callback=check_dataset_version)
+        str | None, typer.Argument(metavar="DATASET@VERSION", callback=check_dataset_version)
     ] = None,
     modality: Modality = None,
     stage: Stage = "",
