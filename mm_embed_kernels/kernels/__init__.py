@@ -1,1 +1,1 @@
-"""TODO."""
+"""Kernels: expensive computations per content, as chains of stages; may import every other package here."""

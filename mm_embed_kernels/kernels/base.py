@@ -1,26 +1,24 @@
-"""Kernels: expensive computations per content, described so that one mechanism can cache, resume and distribute them.
+"""Kernels: expensive computations per content, in a form that is cached, resumed and distributed.
 
-A kernel turns `REQUEST` rows into result rows, one for each request, never raising for a single bad row. It is a
-chain of stages, each with its own resources, so that decoding (CPU) and inference (device) scale apart. The same
-stages run inline and inside Ray actors.
+A kernel turns `REQUEST` rows into result rows, one for each request, and never raises for a single bad row.
+It is a chain of stages, each with its own resources, so that decoding (CPU) and inference (device) scale
+apart. The same stages run inline and inside Ray actors.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import environment_digest
-from mm_embed_kernels.modalities import Media
+from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.sandbox.sandbox import Limits
-
-if TYPE_CHECKING:
-    from mm_embed_kernels.transcribers import Transcriber
+from mm_embed_kernels.transcribers.base import Transcriber
 
 REQUEST = pa.schema(
     [
@@ -33,6 +31,7 @@ REQUEST = pa.schema(
         ("text", pa.string()),
     ]
 )
+# The columns of a result before those of the kernel's payload.
 RESULT = [
     pa.field("key", pa.string()),
     pa.field("status", pa.string()),  # ok | failed
@@ -44,17 +43,24 @@ RESULT = [
 
 
 class BlobReader(Protocol):
-    """Reads one blob and verifies its hash; picklable, so that a worker can carry it."""
+    """Reads a blob and verifies its hash; picklable, so that workers can have it."""
 
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes: ...
 
     def media(self, content_hash: str, path: str, offset: int, size: int) -> Media:
-        """The bytes, or a local file of them where they are too many for memory."""
+        """Return the bytes, or a local file of them where they are too many for memory."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one actor of a stage asks for, and how rows reach it."""
+    """Resources of the actors of a stage.
+
+    Attributes:
+        num_cpus: cores of an actor.
+        num_gpus: devices of an actor.
+        actors: number of actors.
+        batch_rows: rows of a batch.
+    """
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
@@ -63,12 +69,13 @@ class Resources:
 
 
 class Stage(ABC):
-    """One step of a kernel. Picklable until `setup`, which loads what is heavy.
+    """One step of a kernel. Picklable until `setup`, which loads models or starts children.
 
     Attributes:
-        schema: of the rows that it returns; what it lacks of a failed row is null.
-        infers: whether a model works in its own process, which may die of what it is given (see `isolated`).
-        limits: of the sandbox that it opens bytes in, if it does.
+        schema: of the rows that it returns; a column that it does not compute is null in a failed row.
+        resources: of its actors.
+        infers: whether it runs a model, which gets a process of its own (see `isolated_stage`).
+        limits: of the sandbox in which it opens bytes; None where it opens none.
     """
 
     schema: pa.Schema
@@ -76,29 +83,30 @@ class Stage(ABC):
     infers: bool = False
     limits: Limits | None = None
 
-    def setup(self) -> None:  # noqa: B027 - a stage without heavy parts has nothing to set up
+    def setup(self) -> None:  # noqa: B027 - most stages load nothing
         """Load models or start children; called once per process."""
 
     @abstractmethod
     def run(self, batch: pa.Table) -> pa.Table:
-        """One row out for each row in."""
+        """Return one row for each row."""
 
 
 class Kernel(ABC):
-    """See the module's docstring.
+    """A computation per content; see the module's docstring.
 
     Attributes:
-        name: ``fetch``, ``probe``, ``segment`` or ``embed:<embedder>``: what the ledger counts under.
+        name: ``fetch``, ``probe``, ``segment``, ``embed:<embedder>`` or ``transcribe:<transcriber>``: its
+            name in the ledger.
         scope: sub-folder of the cache, e.g. ``probe-image``.
-        fingerprint: whatever changes an output changes it.
-        payload: the columns it computes.
-        seconds_per_row: first guess of the cost of a row.
-        limits: of the sandbox that it opens bytes in, if it does.
-        checkpoint_rows: rows that one commit to the cache holds at most.
-        order: of the requests, as SQL; by default that of keys, which begin with the content hash, so that a blob's segments
-            come together and it is read once.
-        models: what its stages load on whichever machine they run.
-        here: whether its stages read what lies on this machine, so that no other one could run them.
+        fingerprint: digest of everything that changes an output.
+        payload: columns that it computes.
+        seconds_per_row: estimated cost of a row, before the ledger has a measured one.
+        limits: of the sandbox in which it opens bytes; None where it opens none.
+        checkpoint_rows: most rows of one commit to the cache.
+        order: SQL expression by which requests are sorted. Keys begin with the content hash, so that by
+            default the segments of a blob come together and it is read once.
+        models: models that its stages load, on any machine.
+        driver_only: whether its stages read data of the driver's machine, so that no other one can run them.
     """
 
     name: str
@@ -119,16 +127,25 @@ class Kernel(ABC):
 
     @property
     def result(self) -> pa.Schema:
+        """Schema of the result rows."""
         return pa.schema([*RESULT, *(pa.field(item.name, item.type) for item in self.payload)])
 
     @abstractmethod
-    def stages(self) -> list[Stage]: ...
+    def stages(self) -> list[Stage]:
+        """Return the stages in the order in which a request passes them."""
 
 
 def results(
     keys: list[str], outcomes: list[dict[str, Any] | SampleError], seconds: float, schema: pa.Schema
 ) -> pa.Table:
-    """Result rows from outcomes; `seconds` is shared evenly."""
+    """Return the result rows of some requests.
+
+    Args:
+        keys: of the requests.
+        outcomes: of each request, the payload or an error.
+        seconds: wall time of all together, divided evenly among the rows.
+        schema: of the rows.
+    """
     each = seconds / max(1, len(keys))
     rows = []
     for key, outcome in zip(keys, outcomes, strict=True):

@@ -1,27 +1,26 @@
-"""TODO."""
+"""Reading blobs, and calling a function on each inside the sandbox."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities import Media
-from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded, shared_sandbox
-
-if TYPE_CHECKING:
-    pass
 from mm_embed_kernels.kernels.base import BlobReader, Resources, Stage, results
+from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded, shared_sandbox
 
 
 def load_blobs(reader: BlobReader, batch: pa.Table, streams: bool) -> list[Media | SampleError]:
-    """The verified blob of each request, or why it cannot be had; requests of one blob share it.
+    """Return the verified blob of each request, or the error of reading it; requests of one blob share it.
 
     Args:
-        streams: whether a large blob is wanted as a file.
+        reader: of the blob store.
+        batch: rows of `REQUEST`.
+        streams: whether a large blob is returned as a file.
     """
     load = reader.media if streams else reader.read
     places = list(
@@ -37,7 +36,14 @@ def map_in_sandbox(
     blobs: list[Media | SampleError],
     extra: list[tuple[Any, ...]],
 ) -> list[Any]:
-    """``function(blob, *extra)`` in the sandbox for each blob that could be read; errors keep their place."""
+    """Return ``function(blob, *extra)`` or a `SampleError` for each blob, computed in the sandbox.
+
+    Args:
+        limits: of the sandbox.
+        function: picklable.
+        blobs: an error is returned unchanged, at its place.
+        extra: further arguments for each blob.
+    """
     good = [i for i, blob in enumerate(blobs) if not isinstance(blob, SampleError)]
     outcomes: list[Any] = list(blobs)
     for i, outcome in zip(
@@ -48,7 +54,7 @@ def map_in_sandbox(
 
 
 class BlobStage(Stage):
-    """Reads blobs and calls a function on each inside the sandbox; the function returns the payload as a dict."""
+    """Calls a function on each blob inside the sandbox; the function returns the payload as a dict."""
 
     limits: Limits
 

@@ -1,6 +1,6 @@
-"""Decoded inputs on their way from the sandbox to the model: as bytes, without the zeros at their end.
+"""Decoded inputs between the sandbox and the model: arrays as bytes without the zeros at their end.
 
-A sound of a second is an array of ten, of which nine are not sent from process to process.
+A sound of one second in an array for ten is sent from process to process as a tenth of the array.
 """
 
 from __future__ import annotations
@@ -19,34 +19,38 @@ INPUT = pa.field("input", pa.large_binary())
 
 
 class Decoder:
-    """Picklable: an embedder's `decode` as such bytes."""
+    """An embedder's `decode` that returns such bytes; picklable."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
 
     def __call__(self, data: Media, span: str) -> bytes:
-        """Raises:
-        SampleError: as `decode`, or ``contract`` for an array that is not what the embedder declares.
+        """Decode a span of a blob.
+
+        Raises:
+            SampleError: as `decode`, or ``contract`` for an array that is not what the embedder declares.
         """
-        found, shape, dtype = (
-            self.embedder.decode(data, span),
-            self.embedder.input_shape,
-            np.dtype(self.embedder.input_dtype),
-        )
-        if found.shape != shape or found.dtype != dtype:
+        array = self.embedder.decode(data, span)
+        shape, dtype = self.embedder.input_shape, np.dtype(self.embedder.input_dtype)
+        if array.shape != shape or array.dtype != dtype:
             raise SampleError(
                 "contract",
-                f"the decoder returned {found.dtype}{list(found.shape)}, not {dtype}{list(shape or ())}",
+                f"the decoder returned {array.dtype}{list(array.shape)}, not {dtype}{list(shape or ())}",
             )
-        flat = found.reshape(-1)
+        flat = array.reshape(-1)
         return flat[: unpadded_length(flat)].tobytes()
 
 
 def to_arrays(column: pa.ChunkedArray, embedder: Embedder) -> np.ndarray[Any, Any]:
-    """What `decode` returned, [n, *input_shape]."""
+    """Return the arrays that `decode` returned, [n, *input_shape] of `input_dtype`.
+
+    Args:
+        column: of `INPUT`, without nulls.
+        embedder: one with an `input_shape`.
+    """
     assert embedder.input_shape is not None
-    whole = np.zeros((len(column), *embedder.input_shape), embedder.input_dtype)
-    for row, data in zip(whole.reshape(len(column), -1), column, strict=True):
-        values = np.frombuffer(data.as_buffer(), whole.dtype)
+    arrays = np.zeros((len(column), *embedder.input_shape), embedder.input_dtype)
+    for row, data in zip(arrays.reshape(len(column), -1), column, strict=True):
+        values = np.frombuffer(data.as_buffer(), arrays.dtype)
         row[: len(values)] = values
-    return whole
+    return arrays

@@ -1,9 +1,9 @@
-"""TODO."""
+"""Kernel of embedding: media are decoded in the sandbox, then embedded by a model."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,18 +11,15 @@ import pyarrow as pa
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.inference.runtime import keep_freed_memory
+from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
+from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
 from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, to_arrays
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 
-if TYPE_CHECKING:
-    pass
-from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
-from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
-
 
 class EmbedKernel(Kernel):
-    """The unit-norm vector of a segment: decode (CPU, map_in_sandbox; not for text), then inference (device)."""
+    """The unit-norm vector of a segment: decoding (CPU, sandbox; not for text), then inference (device)."""
 
     limits: Limits
 
@@ -34,13 +31,8 @@ class EmbedKernel(Kernel):
         decode: Resources = Resources(),
         infer: Resources = Resources(),
     ) -> None:
-        self.embedder, self.reader, self.limits, self.decode, self.infer = (
-            embedder,
-            reader,
-            limits,
-            decode,
-            infer,
-        )
+        self.embedder, self.reader, self.limits = embedder, reader, limits
+        self.decode, self.infer = decode, infer
         self.models = (embedder,)
         self.name = f"embed:{embedder.name}"
         self.scope = f"embed-{type(embedder).name}"
@@ -48,7 +40,8 @@ class EmbedKernel(Kernel):
         self.payload = [pa.field("vector", pa.list_(pa.float32(), embedder.dimension))]
         self.seconds_per_row = embedder.seconds
         if embedder.input_shape is None:
-            # Texts of one length are one batch without padding; the longest, which take the most memory, come first.
+            # Texts of one length form a batch without padding; the longest, which take the most memory, come
+            # first.
             self.order = "length(text) DESC, key"
 
     def stages(self) -> list[Stage]:
@@ -59,7 +52,7 @@ class EmbedKernel(Kernel):
 
 
 class DecodeStage(Stage):
-    """Blobs to to_arrays of a fixed size, in the sandbox: what the model's stage sees of untrusted bytes."""
+    """Decodes blobs to arrays in the sandbox, so that the model's stage opens no untrusted bytes."""
 
     schema = pa.schema([*RESULT, INPUT])
     limits: Limits
@@ -73,14 +66,14 @@ class DecodeStage(Stage):
         outcomes = map_in_sandbox(
             self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()]
         )
-        found = [
+        payloads = [
             outcome if isinstance(outcome, SampleError) else {INPUT.name: outcome} for outcome in outcomes
         ]
-        return results(batch["key"].to_pylist(), found, time.perf_counter() - began, self.schema)
+        return results(batch["key"].to_pylist(), payloads, time.perf_counter() - began, self.schema)
 
 
 class InferStage(Stage):
-    """Inputs to vectors. A batch that the model refuses is finished item by item."""
+    """Embeds inputs. A batch that the model refuses is embedded item by item."""
 
     infers = True
 
@@ -114,7 +107,7 @@ class InferStage(Stage):
         return to_arrays(batch[INPUT.name], self.embedder)
 
     def _assemble(self, batch: pa.Table, outcomes: list[Any], spent: float) -> pa.Table:
-        """Vectors as one contiguous fixed-size-list buffer; failed rows hold a null vector."""
+        """Return the result rows; failed ones have a null vector."""
         size = batch.num_rows
         earlier = (
             batch.select([item.name for item in RESULT]).to_pylist()
@@ -143,9 +136,9 @@ class InferStage(Stage):
 
 
 def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
-    """A unit-norm vector or a `SampleError` for each input.
+    """Return a unit-norm vector, float32 [dimension], or a `SampleError` for each input.
 
-    Raises nothing for a single item: when the model refuses a batch, each item is tried alone.
+    A batch that the model refuses is embedded item by item.
     """
     try:
         raw = np.asarray(embedder.embed(inputs), dtype=np.float32)
@@ -154,19 +147,20 @@ def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
                 "contract",
                 f"{embedder.name} returned shape {raw.shape}, not {(len(inputs), embedder.dimension)}",
             )
-    except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept in the event
+    except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause becomes the event
         if len(inputs) > 1:
             return [embed_each(embedder, inputs[i : i + 1])[0] for i in range(len(inputs))]
         if isinstance(error, SampleError):
             return [error]
         return [SampleError("embedding_error", f"{type(error).__name__}: {error}")]
-    return [_unit(vector) for vector in raw]
+    return [_unit_vector(vector) for vector in raw]
 
 
-def _unit(vector: np.ndarray[Any, Any]) -> Any:
+def _unit_vector(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | SampleError:
     norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm):
         return SampleError("bad_vector", "the model returned a vector that is not finite")
     if norm == 0:
         return SampleError("bad_vector", "the model returned a zero vector")
-    return vector / np.float32(norm)
+    unit: np.ndarray[Any, Any] = vector / np.float32(norm)
+    return unit

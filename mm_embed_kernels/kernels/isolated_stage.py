@@ -1,15 +1,15 @@
-"""A stage in a process of its own: for models, which may die of what they are given."""
+"""A stage in a child process: for models, which may crash or hang on some inputs."""
 
 from __future__ import annotations
 
 import pickle
+import signal
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from multiprocessing.util import Finalize
-from typing import Any
 
 import pyarrow as pa
 
@@ -18,18 +18,22 @@ from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
 from mm_embed_kernels.sandbox.child_process import Child, ChildDied, ChildTimeout, die_with_parent
 
-# For loading a model, and for one batch: what takes longer hangs.
+# Longest time to load a model, and for one batch.
 BATCH_SECONDS = 300.0
-# Deaths without one answer in between, after which it is the model that is broken, not the samples.
-_MOST_DEATHS = 8
-_KEPT = 2
+# Deaths without one answer in between, after which the model is broken, not the samples.
+_MAX_DEATHS = 8
+# Processes that stay with their models loaded.
+_MAX_PROCESSES = 2
 
 
 class IsolatedStage(Stage):
-    """Runs `stage` in a child. A batch of which the child dies is finished row by row; the guilty row fails.
+    """Another stage, run in a child process.
+
+    A batch on which the child dies is computed row by row, and the guilty row fails.
 
     Args:
-        seconds: after which a batch counts as hanging.
+        stage: picklable.
+        seconds: longest time for a batch, after which the child is killed.
         prepare: called first in each child; picklable.
     """
 
@@ -42,7 +46,7 @@ class IsolatedStage(Stage):
         self._deaths = 0
 
     def setup(self) -> None:
-        """Load the model, unless the last stages of this process have left it loaded.
+        """Load the model, unless a process of the last stages still has it loaded.
 
         Raises:
             RuntimeError: when the process dies or hangs while it loads; else as the stage's own `setup`.
@@ -55,103 +59,114 @@ class IsolatedStage(Stage):
             ) from end
 
     def run(self, batch: pa.Table) -> pa.Table:
+        """Return one row for each row.
+
+        Raises:
+            RuntimeError: when the process died on as many batches in a row as no sample explains.
+        """
         began = time.perf_counter()
         try:
-            found = self._ask(batch)
+            table = self._ask(batch)
         except (ChildDied, ChildTimeout) as end:
             if batch.num_rows > 1:
                 return pa.concat_tables([self.run(batch.slice(i, 1)) for i in range(batch.num_rows)])
             cause = _cause(end, self.seconds)
             self._deaths += 1
-            if self._deaths >= _MOST_DEATHS:
+            if self._deaths >= _MAX_DEATHS:
                 raise RuntimeError(
                     f"the model ended its process {self._deaths} times in a row: {cause.message}"
                 ) from end
             return results(batch["key"].to_pylist(), [cause], time.perf_counter() - began, self.schema)
         self._deaths = 0
-        return found
+        return table
 
-    def _ask(self, batch: pa.Table | None) -> Any:
-        item = (content_hash(self._pickled), self._pickled, batch and _packed(batch))
-        (answer,) = _children().of(item[0], self.prepare).ask(_step, [item], self.seconds)
+    def _ask(self, batch: pa.Table | None) -> pa.Table | None:
+        """Load the stage in the child where it is not loaded, and run it on the batch, if there is one."""
+        name = content_hash(self._pickled)
+        item = (name, self._pickled, None if batch is None else _to_bytes(batch))
+        (answer,) = _processes().of(name, self.prepare).ask(_run_stage, [item], self.seconds)
         if isinstance(answer, Exception):
             raise answer
-        return answer and _unpacked(answer)
+        return None if answer is None else _from_bytes(answer)
 
 
 def _cause(end: ChildDied | ChildTimeout, seconds: float) -> SampleError:
     if isinstance(end, ChildTimeout):
         return SampleError("timeout", f"the model took longer than {seconds:g} s")
-    # Whoever has too much memory when it runs out is killed; with less beside it, the same sample may pass.
-    return SampleError("model_crash", f"the model's process died with {end}", retryable=str(end) == "SIGKILL")
+    # When memory runs out, the kernel kills a process that has much of it; with fewer other processes the
+    # same sample may pass.
+    killed = end.exitcode == -signal.SIGKILL
+    return SampleError("model_crash", f"the model's process died with {end}", retryable=killed)
+
+
+class _Processes:
+    """Child processes of the last stages, with their models loaded."""
+
+    def __init__(self) -> None:
+        self._children: OrderedDict[str, Child] = OrderedDict()
+
+    def of(self, stage: str, prepare: Callable[[], None] | None) -> Child:
+        if stage not in self._children:
+            self._children[stage] = Child(_enter, prepare, parent=True)
+        self._children.move_to_end(stage)
+        while len(self._children) > _MAX_PROCESSES:
+            self._children.popitem(last=False)[1].close()
+        return self._children[stage]
+
+    def close(self) -> None:
+        while self._children:
+            self._children.popitem()[1].close()
 
 
 @cache
-def _children() -> _Children:
-    kept = _Children()
-    Finalize(kept, kept.close, exitpriority=10)
-    return kept
+def _processes() -> _Processes:
+    processes = _Processes()
+    Finalize(processes, processes.close, exitpriority=10)
+    return processes
+
+
+def close_models() -> None:
+    """End the processes with loaded models to free their memory; the next use starts new ones."""
+    _processes().close()
 
 
 def _enter(prepare: Callable[[], None] | None) -> None:
-    """First thing in a process that holds models."""
+    """Prepare this child for models."""
     from tqdm import tqdm
 
     die_with_parent()
-    # Its own lock is a semaphore of the system, which nobody takes back when a process is killed, as these are in the end.
+    # By default tqdm takes a semaphore of the system, which leaks when the process is killed, as all of these
+    # are.
     tqdm.set_lock(threading.RLock())
     if prepare is not None:
         prepare()
 
 
-def close_models() -> None:
-    """End the processes of the models that are loaded, for work that needs their memory; the next use loads them again."""
-    _children().close()
-
-
-class _Children:
-    """The processes of the stages used last, with their models loaded."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, Child] = OrderedDict()
-
-    def of(self, stage: str, prepare: Callable[[], None] | None) -> Child:
-        if stage not in self._kept:
-            self._kept[stage] = Child(_enter, prepare, parent=True)
-        self._kept.move_to_end(stage)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)[1].close()
-        return self._kept[stage]
-
-    def close(self) -> None:
-        while self._kept:
-            self._kept.popitem()[1].close()
-
-
+# Stages of this child, by the hash of their pickle.
 _loaded: dict[str, Stage] = {}
 
 
-def _step(name: str, pickled: bytes, batch: bytes | None) -> bytes | Exception | None:
-    """In the child: load the stage once, then run it."""
+def _run_stage(name: str, pickled: bytes, batch: bytes | None) -> bytes | Exception | None:
+    """Load a stage unless it is loaded, and run it on the batch, if there is one; runs in the child."""
     try:
         if name not in _loaded:
             stage: Stage = pickle.loads(pickled)
             stage.setup()
             _loaded[name] = stage
-        return None if batch is None else _packed(_loaded[name].run(_unpacked(batch)))
-    except Exception as error:  # noqa: BLE001 - raised again by the parent
+        return None if batch is None else _to_bytes(_loaded[name].run(_from_bytes(batch)))
+    except Exception as error:  # noqa: BLE001 - the parent raises it again
         return error
 
 
-def _packed(table: pa.Table) -> bytes:
-    """The rows of a table, and not those of which it is a slice."""
+def _to_bytes(table: pa.Table) -> bytes:
+    """Return a table as an Arrow stream, which does not hold the rows beside a slice."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
 
 
-def _unpacked(data: bytes) -> pa.Table:
-    with pa.ipc.open_stream(data) as reader:
+def _from_bytes(stream: bytes) -> pa.Table:
+    with pa.ipc.open_stream(stream) as reader:
         return reader.read_all()

@@ -1,27 +1,24 @@
-"""TODO."""
+"""Kernel of the probe: metadata and quality signals of a blob."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mm_embed_kernels.contracts.fields import MEDIA
 from mm_embed_kernels.identity import digest
+from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
+from mm_embed_kernels.kernels.blob_stage import BlobStage
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox.sandbox import Limits
 
-if TYPE_CHECKING:
-    pass
-from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
-from mm_embed_kernels.kernels.blob_stage import BlobStage
-
-# What a medium fails with of which the beginning may be readable.
+# Error classes of media of which the beginning may be readable.
 PARTIAL = ("truncated", "decode_error")
 
 
 class ProbeKernel(Kernel):
     """Metadata and quality signals of a blob.
 
-    With ``on_partial="keep_prefix"``, of media too that can be read in part: a kernel for those alone (`PARTIAL`) that
-    ``reject`` refuses, so that whole media have one fingerprint either way.
+    With ``on_partial="keep_prefix"`` it also probes media of which only the beginning is readable. It is a
+    second kernel for those alone that ``reject`` refuses (`PARTIAL`), so that whole media have one
+    fingerprint either way.
     """
 
     name = "probe"
@@ -35,8 +32,6 @@ class ProbeKernel(Kernel):
         resources: Resources = Resources(),
         on_partial: str = "reject",
     ) -> None:
-        from mm_embed_kernels.contracts.fields import MEDIA
-
         self.modality, self.reader, self.limits, self.resources = modality, reader, limits, resources
         self.scope = f"probe-{modality.name}"
         self.function = modality.probe_prefix if on_partial == "keep_prefix" else modality.probe

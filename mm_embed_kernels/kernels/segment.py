@@ -1,38 +1,35 @@
-"""TODO."""
+"""Kernel of segmentation: the parts of a blob that are embedded."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.modalities import Modality
-from mm_embed_kernels.sandbox.sandbox import Limits
-
-if TYPE_CHECKING:
-    pass
 from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
 from mm_embed_kernels.kernels.blob_stage import BlobStage
+from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.sandbox.sandbox import Limits
 
 SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])
 
 
 class _Segmenter:
-    """Picklable: a modality's `segment` as payload rows."""
+    """A modality's `segment` that returns a payload row; picklable."""
 
     def __init__(self, modality: Modality) -> None:
         self.modality = modality
 
     def __call__(self, data: Any) -> dict[str, Any]:
-        found = self.modality.segment(data)
-        if not found:
+        segments = self.modality.segment(data)
+        if not segments:
             raise SampleError("no_segments", f"the {self.modality.name} sample has nothing to embed")
-        return {"segments": [{"span": item.span, "text": item.text, "cost": item.cost} for item in found]}
+        return {"segments": [{"span": item.span, "text": item.text, "cost": item.cost} for item in segments]}
 
 
 class SegmentKernel(Kernel):
-    """The embeddable units of a blob."""
+    """The segments of a blob, each with its span, text and cost."""
 
     name = "segment"
     limits: Limits

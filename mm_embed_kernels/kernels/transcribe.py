@@ -1,4 +1,4 @@
-"""The kernel that writes down what is said in a window of sound: map_in_sandbox decode, then the transcriber."""
+"""Kernel of transcription: sound is decoded in the sandbox, then transcribed by a model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
 from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
+from mm_embed_kernels.media.audio import open_audio
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import seconds_of
 from mm_embed_kernels.modalities import get
@@ -21,9 +22,11 @@ from mm_embed_kernels.transcribers import Transcriber
 
 
 class TranscribeKernel(Kernel):
-    """Text and language of a window of sound; both null where Silero VAD hears no speech, in which Whisper would dream some up.
+    """Text and language of a window of sound.
 
-    Requests are keyed by content and span, as for `EmbedKernel`.
+    Both are null where Silero VAD detects no speech: Whisper would invent some. Requests are keyed by content
+        and span,
+    as for `EmbedKernel`.
     """
 
     limits: Limits
@@ -37,17 +40,12 @@ class TranscribeKernel(Kernel):
         decode: Resources = Resources(batch_rows=16),
         infer: Resources = Resources(batch_rows=16),
     ) -> None:
-        self.transcriber, self.reader, self.limits, self.decode, self.infer = (
-            transcriber,
-            reader,
-            limits,
-            decode,
-            infer,
-        )
+        self.transcriber, self.reader, self.limits = transcriber, reader, limits
+        self.decode, self.infer = decode, infer
         self.models = (transcriber,)
         self.name = f"transcribe:{transcriber.name}"
         self.scope = f"transcribe-{transcriber.name}"
-        # Which windows are heard as speech decides which have a text.
+        # The probe of speech decides which windows have a text.
         self.fingerprint = digest("transcribe", transcriber.fingerprint, get("audio").fingerprint("probe"))
         self.seconds_per_row = transcriber.seconds
 
@@ -59,16 +57,18 @@ class TranscribeKernel(Kernel):
 
 
 def read_speech(data: Media, span: str) -> np.ndarray[Any, Any]:
-    """The sound of a span, float32 [samples] at 16 kHz, or no sample where nobody speaks; runs inside the sandbox."""
-    from mm_embed_kernels.media.audio import open_audio
+    """Return the sound of a span, float32 [n] at 16 kHz, n = 0 without speech; runs inside the sandbox.
 
-    with open_audio(data) as reader:
-        samples = reader.read(speech.RATE, *seconds_of(span))
+    Raises:
+        SampleError: as `open_audio`.
+    """
+    with open_audio(data) as recording:
+        samples = recording.read(speech.RATE, *seconds_of(span))
     return samples if (speech.probabilities(samples) >= speech.THRESHOLD).any() else samples[:0]
 
 
 class SpeechStage(Stage):
-    """Blobs to speech, in the sandbox: what the model's stage sees of untrusted bytes."""
+    """Decodes the speech of blobs in the sandbox, so that the model's stage opens no untrusted bytes."""
 
     schema = pa.schema([*RESULT, pa.field("sound", pa.large_list(pa.float32()))])
     limits: Limits
@@ -91,7 +91,7 @@ class SpeechStage(Stage):
 
 
 class TranscribeStage(Stage):
-    """Speech to text."""
+    """Transcribes speech."""
 
     infers = True
 
@@ -103,22 +103,22 @@ class TranscribeStage(Stage):
 
     def run(self, batch: pa.Table) -> pa.Table:
         rows = batch.select([item.name for item in RESULT]).to_pylist()
-        out = []
+        transcribed = []
         for row, sound in zip(rows, batch["sound"], strict=True):
             began = time.perf_counter()
             outcome: Any = {}
             if sound.is_valid and len(sound.values):
-                outcome = self._write(sound.values.to_numpy())
+                outcome = self._transcribe(sound.values.to_numpy())
             seconds = row["seconds"] + time.perf_counter() - began
             if isinstance(outcome, SampleError):
-                out += results([row["key"]], [outcome], seconds, self.schema).to_pylist()
+                transcribed += results([row["key"]], [outcome], seconds, self.schema).to_pylist()
             else:
-                out.append({**row, **outcome, "seconds": seconds})
-        return pa.Table.from_pylist(out, schema=self.schema)
+                transcribed.append({**row, **outcome, "seconds": seconds})
+        return pa.Table.from_pylist(transcribed, schema=self.schema)
 
-    def _write(self, sound: np.ndarray[Any, Any]) -> dict[str, Any] | SampleError:
+    def _transcribe(self, sound: np.ndarray[Any, Any]) -> dict[str, Any] | SampleError:
         try:
             ((text, language),) = self.transcriber.transcribe([sound])
-        except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause is kept in the event
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause becomes the event
             return SampleError("transcription_error", f"{type(error).__name__}: {error}")
         return {"text": text or None, "language": language if text else None}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import to_arrays as any_array
+from hypothesis.extra.numpy import arrays as any_array
 
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import SampleError

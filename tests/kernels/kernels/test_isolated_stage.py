@@ -59,7 +59,7 @@ def stage() -> Iterator[Any]:
     yield lambda embedder=None, **settings: IsolatedStage(
         InferStage(embedder or Mortal(), EmbedKernel(Mortal(), Shelf()).result, _ROWS), **settings
     )
-    isolated_module._children().close()
+    isolated_module._processes().close()
 
 
 _ROWS = EmbedKernel(Mortal(), Shelf()).infer
@@ -121,5 +121,5 @@ def test_a_model_that_dies_of_everything_ends_the_run(stage: Any) -> None:
 
 def test_a_slice_travels_alone(stage: Any) -> None:
     """Blocks reach a stage as slices of a larger table."""
-    assert len(isolated_module._packed(texts(*["x" * 1000] * 100).slice(3, 1))) < 10_000
+    assert len(isolated_module._to_bytes(texts(*["x" * 1000] * 100).slice(3, 1))) < 10_000
     assert stage().run(texts("a", "bb", "ccc").slice(1, 1))["key"].to_pylist() == ["k1"]

@@ -18,7 +18,7 @@ from mm_embed_kernels.kernels.probe import ProbeKernel
 from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
-from tests.kernels.media_samples import ENGLISH, encoded, picture
+from tests.kernels.media_samples import ENGLISH, encode_image, picture
 
 LIMITS = Limits(memory_bytes=2 << 30, item_seconds=20.0)
 
@@ -66,8 +66,10 @@ def run(kernel: Kernel, table: pa.Table) -> list[dict[str, Any]]:
 
 
 def test_probe_kernel_gives_a_row_for_each_request() -> None:
-    good = encoded(picture(), "PNG")
-    shelf, table = requests(good, good[:500], None, b"", b"just words", encoded(picture((64, 48)), "JPEG"))
+    good = encode_image(picture(), "PNG")
+    shelf, table = requests(
+        good, good[:500], None, b"", b"just words", encode_image(picture((64, 48)), "JPEG")
+    )
     rows = run(ProbeKernel(get("image"), shelf, LIMITS), table)
     assert [row["key"] for row in rows] == [f"k{i}" for i in range(6)]
     assert [row["error_class"] for row in rows] == [

@@ -17,7 +17,7 @@ from mm_embed_kernels.kernels.transcribe import TranscribeKernel, TranscribeStag
 from mm_embed_kernels.plugins import UnknownPlugin
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.transcribers import Transcriber, create, transcribers
-from tests.kernels.sounds import RATE, noise, recorded
+from tests.kernels.sounds import RATE, encode_audio, noise
 
 
 @dataclass
@@ -83,12 +83,12 @@ def test_settings_are_deterministic() -> None:
 
 
 def test_only_speech_reaches_the_model() -> None:
-    assert len(read_speech(recorded(noise(2.0)), "seconds=0.000-2.000")) == 0
-    assert len(read_speech(recorded(vowels()), "seconds=0.000-2.000")) == 2 * RATE
+    assert len(read_speech(encode_audio(noise(2.0)), "seconds=0.000-2.000")) == 0
+    assert len(read_speech(encode_audio(vowels()), "seconds=0.000-2.000")) == 2 * RATE
 
 
 def test_a_row_for_each_request() -> None:
-    voice, hiss, cut = recorded(vowels()), recorded(noise()), recorded(noise(), "FLAC")[:30]
+    voice, hiss, cut = encode_audio(vowels()), encode_audio(noise()), encode_audio(noise(), "FLAC")[:30]
     shelf, table = requests(hiss, cut, voice)
     kernel = TranscribeKernel(create("whisper", threads=1), shelf, Limits(memory_bytes=2 << 30))
     for stage in kernel.stages():
@@ -124,6 +124,6 @@ class Broken(Transcriber):
 def test_a_model_that_fails_costs_its_row() -> None:
     found = TranscribeStage(
         Broken(), TranscribeKernel(Broken(), Shelf()).result, TranscribeKernel(Broken(), Shelf()).infer
-    )._write(noise()[:, 0])
+    )._transcribe(noise()[:, 0])
     assert isinstance(found, SampleError)
     assert (found.error_class, found.message) == ("transcription_error", "ValueError: no idea")
