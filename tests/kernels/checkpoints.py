@@ -1,4 +1,4 @@
-"""Checkpoints with random weights in the formats of a model hub: they prove the plumbing, and say nothing about meaning."""
+"""Checkpoints with random weights in the formats of a model hub: they test loading, not the vectors' meaning."""
 
 from __future__ import annotations
 

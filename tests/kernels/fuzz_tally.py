@@ -1,4 +1,4 @@
-"""What the suite of hostile input states at the end of a run."""
+"""Counts of the suite of hostile input, reported at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @dataclass
 class Tally:
-    """What the suite states."""
+    """Inputs and outcomes of the suite."""
 
     inputs: int = 0
     crashes: int = 0

@@ -1,4 +1,4 @@
-"""Pictures and texts that the tests of this folder make; real codecs, no files in the repository."""
+"""Pictures and texts made with real codecs for the tests, without files in the repository."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from tests.kernels.sounds import noise, recorded
-from tests.kernels.videos import filmed, pan
+from tests.kernels.sounds import encode_audio, noise
+from tests.kernels.videos import encode_video, pan
 
 ENGLISH = "The old lighthouse keeper climbed the stairs every evening to light the lamp for the ships at sea."
 RUSSIAN = (
@@ -22,7 +22,7 @@ GERMAN = (
 
 
 def picture(size: tuple[int, int] = (320, 240), seed: int = 0) -> Any:
-    """A colourful scene with gradients, waves and a box: has edges, survives compression."""
+    """Draw gradients, waves and a box: a picture with edges that survives compression."""
     import numpy as np
     from PIL import Image
 
@@ -34,7 +34,8 @@ def picture(size: tuple[int, int] = (320, 240), seed: int = 0) -> Any:
     return Image.fromarray(pixels)
 
 
-def encoded(image: Any, kind: str, **options: Any) -> bytes:
+def encode_image(image: Any, kind: str, **options: Any) -> bytes:
+    """Encode by Pillow."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
@@ -45,7 +46,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A few hundred bytes that claim to be a huge picture."""
+    """Return a few hundred bytes that declare a huge picture."""
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -57,17 +58,17 @@ def png_bomb(width: int, height: int) -> bytes:
 
 GOOD: dict[str, bytes] = {
     "text": ENGLISH.encode(),
-    "image": encoded(picture(), "PNG"),
-    "audio": recorded(noise()),
-    "video": filmed(pan()),
+    "image": encode_image(picture(), "PNG"),
+    "audio": encode_audio(noise()),
+    "video": encode_video(pan()),
 }
 
 
 def icons() -> dict[str, list[bytes]]:
-    """Real icons that Matplotlib ships, each at two sizes."""
-    import matplotlib
+    """Icons of Matplotlib's, each at two sizes."""
+    import matplotlib as mpl
 
-    folder = Path(matplotlib.get_data_path()) / "images"
+    folder = Path(mpl.get_data_path()) / "images"
     return {
         path.stem.removesuffix("_large"): [
             (folder / path.name.replace("_large", "")).read_bytes(),
@@ -78,7 +79,7 @@ def icons() -> dict[str, list[bytes]]:
 
 
 def photographs() -> dict[str, list[bytes]]:
-    """Two real photographs that scikit-learn ships, each as it is, half as large, and poorly coded."""
+    """Two photographs of scikit-learn's, each in four versions: original, half size, strongly compressed, both."""
     import sklearn
     from PIL import Image
 
@@ -88,8 +89,8 @@ def photographs() -> dict[str, list[bytes]]:
             half = image.resize((image.width // 2, image.height // 2))
             found[path.stem] = [
                 path.read_bytes(),
-                encoded(half, "PNG"),
-                encoded(image, "JPEG", quality=30),
-                encoded(half, "WEBP", quality=50),
+                encode_image(half, "PNG"),
+                encode_image(image, "JPEG", quality=30),
+                encode_image(half, "WEBP", quality=50),
             ]
     return found

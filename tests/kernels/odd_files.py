@@ -1,4 +1,4 @@
-"""Real media of each format, and what may happen to them on their way here; all of it follows from a seed."""
+"""Media of each format, random damage to them, and decompression bombs; all of it follows from a seed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tests.kernels.media_samples import ENGLISH, GERMAN, RUSSIAN, encoded, picture, png_bomb, png_chunk
-from tests.kernels.sounds import muxed, noise, recorded
-from tests.kernels.videos import filmed, pan
+from tests.kernels.media_samples import ENGLISH, GERMAN, RUSSIAN, encode_image, picture, png_bomb, png_chunk
+from tests.kernels.sounds import encode_audio, mux, noise
+from tests.kernels.videos import encode_video, pan
 
 _PICTURES: dict[str, dict[str, Any]] = {
     "PNG": {}, "JPEG": {}, "WEBP": {}, "GIF": {}, "TIFF": {"compression": "tiff_lzw"}, "BMP": {}, "ICO": {}, "JPEG2000": {}, "AVIF": {},
@@ -41,26 +41,25 @@ _FILMS = [
 
 @cache
 def media() -> dict[str, dict[str, bytes]]:
-    """Healthy media by modality and format."""
+    """Undamaged media by modality and format."""
     drawn, heard, seen = picture((128, 128)), noise(0.5), pan(rate=25, seconds=0.6)
     return {
         "image": {
-            **{kind: encoded(drawn, kind, **options) for kind, options in _PICTURES.items()},
-            "JPEG, progressive": encoded(drawn, "JPEG", progressive=True),
-            "PNG, 16 bits": encoded(drawn.convert("I;16"), "PNG"),
-            "JPEG, CMYK": encoded(drawn.convert("CMYK"), "JPEG"),
+            **{kind: encode_image(drawn, kind, **options) for kind, options in _PICTURES.items()},
+            "JPEG, progressive": encode_image(drawn, "JPEG", progressive=True),
+            "PNG, 16 bits": encode_image(drawn.convert("I;16"), "PNG"),
+            "JPEG, CMYK": encode_image(drawn.convert("CMYK"), "JPEG"),
         },
         "audio": {
             **{
-                f"{kind} {subtype or ''}".strip(): recorded(heard, kind, subtype=subtype)
+                f"{kind} {subtype or ''}".strip(): encode_audio(heard, kind, subtype=subtype)
                 for kind, subtype in _SOUNDS
             },
-            **{
-                f"{codec} in {container}": muxed(container, codec, seconds=0.5) for container, codec in _MUXED
-            },
+            **{f"{codec} in {container}": mux(container, codec, seconds=0.5) for container, codec in _MUXED},
         },
         "video": {
-            f"{codec} in {container}": filmed(seen, container, codec, rate=25) for container, codec in _FILMS
+            f"{codec} in {container}": encode_video(seen, container, codec, rate=25)
+            for container, codec in _FILMS
         },
         "text": {
             "utf-8": RUSSIAN.encode(),
@@ -82,7 +81,7 @@ def _cut(data: bytearray, dice: random.Random) -> None:
 
 
 def _head(data: bytearray, dice: random.Random) -> None:
-    """Another format's beginning."""
+    """Replace the beginning by that of another format."""
     other = dice.choice([blob for blobs in media().values() for blob in blobs.values()])
     length = dice.choice([4, 16, 64, 512])
     data[:length] = other[:length]
@@ -102,7 +101,8 @@ def _hole(data: bytearray, dice: random.Random) -> None:
 HARMS: list[Callable[[bytearray, random.Random], None]] = [_flip, _flip, _cut, _head, _random, _hole]
 
 
-def harmed(data: bytes, dice: random.Random) -> bytes:
+def damage(data: bytes, dice: random.Random) -> bytes:
+    """Apply one random kind of damage."""
     copy = bytearray(data)
     dice.choice(HARMS)(copy, dice)
     return bytes(copy)
@@ -129,15 +129,15 @@ def _zip(data: bytes, depth: int) -> bytes:
 
 @cache
 def bombs() -> dict[str, bytes]:
-    """Small files that want to be large, or something else than they say."""
+    """Small files that decode to large data, or are something else than they declare."""
     zeros = bytes(32 << 20)
     lines = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
     text = zipfile_text = b"a" * (4 << 20)
     return {
         "png": png_bomb(60_000, 60_000),
-        "png that keeps its word": encoded(picture((1, 1)).resize((12_000, 12_000)), "PNG"),
+        "png that keeps its word": encode_image(picture((1, 1)).resize((12_000, 12_000)), "PNG"),
         "png text": b"\x89PNG\r\n\x1a\n" + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(text)) * 20,
-        "gif": encoded(picture(), "GIF")[:6] + b"\xff\xff\xff\xff" + encoded(picture(), "GIF")[10:],
+        "gif": encode_image(picture(), "GIF")[:6] + b"\xff\xff\xff\xff" + encode_image(picture(), "GIF")[10:],
         "svg": b"<?xml version='1.0'?><!DOCTYPE svg [<!ENTITY l0 'lol'>"
         + lines.encode()
         + b"]><svg xmlns='http://www.w3.org/2000/svg'>&l9;</svg>",
@@ -148,8 +148,8 @@ def bombs() -> dict[str, bytes]:
         "tar that climbs": _tar("../../../../tmp/climbed", b"out"),
         "playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
         "concat script": b"ffconcat version 1.0\nfile /etc/passwd\n",
-        "wav of 4 GB": recorded(noise(0.1))[:40] + b"\xff\xff\xff\x7f",
-        "wav without samples": recorded(noise(0)),
+        "wav of 4 GB": encode_audio(noise(0.1))[:40] + b"\xff\xff\xff\x7f",
+        "wav without samples": encode_audio(noise(0)),
         "nothing": b"",
         "one byte": b"\xff",
         "zeros": bytes(100_000),

@@ -1,4 +1,4 @@
-"""Rows of `validated_samples` for the rules to judge."""
+"""Rows of `validated_samples` as input of rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mm_embed_kernels.identity import sample_id
 from mm_embed_kernels.modalities import modalities
 
 CONTRACTS = {name: VALIDATED_SAMPLES.extend(item.signals) for name, item in modalities().items()}
-# What a good sample of each modality measures.
+# Signals of a valid sample of each modality.
 GOOD: dict[str, dict[str, Any]] = {
     "text": {
         "mime": "text/plain", "language": "en", "encoding": "utf-8", "characters": 80, "words": 14, "language_confidence": 0.99,
@@ -38,7 +38,7 @@ GOOD: dict[str, dict[str, Any]] = {
 
 
 def sample(modality: str, key: str = "a", **changed: Any) -> dict[str, Any]:
-    """One row; its content follows from its key."""
+    """Return one row, whose content hash follows from its key."""
     identity = sample_id("birds", "s", key)
     row = {
         "sample_id": identity,
@@ -52,6 +52,7 @@ def sample(modality: str, key: str = "a", **changed: Any) -> dict[str, Any]:
 
 
 def table(modality: str, *rows: dict[str, Any]) -> pa.Table:
-    found = CONTRACTS[modality].rows(list(rows))
-    assert CONTRACTS[modality].violations(found) == {}
-    return found
+    """Return rows as a table that satisfies the contract."""
+    samples = CONTRACTS[modality].rows(list(rows))
+    assert CONTRACTS[modality].violations(samples) == {}
+    return samples

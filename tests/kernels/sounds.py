@@ -1,4 +1,4 @@
-"""Recordings that the tests make, through real encoders."""
+"""Recordings made with real encoders for the tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = RATE, level: fl
 
 
 def melody(seconds: float = 6.0, rate: int = RATE, seed: int = 0) -> Any:
-    """Notes with overtones that set in and fade, and a breath of noise: as much to recognise as in music."""
+    """Notes with overtones that set in and fade, and a little noise: as recognisable as music."""
     import numpy as np
 
     dice = np.random.default_rng(seed)
@@ -42,8 +42,8 @@ def melody(seconds: float = 6.0, rate: int = RATE, seed: int = 0) -> Any:
     return sound.astype(np.float32)[:, None]
 
 
-def recorded(samples: Any, kind: str = "WAV", rate: int = RATE, subtype: str | None = None) -> bytes:
-    """Encoded by libsndfile."""
+def encode_audio(samples: Any, kind: str = "WAV", rate: int = RATE, subtype: str | None = None) -> bytes:
+    """Encode by libsndfile."""
     import soundfile
 
     stream = io.BytesIO()
@@ -51,10 +51,10 @@ def recorded(samples: Any, kind: str = "WAV", rate: int = RATE, subtype: str | N
     return stream.getvalue()
 
 
-def muxed(
+def mux(
     container: str, sound: str | None = "aac", video: str | None = None, seconds: float = 1.0, **options: Any
 ) -> bytes:
-    """A container by FFmpeg with a track of noise, of black pictures, or both (the picture first)."""
+    """Write a container by FFmpeg with a track of noise, of black pictures, or both (pictures first)."""
     import av
     import numpy as np
 

@@ -191,11 +191,11 @@ def test_fingerprint_ignores_order() -> None:
 
 
 def test_library_versions_come_from_metadata() -> None:
-    import numpy
+    import numpy as np
 
     assert identity.library_versions(["numpy", "not-installed-anywhere"]) == {
         "not-installed-anywhere": "absent",
-        "numpy": numpy.__version__,
+        "numpy": np.__version__,
     }
 
 

@@ -1,4 +1,4 @@
-"""Videos that the tests film, through real encoders."""
+"""Videos made with real encoders for the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = (160, 120)
 
 
 def pan(seed: int = 0, seconds: float = 2.0, rate: int = RATE, size: tuple[int, int] = SIZE) -> list[Any]:
-    """A camera that moves over a scene of bright and dark patches, uint8 frames [height, width, 3]."""
+    """Frames of a camera that moves over bright and dark patches, uint8 [height, width, 3]."""
     dice = np.random.default_rng(seed)
     blocks = dice.integers(0, 255, (size[1] // 8 + 1, size[0] // 8 + 40, 3), dtype=np.uint8)
     scene = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
@@ -32,7 +32,7 @@ def black(size: tuple[int, int] = SIZE) -> Any:
     return np.zeros((size[1], size[0], 3), np.uint8)
 
 
-def filmed(
+def encode_video(
     frames: Iterable[Any],
     container: str = "mp4",
     codec: str = "libx264",
@@ -41,7 +41,7 @@ def filmed(
     begins: int = 0,
     **options: Any,
 ) -> bytes:
-    """Encoded by FFmpeg, with a track of noise where a coding of sound is given; `begins` is the first frame's number."""
+    """Encode by FFmpeg, with a track of noise for a given `sound` codec; `begins` is the first frame's number."""
     import av
 
     stream, pictures = io.BytesIO(), list(frames)

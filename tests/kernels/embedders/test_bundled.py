@@ -13,8 +13,8 @@ from mm_embed_kernels.embedders import create, embedders
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.plugins import UnknownPlugin
-from tests.kernels.media_samples import ENGLISH, GERMAN, encoded, picture
-from tests.kernels.sounds import noise, recorded, tone
+from tests.kernels.media_samples import ENGLISH, GERMAN, encode_image, picture
+from tests.kernels.sounds import encode_audio, noise, tone
 
 TEXTS = [
     ENGLISH,
@@ -75,7 +75,7 @@ def decode(data: bytes) -> Any:
 
 @pytest.mark.parametrize("size", [(320, 240), (1, 1), (3000, 2), (2, 900)])
 def test_pictures_of_any_shape_become_model_inputs(size: tuple[int, int]) -> None:
-    pixels = decode(encoded(picture(size), "PNG"))
+    pixels = decode(encode_image(picture(size), "PNG"))
     assert pixels.shape == (224, 224, 3)
     assert pixels.dtype == np.uint8
 
@@ -85,7 +85,7 @@ def test_the_network_computes_here_what_torch_computes_on_a_device() -> None:
     from mm_embed_kernels.inference.runtime import in_inference_mode
 
     pictures = np.stack(
-        [decode(encoded(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))]
+        [decode(encode_image(picture(size), "PNG")) for size in ((320, 240), (90, 900), (500, 500))]
     )
     embedder = create("conse", threads=1)
     found = embedder.embed(pictures)
@@ -102,7 +102,10 @@ def test_decoding_follows_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
     turned = picture((400, 400)).transpose(Image.Transpose.ROTATE_90)
-    one, other = decode(encoded(picture((400, 400)), "PNG")), decode(encoded(turned, "PNG", exif=exif))
+    one, other = (
+        decode(encode_image(picture((400, 400)), "PNG")),
+        decode(encode_image(turned, "PNG", exif=exif)),
+    )
     assert np.abs(one.astype(int) - other.astype(int)).mean() < 1
 
 
@@ -110,11 +113,11 @@ def test_decoding_what_is_cut_short() -> None:
     """The rows that are there, for specs that keep them (the probe refuses it for the others)."""
     from mm_embed_kernels.media.image import read_picture
 
-    data = encoded(picture(), "BMP")
+    data = encode_image(picture(), "BMP")
     half = data[: len(data) // 2]
     rows = read_picture(half, 512).rgb
     assert (rows.width, rows.height) == (320, 119)
-    assert np.array_equal(decode(half), decode(encoded(rows, "PNG")))
+    assert np.array_equal(decode(half), decode(encode_image(rows, "PNG")))
     with pytest.raises(SampleError, match="truncated"):
         decode(data[:60])
 
@@ -136,8 +139,8 @@ def test_a_sound_is_nearest_to_its_copy(aisfx: Embedder) -> None:
     sounds = [noise(1.5, 44_100), tone(500, 1.5, 44_100), noise(0.2, 44_100, level=0.5)]
     vectors = heard(
         aisfx,
-        *(recorded(item, "WAV", 44_100) for item in sounds),
-        *(recorded(item / 2, "OGG", 44_100) for item in sounds),
+        *(encode_audio(item, "WAV", 44_100) for item in sounds),
+        *(encode_audio(item / 2, "OGG", 44_100) for item in sounds),
     )
     assert vectors.shape == (6, 512)
     assert (vectors[3:] @ vectors[:3].T).argmax(axis=1).tolist() == [0, 1, 2]
@@ -145,7 +148,8 @@ def test_a_sound_is_nearest_to_its_copy(aisfx: Embedder) -> None:
 
 def test_a_sounds_vector_does_not_depend_on_its_batch(aisfx: Embedder) -> None:
     recordings = [
-        recorded(noise(seconds, 44_100, seed=i), "WAV", 44_100) for i, seconds in enumerate((0.3, 10.0, 4.0))
+        encode_audio(noise(seconds, 44_100, seed=i), "WAV", 44_100)
+        for i, seconds in enumerate((0.3, 10.0, 4.0))
     ]
     together, alone = heard(aisfx, *recordings), np.concatenate([heard(aisfx, item) for item in recordings])
     assert float((together * alone).sum(axis=1).min()) > 1 - aisfx.tolerance
@@ -154,7 +158,7 @@ def test_a_sounds_vector_does_not_depend_on_its_batch(aisfx: Embedder) -> None:
 def test_what_follows_a_short_sound_is_not_heard(aisfx: Embedder) -> None:
     sound = noise(1.0, 44_100)
     padded = np.concatenate([sound, np.zeros((7 * 44_100, 1), np.float32)])
-    one, other = heard(aisfx, recorded(sound, "WAV", 44_100), recorded(padded, "WAV", 44_100))
+    one, other = heard(aisfx, encode_audio(sound, "WAV", 44_100), encode_audio(padded, "WAV", 44_100))
     assert one @ other > 0.9999
 
 
@@ -183,9 +187,9 @@ def test_mel_bands_sum_to_one() -> None:
 
 
 def test_decoding_sound(aisfx: Embedder) -> None:
-    samples = aisfx.decode(recorded(noise(12.0, 8_000), "FLAC", 8_000), "seconds=8.000-12.000")
+    samples = aisfx.decode(encode_audio(noise(12.0, 8_000), "FLAC", 8_000), "seconds=8.000-12.000")
     assert (samples.dtype, samples.shape) == (np.float32, aisfx.input_shape)
     assert np.abs(samples[: 4 * 44_100]).max() > 0
     assert not samples[4 * 44_100 + 10 :].any()
     with pytest.raises(SampleError, match="silence"):
-        aisfx.decode(recorded(np.zeros((8_000, 1))), "seconds=0.000-0.500")
+        aisfx.decode(encode_audio(np.zeros((8_000, 1))), "seconds=0.000-0.500")

@@ -16,9 +16,9 @@ from mm_embed_kernels.embedders.base import slug_of
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import modalities
 from tests.kernels.checkpoints import open_clip_model, sentence_transformer, wav2vec2
-from tests.kernels.media_samples import encoded, picture
-from tests.kernels.sounds import noise, recorded
-from tests.kernels.videos import filmed, pan, still
+from tests.kernels.media_samples import encode_image, picture
+from tests.kernels.sounds import encode_audio, noise
+from tests.kernels.videos import encode_video, pan, still
 
 KINDS = ["st", "open_clip", "open_clip_frames", "torchaudio"]
 
@@ -41,10 +41,10 @@ def made(kind: str, folders: dict[str, Path]) -> Embedder:
 
 def inputs(embedder: Embedder) -> Any:
     media = {
-        "image": [encoded(picture(seed=seed), "PNG") for seed in (0, 1)],
-        "video": [filmed(pan(1)), filmed(pan(2))],
+        "image": [encode_image(picture(seed=seed), "PNG") for seed in (0, 1)],
+        "video": [encode_video(pan(1)), encode_video(pan(2))],
     }
-    media["audio"] = [recorded(noise(seconds, seed=3)) for seconds in (0.7, 2.0)]
+    media["audio"] = [encode_audio(noise(seconds, seed=3)) for seconds in (0.7, 2.0)]
     if embedder.modality == "text":
         return ["the cat sat on the mat", "a ship at sea"]
     return np.stack([embedder.decode(data, "seconds=0.000-2.000") for data in media[embedder.modality]])
@@ -106,9 +106,11 @@ def test_text_and_pictures_and_video_share_a_space(folders: dict[str, Path]) -> 
     assert pictures.fingerprint != video.fingerprint
     np.testing.assert_allclose(pictures.embed_text(["a cat"]), video.embed_text(["a cat"]), atol=1e-6)
     frame = np.asarray(picture((320, 240)))
-    one = pictures.embed(pictures.decode(encoded(picture((320, 240)), "PNG"), "full")[None])
+    one = pictures.embed(pictures.decode(encode_image(picture((320, 240)), "PNG"), "full")[None])
     film = video.embed(
-        video.decode(filmed(still(frame), codec="ffv1", container="matroska"), "seconds=0.000-2.000")[None]
+        video.decode(encode_video(still(frame), codec="ffv1", container="matroska"), "seconds=0.000-2.000")[
+            None
+        ]
     )
     assert float(one[0] @ film[0]) > 0.99
 

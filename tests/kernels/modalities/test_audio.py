@@ -14,8 +14,8 @@ from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import get, sniff
 from mm_embed_kernels.modalities.audio import measured_windows, windows
 from mm_embed_kernels.sandbox.sandbox import call_guarded
-from tests.kernels.media_samples import encoded, picture
-from tests.kernels.sounds import RATE, muxed, noise, recorded, tone
+from tests.kernels.media_samples import encode_image, picture
+from tests.kernels.sounds import RATE, encode_audio, mux, noise, tone
 
 AUDIO = get("audio")
 # container -> (libsndfile's subtype, media type, whether it states a length that a cut file breaks)
@@ -48,7 +48,7 @@ def error_class(data: bytes | Path) -> str:
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (48_000, 1)])
 def test_probe(kind: str, rate: int, channels: int) -> None:
     subtype, mime, _ = KINDS[kind]
-    row = AUDIO.probe(recorded(noise(1.5, rate, channels), kind, rate, subtype))
+    row = AUDIO.probe(encode_audio(noise(1.5, rate, channels), kind, rate, subtype))
     assert (row["mime"], row["sample_rate"], row["channels"], row["damaged_packets"]) == (
         mime,
         rate,
@@ -66,7 +66,7 @@ def test_probe(kind: str, rate: int, channels: int) -> None:
 @pytest.mark.parametrize("container", MUXED)
 def test_containers_of_sound_alone_are_sound(container: str) -> None:
     sound, mime = MUXED[container]
-    data = muxed(container, sound)
+    data = mux(container, sound)
     assert media_type(data) == mime
     row = AUDIO.probe(data)
     assert row["mime"] == mime
@@ -77,18 +77,18 @@ def test_containers_of_sound_alone_are_sound(container: str) -> None:
     ("mp4", "aac", "mpeg4"), ("mov", "aac", "mpeg4"), ("matroska", "libopus", "mpeg4"), ("webm", "libopus", "libvpx"), ("ogg", "libopus", "libvpx"),
 ])  # fmt: skip
 def test_a_track_of_pictures_makes_a_video(container: str, sound: str, video: str) -> None:
-    assert media_type(muxed(container, sound, video)).startswith("video/")
-    assert media_type(muxed(container, None, video)).startswith("video/")
+    assert media_type(mux(container, sound, video)).startswith("video/")
+    assert media_type(mux(container, None, video)).startswith("video/")
 
 
 def test_an_ogg_names_its_codec_in_its_first_bytes() -> None:
-    assert sniff(muxed("ogg", "libopus", "libvpx")[:8192]) == "video/ogg"
-    assert sniff(muxed("ogg", "libopus")[:8192]) == "audio/ogg"
+    assert sniff(mux("ogg", "libopus", "libvpx")[:8192]) == "video/ogg"
+    assert sniff(mux("ogg", "libopus")[:8192]) == "audio/ogg"
 
 
 def test_the_table_of_tracks_may_stand_at_either_end() -> None:
-    first = muxed("mp4", "aac", container_options={"movflags": "frag_keyframe+empty_moov"})
-    last = muxed("mp4", "aac")
+    first = mux("mp4", "aac", container_options={"movflags": "frag_keyframe+empty_moov"})
+    last = mux("mp4", "aac")
     assert first.index(b"moov") < first.index(b"mdat")
     assert last.index(b"moov") > last.index(b"mdat")
     assert media_type(first) == media_type(last) == "audio/mp4"
@@ -136,7 +136,7 @@ def test_a_cover_is_no_video() -> None:
 
 def test_signals_measure_what_they_say() -> None:
     def probe(samples: Any) -> dict[str, Any]:
-        return AUDIO.probe(recorded(samples, "WAV", RATE, "FLOAT"))
+        return AUDIO.probe(encode_audio(samples, "WAV", RATE, "FLOAT"))
 
     half = probe(tone(1000, 2.0, level=0.5))
     assert half["peak"] == pytest.approx(0.5, abs=1e-4)
@@ -166,7 +166,7 @@ def test_loudness_is_the_standards(rate: int, channels: int) -> None:
 
     samples = noise(3.0, rate, channels) * np.linspace(0.1, 1, 3 * rate, dtype=np.float32)[:, None]
     reference = float(torchaudio.functional.loudness(torch.from_numpy(samples.T.copy()), rate))
-    assert AUDIO.probe(recorded(samples, "WAV", rate, "FLOAT"))["loudness"] == pytest.approx(
+    assert AUDIO.probe(encode_audio(samples, "WAV", rate, "FLOAT"))["loudness"] == pytest.approx(
         reference, abs=0.15
     )
 
@@ -178,7 +178,7 @@ def test_resampling_keeps_what_another_resampler_keeps(rate: int, wanted: int) -
 
     samples = sum(tone(hertz, 1.0, rate, 0.2) for hertz in (220, 1_000, 3_000))
     reference = torchaudio.functional.resample(torch.from_numpy(samples.T.copy()), rate, wanted)[0].numpy()
-    with open_audio(recorded(samples, "WAV", rate, "FLOAT")) as reader:
+    with open_audio(encode_audio(samples, "WAV", rate, "FLOAT")) as reader:
         found = np.concatenate(list(reader.blocks(wanted)))
     inner = slice(wanted // 10, -wanted // 10)
     assert len(found) == pytest.approx(wanted, abs=2)
@@ -187,7 +187,7 @@ def test_resampling_keeps_what_another_resampler_keeps(rate: int, wanted: int) -
 
 @pytest.mark.parametrize("rate", [400, 1_234, 11_025, 128_000, 192_000])
 def test_odd_rates(rate: int) -> None:
-    row = AUDIO.probe(recorded(noise(2.0, rate), "WAV", rate))
+    row = AUDIO.probe(encode_audio(noise(2.0, rate), "WAV", rate))
     assert row["sample_rate"] == rate
     assert row["duration"] == pytest.approx(2.0, abs=0.01)
 
@@ -196,7 +196,7 @@ def test_what_is_not_a_number_is_not_heard() -> None:
     samples = tone()
     samples[100:200] = np.nan
     samples[200:210] = np.inf
-    row = AUDIO.probe(recorded(samples, "WAV", RATE, "FLOAT"))
+    row = AUDIO.probe(encode_audio(samples, "WAV", RATE, "FLOAT"))
     assert row["peak"] == 1
     assert np.isfinite([row["silence_share"], row["speech_share"], row["clipping_share"]]).all()
 
@@ -231,7 +231,7 @@ def test_what_is_no_span_of_seconds(span: str) -> None:
 
 
 def test_segments_name_places() -> None:
-    found = AUDIO.segment(recorded(noise(11.0, 8_000), "FLAC", 8_000))
+    found = AUDIO.segment(encode_audio(noise(11.0, 8_000), "FLAC", 8_000))
     assert [(item.span, item.cost) for item in found] == [
         ("seconds=0.000-10.000", 80_000),
         ("seconds=8.000-11.000", 24_000),
@@ -242,7 +242,7 @@ def test_a_long_recording_is_measured_on_even_windows() -> None:
     found = measured_windows(36_000.0)
     assert sum(end - start for start, end in found) == pytest.approx(600)
     assert (found[0][0], found[-1][1]) == (0, pytest.approx(36_000))
-    row = AUDIO.probe(recorded(noise(660.0, 2_000), "FLAC", 2_000))
+    row = AUDIO.probe(encode_audio(noise(660.0, 2_000), "FLAC", 2_000))
     assert row["duration"] == pytest.approx(660)
     assert row["measured_seconds"] == pytest.approx(600, abs=0.1)
 
@@ -252,7 +252,7 @@ def test_a_long_recording_is_measured_on_even_windows() -> None:
 
 def ramp(kind: str, subtype: str) -> bytes:
     """Ten seconds whose loudness tells the second: a tone that grows by 0.05 each second."""
-    return recorded(
+    return encode_audio(
         np.concatenate([tone(500, 1.0, RATE, 0.05 * (1 + second)) for second in range(10)]),
         kind,
         RATE,
@@ -280,13 +280,13 @@ def test_a_place_is_what_lies_there(kind: str, subtype: str, path: bool, tmp_pat
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
 def test_places_join_without_a_seam(kind: str) -> None:
     samples = noise(4.0)
-    with open_audio(recorded(samples, kind)) as reader:
+    with open_audio(encode_audio(samples, kind)) as reader:
         parts = np.concatenate([reader.read(RATE, start, start + 0.5) for start in np.arange(0, 4, 0.5)])
     np.testing.assert_allclose(parts, samples[:, 0], atol=1e-4)
 
 
 def test_nothing_lies_behind_the_end() -> None:
-    with open_audio(recorded(noise(1.0), "FLAC")) as reader:
+    with open_audio(encode_audio(noise(1.0), "FLAC")) as reader:
         assert len(reader.read(RATE, 5.0, 6.0)) == 0
 
 
@@ -296,24 +296,24 @@ def test_nothing_lies_behind_the_end() -> None:
 @pytest.mark.parametrize("kind", [kind for kind, (_, _, promises) in KINDS.items() if promises])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated(kind: str, share: float) -> None:
-    data = recorded(noise(5.0), kind, RATE, KINDS[kind][0])
+    data = encode_audio(noise(5.0), kind, RATE, KINDS[kind][0])
     assert error_class(data[: int(len(data) * share)]) == "truncated"
 
 
 @pytest.mark.parametrize("container", ["mp4", "mov"])
 def test_truncated_before_its_table(container: str) -> None:
-    data = muxed(container, MUXED[container][0])
+    data = mux(container, MUXED[container][0])
     assert error_class(data[: len(data) // 2]) == "truncated"
 
 
 # libsndfile writes no byte at all for an empty FLAC or MP3.
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("FLAC", "MP3")])
 def test_no_samples(kind: str) -> None:
-    assert error_class(recorded(noise(0.0), kind, RATE, KINDS[kind][0])) == "no_samples"
+    assert error_class(encode_audio(noise(0.0), kind, RATE, KINDS[kind][0])) == "no_samples"
 
 
 def test_no_samples_in_a_wav() -> None:
-    assert error_class(recorded(noise(0.0))) == "no_samples"
+    assert error_class(encode_audio(noise(0.0))) == "no_samples"
 
 
 def test_zero_bytes() -> None:
@@ -321,8 +321,8 @@ def test_zero_bytes() -> None:
 
 
 def test_a_picture_and_a_film() -> None:
-    assert error_class(encoded(picture(), "PNG")) == "wrong_modality"
-    assert error_class(muxed("mp4", "aac", "mpeg4")) in ("wrong_modality", "unsupported_format")
+    assert error_class(encode_image(picture(), "PNG")) == "wrong_modality"
+    assert error_class(mux("mp4", "aac", "mpeg4")) in ("wrong_modality", "unsupported_format")
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_a_signature_alone_is_no_recording(signature: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["FLAC", "OGG", "MP3"])
 def test_flipped_bits_are_an_error_or_a_row(kind: str) -> None:
-    good = recorded(noise(2.0), kind, RATE, KINDS[kind][0])
+    good = encode_audio(noise(2.0), kind, RATE, KINDS[kind][0])
     dice = np.random.default_rng(1)
     for _ in range(20):
         data = bytearray(good)
@@ -359,7 +359,7 @@ def test_flipped_bits_are_an_error_or_a_row(kind: str) -> None:
 
 def test_a_hole_is_not_an_end() -> None:
     """Damage in the middle of a recording that reaches its end is a signal, not a cut."""
-    data = bytearray(recorded(noise(5.0), "FLAC"))
+    data = bytearray(encode_audio(noise(5.0), "FLAC"))
     middle = len(data) // 2
     data[middle : middle + 3_000] = bytes(3_000)
     row = AUDIO.probe(bytes(data))
@@ -369,7 +369,7 @@ def test_a_hole_is_not_an_end() -> None:
 
 @pytest.mark.parametrize("declared", [0, 0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_wav_that_was_written_to_a_pipe(declared: int) -> None:
-    data = bytearray(recorded(noise(2.0)))
+    data = bytearray(encode_audio(noise(2.0)))
     place = data.index(b"data") + 4
     for offset in (4, place):
         data[offset : offset + 4] = declared.to_bytes(4, "little")
@@ -379,7 +379,7 @@ def test_a_wav_that_was_written_to_a_pipe(declared: int) -> None:
 
 
 def test_an_mp3_without_a_count_of_frames_is_as_long_as_it_sounds() -> None:
-    whole = muxed("mp3", "libmp3lame", seconds=4.0, container_options={"write_xing": "0"})
+    whole = mux("mp3", "libmp3lame", seconds=4.0, container_options={"write_xing": "0"})
     assert not any(mark in whole[:4096] for mark in (b"Xing", b"Info"))
     assert AUDIO.probe(whole)["duration"] == pytest.approx(4.0, abs=0.1)
     assert AUDIO.probe(whole[: len(whole) // 2])["duration"] == pytest.approx(2.0, abs=0.2)
@@ -387,13 +387,13 @@ def test_an_mp3_without_a_count_of_frames_is_as_long_as_it_sounds() -> None:
 
 
 def test_tags_that_are_not_text() -> None:
-    data = bytearray(recorded(noise(), "OGG", RATE, "VORBIS"))
+    data = bytearray(encode_audio(noise(), "OGG", RATE, "VORBIS"))
     place = data.index(b"libSndFile") if b"libSndFile" in data else data.index(b"vorbis", 60) + 12
     data[place : place + 4] = b"\xff\xfe\xc3\x28"
     outcome = call_guarded(AUDIO.probe, (bytes(data),))
     # The page's checksum is wrong now: FFmpeg may refuse the page, but never with an error about text.
     assert isinstance(outcome, dict) or "codec can't decode" not in outcome.message
-    tagged = muxed("mp3", "libmp3lame")
+    tagged = mux("mp3", "libmp3lame")
     body = tagged[10 + int.from_bytes(tagged[6:10], "big") :]
     frame = b"TIT2" + (6).to_bytes(4, "big") + b"\0\0\x03\xff\xfe\xe9\x80\x81"
     assert AUDIO.probe(b"ID3\x04\0\0" + len(frame).to_bytes(4, "big") + frame + body)[
@@ -423,19 +423,21 @@ def test_scipys_odd_wavs() -> None:
 
 @pytest.mark.parametrize(("kind", "channels"), [("WAV", 3), ("WAV", 6), ("FLAC", 8), ("OGG", 8)])
 def test_many_channels(kind: str, channels: int) -> None:
-    row = AUDIO.probe(recorded(noise(1.0, channels=channels), kind))
+    row = AUDIO.probe(encode_audio(noise(1.0, channels=channels), kind))
     assert row["channels"] == channels
     assert 0 < row["peak"] <= 1
 
 
 def test_too_many_channels() -> None:
     with pytest.raises(SampleError, match=r"unsupported_format: 13 channels.*split"):
-        AUDIO.probe(recorded(noise(0.1, channels=13)))
+        AUDIO.probe(encode_audio(noise(0.1, channels=13)))
 
 
 def test_a_recording_that_changes_on_the_way() -> None:
     """Chained Ogg streams may differ in rate and channels."""
-    chained = recorded(noise(1.0, 44_100), "OGG", 44_100) + recorded(noise(1.0, 22_050, 2), "OGG", 22_050)
+    chained = encode_audio(noise(1.0, 44_100), "OGG", 44_100) + encode_audio(
+        noise(1.0, 22_050, 2), "OGG", 22_050
+    )
     outcome = call_guarded(AUDIO.probe, (chained,))
     assert isinstance(outcome, dict) or (
         outcome.error_class == "decode_error" and "another rate" in outcome.message
@@ -444,7 +446,7 @@ def test_a_recording_that_changes_on_the_way() -> None:
 
 def test_ten_hours_are_cut_without_reading_them(tmp_path: Path) -> None:
     """A header alone says it: the samples of this WAV are a hole in the file."""
-    head = bytearray(recorded(noise(0.1, 8_000), "WAV", 8_000))[:44]
+    head = bytearray(encode_audio(noise(0.1, 8_000), "WAV", 8_000))[:44]
     size = 36_000 * 8_000 * 2
     head[4:8], head[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
     path = tmp_path / "long.wav"
@@ -463,7 +465,7 @@ def test_ten_hours_are_cut_without_reading_them(tmp_path: Path) -> None:
 )
 def test_half_a_recording_is_kept_where_the_spec_says_so(kind: str, share: float | None) -> None:
     """`on_partial`: its windows end where the sound does."""
-    data = recorded(noise(30.0), kind)
+    data = encode_audio(noise(30.0), kind)
     half = data[: len(data) // 2]
     with pytest.raises(SampleError, match="truncated"):
         AUDIO.probe(half)
@@ -477,14 +479,14 @@ def test_half_a_recording_is_kept_where_the_spec_says_so(kind: str, share: float
 
 @pytest.mark.parametrize("rate", [400, 128_000, 655_350])
 def test_rates_that_no_ear_needs(rate: int) -> None:
-    row = AUDIO.probe(recorded(noise(2.0, rate), "FLAC", rate))
+    row = AUDIO.probe(encode_audio(noise(2.0, rate), "FLAC", rate))
     assert (row["sample_rate"], row["duration"], row["decoder"]) == (rate, 2.0, "ffmpeg")
 
 
 @pytest.mark.parametrize("count", [1, 100, 4_000])
 def test_a_recording_of_one_block(count: int) -> None:
     """It cannot be sought in."""
-    data = recorded(noise(count / RATE), "FLAC")
+    data = encode_audio(noise(count / RATE), "FLAC")
     assert AUDIO.probe(data)["duration"] == pytest.approx(count / RATE, abs=1e-6)
     assert len(AUDIO.segment(data)) == 1
     with open_audio(data) as reader:
@@ -494,6 +496,6 @@ def test_a_recording_of_one_block(count: int) -> None:
 
 @pytest.mark.parametrize("kind", ["CAF", "W64"])
 def test_containers_that_end_early_without_a_word_from_the_decoder(kind: str) -> None:
-    data = recorded(noise(2.0), kind)
+    data = encode_audio(noise(2.0), kind)
     with pytest.raises(SampleError, match="truncated"):
         AUDIO.probe(data[: len(data) // 2])

@@ -20,7 +20,7 @@ from mm_embed_kernels.modalities import get, modalities
 from mm_embed_kernels.sandbox.sandbox import Limits
 from tests.kernels.fuzz_tally import TALLY, Tally
 from tests.kernels.kernels.test_kernels import requests
-from tests.kernels.odd_files import bombs, harmed, media
+from tests.kernels.odd_files import bombs, damage, media
 from tests.kernels.sandbox.test_sandbox import act
 
 LIMITS = Limits(memory_bytes=3 << 30, item_seconds=60.0)
@@ -118,7 +118,7 @@ def test_many_harmed_media(tally: Tally, modality: str, seed: int) -> None:
 
 def harm(tally: Tally, modality: str, dice: random.Random, copies: int) -> None:
     found = through(
-        tally, modality, [harmed(data, dice) for data in media()[modality].values() for _ in range(copies)]
+        tally, modality, [damage(data, dice) for data in media()[modality].values() for _ in range(copies)]
     )
     assert "ok" in found
     assert len(set(found)) > 2

@@ -9,7 +9,7 @@ import pytest
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import call_guarded
-from tests.kernels.media_samples import encoded, picture, png_bomb
+from tests.kernels.media_samples import encode_image, picture, png_bomb
 
 IMAGE = get("image")
 KINDS = {"PNG": {}, "JPEG": {"quality": 92}, "WEBP": {"quality": 92}, "GIF": {}}
@@ -31,11 +31,11 @@ def error_class(data: bytes) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(320, 240), (64, 200), (1, 1), (1500, 3)])
 def test_probe(kind: str, size: tuple[int, int]) -> None:
-    row = IMAGE.probe(encoded(picture(size), kind, **KINDS[kind]))
+    row = IMAGE.probe(encode_image(picture(size), kind, **KINDS[kind]))
     assert (row["width"], row["height"]) == size
     assert (row["format"], row["mime"], row["frames"], row["captured_at"]) == (kind, MIMES[kind], 1, None)
     assert row["mode"] == ("P" if kind == "GIF" else "RGB")
-    (segment,) = IMAGE.segment(encoded(picture(size), kind))
+    (segment,) = IMAGE.segment(encode_image(picture(size), kind))
     assert (segment.span, segment.text, segment.cost) == ("full", None, size[0] * size[1])
 
 
@@ -44,7 +44,7 @@ def test_signals_measure_what_they_say() -> None:
     from PIL import Image
 
     def probe(luma: Any) -> dict[str, Any]:
-        return IMAGE.probe(encoded(Image.fromarray(np.asarray(luma, np.uint8)), "PNG"))
+        return IMAGE.probe(encode_image(Image.fromarray(np.asarray(luma, np.uint8)), "PNG"))
 
     flat = probe(np.full((64, 64), 90))
     assert (flat["brightness"], flat["contrast"], flat["sharpness"]) == (90, 0, 0)
@@ -61,26 +61,29 @@ def test_signals_measure_what_they_say() -> None:
     ("kind", "options"), [("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {"compression": "tiff_lzw"})]
 )
 def test_hashes_are_equal_under_lossless_encoding(kind: str, options: dict[str, Any]) -> None:
-    one, other = IMAGE.probe(encoded(picture(), "PNG")), IMAGE.probe(encoded(picture(), kind, **options))
+    one, other = (
+        IMAGE.probe(encode_image(picture(), "PNG")),
+        IMAGE.probe(encode_image(picture(), kind, **options)),
+    )
     assert (one["phash"], one["dhash"]) == (other["phash"], other["dhash"])
 
 
 @pytest.mark.parametrize(("kind", "quality"), [("JPEG", 95), ("JPEG", 60), ("WEBP", 80)])
 def test_phash_is_near_under_lossy_encoding_and_far_for_another_picture(kind: str, quality: int) -> None:
     one, other = (
-        IMAGE.probe(encoded(picture(), "PNG")),
-        IMAGE.probe(encoded(picture(), kind, quality=quality)),
+        IMAGE.probe(encode_image(picture(), "PNG")),
+        IMAGE.probe(encode_image(picture(), kind, quality=quality)),
     )
     assert bits(one["phash"], other["phash"]) <= 6
-    assert bits(one["phash"], IMAGE.probe(encoded(picture(seed=1), "PNG"))["phash"]) > 16
+    assert bits(one["phash"], IMAGE.probe(encode_image(picture(seed=1), "PNG"))["phash"]) > 16
 
 
 def test_phash_is_near_under_scaling() -> None:
     small = picture((1280, 960)).resize((640, 480))
     assert (
         bits(
-            IMAGE.probe(encoded(small, "PNG"))["phash"],
-            IMAGE.probe(encoded(picture((1280, 960)), "JPEG"))["phash"],
+            IMAGE.probe(encode_image(small, "PNG"))["phash"],
+            IMAGE.probe(encode_image(picture((1280, 960)), "JPEG"))["phash"],
         )
         <= 6
     )
@@ -91,20 +94,22 @@ def transparent_palette() -> bytes:
 
     image = Image.new("P", (40, 40), 0)
     image.putpalette([0, 0, 0, 255, 0, 0])
-    return encoded(image, "PNG", transparency=0)
+    return encode_image(image, "PNG", transparency=0)
 
 
 def test_transparency_lies_over_white() -> None:
     from PIL import Image
 
-    assert IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "PNG"))["brightness"] == 255
-    assert IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 255)), "PNG"))["brightness"] == 0
-    assert IMAGE.probe(encoded(Image.new("LA", (40, 40), (0, 128)), "PNG"))["brightness"] == pytest.approx(
-        127, abs=1
-    )
+    assert IMAGE.probe(encode_image(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "PNG"))["brightness"] == 255
+    assert IMAGE.probe(encode_image(Image.new("RGBA", (40, 40), (0, 0, 0, 255)), "PNG"))["brightness"] == 0
+    assert IMAGE.probe(encode_image(Image.new("LA", (40, 40), (0, 128)), "PNG"))[
+        "brightness"
+    ] == pytest.approx(127, abs=1)
     assert IMAGE.probe(transparent_palette())["brightness"] == 255
     assert (
-        IMAGE.probe(encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "WEBP", lossless=True))["brightness"]
+        IMAGE.probe(encode_image(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "WEBP", lossless=True))[
+            "brightness"
+        ]
         == 255
     )
 
@@ -115,7 +120,7 @@ def deep(kind: str, dtype: str, **options: Any) -> bytes:
     from PIL import Image
 
     ramp = np.linspace(0, 60_000, 128 * 128).reshape(128, 128)
-    return encoded(Image.fromarray(ramp.astype(dtype)), kind, **options)
+    return encode_image(Image.fromarray(ramp.astype(dtype)), kind, **options)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,7 @@ def test_one_pixel_that_is_not_a_number_does_not_blank_the_picture() -> None:
 
     ramp = np.linspace(0, 1, 128 * 128, dtype=np.float32).reshape(128, 128)
     ramp[5, 5] = np.nan
-    assert IMAGE.probe(encoded(Image.fromarray(ramp), "TIFF"))["contrast"] > 50
+    assert IMAGE.probe(encode_image(Image.fromarray(ramp), "TIFF"))["contrast"] > 50
 
 
 @pytest.mark.parametrize(
@@ -147,8 +152,8 @@ def test_one_pixel_that_is_not_a_number_does_not_blank_the_picture() -> None:
     [("1", "PNG"), ("L", "PNG"), ("P", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF")],
 )
 def test_modes(mode: str, kind: str) -> None:
-    row = IMAGE.probe(encoded(picture().convert(mode), kind))
-    plain = IMAGE.probe(encoded(picture(), "PNG"))
+    row = IMAGE.probe(encode_image(picture().convert(mode), kind))
+    plain = IMAGE.probe(encode_image(picture(), "PNG"))
     assert row["mode"] == mode
     assert row["brightness"] == pytest.approx(plain["brightness"], abs=12)
 
@@ -157,7 +162,7 @@ def animation(kind: str) -> bytes:
     from PIL import Image
 
     frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "green", "blue")]
-    return encoded(
+    return encode_image(
         frames[0],
         kind,
         save_all=True,
@@ -182,7 +187,7 @@ def with_exif(taken: str | None, changed: str | None) -> bytes:
         exif[0x0132] = changed
     if taken is not None:
         exif.get_ifd(0x8769)[0x9003] = taken
-    return encoded(picture(), "JPEG", exif=exif)
+    return encode_image(picture(), "JPEG", exif=exif)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +214,12 @@ def test_damaged_exif_means_no_time() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.04, 0.1, 0.3, 0.6, 0.95])
 def test_truncated(kind: str, share: float) -> None:
-    data = encoded(picture(), kind)
+    data = encode_image(picture(), kind)
     assert error_class(data[: int(len(data) * share)]) == "truncated"
 
 
 def test_truncated_progressive_jpeg() -> None:
-    data = encoded(picture((1200, 900)), "JPEG", quality=95, progressive=True)
+    data = encode_image(picture((1200, 900)), "JPEG", quality=95, progressive=True)
     assert error_class(data[: len(data) // 2]) == "truncated"
 
 
@@ -249,7 +254,7 @@ def test_half_a_picture_is_kept_where_the_spec_says_so(kind: str, least: float) 
 
     from mm_embed_kernels.media.image import read_picture
 
-    whole = encoded(picture((640, 480)), kind)
+    whole = encode_image(picture((640, 480)), kind)
     half = whole[: int(len(whole) * 0.6)]
     assert error_class(half) == "truncated"
     row = IMAGE.probe_prefix(half)
@@ -265,7 +270,7 @@ def test_half_a_picture_is_kept_where_the_spec_says_so(kind: str, least: float) 
 
 
 def test_a_picture_without_one_whole_row_stays_a_failure() -> None:
-    data = encoded(picture((640, 480)), "JPEG", progressive=True)
+    data = encode_image(picture((640, 480)), "JPEG", progressive=True)
     with pytest.raises(SampleError, match="truncated"):
         IMAGE.probe_prefix(data[: len(data) // 3])
 
@@ -295,7 +300,7 @@ def test_what_pillow_does_not_know_is_read_by_ffmpeg() -> None:
 
 @pytest.mark.parametrize("kind", ["PPM", "DDS", "ICNS", "PCX", "SGI", "JPEG2000", "AVIF", "QOI"])
 def test_formats_that_only_a_decoder_knows(kind: str) -> None:
-    assert IMAGE.probe(encoded(picture((128, 128)), kind))["width"] == 128 * (8 if kind == "ICNS" else 1)
+    assert IMAGE.probe(encode_image(picture((128, 128)), kind))["width"] == 128 * (8 if kind == "ICNS" else 1)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +313,7 @@ def test_formats_that_only_a_decoder_knows(kind: str) -> None:
 def test_formats_that_the_library_of_signatures_does_not_know(
     kind: str, mode: str, options: dict[str, Any]
 ) -> None:
-    assert IMAGE.probe(encoded(picture((60, 40)).convert(mode), kind, **options))["width"] == 60
+    assert IMAGE.probe(encode_image(picture((60, 40)).convert(mode), kind, **options))["width"] == 60
 
 
 def test_a_lossless_jpeg_is_decoded_whole() -> None:
@@ -347,7 +352,7 @@ def jpeg_of(width: int, height: int) -> bytes:
     """A JPEG of one colour that states any size: its scan is made of copies of one block's code."""
     from PIL import Image
 
-    small = encoded(Image.new("L", (8, 8), 90), "JPEG")
+    small = encode_image(Image.new("L", (8, 8), 90), "JPEG")
     place = small.index(b"\xff\xc0")
     head = (
         small[:place]
@@ -377,7 +382,7 @@ def test_600_megapixels() -> None:
 
 
 def test_gif_bomb() -> None:
-    data = bytearray(encoded(picture(), "GIF"))
+    data = bytearray(encode_image(picture(), "GIF"))
     data[6:10] = (65_000).to_bytes(2, "little") * 2
     assert error_class(bytes(data)) == "decompression_bomb"
 
@@ -385,6 +390,6 @@ def test_gif_bomb() -> None:
 def test_open_image_keeps_nothing_open() -> None:
     from mm_embed_kernels.media.image import open_image
 
-    with open_image(encoded(picture(), "PNG")) as image:
+    with open_image(encode_image(picture(), "PNG")) as image:
         assert isinstance(image.fp, io.BytesIO)
     assert image.fp is None or image.fp.closed

@@ -12,10 +12,10 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import get, modalities
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS, PREVIEW_SIDE
 from mm_embed_kernels.sandbox.sandbox import call_guarded
-from tests.kernels.media_samples import encoded, picture
+from tests.kernels.media_samples import encode_image, picture
 from tests.kernels.odd_files import bombs
-from tests.kernels.sounds import recorded, tone
-from tests.kernels.videos import black, filmed, pan
+from tests.kernels.sounds import encode_audio, tone
+from tests.kernels.videos import black, encode_video, pan
 
 
 def test_a_picture_is_small_and_upright() -> None:
@@ -28,14 +28,14 @@ def test_a_picture_is_small_and_upright() -> None:
     seen = get("image").preview(sink.getvalue()).picture
     assert seen is not None
     assert (seen.shape, seen.dtype) == ((PREVIEW_SIDE, PREVIEW_SIDE // 2, 3), np.uint8)
-    small = get("image").preview(encoded(picture((30, 20)), "PNG")).picture
+    small = get("image").preview(encode_image(picture((30, 20)), "PNG")).picture
     assert small is not None
     assert small.shape == (20, 30, 3)
 
 
 def test_a_sound_is_its_loudness() -> None:
     faded = tone(seconds=2.0, level=0.8) * np.linspace(1, 0, 2 * 16_000).reshape(-1, *[1] * (tone().ndim - 1))
-    wave = get("audio").preview(recorded(faded)).wave
+    wave = get("audio").preview(encode_audio(faded)).wave
     assert wave is not None
     assert len(wave) == PREVIEW_POINTS
     assert 0.7 < wave[:10].max() < 0.9
@@ -43,7 +43,7 @@ def test_a_sound_is_its_loudness() -> None:
 
 
 def test_a_film_is_three_of_its_frames() -> None:
-    seen = get("video").preview(filmed([*pan(seconds=1.0), *[black()] * 24]))
+    seen = get("video").preview(encode_video([*pan(seconds=1.0), *[black()] * 24]))
     assert seen.picture is not None
     assert seen.frames == 3
     height, width, _ = seen.picture.shape

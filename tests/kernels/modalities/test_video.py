@@ -27,8 +27,8 @@ from mm_embed_kernels.modalities.video import (
     frames_to_measure,
     scenes,
 )
-from tests.kernels.sounds import muxed
-from tests.kernels.videos import RATE, SIZE, black, filmed, pan, still
+from tests.kernels.sounds import mux
+from tests.kernels.videos import RATE, SIZE, black, encode_video, pan, still
 
 VIDEO = get("video")
 CONTAINERS = {
@@ -49,7 +49,7 @@ def error_class(data: bytes) -> str:
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_the_probe_of_every_container(container: str) -> None:
     codec, name = CONTAINERS[container]
-    row = VIDEO.probe(filmed(pan(), container, codec))
+    row = VIDEO.probe(encode_video(pan(), container, codec))
     assert row["mime"].startswith("video/")
     assert (row["width"], row["height"], row["frames"]) == (*SIZE, 2 * RATE)
     assert row["codec"] == name
@@ -61,23 +61,23 @@ def test_the_probe_of_every_container(container: str) -> None:
 
 
 def test_the_sound_track_is_named() -> None:
-    assert VIDEO.probe(filmed(pan(), sound="aac"))["audio_codec"] == "aac"
+    assert VIDEO.probe(encode_video(pan(), sound="aac"))["audio_codec"] == "aac"
 
 
 def test_light_and_stillness() -> None:
-    moving = VIDEO.probe(filmed(pan()))
+    moving = VIDEO.probe(encode_video(pan()))
     assert 60 < moving["brightness"] < 200
     assert (moving["black_share"], moving["frozen_share"]) == (0, 0)
-    dark = VIDEO.probe(filmed(still(black())))
+    dark = VIDEO.probe(encode_video(still(black())))
     assert (dark["black_share"], dark["frozen_share"]) == (1, 1)
     assert dark["brightness"] < 20
-    half = VIDEO.probe(filmed([*pan(), *still(black())]))
+    half = VIDEO.probe(encode_video([*pan(), *still(black())]))
     assert half["black_share"] == pytest.approx(0.5, abs=0.05)
     assert half["frozen_share"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_single_frame_is_a_video() -> None:
-    data = filmed(pan(seconds=0.1))
+    data = encode_video(pan(seconds=0.1))
     row = VIDEO.probe(data)
     assert (row["frames"], row["frozen_share"]) == (1, 0)
     (segment,) = VIDEO.segment(data)
@@ -101,30 +101,32 @@ def test_measured_frames_are_few_ascending_and_there(count: int, distance: int) 
 @pytest.mark.parametrize("container", ["mp4", "mov", "matroska", "webm", "avi", "ogg"])
 @pytest.mark.parametrize("share", [0.4, 0.9])
 def test_a_video_that_is_cut_off(container: str, share: float) -> None:
-    data = filmed(pan(), container, CONTAINERS[container][0])
+    data = encode_video(pan(), container, CONTAINERS[container][0])
     assert error_class(data[: int(len(data) * share)]) == "truncated"
 
 
 def test_a_cut_off_video_whose_table_stands_first() -> None:
     """Fragments: the table is whole, and so are some of the frames."""
-    data = filmed(pan(), container_options={"movflags": "frag_keyframe+empty_moov", "frag_size": "20000"})
+    data = encode_video(
+        pan(), container_options={"movflags": "frag_keyframe+empty_moov", "frag_size": "20000"}
+    )
     assert data.index(b"moov") < data.index(b"mdat")
     assert error_class(data[:-50]) == "truncated"
 
 
 def test_damage_is_a_cause_not_a_crash() -> None:
-    data = bytearray(filmed(pan()))
+    data = bytearray(encode_video(pan()))
     data[40:80] = bytes(40)
     assert re.fullmatch("[a-z_]+", error_class(bytes(data[:200]))), "a head without a body"
 
 
 def test_sound_alone_is_no_video() -> None:
-    assert error_class(muxed("mp4", "aac")) == "wrong_modality"
+    assert error_class(mux("mp4", "aac")) == "wrong_modality"
 
 
 def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     """A text that names other files is a text; FFmpeg is not asked to open them."""
-    (tmp_path / "real.mp4").write_bytes(filmed(pan()))
+    (tmp_path / "real.mp4").write_bytes(encode_video(pan()))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path}/real.mp4\n".encode()
     assert error_class(playlist) == "wrong_modality"
     with pytest.raises(SampleError):
@@ -135,7 +137,7 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_scenes_are_found_where_the_cut_is() -> None:
-    data = filmed([*pan(1, 3.0), *pan(2, 2.3), *pan(3, 1.4)])
+    data = encode_video([*pan(1, 3.0), *pan(2, 2.3), *pan(3, 1.4)])
     assert [item.span for item in VIDEO.segment(data)] == [
         "seconds=0.000-3.000",
         "seconds=3.000-5.300",
@@ -144,11 +146,11 @@ def test_scenes_are_found_where_the_cut_is() -> None:
 
 
 def test_a_moving_camera_makes_no_scenes() -> None:
-    assert [item.span for item in VIDEO.segment(filmed(pan(1, 8.0)))] == ["seconds=0.000-8.000"]
+    assert [item.span for item in VIDEO.segment(encode_video(pan(1, 8.0)))] == ["seconds=0.000-8.000"]
 
 
 def test_a_flash_makes_no_scene() -> None:
-    data = filmed([*pan(1, 2.0), *pan(2, 0.2), *pan(1, 2.0)])
+    data = encode_video([*pan(1, 2.0), *pan(2, 0.2), *pan(1, 2.0)])
     assert all(
         seconds_of(item.span)[1] - seconds_of(item.span)[0] >= MIN_SCENE_SECONDS
         for item in VIDEO.segment(data)
@@ -157,7 +159,7 @@ def test_a_flash_makes_no_scene() -> None:
 
 def test_what_is_too_long_to_look_through_is_cut_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mm_embed_kernels.modalities.video.SCANNED_PIXELS", 1)
-    data = filmed([*pan(1, 6.0), *pan(2, 6.0)])
+    data = encode_video([*pan(1, 6.0), *pan(2, 6.0)])
     assert [item.span for item in VIDEO.segment(data)] == ["seconds=0.000-6.000", "seconds=6.000-12.000"]
 
 
@@ -175,7 +177,7 @@ def test_scenes_cover_the_video_once(duration: float, cuts: list[float]) -> None
 def test_frames_stand_where_their_span_says() -> None:
     """Each second shows a tone of its own; both ways of reading, from bytes and from a file, show the same."""
     tones = [20, 80, 140, 200]
-    data = filmed([np.full((120, 160, 3), tone, np.uint8) for tone in tones for _ in range(RATE)])
+    data = encode_video([np.full((120, 160, 3), tone, np.uint8) for tone in tones for _ in range(RATE)])
     decoded = create("conse_frames").decode(data, "seconds=0.000-4.000")
     assert decoded.shape == (4, 224, 224, 3)
     assert np.abs(decoded.mean(axis=(1, 2, 3)) - tones).max() < 4
@@ -184,7 +186,7 @@ def test_frames_stand_where_their_span_says() -> None:
 
 
 def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
-    data = filmed([*pan(1), *pan(2)])
+    data = encode_video([*pan(1), *pan(2)])
     (tmp_path / "a").write_bytes(data)
     assert VIDEO.probe(tmp_path / "a") == VIDEO.probe(data)
     assert VIDEO.segment(tmp_path / "a") == VIDEO.segment(data)
@@ -192,18 +194,18 @@ def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             create("conse_frames").decode(tmp_path / "a", span), create("conse_frames").decode(data, span)
         )
-    (tmp_path / "a").write_bytes(filmed(pan(3)))
+    (tmp_path / "a").write_bytes(encode_video(pan(3)))
     assert VIDEO.probe(tmp_path / "a")["frames"] == 2 * RATE, "another file of the same name is opened anew"
 
 
 def test_the_first_frame_is_at_zero() -> None:
     """Films whose clock begins elsewhere (a cut of a longer one) count from their first frame, in both libraries."""
-    with open_frames(filmed(pan(1), begins=50)) as frames:
+    with open_frames(encode_video(pan(1), begins=50)) as frames:
         assert frames.starts[0] == 0
         assert frames.at(-1) == 0
         assert frames.at(1e9) == len(frames) - 1
         assert frames.at(1.05) == 10
-    assert describe(filmed(pan(1), begins=50)).duration == pytest.approx(2.0, abs=0.11)
+    assert describe(encode_video(pan(1), begins=50)).duration == pytest.approx(2.0, abs=0.11)
 
 
 def test_decord_leaves_cuda_alone() -> None:
@@ -227,7 +229,7 @@ def test_video_in_the_space_of_pictures(photos: dict[str, Path]) -> None:
     for name, path in photos.items():
         with Image.open(path) as image:
             pictures[name] = np.asarray(image.convert("RGB").resize((320, 240)))
-    data = filmed([frame for picture in pictures.values() for frame in still(picture)])
+    data = encode_video([frame for picture in pictures.values() for frame in still(picture)])
     embedder, photo = create("conse_frames", threads=2), create("conse", threads=2)
     segments = VIDEO.segment(data)
     assert len(segments) == 2
@@ -246,7 +248,7 @@ def test_it_is_the_bundled_one() -> None:
 
 def test_half_a_video_is_kept_where_the_spec_says_so() -> None:
     """`on_partial`: the frames that are there."""
-    data = filmed(pan(seconds=4.0), "matroska")
+    data = encode_video(pan(seconds=4.0), "matroska")
     half = data[: len(data) // 2]
     with pytest.raises(SampleError, match="truncated"):
         VIDEO.probe(half)
@@ -258,7 +260,7 @@ def test_half_a_video_is_kept_where_the_spec_says_so() -> None:
 def test_the_frames_of_a_transport_stream_are_told_apart() -> None:
     """decord gives one frame for all of them, without an error."""
     frames = pan(seconds=2.0, rate=25)
-    with open_frames(filmed(frames, "mpegts", "mpeg2video", rate=25)) as found:
+    with open_frames(encode_video(frames, "mpegts", "mpeg2video", rate=25)) as found:
         assert (found.decoder, len(found)) == ("ffmpeg", 50)
         for index in (3, 30, 7):
             assert np.abs(found[index].astype(int) - frames[index]).mean() < 20

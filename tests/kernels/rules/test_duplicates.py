@@ -15,10 +15,10 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.rules import rule_set, rules
 from mm_embed_kernels.rules.duplicates import DuplicateRule
 from mm_embed_kernels.similarity import shingles
-from tests.kernels.media_samples import encoded, icons, photographs
+from tests.kernels.media_samples import encode_image, icons, photographs
 from tests.kernels.sample_rows import sample, table
-from tests.kernels.sounds import RATE, melody, noise, recorded
-from tests.kernels.videos import black, filmed, pan, still
+from tests.kernels.sounds import RATE, encode_audio, melody, noise
+from tests.kernels.videos import black, encode_video, pan, still
 
 LONG = "The old lighthouse keeper climbed the narrow stairs every single evening to light the lamp for all the ships at sea"
 TEXTS = {
@@ -193,7 +193,7 @@ def test_colors_tell_apart_what_has_one_shape() -> None:
         image = Image.new("RGB", (300, 200))
         for i, color in enumerate(stripes):
             image.paste(color, (100 * i, 0, 100 * i + 100, 200))
-        return encoded(image, "PNG")
+        return encode_image(image, "PNG")
 
     flags = {
         "france": flag("#002395", "white", "#ed2939"),
@@ -223,13 +223,13 @@ def test_recordings_in_other_codings_are_groups() -> None:
         ("WAV", "ULAW"),
     ]
     sounds = {
-        f"{seed}/{i}": recorded(melody(seed=seed), kind, RATE, subtype)
+        f"{seed}/{i}": encode_audio(melody(seed=seed), kind, RATE, subtype)
         for seed in range(3)
         for i, (kind, subtype) in enumerate(coded)
     }
     said = found(
         rules()["near_duplicate_audio"](),
-        probed("audio", {**sounds, "noise": recorded(noise(6.0, seed=1))}),
+        probed("audio", {**sounds, "noise": encode_audio(noise(6.0, seed=1))}),
         batch=4,
     )
     assert groups_of(said) == {
@@ -243,8 +243,8 @@ def test_a_part_of_a_recording_is_found_with_its_place() -> None:
 
     whole = melody(12.0, seed=5)
     sounds = {
-        "whole": recorded(whole),
-        "part": recorded(np.concatenate([noise(1.0, level=0.01), whole[4 * RATE : 9 * RATE]]), "OGG"),
+        "whole": encode_audio(whole),
+        "part": encode_audio(np.concatenate([noise(1.0, level=0.01), whole[4 * RATE : 9 * RATE]]), "OGG"),
     }
     said = found(rules()["near_duplicate_audio"](keep="largest"), probed("audio", sounds))
     (proof,) = said["part"]["duplicates"]
@@ -258,7 +258,7 @@ def test_a_part_of_a_recording_is_found_with_its_place() -> None:
 
 def test_silence_is_like_nothing() -> None:
     sounds = {
-        key: recorded(noise(3.0, level=level, seed=seed))
+        key: encode_audio(noise(3.0, level=level, seed=seed))
         for seed, (key, level) in enumerate({"a": 0.0, "b": 0.0, "c": 1e-5, "d": 1e-5}.items())
     }
     assert groups_of(found(rules()["near_duplicate_audio"](), probed("audio", sounds))) == set()
@@ -267,7 +267,7 @@ def test_silence_is_like_nothing() -> None:
 def test_a_fingerprint_covers_the_first_minute() -> None:
     from mm_embed_kernels.similarity import acoustic_fingerprint
 
-    row = get("audio").probe(recorded(noise(70.0, level=0.05)))
+    row = get("audio").probe(encode_audio(noise(70.0, level=0.05)))
     assert len(row["fingerprint"]) == 4 * (60 * 16_000 // 370 + 1)
     assert acoustic_fingerprint.STEP_SECONDS == 370 / 16_000
 
@@ -279,9 +279,9 @@ def test_videos_in_other_codings_and_sizes_are_groups() -> None:
         small = [frame[::2, ::2].copy() for frame in frames]
         films.update(
             {
-                f"{seed}/0": filmed(frames),
-                f"{seed}/1": filmed(frames, "webm", "libvpx"),
-                f"{seed}/2": filmed(small, "matroska", "mpeg4"),
+                f"{seed}/0": encode_video(frames),
+                f"{seed}/1": encode_video(frames, "webm", "libvpx"),
+                f"{seed}/2": encode_video(small, "matroska", "mpeg4"),
             }
         )
     said = found(rules()["near_duplicate_video"](), probed("video", films), batch=4)
@@ -294,7 +294,7 @@ def test_a_trailer_inside_a_film_is_found_with_its_place() -> None:
     film = [*pan(3, 6), *trailer, *pan(4, 10)]
     said = found(
         rules()["near_duplicate_video"](),
-        probed("video", {"a-trailer": filmed(trailer), "film": filmed(film, "webm", "libvpx")}),
+        probed("video", {"a-trailer": encode_video(trailer), "film": encode_video(film, "webm", "libvpx")}),
     )
     (proof,) = said["film"]["duplicates"]
     assert (proof["of"], proof["kind"]) == (name("a-trailer"), "near_video")
@@ -304,9 +304,9 @@ def test_a_trailer_inside_a_film_is_found_with_its_place() -> None:
 
 def test_black_and_still_videos_are_like_nothing() -> None:
     films = {
-        "a": filmed(still(black(), 4)),
-        "b": filmed(still(black(), 4), "webm", "libvpx"),
-        "c": filmed(still(pan()[0], 4)),
-        "d": filmed(still(pan()[0], 4), "webm", "libvpx"),
+        "a": encode_video(still(black(), 4)),
+        "b": encode_video(still(black(), 4), "webm", "libvpx"),
+        "c": encode_video(still(pan()[0], 4)),
+        "d": encode_video(still(pan()[0], 4), "webm", "libvpx"),
     }
     assert groups_of(found(rules()["near_duplicate_video"](), probed("video", films))) == set()
