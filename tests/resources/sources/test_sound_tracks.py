@@ -15,8 +15,8 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
 from mm_resources.registry.registry import Registry
 from mm_resources.sources import open_source
 from mm_resources.storage.store import Store
-from tests.kernels.sounds import muxed
-from tests.kernels.videos import filmed, pan
+from tests.kernels.sounds import mux
+from tests.kernels.videos import encode_video, pan
 
 FILMS = {
     "mp4": ("libx264", "aac"),
@@ -31,10 +31,10 @@ FILMS = {
 def folder(tmp_path: Path) -> Path:
     clips = tmp_path / "clips"
     (clips / "loud").mkdir(parents=True)
-    (clips / "loud" / "a.mp4").write_bytes(filmed(pan(1), sound="aac"))
-    (clips / "loud" / "b.mkv").write_bytes(filmed(pan(2), "matroska", sound="libopus"))
-    (clips / "mute.mp4").write_bytes(filmed(pan(3)))
-    (clips / "cut.mp4").write_bytes(filmed(pan(1), sound="aac")[:-4_000])
+    (clips / "loud" / "a.mp4").write_bytes(encode_video(pan(1), sound="aac"))
+    (clips / "loud" / "b.mkv").write_bytes(encode_video(pan(2), "matroska", sound="libopus"))
+    (clips / "mute.mp4").write_bytes(encode_video(pan(3)))
+    (clips / "cut.mp4").write_bytes(encode_video(pan(1), sound="aac")[:-4_000])
     (clips / "text.mp4").write_text("no film at all")
     (clips / "away.mp4").symlink_to("/etc/hostname")
     return tmp_path
@@ -63,7 +63,7 @@ def test_what_sounds_is_listed_with_its_videos_entity(folder: Path) -> None:
         assert row["entity_id"] == videos[key]["entity_id"]
         assert row["sample_id"] != videos[key]["sample_id"]
         assert (row["label"], row["source_uri"]) == ("loud", videos[key]["source_uri"])
-    (folder / "clips" / "later.mp4").write_bytes(filmed(pan(4), sound="aac"))
+    (folder / "clips" / "later.mp4").write_bytes(encode_video(pan(4), sound="aac"))
     drifts = [str(registry.drifts.look(spec, source)) for source in spec.sources]
     assert drifts == ["source clips: 1 added (later.mp4)", ""], "said once"
 
@@ -99,7 +99,7 @@ def fetched(folder: Path, path: str) -> Any:
 @pytest.mark.parametrize("container", FILMS)
 def test_a_track_is_copied_the_same_each_time(container: str, folder: Path) -> None:
     codec, sound = FILMS[container]
-    (folder / "clips" / "film").write_bytes(film := filmed(pan(1), container, codec, sound=sound))
+    (folder / "clips" / "film").write_bytes(film := encode_video(pan(1), container, codec, sound=sound))
     one, other = fetched(folder, "film"), fetched(folder, "film")
     assert hashlib.sha256(one).hexdigest() == hashlib.sha256(other).hexdigest()
     assert len(one) < len(film)
@@ -134,13 +134,13 @@ def test_what_has_no_sound_says_why(folder: Path, path: str, cause: str) -> None
 def test_sound_is_told_by_tables() -> None:
     import io
 
-    assert has_sound(io.BytesIO(filmed(pan(), sound="aac"))) is True
-    assert has_sound(io.BytesIO(filmed(pan()))) is False
-    assert has_sound(io.BytesIO(filmed(pan(), "matroska"))) is False
-    assert has_sound(io.BytesIO(filmed(pan(), "avi", "mpeg4"))) is False
-    assert has_sound(io.BytesIO(filmed(pan(), "avi", "mpeg4", sound="mp3"))) is True
-    assert has_sound(io.BytesIO(filmed(pan(), "ogg", "libvpx"))) is None
-    assert has_sound(io.BytesIO(muxed("mp4", "aac"))) is True
+    assert has_sound(io.BytesIO(encode_video(pan(), sound="aac"))) is True
+    assert has_sound(io.BytesIO(encode_video(pan()))) is False
+    assert has_sound(io.BytesIO(encode_video(pan(), "matroska"))) is False
+    assert has_sound(io.BytesIO(encode_video(pan(), "avi", "mpeg4"))) is False
+    assert has_sound(io.BytesIO(encode_video(pan(), "avi", "mpeg4", sound="mp3"))) is True
+    assert has_sound(io.BytesIO(encode_video(pan(), "ogg", "libvpx"))) is None
+    assert has_sound(io.BytesIO(mux("mp4", "aac"))) is True
     assert has_sound(io.BytesIO(b"words")) is False
 
 
