@@ -41,7 +41,7 @@ def enter(
                 f"{name} of {run.cell.partition_key} is not materialized; "
                 f"run `mm backfill {run.cell.dataset_version}`"
             )
-    samples_in = next((meta.samples for meta in reversed(upstream.values()) if meta), None)
+    samples_in = next((meta.samples for meta in reversed([*upstream.values()]) if meta), None)
     versions = {name: meta.data_version for name, meta in upstream.items() if meta}
     code = {"code_version": run.code_version, **extra_inputs(run)}
     inputs = digest("inputs", run.asset, canonical(versions), canonical(code))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
-from mm_resources.storage.lance_datasets import Fenced
+from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.store import Store
 
 _PIN_NAME = re.compile(r"^(\d{8})\.json$")

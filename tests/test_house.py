@@ -1,0 +1,77 @@
+"""The shape of the packages: nouns for modules, a sentence for each room, nothing too long to read."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("mm_assets", "mm_resources", "mm_embed_kernels")
+MODULES = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8")
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+# Words of the field that end like a verb's form.
+NOUNS = {"accounting", "embed", "forgetting", "forgotten", "metering", "padding", "resampling"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def test_modules_are_named_by_nouns() -> None:
+    """Rules are named as specs name them, by what they find a sample to be."""
+    stems = {name: Path(name).stem for name in MODULES if "/rules/" not in name}
+    participles = [
+        name for name, stem in stems.items() if re.fullmatch(r"[a-z]+(ing|ed|en)", stem) and stem not in NOUNS
+    ]
+    assert participles == []
+
+
+def test_modules_and_classes_are_short() -> None:
+    assert [name for name, text in MODULES.items() if len(text.splitlines()) > 350] == []
+    classes = [
+        (name, node.name)
+        for name, text in MODULES.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= 250
+    ]
+    assert classes == []
+
+
+def test_each_room_says_what_lives_in_it() -> None:
+    rooms = {
+        name: ast.get_docstring(ast.parse(text))
+        for name, text in MODULES.items()
+        if name.endswith("__init__.py")
+    }
+    assert [name for name, text in rooms.items() if not text or not text.splitlines()[0].endswith(".")] == []
+
+
+def test_docstrings_say_the_thing_itself() -> None:
+    """And do not begin with a question word, as "What a query is" does."""
+    beginnings = [
+        (name, text.splitlines()[0])
+        for name, source in MODULES.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node))
+        if re.match(r"(What|How|Where|Whether|Who|Which|Why)\b", text)
+    ]
+    assert beginnings == []
+
+
+def test_imports_between_modules_stand_at_the_top() -> None:
+    """Inside functions only for the command line, and elsewhere beside a comment on what is not to be loaded."""
+    hidden = []
+    for name, text in MODULES.items():
+        lines = text.splitlines()
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, FUNCTIONS)]
+        for node in (node for function in functions for node in ast.walk(function)):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").startswith("mm_")
+                and "/cli/" not in name
+            ):
+                near = "".join(lines[max(0, node.lineno - 3) : node.end_lineno])
+                hidden += [] if "#" in near else [(name, node.lineno)]
+    assert hidden == []
