@@ -6,7 +6,6 @@ Dagster reads these annotations at run time, so this module does without `from _
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -14,9 +13,12 @@ from pydantic import Field, PrivateAttr
 from mm_embed_kernels.embedders import Embedder, create
 from mm_embed_kernels.kernels.base import Resources
 from mm_embed_kernels.kernels.embed import EmbedKernel
+from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_embed_kernels.transcribers import Transcriber
+from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
 from mm_resources.compute.calibration import calibrated
@@ -25,10 +27,6 @@ from mm_resources.compute.retry_policy import Backoff
 from mm_resources.compute.runner import KernelRunner
 from mm_resources.settings import Settings, absolute
 from mm_resources.storage.store import Store
-
-if TYPE_CHECKING:
-    from mm_embed_kernels.kernels.transcribe import TranscribeKernel
-    from mm_embed_kernels.transcribers import Transcriber
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -144,7 +142,7 @@ class EmbedderResource(dg.ConfigurableResource):
         """The embedders that a spec names, the primary one first; by default this one alone."""
         return [self.open(name) for name in names or [self.embedder]]
 
-    def require(self, spec: DatasetSpec, modality: str) -> "list[Embedder | Transcriber]":
+    def require(self, spec: DatasetSpec, modality: str) -> list[Embedder | Transcriber]:
         """The models that a spec names, with their weights found and hashed.
 
         Raises:
@@ -152,8 +150,6 @@ class EmbedderResource(dg.ConfigurableResource):
         """
         models: list[Embedder | Transcriber] = [*self.open_all(spec.embedders.get(modality))]
         if name := spec.transcribe.get(modality):
-            from mm_embed_kernels.transcribers import create as create_transcriber
-
             models.append(create_transcriber(name, device=self._device()))
         for model in models:
             _ = model.fingerprint
@@ -172,11 +168,8 @@ class EmbedderResource(dg.ConfigurableResource):
             ),
         )
 
-    def transcribe_kernel(self, name: str, reader: BlobStore, limits: Limits) -> "TranscribeKernel":
+    def transcribe_kernel(self, name: str, reader: BlobStore, limits: Limits) -> TranscribeKernel:
         """A transcriber with this embedder's share of the machine."""
-        from mm_embed_kernels.kernels.transcribe import TranscribeKernel
-        from mm_embed_kernels.transcribers import create as create_transcriber
-
         infer = Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=16)
         transcriber = create_transcriber(name, device=self._device(), threads=max(1, int(self.num_cpus)))
         return TranscribeKernel(

@@ -54,7 +54,7 @@ def enter(
 
 
 def _has_retries(run: CellRun, meta: StageMeta) -> bool:
-    """Whether the run computes failures again that the stage has recorded."""
+    """Return whether the run computes failures again that the stage has recorded."""
     if run.redrive is None:
         return bool(meta.retryable or (meta.failed and meta.environment != run.limits.environment))
     if run.redrive.stage not in ("", run.asset):

@@ -20,7 +20,7 @@ from mm_resources.tables.stage_tables import StageMeta
 
 @dataclass(frozen=True)
 class Effort:
-    """What a run did in a stage.
+    """The work of a run in a stage.
 
     Attributes:
         work: kernel -> (rows computed, rows reused).

@@ -70,7 +70,7 @@ def _waive(run: CellRun, check: Check) -> Check:
 
 
 def _closing_reason(run: CellRun, checks: Sequence[Check]) -> str:
-    """Why the gate closes, with the command that publishes all the same; "" where it is open."""
+    """The reason of a closed gate, with the command that publishes all the same; "" where it is open."""
     reason = "; ".join(check.description for check in closed(checks))
     command = override_command(run.cell, checks)
     return f"{reason}; to publish all the same: {command}" if command else reason

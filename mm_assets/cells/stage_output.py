@@ -12,7 +12,7 @@ from mm_resources.tables.stage_tables import StageMeta, WrittenRows
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What an asset body has made of its inputs; `publication.publish` commits it.
+    """The result of an asset body, which `publication.publish` commits.
 
     Attributes:
         rows: the stage's rows, written and not committed, see `CellRun.write`.
@@ -33,7 +33,7 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a run found when it entered a stage.
+    """The comparison that a run made when it entered a stage.
 
     Attributes:
         inputs: digest of all inputs; equal inputs need no new work.

@@ -44,7 +44,7 @@ class PinnedTable:
 
 @dataclass(frozen=True)
 class Pin:
-    """What is published of a cell: the only thing that readers resolve."""
+    """One publish of a cell: the only thing that readers resolve."""
 
     number: int
     dataset: str
