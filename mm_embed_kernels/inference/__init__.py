@@ -1,1 +1,1 @@
-"""TODO."""
+"""Running networks: precision, weights, padding, BERT; imports errors and identity only."""

@@ -1,7 +1,8 @@
 """BERT encoders (Devlin et al., 2019) on packed batches: no padding, one product for query, key and value.
 
-Texts of one length attend together, so that no mask is needed; all other layers see the tokens of a batch as one matrix, which is kept
-small enough for the processor's cache. Of sentences this computes about half of what padded batches of 64 do.
+Attention is computed among texts of one length, so that no mask is needed; all other layers get the tokens of
+a batch as one matrix, small enough for the processor's cache. On sentences this is about half of the
+computation of padded batches of 64.
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ import numpy as np
 
 from mm_embed_kernels.inference.runtime import in_inference_mode, map_batches
 
+# Weight and bias.
 _Pair = tuple[Any, Any]
 
 
 class PackedBert:
-    """An encoder with mean pooling, loaded from a folder with ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
+    """An encoder with mean pooling.
 
     Args:
-        folder: as above, with the parameters' names of Hugging Face's `BertModel`; its activation must be ``gelu``.
-        max_tokens: of a text; what is longer is cut off.
+        folder: with ``config.json``, ``model.safetensors`` and ``tokenizer.json``; the parameters have the
+            names of Hugging Face's `BertModel`, the activation is ``gelu``.
+        max_tokens: at which a text is cut off.
+        device: of the model.
         precision: ``float32`` or ``bfloat16``.
+
+    Raises:
+        ValueError: for another activation.
     """
 
     def __init__(
@@ -57,7 +64,7 @@ class PackedBert:
             return saved[f"{name}.weight"], saved[f"{name}.bias"]
 
         self._words = saved["embeddings.word_embeddings.weight"]
-        # Each text is one segment, so that its kind can be added beforehand.
+        # Each text is a single segment, so that the embedding of its type can be added beforehand.
         self._places = (
             saved["embeddings.position_embeddings.weight"]
             + saved["embeddings.token_type_embeddings.weight"][0]
@@ -66,10 +73,10 @@ class PackedBert:
         self._layers = []
         for number in range(config["num_hidden_layers"]):
             layer = f"encoder.layer.{number}"
-            asked = [pair(f"{layer}.attention.self.{name}") for name in ("query", "key", "value")]
+            inputs = [pair(f"{layer}.attention.self.{name}") for name in ("query", "key", "value")]
             self._layers.append(
                 (
-                    (torch.cat([weight for weight, _ in asked]), torch.cat([bias for _, bias in asked])),
+                    (torch.cat([weight for weight, _ in inputs]), torch.cat([bias for _, bias in inputs])),
                     *(
                         pair(f"{layer}.{name}")
                         for name in ("attention.output.dense", "attention.output.LayerNorm")
@@ -84,26 +91,27 @@ class PackedBert:
     def encode(
         self, texts: Sequence[str], batch_tokens: int, threads: int | None = None
     ) -> np.ndarray[Any, Any]:
-        """Unit vectors, float32 [n, dimension].
+        """Return unit vectors, float32 [n, dimension].
 
         Args:
-            batch_tokens: of one forward pass; a longer text is one alone.
-            threads: see `in_inference_mode`.
+            texts: n texts.
+            batch_tokens: most tokens of a forward pass; a longer text has one of its own.
+            threads: see `map_batches` and `in_inference_mode`.
         """
-        tokens = [found.ids for found in self._tokenizer.encode_batch([str(text) for text in texts])]
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch([str(text) for text in texts])]
         vectors = np.zeros((len(tokens), self.dimension), np.float32)
         batches = list(_batches([len(ids) for ids in tokens], batch_tokens))
-        found = map_batches(
+        encoded = map_batches(
             in_inference_mode(self._forward, threads),
             ([tokens[place] for place in places] for places in batches),
             threads,
         )
-        for places, each in zip(batches, found, strict=True):
+        for places, each in zip(batches, encoded, strict=True):
             vectors[places] = each
         return vectors
 
     def _forward(self, batch: list[list[int]]) -> Any:
-        """Unit vectors of token lists that are sorted by length, float32 [n, dimension]."""
+        """Return unit vectors of token lists that are sorted by length, float32 [n, dimension]."""
         import torch
         from torch.nn.functional import gelu, layer_norm, linear, normalize
 
@@ -114,10 +122,12 @@ class PackedBert:
             [torch.arange(length, device=self._device).repeat(count) for count, length in groups]
         )
         x = layer_norm(self._words[ids] + self._places[places], shape, *self._norm, epsilon)
-        for asked, told, first_norm, wide, narrow, second_norm in self._layers:
-            parts = linear(x, *asked).split(sizes)
-            heard = torch.cat([self._attend(part, *group) for part, group in zip(parts, groups, strict=True)])
-            x = layer_norm(linear(heard, *told).add_(x), shape, *first_norm, epsilon)
+        for inputs, output, first_norm, wide, narrow, second_norm in self._layers:
+            parts = linear(x, *inputs).split(sizes)
+            attended = torch.cat(
+                [self._attend(part, *group) for part, group in zip(parts, groups, strict=True)]
+            )
+            x = layer_norm(linear(attended, *output).add_(x), shape, *first_norm, epsilon)
             x = layer_norm(linear(gelu(linear(x, *wide)), *narrow).add_(x), shape, *second_norm, epsilon)
         means = [
             part.view(*group, self.dimension).float().mean(1)
@@ -126,7 +136,16 @@ class PackedBert:
         return normalize(torch.cat(means), dim=1).cpu().numpy()
 
     def _attend(self, part: Any, count: int, length: int) -> Any:
-        """Attention among the tokens of each of `count` texts, [count * length, 3 * dimension] to [count * length, dimension]."""
+        """Return the attention among the tokens of each of `count` texts.
+
+        Args:
+            part: query, key and value, [count * length, 3 * dimension].
+            count: number of texts.
+            length: tokens of each.
+
+        Returns:
+            [count * length, dimension].
+        """
         from torch.nn.functional import scaled_dot_product_attention
 
         query, key, value = part.view(count, length, 3, self._heads, self.dimension // self._heads).permute(
@@ -140,7 +159,7 @@ class PackedBert:
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places of texts, the shortest first, in batches of at most so many tokens."""
+    """Stream the places of texts, the shortest first, in batches of at most `most` tokens."""
     batch: list[int] = []
     tokens = 0
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):

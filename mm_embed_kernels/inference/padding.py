@@ -1,4 +1,4 @@
-"""TODO."""
+"""Arrays padded with zeros."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
+# Values that are searched at once.
 _STEP = 16_384
 
 
 def unpadded_length(flat: np.ndarray[Any, Any]) -> int:
-    """How many values there are up to the last that is not zero, found from the end (`numpy.trim_zeros` looks at all of them)."""
+    """Return the number of values up to the last one that is not zero.
+
+    The search begins at the end, where `numpy.trim_zeros` reads all values.
+    """
     for end in range(len(flat), 0, -_STEP):
         start = max(0, end - _STEP)
         places = np.flatnonzero(flat[start:end])

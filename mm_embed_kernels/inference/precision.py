@@ -1,4 +1,4 @@
-"""What a model computes in: float32, or a shorter format where an embedder declares it and the processor is faster with it."""
+"""Precision of models: float32, or a shorter format where embedder and processor support it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
 
 
-def resolve(asked: str, offered: Collection[str], device: str = "cpu") -> str:
-    """The precision that is meant: the same on all machines of one kind, and found without a library.
+def resolve(setting: str, offered: Collection[str], device: str = "cpu") -> str:
+    """Return the precision that a setting means: the same on all machines of one kind.
 
-    ``auto`` is bfloat16 where it is offered and the processor multiplies tiles of it, else float32; what is asked for and
-    not offered is float32, so that one setting can speak for all embedders.
+    ``auto`` is bfloat16 where it is offered and the processor multiplies tiles of it, else float32. A
+    precision that is not offered becomes float32, so that one setting serves all embedders.
 
     Args:
-        asked: one of `PRECISIONS`.
-        offered: what an embedder declares besides float32.
+        setting: one of `PRECISIONS`.
+        offered: precisions that the embedder declares besides float32.
+        device: of the model.
 
     Raises:
-        UserError: for one that does not exist.
+        UserError: when the setting is none of `PRECISIONS`.
     """
-    if asked not in PRECISIONS:
-        raise UserError(f"precision {asked!r} is not known; there are: {', '.join(PRECISIONS)}")
-    if asked == AUTO:
-        asked = BFLOAT16 if device == "cpu" and fast_bfloat16() else FLOAT32
-    return asked if asked in offered else FLOAT32
+    if setting not in PRECISIONS:
+        raise UserError(f"precision {setting!r} is not known; there are: {', '.join(PRECISIONS)}")
+    if setting == AUTO:
+        setting = BFLOAT16 if device == "cpu" and has_fast_bfloat16() else FLOAT32
+    return setting if setting in offered else FLOAT32
 
 
 @cache
-def fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether bfloat16 is faster than float32 here.
+def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether this processor computes bfloat16 faster than float32, which needs AMX.
 
-    AMX alone says so: without it, Intel's AVX512_BF16 multiplied at half the rate of float32 (benchmarks, "Speed" in the README).
+    Without it, Intel's AVX512_BF16 multiplied at half the rate of float32 (benchmarks, "Speed" in the
+    README).
     """
     try:
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")

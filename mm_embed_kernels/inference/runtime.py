@@ -1,4 +1,4 @@
-"""How networks run here: batches side by side, folded and freeze_network, in memory that is not given back between layers."""
+"""Running networks: batches in parallel, frozen graphs, and memory that is not returned between layers."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ from typing import Any, TypeVar
 import numpy as np
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-_KEPT_BYTES = 1 << 30
-_SUM_BYTES = 32  # of sha256, ahead of what is load_or_make
+_FREED_BYTES = 1 << 30
+_SUM_BYTES = 32  # a sha256, in front of a cached file's content
 _Batch = TypeVar("_Batch")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what it has freed, up to 1 GiB: to be called in a process that does nothing but inference.
+    """Have glibc keep up to 1 GiB of freed memory; for processes that do nothing but inference.
 
-    By default it maps the larger arrays of each layer anew, and the kernel clears their pages each time: half of the time of
-    a network on batches of pictures.
+    By default it maps the larger arrays of each layer anew, and the kernel clears their pages each time: half
+    of the time of a network on batches of pictures.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library
         library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        library.mallopt(_M_MMAP_THRESHOLD, _FREED_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _FREED_BYTES)
 
 
 def freeze_network(network: Any, shape: tuple[int, ...], device: str = "cpu") -> Any:
-    """A convolutional network in evaluation mode with its batch norms folded into its convolutions, channels last.
+    """Freeze a convolutional network: evaluation mode, channels last, batch norms folded into convolutions.
 
     Args:
-        shape: of inputs as they lie in memory, [batch, height, width, channels]; other batches may follow.
+        network: a `torch.nn.Module`.
+        shape: of inputs in memory, [batch, height, width, channels]; calls may have other batches.
+        device: of the network.
     """
     import torch
 
     batch, height, width, channels = shape
     inputs = torch.zeros(batch, height, width, channels, device=device).permute(0, 3, 1, 2)
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # how it is traced concerns nobody who runs it
+        warnings.simplefilter("ignore")  # warnings about tracing do not concern users
         traced = torch.jit.trace(
             network.eval().to(device, memory_format=torch.channels_last), inputs, check_trace=False
         )
@@ -55,14 +57,15 @@ def freeze_network(network: Any, shape: tuple[int, ...], device: str = "cpu") ->
 
 
 def export_onnx(network: Any, shape: tuple[int, ...]) -> bytes:
-    """A network as an ONNX graph with its weights, for any number of inputs; takes seconds.
+    """Export a network with its weights as an ONNX graph for batches of any size; takes seconds.
 
     Args:
-        shape: of inputs as the network takes them, uint8 [batch, ...].
+        network: a `torch.nn.Module`.
+        shape: of its inputs, uint8 [batch, ...].
     """
     import torch
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # as above: how it is traced
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # as above
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,28 +79,34 @@ def export_onnx(network: Any, shape: tuple[int, ...]) -> bytes:
 
 
 def onnx_session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """A graph of one input and one output as ONNX Runtime computes it on the processor; may be called from many threads.
+    """Return a function that computes a graph by ONNX Runtime on the CPU; it may be called from many threads.
 
     Args:
-        threads: where there are any, each call keeps to its own; None lets a call have all cores.
+        graph: ONNX, of one input and one output.
+        threads: any number limits a call to one core; None lets it use all.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # Told how many, it does not bind its threads to cores, some of which may not be ours.
+    # With a number of threads it does not bind them to cores, some of which may belong to other processes.
     options.intra_op_num_threads = 1 if threads else len(os.sched_getaffinity(0))
     opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    (asked,) = opened.get_inputs()
-    return lambda batch: np.asarray(opened.run(None, {asked.name: batch})[0])
+    (item,) = opened.get_inputs()
+    return lambda batch: np.asarray(opened.run(None, {item.name: batch})[0])
 
 
 def map_batches(
-    call: Callable[[_Batch], _Found], batches: Iterable[_Batch], threads: int | None
-) -> list[_Found]:
-    """`call` of each batch, in their order, so many at a time; each of them on one core.
+    call: Callable[[_Batch], _Result], batches: Iterable[_Batch], threads: int | None
+) -> list[_Result]:
+    """Return ``call(batch)`` of each batch in order, computed in parallel, each batch on one core.
 
-    Threads that share a batch wait for the slowest of them after every layer: beside anything else that works on the machine, several
-    times as long as they compute. Those with batches of their own never do.
+    Threads that share a batch wait for the slowest of them after every layer: beside other processes, several
+    times as long as they compute. Threads with batches of their own do not wait.
+
+    Args:
+        call: computes a batch.
+        batches: inputs.
+        threads: batches that are computed at a time; None is one.
     """
     return (
         [call(batch) for batch in batches]
@@ -106,15 +115,16 @@ def map_batches(
     )
 
 
-def in_inference_mode(call: Callable[[_Batch], _Found], threads: int | None) -> Callable[[_Batch], _Found]:
-    """`call` in torch's inference mode.
+def in_inference_mode(call: Callable[[_Batch], _Result], threads: int | None) -> Callable[[_Batch], _Result]:
+    """Return `call` in torch's inference mode.
 
     Args:
-        threads: where there are any, each call keeps to its own; None leaves them to torch.
+        call: computes a batch.
+        threads: any number limits torch, in this process, to one core for each call; None leaves it as it is.
     """
     import torch
 
-    def infer(batch: _Batch) -> _Found:
+    def infer(batch: _Batch) -> _Result:
         with torch.inference_mode():
             return call(batch)
 
@@ -129,18 +139,20 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def load_or_make(name: str, make: Callable[[], bytes]) -> bytes:
-    """What is dear to make, load_or_make in the user's cache folder (``XDG_CACHE_HOME``) for the next process.
+    """Return a file of the user's cache folder (``XDG_CACHE_HOME``); make and store it where it is missing.
 
     Args:
-        name: of the file; must tell whatever would change what is made.
+        name: of the file; must differ wherever the content would.
+        make: returns the content.
     """
     path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mm-features" / name
-    with contextlib.suppress(OSError):  # not there
-        checksum, content = (held := path.read_bytes())[:_SUM_BYTES], held[_SUM_BYTES:]
-        if hashlib.sha256(content).digest() == checksum:  # not torn either
+    with contextlib.suppress(OSError):  # no such file
+        stored = path.read_bytes()
+        checksum, content = stored[:_SUM_BYTES], stored[_SUM_BYTES:]
+        if hashlib.sha256(content).digest() == checksum:  # else the file is torn
             return content
     content = make()
-    with contextlib.suppress(OSError):  # a home that cannot be written costs seconds, nothing else
+    with contextlib.suppress(OSError):  # without a writable home, every process makes it
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_bytes(hashlib.sha256(content).digest() + content)
@@ -149,10 +161,10 @@ def load_or_make(name: str, make: Callable[[], bytes]) -> bytes:
 
 
 def load_or_make_array(name: str, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """An array of numbers that is `load_or_make`."""
+    """Return an array of numbers by `load_or_make`; ``.npy`` is added to the name."""
 
-    def saved() -> bytes:
+    def make_file() -> bytes:
         np.save(buffer := io.BytesIO(), make(), allow_pickle=False)
         return buffer.getvalue()
 
-    return np.asarray(np.load(io.BytesIO(load_or_make(f"{name}.npy", saved)), allow_pickle=False))
+    return np.asarray(np.load(io.BytesIO(load_or_make(f"{name}.npy", make_file)), allow_pickle=False))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Weight files of models: their hash, and the error for a package that is not installed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from mm_embed_kernels.identity import weights_hash
 
 
 def installed_hash(what: str, files: tuple[Path, ...]) -> str:
-    """Hash over a model's weight files.
+    """Return the hash over a model's weight files.
+
+    Args:
+        what: the model, for the message.
+        files: in the order of the hash.
 
     Raises:
-        UserError: naming the file that is missing.
+        UserError: when a file is missing.
     """
     missing = [path for path in files if not path.is_file()]
     if missing:
@@ -20,7 +24,8 @@ def installed_hash(what: str, files: tuple[Path, ...]) -> str:
     return weights_hash(files)
 
 
-def unavailable(name: str, package: str) -> UserError:
+def missing_package(name: str, package: str) -> UserError:
+    """Return the error of an embedder whose package is not installed."""
     return UserError(
         f"embedder {name} needs the package {package}, which is not installed; run `make install`"
     )

@@ -25,8 +25,7 @@ class TranscribeKernel(Kernel):
     """Text and language of a window of sound.
 
     Both are null where Silero VAD detects no speech: Whisper would invent some. Requests are keyed by content
-        and span,
-    as for `EmbedKernel`.
+    and span, as for `EmbedKernel`.
     """
 
     limits: Limits

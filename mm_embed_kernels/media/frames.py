@@ -203,8 +203,7 @@ def load_decord() -> Any:
     """Import decord without CUDA.
 
     Its import loads every CUDA library that pip has installed into the process: gigabytes of address space,
-        and a
-    crash of a torch that is loaded later. Frames are decoded on the CPU, so that the package of these
+    and a crash of a torch that is loaded later. Frames are decoded on the CPU, so that the package of these
     libraries is hidden from it.
     """
     if "decord" not in sys.modules:

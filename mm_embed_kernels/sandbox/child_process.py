@@ -1,8 +1,8 @@
 """A spawned process that works for its parent, and may crash, hang or take much memory without harming it.
 
 Process pools of libraries do not serve: Pebble 5.2 and `concurrent.futures` return the answers of a chunk all
-    at once,
-so that the item that killed a worker is unknown, and both stay broken when a worker dies while it is idle.
+at once, so that the item that killed a worker is unknown, and both stay broken when a worker dies while it is
+idle.
 """
 
 from __future__ import annotations

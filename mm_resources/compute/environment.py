@@ -14,7 +14,7 @@ from mm_embed_kernels.embedders import Embedder, embedders
 from mm_embed_kernels.embedders import create as create_embedder
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ENVIRONMENT_LIBRARIES, digest, file_hash, library_versions
-from mm_embed_kernels.inference.precision import BFLOAT16, FLOAT32, fast_bfloat16
+from mm_embed_kernels.inference.precision import BFLOAT16, FLOAT32, has_fast_bfloat16
 from mm_embed_kernels.inference.weights import installed_hash
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.transcribers import Transcriber, transcribers
@@ -52,7 +52,7 @@ def environment(models: Iterable[Model] = ()) -> dict[str, str]:
         **library_versions(libraries),
         **{f"weights of {name}": _weights(kind, name, device) for kind, name, device, _ in models},
         **{
-            f"the best precision of {name}": BFLOAT16 if fast_bfloat16() else FLOAT32
+            f"the best precision of {name}": BFLOAT16 if has_fast_bfloat16() else FLOAT32
             for *_, name, _, used in models
             if used == BFLOAT16
         },

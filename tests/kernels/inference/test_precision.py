@@ -11,7 +11,7 @@ import pytest
 from mm_embed_kernels.embedders import create, embedders, maker_of
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.inference import precision
-from mm_embed_kernels.inference.precision import fast_bfloat16, resolve
+from mm_embed_kernels.inference.precision import has_fast_bfloat16, resolve
 from mm_resources.compute.environment import differences, environment, model_of
 from mm_resources.settings import Settings
 
@@ -30,13 +30,13 @@ TEXTS = [
 )
 def test_the_processor_decides(tmp_path: Path, flags: str, fast: bool) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    assert fast_bfloat16(tmp_path / "cpuinfo") is fast
-    assert not fast_bfloat16(tmp_path / "absent")
+    assert has_fast_bfloat16(tmp_path / "cpuinfo") is fast
+    assert not has_fast_bfloat16(tmp_path / "absent")
 
 
 def test_auto_takes_what_is_offered_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     for fast in (True, False):
-        monkeypatch.setattr(precision, "fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(precision, "has_fast_bfloat16", lambda fast=fast: fast)
         assert resolve("auto", ["bfloat16"]) == ("bfloat16" if fast else "float32")
         assert (
             resolve("auto", [])
@@ -75,9 +75,9 @@ def test_a_precision_keeps_its_tolerance_and_tells_itself(name: str) -> None:
 
 def test_machines_that_would_choose_otherwise_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     models = [model_of(create("minilm", "bfloat16"))]
-    monkeypatch.setattr("mm_resources.compute.environment.fast_bfloat16", lambda: True)
+    monkeypatch.setattr("mm_resources.compute.environment.has_fast_bfloat16", lambda: True)
     here = environment(models)
-    monkeypatch.setattr("mm_resources.compute.environment.fast_bfloat16", lambda: False)
+    monkeypatch.setattr("mm_resources.compute.environment.has_fast_bfloat16", lambda: False)
     assert differences(here, environment(models)) == [
         "the best precision of minilm is float32 there and bfloat16 here"
     ]
