@@ -29,7 +29,7 @@ from benchmarks.sentences import sentences
 from mm_embed_kernels.identity import sample_id
 from mm_embed_kernels.rules.near_duplicate_text import NearDuplicateText
 from mm_embed_kernels.similarity import shingles
-from mm_embed_kernels.sql import numbered
+from mm_embed_kernels.sql import number_rows
 
 _PART = 16_384
 _SAMPLE = pa.schema(
@@ -271,7 +271,7 @@ def _matched_pairs(rule: NearDuplicateText, texts: list[str]) -> set[tuple[int, 
     """Return the pairs that the rule matches, as positions of the texts."""
     signed = [shingles.signature(text) for text in texts]
     table = pa.table({"minhash": [each[0] for each in signed], "shingles": [each[1] for each in signed]})
-    pairs = rule.matches(numbered(lambda columns: table.select(columns).to_reader()))
+    pairs = rule.matches(number_rows(lambda columns: table.select(columns).to_reader()))
     return {pair for each in pairs for pair in zip(each["a"].to_pylist(), each["b"].to_pylist(), strict=True)}
 
 

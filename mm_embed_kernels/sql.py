@@ -1,4 +1,4 @@
-"""Out-of-core joins and groupings over Arrow streams, by DuckDB: bounded memory, spilling to disk."""
+"""SQL over Arrow streams, by DuckDB: joins and groupings in bounded memory, which spill to disk."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 BATCH_ROWS = 16_384
-# Streams chosen columns of the same rows as often as it is called.
-Reader = Callable[[list[str]], pa.RecordBatchReader]
+# Streams chosen columns of the same rows, such as all samples of a cell, each time it is called.
+CellReader = Callable[[list[str]], pa.RecordBatchReader]
 
 
 def memory_limit() -> str:
-    """What one statement may hold in memory: ``MM_SQL_MEMORY``."""
+    """Return the memory of one statement, as DuckDB writes it: ``MM_SQL_MEMORY``, by default 512MB."""
     return os.environ.get("MM_SQL_MEMORY", "512MB")
 
 
@@ -33,8 +33,8 @@ class OutOfMemory(Exception):
 def typed_errors() -> Iterator[None]:
     """Raise `OutOfMemory` where a statement, or what reads the stream of its rows, fails for lack of memory.
 
-    Arrow's C stream interface passes an error on as a text. A statement that reads another one's stream, or Lance,
-    therefore raises an error of its own type, in which only DuckDB's words tell the cause.
+    Arrow's C stream interface passes an error on as a text. Whatever reads the stream (pyarrow, Lance, another
+    statement) therefore raises an error of its own type, of which only DuckDB's message gives the cause.
     """
     try:
         yield
@@ -48,25 +48,33 @@ def typed_errors() -> Iterator[None]:
 
 @contextmanager
 def query(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.RecordBatchReader]:
-    """Run one SQL statement over named Arrow streams and stream its result.
+    """Run one SQL statement over Arrow streams and stream its result.
 
-    Memory is bounded by ``MM_SQL_MEMORY`` (default 512MB); what does not fit spills to a temporary folder.
+    Memory is bounded by `memory_limit`; beyond it the statement spills to a temporary folder.
+
+    Args:
+        statement: SQL; values go into it by `literal`, identifiers in double quotes.
+        streams: tables of the statement, by name.
+
+    Raises:
+        OutOfMemory: also where the result is read.
     """
-    with _connected() as connection:
+    with _connection() as connection:
         for name, stream in streams.items():
             connection.register(name, stream)
         yield connection.sql(statement).to_arrow_reader(BATCH_ROWS)
 
 
-# Databases that no statement uses, by process: to start one takes as long as many a statement. A fork starts its own.
+# Databases that no statement uses, by process: to start one takes as long as a small statement. A fork starts
+# its own.
 _idle: dict[int, list[duckdb.DuckDBPyConnection]] = {}
 
 
 @contextmanager
-def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to an empty database that nothing else uses meanwhile."""
+def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Connect to an empty database that nothing else uses meanwhile."""
     idle = _idle.setdefault(os.getpid(), [])
-    database = idle.pop() if idle else _started()
+    database = idle.pop() if idle else _start_database()
     database.execute(f"SET memory_limit = {literal(memory_limit())}")
     connection = database.cursor()
     try:
@@ -74,29 +82,29 @@ def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
     finally:
         connection.close()
-    # Only a limit below what it keeps for later makes it give that back. After an error, or while a result that was not read to
-    # its end holds some of it, it is not used again.
+    # A limit below its cached memory makes a database free that. It is not used again after an error, or
+    # while an unfinished result still occupies some.
     with suppress(duckdb.OutOfMemoryException):
         database.execute("SET memory_limit = '1MB'")
         idle.append(database)
 
 
-def _started() -> duckdb.DuckDBPyConnection:
+def _start_database() -> duckdb.DuckDBPyConnection:
     spill = tempfile.mkdtemp(prefix="mm-sql-")
-    # Not `atexit`, which children of multiprocessing (Dagster's run workers are) pass by.
+    # Not `atexit`, which children of multiprocessing (Dagster's run workers) skip.
     Finalize(None, shutil.rmtree, (spill, True), exitpriority=10)
-    # An order that nobody asked for would hold back what could spill.
+    # To preserve the order of insertion would keep rows in memory that could spill.
     return duckdb.connect(config={"temp_directory": spill, "threads": 2, "preserve_insertion_order": False})
 
 
 def fetch(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Table:
-    """Like `query`, for results that are small."""
+    """Return the whole result of a `query`; for small results."""
     with query(statement, **streams) as reader:
         return reader.read_all()
 
 
 def save(statement: str, path: Path, **streams: pa.RecordBatchReader | pa.Table) -> Path:
-    """Like `query`, into a Parquet file that later statements read as often as they want (see `stored`)."""
+    """Write the result of a `query` to a Parquet file, which later statements name by `parquet_table`."""
     with (
         query(statement, **streams) as reader,
         pq.ParquetWriter(path, reader.schema, compression="lz4") as sink,
@@ -106,63 +114,67 @@ def save(statement: str, path: Path, **streams: pa.RecordBatchReader | pa.Table)
     return path
 
 
-def stored(path: Path) -> str:
-    """A Parquet file as SQL names it."""
+def parquet_table(path: Path) -> str:
+    """Return a Parquet file as a table expression of SQL."""
     return f"read_parquet({literal(str(path))})"
 
 
-def numbered(read: Reader) -> Reader:
-    """A reader that numbers its rows as ``n``, int32, from 0; a row has the same number however often it is read."""
+def number_rows(read: CellReader) -> CellReader:
+    """Return a reader that adds row numbers as ``n``, int32, from 0; a row has one number in all streams."""
 
-    def again(columns: list[str]) -> pa.RecordBatchReader:
-        found = read(columns)
+    def read_numbered(columns: list[str]) -> pa.RecordBatchReader:
+        rows = read(columns)
 
         def batches() -> Iterator[pa.RecordBatch]:
             count = 0
-            for batch in found:
+            for batch in rows:
                 numbers = pa.array(np.arange(count, count + batch.num_rows, dtype=np.int32))
                 yield pa.record_batch([*batch.columns, numbers], schema=schema)
                 count += batch.num_rows
 
-        schema = found.schema.append(pa.field("n", pa.int32()))
+        schema = rows.schema.append(pa.field("n", pa.int32()))
         return pa.RecordBatchReader.from_batches(schema, batches())
 
-    return again
+    return read_numbered
 
 
-def beside(tables: Iterable[pa.Table], more: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The columns of two streams that hold the same rows in the same order, whatever their batches.
+def append_columns(tables: Iterable[pa.Table], more: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Append the columns of a second stream of the same rows in the same order; batches may differ.
 
-    So that a sort or a join of the narrow one need not carry the wide one.
+    A sort or a join of the narrow stream then need not carry the wide one.
 
     Raises:
-        ValueError: when they have not equally many rows.
+        ValueError: when the streams have different numbers of rows.
     """
-    held = more.schema.empty_table()
+    pending = more.schema.empty_table()
     for table in tables:
-        while held.num_rows < table.num_rows:
+        while pending.num_rows < table.num_rows:
             try:
-                held = pa.concat_tables([held, pa.Table.from_batches([more.read_next_batch()])])
+                pending = pa.concat_tables([pending, pa.Table.from_batches([more.read_next_batch()])])
             except StopIteration:
                 raise ValueError("the second stream ends before the first") from None
-        for name in held.column_names:
-            table = table.append_column(name, held[name].slice(0, table.num_rows))
-        held = held.slice(table.num_rows)
+        for name in pending.column_names:
+            table = table.append_column(name, pending[name].slice(0, table.num_rows))
+        pending = pending.slice(table.num_rows)
         yield table
-    if held.num_rows or any(batch.num_rows for batch in more):
+    if pending.num_rows or any(batch.num_rows for batch in more):
         raise ValueError("the first stream ends before the second")
 
 
 def literal(text: str) -> str:
-    """A text as SQL writes it."""
+    """Return a text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 class RowDigest:
-    """Order-independent digest over chosen columns of a stream of batches.
+    """Order-independent digest over some columns of a stream of batches.
 
-    Each row's columns are hashed as JSON (md5) and the hashes are XORed, so that two tables with the same rows in
-    another order, or cut into other batches, have the same digest. Rows must be unique, as keys guarantee.
+    Each row's columns are hashed as JSON (md5) and the hashes are XORed, so that two tables with the same
+    rows in another order, or cut into other batches, have the same digest. Rows must be unique, as keys
+    guarantee.
+
+    Args:
+        columns: those that a batch lacks are left out.
     """
 
     def __init__(self, columns: tuple[str, ...]) -> None:
@@ -171,19 +183,17 @@ class RowDigest:
         self._state = 0
 
     def update(self, batch: pa.Table) -> None:
+        """Add the rows of a batch."""
         if batch.num_rows == 0:
             return
         self.rows += batch.num_rows
         chosen = [name for name in self.columns if name in batch.column_names]
         packed = ", ".join(f'"{name}" := "{name}"' for name in chosen)
         statement = f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) AS hash FROM batch"
-        with _connected() as connection:
+        with _connection() as connection:
             connection.register("batch", batch.select(chosen))
             self._state ^= int(connection.execute(statement).fetchall()[0][0])
 
     def hexdigest(self) -> str:
+        """Return the number of rows and the digest, hex."""
         return f"{self.rows:x}-{self._state:032x}"
-
-
-# Streams chosen columns of all samples of the cell, for rules that compare samples with each other.
-CellReader = Callable[[list[str]], pa.RecordBatchReader]

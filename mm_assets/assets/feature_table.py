@@ -16,7 +16,7 @@ from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
-from mm_embed_kernels.sql import beside, numbered
+from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import Vectors
 from mm_resources.features.feature_tables import table_name
 from mm_resources.storage.lance_errors import Fenced
@@ -95,7 +95,7 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
     """
     user = [item.name for item in run.spec.user_fields]
     streams = {
-        "features": numbered(partial(run.read, "normalized_features"))(
+        "features": number_rows(partial(run.read, "normalized_features"))(
             ["feature_id", "sample_id", "cache_key", "embedder"]
         ),
         "places": vectors.places(),
@@ -109,7 +109,7 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
     tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
     own = (table.filter(pc.equal(table["embedder"], embedder.name)) for table in tables)
     with sql.query(statement, **streams) as more:
-        for table in beside(own, more):
+        for table in append_columns(own, more):
             if not table["same"].equals(table["feature_id"]):
                 raise Fenced(
                     f"normalized_features of {run.cell.partition_key} was replaced by another run meanwhile"

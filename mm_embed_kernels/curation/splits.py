@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mm_embed_kernels import sql
 from mm_embed_kernels.rules.base import Rule
 from mm_embed_kernels.similarity.connected_components import merge_components
-from mm_embed_kernels.sql import CellReader, stored
+from mm_embed_kernels.sql import CellReader, parquet_table
 
 PLACED = pa.schema([("split_group", pa.string()), ("split", pa.string())])
 KNOWN = pa.schema([("sample_id", pa.string())])
@@ -103,9 +103,9 @@ class Placement:
         )
         samples = read(["sample_id", "key", "group", "entity_id"])
         members = sql.save(_MEMBERS.format(groups=groups), folder / "members.parquet", samples=samples)
-        statement = _PLACES.format(members=stored(members), placed=stored(held))
+        statement = _PLACES.format(members=parquet_table(members), placed=parquet_table(held))
         self._places = sql.save(statement, folder / "places.parquet", labels=_labels(members))
-        statement = _NEWCOMERS.format(members=stored(members), places=stored(self._places))
+        statement = _NEWCOMERS.format(members=parquet_table(members), places=parquet_table(self._places))
         known = KNOWN.empty_table() if known is None else known
         self._newcomers = sql.save(statement, folder / "newcomers.parquet", known=known)
         self._any = pq.read_metadata(self._places).num_rows > 0
@@ -124,7 +124,7 @@ class Placement:
                     "split_group": pa.array(own),
                 }
             )
-            statement = _OF.format(places=stored(self._places), newcomers=stored(self._newcomers))
+            statement = _OF.format(places=parquet_table(self._places), newcomers=parquet_table(self._newcomers))
             places = {found["row"]: found for found in sql.fetch(statement, batch=asked).to_pylist()}
         return [self._place(group, places.get(row)) for row, group in enumerate(own)]
 
@@ -137,10 +137,10 @@ class Placement:
 
 def _labels(members: Path) -> pa.Table:
     """The component of each split group that holds a duplicate."""
-    (sizes,) = sql.fetch(_SIZES.format(members=stored(members))).to_pylist()
+    (sizes,) = sql.fetch(_SIZES.format(members=parquet_table(members))).to_pylist()
     groups = sizes["a"]
     labels = np.arange(groups + sizes["b"], dtype=np.int32)
-    with sql.query(f"SELECT DISTINCT a, b FROM {stored(members)}") as edges:
+    with sql.query(f"SELECT DISTINCT a, b FROM {parquet_table(members)}") as edges:
         for batch in edges:
             labels = merge_components(labels, batch["a"].to_numpy(), batch["b"].to_numpy() + groups)
     return pa.table({"a": np.arange(groups, dtype=np.int64), "label": labels[:groups]})

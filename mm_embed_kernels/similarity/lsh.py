@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_embed_kernels import sql
-from mm_embed_kernels.sql import CellReader, stored
+from mm_embed_kernels.sql import CellReader, parquet_table
 
 # Each member of a bucket is paired with this many of those before it: small buckets are compared completely,
 # and a bucket of a million copies costs at most eight comparisons for each.
@@ -149,7 +149,7 @@ def candidate_pairs(
         path = sql.save(
             "SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)
         )
-        pairs, samples = stored(path), stored(_save_members(read(columns), path, folder / "samples.parquet"))
+        pairs, samples = parquet_table(path), parquet_table(_save_members(read(columns), path, folder / "samples.parquet"))
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
         statement = (
             f"SELECT p.a, p.b, {sides} FROM {pairs} p "

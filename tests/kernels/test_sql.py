@@ -158,7 +158,7 @@ def test_streams_stand_beside_each_other_whatever_their_batches(left: list[int],
         pa.record_batch([pa.array(range(a, b), pa.int64())], schema=schema)
         for a, b in zip([0, *cuts], cuts, strict=False)
     ]
-    found = list(sql.beside(tables, pa.RecordBatchReader.from_batches(schema, batches)))
+    found = list(sql.append_columns(tables, pa.RecordBatchReader.from_batches(schema, batches)))
     assert [table.num_rows for table in found] == left
     assert [
         pair for table in found for pair in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)
@@ -169,7 +169,7 @@ def test_streams_stand_beside_each_other_whatever_their_batches(left: list[int],
 def test_streams_of_unequal_length_do_not_stand_beside_each_other(rows: int, line: str) -> None:
     more = pa.table({"b": list(range(rows))}).to_reader()
     with pytest.raises(ValueError, match=line):
-        list(sql.beside([pa.table({"a": [1, 2, 3]})], more))
+        list(sql.append_columns([pa.table({"a": [1, 2, 3]})], more))
 
 
 AT_ONCE = "SELECT list(md5(i::VARCHAR)) AS text FROM range(2_000_000) t(i)"
