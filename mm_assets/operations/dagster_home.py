@@ -21,9 +21,8 @@ _DEFAULT_YAML = "telemetry:\n  enabled: false\n"
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open the instance of the home, and export its settings to the environment.
 
-    Safe for several first processes at once: Dagster creates its SQLite files at first use and breaks where
-        two
-    processes do so together, hence the lock.
+    Safe for several first processes at once: Dagster creates its SQLite files at first use, and breaks where
+    two processes do so together, hence the lock.
     """
     from filelock import FileLock
 
@@ -68,7 +67,7 @@ def active_runs(instance: dg.DagsterInstance, partition: str = "") -> str:
     """Describe the runs of this host that are processing a partition, by default any; "" for none.
 
     A courtesy, not a lock: of two runs that begin at the same moment, or on two hosts, the fences let one
-        publish.
+    publish.
     """
     tags = {PARTITION_TAG: partition} if partition else None
     described = [

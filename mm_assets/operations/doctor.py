@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 
+from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.modalities import modalities
+from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from mm_resources.settings import Settings
+from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 
 _FREE_BYTES = 2 << 30
@@ -87,8 +90,6 @@ def _store(settings: Settings) -> str:
 
 
 def _home(settings: Settings) -> str:
-    from mm_assets.operations.dagster_home import open_instance
-
     instance = open_instance(settings)
     runs = instance.get_runs_count()
     instance.dispose()
@@ -96,8 +97,6 @@ def _home(settings: Settings) -> str:
 
 
 def _sandbox() -> str:
-    from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
-
     sandbox = Sandbox(Limits())
     try:
         alive, dead = sandbox.map(os.path.basename, [("/a/b",)])[0], sandbox.map(os.abort, [()])[0]
@@ -111,10 +110,9 @@ def _sandbox() -> str:
 def _lance_pair() -> str:
     import tempfile
 
+    # Loads the databases, which nothing else here needs.
     import lancedb
     import pyarrow as pa
-
-    from mm_resources.storage import lance_datasets
 
     with tempfile.TemporaryDirectory() as folder:
         lance_datasets.create(

@@ -16,8 +16,7 @@ from mm_resources.tables.failure_events import DECIDED, FailureFilter
 
 _KEY = ["stage", "sample_id", "segment_id", "embedder"]
 _COLUMNS = [*_KEY, "error_class", "attempt"]
-# What a frozen listing or spec refuses, and broken rows, are not computed, and so cannot pass by being
-# computed again.
+# Samples that a frozen listing or spec refuses, and broken rows, are not computed: no retry can change them.
 _TRIABLE = f"""
 SELECT f.* FROM failures f LEFT JOIN refused r ON f.stage = 'raw_assets' AND f.sample_id = r.sample_id
 WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING_STAGES} AND f.error_class NOT IN {DECIDED}
