@@ -25,7 +25,7 @@ from benchmarks.scale import PICTURES
 from benchmarks.sentences import sentences
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.costs.prediction import Projection, predicted
+from mm_resources.costs.prediction import Prediction, predict_cost
 from mm_resources.costs.prices import Prices
 from tests.kernels.sounds import encode_audio, melody
 from tests.kernels.videos import encode_video, pan
@@ -53,12 +53,12 @@ def main() -> None:
             )
             for workers in arguments.workers:
                 print(
-                    line(predicted(catalog, Cell("second", "v1", modality), Prices(), SAMPLES, workers)),
+                    line(predict_cost(catalog, Cell("second", "v1", modality), Prices(), SAMPLES, workers)),
                     flush=True,
                 )
 
 
-def line(projection: Projection) -> str:
+def line(projection: Prediction) -> str:
     """Return a row of the table.
 
     Hours assume CPUs without other load: kernels run on all workers, everything else on one.

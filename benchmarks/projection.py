@@ -19,8 +19,9 @@ from benchmarks.sentences import write_records
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.cell_costs import cell_cost
-from mm_resources.costs.prediction import Point, Projection, points, predicted
+from mm_resources.costs.prediction import Prediction, predict_cost
 from mm_resources.costs.prices import Prices
+from mm_resources.costs.run_history import RecordedCost, recorded_costs
 
 _SPEC = """
 name: {name}
@@ -64,7 +65,7 @@ def rows(share: float) -> Iterator[Row]:
 
 def measure(
     corpus: Path, fit: Sequence[int], predict: int
-) -> tuple[Projection, dict[str, float], dict[str, float], list[Point]]:
+) -> tuple[Prediction, dict[str, float], dict[str, float], list[RecordedCost]]:
     """Run the cells of the fit and the larger one.
 
     Returns:
@@ -76,11 +77,11 @@ def measure(
         for count in fit:
             _backfill(corpus, folder, f"of{count}", count, first)
             first += count
-        model = predicted(catalog, Cell(f"of{fit[-1]}", "v1", "text"), Prices(), predict)
+        model = predict_cost(catalog, Cell(f"of{fit[-1]}", "v1", "text"), Prices(), predict)
         _backfill(corpus, folder, "larger", predict, first)
         cell = Cell("larger", "v1", "text")
         cost = cell_cost(catalog, cell, Prices())
-        history = points(catalog, "text")
+        history = recorded_costs(catalog, "text")
     last = [point for point in history if point.cell == cell]
     took = {point.stage: point.seconds for point in last}
     whole = {

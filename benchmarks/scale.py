@@ -19,7 +19,7 @@ from benchmarks.packages import members
 from benchmarks.process_tree import Run, run
 from benchmarks.sentences import write_records
 from mm_resources.catalog import Catalog
-from mm_resources.costs.prediction import LINEAR, Point, points, powers
+from mm_resources.costs.run_history import LINEAR, RecordedCost, growth_powers, recorded_costs
 
 _SPEC = """
 name: scale
@@ -51,7 +51,7 @@ def main() -> None:
         catalogs = [
             Catalog.open(folder / f"{arguments.modality}-{count}" / "store") for count in arguments.counts
         ]
-        history = [point for catalog in catalogs for point in points(catalog, arguments.modality)]
+        history = [point for catalog in catalogs for point in recorded_costs(catalog, arguments.modality)]
     (least, first), *more = runs.items()
     for count, (taken, files) in runs.items():
         print(
@@ -67,7 +67,7 @@ def main() -> None:
     print_growth(history)
 
 
-def print_growth(history: list[Point]) -> None:
+def print_growth(history: list[RecordedCost]) -> None:
     """Print milliseconds per sample by stage and size, and the power of each stage's growth.
 
     The power is that between the two largest sizes: once of wall time, once of CPU time, which depends less
@@ -75,7 +75,7 @@ def print_growth(history: list[Point]) -> None:
     """
     sizes = sorted({point.samples for point in history})
     for title, figure in (("ms of a sample", "seconds"), ("CPU ms of a sample", "cpu_seconds")):
-        power = powers(history, figure)
+        power = growth_powers(history, figure)
         print(f"{title:24}" + "".join(f"{size:>10,}" for size in sizes) + f"{'power':>8}")
         for stage in dict.fromkeys(point.stage for point in history):
             each = [

@@ -102,7 +102,7 @@ def lineage_report(run: CellRun) -> StageOutput:
             ),
             "cost": costs(
                 {row["stage"]: row["price"] for row in cost.stages},
-                {cause: part.price for cause, part in cost.spared.items()},
+                {cause: part.price for cause, part in cost.savings.items()},
                 prices.currency,
             ),
             "drift": comparisons(largest_shifts(found)),
@@ -123,7 +123,7 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
     )
     spared = {
         f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})"
-        for cause, part in cost.spared.items()
+        for cause, part in cost.savings.items()
     }
     return {
         f"{currency} in all": f"{cost.price:.4g}",

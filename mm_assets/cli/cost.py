@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mm_resources.catalog import Catalog
     from mm_resources.cell import Cell
     from mm_resources.costs.cell_costs import CellCost
-    from mm_resources.costs.prediction import Projection
+    from mm_resources.costs.prediction import Prediction
     from mm_resources.costs.prices import Prices
 
 
@@ -77,7 +77,7 @@ def _total(cells: list[CellCost]) -> dict[str, Any]:
         "per_1000_published": 1000 * price / published if published else None,
         "stored_bytes": sum(item.stored_bytes for item in cells),
         "stored_month": sum(item.stored_month for item in cells),
-        "avoided": sum(part.price for item in cells for part in item.spared.values()),
+        "avoided": sum(part.price for item in cells for part in item.savings.values()),
     }
 
 
@@ -105,7 +105,7 @@ def _print_cost(item: CellCost, prices: Prices) -> None:
     print_table(f"{item.modality}: cost, over all runs", rows)
     saved = [
         {"by": cause, "count": part.count, "s": float(part.seconds), prices.currency: f"{part.price:.6f}"}
-        for cause, part in item.spared.items()
+        for cause, part in item.savings.items()
     ]
     per_sample = f"{item.per_kept_sample:.3g} {prices.currency}"
     print_table(f"{item.modality}: saved, at {per_sample} for a kept sample", saved)
@@ -125,17 +125,17 @@ def _summary(figures: dict[str, Any], prices: Prices) -> str:
 def _print_predictions(
     catalog: Catalog, cells: list[Cell], prices: Prices, samples: int, workers: int | None, json: bool
 ) -> None:
-    from mm_resources.costs.prediction import predicted
+    from mm_resources.costs.prediction import predict_cost
 
-    projections = [predicted(catalog, cell, prices, samples, workers) for cell in cells]
+    predictions = [predict_cost(catalog, cell, prices, samples, workers) for cell in cells]
     if json:
-        print_json({"prices": asdict(prices), "cells": [asdict(item) for item in projections]})
+        print_json({"prices": asdict(prices), "cells": [asdict(item) for item in predictions]})
         return
-    for item in projections:
+    for item in predictions:
         _print_prediction(item, prices)
 
 
-def _print_prediction(item: Projection, prices: Prices) -> None:
+def _print_prediction(item: Prediction, prices: Prices) -> None:
     rows = [
         {
             "stage": stage.stage,

@@ -11,7 +11,7 @@ from typing import Any
 from mm_assets.reports.cell_report import Card, CellReport, Sheet
 from mm_assets.reports.histograms import Histogram
 from mm_resources.costs.prices import Prices
-from mm_resources.objects.http_client import shown as without_secrets
+from mm_resources.objects.http_client import redact_url
 
 STEPS = ("discovered", "ingested", "valid", "kept", "published")
 _STYLE = """
@@ -157,7 +157,7 @@ def _card(card: Card) -> str:
     else:
         content = f"<blockquote><bdi>{escape_text(preview.text)}</bdi></blockquote>"
     notes = "; ".join(escape_text(part) for part in (card.note, card.split, card.label) if part)
-    caption = f"<b><bdi>{escape_text(without_secrets(card.key))}</bdi></b>{notes}"
+    caption = f"<b><bdi>{escape_text(redact_url(card.key))}</bdi></b>{notes}"
     title = escape_text(card.sample_id)
     return f"<figure title='{title}'>{content}<figcaption>{caption}</figcaption></figure>"
 
@@ -224,7 +224,7 @@ def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
     yield f"<p>{cost.price:.4g} {currency}; {each}{stored}.</p>"
     bars = [(row["stage"], row["price"], f"{row['price']:.3g}", "") for row in cost.stages]
     saved = [
-        (f"saved by {cause}", part.price, f"{part.price:.3g}", "saved") for cause, part in cost.spared.items()
+        (f"saved by {cause}", part.price, f"{part.price:.3g}", "saved") for cause, part in cost.savings.items()
     ]
     yield _bars([*bars, *saved])
     yield _table(

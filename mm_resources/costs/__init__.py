@@ -1,1 +1,1 @@
-"""Costs of cells, prices, and predictions for other sizes. Imports the catalog and what lies below it."""
+"""Costs of cells: prices, past runs, savings and predictions; may import the catalog and below."""

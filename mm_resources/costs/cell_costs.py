@@ -1,8 +1,8 @@
-"""What a cell cost, and what its rules, deduplication and the cache have spared, by the ledger's figures and a price table."""
+"""Cost of a cell, and its savings by rules, deduplication and cache, from ledger and price table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,16 @@ from mm_resources.cell import Cell
 from mm_resources.costs.prices import Prices
 from mm_resources.ledger.ledger import Rate, Work
 from mm_resources.metering import Usage
+from mm_resources.registry.pins import Pin
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import StageTables
 
-# What a sample that a rule drops would have gone through.
+# Stages that a dropped sample does not reach.
 AFTER_CURATION = ("segments", "embeddings")
 _DECISIONS = pa.schema([("kept", pa.bool_()), ("rule", pa.string())])
 _DROPPED = "SELECT rule, count(*) AS n FROM rows WHERE NOT kept GROUP BY rule ORDER BY rule"
-_PLACES = pa.schema([("size", pa.int64()), ("refcount", pa.int64()), ("path", pa.string())])
-# Blobs that stay in their source are not stored here.
+_LOCATIONS = pa.schema([("size", pa.int64()), ("refcount", pa.int64()), ("path", pa.string())])
+# Blobs that stay in their source take no space in the store.
 _BLOBS = """
 SELECT coalesce(sum(size) FILTER (path NOT LIKE 'source:%'), 0)::BIGINT AS bytes, count(*) AS blobs,
        coalesce(sum(refcount), 0)::BIGINT AS samples FROM rows
@@ -32,12 +33,13 @@ SELECT coalesce(sum(size) FILTER (path NOT LIKE 'source:%'), 0)::BIGINT AS bytes
 
 
 @dataclass(frozen=True)
-class Avoided:
-    """Work that was not done, by what a row of it takes in this store.
+class Savings:
+    """Work that was avoided, at the mean cost of a row in this store.
 
     Attributes:
-        count: samples (of rules and deduplication) or kernel rows (of the cache) that it was spared.
-        seconds: wall seconds in kernels; price: of their CPU and GPU seconds.
+        count: samples (for rules and deduplication) or kernel rows (for the cache).
+        seconds: wall seconds in kernels.
+        price: price of their CPU and GPU seconds.
     """
 
     count: int
@@ -45,9 +47,17 @@ class Avoided:
     price: float
 
     @staticmethod
-    def sum(parts: Iterable[Avoided]) -> Avoided:
+    def at_rate(count: int, rate: Rate, prices: Prices) -> Savings:
+        """Return the savings of `count` rows at the rate of one."""
+        return Savings(
+            count, count * rate.seconds, count * prices.of(Usage(rate.cpu_seconds, rate.gpu_seconds))
+        )
+
+    @staticmethod
+    def sum(parts: Iterable[Savings]) -> Savings:
+        """Return the sum of savings."""
         parts = list(parts)
-        return Avoided(
+        return Savings(
             *(sum(getattr(part, name) for part in parts) for name in ("count", "seconds", "price"))
         )
 
@@ -57,14 +67,19 @@ class CellCost:
     """The cost of a cell over all its runs.
 
     Attributes:
-        stages: what each stage did and took, with its `price`.
-        published: samples of the present pin; 0 before the first publish.
-        price: of all stages; per_1000_published: of it, None where nothing is published.
-        stored_bytes: blobs (shared ones too), stage tables and feature tables; stored_month: price of a month of them.
-        per_kept_sample: price of what comes after curation, for one sample.
-        by_rule: what each rule's drops have spared of the stages after curation.
-        deduplication: of `by_rule`, what rules that compare samples spared; `same_bytes`: probes of samples that share their bytes.
-        cache: by kernel, rows that earlier work had computed.
+        modality: modality of the cell.
+        stages: runs, samples, usage and price of each stage.
+        runs: the same for each stage of each run.
+        published: samples of the current pin; 0 before the first publish.
+        price: price of all stages.
+        per_1000_published: price of 1,000 published samples; None where nothing is published.
+        stored_bytes: size of blobs (shared ones too), stage tables and feature tables.
+        stored_month: price of storing them for a month.
+        per_kept_sample: price of the stages after curation for one sample.
+        by_rule: savings of each rule: the stages after curation for the samples that it drops.
+        deduplication: savings of those rules that compare samples, a part of `by_rule`.
+        same_bytes: savings of probing equal bytes once.
+        cache: by kernel, savings of the rows that an earlier run computed.
     """
 
     modality: str
@@ -76,56 +91,37 @@ class CellCost:
     stored_bytes: int
     stored_month: float
     per_kept_sample: float
-    by_rule: dict[str, Avoided]
-    deduplication: Avoided
-    same_bytes: Avoided
-    cache: dict[str, Avoided]
+    by_rule: dict[str, Savings]
+    deduplication: Savings
+    same_bytes: Savings
+    cache: dict[str, Savings]
 
     @property
-    def spared(self) -> dict[str, Avoided]:
-        """What was spared, by its cause in words; deduplication is told apart from the rules that drop for other reasons."""
-        rules = {f"rule {rule}": found for rule, found in self.by_rule.items() if not _compares(rule)}
-        copies = Avoided.sum([self.deduplication, self.same_bytes])
-        return {**rules, "deduplication": copies, "cache": Avoided.sum(self.cache.values())}
+    def savings(self) -> dict[str, Savings]:
+        """Savings by their cause; deduplication stands apart from the rules that drop for other reasons."""
+        rules = {f"rule {rule}": part for rule, part in self.by_rule.items() if not _compares(rule)}
+        copies = Savings.sum([self.deduplication, self.same_bytes])
+        return {**rules, "deduplication": copies, "cache": Savings.sum(self.cache.values())}
 
 
 def cell_cost(catalog: Catalog, cell: Cell, prices: Prices, published: int | None = None) -> CellCost:
-    """The cost of a cell as its tables and the ledger stand.
+    """Return the cost of a cell, from its current tables and the ledger.
 
     Args:
-        published: samples; by default those of its pin.
+        published: number of published samples; by default that of the pin.
     """
-    ledger, tables, pin = catalog.ledger, catalog.tables, catalog.registry.pin(cell)
+    ledger, tables, pin = catalog.ledger, catalog.tables, catalog.registry.pins.get(cell)
     if published is None:
         published = pin.accounting["published"] if pin else 0
     works, kernels, rates = ledger.works(cell), ledger.kernels(cell), ledger.rates()
-    (blobs,) = _fetch(_BLOBS, tables, cell, "content_blobs", _PLACES)
+    (blobs,) = _fetch(_BLOBS, tables, cell, "content_blobs", _LOCATIONS)
     dropped = {row["rule"]: row["n"] for row in _fetch(_DROPPED, tables, cell, "curated_samples", _DECISIONS)}
-    kept = tables.meta("curated_samples", cell)
-
-    def rate(row: dict[str, Any]) -> Rate:
-        return rates.get(row["fingerprint"], Rate())
-
-    def avoided(count: int, each: Rate) -> Avoided:
-        return Avoided(
-            count, count * each.seconds, count * prices.of(Usage(each.cpu_seconds, each.gpu_seconds))
-        )
-
-    after = [row for row in kernels if row["stage"] in AFTER_CURATION and row["asked"]]
-    sample = (
-        Rate.sum(rate(row).times(row["asked"] / kept.samples) for row in after)
-        if kept and kept.samples
-        else Rate()
-    )
-    probe = next((rate(row) for row in kernels if row["kernel"] == "probe"), Rate())
-    by_rule = {rule: avoided(count, sample) for rule, count in dropped.items()}
+    curated = tables.meta("curated_samples", cell)
+    sample = _sample_rate(kernels, rates, curated.samples if curated else None)
+    probe = next((_rate(row, rates) for row in kernels if row["kernel"] == "probe"), Rate())
+    by_rule = {rule: Savings.at_rate(count, sample, prices) for rule, count in dropped.items()}
     price = sum(prices.of(work.usage) for work in works)
-    stored = blobs["bytes"] + sum(lance_datasets.data_bytes(tables.uri(stage, cell)) for stage in STAGES)
-    if pin is not None:
-        stored += sum(
-            lance_datasets.data_bytes(catalog.store.uri(f"features/{item.table}.lance"), item.lance_version)
-            for item in pin.tables
-        )
+    stored = blobs["bytes"] + _table_bytes(catalog, cell, pin)
     return CellCost(
         modality=cell.modality,
         stages=_by_stage(works, prices),
@@ -134,16 +130,43 @@ def cell_cost(catalog: Catalog, cell: Cell, prices: Prices, published: int | Non
         price=price,
         per_1000_published=1000 * price / published if published else None,
         stored_bytes=stored,
-        stored_month=prices.stored(stored),
-        per_kept_sample=avoided(1, sample).price,
+        stored_month=prices.of_storage(stored),
+        per_kept_sample=Savings.at_rate(1, sample, prices).price,
         by_rule=by_rule,
-        deduplication=Avoided.sum(spared for rule, spared in by_rule.items() if _compares(rule)),
-        same_bytes=avoided(blobs["samples"] - blobs["blobs"], probe),
-        cache={row["kernel"]: avoided(row["reused"], rate(row)) for row in kernels if row["reused"]},
+        deduplication=Savings.sum(part for rule, part in by_rule.items() if _compares(rule)),
+        same_bytes=Savings.at_rate(blobs["samples"] - blobs["blobs"], probe, prices),
+        cache={
+            row["kernel"]: Savings.at_rate(row["reused"], _rate(row, rates), prices)
+            for row in kernels
+            if row["reused"]
+        },
     )
 
 
+def _rate(kernel: dict[str, Any], rates: Mapping[str, Rate]) -> Rate:
+    return rates.get(kernel["fingerprint"], Rate())
+
+
+def _sample_rate(kernels: list[dict[str, Any]], rates: Mapping[str, Rate], kept: int | None) -> Rate:
+    """Return the rate of all stages after curation for one of the kept samples."""
+    if not kept:
+        return Rate()
+    after = [row for row in kernels if row["stage"] in AFTER_CURATION and row["asked"]]
+    return Rate.sum(_rate(row, rates).times(row["asked"] / kept) for row in after)
+
+
+def _table_bytes(catalog: Catalog, cell: Cell, pin: Pin | None) -> int:
+    """Return the size of a cell's stage tables and published feature tables."""
+    stages = sum(lance_datasets.data_bytes(catalog.tables.uri(stage, cell)) for stage in STAGES)
+    features = sum(
+        lance_datasets.data_bytes(catalog.store.uri(f"features/{item.table}.lance"), item.lance_version)
+        for item in (pin.tables if pin else [])
+    )
+    return stages + features
+
+
 def _figures(work: Work, prices: Prices) -> dict[str, Any]:
+    """Return the figures of a run's stage and their price, flat."""
     return {
         **{name: value for name, value in vars(work).items() if name != "usage"},
         **vars(work.usage),
@@ -152,14 +175,14 @@ def _figures(work: Work, prices: Prices) -> dict[str, Any]:
 
 
 def _by_stage(works: list[Work], prices: Prices) -> list[dict[str, Any]]:
-    """All runs of a stage together; its samples as they were in the last one."""
-    found = []
+    """Return the sums over all runs of each stage; sample counts are those of the last run."""
+    stages = []
     for stage in STAGES:
         mine = [work for work in works if work.stage == stage]
         if not mine:
             continue
         usage = sum((work.usage for work in mine), Usage())
-        found.append(
+        stages.append(
             {
                 "stage": stage,
                 "runs": len(mine),
@@ -175,11 +198,11 @@ def _by_stage(works: list[Work], prices: Prices) -> list[dict[str, Any]]:
                 "price": prices.of(usage),
             }
         )
-    return found
+    return stages
 
 
 def _compares(rule: str) -> bool:
-    """Whether a rule drops duplicates; one of a plug-in that is gone does not, as far as anybody knows."""
+    """Return whether a rule drops duplicates; for a rule that is not installed, False."""
     known = rules().get(rule)
     return known is not None and known.groups is not Rule.groups
 
@@ -187,10 +210,10 @@ def _compares(rule: str) -> bool:
 def _fetch(
     statement: str, tables: StageTables, cell: Cell, asset: str, schema: pa.Schema
 ) -> list[dict[str, Any]]:
-    """A statement over some columns of a stage's ``rows``; a stage that was never materialized has none."""
+    """Run a statement over columns of a stage's ``rows``; a stage without a table has none."""
     try:
         rows = tables.read(asset, cell, schema.names)
     except LookupError:
         rows = pa.RecordBatchReader.from_batches(schema, [])
-    found: list[dict[str, Any]] = sql.fetch(statement, rows=rows).to_pylist()
-    return found
+    result: list[dict[str, Any]] = sql.fetch(statement, rows=rows).to_pylist()
+    return result

@@ -1,4 +1,4 @@
-"""What a deployment pays: a small table, by which the ledger's figures become money."""
+"""Price table of a deployment, which turns the ledger's figures into money."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _HOUR = 3600.0
 class Prices:
     """Prices in one currency; 1 GB is 10^9 bytes.
 
-    The defaults are assumptions, in the order of what large clouds list for machines by the hour in 2025: a core of a
-    general-purpose machine, a GPU of the A10 to L4 class, an object store's standard class, with traffic inside one region free.
+    The defaults are assumptions, close to the list prices of large clouds for hourly machines in 2025: a core
+    of a general-purpose machine, a GPU of the A10 to L4 class, an object store's standard class, with traffic
+    inside one region free.
 
     Attributes:
-        currency: its code, as printed.
+        currency: code of the currency, as printed.
         cpu_hour: one core for one hour.
         gpu_hour: one GPU for one hour.
         gb_month: one GB stored for one month.
         gb_read, gb_written: one GB read from or written to store and sources.
-        gb_transferred: one GB that came from a source beyond the machine, on top of reading it.
+        gb_transferred: one GB from a source beyond the machine, on top of `gb_read`.
     """
 
     currency: str = "USD"
@@ -39,7 +40,7 @@ class Prices:
     gb_transferred: float = 0.0
 
     def of(self, used: Usage) -> float:
-        """The price of what was used."""
+        """Return the price of a usage."""
         time = used.cpu_seconds * self.cpu_hour + used.gpu_seconds * self.gpu_hour
         data = (
             used.bytes_read * self.gb_read
@@ -48,47 +49,47 @@ class Prices:
         )
         return time / _HOUR + data / GB
 
-    def stored(self, size: int) -> float:
-        """The price of keeping so many bytes for a month."""
+    def of_storage(self, size: int) -> float:
+        """Return the price of storing so many bytes for a month."""
         return size / GB * self.gb_month
 
 
 def load_prices(path: Path | None) -> Prices:
-    """The price table of a deployment, which may name some prices and leave the rest as they are by default.
+    """Read the price table of a deployment; prices that it does not name keep their defaults.
+
+    Args:
+        path: YAML file; None: all defaults.
 
     Raises:
-        UserError: for a file that cannot be read or holds anything else.
+        UserError: for a file that cannot be read, or with other names or values.
     """
     if path is None:
         return Prices()
     import yaml
 
     try:
-        found: Any = yaml.safe_load(path.read_text("utf-8"))
+        table: Any = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"MM_PRICES {path} cannot be read: {' '.join(str(error).split())}") from None
-    known = {item.name for item in fields(Prices)}
-    if not isinstance(found, dict) or not set(found) <= known:
-        strange = (
-            f" {', '.join(sorted(map(str, set(found) - known)))} is none of them"
-            if isinstance(found, dict)
-            else ""
+    names = {item.name for item in fields(Prices)}
+    if not isinstance(table, dict) or not set(table) <= names:
+        unknown = (
+            f"unknown: {', '.join(sorted(map(str, set(table) - names)))}"
+            if isinstance(table, dict)
+            else "it has no names"
         )
         raise UserError(
-            f"MM_PRICES {path} is no price table:{strange or ' it holds no names'}; there are: {', '.join(sorted(known))}"
+            f"MM_PRICES {path} is no price table: {unknown}; there are: {', '.join(sorted(names))}"
         )
-    for name, value in found.items():
-        if name == "currency":
-            sound = isinstance(value, str) and value.isalpha()
-        else:
-            sound = (
-                isinstance(value, (int, float))
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-                and value >= 0
-            )
-        if not sound:
-            raise UserError(
-                f"MM_PRICES {path}: {name}: {value!r} is no {'currency code' if name == 'currency' else 'price'}"
-            )
-    return Prices(**found)
+    for name, value in table.items():
+        if not _is_valid(name, value):
+            kind = "currency code" if name == "currency" else "price"
+            raise UserError(f"MM_PRICES {path}: {name}: {value!r} is no {kind}")
+    return Prices(**table)
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    if name == "currency":
+        return isinstance(value, str) and value.isalpha()
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value >= 0

@@ -184,7 +184,26 @@ def entries(
 
     The stage's own figures stand in the first row alone, so that sums are right.
     """
-    own = {
+    stage_row = {
+        "dataset": cell.dataset,
+        "version": cell.version,
+        "modality": cell.modality,
+        "stage": stage,
+        "run_id": run_id,
+        "unchanged": unchanged,
+        "rows": meta.rows,
+        "data_version": meta.data_version,
+        "at": datetime.now(UTC),
+    }
+    kernels = [_kernel_figures(report) for report in reports] or [_NO_KERNEL]
+    return [
+        {**stage_row, **figures, **(_stage_figures(spent) if number == 0 else {"seconds": 0.0})}
+        for number, figures in enumerate(kernels)
+    ]
+
+
+def _stage_figures(spent: Spent) -> dict[str, Any]:
+    return {
         "seconds": spent.seconds,
         "samples_in": spent.samples_in,
         "samples_out": spent.samples_out,
@@ -194,29 +213,22 @@ def entries(
         "bytes_transferred": spent.usage.bytes_transferred,
         "peak_bytes": spent.peak_bytes,
     }
-    now = datetime.now(UTC)
-    return [
-        {
-            "dataset": cell.dataset,
-            "version": cell.version,
-            "modality": cell.modality,
-            "stage": stage,
-            "run_id": run_id,
-            "unchanged": unchanged,
-            "rows": meta.rows,
-            "data_version": meta.data_version,
-            "at": now,
-            "kernel": report.kernel if report else None,
-            "fingerprint": report.fingerprint or None if report else None,
-            "mode": report.mode or None if report else None,
-            "computed": report.computed if report else 0,
-            "reused": report.reused if report else 0,
-            "failed": report.failed if report else 0,
-            "checkpoints": report.checkpoints if report else 0,
-            "kernel_seconds": report.seconds if report else 0.0,
-            "kernel_cpu_seconds": report.usage.cpu_seconds if report else 0.0,
-            "gpu_seconds": report.usage.gpu_seconds if report else 0.0,
-            **(own if place == 0 else {"seconds": 0.0}),
-        }
-        for place, report in enumerate(reports or [None])
-    ]
+
+
+def _kernel_figures(report: ComputeReport) -> dict[str, Any]:
+    return {
+        "kernel": report.kernel,
+        "fingerprint": report.fingerprint or None,
+        "mode": report.mode or None,
+        "computed": report.computed,
+        "reused": report.reused,
+        "failed": report.failed,
+        "checkpoints": report.checkpoints,
+        "kernel_seconds": report.seconds,
+        "kernel_cpu_seconds": report.usage.cpu_seconds,
+        "gpu_seconds": report.usage.gpu_seconds,
+    }
+
+
+# The figures of a stage without kernels; it has no kernel, rather than one without a name.
+_NO_KERNEL = {**_kernel_figures(ComputeReport("", "", "", 0, 0, 0, 0, 0.0)), "kernel": None}

@@ -52,12 +52,12 @@ def test_a_price_table_names_what_differs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("{gpu: 2}", "gpu is none of them; there are: cpu_hour, currency"),
+        ("{gpu: 2}", "unknown: gpu; there are: cpu_hour, currency"),
         ("{gpu_hour: -1}", "gpu_hour: -1 is no price"),
         ("{gpu_hour: .nan}", "gpu_hour: nan is no price"),
         ("{gpu_hour: yes}", "gpu_hour: True is no price"),
         ("{currency: 3}", "currency: 3 is no currency code"),
-        ("- 3", "it holds no names"),
+        ("- 3", "it has no names"),
         ("{", "cannot be read"),
         (None, "cannot be read: .*No such file"),
     ],
@@ -138,9 +138,9 @@ def test_what_rules_copies_and_the_cache_spared(birds: Catalog) -> None:
         "seconds": pytest.approx(4.2),
         "price": pytest.approx(sample),
     }
-    assert set(found.spared) == {"rule too_short", "deduplication", "cache"}
+    assert set(found.savings) == {"rule too_short", "deduplication", "cache"}
     assert vars(found.same_bytes) == {"count": 2, "seconds": 2.0, "price": pytest.approx(2 * 0.0005)}
-    assert found.spared["deduplication"].price == pytest.approx(sample + 2 * 0.0005)
+    assert found.savings["deduplication"].price == pytest.approx(sample + 2 * 0.0005)
     assert vars(found.cache["embed:x"]) == {"count": 2, "seconds": 4.0, "price": pytest.approx(2 * 0.021)}
     assert 5_000 < found.stored_bytes < 200_000
 

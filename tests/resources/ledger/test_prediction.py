@@ -10,8 +10,9 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.runner import ComputeReport
-from mm_resources.costs.prediction import Line, points, powers, predicted
+from mm_resources.costs.prediction import Line, predict_cost
 from mm_resources.costs.prices import Prices
+from mm_resources.costs.run_history import growth_powers, recorded_costs
 from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
 from mm_resources.tables.stage_tables import StageMeta
@@ -52,21 +53,21 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def test_a_line_is_never_negative() -> None:
-    both = Line.fitted([(100, 3.0), (200, 4.0)])
+    both = Line.fit([(100, 3.0), (200, 4.0)])
     assert both.fixed == pytest.approx(2.0)
     assert both.each == pytest.approx(0.01)
-    assert Line.fitted([(100, 2.0), (200, 6.0)]).fixed == 0
-    falling = Line.fitted([(100, 6.0), (200, 4.0)])
+    assert Line.fit([(100, 2.0), (200, 6.0)]).fixed == 0
+    falling = Line.fit([(100, 6.0), (200, 4.0)])
     assert falling.each == 0
     assert 4 < falling.fixed < 6
-    assert Line.fitted([(100, 3.0), (100, 5.0)]) == Line(0.0, 0.04)
-    assert Line.fitted([(100, 0.0), (200, 0.0)]).at(10_000) == 0
+    assert Line.fit([(100, 3.0), (100, 5.0)]) == Line(0.0, 0.04)
+    assert Line.fit([(100, 0.0), (200, 0.0)]).at(10_000) == 0
 
 
 def test_workers_share_what_kernels_take_alone(catalog: Catalog) -> None:
     cell = Cell("n300", "v1", "text")
-    alone, four = (predicted(catalog, cell, PRICES, 10_000, workers) for workers in (1, 4))
-    here = predicted(catalog, cell, PRICES, 10_000)
+    alone, four = (predict_cost(catalog, cell, PRICES, 10_000, workers) for workers in (1, 4))
+    here = predict_cost(catalog, cell, PRICES, 10_000)
     stages = {stage.stage: stage for stage in here.stages}
     assert here.fitted_on == [300, 1_000]
     assert stages["embeddings"].seconds == pytest.approx(17, rel=0.01)
@@ -77,7 +78,9 @@ def test_workers_share_what_kernels_take_alone(catalog: Catalog) -> None:
         1_234_000, rel=0.01
     )  # 0.04 MB more each time that the samples double
     assert here.commits == 3  # one to the cache, and two tables
-    assert predicted(catalog, cell, PRICES, 1_000_000).commits == 33  # a checkpoint holds 32,768 rows at most
+    assert (
+        predict_cost(catalog, cell, PRICES, 1_000_000).commits == 33
+    )  # a checkpoint holds 32,768 rows at most
     # Ten seconds of kernels on the workers of this machine; the other ten stay as they are.
     assert alone.seconds - 10 == pytest.approx(4 * (four.seconds - 10), rel=0.01)
     assert alone.price == four.price
@@ -86,28 +89,28 @@ def test_workers_share_what_kernels_take_alone(catalog: Catalog) -> None:
 def test_only_runs_that_computed_such_a_cell_count(catalog: Catalog) -> None:
     worked(catalog, "other", 5_000, 900.0, 900.0, embedder="f")
     worked(catalog, "n300", 300, 500.0, 0.0, reused=200)
-    found = predicted(catalog, Cell("n300", "v1", "text"), PRICES, 10_000)
+    found = predict_cost(catalog, Cell("n300", "v1", "text"), PRICES, 10_000)
     assert found.fitted_on == [300, 1_000]
     assert found.seconds == pytest.approx(20, rel=0.01)
-    assert predicted(catalog, Cell("other", "v1", "text"), PRICES, 10_000).fitted_on == [5_000]
+    assert predict_cost(catalog, Cell("other", "v1", "text"), PRICES, 10_000).fitted_on == [5_000]
     with pytest.raises(
         UserError, match="image: no run of n300@v1 or of a cell like it computed its samples anew"
     ):
-        predicted(catalog, Cell("n300", "v1", "image"), PRICES, 10_000)
+        predict_cost(catalog, Cell("n300", "v1", "image"), PRICES, 10_000)
 
 
 def test_what_grows_faster_than_the_samples_is_named(catalog: Catalog) -> None:
     cell = Cell("n300", "v1", "text")
-    assert powers(points(catalog, "text"))["lineage_report"] == pytest.approx(0)
-    assert predicted(catalog, cell, PRICES, 10_000).steeper == {}
+    assert growth_powers(recorded_costs(catalog, "text"))["lineage_report"] == pytest.approx(0)
+    assert predict_cost(catalog, cell, PRICES, 10_000).steeper == {}
     worked(catalog, "n10000", 10_000, 3.5 * 10**1.5, 1.0)
-    assert predicted(catalog, cell, PRICES, 10_000).steeper == {"embeddings": pytest.approx(1.5)}
+    assert predict_cost(catalog, cell, PRICES, 10_000).steeper == {"embeddings": pytest.approx(1.5)}
 
 
 def test_an_index_that_no_run_built_is_named(catalog: Catalog) -> None:
     cell = Cell("n300", "v1", "text")
     assert [
-        predicted(catalog, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)
+        predict_cost(catalog, cell, PRICES, samples).unseen_index for samples in (10_000, 100_000, 1_000_000)
     ] == [
         None,
         "IVF_HNSW_SQ",
