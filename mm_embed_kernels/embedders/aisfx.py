@@ -1,4 +1,4 @@
-"""The embedder `aisfx`: sounds by a network trained on the sound effects of film libraries.
+"""Embedder `aisfx`: sounds by a network trained on the sound effects of film libraries.
 
 Ma and Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; the
 weights (CC BY 4.0) come with the pip package `aisfx`, whose code is not used, since it pins libraries of
@@ -19,7 +19,7 @@ import numpy as np
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.inference.padding import unpadded_length
 from mm_embed_kernels.inference.runtime import freeze_network, in_inference_mode, map_batches
-from mm_embed_kernels.inference.weights import unavailable
+from mm_embed_kernels.inference.weights import missing_package
 from mm_embed_kernels.media.audio import read_window
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
@@ -49,7 +49,7 @@ class AiSFX(Embedder):
         # Located without an import, since the package imports librosa and essentia.
         spec = find_spec("aisfx")
         if spec is None or spec.origin is None:
-            raise unavailable(self.name, "aisfx")
+            raise missing_package(self.name, "aisfx")
         return (Path(spec.origin).parent / "models" / "checkpoint.pth",)
 
     @property

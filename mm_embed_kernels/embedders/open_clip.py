@@ -1,4 +1,4 @@
-"""The embedders `open_clip` and `open_clip_frames`: any open_clip model of a hub or a folder."""
+"""Embedders `open_clip` and `open_clip_frames`: any open_clip model of a hub or a folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         config: dict[str, Any] = self.read_json("open_clip_config.json")
         if "embed_dim" not in config.get("model_cfg", {}):
             raise UserError(
-                f"embedder {self.name}: {self.folder}/open_clip_config.json tells no model_cfg.embed_dim"
+                f"embedder {self.name}: {self.folder}/open_clip_config.json has no model_cfg.embed_dim"
             )
         return config
 

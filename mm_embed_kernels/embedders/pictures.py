@@ -38,7 +38,7 @@ class PictureEmbedder(Embedder):
 
 
 class FrameEmbedder(Embedder):
-    """The mean of the unit vectors of a video segment's frames, in the space of a picture embedder.
+    """An embedder of video: the mean of the frames' unit vectors, in the space of a picture embedder.
 
     Attributes:
         pictures: embedder of the frames.

@@ -1,4 +1,4 @@
-"""The embedder `st`: any sentence-transformers model of a hub or a folder."""
+"""Embedder `st`: any sentence-transformers model of a hub or a folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SentenceTransformers(HubEmbedder):
             if size := size or config.get("hidden_size"):
                 return int(size)
         raise UserError(
-            f"embedder {self.name}: {self.folder}/modules.json tells no dimension; "
+            f"embedder {self.name}: {self.folder}/modules.json has no dimension; "
             "is it a sentence-transformers model?"
         )
 

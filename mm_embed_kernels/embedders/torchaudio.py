@@ -1,4 +1,4 @@
-"""The embedder `torchaudio`: speech models of torchaudio.pipelines (such as wav2vec 2.0) or of a folder."""
+"""Embedder `torchaudio`: speech models of torchaudio.pipelines (such as wav2vec 2.0) or of a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _URL = "https://download.pytorch.org/torchaudio/models/"
 
 
 class TorchaudioPipeline(HubEmbedder):
-    """The mean over time of a speech model's last layer, for voices and words, not for noises.
+    """Windows of speech as the mean over time of a speech model's last layer; unfit for noises.
 
     The model is a ``NAME`` of `torchaudio.pipelines` (for example ``torchaudio:WAV2VEC2_BASE``), or a folder
     with weights and a ``config.json`` ({"sample_rate": …, "normalize": …, "params": arguments of

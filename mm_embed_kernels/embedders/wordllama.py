@@ -1,4 +1,4 @@
-"""The embedder `wordllama`: the mean of token vectors of a large language model.
+"""Embedder `wordllama`: the mean of token vectors of a large language model.
 
 No network runs, so that millions of texts take minutes.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.inference.weights import unavailable
+from mm_embed_kernels.inference.weights import missing_package
 
 _FILES = ("weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json")
 
@@ -59,5 +59,5 @@ def _package() -> Path:
     """Locate the installed package without importing it."""
     spec = importlib.util.find_spec("wordllama")
     if spec is None or spec.origin is None:
-        raise unavailable("wordllama", "wordllama")
+        raise missing_package("wordllama", "wordllama")
     return Path(spec.origin).parent

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.audio import Reader, open_audio
+from mm_embed_kernels.media.audio import open_audio
 from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.recordings import Recording
 from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_POINTS, Modality, Preview, Segment
 from mm_embed_kernels.signals.sound import Meter
@@ -161,8 +162,8 @@ class Audio(Modality):
         return Preview(wave=np.array([part.max(initial=0.0) for part in parts], np.float32).clip(0, 1))
 
 
-def readable_duration(reader: Reader) -> float:
-    """Return `Reader.duration`; less where the recording ends a second or more before the stated time."""
+def readable_duration(reader: Recording) -> float:
+    """Return `Recording.duration`; less where the recording ends a second or more before the stated time."""
     duration = reader.duration()
     try:
         if len(reader.read(reader.sample_rate, max(0.0, duration - 1), duration)):

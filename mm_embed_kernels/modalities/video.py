@@ -148,8 +148,8 @@ class Video(Modality):
             height, width, _ = frames[0].shape
         scale = min(1.0, PREVIEW_SIDE / max(height, width))
         with open_frames(data, (max(1, round(width * scale)), max(1, round(height * scale)))) as frames:
-            places = [int(len(frames) * (i + 0.5) / _PREVIEW_FRAMES) for i in range(_PREVIEW_FRAMES)]
-            return Preview(picture=np.concatenate(list(frames.read(places)), axis=1), frames=_PREVIEW_FRAMES)
+            indices = [int(len(frames) * (i + 0.5) / _PREVIEW_FRAMES) for i in range(_PREVIEW_FRAMES)]
+            return Preview(picture=np.concatenate(list(frames.read(indices)), axis=1), frames=_PREVIEW_FRAMES)
 
 
 def measure_frames(frames: Frames, keys: np.ndarray[Any, Any] | None) -> dict[str, Any]:

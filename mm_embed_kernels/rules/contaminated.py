@@ -15,7 +15,7 @@ from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules.base import Action, Evidence, Rule, Verdict
 from mm_embed_kernels.rules.duplicates import NearDuplicateRule, members_of, save_matches
-from mm_embed_kernels.sql import CellReader, numbered, stored
+from mm_embed_kernels.sql import CellReader, number_rows, parquet_table
 
 _EVIDENCE = 4
 _COPIES = """
@@ -43,11 +43,11 @@ FROM {members} m JOIN first f USING (label)
 WHERE m.origin = '' AND m.sample_id NOT IN (SELECT sample_id FROM direct)
 """
 _DUPLICATES = """
-SELECT sample_id, list(proof ORDER BY place) AS duplicates FROM (
+SELECT sample_id, list(proof ORDER BY rank) AS duplicates FROM (
   SELECT sample_id, struct_pack("of" := "of", kind := kind, score := score, span := span) AS proof,
-         row_number() OVER (PARTITION BY sample_id ORDER BY score DESC NULLS LAST, kind, "of") AS place
+         row_number() OVER (PARTITION BY sample_id ORDER BY score DESC NULLS LAST, kind, "of") AS rank
   FROM ({proofs})
-) WHERE place <= {evidence} GROUP BY sample_id ORDER BY sample_id
+) WHERE rank <= {evidence} GROUP BY sample_id ORDER BY sample_id
 """
 _ROWS = "SELECT b.row, f.duplicates FROM batch b JOIN {duplicates} f USING (sample_id)"
 
@@ -104,7 +104,7 @@ class Contaminated(Rule):
         self._folder = tempfile.TemporaryDirectory(prefix=f"mm-{self.name}-")
         folder = Path(self._folder.name)
         proofs = [
-            stored(
+            parquet_table(
                 sql.save(
                     _COPIES,
                     folder / "copies.parquet",
@@ -114,7 +114,7 @@ class Contaminated(Rule):
             )
         ]
         if self._near is not None and self._others:
-            proofs.append(stored(self._save_near(self._near, read, folder)))
+            proofs.append(parquet_table(self._save_near(self._near, read, folder)))
         statement = _DUPLICATES.format(
             proofs=" UNION ALL ".join(f"FROM {path}" for path in proofs), evidence=_EVIDENCE
         )
@@ -135,7 +135,7 @@ class Contaminated(Rule):
 
     def _save_near(self, near: NearDuplicateRule, read: CellReader, folder: Path) -> Path:
         """Write the near-duplicates in other datasets to a file with the columns of `_COPIES`."""
-        samples = numbered(self._joint_reader(read))
+        samples = number_rows(self._joint_reader(read))
         matches, labels = save_matches(near.matches(samples), folder)
         members = sql.save(
             "SELECT l.n, l.label, s.sample_id, s.key, s.origin FROM samples s JOIN labels l USING (n)",
@@ -144,7 +144,7 @@ class Contaminated(Rule):
             labels=members_of(labels),
         )
         statement = _NEAR.format(
-            matches=stored(matches), members=stored(members), kind=sql.literal(near.kind)
+            matches=parquet_table(matches), members=parquet_table(members), kind=sql.literal(near.kind)
         )
         return sql.save(statement, folder / "near.parquet")
 
@@ -180,7 +180,7 @@ class Contaminated(Rule):
         rows = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": batch["sample_id"]})
         passed, value = [True] * size, list[str | None]([None] * size)
         duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-        for row in sql.fetch(_ROWS.format(duplicates=stored(self._file)), batch=rows).to_pylist():
+        for row in sql.fetch(_ROWS.format(duplicates=parquet_table(self._file)), batch=rows).to_pylist():
             i = row["row"]
             passed[i], duplicates[i] = False, row["duplicates"]
             value[i] = f"{row['duplicates'][0]['kind']}: {row['duplicates'][0]['of']}"

@@ -18,7 +18,7 @@ from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules.base import Evidence, Rule, Verdict
 from mm_embed_kernels.similarity.connected_components import merge_components
-from mm_embed_kernels.sql import CellReader, numbered, stored
+from mm_embed_kernels.sql import CellReader, number_rows, parquet_table
 
 # A near-duplicate pair by the samples' numbers, a < b: its score, and the span of each sample that is shared,
 # null for all.
@@ -51,11 +51,11 @@ WITH member AS (
   SELECT m.n, {{'of': o.sample_id, 'kind': {kind}, 'score': e.score, 'span': e.span}} AS proof, e.score,
          row_number() OVER (
            PARTITION BY m.n ORDER BY e.other = m.keeper DESC, e.score DESC, o.sample_id
-         ) AS place
+         ) AS rank
   FROM side e JOIN member m USING (n) JOIN member o ON o.n = e.other WHERE m.n <> m.keeper
 ), proofs AS (
-  SELECT n, list(proof ORDER BY place) AS duplicates, max(score) AS score
-  FROM proof WHERE place <= {evidence} GROUP BY n
+  SELECT n, list(proof ORDER BY rank) AS duplicates, max(score) AS score
+  FROM proof WHERE rank <= {evidence} GROUP BY n
 )
 SELECT m.sample_id, m."group", k.sample_id AS keeper, p.score, p.duplicates
 FROM member m JOIN member k ON k.n = m.keeper LEFT JOIN proofs p ON p.n = m.n ORDER BY m.sample_id
@@ -83,12 +83,12 @@ class DuplicateRule(Rule):
         self._file = self.find(read, Path(self._folder.name))
 
     def groups(self) -> str:
-        return f'SELECT sample_id, "group" FROM {stored(self._file)}'
+        return f'SELECT sample_id, "group" FROM {parquet_table(self._file)}'
 
     def judge(self, batch: pa.Table) -> Verdict:
         size, ids = batch.num_rows, batch["sample_id"]
         rows = pa.table({"row": pa.array(range(size), pa.int32()), "sample_id": ids})
-        grouped = sql.fetch(_ROWS.format(duplicates=stored(self._file)), batch=rows)
+        grouped = sql.fetch(_ROWS.format(duplicates=parquet_table(self._file)), batch=rows)
         passed = [True] * size
         value: list[Any] = [None] * size
         for row in grouped.drop_columns("duplicates").to_pylist():
@@ -144,7 +144,7 @@ class NearDuplicateRule(DuplicateRule):
         """
 
     def find(self, read: CellReader, folder: Path) -> Path:
-        samples = numbered(read)
+        samples = number_rows(read)
         matches, labels = save_matches(self.matches(samples), folder)
         columns = [name for name in self.columns if name not in self.compared]
         members = sql.save(
@@ -156,8 +156,8 @@ class NearDuplicateRule(DuplicateRule):
         )
         order = "extent DESC," if self.keep == "largest" else ""
         statement = _DUPLICATES.format(
-            members=stored(members),
-            matches=stored(matches),
+            members=parquet_table(members),
+            matches=parquet_table(matches),
             order=order,
             kind=sql.literal(self.kind),
             evidence=_EVIDENCE,

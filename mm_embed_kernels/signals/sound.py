@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.media.audio import Reader, resample, resampled
+from mm_embed_kernels.media.recordings import Recording
+from mm_embed_kernels.media.resampling import resample_frame, resample_frames
 from mm_embed_kernels.signals import speech
 from mm_embed_kernels.similarity import acoustic_fingerprint
 
@@ -35,12 +36,12 @@ class Meter:
         self._loudness = _Loudness()
         self._print = b""
 
-    def measure(self, reader: Reader, start: float, end: float) -> None:
+    def measure(self, reader: Recording, start: float, end: float) -> None:
         """Add the part between two times, in seconds; a part that starts at 0 gives the fingerprint."""
         samples = np.concatenate(
             [
                 np.zeros(0, np.float32),
-                *resampled(
+                *resample_frames(
                     self._measure_frames(reader.frames(start, end), start, end), speech.RATE, start, end
                 ),
             ]
@@ -71,7 +72,7 @@ class Meter:
         samples = av.AudioResampler(format="flt")
         for begin, frame in frames:
             frame.pts = None
-            for out in resample(samples, frame, begin):
+            for out in resample_frame(samples, frame, begin):
                 values = np.abs(np.nan_to_num(out.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0))
                 self._samples += values.size
                 self._clipped += int((values >= _FULL_SCALE).sum())

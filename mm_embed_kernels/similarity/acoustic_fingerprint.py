@@ -68,7 +68,7 @@ def _edges() -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The part that two fingerprints share.
+    """Shared part of two fingerprints.
 
     Attributes:
         score: share of equal bits; 0.5 is chance.

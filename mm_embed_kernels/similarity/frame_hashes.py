@@ -47,7 +47,7 @@ def unpack_frames(data: bytes) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The part that two videos share.
+    """Shared part of two videos.
 
     Attributes:
         score: mean share of equal bits of the matching frames.

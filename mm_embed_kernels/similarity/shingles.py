@@ -102,7 +102,7 @@ def _resemblance(left: pa.Array, right: pa.Array, cut: bool) -> np.ndarray[Any, 
     pair = np.arange(count, dtype=np.uint64) << _HALF
     both, total = np.concatenate([np.repeat(pair, many) | a, np.repeat(pair, much) | b]), many + much
     if cut:
-        limit = pair | np.minimum(_largest_stored(a, many), _largest_stored(b, much))
+        limit = pair | np.minimum(_largest_hash(a, many), _largest_hash(b, much))
         both = both[both <= np.concatenate([np.repeat(limit, many), np.repeat(limit, much)])]
         total = np.bincount((both >> _HALF).astype(np.int64), minlength=count)
     both.sort(kind="stable")
@@ -133,7 +133,7 @@ def _edges(sketches: pa.Array) -> np.ndarray[Any, Any]:
     )
 
 
-def _largest_stored(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _largest_hash(values: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the hash up to which each sketch is complete; the largest possible uint32 for a complete one."""
     largest = np.full(len(lengths), np.iinfo(np.uint32).max, np.uint64)
     full = lengths >= SKETCH

@@ -1,1 +1,1 @@
-"""The dataset spec as pydantic models: parsing, checks and successors; may import identity and errors."""
+"""Dataset spec as pydantic models: parsing, checks and successors; may import identity and errors."""

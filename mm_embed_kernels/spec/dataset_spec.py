@@ -1,4 +1,4 @@
-"""The dataset spec: the pydantic model of the user's YAML file."""
+"""Pydantic model of the dataset spec, the user's YAML file."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
     def permits(self, address: str) -> bool:
         """Return whether an IP address may be connected to: a public one, or one that the spec permits."""
         parsed = ipaddress.ip_address(address)
-        if self.allow_private is True or all(_is_public(each) for each in (parsed, *_embedded(parsed))):
+        if self.allow_private is True or all(_is_public(each) for each in (parsed, *_ipv4_targets(parsed))):
             return True
         networks = [ipaddress.ip_network(network) for network in self.allow_private or ()]
         return any(parsed in network for network in networks if network.version == parsed.version)
@@ -65,7 +65,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     )
 
 
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+def _ipv4_targets(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     """Return the IPv4 addresses that an IPv6 address translates to."""
     if isinstance(address, ipaddress.IPv4Address):
         return []

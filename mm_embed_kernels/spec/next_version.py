@@ -1,4 +1,4 @@
-"""The version that follows another: its name, its spec, and the spec as YAML."""
+"""Successor of a dataset version: its name, its spec, and the spec as YAML."""
 
 from __future__ import annotations
 

@@ -109,5 +109,5 @@ class SourceSpec(SpecModel):
 
     @property
     def is_video_files(self) -> bool:
-        """Whether its samples are video files, whose sound tracks another source may take by `track_of`."""
+        """True for a source of video files, to whose sound tracks `track_of` of another source may refer."""
         return self.modality == "video" and self.record is None and self.track_of is None

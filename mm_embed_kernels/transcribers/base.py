@@ -39,7 +39,7 @@ class Transcriber(ABC):
     @property
     @abstractmethod
     def weights(self) -> tuple[Path, ...]:
-        """The weight files.
+        """Weight files.
 
         Raises:
             UserError: in one line, when they are missing.

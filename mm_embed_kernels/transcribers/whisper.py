@@ -1,4 +1,4 @@
-"""The transcriber `whisper`: Whisper tiny.en by faster-whisper, with the weights of the pip package."""
+"""Transcriber `whisper`: Whisper tiny.en by faster-whisper, with the weights of the pip package."""
 
 from __future__ import annotations
 

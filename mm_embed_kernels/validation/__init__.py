@@ -1,1 +1,1 @@
-"""Bounds of a spec on the columns of a sample, and suggestions for them; may import modalities and spec."""
+"""Bounds of a spec on the columns of a sample, and suggestions; may import modalities, spec and sql."""

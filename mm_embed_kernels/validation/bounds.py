@@ -133,7 +133,7 @@ def reject_before_download(listing: pa.RecordBatchReader, bounds: list[Bound]) -
         bounds: bounds of the spec.
     """
 
-    def rejected() -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
         for batch in listing:
             table = pa.Table.from_batches([batch])
             reasons = pa.array(rejection_reasons(table, bounds), pa.string())
@@ -144,4 +144,4 @@ def reject_before_download(listing: pa.RecordBatchReader, bounds: list[Bound]) -
                 table = table.set_column(table.column_names.index(name), listing.schema.field(name), column)
             yield from table.to_batches()
 
-    return pa.RecordBatchReader.from_batches(listing.schema, rejected()) if bounds else listing
+    return pa.RecordBatchReader.from_batches(listing.schema, batches()) if bounds else listing
