@@ -57,8 +57,7 @@ class FeatureTables:
 
     def __init__(self, store: Store, receipts: Receipts) -> None:
         self.store, self.receipts = store, receipts
-        # A version never changes, so it is opened once; on S3, opening takes longer than the rest of a
-        # search.
+        # A version never changes, so it is opened once; on S3, opening is the larger part of a search.
         self._opened = lru_cache(_OPEN_TABLES)(self._open)
 
     def table(self, pinned: PinnedTable) -> Table:
@@ -78,7 +77,7 @@ class FeatureTables:
         """
         dataset = lance_datasets.open_dataset(self._uri(table), version)
         if dataset is None:
-            reason = self.receipts.naming(table)
+            reason = self.receipts.removal_of(table)
             raise UserError(
                 f"table {table} is not in this store{f' at version {version}: {reason}' if reason else ''}"
             )
@@ -123,7 +122,7 @@ class FeatureTables:
         digest = _digest(contract.schema)
         texts = 0
 
-        def counted() -> Iterator[pa.Table]:
+        def counted_batches() -> Iterator[pa.Table]:
             nonlocal texts
             for batch in batches:
                 cast = contract.cast(batch)
@@ -132,7 +131,11 @@ class FeatureTables:
                 yield cast
 
         version = lance_datasets.overwrite(
-            uri, contract.bare, lance_datasets.batches_of(counted()), read_version, f"candidate {name}"
+            uri,
+            contract.bare,
+            lance_datasets.batches_of(counted_batches()),
+            read_version,
+            f"candidate {name}",
         )
         index = vector_indexes.index_for(digest.rows)
         if index != vector_indexes.EXACT or texts:
@@ -170,8 +173,8 @@ def take_rows(dataset: lance.LanceDataset, row_ids: list[int], columns: list[str
     """Read columns of the rows with the given row ids, in their order."""
     # Private, but Lance has no public method for row ids: `take` expects positions in the dataset, while
     # scans return row ids, which are addresses (fragment and offset).
-    found: pa.Table = dataset._take_rows(row_ids, columns=columns)
-    return found
+    rows: pa.Table = dataset._take_rows(row_ids, columns=columns)
+    return rows
 
 
 # Columns that `Candidate.digest` covers, beside the user's; not the run, its time or the fingerprints.

@@ -80,13 +80,15 @@ class TableRewriter:
         rows = lance_datasets.reader(dataset, dataset.schema, where=where)
         left = 0
 
-        def counted() -> Iterator[pa.Table]:
+        def counted_batches() -> Iterator[pa.Table]:
             nonlocal left
             for batch in rows:
                 left += batch.num_rows
                 yield pa.Table.from_batches([batch])
 
-        fragments = lance_datasets.write_fragments(uri, dataset.schema, lance_datasets.batches_of(counted()))
+        fragments = lance_datasets.write_fragments(
+            uri, dataset.schema, lance_datasets.batches_of(counted_batches())
+        )
         written = lance_datasets.commit(
             uri,
             self._schema(name, dataset, tags, left),

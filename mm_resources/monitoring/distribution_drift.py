@@ -62,7 +62,7 @@ class Shift:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within its limit."""
+        """True when the difference is within its limit."""
         return self.value <= self.limit
 
     def __str__(self) -> str:

@@ -112,8 +112,8 @@ class Reviews:
         latest, pin = self.latest(cell), self.catalog.registry.pins.get(cell)
         if not latest.num_rows:
             return []
-        listed = self._reviewed(cell, pin, latest, "raw_assets", [])
-        curated = self._reviewed(cell, pin, latest, "curated_samples", ["kept", "rules"])
+        listed = self._reviewed_samples(cell, pin, latest, "raw_assets", [])
+        curated = self._reviewed_samples(cell, pin, latest, "curated_samples", ["kept", "rules"])
         scores: list[Score] = []
         if curated.num_rows:
             scores += _scores("decision", curated, sql.fetch(_DECISION, curated=curated))
@@ -124,7 +124,7 @@ class Reviews:
             scores += _scores("failure", listed, causes)
         return scores
 
-    def _reviewed(
+    def _reviewed_samples(
         self, cell: Cell, pin: Pin | None, latest: pa.Table, asset: str, columns: list[str]
     ) -> pa.Table:
         """Return columns of a stage's reviewed samples, with their mark; no rows before its first run."""

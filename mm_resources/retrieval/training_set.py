@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.sql import RowDigest
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.registry.pins import Pin
-from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, RowReader
+from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.manifest_rows import ManifestRows
+from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader
 from mm_resources.storage import lance_datasets
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class TrainingSet:
     def __init__(self, catalog: Catalog, manifest: dict[str, Any]) -> None:
         self.catalog = catalog
         self.manifest = manifest
+        self._rows = ManifestRows(catalog, manifest)
 
     @staticmethod
     def pinned(
@@ -64,20 +64,7 @@ class TrainingSet:
         conditions = [f"({where})"] if where else []
         if split:
             conditions.append(f"split = {sql.literal(split)}")
-        tables = []
-        for pin in pins:
-            table = pin.table(embedder if len(pins) == 1 else None)
-            tables.append(
-                {
-                    "modality": pin.modality,
-                    "pin": pin.number,
-                    "table": table.table,
-                    "lance_version": table.lance_version,
-                    "tag": table.tag,
-                    "fingerprint": table.fingerprint,
-                    "dimension": table.dimension,
-                }
-            )
+        tables = [_manifest_table(pin, pin.table(embedder if len(pins) == 1 else None)) for pin in pins]
         manifest: dict[str, Any] = {
             "dataset_version": f"{pins[0].dataset}@{pins[0].version}",
             "tables": tables,
@@ -85,7 +72,7 @@ class TrainingSet:
             "columns": columns,
         }
         chosen = TrainingSet(catalog, manifest)
-        manifest["rows"], manifest["digest"] = chosen._measure()
+        manifest["rows"], manifest["digest"] = chosen._rows.measure()
         return chosen
 
     @staticmethod
@@ -96,75 +83,21 @@ class TrainingSet:
             UserError: when the rows in the store are not those of the manifest.
         """
         chosen = TrainingSet(catalog, manifest)
-        if chosen._measure() != (manifest["rows"], manifest["digest"]):
+        if chosen._rows.measure() != (manifest["rows"], manifest["digest"]):
             raise UserError(
                 "the store no longer holds the rows of this manifest; "
                 "make the training set anew from its dataset version"
             )
         return chosen
 
-    def _measure(self) -> tuple[int, str]:
-        """Compute row count and digest, without the vectors."""
-        digest = RowDigest(tuple(name for name in self._names() if not name.endswith("vector")))
-        for batch in self._stream(with_vectors=False):
-            digest.update(pa.Table.from_batches([batch]))
-        return digest.rows, digest.hexdigest()
-
-    def _names(self) -> list[str]:
-        """Return the columns of the set, in order."""
-        own = list(dict.fromkeys(["feature_id", "sample_id", "vector", *self.manifest["columns"]]))
-        if len(self.manifest["tables"]) == 1:
-            return ["entity_id", *own]
-        return [
-            "entity_id",
-            *(f"{table['modality']}__{name}" for table in self.manifest["tables"] for name in own),
-        ]
-
-    def _scan(self, table: dict[str, Any], columns: list[str], row_ids: bool = False) -> pa.RecordBatchReader:
-        """Stream columns of the rows of a table that pass the filter."""
-        dataset = self.catalog.features.dataset(table["table"], table["lance_version"])
-        missing = [name for name in columns if name not in dataset.schema.names]
-        if missing:
-            raise UserError(
-                f"{table['table']} has no column {missing[0]!r}; it has: {', '.join(dataset.schema.names)}"
-            )
-        try:
-            rows: pa.RecordBatchReader = dataset.scanner(
-                columns=columns, filter=self.manifest["where"], with_row_id=row_ids
-            ).to_reader()
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"the filter {self.manifest['where']!r} does not work: {' '.join(str(error).split())[:300]}"
-            ) from error
-        return rows
-
-    def _stream(self, with_vectors: bool) -> Iterator[pa.RecordBatch]:
-        base = ["feature_id", "sample_id", *(["vector"] if with_vectors else []), *self.manifest["columns"]]
-        columns = list(dict.fromkeys(["entity_id", *base]))
-        tables = self.manifest["tables"]
-        if len(tables) == 1:
-            yield from self._scan(tables[0], columns)
-            return
-        streams = {f"t{i}": self._scan(table, columns) for i, table in enumerate(tables)}
-        selected = [
-            f't{i}."{name}" AS "{table["modality"]}__{name}"'
-            for i, table in enumerate(tables)
-            for name in columns
-            if name != "entity_id"
-        ]
-        with sql.query(
-            f"SELECT entity_id, {', '.join(selected)} FROM {_joined(tables)}", **streams
-        ) as reader:
-            yield from reader
-
     def stream(self) -> Iterator[pa.RecordBatch]:
         """Stream all rows."""
-        for batch in self._stream(with_vectors=True):
-            yield batch.select(self._names())
+        for batch in self._rows.stream(with_vectors=True):
+            yield batch.select(self._rows.names())
 
     def splits(self) -> list[str]:
         """Return the splits of the set's rows, sorted."""
-        rows = self._scan(self.manifest["tables"][0], ["split"])
+        rows = self._rows.scan(self.manifest["tables"][0], ["split"])
         distinct = sql.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)
         splits: list[str] = distinct["split"].to_pylist()
         return splits
@@ -188,7 +121,7 @@ class TrainingSet:
         """Read all rows into memory."""
         batches = list(self.stream())
         if not batches:
-            return pa.table({name: [] for name in self._names()})
+            return pa.table({name: [] for name in self._rows.names()})
         return pa.Table.from_batches(batches)
 
     def to_polars(self) -> pl.DataFrame:
@@ -230,7 +163,7 @@ class TrainingSet:
         together = distributed.is_available() and distributed.is_initialized()
         rank = rank if rank is not None else distributed.get_rank() if together else 0
         world_size = world_size or (distributed.get_world_size() if together else 1)
-        rows = self._rows(media)
+        rows = self._rows.reader(media)
         blobs = self.catalog.blobs if media else None
         return Loader(rows, len(rows), batch_size, shuffle, seed, workers, rank, world_size, blobs)
 
@@ -247,7 +180,7 @@ class TrainingSet:
         """
         import ray.data
 
-        rows = self._rows(media)
+        rows = self._rows.reader(media)
         numbers = ray.data.range(
             len(rows), override_num_blocks=blocks or -(-len(rows) // lance_datasets.READ_ROWS) or 1
         )
@@ -256,34 +189,14 @@ class TrainingSet:
             BlockReader(rows, media), batch_size=MEDIA_ROWS if media else None, zero_copy_batch=True
         )
 
-    def _rows(self, media: bool = False) -> RowReader:
-        """Return a reader of rows by number; rows are numbered by their row ids, first table first."""
-        tables, columns = self.manifest["tables"], self.manifest["columns"]
-        blob_tables = [self._blob_table(table) for table in tables] if media else []
-        return RowReader(self.catalog, tables, columns, self._row_ids(), blob_tables)
 
-    def _row_ids(self) -> list[np.ndarray[Any, Any]]:
-        """Return, for each table, the Lance row id of each row of the set, uint64 [rows]."""
-        tables = self.manifest["tables"]
-        if len(tables) == 1:
-            batches = [batch["_rowid"].to_numpy() for batch in self._scan(tables[0], [], row_ids=True)]
-            return [np.sort(np.concatenate(batches)) if batches else np.empty(0, np.uint64)]
-        streams = {f"t{i}": self._scan(table, ["entity_id"], row_ids=True) for i, table in enumerate(tables)}
-        selected = ", ".join(f"t{i}._rowid AS row{i}" for i in range(len(tables)))
-        with sql.query(f"SELECT {selected} FROM {_joined(tables)} ORDER BY ALL", **streams) as joined:
-            parts = [np.stack([column.to_numpy() for column in batch.columns]) for batch in joined]
-        return list(np.concatenate(parts, axis=1) if parts else np.empty((len(tables), 0), np.uint64))
-
-    def _blob_table(self, table: dict[str, Any]) -> tuple[str, int]:
-        """Return URI and Lance version of the ``content_blobs`` behind a table's pin."""
-        dataset, version = self.manifest["dataset_version"].split("@")
-        cell = Cell(dataset, version, table["modality"])
-        pin = self.catalog.registry.pins.get(cell, table["pin"])
-        assert pin is not None
-        lance_version = int(pin.stages["content_blobs"]["lance_version"])
-        return self.catalog.tables.uri("content_blobs", cell), lance_version
-
-
-def _joined(tables: list[dict[str, Any]]) -> str:
-    """Return the SQL join of tables ``t0``, ``t1`` ... on the entity."""
-    return " ".join(["t0", *(f"JOIN t{i} USING (entity_id)" for i in range(1, len(tables)))])
+def _manifest_table(pin: Pin, table: PinnedTable) -> dict[str, Any]:
+    return {
+        "modality": pin.modality,
+        "pin": pin.number,
+        "table": table.table,
+        "lance_version": table.lance_version,
+        "tag": table.tag,
+        "fingerprint": table.fingerprint,
+        "dimension": table.dimension,
+    }

@@ -103,7 +103,7 @@ def test_rows_through_ray(notes: Platform) -> None:
 def test_a_damaged_medium_is_refused_where_it_is_read(notes: Platform) -> None:
     chosen = notes.features.training_set("notes@v1", modality="text")
     loader = chosen.to_torch(batch_size=16, media=True)
-    assert len(pickle.dumps(chosen._rows(media=True))) < 200 * 8 + 10_000, (
+    assert len(pickle.dumps(chosen._rows.reader(media=True))) < 200 * 8 + 10_000, (
         "places alone travel to workers, no table"
     )
     (pack,) = Path(notes.store.path("blobs/packs")).glob("*.pack")
