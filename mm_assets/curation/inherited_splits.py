@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_run import CellRun
-from mm_embed_kernels.curation.splits import KNOWN, PLACED
+from mm_embed_kernels.curation.splits import PARENT_SAMPLES, PARENT_SPLITS
 from mm_resources.cell import Cell
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 from mm_resources.ingestion.listings import declares_links
@@ -71,16 +71,18 @@ def inherit_splits(run: CellRun) -> tuple[TableSpool, TableSpool]:
     """Match the version's samples with those of its parent.
 
     Returns:
-        The split of each group with a sample of the parent (`PLACED`), and the ids of the cell's samples that
-        the parent has, by id or content (`KNOWN`).
+        The split of each group with a sample of the parent (`PARENT_SPLITS`), and the ids of the cell's
+        samples that the parent has, by id or content (`PARENT_SAMPLES`).
     """
-    placed, known, cells = TableSpool(PLACED), TableSpool(KNOWN), parent_cells(run)
+    placed, known, cells = TableSpool(PARENT_SPLITS), TableSpool(PARENT_SAMPLES), parent_cells(run)
     if cells:
         for table in run.tables_of(_PLACED, members=_members(run), parent=_parent(run, cells)):
-            placed.add(table.filter(pc.is_in(table["split"], pa.array(list(run.spec.splits)))).cast(PLACED))
+            placed.add(
+                table.filter(pc.is_in(table["split"], pa.array(list(run.spec.splits)))).cast(PARENT_SPLITS)
+            )
         own = run.read("validated_samples", list(_PARENT.names[:2]))
         for table in run.tables_of(_KNOWN, samples=own, parent=_parent(run, cells)):
-            known.add(table.cast(KNOWN))
+            known.add(table.cast(PARENT_SAMPLES))
     return placed, known
 
 

@@ -1,4 +1,4 @@
-"""Curation: every rule judges every sample, all verdicts are recorded, the split follows from the group."""
+"""Decisions about samples: every rule judges each of them, all verdicts are recorded, groups get splits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.contracts.samples import DUPLICATE, RULE_DECISION
-from mm_embed_kernels.curation.splits import Placement
+from mm_embed_kernels.curation.splits import Place, Placement
 from mm_embed_kernels.identity import canonical, digest
 from mm_embed_kernels.rules import Rule
 from mm_embed_kernels.rules.base import Evidence
 from mm_embed_kernels.sql import CellReader
 
+# The decision that belongs to no rule: a new sample that is similar to samples of several splits is dropped.
+SPLIT_CONFLICT = "split_conflict"
+
 
 def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
-    """Whatever changes a decision changes it: rule ids, versions, actions, thresholds, split shares."""
+    """Return a digest of what decides: rule ids, versions, actions and thresholds, and split shares."""
     return digest(
         "curation",
         canonical([(r.name, r.version, r.action, r.threshold) for r in rules]),
@@ -28,147 +31,160 @@ def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
     )
 
 
-# The decision that no rule makes: what a sample is alike to stands in several splits, and the sample is new among it.
-SPLIT_CONFLICT = "split_conflict"
-
-
 def curate(
     read: Callable[[list[str] | None], pa.RecordBatchReader],
     rules: list[Rule],
     dataset: str,
     shares: Mapping[str, float],
-    placed: pa.RecordBatchReader | pa.Table | None = None,
-    known: pa.RecordBatchReader | pa.Table | None = None,
+    parent_splits: pa.RecordBatchReader | pa.Table | None = None,
+    parent_samples: pa.RecordBatchReader | pa.Table | None = None,
 ) -> Iterator[pa.Table]:
-    """Decisions for all samples of a cell, streaming.
+    """Stream the decisions about all samples of a cell.
 
     Args:
         read: streams chosen columns (None: all) of the cell's validated samples; may be called again.
         rules: configured rules, cheapest first.
         dataset: name of the dataset, for the split hash.
         shares: split name -> share.
-        placed, known: what a parent version has placed, see `Placement`.
+        parent_splits: see `Placement`.
+        parent_samples: see `Placement`.
 
     Yields:
-        Tables in the `CURATED_SAMPLES` contract (plus the caller's extra columns, unchanged).
+        Tables in the `CURATED_SAMPLES` contract (plus the user's columns, unchanged).
     """
     for rule in rules:
-        # What a cheaper rule drops is compared with nothing: it must not be what is kept of its group.
-        rule.prepare(
-            _surviving(
-                read,
-                [
-                    other
-                    for other in rules
-                    if other.action == "drop" and other.cost < rule.cost and not other.groups()
-                ],
-            )
-        )
-    placement = Placement(read, rules, dataset, shares, placed, known)
-    for batch in read(_judged(read(None).schema.names, rules)):
+        # Samples that a cheaper rule drops are not compared: none of them may be the one of a group that
+        # stays.
+        cheaper = [
+            other
+            for other in rules
+            if other.action == "drop" and other.cost < rule.cost and not other.groups()
+        ]
+        rule.prepare(_without_dropped(read, cheaper))
+    placement = Placement(read, rules, dataset, shares, parent_splits, parent_samples)
+    for batch in read(_judged_columns(read(None).schema.names, rules)):
         if batch.num_rows:
             yield decide(pa.Table.from_batches([batch]), rules, placement)
 
 
-def _surviving(read: CellReader, droppers: list[Rule]) -> CellReader:
-    """A reader of the samples that these rules, which look at one at a time, do not drop."""
+def _without_dropped(read: CellReader, droppers: list[Rule]) -> CellReader:
+    """Return a reader of the samples that none of some rules, which judge each row alone, drops."""
 
-    def surviving(columns: list[str]) -> pa.RecordBatchReader:
-        found = read(
-            list(dict.fromkeys([*columns, *(column for rule in droppers for column in rule.columns)]))
-        )
-        schema = pa.schema([found.schema.field(name) for name in columns])
-        kept = (_kept(pa.Table.from_batches([batch]), droppers).select(columns) for batch in found)
+    def read_rest(columns: list[str]) -> pa.RecordBatchReader:
+        judged = (column for rule in droppers for column in rule.columns)
+        rows = read(list(dict.fromkeys([*columns, *judged])))
+        schema = pa.schema([rows.schema.field(name) for name in columns])
+        tables = (_drop_rows(pa.Table.from_batches([batch]), droppers).select(columns) for batch in rows)
         return pa.RecordBatchReader.from_batches(
-            schema, (batch for table in kept for batch in table.to_batches())
+            schema, (batch for table in tables for batch in table.to_batches())
         )
 
-    return surviving if droppers else read
+    return read_rest if droppers else read
 
 
-def _kept(table: pa.Table, droppers: list[Rule]) -> pa.Table:
+def _drop_rows(table: pa.Table, droppers: list[Rule]) -> pa.Table:
     return table.filter(reduce(pc.and_, [pc.fill_null(rule.judge(table).passed, True) for rule in droppers]))
 
 
-def _judged(names: list[str], rules: list[Rule]) -> list[str]:
-    """The columns that are judged or handed on: not the signatures, which may be large."""
+def _judged_columns(names: list[str], rules: list[Rule]) -> list[str]:
+    """Return the columns that are judged or published: not the signatures, which may be large."""
     judged = {column for rule in rules for column in rule.columns if column not in rule.compared}
-    return [name for name in names if name in judged or _travels(name)]
+    return [name for name in names if name in judged or _is_published(name)]
 
 
-def _travels(name: str) -> bool:
+def _is_published(name: str) -> bool:
     return name in CURATED_SAMPLES.schema.names or name.startswith("user__")
 
 
 def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table:
-    """One batch of `curate`; `prepare` has been called on the rules."""
-    size, every = batch.num_rows, np.arange(batch.num_rows)
-    decisions: list[_Part] = [(every[:0], pa.array([], RULE_DECISION))]
-    passes: list[_Part] = [(every[:0], pa.array([], pa.string()))]
-    kept = [True] * size
-    first: list[str | None] = [None] * size
-    reasons: list[str | None] = [None] * size
-    groups: list[str | None] = [None] * size
-    duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
-
-    def drop(row: int, rule: str, reason: str | None) -> None:
-        if kept[row]:
-            kept[row], first[row], reasons[row] = False, rule, reason
-
+    """Return one batch of `curate`; `prepare` has been called on the rules."""
+    decisions = _Decisions(batch.num_rows)
     for rule in rules:
-        verdict, threshold = rule.judge(batch), rule.threshold
-        passed = np.asarray(pc.fill_null(verdict.passed, True), np.bool_)
-        values = [None if value is None else str(value) for value in verdict.value.to_pylist()]
-        why: list[str | None] = [None] * size
-        for row in np.flatnonzero(~passed).tolist():
-            why[row] = f"{verdict.reason}: {values[row]} ({threshold})"
-            if rule.action == "drop":
-                drop(row, rule.name, why[row])
-        decisions.append(
-            (every, _decisions(rule.name, rule.version, passed, rule.action, values, threshold, why))
-        )
-        passes.append((chosen := every[passed], pa.repeat(rule.name, len(chosen))))
-        if found := verdict.evidence:
-            for row, group, evidence in _evident(found):
-                # Later rules look further: what is equal is near, too.
-                groups[row] = group or groups[row]
-                duplicates[row] += evidence
-    for row, place in enumerate(places := placement.of(batch)):
-        if place.newcomer:
-            reason = f"is alike to samples in several splits: {place.conflict}"
-            conflict = _decisions(
-                SPLIT_CONFLICT, "1", np.zeros(1, np.bool_), "drop", [place.conflict], "one split", [reason]
-            )
-            decisions.append((every[row : row + 1], conflict))
-            drop(row, SPLIT_CONFLICT, reason)
-        elif place.conflict and groups[row]:
-            # What a parent has placed in several splits stays there, and no group stands in two of them.
-            groups[row] = f"{groups[row]}-{place.split}"
-    passing = _by_row(passes, size)
-    added = {
-        "kept": pa.array(kept),
-        "rule": pa.array(first, pa.string()),
-        "reason": pa.array(reasons, pa.string()),
-        "rules": _by_row(decisions, size),
-        "passed": passing,
-        "quality_score": pa.array(np.asarray(pc.list_value_length(passing)) / max(1, len(rules))),
-        "duplicate_group": pa.array(groups, pa.string()),
-        "duplicates": pa.array(duplicates, pa.list_(DUPLICATE)),
-        "split_group": pa.array([place.group for place in places], pa.string()),
-        "split": pa.array([place.split for place in places], pa.string()),
-    }
-    table = batch.select([name for name in batch.column_names if _travels(name)])
-    for name, column in added.items():
+        decisions.judge(batch, rule)
+    places = placement.places(batch)
+    for row, place in enumerate(places):
+        decisions.place(row, place)
+    table = batch.select([name for name in batch.column_names if _is_published(name)])
+    for name, column in decisions.columns(len(rules)).items():
         table = table.append_column(name, column)
-    return table
+    table = table.append_column("split_group", pa.array([place.group for place in places], pa.string()))
+    return table.append_column("split", pa.array([place.split for place in places], pa.string()))
 
 
 # Numbers of rows, ascending, and a value for each.
 _Part = tuple[np.ndarray[Any, Any], pa.Array]
 
 
-def _by_row(parts: list[_Part], size: int) -> pa.ListArray:
-    """A list for each row; what is of one row stands in the order of the parts."""
+class _Decisions:
+    """Decisions about the rows of a batch, accumulated rule by rule."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._every = size, np.arange(size)
+        self._decisions: list[_Part] = [(self._every[:0], pa.array([], RULE_DECISION))]
+        self._passes: list[_Part] = [(self._every[:0], pa.array([], pa.string()))]
+        self._kept = [True] * size
+        self._rules: list[str | None] = [None] * size
+        self._reasons: list[str | None] = [None] * size
+        self._groups: list[str | None] = [None] * size
+        self._duplicates: list[list[dict[str, Any]]] = [[] for _ in range(size)]
+
+    def judge(self, batch: pa.Table, rule: Rule) -> None:
+        """Record the verdict of a rule."""
+        verdict, threshold = rule.judge(batch), rule.threshold
+        passed = np.asarray(pc.fill_null(verdict.passed, True), np.bool_)
+        values = [None if value is None else str(value) for value in verdict.value.to_pylist()]
+        reasons: list[str | None] = [None] * self._size
+        for row in np.flatnonzero(~passed).tolist():
+            reasons[row] = f"{verdict.reason}: {values[row]} ({threshold})"
+            if rule.action == "drop":
+                self._drop(row, rule.name, reasons[row])
+        records = _records(rule.name, rule.version, passed, rule.action, values, threshold, reasons)
+        self._decisions.append((self._every, records))
+        rows = self._every[passed]
+        self._passes.append((rows, pa.repeat(rule.name, len(rows))))
+        if verdict.evidence:
+            for row, group, duplicates in _evidence_rows(verdict.evidence):
+                # Later rules compare more broadly: equal samples are near, too.
+                self._groups[row] = group or self._groups[row]
+                self._duplicates[row] += duplicates
+
+    def place(self, row: int, place: Place) -> None:
+        """Record a conflict of splits, if there is one."""
+        if place.newcomer:
+            reason = f"is alike to samples in several splits: {place.conflict}"
+            failed = np.zeros(1, np.bool_)
+            record = _records(SPLIT_CONFLICT, "1", failed, "drop", [place.conflict], "one split", [reason])
+            self._decisions.append((self._every[row : row + 1], record))
+            self._drop(row, SPLIT_CONFLICT, reason)
+        elif place.conflict and self._groups[row]:
+            # Samples that a parent has in several splits stay there, and no group stands in two of them.
+            self._groups[row] = f"{self._groups[row]}-{place.split}"
+
+    def _drop(self, row: int, rule: str, reason: str | None) -> None:
+        if self._kept[row]:
+            self._kept[row], self._rules[row], self._reasons[row] = False, rule, reason
+
+    def columns(self, rules: int) -> dict[str, pa.Array]:
+        """Return the columns of `CURATED_SAMPLES` from ``kept`` to ``duplicates``.
+
+        Args:
+            rules: number of rules, of which the quality score is a share.
+        """
+        passed = _lists_by_row(self._passes, self._size)
+        return {
+            "kept": pa.array(self._kept),
+            "rule": pa.array(self._rules, pa.string()),
+            "reason": pa.array(self._reasons, pa.string()),
+            "rules": _lists_by_row(self._decisions, self._size),
+            "passed": passed,
+            "quality_score": pa.array(np.asarray(pc.list_value_length(passed)) / max(1, rules)),
+            "duplicate_group": pa.array(self._groups, pa.string()),
+            "duplicates": pa.array(self._duplicates, pa.list_(DUPLICATE)),
+        }
+
+
+def _lists_by_row(parts: list[_Part], size: int) -> pa.ListArray:
+    """Return a list for each row, in which values are in the order of the parts."""
     rows = np.concatenate([rows for rows, _ in parts])
     values = pa.concat_arrays([values for _, values in parts])
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
@@ -177,7 +193,7 @@ def _by_row(parts: list[_Part], size: int) -> pa.ListArray:
     )
 
 
-def _decisions(
+def _records(
     rule: str,
     version: str,
     passed: np.ndarray[Any, Any],
@@ -186,6 +202,7 @@ def _decisions(
     threshold: str,
     reasons: Sequence[str | None],
 ) -> pa.StructArray:
+    """Return a `RULE_DECISION` for each row."""
     size = len(passed)
     columns = {
         "rule": pa.repeat(rule, size),
@@ -201,15 +218,15 @@ def _decisions(
     )
 
 
-def _evident(found: Evidence) -> Iterator[tuple[int, str | None, list[dict[str, Any]]]]:
-    """Row, group and duplicates of the rows of which something is known: few."""
-    known = np.asarray(
-        pc.or_(found.group.is_valid(), pc.greater(pc.list_value_length(found.duplicates), 0)), np.bool_
+def _evidence_rows(evidence: Evidence) -> Iterator[tuple[int, str | None, list[dict[str, Any]]]]:
+    """Stream row, group and duplicates of the rows with a group or a duplicate, which are few."""
+    some = np.asarray(
+        pc.or_(evidence.group.is_valid(), pc.greater(pc.list_value_length(evidence.duplicates), 0)), np.bool_
     )
-    rows = pa.array(np.flatnonzero(known))
+    rows = pa.array(np.flatnonzero(some))
     return zip(
         rows.to_pylist(),
-        found.group.take(rows).to_pylist(),
-        found.duplicates.take(rows).to_pylist(),
+        evidence.group.take(rows).to_pylist(),
+        evidence.duplicates.take(rows).to_pylist(),
         strict=True,
     )

@@ -1,4 +1,7 @@
-"""Leak-safe splits: what is alike, or declared to belong together, stands in one split; what a parent has placed stays."""
+"""Splits without leaks: similar samples, and those declared to belong together, get the same split.
+
+Samples of a parent version keep theirs.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mm_embed_kernels import sql
@@ -17,53 +21,22 @@ from mm_embed_kernels.rules.base import Rule
 from mm_embed_kernels.similarity.connected_components import merge_components
 from mm_embed_kernels.sql import CellReader, parquet_table
 
-PLACED = pa.schema([("split_group", pa.string()), ("split", pa.string())])
-KNOWN = pa.schema([("sample_id", pa.string())])
-SPLIT_GROUP = 'coalesce("group", entity_id)'
+# The split of each split group of a parent version.
+PARENT_SPLITS = pa.schema([("split_group", pa.string()), ("split", pa.string())])
+# The samples of a cell whose content a parent version has.
+PARENT_SAMPLES = pa.schema([("sample_id", pa.string())])
 
-# Split groups and duplicate groups are the two kinds of nodes of one graph, and its edges are their common samples.
-_MEMBERS = f"""
-SELECT s.sample_id, s.key, s.split_group,
-       dense_rank() OVER (ORDER BY s.split_group) - 1 AS a, dense_rank() OVER (ORDER BY d."group") - 1 AS b
-FROM (SELECT sample_id, key, {SPLIT_GROUP} AS split_group FROM samples) s JOIN ({{groups}}) d USING (sample_id)
-"""
-_SIZES = "SELECT coalesce(max(a), -1) + 1 AS a, coalesce(max(b), -1) + 1 AS b FROM {members}"
-# A component goes where its first group by key would, among those that are placed if there are such.
-_PLACES = """
-WITH first AS (
-  SELECT m.split_group, l.label, min((m.key, m.sample_id)) AS first FROM {members} m JOIN labels l ON l.a = m.a GROUP BY ALL
-), joined AS (SELECT f.*, p.split FROM first f LEFT JOIN {placed} p USING (split_group)
-), component AS (
-  SELECT label, arg_min(split_group, (split IS NULL, first)) AS target, list_sort(list(DISTINCT split) FILTER (split IS NOT NULL)) AS splits
-  FROM joined GROUP BY label
-), places AS (
-  SELECT j.split_group, CASE WHEN len(c.splits) > 1 THEN j.split_group ELSE c.target END AS target,
-         CASE WHEN len(c.splits) > 1 THEN j.split ELSE c.splits[1] END AS split,
-         CASE WHEN len(c.splits) > 1 THEN array_to_string(c.splits, ', ') END AS conflict
-  FROM joined j JOIN component c USING (label)
-)
-SELECT * FROM places WHERE target <> split_group OR split IS NOT NULL OR conflict IS NOT NULL
-UNION ALL SELECT split_group, split_group, split, NULL FROM {placed} ANTI JOIN first USING (split_group)
-ORDER BY 1
-"""
-_NEWCOMERS = """
-SELECT DISTINCT m.sample_id FROM {members} m JOIN {places} p USING (split_group) ANTI JOIN known USING (sample_id)
-WHERE p.conflict IS NOT NULL ORDER BY 1
-"""
-_OF = """
-SELECT b.row, p.target, p.split, p.conflict, n.sample_id IS NOT NULL AS newcomer
-FROM batch b JOIN {places} p USING (split_group) LEFT JOIN {newcomers} n USING (sample_id)
-"""
+_SPLIT_GROUP = 'coalesce("group", entity_id)'
 
 
 class Place(NamedTuple):
-    """Where a sample stands.
+    """The split of a sample.
 
     Attributes:
-        group: what is hashed into the split.
+        group: name that is hashed into the split.
         split: name of the split.
-        conflict: the splits in which what the sample is alike to stands already, where those are several; else "".
-        newcomer: whether the sample is new among them, so that it has no place.
+        conflict: names of the splits of the samples that it is similar to, where those are several, else "".
+        newcomer: whether there is a conflict and the sample is new, so that it has no split.
     """
 
     group: str
@@ -73,7 +46,16 @@ class Place(NamedTuple):
 
 
 class Placement:
-    """Places for all samples of a cell, out of what `prepare` of the rules has grouped; they lie in a file."""
+    """The splits of all samples of a cell, by the groups that the rules prepared; stored in a file.
+
+    Args:
+        read: streams chosen columns of the cell's samples.
+        rules: prepared rules.
+        dataset: name of the dataset, for the split hash.
+        shares: split name -> share.
+        parent_splits: rows of `PARENT_SPLITS`.
+        parent_samples: rows of `PARENT_SAMPLES`.
+    """
 
     def __init__(
         self,
@@ -81,63 +63,123 @@ class Placement:
         rules: Sequence[Rule],
         dataset: str,
         shares: Mapping[str, float],
-        placed: pa.RecordBatchReader | pa.Table | None = None,
-        known: pa.RecordBatchReader | pa.Table | None = None,
+        parent_splits: pa.RecordBatchReader | pa.Table | None = None,
+        parent_samples: pa.RecordBatchReader | pa.Table | None = None,
     ) -> None:
-        """Args:
-        read: streams chosen columns of the cell's samples.
-        placed: rows of `PLACED`, the split of each split group that the parent version has.
-        known: rows of `KNOWN`, the samples of the cell whose content the parent version has.
-        """
         self._dataset, self._shares = dataset, shares
         self._folder = tempfile.TemporaryDirectory(prefix="mm-places-")
         folder = Path(self._folder.name)
-        held = sql.save(
-            "FROM placed",
-            folder / "placed.parquet",
-            placed=PLACED.empty_table() if placed is None else placed,
+        splits = sql.save(
+            "FROM splits",
+            folder / "splits.parquet",
+            splits=PARENT_SPLITS.empty_table() if parent_splits is None else parent_splits,
         )
-        groups = (
-            " UNION ALL ".join(statement for rule in rules if (statement := rule.groups()))
-            or 'SELECT NULL::VARCHAR AS sample_id, NULL AS "group"'
+        members = _save_members(read, rules, folder / "members.parquet")
+        self._places = _save_places(members, splits, folder / "places.parquet")
+        self._newcomers = _save_newcomers(
+            members,
+            self._places,
+            PARENT_SAMPLES.empty_table() if parent_samples is None else parent_samples,
+            folder / "newcomers.parquet",
         )
-        samples = read(["sample_id", "key", "group", "entity_id"])
-        members = sql.save(_MEMBERS.format(groups=groups), folder / "members.parquet", samples=samples)
-        statement = _PLACES.format(members=parquet_table(members), placed=parquet_table(held))
-        self._places = sql.save(statement, folder / "places.parquet", labels=_labels(members))
-        statement = _NEWCOMERS.format(members=parquet_table(members), places=parquet_table(self._places))
-        known = KNOWN.empty_table() if known is None else known
-        self._newcomers = sql.save(statement, folder / "newcomers.parquet", known=known)
         self._any = pq.read_metadata(self._places).num_rows > 0
 
-    def of(self, batch: pa.Table) -> list[Place]:
-        """The place of each row of a batch that has ``sample_id``, ``group`` and ``entity_id``."""
-        import pyarrow.compute as pc
-
+    def places(self, batch: pa.Table) -> list[Place]:
+        """Return the place of each row of a batch that has ``sample_id``, ``group`` and ``entity_id``."""
         own: list[str] = pc.coalesce(batch["group"], batch["entity_id"]).to_pylist()
-        places: dict[int, dict[str, Any]] = {}
+        stored: dict[int, dict[str, Any]] = {}
         if self._any:
-            asked = pa.table(
+            rows = pa.table(
                 {
                     "row": pa.array(range(len(own)), pa.int32()),
                     "sample_id": batch["sample_id"],
                     "split_group": pa.array(own),
                 }
             )
-            statement = _OF.format(places=parquet_table(self._places), newcomers=parquet_table(self._newcomers))
-            places = {found["row"]: found for found in sql.fetch(statement, batch=asked).to_pylist()}
-        return [self._place(group, places.get(row)) for row, group in enumerate(own)]
+            statement = f"""
+            SELECT b.row, p.target, p.split, p.conflict, n.sample_id IS NOT NULL AS newcomer
+            FROM batch b JOIN {parquet_table(self._places)} p USING (split_group)
+                 LEFT JOIN {parquet_table(self._newcomers)} n USING (sample_id)
+            """
+            stored = {place["row"]: place for place in sql.fetch(statement, batch=rows).to_pylist()}
+        return [self._place(group, stored.get(row)) for row, group in enumerate(own)]
 
-    def _place(self, group: str, found: dict[str, Any] | None) -> Place:
-        if found is None:
+    def _place(self, group: str, stored: dict[str, Any] | None) -> Place:
+        if stored is None:
             return Place(group, split_of(self._dataset, group, self._shares))
-        split = found["split"] or split_of(self._dataset, found["target"], self._shares)
-        return Place(found["target"], split, found["conflict"] or "", found["newcomer"])
+        split = stored["split"] or split_of(self._dataset, stored["target"], self._shares)
+        return Place(stored["target"], split, stored["conflict"] or "", stored["newcomer"])
+
+
+def _save_members(read: CellReader, rules: Sequence[Rule], path: Path) -> Path:
+    """Save the samples that a rule grouped, with numbers of split group (a) and duplicate group (b)."""
+    groups = (
+        " UNION ALL ".join(statement for rule in rules if (statement := rule.groups()))
+        or 'SELECT NULL::VARCHAR AS sample_id, NULL AS "group"'
+    )
+    statement = f"""
+    SELECT s.sample_id, s.key, s.split_group,
+           dense_rank() OVER (ORDER BY s.split_group) - 1 AS a,
+           dense_rank() OVER (ORDER BY d."group") - 1 AS b
+    FROM (SELECT sample_id, key, {_SPLIT_GROUP} AS split_group FROM samples) s
+         JOIN ({groups}) d USING (sample_id)
+    """
+    return sql.save(statement, path, samples=read(["sample_id", "key", "group", "entity_id"]))
+
+
+def _save_places(members: Path, splits: Path, path: Path) -> Path:
+    """Save target group, split and conflict of each split group whose own hash does not give its split.
+
+    A component of similar samples gets the split of its first group by key, of those with a parent's split if
+    there are such. Where a parent has it in several splits, each group keeps its own.
+    """
+    statement = f"""
+    WITH first AS (
+      SELECT m.split_group, l.label, min((m.key, m.sample_id)) AS first
+      FROM {parquet_table(members)} m JOIN labels l ON l.a = m.a GROUP BY ALL
+    ), joined AS (
+      SELECT f.*, p.split FROM first f LEFT JOIN {parquet_table(splits)} p USING (split_group)
+    ), component AS (
+      SELECT label, arg_min(split_group, (split IS NULL, first)) AS target,
+             list_sort(list(DISTINCT split) FILTER (split IS NOT NULL)) AS splits
+      FROM joined GROUP BY label
+    ), places AS (
+      SELECT j.split_group, CASE WHEN len(c.splits) > 1 THEN j.split_group ELSE c.target END AS target,
+             CASE WHEN len(c.splits) > 1 THEN j.split ELSE c.splits[1] END AS split,
+             CASE WHEN len(c.splits) > 1 THEN array_to_string(c.splits, ', ') END AS conflict
+      FROM joined j JOIN component c USING (label)
+    )
+    SELECT * FROM places WHERE target <> split_group OR split IS NOT NULL OR conflict IS NOT NULL
+    UNION ALL
+    SELECT split_group, split_group, split, NULL
+    FROM {parquet_table(splits)} ANTI JOIN first USING (split_group)
+    ORDER BY 1
+    """
+    return sql.save(statement, path, labels=_labels(members))
+
+
+def _save_newcomers(
+    members: Path, places: Path, parent_samples: pa.RecordBatchReader | pa.Table, path: Path
+) -> Path:
+    """Save the ids of the samples in a conflict that the parent does not have."""
+    statement = f"""
+    SELECT DISTINCT m.sample_id
+    FROM {parquet_table(members)} m JOIN {parquet_table(places)} p USING (split_group)
+         ANTI JOIN parent_samples USING (sample_id)
+    WHERE p.conflict IS NOT NULL ORDER BY 1
+    """
+    return sql.save(statement, path, parent_samples=parent_samples)
 
 
 def _labels(members: Path) -> pa.Table:
-    """The component of each split group that holds a duplicate."""
-    (sizes,) = sql.fetch(_SIZES.format(members=parquet_table(members))).to_pylist()
+    """Return the component (``label``) of each split group (``a``) that has a duplicate.
+
+    Split groups and duplicate groups are the two kinds of nodes of one graph; its edges are their common
+    samples.
+    """
+    (sizes,) = sql.fetch(
+        f"SELECT coalesce(max(a), -1) + 1 AS a, coalesce(max(b), -1) + 1 AS b FROM {parquet_table(members)}"
+    ).to_pylist()
     groups = sizes["a"]
     labels = np.arange(groups + sizes["b"], dtype=np.int32)
     with sql.query(f"SELECT DISTINCT a, b FROM {parquet_table(members)}") as edges:
@@ -147,11 +189,11 @@ def _labels(members: Path) -> pa.Table:
 
 
 def split_of(dataset: str, group: str, shares: Mapping[str, float]) -> str:
-    """The split of a group: its hash, as a point in [0, 1), falls into one of the cumulated shares.
+    """Return the split of a group: its hash, as a point in [0, 1), falls into one of the cumulated shares.
 
     Args:
         dataset: name of the dataset, so that two datasets are split independently.
-        group: entity id, or the declared group; all members go the same way.
+        group: entity id or declared group; all its samples get one split.
         shares: split name -> share, summing to 1, in the spec's order.
     """
     raw = hashlib.sha256(f"split\0{dataset}\0{group}".encode()).digest()[:8]

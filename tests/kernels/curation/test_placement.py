@@ -9,7 +9,7 @@ import pytest
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.curation.decisions import curate
-from mm_embed_kernels.curation.splits import KNOWN, PLACED, split_of
+from mm_embed_kernels.curation.splits import PARENT_SAMPLES, PARENT_SPLITS, split_of
 from mm_embed_kernels.rules import rule_set
 from tests.kernels.rules.test_duplicates import LONG, TEXTS, name, texts
 
@@ -28,8 +28,8 @@ def curated(
         chosen = rows if columns is None else rows.select(columns)
         return pa.RecordBatchReader.from_batches(chosen.schema, chosen.to_batches(max_chunksize=2))
 
-    groups = pa.table([list(placed or {}), list((placed or {}).values())], schema=PLACED)
-    samples = pa.table([[name(key) for key in known]], schema=KNOWN)
+    groups = pa.table([list(placed or {}), list((placed or {}).values())], schema=PARENT_SPLITS)
+    samples = pa.table([[name(key) for key in known]], schema=PARENT_SAMPLES)
     tables = list(curate(read, rule_set("text", settings or {}), "birds", SHARES, groups, samples))
     assert all(CURATED_SAMPLES.violations(CURATED_SAMPLES.cast(item)) == {} for item in tables)
     return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}
