@@ -1,4 +1,4 @@
-"""Exports, each read again by the library of its format."""
+"""Exports, each read back by the library of its format."""
 
 from __future__ import annotations
 

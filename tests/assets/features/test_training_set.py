@@ -1,4 +1,4 @@
-"""Training on published features: a probe that learns, media beside the vectors, rows through Ray."""
+"""Training on published features: a linear probe, media beside the vectors, rows through Ray."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WORDS = {
 
 
 def texts(count: int) -> Iterator[dict[str, str]]:
-    """Bags of words: of one topic, and no near-duplicates, which would share a split."""
+    """Yield bags of words of one topic each; not near-duplicates, which would share a split."""
     dice = random.Random(0)
     for topic, words in WORDS.items():
         for i in range(count):
@@ -54,9 +54,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def test_a_linear_probe_learns_the_labels(notes: Platform) -> None:
     probe, labels, manifest = train(notes.features, "notes@v1", "text", epochs=5)
     assert labels == ["bread", "rivers"]
-    assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") > 0.9, (
-        "on rows that it has not seen"
-    )
+    assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") > 0.9, "on unseen rows"
     probe.weight.data.neg_()
     probe.bias.data.neg_()
     assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") < 0.1

@@ -1,4 +1,4 @@
-"""Forgetting: nothing of a content is left, in any file, version or pin; it stays out; a crash half-way is completed."""
+"""Forgetting removes a content from all files, versions and pins, refuses it later, and survives crashes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, 
 
 
 def holding(platform: Platform, word: str) -> list[str]:
-    """Files and tables, at any version, in which a word stands: bytes as they lie, and rows as they are read."""
+    """Return the files and table versions that contain a word: in their raw bytes, or in their rows."""
     found = []
     for root in (Path(platform.settings.store), platform.settings.dagster_home):
         found += [
@@ -81,7 +81,7 @@ def holding(platform: Platform, word: str) -> list[str]:
 
 
 def dying(real: Callable[..., Any], times: int) -> Callable[..., Any]:
-    """A method that is killed at the end of its last call."""
+    """Return a method that raises at the end of its last call, like a kill."""
     calls: list[int] = []
 
     def die(*args: Any) -> Any:
@@ -125,16 +125,16 @@ def test_nothing_of_it_is_left_and_it_stays_out(
             with pytest.raises(KeyboardInterrupt):
                 forget(platform.catalog, hit["sample_id"])
         assert platform.backfill("notes@v1")["text"].status == "failed", (
-            "nothing is published beside what is half forgotten"
+            "nothing is published beside an incomplete forgetting"
         )
     receipt = forget(platform.catalog, hit["sample_id"])
 
     assert receipt.hashes == [digest]
-    assert len(receipt.samples) == 2, "the record and the file that holds the same"
+    assert len(receipt.samples) == 2, "the record and the file with the same content"
     assert holding(platform, MARK) == []
     assert receipt.pins == ["notes@v1|text pin 1", "notes@v2|text pin 1"]
     assert receipt.blobs == 1, "stored once for both"
-    assert forget(platform.catalog, digest).number == receipt.number, "once more is no more"
+    assert forget(platform.catalog, digest).number == receipt.number, "a repetition returns the same receipt"
     vectors = [name for name in cached if name.startswith("cache/embed")]
     assert vectors
     for name in vectors:
@@ -142,7 +142,7 @@ def test_nothing_of_it_is_left_and_it_stays_out(
         assert dataset is not None
         assert dataset.count_rows() == cached[name] - 1, "its vector, and no other"
 
-    # Readers of the pins see the rest, whole.
+    # Readers of the pins see all other rows.
     for name in sets:
         pin = features.published(name, "text")
         assert pin.forgotten == [receipt.number]
@@ -166,7 +166,7 @@ def test_nothing_of_it_is_left_and_it_stays_out(
         [*PLAIN.values(), "A cat sleeps on the warm sofa."]
     )
 
-    # It comes again, and is refused.
+    # The content is refused when it is ingested again.
     assert platform.backfill("notes@v1")["text"].status == "published"
     name = write(platform, folder, "v3", {})
     causes = platform.features.published(name, "text").accounting["failures"]

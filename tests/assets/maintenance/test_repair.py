@@ -1,4 +1,4 @@
-"""Blobs that are lost or damaged come back from their sources; what does not is a failure of its own samples."""
+"""Lost and damaged blobs are fetched again; those that cannot be are failures of their own samples."""
 
 from __future__ import annotations
 
@@ -48,14 +48,12 @@ def test_lost_blobs_are_fetched_again(mine: Any) -> None:
     assert result.status == "published"
     assert result.computed["fetch"] == 3
     assert packs(mine)
-    assert mine.registry.pins.get(mine.cell("tiny@v1", "image")) == pin, (
-        "nothing that readers see has changed"
-    )
+    assert mine.registry.pins.get(mine.cell("tiny@v1", "image")) == pin, "readers see no change"
     assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
 def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any, dataset: Path) -> None:
-    """A new version reads no bytes that are cached; a changed probe does, and finds the damage."""
+    """A probe without its cache reads the bytes, and reports the damage."""
     flip_packs(mine)
     cell = mine.cell("tiny@v1", "image")
     for folder in Path(mine.settings.store).glob("cache/probe-image"):
@@ -73,7 +71,7 @@ def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any, dataset
 
 
 def test_what_the_doctor_finds_is_fetched_again(mine: Any, mm: Any) -> None:
-    """No run has read the damaged bytes; the next backfill mends them all the same, and publishes nothing new."""
+    """No run reads the damaged bytes; the next backfill still repairs them, and publishes nothing new."""
     pin = mine.registry.pins.get(mine.cell("tiny@v1", "image"))
     sound = mm("doctor", "--verify", "--json", MM_STORE=mine.settings.store)
     assert (sound.returncode, json.loads(sound.stdout)["bad"]) == (0, [])
@@ -125,7 +123,7 @@ def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -
 def test_a_kill_between_the_pin_and_its_stage_publishes_once(mine: Any) -> None:
     cell = mine.cell("tiny@v1", "image")
     pin = mine.registry.pins.get(cell)
-    for stage in STAGES_OF_PUBLISH:  # as if the run had died right after the pin
+    for stage in STAGES_OF_PUBLISH:  # the state after a kill right behind the pin
         shutil.rmtree(Path(mine.settings.store) / "stages" / stage)
     assert mine.backfill("tiny@v1", "image")["image"].status == "published"
     assert mine.registry.pins.get(cell) == pin

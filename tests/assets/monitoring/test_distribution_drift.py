@@ -1,4 +1,4 @@
-"""The report of a version says what has drifted from its parent and from production, by limits that a spec sets."""
+"""The report of a version names drift from its parent and from production, by the limits of its spec."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_each_kind_of_drift_is_named_against_both(notes: tuple[Platform, Path]) 
         ):
             assert any(line.startswith(kind) and f" against {against}: " in line for line in told.split("; "))
     assert "drift" in report(platform, "notes@v3").plots
-    assert platform.features.published("notes@v3", "text").number == 1, "nothing is held back"
+    assert platform.features.published("notes@v3", "text").number == 1, "drift does not block the publish"
 
 
 def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:

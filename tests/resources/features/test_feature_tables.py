@@ -1,3 +1,5 @@
+"""Feature tables: digests, versions, indexes and their recall, semantic duplicates."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ CONTRACT = feature_contract(DIMENSION, [pa.field("user__stars", pa.int64())])
 
 
 def table(rows: int, seed: int = 0) -> pa.Table:
-    """Feature rows around a few centres, as real embeddings are."""
+    """Return feature rows with vectors around a few centres, like real embeddings."""
     random = np.random.default_rng(seed)
     vectors = random.normal(size=(8, DIMENSION))[random.integers(0, 8, rows)] + 0.4 * random.normal(
         size=(rows, DIMENSION)
@@ -76,7 +78,7 @@ def test_a_large_table_is_indexed_and_its_recall_measured(
 def test_vectors_that_all_but_coincide_are_reported(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch, exact_rows: int
 ) -> None:
-    """But those of one sample, and of one group of duplicates; by an index as without one."""
+    """Except pairs of one sample or of one group of duplicates; with an index as without one."""
     monkeypatch.setattr(module, "EXACT_ROWS", exact_rows)
     rows = table(2_000, 1).to_pylist()
     noise = np.random.default_rng(2).normal(scale=0.01, size=(3, DIMENSION))
@@ -167,7 +169,7 @@ def test_one_scan_finds_the_true_neighbours_of_all_queries(
 ) -> None:
     monkeypatch.setattr(
         lance_datasets, "READ_ROWS", 64
-    )  # several batches, some smaller than what is looked for
+    )  # several batches, some with fewer rows than the limit
     rows = table(200)
     written = features.write_candidate("t", CONTRACT, [rows])
     dataset, vectors = (

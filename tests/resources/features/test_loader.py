@@ -1,4 +1,4 @@
-"""The loader: one order for a seed and epoch, whoever reads it, and every row once."""
+"""The loader: one order for a seed and epoch with any number of workers, and every row once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.resources.features.test_feature_tables import CONTRACT, DIMENSION, ta
 
 
 class Numbers:
-    """A set whose rows are their own numbers."""
+    """A training set whose rows are their own numbers."""
 
     def __init__(self) -> None:
         self.taken: list[int] = []
 
     def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
-        assert (np.diff(numbers) > 0).all(), "read in the order in which they lie"
+        assert (np.diff(numbers) > 0).all(), "rows are read in stored order"
         self.taken.append(len(numbers))
         names = [None if n % 5 == 0 else f"row {n}" for n in numbers]
         return pa.table(
@@ -72,7 +72,7 @@ def test_columns_stay_together() -> None:
 
 
 def test_shuffling_mixes_the_set() -> None:
-    """Neighbours in the set are rarely neighbours in the order, and what comes early lay anywhere."""
+    """Neighbours in the set are rarely neighbours in the order, and its start has rows from anywhere."""
     order = flat(numbers(Loader(Numbers(), 5_000, 50, True, 0)))
     assert np.mean(np.abs(np.diff(order)) == 1) < 0.05
     assert 1_500 < np.mean(order[:500]) < 3_500
@@ -90,10 +90,10 @@ def test_a_pass_goes_on_where_it_was_broken_off(stopped: int) -> None:
     resumed.load_state_dict(state)
     rest = numbers(resumed)
     if stopped == 30:
-        assert rest in ([], expected[1]), "at the very end of an epoch nothing of it is left"
+        assert rest in ([], expected[1]), "nothing is left at the end of an epoch"
     else:
         assert begun + rest == expected[0]
-        assert sum(take.taken) <= 300 - stopped // 6 * 60, "what was handed out is not read again"
+        assert sum(take.taken) <= 300 - stopped // 6 * 60, "rows of returned batches are not read again"
         assert numbers(resumed) == expected[1]
 
 
@@ -109,7 +109,7 @@ def test_ranks_share_an_epoch(world_size: int, shuffle: bool) -> None:
 
 
 def test_workers_change_nothing() -> None:
-    """Threads, which read windows side by side."""
+    """Worker threads, which read windows in parallel."""
     alone, helped = Loader(Numbers(), 1_000, 10, True, 2), Loader(Numbers(), 1_000, 10, True, 2, workers=2)
     expected = numbers(alone)
     found = []
@@ -122,7 +122,7 @@ def test_workers_change_nothing() -> None:
 
 
 def test_workers_read_no_further_than_asked() -> None:
-    """A pass that is broken off leaves no thread behind, and has read a few windows ahead of what was handed out."""
+    """An interrupted pass leaves no thread behind, and has read only a few windows ahead."""
     take = Numbers()
     batches = iter(Loader(take, 10_000, 10, True, 2, workers=2))
     next(batches)

@@ -1,4 +1,4 @@
-"""Search: by vector, by words, by both; over versions and modalities; grouped; duplicates and hard negatives."""
+"""Search by vector, by words or both: versions, modalities, groups, duplicates and hard negatives."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_words_are_found_that_vectors_do_not_know(features: FeatureStore) -> Non
     assert keys(features, "XK-4711", mode="text", k=1) == ["code"]
     assert set(keys(features, "baking", mode="text", k=5)) == {"loaf", "loaf again", "boat"}, "by stem"
     assert keys(features, "zzzz", mode="text") == []
-    assert keys(features, '"river (AND', mode="text", group_by="sample", k=9) != [], "signs are no syntax"
+    assert keys(features, '"river (AND', mode="text", group_by="sample", k=9) != [], (
+        "quotes and operators are plain text"
+    )
 
 
 def test_hybrid_joins_both_rankings(features: FeatureStore) -> None:
@@ -80,7 +82,7 @@ def test_hybrid_joins_both_rankings(features: FeatureStore) -> None:
         ranks = [
             1 / (60 + ranked.index(hit["key"]) + 1) for ranked in (vector, words) if hit["key"] in ranked
         ]
-        if hit["key"] != "film":  # whose forty parts share a key
+        if hit["key"] != "film":  # its forty parts share a key
             assert hit["score"] == pytest.approx(sum(ranks))
     assert [hit["score"] for hit in found] == sorted((hit["score"] for hit in found), reverse=True)
 
@@ -100,7 +102,7 @@ def test_one_long_film_does_not_fill_the_page(features: FeatureStore, mode: str)
 
 @pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
 def test_a_filter_comes_before_the_search(features: FeatureStore, mode: str) -> None:
-    """The one row that meets it is the last of forty-four."""
+    """The only row that passes the filter is the last of forty-four."""
     assert keys(features, f"{RIVER} loaf", mode=mode, where="split = 'test'", k=1) == ["loaf again"]
     assert keys(features, f"{RIVER} loaf", mode=mode, where="split = 'test'", k=1, group_by="entity") == [
         "loaf again"

@@ -1,4 +1,4 @@
-"""The cost model: lines through what a ledger holds, and what they say of a larger cell."""
+"""The cost model: lines fitted to a ledger, and predictions for a larger cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def worked(
     embedder: str = "e",
     reused: int = 0,
 ) -> None:
-    """A run of a cell of so many samples: embedding with `kernel` of its `seconds` in the model, and a report without any."""
+    """Record a run of a cell: an embedding of `seconds`, `kernel` of them in kernels, and a report without."""
     cell, run = Cell(name, "v1", "text"), f"run-{name}-{reused}"
     meta = StageMeta("d", "i", samples, samples, 0, 0, 0, "e", "", {}, run, "now", samples=samples)
     report = ComputeReport(
@@ -45,7 +45,7 @@ def worked(
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    """Two sizes: two seconds that are always there, 1 ms a sample in the kernel and 0.5 ms beside it."""
+    """Return a catalog with two sizes of runs: 2 s fixed, 1 ms a sample in kernels, 0.5 ms outside."""
     catalog = Catalog.open(tmp_path)
     for samples in (300, 1_000):
         worked(catalog, f"n{samples}", samples, 2 + 0.0015 * samples, 0.001 * samples)
@@ -76,12 +76,12 @@ def test_workers_share_what_kernels_take_alone(catalog: Catalog) -> None:
     assert here.price == pytest.approx((2 * 17 + 2 * 3) / 1000, rel=0.01)
     assert here.peak_bytes == pytest.approx(
         1_234_000, rel=0.01
-    )  # 0.04 MB more each time that the samples double
+    )  # 0.04 MB more with each doubling of the samples
     assert here.commits == 3  # one to the cache, and two tables
     assert (
         predict_cost(catalog, cell, PRICES, 1_000_000).commits == 33
     )  # a checkpoint holds 32,768 rows at most
-    # Ten seconds of kernels on the workers of this machine; the other ten stay as they are.
+    # Workers share the ten seconds of kernels; the other ten stay.
     assert alone.seconds - 10 == pytest.approx(4 * (four.seconds - 10), rel=0.01)
     assert alone.price == four.price
 

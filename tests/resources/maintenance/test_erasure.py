@@ -1,4 +1,4 @@
-"""Erased blobs leave no byte, their neighbours stay, and an index is built again over what is left of a table."""
+"""Erased blobs leave no byte, their neighbours stay, and the index of a rewritten table is built again."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_neighbours_in_a_pack_stay(blobs: BlobStore) -> None:
     for data in (b"first", b"last", b"condemned"):
         assert blobs.read(**vars(found[content_hash(data)])) == data
     assert erase(blobs, [content_hash(SECRET)]) == 0
-    assert places(blobs) == found, "what is clean is left as it is"
+    assert places(blobs) == found, "clean packs are not rewritten"
 
 
 def test_bytes_that_nobody_knows_of_go_too(blobs: BlobStore) -> None:
-    """Of a blob that was struck off the index, and of a writer that died before its pack was indexed."""
+    """Bytes of a blob that left the index, and of a writer that died before its pack was indexed."""
     blobs.put([b"first", SECRET])
     blobs.index.remove([content_hash(SECRET)])
     blobs.store.write("blobs/packs/stray.pack", SECRET)
@@ -108,7 +108,7 @@ def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("size", [20, LARGE_BYTES + 1])
 def test_forgotten_content_is_refused_where_it_comes_again(data: Path, registry: Registry, size: int) -> None:
-    """A small one before it is stored; the hash of a large one is known only when it is, so that it is removed again."""
+    """A small blob is refused before it is stored; a large one is stored, hashed, and removed again."""
     content, blobs = bytes(range(200)) * (size // 200 + 1), BlobStore(registry.store)
     (data / "again.bin").write_bytes(content)
     spec = spec_of({"uri": str(data), "modality": "text"})

@@ -1,4 +1,4 @@
-"""Garbage collection removes what nothing references, and nothing else, beside running ingests."""
+"""Garbage collection removes unreferenced blobs, and nothing else, beside running ingests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def reference(store: Store, hashes: list[str], cell: Cell = CELL) -> None:
-    """Publish a stage that names blobs, as `raw_assets` does."""
+    """Publish a stage that references blobs, as `raw_assets` does."""
     tables = StageTables(store)
     now = datetime.now(UTC)
     rows = [
@@ -120,13 +120,13 @@ def test_a_superseded_version_still_references(store: Store) -> None:
 
 def test_a_condemned_blob_that_an_ingest_took_for_stored_comes_back(store: Store) -> None:
     ingest = BlobStore(store)
-    (digest,) = ingest.put([b"shared"])  # from here on this ingest knows that it is stored
+    (digest,) = ingest.put([b"shared"])  # this ingest takes it for stored from here on
     place = places(store)[digest]
     assert collect(Catalog(store), NOW).condemned == 1
     assert ingest.put([b"shared"]) == [digest]
     reference(store, [digest])
     assert places(store) == {}
-    assert BlobStore(store).read(**place) == b"shared", "its bytes stay meanwhile"
+    assert BlobStore(store).read(**place) == b"shared", "a condemned blob keeps its bytes"
     assert all(found == place for found in BlobStore(store).index.referable_rows().read_all().to_pylist())
     assert BlobStore(store).index.referable_rows().read_all().num_rows > 0
     assert collect(Catalog(store), NOW) == CollectionResult(referenced=1, restored=1)
@@ -145,7 +145,7 @@ def test_what_is_struck_is_stored_anew(store: Store) -> None:
 
 
 def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At whatever step it ends, what is referenced is readable, and the next one goes on."""
+    """After a kill at any step referenced blobs are readable, and the next collection goes on."""
     used, *_ = BlobStore(store).put([b"used", *(f"garbage {i}".encode() for i in range(5))])
     reference(store, [used])
 
@@ -182,7 +182,7 @@ def test_a_killed_collection_loses_nothing(store: Store, monkeypatch: pytest.Mon
 
 
 def test_collections_beside_ingests(tmp_path: Path) -> None:
-    """Ingests store, reference and drop the same few blobs over and over while collections run: none that is named is missing."""
+    """No referenced blob is missing while ingests store, reference and drop the same few blobs repeatedly."""
     store, grace = Store(str(tmp_path)), timedelta(seconds=2)
     contents = [f"blob {i}".encode() * 20 for i in range(12)] + [
         bytes([i]) * (LARGE_BYTES + 1) for i in range(2)
@@ -198,16 +198,18 @@ def test_collections_beside_ingests(tmp_path: Path) -> None:
             hashes += [blobs.put_stream(io.BytesIO(data))[0] for data in wanted if len(data) > LARGE_BYTES]
             time.sleep(chosen.random() / 4)
             reference(store, hashes, cell)
-            known = {row["content_hash"]: row for row in BlobStore(store).index.referable_rows().read_all().to_pylist()}
+            known = {
+                row["content_hash"]: row
+                for row in BlobStore(store).index.referable_rows().read_all().to_pylist()
+            }
             rounds.append(time.monotonic() - began < grace.total_seconds())
-            for digest in (
-                hashes if rounds[-1] else ()
-            ):  # what is promised is promised to ingests that end in time
+            # Only ingests that end within the grace period are protected.
+            for digest in hashes if rounds[-1] else ():
                 try:
                     assert content_hash(BlobStore(store).read(**known[digest])) == digest
                 except (SampleError, KeyError) as error:
                     trouble.append(f"{number}: {digest}: {error!r}")
-            # What it names it drops again, with its whole history, as upkeep would.
+            # Drop the references again, with the table's whole history, as upkeep would.
             time.sleep(chosen.random())
             shutil.rmtree(StageTables(store).uri("raw_assets", cell))
 
@@ -220,7 +222,7 @@ def test_collections_beside_ingests(tmp_path: Path) -> None:
             try:
                 found = collect(Catalog(store), grace)
             except (OSError, ValueError):
-                continue  # a stage's table went while it was read
+                continue  # a stage's table was removed during the collection
             totals.condemned, totals.removed, totals.restored = (
                 totals.condemned + found.condemned, totals.removed + found.removed, totals.restored + found.restored,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Upkeep keeps whatever a reader can ask for, and only that."""
+"""Upkeep keeps the versions that a reader can request, and no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> int:
-    """A stage with failures, as an asset publishes it; its version."""
+    """Publish a stage with failures, as an asset does; return its version."""
     tables, failures = catalog.tables, catalog.failures
     read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
     rows = tables.write("raw_assets", cell, RAW_ASSETS, [])

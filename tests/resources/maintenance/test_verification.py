@@ -1,3 +1,5 @@
+"""Verification finds missing and damaged blobs, and takes them off the index."""
+
 from __future__ import annotations
 
 import io
@@ -56,14 +58,14 @@ def test_what_is_missing_or_damaged_is_named_and_struck(blobs: BlobStore, tmp_pa
     blobs.damage.clear([flipped])
     assert blobs.damage.hashes() == {lost, large}
     assert blobs.read(**places[flipped]) == b"flipped", (
-        "a reader that knows the damaged place finds the sound one"
+        "a reader with the damaged location finds the intact copy"
     )
     with pytest.raises(SampleError, match="blob_missing"):
         blobs.read(**places[lost])
 
 
 def test_one_of_two_places_is_damaged(blobs: BlobStore, tmp_path: Path) -> None:
-    """Two writers at once stored it twice; the other place is good, and nothing has to be fetched again."""
+    """Two concurrent writers stored it twice; the other copy is intact, so nothing is fetched again."""
     other = BlobStore(blobs.store)
     assert content_hash(b"twice") not in other.index
     (digest,) = blobs.put([b"twice"])
