@@ -12,6 +12,7 @@ import pytest
 
 from mm_assets.cells.run_tags import REDRIVE_TAG
 from mm_assets.operations.redrive import Outcome, select_redrives
+from mm_embed_kernels import error_classes
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernels.base import Kernel, results
 from mm_embed_kernels.kernels.probe import ProbeKernel
@@ -37,12 +38,15 @@ def lenient(platform: Any, dataset: Path) -> Any:
     return platform
 
 
-def crash(platform: Any, stage: str, photo: Path) -> None:
+CRASH = SampleError("decoder_crash", "the decoder died with SIGSEGV")
+
+
+def crash(platform: Any, stage: str, photo: Path, error: SampleError = CRASH) -> None:
     """Cache a permanent failure of a sound photo, as if the stage's kernel had died on it."""
     make, place = KERNELS[stage]
     kernel = make(platform.catalog.blobs)
     key = hashlib.sha256(photo.read_bytes()).hexdigest() + place
-    died = results([key], [SampleError("decoder_crash", "the decoder died with SIGSEGV")], 0.1, kernel.result)
+    died = results([key], [error], 0.1, kernel.result)
     platform.catalog.cache.space(kernel).append(died, {})
 
 
@@ -85,6 +89,22 @@ def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
     assert lenient.features.search("a temple", dataset_version="tiny@v1", modality="image", k=5).num_rows == 2
     tags = lenient.instance.get_run_by_id(result.run_id).tags
     assert FailureFilter.loads(tags[REDRIVE_TAG]) == FailureFilter(error_class="decoder_crash")
+
+
+@pytest.mark.parametrize("stage", KERNELS)
+def test_a_cached_failure_of_a_class_that_is_gone_is_recorded_as_it_is(
+    lenient: Any, photos: dict[str, Path], stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plug-in that declared it is no longer installed, or an older version knew it."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(error_classes, "_by_name", dict(error_classes._by_name))
+        earlier.setattr(error_classes, "_declared", {})
+        error_classes.declare("of_old", meaning="Something.", action="Nothing.")
+        crash(lenient, stage, photos["temple"], SampleError("of_old", "text"))
+    assert error_classes.lookup("of_old") is None
+    assert lenient.backfill("tiny@v1", "image")["image"].status == "published"
+    assert failed(lenient) == {"of_old": 1, "truncated": 1}
+    assert redriven(lenient, FailureFilter(error_class="of_old"))[1] == Outcome(tried=1, passed=1, failed=0)
 
 
 def test_attempts_are_counted_over_redrives(lenient: Any) -> None:
