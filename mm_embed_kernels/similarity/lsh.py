@@ -149,7 +149,8 @@ def candidate_pairs(
         path = sql.save(
             "SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)
         )
-        pairs, samples = parquet_table(path), parquet_table(_save_members(read(columns), path, folder / "samples.parquet"))
+        members = _save_members(read(columns), path, folder / "samples.parquet")
+        pairs, samples = parquet_table(path), parquet_table(members)
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
         statement = (
             f"SELECT p.a, p.b, {sides} FROM {pairs} p "
