@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pickle
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +34,17 @@ class Scan(ast.NodeVisitor):
 
     def __init__(self, constants: dict[str, str]) -> None:
         self.constants = constants
+        self.assigned: dict[str, list[ast.expr]] = defaultdict(list)
         self.recorded: set[str] = set()
         self.compared: set[str] = set()
         self.unclear: list[int] = []
+
+    def visit_Module(self, node: ast.Module) -> None:
+        for item in ast.walk(node):
+            for target in item.targets if isinstance(item, ast.Assign) else ():
+                if isinstance(target, ast.Name):
+                    self.assigned[target.id].append(item.value)
+        self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
@@ -77,6 +86,9 @@ class Scan(ast.NodeVisitor):
                 self.recorded.add(HTTP)
             case ast.Name(id=name) if name in self.constants:
                 self.recorded.add(self.constants[name])
+            case ast.Name(id=name) if strict and name in self.assigned:
+                for value in self.assigned[name]:
+                    self._record(value, strict)
             case ast.Attribute(attr="error_class") | ast.Subscript() | ast.Constant(value=None):
                 pass  # of another error, or of a stored row
             case _ if strict:
@@ -131,12 +143,14 @@ event = {**row, "error_class": row["cause"] or "e"}
 event = {"error_class": REJECTED}
 SampleError(other.error_class, "text")
 SampleError(cause, "text")
+error_class = "k" if cut else "l"
+SampleError(error_class, "text")
 error.error_class in ("f", "g")
 "SELECT * FROM failures WHERE error_class NOT IN ('h', 'i') OR error_class = 'j'"
 """
         )
     )
-    assert scan.recorded == {"a", "b", "c", "d", "e", "http_NNN", "rejected"}
+    assert scan.recorded == {"a", "b", "c", "d", "e", "http_NNN", "k", "l", "rejected"}
     assert scan.compared == {"f", "g", "h", "i", "j"}
     assert scan.unclear == [9]
 
