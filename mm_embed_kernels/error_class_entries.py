@@ -135,12 +135,14 @@ _FETCHING = {
     ),
     "refused_address": (
         "The URL leads to an address that is not public, or to a file system that a list may not name.",
-        "Admit it by `fetch: {allow_private: [NETWORK]}` of the source, in the spec of a new version.",
+        "Admit it in the spec of a new version: `fetch: {allow_private: [NETWORK]}` of the source, or `true`"
+        " for another file system.",
     ),
     "timeout": (
         "The server, the decoder or the model takes longer than its limit.",
-        f"Server: {_BACKFILL}, or raise `fetch.timeout_s` in the spec of a new version. Decoder or model:"
-        f" raise `item_seconds` of the `sandbox` resource, then {_BACKFILL}.",
+        f"Server: {_BACKFILL}, or raise `fetch.timeout_s` in the spec of a new version. Decoder: raise"
+        f" `item_seconds` of the `sandbox` resource, then {_BACKFILL}. Model: compute on a faster machine,"
+        f" or split the content; {_REDRIVE} timeout`.",
     ),
     "too_large": (
         "The object exceeds `fetch.max_bytes`, or has more pixels than are decoded.",
