@@ -14,7 +14,7 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
-from mm_resources.blobs.presence import Presence
+from mm_resources.blobs.presence import PresenceCheck
 from mm_resources.blobs.references import reference_of
 from mm_resources.compute.retry_policy import ALL
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
@@ -50,14 +50,14 @@ def _stands(run: CellRun) -> bool:
     if _damaged(run):
         return False
     ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
-    return not any(Presence(run.catalog.blobs.store).troubles(ends))
+    return not any(PresenceCheck(run.catalog.blobs.store).errors(ends))
 
 
 def _damaged(run: CellRun) -> set[str]:
     """Hashes of the cell's blobs that its stages, or `mm doctor --verify`, could not read."""
     found = sql.fetch(_DAMAGED, failures=run.catalog.failures.read(run.cell, ["content_hash", "error_class"]))
     damaged = set(found["content_hash"].to_pylist())
-    if reported := run.catalog.blobs.damaged():
+    if reported := run.catalog.blobs.damage.hashes():
         hashes = pa.table({"content_hash": sorted(reported)})
         mine = sql.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
         damaged.update(mine["content_hash"].to_pylist())
@@ -99,12 +99,12 @@ def content_blobs(run: CellRun) -> StageOutput:
 
 def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
     """Referenced blobs with their places, and for each the error if it does not lie there."""
-    presence = Presence(run.catalog.blobs.store)
+    presence = PresenceCheck(run.catalog.blobs.store)
     staying = [source.name for source in run.spec.sources if source.blobs == "reference"]
     statement = _ROWS.replace("$referenced", ", ".join(map(sql.literal, staying)) or "NULL")
     raw = run.read("raw_assets", ["content_hash", "status", "source", "source_uri", "tag", "size"])
-    for table in run.tables_of(statement, raw=raw, stored=run.catalog.blobs.places()):
-        yield table, presence.troubles(table)
+    for table in run.tables_of(statement, raw=raw, stored=run.catalog.blobs.index.referable_rows()):
+        yield table, presence.errors(table)
 
 
 def _missing(run: CellRun) -> set[str]:
@@ -124,7 +124,7 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
     kernel = FetchKernel(run.spec, run.catalog.blobs)
     # Blobs that another run has fetched again meanwhile are not lost.
     run.require_alive()
-    run.catalog.blobs.forget(lost)
+    run.catalog.blobs.index.remove(lost)
     run.cache_space(kernel).evict("content_hash", lost)
     having_lost = "SELECT sample_id FROM raw JOIN lost USING (content_hash)"
     wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN ({having_lost})"
@@ -136,7 +136,7 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
         lost=pa.table({"content_hash": sorted(lost)}),
     ) as requests:
         run.compute(kernel, requests, ALL)
-    run.catalog.blobs.mended(lost)
+    run.catalog.blobs.damage.clear(lost)
 
 
 def _present(

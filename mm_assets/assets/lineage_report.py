@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mm_assets.cells.accounting import account_candidate, accounting_checks
+from mm_assets.cells.accounting import account_candidate, accounting_check
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
@@ -76,42 +76,35 @@ def lineage_report(run: CellRun) -> StageOutput:
     views = run.read("feature_views").read_all().to_pylist()
     counted, found = account_candidate(run, views), _shifts(run)
     prices = load_prices(Settings.from_environment().prices)
-    rows, cost = (
-        report_rows(run, counted, prices),
-        cell_cost(run.catalog, run.cell, prices, counted.published),
-    )
+    cost = cell_cost(run.catalog, run.cell, prices, counted.published)
     return StageOutput(
-        run.write([LINEAGE_REPORT.rows(rows)]),
+        run.write([LINEAGE_REPORT.rows(report_rows(run, counted, prices))]),
         {
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
             **_cost_figures(cost, prices.currency),
-            **_alike(run, views),
+            **_ungrouped_neighbours(run, views),
             **since_parent(run),
             **{
-                f"drift against {name}": _told(found, name)
-                for name in dict.fromkeys(shift.against for shift in found)
+                f"drift against {name}": _drift_line(found, name) for name in {s.against: None for s in found}
             },
         },
-        plots={
-            "funnel": funnel(
-                {
-                    name: getattr(counted, name)
-                    for name in ("discovered", "ingested", "valid", "kept", "published")
-                }
-            ),
-            "cost": costs(
-                {row["stage"]: row["price"] for row in cost.stages},
-                {cause: part.price for cause, part in cost.savings.items()},
-                prices.currency,
-            ),
-            "drift": comparisons(largest_shifts(found)),
-        },
-        checks=[
-            *(check for check in accounting_checks(run, counted) if check.name == "accounting"),
-            _drift(found),
-        ],
+        checks=[accounting_check(counted), _drift(found)],
+        plots=_plots(counted, cost, found, prices.currency),
     )
+
+
+def _plots(counted: Accounting, cost: CellCost, found: list[Shift], currency: str) -> dict[str, bytes | None]:
+    stages = ("discovered", "ingested", "valid", "kept", "published")
+    return {
+        "funnel": funnel({name: getattr(counted, name) for name in stages}),
+        "cost": costs(
+            {row["stage"]: row["price"] for row in cost.stages},
+            {cause: part.price for cause, part in cost.savings.items()},
+            currency,
+        ),
+        "drift": comparisons(largest_shifts(found)),
+    }
 
 
 def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
@@ -133,18 +126,20 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
     }
 
 
-def _alike(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
+def _ungrouped_neighbours(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
     """Count the vectors that nearly coincide with another one although no rule has grouped the two."""
     primary = next(view for view in views if view["primary"])
     found = find_semantic_duplicates(
         run.catalog, primary["table"], primary["lance_version"], primary["index"]
     )
     return {
-        "alike in the vector space, in no group": f"{found.samples:,} samples, among {found.checked:,} vectors looked at"
+        "near-duplicates by vector, in no group": (
+            f"{found.samples:,} samples, among {found.checked:,} checked vectors"
+        )
     }
 
 
-def _told(found: list[Shift], against: str) -> str:
+def _drift_line(found: list[Shift], against: str) -> str:
     """The largest shift of each kind and its limit, in one line."""
     return ", ".join(
         f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"

@@ -11,7 +11,7 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import complete
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels.validation.bounds import at_the_door
+from mm_embed_kernels.validation.bounds import reject_before_download
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 
 _ROWS = f"""
@@ -46,13 +46,13 @@ def raw_assets(run: CellRun) -> StageOutput:
     kernel, counts = FetchKernel(run.spec, run.catalog.blobs), {"fetched": 0, "failed": 0}
     with run.sql(
         REQUESTS,
-        listing=at_the_door(run.read("dataset_registry"), run.validation),
+        listing=reject_before_download(run.read("dataset_registry"), run.validation),
         flavours=kernel.flavours(),
     ) as requests:
         run.compute(kernel, requests)
     rows = run.tables_of(
         _ROWS,
-        listing=at_the_door(run.read("dataset_registry"), run.validation),
+        listing=reject_before_download(run.read("dataset_registry"), run.validation),
         flavours=kernel.flavours(),
         cached=run.cached(kernel),
     )

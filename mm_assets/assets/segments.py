@@ -140,7 +140,7 @@ def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table
     """The segments, with transcripts of those that carry no text yet.
 
     All is computed here, before anything is written: Lance reads what it writes in threads that end, and what
-        Ray started in one of them would end with it.
+    Ray started in one of them would end with it.
     """
     kernel = run.transcribe_kernel
     if kernel is None:

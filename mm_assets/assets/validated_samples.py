@@ -16,7 +16,7 @@ from mm_assets.cells.gates import GATE_CHECKS, gate_inputs, gates
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
-from mm_embed_kernels.validation.bounds import REJECTED, judge
+from mm_embed_kernels.validation.bounds import REJECTED, rejection_reasons
 
 
 def _decisions(run: CellRun) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> It
     for table in rows:
         good, broken = contract.split(table.filter(pc.equal(table["probe"], "ok")).select(names))
         events += [{**row, "error_class": "contract_violation", "message": line} for row, line in broken]
-        reasons = pa.array(judge(good, run.validation), pa.string())
+        reasons = pa.array(rejection_reasons(good, run.validation), pa.string())
         rejected = good.append_column("message", reasons).filter(pc.is_valid(reasons)).to_pylist()
         events += [{**row, "error_class": REJECTED} for row in rejected]
         good = good.filter(pc.is_null(reasons))

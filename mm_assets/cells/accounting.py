@@ -24,18 +24,16 @@ def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting
 
 
 def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
-    """Check that discovered = published + dropped + failed, and the gates over all failures."""
+    """The check of the accounting, and the gates over all failures."""
+    return [accounting_check(counted), *gates(run, counted.discovered, counted.failed, counted.failures)]
+
+
+def accounting_check(counted: Accounting) -> Check:
+    """Check that discovered = published + dropped + failed."""
     figures = {name: getattr(counted, name) for name in ("discovered", "published", "dropped", "failed")}
     equation = (
         f"{counted.discovered:,} discovered = {counted.published:,} published"
         f" + {counted.dropped:,} dropped + {counted.failed:,} failed"
     )
-    return [
-        Check(
-            "accounting",
-            counted.balanced,
-            equation if counted.balanced else f"does not hold: {equation}",
-            figures,
-        ),
-        *gates(run, counted.discovered, counted.failed, counted.failures),
-    ]
+    description = equation if counted.balanced else f"does not hold: {equation}"
+    return Check("accounting", counted.balanced, description, figures)

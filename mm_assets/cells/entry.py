@@ -9,7 +9,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.run_failures import GateClosed
 from mm_assets.cells.stage_output import Entry
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.identity import canonical, digest
+from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.progress import report
 from mm_resources.tables.stage_tables import StageMeta
 
@@ -44,7 +44,7 @@ def enter(
     samples_in = next((meta.samples for meta in reversed([*upstream.values()]) if meta), None)
     versions = {name: meta.data_version for name, meta in upstream.items() if meta}
     code = {"code_version": run.code_version, **extra_inputs(run)}
-    inputs = digest("inputs", run.asset, canonical(versions), canonical(code))
+    inputs = digest("inputs", run.asset, canonical_json(versions), canonical_json(code))
     stored = run.snapshot.meta(run.asset)
     if stored is not None and (
         stored.inputs != inputs or stored.blocked or _has_retries(run, stored) or not is_still_valid(run)

@@ -16,7 +16,7 @@ from mm_assets.cells.checks import OVERRIDABLE, Check, closed, override_command
 from mm_assets.cells.materialization import Effort, materialize_result, plain
 from mm_assets.cells.stage_output import Entry, StageOutput
 from mm_embed_kernels.contracts.pipeline import STAGES
-from mm_embed_kernels.identity import canonical, digest
+from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.runner import ComputeReport
 from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.tables.failure_events import FailureCount
@@ -89,7 +89,7 @@ def _meta(
     overridden = {"gate overridden": f"{waived} ({run.override})"} if waived else {}
     samples = run.samples_written
     return StageMeta(
-        data_version=digest("stage", run.asset, output.rows.digest, canonical(entry.code))[:24],
+        data_version=digest("stage", run.asset, output.rows.digest, canonical_json(entry.code))[:24],
         inputs=entry.inputs,
         rows=output.rows.rows,
         row_count=output.rows.rows if output.row_count is None else output.row_count,
