@@ -13,6 +13,7 @@ import pyarrow as pa
 from mm_assets.cells.asset_page import AssetPage
 from mm_assets.cells.checks import Check, override_command
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.error_classes import lookup
 from mm_resources.cell import Cell
 from mm_resources.tables.failure_events import may_be_redriven
 from mm_resources.tables.stage_tables import StageMeta
@@ -136,8 +137,11 @@ def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
     lines = []
     for cause, count in causes.items():
         again = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "the spec decides it"
-        lines.append(f"| {cause} | {count:,} | `mm failures {chosen} {cause}` | {again} |")
-    return "\n".join(["| cause | samples | look at them | try them again |", "|---|---|---|---|", *lines])
+        declared = lookup(cause)
+        action = declared.action if declared else "not declared by this installation"
+        lines.append(f"| {cause} | {count:,} | {action} | `mm failures {chosen} {cause}` | {again} |")
+    head = ["| cause | samples | what to do | list them | try them again |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *lines])
 
 
 def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
