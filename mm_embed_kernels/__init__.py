@@ -1,4 +1,4 @@
 """Pure code over Arrow batches: contracts, probes, curation rules, segmenters and embedders.
 
-Nothing in here knows dagster or ray; every kernel runs alone, in a test, on a small Arrow table.
+Nothing here imports dagster or ray; a test runs every kernel alone, on a small Arrow table.
 """

@@ -33,8 +33,9 @@ class OutOfMemory(Exception):
 def typed_errors() -> Iterator[None]:
     """Raise `OutOfMemory` where a statement, or what reads the stream of its rows, fails for lack of memory.
 
-    Arrow's C stream interface passes an error on as a text. Whatever reads the stream (pyarrow, Lance, another
-    statement) therefore raises an error of its own type, of which only DuckDB's message gives the cause.
+    Arrow's C stream interface passes an error on as a text. Whatever reads the stream (pyarrow, Lance,
+    another statement) therefore raises an error of its own type, of which only DuckDB's message gives the
+    cause.
     """
     try:
         yield

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.contracts.samples import DUPLICATE, RULE_DECISION
 from mm_embed_kernels.curation.splits import Place, Placement
-from mm_embed_kernels.identity import canonical, digest
+from mm_embed_kernels.identity import canonical_json, digest
 from mm_embed_kernels.rules import Rule
 from mm_embed_kernels.rules.base import Evidence
 from mm_embed_kernels.sql import CellReader
@@ -26,8 +26,8 @@ def profile_digest(rules: list[Rule], shares: Mapping[str, float]) -> str:
     """Return a digest of what decides: rule ids, versions, actions and thresholds, and split shares."""
     return digest(
         "curation",
-        canonical([(r.name, r.version, r.action, r.threshold) for r in rules]),
-        canonical(list(shares.items())),
+        canonical_json([(r.name, r.version, r.action, r.threshold) for r in rules]),
+        canonical_json(list(shares.items())),
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from mm_embed_kernels.embedders import minilm
 from mm_embed_kernels.embedders.pictures import PictureEmbedder, center_crop
-from mm_embed_kernels.identity import canonical, digest, file_hash, library_versions
+from mm_embed_kernels.identity import canonical_json, digest, file_hash, library_versions
 from mm_embed_kernels.inference.runtime import (
     export_onnx,
     in_inference_mode,
@@ -104,14 +104,14 @@ def _model(
 ) -> tuple[Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """Return a function from pictures to class probabilities, and the class vectors; once per process."""
     text = minilm.MiniLM(device, threads=threads)
-    name = digest("classes", text.fingerprint, canonical(library_versions(["timm"])))
+    name = digest("classes", text.fingerprint, canonical_json(library_versions(["timm"])))
     classes = load_or_make_array(f"conse-{name[:32]}", lambda: class_vectors(text.embed))
     if device != "cpu":
         return in_inference_mode(torch_classifier(device), threads), classes
     # On the CPU ONNX Runtime takes half of torch's time for these convolutions, and the cached graph avoids
     # loading torch.
     libraries = library_versions(["onnx", "onnxscript", "timm", "torch"])
-    name = digest("graph", ConSE.code_version, file_hash(_checkpoint()), canonical(libraries))
+    name = digest("graph", ConSE.code_version, file_hash(_checkpoint()), canonical_json(libraries))
     graph = load_or_make(f"conse-{name[:32]}.onnx", lambda: export_onnx(classifier(), (4, _SIDE, _SIDE, 3)))
     return onnx_session(graph, threads), classes
 

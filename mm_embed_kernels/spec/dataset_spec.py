@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.identity import canonical, check_name, check_version, digest
+from mm_embed_kernels.identity import canonical_json, check_name, check_version, digest
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS, USER_TYPES, SpecModel, user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -179,7 +179,7 @@ class DatasetSpec(SpecModel):
             for name, default in defaults.items():
                 if name in part and part[name] == default:
                     del part[name]
-        return digest("spec", canonical(written))
+        return digest("spec", canonical_json(written))
 
 
 def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
