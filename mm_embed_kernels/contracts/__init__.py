@@ -1,4 +1,4 @@
-"""The contracts at every boundary. See `stages` for the schemas and `contract` for the mechanism."""
+"""Contracts: Arrow schemas between stages, and the list of stages; imports no other package of kernels."""
 
 from mm_embed_kernels.contracts.contract import Contract, ContractError, field
 from mm_embed_kernels.contracts.features import (

@@ -143,16 +143,16 @@ class Contract:
             frame: Any = pl.from_arrow(table.select(flat))
             self.pandera(flat).validate(frame, lazy=True)
         except pandera.errors.SchemaErrors as failed:
-            found: dict[int, list[str]] = {}
+            causes: dict[int, list[str]] = {}
             for case in failed.failure_cases.iter_rows(named=True):
                 if case["index"] is None:
                     raise ContractError(
                         f"{self.name}.{case['column']}: {case['check']} ({case['failure_case']})"
                     ) from failed
-                found.setdefault(case["index"], []).append(
+                causes.setdefault(case["index"], []).append(
                     f"{case['column']}={case['failure_case']} fails {case['check']}"
                 )
-            return {row: "; ".join(lines) for row, lines in sorted(found.items())}
+            return {row: "; ".join(lines) for row, lines in sorted(causes.items())}
         return {}
 
     def split(

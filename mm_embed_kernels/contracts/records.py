@@ -1,4 +1,4 @@
-"""Contracts of the records kept about runs: lineage, failures, the ledger and reviews."""
+"""Contracts of records about runs: lineage, failures, the ledger and reviews."""
 
 from __future__ import annotations
 

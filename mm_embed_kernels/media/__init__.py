@@ -1,1 +1,1 @@
-"""Media as bytes: their types, containers and decoding; imports errors and identity only."""
+"""Media as bytes: their types, containers and decoding; imports errors only."""
