@@ -12,6 +12,7 @@ import pytest
 
 from mm_assets.curation.rule_suggestions import propose_rules
 from mm_assets.operations.redrive import Outcome, select_redrives
+from mm_embed_kernels.error_classes import lookup
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.base import results
 from mm_embed_kernels.kernels.segment import SegmentKernel
@@ -77,7 +78,8 @@ def test_a_signal_of_the_probe_tells_them_apart_and_a_transcript_is_tried_again(
     ).asset_materialization.metadata
     chosen = "sounds@v1 --modality audio --stage segments --class"
     assert (
-        f"| decoder_crash | {COUNT} | `mm failures {chosen} decoder_crash` | `mm redrive {chosen} decoder_crash` |"
+        f"| decoder_crash | {COUNT} | {lookup('decoder_crash').action} "
+        f"| `mm failures {chosen} decoder_crash` | `mm redrive {chosen} decoder_crash` |"
         in page["failures"].value
     )
 
