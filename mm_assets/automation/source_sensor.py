@@ -8,7 +8,6 @@ Dagster reads annotations of sensors and ops at run time, so this module does wi
 annotations`.
 """
 
-import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,8 +35,6 @@ from mm_resources.ingestion.source_drift import Drift
 from mm_resources.registry.registry import Registration, Registry
 from mm_resources.resources import CatalogResource
 
-# Dagster copies a sensor with several jobs, and warns of its own copying.
-warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
 # `Registration.by` of the versions that the sensor registers.
 WATCH = "watch"
 _REGISTRY = dg.AssetKey("dataset_registry")

@@ -11,6 +11,7 @@ from mm_assets.automation.refresh import cell_request
 from mm_assets.cells.partitions import dataset_versions
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import load_spec
+from mm_resources.objects.opener import file_tag
 from mm_resources.resources import CatalogResource
 from mm_resources.settings import Settings
 
@@ -61,4 +62,4 @@ def _file_states(folder: Path) -> dict[str, str]:
     files = (
         sorted(path for path in folder.glob("*") if path.suffix in _SPEC_SUFFIXES) if folder.is_dir() else []
     )
-    return {str(path): f"{(info := path.stat()).st_size}-{info.st_mtime_ns}" for path in files}
+    return {str(path): file_tag(path.stat()) for path in files}

@@ -14,7 +14,7 @@ from typing import Any
 from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.http_client import is_web, shown
+from mm_resources.objects.http_client import is_web, redact_url
 from mm_resources.sources.archives import Archives
 
 # Members of an archive that are inspected.
@@ -72,7 +72,7 @@ def url_column(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
     for column in rows[0] if rows else ():
         urls = [value for row in rows if isinstance(value := row.get(column), str) and is_web(value)]
         if len(urls) * 2 > len(rows):
-            kinds = Counter(filter(None, (_modality(shown(url)) for url in urls)))
+            kinds = Counter(filter(None, (_modality(redact_url(url)) for url in urls)))
             return column, kinds.most_common(1)[0][0] if kinds else "auto"
     return None
 

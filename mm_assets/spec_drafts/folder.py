@@ -31,7 +31,7 @@ from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import escape_glob, parse_spec
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS
-from mm_resources.objects.compressed_streams import without_compression
+from mm_resources.objects.compressed_streams import uncompressed_name
 
 _SKIPPED = {".yaml", ".yml", ".py", ".md5", ".sha256"}
 _MAX_FILES = 20_000
@@ -106,7 +106,7 @@ def _scan(folder: Path) -> _Contents:
     media: dict[str, list[str]] = defaultdict(list)
     tables, archives = [], []
     for path in islice(_files(folder), _MAX_FILES):
-        key, ending = os.path.relpath(path, folder), os.path.splitext(without_compression(path))[1].lower()
+        key, ending = os.path.relpath(path, folder), os.path.splitext(uncompressed_name(path))[1].lower()
         if ending in ENDINGS:
             tables.append(key)
         elif is_archive(path):

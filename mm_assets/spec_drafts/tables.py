@@ -13,7 +13,7 @@ from typing import Any
 from mm_assets.spec_drafts.names import clean_name, join_uri
 from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.model import user_column
-from mm_resources.objects.compressed_streams import without_compression
+from mm_resources.objects.compressed_streams import uncompressed_name
 from mm_resources.sources.records import open_records
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -96,7 +96,7 @@ def record_source(
         values = [row.get(column) for row in rows] if column else []
         if column and (field == "label" or len(set(map(str, values))) == len(values)):
             record[field] = column
-    name = clean_name(Path(without_compression(table)).with_suffix(""))
+    name = clean_name(Path(uncompressed_name(table)).with_suffix(""))
     source = {"name": name, "modality": modality, "uri": escape_glob(join_uri(root, table)), "record": record}
     return source, usable_columns(rows, set(record.values()))
 

@@ -68,7 +68,7 @@ class Reference:
 
     def _open(self) -> BinaryIO:
         try:
-            return _OPENER.seekable(self.uri)
+            return _OPENER.open_sample(self.uri)
         except SampleError as error:
             if error.error_class != "not_found":
                 raise

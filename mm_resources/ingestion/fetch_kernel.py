@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import canonical, content_hash, digest, fingerprint
+from mm_embed_kernels.identity import canonical_json, content_hash, digest, fingerprint
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
@@ -60,7 +60,7 @@ class FetchKernel(Kernel):
         """With other limits, or other addresses allowed, what failed for good may pass."""
         limits = sorted(
             {
-                canonical(source.fetch.model_dump(mode="json"))
+                canonical_json(source.fetch.model_dump(mode="json"))
                 for source in self.spec.sources
                 if source.fetch != FetchPolicy()
             }
@@ -112,7 +112,7 @@ class _FetchStage(Stage):
     def _store(self, rows: list[dict[str, Any]]) -> list[Any]:
         """Fetch a part of a batch and put what is small into packs."""
         # Whole objects are read side by side; records of one file in order, since they share its handle.
-        if all(self._sources[row["source"]].whole for row in rows):
+        if all(self._sources[row["source"]].single_object for row in rows):
             threads = max(source.spec.fetch.concurrency for source in self._sources.values())
             with ThreadPoolExecutor(threads) as pool:
                 fetched = list(pool.map(lambda row: call_guarded(self._fetch, (row,)), rows))
@@ -149,7 +149,7 @@ class _FetchStage(Stage):
         outcomes = []
         for row, outcome in zip(rows, fetched, strict=True):
             source = self._sources[row["source"]]
-            place = (row["source"], row["source_uri"], (row["locator"] or "") if source.whole else "")
+            place = (row["source"], row["source_uri"], (row["locator"] or "") if source.single_object else "")
             if not isinstance(outcome, SampleError) and place not in tags:
                 tags[place] = source.tag(row["source_uri"], row["locator"] or "")
             now = tags.get(place)

@@ -1,4 +1,4 @@
-"""Compressed files as streams that go forward, and know a bomb when they unpack one."""
+"""Compressed files as streams that are read forward, with protection against decompression bombs."""
 
 from __future__ import annotations
 
@@ -15,57 +15,61 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 
 _BUFFER, _PIECE = 1 << 20, 64 << 10
-# What unpacks to more than this, and so many times its own size, is made to do so: text comes to twenty times at most.
+# A file that unpacks to more than this, and to so many times its own size, is a bomb: text reaches twenty
+# times at most.
 _BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 
 
-def _gzip(raw: BinaryIO) -> Any:
+def _open_gzip(raw: BinaryIO) -> Any:
     return gzip.GzipFile(fileobj=raw, mode="rb")
 
 
-def _zstd(raw: BinaryIO) -> Any:
+def _open_zstd(raw: BinaryIO) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
 
 
 _CODECS: dict[str, Callable[[BinaryIO], Any]] = {
-    ".gz": _gzip,
+    ".gz": _open_gzip,
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
-    ".zst": _zstd,
+    ".zst": _open_zstd,
 }
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid)
 
 
-def without_compression(name: str) -> str:
-    """``a.jsonl.gz`` -> ``a.jsonl``; other names as they are."""
+def uncompressed_name(name: str) -> str:
+    """Return a name without the ending of a compression: ``a.jsonl.gz`` -> ``a.jsonl``."""
     stem, dot, ending = name.rpartition(".")
     return stem if f"{dot}{ending}".lower() in _CODECS else name
 
 
-def unpacked(uri: str, opened: Callable[[], BinaryIO]) -> BinaryIO:
-    """A seekable stream of a file's content, unpacked if its ending says so.
+def open_unpacked(uri: str, open_packed: Callable[[], BinaryIO]) -> BinaryIO:
+    """Return a seekable stream of a file's content, unpacked according to its ending.
 
-    Forward it costs one pass; backward it begins anew.
+    Reading forward costs one pass; seeking backward unpacks from the start again.
 
     Args:
-        opened: opens the file at its beginning.
+        open_packed: opens the file at its beginning.
 
     Raises:
-        OSError, SampleError: from `opened`; and while it is read ``truncated``, ``bad_compression`` or ``decompression_bomb``.
+        OSError, SampleError: of `open_packed`; and while reading ``truncated``, ``bad_compression`` or
+            ``decompression_bomb``.
     """
-    ending = uri[len(without_compression(uri)) :].lower()
+    ending = uri[len(uncompressed_name(uri)) :].lower()
     if not ending:
-        return opened()
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(uri, opened, _CODECS[ending]), _BUFFER))
+        return open_packed()
+    return cast(BinaryIO, io.BufferedReader(_UnpackedStream(uri, open_packed, _CODECS[ending]), _BUFFER))
 
 
-class _Unpacked(io.RawIOBase):
-    def __init__(self, uri: str, opened: Callable[[], BinaryIO], codec: Callable[[BinaryIO], Any]) -> None:
-        self._uri, self._opened, self._codec, self._at = uri, opened, codec, 0
-        self._begin()
+class _UnpackedStream(io.RawIOBase):
+    def __init__(
+        self, uri: str, open_packed: Callable[[], BinaryIO], codec: Callable[[BinaryIO], Any]
+    ) -> None:
+        self._uri, self._open_packed, self._codec = uri, open_packed, codec
+        self._restart()
 
-    def _begin(self) -> None:
-        self._packed = self._opened()
+    def _restart(self) -> None:
+        self._packed = self._open_packed()
         self._stream, self._at = self._codec(self._packed), 0
         self._read = getattr(self._stream, "read1", self._stream.read)
 
@@ -84,18 +88,18 @@ class _Unpacked(io.RawIOBase):
         target = offset + (self._at if whence == io.SEEK_CUR else 0)
         if target < self._at:
             self._packed.close()
-            self._begin()
+            self._restart()
         while self._at < target and self.read(min(_BUFFER, target - self._at)):
             pass
         return self._at
 
     def readinto(self, buffer: Any) -> int:
         try:
-            # Little at once: what comes before damage is not lost with it.
+            # In small pieces, so that the content before damage is not lost with it.
             part = self._read(min(len(buffer), _PIECE))
         except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # the operating system's or a network's, not the content's
+                raise  # an error of the operating system or the network, not of the content
             cut = isinstance(error, EOFError)
             raise SampleError(
                 "truncated" if cut else "bad_compression", f"{self._uri} cannot be unpacked: {error}"

@@ -1,6 +1,6 @@
-"""The HTTP client of sources: polite to hosts, and closed to addresses that are not public.
+"""The HTTP client of sources: limits its requests to each host, and connects to public addresses only.
 
-One for all: URL lists, single URLs, and the globs that fsspec looks up in index pages.
+URL lists, single URLs, and the globs that fsspec resolves by index pages all use it.
 """
 
 from __future__ import annotations
@@ -22,150 +22,153 @@ from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession
 
-# May pass soon: Request Timeout, Too Early, Too Many Requests, and a server's own trouble.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-# Seconds: the first pause's upper bound, and that of any. A server that asks for more is left to a later run.
+# Statuses that may pass soon: Request Timeout, Too Early, Too Many Requests, and errors of the server.
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Seconds: upper bound of the first pause, and of any. A server that asks for more is left to a later run.
 _PAUSE, _LONGEST = 0.5, 30.0
+# Hosts whose next free moment is remembered.
 _HOSTS = 10_000
 
 
 def is_web(uri: str) -> bool:
+    """Return whether a URI is an http(s) URL."""
     return uri.lower().startswith(("http://", "https://"))
 
 
-def shown(url: str) -> str:
-    """A URL without what may be secret in it: a query holds signatures and tokens."""
+def redact_url(url: str) -> str:
+    """Return a URL without its user, query and fragment: a query may hold signatures and tokens."""
     return re.sub(r"^([\w+.-]+://)[^/?#]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
-def storage_options(uri: str, fetching: FetchPolicy) -> dict[str, Any]:
-    """What fsspec needs so that its HTTP, in a chain too (``zip://a::https://…``), goes through this client."""
+def storage_options(uri: str, policy: FetchPolicy) -> dict[str, Any]:
+    """Return the options by which fsspec's HTTP uses this client, in a chain too (``zip://a::https://…``)."""
     protocols = {bit.partition("://")[0].lower() for bit in uri.split("::")} & {"http", "https"}
-    given = {"get_client": partial(_client, fetching)}
-    return given if is_web(uri) else {protocol: given for protocol in protocols}
+    options = {"get_client": partial(_create_client, policy)}
+    return options if is_web(uri) else {protocol: options for protocol in protocols}
 
 
-class _Polite:
-    """aiohttp middleware: spaces the requests to each host, tries again what may pass, waits as long as a server asks."""
+class _PoliteMiddleware:
+    """aiohttp middleware: spaces the requests to each host, retries transient errors, obeys Retry-After."""
 
-    def __init__(self, fetching: FetchPolicy) -> None:
-        self.fetching = fetching
-        self._gap = 1 / fetching.requests_per_second if fetching.requests_per_second else 0.0
-        self._free: dict[str, float] = {}  # host -> when its next request may go out
+    def __init__(self, policy: FetchPolicy) -> None:
+        self.policy = policy
+        self._gap = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
+        self._free: dict[str, float] = {}  # host -> time (monotonic) of its next request
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         host = request.url.authority
-        # HEAD only asks whether something changed; what fails there is tried in earnest by GET.
-        last = 1 if request.method == "HEAD" else self.fetching.retries + 1
+        # HEAD only checks whether an object changed; where it fails, GET is retried instead.
+        last = 1 if request.method == "HEAD" else self.policy.retries + 1
         tries = 0
         while True:
             tries += 1
-            await self._turn(host)
+            await self._wait_for_turn(host)
             try:
                 response = await handler(request)
             except Exception as error:
-                if tries >= last or not cause(str(request.url), error).retryable:
+                if tries >= last or not request_error(str(request.url), error).retryable:
                     raise
-                asked = 0.0
+                requested = 0.0
             else:
-                asked = _retry_after(response)
-                if tries >= last or response.status not in _PASSING or asked > _LONGEST:
+                requested = _retry_after(response)
+                if tries >= last or response.status not in _TRANSIENT or requested > _LONGEST:
                     return response
                 response.close()
-                self._free[host] = max(self._free.get(host, 0.0), time.monotonic() + asked)
-            await asyncio.sleep(max(asked, pause(tries)))
+                self._free[host] = max(self._free.get(host, 0.0), time.monotonic() + requested)
+            await asyncio.sleep(max(requested, backoff_pause(tries)))
 
-    async def _turn(self, host: str) -> None:
+    async def _wait_for_turn(self, host: str) -> None:
         now = time.monotonic()
         if len(self._free) > _HOSTS:
             self._free = {name: free for name, free in self._free.items() if free > now}
-        mine = max(now, self._free.get(host, 0.0))
-        self._free[host] = mine + self._gap
-        await asyncio.sleep(mine - now)
+        turn = max(now, self._free.get(host, 0.0))
+        self._free[host] = turn + self._gap
+        await asyncio.sleep(turn - now)
 
 
 @cache
-def _polite(fetching: FetchPolicy) -> _Polite:
-    """One for all sessions of a process: fsspec opens one in each thread."""
-    return _Polite(fetching)
+def _middleware(policy: FetchPolicy) -> _PoliteMiddleware:
+    """Return the middleware that all sessions of a process share: fsspec opens one in each thread."""
+    return _PoliteMiddleware(policy)
 
 
-async def _client(fetching: FetchPolicy, loop: Any = None, **options: Any) -> ClientSession:
+async def _create_client(policy: FetchPolicy, loop: Any = None, **options: Any) -> ClientSession:  # noqa: ARG001 - fsspec passes `loop`
     import aiohttp
 
-    # Looked at where a socket is made for it, the address is the one that is connected to: whatever a name resolves to by
-    # then, and for each hop of a redirect.
-    def vetted(address: Any) -> socket.socket:
-        family, kind, protocol, _, where = address
-        if not fetching.permits(where[0]):
-            raise PermissionError(errno.EACCES, f"{where[0]} is not a public address")
+    # The check is made where a socket is created, so that it applies to the address that is connected to,
+    # whatever a name resolves to by then, and to each hop of a redirect.
+    def create_socket(address: Any) -> socket.socket:
+        family, kind, protocol, _, target = address
+        if not policy.permits(target[0]):
+            raise PermissionError(errno.EACCES, f"{target[0]} is not a public address")
         return socket.socket(family, kind, protocol)
 
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=fetching.concurrency, socket_factory=vetted),
+        connector=aiohttp.TCPConnector(limit=policy.concurrency, socket_factory=create_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
-        # Without a whole: a large object may take hours, as long as it goes on coming.
-        timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=fetching.timeout_s, sock_read=fetching.timeout_s
-        ),
+        # Without a total: a large object may take hours, as long as bytes arrive.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=policy.timeout_s, sock_read=policy.timeout_s),
         headers={"User-Agent": "mm-features", "Accept-Encoding": "identity"},
-        middlewares=[_polite(fetching)],
+        middlewares=[_middleware(policy)],
         **options,
     )
 
 
-def pause(tries: int) -> float:
-    """Exponential with full jitter (Brooker, AWS Architecture Blog, 2015)."""
+def backoff_pause(tries: int) -> float:
+    """Return seconds before a retry: exponential, full jitter (Brooker, AWS Architecture Blog, 2015)."""
     return random.uniform(0, min(_LONGEST, _PAUSE * 2 ** (tries - 1)))
 
 
 def _retry_after(response: ClientResponse) -> float:
-    """Seconds that the server asks to wait (RFC 9110, 10.2.3); 0 where it does not."""
-    given = response.headers.get("Retry-After", "").strip()
-    if given.isascii() and given.isdigit():
-        return float(given)
-    until = moment(given)
+    """Return the seconds that the server asks to wait (RFC 9110, 10.2.3); 0 where it does not."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    until = parse_http_date(value)
     return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until else 0.0
 
 
-def moment(given: str) -> datetime | None:
+def parse_http_date(value: str) -> datetime | None:
+    """Parse the date of an HTTP header, into UTC; None where it is none."""
     try:
-        found = parsedate_to_datetime(given)
+        date = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def refused(url: str, status: int) -> SampleError:
+def status_error(url: str, status: int) -> SampleError:
+    """Return the error of a response that is not a success."""
     return SampleError(
         f"http_{status}",
-        f"{shown(url)} answers with status {status}",
-        retryable=status in _PASSING or status >= 500,
+        f"{redact_url(url)} answers with status {status}",
+        retryable=status in _TRANSIENT or status >= 500,
     )
 
 
-def cause(url: str, error: Exception) -> SampleError:
-    """What a failed request is recorded as."""
+def request_error(url: str, error: Exception) -> SampleError:
+    """Return the sample's error for a failed request."""
     import aiohttp
 
     if isinstance(error, SampleError):
         return error
-    where, said = shown(url), f"{type(error).__name__}: {error}"
+    target, detail = redact_url(url), f"{type(error).__name__}: {error}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return SampleError("tls_error", f"{where}: {said}", retryable=True)
+        return SampleError("tls_error", f"{target}: {detail}", retryable=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return SampleError(
-            "unknown_host", f"{where}: its host has no address that can be found", retryable=True
+            "unknown_host", f"{target}: its host has no address that can be found", retryable=True
         )
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno == errno.EACCES:
-        said = error.os_error.strerror or "not a public address"
+        detail = error.os_error.strerror or "not a public address"
         return SampleError(
-            "refused_address", f"{where} leads to {said}; allow it with fetch: {{allow_private: [NETWORK]}}"
+            "refused_address",
+            f"{target} leads to {detail}; allow it with fetch: {{allow_private: [NETWORK]}}",
         )
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | ValueError):
-        return SampleError("bad_url", f"{where} is no URL that can be asked for, or redirects to one")
+        return SampleError("bad_url", f"{target} is no URL that can be asked for, or redirects to one")
     if isinstance(error, aiohttp.TooManyRedirects):
-        return SampleError("too_many_redirects", f"{where} redirects without end")
+        return SampleError("too_many_redirects", f"{target} redirects without end")
     if isinstance(error, TimeoutError):
-        return SampleError("timeout", f"{where} does not answer in time", retryable=True)
-    return SampleError("connection_error", f"{where}: {said}", retryable=True)
+        return SampleError("timeout", f"{target} does not answer in time", retryable=True)
+    return SampleError("connection_error", f"{target}: {detail}", retryable=True)

@@ -1,4 +1,4 @@
-"""Objects behind http(s) URLs: whole, in ranges, or only what a server says of them; bounded in time and size."""
+"""Objects behind http(s) URLs: their bytes, ranges, or metadata; bounded in time and size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
-from mm_resources.objects.http_client import cause, moment, pause, refused, shown, storage_options
+from mm_resources.objects.http_client import (
+    backoff_pause,
+    parse_http_date,
+    redact_url,
+    request_error,
+    status_error,
+    storage_options,
+)
 from mm_resources.storage.store import LARGE_BYTES
 
 if TYPE_CHECKING:
@@ -23,12 +30,18 @@ if TYPE_CHECKING:
 _SLOWEST = 1024  # bytes a second
 _PART = 256 << 10
 _READAHEAD = 4 << 20
+# URLs whose tag is remembered from their last response.
 _SERVED = 4_096
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a server says of an object without sending it."""
+    """A server's metadata of an object.
+
+    Attributes:
+        tag: entity tag, else date and size; "" where the server sends neither.
+        validator: value for If-Range; "" where nothing proves that a range belongs to the same object.
+    """
 
     tag: str
     size: int | None
@@ -36,24 +49,25 @@ class Head:
     validator: str = ""
 
 
-class Web:
-    """Objects behind http(s) URLs, as one source's spec wants them read. Picklable; threads may share it."""
+class HttpObjects:
+    """Objects behind http(s) URLs, read within one source's policy. Picklable; threads may share it."""
 
-    def __init__(self, fetching: FetchPolicy) -> None:
-        self.fetching = fetching
+    def __init__(self, policy: FetchPolicy) -> None:
+        self.policy = policy
         self._served: OrderedDict[str, str] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"fetching": self.fetching, "_served": OrderedDict()}
+        return {"policy": self.policy, "_served": OrderedDict()}
 
     def fetch(self, url: str) -> bytes | BinaryIO:
-        """The body of a GET, or an open temporary file with it where it is large.
+        """Return the body of a GET, or an open temporary file with it where it is large.
 
-        A body that breaks off goes on where it was left if the server can, else it is read anew.
+        A body that breaks off is continued where it ended if the server can, else it is read again.
 
         Raises:
-            SampleError: ``http_<status>``, ``timeout``, ``too_large``, ``refused_address``, ``unknown_host``, ``tls_error``,
-                ``connection_error``, ``bad_url`` or ``too_many_redirects``; `retryable` where it may pass.
+            SampleError: ``http_<status>``, ``timeout``, ``too_large``, ``refused_address``, ``unknown_host``,
+                ``tls_error``, ``connection_error``, ``bad_url`` or ``too_many_redirects``; `retryable` where
+                it may pass.
         """
         spool = self._run(self._download, url)
         size = spool.tell()
@@ -64,35 +78,50 @@ class Web:
             return bytes(spool.read())
 
     def open(self, url: str) -> BinaryIO:
-        """A seekable stream that asks for ranges as it is read, or the whole body where the server gives no ranges.
+        """Return a seekable stream that requests ranges while it is read, or has the body as a whole.
 
         Raises:
-            SampleError: as `fetch`, and ``source_changed`` when the object is another one half-way.
+            SampleError: as `fetch`, and ``source_changed`` when the object changes in between.
         """
         (head,) = self.heads([url])
         if isinstance(head, Head) and head.tag and (head.size or 0) > LARGE_BYTES:
-            ranges = _Ranges(self, url, head.size or 0, head.validator)
-            if ranges.probe():
+            ranges = _RangeStream(self, url, head.size or 0, head.validator)
+            if ranges.are_served():
                 return cast(BinaryIO, io.BufferedReader(ranges, _READAHEAD))
-        found = self.fetch(url)
-        return io.BytesIO(found) if isinstance(found, bytes) else found
+        body = self.fetch(url)
+        return io.BytesIO(body) if isinstance(body, bytes) else body
 
     def heads(self, urls: Iterable[str]) -> list[Head | SampleError]:
-        """What HEAD says of each URL, asked side by side and once."""
+        """Send one HEAD request for each URL, side by side, and return the metadata or error of each."""
 
-        async def ask() -> list[Head | SampleError]:
+        async def request() -> list[Head | SampleError]:
             session = await self._session()
             return await asyncio.gather(*(self._head(session, url) for url in urls))
 
-        found: list[Head | SampleError] = self._run(ask)
-        return found
+        heads: list[Head | SampleError] = self._run(request)
+        return heads
 
     def tag(self, url: str) -> str | None:
-        """What `Head.tag` is now: as the response said that `fetch` has read last, else by HEAD; None where nothing tells."""
+        """Return the present `Head.tag`; None where the server sends none.
+
+        Taken from the response that `fetch` has read last, else by HEAD.
+        """
         if (served := self._served.pop(url, None)) is not None:
             return served or None
-        (found,) = self.heads([url])
-        return None if isinstance(found, SampleError) else found.tag or None
+        (head,) = self.heads([url])
+        return None if isinstance(head, SampleError) else head.tag or None
+
+    def read_range(self, url: str, first: int, size: int, validator: str) -> bytes | None:
+        """Return bytes of an object; None where the server sends no ranges, or the object has changed.
+
+        Args:
+            validator: `Head.validator` of the object.
+
+        Raises:
+            SampleError: as `fetch`.
+        """
+        part: bytes | None = self._run(self._range, url, first, size, validator)
+        return part
 
     def _run(self, work: Any, *args: Any) -> Any:
         from fsspec.asyn import get_loop, sync
@@ -102,7 +131,7 @@ class Web:
     async def _session(self) -> ClientSession:
         import fsspec
 
-        fs = fsspec.filesystem("https", **storage_options("https://", self.fetching))
+        fs = fsspec.filesystem("https", **storage_options("https://", self.policy))
         session: ClientSession = await fs.set_session()
         return session
 
@@ -110,34 +139,35 @@ class Web:
         try:
             async with session.head(url, allow_redirects=True) as response:
                 if not response.ok:
-                    return refused(url, response.status)
+                    return status_error(url, response.status)
                 modified = response.headers.get("Last-Modified", "")
-                return Head(_tag(response), _whole_size(response), moment(modified), _strong(response))
-        except Exception as error:  # noqa: BLE001 - whatever a foreign server makes of a client is that URL's failure alone
-            return cause(url, error)
+                return Head(
+                    _tag(response), _whole_size(response), parse_http_date(modified), _validator(response)
+                )
+        except Exception as error:  # noqa: BLE001 - any error that a foreign server causes is that URL's alone
+            return request_error(url, error)
 
     async def _download(self, url: str) -> Any:
-        spool = tempfile.SpooledTemporaryFile(LARGE_BYTES)  # noqa: SIM115 - for the caller to close
+        spool = tempfile.SpooledTemporaryFile(LARGE_BYTES)  # noqa: SIM115 - the caller closes it
         try:
             session, validator = await self._session(), ""
-            for tries in range(1, self.fetching.retries + 2):
+            for tries in range(1, self.policy.retries + 2):
                 try:
                     async with session.get(url, headers=_rest(spool, validator)) as response:
-                        validator = await self._read(url, response, spool)
+                        await self._read(url, response, spool)
                         return spool
-                except Broken as broken:
-                    validator, problem = broken.validator, broken.cause
+                except _BrokenBody as broken:
+                    validator, problem = broken.validator, broken.error
                 except Exception as error:  # noqa: BLE001 - as above
-                    raise cause(url, error) from None
-                if tries > self.fetching.retries:
+                    raise request_error(url, error) from None
+                if tries > self.policy.retries:
                     raise problem
-                await asyncio.sleep(pause(tries))
+                await asyncio.sleep(backoff_pause(tries))
         except BaseException:
             spool.close()
             raise
 
     async def _range(self, url: str, first: int, size: int, validator: str) -> bytes | None:
-        """Some bytes of an object; None where the server sends no ranges, or the object is another one by now."""
         from aiohttp import ClientPayloadError
 
         session, problem = await self._session(), None
@@ -145,80 +175,75 @@ class Web:
             "Range": f"bytes={first}-{first + size - 1}",
             **({"If-Range": validator} if validator else {}),
         }
-        for tries in range(1, self.fetching.retries + 2):
+        for tries in range(1, self.policy.retries + 2):
             try:
                 async with session.get(url, headers=headers) as response:
                     if response.status == 206:
                         return await response.read()
                     if response.status in (200, 203):
                         return None
-                    raise refused(url, response.status)
+                    raise status_error(url, response.status)
             except Exception as error:  # noqa: BLE001 - as above
-                problem = cause(url, error)
-                # What the middleware has tried again already is not tried once more; a body that breaks off is.
+                problem = request_error(url, error)
+                # Only a body that broke off is retried here; the middleware has retried the others.
                 if not isinstance(error, ClientPayloadError | TimeoutError):
                     break
-            await asyncio.sleep(pause(tries))
+            await asyncio.sleep(backoff_pause(tries))
         assert problem is not None
         raise problem
 
-    async def _read(self, url: str, response: ClientResponse, spool: Any) -> str:
-        """Append a body to what is there of it, or begin anew where the server sends the whole."""
+    async def _read(self, url: str, response: ClientResponse, spool: Any) -> None:
+        """Append a body to its earlier part in `spool`, or replace that part by the whole body."""
         if response.status not in (200, 203, 206):
-            raise refused(url, response.status)
-        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(
-            f"bytes {spool.tell()}-"
-        ):
+            raise status_error(url, response.status)
+        continues = response.headers.get("Content-Range", "").startswith(f"bytes {spool.tell()}-")
+        if response.status != 206 or not continues:
             spool.seek(0)
             spool.truncate()
             if response.status == 206:
-                raise Broken(
-                    SampleError(
-                        "connection_error", f"{shown(url)} sends another range than was asked for", True
-                    ),
-                    "",
-                )
-        most = self.fetching.max_bytes
-        too_large = SampleError("too_large", f"{shown(url)} is larger than fetch.max_bytes, {most:,}")
-        if (_whole_size(response) or 0) > most:
-            raise too_large
-        began, got = time.monotonic(), 0
+                message = f"{redact_url(url)} sends another range than was asked for"
+                raise _BrokenBody(SampleError("connection_error", message, True), "")
         try:
-            async for part in response.content.iter_chunked(_PART):
-                got += len(part)
-                if spool.tell() + len(part) > most:
-                    raise too_large
-                spool.write(part)
-                seconds = time.monotonic() - began
-                if seconds > self.fetching.timeout_s and got < seconds * _SLOWEST:
-                    raise SampleError(
-                        "timeout", f"{shown(url)} sends less than {_SLOWEST:,} bytes a second", retryable=True
-                    )
+            await self._copy(url, response, spool)
         except SampleError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            raise Broken(cause(url, error), _strong(response)) from None
+            raise _BrokenBody(request_error(url, error), _validator(response)) from None
         if spool.tell() < (_whole_size(response) or 0):
-            raise Broken(
-                SampleError(
-                    "connection_error", f"{shown(url)} ends before its size is reached", retryable=True
-                ),
-                _strong(response),
-            )
+            message = f"{redact_url(url)} ends before its size is reached"
+            raise _BrokenBody(SampleError("connection_error", message, retryable=True), _validator(response))
         self._served[url] = _tag(response)
         while len(self._served) > _SERVED:
             self._served.popitem(last=False)
-        return ""
+
+    async def _copy(self, url: str, response: ClientResponse, spool: Any) -> None:
+        """Copy a body within the limits of size and speed."""
+        most = self.policy.max_bytes
+        too_large = SampleError("too_large", f"{redact_url(url)} is larger than fetch.max_bytes, {most:,}")
+        if (_whole_size(response) or 0) > most:
+            raise too_large
+        began, received = time.monotonic(), 0
+        async for part in response.content.iter_chunked(_PART):
+            received += len(part)
+            if spool.tell() + len(part) > most:
+                raise too_large
+            spool.write(part)
+            seconds = time.monotonic() - began
+            if seconds > self.policy.timeout_s and received < seconds * _SLOWEST:
+                message = f"{redact_url(url)} sends less than {_SLOWEST:,} bytes a second"
+                raise SampleError("timeout", message, retryable=True)
 
 
-class _Ranges(io.RawIOBase):
+class _RangeStream(io.RawIOBase):
     """An object behind a URL, read in ranges."""
 
-    def __init__(self, web: Web, url: str, size: int, validator: str) -> None:
-        self._web, self._url, self._size, self._validator, self._at = web, url, size, validator, 0
+    def __init__(self, objects: HttpObjects, url: str, size: int, validator: str) -> None:
+        self._objects, self._url, self._size, self._validator = objects, url, size, validator
+        self._at = 0
 
-    def probe(self) -> bool:
-        return self._web._run(self._web._range, self._url, 0, 1, self._validator) is not None
+    def are_served(self) -> bool:
+        """Return whether the server sends ranges."""
+        return self._objects.read_range(self._url, 0, 1, self._validator) is not None
 
     def readable(self) -> bool:
         return True
@@ -234,56 +259,55 @@ class _Ranges(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
+        size = min(len(buffer), self._size - self._at)
+        if size <= 0:
             return 0
-        found = self._web._run(self._web._range, self._url, self._at, wanted, self._validator)
-        if found is None:
+        data = self._objects.read_range(self._url, self._at, size, self._validator)
+        if data is None:
             raise SampleError(
-                "source_changed", f"{shown(self._url)} changed while it was read", retryable=True
+                "source_changed", f"{redact_url(self._url)} changed while it was read", retryable=True
             )
-        part = found[: len(buffer)]
+        part = data[: len(buffer)]
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)
 
 
-class Broken(Exception):
-    """A body that broke off: what by, and what proves that the rest is of the same object."""
+class _BrokenBody(Exception):
+    """A body that broke off, with the error and the validator by which its rest may be requested."""
 
-    def __init__(self, cause: SampleError, validator: str) -> None:
-        super().__init__(cause, validator)
-        self.cause, self.validator = cause, validator
+    def __init__(self, error: SampleError, validator: str) -> None:
+        super().__init__(error, validator)
+        self.error, self.validator = error, validator
 
 
 def _tag(response: ClientResponse) -> str:
-    """The entity tag, weak or strong, else date and size."""
+    """Return the entity tag, weak or strong, else date and size."""
     etag = response.headers.get("ETag", "").removeprefix("W/").strip()
     return etag or "-".join(
         filter(None, (response.headers.get("Last-Modified"), response.headers.get("Content-Length")))
     )
 
 
-def _strong(response: ClientResponse) -> str:
-    """What may stand in If-Range; "" where nothing can prove that a rest belongs to what is there."""
+def _validator(response: ClientResponse) -> str:
+    """Return the value for If-Range; "" where nothing proves that a range belongs to the same object."""
     etag = response.headers.get("ETag", "")
-    # Ranges of a body that was compressed on its way are counted in its compressed form, which is not what is kept.
+    # Ranges of a body in a content coding count its coded bytes, which are not the bytes that are stored.
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
     return "" if encoded or etag.startswith("W/") else etag
 
 
 def _rest(spool: Any, validator: str) -> dict[str, str]:
-    """Headers that ask for what is still lacking."""
+    """Return the headers that request the rest of a body."""
     if validator and spool.tell():
         return {"Range": f"bytes={spool.tell()}-", "If-Range": validator}
     return {}
 
 
 def _whole_size(response: ClientResponse) -> int | None:
-    """Bytes of the whole object, if the response says so."""
+    """Return the bytes of the whole object, if the response tells."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return None
-    given = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get(
-        "Content-Length", ""
-    )
-    return int(given) if given.isascii() and given.isdigit() else None
+    size = response.headers.get("Content-Range", "").rpartition("/")[2]
+    size = size or response.headers.get("Content-Length", "")
+    return int(size) if size.isascii() and size.isdigit() else None

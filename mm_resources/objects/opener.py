@@ -10,30 +10,30 @@ from typing import Any, BinaryIO
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_resources.objects.http_client import is_web, storage_options
-from mm_resources.objects.http_objects import Web
+from mm_resources.objects.http_objects import HttpObjects
 from mm_resources.storage.filesystems import fsspec_options, modified_at
 from mm_resources.storage.store import LARGE_BYTES
 
-_PLACE = ("endpoint_url", "client_kwargs")
+_LOCATION_OPTIONS = ("endpoint_url", "client_kwargs")
 
 
 class ObjectOpener:
-    """Opens what URIs name, within the network limits of one `fetch` block. Picklable; threads may share it."""
+    """Opens objects by URI, within the fetch policy of one source. Picklable; threads may share it."""
 
-    def __init__(self, fetching: FetchPolicy) -> None:
-        self.fetching, self.web = fetching, Web(fetching)
+    def __init__(self, policy: FetchPolicy) -> None:
+        self.policy, self.http = policy, HttpObjects(policy)
 
     def filesystem(self, uri: str) -> tuple[Any, str]:
-        """(fsspec file system, path in it)."""
+        """Return (fsspec file system, path in it)."""
         from fsspec.core import url_to_fs
 
-        # Endpoint and region are told, since fsspec keeps what it has made, by what it was told.
-        place = {name: value for name, value in fsspec_options(uri).items() if name in _PLACE}
-        fs, path = url_to_fs(uri, **place, **storage_options(uri, self.fetching))
+        # Endpoint and region are explicit, since fsspec caches file systems by their options.
+        options = {name: value for name, value in fsspec_options(uri).items() if name in _LOCATION_OPTIONS}
+        fs, path = url_to_fs(uri, **options, **storage_options(uri, self.policy))
         return fs, path
 
     def open(self, uri: str) -> BinaryIO:
-        """A seekable stream, for the caller to close.
+        """Open an object as a seekable stream; the caller closes it.
 
         Raises:
             OSError, SampleError: when it cannot be opened.
@@ -41,36 +41,39 @@ class ObjectOpener:
         if "://" not in uri:
             return open(uri, "rb")
         if is_web(uri):
-            return self.web.open(uri)
+            return self.http.open(uri)
         fs, path = self.filesystem(uri)
         stream: BinaryIO = fs.open(path, "rb")
         return stream
 
     def tag(self, uri: str) -> str | None:
-        """The object's tag as it is now: a local file's size and mtime, a remote one's ETag; None where it is gone or unknown."""
+        """Return the object's present tag: a local file's size and mtime, a remote one's ETag.
+
+        None where the object is gone, or the server sends no tag.
+        """
         if is_web(uri):
-            return self.web.tag(uri) if self.fetching.tags else None
+            return self.http.tag(uri) if self.policy.tags else None
         try:
             if "://" not in uri:
                 return file_tag(os.stat(uri))
             fs, path = self.filesystem(uri)
-            fs.invalidate_cache(fs._parent(path))  # a listing that it keeps says what was, not what is
+            fs.invalidate_cache(fs._parent(path))  # a cached listing may be out of date
             return remote_tag(fs.info(path))
         except OSError:
             return None
 
     def fetch(self, uri: str, path: str | bytes = "") -> bytes | BinaryIO:
-        """The bytes of one object, or an open stream for the caller to close where it has more than `LARGE_BYTES`.
+        """Return the bytes of one object; above `LARGE_BYTES`, an open stream that the caller closes.
 
         Args:
-            path: of a local file, where its URI is not its name (names that are not UTF-8).
+            path: of a local file whose name is not UTF-8, so that it differs from the URI.
 
         Raises:
             SampleError: with a cause; `retryable` where the network was at fault.
         """
         if is_web(uri):
-            return self.web.fetch(uri)
-        stream, size = self._sized(uri, path)
+            return self.http.fetch(uri)
+        stream, size = self._open_sized(uri, path)
         if size > LARGE_BYTES:
             return stream
         with stream:
@@ -79,71 +82,74 @@ class ObjectOpener:
             except OSError as error:
                 raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
 
-    def seekable(self, uri: str, path: str | bytes = "") -> BinaryIO:
-        """A seekable stream over one object, for the caller to close; takes and raises what `fetch` does."""
-        return self.web.open(uri) if is_web(uri) else self._sized(uri, path)[0]
+    def open_sample(self, uri: str, path: str | bytes = "") -> BinaryIO:
+        """Open one object as a seekable stream that the caller closes; takes and raises what `fetch` does."""
+        return self.http.open(uri) if is_web(uri) else self._open_sized(uri, path)[0]
 
-    def _sized(self, uri: str, path: str | bytes) -> tuple[BinaryIO, int]:
+    def _open_sized(self, uri: str, path: str | bytes) -> tuple[BinaryIO, int]:
         try:
             if "://" not in uri:
-                return open_file(path or uri)
+                return _open_regular_file(path or uri)
             stream = self.open(uri)
-            return stream, size_of(stream)
+            return stream, _stream_size(stream)
         except OSError as error:
-            raise unopened(uri, error) from error
+            raise open_error(uri, error) from error
 
 
 def file_tag(info: os.stat_result) -> str:
-    """The tag of a local file: its size and mtime."""
+    """Return the tag of a local file: its size and mtime."""
     return f"{info.st_size}-{info.st_mtime_ns}"
 
 
-def printable(path: str | bytes) -> str:
-    """A path as UTF-8 text; bytes that are not UTF-8 become ``\\xNN`` (the locator keeps the real path)."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def remote_tag(info: dict[str, Any]) -> str:
-    """The etag of what fsspec tells of an object (Google's generation, since its etag moves with metadata), else its size and time."""
+    """Return the tag of an object from fsspec's info: its ETag, else size and time.
+
+    Google's generation is used instead of its ETag, which changes with metadata.
+    """
     return str(info.get("ETag") or info.get("generation") or f"{info.get('size')}-{modified_at(info)}")
 
 
-def objects_below(fs: Any, path: str, deep: bool, depth: int | None = None) -> Iterator[dict[str, Any]]:
-    """What fsspec tells of each object below a path, folder by folder in a stable order; of S3 page by page.
+def printable_path(path: str | bytes) -> str:
+    r"""Return a path as UTF-8 text, with bytes that are not UTF-8 as ``\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def list_objects(fs: Any, path: str, deep: bool, depth: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield fsspec's info of each object below a path, in a stable order, folder by folder or page by page.
 
     Args:
-        deep: whether what lies in folders is wanted, too.
+        deep: whether to list folders inside it too.
         depth: of folders; None for all.
     """
     if "s3" in fs.protocol and hasattr(fs, "call_s3"):
-        yield from _s3_objects(fs, path, deep)
+        yield from _list_s3_objects(fs, path, deep)
         return
-    for folder, _, found in fs.walk(path, detail=True, on_error="raise", maxdepth=depth if deep else 1):
-        yield from (found[name] for name in sorted(found))
-        fs.invalidate_cache(folder)  # which would otherwise hold all listings that it has seen
+    for folder, _, infos in fs.walk(path, detail=True, on_error="raise", maxdepth=depth if deep else 1):
+        yield from (infos[name] for name in sorted(infos))
+        fs.invalidate_cache(folder)  # or it would hold all listings in memory
 
 
-def _s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
-    """Page by page: `walk` holds a folder at once, and a bucket may be one folder of millions."""
+def _list_s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
+    """List page by page: `walk` holds a whole folder, and a bucket may be one folder of millions."""
     bucket, _, prefix = path.partition("/")
-    asked = {
+    request = {
         "Bucket": bucket,
         "Prefix": f"{prefix.rstrip('/')}/" if prefix else "",
         **({} if deep else {"Delimiter": "/"}),
         **fs.req_kw,
     }
     while True:
-        page = fs.call_s3("list_objects_v2", **asked)
-        for found in page.get("Contents", ()):
-            if not found["Key"].endswith("/"):
-                yield {**found, "name": f"{bucket}/{found['Key']}", "size": found["Size"]}
+        page = fs.call_s3("list_objects_v2", **request)
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):
+                yield {**item, "name": f"{bucket}/{item['Key']}", "size": item["Size"]}
         if not page.get("IsTruncated"):
             return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def unopened(uri: str, error: OSError) -> SampleError:
-    """Why an object cannot be opened."""
+def open_error(uri: str, error: OSError) -> SampleError:
+    """Return the sample's error for an object that cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return SampleError("not_found", f"{uri} was listed but is gone", retryable=True)
     if isinstance(error, PermissionError):
@@ -151,8 +157,8 @@ def unopened(uri: str, error: OSError) -> SampleError:
     return SampleError("fetch_error", f"{uri}: {error}", retryable=True)
 
 
-def size_of(stream: Any) -> int:
-    """Bytes of a stream of fsspec's, of which not every kind says so (sftp)."""
+def _stream_size(stream: Any) -> int:
+    """Return the bytes of one of fsspec's streams, not all of which have the attribute (sftp)."""
     if getattr(stream, "size", None) is None:
         stream.seek(0, os.SEEK_END)
         size: int = stream.tell()
@@ -161,11 +167,14 @@ def size_of(stream: Any) -> int:
     return int(stream.size)
 
 
-def open_file(path: str | bytes) -> tuple[BinaryIO, int]:
-    """A regular file and its size; what was listed as one may be a pipe by now, which would be waited for for ever."""
-    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - for the caller to close
+def _open_regular_file(path: str | bytes) -> tuple[BinaryIO, int]:
+    """Open a regular file and return it with its size.
+
+    Without blocking: a listed file may be a pipe by now, which would block for ever.
+    """
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
     info = os.fstat(stream.fileno())
     if not stat.S_ISREG(info.st_mode):
         stream.close()
-        raise SampleError("not_a_file", f"{printable(path)} is a device, socket or pipe")
+        raise SampleError("not_a_file", f"{printable_path(path)} is a device, socket or pipe")
     return stream, info.st_size

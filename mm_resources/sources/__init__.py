@@ -1,4 +1,4 @@
-"""Source kinds: one module each, discovered. See `Source`."""
+"""Source kinds, one module each, discovered; see `Source`. Imports `objects` and `storage`."""
 
 from mm_resources.sources.base import Listed, Source, open_source, sources
 

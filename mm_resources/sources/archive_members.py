@@ -1,4 +1,4 @@
-"""TODO."""
+"""Members of tar and zip archives, listed by Python's own readers with bounded memory."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
-from mm_resources.objects.compressed_streams import BOMB_RATIO, without_compression
+from mm_resources.objects.compressed_streams import BOMB_RATIO, uncompressed_name
+from mm_resources.objects.opener import printable_path
 
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
-
-
 _ZIP = (".zip",)
-
-
+# Largest part that describes a sample.
 _DESCRIPTION_BYTES = 1 << 20
-
-# How large a member may be that unpacks to many times its size.
+# Largest member that may unpack to many times its size.
 _BOMB_BYTES = 16 << 20
-
-
-# What a reader may ask for at once: a tar's extended header; a zip's table, which it holds (some 300,000 members).
-_TAR_HEADER, ZIP_TABLE = 1 << 20, 32 << 20
+# Largest single read: a tar's extended header; a zip's table, which its reader holds (some 300,000 members).
+_TAR_HEADER, _ZIP_TABLE = 1 << 20, 32 << 20
 
 
 @dataclass
 class Member:
-    """A member of an archive: where it lies, why it cannot be a sample, and its content if it describes others."""
+    """A member of an archive.
+
+    Attributes:
+        locator: of its content in the archive: ``offset+size`` in a tar, the member's number in a zip.
+        error: why it cannot be a sample.
+        content: of a part that describes the others of its stem, or why that cannot be read.
+    """
 
     name: str
     locator: str
@@ -43,101 +44,136 @@ class Member:
 
     @property
     def stem(self) -> str:
-        """What the parts of one sample share (WebDataset): the path up to the first dot of the file's name."""
+        """The path up to the first dot of the file's name, which the parts of a sample share (WebDataset)."""
         folder, _, name = self.name.rpartition("/")
         return f"{folder}/{name.partition('.')[0]}" if folder else name.partition(".")[0]
 
     @property
     def part(self) -> str:
-        """What follows the stem, such as ``jpg`` or ``seg.png``."""
+        """The rest of the name after the stem, such as ``jpg`` or ``seg.png``."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def archive_kind(uri: str) -> str | None:
+    """Return ``tar`` or ``zip`` by the ending, else None."""
     name = uri.lower()
     if name.endswith(_ZIP):
         return "zip"
-    return "tar" if without_compression(name).endswith(_TAR) else None
+    return "tar" if uncompressed_name(name).endswith(_TAR) else None
 
 
 def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool]) -> Iterator[Member]:
-    bounded = BoundedStream(stream, _TAR_HEADER)
-    with tarfile.open(fileobj=cast(Any, bounded), mode="r:", errors="surrogateescape") as archive:
-        while (info := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # would hold all that was seen
-            if info.isdir():
-                continue
-            member = Member(
-                _printable(info.name), f"{info.offset_data}+{info.size}", info.size, _time(info.mtime)
-            )
-            member.error = _misleading(member.name)
-            if info.issym() or info.islnk():
-                member.error = SampleError(
-                    "linked_member", f"{member.name} in {uri} is a link; only regular members are samples"
-                )
-            elif not info.isreg() or info.sparse is not None:
-                member.error = SampleError(
-                    "not_a_file", f"{member.name} in {uri} is a device, pipe or sparse file"
-                )
-            if member.error is None and describes(member):
-                stream.seek(info.offset_data)
-                member.content = _description(member, stream)
-            yield member
-        # Of damage between two members the reader says no more than of the end.
-        if bounded.latest.strip(b"\0"):
-            cut = len(bounded.latest) < tarfile.BLOCKSIZE
-            raise SampleError(
-                "truncated" if cut else "bad_archive",
-                f"{uri}: after its last good member comes neither another nor the end",
-            )
+    """Yield the members of an unpacked tar, in order.
+
+    Args:
+        describes: whether a member describes others, so that its content is read.
+
+    Raises:
+        SampleError: ``truncated`` or ``bad_archive``.
+        tarfile.ReadError, OSError: when the archive cannot be read.
+    """
+    bounded = _BoundedStream(stream, _TAR_HEADER)
+    try:
+        with tarfile.open(fileobj=cast(Any, bounded), mode="r:", errors="surrogateescape") as archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or it would hold all members
+                if info.isdir():
+                    continue
+                member = _tar_member(info, uri)
+                if member.error is None and describes(member):
+                    stream.seek(info.offset_data)
+                    member.content = _read_description(member, stream)
+                yield member
+    except tarfile.ReadError as error:
+        if bounded.is_cut_off:
+            raise SampleError("truncated", f"{uri}: {error}") from error
+        raise
+    # Damage between two members looks to the reader like the end.
+    if bounded.last_read.strip(b"\0"):
+        is_cut = len(bounded.last_read) < tarfile.BLOCKSIZE
+        raise SampleError(
+            "truncated" if is_cut else "bad_archive",
+            f"{uri}: after its last good member comes neither another nor the end",
+        )
+
+
+def _tar_member(info: tarfile.TarInfo, uri: str) -> Member:
+    name, locator = _member_name(info.name), f"{info.offset_data}+{info.size}"
+    member = Member(name, locator, info.size, _time(info.mtime), _name_error(name))
+    if info.issym() or info.islnk():
+        member.error = _link_error(name, uri)
+    elif not info.isreg() or info.sparse is not None:
+        member.error = SampleError("not_a_file", f"{name} in {uri} is a device, pipe or sparse file")
+    return member
 
 
 def zip_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool]) -> Iterator[Member]:
-    with zipfile.ZipFile(cast(Any, BoundedStream(stream, ZIP_TABLE))) as archive:
-        found = [
-            (info, Member(_printable(info.filename), str(i), info.file_size))
+    """Yield the members of a zip, sorted by stem; arguments as of `tar_members`.
+
+    Raises:
+        zipfile.BadZipFile, EOFError, OSError: when the archive cannot be read.
+    """
+    with open_zip(stream) as archive:
+        members = [
+            (info, Member(_member_name(info.filename), str(i), info.file_size))
             for i, info in enumerate(archive.infolist())
         ]
-        for info, member in sorted(found, key=lambda pair: pair[1].stem):
+        for info, member in sorted(members, key=lambda pair: pair[1].stem):
             if info.is_dir():
                 continue
             with suppress(ValueError):
                 member.modified_at = datetime(*info.date_time, tzinfo=UTC)
-            member.error = _misleading(member.name) or _refused(info, uri)
+            member.error = _name_error(member.name) or _zip_error(info, uri)
             if member.error is None and describes(member):
                 try:
                     with archive.open(info) as part:
-                        member.content = _description(member, cast(BinaryIO, part))
-                except Exception as error:  # noqa: BLE001 - as in `_members`; it costs the samples that it describes
-                    member.content = undescribed(member, error)
+                        member.content = _read_description(member, cast(BinaryIO, part))
+                except Exception as error:  # noqa: BLE001 - of any decoder; the samples of this stem fail
+                    member.content = description_error(member, error)
             yield member
 
 
-def _description(member: Member, stream: BinaryIO) -> bytes | SampleError:
+def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
+    """Open a zip whose table has at most 32 MiB.
+
+    Raises:
+        SampleError: ``bad_archive``, for a larger table.
+        zipfile.BadZipFile, OSError: when the archive cannot be read.
+    """
+    return zipfile.ZipFile(cast(Any, _BoundedStream(stream, _ZIP_TABLE)))
+
+
+def _read_description(member: Member, stream: BinaryIO) -> bytes | SampleError:
     if member.size > _DESCRIPTION_BYTES:
-        return undescribed(member, f"it is larger than {_DESCRIPTION_BYTES:,} bytes")
+        return description_error(member, f"it is larger than {_DESCRIPTION_BYTES:,} bytes")
     return stream.read(member.size)
 
 
-def undescribed(member: Member, cause: object) -> SampleError:
+def description_error(member: Member, cause: object) -> SampleError:
+    """Return the error of samples whose description cannot be read."""
     return SampleError("bad_record", f"{member.name}, which describes the sample, cannot be read: {cause}")
 
 
-def _refused(info: zipfile.ZipInfo, uri: str) -> SampleError | None:
-    where = f"{_printable(info.filename)} in {uri}"
+def _link_error(name: str, uri: str) -> SampleError:
+    return SampleError("linked_member", f"{name} in {uri} is a link; only regular members are samples")
+
+
+def _zip_error(info: zipfile.ZipInfo, uri: str) -> SampleError | None:
+    name = _member_name(info.filename)
     if info.flag_bits & 0x1:
-        return SampleError("encrypted", f"{where} is encrypted")
+        return SampleError("encrypted", f"{name} in {uri} is encrypted")
     if (info.external_attr >> 16) & 0o170000 == 0o120000:
-        return SampleError("linked_member", f"{where} is a link; only regular members are samples")
+        return _link_error(name, uri)
     if info.file_size > max(_BOMB_BYTES, BOMB_RATIO * info.compress_size):
         return SampleError(
-            "decompression_bomb", f"{where} says that it unpacks to more than {BOMB_RATIO} times its size"
+            "decompression_bomb",
+            f"{name} in {uri} says that it unpacks to more than {BOMB_RATIO} times its size",
         )
     return None
 
 
-def _misleading(name: str) -> SampleError | None:
-    """Nothing is written where a member's name leads; but who names it so has something in mind."""
+def _name_error(name: str) -> SampleError | None:
+    """Return the error of an inner archive, or of a name that leads outside (no file is named by it)."""
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
         return SampleError("path_escape", f"a member is called {name}, which leads outside of its archive")
     if archive_kind(name) is not None:
@@ -148,8 +184,8 @@ def _misleading(name: str) -> SampleError | None:
     return None
 
 
-def _printable(name: str) -> str:
-    return name.removeprefix("./").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _member_name(name: str) -> str:
+    return printable_path(name.removeprefix("./"))
 
 
 def _time(seconds: float) -> datetime | None:
@@ -159,17 +195,36 @@ def _time(seconds: float) -> datetime | None:
         return None
 
 
-class BoundedStream:
-    """A stream that refuses to be asked for more at once than a sound archive's reader asks for."""
+class _BoundedStream:
+    """A stream that refuses larger reads than the reader of a sound archive makes.
+
+    Attributes:
+        last_read: bytes of the last read.
+    """
 
     def __init__(self, stream: BinaryIO, most: int) -> None:
-        self._stream, self._most, self.latest = stream, most, b""
+        self._stream, self._most = stream, most
+        self.last_read, self._requested = b"", 0
 
     def read(self, size: int = -1) -> bytes:
-        self.latest = self._stream.read(min(size, self._most + 1) if size >= 0 else self._most + 1)
-        if len(self.latest) > self._most:
+        """Read at most `size` bytes, and at most the bound.
+
+        Raises:
+            SampleError: ``bad_archive``, when there are more bytes than the bound.
+        """
+        self._requested = min(size, self._most + 1) if size >= 0 else self._most + 1
+        self.last_read = self._stream.read(self._requested)
+        if len(self.last_read) > self._most:
             raise SampleError("bad_archive", f"its headers or table are larger than {self._most:,} bytes")
-        return self.latest
+        return self.last_read
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last read met the stream's end, inside a header or in place of a member's last byte.
+
+        `tarfile` reads this one byte to check that the whole member is there.
+        """
+        return 0 < len(self.last_read) < self._requested or (self._requested == 1 and not self.last_read)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

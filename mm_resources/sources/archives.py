@@ -1,8 +1,8 @@
 """Members of tar and zip archives, by glob over several shards.
 
-Python's own readers are safe with memory, so that archives nobody vouches for may be read in this process, as long as
-what they ask for is bounded: no single read of theirs is larger than a header may be, nothing is unpacked to disk under a
-member's name, and a member is read up to the size that was listed and no further.
+Python's own readers are memory-safe, so that untrusted archives may be read in this process as long as their
+reads are bounded: no single read is larger than a header may be, nothing is unpacked to disk under a member's
+name, and a member is read up to its listed size and no further.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.compressed_streams import unpacked
-from mm_resources.objects.opener import unopened
+from mm_resources.objects.compressed_streams import open_unpacked
+from mm_resources.objects.opener import open_error
 from mm_resources.sources.archive_members import (
-    ZIP_TABLE,
-    BoundedStream,
     Member,
     archive_kind,
+    description_error,
+    open_zip,
     tar_members,
-    undescribed,
     zip_members,
 )
-from mm_resources.sources.base import Listed, typed
+from mm_resources.sources.base import Listed, cast_value
 from mm_resources.sources.files import Files
-from mm_resources.sources.globs import alternatives, asks_for_dots, glob_regex
+from mm_resources.sources.globs import alternatives, glob_regex, names_dots
 from mm_resources.sources.keys import Keys
 from mm_resources.storage.store import LARGE_BYTES
 
-# Parts of a WebDataset sample that say something of the others.
+# Parts of a WebDataset sample that describe the others.
 _DESCRIBING = ("json", "cls", "txt")
-# Members of one stem that are looked at together.
+# Members of one stem that are described together.
 _MOST_PARTS = 1_000
 
 
 class Archives(Files):
-    """``uri`` is a tar (also .gz, .bz2, .xz, .zst) or zip, or a glob over several; ``members`` is a glob over what is in them.
+    """Members of archives.
 
-    A member's key is its archive's key and its path. Members with one stem share an entity, and take label and columns from
-    their parts ``.json`` (an object of the spec's columns, and `label`), ``.cls`` (the label) and ``.txt`` (the column `txt`; of
-    sounds, the transcript).
+    ``uri`` is a tar (also .gz, .bz2, .xz, .zst) or zip, or a glob over several; ``members`` is a glob over
+    the names in them. A member's key is its archive's key and its path. Members with one stem share an
+    entity, and take label and columns from their parts ``.json`` (an object of the spec's columns, and
+    `label`), ``.cls`` (the label) and ``.txt`` (the column `txt`; of sounds, the transcript).
     """
 
     name = "archives"
-    whole = False
+    single_object = False
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
@@ -61,7 +61,7 @@ class Archives(Files):
     def objects(self) -> Iterator[tuple[str, str]]:
         return ((item.uri, item.tag) for item in super()._walk())
 
-    def tag(self, uri: str, locator: str) -> str | None:
+    def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - the tag is the archive's
         return self.opener.tag(uri)
 
     @property
@@ -82,29 +82,29 @@ class Archives(Files):
             if archive.error is not None:
                 yield archive
                 continue
-            for item in self._listed(archive):
+            for item in self._samples(archive):
                 keys.make_unique(item, declared=True)
                 yield item
 
-    def _listed(self, archive: Listed) -> Iterator[Listed]:
-        """The samples of one archive. What was read of it stands when it cannot be read on; the rest is one failed sample."""
-        held: list[Member] = []
+    def _samples(self, archive: Listed) -> Iterator[Listed]:
+        """Yield the samples of one archive; where it cannot be read on, the rest is one failed sample."""
+        parts: list[Member] = []
         try:
             for member in self._members(archive.uri):
-                if held and (member.stem != held[0].stem or len(held) >= _MOST_PARTS):
-                    yield from self._described(archive, held)
-                    held = []
-                held.append(member)
+                if parts and (member.stem != parts[0].stem or len(parts) >= _MOST_PARTS):
+                    yield from self._describe(archive, parts)
+                    parts = []
+                parts.append(member)
         except SampleError as error:
             archive.error = error
-        yield from self._described(archive, held)
+        yield from self._describe(archive, parts)
         if archive.error is not None:
             yield archive
 
-    def _described(self, archive: Listed, parts: list[Member]) -> Iterator[Listed]:
-        wanted = [member for member in parts if self._is_wanted(member)]
-        facts, problem = _facts(parts)
-        for member in wanted:
+    def _describe(self, archive: Listed, parts: list[Member]) -> Iterator[Listed]:
+        """Yield the samples of one stem, with the fields that their describing parts give."""
+        fields, problem = _described_fields(parts)
+        for member in filter(self._is_sample, parts):
             item = Listed(
                 key=f"{archive.key}/{member.name}",
                 uri=archive.uri,
@@ -119,22 +119,22 @@ class Archives(Files):
                 item.error = SampleError(
                     "too_large", f"{item.key} is larger than fetch.max_bytes, {self.spec.fetch.max_bytes:,}"
                 )
-            self._take(item, facts)
+            self._fill(item, fields)
             yield item
 
-    def _take(self, item: Listed, facts: dict[str, Any]) -> None:
-        """Label, transcript and the declared columns, from what the other parts say."""
-        label, transcript = facts.get("label", facts.get("cls")), facts.get("transcript")
+    def _fill(self, item: Listed, fields: dict[str, Any]) -> None:
+        """Set label, transcript and the declared columns."""
+        label, transcript = fields.get("label", fields.get("cls")), fields.get("transcript")
         if transcript is None and self.spec.modality == "audio":
-            transcript = facts.get("txt")
+            transcript = fields.get("txt")
         item.label, item.transcript = (
             None if value in (None, "") else str(value) for value in (label, transcript)
         )
         try:
             item.columns = {
-                name: typed(facts[name], kind)
+                name: cast_value(fields[name], kind)
                 for name, kind in self.schema.items()
-                if name in facts and name != "label"
+                if name in fields and name != "label"
             }
             for text in (item.label, item.transcript):
                 (text or "").encode()
@@ -146,16 +146,14 @@ class Archives(Files):
         except SampleError as error:
             item.error = item.error or error
 
-    def _is_wanted(self, member: Member) -> bool:
-        if self._named is None:
-            hidden = "/." in f"/{member.name}"
+    def _is_sample(self, member: Member) -> bool:
+        hidden = "/." in f"/{member.name}"
+        if self._members_glob is None:
             return member.error is not None or not (hidden or self._describes(member))
-        return bool(self._named.match(member.name)) and (
-            asks_for_dots(self.spec.members) or "/." not in f"/{member.name}"
-        )
+        return bool(self._members_glob.match(member.name)) and (names_dots(self.spec.members) or not hidden)
 
     @cached_property
-    def _named(self) -> re.Pattern[str] | None:
+    def _members_glob(self) -> re.Pattern[str] | None:
         return None if self.spec.members is None else glob_regex(self.spec.members)
 
     def _describes(self, member: Member) -> bool:
@@ -164,10 +162,11 @@ class Archives(Files):
     # -- reading
 
     def _members(self, uri: str) -> Iterator[Member]:
-        """The members of one archive, in order; those of one stem one behind the other.
+        """Yield the members of one archive, those of one stem in sequence.
 
         Raises:
-            SampleError: ``truncated``, ``bad_archive`` or ``decompression_bomb``, when it cannot be read, or not to its end.
+            SampleError: ``truncated``, ``bad_archive`` or ``decompression_bomb``, when it cannot be read to
+                its end.
         """
         read = zip_members if archive_kind(uri) == "zip" else tar_members
         try:
@@ -176,80 +175,72 @@ class Archives(Files):
         except SampleError:
             raise
         except (EOFError, tarfile.ReadError, zipfile.BadZipFile) as error:
-            cut = isinstance(error, EOFError) or "end of data" in str(error) or "truncated" in str(error)
-            raise SampleError(
-                "truncated" if cut else "bad_archive", f"{uri}: {error or 'ends in the middle'}"
-            ) from error
+            error_class = "truncated" if isinstance(error, EOFError) else "bad_archive"
+            raise SampleError(error_class, f"{uri}: {error or 'ends in the middle'}") from error
         except OSError as error:
             if error.errno is not None:
-                raise unopened(uri, error) from error
+                raise open_error(uri, error) from error
             raise SampleError("bad_archive", f"{uri}: {error}") from error
         except Exception as error:
             raise SampleError("bad_archive", f"{uri}: {type(error).__name__}: {error}") from error
 
     def _stream(self, uri: str) -> BinaryIO:
         name = re.sub(r"\.t(gz|bz2|xz|zst)$", r".tar.\1", uri, flags=re.IGNORECASE)
-        return unpacked(name, partial(self.opener.open, uri))
+        return open_unpacked(name, partial(self.opener.open, uri))
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         try:
             if archive_kind(uri) == "zip":
-                return self._zipped(uri, int(locator))
+                return self._fetch_zipped(uri, int(locator))
             start, size = (int(part) for part in locator.split("+"))
-            stream = self._held(uri)
+            stream = self._archive(uri)
             stream.seek(start)
-            return _copied(stream, size, f"a member of {uri}")
+            return _read_member(stream, size, f"a member of {uri}")
         except SampleError:
             raise
         except OSError as error:
-            raise unopened(uri, error) from error
+            raise open_error(uri, error) from error
 
     def open(self, uri: str, locator: str) -> BinaryIO:
-        found = self.fetch(uri, locator)
-        return io.BytesIO(found) if isinstance(found, bytes) else found
+        data = self.fetch(uri, locator)
+        return io.BytesIO(data) if isinstance(data, bytes) else data
 
-    def _zipped(self, uri: str, number: int) -> bytes | BinaryIO:
-        archive = cast(zipfile.ZipFile, self._held(uri))
+    def _fetch_zipped(self, uri: str, number: int) -> bytes | BinaryIO:
+        archive = cast(zipfile.ZipFile, self._archive(uri))
         try:
             info = archive.infolist()[number]
             if info.file_size > self.spec.fetch.max_bytes:
                 raise SampleError("too_large", f"{info.filename!r} in {uri} is larger than fetch.max_bytes")
             with archive.open(info) as stream:
-                return _copied(cast(BinaryIO, stream), info.file_size, f"{info.filename!r} in {uri}")
+                return _read_member(cast(BinaryIO, stream), info.file_size, f"{info.filename!r} in {uri}")
         except IndexError:
             raise SampleError(
                 "source_changed", f"{uri} was listed with {number + 1} members and has fewer now"
             ) from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise SampleError("bad_archive", f"{uri}: {error}") from error
-        except (
-            NotImplementedError,
-            RuntimeError,
-        ) as error:  # a method of compression, or of encryption, that Python lacks
+        except (NotImplementedError, RuntimeError) as error:
+            # A method of compression or encryption that Python lacks.
             raise SampleError("unsupported_member", f"{uri}: {error}") from error
 
-    def _held(self, uri: str) -> Any:
-        """The archive, opened once: a batch's members mostly lie in one, one behind the other."""
+    def _archive(self, uri: str) -> Any:
+        """Return the archive, opened once: the members of a batch mostly lie in one, in sequence."""
         opened: dict[str, Any] = self.__dict__.setdefault("_opened", {})
         if uri not in opened:
             for other in opened.values():
                 other.close()
             opened.clear()
             stream = self._stream(uri)
-            opened[uri] = (
-                zipfile.ZipFile(cast(Any, BoundedStream(stream, ZIP_TABLE)))
-                if archive_kind(uri) == "zip"
-                else stream
-            )
+            opened[uri] = open_zip(stream) if archive_kind(uri) == "zip" else stream
         return opened[uri]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_opened"}
 
 
-def _facts(parts: list[Member]) -> tuple[dict[str, Any], SampleError | None]:
-    """What the describing parts say, and which of them cannot be read."""
-    found: dict[str, Any] = {}
+def _described_fields(parts: list[Member]) -> tuple[dict[str, Any], SampleError | None]:
+    """Return the fields that describing parts give, and the error of one that cannot be read."""
+    fields: dict[str, Any] = {}
     problem = None
     for member in parts:
         if isinstance(member.content, SampleError):
@@ -258,18 +249,15 @@ def _facts(parts: list[Member]) -> tuple[dict[str, Any], SampleError | None]:
             try:
                 text = member.content.decode("utf-8")
                 described = json.loads(text) if member.part == "json" else {member.part: text.strip()}
-                found |= (
-                    {name: value for name, value in described.items() if name not in found}
-                    if isinstance(described, dict)
-                    else {}
-                )
+                if isinstance(described, dict):
+                    fields = described | fields
             except (ValueError, RecursionError) as error:
-                problem = undescribed(member, error)
-    return found, problem
+                problem = description_error(member, error)
+    return fields, problem
 
 
-def _copied(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:
-    """So many bytes of a stream, or a temporary file with them where they are many."""
+def _read_member(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:
+    """Read this many bytes of a stream; many of them into an open temporary file."""
     if size <= LARGE_BYTES:
         data = stream.read(size)
         if len(data) < size:
@@ -277,7 +265,7 @@ def _copied(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:
                 "truncated", f"{what} has {len(data):,} of {size:,} bytes: the archive is cut off"
             )
         return data
-    spool, left = tempfile.TemporaryFile(), size  # noqa: SIM115 - for the caller to close
+    spool, left = tempfile.TemporaryFile(), size  # noqa: SIM115 - the caller closes it
     try:
         while left and (part := stream.read(min(left, LARGE_BYTES))):
             spool.write(part)

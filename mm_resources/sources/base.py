@@ -1,4 +1,4 @@
-"""What a source kind is: it lists samples, streaming, and opens them later by their locator."""
+"""The base class of source kinds, which list samples, streaming, and open them later by locator."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from mm_embed_kernels.plugins import discover, pick
 from mm_embed_kernels.spec.model import USER_TYPES
 from mm_embed_kernels.spec.source_spec import SourceSpec
 
+# `cast_value` knows these types.
+assert set(USER_TYPES) == {"string", "int", "float", "bool", "timestamp"}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
 
 @dataclass
 class Listed:
-    """One discovered sample.
+    """One listed sample.
 
     Attributes:
         key: unique inside the source.
         uri: the file or object that holds it.
-        locator: place inside that object, opaque to all but the source kind; "" for the whole.
-        tag: what changes when the object changes (etag, or size and mtime).
-        size: bytes, if the listing knows them.
-        modified_at: mtime, if the listing knows it.
+        locator: place inside that object, opaque to all but the source kind; "" for the whole object.
+        tag: changes when the object changes (ETag, or size and mtime); "" where it is unknown.
+        size: bytes; None where the listing does not tell.
+        modified_at: mtime (UTC); None where the listing does not tell.
         label, link, group, transcript: as the source declares them.
         columns: the user's columns that the spec's schema declares.
         error: set where the listing itself refuses the sample.
@@ -46,13 +50,19 @@ class Listed:
 
 
 class Source(ABC):
-    """One source of one spec. A subclass in a module of this package, or behind an ``mm.sources`` entry point, is all
-    that the platform needs to know of a source kind.
+    """One source of one spec.
+
+    A source kind is a subclass in a module of this package or behind an ``mm.sources`` entry point; nothing
+    else has to be registered.
+
+    Attributes:
+        name: of the kind, as `format` names it in a spec.
+        single_object: whether each sample is a whole object, so that a batch may be read side by side; else
+            it is a place inside an object, and a batch is read in order.
     """
 
     name: ClassVar[str] = ""
-    # Whether a sample is a whole object, so that a batch may be read side by side; else a place inside one.
-    whole: bool = True
+    single_object: bool = True
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec = spec
@@ -61,11 +71,11 @@ class Source(ABC):
     @classmethod
     @abstractmethod
     def accepts(cls, spec: SourceSpec) -> bool:
-        """Whether a source without an explicit `format` is of this kind."""
+        """Return whether a source without an explicit `format` is of this kind."""
 
     @abstractmethod
     def list(self) -> Iterator[Listed]:
-        """Discover samples, in a stable order, never holding them all.
+        """Yield the samples in a stable order, never holding them all.
 
         Raises:
             OSError, UserError: when the source as a whole cannot be listed.
@@ -73,41 +83,41 @@ class Source(ABC):
 
     @abstractmethod
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
-        """The bytes of one sample, or an open stream for the caller to read and close.
+        """Return the bytes of one sample, or an open stream that the caller reads and closes.
 
         Raises:
             SampleError: with a cause; `retryable` where the network was at fault.
         """
 
-    def tag(self, uri: str, locator: str) -> str | None:
-        """What `Listed.tag` would be now; None where nothing can say, or the object is gone."""
+    def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return the present `Listed.tag`; None where it is unknown, or the object is gone."""
         return None
 
     def objects(self) -> Iterator[tuple[str, str]]:
-        """(uri, tag) of every object as it is now; a kind that knows a cheaper way than `list` takes it."""
+        """Yield (uri, tag) of every present object; a kind may override it by a cheaper way than `list`."""
         return ((item.uri, item.tag) for item in self.list())
 
     @property
     def flavour(self) -> str:
-        """Whatever of the spec changes the bytes of one locator; part of the fetch cache's key."""
+        """The part of the spec that changes the bytes at a locator; part of the fetch cache's key."""
         return self.name
 
 
 def sources() -> dict[str, type[Source]]:
-    """All source kinds, by name."""
+    """Return all source kinds, by name."""
     return discover("mm_resources.sources", "sources", Source)
 
 
 def open_source(spec: SourceSpec, schema: dict[str, str]) -> Source:
-    """The source of the kind that the spec names, or that accepts it.
+    """Return the source, of the kind that the spec names or the first that accepts it.
 
     Raises:
         UserError: when no kind fits.
     """
     kinds = sources()
     if spec.format:
-        found: Source = pick(kinds, "source format", spec.format)(spec, schema)
-        return found
+        source: Source = pick(kinds, "source format", spec.format)(spec, schema)
+        return source
     for kind in kinds.values():
         if kind.accepts(spec):
             return kind(spec, schema)
@@ -116,8 +126,8 @@ def open_source(spec: SourceSpec, schema: dict[str, str]) -> Source:
     )
 
 
-def typed(value: Any, kind: str) -> Any:
-    """A user column's value in the type that the spec declares.
+def cast_value(value: Any, kind: str) -> Any:
+    """Cast a user column's value to the type that the spec declares; None and "" become None.
 
     Raises:
         SampleError: ``schema_mismatch``, when it does not fit.
@@ -144,7 +154,3 @@ def typed(value: Any, kind: str) -> Any:
         raise SampleError(
             "schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares"
         ) from None
-
-
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-assert set(USER_TYPES) == {"string", "int", "float", "bool", "timestamp"}

@@ -1,4 +1,4 @@
-"""Files by glob, on local disk or any fsspec file system; labels from the parent folder or a side table."""
+"""Files by glob, on local disk or any fsspec file system, with labels of their folder or a side table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from mm_resources.sources.walk import walk
 
 
 class Files(Source):
-    """``uri`` is a file, a folder (everything below it) or a glob; its root is the longest prefix without a wildcard.
+    """Files of a folder, a glob or one path.
 
-    Names that begin with a dot, and what lies in folders of such names, are left out unless the glob asks for a dot.
+    ``uri`` is a file, a folder (everything below it) or a glob; its root is the longest prefix without a
+    wildcard. Names that begin with a dot, and everything in folders of such names, are left out unless the
+    glob names a dot.
     """
 
     name = "files"
@@ -30,15 +32,17 @@ class Files(Source):
         self.opener = ObjectOpener(spec.fetch)
 
     def list(self) -> Iterator[Listed]:
-        side = SideTable(self.spec, self.schema, self.opener)
-        yield from side.refused
-        if side.rows:
-            side.count_names(item.key for item in self._walk())
+        table = SideTable(self.spec, self.schema, self.opener)
+        yield from table.refused
+        if table.rows:
+            table.find_ambiguous_names(item.key for item in self._walk())
         for item in self._walk():
             if self.spec.label is not None:
                 parts = (item.key if "/" in item.key else item.uri).rstrip("/").split("/")
                 item.label = parts[-2] if len(parts) > 1 else None
-            yield side.join(item) if item.error is None else item
+            if item.error is None:
+                table.join(item)
+            yield item
 
     def _walk(self) -> Iterator[Listed]:
         return walk(self.spec.uri, self.opener)
@@ -53,10 +57,10 @@ class Files(Source):
         return self.opener.fetch(uri, _path(locator))
 
     def open(self, uri: str, locator: str) -> BinaryIO:
-        """A seekable stream over one sample, for the caller to close; raises as `fetch`."""
-        return self.opener.seekable(uri, _path(locator))
+        """Open one sample as a seekable stream that the caller closes; raises as `fetch`."""
+        return self.opener.open_sample(uri, _path(locator))
 
 
 def _path(locator: str) -> bytes:
-    """The real path of a local file whose name is not UTF-8; empty for any other."""
+    """Return the path of a local file whose name is not UTF-8; empty for any other."""
     return bytes.fromhex(locator)

@@ -1,4 +1,4 @@
-"""Hugging Face dataset folders: what ``save_to_disk`` wrote (Arrow streams), or shards of Parquet; single ``.arrow`` files too."""
+"""Hugging Face dataset folders, by ``save_to_disk`` (Arrow) or in Parquet shards; single ``.arrow`` files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from mm_resources.sources.rows import Batches, RowFile, parquet_batches, parquet
 
 
 class HuggingFace(RowFile):
-    """``uri`` is the folder of a dataset, of a dataset dictionary (all splits), or of one split; or names ``.arrow`` files."""
+    """Rows of Hugging Face datasets.
+
+    ``uri`` is the folder of a dataset, of a dataset dictionary (all splits), or of one split; or it names
+    ``.arrow`` files.
+    """
 
     name = "huggingface"
     endings = (".arrow",)
@@ -46,10 +50,14 @@ class HuggingFace(RowFile):
         if uri.lower().endswith(".parquet"):
             return parquet_schema(self.opener, uri)
         with ExitStack() as closing:
-            return _reader(self.opener, uri, closing).schema
+            return _open_arrow(self.opener, uri, closing).schema
 
     def batches(
-        self, uri: str, columns: list[str] | None, row: int | None = None, version: str = ""
+        self,
+        uri: str,
+        columns: list[str] | None,
+        row: int | None = None,
+        version: str = "",  # noqa: ARG002 - a folder has none
     ) -> Batches:
         if uri.lower().endswith(".parquet"):
             return parquet_batches(self.opener, uri, columns, row)
@@ -57,27 +65,28 @@ class HuggingFace(RowFile):
 
 
 class _DataFiles(Files):
-    """The files that hold the rows: beside them lie what ``map`` has cached."""
+    """The files that hold the rows, without the files that ``map`` has cached beside them."""
 
-    name = ""  # no kind of its own
+    name = ""  # not a kind of its own
+    # Of the last folder: the files that its ``state.json`` names.
     _state: tuple[str, set[str] | None] = ("", None)
 
     def _walk(self) -> Iterator[Listed]:
         return (
             item
             for item in super()._walk()
-            if not item.uri.lower().endswith(".arrow") or self._is_named(item.uri)
+            if not item.uri.lower().endswith(".arrow") or self._is_data_file(item.uri)
         )
 
-    def _is_named(self, uri: str) -> bool:
+    def _is_data_file(self, uri: str) -> bool:
         folder, _, name = uri.rpartition("/")
         if self._state[0] != folder:
-            self._state = (folder, self._named(folder))
-        named = self._state[1]
-        return named is None or name in named
+            self._state = (folder, self._read_state(folder))
+        names = self._state[1]
+        return names is None or name in names
 
-    def _named(self, folder: str) -> set[str] | None:
-        """The files that a folder's ``state.json`` names; None where it has none."""
+    def _read_state(self, folder: str) -> set[str] | None:
+        """Return the files that a folder's ``state.json`` names; None where it has none."""
         try:
             with self.opener.open(f"{folder}/state.json") as stream:
                 state = json.load(stream)
@@ -93,8 +102,8 @@ class _DataFiles(Files):
 
 
 def _is_folder(spec: SourceSpec) -> bool:
-    root, rest = glob_root(spec.uri)
-    if rest is not None or is_web(root):
+    root, glob = glob_root(spec.uri)
+    if glob is not None or is_web(root):
         return False
     if "://" not in root:
         return os.path.isdir(root)
@@ -105,8 +114,8 @@ def _is_folder(spec: SourceSpec) -> bool:
         return False
 
 
-def _reader(opener: ObjectOpener, uri: str, closing: ExitStack) -> Any:
-    """A reader of an Arrow stream or file; a local one is mapped, not read."""
+def _open_arrow(opener: ObjectOpener, uri: str, closing: ExitStack) -> Any:
+    """Open an Arrow stream or file; a local one is memory-mapped."""
     mapped = "://" not in uri
     stream = pa.memory_map(uri) if mapped else pa.PythonFile(closing.enter_context(opener.open(uri)), "r")
     closing.enter_context(stream)
@@ -117,13 +126,13 @@ def _reader(opener: ObjectOpener, uri: str, closing: ExitStack) -> Any:
 
 
 def _arrow_batches(opener: ObjectOpener, uri: str, columns: list[str] | None) -> Batches:
-    """See `RowFile.batches`; a stream is one group."""
+    """Yield the batches of an Arrow file, see `RowFile.batches`; the file is one group."""
     first = 0
     with ExitStack() as closing:
-        reader = _reader(opener, uri, closing)
+        reader = _open_arrow(opener, uri, closing)
         count = getattr(reader, "num_record_batches", None)
         for batch in reader if count is None else map(reader.get_batch, range(count)):
-            # Arrow's own reader believes what a file says of its offsets.
+            # Arrow's reader does not check a file's offsets.
             batch.validate(full=True)
             yield first, batch if columns is None else batch.select(columns)
             first += batch.num_rows

@@ -1,4 +1,4 @@
-"""Lance datasets: rows of the version that was current when they were listed, which Lance keeps readable."""
+"""Lance datasets: rows of the version that was current when they were listed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mm_resources.sources.base import Listed
 from mm_resources.sources.rows import Batches, RowFile
 from mm_resources.storage import lance_datasets
 
-# Rows of one reading, of bytes and of texts.
-_FEW, _MANY = 64, 1_024
-# Rows that are read again together: as far as a batch of the fetch may go on.
+# Rows of one batch, of bytes and of texts.
+_BYTES_ROWS, _TEXT_ROWS = 64, 1_024
+# Rows that are read together when one is read again: the length of a batch of the fetch.
 _GROUP = 8_192
 
 
 class LanceRows(RowFile):
-    """``uri`` is one dataset, local or remote; columns of Lance's blob encoding are read as bytes."""
+    """Rows of one dataset, local or remote (``uri``); columns of Lance's blob encoding are read as bytes."""
 
     name = "lance"
     endings = (".lance",)
@@ -31,25 +31,25 @@ class LanceRows(RowFile):
 
     def _tables(self) -> Iterator[Listed]:
         uri = self.spec.uri.rstrip("/")
-        dataset = _opened(uri)
+        dataset = _open(uri)
         yield Listed(key=uri.rpartition("/")[2], uri=uri, tag=_tag(dataset, dataset.version) or "")
 
     def columns(self, uri: str) -> pa.Schema:
-        return _opened(uri).schema
+        return _open(uri).schema
 
     def version(self, uri: str) -> str:
-        return str(_opened(uri).version)
+        return str(_open(uri).version)
 
     def batches(
         self, uri: str, columns: list[str] | None, row: int | None = None, version: str = ""
     ) -> Batches:
         try:
-            dataset = _opened(uri, int(version) if version else None)
+            dataset = _open(uri, int(version) if version else None)
         except (OSError, ValueError, UserError) as error:
             raise SampleError(
                 "source_changed", f"{uri} was listed at version {version}, which is gone: {error}"
             ) from None
-        rows = _FEW if self.mapping.bytes else _MANY
+        rows = _BYTES_ROWS if self.mapping.bytes else _TEXT_ROWS
         window = {} if row is None else {"offset": row, "limit": _GROUP}
         first = row or 0
         scanner = dataset.scanner(
@@ -63,12 +63,12 @@ class LanceRows(RowFile):
         if self.mapping.url:
             return super().tag(uri, locator)
         try:
-            return _tag(_opened(uri), int(locator.partition("@")[2]))
+            return _tag(_open(uri), int(locator.partition("@")[2]))
         except (OSError, ValueError, UserError):
             return None
 
 
-def _opened(uri: str, version: int | None = None) -> Any:
+def _open(uri: str, version: int | None = None) -> Any:
     dataset = lance_datasets.open_dataset(uri, version)
     if dataset is None:
         raise UserError(
@@ -78,12 +78,8 @@ def _opened(uri: str, version: int | None = None) -> Any:
 
 
 def _tag(dataset: Any, version: int) -> str | None:
-    """The version and when it was written: a dataset that was made anew counts from one again."""
-    return next(
-        (
-            f"{version}-{about['timestamp'].isoformat()}"
-            for about in dataset.versions()
-            if about["version"] == version
-        ),
-        None,
-    )
+    """Return the version with its time of writing: the versions of a recreated dataset start at 1 again."""
+    for info in dataset.versions():
+        if info["version"] == version:
+            return f"{version}-{info['timestamp'].isoformat()}"
+    return None

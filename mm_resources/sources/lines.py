@@ -1,4 +1,4 @@
-"""Tables of lines: JSON lines and CSV, compressed ones too; a record's locator is its byte range in the unpacked file."""
+"""Tables of lines, JSON lines and CSV, also compressed; a locator is a byte range in the unpacked file."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import csv
 import io
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_resources.objects.compressed_streams import unpacked, without_compression
+from mm_resources.objects.compressed_streams import open_unpacked, uncompressed_name
 from mm_resources.sources.records import Record, RecordFile
 
-csv.field_size_limit(64 << 20)
-# A longer line is no record, but something that would fill the memory.
+# A longer line is not read as a record, since it could fill the memory.
 _LONGEST_LINE = 256 << 20
+_LONGEST_FIELD = 64 << 20
 _BUFFER = 1 << 20
 
 
-class _Ranges(RecordFile):
-    """Formats whose records are byte ranges of the file."""
+class ByteRangeFile(RecordFile):
+    """Base of the formats whose records are byte ranges of the file."""
 
     def record(self, uri: str, locator: str) -> dict[str, Any]:
         start, size = (int(part) for part in locator.split("+"))
@@ -29,20 +29,20 @@ class _Ranges(RecordFile):
         stream.seek(start)
         return self._parse(stream.read(size), uri)
 
-    def _opened_anew(self, uri: str) -> BinaryIO:
-        stream = unpacked(uri, partial(self.opener.open, uri))
+    def _open_new(self, uri: str) -> BinaryIO:
+        stream = open_unpacked(uri, partial(self.opener.open, uri))
         # A file in a bucket is an IOBase whose `readline` takes no limit.
         bare = isinstance(stream, io.IOBase) and not isinstance(stream, io.BufferedIOBase)
         return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER)) if bare else stream
 
     def _open(self, uri: str) -> BinaryIO:
-        """The file, opened once: a batch's records mostly lie in one file, one behind the other."""
+        """Return the file, opened once: the records of a batch mostly lie in one file, in sequence."""
         opened: dict[str, BinaryIO] = self.__dict__.setdefault("_opened", {})
         if uri not in opened:
             for other in opened.values():
                 other.close()
             opened.clear()
-            opened[uri] = self._opened_anew(uri)
+            opened[uri] = self._open_new(uri)
         return opened[uri]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,27 +50,28 @@ class _Ranges(RecordFile):
 
     @abstractmethod
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
-        """One record's bytes to its fields; raises SampleError."""
+        """Parse one record's bytes.
+
+        Raises:
+            SampleError: ``bad_record`` or ``encoding_unknown``.
+        """
 
 
-class JsonLines(_Ranges):
-    """One JSON object a line."""
+class JsonLines(ByteRangeFile):
+    """One JSON object per line."""
 
     name = "jsonl"
     endings = (".jsonl", ".ndjson")
 
     def records(self, uri: str) -> Iterator[Record]:
         start = 0
-        with self._opened_anew(uri) as stream:
+        with self._open_new(uri) as stream:
             for line, size in _lines(stream):
                 locator = f"{start}+{size}"
                 start += size
                 if line is None:
-                    yield Record(
-                        locator,
-                        {},
-                        SampleError("bad_record", f"{uri}: a line is longer than {_LONGEST_LINE:,} bytes"),
-                    )
+                    message = f"{uri}: a line is longer than {_LONGEST_LINE:,} bytes"
+                    yield Record(locator, {}, SampleError("bad_record", message))
                 elif line.strip():
                     try:
                         yield Record(locator, self._parse(line, uri))
@@ -79,16 +80,16 @@ class JsonLines(_Ranges):
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
         try:
-            found = json.loads(data)
+            fields = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise SampleError("bad_record", f"{uri}: a line is not JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise SampleError("bad_record", f"{uri}: a line is {type(found).__name__}, not a JSON object")
-        return found
+        if not isinstance(fields, dict):
+            raise SampleError("bad_record", f"{uri}: a line is {type(fields).__name__}, not a JSON object")
+        return fields
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
-    """Each line and its size; without its content where it is too long to be a record."""
+    """Yield each line and its size; None for the content of one that is too long."""
     while line := stream.readline(_LONGEST_LINE):
         part, size = line, len(line)
         while len(part) == _LONGEST_LINE and not part.endswith(b"\n"):
@@ -97,16 +98,16 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
         yield (line if part is line else None), size
 
 
-class Csv(_Ranges):
+class Csv(ByteRangeFile):
     """Comma- or tab-separated rows with a header."""
 
     name = "csv"
     endings = (".csv", ".tsv")
 
     def records(self, uri: str) -> Iterator[Record]:
-        with self._opened_anew(uri) as stream:
+        with self._open_new(uri) as stream:
             lines = _CountedLines(stream)
-            rows = csv.reader(lines, delimiter=self._delimiter(uri))
+            rows = _csv_rows(lines, uri)
             try:
                 header = next(rows, None)
             except csv.Error as error:
@@ -122,9 +123,8 @@ class Csv(_Ranges):
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield Record(
-                        f"{start}+{lines.read - start}", {}, SampleError("bad_record", f"{uri}: {error}")
-                    )
+                    locator = f"{start}+{lines.read - start}"
+                    yield Record(locator, {}, SampleError("bad_record", f"{uri}: {error}"))
                     continue
                 if row:
                     locator = f"{start}+{lines.read - start}"
@@ -141,29 +141,35 @@ class Csv(_Ranges):
         return dict(zip(header, row, strict=True))
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
-        header = self._headers(uri)
+        header = self._header(uri)
         try:
-            row = next(
-                csv.reader(io.StringIO(data.decode("utf-8"), newline=""), delimiter=self._delimiter(uri)), []
-            )
+            row = next(_csv_rows(io.StringIO(data.decode("utf-8"), newline=""), uri), [])
         except (csv.Error, UnicodeDecodeError) as error:
             raise SampleError("bad_record", f"{uri}: {error}") from None
         return self._fields(header, row, False, uri)
 
-    def _headers(self, uri: str) -> list[str]:
-        known: dict[str, list[str]] = self.__dict__.setdefault("_known_headers", {})
-        if uri not in known:
-            with self._opened_anew(uri) as stream:
-                known[uri] = next(csv.reader(_CountedLines(stream), delimiter=self._delimiter(uri)))
-        return known[uri]
+    def _header(self, uri: str) -> list[str]:
+        headers: dict[str, list[str]] = self.__dict__.setdefault("_headers", {})
+        if uri not in headers:
+            with self._open_new(uri) as stream:
+                headers[uri] = next(_csv_rows(_CountedLines(stream), uri))
+        return headers[uri]
 
-    @staticmethod
-    def _delimiter(uri: str) -> str:
-        return "\t" if without_compression(uri).lower().endswith(".tsv") else ","
+
+def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[list[str]]:
+    # A setting of the process, since `csv` has none for a single reader.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
+    is_tsv = uncompressed_name(uri).lower().endswith(".tsv")
+    return csv.reader(lines, delimiter="\t" if is_tsv else ",")
 
 
 class _CountedLines:
-    """Text lines for `csv`, counting the bytes that it has consumed; what is not UTF-8 is marked."""
+    """Text lines for `csv`.
+
+    Attributes:
+        read: bytes that were consumed.
+        damaged: whether a line since the last reset was not UTF-8.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self.read, self.damaged = stream, 0, False

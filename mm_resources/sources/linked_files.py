@@ -1,7 +1,7 @@
-"""What tables point to: URLs, and paths relative to the table, each a sample that is opened when it is fetched.
+"""Files that tables link: by URL, or by a path relative to the table; each is a sample.
 
-A list may come from anywhere, so it may name public http(s) addresses, objects in buckets, and what lies beside it; other
-places only where the spec trusts it (``fetch: {allow_private: true}``).
+A table may come from anywhere, so it may link public http(s) addresses, objects in buckets, and files beside
+it; other places only where the spec trusts it (``fetch: {allow_private: true}``).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from urllib.parse import urljoin, urlsplit
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.http_client import is_web, shown
+from mm_resources.objects.http_client import is_web, redact_url
 from mm_resources.objects.opener import ObjectOpener, file_tag
 from mm_resources.sources.base import Listed
 from mm_resources.sources.globs import glob_root
-from mm_resources.sources.walk import with_heads
+from mm_resources.sources.walk import add_heads
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-# Reached with the user's own credentials and under an address of their own, not through the network's inside.
+# Reached with the user's own credentials at public addresses, not through the private network.
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Linked:
-    """The samples that the records of one source point to."""
+class LinkedFiles:
+    """The samples that the records of one source link."""
 
     flavour = "url"
 
@@ -38,22 +38,23 @@ class Linked:
         self.spec, self.opener = spec, opener
 
     def list(self, rows: Iterator[tuple[Listed, Any]]) -> Iterator[Listed]:
-        """Records as the samples that they point to, with what is known of them without opening them."""
-        return with_heads((self._placed(item, reference) for item, reference in rows), self.opener)
+        """Yield the samples that records link, with size, tag and time where these need no opening."""
+        return add_heads((self._link(item, reference) for item, reference in rows), self.opener)
 
     def fetch(self, uri: str) -> bytes | BinaryIO:
-        """The bytes behind a resolved reference; raises as `Source.fetch`."""
+        """Return the bytes at a resolved reference; raises as `Source.fetch`."""
         if "://" not in uri and not self._inside(os.path.realpath(uri), self._root):
-            raise _escapes(uri)
+            raise _escape_error(uri)
         return self.opener.fetch(uri)
 
     @cached_property
     def _root(self) -> str:
-        """The folder on disk that its lists must not lead out of."""
+        """The local folder that references must not lead out of."""
         root, _ = glob_root(self.spec.uri)
         return os.path.realpath(root if os.path.isdir(root) else posixpath.dirname(root))
 
-    def _placed(self, item: Listed, reference: Any) -> Listed:
+    def _link(self, item: Listed, reference: Any) -> Listed:
+        """Turn a record into the sample that it links."""
         table, item.locator, item.tag, item.modified_at = item.uri, "", "", None
         if item.error is not None:
             return item
@@ -73,7 +74,7 @@ class Linked:
         return item
 
     def resolve(self, reference: str, table: str) -> str:
-        """The path or URL that a reference in a table means.
+        """Return the path or URL of a reference in a table.
 
         Raises:
             SampleError: ``bad_url``, ``refused_address`` or ``path_escape``.
@@ -83,25 +84,26 @@ class Linked:
             raise SampleError("bad_url", f"{reference!r:.80} is neither a URL nor a path")
         scheme = _SCHEME.match(reference)
         if scheme is None:
-            return self._beside(reference, table)
+            return self._resolve_relative(reference, table)
         if scheme[1].lower() in ("file", "local"):
-            return self._beside(reference[scheme.end() :], table)
+            return self._resolve_relative(reference[scheme.end() :], table)
         if is_web(reference):
-            return _checked(reference)
+            return _check_url(reference)
         if (
             not self._trusted
             and (scheme[1].lower() not in _BUCKETS or "::" in reference)
             and not self._inside(reference, posixpath.dirname(table))
         ):
-            elsewhere = (
-                "is neither public http(s) nor in a bucket; allow it with fetch: {allow_private: true}"
+            raise SampleError(
+                "refused_address",
+                f"{redact_url(reference)} is neither public http(s) nor in a bucket; "
+                "allow it with fetch: {allow_private: true}",
             )
-            raise SampleError("refused_address", f"{shown(reference)} {elsewhere}")
         return reference
 
-    def _beside(self, path: str, table: str) -> str:
+    def _resolve_relative(self, path: str, table: str) -> str:
         if is_web(table):
-            return _checked(urljoin(table, path))
+            return _check_url(urljoin(table, path))
         scheme = _SCHEME.match(table)
         folder = posixpath.dirname(table[scheme.end() :] if scheme else table)
         if scheme and path.startswith("/"):
@@ -111,14 +113,14 @@ class Linked:
             )
         path = posixpath.normpath(posixpath.join(folder, path))
         if scheme:
-            inside, found = self._inside(path, folder), scheme[0] + path
+            inside, target = self._inside(path, folder), scheme[0] + path
         else:
-            # What the path itself links to is looked at when it is opened.
+            # If the path itself is a link, its target is checked when it is opened.
             real = posixpath.join(os.path.realpath(posixpath.dirname(path)), posixpath.basename(path))
-            inside, found = self._inside(real, self._root), path
+            inside, target = self._inside(real, self._root), path
         if not inside:
-            raise _escapes(found)
-        return found
+            raise _escape_error(target)
+        return target
 
     @property
     def _trusted(self) -> bool:
@@ -128,24 +130,28 @@ class Linked:
         return self._trusted or (path.startswith(root.rstrip("/") + "/") and ".." not in path.split("/"))
 
 
-def _escapes(path: str) -> SampleError:
+def _escape_error(path: str) -> SampleError:
     return SampleError(
         "path_escape",
         f"{path} lies outside of the list's folder; allow it with fetch: {{allow_private: true}}",
     )
 
 
-def _checked(url: str) -> str:
-    """Raises SampleError for a URL that holds a password, which no table should, or that is none."""
+def _check_url(url: str) -> str:
+    """Return the URL.
+
+    Raises:
+        SampleError: ``bad_url``, when it is none or holds credentials, which would be stored with it.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise SampleError("bad_url", f"{shown(url)} is no URL") from None
+        raise SampleError("bad_url", f"{redact_url(url)} is no URL") from None
     if parts.username is not None or parts.password is not None:
         raise SampleError(
             "bad_url",
-            f"{shown(url)} holds a user's name or password, which would be stored with it; remove it",
+            f"{redact_url(url)} holds a user's name or password, which would be stored with it; remove it",
         )
     if not parts.hostname:
-        raise SampleError("bad_url", f"{shown(url)} names no host")
+        raise SampleError("bad_url", f"{redact_url(url)} names no host")
     return url

@@ -1,7 +1,8 @@
-"""Records: lines or rows of tables, each a sample whose content is a field of it, or lies where a field says.
+"""Records: lines or rows of tables, each a sample whose content is in a field, or linked by one.
 
-A kind of table is one module that says how records are read one after the other, and one again by its locator. Batches are
-fetched in the order of places (`mm_resources.ingestion.fetch_kernel`), so that a reader mostly goes forward.
+A kind of table is one module that reads all records in sequence, and one again by its locator. Batches are
+fetched in the order of locators (`mm_resources.ingestion.fetch_kernel`), so that a reader mostly goes
+forward.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
-from mm_resources.objects.compressed_streams import without_compression
-from mm_resources.objects.opener import ObjectOpener, unopened
-from mm_resources.sources.base import Listed, Source, sources, typed
+from mm_resources.objects.compressed_streams import uncompressed_name
+from mm_resources.objects.opener import ObjectOpener, open_error
+from mm_resources.sources.base import Listed, Source, cast_value, sources
 from mm_resources.sources.keys import Keys
-from mm_resources.sources.linked_files import Linked
+from mm_resources.sources.linked_files import LinkedFiles
 from mm_resources.sources.walk import walk
+
+_URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a file: where it lies, its fields, or why it cannot be read.
+    """One line or row of a file.
 
     Attributes:
-        lazy: whether its content is left out, because it is large and nothing of the listing depends on it.
+        locator: where it lies in the file.
+        error: why it cannot be read; then it has no fields.
+        lazy: whether its content is left out, because it is large and nothing in the listing depends on it.
     """
 
     locator: str
@@ -41,37 +46,47 @@ class Record:
 
 
 class RecordFile(Source):
-    """Base of the kinds of tables: a subclass reads one file format."""
+    """Base of the kinds of tables: a subclass reads one file format.
+
+    Attributes:
+        endings: of the names of its files, without that of a compression.
+    """
 
     endings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         super().__init__(spec, schema)
-        self.whole = spec.record is not None and spec.record.url is not None
+        self.single_object = spec.record is not None and spec.record.url is not None
         self.opener = ObjectOpener(spec.fetch)
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
-        return spec.record is not None and without_compression(spec.uri).lower().endswith(cls.endings)
+        return spec.record is not None and uncompressed_name(spec.uri).lower().endswith(cls.endings)
 
     @property
     def mapping(self) -> RecordMapping:
+        """The spec's `record` block.
+
+        Raises:
+            UserError: when the spec has none.
+        """
         if self.spec.record is None:
             raise UserError(
-                f"source {self.spec.name}: format {self.name} needs `record` with at least `text`, `bytes` or `url`"
+                f"source {self.spec.name}: format {self.name} needs `record` with at least `text`, `bytes` "
+                "or `url`"
             )
         return self.spec.record
 
     @property
     def flavour(self) -> str:
         if self.spec.record and self.spec.record.url:
-            return Linked.flavour  # what lies at a URL is the same, whatever table names it
+            return LinkedFiles.flavour  # the bytes at a URL are the same, whatever table links it
         kind = "bytes:" if self.spec.record and self.spec.record.bytes else ""
         return f"{self.name}:{kind}{self.spec.record.content if self.spec.record else ''}"
 
     @abstractmethod
     def records(self, uri: str) -> Iterator[Record]:
-        """All records of a file, streaming.
+        """Yield all records of a file.
 
         Raises:
             OSError, SampleError, UserError: when the file cannot be read, or not to its end.
@@ -79,13 +94,13 @@ class RecordFile(Source):
 
     @abstractmethod
     def record(self, uri: str, locator: str) -> dict[str, Any]:
-        """The fields of one record, at least that of its content."""
+        """Return the fields of one record, at least that of its content."""
 
     def list(self) -> Iterator[Listed]:
         return self.linked.list(self._rows()) if self.mapping.url else (item for item, _ in self._rows())
 
     def _rows(self) -> Iterator[tuple[Listed, Any]]:
-        """Every record as a sample, with the field that holds its content."""
+        """Yield every record as a sample, with the value of its content field."""
         mapping, keys = self.mapping, Keys()
         for file in self._tables():
             if file.error is None and file.locator:
@@ -97,41 +112,39 @@ class RecordFile(Source):
                 continue
             try:
                 for record in self.records(file.uri):
-                    item, declared = self._listed(record)
+                    item, declared = self._sample(record)
                     item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
                     keys.make_unique(item, declared)
                     yield item, record.fields.get(mapping.content)
             except (UserError, SampleError) as error:
-                # What was read of it stands; the rest of the file is one failed sample, and the other files go on.
+                # Its earlier records stay; the rest of the file is one failed sample, and the other files are
+                # read.
                 file.error = error if isinstance(error, SampleError) else SampleError("bad_table", str(error))
                 yield file, None
 
     def _tables(self) -> Iterator[Listed]:
-        """The files or datasets that hold the records."""
+        """Yield the files or datasets that hold the records."""
         return walk(self.spec.uri, self.opener)
 
     @cached_property
-    def linked(self) -> Linked:
-        return Linked(self.spec, self.opener)
+    def linked(self) -> LinkedFiles:
+        """The files that the records link."""
+        return LinkedFiles(self.spec, self.opener)
 
     def objects(self) -> Iterator[tuple[str, str]]:
         if self.mapping.url:
             return super().objects()
-        return (
-            (uri, tag)
-            for uri, tag in ((table.uri, table.tag) for table in self._tables())
-            if self._lists(uri)
-        )
+        return ((table.uri, table.tag) for table in self._tables() if self._has_records(table.uri))
 
-    def _lists(self, uri: str) -> bool:
-        """Whether a file stands in the listing: an empty one has no record that could."""
+    def _has_records(self, uri: str) -> bool:
+        """Return whether a file occurs in the listing: an empty one has no record that could."""
         try:
             return any(True for _ in self.records(uri))
         except (UserError, SampleError):
             return True
 
-    def _listed(self, record: Record) -> tuple[Listed, bool]:
-        """The record as a sample, and whether its key is a declared id."""
+    def _sample(self, record: Record) -> tuple[Listed, bool]:
+        """Return the record as a sample, and whether its key is a declared id."""
         mapping, fields, declared = self.mapping, record.fields, False
         item = Listed(key=f"record-{record.locator}", uri="", locator=record.locator, error=record.error)
         if record.error:
@@ -148,7 +161,7 @@ class RecordFile(Source):
                 _text(fields, name) for name in (mapping.label, mapping.link, mapping.group)
             )
             item.columns = {
-                name: typed(fields[name], kind)
+                name: cast_value(fields[name], kind)
                 for name, kind in self.schema.items()
                 if name in fields and name != "label"
             }
@@ -160,7 +173,7 @@ class RecordFile(Source):
         item.key = item.key.encode("utf-8", "backslashreplace").decode("utf-8")
         return item, declared
 
-    def tag(self, uri: str, locator: str) -> str | None:
+    def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - the tag is the file's
         return self.opener.tag(uri)
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
@@ -169,18 +182,16 @@ class RecordFile(Source):
         try:
             fields = self.record(uri, locator)
         except OSError as error:
-            raise unopened(uri, error) from error
-        found = content_of(fields, self.mapping)
+            raise open_error(uri, error) from error
+        content = content_of(fields, self.mapping)
+        if content is not None:
+            return content
         # Hugging Face's struct without bytes: the file lies beside the table.
-        return (
-            found
-            if found is not None
-            else self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
-        )
+        return self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
 
 
 def content_of(fields: dict[str, Any], mapping: RecordMapping) -> bytes | None:
-    """The record's content: a text or URL as UTF-8, or bytes; None where it is a file beside the table.
+    """Return a record's content: a text or URL as UTF-8, or bytes; None where it is a file beside the table.
 
     Raises:
         SampleError: ``missing_field``, ``schema_mismatch`` or ``encoding_unknown``.
@@ -192,7 +203,7 @@ def content_of(fields: dict[str, Any], mapping: RecordMapping) -> bytes | None:
         )
     value = fields[name]
     if mapping.bytes is not None:
-        return _binary(value, name)
+        return _decode_bytes(value, name)
     if not isinstance(value, str):
         kind = "text" if mapping.url is None else "URL"
         raise SampleError(
@@ -204,8 +215,8 @@ def content_of(fields: dict[str, Any], mapping: RecordMapping) -> bytes | None:
         raise SampleError("encoding_unknown", f"the text field {name!r} holds unpaired surrogates") from None
 
 
-def _binary(value: Any, name: str) -> bytes | None:
-    """Bytes, base64 (plain or URL-safe), or Hugging Face's struct of ``bytes`` and ``path``."""
+def _decode_bytes(value: Any, name: str) -> bytes | None:
+    """Decode bytes, base64 (plain or URL-safe), or Hugging Face's struct of ``bytes`` and ``path``."""
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         if value.get("bytes") is None and isinstance(value.get("path"), str):
             return None
@@ -223,10 +234,8 @@ def _binary(value: Any, name: str) -> bytes | None:
         raise SampleError("schema_mismatch", f"the field {name!r} is not base64: {error}") from None
 
 
-_URL_SAFE = str.maketrans("-_", "+/", "\r\n")
-
-
 def _text(fields: dict[str, Any], name: str | None) -> str | None:
+    """Return a field as text; None where it is empty or not mapped."""
     value = fields.get(name) if name else None
     if value in (None, ""):
         return None
@@ -235,19 +244,19 @@ def _text(fields: dict[str, Any], name: str | None) -> str | None:
     return text
 
 
-def open_records(uri: str, fetching: FetchPolicy = FetchPolicy()) -> Iterator[Record]:
-    """All records of a table file, by its ending; a record that cannot be read carries its error.
+def open_records(uri: str, policy: FetchPolicy = FetchPolicy()) -> Iterator[Record]:
+    """Yield all records of a table file, in the format of its ending; an unreadable one has its error.
 
     Raises:
         UserError: for an unknown ending or a file that cannot be opened.
     """
-    spec = SourceSpec(name="table", modality="text", uri=uri, record=RecordMapping(text="-"), fetch=fetching)
+    spec = SourceSpec(name="table", modality="text", uri=uri, record=RecordMapping(text="-"), fetch=policy)
     kinds = [kind for kind in sources().values() if issubclass(kind, RecordFile)]
     for kind in kinds:
         if kind.accepts(spec):
             try:
                 yield from kind(spec, {}).records(uri)
-            except (OSError, ValueError, SampleError) as error:  # ValueError: not a Parquet file
+            except (OSError, ValueError, SampleError) as error:  # ValueError: no Parquet file
                 raise UserError(f"table {uri} cannot be read: {error}") from error
             return
     raise UserError(

@@ -9,49 +9,49 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-# What is sorted in memory; more goes through temporary files, which are merged.
+# Entries that are sorted in memory, and entries of one pickle; more entries are merged from temporary files.
 _RUN, _BLOCK = 100_000, 1_000
 
 
 class Entry(NamedTuple):
-    """A name in a folder, whether it is a folder itself, and whether it is a link (then it is no folder here)."""
+    """An entry of a folder; a link to a folder counts as no folder."""
 
     name: str
     is_folder: bool
     is_link: bool
 
 
-def entries(folder: str) -> Iterator[Entry]:
-    """All entries, sorted by name.
+def sorted_entries(folder: str) -> Iterator[Entry]:
+    """Yield all entries of a folder, sorted by name.
 
     Raises:
         OSError: when the folder cannot be read.
     """
     runs: list[IO[bytes]] = []
-    held: list[Entry] = []
+    recent: list[Entry] = []
     try:
         with os.scandir(folder) as scan:
-            for found in scan:
-                held.append(Entry(found.name, found.is_dir(follow_symlinks=False), found.is_symlink()))
-                if len(held) >= _RUN:
-                    runs.append(_spilled(held))
-                    held = []
-        yield from heapq.merge(sorted(held), *map(_read, runs))
+            for item in scan:
+                recent.append(Entry(item.name, item.is_dir(follow_symlinks=False), item.is_symlink()))
+                if len(recent) >= _RUN:
+                    runs.append(_write_run(recent))
+                    recent = []
+        yield from heapq.merge(sorted(recent), *map(_read_run, runs))
     finally:
         for run in runs:
             run.close()
 
 
-def _spilled(held: list[Entry]) -> IO[bytes]:
-    held.sort()
-    run = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `entries`
-    for start in range(0, len(held), _BLOCK):
-        pickle.dump([tuple(entry) for entry in held[start : start + _BLOCK]], run)
+def _write_run(entries: list[Entry]) -> IO[bytes]:
+    entries.sort()
+    run = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `sorted_entries`
+    for start in range(0, len(entries), _BLOCK):
+        pickle.dump([tuple(entry) for entry in entries[start : start + _BLOCK]], run)
     run.seek(0)
     return run
 
 
-def _read(run: IO[bytes]) -> Iterator[Entry]:
+def _read_run(run: IO[bytes]) -> Iterator[Entry]:
     while True:
         try:
             block = pickle.load(run)

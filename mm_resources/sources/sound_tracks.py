@@ -1,4 +1,4 @@
-"""Sound tracks of videos, as samples of their own that are joined with their videos by entity."""
+"""Sound tracks of videos, as samples of their own that share an entity with their videos."""
 
 from __future__ import annotations
 
@@ -21,44 +21,45 @@ from mm_resources.sources.files import Files
 from mm_resources.storage.store import LARGE_BYTES
 
 
-class Tracks(Files):
-    """``track_of`` names a source of videos: those with sound are listed again, and what is fetched is their first sound track.
+class SoundTracks(Files):
+    """The first sound track of each video of the source that ``track_of`` names, copied without re-encoding.
 
-    Whether there is sound is read from each container's table when the version is frozen; mute videos and what is no video are
-    not listed, they are their own cell's. The track is copied, not coded anew.
+    Sound is detected in each container's table when the version is frozen. Videos without sound, and files
+    that are no videos, are not listed: they belong to the cell of the videos.
     """
 
     name = "tracks"
-    # One after the other: sandboxed children must not be started by a thread of the fetch's pool, with which they would die.
-    whole = False
+    # Read one after the other: a thread of the fetch's pool must not start sandboxed children, which would
+    # end with it.
+    single_object = False
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
         return spec.track_of is not None
 
     def list(self) -> Iterator[Listed]:
-        return (item for item in super().list() if item.error is None and self._sounds(item))
+        return (item for item in super().list() if item.error is None and self._has_sound(item))
 
-    def _sounds(self, item: Listed) -> bool:
+    def _has_sound(self, item: Listed) -> bool:
         try:
             with self.open(item.uri, item.locator) as stream:
                 return has_sound(stream) is not False
         except SampleError as error:
-            item.error = error  # nobody knows whether it sounds: that is recorded
+            item.error = error  # unknown, which is recorded
             return True
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         with tempfile.TemporaryDirectory(prefix="mm-track-") as folder:
-            film, track = Path(folder) / "film", Path(folder) / "track.mka"
-            found = super().fetch(uri, locator)
-            data: Media = found if isinstance(found, bytes) else film
-            if not isinstance(found, bytes):
-                with found:
+            copy, track = Path(folder) / "video", Path(folder) / "track.mka"
+            video = super().fetch(uri, locator)
+            data: Media = video if isinstance(video, bytes) else copy
+            if not isinstance(video, bytes):
+                with video:
                     if "://" in uri:
-                        with film.open("wb") as sink:
-                            shutil.copyfileobj(found, sink, LARGE_BYTES)
+                        with copy.open("wb") as sink:
+                            shutil.copyfileobj(video, sink, LARGE_BYTES)
                     else:
-                        data = Path(found.name)
+                        data = Path(video.name)
             (outcome,) = shared_sandbox(Limits()).map(copy_sound, [(data, str(track))])
             if isinstance(outcome, SampleError):
                 raise outcome

@@ -1,4 +1,4 @@
-"""Walk what a glob names: local folders, file systems of fsspec, index pages of web servers."""
+"""List the files of a glob: in local folders, file systems of fsspec, index pages of web servers."""
 
 from __future__ import annotations
 
@@ -12,94 +12,90 @@ from urllib.parse import unquote
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
-from mm_resources.objects.http_client import cause, is_web, shown
+from mm_resources.objects.http_client import is_web, redact_url, request_error
 from mm_resources.objects.http_objects import Head
-from mm_resources.objects.opener import ObjectOpener, file_tag, objects_below, printable, remote_tag
+from mm_resources.objects.opener import ObjectOpener, file_tag, list_objects, printable_path, remote_tag
 from mm_resources.sources.base import Listed
-from mm_resources.sources.globs import (
-    WILD,
-    alternatives,
-    asks_for_dots,
-    glob_regex,
-    glob_root,
-)
-from mm_resources.sources.sorted_folder import entries
+from mm_resources.sources.globs import WILD, alternatives, glob_regex, glob_root, names_dots
+from mm_resources.sources.sorted_folder import Entry, sorted_entries
 from mm_resources.storage.filesystems import modified_at
 
-_DEEPEST = 32  # folders; index pages may link each other without end
-# HEAD requests that are under way or answered and not yet listed.
+_DEEPEST = 32  # folders; index pages may link each other endlessly
+# Items whose HEAD requests run side by side.
 _HEADS_AT_ONCE = 256
 
 
 def walk(uri: str, opener: ObjectOpener) -> Iterator[Listed]:
-    """What a path, folder, glob or URL names, streaming, in a stable order.
+    """Yield the files of a path, folder, glob or URL, streaming, in a stable order.
 
     Raises:
         OSError, UserError: when the source as a whole cannot be listed.
     """
     if is_web(uri):
-        return with_heads(walk_web(uri, opener), opener)
-    return walk_remote(uri, opener) if "://" in uri else walk_local(uri)
+        return add_heads(_walk_web(uri, opener), opener)
+    return _walk_remote(uri, opener) if "://" in uri else _walk_local(uri)
 
 
-def with_heads(items: Iterable[Listed], opener: ObjectOpener) -> Iterator[Listed]:
-    """The items, those behind http(s) URLs with size, tag and time from HEAD; one that does not answer stays untagged."""
+def add_heads(items: Iterable[Listed], opener: ObjectOpener) -> Iterator[Listed]:
+    """Add size, tag and time from HEAD to items behind http(s) URLs; one without an answer stays untagged."""
     stream = iter(items)
     while chunk := list(islice(stream, _HEADS_AT_ONCE)):
-        asked = [item for item in chunk if opener.fetching.tags and item.error is None and is_web(item.uri)]
-        for item, head in zip(
-            asked, opener.web.heads(item.uri for item in asked) if asked else (), strict=True
-        ):
+        remote = [item for item in chunk if opener.policy.tags and item.error is None and is_web(item.uri)]
+        heads = opener.http.heads(item.uri for item in remote) if remote else []
+        for item, head in zip(remote, heads, strict=True):
             if isinstance(head, Head):
                 item.tag, item.size, item.modified_at = head.tag, head.size, head.modified_at
         yield from chunk
 
 
-def walk_local(pattern: str) -> Iterator[Listed]:
-    root, rest = glob_root(pattern)
-    if rest is None and os.path.isfile(root):
+def _walk_local(pattern: str) -> Iterator[Listed]:
+    root, glob = glob_root(pattern)
+    if glob is None and os.path.isfile(root):
         yield _local(root, os.path.basename(root), os.path.realpath(os.path.dirname(root)))
         return
     if not os.path.isdir(root):
         raise UserError(f"{root} does not exist")
-    wanted = _wanted(rest)
-    deep = rest is None or "**" in rest
-    depth = rest.count("/") if rest is not None else 0
-    dotted = asks_for_dots(rest)
-    real = os.path.realpath(root)
+    matches = _matcher(glob)
+    deep = glob is None or "**" in glob
+    depth = glob.count("/") if glob is not None else 0
+    real_root = os.path.realpath(root)
     stack = [(root, 0)]
     while stack:
         folder, level = stack.pop()
+        enters = deep or level < depth
         folders = []
-        for entry in entries(folder):
-            if entry.name.startswith(".") and not dotted:
-                continue
-            path = os.path.join(folder, entry.name)
-            key = os.path.relpath(path, root)
-            inner = deep or level < depth
+        for entry, path, key in _visible_entries(folder, root, names_dots(glob)):
             if entry.is_folder:
-                if inner:
+                if enters:
                     folders.append((path, level + 1))
-            # A linked folder is not walked, so it is named, whatever the glob would have found in it.
-            elif wanted(printable(key)) or (inner and entry.is_link and os.path.isdir(path)):
-                yield _local(path, key, real)
+            # A linked folder is not entered, so it is listed, whatever the glob would match in it.
+            elif matches(printable_path(key)) or (enters and entry.is_link and os.path.isdir(path)):
+                yield _local(path, key, real_root)
         stack.extend(reversed(folders))
 
 
-def _wanted(rest: str | None) -> Callable[[str], object]:
-    if rest is None:
-        return lambda key: True
-    # Thousands of numbered shards are looked up, not tried one after the other.
-    each = alternatives(rest)
-    return set(each).__contains__ if not WILD.search(rest) else glob_regex(rest).match
+def _visible_entries(folder: str, root: str, dots: bool) -> Iterator[tuple[Entry, str, str]]:
+    """Yield the entries of a folder with path and key; those that begin with a dot only if `dots`."""
+    for entry in sorted_entries(folder):
+        if dots or not entry.name.startswith("."):
+            path = os.path.join(folder, entry.name)
+            yield entry, path, os.path.relpath(path, root)
+
+
+def _matcher(glob: str | None) -> Callable[[str], object]:
+    """Return a test of relative keys."""
+    if glob is None:
+        return lambda _key: True
+    # Thousands of numbered shards are looked up in a set, not tried one after the other.
+    return glob_regex(glob).match if WILD.search(glob) else set(alternatives(glob)).__contains__
 
 
 def _local(path: str, key: str, real_root: str) -> Listed:
-    uri, raw = printable(path), "" if printable(path) == path else os.fsencode(path).hex()
-    # Two names may be shown alike; a name that is not text is told apart by a digest of its bytes.
-    item = Listed(
-        key=printable(key) + (f"#{content_hash(os.fsencode(key))[:8]}" if raw else ""), uri=uri, locator=raw
-    )
+    uri = printable_path(path)
+    raw = "" if uri == path else os.fsencode(path).hex()
+    # Two names that are not text may print alike; a digest of its bytes makes the key unique.
+    suffix = f"#{content_hash(os.fsencode(key))[:8]}" if raw else ""
+    item = Listed(key=printable_path(key) + suffix, uri=uri, locator=raw)
     try:
         if os.path.islink(path) and not _inside(os.path.realpath(path), real_root):
             item.error = SampleError("path_escape", f"{uri} is a link that leads outside its source")
@@ -123,50 +119,55 @@ def _inside(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def walk_remote(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
-    root, rest = glob_root(pattern)
+def _walk_remote(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
+    root, glob = glob_root(pattern)
     fs, path = opener.filesystem(root)
-    if rest is None and fs.isfile(path):
+    if glob is None and fs.isfile(path):
         yield _remote(root, path.rsplit("/", 1)[-1], fs.info(path))
     else:
-        yield from _below(fs, path, root, rest)
+        yield from _walk_filesystem(fs, path, root, glob)
 
 
-def _below(fs: Any, path: str, root: str, rest: str | None, depth: int | None = None) -> Iterator[Listed]:
-    wanted, dotted = _wanted(rest), asks_for_dots(rest)
-    for info in objects_below(fs, path, deep=rest is None or "/" in rest or "**" in rest, depth=depth):
+def _walk_filesystem(
+    fs: Any, path: str, root: str, glob: str | None, depth: int | None = None
+) -> Iterator[Listed]:
+    matches, dots = _matcher(glob), names_dots(glob)
+    for info in list_objects(fs, path, deep=glob is None or "/" in glob or "**" in glob, depth=depth):
         below = str(info["name"])[len(path) :].lstrip("/")
-        key = unquote(shown(below)) if is_web(root) else below
-        if key and wanted(key) and (dotted or "/." not in f"/{key}"):
-            # Not what the file system calls it, which may leave out the host.
+        key = unquote(redact_url(below)) if is_web(root) else below
+        if key and matches(key) and (dots or "/." not in f"/{key}"):
+            # Not the file system's own name of it, which may omit the host.
             yield _remote(f"{root.rstrip('/')}/{below}", key, info)
 
 
-def walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
-    """A URL is one sample; so is each alternative of its braces. Anything else is looked up in the server's index pages.
+def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
+    """Yield one sample for a URL, or for each alternative of its braces; a glob is resolved by index pages.
 
     Raises:
         UserError: when the one URL, or an index page, cannot be read.
     """
-    root, rest = glob_root(pattern)
-    if rest is None:
-        (head,) = opener.web.heads([root])
-        # A server that will not answer HEAD may yet answer GET.
+    root, glob = glob_root(pattern)
+    if glob is None:
+        (head,) = opener.http.heads([root])
+        # A server that does not answer HEAD may still answer GET.
         if isinstance(head, SampleError) and head.error_class not in ("http_403", "http_405", "http_501"):
             raise UserError(str(head))
-        yield Listed(key=unquote(shown(root).rpartition("/")[2]), uri=root)
-    elif not WILD.search(rest):
-        yield from (Listed(key=unquote(shown(each)), uri=f"{root}/{each}") for each in alternatives(rest))
+        yield Listed(key=unquote(redact_url(root).rpartition("/")[2]), uri=root)
+    elif not WILD.search(glob):
+        yield from (
+            Listed(key=unquote(redact_url(each)), uri=f"{root}/{each}") for each in alternatives(glob)
+        )
     else:
         import aiohttp
 
         fs, _ = opener.filesystem(root)
+        depth = _DEEPEST if "**" in glob else glob.count("/") + 1
         try:
-            for item in _below(fs, f"{root}/", root, rest, _DEEPEST if "**" in rest else rest.count("/") + 1):
-                item.tag = ""  # an index page says nothing of its objects
+            for item in _walk_filesystem(fs, f"{root}/", root, glob, depth):
+                item.tag = ""  # an index page has no tags
                 yield item
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise UserError(str(cause(root, error))) from error
+            raise UserError(str(request_error(root, error))) from error
 
 
 def _remote(uri: str, key: str, info: dict[str, Any]) -> Listed:

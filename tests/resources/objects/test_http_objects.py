@@ -12,8 +12,8 @@ import pytest
 import mm_resources.objects.http_client
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
-from mm_resources.objects.http_client import shown
-from mm_resources.objects.http_objects import Head, Web
+from mm_resources.objects.http_client import redact_url
+from mm_resources.objects.http_objects import Head, HttpObjects
 from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.server import Handler, Server, cut_off, redirect, stall, status
 
@@ -23,11 +23,11 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mm_resources.objects.http_client, "_PAUSE", 0.001)
 
 
-def reading(**given: Any) -> Web:
-    return Web(FetchPolicy(**{"allow_private": ["127.0.0.2/32"], "requests_per_second": None, **given}))
+def reading(**given: Any) -> HttpObjects:
+    return HttpObjects(FetchPolicy(**{"allow_private": ["127.0.0.2/32"], "requests_per_second": None, **given}))
 
 
-def read(web: Web, url: str) -> bytes:
+def read(web: HttpObjects, url: str) -> bytes:
     found = web.fetch(url)
     if isinstance(found, bytes):
         return found
@@ -35,7 +35,7 @@ def read(web: Web, url: str) -> bytes:
         return found.read()
 
 
-def failure(web: Web, url: str) -> SampleError:
+def failure(web: HttpObjects, url: str) -> SampleError:
     with pytest.raises(SampleError) as caught:
         web.fetch(url)
     return caught.value
@@ -354,4 +354,4 @@ def test_the_tag_after_a_fetch_is_its_own(web: Server) -> None:
 
 
 def test_what_is_shown_of_a_url() -> None:
-    assert shown("https://user:secret@host:80/a/b?X-Amz-Signature=secret#c") == "https://host:80/a/b"
+    assert redact_url("https://user:secret@host:80/a/b?X-Amz-Signature=secret#c") == "https://host:80/a/b"

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 
 import mm_resources.objects.compressed_streams
+import mm_resources.sources.archive_members
 import mm_resources.sources.archives
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -116,7 +117,7 @@ def test_parts_of_one_stem_share_an_entity(tmp_path: Path, name: str) -> None:
     )
     assert source.tag(first.uri, first.locator) == first.tag != ""
     assert list(source.objects()) == [(first.uri, first.tag)]
-    assert not source.whole
+    assert not source.single_object
     # The other modalities of the same archive are sources of their own, and the same entities.
     texts = {item.key: item for item in source_of(tmp_path / name, modality="text", members="*.txt").list()}
     assert {key: item.link for key, item in texts.items()} == {f"{name}/000001.txt": f"{name}/000001"}
@@ -136,10 +137,10 @@ def test_members_are_read_back_in_any_order(tmp_path: Path, name: str) -> None:
 def test_a_compressed_archive_is_unpacked_once_forward(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unpack, opened = mm_resources.objects.compressed_streams.unpacked, []
+    unpack, opened = mm_resources.objects.compressed_streams.open_unpacked, []
     monkeypatch.setattr(
         mm_resources.sources.archives,
-        "unpacked",
+        "open_unpacked",
         lambda uri, opener: unpack(uri, lambda: opened.append(uri) or opener()),
     )
     parts = {f"{i:05d}.{part}": b"x" * 3_000 for i in range(500) for part in ("jpg", "txt", "cls")}
@@ -403,7 +404,7 @@ def test_headers_without_end(tmp_path: Path) -> None:
 
 
 def test_a_table_that_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.sources.archives, "_ZIP_TABLE", 100_000)
+    monkeypatch.setattr(mm_resources.sources.archive_members, "_ZIP_TABLE", 100_000)
     (tmp_path / "a.zip").write_bytes(zipped({f"{i}.jpg": b"" for i in range(3_000)}))
     assert contents(source_of(tmp_path / "a.zip")) == {"a.zip": "bad_archive"}
 

@@ -12,7 +12,7 @@ import pytest
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Listed, Source, open_source, sources
-from mm_resources.sources.base import typed
+from mm_resources.sources.base import cast_value
 from mm_resources.sources.globs import glob_regex, glob_root
 from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.places import Place
@@ -365,8 +365,8 @@ def test_no_kind_fits() -> None:
     ],
 )
 def test_values_of_user_columns(value: Any, kind: str, expected: Any) -> None:
-    assert typed(value, kind) == expected
-    assert type(typed(value, kind)) is type(expected)
+    assert cast_value(value, kind) == expected
+    assert type(cast_value(value, kind)) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_values_of_user_columns(value: Any, kind: str, expected: Any) -> None:
 )  # fmt: skip
 def test_values_that_do_not_fit(value: Any, kind: str) -> None:
     with pytest.raises(SampleError, match=f"is not a {kind}") as caught:
-        typed(value, kind)
+        cast_value(value, kind)
     assert caught.value.error_class == "schema_mismatch"
 
 
@@ -413,6 +413,6 @@ def test_times_are_stored_in_utc_whatever_was_imported() -> None:
     """pandera tells pyarrow to ignore zones; the second cell of a backfill has imported it, the first has not."""
     import pandera.polars  # noqa: F401
 
-    moment = typed("2024-01-01T10:00:00+02:00", "timestamp")
+    moment = cast_value("2024-01-01T10:00:00+02:00", "timestamp")
     stored = pa.array([moment], pa.timestamp("us", tz="UTC"))[0].as_py()
     assert stored == datetime(2024, 1, 1, 8, tzinfo=UTC)

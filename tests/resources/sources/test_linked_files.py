@@ -18,7 +18,8 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.compute.cache import ComputeCache
-from mm_resources.compute.runner import Backoff, Compute
+from mm_resources.compute.retry_policy import Backoff
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.ingestion.fetch_kernel import FetchKernel
 from mm_resources.registry.registry import Registry
 from mm_resources.sources import Listed, Source, open_source
@@ -87,7 +88,7 @@ def test_a_list_of_urls(web: Server, tmp_path: Path, kind: str) -> None:
     assert [(item.size, bool(item.tag), item.error) for item in items] == [(1, True, None), (2, True, None)]
     assert web.asked == {"HEAD /a.jpg": 1, "HEAD /b.jpg": 1}
     assert [outcome(source, item) for item in items] == [b"a", b"bb"]
-    assert source.whole
+    assert source.single_object
     assert list(source.objects()) == [(item.uri, item.tag) for item in items]
 
 
@@ -201,7 +202,7 @@ def run(spec: DatasetSpec, store: Store) -> tuple[int, dict[str, tuple[str, str 
         for item in open_source(source, {}).list()
         if item.error is None
     ]  # fmt: skip
-    compute = Compute(ComputeCache(store), backoff=Backoff(attempts=2, seconds=0.001))
+    compute = KernelRunner(ComputeCache(store), backoff=Backoff(attempts=2, seconds=0.001))
     report = compute.run(kernel, pa.Table.from_pylist(rows))
     found = compute.cache.space(kernel).reader().read_all().to_pylist()
     return report.computed, {
@@ -251,7 +252,7 @@ def test_a_url_that_changed_after_the_listing(web: Server, tmp_path: Path) -> No
     web.bodies["/a"] = b"b"
     kernel = FetchKernel(spec, BlobStore(store))
     rows = [{"key": "k", "source": "s0", "source_uri": item.uri, "locator": "", "tag": item.tag, "size": 1}]
-    compute = Compute(ComputeCache(store))
+    compute = KernelRunner(ComputeCache(store))
     compute.run(kernel, pa.Table.from_pylist(rows))
     (row,) = compute.cache.space(kernel).reader().read_all().to_pylist()
     assert (row["error_class"], row["retryable"]) == ("source_changed", True)

@@ -21,7 +21,7 @@ import mm_resources.objects.compressed_streams
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.compressed_streams import unpacked
+from mm_resources.objects.compressed_streams import open_unpacked
 from mm_resources.sources import Listed, Source, open_source
 
 CONTENTS = [bytes([i]) * (i * 100) for i in range(20)]
@@ -107,7 +107,7 @@ def test_binary_columns(tmp_path: Path, name: str) -> None:
         (row["id"], "x", {"stars": row["stars"]}, None) for row in rows
     ]
     assert reread(tmp_path / name, bytes="image", id="id") == CONTENTS
-    assert not source.whole
+    assert not source.single_object
     assert all(source.tag(item.uri, item.locator) == item.tag != "" for item in items)
     # Without ids the content is the key, and is read for it.
     keyed = list(source_of(tmp_path / name, bytes="image").list())
@@ -219,8 +219,8 @@ def test_reading_forward_unpacks_once(tmp_path: Path, monkeypatch: pytest.Monkey
     opened: list[str] = []
     monkeypatch.setattr(
         mm_resources.sources.lines,
-        "unpacked",
-        lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()),
+        "open_unpacked",
+        lambda uri, opener: open_unpacked(uri, lambda: opened.append(uri) or opener()),
     )
     source = source_of(tmp_path / "t.jsonl.gz", text="text")
     items = list(source.list())
@@ -413,7 +413,7 @@ def test_an_ingest_reads_a_compressed_table_once(tmp_path: Path, monkeypatch: py
     from mm_embed_kernels.kernels.base import Resources
     from mm_resources.blobs.blob_store import BlobStore
     from mm_resources.compute.cache import ComputeCache
-    from mm_resources.compute.runner import Compute
+    from mm_resources.compute.runner import KernelRunner
     from mm_resources.ingestion.fetch_kernel import FetchKernel
     from mm_resources.storage.store import Store
     from tests.resources.specs import spec_of
@@ -440,11 +440,11 @@ def test_an_ingest_reads_a_compressed_table_once(tmp_path: Path, monkeypatch: py
     ]
     monkeypatch.setattr(
         mm_resources.sources.lines,
-        "unpacked",
-        lambda uri, opener: unpacked(uri, lambda: opened.append(uri) or opener()),
+        "open_unpacked",
+        lambda uri, opener: open_unpacked(uri, lambda: opened.append(uri) or opener()),
     )
     requests = pa.Table.from_pylist(sorted(rows, key=lambda row: row["key"]))
-    report = Compute(ComputeCache(store)).run(
+    report = KernelRunner(ComputeCache(store)).run(
         FetchKernel(spec, BlobStore(store), Resources(batch_rows=100)), requests
     )
     assert (report.computed, report.failed) == (2_000, 0)

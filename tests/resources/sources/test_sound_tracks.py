@@ -111,7 +111,7 @@ def test_a_track_is_copied_the_same_each_time(container: str, folder: Path) -> N
 
 def test_a_large_film_is_read_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = fetched(folder, "loud/a.mp4")
-    monkeypatch.setattr("mm_resources.sources.files.LARGE_BYTES", 1_000)
+    monkeypatch.setattr("mm_resources.objects.opener.LARGE_BYTES", 1_000)
     monkeypatch.setattr("mm_resources.sources.sound_tracks.LARGE_BYTES", 1_000)
     assert fetched(folder, "loud/a.mp4") == small
 
