@@ -44,7 +44,7 @@ def publish(catalog: Catalog, cell: Cell, rows: list[Row], embedder: Embedder) -
     filled = table.append_column(
         "vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     )
-    name, number = table_name(cell, embedder.name), catalog.registry.next_pin(cell)
+    name, number = table_name(cell, embedder.name), catalog.registry.pins.next_number(cell)
     candidate = catalog.features.write_candidate(name, contract, [contract.cast(filled)])
     pinned = PinnedTable(
         embedder=embedder.name, settings={}, fingerprint=embedder.fingerprint, weights_hash=embedder.weights_hash,
@@ -55,7 +55,7 @@ def publish(catalog: Catalog, cell: Cell, rows: list[Row], embedder: Embedder) -
     catalog.features.tag(name, candidate.lance_version, pinned.tag)
     now = datetime.now(UTC).isoformat()
     pin = Pin(number, cell.dataset, cell.version, cell.modality, "run", now, "data", [pinned], {})
-    catalog.registry.publish(cell, pin)
+    catalog.registry.pins.publish(cell, pin)
     return pin
 
 

@@ -22,7 +22,7 @@ from mm_resources.cell import Cell
 from mm_resources.compute.cache import ComputeCache
 from mm_resources.compute.ray_pipeline import USAGE, USED, KernelActor, usage_of
 from mm_resources.compute.ray_session import RaySession
-from mm_resources.compute.runner import Compute, ComputeReport
+from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.ledger import Ledger, Spent, entries
 from mm_resources.metering import Meter, Usage
 from mm_resources.storage import lance_datasets
@@ -137,7 +137,7 @@ def test_bytes_are_counted_where_they_pass(store: Store) -> None:
     blobs.put([data])
     written = meter.used().bytes_written
     assert 70_000 < written < 140_000, "the pack, and a row of its index"
-    (place,) = blobs.index().read_all().to_pylist()
+    (place,) = blobs.index.rows().read_all().to_pylist()
     assert blobs.read(**place) == data
     assert meter.used().bytes_read == 70_000
     assert place["content_hash"] == content_hash(data)
@@ -172,10 +172,10 @@ class BusyKernel(Kernel):
 
 def test_gpu_seconds_are_those_of_stages_that_ask_for_gpus(store: Store) -> None:
     requests = pa.table({"key": ["a", "b"]})
-    report = Compute(ComputeCache(store), mode="inline").run(BusyKernel(0, 2, 0.5), requests)
+    report = KernelRunner(ComputeCache(store), mode="inline").run(BusyKernel(0, 2, 0.5), requests)
     assert 2.5 * 0.05 <= report.usage.gpu_seconds < 2.5 * report.seconds
     assert report.usage.bytes_written > 0
-    again = Compute(ComputeCache(store), mode="inline").run(BusyKernel(0, 2, 0.5), requests)
+    again = KernelRunner(ComputeCache(store), mode="inline").run(BusyKernel(0, 2, 0.5), requests)
     assert (again.reused, again.usage.gpu_seconds, again.usage.bytes_written) == (2, 0.0, 0)
 
 

@@ -137,27 +137,27 @@ def pin(number: int, run_id: str = "r1") -> Pin:
 
 
 def test_pins(registry: Registry) -> None:
-    assert registry.pin(CELL) is None
-    assert registry.next_pin(CELL) == 1
-    registry.publish(CELL, pin(1))
-    assert registry.pin(CELL) == pin(1)
-    assert registry.next_pin(CELL) == 2
-    registry.publish(CELL, pin(2, "r2"))
-    assert registry.pin(CELL) == pin(2, "r2")
-    assert registry.pin(replace(CELL, version="v2")) is None
+    assert registry.pins.get(CELL) is None
+    assert registry.pins.next_number(CELL) == 1
+    registry.pins.publish(CELL, pin(1))
+    assert registry.pins.get(CELL) == pin(1)
+    assert registry.pins.next_number(CELL) == 2
+    registry.pins.publish(CELL, pin(2, "r2"))
+    assert registry.pins.get(CELL) == pin(2, "r2")
+    assert registry.pins.get(replace(CELL, version="v2")) is None
 
 
 def test_a_number_is_published_once(registry: Registry) -> None:
-    registry.publish(CELL, pin(1))
+    registry.pins.publish(CELL, pin(1))
     with pytest.raises(Fenced, match=r"birds@v1\|text was published by another run"):
-        registry.publish(CELL, pin(1, "late"))
-    assert registry.pin(CELL) == pin(1)
+        registry.pins.publish(CELL, pin(1, "late"))
+    assert registry.pins.get(CELL) == pin(1)
 
 
 def test_exactly_one_of_many_publications_wins(registry: Registry) -> None:
     def publish(i: int) -> bool:
         try:
-            registry.publish(CELL, pin(1, f"r{i}"))
+            registry.pins.publish(CELL, pin(1, f"r{i}"))
         except Fenced:
             return False
         return True
@@ -165,23 +165,23 @@ def test_exactly_one_of_many_publications_wins(registry: Registry) -> None:
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(publish, range(8)))
     assert won.count(True) == 1
-    assert registry.pin(CELL) == pin(1, f"r{won.index(True)}")
+    assert registry.pins.get(CELL) == pin(1, f"r{won.index(True)}")
 
 
 def test_pins_are_ordered_by_number(registry: Registry) -> None:
     for number in range(1, 12):
-        registry.publish(CELL, pin(number))
-    found = registry.pin(CELL)
+        registry.pins.publish(CELL, pin(number))
+    found = registry.pins.get(CELL)
     assert found is not None
     assert found.number == 11
-    assert registry.next_pin(CELL) == 12
+    assert registry.pins.next_number(CELL) == 12
 
 
 def test_what_is_no_pin_is_ignored(registry: Registry) -> None:
-    registry.publish(CELL, pin(1))
+    registry.pins.publish(CELL, pin(1))
     for name in (".tmp-abc", "00000007.json.bak", "9.json"):
         registry.store.write(f"registry/pins/{CELL.path}/{name}", b"{")
-    assert registry.pin(CELL) == pin(1)
+    assert registry.pins.get(CELL) == pin(1)
 
 
 def test_tables_of_a_pin() -> None:
