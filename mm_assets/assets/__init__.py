@@ -1,1 +1,1 @@
-"""The twelve components, one module each."""
+"""The twelve components, one module each; none imports another. Imports curation, cells and lower."""
