@@ -25,7 +25,7 @@ def _drift(run: CellRun) -> list[Check]:
         sources_unchanged(
             run.catalog.registry,
             run.spec,
-            [run.catalog.registry.drifts.look(run.spec, source) for source in _mine(run)],
+            [run.catalog.registry.drifts.check(run.spec, source) for source in _mine(run)],
         )
     ]
 

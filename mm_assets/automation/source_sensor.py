@@ -136,7 +136,7 @@ def _due_checks(registry: Registry, newest: Registration, now: datetime) -> Iter
         timedelta(seconds=seconds(spec.watch.every)),
         timedelta(seconds=seconds(spec.watch.settle)),
     )
-    changing = any(drift.moved_on and not drift.settled(settle) for drift in drifts)
+    changing = any(drift.has_changed and not drift.is_settled(settle) for drift in drifts)
     passed = now - datetime.fromisoformat(last_check or newest.at)
     if not last_check or passed >= (min(settle, every) if changing else every):
         yield dg.RunRequest(
@@ -166,8 +166,8 @@ def _follow_sources(
     spec = newest.spec
     drifts = source_drifts(registry, spec, _watched_sources(spec))
     settle = timedelta(seconds=seconds(spec.watch.settle))
-    ready = any(drift.moved_on for drift in drifts) and all(
-        drift.settled(settle) and not drift.problem for drift in drifts
+    ready = any(drift.has_changed for drift in drifts) and all(
+        drift.is_settled(settle) and not drift.problem for drift in drifts
     )
     if not ready:
         return newest, []

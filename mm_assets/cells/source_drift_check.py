@@ -27,7 +27,7 @@ def source_drifts(
         check: list the sources now, which takes as long as their first listing did.
     """
     if check:
-        return [registry.drifts.look(spec, source) for source in sources]
+        return [registry.drifts.check(spec, source) for source in sources]
     return [registry.drifts.last(spec, source) or Drift(source.name) for source in sources]
 
 
@@ -43,7 +43,7 @@ def describe_drift(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift
     lines = [str(drift) for drift in drifts if str(drift)]
     advice = (
         f"; next: {follow_command(registry, spec)}"
-        if any(drift.moved_on and not drift.problem for drift in drifts)
+        if any(drift.has_changed and not drift.problem for drift in drifts)
         else ""
     )
     return f"{'; '.join(lines)} since {spec.dataset_version} was frozen{advice}" if lines else ""

@@ -1,6 +1,7 @@
 """Ingestion as a kernel: (source URI, locator, tag) -> content hash, with the bytes in the blob store.
 
-A re-upload is read again; what it holds is computed no further, since all else is keyed by content.
+An object that is uploaded again is read again; equal content is not computed again, since all other caches
+are keyed by content.
 """
 
 from __future__ import annotations
@@ -28,14 +29,20 @@ from mm_resources.sources import Source, open_source
 from mm_resources.storage.filesystems import client_errors
 from mm_resources.storage.store import LARGE_BYTES
 
-# The key under which a listed sample's content is cached; `flavour` is what of the spec changes the bytes.
+# The cache key of a listed sample's content; `flavour` is the part of the spec that changes the bytes.
 FETCH_KEY = "sha256(concat_ws(chr(31), flavour, source_uri, coalesce(locator, ''), coalesce(tag, '')))"
-# Places in one file come one after the other, since a compressed file, an archive or a group of rows is read forward.
-_IN_PLACES = "source, source_uri, TRY_CAST(regexp_extract(locator, '^[0-9]+') AS BIGINT), key"
-# What a sample counts for whose size nobody knows before it is read.
+REQUESTS = f"""
+SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size
+FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
+"""
+# Samples in one file follow each other, since a compressed file, an archive or a group of rows is read
+# forward.
+_BY_LOCATOR = "source, source_uri, TRY_CAST(regexp_extract(locator, '^[0-9]+') AS BIGINT), key"
+# Assumed bytes of a sample whose size is unknown before it is read.
 _UNKNOWN_BYTES = 1 << 20
-# Records of a file are small and come fast; their packs and the commits of the index should not be.
-_WHOLE_ROWS, _RECORD_ROWS = 1_024, 8_192
+# Records of a file are small and many: larger batches keep their packs large and the commits of the index
+# few.
+_OBJECT_ROWS, _RECORD_ROWS = 1_024, 8_192
 
 
 class FetchKernel(Kernel):
@@ -43,21 +50,21 @@ class FetchKernel(Kernel):
 
     name = "fetch"
     scope = "fetch"
-    order = _IN_PLACES
+    order = _BY_LOCATOR
 
     def __init__(self, spec: DatasetSpec, blobs: BlobStore, resources: Resources | None = None) -> None:
         records = all(source.record is not None and source.record.text is not None for source in spec.sources)
         self.spec, self.blobs = spec, blobs
-        self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _WHOLE_ROWS)
+        self.resources = resources or Resources(batch_rows=_RECORD_ROWS if records else _OBJECT_ROWS)
         self.fingerprint = fingerprint(name="fetch", code_version="1")
-        # Files of this machine are read by this machine, wherever the rest is computed.
-        self.driver_only = any(is_here(source) for source in spec.sources)
+        # Local files are read by this machine, wherever the rest is computed.
+        self.driver_only = any(is_local_source(source) for source in spec.sources)
         self.payload = [pa.field("content_hash", pa.string()), pa.field("size", pa.int64())]
         self.seconds_per_row = 0.0005
 
     @property
     def environment(self) -> str:
-        """With other limits, or other addresses allowed, what failed for good may pass."""
+        """Digest of libraries, limits and allowed addresses: with others, a permanent failure may pass."""
         limits = sorted(
             {
                 canonical_json(source.fetch.model_dump(mode="json"))
@@ -71,14 +78,10 @@ class FetchKernel(Kernel):
         return [_FetchStage(self.spec, self.blobs, self.result, self.resources)]
 
     def flavours(self) -> pa.Table:
-        """(source, flavour) of every source of the spec."""
-        opened = [
-            (item.name, _flavour(item, open_source(item, dict(self.spec.schema_))))
-            for item in self.spec.sources
-        ]
-        return pa.table(
-            {"source": [name for name, _ in opened], "flavour": [flavour for _, flavour in opened]}
-        )
+        """Return the table (source, flavour) of the spec's sources."""
+        sources = self.spec.sources
+        flavours = [_flavour(item, open_source(item, dict(self.spec.schema_))) for item in sources]
+        return pa.table({"source": [item.name for item in sources], "flavour": flavours})
 
 
 class _FetchStage(Stage):
@@ -95,11 +98,11 @@ class _FetchStage(Stage):
         began = time.perf_counter()
         rows = batch.to_pylist()
         outcomes: list[Any] = []
-        for part in _parts(rows):
-            outcomes += self._store(part)
-        here = {name: is_here(source.spec) for name, source in self._sources.items()}
+        for part in _split_into_packs(rows):
+            outcomes += self._fetch_part(part)
+        is_local = {name: is_local_source(source.spec) for name, source in self._sources.items()}
         sizes = [
-            (outcome["size"], here[row["source"]])
+            (outcome["size"], is_local[row["source"]])
             for row, outcome in zip(rows, outcomes, strict=True)
             if isinstance(outcome, dict)
         ]
@@ -109,8 +112,8 @@ class _FetchStage(Stage):
         )
         return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
 
-    def _store(self, rows: list[dict[str, Any]]) -> list[Any]:
-        """Fetch a part of a batch and put what is small into packs."""
+    def _fetch_part(self, rows: list[dict[str, Any]]) -> list[Any]:
+        """Fetch a part of a batch, and put small contents into packs."""
         # Whole objects are read side by side; records of one file in order, since they share its handle.
         if all(self._sources[row["source"]].single_object for row in rows):
             threads = max(source.spec.fetch.concurrency for source in self._sources.values())
@@ -118,19 +121,20 @@ class _FetchStage(Stage):
                 fetched = list(pool.map(lambda row: call_guarded(self._fetch, (row,)), rows))
         else:
             fetched = [call_guarded(self._fetch, (row,)) for row in rows]
-        fetched = (
-            [self._allowed(item) for item in self._unchanged(rows, fetched)]
-            if self._tombstones
-            else self._unchanged(rows, fetched)
-        )
+        fetched = self._refuse_changed(rows, fetched)
+        if self._tombstones:
+            fetched = [self._refuse_forgotten(item) for item in fetched]
         outcomes: list[Any] = list(fetched)
         small = [i for i, item in enumerate(fetched) if isinstance(item, bytes)]
         for i, content in zip(small, self.blobs.put(fetched[i] for i in small), strict=True):
             outcomes[i] = {"content_hash": content, "size": len(fetched[i])}
         return outcomes
 
-    def _allowed(self, fetched: Any) -> Any:
-        """What was fetched, or the failure that it was forgotten; a large one has been stored before its hash was known."""
+    def _refuse_forgotten(self, fetched: Any) -> Any:
+        """Return the fetched content, or the error that it was forgotten.
+
+        A large one was stored before its hash was known, and is removed again.
+        """
         if isinstance(fetched, SampleError):
             return fetched
         digest = content_hash(fetched) if isinstance(fetched, bytes) else fetched["content_hash"]
@@ -140,38 +144,41 @@ class _FetchStage(Stage):
             self.blobs.remove_large(digest)
         return forgotten_error(digest, self._tombstones[digest])
 
-    def _unchanged(self, rows: list[dict[str, Any]], fetched: list[Any]) -> list[Any]:
-        """What was fetched, or the failure that its object is no longer what was listed.
+    def _refuse_changed(self, rows: list[dict[str, Any]], fetched: list[Any]) -> list[Any]:
+        """Return the fetched contents, or the error of each whose object has changed since it was listed.
 
-        Looked at after the reading, so that a change in the midst of it is seen too; once for each object.
+        Tags are compared after reading, so that a change during it is detected too; once for each object.
         """
         tags: dict[tuple[str, str, str], str | None] = {}
         outcomes = []
         for row, outcome in zip(rows, fetched, strict=True):
             source = self._sources[row["source"]]
-            place = (row["source"], row["source_uri"], (row["locator"] or "") if source.single_object else "")
-            if not isinstance(outcome, SampleError) and place not in tags:
-                tags[place] = source.tag(row["source_uri"], row["locator"] or "")
-            now = tags.get(place)
-            # What could not be told when it was listed tells nothing now.
+            key = (row["source"], row["source_uri"], (row["locator"] or "") if source.single_object else "")
+            if not isinstance(outcome, SampleError) and key not in tags:
+                tags[key] = source.tag(row["source_uri"], row["locator"] or "")
+            now = tags.get(key)
+            # An object that was listed without a tag cannot be compared.
             if row["tag"] and not isinstance(outcome, SampleError) and now not in (None, row["tag"]):
-                changed = f"{row['source_uri']} was listed as {row['tag']} and is {now} now; a version stays frozen, so register a new one"
-                outcome = SampleError("source_changed", changed, retryable=True)
+                message = (
+                    f"{row['source_uri']} was listed as {row['tag']} and is {now} now; "
+                    "a version stays frozen, so register a new one"
+                )
+                outcome = SampleError("source_changed", message, retryable=True)
             outcomes.append(outcome)
         return outcomes
 
     def _fetch(self, row: dict[str, Any]) -> bytes | dict[str, Any]:
         if self._sources[row["source"]].spec.blobs == "reference":
-            return _hashed(row)
+            return _hash_in_place(row)
         try:
-            found = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
-            if isinstance(found, bytes):
-                return found
+            data = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
+            if isinstance(data, bytes):
+                return data
         except ConnectionError as error:
             raise SampleError("fetch_error", f"{row['source_uri']}: {error}", retryable=True) from error
         try:
-            with found:
-                digest, size = self.blobs.put_stream(cast(BinaryIO, _Reading(found, row["source_uri"])))
+            with data:
+                digest, size = self.blobs.put_stream(cast(BinaryIO, _SourceStream(data, row["source_uri"])))
         except OSError as error:
             raise SampleError(
                 "store_error", f"{row['source_uri']}: {type(error).__name__}: {error}", retryable=True
@@ -179,32 +186,32 @@ class _FetchStage(Stage):
         return {"content_hash": digest, "size": size}
 
 
-def is_here(source: SourceSpec) -> bool:
-    """Whether a source lies on this machine; lists that do so may name what lies elsewhere."""
+def is_local_source(source: SourceSpec) -> bool:
+    """Return whether a source lies on this machine; a local table may still link remote objects."""
     return "://" not in source.uri or source.uri.startswith("file://")
 
 
 def _flavour(spec: SourceSpec, source: Source) -> str:
-    # What was hashed where it lies was not stored, and is to be fetched where it shall be.
+    # A referenced object is hashed and not stored, so it has to be fetched where the spec wants copies.
     return f"{source.flavour}|reference" if spec.blobs == "reference" else source.flavour
 
 
-def _hashed(row: dict[str, Any]) -> dict[str, Any]:
-    """The hash of an object that stays where it is."""
+def _hash_in_place(row: dict[str, Any]) -> dict[str, Any]:
+    """Hash an object that stays in its source."""
     if row["locator"] or not row["tag"]:
-        what = (
+        reason = (
             "is no whole object with a name in UTF-8"
             if row["locator"]
             else "comes from a source that tells no change"
         )
-        raise SampleError("not_referable", f"{row['source_uri']} {what}: copy it (blobs: copy)")
+        raise SampleError("not_referable", f"{row['source_uri']} {reason}: copy it (blobs: copy)")
     with Reference(row["source_uri"], row["tag"]).open() as stream:
-        digest, size = copy_stream(cast(BinaryIO, _Reading(stream, row["source_uri"])))
+        digest, size = copy_stream(cast(BinaryIO, _SourceStream(stream, row["source_uri"])))
     return {"content_hash": digest, "size": size}
 
 
-class _Reading:
-    """A source's stream, whose faults are told from the store's."""
+class _SourceStream:
+    """A source's stream, whose errors are distinct from the store's."""
 
     def __init__(self, stream: BinaryIO, uri: str) -> None:
         self.stream, self.uri = stream, uri
@@ -225,8 +232,8 @@ class _Reading:
         return self.stream.fileno()
 
 
-def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in parts whose listed sizes fill one pack: as much as lies in memory at once."""
+def _split_into_packs(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Split rows into parts whose listed sizes fill one pack, which bounds the bytes in memory."""
     part: list[dict[str, Any]] = []
     size = 0
     for row in rows:
@@ -237,9 +244,3 @@ def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             part, size = [], 0
     if part:
         yield part
-
-
-REQUESTS = f"""
-SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size
-FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
-"""

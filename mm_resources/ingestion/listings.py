@@ -1,11 +1,11 @@
-"""Listings: what each source of a version held when the version was frozen."""
+"""Listings: the samples of each source of a version, frozen once for all of its cells."""
 
 from __future__ import annotations
 
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ names AS (SELECT name, min(sample_id) AS target FROM t GROUP BY name HAVING coun
 SELECT l.* REPLACE (coalesce(keys.target, names.target, l.entity_id) AS entity_id)
 FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = names.name
 """
-# Schema metadata of a frozen listing: what its side table was.
+# Schema metadata of a frozen listing: URI and tag of its side table.
 _SIDE_TABLE = b"mm:side_table"
 
 
@@ -42,25 +42,25 @@ class Listings:
         self.store = store
 
     def contract(self, spec: DatasetSpec) -> Contract:
-        """The listing's contract with the user's columns and the modality that each sample was routed to."""
+        """Return the listing's contract, with the user's columns and the modality of each sample."""
         fields = [pa.field("modality", pa.string()), pa.field("link", pa.string()), *spec.user_fields]
         return DATASET_REGISTRY.extend(
             fields, [item.name for item in spec.user_fields if not pa.types.is_floating(item.type)]
         )
 
     def freeze(self, spec: DatasetSpec, source: SourceSpec) -> str:
-        """List a source once for all cells of the version, atomically; "" or why it cannot be listed.
+        """Freeze the listing of a source, atomically and once for all cells; return "" or why it failed.
 
-        A source that lists nothing is not frozen, so that it can be listed once it holds something.
+        A source without samples is not frozen, so that it can be listed when it has some.
         """
         uri = self._uri(spec, source)
         if lance_datasets.open_dataset(uri) is not None:
             return ""
-        table = side_table(open_source(source, dict(spec.schema_)))
+        table = side_table_objects(open_source(source, dict(spec.schema_)))
         schema, causes = self.contract(spec).bare.with_metadata({_SIDE_TABLE: json.dumps(table)}), []
 
         def rows() -> Iterator[dict[str, Any]]:
-            """The listing; remembers what broke it, which Lance's writer would wrap in a traceback."""
+            """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
                 yield from self._rows(spec, source)
             except Exception as error:
@@ -71,56 +71,58 @@ class Listings:
         try:
             first = next(stream, None)
             if first is None and not source.allow_empty:
-                return f"source {source.name} lists nothing at {source.uri}; mend the path or set allow_empty: true"
-            lance_datasets.create(
-                uri, schema, batched(itertools.chain([] if first is None else [first], stream), schema)
-            )
+                return (
+                    f"source {source.name} lists nothing at {source.uri}; "
+                    "mend the path or set allow_empty: true"
+                )
+            all_rows = itertools.chain([] if first is None else [first], stream)
+            lance_datasets.create(uri, schema, row_batches(all_rows, schema))
         except Exception:
             if not causes:
                 raise
-            return f"source {source.name} cannot be listed: {cause_of(causes[0])}"
+            return f"source {source.name} cannot be listed: {describe_cause(causes[0])}"
         return ""
 
     def is_frozen(self, spec: DatasetSpec, source: SourceSpec) -> bool:
+        """Return whether the listing of a source is frozen."""
         return lance_datasets.open_dataset(self._uri(spec, source)) is not None
 
     def frozen(
         self, spec: DatasetSpec, source: SourceSpec, columns: list[str] | None = None
     ) -> pa.RecordBatchReader:
-        """The frozen listing of one source, of all modalities."""
-        return self._frozen(spec, [source], self.contract(spec).bare, columns=columns)
+        """Stream the frozen listing of one source, of all modalities."""
+        return self._stream(spec, [source], self.contract(spec).bare, columns=columns)
 
     def frozen_side_table(self, spec: DatasetSpec, source: SourceSpec) -> list[dict[str, str]]:
-        """`side_table` as it was when the source was frozen; empty too for a listing that does not say."""
+        """Return `side_table_objects` as of freezing; empty also for a listing that did not record it."""
         dataset = lance_datasets.open_dataset(self._uri(spec, source))
-        found: list[dict[str, str]] = json.loads(
-            ((dataset and dataset.schema.metadata) or {}).get(_SIDE_TABLE, b"[]")
-        )
-        return found
+        metadata = (dataset and dataset.schema.metadata) or {}
+        objects: list[dict[str, str]] = json.loads(metadata.get(_SIDE_TABLE, b"[]"))
+        return objects
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
-        """The frozen listing as a modality sees it, over all sources.
+        """Stream the frozen listing of a modality, over all sources.
 
-        A link that names another sample, by key or by a file name that is unique, makes the two one entity; any other
+        A link that names another sample, by key or by a unique file name, makes the two one entity; any other
         link is an entity of its own, which all samples with that link share.
         """
         schema = self.contract(spec).bare
         mine = [source for source in spec.sources if source.modality in (modality, "auto")]
-        rows = self._frozen(spec, mine, schema, f"modality = '{modality}'")
+        rows = self._stream(spec, mine, schema, f"modality = '{modality}'")
         if not any(declares_links(source) for source in mine):
             return rows
 
         def linked() -> Iterator[pa.RecordBatch]:
-            # A track is never what a link means: its video has the same key.
-            named = [source for source in spec.sources if source.track_of is None]
-            targets = self._frozen(spec, named, schema, "link IS NULL", ["sample_id", "key"])
-            with sql.query(_LINKED, listing=rows, targets=targets) as found:
-                for batch in found:
+            # A link never means a sound track: its video has the same key.
+            linkable = [source for source in spec.sources if source.track_of is None]
+            targets = self._stream(spec, linkable, schema, "link IS NULL", ["sample_id", "key"])
+            with sql.query(_LINKED, listing=rows, targets=targets) as batches:
+                for batch in batches:
                     yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
 
         return pa.RecordBatchReader.from_batches(schema, linked())
 
-    def _frozen(
+    def _stream(
         self,
         spec: DatasetSpec,
         sources: list[SourceSpec],
@@ -138,7 +140,7 @@ class Listings:
         return pa.RecordBatchReader.from_batches(chosen, stream())
 
     def preview(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
-        """The listing as it is frozen, or would be now; freezes nothing.
+        """Stream the listing as it is frozen or, where it is not, as it would be now; freeze nothing.
 
         Raises:
             UserError: in one line, when a source cannot be listed.
@@ -150,7 +152,8 @@ class Listings:
                 yield from (row for row in self._rows(spec, source) if row["modality"] == modality)
             except Exception as error:
                 raise UserError(
-                    f"source {source.name} of {spec.dataset_version} cannot be listed: {cause_of(error)}"
+                    f"source {source.name} of {spec.dataset_version} cannot be listed: "
+                    f"{describe_cause(error)}"
                 ) from error
 
         def stream() -> Iterator[pa.RecordBatch]:
@@ -161,7 +164,7 @@ class Listings:
                 if dataset is not None:
                     yield from lance_datasets.reader(dataset, schema, where=f"modality = '{modality}'")
                 else:
-                    yield from batched(listed(source), schema)
+                    yield from row_batches(listed(source), schema)
 
         return pa.RecordBatchReader.from_batches(schema, stream())
 
@@ -171,17 +174,17 @@ class Listings:
     def _rows(self, spec: DatasetSpec, source: SourceSpec) -> Iterator[dict[str, Any]]:
         opened = open_source(source, dict(spec.schema_))
         routed = (
-            _routed(opened)
+            _route(opened)
             if source.modality == "auto"
             else ((item, source.modality) for item in opened.list())
         )
         for item, modality in routed:
             sample = identity.sample_id(spec.name, source.name, item.key)
-            # A track is of the same thing as its video.
-            shown = identity.sample_id(spec.name, source.track_of, item.key) if source.track_of else sample
+            # A sound track shares the entity of its video.
+            video = identity.sample_id(spec.name, source.track_of, item.key) if source.track_of else sample
             yield {
                 "sample_id": sample,
-                "entity_id": identity.entity_id(spec.name, item.link) if item.link else shown,
+                "entity_id": identity.entity_id(spec.name, item.link) if item.link else video,
                 "key": item.key,
                 "source_uri": item.uri,
                 "source": source.name,
@@ -204,42 +207,41 @@ class Listings:
             }
 
 
-def side_table(source: Source) -> list[dict[str, str]]:
-    """A source's side table as an object beside those that it lists: ``uri`` and ``tag``; empty where it has none."""
+def side_table_objects(source: Source) -> list[dict[str, str]]:
+    """Return ``uri`` and ``tag`` of a source's side table, which its listing lacks; empty without one."""
     table = source.spec.table
     if table is None:
         return []
     try:
         tag = source.tag(table.uri, "")
-    except Exception:  # noqa: BLE001 - of any client; whoever reads the table says what is wrong
+    except Exception:  # noqa: BLE001 - of any client; reading the table raises the cause
         tag = None
     return [{"uri": table.uri, "tag": tag}] if tag else []
 
 
-def cause_of(error: Exception) -> str:
-    """Why a source cannot be listed, in one line. Clients raise what they like; what they say is rarely whole without the name."""
-    told = " ".join(str(error).split()) or "no cause is given"
-    return (
-        told
-        if isinstance(error, (OSError, UserError, SampleError, ImportError))
-        else f"{type(error).__name__}: {told}"
-    )
+def describe_cause(error: Exception) -> str:
+    """Return why a source cannot be listed, in one line; with the type of other libraries' errors."""
+    message = " ".join(str(error).split()) or "no cause is given"
+    if isinstance(error, (OSError, UserError, SampleError, ImportError)):
+        return message
+    return f"{type(error).__name__}: {message}"
 
 
 def declares_links(source: SourceSpec) -> bool:
+    """Return whether a source's records or side table have a column of links."""
     return bool((source.record and source.record.link) or (source.table and "link" in source.table.columns))
 
 
-def _routed(source: Source) -> Iterator[tuple[Listed, str]]:
-    """The samples of an ``auto`` source with their modalities, by content.
+def _route(source: Source) -> Iterator[tuple[Listed, str]]:
+    """Yield the samples of an ``auto`` source with their modalities, by content.
 
-    What nothing claims goes where its neighbours in the listing go, and its probe says there what it is: so that a
-    stray archive makes no cell of its own.
+    A sample that no modality claims takes the modality of its neighbours in the listing, whose probe names
+    its type: so a stray archive makes no cell of its own.
     """
     waiting: list[Listed] = []
     latest = ""
     for item in source.list():
-        latest = _claimed(source, item) or latest
+        latest = _claiming_modality(source, item) or latest
         waiting.append(item)
         if latest or len(waiting) >= LISTING_BATCH:
             latest = latest or next(iter(modalities()))
@@ -248,30 +250,27 @@ def _routed(source: Source) -> Iterator[tuple[Listed, str]]:
     yield from ((each, next(iter(modalities()))) for each in waiting)
 
 
-def _claimed(source: Source, item: Listed) -> str | None:
-    """The modality that claims a sample's content, if one does."""
+def _claiming_modality(source: Source, item: Listed) -> str | None:
+    """Return the modality that claims a sample's content, if one does."""
     if item.error is not None:
         return None
     # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
-    found: str | SampleError | None = call_guarded(_modality, (source, item))
-    if isinstance(found, SampleError):
-        # A fault that may pass is not frozen: whoever fetches the sample tries again.
-        item.error, found = None if found.retryable else found, None
-    return found
+    outcome: str | SampleError | None = call_guarded(_detect_modality, (source, item))
+    if isinstance(outcome, SampleError):
+        # A transient error is not frozen: fetching the sample tries again.
+        item.error = None if outcome.retryable else outcome
+        return None
+    return outcome
 
 
-def _modality(source: Source, item: Listed) -> str | None:
+def _detect_modality(source: Source, item: Listed) -> str | None:
     data = source.fetch(item.uri, item.locator)
     with io.BytesIO(data) if isinstance(data, bytes) else data as stream:
         return modality_of(stream_type(stream))
 
 
-def batched(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    held = []
-    for row in rows:
-        held.append(row)
-        if len(held) >= LISTING_BATCH:
-            yield pa.RecordBatch.from_pylist(held, schema=schema)
-            held = []
-    if held:
-        yield pa.RecordBatch.from_pylist(held, schema=schema)
+def row_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Convert rows to batches of at most `LISTING_BATCH` rows."""
+    stream = iter(rows)
+    while chunk := list(itertools.islice(stream, LISTING_BATCH)):
+        yield pa.RecordBatch.from_pylist(chunk, schema=schema)

@@ -1,4 +1,4 @@
-"""Drift: how a source differs from what was frozen of it, and what the last look at it found."""
+"""Drift: the difference between a source and its frozen listing, and the result of the last check of it."""
 
 from __future__ import annotations
 
@@ -15,37 +15,41 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.ingestion.listings import Listings, batched, cause_of, side_table
+from mm_resources.ingestion.listings import Listings, describe_cause, row_batches, side_table_objects
 from mm_resources.sources import open_source
 
 CHANGES = ("added", "removed", "altered")
-# How many of each are named.
+# Objects of each change that are named.
 NAMED = 3
-
 _OBJECTS = pa.schema([("uri", pa.string()), ("tag", pa.string())])
-# Of an object without a tag nobody can say more than that it is there.
+# An object without a tag is only known to exist.
 _ALTERED = "f.tag <> n.tag AND f.tag <> '' AND n.tag <> ''"
-# Two digests over all objects would be the same for another listing once in 2^128.
-_COMPARED = f"""
-SELECT count(*) FILTER (f.uri IS NULL) AS added, count(*) FILTER (n.uri IS NULL) AS removed, count(*) FILTER ({_ALTERED}) AS altered,
-       min(n.uri, {NAMED}) FILTER (f.uri IS NULL) AS added_names, min(f.uri, {NAMED}) FILTER (n.uri IS NULL) AS removed_names,
+# `state` is a digest over all objects: that of another listing is the same once in 2^128.
+_COMPARISON = f"""
+SELECT count(*) FILTER (f.uri IS NULL) AS added,
+       count(*) FILTER (n.uri IS NULL) AS removed,
+       count(*) FILTER ({_ALTERED}) AS altered,
+       min(n.uri, {NAMED}) FILTER (f.uri IS NULL) AS added_names,
+       min(f.uri, {NAMED}) FILTER (n.uri IS NULL) AS removed_names,
        min(f.uri, {NAMED}) FILTER ({_ALTERED}) AS altered_names,
-       count(n.uri) AS objects, bit_xor(md5_number(n.uri || chr(31) || n.tag))::VARCHAR AS state
-FROM (SELECT uri, max(tag) AS tag FROM frozen GROUP BY 1) f FULL JOIN (SELECT uri, max(tag) AS tag FROM now GROUP BY 1) n ON f.uri = n.uri
+       count(n.uri) AS objects,
+       bit_xor(md5_number(n.uri || chr(31) || n.tag))::VARCHAR AS state
+FROM (SELECT uri, max(tag) AS tag FROM frozen GROUP BY 1) f
+FULL JOIN (SELECT uri, max(tag) AS tag FROM now GROUP BY 1) n ON f.uri = n.uri
 """
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How a source differs from its frozen listing, in objects (files), as one look found it.
+    """The difference between a source and its frozen listing, in objects (files), at one check.
 
     Attributes:
-        added, removed, altered: objects; an altered one has another etag, or size and mtime.
+        added, removed, altered: numbers of objects; an altered one has another ETag, or size and mtime.
         names: URIs of the first few of each.
-        problem: why nobody can tell, or why the source can no longer be listed; "" as a rule.
-        state: digest of the source's objects as they were at this look: same objects, same value.
-        looked_at: when, in UTC (ISO 8601); "" for a source that is not frozen yet.
-        since: the first of the looks, without a break, that found this state.
+        problem: why the source cannot be listed any more, or lists nothing; "" as a rule.
+        state: digest of the source's objects at this check: same objects, same value.
+        looked_at: time of the check, in UTC (ISO 8601); "" for a source that is not frozen yet.
+        since: time of the first check of the unbroken series with this state.
     """
 
     source: str
@@ -59,54 +63,57 @@ class Drift:
     since: str = ""
 
     @property
-    def moved_on(self) -> bool:
+    def has_changed(self) -> bool:
+        """Whether any object differs."""
         return bool(self.added or self.removed or self.altered)
 
-    def settled(self, settle: timedelta) -> bool:
-        """Whether looks that far apart found the source in the same state, so that nobody is at work on it."""
-        return (
-            bool(self.looked_at)
-            and datetime.fromisoformat(self.looked_at) - datetime.fromisoformat(self.since) >= settle
-        )
+    def is_settled(self, settle: timedelta) -> bool:
+        """Return whether checks this far apart had the same state, so that no upload is under way."""
+        if not self.looked_at:
+            return False
+        return datetime.fromisoformat(self.looked_at) - datetime.fromisoformat(self.since) >= settle
 
     def __str__(self) -> str:
-        """One line, or "" where nothing is different."""
-        found = ", ".join(
-            f"{getattr(self, change):,} {change}{_some(self, change)}"
+        """Return one line, or "" where nothing differs."""
+        changes = ", ".join(
+            f"{getattr(self, change):,} {change}{_first_names(self, change)}"
             for change in CHANGES
             if getattr(self, change)
         )
-        told = "; ".join(part for part in (self.problem, found) if part)
-        return f"source {self.source}: {told}" if told else ""
+        parts = "; ".join(part for part in (self.problem, changes) if part)
+        return f"source {self.source}: {parts}" if parts else ""
 
 
-def _some(drift: Drift, change: str) -> str:
-    """The first names in brackets, without their folders."""
+def _first_names(drift: Drift, change: str) -> str:
+    """Return the first names in brackets, without their folders."""
     names = [uri.rstrip("/").rsplit("/", 1)[-1] for uri in drift.names.get(change, [])]
     more = ["..."] if getattr(drift, change) > len(names) else []
     return f" ({', '.join([*names, *more])})" if names else ""
 
 
 class Drifts:
-    """Looks at the sources of frozen versions, and remembers the last look at each."""
+    """Checks the sources of frozen versions, and records the last check of each."""
 
     def __init__(self, listings: Listings) -> None:
         self.listings, self.store = listings, listings.store
 
-    def look(self, spec: DatasetSpec, source: SourceSpec) -> Drift:
-        """List a source anew and compare: streaming, and as long as listing it takes. A source that is not frozen has no drift."""
-        # What has happened to tracks is said of their videos.
+    def check(self, spec: DatasetSpec, source: SourceSpec) -> Drift:
+        """List a source again, streaming, compare it with its frozen listing, and record the result.
+
+        A source that is not frozen has no drift.
+        """
+        # Changes of sound tracks are reported of their videos.
         if source.track_of or not self.listings.is_frozen(spec, source):
             return Drift(source.name)
         before, now = self.last(spec, source), datetime.now(UTC).isoformat()
-        found = self._compared(spec, source)
-        since = before.since if before is not None and before.state == found["state"] else now
-        drift = Drift(source.name, **found, looked_at=now, since=since)
+        comparison = self._compare(spec, source)
+        since = before.since if before is not None and before.state == comparison["state"] else now
+        drift = Drift(source.name, **comparison, looked_at=now, since=since)
         self.store.write(self._name(spec, source), json.dumps(asdict(drift), indent=1).encode())
         return drift
 
     def last(self, spec: DatasetSpec, source: SourceSpec) -> Drift | None:
-        """What the last look found; None where nobody has looked."""
+        """Return the result of the last check; None where there was none."""
         try:
             return Drift(**json.loads(self.store.read(self._name(spec, source))))
         except FileNotFoundError:
@@ -116,7 +123,7 @@ class Drifts:
     def _name(spec: DatasetSpec, source: SourceSpec) -> str:
         return f"registry/drift/{spec.name}/{spec.version}/{source.name}.json"
 
-    def _compared(self, spec: DatasetSpec, source: SourceSpec) -> dict[str, Any]:
+    def _compare(self, spec: DatasetSpec, source: SourceSpec) -> dict[str, Any]:
         causes: list[Exception] = []
         table = self.listings.frozen_side_table(spec, source)
 
@@ -124,14 +131,14 @@ class Drifts:
             try:
                 opened = open_source(source, dict(spec.schema_))
                 if table:
-                    yield from side_table(opened)
+                    yield from side_table_objects(opened)
                 yield from ({"uri": uri, "tag": tag} for uri, tag in opened.objects())
-            except Exception as error:  # noqa: BLE001 - whatever keeps a source from being listed is what a person must hear
+            except Exception as error:  # noqa: BLE001 - of any client; recorded as the drift's problem
                 causes.append(error)
 
         def frozen() -> Iterator[pa.RecordBatch]:
-            yield from batched(iter(table), _OBJECTS)
-            # What its rows were refused for stands in the listing under the side table's name, which is no object of the source.
+            yield from row_batches(table, _OBJECTS)
+            # Refused rows of a side table are listed under its URI, which is not an object of the source.
             for batch in self.listings.frozen(spec, source, ["source_uri", "tag"]):
                 objects = batch.rename_columns(_OBJECTS.names)
                 yield (
@@ -140,12 +147,12 @@ class Drifts:
                     else objects
                 )
 
-        now = pa.RecordBatchReader.from_batches(_OBJECTS, batched(objects(), _OBJECTS))
+        now = pa.RecordBatchReader.from_batches(_OBJECTS, row_batches(objects(), _OBJECTS))
         row = sql.fetch(
-            _COMPARED, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen()), now=now
+            _COMPARISON, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen()), now=now
         ).to_pylist()[0]
         if causes:
-            return {"problem": f"cannot be listed any more: {cause_of(causes[0])}", "state": "unlisted"}
+            return {"problem": f"cannot be listed any more: {describe_cause(causes[0])}", "state": "unlisted"}
         return {
             **{change: row[change] for change in CHANGES},
             "names": {change: row[f"{change}_names"] for change in CHANGES if row[change]},

@@ -171,11 +171,11 @@ def test_two_ticks_that_saw_the_same_register_one_version(platform: Any, folder:
     from mm_assets.automation.source_sensor import _follow_sources
 
     spec = frozen(platform, folder, sources="register", settle="10min", names="date")
-    platform.registry.drifts.look(spec, spec.sources[0])
+    platform.registry.drifts.check(spec, spec.sources[0])
     (folder / "a.txt").unlink()
-    platform.registry.drifts.look(spec, spec.sources[0])
+    platform.registry.drifts.check(spec, spec.sources[0])
     pass_time(platform, spec)
-    platform.registry.drifts.look(spec, spec.sources[0])
+    platform.registry.drifts.check(spec, spec.sources[0])
     (newest,) = platform.registry.newest()
     made = {_follow_sources(platform.registry, newest)[0].spec.dataset_version for _ in range(2)}
     assert len(made) == 1

@@ -17,7 +17,7 @@ from tests.resources.specs import frozen, spec_of, write
 
 
 def look(registry: Registry, spec: DatasetSpec) -> Drift:
-    return registry.drifts.look(spec, spec.sources[0])
+    return registry.drifts.check(spec, spec.sources[0])
 
 
 def watched(registry: Registry, uri: str, **source: Any) -> DatasetSpec:
@@ -105,9 +105,9 @@ def test_a_state_settles_only_while_nothing_changes(registry: Registry, data: Pa
     again = look(registry, spec)
     assert (again.state, again.since) == (first.state, first.since)
     passed = timedelta(seconds=0.000_001)
-    assert again.settled(passed)
-    assert not first.settled(passed)
-    assert not again.settled(timedelta(hours=1))
+    assert again.is_settled(passed)
+    assert not first.is_settled(passed)
+    assert not again.is_settled(timedelta(hours=1))
     write(data, "e.txt", b"e")
     later = look(registry, spec)
     assert later.state != first.state

@@ -64,7 +64,7 @@ def test_what_sounds_is_listed_with_its_videos_entity(folder: Path) -> None:
         assert row["sample_id"] != videos[key]["sample_id"]
         assert (row["label"], row["source_uri"]) == ("loud", videos[key]["source_uri"])
     (folder / "clips" / "later.mp4").write_bytes(encode_video(pan(4), sound="aac"))
-    drifts = [str(registry.drifts.look(spec, source)) for source in spec.sources]
+    drifts = [str(registry.drifts.check(spec, source)) for source in spec.sources]
     assert drifts == ["source clips: 1 added (later.mp4)", ""], "said once"
 
 
