@@ -14,17 +14,19 @@ import re
 import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from mm_embed_kernels.sandbox.lasting_thread import LastingThread
 
 # Exit code of a child that ended itself because an allocation failed.
 OUT_OF_MEMORY_EXIT = 86
 # Time between the end of its pipe and that of the process.
 _EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
+# Children ask to die with the thread that started them.
+_starter = LastingThread("mm-starter")
 
 
 class ChildDied(Exception):
@@ -78,7 +80,7 @@ class Child:
         """
         if self._process is None or not self._process.is_alive():
             self.close()
-            _starter().submit(self._start).result()
+            _starter.call(self._start)
         try:
             self._pipe.send((function, items))
             for _ in items:
@@ -117,15 +119,6 @@ class Child:
             self._process.join()
             self._pipe.close()
             self._process = None
-
-
-@cache
-def _starter() -> ThreadPoolExecutor:
-    """Return a thread that never ends.
-
-    Linux signals the parent's death to a child when the thread that started the child ends.
-    """
-    return ThreadPoolExecutor(1, thread_name_prefix="mm-starter")
 
 
 def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) -> None:

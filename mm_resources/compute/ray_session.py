@@ -9,11 +9,8 @@ import os
 import select
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from functools import cache
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,6 +19,7 @@ import pyarrow.compute as pc
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
 from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, IsolatedStage
+from mm_embed_kernels.sandbox.lasting_thread import LastingThread
 from mm_resources.compute.environment import Model, model_of
 from mm_resources.compute.ray_nodes import require_nodes
 from mm_resources.compute.ray_pipeline import USED, flow, usage_of
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
 # Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
 WAVE_ROWS = 200_000
 
+# Ray's processes ask to die with the thread that started them.
+_starter = LastingThread("ray-starter")
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +62,7 @@ class RaySession:
     def start(self) -> None:
         """Connect, or start a local cluster with explicit limits; from any thread."""
         if not self.started:
-            _lasting(self._connect)
+            _starter.call(self._connect)
 
     def require(self, store: Store, models: Iterable[Embedder | Transcriber] = ()) -> None:
         """Check that every node of an existing cluster can do this process's work with these models.
@@ -171,34 +171,6 @@ def _refused(address: str, error: Exception) -> UserError:
             f"no work: ray start --address={address} --num-cpus=0"
         )
     return UserError(f"no Ray cluster answers at {address}: {told}")
-
-
-@cache
-def _starter() -> SimpleQueue[tuple[Future[None], Callable[[], None]]]:
-    """The thread that starts Ray's processes, which lives as long as this process.
-
-    They ask to die with their parent, and Linux takes that to be the thread that started them (prctl(2),
-    PR_SET_PDEATHSIG): started in a thread of Lance's writer or of DuckDB they would be gone with it.
-    """
-    asked: SimpleQueue[tuple[Future[None], Callable[[], None]]] = SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            done, call = asked.get()
-            try:
-                done.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - raised where it was asked for
-                done.set_exception(error)
-
-    threading.Thread(target=serve, name="ray-starter", daemon=True).start()
-    return asked
-
-
-def _lasting(call: Callable[[], None]) -> None:
-    """Call a function in the starter thread, and wait for it."""
-    done: Future[None] = Future()
-    _starter().put((done, call))
-    done.result()
 
 
 def _raylet() -> psutil.Process:

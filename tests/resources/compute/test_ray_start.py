@@ -11,7 +11,7 @@ from tests.processes import ROOT
 _SCRIPT = """
 import threading, time
 import psutil
-from mm_resources.compute.ray_session import RaySession, _lasting
+from mm_resources.compute.ray_session import RaySession, _starter
 import pyarrow as pa
 from tests.resources.ray_numbers import Numbers
 
@@ -32,7 +32,7 @@ found = pa.concat_tables(session.run(numbers, iter([pa.table({"key": ["1", "2", 
 assert sorted(found["twice"].to_pylist()) == [2, 4, 6], found
 assert raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE
 try:
-    _lasting(lambda: 1 / 0)
+    _starter.call(lambda: 1 / 0)
 except ZeroDivisionError:
     print("raised where it was asked for")
 session.close()
