@@ -16,7 +16,7 @@ from tests.s3 import BUCKET
 
 
 def bucket() -> Any:
-    """The file system that the fixture `s3` has pointed at its server."""
+    """Return the file system of the server that the fixture `s3` starts."""
     import fsspec
 
     return fsspec.filesystem("s3", **fsspec_options("s3://"))
@@ -45,7 +45,7 @@ class Place:
             schema or {},
         )
 
-    def listed(self, uri: str = "", **spec: Any) -> dict[str, Listed]:
+    def samples(self, uri: str = "", **spec: Any) -> dict[str, Listed]:
         found = list(self.source(uri, **spec).list())
         by_key = {item.key: item for item in found}
         assert len(by_key) == len(found)

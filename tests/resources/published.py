@@ -33,7 +33,7 @@ def register(catalog: Catalog, folder: Path, dataset: str, version: str, modalit
 
 
 def publish(catalog: Catalog, cell: Cell, rows: list[Row], embedder: Embedder) -> Pin:
-    """Publish rows of ``sample`` and ``text``, with a label, an entity, a vector ... where the test gives one."""
+    """Publish rows with ``sample`` and ``text``, and optionally a label, an entity, a vector ..."""
     embedder.load()
     given = [row.get("vector") for row in rows]
     vectors = (

@@ -1,4 +1,4 @@
-"""A kernel whose stages die, hang and fail in the process that runs them; Ray's workers import it from here."""
+"""A kernel whose stages die, hang and fail on request; Ray's workers import it from here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded
 
 
 class Numbers(Kernel):
-    """Twice the number that a key holds, in two stages; some numbers do to the process what their names say."""
+    """Twice the number in a key, in two stages; a suffix of the key makes a stage die, hang or fail."""
 
     name = "numbers"
     scope = "numbers"
@@ -62,7 +62,7 @@ class Doubles(Reads):
 
 
 class Children(Numbers):
-    """As many sandboxed children as the stage may have where it runs, instead."""
+    """The number of sandboxed children that the stage may have where it runs."""
 
     def stages(self) -> list[Stage]:
         return [Counts(self.result)]

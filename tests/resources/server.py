@@ -1,4 +1,4 @@
-"""A real HTTP server on 127.0.0.0/8 that misbehaves as it is told, and counts what it is asked."""
+"""A real HTTP server on 127.0.0.0/8 that misbehaves on request, and counts its requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def place(self) -> str:
-        """The path as the bodies are called: as it came, or unquoted."""
+        """Return the path by which a body is stored: as requested, or unquoted."""
         path = self.path.partition("?")[0]
         return unquote(path) if unquote(path) in self.server.bodies else path
 
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """``bodies`` by path; ``faults`` are answers that come before a GET's good one; ``answers`` stand in its place."""
+    """``bodies`` by path; ``faults`` are sent before a GET's proper answer, ``answers`` instead of it."""
 
     daemon_threads = True
 
@@ -96,10 +96,10 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://{address}:{self.server_address[1]}"
 
     def handle_error(self, *_: Any) -> None:
-        """A client that hangs up is what the tests are about."""
+        """Ignore clients that hang up, which tests provoke."""
 
-    def index(self) -> None:
-        """Index pages over all bodies, as web servers write them."""
+    def write_index_pages(self) -> None:
+        """Write index pages over all bodies, as web servers do."""
         folders: dict[str, set[str]] = defaultdict(set)
         for path in list(self.bodies):
             parts = path.strip("/").split("/")
@@ -119,7 +119,7 @@ def status(code: int, **headers: str) -> Answer:
 
 
 def cut_off(body: bytes, at: int) -> Answer:
-    """The headers of the whole, a part of it, and the connection closed."""
+    """Send the headers of the whole body and a part of it, then close the connection."""
 
     def answer(handler: Handler) -> None:
         handler.answer(
@@ -145,7 +145,7 @@ def redirect(url: str) -> Answer:
     return lambda handler: handler.answer(302, headers={"Location": url})
 
 
-def running(address: str) -> Iterator[Server]:
+def _serve(address: str) -> Iterator[Server]:
     server = Server(address)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -158,10 +158,10 @@ def running(address: str) -> Iterator[Server]:
 @pytest.fixture
 def web() -> Iterator[Server]:
     """A server at 127.0.0.2."""
-    yield from running("127.0.0.2")
+    yield from _serve("127.0.0.2")
 
 
 @pytest.fixture
 def other() -> Iterator[Server]:
     """A server at 127.0.0.3."""
-    yield from running("127.0.0.3")
+    yield from _serve("127.0.0.3")

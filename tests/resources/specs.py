@@ -31,12 +31,12 @@ def spec_of(*sources: dict[str, Any], **top: Any) -> DatasetSpec:
     return DatasetSpec.model_validate({"name": "birds", "version": "v1", "sources": named, **top})
 
 
-def frozen(registry: Registry, spec: DatasetSpec) -> list[str]:
+def freeze(registry: Registry, spec: DatasetSpec) -> list[str]:
     registry.register(spec)
     return [registry.listings.freeze(spec, source) for source in spec.sources]
 
 
-def listed(registry: Registry, spec: DatasetSpec, modality: str = "text") -> list[dict[str, Any]]:
+def list_samples(registry: Registry, spec: DatasetSpec, modality: str = "text") -> list[dict[str, Any]]:
     table = registry.listings.listing(spec, modality).read_all()
     contract = registry.listings.contract(spec)
     assert table.schema.equals(contract.bare)

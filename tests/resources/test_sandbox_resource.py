@@ -1,4 +1,4 @@
-"""How many children open untrusted bytes, where nobody says it."""
+"""The default number of sandboxed children."""
 
 from __future__ import annotations
 

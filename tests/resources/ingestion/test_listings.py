@@ -14,13 +14,13 @@ import pytest
 
 from mm_embed_kernels.identity import entity_id, sample_id
 from mm_resources.registry.registry import Registry
-from tests.resources.specs import frozen, listed, spec_of, write
+from tests.resources.specs import freeze, list_samples, spec_of, write
 
 
 def test_listing(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": f"{data}/*.txt"})
-    assert frozen(registry, spec) == [""]
-    rows = {row["key"]: row for row in listed(registry, spec)}
+    assert freeze(registry, spec) == [""]
+    rows = {row["key"]: row for row in list_samples(registry, spec)}
     assert set(rows) == {"a.txt", "b.txt", "c.txt"}
     row = rows["a.txt"]
     assert row["sample_id"] == row["entity_id"] == sample_id("birds", "s0", "a.txt")
@@ -35,17 +35,17 @@ def test_listing(registry: Registry, data: Path) -> None:
 
 def test_a_frozen_listing_does_not_follow_its_source(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": str(data)})
-    frozen(registry, spec)
-    before = listed(registry, spec)
+    freeze(registry, spec)
+    before = list_samples(registry, spec)
     (data / "new.txt").write_text("new")
     (data / "a.txt").write_text("changed and longer")
     (data / "b.txt").unlink()
-    assert frozen(registry, spec) == [""]
-    assert listed(registry, spec) == before
+    assert freeze(registry, spec) == [""]
+    assert list_samples(registry, spec) == before
     assert registry.listings.preview(spec, "text").read_all().to_pylist() == before
     later = spec_of({"uri": str(data)}, version="v2")
-    frozen(registry, later)
-    after = {row["key"]: row for row in listed(registry, later)}
+    freeze(registry, later)
+    after = {row["key"]: row for row in list_samples(registry, later)}
     assert set(after) == {"a.txt", "c.txt", "new.txt"}
     same = {row["key"]: row for row in before}
     assert after["c.txt"]["sample_id"] == same["c.txt"]["sample_id"]
@@ -55,12 +55,12 @@ def test_a_frozen_listing_does_not_follow_its_source(registry: Registry, data: P
 
 def test_a_frozen_listing_outlives_its_source(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": str(data)})
-    frozen(registry, spec)
+    freeze(registry, spec)
     for path in data.iterdir():
         path.unlink()
     data.rmdir()
-    assert frozen(registry, spec) == [""]
-    assert len(listed(registry, spec)) == 3
+    assert freeze(registry, spec) == [""]
+    assert len(list_samples(registry, spec)) == 3
 
 
 @pytest.mark.parametrize("round_", range(3))
@@ -92,27 +92,27 @@ def test_preview_freezes_nothing(registry: Registry, data: Path) -> None:
 
 def test_an_empty_source_is_named_and_may_be_filled_later(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": f"{data}/*.md"}, {"uri": f"{data}/*.txt"})
-    message, fine = frozen(registry, spec)
+    message, fine = freeze(registry, spec)
     assert message == f"source s0 lists nothing at {data}/*.md; mend the path or set allow_empty: true"
     assert fine == ""
-    assert len(listed(registry, spec)) == 3
+    assert len(list_samples(registry, spec)) == 3
     (data / "d.md").write_text("at last")
-    assert frozen(registry, spec) == ["", ""]
-    assert len(listed(registry, spec)) == 4
+    assert freeze(registry, spec) == ["", ""]
+    assert len(list_samples(registry, spec)) == 4
 
 
 def test_allow_empty(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": f"{data}/*.md", "allow_empty": True})
-    assert frozen(registry, spec) == [""]
-    assert listed(registry, spec) == []
+    assert freeze(registry, spec) == [""]
+    assert list_samples(registry, spec) == []
     (data / "d.md").write_text("too late")
-    assert frozen(registry, spec) == [""]
-    assert listed(registry, spec) == []
+    assert freeze(registry, spec) == [""]
+    assert list_samples(registry, spec) == []
 
 
 def test_a_missing_root_is_named(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": f"{data}/nowhere"}, {"uri": "memory://nowhere-at-all"})
-    here, there = frozen(registry, spec)
+    here, there = freeze(registry, spec)
     assert here == f"source s0 cannot be listed: {data}/nowhere does not exist"
     assert there.startswith("source s1 cannot be listed: ")
     assert "nowhere-at-all" in there
@@ -147,10 +147,12 @@ def test_a_file_of_records_that_cannot_be_read_costs_itself(
 ) -> None:
     make(data)
     spec = spec_of({"uri": f"{data}/{pattern}", "record": {"text": "text"}})
-    assert frozen(registry, spec) == [""]
-    found = [(row["source_uri"].rsplit("/", 1)[-1][0], row["error_class"]) for row in listed(registry, spec)]
+    assert freeze(registry, spec) == [""]
+    found = [
+        (row["source_uri"].rsplit("/", 1)[-1][0], row["error_class"]) for row in list_samples(registry, spec)
+    ]
     assert sorted(found) == [("1", None), ("2", "bad_table"), ("3", None)]
-    (bad,) = [row["message"] for row in listed(registry, spec) if row["error_class"]]
+    (bad,) = [row["message"] for row in list_samples(registry, spec) if row["error_class"]]
     assert "cannot be read as" in bad
     assert "\n" not in bad
 
@@ -159,10 +161,10 @@ def test_a_source_that_breaks_on_the_way_is_one_clear_line(registry: Registry) -
     """A fault of the system, not of the data: it comes up inside Lance's writer, must not bring its traceback along,
     and freezes nothing, since the source may be whole when it is listed again."""
     spec = spec_of({"uri": "/proc/self/mem", "record": {"text": "text"}, "format": "jsonl"})
-    (line,) = frozen(registry, spec)
+    (line,) = freeze(registry, spec)
     assert clear(line), line
     assert "Input/output error" in line
-    assert listed(registry, spec) == []
+    assert list_samples(registry, spec) == []
 
 
 RECORD = {"text": "text", "id": "id", "label": "label", "link": "link", "group": "group"}
@@ -180,8 +182,8 @@ def test_records_links_and_user_columns(registry: Registry, data: Path) -> None:
     spec = spec_of(
         {"uri": uri, "record": RECORD}, schema={"stars": "int", "seen": "timestamp", "label": "string"}
     )
-    frozen(registry, spec)
-    found = {row["key"]: row for row in listed(registry, spec)}
+    freeze(registry, spec)
+    found = {row["key"]: row for row in list_samples(registry, spec)}
     assert found["1"]["entity_id"] == found["2"]["entity_id"] == entity_id("birds", "owl")
     assert found["3"]["entity_id"] == found["3"]["sample_id"]
     assert (found["1"]["group"], found["1"]["label"], found["1"]["user__stars"]) == ("g", "x", 5)
@@ -207,9 +209,9 @@ def test_a_link_to_a_sample_joins_it(registry: Registry, data: Path) -> None:
         ),
     )
     spec = spec_of({"uri": uri, "record": RECORD}, {"uri": f"{data}/**/*.bin", "modality": "image"})
-    assert frozen(registry, spec) == ["", ""]
-    photos = {row["key"]: row for row in listed(registry, spec, "image")}
-    texts = {row["key"]: row for row in listed(registry, spec)}
+    assert freeze(registry, spec) == ["", ""]
+    photos = {row["key"]: row for row in list_samples(registry, spec, "image")}
+    texts = {row["key"]: row for row in list_samples(registry, spec)}
     assert all(row["entity_id"] == row["sample_id"] for row in photos.values())
     assert texts["1"]["entity_id"] == photos["x/a.bin"]["sample_id"]
     assert texts["2"]["entity_id"] == photos["x/b.bin"]["sample_id"]
@@ -243,8 +245,8 @@ def test_a_link_to_a_sample_joins_it(registry: Registry, data: Path) -> None:
 def test_one_odd_record_does_not_cost_its_source(registry: Registry, data: Path, line: bytes) -> None:
     uri = write(data, "r.jsonl", b'{"text": "good", "id": "g"}\n' + line + b"\n")
     spec = spec_of({"uri": uri, "record": RECORD}, schema={"stars": "int", "note": "string"})
-    assert frozen(registry, spec) == [""]
-    rows = listed(registry, spec)
+    assert freeze(registry, spec) == [""]
+    rows = list_samples(registry, spec)
     assert len(rows) == 2
     assert [row["error_class"] for row in rows if row["key"] == "g"] == [None]
 
@@ -254,8 +256,8 @@ def test_sample_ids_are_unique(registry: Registry, data: Path) -> None:
         data, "r.jsonl", b'{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}\n{"text": "c", "id": "x#2"}\n'
     )
     spec = spec_of({"uri": uri, "record": RECORD}, {"uri": f"{data}/*.txt"}, {"uri": f"{data}/a.txt"})
-    frozen(registry, spec)
-    rows = listed(registry, spec)
+    freeze(registry, spec)
+    rows = list_samples(registry, spec)
     assert len({row["sample_id"] for row in rows}) == len(rows) == 7
 
 
@@ -270,9 +272,9 @@ def test_auto_sources_route_by_content(registry: Registry, data: Path) -> None:
     write(data, "archive.zip", b"PK\x03\x04" + bytes(40))
     (data / "broken.txt").symlink_to("nowhere")
     spec = spec_of({"uri": str(data), "modality": "auto"})
-    frozen(registry, spec)
+    freeze(registry, spec)
     cells = {
-        name: {row["key"]: row["error_class"] for row in listed(registry, spec, name)}
+        name: {row["key"]: row["error_class"] for row in list_samples(registry, spec, name)}
         for name in ("audio", "image", "text")
     }
     # What nothing claims goes with its neighbours, and makes no cell of its own; its probe names it there.
@@ -293,14 +295,14 @@ def test_an_auto_source_that_nothing_claims(registry: Registry, tmp_path: Path) 
     for name in "ab":
         write(folder, f"{name}.zip", b"PK\x03\x04" + bytes(40))
     spec = spec_of({"uri": str(folder), "modality": "auto"})
-    assert frozen(registry, spec) == [""]
-    assert len(listed(registry, spec, "audio")) == 2
+    assert freeze(registry, spec) == [""]
+    assert len(list_samples(registry, spec, "audio")) == 2
 
 
 def test_long_listings(registry: Registry, data: Path) -> None:
     count = 10_001
     uri = write(data, "r.jsonl", b"".join(b'{"text": "t%d", "id": "%d"}\n' % (i, i) for i in range(count)))
     spec = spec_of({"uri": uri, "record": RECORD})
-    frozen(registry, spec)
+    freeze(registry, spec)
     rows = registry.listings.listing(spec, "text").read_all()
     assert len(set(rows["sample_id"].to_pylist())) == count

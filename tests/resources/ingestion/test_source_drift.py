@@ -13,7 +13,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.ingestion.source_drift import NAMED, Drift
 from mm_resources.registry.registry import Registry
 from tests.resources.places import Place, bucket
-from tests.resources.specs import frozen, spec_of, write
+from tests.resources.specs import freeze, spec_of, write
 
 
 def look(registry: Registry, spec: DatasetSpec) -> Drift:
@@ -22,7 +22,7 @@ def look(registry: Registry, spec: DatasetSpec) -> Drift:
 
 def watched(registry: Registry, uri: str, **source: Any) -> DatasetSpec:
     spec = spec_of({"uri": uri, **source})
-    assert frozen(registry, spec) == [""]
+    assert freeze(registry, spec) == [""]
     assert str(look(registry, spec)) == ""
     return spec
 
@@ -132,7 +132,7 @@ def test_a_host_that_does_not_answer_is_one_line(
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     spec = spec_of({"uri": uri}, {"uri": str(data)})
-    found, fine = frozen(registry, spec)
+    found, fine = freeze(registry, spec)
     assert found.startswith("source s0 cannot be listed: ")
     assert "\n" not in found
     assert len(found) < 400

@@ -22,7 +22,7 @@ from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.registry.registry import Registry
 from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.resources.features.test_feature_tables import CONTRACT, table
-from tests.resources.specs import frozen, spec_of
+from tests.resources.specs import freeze, spec_of
 
 SECRET = b"a secret of few bytes"
 
@@ -112,7 +112,7 @@ def test_forgotten_content_is_refused_where_it_comes_again(data: Path, registry:
     content, blobs = bytes(range(200)) * (size // 200 + 1), BlobStore(registry.store)
     (data / "again.bin").write_bytes(content)
     spec = spec_of({"uri": str(data), "modality": "text"})
-    assert frozen(registry, spec) == [""]
+    assert freeze(registry, spec) == [""]
     Receipts(registry.store).write(
         Receipt("7", content_hash(content), "2026-01-01T00:00:00", [content_hash(content)], done_at="now")
     )

@@ -18,7 +18,7 @@ from mm_resources.maintenance.upkeep import tag_pinned_stages, upkeep
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import StageMeta
 from tests.resources.compute.test_cache import Lengths
-from tests.resources.specs import frozen, spec_of
+from tests.resources.specs import freeze, spec_of
 
 NOW = timedelta(0)
 
@@ -50,7 +50,7 @@ def messages(catalog: Catalog, cell: Cell) -> list[str]:
 @pytest.fixture
 def cell(catalog: Catalog, tmp_path: Path) -> Cell:
     (tmp_path / "a.txt").write_text("a")
-    frozen(catalog.registry, spec_of({"uri": str(tmp_path / "a.txt")}))
+    freeze(catalog.registry, spec_of({"uri": str(tmp_path / "a.txt")}))
     return Cell("birds", "v1", "text")
 
 

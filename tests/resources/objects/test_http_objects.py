@@ -24,7 +24,9 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reading(**given: Any) -> HttpObjects:
-    return HttpObjects(FetchPolicy(**{"allow_private": ["127.0.0.2/32"], "requests_per_second": None, **given}))
+    return HttpObjects(
+        FetchPolicy(**{"allow_private": ["127.0.0.2/32"], "requests_per_second": None, **given})
+    )
 
 
 def read(web: HttpObjects, url: str) -> bytes:

@@ -47,7 +47,7 @@ def read(source: Source, item: Listed) -> bytes:
 )
 def test_globs(place: Place, uri: str, keys: list[str]) -> None:
     place.put(*TREE)
-    found = place.listed(uri)
+    found = place.samples(uri)
     assert sorted(found) == sorted(keys)
     source = place.source(uri)
     for key, item in found.items():
@@ -59,8 +59,8 @@ def test_globs(place: Place, uri: str, keys: list[str]) -> None:
 
 def test_listing_order_is_stable(place: Place) -> None:
     place.put(*reversed(TREE))
-    assert list(place.listed()) == list(place.listed("**"))
-    assert list(place.listed("deep/er")) == ["e.txt", "f.md"]
+    assert list(place.samples()) == list(place.samples("**"))
+    assert list(place.samples("deep/er")) == ["e.txt", "f.md"]
 
 
 def test_keys_do_not_depend_on_where_the_data_lies(tmp_path: Path, s3: S3) -> None:
@@ -71,7 +71,7 @@ def test_keys_do_not_depend_on_where_the_data_lies(tmp_path: Path, s3: S3) -> No
     ]
     for each in places:
         each.put(*TREE)
-    assert sorted(places[0].listed()) == sorted(places[1].listed()) == sorted(places[2].listed())
+    assert sorted(places[0].samples()) == sorted(places[1].samples()) == sorted(places[2].samples())
 
 
 def test_missing_root(place: Place) -> None:
@@ -79,7 +79,7 @@ def test_missing_root(place: Place) -> None:
     for uri in ("nowhere", "nowhere/*.txt", "a.text"):
         if "://" in place.root:
             # A bucket knows no folders: there is nothing, which blocks a cell as an error does.
-            assert place.listed(uri) == {}
+            assert place.samples(uri) == {}
             continue
         with pytest.raises((OSError, UserError), match=r"nowhere|a\.text"):
             list(place.source(uri).list())
@@ -94,9 +94,9 @@ def test_gone_since_the_listing(place: Place, tmp_path: Path) -> None:
 
 def test_tag_changes_with_the_file(disk: Place) -> None:
     disk.put("a.txt", "b.txt")
-    before = disk.listed()
+    before = disk.samples()
     os.utime(f"{disk.root}/a.txt", ns=(1, 1_600_000_000_000_000_001))
-    after = disk.listed()
+    after = disk.samples()
     assert before["a.txt"].tag != after["a.txt"].tag
     assert before["b.txt"].tag == after["b.txt"].tag
     assert after["a.txt"].modified_at == datetime.fromtimestamp(1_600_000_000, UTC)
@@ -121,13 +121,13 @@ def test_a_folder_of_more_names_than_are_sorted_in_memory(
 
 def test_hidden_files_are_left_out_of_a_folder(disk: Place) -> None:
     disk.put("a.txt", ".DS_Store", "deep/.hidden", "deep/b.txt")
-    assert sorted(disk.listed()) == ["a.txt", "deep/b.txt"]
+    assert sorted(disk.samples()) == ["a.txt", "deep/b.txt"]
 
 
 def test_a_large_file_comes_as_a_stream(place: Place) -> None:
     place.put("large.txt", data=b"x" * (LARGE_BYTES + 1))
     place.put("small.txt", data=b"x" * LARGE_BYTES)
-    source, found = place.source(), place.listed()
+    source, found = place.source(), place.samples()
     small = source.fetch(found["small.txt"].uri, found["small.txt"].locator)
     assert isinstance(small, bytes)
     large = source.fetch(found["large.txt"].uri, found["large.txt"].locator)
@@ -185,7 +185,7 @@ def test_links(disk: Place, tmp_path: Path) -> None:
     (root / "loop.txt").symlink_to("loop.txt")
     (root / "folder").symlink_to("deep")
     (root / "outer").symlink_to(tmp_path)
-    found = disk.listed()
+    found = disk.samples()
     assert {key: item.error.error_class for key, item in found.items() if item.error} == {
         "outside.txt": "path_escape",
         "beside.txt": "path_escape",
@@ -223,7 +223,7 @@ def test_pipes_and_sockets_are_not_opened(disk: Place) -> None:
             opened.bind(f"/proc/self/fd/{here}/socket")
         finally:
             os.close(here)
-        found = disk.listed()
+        found = disk.samples()
     assert {key: item.error.error_class for key, item in found.items() if item.error} == {
         "pipe": "not_a_file",
         "socket": "not_a_file",
@@ -235,7 +235,7 @@ def test_names_that_are_not_utf8(disk: Place) -> None:
     raw = os.fsencode(disk.root) + b"/caf\xe9"
     os.mkdir(raw)
     Path(os.fsdecode(raw + b"/\xff\n.txt")).write_bytes(b"odd")
-    found = disk.listed()
+    found = disk.samples()
     (odd,) = [item for key, item in found.items() if key != "good.txt"]
     odd.key.encode()
     odd.uri.encode()
@@ -243,7 +243,7 @@ def test_names_that_are_not_utf8(disk: Place) -> None:
     assert odd.key.startswith("caf\\xe9/")
     assert read(disk.source(), odd) == b"odd"
     assert found["good.txt"].locator == ""
-    assert len(disk.listed("caf*/*.txt")) == 1
+    assert len(disk.samples("caf*/*.txt")) == 1
 
 
 def test_names_that_look_alike_have_keys_of_their_own(disk: Place) -> None:
@@ -270,7 +270,7 @@ def test_names_that_look_alike_have_keys_of_their_own(disk: Place) -> None:
 )
 def test_awkward_names(disk: Place, name: str) -> None:
     disk.put(name)
-    found = disk.listed()
+    found = disk.samples()
     assert list(found) == [name]
     assert read(disk.source(), found[name]) == name.encode()
 
@@ -286,7 +286,7 @@ def test_a_folder_whose_name_is_a_pattern(disk: Place) -> None:
         ["1.txt"],
         ["1.txt", "2.md"],
     ]
-    assert sorted(disk.listed("set [1] {a,b}*")) == ["in/1.txt", "in/2.md"], (
+    assert sorted(disk.samples("set [1] {a,b}*")) == ["in/1.txt", "in/2.md"], (
         "a path that exists is no pattern"
     )
 
@@ -294,14 +294,14 @@ def test_a_folder_whose_name_is_a_pattern(disk: Place) -> None:
 @pytest.mark.parametrize("pattern", ["data", "data/**/*", "data/**/*.txt"])
 def test_hidden_names_are_left_out_everywhere(place: Place, pattern: str) -> None:
     place.put("data/1.txt", "data/.2.txt", "data/.git/3.txt", "data/a/.b/4.txt", "data/a/5.txt")
-    assert sorted(place.listed(pattern)) == ["1.txt", "a/5.txt"]
-    assert sorted(place.listed("data/.git/*")) == ["3.txt"]
+    assert sorted(place.samples(pattern)) == ["1.txt", "a/5.txt"]
+    assert sorted(place.samples("data/.git/*")) == ["3.txt"]
 
 
 def test_a_linked_folder_is_named_whatever_the_glob_wants(disk: Place) -> None:
     disk.put("data/1.txt", "other/2.txt")
     (Path(disk.root) / "data" / "linked").symlink_to(Path(disk.root) / "data")
-    found = disk.listed("data/**/*.txt")
+    found = disk.samples("data/**/*.txt")
     assert sorted(found) == ["1.txt", "linked"]
     assert found["linked"].error is not None
     assert found["linked"].error.error_class == "linked_folder"
@@ -309,7 +309,7 @@ def test_a_linked_folder_is_named_whatever_the_glob_wants(disk: Place) -> None:
 
 def test_the_tag_is_what_the_object_is_now(place: Place) -> None:
     place.put("data/1.txt", data=b"a")
-    (item,) = place.listed("data").values()
+    (item,) = place.samples("data").values()
     source = place.source("data")
     assert source.tag(item.uri, item.locator) == item.tag
     assert list(source.objects()) == [(item.uri, item.tag)]

@@ -15,7 +15,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, FetchKernel
 from mm_resources.registry.registry import Registry
-from tests.resources.specs import frozen, listed, spec_of
+from tests.resources.specs import freeze, list_samples, spec_of
 
 _REQUESTS = f"""
 SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
@@ -24,7 +24,9 @@ SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size FRO
 
 def fetched(registry: Registry, spec: DatasetSpec) -> dict[str, str]:
     """What became of each entry: ``ok``, or the class of its failure in the listing or the fetch."""
-    rows = {row["key"]: row for name in ("text", "image", "audio") for row in listed(registry, spec, name)}
+    rows = {
+        row["key"]: row for name in ("text", "image", "audio") for row in list_samples(registry, spec, name)
+    }
     kernel = FetchKernel(spec, BlobStore(registry.store))
     found = {key: row["error_class"] for key, row in rows.items()}
     keys = {row["sample_id"]: key for key, row in rows.items()}
@@ -59,7 +61,7 @@ def test_a_folder_of_traps(registry: Registry, data: Path, tmp_path: Path, modal
         stream.write(b"a name that is not UTF-8")
     (data / "empty").touch()
     spec = spec_of({"uri": str(data), "modality": modality})
-    assert frozen(registry, spec) == [""]
+    assert freeze(registry, spec) == [""]
     found = fetched(registry, spec)
     plug.close()
     expected = {
@@ -77,7 +79,7 @@ def test_a_file_that_grows_while_it_is_read(registry: Registry, data: Path) -> N
     log, stop = data / "log.txt", threading.Event()
     log.write_bytes(b"line\n" * 1_000)
     spec = spec_of({"uri": str(data)})
-    assert frozen(registry, spec) == [""]
+    assert freeze(registry, spec) == [""]
 
     def grow() -> None:
         with log.open("ab", buffering=0) as stream:
@@ -95,7 +97,7 @@ def test_a_file_that_grows_while_it_is_read(registry: Registry, data: Path) -> N
 
 def test_a_file_that_is_swapped_for_a_pipe_or_is_gone(registry: Registry, data: Path) -> None:
     spec = spec_of({"uri": str(data)})
-    assert frozen(registry, spec) == [""]
+    assert freeze(registry, spec) == [""]
     (data / "a.txt").unlink()
     (data / "b.txt").unlink()
     os.mkfifo(data / "b.txt")

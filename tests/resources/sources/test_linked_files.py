@@ -25,7 +25,7 @@ from mm_resources.registry.registry import Registry
 from mm_resources.sources import Listed, Source, open_source
 from mm_resources.storage.store import Store
 from tests.resources.server import Server, cut_off, redirect, stall, status
-from tests.resources.specs import frozen, listed, spec_of
+from tests.resources.specs import freeze, list_samples, spec_of
 
 RECORD = {"url": "url", "id": "id", "label": "label", "link": "link"}
 LOCAL = {"allow_private": ["127.0.0.2/32"], "requests_per_second": None}
@@ -292,6 +292,8 @@ def test_what_may_pass_later_is_not_frozen(web: Server, registry: Registry, tmp_
     spec = spec_of(
         {"uri": uri, "modality": "auto", "record": {"url": "url"}, "fetch": {**LOCAL, "retries": 0}}
     )
-    assert frozen(registry, spec) == [""]
-    causes = {row["source_uri"].rpartition("/")[2]: row["error_class"] for row in listed(registry, spec)}
+    assert freeze(registry, spec) == [""]
+    causes = {
+        row["source_uri"].rpartition("/")[2]: row["error_class"] for row in list_samples(registry, spec)
+    }
     assert causes == {"a": None, "down": None, "gone": "http_410"}

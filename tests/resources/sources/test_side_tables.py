@@ -14,11 +14,11 @@ from tests.resources.places import Place
 
 def test_label_from_the_parent_folder(place: Place) -> None:
     place.put("cats/1.txt", "dogs/big/2.txt", "3.txt")
-    labels = {key: item.label for key, item in place.listed(label={"from": "parent_dir"}).items()}
+    labels = {key: item.label for key, item in place.samples(label={"from": "parent_dir"}).items()}
     assert labels == {"cats/1.txt": "cats", "dogs/big/2.txt": "big", "3.txt": place.root.rsplit("/", 1)[-1]}
-    assert place.listed("cats/*.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
-    assert place.listed("cats/1.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
-    assert place.listed()["cats/1.txt"].label is None
+    assert place.samples("cats/*.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
+    assert place.samples("cats/1.txt", label={"from": "parent_dir"})["1.txt"].label == "cats"
+    assert place.samples()["cats/1.txt"].label is None
 
 
 ROWS = [
@@ -57,7 +57,7 @@ def test_side_table_by_key_and_by_file_name(place: Place, kind: str) -> None:
         "key": "file",
         "columns": ["label", "link", "group", "stars", "note"],
     }
-    found = place.listed("data", table=table, schema={"stars": "int", "note": "string"})
+    found = place.samples("data", table=table, schema={"stars": "int", "note": "string"})
     seen = {key: (item.label, item.link, item.group, item.columns) for key, item in found.items()}
     assert seen == {
         "cats/1.txt": ("cat", "tom", "house", {"stars": 5, "note": "by key"}),
@@ -72,7 +72,7 @@ def test_side_table_wins_over_the_parent_folder(disk: Place) -> None:
     table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
     labels = {
         key: item.label
-        for key, item in disk.listed("data", table=table, label={"from": "parent_dir"}).items()
+        for key, item in disk.samples("data", table=table, label={"from": "parent_dir"}).items()
     }
     assert labels == {"cats/1.txt": "cat", "cats/9.txt": "cats"}
 
@@ -82,7 +82,7 @@ def test_a_file_name_that_is_not_unique_joins_nothing(disk: Place) -> None:
     disk.put("data/cats/1.txt", "data/dogs/1.txt", "data/dogs/2.txt")
     disk.put("meta.csv", data=b"file,label\n1.txt,cat\n2.txt,dog\n")
     table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
-    labels = {key: item.label for key, item in disk.listed("data", table=table).items()}
+    labels = {key: item.label for key, item in disk.samples("data", table=table).items()}
     assert labels == {"cats/1.txt": None, "dogs/1.txt": None, "dogs/2.txt": "dog"}
 
 
@@ -90,7 +90,7 @@ def test_a_cell_of_the_wrong_type_costs_its_own_sample(disk: Place) -> None:
     disk.put("data/1.txt", "data/2.txt")
     disk.put("meta.csv", data=b"file,stars\n1.txt,many\n2.txt,2\n")
     table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["stars"]}
-    found = disk.listed("data", table=table, schema={"stars": "int"})
+    found = disk.samples("data", table=table, schema={"stars": "int"})
     assert found["1.txt"].error is not None
     assert found["1.txt"].error.error_class == "schema_mismatch"
     assert (found["2.txt"].error, found["2.txt"].columns) == (None, {"stars": 2})

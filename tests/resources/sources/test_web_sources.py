@@ -81,7 +81,7 @@ def test_a_glob_over_index_pages(web: Server) -> None:
             )
         }
     )
-    web.index()
+    web.write_index_pages()
     for pattern, keys in {
         "*.txt": ["1.txt", "a b.txt"], "**/*.txt": ["1.txt", "a b.txt", "deep/3.txt", "deep/er/4.txt"], "deep/*": ["3.txt"], "*.jpg": [],
     }.items():  # fmt: skip

@@ -1,4 +1,4 @@
-"""A store says which layout it has, and one that cannot be read is refused in one line."""
+"""A store records its layout, and one of another version is refused in one line."""
 
 from __future__ import annotations
 
