@@ -224,7 +224,8 @@ def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
     yield f"<p>{cost.price:.4g} {currency}; {each}{stored}.</p>"
     bars = [(row["stage"], row["price"], f"{row['price']:.3g}", "") for row in cost.stages]
     saved = [
-        (f"saved by {cause}", part.price, f"{part.price:.3g}", "saved") for cause, part in cost.savings.items()
+        (f"saved by {cause}", part.price, f"{part.price:.3g}", "saved")
+        for cause, part in cost.savings.items()
     ]
     yield _bars([*bars, *saved])
     yield _table(
