@@ -52,8 +52,8 @@ def take(platform: Any, found: dg.SensorResult) -> None:
     for added in found.dynamic_partitions_requests or []:
         platform.instance.add_dynamic_partitions(DATASET_VERSION, list(added.partition_keys))
     for request in found.run_requests or []:
-        if request.job_name == "check_sources":
-            job = build(store=platform.settings.store, mode="inline").resolve_job_def("check_sources")
+        if request.job_name == "look":
+            job = build(store=platform.settings.store, mode="inline").resolve_job_def("look")
             assert job.execute_in_process(instance=platform.instance, run_config=request.run_config).success
 
 
@@ -61,7 +61,7 @@ def asked(found: dg.SensorResult) -> list[tuple[str | None, str | None]]:
     return [(request.job_name, request.partition_key) for request in found.run_requests or []]
 
 
-CHECK = [("check_sources", None)]
+CHECK = [("look", None)]
 
 
 def pass_time(platform: Any, spec: DatasetSpec, hours: float = 1) -> None:
