@@ -68,7 +68,7 @@ class Catalog:
     @cached_property
     def receipts(self) -> Receipts:
         """Receipts of what was forgotten."""
-        return Receipts(self.store)
+        return self.blobs.receipts
 
     @cached_property
     def cache(self) -> ComputeCache:

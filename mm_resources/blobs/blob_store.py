@@ -19,6 +19,7 @@ from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.modalities import Media
 from mm_resources.blobs.blob_index import BlobIndex, Location, locations_of
 from mm_resources.blobs.damage_log import DamageLog
+from mm_resources.blobs.forgotten import Receipts
 from mm_resources.blobs.large_blobs import copy_stream, damaged_blob, large_blob_files, read_errors
 from mm_resources.blobs.references import reference_of
 from mm_resources.metering import count
@@ -38,11 +39,12 @@ class BlobStore:
     Attributes:
         index: where the blobs lie.
         damage: blobs that could not be read.
+        receipts: contents that were forgotten and are refused from then on.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.index, self.damage = BlobIndex(store), DamageLog(store)
+        self.index, self.damage, self.receipts = BlobIndex(store), DamageLog(store), Receipts(store)
 
     # -- reading
 

@@ -21,7 +21,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.blobs.blob_store import PACK_BYTES, BlobStore
-from mm_resources.blobs.forgotten import Receipts, forgotten_error
+from mm_resources.blobs.forgotten import forgotten_error
 from mm_resources.blobs.large_blobs import copy_stream
 from mm_resources.blobs.references import Reference
 from mm_resources.metering import count
@@ -91,7 +91,7 @@ class _FetchStage(Stage):
         self._tombstones: dict[str, str] = {}
 
     def setup(self) -> None:
-        self._tombstones = Receipts(self.blobs.store).tombstones()
+        self._tombstones = self.blobs.receipts.tombstones()
         self._sources = {item.name: open_source(item, dict(self.spec.schema_)) for item in self.spec.sources}
 
     def run(self, batch: pa.Table) -> pa.Table:
