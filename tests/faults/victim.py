@@ -107,6 +107,8 @@ class Boundaries:
 
 def wrap(boundary: Boundaries) -> None:
     """Put a boundary around every commit primitive of this process."""
+    from mm_resources.features import vector_indexes
+    from mm_resources.features import vector_indexes
     from mm_resources.features.feature_tables import FeatureTables
     from mm_resources.storage import lance_datasets
     from mm_resources.storage.store import Store
@@ -117,7 +119,7 @@ def wrap(boundary: Boundaries) -> None:
         real = getattr(owner, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            return boundary(name.lstrip("_"), place(*args), rows(*args), lambda: real(*args, **kwargs))
+            return boundary(name, place(*args), rows(*args), lambda: real(*args, **kwargs))
 
         setattr(owner, name, wrapped)
 
@@ -127,8 +129,8 @@ def wrap(boundary: Boundaries) -> None:
     for name in ("write", "create"):
         around(Store, name, lambda store, name, *_: name)
     around(Store, "adopt", lambda store, temporary, name: name)
-    for name in ("tag", "_index"):
-        around(FeatureTables, name, lambda features, table, *_: f"features/{table}.lance")
+    around(FeatureTables, "tag", lambda features, table, *_: f"features/{table}.lance")
+    around(vector_indexes, "build", lambda table, *_: f"features/{table.name}.lance")
 
 
 class _Capped:

@@ -63,7 +63,7 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
 
     with pytest.raises(
         UserError,
-        match="nothing was promoted to notes@production; `mm promote notes@VERSION --to production`",
+        match="nothing was promoted to notes@production; promote a version: `mm promote notes@VERSION --to production`",
     ):
         answer()
     first = promote(platform.catalog, "notes@v1", "production")
