@@ -68,7 +68,7 @@ def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
     listed = run.catalog.tables.read("dataset_registry", run.cell, ["sample_id"])
     discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
     by_class = Counter(run.catalog.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))
-    probed = run.catalog.tables.meta("sample_metadata", run.cell)
+    probed = run.snapshot.meta("sample_metadata")
     broken = (probed.rows if probed else 0) - run.rows("sample_metadata")
     by_class.update({"contract_violation": counts["invalid"] + broken, REJECTED: counts["rejected"]})
     return gates(run, discovered, discovered - counts["valid"], by_class)
