@@ -15,6 +15,7 @@ from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.kernels.base import Kernel
 from mm_resources.compute.retry_policy import RETRYABLE, RetryPolicy
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.row_ids import take_rows
 from mm_resources.storage.spool import TableSpool
 from mm_resources.storage.store import Store
 
@@ -80,7 +81,7 @@ class Vectors:
             for start in range(0, table.num_rows, _TAKE_ROWS):
                 rows = table.slice(start, _TAKE_ROWS)
                 assert self.dataset is not None
-                found = self.dataset._take_rows(rows["place"].to_pylist(), columns=["vector"])["vector"]
+                found = take_rows(self.dataset, rows["place"].to_pylist(), ["vector"])["vector"]
                 yield rows.drop(["place"]).append_column(
                     "vector", found.cast(pa.list_(pa.float32(), dimension))
                 )

@@ -169,14 +169,6 @@ class FeatureTables:
         return vector_indexes.measure_recall(table, dataset, queries, index)
 
 
-def take_rows(dataset: lance.LanceDataset, row_ids: list[int], columns: list[str]) -> pa.Table:
-    """Read columns of the rows with the given row ids, in their order."""
-    # Private, but Lance has no public method for row ids: `take` expects positions in the dataset, while
-    # scans return row ids, which are addresses (fragment and offset).
-    rows: pa.Table = dataset._take_rows(row_ids, columns=columns)
-    return rows
-
-
 # Columns that `Candidate.digest` covers, beside the user's; not the run, its time or the fingerprints.
 _DIGESTED = {
     "feature_id",

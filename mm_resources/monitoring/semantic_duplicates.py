@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_resources.catalog import Catalog
-from mm_resources.features.feature_tables import take_rows
 from mm_resources.features.vector_indexes import EXACT, exact_neighbours, neighbour_query
+from mm_resources.storage.row_ids import take_rows
 
 if TYPE_CHECKING:
     import lance

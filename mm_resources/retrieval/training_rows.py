@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
-from mm_resources.features.feature_tables import take_rows
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.row_ids import take_rows
 
 if TYPE_CHECKING:
     import lance

@@ -13,9 +13,10 @@ from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import digest
 from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes as module
-from mm_resources.features.feature_tables import FeatureTables, take_rows
+from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.monitoring.semantic_duplicates import SemanticDuplicates, find_semantic_duplicates
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.row_ids import take_rows
 
 DIMENSION = 16
 CONTRACT = feature_contract(DIMENSION, [pa.field("user__stars", pa.int64())])
