@@ -27,7 +27,7 @@ CONDEMNED = pa.schema([*INDEX, ("at", pa.timestamp("us", tz="UTC")), ("struck", 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a blob lies below the store's root."""
+    """The location of a blob below the store's root."""
 
     content_hash: str
     path: str

@@ -64,7 +64,7 @@ class Drift:
 
     @property
     def has_changed(self) -> bool:
-        """Whether any object differs."""
+        """True if any object differs."""
         return bool(self.added or self.removed or self.altered)
 
     def is_settled(self, settle: timedelta) -> bool:

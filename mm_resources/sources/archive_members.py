@@ -220,7 +220,7 @@ class _BoundedStream:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the last read met the stream's end, inside a header or in place of a member's last byte.
+        """True if the last read met the end, inside a header or in place of a member's last byte.
 
         `tarfile` reads this one byte to check that the whole member is there.
         """

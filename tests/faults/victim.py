@@ -108,7 +108,6 @@ class Boundaries:
 def wrap(boundary: Boundaries) -> None:
     """Put a boundary around every commit primitive of this process."""
     from mm_resources.features import vector_indexes
-    from mm_resources.features import vector_indexes
     from mm_resources.features.feature_tables import FeatureTables
     from mm_resources.storage import lance_datasets
     from mm_resources.storage.store import Store

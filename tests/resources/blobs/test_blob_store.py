@@ -155,7 +155,7 @@ def test_streams_and_packs_know_each_other(blobs: BlobStore) -> None:
 
 
 def test_a_put_that_failed_can_be_repeated(blobs: BlobStore) -> None:
-    """What was not written must not count as stored."""
+    """Bytes that were not written must not count as stored."""
 
     def breaks_off() -> Iterator[bytes]:
         yield b"first"

@@ -27,7 +27,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 @pytest.fixture(params=["folder", "s3://"])
 def outside(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Where the sources lie."""
+    """The location of the sources."""
     if request.param == "folder":
         return Store(str(tmp_path / "data"))
     request.getfixturevalue("s3")

@@ -1,4 +1,4 @@
-"""What a version's sources held when it was frozen."""
+"""Frozen listings of a version's sources."""
 
 from __future__ import annotations
 

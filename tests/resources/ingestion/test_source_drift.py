@@ -1,4 +1,4 @@
-"""How a source differs from what was frozen of it."""
+"""The difference between a source and its frozen listing."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def test_parts_that_describe_badly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_are_cut_off(tmp_path: Path, name: str) -> None:
-    """What was whole is read; the rest is a failure, of the member or of the archive."""
+    """Complete members are read; the rest is a failure, of the member or of the archive."""
     whole = ARCHIVES[name]({f"{i}.jpg": random.Random(i).randbytes(40_000) for i in range(60)})
     (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
     found = contents(source_of(tmp_path / name))

@@ -23,7 +23,7 @@ SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size FRO
 
 
 def fetched(registry: Registry, spec: DatasetSpec) -> dict[str, str]:
-    """What became of each entry: ``ok``, or the class of its failure in the listing or the fetch."""
+    """Return the outcome of each entry: ``ok``, or the class of its failure in the listing or the fetch."""
     rows = {
         row["key"]: row for name in ("text", "image", "audio") for row in list_samples(registry, spec, name)
     }

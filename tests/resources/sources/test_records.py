@@ -139,7 +139,7 @@ cells = st.text(
 
 
 def listed_and_read(name: str, data: bytes) -> tuple[list[Listed], list[str | None]]:
-    """What a file lists, and the text of each record as it is fetched again, last record first."""
+    """Return the samples of a file, and the text of each record as fetched again, last record first."""
     with tempfile.TemporaryDirectory() as folder:
         source = open_records(put(folder, name, data), record={"text": "text", "label": "label"})
         items = list(source.list())
@@ -364,7 +364,7 @@ def test_records_without_ids_are_keyed_by_content_and_occurrence(tmp_path: Path,
 
 
 def test_records_that_lack_their_id_are_keyed_by_content(tmp_path: Path) -> None:
-    """Where the mapping names an id and a record has none: equal texts are two samples, not one id used twice."""
+    """Of records without the mapped id, equal texts are two samples, not one id used twice."""
     path = put(
         str(tmp_path),
         "r.jsonl",

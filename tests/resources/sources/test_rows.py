@@ -38,7 +38,7 @@ def read(source: Source, item: Listed) -> bytes:
 
 
 def reread(uri: str | Path, **record: str) -> list[bytes | str]:
-    """What each record holds, read backwards by another reader."""
+    """Return the content of each record, read backwards by another reader."""
     items, source = list(source_of(uri, **record).list()), source_of(uri, **record)
     return [item.error.error_class if item.error else read(source, item) for item in reversed(items)][::-1]
 

@@ -1,4 +1,4 @@
-"""Importing the packages changes nothing in the importing process; `configure_process` does, when it is called."""
+"""Importing the packages changes nothing in the importing process; calling `configure_process` does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = {"LANCE_LOG": "error", "LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 << 20)}
 
 
 def changes(*entries: str, **environment: str) -> dict[str, Any]:
-    """What importing changes in a fresh process, which knows nothing of this one's settings."""
+    """Return what importing changes in a fresh process, without this one's settings."""
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [sys.executable, "-m", "tests.resources.storage.process_state", *entries]
     done = subprocess.run(
