@@ -41,7 +41,9 @@ GRACE = timedelta(days=7)
 # Packs with a smaller share of their bytes in use are rewritten.
 _USED = 0.5
 _PARTS = (PACKS, LARGE)
-_USES = "SELECT path, sum(size)::BIGINT AS used FROM stored WHERE starts_with(path, $packs) GROUP BY path"
+_USES = f"""
+SELECT path, sum(size)::BIGINT AS used FROM stored WHERE starts_with(path, {sql.literal(PACKS)}) GROUP BY path
+"""
 
 
 @dataclass
@@ -159,7 +161,7 @@ class _Collection:
     def rewrite(self) -> None:
         """Move the blobs of packs that are mostly garbage into new packs."""
         waiting = set(self.index.condemned_rows().read_all()["path"].to_pylist())
-        packs = sql.fetch(_USES.replace("$packs", sql.literal(PACKS)), stored=self.index.rows()).to_pylist()
+        packs = sql.fetch(_USES, stored=self.index.rows()).to_pylist()
         for pack in packs:
             entry = None if pack["path"] in waiting else self.store.entry(pack["path"])
             if entry is None or entry.modified >= self.before or pack["used"] >= _USED * entry.size:
