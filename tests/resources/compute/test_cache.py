@@ -139,7 +139,11 @@ def test_only_what_is_new_is_computed(compute: KernelRunner) -> None:
 
 def test_another_process_finds_the_results(compute: KernelRunner, tmp_path: Path) -> None:
     compute.run(Lengths(), requests(KEYS))
-    assert counts(KernelRunner(ComputeCache(Store(str(tmp_path)))).run(Lengths(), requests(KEYS))) == (0, 100, 0)
+    assert counts(KernelRunner(ComputeCache(Store(str(tmp_path)))).run(Lengths(), requests(KEYS))) == (
+        0,
+        100,
+        0,
+    )
 
 
 def test_another_fingerprint_computes_anew(compute: KernelRunner) -> None:
