@@ -155,9 +155,9 @@ class TrainingSet:
                 the bytes of each row's sample, verified against their hash and not decoded; the column
                 ``span`` names the part of it that the row is.
         """
-        # The loader imports torch, see `mm_resources.retrieval.loader`.
         from torch import distributed
 
+        # Imports torch at its top.
         from mm_resources.retrieval.loader import Loader
 
         together = distributed.is_available() and distributed.is_initialized()
