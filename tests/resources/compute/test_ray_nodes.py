@@ -101,10 +101,12 @@ def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None
 
 
 def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "stub" / "mm_resources").mkdir(parents=True)
-    (tmp_path / "stub" / "mm_resources" / "__init__.py").touch()
+    room = tmp_path / "stub" / "mm_resources" / "compute"
+    room.mkdir(parents=True)
+    for package in (room.parent, room):
+        (package / "__init__.py").touch()
     # An import of its own, since an editable install would find the module that a stub lacks.
-    (tmp_path / "stub" / "mm_resources" / "ray_nodes.py").write_text("import a_package_that_the_node_lacks\n")
+    (room / "ray_nodes.py").write_text("import a_package_that_the_node_lacks\n")
     with nodes.worker("bare", environment={"PYTHONPATH": str(tmp_path / "stub")}):
         refused = told(nodes, tmp_path / "store")
     assert refused.startswith("Ray node bare on ")
