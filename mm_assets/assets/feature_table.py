@@ -19,7 +19,6 @@ from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import Vectors
 from mm_resources.features.feature_tables import table_name
-from mm_resources.storage.lance_errors import Fenced
 
 # The place of each row's vector, and the user's columns of its sample. The rows themselves are wide, and were
 # written in the order of their vectors: they are read beside this result instead of being sorted once more.
@@ -111,7 +110,8 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
     with sql.query(statement, **streams) as more:
         for table in append_columns(own, more):
             if not table["same"].equals(table["feature_id"]):
-                raise Fenced(
-                    f"normalized_features of {run.cell.partition_key} was replaced by another run meanwhile"
+                # Both reads are of one version, so that only a scan without an order could come here.
+                raise RuntimeError(
+                    f"two scans of normalized_features of {run.cell.partition_key} differ in order"
                 )
             yield table.filter(table["place"].is_valid()).drop(["cache_key", "n", "same"])

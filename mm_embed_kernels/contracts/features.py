@@ -176,9 +176,18 @@ def vectors_of(rows: pa.Table | pa.RecordBatch | pa.ChunkedArray | pa.Array) -> 
         rows: a column of fixed-size lists, or rows that have it as ``vector``.
 
     Raises:
-        ValueError: when the column is of another type, or a vector or one of its numbers is null.
+        ValueError: as `matrix_of`.
     """
     column = rows["vector"] if isinstance(rows, pa.Table | pa.RecordBatch) else rows
+    return np.asarray(matrix_of(column), np.float32)
+
+
+def matrix_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray[Any, Any]:
+    """Return a column of fixed-size lists as a matrix [n, size] of its own type; it may share the memory.
+
+    Raises:
+        ValueError: when the column is of another type, or a list or one of its numbers is null.
+    """
     if not pa.types.is_fixed_size_list(column.type):
         raise ValueError(f"a column of {column.type} holds no vectors; a fixed-size list is expected")
     if not isinstance(column, pa.ChunkedArray):
@@ -191,5 +200,5 @@ def vectors_of(rows: pa.Table | pa.RecordBatch | pa.ChunkedArray | pa.Array) -> 
     numbers = whole.flatten()
     if whole.null_count or numbers.null_count:
         raise ValueError(f"{whole.null_count} of {len(whole)} vectors are null, or one has a null in it")
-    matrix = numbers.to_numpy(zero_copy_only=False).reshape(len(whole), column.type.list_size)
-    return np.asarray(matrix, np.float32)
+    matrix: np.ndarray[Any, Any] = numbers.to_numpy(zero_copy_only=False)
+    return matrix.reshape(len(whole), column.type.list_size)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch  # noqa: TID253
 
-from mm_embed_kernels.contracts.features import vectors_of
+from mm_embed_kernels.contracts.features import matrix_of
 from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.retrieval.training_rows import is_media
@@ -217,7 +217,7 @@ class _Column:
         whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         self._is_tensor = True
         if pa.types.is_fixed_size_list(whole.type):
-            self._values = vectors_of(whole)
+            self._values = matrix_of(whole)
         elif pa.types.is_integer(whole.type) or pa.types.is_floating(whole.type):
             # Nulls become NaN.
             self._values = whole.to_numpy(zero_copy_only=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_embed_kernels.contracts.features import vectors_of
+from mm_embed_kernels.contracts.features import matrix_of
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
 from mm_resources.storage import lance_datasets
@@ -104,7 +104,7 @@ class BlockReader:
             if self.media and is_media(name):
                 columns[name] = np.array([blobs.read(**blob) for blob in column.to_pylist()], dtype=object)
             elif pa.types.is_fixed_size_list(column.type):
-                columns[name] = vectors_of(column)
+                columns[name] = matrix_of(column)
             else:
                 columns[name] = column.to_numpy(zero_copy_only=False)
         return columns

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mm_embed_kernels.contracts.features import vectors_of
+from mm_embed_kernels.contracts.features import matrix_of, vectors_of
 
 VECTOR = pa.list_(pa.float32(), 3)
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
@@ -60,3 +60,11 @@ def test_what_is_no_matrix_is_refused(rows: pa.ChunkedArray | pa.Array, line: st
 def test_one_chunk_is_not_copied() -> None:
     column = pa.chunked_array([pa.array(ROWS, VECTOR)])
     assert np.shares_memory(vectors_of(column), vectors_of(column.chunk(0)))
+
+
+def test_a_matrix_keeps_the_digits_of_its_type() -> None:
+    """2**24 + 1 is the first whole number that float32 does not hold."""
+    column = pa.array([[2.0**24 + 1, 0.1]], pa.list_(pa.float64(), 2))
+    matrix = matrix_of(column)
+    assert matrix.dtype == np.float64
+    assert matrix.tolist() == [[16_777_217.0, 0.1]]
