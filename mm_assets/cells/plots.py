@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ _BLUE, _RED, _GREY = "#4f6bed", "#d1453b", "#8a8f98"
 # As many colours as a person tells apart; rarer labels share the last one.
 _LABELS = 9
 _BINS = 40
+# One polygon for all bins, drawn in half the time of as many bars.
+_OUTLINE: Literal["stepfilled"] = "stepfilled"
 
 
 def funnel(counts: Mapping[str, int]) -> bytes:
@@ -62,7 +64,7 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
         figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True
     ):
         values = signals[column].drop_null().to_numpy().astype(float)
-        axes.hist(values, bins=_edges(values), color=_BLUE)
+        axes.hist(values, bins=_edges(values), color=_BLUE, histtype=_OUTLINE)
         axes.axvline(threshold, color=_RED)
         axes.set_title(f"{column}: {rule.name} at {threshold:g} ({rule.action})", fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
@@ -143,7 +145,12 @@ def comparisons(shown: Sequence[Shift]) -> bytes | None:
             edges = _edges(np.concatenate([shift.before, shift.after]))
             for values, colour in ((shift.before, _GREY), (shift.after, _BLUE)):
                 axes.hist(
-                    values, bins=edges, color=colour, alpha=0.6, weights=np.full(len(values), 1 / len(values))
+                    values,
+                    bins=edges,
+                    color=colour,
+                    alpha=0.6,
+                    weights=np.full(len(values), 1 / len(values)),
+                    histtype=_OUTLINE,
                 )
         axes.set_title(str(shift), fontsize=9, loc="left", color="black" if shift.passed else _RED)
         axes.spines[["top", "right"]].set_visible(False)

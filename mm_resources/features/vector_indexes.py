@@ -62,7 +62,8 @@ def build(table: Table, version: int, index: str, texts: bool) -> int:
     """
     from lancedb.index import FTS, HnswSq, IvfSq
 
-    close_models()
+    if index != EXACT:
+        close_models()  # building takes the memory; a small table leaves the model loaded for the next cell
     fenced = Fenced(f"{table.name} was rewritten by another run before it was indexed")
     if table.version != version:
         raise fenced
