@@ -1,6 +1,11 @@
+"""Fixtures of the assets: platforms, what they publish, and the command line."""
+
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +16,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from filelock import FileLock
+
+from mm_assets.cli.main import main
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import CellResult, backfill_cell
 from mm_assets.operations.dagster_home import open_instance
@@ -79,21 +87,39 @@ Maker = Callable[..., Platform]
 
 
 @contextmanager
-def platforms() -> Iterator[Maker]:
-    """Yield a maker of platforms, each in its own folder; restore the environment at the end."""
-    opened: list[Platform] = []
+def environment() -> Iterator[None]:
+    """Restore the environment at the end."""
     before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
-    def make(root: Path, store: str = "") -> Platform:
+
+@contextmanager
+def platforms() -> Iterator[Maker]:
+    """Yield a maker of platforms, each in its own folder; restore the environment at the end.
+
+    A platform's Dagster instance lives in memory, at half of the time of one in a home, unless it is
+    `durable`: for tests whose other processes, or the bytes of the home itself, are looked at.
+    """
+    opened: list[Platform] = []
+
+    def make(root: Path, store: str = "", durable: bool = False) -> Platform:
         settings = Settings(store or str(root / "store"), root / "home", root / "datasets", "bundled")
-        opened.append(Platform(settings, open_instance(settings)))
+        if durable:
+            instance = open_instance(settings)
+        else:
+            os.environ.update(settings.exports())
+            instance = dg.DagsterInstance.ephemeral()
+        opened.append(Platform(settings, instance))
         return opened[-1]
 
-    yield make
-    for platform in opened:
-        platform.instance.dispose()
-    os.environ.clear()
-    os.environ.update(before)
+    with environment():
+        yield make
+        for platform in opened:
+            platform.instance.dispose()
 
 
 @pytest.fixture
@@ -108,31 +134,113 @@ def platform(new_platform: Maker, tmp_path: Path) -> Platform:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Iterator[Platform]:
-    """A platform with ``tiny@v1``, published once; for tests that only read it."""
-    root = tmp_path_factory.mktemp("published")
+def published_root(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Path:
+    """The folder of a platform with ``tiny@v1``, published once in a run of the tests, whatever workers it has."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "published"
+    with FileLock(f"{root}.lock"):
+        if not (root / "done").exists():
+            with platforms() as make:
+                platform = make(root, durable=True)
+                platform.register(write_dataset(root / "data", photos))
+                results = platform.backfill("tiny@v1")
+                assert {name: result.status for name, result in results.items()} == {
+                    "image": "published",
+                    "text": "published",
+                }, results
+            (root / "done").touch()
+    return root
+
+
+@pytest.fixture(scope="session")
+def published(published_root: Path) -> Iterator[Platform]:
+    """The published platform itself, for tests that only read it."""
     with platforms() as make:
-        platform = make(root)
-        platform.register(write_dataset(root / "data", photos))
-        results = platform.backfill("tiny@v1")
-        assert {name: result.status for name, result in results.items()} == {
-            "image": "published",
-            "text": "published",
-        }, results
-        yield platform
+        yield make(published_root, durable=True)
 
 
 @pytest.fixture
-def mm(tmp_path: Path) -> Run:
-    """Run `mm` in an empty folder with a store and a Dagster home of its own."""
-    work = tmp_path / "work"
-    work.mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
+def published_copy(published_root: Path, new_platform: Maker, tmp_path: Path) -> Platform:
+    """A store of its own with ``tiny@v1`` published; its sources are everybody's, and stay as they are."""
+    root = tmp_path / "copy"
+    shutil.copytree(published_root / "store", root / "store")
+    return new_platform(root)
+
+
+class Templates:
+    """Folders that are filled once by each worker, and handed out again as they were filled.
+
+    A template has one path, since a listing names its sources by their paths: a test may change them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def restore(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Return the folder of that name, as `fill` filled it."""
+        folder, kept = self.root / name, self.root / f"{name}.kept"
+        if kept.exists():
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder, symlinks=True)
+        else:
+            folder.mkdir()
+            fill(folder)
+            shutil.copytree(folder, kept, symlinks=True)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    return Templates(tmp_path_factory.mktemp("templates"))
+
+
+def _clean_environment(more: dict[str, str]) -> dict[str, str]:
+    return {**{k: v for k, v in os.environ.items() if not k.startswith(("MM_", "DAGSTER_"))}, **more}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """An empty folder, which gets a store and a Dagster home of its own by the first command."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def mm(work: Path) -> Run:
+    """Run `mm` in the folder `work`, in this process: what it prints, and its exit code."""
+
+    def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        command = ["mm", *map(str, words)]
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            environment(),
+            contextlib.chdir(work),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.MonkeyPatch.context() as patched,
+        ):
+            wanted = _clean_environment(more)
+            os.environ.clear()
+            os.environ.update(wanted)
+            patched.setattr(sys, "argv", command)
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def mm_process(work: Path) -> Run:
+    """Run `mm` in the folder `work` as a user does, in a process of its own."""
 
     def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mm_assets.cli.main", *map(str, words)]
         return subprocess.run(
-            command, cwd=work, env={**kept, **more}, capture_output=True, text=True, timeout=300
+            command, cwd=work, env=_clean_environment(more), capture_output=True, text=True, timeout=300
         )
 
     return run

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from mm_resources.monitoring.version_diff import diff
+from tests.assets.conftest import platforms
 
 SPEC = """
 name: walks
@@ -41,19 +42,24 @@ def write_notes(folder: Path, names: list[str]) -> None:
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)) + "\n")
 
 
-@pytest.fixture
-def walks(tmp_path: Path, platform: Any) -> tuple[Any, Path]:
-    folder = tmp_path / "walks"
+def publish(root: Path) -> None:
+    """Publish ``walks@v1``, whose sources are in the folder `walks`."""
+    folder = root / "walks"
     (folder / "photos").mkdir(parents=True)
     for i in range(COUNT):
         picture(i, folder / "photos" / f"{i}.png")
     (folder / "photos" / "dead.png").symlink_to("nowhere.png")
     write_notes(folder, [f"{i}.png" for i in range(COUNT)])
-    register(platform, folder, "v1")
-    assert {result.status for result in platform.backfill("walks@v1", mode="inline").values()} == {
-        "published"
-    }
-    return platform, folder
+    with platforms() as make:
+        platform = make(root)
+        register(platform, folder, "v1")
+        assert {result.status for result in platform.backfill("walks@v1").values()} == {"published"}
+
+
+@pytest.fixture
+def walks(templates: Any, new_platform: Any) -> tuple[Any, Path]:
+    root = templates.restore("walks", publish)
+    return new_platform(root), root / "walks"
 
 
 def register(platform: Any, folder: Path, version: str, parent: str = "") -> None:

@@ -13,15 +13,29 @@ import pytest
 from mm_assets.operations.backfill import register_partition
 from mm_assets.operations.status import cell_status
 from tests.assets.cells.test_gates import run_one
+from tests.assets.conftest import platforms
+from tests.conftest import write_dataset
 
 STAGES_OF_PUBLISH = ("feature_views", "lineage_report")
 
 
 @pytest.fixture
-def mine(platform: Any, dataset: Path) -> Any:
-    platform.register(dataset)
-    assert platform.backfill("tiny@v1", "image")["image"].status == "published"
-    return platform
+def root(templates: Any, photos: dict[str, Path]) -> Path:
+    """The folder of a platform that published the photos of ``tiny@v1``, with their dataset."""
+
+    def publish(root: Path) -> None:
+        with platforms() as make:
+            platform = make(root)
+            platform.register(write_dataset(root / "data", photos))
+            assert platform.backfill("tiny@v1", "image")["image"].status == "published"
+
+    folder: Path = templates.restore("photos", publish)
+    return folder
+
+
+@pytest.fixture
+def mine(root: Path, new_platform: Any) -> Any:
+    return new_platform(root)
 
 
 def packs(platform: Any) -> list[Path]:
@@ -52,7 +66,7 @@ def test_lost_blobs_are_fetched_again(mine: Any) -> None:
     assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
-def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any, dataset: Path) -> None:
+def test_damaged_blobs_are_fetched_again_by_the_next_backfill(mine: Any) -> None:
     """A probe without its cache reads the bytes, and reports the damage."""
     flip_packs(mine)
     cell = mine.cell("tiny@v1", "image")
@@ -100,9 +114,9 @@ def test_collected_garbage_costs_a_cell_nothing(mine: Any, mm: Any) -> None:
     assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
-def test_what_the_source_no_longer_gives_fails_alone(mine: Any, dataset: Path) -> None:
+def test_what_the_source_no_longer_gives_fails_alone(mine: Any, root: Path) -> None:
     lose_packs(mine)
-    (dataset.parent / "photos" / "temple" / "1.jpg").unlink()
+    (root / "data" / "photos" / "temple" / "1.jpg").unlink()
     result = mine.backfill("tiny@v1", "image", override="the temple is gone")["image"]
     assert result.status == "published", result.reason
     counts = cell_status(mine.catalog, mine.cell("tiny@v1", "image"))

@@ -16,6 +16,7 @@ from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.compute import ray_session
 from mm_resources.costs.prices import Prices
 from mm_resources.resources import default_embedder
+from tests.assets.conftest import platforms
 
 SPEC = """
 name: {name}
@@ -54,9 +55,7 @@ def write_notes(folder: Path, changed: int = 0) -> None:
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)) + "\n")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
-    folder = tmp_path / "mine"
+def write_folder(folder: Path, photos: dict[str, Path]) -> None:
     for name, photo in photos.items():
         (folder / "photos" / name).mkdir(parents=True)
         shutil.copy(photo, folder / "photos" / name / "1.jpg")
@@ -65,15 +64,31 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
         "A letter that will be renamed, though not a word of it changes."
     )
     write_notes(folder)
+
+
+@pytest.fixture
+def root(templates: Any, photos: dict[str, Path]) -> Path:
+    """The folder of a platform that published ``notes@v1``."""
+
+    def publish(root: Path) -> None:
+        write_folder(root / "mine", photos)
+        with platforms() as make:
+            platform = make(root)
+            results = platform.backfill(register(platform, root / "mine", "v1"))
+            assert {result.status for result in results.values()} == {"published"}
+
+    folder: Path = templates.restore("notes", publish)
     return folder
 
 
 @pytest.fixture
-def v1(platform: Any, folder: Path) -> Any:
-    assert {result.status for result in platform.backfill(register(platform, folder, "v1")).values()} == {
-        "published"
-    }
-    return platform
+def folder(root: Path) -> Path:
+    return root / "mine"
+
+
+@pytest.fixture
+def v1(root: Path, new_platform: Any) -> Any:
+    return new_platform(root)
 
 
 def versions(platform: Any, dataset_version: str, modality: str) -> dict[str, str]:
