@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers; what shares a published store goes to one of them.
+PYTEST := -n 2 --dist loadgroup --durations 25
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui test bench bench-peers browser check format lock clean
+.PHONY: help install demo ui check test test-all bench bench-peers browser browser-install format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,8 +24,18 @@ demo: install  ## process real texts, images, sounds and videos, from files to s
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
-test: check  ## run lint, format, types, layers and tests, as CI does
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+check: install  ## run lint, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
+
+test: install  ## run the tests, without what takes minutes
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-all: check browser-install  ## run everything: kills at every boundary, large data, the UI in Chromium (hours)
+	$(BIN)/python -m pytest $(PYTEST) -m '' --hypothesis-profile thorough
 
 bench: install  ## measure ratios against limits in the same run (an hour or more); see benchmarks/
 	$(BIN)/python -m benchmarks
@@ -38,16 +50,11 @@ bench-peers: install .venv-peers/.installed  ## measure the same work by peers f
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
-browser: install  ## test the UI in headless Chromium (Debian: apt-get install chromium); write pictures to .github
+browser-install: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
-	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
 
-check: install  ## run lint, format, types and layers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/hadolint docker/Dockerfile
+browser: browser-install  ## test the UI in headless Chromium (Debian: apt-get install chromium); write pictures to .github
+	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
 
 format: install  ## format the code
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and one hypothesis profile: the same examples in every run, no database of them."""
+"""Fixtures of all tests, the profiles of hypothesis, and what a worker takes as one piece."""
 
 from __future__ import annotations
 
@@ -15,10 +15,30 @@ from tests.s3 import s3, s3_server
 
 __all__ = ["gcs", "gcs_server", "s3", "s3_server"]
 
-settings.register_profile(
-    "mm", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("mm")
+pytest_plugins = ["tests.budgets"]
+
+# The same examples in every run, no database of them; `make test-all` tries as many as hypothesis does by default.
+_PROFILE = {
+    "database": None,
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("fast", max_examples=25, **_PROFILE)
+settings.register_profile("thorough", max_examples=100, **_PROFILE)
+settings.load_profile("fast")
+
+# Folders whose files publish once for all of their tests: a worker takes a whole file. Other tests go one by
+# one to whichever worker is free.
+_WHOLE_FILES = ("tests/assets/", "tests/stored/", "tests/benchmarks/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests of a file that share what they publish, for ``--dist loadgroup``."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        if file.startswith(_WHOLE_FILES):
+            item.add_marker(pytest.mark.xdist_group(file))
 
 # As the platform's own processes are: tests run cells in this one.
 configure_process()

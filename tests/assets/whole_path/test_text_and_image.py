@@ -17,6 +17,8 @@ from mm_assets.operations.status import cell_status
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import content_hash
 from mm_resources.cell import Cell
+from tests.assets.conftest import platforms
+from tests.conftest import write_dataset
 
 VOLATILE = {
     "run_id",
@@ -50,11 +52,17 @@ def feature_rows(platform: Any, cell: Cell) -> pa.Table:
 
 
 @pytest.fixture
-def mine(platform: Any, dataset: Path) -> Any:
-    """A platform with its own ``tiny@v1``, for tests that change the store."""
-    platform.register(dataset)
-    platform.backfill("tiny@v1")
-    return platform
+def mine(templates: Any, new_platform: Any, photos: dict[str, Path]) -> tuple[Any, Path]:
+    """A platform with its own ``tiny@v1``, and its spec, for tests that change store or sources."""
+
+    def publish(root: Path) -> None:
+        with platforms() as make:
+            platform = make(root)
+            platform.register(write_dataset(root / "data", photos))
+            platform.backfill("tiny@v1")
+
+    root = templates.restore("tiny", publish)
+    return new_platform(root), root / "data" / "dataset.yaml"
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
@@ -177,7 +185,8 @@ def test_decisions_record_every_rule(published: Any) -> None:
         }
 
 
-def test_same_inputs_same_versions_and_no_work(published: Any) -> None:
+def test_same_inputs_same_versions_and_no_work(published_copy: Any) -> None:
+    published = published_copy
     before = {m: published.registry.pins.get(published.cell("tiny@v1", m)) for m in ("image", "text")}
     results = published.backfill("tiny@v1")
     for modality, result in results.items():
@@ -187,7 +196,8 @@ def test_same_inputs_same_versions_and_no_work(published: Any) -> None:
         assert published.registry.pins.get(published.cell("tiny@v1", modality)) == before[modality]
 
 
-def test_a_new_version_pays_for_new_bytes_only(mine: Any, dataset: Path, photos: dict[str, Path]) -> None:
+def test_a_new_version_pays_for_new_bytes_only(mine: tuple[Any, Path], photos: dict[str, Path]) -> None:
+    platform, dataset = mine
     folder = dataset.parent / "photos"
     (folder / "flower" / "1.jpg").rename(folder / "flower" / "renamed.jpg")
     from PIL import Image
@@ -195,18 +205,19 @@ def test_a_new_version_pays_for_new_bytes_only(mine: Any, dataset: Path, photos:
     with Image.open(photos["temple"]) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "temple" / "2.jpg")
     dataset.write_text(dataset.read_text().replace("version: v1", "version: v2"))
-    mine.register(dataset)
-    results = mine.backfill("tiny@v2")
+    platform.register(dataset)
+    results = platform.backfill("tiny@v2")
     assert results["image"].computed == {"fetch": 2, "probe": 1, "segment": 1, "embed:conse": 1}
     assert results["text"].computed == {"fetch": 0, "probe": 0, "segment": 0, "embed:minilm": 0}
     assert results["text"].status == "published"
-    assert mine.registry.pins.get(mine.cell("tiny@v1", "image")).accounting["published"] == 2
-    assert mine.registry.pins.get(mine.cell("tiny@v2", "image")).accounting["published"] == 3
+    assert platform.registry.pins.get(platform.cell("tiny@v1", "image")).accounting["published"] == 2
+    assert platform.registry.pins.get(platform.cell("tiny@v2", "image")).accounting["published"] == 3
 
 
-def test_a_frozen_version_stays_frozen(mine: Any, dataset: Path, photos: dict[str, Path]) -> None:
+def test_a_frozen_version_stays_frozen(mine: tuple[Any, Path], photos: dict[str, Path]) -> None:
+    platform, dataset = mine
     shutil.copy(photos["temple"], dataset.parent / "photos" / "temple" / "late.jpg")
-    assert mine.backfill("tiny@v1", "image")["image"].status == "unchanged"
+    assert platform.backfill("tiny@v1", "image")["image"].status == "unchanged"
 
 
 def test_a_source_that_changed_after_its_listing_is_reported(platform: Any, dataset: Path) -> None:
