@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from mm_resources.compute.ray_session import RaySession
 from mm_resources.storage.process import configure_process
 from tests.gcs import gcs, gcs_server
 from tests.s3 import s3, s3_server
@@ -37,8 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests of a file that share what they publish, for ``--dist loadgroup``."""
     for item in items:
         file = item.nodeid.partition("::")[0]
-        if file.startswith(_WHOLE_FILES):
+        if file.startswith(_WHOLE_FILES) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(file))
+
 
 # As the platform's own processes are: tests run cells in this one.
 configure_process()
@@ -51,6 +54,15 @@ def photos() -> dict[str, Path]:
 
     folder = Path(sklearn.__file__).parent / "datasets" / "images"
     return {"flower": folder / "flower.jpg", "temple": folder / "china.jpg"}
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RaySession]:
+    """Ray on this machine, started once, by the worker that takes the group ``ray``."""
+    session = RaySession(num_cpus=2, object_store_bytes=200 << 20)
+    session.start()
+    yield session
+    session.close()
 
 
 SENTENCES = [

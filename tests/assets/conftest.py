@@ -133,6 +133,14 @@ def platform(new_platform: Maker, tmp_path: Path) -> Platform:
     return new_platform(tmp_path / "platform")
 
 
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Where kernels run: in this process, and on the Ray of this worker."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def published_root(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Path:
     """The folder of a platform with ``tiny@v1``, published once in a run of the tests, whatever workers it has."""

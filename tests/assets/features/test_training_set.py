@@ -17,6 +17,9 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from tests.assets.conftest import Platform, platforms
 
+# One of them works on Ray.
+pytestmark = pytest.mark.xdist_group("ray")
+
 SPEC = """
 name: notes
 version: v1
@@ -76,17 +79,12 @@ def test_media_stand_beside_their_vectors(notes: Platform, workers: int) -> None
     assert "media" not in next(iter(chosen.to_torch()))
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_rows_through_ray(notes: Platform) -> None:
-    import ray
-
     chosen = notes.features.training_set("notes@v1", modality="text", columns=["label", "text"])
     expected = {row["feature_id"]: row for row in chosen.to_arrow().to_pylist()}
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
-    try:
-        found: list[dict[str, Any]] = chosen.to_ray(media=True, blocks=3).take_all()
-        batch = next(iter(chosen.to_ray().iter_batches(batch_size=32, batch_format="numpy")))
-    finally:
-        ray.shutdown()
+    found: list[dict[str, Any]] = chosen.to_ray(media=True, blocks=3).take_all()
+    batch = next(iter(chosen.to_ray().iter_batches(batch_size=32, batch_format="numpy")))
     assert batch["vector"].shape == (32, chosen.manifest["tables"][0]["dimension"])
     assert batch["vector"].dtype == np.float32
     assert len(found) == len(expected)

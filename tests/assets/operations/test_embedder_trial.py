@@ -27,7 +27,6 @@ def spec(dataset: Path, tmp_path: Path) -> Path:
     return dataset
 
 
-@pytest.mark.parametrize("mode", ["inline", "ray"])
 def test_several_embedders_one_of_them_primary(
     platform: Any, spec: Path, mode: str, photos: dict[str, Path]
 ) -> None:

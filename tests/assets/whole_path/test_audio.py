@@ -47,7 +47,6 @@ def sounds(tmp_path: Path, platform: Any) -> Any:
     return platform
 
 
-@pytest.mark.parametrize("mode", ["inline", "ray"])
 def test_sound_is_found_by_sound_and_by_words(sounds: Any, mode: str, tmp_path: Path) -> None:
     result = sounds.backfill("sounds@v1", mode=mode)["audio"]
     assert result.status == "published", result.reason

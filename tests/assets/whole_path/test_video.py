@@ -53,7 +53,6 @@ def films(tmp_path: Path, platform: Any, photos: dict[str, Path]) -> Any:
     return platform
 
 
-@pytest.mark.parametrize("mode", ["inline", "ray"])
 def test_scenes_are_found_by_words_pictures_and_video(
     films: Any, mode: str, tmp_path: Path, photos: dict[str, Path]
 ) -> None:

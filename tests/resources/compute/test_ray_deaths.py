@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from tests.resources.compute.test_cache import latest
 from tests.resources.ray_numbers import Children, Numbers
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[RaySession]:
-    opened = RaySession(num_cpus=2, object_store_bytes=100 << 20)
-    yield opened
-    opened.close()
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+@pytest.fixture
+def session(ray_cluster: RaySession) -> RaySession:
+    return ray_cluster
 
 
 def run(session: RaySession, folder: Path, *odd: str) -> dict[str, dict[str, Any]]:
