@@ -33,14 +33,19 @@ TEXT, IMAGE = Cell("tiny", "v1", "text"), Cell("tiny", "v1", "image")
 
 
 def write_texts(folder: Path, name: str = "tiny", sentences: list[str] = SENTENCES) -> Path:
-    """Write a text source with one record twice and one broken, and its spec; return the spec's path."""
+    """Write a text source with one record twice and one broken, and its spec; return the spec's path.
+
+    The embedder is one that loads in a moment: each of hundreds of runs loads it in a process of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     records = [json.dumps({"id": f"s{i}", "text": text}) for i, text in enumerate([*sentences, sentences[0]])]
     (folder / f"{name}.jsonl").write_text("\n".join([*records, "{not json"]) + "\n", "utf-8")
     spec = folder / f"{name}.yaml"
     source = f"{{name: sentences, modality: text, uri: {name}.jsonl, record: {{id: id, text: text}}}}"
     spec.write_text(
-        f"name: {name}\nversion: v1\ngates: {{max_failed_share: 0.5}}\nsources:\n  - {source}\n", "utf-8"
+        f"name: {name}\nversion: v1\nembedders: {{text: [wordllama]}}\n"
+        f"gates: {{max_failed_share: 0.5}}\nsources:\n  - {source}\n",
+        "utf-8",
     )
     return spec
 

@@ -68,7 +68,7 @@ def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, ex
     published(home.store, TEXT).assert_like(expected)
     other = published(home.store, Cell("other", "v1", "text"))
     assert other.facts["status"]["published"] == 5
-    held = next(keys for name, keys in cached(home.store).items() if name.startswith("embed-minilm/"))
+    held = next(keys for name, keys in cached(home.store).items() if name.startswith("embed-wordllama/"))
     assert len(set(held)) == len(SENTENCES)
     assert max(Counter(held).values()) == 2, "the two did not compute one key at once"
 
@@ -111,7 +111,7 @@ def read(root: str, ended: Any, seen: Any) -> None:
     try:
         while not ended.is_set():
             features = FeatureStore.open(root)
-            hits = features.search([1.0] * 384, dataset_version="tiny@v1", modality="text", k=50)
+            hits = features.search([1.0] * 256, dataset_version="tiny@v1", modality="text", k=50)
             scanned = features.training_set("tiny@v1", modality="text", columns=["text"]).to_arrow()
             for found in (hits, scanned):
                 (text,) = set(found["text"].to_pylist())

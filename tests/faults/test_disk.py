@@ -70,7 +70,7 @@ def pinned(beside: Home) -> Published:
 
 def assert_served(home: Home, pinned: Published) -> None:
     published(home.store, OTHER).assert_like(pinned)
-    hits = FeatureStore.open(home.store).search([1.0] * 384, dataset_version="other@v1", modality="text")
+    hits = FeatureStore.open(home.store).search([1.0] * 256, dataset_version="other@v1", modality="text")
     assert hits.num_rows == 3
 
 
