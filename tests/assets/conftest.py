@@ -15,7 +15,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
 from filelock import FileLock
 
 from mm_assets.cli.main import main

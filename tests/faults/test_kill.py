@@ -22,7 +22,12 @@ from tests.faults.victim import ADVANCING, CHECKPOINT_ROWS, Fault, Home
 from tests.kernels.videos import encode_video
 
 BACKFILL = ("backfill", "tiny@v1")
-KERNELS = {"fetch": "fetch", "probe": "probe-text", "segment": "segment-text", "embed:wordllama": "embed-wordllama"}
+KERNELS = {
+    "fetch": "fetch",
+    "probe": "probe-text",
+    "segment": "segment-text",
+    "embed:wordllama": "embed-wordllama",
+}
 
 
 def assert_undisturbed(home: Home, cell: Cell, undisturbed: Home, expected: Published) -> None:
