@@ -35,6 +35,7 @@ settings.load_profile("fast")
 _WHOLE_FILES = ("tests/assets/", "tests/stored/", "tests/benchmarks/")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests of a file that share what they publish, for ``--dist loadgroup``."""
     for item in items:
