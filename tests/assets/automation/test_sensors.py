@@ -50,7 +50,7 @@ def requested(found: dg.SensorResult) -> list[str]:
 def test_the_spec_sensor_requests_what_is_declared_once(platform: Any, dataset: Path) -> None:
     folder = platform.settings.datasets
     assert tick(platform, None).skip_reason is not None
-    folder.mkdir()
+    folder.mkdir(parents=True)
     text = dataset.read_text()
     (folder / "tiny.yaml").write_text(
         text.replace("photos/", f"{dataset.parent}/photos/").replace("uri: sen", f"uri: {dataset.parent}/sen")
