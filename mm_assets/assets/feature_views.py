@@ -19,8 +19,8 @@ from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.identity import library_versions
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.ledger.accounting import Accounting
-from mm_resources.maintenance.upkeep import tag_pinned_stages
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.tables.stage_tags import tag_pinned_stages
 
 MIN_RECALL = 0.95
 PLOTTED = 2_000

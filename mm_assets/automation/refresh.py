@@ -52,12 +52,6 @@ def nightly(
     context: dg.ScheduleEvaluationContext, catalog: CatalogResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Request a refresh of every published cell."""
-    registry = catalog.open().registry
-    cells = [
-        cell
-        for name in registry.datasets()
-        for cell in registry.cells(name)
-        if registry.pins.get(cell) is not None
-    ]
+    pins = catalog.open().registry.latest_pins()
     when = context.scheduled_execution_time.isoformat()
-    return [cell_request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")
+    return [cell_request(pin.cell, when) for pin in pins] or dg.SkipReason("nothing is published yet")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.contracts.fields import is_number
 from mm_resources.tables.stage_tables import StageMeta
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def _origins(run: CellRun, shown: Contract) -> dict[str, list[str]]:
 def _preview(run: CellRun) -> pa.Table:
     """The first rows of the stage, keys and figures alone: no content leaves the store."""
     schema = run.contract(run.asset).schema
-    columns = [item.name for item in schema if item.name in PREVIEWED or _is_figure(item.type)][
-        :PREVIEW_COLUMNS
-    ]
+    columns = [
+        item.name
+        for item in schema
+        if item.name in PREVIEWED or is_number(item.type) or item.type == pa.bool_()
+    ][:PREVIEW_COLUMNS]
     return run.catalog.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
 
 
@@ -99,7 +102,3 @@ def _since_parent(run: CellRun, meta: StageMeta) -> str:
     return f"{run.spec.parent}: " + ", ".join(
         f"{name} {old:,} -> {new:,}" for name, (old, new) in figures.items()
     )
-
-
-def _is_figure(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))

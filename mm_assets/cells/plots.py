@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from mm_embed_kernels.contracts.fields import is_number
 from mm_embed_kernels.rules import Rule
 from mm_resources.monitoring.distribution_drift import Shift
 
@@ -79,7 +80,7 @@ def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | Non
         if item.init and isinstance(getattr(rule, item.name), (int, float))
     ]
     columns = [
-        name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)
+        name for name in rule.columns if name in signals.column_names and is_number(signals[name].type)
     ]
     known = (
         not rule.compared
@@ -88,10 +89,6 @@ def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | Non
         and signals[columns[0]].null_count < signals.num_rows
     )
     return (rule, columns[0], float(numbers[0])) if known else None
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> bytes | None:

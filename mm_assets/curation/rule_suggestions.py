@@ -12,10 +12,10 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.spec.thresholds import ColumnRule
 from mm_embed_kernels.validation.bounds import (
-    EXTENSION_SQL,
     LISTING_COLUMNS,
     REJECTED,
     bounded_columns,
+    extension_sql,
     rejection_reasons,
     validation_bounds,
 )
@@ -33,7 +33,7 @@ WITH causes AS (
          list(DISTINCT fingerprint) AS fingerprints
   FROM failures WHERE NOT retryable AND error_class <> '{REJECTED}' GROUP BY 1
 ), excluded AS (SELECT DISTINCT sample_id FROM others WHERE sample_id IS NOT NULL)
-SELECT coalesce(l.size, r.size) AS size, {EXTENSION_SQL.replace("key", "l.key")} AS extension,
+SELECT coalesce(l.size, r.size) AS size, {extension_sql("l.key")} AS extension,
        l.source, l.label, m.* EXCLUDE (sample_id), c.cause, c.fingerprints
 FROM listing l LEFT JOIN raw r USING (sample_id) LEFT JOIN probed m USING (sample_id)
 LEFT JOIN causes c USING (sample_id)

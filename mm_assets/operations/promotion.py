@@ -109,7 +109,7 @@ def promotion_checks(
     Args:
         now: the current target of the alias.
     """
-    candidate = f"{pins[0].dataset}@{pins[0].version}"
+    candidate = pins[0].dataset_version
     thresholds = catalog.registry.spec(pins[0].dataset, pins[0].version).promotion
     served = (
         {

@@ -23,6 +23,11 @@ def amount(name: str, description: str, *, required: bool = True) -> pa.Field:
     return field(name, pa.float64(), description, required=required, ge=0)
 
 
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether a column's type is an integer or a floating-point type."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
 # The cell.
 DATASET = field("dataset", pa.string(), "name of the dataset", required=True)
 VERSION = field("version", pa.string(), "version of the dataset", required=True)

@@ -133,7 +133,7 @@ def predict_cost(
     history = recorded_costs(catalog, cell.modality, cell)
     if not history:
         raise UserError(
-            f"{cell.modality}: no run of {cell.dataset}@{cell.version} or of a cell like it "
+            f"{cell.modality}: no run of {cell.dataset_version} or of a cell like it "
             "computed its samples anew, so its cost is unknown; "
             "backfill a small version of it first, or two of different sizes"
         )

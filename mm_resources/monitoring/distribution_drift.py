@@ -18,7 +18,6 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.spec.thresholds import DriftLimits
-from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def shifts(catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name:
     Args:
         name: name of the earlier version in the shifts; by default DATASET@VERSION.
     """
-    name = name or f"{before.dataset}@{before.version}"
+    name = name or before.dataset_version
     yield from _label_shift(catalog, before, after, limits, name)
     chance = _chance(before.accounting["discovered"], after.accounting["discovered"])
     yield _share_shift(
@@ -199,5 +198,5 @@ def _vectors(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
 
 
 def _stage(catalog: Catalog, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
-    cell = Cell(pin.dataset, pin.version, pin.modality)
+    cell = pin.cell
     return catalog.tables.read(asset, cell, columns, version=int(pin.stages[asset]["lance_version"]))

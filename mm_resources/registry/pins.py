@@ -61,6 +61,14 @@ class Pin:
     forgotten: list[str] = field(default_factory=list)
 
     @property
+    def cell(self) -> Cell:
+        return Cell(self.dataset, self.version, self.modality)
+
+    @property
+    def dataset_version(self) -> str:
+        return f"{self.dataset}@{self.version}"
+
+    @property
     def primary(self) -> PinnedTable:
         return next(table for table in self.tables if table.primary)
 
@@ -76,7 +84,7 @@ class Pin:
             if table.embedder == embedder:
                 return table
         raise UserError(
-            f"{self.dataset}@{self.version} {self.modality} has no embedder {embedder!r}; it has: "
+            f"{self.dataset_version} {self.modality} has no embedder {embedder!r}; it has: "
             + ", ".join(table.named for table in self.tables)
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -152,6 +152,29 @@ class Registry:
                 f"{dataset_version} declares no modality {modality!r}; it declares: {', '.join(names)}"
             )
         return [Cell(dataset, version, name) for name in names if modality in (None, name)]
+
+    def all_cells(self) -> Iterator[Cell]:
+        """Yield the cells of all registered versions."""
+        for dataset_version in self.datasets():
+            yield from self.cells(dataset_version)
+
+    def latest_pins(
+        self, dataset_version: str | None = None, modalities: Collection[str] | None = None
+    ) -> Iterator[Pin]:
+        """Yield the latest pin of each published cell of a version, by default of all versions.
+
+        Raises:
+            UserError: for an unknown version or a modality that its spec does not declare.
+        """
+        if dataset_version is None:
+            cells = [cell for cell in self.all_cells() if modalities is None or cell.modality in modalities]
+        else:
+            cells = [
+                cell for modality in modalities or [None] for cell in self.cells(dataset_version, modality)
+            ]
+        for cell in cells:
+            if pin := self.pins.get(cell):
+                yield pin
 
     def published(self, dataset_version: str, modality: str) -> Pin:
         """The pin of a cell; behind an alias, the one that was promoted.

@@ -89,7 +89,7 @@ class _Target:
 
     @property
     def dataset_version(self) -> str:
-        return f"{self.pin.dataset}@{self.pin.version}"
+        return self.pin.dataset_version
 
 
 class Search:

@@ -14,9 +14,10 @@ from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
-from mm_resources.maintenance.upkeep import tag_pinned_stages, upkeep
+from mm_resources.maintenance.upkeep import upkeep
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_tags import tag_pinned_stages
 from tests.resources.compute.test_cache import Lengths
 from tests.resources.specs import freeze, spec_of
 
