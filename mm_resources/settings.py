@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_embed_kernels.inference.precision import AUTO, PRECISIONS
 
 DEFAULT_STORE = ".mm/store"
@@ -49,10 +49,10 @@ class Settings:
     def from_environment() -> Settings:
         profile = os.environ.get("MM_PROFILE") or "bundled"
         if profile not in PROFILES:
-            raise UserError(f"MM_PROFILE {profile!r} is not known; there are: {', '.join(PROFILES)}")
+            raise unknown_choice("MM_PROFILE", profile, PROFILES)
         precision = os.environ.get("MM_PRECISION") or AUTO
         if precision not in PRECISIONS:
-            raise UserError(f"MM_PRECISION {precision!r} is not known; there are: {', '.join(PRECISIONS)}")
+            raise unknown_choice("MM_PRECISION", precision, PRECISIONS)
         return Settings(
             store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
             dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mm_assets.cells.accounting import account_candidate, accounting_check
+from mm_assets.cells.accounting_check import account_candidate, accounting_check
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
@@ -23,12 +23,17 @@ from mm_resources.monitoring.semantic_duplicates import find_semantic_duplicates
 from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
 
+_SINCE = """
+SELECT count(*) FILTER (p.sample_id IS NULL) AS new, count(*) FILTER (n.sample_id IS NULL) AS gone,
+       count(*) FILTER (p.content_hash <> n.content_hash) AS changed
+FROM now n FULL JOIN parent p ON n.sample_id = p.sample_id
+"""
 
-def _references(run: CellRun) -> dict[str, Pin]:
-    """Pins that the cell is compared with, by name: the parent version's, and the one behind production."""
+
+def _compared_pins(run: CellRun) -> dict[str, Pin]:
+    """Return the pins that the cell is compared with, by name: of the parent version and of production."""
     found: dict[str, Pin | None] = {}
-    if run.spec.parent is not None:
-        parent = dataclasses.replace(run.cell, version=run.spec.parent)
+    if parent := run.parent_cell:
         found[parent.dataset_version] = run.catalog.registry.pins.get(parent)
     served = run.catalog.registry.aliases.current(run.cell.dataset, "production")
     if served is not None and run.cell.modality in served.pins:
@@ -48,16 +53,16 @@ def _shifts(run: CellRun) -> list[Shift]:
     now = run.catalog.registry.pins.get(run.cell)
     if now is None:
         return []
-    found = (shifts(run.catalog, pin, now, run.spec.drift, name) for name, pin in _references(run).items())
+    found = (shifts(run.catalog, pin, now, run.spec.drift, name) for name, pin in _compared_pins(run).items())
     return [shift for each in found for shift in each]
 
 
-def _drift(found: list[Shift]) -> Check:
-    """Name the drift beyond its limits; a warning only, since a new version may differ for good reason."""
+def _drift_check(found: list[Shift]) -> Check:
+    """Check that no shift exceeds its limit; not blocking, since a new version may differ on purpose."""
     moved = [str(shift) for shift in found if not shift.passed]
-    told = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
+    line = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
     return Check(
-        "drift", not moved, told, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False
+        "drift", not moved, line, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False
     )
 
 
@@ -68,7 +73,7 @@ def _drift(found: list[Shift]) -> Check:
     code_version="2",
     checks=[("accounting", True), ("drift", False)],
     extra_inputs=lambda run: {
-        "references": {name: pin.data_version for name, pin in _references(run).items()}
+        "references": {name: pin.data_version for name, pin in _compared_pins(run).items()}
     },
 )
 def lineage_report(run: CellRun) -> StageOutput:
@@ -78,18 +83,18 @@ def lineage_report(run: CellRun) -> StageOutput:
     prices = load_prices(Settings.from_environment().prices)
     cost = cell_cost(run.catalog, run.cell, prices, counted.published)
     return StageOutput(
-        run.write([LINEAGE_REPORT.rows(report_rows(run, counted, prices))]),
+        run.write([LINEAGE_REPORT.rows(_report_rows(run, counted, prices))]),
         {
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
             **_cost_figures(cost, prices.currency),
-            **_ungrouped_neighbours(run, views),
-            **since_parent(run),
+            **_semantic_duplicates(run, views),
+            **_since_parent(run),
             **{
                 f"drift against {name}": _drift_line(found, name) for name in {s.against: None for s in found}
             },
         },
-        checks=[accounting_check(counted), _drift(found)],
+        checks=[accounting_check(counted), _drift_check(found)],
         plots=_plots(counted, cost, found, prices.currency),
     )
 
@@ -108,13 +113,13 @@ def _plots(counted: Accounting, cost: CellCost, found: list[Shift], currency: st
 
 
 def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
-    """Costs over all runs of the cell, as `mm cost` reports them."""
+    """Return the costs over all runs of the cell, as `mm cost` reports them."""
     each = (
         {}
         if cost.per_1000_published is None
         else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
     )
-    spared = {
+    saved = {
         f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})"
         for cause, part in cost.savings.items()
     }
@@ -122,12 +127,12 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
         f"{currency} in all": f"{cost.price:.4g}",
         **each,
         f"{currency} a month, stored": f"{cost.stored_month:.3g}",
-        **spared,
+        **saved,
     }
 
 
-def _ungrouped_neighbours(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
-    """Count the vectors that nearly coincide with another one although no rule has grouped the two."""
+def _semantic_duplicates(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
+    """Count semantic duplicates that belong to no group."""
     primary = next(view for view in views if view["primary"])
     found = find_semantic_duplicates(
         run.catalog, primary["table"], primary["lance_version"], primary["index"]
@@ -140,7 +145,7 @@ def _ungrouped_neighbours(run: CellRun, views: list[dict[str, Any]]) -> dict[str
 
 
 def _drift_line(found: list[Shift], against: str) -> str:
-    """The largest shift of each kind and its limit, in one line."""
+    """Return the largest shift of each kind and its limit, in one line."""
     return ", ".join(
         f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"
         for shift in largest_shifts(found)
@@ -148,18 +153,11 @@ def _drift_line(found: list[Shift], against: str) -> str:
     )
 
 
-_SINCE = """
-SELECT count(*) FILTER (p.sample_id IS NULL) AS new, count(*) FILTER (n.sample_id IS NULL) AS gone,
-       count(*) FILTER (p.content_hash <> n.content_hash) AS changed
-FROM now n FULL JOIN parent p ON n.sample_id = p.sample_id
-"""
-
-
-def since_parent(run: CellRun) -> dict[str, Any]:
-    """Differences between the cell's samples and the parent version's, and the parent's published counts."""
-    if run.spec.parent is None:
+def _since_parent(run: CellRun) -> dict[str, Any]:
+    """Return the differences from the parent version's samples, and the parent's published counts."""
+    cell = run.parent_cell
+    if cell is None:
         return {}
-    cell = dataclasses.replace(run.cell, version=run.spec.parent)
     pin, columns = run.catalog.registry.pins.get(cell), ["sample_id", "content_hash"]
     if pin is None:
         return {f"against {cell.dataset_version}": "not published"}
@@ -174,8 +172,8 @@ def since_parent(run: CellRun) -> dict[str, Any]:
     }
 
 
-def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
-    """One row per stage: samples in and out, failed, dropped, and what its last run that did work took."""
+def _report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
+    """Return a row for each stage: samples in, out, failed and dropped, and the cost of its last run."""
     ledger = run.catalog.ledger.of_cell(run.cell)
     out = {
         "dataset_registry": counted.discovered,

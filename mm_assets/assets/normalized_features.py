@@ -33,8 +33,7 @@ JOIN places v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
 WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
 """
-# Columns of a sample without each rule's decision and the duplicates, which take more memory than all the
-# rest.
+# Columns of a sample; without decisions and duplicates, which take more memory than all others.
 _CURATED = [
     *(
         "sample_id",
@@ -64,7 +63,9 @@ def normalized_features(run: CellRun) -> StageOutput:
     """The shared feature rows of all modalities without their vectors, which are checked and referenced."""
     counts = {"features": 0, "unsound": 0}
     written = run.write(
-        table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder), counts)
+        table
+        for embedder in run.embedders
+        for table in _check_norms(run, embedder, _rows(run, embedder), counts)
     )
     return StageOutput(
         written,
@@ -82,9 +83,9 @@ def normalized_features(run: CellRun) -> StageOutput:
 
 
 def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
-    """One embedder's feature rows with their vectors."""
+    """Yield one embedder's feature rows with their vectors."""
     vectors = run.vectors(embedder)
-    rows = run.tables_of(
+    rows = run.query_tables(
         _ROWS.format(embedder=sql.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
@@ -95,10 +96,11 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     return vectors.attach(rows, embedder.dimension)
 
 
-def _checked(
+def _check_norms(
     run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]
 ) -> Iterator[pa.Table]:
-    events = run.events()
+    """Yield the rows with a valid vector, without it; record a failure for each of the others."""
+    events = run.new_failure_spill()
     shared = {
         "dataset": run.cell.dataset,
         "version": run.cell.version,

@@ -1,8 +1,6 @@
-"""The job `refresh`, its nightly schedule, and the sensor that materializes downstream assets.
+"""The job `refresh`, its nightly schedule, and the sensor that materializes downstream assets."""
 
-Dagster reads annotations of schedules at run time, so this module does without `from __future__ import
-annotations`.
-"""
+from __future__ import annotations
 
 import dagster as dg
 

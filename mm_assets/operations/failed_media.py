@@ -45,7 +45,7 @@ def write_failed_medium(
 ) -> FailedMedium:
     """Write the bytes of a failed sample to a file.
 
-    They are read from the blob and verified; or from the source, where they were never stored or are lost.
+    They are read from the blob and verified, or from the source if they were not stored or are lost.
 
     Args:
         cells: cells that may contain the sample.
@@ -109,6 +109,7 @@ def _row(catalog: Catalog, stage: str, cell: Cell, where: str) -> dict[str, Any]
     try:
         rows = catalog.tables.read(stage, cell, where=where, limit=1).read_all().to_pylist()
     except LookupError:
+        # The stage was never materialized.
         return {}
     return rows[0] if rows else {}
 

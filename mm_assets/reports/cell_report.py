@@ -117,7 +117,7 @@ class CellReport:
         counts: see `mm_assets.operations.status.cell_status`.
         sheets: a sheet for each decision.
         groups: the largest groups of duplicates.
-        similar: pairs with nearly equal vectors that are in no group together.
+        similar: semantic duplicates: pairs with nearly equal vectors that no group contains.
         checked_vectors: vectors whose neighbours were searched for `similar`.
         cost: in the currency of the price table.
         scores: of rules and failures against reviews.
@@ -148,7 +148,7 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
 
     decisions = _decisions(read, cell)
     groups, members = _groups(read)
-    near = _similar(catalog, pin)
+    near = _find_similar_pairs(catalog, pin)
     pairs = near.pairs[:MAX_GROUPS]
     pair_rows = _pair_rows(pairs, read)
     rows = [*(row["cards"] for row in decisions), *members.values(), *pair_rows]
@@ -188,7 +188,7 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
 
 
 def _decisions(read: Read, cell: Cell) -> list[dict[str, Any]]:
-    """Kind, rule, number of samples and cards of each decision."""
+    """Return kind, rule, number of samples and cards of each decision."""
     try:
         found = sql.fetch(_SHEETS, curated=read("curated_samples", _DECISION_COLUMNS)).to_pylist()
     except LookupError as error:
@@ -198,7 +198,7 @@ def _decisions(read: Read, cell: Cell) -> list[dict[str, Any]]:
 
 
 def _groups(read: Read) -> tuple[dict[str, int], dict[str, list[Row]]]:
-    """The largest groups of duplicates, by id: their number of samples, and their cards."""
+    """Return the largest groups of duplicates, by id: their number of samples, and their cards."""
     largest = sql.fetch(_LARGEST_GROUPS, curated=read("curated_samples", ["duplicate_group"]))
     if not largest.num_rows:
         return {}, {}
@@ -207,7 +207,7 @@ def _groups(read: Read) -> tuple[dict[str, int], dict[str, list[Row]]]:
     return sizes, {row["duplicate_group"]: row["cards"] for row in found.to_pylist()}
 
 
-def _similar(catalog: Catalog, pin: Pin | None) -> SemanticDuplicates:
+def _find_similar_pairs(catalog: Catalog, pin: Pin | None) -> SemanticDuplicates:
     if pin is None:
         return SemanticDuplicates(0, 0, [])
     table = pin.primary
@@ -215,7 +215,7 @@ def _similar(catalog: Catalog, pin: Pin | None) -> SemanticDuplicates:
 
 
 def _pair_rows(pairs: list[Pair], read: Read) -> list[list[Row]]:
-    """The cards of the two samples of each pair, each with the span that its vector is of."""
+    """Return the cards of the two samples of each pair, each with the span of its vector."""
     if not pairs:
         return []
     names = [name for pair in pairs for name in (pair.a, pair.b)]

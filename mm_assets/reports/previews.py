@@ -64,7 +64,7 @@ def preview_blobs(
         loaded = [call_guarded(_load, (blobs, modality.streams, *place.values())) for place in places]
         outcomes = map_in_sandbox(limits, modality.preview, loaded, [()] * len(loaded))
         for place, outcome in zip(places, outcomes, strict=True):
-            previews[place["content_hash"]] = _checked_preview(outcome)
+            previews[place["content_hash"]] = _check_preview(outcome)
     return previews
 
 
@@ -74,7 +74,7 @@ def _load(blobs: BlobStore, streams: bool, content_hash: str, path: str, offset:
     return (blobs.media if streams else blobs.read)(content_hash, path, offset, size)
 
 
-def _checked_preview(outcome: Preview | SampleError) -> BlobPreview:
+def _check_preview(outcome: Preview | SampleError) -> BlobPreview:
     """Convert a preview, checking types and sizes: a sandboxed decoder is not trusted."""
     if isinstance(outcome, SampleError):
         return BlobPreview(fault=outcome.message[:PREVIEW_CHARS])

@@ -169,9 +169,8 @@ class Registry:
         if dataset_version is None:
             cells = [cell for cell in self.all_cells() if modalities is None or cell.modality in modalities]
         else:
-            cells = [
-                cell for modality in modalities or [None] for cell in self.cells(dataset_version, modality)
-            ]
+            names: Iterable[str | None] = [None] if modalities is None else modalities
+            cells = [cell for name in names for cell in self.cells(dataset_version, name)]
         for cell in cells:
             if pin := self.pins.get(cell):
                 yield pin

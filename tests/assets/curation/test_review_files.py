@@ -160,7 +160,7 @@ def test_rules_and_failures_are_scored(birds: Catalog, tmp_path: Path) -> None:
     }
     assert {score["name"]: score["action"] for score in found["cells"][0]["scores"]}["boilerplate"] == "flag"
     html = "".join(page("birds@v1", [cell_report(birds, CELLS["v1"], Prices())], ["text"], Prices()))
-    assert "Against 4 samples that people marked" in html
+    assert "Against 4 reviewed samples" in html
     assert "<td class=word>too_short</td><td class=word>drop</td><td>4</td>" in html
 
 
@@ -183,7 +183,7 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: P
     fill(birds, CELLS["v2"], "2")
     assert scores(asked("--dataset-version", "birds@v2")) == {}
     said = CliRunner().invoke(app, ["label", "--dataset-version", "birds@v2"], catch_exceptions=False).output
-    assert said == "no sample of birds@v2 is marked\n"
+    assert said == "no sample of birds@v2 is reviewed\n"
 
 
 @pytest.mark.parametrize(
