@@ -1,4 +1,4 @@
-"""The automation condition of all assets but the first."""
+"""The automation condition of all assets except the first."""
 
 from __future__ import annotations
 

@@ -45,10 +45,10 @@ def run_cells(
     """Backfill cells one after the other in this process.
 
     Args:
-        override: reason for which closed gates are passed; "" for none.
+        override: reason for which closed gates are overridden; "" for none.
         verbose: print Dagster's log instead of a progress bar.
         quiet: draw no progress bar.
-        redrive: failures to retry, instead of all that may pass.
+        redrive: failures to retry, instead of all retryable ones.
         settings: of `definitions.build`.
 
     Raises:

@@ -173,7 +173,7 @@ def _wave(peaks: Sequence[float]) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """Horizontal bars with names and values.
+    """Return horizontal bars with names and values.
 
     Args:
         rows: (name, value, value in words, CSS class) of each bar.

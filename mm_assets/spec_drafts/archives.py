@@ -83,7 +83,7 @@ def _family_name(pattern: str) -> str:
 
 
 def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
-    """Endings of an archive's first members by modality, and the first error in listing them."""
+    """Return the endings of an archive's first members by modality, and the first error in listing them."""
     endings: dict[str, set[str]] = defaultdict(set)
     archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path)), members="**/*"), {})
     problem = ""
