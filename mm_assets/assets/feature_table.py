@@ -17,14 +17,14 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import append_columns, number_rows
-from mm_resources.compute.cache import Vectors
+from mm_resources.compute.cache import CachedVectors
 from mm_resources.features.feature_tables import table_name
 
 # The row of each vector in the cache, and the user's columns of the sample. The feature rows themselves are
 # wide and already in the order of their vectors: they are read beside this result, not sorted again.
 _COLUMNS = """
-SELECT n.n, n.feature_id AS same, v._rowid AS place{user}
-FROM features n LEFT JOIN places v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
+SELECT n.n, n.feature_id AS same, v._rowid AS row_id{user}
+FROM features n LEFT JOIN vectors v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
 """
 _LISTING = " LEFT JOIN listing l ON n.sample_id = l.sample_id"
 
@@ -47,7 +47,7 @@ def _is_still_valid(run: CellRun) -> bool:
     shown_contract=FEATURES,
 )
 def feature_table(run: CellRun) -> StageOutput:
-    """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
+    """One indexed candidate LanceDB table per embedder: vectors, labels, splits, decisions and lineage.
 
     Readers see a candidate only after `feature_views` has tested and pinned it.
     """
@@ -90,8 +90,8 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     }
 
 
-def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Table]:
-    """Yield one embedder's feature rows with the user's columns and the ``place`` of each vector.
+def _rows(run: CellRun, embedder: Embedder, vectors: CachedVectors) -> Iterator[pa.Table]:
+    """Yield one embedder's feature rows with the user's columns and the ``row_id`` of each vector.
 
     Rows without a cached vector are left out.
     """
@@ -100,7 +100,7 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
         "features": number_rows(partial(run.read, "normalized_features"))(
             ["feature_id", "sample_id", "cache_key", "embedder"]
         ),
-        "places": vectors.places(),
+        "vectors": vectors.row_ids(),
         **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
     }
     statement = _COLUMNS.format(
@@ -117,4 +117,4 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
                 raise RuntimeError(
                     f"two scans of normalized_features of {run.cell.partition_key} differ in order"
                 )
-            yield table.filter(table["place"].is_valid()).drop(["cache_key", "n", "same"])
+            yield table.filter(table["row_id"].is_valid()).drop(["cache_key", "n", "same"])

@@ -77,7 +77,7 @@ def _drift_check(found: list[Shift]) -> Check:
     },
 )
 def lineage_report(run: CellRun) -> StageOutput:
-    """The fate of every sample, stage by stage, with costs, failures by cause, and drift."""
+    """Samples in, out, dropped and failed, stage by stage, with costs, failures by cause, and drift."""
     views = run.read("feature_views").read_all().to_pylist()
     counted, found = account_candidate(run, views), _shifts(run)
     prices = load_prices(Settings.from_environment().prices)

@@ -31,7 +31,7 @@ def _inputs(run: CellRun) -> dict[str, Any]:
     extra_inputs=_inputs,
 )
 def validated_samples(run: CellRun) -> StageOutput:
-    """The samples that meet the contract and the spec's validation rules; every other one is a failure event.
+    """The samples that meet the contract and the spec's validation rules; the others are failure events.
 
     The gate's verdict is stored with them. When a larger share of the discovered samples failed than the spec
     allows (in all, for one cause, or against the parent version), the gate closes: nothing downstream runs,

@@ -15,7 +15,7 @@ conditions = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Continues a materialization by hand or by a sensor to the publish; stops at a failed gate.",
+    description="Continues materialized assets up to the publish; stops at a failed gate.",
 )
 
 

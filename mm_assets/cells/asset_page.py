@@ -1,4 +1,4 @@
-"""The asset page of a stage beside its figures: columns with their origins, preview, plots, comparison."""
+"""Parts of the asset page of a stage: columns with their origins, preview, plots, comparison."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def materialize_result(
         "seconds": round(effort.seconds, 2),
         "table": dg.MetadataValue.path(page.table),
         "written_by_run": meta.run_id,
-        "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
+        "next": dg.MetadataValue.md(_next_command(asset, cell, meta, checks)),
     }
     results = [dg.AssetCheckResult(check_name=check.name, **_check_fields(check)) for check in checks]
     return dg.MaterializeResult(
@@ -118,14 +118,14 @@ def _picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
 def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
     if not rows.num_rows:
         return dg.MetadataValue.md("no rows")
-    lines = [" | ".join(_brief(value) for value in row.values()) for row in rows.to_pylist()]
+    lines = [" | ".join(_truncate(value) for value in row.values()) for row in rows.to_pylist()]
     head = " | ".join(rows.column_names)
     return dg.MetadataValue.md(
         "\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)])
     )
 
 
-def _brief(value: Any) -> str:
+def _truncate(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     text = text.replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= 40 else f"{text[:18]}…{text[-20:]}"
@@ -149,7 +149,7 @@ def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
     return "\n".join([*head, *lines])
 
 
-def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
+def _next_command(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
     name, modality = cell.dataset_version, cell.modality
     if meta.blocked:
         override = override_command(cell, checks)

