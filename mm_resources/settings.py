@@ -1,4 +1,4 @@
-"""Settings from the environment, all made absolute."""
+"""Settings of this process, from the environment."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ PROFILES = ("bundled", "hub")
 class Settings:
     """Locations and choices of this process.
 
+    Variables read elsewhere: ``MM_SQL_MEMORY`` (`mm_embed_kernels.sql`), ``RAY_ADDRESS``
+    (`mm_resources.resources`), ``XDG_CACHE_HOME`` (`mm_embed_kernels.inference.runtime`),
+    ``STORAGE_EMULATOR_HOST`` (`mm_resources.storage.filesystems`).
+
     Attributes:
         store: root of the store, an absolute path or an fsspec URL (``MM_STORE``).
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
-        profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
-        precision: what models compute in, one of `mm_embed_kernels.inference.precision.PRECISIONS`
+        profile: model profile, one of `PROFILES`; there is no fallback (``MM_PROFILE``).
+        precision: number format of inference, one of `mm_embed_kernels.inference.precision.PRECISIONS`
             (``MM_PRECISION``).
-        calibration: file of what suits this machine, see `mm_resources.compute.calibration`
-            (``MM_CALIBRATION``); None: in `dagster_home`.
+        calibration: calibration file, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in
+            `dagster_home`.
         prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
             takes the built-in one.
     """
@@ -64,7 +68,7 @@ class Settings:
         )
 
     def exports(self) -> dict[str, str]:
-        """The variables that make native dagster commands see the same home."""
+        """The variables with which native dagster commands use the same settings."""
         return {
             "MM_STORE": self.store,
             "DAGSTER_HOME": str(self.dagster_home),
@@ -77,7 +81,7 @@ class Settings:
 
 
 def absolute(location: str) -> str:
-    """A URL stays as it is; a path becomes absolute against the current folder.
+    """Return a URL unchanged and a path as absolute, against the current folder.
 
     ``abfs://CONTAINER`` becomes ``az://CONTAINER`` and ``gcs://BUCKET`` becomes ``gs://BUCKET``: the one name
     that Lance knows as well.
@@ -87,8 +91,8 @@ def absolute(location: str) -> str:
     """
     if "://" in location and urlsplit(location).password is not None:
         raise UserError(
-            f"a {urlsplit(location).scheme}:// location holds no credentials; "
-            "they come from the environment or a profile"
+            f"a {urlsplit(location).scheme}:// location contains a password; "
+            "remove it and put credentials in the environment or a profile"
         )
     if location.startswith("abfs://") and "@" not in location:
         location = location.replace("abfs", "az", 1)

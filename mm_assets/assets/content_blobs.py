@@ -14,7 +14,6 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
-from mm_resources.blobs.presence import PresenceCheck
 from mm_resources.blobs.references import reference_of
 from mm_resources.compute.retry_policy import ALL
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
@@ -50,7 +49,7 @@ def _is_still_valid(run: CellRun) -> bool:
     if _damaged_hashes(run):
         return False
     ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
-    return not any(PresenceCheck(run.catalog.blobs.store).errors(ends))
+    return not any(run.catalog.blobs.presence_check().errors(ends))
 
 
 def _damaged_hashes(run: CellRun) -> set[str]:
@@ -99,7 +98,7 @@ def content_blobs(run: CellRun) -> StageOutput:
 
 def _blob_locations(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
     """Yield referenced blobs with their locations, and for each the error if it is not there."""
-    presence = PresenceCheck(run.catalog.blobs.store)
+    presence = run.catalog.blobs.presence_check()
     names = [source.name for source in run.spec.sources if source.blobs == "reference"]
     referenced = pa.table({"source": pa.array(names, pa.string())})
     stored = run.catalog.blobs.index.referable_rows()

@@ -18,7 +18,7 @@ from mm_resources.costs.cell_costs import CellCost, cell_cost
 from mm_resources.costs.prices import Prices, load_prices
 from mm_resources.ledger.accounting import Accounting
 from mm_resources.metering import Usage
-from mm_resources.monitoring.distribution_drift import Shift, largest_shifts, shifts
+from mm_resources.monitoring.distribution_drift import DistributionDrift, distribution_drifts, largest_drifts
 from mm_resources.monitoring.semantic_duplicates import find_semantic_duplicates
 from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
@@ -49,15 +49,18 @@ def _compared_pins(run: CellRun) -> dict[str, Pin]:
     }
 
 
-def _shifts(run: CellRun) -> list[Shift]:
+def _shifts(run: CellRun) -> list[DistributionDrift]:
     now = run.catalog.registry.pins.get(run.cell)
     if now is None:
         return []
-    found = (shifts(run.catalog, pin, now, run.spec.drift, name) for name, pin in _compared_pins(run).items())
-    return [shift for each in found for shift in each]
+    return [
+        drift
+        for name, pin in _compared_pins(run).items()
+        for drift in distribution_drifts(run.catalog, pin, now, run.spec.drift, name)
+    ]
 
 
-def _drift_check(found: list[Shift]) -> Check:
+def _drift_check(found: list[DistributionDrift]) -> Check:
     """Check that no shift exceeds its limit; not blocking, since a new version may differ on purpose."""
     moved = [str(shift) for shift in found if not shift.passed]
     line = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
@@ -99,7 +102,9 @@ def lineage_report(run: CellRun) -> StageOutput:
     )
 
 
-def _plots(counted: Accounting, cost: CellCost, found: list[Shift], currency: str) -> dict[str, bytes | None]:
+def _plots(
+    counted: Accounting, cost: CellCost, found: list[DistributionDrift], currency: str
+) -> dict[str, bytes | None]:
     stages = ("discovered", "ingested", "valid", "kept", "published")
     return {
         "funnel": funnel({name: getattr(counted, name) for name in stages}),
@@ -108,7 +113,7 @@ def _plots(counted: Accounting, cost: CellCost, found: list[Shift], currency: st
             {cause: part.price for cause, part in cost.savings.items()},
             currency,
         ),
-        "drift": comparisons(largest_shifts(found)),
+        "drift": comparisons(largest_drifts(found)),
     }
 
 
@@ -144,11 +149,11 @@ def _semantic_duplicates(run: CellRun, views: list[dict[str, Any]]) -> dict[str,
     }
 
 
-def _drift_line(found: list[Shift], against: str) -> str:
+def _drift_line(found: list[DistributionDrift], against: str) -> str:
     """Return the largest shift of each kind and its limit, in one line."""
     return ", ".join(
         f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"
-        for shift in largest_shifts(found)
+        for shift in largest_drifts(found)
         if shift.against == against
     )
 
@@ -174,7 +179,7 @@ def _since_parent(run: CellRun) -> dict[str, Any]:
 
 def _report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
     """Return a row for each stage: samples in, out, failed and dropped, and the cost of its last run."""
-    ledger = run.catalog.ledger.of_cell(run.cell)
+    ledger = run.catalog.ledger.latest_work(run.cell)
     out = {
         "dataset_registry": counted.discovered,
         "raw_assets": counted.ingested,

@@ -24,14 +24,14 @@ _ROWS = """
 SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span,
        e.embedder, e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group,
        coalesce(s.text, c.transcript) AS text, c.mime, c.width, c.height, c.duration, c.sample_rate,
-       c.language, c.captured_at, e.cache_key, v._rowid AS place,
+       c.language, c.captured_at, e.cache_key, v._rowid AS row_id,
        f.sample_id IS NOT NULL AS partial
 FROM embeddings e
 JOIN segments s USING (segment_id)
 JOIN curated c ON e.sample_id = c.sample_id
-JOIN places v ON e.cache_key = v.key
+JOIN vectors v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
-WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
+WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY row_id, e.feature_id
 """
 # Columns of a sample; without decisions and duplicates, which take more memory than all others.
 _CURATED = [
@@ -90,7 +90,7 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples", _CURATED),
-        places=vectors.places(),
+        vectors=vectors.row_ids(),
         answers=run.read("embeddings", ["sample_id", "status"]),
     )
     return vectors.attach(rows, embedder.dimension)

@@ -13,7 +13,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.kernels.probe import ProbeKernel
-from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
+from mm_resources.compute.probe_prefixes import REFUSED_REQUESTS, merge_prefixes
 
 _REQUESTS = """
 SELECT content_hash AS key, content_hash, '' AS span, path, "offset", size, NULL::VARCHAR AS text FROM blobs
@@ -69,10 +69,10 @@ def _probe_results(run: CellRun) -> pa.RecordBatchReader:
     prefix = ProbeKernel(run.modality, run.catalog.blobs, run.limits, on_partial=run.spec.on_partial)
     with (
         run.query(_REQUESTS, blobs=run.read("content_blobs")) as asked,
-        run.query(REFUSED, requests=asked, cached=run.cached_results(kernel)) as requests,
+        run.query(REFUSED_REQUESTS, requests=asked, cached=run.cached_results(kernel)) as requests,
     ):
         run.compute(prefix, requests)
-    return with_prefixes(run.cache_space(kernel), run.cache_space(prefix))
+    return merge_prefixes(run.cache_space(kernel), run.cache_space(prefix))
 
 
 def _record_failures(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:

@@ -16,7 +16,7 @@ from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.kernels.transcribe import TranscribeKernel
-from mm_resources.compute.cache import KEY
+from mm_resources.compute.cache import SPAN_KEY
 from mm_resources.storage.spool import TableSpool
 
 # A shard is a worker's share between two checkpoints.
@@ -33,13 +33,13 @@ SELECT c.sample_id, c.content_hash, c.source_uri, c.transcript, s.status, s.erro
 FROM curated c JOIN cached s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
 """
 _UNTRANSCRIBED = f"""
-SELECT DISTINCT ON (key) {KEY} AS key, p.content_hash, p.span, b.path, b."offset", b.size
+SELECT DISTINCT ON (key) {SPAN_KEY} AS key, p.content_hash, p.span, b.path, b."offset", b.size
 FROM planned p JOIN blobs b USING (content_hash) WHERE p.text IS NULL
 """
 _TRANSCRIBED = f"""
 SELECT p.* REPLACE (coalesce(p.text, t.text) AS text),
        t.status, t.error_class, t.message, t.retryable, t.attempt
-FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key AND p.text IS NULL
+FROM (SELECT *, {SPAN_KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key AND p.text IS NULL
 """
 
 

@@ -27,11 +27,11 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.validation.bounds import Bound, validation_bounds
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import CacheSpace, Vectors
+from mm_resources.compute.cache import CachedVectors, CacheSpace
 from mm_resources.compute.retry_policy import ALL, NONE, RETRYABLE, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
-from mm_resources.metering import Meter
+from mm_resources.metering import UsageMeter
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.spool import Spill
@@ -59,7 +59,7 @@ class CellRun:
         self.snapshot: CellSnapshot = self.catalog.snapshot(self.cell)
         self.limits = context.resources.sandbox.limits()
         self.run_id: str = context.run.run_id
-        self.began, self.meter = time.perf_counter(), Meter()
+        self.began, self.meter = time.perf_counter(), UsageMeter()
         self.read_version = self.catalog.tables.fence(asset, self.cell, self.contract(asset))
         self.reports: list[ComputeReport] = []
         self.samples_written: int | None = None
@@ -150,7 +150,8 @@ class CellRun:
         if run is not None and run.is_finished:
             state = run.status.value.lower()
             raise Fenced(
-                f"run {self.run_id[:8]} was marked {state} while still running; nothing was published"
+                f"run {self.run_id[:8]} was marked {state} while still running; nothing was published; "
+                "run the same command again"
             )
 
     def read(self, asset: str, columns: list[str] | None = None) -> pa.RecordBatchReader:
@@ -214,7 +215,7 @@ class CellRun:
         """Stream the cached results of a kernel, one for each key."""
         return self.cache_space(kernel).reader(columns, only_ok)
 
-    def vectors(self, embedder: Embedder) -> Vectors:
+    def vectors(self, embedder: Embedder) -> CachedVectors:
         """Return the cached vectors of an embedder."""
         return self.cache_space(self.embed_kernel(embedder)).vectors()
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts.fields import is_number
 from mm_embed_kernels.rules import Rule
-from mm_resources.monitoring.distribution_drift import Shift
+from mm_resources.monitoring.distribution_drift import DistributionDrift
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,7 +118,7 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     return _png(figure)
 
 
-def comparisons(shown: Sequence[Shift]) -> bytes | None:
+def comparisons(shown: Sequence[DistributionDrift]) -> bytes | None:
     """Draw distributions before (gray) and after (blue), red where they drift, as PNG; None without any."""
     if not shown:
         return None

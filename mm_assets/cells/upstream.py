@@ -33,7 +33,7 @@ class UpstreamRows:
         """Stream a table as it was at entry; a row that violates its contract is recorded and left out.
 
         Raises:
-            LookupError: when the asset was never materialized for the cell.
+            NotMaterialized: when the asset was never materialized for the cell.
         """
         cell = self._snapshot.cell
         dataset = self._tables.dataset(asset, cell, self._snapshot.lance_version(asset))

@@ -34,12 +34,12 @@ def label(
     """Record reviews (keep or drop), and score rules and failures against them: precision and recall."""
     from mm_assets.curation.review_files import RecordedReviews, record_reviews
     from mm_resources.catalog import Catalog
-    from mm_resources.monitoring.reviews import Reviews
+    from mm_resources.monitoring.review_scores import score_reviews
 
     catalog = Catalog.open()
     cells = catalog.registry.cells(dataset_version, modality)
     done = RecordedReviews() if file is None else record_reviews(catalog, cells, file)
-    scores = {cell.modality: Reviews(catalog).scores(cell) for cell in cells}
+    scores = {cell.modality: score_reviews(catalog, cell) for cell in cells}
     if json:
         scored = [
             {"modality": name, "scores": [asdict(score) for score in each]} for name, each in scores.items()

@@ -110,11 +110,8 @@ def _samples(catalog: Catalog, cell: Cell, modality: Modality, chosen: FailureFi
     """Write the downloaded samples to a file: listed and probed columns, and the cause of failures."""
 
     def read(asset: str, columns: dict[str, pa.DataType], where: str | None = None) -> pa.RecordBatchReader:
-        try:
-            return catalog.tables.read(asset, cell, list(columns), where)
-        except LookupError:
-            # The stage was never materialized: its columns are null.
-            return pa.RecordBatchReader.from_batches(pa.schema(list(columns.items())), [])
+        # The columns of a stage that was never materialized are null.
+        return catalog.tables.read_or_empty(asset, cell, pa.schema(list(columns.items())), where)
 
     text = pa.string()
     probed = {name: kind for name, kind in bounded_columns(modality).items() if name not in LISTING_COLUMNS}

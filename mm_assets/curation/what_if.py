@@ -25,6 +25,7 @@ from mm_resources.costs.prices import Prices
 from mm_resources.ledger.ledger import Rate
 from mm_resources.metering import Usage
 from mm_resources.resources import EmbedderResource
+from mm_resources.tables.stage_tables import NotMaterialized
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _require_columns(read: Any, cell: Cell, rules: list[Rule]) -> None:
     advice = f"run `mm backfill {cell.dataset_version} --modality {cell.modality}`"
     try:
         names = read(None).schema.names
-    except LookupError:
+    except NotMaterialized:
         raise UserError(f"no sample of {cell.partition_key} is validated yet; {advice}") from None
     missing = sorted({column for rule in rules for column in rule.columns} - set(names))
     if missing:
@@ -159,7 +160,7 @@ def _work_per_sample(
     segments = cut.rows / kept if cut and kept else 1.0
 
     def rate(kernel: Kernel) -> Rate:
-        return rates.get(kernel.fingerprint, Rate.guess(kernel))
+        return rates.get(kernel.fingerprint, Rate.assumed(kernel))
 
     per_segment: list[Kernel] = [
         embedder.kernel(blobs, limits, made) for made in embedder.open_all(spec.embedders.get(cell.modality))

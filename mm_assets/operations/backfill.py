@@ -150,7 +150,7 @@ def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[s
     """Return the rows that a run computed and reused, by kernel; a skipped stage reused all of its rows."""
     computed: dict[str, int] = defaultdict(int)
     reused: dict[str, int] = defaultdict(int)
-    for row in ledger.of_run(run_id):
+    for row in ledger.run_rows(run_id):
         if row["kernel"]:
             computed[row["kernel"]] += row["computed"]
             reused[row["kernel"]] += row["reused"]

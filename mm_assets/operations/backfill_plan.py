@@ -24,8 +24,8 @@ from mm_embed_kernels.validation.bounds import (
 )
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import KEY, inputs_of
-from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
+from mm_resources.compute.cache import SPAN_KEY, inputs_of
+from mm_resources.compute.probe_prefixes import REFUSED_REQUESTS, merge_prefixes
 from mm_resources.compute.runner import KernelRunner
 from mm_resources.costs.prices import Prices
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
@@ -44,7 +44,7 @@ JOIN cached c ON l.fetch_key = c.key
 WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
 """
 _CONTENTS = "SELECT content_hash AS key FROM fetched"
-_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED}"
+_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED_REQUESTS}"
 _PROBED = """
 SELECT f.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality),
        f.bytes AS size, p.* EXCLUDE (key, error_class, message)
@@ -58,9 +58,9 @@ FROM kept k JOIN (
   SELECT key, unnest(segments) AS unit, len(segments) AS n FROM cached WHERE status = 'ok'
 ) s USING (key)
 """
-_UNTRANSCRIBED = f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL"
+_UNTRANSCRIBED = f"SELECT DISTINCT {SPAN_KEY} AS key FROM units WHERE text IS NULL"
 _TRANSCRIBED = f"""
-SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}
+SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {SPAN_KEY}
 """
 
 
@@ -108,9 +108,9 @@ class _Planner:
             The rows to compute.
         """
         with sql.query(statement, **streams) as requests:
-            requested, missing = self._runner.missing(kernel, requests)
+            requested, missing = self._runner.count_missing(kernel, requests)
         computed = missing + unseen
-        work = self._rates.get(kernel.fingerprint, Rate.guess(kernel)).times(computed)
+        work = self._rates.get(kernel.fingerprint, Rate.assumed(kernel)).times(computed)
         self.plans.append(KernelPlan(kernel.name, computed, requested - missing, work))
         return computed
 
@@ -159,7 +159,7 @@ def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[
         unprobed += planner.add(
             prefix, _REFUSED, fetched=fetched.reader(), cached=planner.cached_results(probe)
         )
-        probed = with_prefixes(catalog.cache.space(probe), catalog.cache.space(prefix))
+        probed = merge_prefixes(catalog.cache.space(probe), catalog.cache.space(prefix))
 
     valid = _valid_samples(_spool(_PROBED, fetched=fetched.reader(), cached=probed), bounds)
     rules = rule_set(cell.modality, spec.curation.rules)

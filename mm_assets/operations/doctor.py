@@ -13,11 +13,12 @@ from importlib.metadata import requires, version
 from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
+from mm_resources.catalog import Catalog
 from mm_resources.settings import Settings
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
 
 _FREE_BYTES = 2 << 30
 
@@ -79,7 +80,7 @@ def _check_packages() -> str:
 
 
 def _check_store(settings: Settings) -> str:
-    store = Store(settings.store)
+    store = Catalog.open(settings.store).store
     probe = f".doctor-{uuid.uuid4().hex}"
     if not (store.create(probe, b"a") and not store.create(probe, b"b") and store.read(probe) == b"a"):
         raise UserError(
@@ -149,5 +150,4 @@ def _describe_machine() -> str:
     import psutil
 
     memory = psutil.virtual_memory()
-    cpus = len(os.sched_getaffinity(0))
-    return f"{cpus} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"
+    return f"{cpu_count()} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"

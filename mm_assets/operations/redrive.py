@@ -113,8 +113,5 @@ def _redrives(catalog: Catalog, cells: list[Cell], chosen: FailureFilter) -> Ite
 
 def _refused_samples(catalog: Catalog, cell: Cell) -> pa.RecordBatchReader:
     """Stream the samples that the listing rejects; none before the first run."""
-    try:
-        return catalog.tables.read("dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL")
-    except LookupError:
-        # The cell was never materialized.
-        return pa.RecordBatchReader.from_batches(pa.schema([("sample_id", pa.string())]), [])
+    schema = pa.schema([("sample_id", pa.string())])
+    return catalog.tables.read_or_empty("dataset_registry", cell, schema, "error_class IS NOT NULL")

@@ -13,14 +13,13 @@ from mm_assets.operations.status import cell_status
 from mm_assets.reports.histograms import Histogram, signal_histograms
 from mm_assets.reports.previews import MISSING, BlobPreview, preview_blobs
 from mm_embed_kernels import sql
-from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.cell_costs import CellCost, cell_cost
 from mm_resources.costs.prices import Prices
-from mm_resources.monitoring.reviews import Reviews, Score
+from mm_resources.monitoring.review_scores import Score, score_reviews
 from mm_resources.monitoring.semantic_duplicates import (
     Pair,
     SemanticDuplicates,
@@ -146,7 +145,7 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
         version = pin.stages[asset]["lance_version"] if pin else None
         return catalog.tables.read(asset, cell, columns, version=version)
 
-    decisions = _decisions(read, cell)
+    decisions = _decisions(read)
     groups, members = _groups(read)
     near = _find_similar_pairs(catalog, pin)
     pairs = near.pairs[:MAX_GROUPS]
@@ -183,17 +182,13 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
             rule_set(cell.modality, spec.curation.rules), partial(read, "validated_samples")
         ),
         cost=cell_cost(catalog, cell, prices),
-        scores=Reviews(catalog).scores(cell),
+        scores=score_reviews(catalog, cell),
     )
 
 
-def _decisions(read: Read, cell: Cell) -> list[dict[str, Any]]:
+def _decisions(read: Read) -> list[dict[str, Any]]:
     """Return kind, rule, number of samples and cards of each decision."""
-    try:
-        found = sql.fetch(_SHEETS, curated=read("curated_samples", _DECISION_COLUMNS)).to_pylist()
-    except LookupError as error:
-        command = f"mm backfill {cell.dataset_version} --modality {cell.modality}"
-        raise UserError(f"{error}; run `{command}`") from error
+    found = sql.fetch(_SHEETS, curated=read("curated_samples", _DECISION_COLUMNS)).to_pylist()
     return [{**row, "cards": row["cards"][: MAX_CARDS[row["kind"]]]} for row in found]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from mm_resources.blobs.forgotten import Receipt
+from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.accounting import account

@@ -64,7 +64,7 @@ def tag_current_failures(catalog: Catalog) -> None:
         for asset in FAILURE_STAGES:
             meta = catalog.tables.meta(asset, cell)
             if meta is not None and meta.failures:
-                catalog.failures.hold(asset, cell, meta.failures, CURRENT)
+                catalog.failures.tag(asset, cell, meta.failures, CURRENT)
 
 
 def _tidy_part(store: Store, part: str, grows: bool, older_than: timedelta) -> PartUpkeep:

@@ -153,10 +153,7 @@ class FeatureStore:
             "split_group",
             "split",
         ]
-        try:
-            return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
-        except LookupError as error:
-            raise UserError(f"{error}; run `mm backfill {dataset_version}`") from None
+        return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
 
     def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
         """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""

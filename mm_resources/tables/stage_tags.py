@@ -14,7 +14,7 @@ def tag_pinned_stages(
 ) -> None:
     """Tag the tables of a pin's lineage: the stages at `versions`, and the failures that these name."""
     for asset, version in versions.items():
-        tables.hold(asset, cell, version, f"pin-{pin}")
+        tables.tag(asset, cell, version, f"pin-{pin}")
         meta = tables.meta(asset, cell, version)
         if meta is not None and meta.failures:
-            failures.hold(asset, cell, meta.failures, f"pin-{pin}")
+            failures.tag(asset, cell, meta.failures, f"pin-{pin}")
