@@ -89,7 +89,7 @@ def _time_platform(modality: str, place: Path, precision: str) -> float:
 
 
 def run_platform(modality: str, place: Path, precision: str) -> float:
-    """KernelRunner the stage's vectors with an empty cache; return the seconds until they are stored."""
+    """Compute the stage's vectors with an empty cache; return the seconds until they are stored."""
     # Imported here: the loop's process is timed from its start and does without them.
     from mm_embed_kernels.modalities import get
     from mm_embed_kernels.sandbox.sandbox import Limits

@@ -27,7 +27,7 @@ from mm_resources.storage.store import Store
 
 _TABLE, _BLOCK = "bench.v1.text.random", 20_000
 _EPOCHS = 3
-_CENTRES, _SPREAD = 300, 0.5
+_CENTERS, _SPREAD = 300, 0.5
 
 
 def main() -> None:
@@ -125,12 +125,12 @@ def _scan(chosen: TrainingSet) -> Iterator[int]:
 
 
 def blocks(rows: int, dimension: int) -> Iterator[pa.Table]:
-    """Yield feature rows with random ids and unit vectors clustered around 300 centres, as embeddings are."""
+    """Yield feature rows with random ids and unit vectors clustered around 300 centers, as embeddings are."""
     dice = np.random.default_rng(0)
-    centres = dice.standard_normal((_CENTRES, dimension), np.float32)
+    centers = dice.standard_normal((_CENTERS, dimension), np.float32)
     for start in range(0, rows, _BLOCK):
         count = min(_BLOCK, rows - start)
-        vectors = centres[dice.integers(0, _CENTRES, count)] + _SPREAD * dice.standard_normal(
+        vectors = centers[dice.integers(0, _CENTERS, count)] + _SPREAD * dice.standard_normal(
             (count, dimension), np.float32
         )
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

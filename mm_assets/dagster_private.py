@@ -1,12 +1,14 @@
 """The private API of Dagster that the project uses, all of it in this module, as of Dagster 1.13.27.
 
 Dagster has no public call that submits a backfill of chosen partitions to the daemon or reports on the
-daemon's health, and no public name for the tag of a run's partition. `tests/assets/test_dagster_private.py`
+daemon's health, no public name for the tag of a run's partition, and no field for the message of a stored
+error without its class. `tests/assets/test_dagster_private.py`
 fails where an upgrade has moved or changed one of them.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._utils.error import SerializableErrorInfo
 
 VERSION = "1.13.27"
 
@@ -36,7 +39,7 @@ def partitions_backfill(
     description: str,
 ) -> PartitionBackfill:
     """Return a backfill of assets over partitions, ready for `DagsterInstance.add_backfill`."""
-    # Loads what only `mm backfill --launch` needs.
+    # Loads modules that only `mm backfill --launch` needs.
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
 
@@ -53,6 +56,14 @@ def partitions_backfill(
         description=description,
         run_config=None,
     )
+
+
+def error_message(error: SerializableErrorInfo) -> str:
+    """Return the message of a stored error in one line, with its class where the message is a single word."""
+    # `message` is the last line of Python's traceback: MODULE.CLASS: MESSAGE.
+    line = " ".join(error.message.split())
+    message = re.sub(rf"^([\w.]+\.)?{re.escape(error.cls_name or '')}: ", "", line)
+    return message if " " in message else line
 
 
 def backfill_daemon_is_healthy(instance: dg.DagsterInstance) -> bool:

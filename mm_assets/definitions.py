@@ -29,7 +29,7 @@ from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
 from mm_resources.storage.process import configure_process
 
-# This module is the code location: what imports it is a code server, a run's worker or another entry point.
+# This module is the code location: it is imported by code servers, workers of runs and other entry points.
 configure_process()
 # Raised by Dagster's own copying of a sensor with several jobs, after this module was imported.
 warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
@@ -51,7 +51,7 @@ ASSETS = [
 
 
 def default_resources(store: str = "", mode: str = "auto", address: str = "") -> dict[str, object]:
-    """The resources of a deployment; tests and clusters pass other values."""
+    """Return the resources of a deployment; tests and clusters pass other values."""
     root = res.StoreResource(root=store)
     ray = res.RayResource(address=address)
     return {
@@ -64,7 +64,7 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
 
 
 def build(**settings: str) -> dg.Definitions:
-    """The code location, with the settings of `default_resources`."""
+    """Return the code location, with the settings of `default_resources`."""
     return dg.Definitions(
         assets=ASSETS,
         jobs=[refresh, check_sources, upkeep_job, audit_job],

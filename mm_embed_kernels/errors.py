@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mm_embed_kernels.error_classes import require_declared
@@ -50,6 +51,11 @@ def _restored(error_class: str, message: str, retryable: bool) -> SampleError:
 
 class UserError(Exception):
     """A mistake that the user can correct; printed as one line without a traceback."""
+
+
+def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:
+    """Return the error of a setting whose value is none of its choices."""
+    return UserError(f"{name} {value!r} is not known; there are: {', '.join(choices)}")
 
 
 class Interrupted(Exception):

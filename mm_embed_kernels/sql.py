@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from multiprocessing.util import Finalize
 from pathlib import Path
 
@@ -165,6 +166,11 @@ def append_columns(tables: Iterable[pa.Table], more: pa.RecordBatchReader) -> It
 def literal(text: str) -> str:
     """Return a text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def timestamp_literal(at: datetime) -> str:
+    """Return a time as a literal of SQL, in UTC."""
+    return f"timestamp '{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
 
 
 class RowDigest:

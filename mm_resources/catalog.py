@@ -1,4 +1,4 @@
-"""`Catalog`: all that lies in one store, each part of it made once."""
+"""`Catalog`: the parts of one store, each opened once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import Any
 
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.blobs.forgotten import Receipts
+from mm_resources.blobs.receipts import Receipts
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import ComputeCache
 from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.ledger.ledger import Ledger
+from mm_resources.ledger.review_log import ReviewLog
 from mm_resources.registry.registry import Registry
 from mm_resources.settings import Settings, absolute
 from mm_resources.storage.store import Store
@@ -23,8 +24,7 @@ from mm_resources.tables.stage_tables import StageTables
 class Catalog:
     """The parts of a store, opened at first use. Picklable; each process opens them for itself.
 
-    Whatever works on a store takes a catalog (or the one part that it needs) and makes none of the parts
-    itself.
+    Code that works on a store takes a catalog, or one part of it, and constructs no part.
     """
 
     def __init__(self, store: Store) -> None:
@@ -61,6 +61,11 @@ class Catalog:
         return Ledger(self.store)
 
     @cached_property
+    def reviews(self) -> ReviewLog:
+        """People's decisions about samples."""
+        return ReviewLog(self.store)
+
+    @cached_property
     def blobs(self) -> BlobStore:
         """Content-addressed bytes."""
         return BlobStore(self.store)
@@ -82,4 +87,4 @@ class Catalog:
 
     def snapshot(self, cell: Cell) -> CellSnapshot:
         """Read the state of a cell as it is now."""
-        return CellSnapshot(self.tables, self.failures, self.registry, cell)
+        return CellSnapshot(self.tables, self.registry, cell)

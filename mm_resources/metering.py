@@ -1,4 +1,4 @@
-"""Meter work: CPU and GPU seconds, bytes, memory.
+"""UsageMeter work: CPU and GPU seconds, bytes, memory.
 
 Bytes and GPU seconds are counted where they are spent, in this process (`count`). CPU seconds and memory are
 read from the operating system, of this process and all its descendants: sandboxed children, models in
@@ -28,11 +28,11 @@ SAMPLED_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Usage:
-    """Resources that a stretch of work has used.
+    """Resources used in a period.
 
     Attributes:
         cpu_seconds: user and system time of the process and its descendants.
-        gpu_seconds: wall seconds that stages asking for GPUs were at work, times the GPUs that they ask for.
+        gpu_seconds: wall seconds of stages with GPUs, times their GPU count.
         bytes_read: of blobs, and of the sources that are fetched.
         bytes_written: of blobs, stage tables, feature tables and the compute cache.
         bytes_transferred: those of `bytes_read` that came from a source beyond this machine.
@@ -51,9 +51,9 @@ class Usage:
         return Usage(*map(operator.sub, vars(self).values(), vars(other).values()))
 
 
-NOTHING = Usage()
+ZERO = Usage()
 _lock = threading.Lock()
-_counted = NOTHING
+_counted = ZERO
 
 
 def count(**used: float) -> None:
@@ -64,7 +64,7 @@ def count(**used: float) -> None:
 
 
 @contextmanager
-def on_gpus(gpus: float) -> Iterator[None]:
+def count_gpu_time(gpus: float) -> Iterator[None]:
     """Count the time of the block for a number of GPUs."""
     began = time.perf_counter()
     try:
@@ -74,29 +74,28 @@ def on_gpus(gpus: float) -> Iterator[None]:
             count(gpu_seconds=gpus * (time.perf_counter() - began))
 
 
-def so_far() -> Usage:
+def usage_so_far() -> Usage:
     """The usage of this process since an arbitrary moment; take differences of it."""
     with _lock:
         counted = _counted
-    return counted + Usage(cpu_seconds=_processes().look())
+    return counted + Usage(cpu_seconds=_processes().sample())
 
 
-class Meter:
+class UsageMeter:
     """Measures the usage of this process from its construction on.
 
     Attributes:
-        peak_bytes: the largest sum, among looks twice a second, of the resident memory of this process and
-            its descendants that is theirs alone: pages that they share with files or each other (libraries,
-            Ray's object store) are left out.
+        peak_bytes: the largest private memory of this process and its descendants, among samples twice a
+            second; without pages that they share with files or each other (libraries, Ray's object store).
     """
 
     def __init__(self) -> None:
         self.peak_bytes = 0
         _processes().add(self)
-        self._began = so_far()
+        self._began = usage_so_far()
 
     def used(self) -> Usage:
-        return so_far() - self._began
+        return usage_so_far() - self._began
 
     def close(self) -> None:
         """Stop sampling memory; a meter that is garbage-collected is closed, too."""
@@ -112,13 +111,13 @@ class _Processes:
     """This process and its descendants, sampled by a thread as long as there are meters."""
 
     def __init__(self) -> None:
-        self.meters: WeakSet[Meter] = WeakSet()
+        self.meters: WeakSet[UsageMeter] = WeakSet()
         self._lock = threading.Lock()
         self._seconds: dict[psutil.Process, float] = {}
         self._gone = 0.0
         self._thread: threading.Thread | None = None
 
-    def add(self, meter: Meter) -> None:
+    def add(self, meter: UsageMeter) -> None:
         self.meters.add(meter)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._watch, name="mm-metering", daemon=True)
@@ -126,10 +125,10 @@ class _Processes:
 
     def _watch(self) -> None:
         while self.meters:
-            self.look()
+            self.sample()
             time.sleep(SAMPLED_SECONDS)
 
-    def look(self) -> float:
+    def sample(self) -> float:
         """Sample all processes; return the CPU seconds of all that were ever seen, each as last sampled."""
         import psutil
 

@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from mm_embed_kernels.embedders import Embedder, create
+from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.kernels.base import Resources
 from mm_embed_kernels.kernels.embed import EmbedKernel
 from mm_embed_kernels.kernels.transcribe import TranscribeKernel
@@ -21,12 +22,11 @@ from mm_embed_kernels.transcribers import Transcriber
 from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
-from mm_resources.compute.calibration import calibrated
+from mm_resources.compute.calibration import stored_setting
 from mm_resources.compute.ray_session import RaySession
 from mm_resources.compute.retry_policy import Backoff
 from mm_resources.compute.runner import KernelRunner
-from mm_resources.settings import Settings, absolute
-from mm_resources.storage.store import Store
+from mm_resources.settings import Settings
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -34,8 +34,9 @@ class StoreResource(dg.ConfigurableResource):
 
     root: str = Field(default="", description="folder or fsspec URL; empty: MM_STORE")
 
-    def open(self) -> Store:
-        return Store(absolute(self.root) if self.root else Settings.from_environment().store)
+    def open(self) -> Catalog:
+        """A catalog whose parts live as long as its user keeps it."""
+        return Catalog.open(self.root or None)
 
 
 class CatalogResource(dg.ConfigurableResource):
@@ -44,8 +45,8 @@ class CatalogResource(dg.ConfigurableResource):
     store: dg.ResourceDependency[StoreResource]
 
     def open(self) -> Catalog:
-        """A catalog whose parts live as long as its user keeps it."""
-        return Catalog(self.store.open())
+        """The catalog of the store; see `StoreResource.open`."""
+        return self.store.open()
 
 
 class RayResource(dg.ConfigurableResource):
@@ -99,7 +100,7 @@ class ComputeCacheResource(dg.ConfigurableResource):
     def open(self) -> KernelRunner:
         backoff = Backoff(self.attempts, self.backoff_seconds)
         return KernelRunner(
-            Catalog(self.store.open()).cache, self.ray.session, self.mode, self.inline_seconds, backoff
+            self.store.open().cache, self.ray.session, self.mode, self.inline_seconds, backoff
         )
 
 
@@ -109,7 +110,7 @@ class EmbedderResource(dg.ConfigurableResource):
     embedder: str = Field(description="name of the embedder, see `mm doctor`")
     device: str = Field(default="auto", description="auto, cpu or cuda")
     batch_size: int = Field(
-        default=0, description="rows per forward pass; 0: as calibrated, else the embedder's default"
+        default=0, description="rows per forward pass; 0: as stored_setting, else the embedder's default"
     )
     precision: str = Field(
         default="",
@@ -131,7 +132,9 @@ class EmbedderResource(dg.ConfigurableResource):
             batch_size=self.batch_size or None,
             threads=threads,
         )
-        found = calibrated(settings.calibration_file, made.name, made.precision) if device == "cpu" else None
+        found = (
+            stored_setting(settings.calibration_file, made.name, made.precision) if device == "cpu" else None
+        )
         if found is None:
             return made
         # A calibration may not take more cores than the configuration leaves to a copy.
@@ -206,7 +209,7 @@ def _children(memory_bytes: int) -> int:
     """Number of sandboxed children for this machine's cores, limited by memory if each takes its maximum."""
     import psutil
 
-    return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // memory_bytes))
+    return max(1, min(cpu_count(), psutil.virtual_memory().total // memory_bytes))
 
 
 def embedder_key(modality: str) -> str:
@@ -217,4 +220,4 @@ def embedder_key(modality: str) -> str:
 def default_embedder(modality: Modality) -> EmbedderResource:
     """The profile's embedder of a modality, on all cores; decoders beside it share them."""
     name = modality.primary(Settings.from_environment().profile)
-    return EmbedderResource(embedder=name, num_cpus=len(os.sched_getaffinity(0)))
+    return EmbedderResource(embedder=name, num_cpus=cpu_count())

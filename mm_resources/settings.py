@@ -1,4 +1,4 @@
-"""Settings from the environment, all made absolute."""
+"""Settings of this process, from the environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_embed_kernels.inference.precision import AUTO, PRECISIONS
 
 DEFAULT_STORE = ".mm/store"
@@ -20,15 +20,19 @@ PROFILES = ("bundled", "hub")
 class Settings:
     """Locations and choices of this process.
 
+    Variables read elsewhere: ``MM_SQL_MEMORY`` (`mm_embed_kernels.sql`), ``RAY_ADDRESS``
+    (`mm_resources.resources`), ``XDG_CACHE_HOME`` (`mm_embed_kernels.inference.runtime`),
+    ``STORAGE_EMULATOR_HOST`` (`mm_resources.storage.filesystems`).
+
     Attributes:
         store: root of the store, an absolute path or an fsspec URL (``MM_STORE``).
         dagster_home: folder of the Dagster instance (``DAGSTER_HOME``).
         datasets: folder of spec files that the sensor watches (``MM_DATASETS``).
-        profile: which models, one of `PROFILES`; chosen, never fallen back to (``MM_PROFILE``).
-        precision: what models compute in, one of `mm_embed_kernels.inference.precision.PRECISIONS`
+        profile: model profile, one of `PROFILES`; there is no fallback (``MM_PROFILE``).
+        precision: number format of inference, one of `mm_embed_kernels.inference.precision.PRECISIONS`
             (``MM_PRECISION``).
-        calibration: file of what suits this machine, see `mm_resources.compute.calibration`
-            (``MM_CALIBRATION``); None: in `dagster_home`.
+        calibration: calibration file, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in
+            `dagster_home`.
         prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
             takes the built-in one.
     """
@@ -49,10 +53,10 @@ class Settings:
     def from_environment() -> Settings:
         profile = os.environ.get("MM_PROFILE") or "bundled"
         if profile not in PROFILES:
-            raise UserError(f"MM_PROFILE {profile!r} is not known; there are: {', '.join(PROFILES)}")
+            raise unknown_choice("MM_PROFILE", profile, PROFILES)
         precision = os.environ.get("MM_PRECISION") or AUTO
         if precision not in PRECISIONS:
-            raise UserError(f"MM_PRECISION {precision!r} is not known; there are: {', '.join(PRECISIONS)}")
+            raise unknown_choice("MM_PRECISION", precision, PRECISIONS)
         return Settings(
             store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
             dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),
@@ -64,7 +68,7 @@ class Settings:
         )
 
     def exports(self) -> dict[str, str]:
-        """The variables that make native dagster commands see the same home."""
+        """The variables with which native dagster commands use the same settings."""
         return {
             "MM_STORE": self.store,
             "DAGSTER_HOME": str(self.dagster_home),
@@ -77,7 +81,7 @@ class Settings:
 
 
 def absolute(location: str) -> str:
-    """A URL stays as it is; a path becomes absolute against the current folder.
+    """Return a URL unchanged and a path as absolute, against the current folder.
 
     ``abfs://CONTAINER`` becomes ``az://CONTAINER`` and ``gcs://BUCKET`` becomes ``gs://BUCKET``: the one name
     that Lance knows as well.
@@ -87,8 +91,8 @@ def absolute(location: str) -> str:
     """
     if "://" in location and urlsplit(location).password is not None:
         raise UserError(
-            f"a {urlsplit(location).scheme}:// location holds no credentials; "
-            "they come from the environment or a profile"
+            f"a {urlsplit(location).scheme}:// location contains a password; "
+            "remove it and put credentials in the environment or a profile"
         )
     if location.startswith("abfs://") and "@" not in location:
         location = location.replace("abfs", "az", 1)

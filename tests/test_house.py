@@ -15,6 +15,8 @@ MODULES = {
 }
 # Words of the field that end like a verb's form.
 NOUNS = {"accounting", "embed", "forgetting", "forgotten", "metering", "padding", "resampling"}
+# Verbs that end like a participle, and the name of a schedule.
+VERBS = {"embed", "nightly", "open"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -26,6 +28,18 @@ def test_modules_are_named_by_nouns() -> None:
         name for name, stem in stems.items() if re.fullmatch(r"[a-z]+(ing|ed|en)", stem) and stem not in NOUNS
     ]
     assert participles == []
+
+
+def test_functions_are_not_named_by_participles_or_adverbs() -> None:
+    """They are verbs, or the noun of their result."""
+    names = [
+        (name, node.name)
+        for name, text in MODULES.items()
+        if name.startswith("mm_assets/")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, FUNCTIONS) and node.name.strip("_") not in VERBS
+    ]
+    assert [item for item in names if re.fullmatch(r"_*[a-z]+(ed|en|ly)", item[1])] == []
 
 
 def test_modules_and_classes_are_short() -> None:

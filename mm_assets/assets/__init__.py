@@ -1,1 +1,1 @@
-"""The twelve components, one module each; none imports another. Imports curation, cells and lower."""
+"""The twelve components, one module each. May import curation, cells and the rooms below them."""

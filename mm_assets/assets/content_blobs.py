@@ -1,4 +1,4 @@
-"""Content-addressed blobs: the distinct bytes that a cell references, and that they are there."""
+"""Content-addressed blobs: the distinct contents that a cell references, checked for presence."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
-from mm_resources.blobs.presence import PresenceCheck
 from mm_resources.blobs.references import reference_of
 from mm_resources.compute.retry_policy import ALL
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 
-# Two writers may have stored one blob; any of its locations will do, so take a stable one. A blob that lies
-# only in referenced sources has its place in the first of them.
+# Two writers may have stored one blob; of its locations the first in order is taken, so that it is stable. A
+# blob that only referenced sources have is located in the first of them.
 _ROWS = """
 WITH named AS (
-  SELECT content_hash, count(*) AS refcount, bool_and(source IN ($referenced)) AS stays,
+  SELECT content_hash, count(*) AS refcount, bool_and(f.source IS NOT NULL) AS stays,
          arg_min({'uri': source_uri, 'tag': tag, 'size': size}, source_uri) AS listed
-  FROM raw WHERE status = 'fetched' GROUP BY 1
+  FROM raw r LEFT JOIN referenced f USING (source) WHERE status = 'fetched' GROUP BY 1
 )
 SELECT r.content_hash, r.refcount,
        coalesce(i.path, CASE WHEN stays THEN 'source:' || listed.uri || '#' || listed.tag END) AS path,
@@ -42,25 +41,25 @@ _DAMAGED = """
 SELECT DISTINCT content_hash FROM failures
 WHERE error_class IN ('blob_missing', 'blob_damaged') AND content_hash IS NOT NULL
 """
-_MINE = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (content_hash)"
+_CELL_HASHES = "SELECT DISTINCT content_hash FROM raw SEMI JOIN reported USING (content_hash)"
 
 
-def _stands(run: CellRun) -> bool:
-    """Check that the last run's objects and packs are all there and no blob was reported damaged since."""
-    if _damaged(run):
+def _is_still_valid(run: CellRun) -> bool:
+    """Check that all objects and packs of the last run exist and no blob was reported damaged."""
+    if _damaged_hashes(run):
         return False
     ends = sql.fetch(_ENDS, blobs=run.read("content_blobs", ["path", "offset", "size"]))
-    return not any(PresenceCheck(run.catalog.blobs.store).errors(ends))
+    return not any(run.catalog.blobs.presence_check().errors(ends))
 
 
-def _damaged(run: CellRun) -> set[str]:
-    """Hashes of the cell's blobs that its stages, or `mm doctor --verify`, could not read."""
+def _damaged_hashes(run: CellRun) -> set[str]:
+    """Return the hashes of the cell's blobs that its stages or `mm doctor --verify` could not read."""
     found = sql.fetch(_DAMAGED, failures=run.catalog.failures.read(run.cell, ["content_hash", "error_class"]))
     damaged = set(found["content_hash"].to_pylist())
     if reported := run.catalog.blobs.damage.hashes():
         hashes = pa.table({"content_hash": sorted(reported)})
-        mine = sql.fetch(_MINE, raw=run.read("raw_assets", ["content_hash"]), reported=hashes)
-        damaged.update(mine["content_hash"].to_pylist())
+        raw = run.read("raw_assets", ["content_hash"])
+        damaged.update(sql.fetch(_CELL_HASHES, raw=raw, reported=hashes)["content_hash"].to_pylist())
     return damaged
 
 
@@ -69,19 +68,19 @@ def _damaged(run: CellRun) -> set[str]:
     deps=["dataset_registry", "raw_assets"],
     kinds=["file"],
     checks=[("blobs_present", False)],
-    is_still_valid=_stands,
+    is_still_valid=_is_still_valid,
 )
 def content_blobs(run: CellRun) -> StageOutput:
-    """The distinct blobs that the cell references: size, number of references, and a place that was checked.
+    """The distinct blobs that the cell references: size, number of references and a verified location.
 
-    A blob that is missing or damaged is fetched again from its source; one that the source no longer gives
-    fails.
+    A blob that is missing or damaged is fetched again from its source; it fails when the source no longer has
+    it.
     """
     counts = {"blobs": 0, "bytes": 0, "references": 0, "fetched again": 0, "missing": 0}
-    if lost := {*_missing(run), *_damaged(run)}:
+    if lost := {*_missing_hashes(run), *_damaged_hashes(run)}:
         _fetch_again(run, lost)
         counts["fetched again"] = len(lost)
-    written = run.write(_present(run, _located(run), counts))
+    written = run.write(_count_present(run, _blob_locations(run), counts))
     return StageOutput(
         written,
         counts,
@@ -97,30 +96,31 @@ def content_blobs(run: CellRun) -> StageOutput:
     )
 
 
-def _located(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
-    """Referenced blobs with their places, and for each the error if it does not lie there."""
-    presence = PresenceCheck(run.catalog.blobs.store)
-    staying = [source.name for source in run.spec.sources if source.blobs == "reference"]
-    statement = _ROWS.replace("$referenced", ", ".join(map(sql.literal, staying)) or "NULL")
+def _blob_locations(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError | None]]]:
+    """Yield referenced blobs with their locations, and for each the error if it is not there."""
+    presence = run.catalog.blobs.presence_check()
+    names = [source.name for source in run.spec.sources if source.blobs == "reference"]
+    referenced = pa.table({"source": pa.array(names, pa.string())})
+    stored = run.catalog.blobs.index.referable_rows()
     raw = run.read("raw_assets", ["content_hash", "status", "source", "source_uri", "tag", "size"])
-    for table in run.tables_of(statement, raw=raw, stored=run.catalog.blobs.index.referable_rows()):
+    for table in run.query_tables(_ROWS, raw=raw, referenced=referenced, stored=stored):
         yield table, presence.errors(table)
 
 
-def _missing(run: CellRun) -> set[str]:
-    """Hashes of blobs that should be in the store and are not; referenced sources keep their own."""
+def _missing_hashes(run: CellRun) -> set[str]:
+    """Return the hashes of blobs that the store lacks, without those that referenced sources contain."""
     found = set()
-    for table, troubles in _located(run):
-        for digest, path, trouble in zip(
-            table["content_hash"].to_pylist(), table["path"].to_pylist(), troubles, strict=True
+    for table, errors in _blob_locations(run):
+        for digest, path, error in zip(
+            table["content_hash"].to_pylist(), table["path"].to_pylist(), errors, strict=True
         ):
-            if trouble is not None and (path is None or reference_of(path) is None):
+            if error is not None and (path is None or reference_of(path) is None):
                 found.add(digest)
     return found
 
 
 def _fetch_again(run: CellRun, lost: set[str]) -> None:
-    """Remove blobs from the index and from the fetch cache, then fetch the samples that had them."""
+    """Remove blobs from the index and the fetch cache, then fetch the samples with these contents again."""
     kernel = FetchKernel(run.spec, run.catalog.blobs)
     # Blobs that another run has fetched again meanwhile are not lost.
     run.require_alive()
@@ -128,7 +128,7 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
     run.cache_space(kernel).evict("content_hash", lost)
     having_lost = "SELECT sample_id FROM raw JOIN lost USING (content_hash)"
     wanted = f"SELECT * FROM ({REQUESTS}) WHERE sample_id IN ({having_lost})"
-    with run.sql(
+    with run.query(
         wanted,
         listing=run.read("dataset_registry"),
         flavours=kernel.flavours(),
@@ -139,28 +139,29 @@ def _fetch_again(run: CellRun, lost: set[str]) -> None:
     run.catalog.blobs.damage.clear(lost)
 
 
-def _present(
-    run: CellRun, located: Iterator[tuple[pa.Table, list[SampleError | None]]], counts: dict[str, int]
+def _count_present(
+    run: CellRun, locations: Iterator[tuple[pa.Table, list[SampleError | None]]], counts: dict[str, int]
 ) -> Iterator[pa.Table]:
-    events = run.events()
+    """Yield the blobs that are present, count them, and record a failure for each sample without its blob."""
+    events = run.new_failure_spill()
     tried = run.catalog.failures.read(run.cell, ["sample_id", "attempt"], [run.asset]).read_all().to_pydict()
     attempts = dict(zip(tried["sample_id"], tried["attempt"], strict=True))
-    for table, troubles in located:
+    for table, errors in locations:
         bad = [
-            (digest, trouble)
-            for digest, trouble in zip(table["content_hash"].to_pylist(), troubles, strict=True)
-            if trouble
+            (digest, error)
+            for digest, error in zip(table["content_hash"].to_pylist(), errors, strict=True)
+            if error
         ]
         if bad:
             counts["missing"] += len(bad)
             raw = run.read("raw_assets", ["sample_id", "source_uri", "content_hash"])
             lost = [
-                {"content_hash": digest, "error_class": trouble.error_class, "message": trouble.message}
-                for digest, trouble in bad
+                {"content_hash": digest, "error_class": error.error_class, "message": error.message}
+                for digest, error in bad
             ]
             for row in sql.fetch(_REFERENCES, raw=raw, lost=pa.Table.from_pylist(lost)).to_pylist():
                 events.append({**row, "retryable": True, "attempt": attempts.get(row["sample_id"], 0) + 1})
-        good = table.filter(pa.array([trouble is None for trouble in troubles], pa.bool_()))
+        good = table.filter(pa.array([error is None for error in errors], pa.bool_()))
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0
         counts["references"] += pc.sum(good["refcount"]).as_py() or 0

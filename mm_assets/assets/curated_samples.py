@@ -15,7 +15,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.plots import histograms
 from mm_assets.cells.stage_output import StageOutput
-from mm_assets.curation.contamination import connect_comparisons
+from mm_assets.curation.contamination import compared_versions, connect_comparisons
 from mm_assets.curation.inherited_splits import inherit_splits, parent_versions
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate, profile_digest
@@ -36,8 +36,9 @@ def _rules(run: CellRun) -> list[Rule]:
     return rule_set(run.cell.modality, run.spec.curation.rules)
 
 
-def _profile(run: CellRun) -> dict[str, Any]:
-    others = _others(run, rules := _rules(run))
+def _inputs(run: CellRun) -> dict[str, Any]:
+    rules = _rules(run)
+    others = compared_versions(run.catalog, run.cell, rules)
     return {
         "profile": profile_digest(rules, run.spec.splits),
         "parent": parent_versions(run),
@@ -45,24 +46,15 @@ def _profile(run: CellRun) -> dict[str, Any]:
     }
 
 
-def _others(run: CellRun, rules: list[Rule]) -> dict[str, str]:
-    """Data versions of the datasets that the rules compare the cell with, which are made ready to be read.
-
-    Raises:
-        UserError: for a dataset that is not there.
-    """
-    return connect_comparisons(run.catalog, run.cell, rules)
-
-
 @cell_asset(
     group="2_curate",
     deps=["validated_samples"],
     kinds=["lance"],
     checks=[("splits_hold", True)],
-    extra_inputs=_profile,
+    extra_inputs=_inputs,
 )
 def curated_samples(run: CellRun) -> StageOutput:
-    """A decision per sample: kept or dropped, by which rule, value and threshold, and why.
+    """A decision per sample: kept or dropped, with rule, value, threshold and reason.
 
     All rules judge every sample and are recorded; a rule's action says whether it drops or flags.
     """
@@ -70,14 +62,14 @@ def curated_samples(run: CellRun) -> StageOutput:
     groups = TableSpool(_GROUPS)
     placed, known = (spool.reader() for spool in inherit_splits(run))
     read, rules = partial(run.read, "validated_samples"), _rules(run)
-    _others(run, rules)
+    connect_comparisons(run.catalog, run.cell, rules)
     decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known)
-    written = run.write(_counted(decisions, counts, groups))
-    return StageOutput(written, counts, [_splits_hold(groups)], plots={"signals": _signals(run)})
+    written = run.write(_count_decisions(decisions, counts, groups))
+    return StageOutput(written, counts, [_check_splits(groups)], plots={"signals": _signal_plot(run)})
 
 
-def _signals(run: CellRun) -> bytes | None:
-    """Histograms of the signals that the rules read, with their thresholds, over a sample of the cell."""
+def _signal_plot(run: CellRun) -> bytes | None:
+    """Draw histograms of the rules' signals, with their thresholds, over a sample of the cell."""
     columns = sorted(
         {column for rule in _rules(run) for column in rule.columns if column not in rule.compared}
     )
@@ -87,25 +79,27 @@ def _signals(run: CellRun) -> bytes | None:
     return histograms(sampled, _rules(run))
 
 
-def _counted(decisions: Iterator[pa.Table], counts: Counter[str], groups: TableSpool) -> Iterator[pa.Table]:
+def _count_decisions(
+    decisions: Iterator[pa.Table], counts: Counter[str], groups: TableSpool
+) -> Iterator[pa.Table]:
     counts.update({"kept": 0, "dropped": 0})
     for table in decisions:
         counts.update("kept" if kept else "dropped" for kept in table["kept"].to_pylist())
         counts.update(f"dropped by {rule}" for rule in table["rule"].drop_null().to_pylist())
-        counts.update(f"flagged by {rule}" for rule in _flagging(table["rules"]))
+        counts.update(f"flagged by {rule}" for rule in _flag_rules(table["rules"]))
         groups.add(table.filter(table["kept"]).select(_GROUPS.names))
         yield table
 
 
-def _flagging(decisions: pa.ChunkedArray) -> list[str]:
-    """The rule names of all decisions that flag a sample."""
+def _flag_rules(decisions: pa.ChunkedArray) -> list[str]:
+    """Return the rule of each decision that flags a sample."""
     each = pa.Table.from_struct_array(pc.list_flatten(decisions)).select(["rule", "passed", "action"])
     found: list[str] = each.filter(~pc.field("passed") & (pc.field("action") == "flag"))["rule"].to_pylist()
     return found
 
 
-def _splits_hold(groups: TableSpool) -> Check:
-    """Check that no split group and no group of duplicates stands in two splits."""
+def _check_splits(groups: TableSpool) -> Check:
+    """Check that no split group and no group of duplicates is in two splits."""
     straddling = sql.fetch(_STRADDLING, groups=groups.reader())["n"][0].as_py()
     return Check(
         "splits_hold",

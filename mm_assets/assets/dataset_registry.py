@@ -13,24 +13,22 @@ from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.listings import declares_links
 
 
-def _spec(run: CellRun) -> dict[str, Any]:
-    # A missing model fails the first stage, not one after hours of ingestion.
-    run.require_models()
+def _inputs(run: CellRun) -> dict[str, Any]:
     return {"spec": run.spec.digest}
 
 
-def _drift(run: CellRun) -> list[Check]:
+def _drift_checks(run: CellRun) -> list[Check]:
     """Compare the sources with the frozen listing; name the command for a new version where they differ."""
     return [
         sources_unchanged(
             run.catalog.registry,
             run.spec,
-            [run.catalog.registry.drifts.check(run.spec, source) for source in _mine(run)],
+            [run.catalog.registry.drifts.check(run.spec, source) for source in _cell_sources(run)],
         )
     ]
 
 
-def _mine(run: CellRun) -> list[SourceSpec]:
+def _cell_sources(run: CellRun) -> list[SourceSpec]:
     return sources_of(run.spec, run.cell.modality)
 
 
@@ -39,44 +37,45 @@ def _mine(run: CellRun) -> list[SourceSpec]:
     kinds=["yaml", "lance"],
     checks=[("sources_listed", True), ("sources_unchanged", False)],
     requires_models=True,
-    extra_inputs=_spec,
-    live_checks=_drift,
+    # A missing model fails the first stage, not one after hours of ingestion.
+    prepare=CellRun.require_models,
+    extra_inputs=_inputs,
+    live_checks=_drift_checks,
 )
 def dataset_registry(run: CellRun) -> StageOutput:
-    """The frozen spec and the frozen listing of the dataset version, as this modality sees it.
+    """The frozen spec and the frozen listing of the dataset version, for this modality.
 
     The first cell of a version lists each source once; every cell reads that listing. A declared source that
-    lists
-    nothing or cannot be listed closes the gate, unless its spec says `allow_empty: true`.
+    lists nothing or cannot be listed closes the gate, unless it sets `allow_empty: true`.
     """
-    mine = _mine(run)
+    own = _cell_sources(run)
     # All sources are frozen together, so that the cells of a version see one state. A problem of another
     # cell's source closes that cell's gate, and this one's only where this cell links to its samples.
     found = {
         source.name: run.catalog.registry.listings.freeze(run.spec, source) for source in run.spec.sources
     }
-    links = any(declares_links(source) for source in mine)
+    links = any(declares_links(source) for source in own)
     problems = [
         problem
         for name, problem in found.items()
-        if problem and (links or name in {source.name for source in mine})
+        if problem and (links or name in {source.name for source in own})
     ]
     run.fail(
         {"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems
     )
-    rows = run.tables_of(
+    rows = run.query_tables(
         "SELECT * FROM listing ORDER BY sample_id",
         listing=run.catalog.registry.listings.listing(run.spec, run.cell.modality),
     )
     return StageOutput(
         run.write(rows),
-        {"sources": len(mine), "spec": run.spec.digest[:12], "splits": run.spec.splits},
+        {"sources": len(own), "spec": run.spec.digest[:12], "splits": run.spec.splits},
         [
             Check(
                 "sources_listed",
                 not problems,
                 "; ".join(problems) or "every source is listed",
-                {"sources": len(mine)},
+                {"sources": len(own)},
             )
         ],
     )

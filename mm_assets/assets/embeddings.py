@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
-from mm_assets.cells.checks import complete
+from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
@@ -42,17 +42,17 @@ _HEAD = ["key", "status", "error_class", "message", "retryable", "attempt", "sec
 def embeddings(run: CellRun) -> StageOutput:
     """Per segment and embedder: cache key, status and cost. The vectors stay in the compute cache.
 
-    A vector is computed once per input (a place in a blob, or a text) and embedder fingerprint, whatever
-    datasets and versions hold it.
+    A vector is computed once for each input (a span of a blob, or a text) and embedder fingerprint, for all
+    datasets and versions.
     """
     counts = {"ok": 0, "failed": 0}
     wanted = sum(_compute(run, embedder) for embedder in run.embedders)
-    written = run.write(_recorded(run, counts))
+    written = run.write(_record_results(run, counts))
     return StageOutput(
         written,
         {"embedders": ", ".join(embedder.name for embedder in run.embedders), **counts},
         [
-            complete(
+            completeness_check(
                 "every_segment_answered",
                 wanted,
                 sum(counts.values()),
@@ -65,7 +65,7 @@ def embeddings(run: CellRun) -> StageOutput:
 def _compute(run: CellRun, embedder: Embedder) -> int:
     """Run one embedder on the segments that the cache lacks; return the number of segments that it reads."""
     inputs = inputs_of(embedder)
-    with run.sql(
+    with run.query(
         _REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")
     ) as requests:
         run.compute(run.embed_kernel(embedder), requests)
@@ -76,15 +76,15 @@ def _compute(run: CellRun, embedder: Embedder) -> int:
     return int(counted["n"][0].as_py())
 
 
-def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
-    events = run.events()
+def _record_results(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
+    events = run.new_failure_spill()
     names = [
         name
         for name in run.contract("embeddings").schema.names
         if name not in ("feature_id", "embedder", "fingerprint")
     ]
     for embedder in run.embedders:
-        for table in _answers(run, embedder):
+        for table in _cached_results(run, embedder):
             statuses, ids = table["status"].to_pylist(), table["segment_id"].to_pylist()
             counts["ok"] += statuses.count("ok")
             counts["failed"] += statuses.count("failed")
@@ -100,10 +100,10 @@ def _recorded(run: CellRun, counts: dict[str, int]) -> Iterator[pa.Table]:
             )
 
 
-def _answers(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
-    return run.tables_of(
+def _cached_results(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
+    return run.query_tables(
         _ROWS.format(**inputs_of(embedder)),
         segments=run.read("segments", ["segment_id", "sample_id", "content_hash", "span", "text"]),
         curated=run.read("curated_samples", ["sample_id", "source_uri"]),
-        cached=run.cached(run.embed_kernel(embedder), _HEAD),
+        cached=run.cached_results(run.embed_kernel(embedder), _HEAD),
     )

@@ -11,26 +11,26 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
-from mm_assets.cells.checks import complete
+from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import append_columns, number_rows
-from mm_resources.compute.cache import Vectors
+from mm_resources.compute.cache import CachedVectors
 from mm_resources.features.feature_tables import table_name
 
-# The place of each row's vector, and the user's columns of its sample. The rows themselves are wide, and were
-# written in the order of their vectors: they are read beside this result instead of being sorted once more.
-_BESIDE = """
-SELECT n.n, n.feature_id AS same, v._rowid AS place{user}
-FROM features n LEFT JOIN places v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
+# The row of each vector in the cache, and the user's columns of the sample. The feature rows themselves are
+# wide and already in the order of their vectors: they are read beside this result, not sorted again.
+_COLUMNS = """
+SELECT n.n, n.feature_id AS same, v._rowid AS row_id{user}
+FROM features n LEFT JOIN vectors v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
 """
 _LISTING = " LEFT JOIN listing l ON n.sample_id = l.sample_id"
 
 
-def _stands(run: CellRun) -> bool:
-    """Check that the last run's candidates still exist: upkeep removes those that were never pinned."""
+def _is_still_valid(run: CellRun) -> bool:
+    """Check that the last run's candidates still exist: upkeep removes those without a pin."""
     entries = run.read("feature_table", ["table", "lance_version"]).read_all().to_pylist()
     return all(run.catalog.features.has(entry["table"], entry["lance_version"]) for entry in entries)
 
@@ -43,13 +43,13 @@ def _stands(run: CellRun) -> bool:
     checks=[("rows_complete", True)],
     requires_models=True,
     extra_inputs=embedder_inputs,
-    is_still_valid=_stands,
+    is_still_valid=_is_still_valid,
     shown_contract=FEATURES,
 )
 def feature_table(run: CellRun) -> StageOutput:
-    """One indexed candidate LanceDB table per embedder: vectors beside labels, splits, decisions and lineage.
+    """One indexed candidate LanceDB table per embedder: vectors, labels, splits, decisions and lineage.
 
-    No reader sees a candidate before `feature_views` has tested and pinned it.
+    Readers see a candidate only after `feature_views` has tested and pinned it.
     """
     entries = [_write(run, embedder) for embedder in run.embedders]
     written = sum(entry["rows"] for entry in entries)
@@ -57,8 +57,11 @@ def feature_table(run: CellRun) -> StageOutput:
         run.write([FEATURE_TABLE.rows(entries)]),
         {entry["table"]: f"{entry['rows']:,} rows, {entry['index']}, {entry['space']}" for entry in entries},
         [
-            complete(
-                "rows_complete", run.rows("normalized_features"), written, "feature rows are in the tables"
+            completeness_check(
+                "rows_complete",
+                run.count_rows("normalized_features"),
+                written,
+                "feature rows are in the tables",
             )
         ],
         row_count=written,
@@ -87,20 +90,20 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     }
 
 
-def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Table]:
-    """One embedder's feature rows with the user's columns and the ``place`` of each vector.
+def _rows(run: CellRun, embedder: Embedder, vectors: CachedVectors) -> Iterator[pa.Table]:
+    """Yield one embedder's feature rows with the user's columns and the ``row_id`` of each vector.
 
-    Rows whose vectors are gone are left out.
+    Rows without a cached vector are left out.
     """
     user = [item.name for item in run.spec.user_fields]
     streams = {
         "features": number_rows(partial(run.read, "normalized_features"))(
             ["feature_id", "sample_id", "cache_key", "embedder"]
         ),
-        "places": vectors.places(),
+        "vectors": vectors.row_ids(),
         **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
     }
-    statement = _BESIDE.format(
+    statement = _COLUMNS.format(
         user="".join(f', l."{name}"' for name in user),
         listing=_LISTING if user else "",
         embedder=sql.literal(embedder.name),
@@ -110,8 +113,8 @@ def _rows(run: CellRun, embedder: Embedder, vectors: Vectors) -> Iterator[pa.Tab
     with sql.query(statement, **streams) as more:
         for table in append_columns(own, more):
             if not table["same"].equals(table["feature_id"]):
-                # Both reads are of one version, so that only a scan without an order could come here.
+                # Both reads are of one version: only an unordered scan could differ.
                 raise RuntimeError(
                     f"two scans of normalized_features of {run.cell.partition_key} differ in order"
                 )
-            yield table.filter(table["place"].is_valid()).drop(["cache_key", "n", "same"])
+            yield table.filter(table["row_id"].is_valid()).drop(["cache_key", "n", "same"])

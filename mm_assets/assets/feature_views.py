@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from mm_assets.cells.accounting import account_candidate, accounting_checks
+from mm_assets.cells.accounting_check import account_candidate, accounting_checks
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
@@ -19,8 +19,8 @@ from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.identity import library_versions
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.ledger.accounting import Accounting
-from mm_resources.maintenance.upkeep import tag_pinned_stages
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.tables.stage_tags import tag_pinned_stages
 
 MIN_RECALL = 0.95
 PLOTTED = 2_000
@@ -39,13 +39,13 @@ PLOTTED = 2_000
 def feature_views(run: CellRun) -> StageOutput:
     """The publish: test the candidate (recall against exact search, accounting), then move the pin to it.
 
-    Readers resolve the pin and nothing else; they see the old feature set or the new one.
+    Readers resolve the pin only; they see the old feature set or the new one.
     """
-    # Before the entries are read: a run that publishes later takes this number, so that these entries cannot
-    # move the pin back behind its own.
+    # Read before the entries: a run that publishes in between takes this number, so that these entries cannot
+    # replace its newer ones.
     number = run.catalog.registry.pins.next_number(run.cell)
     entries = run.read("feature_table").read_all().to_pylist()
-    number, pinned = _pin_of(run, number, entries)
+    number, pinned = _candidate_pin(run, number, entries)
     recalls = {
         entry["table"]: run.catalog.features.recall(entry["table"], entry["lance_version"], entry["index"])
         for entry in entries
@@ -65,15 +65,15 @@ def feature_views(run: CellRun) -> StageOutput:
     return StageOutput(
         run.write([FEATURE_VIEWS.rows(rows)]),
         {"pin": number, **counted.as_dict()},
-        [*accounting_checks(run, counted), _recall(recalls)],
-        effect=None if pinned else partial(_publish, run, number, rows, counted),
+        [*accounting_checks(run, counted), _recall_check(recalls)],
+        before_commit=None if pinned else partial(_publish, run, number, rows, counted),
         row_count=sum(entry["rows"] for entry in entries),
-        plots={"vectors": _vectors(run, entries[0])},
+        plots={"vectors": _vector_plot(run, entries[0])},
     )
 
 
-def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
-    """A picture of a sample of the primary table's vectors on their principal components."""
+def _vector_plot(run: CellRun, entry: dict[str, Any]) -> bytes | None:
+    """Draw a sample of the primary table's vectors on their principal components."""
     if not entry["rows"]:
         return None
     sampled = run.catalog.features.dataset(entry["table"], entry["lance_version"]).sample(
@@ -82,11 +82,10 @@ def _vectors(run: CellRun, entry: dict[str, Any]) -> bytes | None:
     return scatter(vectors_of(sampled), sampled["label"].to_pylist())
 
 
-def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
-    """The number of the candidate's pin, and whether that pin exists already.
+def _candidate_pin(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
+    """Return the number of the candidate's pin, and whether that pin exists already.
 
-    A run that was killed after the pin and before its stage's commit has published, and must not publish
-    again.
+    A run that was killed between the pin and the commit of its stage has published; it is not repeated.
     """
     last = run.catalog.registry.pins.get(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
@@ -98,7 +97,7 @@ def _pin_of(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[i
     return number, False
 
 
-def _recall(recalls: dict[str, Recall]) -> Check:
+def _recall_check(recalls: dict[str, Recall]) -> Check:
     plain = min((found.plain for found in recalls.values()), default=1.0)
     filtered = min((found.filtered for found in recalls.values()), default=1.0)
     return Check(

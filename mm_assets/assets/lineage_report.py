@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mm_assets.cells.accounting import account_candidate, accounting_check
+from mm_assets.cells.accounting_check import account_candidate, accounting_check
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
@@ -18,17 +18,22 @@ from mm_resources.costs.cell_costs import CellCost, cell_cost
 from mm_resources.costs.prices import Prices, load_prices
 from mm_resources.ledger.accounting import Accounting
 from mm_resources.metering import Usage
-from mm_resources.monitoring.distribution_drift import Shift, largest_shifts, shifts
+from mm_resources.monitoring.distribution_drift import DistributionDrift, distribution_drifts, largest_drifts
 from mm_resources.monitoring.semantic_duplicates import find_semantic_duplicates
 from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
 
+_SINCE = """
+SELECT count(*) FILTER (p.sample_id IS NULL) AS new, count(*) FILTER (n.sample_id IS NULL) AS gone,
+       count(*) FILTER (p.content_hash <> n.content_hash) AS changed
+FROM now n FULL JOIN parent p ON n.sample_id = p.sample_id
+"""
 
-def _references(run: CellRun) -> dict[str, Pin]:
-    """Pins that the cell is compared with, by name: the parent version's, and the one behind production."""
+
+def _compared_pins(run: CellRun) -> dict[str, Pin]:
+    """Return the pins that the cell is compared with, by name: of the parent version and of production."""
     found: dict[str, Pin | None] = {}
-    if run.spec.parent is not None:
-        parent = dataclasses.replace(run.cell, version=run.spec.parent)
+    if parent := run.parent_cell:
         found[parent.dataset_version] = run.catalog.registry.pins.get(parent)
     served = run.catalog.registry.aliases.current(run.cell.dataset, "production")
     if served is not None and run.cell.modality in served.pins:
@@ -44,20 +49,23 @@ def _references(run: CellRun) -> dict[str, Pin]:
     }
 
 
-def _shifts(run: CellRun) -> list[Shift]:
+def _shifts(run: CellRun) -> list[DistributionDrift]:
     now = run.catalog.registry.pins.get(run.cell)
     if now is None:
         return []
-    found = (shifts(run.catalog, pin, now, run.spec.drift, name) for name, pin in _references(run).items())
-    return [shift for each in found for shift in each]
+    return [
+        drift
+        for name, pin in _compared_pins(run).items()
+        for drift in distribution_drifts(run.catalog, pin, now, run.spec.drift, name)
+    ]
 
 
-def _drift(found: list[Shift]) -> Check:
-    """Name the drift beyond its limits; a warning only, since a new version may differ for good reason."""
+def _drift_check(found: list[DistributionDrift]) -> Check:
+    """Check that no shift exceeds its limit; not blocking, since a new version may differ on purpose."""
     moved = [str(shift) for shift in found if not shift.passed]
-    told = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
+    line = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
     return Check(
-        "drift", not moved, told, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False
+        "drift", not moved, line, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False
     )
 
 
@@ -68,33 +76,35 @@ def _drift(found: list[Shift]) -> Check:
     code_version="2",
     checks=[("accounting", True), ("drift", False)],
     extra_inputs=lambda run: {
-        "references": {name: pin.data_version for name, pin in _references(run).items()}
+        "references": {name: pin.data_version for name, pin in _compared_pins(run).items()}
     },
 )
 def lineage_report(run: CellRun) -> StageOutput:
-    """The fate of every sample, stage by stage, with costs, failures by cause, and drift."""
+    """Samples in, out, dropped and failed, stage by stage, with costs, failures by cause, and drift."""
     views = run.read("feature_views").read_all().to_pylist()
     counted, found = account_candidate(run, views), _shifts(run)
     prices = load_prices(Settings.from_environment().prices)
     cost = cell_cost(run.catalog, run.cell, prices, counted.published)
     return StageOutput(
-        run.write([LINEAGE_REPORT.rows(report_rows(run, counted, prices))]),
+        run.write([LINEAGE_REPORT.rows(_report_rows(run, counted, prices))]),
         {
             **{name: value for name, value in counted.as_dict().items() if name != "failures"},
             **{f"failed: {name}": n for name, n in counted.failures.items()},
             **_cost_figures(cost, prices.currency),
-            **_ungrouped_neighbours(run, views),
-            **since_parent(run),
+            **_semantic_duplicates(run, views),
+            **_since_parent(run),
             **{
                 f"drift against {name}": _drift_line(found, name) for name in {s.against: None for s in found}
             },
         },
-        checks=[accounting_check(counted), _drift(found)],
+        checks=[accounting_check(counted), _drift_check(found)],
         plots=_plots(counted, cost, found, prices.currency),
     )
 
 
-def _plots(counted: Accounting, cost: CellCost, found: list[Shift], currency: str) -> dict[str, bytes | None]:
+def _plots(
+    counted: Accounting, cost: CellCost, found: list[DistributionDrift], currency: str
+) -> dict[str, bytes | None]:
     stages = ("discovered", "ingested", "valid", "kept", "published")
     return {
         "funnel": funnel({name: getattr(counted, name) for name in stages}),
@@ -103,18 +113,18 @@ def _plots(counted: Accounting, cost: CellCost, found: list[Shift], currency: st
             {cause: part.price for cause, part in cost.savings.items()},
             currency,
         ),
-        "drift": comparisons(largest_shifts(found)),
+        "drift": comparisons(largest_drifts(found)),
     }
 
 
 def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
-    """Costs over all runs of the cell, as `mm cost` reports them."""
+    """Return the costs over all runs of the cell, as `mm cost` reports them."""
     each = (
         {}
         if cost.per_1000_published is None
         else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
     )
-    spared = {
+    saved = {
         f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})"
         for cause, part in cost.savings.items()
     }
@@ -122,12 +132,12 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
         f"{currency} in all": f"{cost.price:.4g}",
         **each,
         f"{currency} a month, stored": f"{cost.stored_month:.3g}",
-        **spared,
+        **saved,
     }
 
 
-def _ungrouped_neighbours(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
-    """Count the vectors that nearly coincide with another one although no rule has grouped the two."""
+def _semantic_duplicates(run: CellRun, views: list[dict[str, Any]]) -> dict[str, Any]:
+    """Count semantic duplicates that belong to no group."""
     primary = next(view for view in views if view["primary"])
     found = find_semantic_duplicates(
         run.catalog, primary["table"], primary["lance_version"], primary["index"]
@@ -139,27 +149,20 @@ def _ungrouped_neighbours(run: CellRun, views: list[dict[str, Any]]) -> dict[str
     }
 
 
-def _drift_line(found: list[Shift], against: str) -> str:
-    """The largest shift of each kind and its limit, in one line."""
+def _drift_line(found: list[DistributionDrift], against: str) -> str:
+    """Return the largest shift of each kind and its limit, in one line."""
     return ", ".join(
         f"{shift.kind} {shift.value:.3f} of {shift.limit:.3f}"
-        for shift in largest_shifts(found)
+        for shift in largest_drifts(found)
         if shift.against == against
     )
 
 
-_SINCE = """
-SELECT count(*) FILTER (p.sample_id IS NULL) AS new, count(*) FILTER (n.sample_id IS NULL) AS gone,
-       count(*) FILTER (p.content_hash <> n.content_hash) AS changed
-FROM now n FULL JOIN parent p ON n.sample_id = p.sample_id
-"""
-
-
-def since_parent(run: CellRun) -> dict[str, Any]:
-    """Differences between the cell's samples and the parent version's, and the parent's published counts."""
-    if run.spec.parent is None:
+def _since_parent(run: CellRun) -> dict[str, Any]:
+    """Return the differences from the parent version's samples, and the parent's published counts."""
+    cell = run.parent_cell
+    if cell is None:
         return {}
-    cell = dataclasses.replace(run.cell, version=run.spec.parent)
     pin, columns = run.catalog.registry.pins.get(cell), ["sample_id", "content_hash"]
     if pin is None:
         return {f"against {cell.dataset_version}": "not published"}
@@ -174,9 +177,9 @@ def since_parent(run: CellRun) -> dict[str, Any]:
     }
 
 
-def report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
-    """One row per stage: samples in and out, failed, dropped, and what its last run that did work took."""
-    ledger = run.catalog.ledger.of_cell(run.cell)
+def _report_rows(run: CellRun, counted: Accounting, prices: Prices) -> list[dict[str, Any]]:
+    """Return a row for each stage: samples in, out, failed and dropped, and the cost of its last run."""
+    ledger = run.catalog.ledger.latest_work(run.cell)
     out = {
         "dataset_registry": counted.discovered,
         "raw_assets": counted.ingested,

@@ -24,17 +24,16 @@ _ROWS = """
 SELECT e.feature_id, e.segment_id, e.sample_id, c.entity_id, e.content_hash, c.source_uri, c.key, e.span,
        e.embedder, e.fingerprint, c.label, c.split, c.quality_score, c.passed, c.duplicate_group,
        coalesce(s.text, c.transcript) AS text, c.mime, c.width, c.height, c.duration, c.sample_rate,
-       c.language, c.captured_at, e.cache_key, v._rowid AS place,
+       c.language, c.captured_at, e.cache_key, v._rowid AS row_id,
        f.sample_id IS NOT NULL AS partial
 FROM embeddings e
 JOIN segments s USING (segment_id)
 JOIN curated c ON e.sample_id = c.sample_id
-JOIN places v ON e.cache_key = v.key
+JOIN vectors v ON e.cache_key = v.key
 LEFT JOIN (SELECT DISTINCT sample_id FROM answers WHERE status = 'failed') f ON e.sample_id = f.sample_id
-WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY place, e.feature_id
+WHERE e.status = 'ok' AND e.embedder = {embedder} ORDER BY row_id, e.feature_id
 """
-# Columns of a sample without each rule's decision and the duplicates, which take more memory than all the
-# rest.
+# Columns of a sample; without decisions and duplicates, which take more memory than all others.
 _CURATED = [
     *(
         "sample_id",
@@ -64,7 +63,9 @@ def normalized_features(run: CellRun) -> StageOutput:
     """The shared feature rows of all modalities without their vectors, which are checked and referenced."""
     counts = {"features": 0, "unsound": 0}
     written = run.write(
-        table for embedder in run.embedders for table in _checked(run, embedder, _rows(run, embedder), counts)
+        table
+        for embedder in run.embedders
+        for table in _check_norms(run, embedder, _rows(run, embedder), counts)
     )
     return StageOutput(
         written,
@@ -82,23 +83,24 @@ def normalized_features(run: CellRun) -> StageOutput:
 
 
 def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
-    """One embedder's feature rows with their vectors."""
+    """Yield one embedder's feature rows with their vectors."""
     vectors = run.vectors(embedder)
-    rows = run.tables_of(
+    rows = run.query_tables(
         _ROWS.format(embedder=sql.literal(embedder.name)),
         embeddings=run.read("embeddings"),
         segments=run.read("segments", ["segment_id", "text"]),
         curated=run.read("curated_samples", _CURATED),
-        places=vectors.places(),
+        vectors=vectors.row_ids(),
         answers=run.read("embeddings", ["sample_id", "status"]),
     )
     return vectors.attach(rows, embedder.dimension)
 
 
-def _checked(
+def _check_norms(
     run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]
 ) -> Iterator[pa.Table]:
-    events = run.events()
+    """Yield the rows with a valid vector, without it; record a failure for each of the others."""
+    events = run.new_failure_spill()
     shared = {
         "dataset": run.cell.dataset,
         "version": run.cell.version,

@@ -1,15 +1,14 @@
-"""Raw ingestion: fetch what the listing names, one row per discovered sample."""
+"""Raw ingestion: fetch the listed samples, one row per discovered sample."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun
-from mm_assets.cells.checks import complete
+from mm_assets.cells.cell_run import CellRun, validation_inputs
+from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.validation.bounds import reject_before_download
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
@@ -25,45 +24,41 @@ ORDER BY l.sample_id
 """
 
 
-def _rules(run: CellRun) -> dict[str, Any]:
-    return {"validation": [vars(bound) for bound in run.validation]} if run.validation else {}
-
-
 @cell_asset(
     group="1_ingest",
     deps=["dataset_registry"],
     kinds=["lance"],
     pool="network",
     checks=[("every_sample_recorded", True)],
-    extra_inputs=_rules,
+    extra_inputs=validation_inputs,
 )
 def raw_assets(run: CellRun) -> StageOutput:
     """One row per discovered sample: source, fetch status and content hash; the bytes go to the blob store.
 
     A source object that was read before, with the same etag or size and mtime, is not read again; one that
-    the spec's validation rules refuse by the columns of the listing is never read.
+    the spec's validation rules reject by the columns of the listing is never read.
     """
     kernel, counts = FetchKernel(run.spec, run.catalog.blobs), {"fetched": 0, "failed": 0}
-    with run.sql(
+    with run.query(
         REQUESTS,
         listing=reject_before_download(run.read("dataset_registry"), run.validation),
         flavours=kernel.flavours(),
     ) as requests:
         run.compute(kernel, requests)
-    rows = run.tables_of(
+    rows = run.query_tables(
         _ROWS,
         listing=reject_before_download(run.read("dataset_registry"), run.validation),
         flavours=kernel.flavours(),
-        cached=run.cached(kernel),
+        cached=run.cached_results(kernel),
     )
-    written = run.write(_recorded(run, rows, counts))
+    written = run.write(_record_failures(run, rows, counts))
     return StageOutput(
         written,
         counts,
         [
-            complete(
+            completeness_check(
                 "every_sample_recorded",
-                run.rows("dataset_registry"),
+                run.count_rows("dataset_registry"),
                 sum(counts.values()),
                 "listed samples have a row",
             )
@@ -71,8 +66,8 @@ def raw_assets(run: CellRun) -> StageOutput:
     )
 
 
-def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events = run.events()
+def _record_failures(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events = run.new_failure_spill()
     names = run.contract("raw_assets").schema.names
     for table in rows:
         for row in table.filter(pa.compute.equal(table["status"], "failed")).to_pylist():

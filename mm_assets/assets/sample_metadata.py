@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
-from mm_assets.cells.checks import complete
+from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.kernels.probe import ProbeKernel
-from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
+from mm_resources.compute.probe_prefixes import REFUSED_REQUESTS, merge_prefixes
 
 _REQUESTS = """
 SELECT content_hash AS key, content_hash, '' AS span, path, "offset", size, NULL::VARCHAR AS text FROM blobs
@@ -25,7 +25,7 @@ WHERE r.status = 'fetched' ORDER BY r.sample_id
 """
 
 
-def _probe(run: CellRun) -> dict[str, Any]:
+def _inputs(run: CellRun) -> dict[str, Any]:
     kept = {} if run.spec.on_partial == "reject" else {"on_partial": run.spec.on_partial}
     return {"probe": run.modality.fingerprint("probe"), **kept}
 
@@ -36,43 +36,47 @@ def _probe(run: CellRun) -> dict[str, Any]:
     kinds=["ray", "lance"],
     pool="ray",
     checks=[("every_blob_probed", True)],
-    extra_inputs=_probe,
+    extra_inputs=_inputs,
 )
 def sample_metadata(run: CellRun) -> StageOutput:
     """The probe of every fetched sample: media type by content, dimensions, language, time, quality signals.
 
-    Bytes are opened in the sandbox, once per content and probe version, however many samples hold them.
+    Media are opened in the sandbox, once for each content and probe version.
     """
     counts = {"probed": 0, "unreadable": 0}
     blobs = run.read("content_blobs", ["content_hash"])
-    rows = run.tables_of(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=_probed(run))
+    rows = run.query_tables(_ROWS, raw=run.read("raw_assets"), blobs=blobs, cached=_probe_results(run))
     fetched = run.total("content_blobs", "refcount")
-    written = run.write(_recorded(run, rows, counts))
+    written = run.write(_record_failures(run, rows, counts))
     return StageOutput(
         written,
         counts,
-        [complete("every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe")],
+        [
+            completeness_check(
+                "every_blob_probed", fetched, sum(counts.values()), "fetched samples have a probe"
+            )
+        ],
     )
 
 
-def _probed(run: CellRun) -> pa.RecordBatchReader:
-    """Probe what the cache lacks; the readable part of a damaged medium takes the place of its failure."""
+def _probe_results(run: CellRun) -> pa.RecordBatchReader:
+    """Probe the contents that the cache lacks; the readable part of a damaged medium replaces its failure."""
     kernel = ProbeKernel(run.modality, run.catalog.blobs, run.limits)
-    with run.sql(_REQUESTS, blobs=run.read("content_blobs")) as requests:
+    with run.query(_REQUESTS, blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
     if run.spec.on_partial == "reject":
-        return run.cached(kernel)
+        return run.cached_results(kernel)
     prefix = ProbeKernel(run.modality, run.catalog.blobs, run.limits, on_partial=run.spec.on_partial)
     with (
-        run.sql(_REQUESTS, blobs=run.read("content_blobs")) as asked,
-        run.sql(REFUSED, requests=asked, cached=run.cached(kernel)) as requests,
+        run.query(_REQUESTS, blobs=run.read("content_blobs")) as asked,
+        run.query(REFUSED_REQUESTS, requests=asked, cached=run.cached_results(kernel)) as requests,
     ):
         run.compute(prefix, requests)
-    return with_prefixes(run.cache_space(kernel), run.cache_space(prefix))
+    return merge_prefixes(run.cache_space(kernel), run.cache_space(prefix))
 
 
-def _recorded(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events = run.events()
+def _record_failures(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events = run.new_failure_spill()
     for table in rows:
         events += table.filter(pc.equal(table["probe"], "failed")).to_pylist()
         counts["unreadable"] += (failed := table["probe"].to_pylist().count("failed"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,15 +11,13 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
-from mm_assets.cells.checks import complete
+from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SegmentKernel
-from mm_resources.compute.cache import KEY
+from mm_embed_kernels.kernels.transcribe import TranscribeKernel
+from mm_resources.compute.cache import SPAN_KEY
 from mm_resources.storage.spool import TableSpool
-
-if TYPE_CHECKING:
-    from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 
 # A shard is a worker's share between two checkpoints.
 SHARD_SEGMENTS = 4_096
@@ -34,18 +32,18 @@ SELECT c.sample_id, c.content_hash, c.source_uri, c.transcript, s.status, s.erro
        s.retryable, s.attempt, s.segments
 FROM curated c JOIN cached s ON c.content_hash = s.key WHERE c.kept ORDER BY c.sample_id
 """
-_UNWRITTEN = f"""
-SELECT DISTINCT ON (key) {KEY} AS key, p.content_hash, p.span, b.path, b."offset", b.size
+_UNTRANSCRIBED = f"""
+SELECT DISTINCT ON (key) {SPAN_KEY} AS key, p.content_hash, p.span, b.path, b."offset", b.size
 FROM planned p JOIN blobs b USING (content_hash) WHERE p.text IS NULL
 """
-_WRITTEN = f"""
+_TRANSCRIBED = f"""
 SELECT p.* REPLACE (coalesce(p.text, t.text) AS text),
        t.status, t.error_class, t.message, t.retryable, t.attempt
-FROM (SELECT *, {KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key AND p.text IS NULL
+FROM (SELECT *, {SPAN_KEY} AS key FROM planned) p LEFT JOIN cached t ON p.key = t.key AND p.text IS NULL
 """
 
 
-def _segmenter(run: CellRun) -> dict[str, Any]:
+def _inputs(run: CellRun) -> dict[str, Any]:
     kernel = run.transcribe_kernel
     return {
         "segment": run.modality.fingerprint("segment"),
@@ -60,37 +58,37 @@ def _segmenter(run: CellRun) -> dict[str, Any]:
     pool="ray",
     checks=[("every_sample_segmented", True)],
     requires_models=True,
-    extra_inputs=_segmenter,
+    extra_inputs=_inputs,
 )
 def segments(run: CellRun) -> StageOutput:
     """Embeddable units of the kept samples, as spans into their blobs, with the shard plan for the workers.
 
-    Where the spec asks for transcripts, the transcript of each is its text.
+    Where the spec requests transcripts, segments carry their transcript in `text`.
     """
     kernel, counts = (
         SegmentKernel(run.modality, run.catalog.blobs, run.limits),
         {"segments": 0, "samples": 0, "failed": 0},
     )
-    with run.sql(
+    with run.query(
         _REQUESTS,
         curated=run.read("curated_samples", ["sample_id", "content_hash", "kept"]),
         blobs=run.read("content_blobs"),
     ) as requests:
         run.compute(kernel, requests)
-    rows = run.tables_of(
+    rows = run.query_tables(
         _ROWS,
         curated=run.read(
             "curated_samples", ["sample_id", "content_hash", "source_uri", "transcript", "kept"]
         ),
-        cached=run.cached(kernel),
+        cached=run.cached_results(kernel),
     )
     kept = run.total("curated_samples", "kept")
-    written = run.write(_transcribed(run, _planned(run, rows, counts)))
+    written = run.write(_transcribe(run, _plan_segments(run, rows, counts)))
     return StageOutput(
         written,
         {**counts, "shards": -(-counts["segments"] // SHARD_SEGMENTS)},
         [
-            complete(
+            completeness_check(
                 "every_sample_segmented",
                 kept,
                 counts["samples"] + counts["failed"],
@@ -100,23 +98,23 @@ def segments(run: CellRun) -> StageOutput:
     )
 
 
-def _planned(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
-    events = run.events()
+def _plan_segments(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+    events = run.new_failure_spill()
     for table in rows:
         failed = pc.equal(table["status"], "failed")
         events += (refused := table.filter(failed)).to_pylist()
-        found = _unnested(cut := table.filter(pc.invert(failed)), counts["segments"])
+        found = _segment_rows(cut := table.filter(pc.invert(failed)), counts["segments"])
         counts["failed"] += refused.num_rows
         counts["samples"] += cut.num_rows
         counts["segments"] += found.num_rows
         yield found
 
 
-def _unnested(samples: pa.Table, before: int) -> pa.Table:
-    """A row for each segment of `samples`, which `before` segments precede in the plan."""
+def _segment_rows(samples: pa.Table, before: int) -> pa.Table:
+    """Return a row for each segment of the samples; `before` segments precede them in the plan."""
     lists = samples["segments"].combine_chunks()
     items = pa.Table.from_struct_array(pc.list_flatten(lists))
-    # The source's transcript is the text of a sample that has one segment.
+    # The source's transcript becomes the text of a sample with one segment.
     given = pc.if_else(pc.equal(pc.list_value_length(lists), 1), samples["transcript"], None)
     named = samples.select(["sample_id", "content_hash"]).append_column("given", given)
     owner = named.take(pc.list_parent_indices(lists))
@@ -136,11 +134,11 @@ def _unnested(samples: pa.Table, before: int) -> pa.Table:
     )
 
 
-def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The segments, with transcripts of those that carry no text yet.
+def _transcribe(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Transcribe the segments without text, and yield all segments.
 
-    All is computed here, before anything is written: Lance reads what it writes in threads that end, and what
-    Ray started in one of them would end with it.
+    Transcripts are computed before the first row is written: Lance consumes rows in short-lived threads, and
+    Ray, if started in one of them, would end with it.
     """
     kernel = run.transcribe_kernel
     if kernel is None:
@@ -151,13 +149,13 @@ def _transcribed(run: CellRun, planned: Iterator[pa.Table]) -> Iterator[pa.Table
             schema, (batch for table in planned for batch in table.to_batches())
         )
     )
-    with run.sql(_UNWRITTEN, planned=spool.reader(), blobs=run.read("content_blobs")) as requests:
+    with run.query(_UNTRANSCRIBED, planned=spool.reader(), blobs=run.read("content_blobs")) as requests:
         run.compute(kernel, requests)
-    return _written(run, spool, kernel)
+    return _attach_transcripts(run, spool, kernel)
 
 
-def _written(run: CellRun, spool: TableSpool, kernel: TranscribeKernel) -> Iterator[pa.Table]:
-    events, names = run.events(), run.contract("segments").schema.names
-    for table in run.tables_of(_WRITTEN, planned=spool.reader(), cached=run.cached(kernel)):
+def _attach_transcripts(run: CellRun, spool: TableSpool, kernel: TranscribeKernel) -> Iterator[pa.Table]:
+    events, names = run.new_failure_spill(), run.contract("segments").schema.names
+    for table in run.query_tables(_TRANSCRIBED, planned=spool.reader(), cached=run.cached_results(kernel)):
         events += table.filter(pc.equal(table["status"], "failed")).to_pylist()
         yield table.select(names)

@@ -10,20 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_assets.cells.cell_asset import cell_asset
-from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.cell_run import CellRun, validation_inputs
 from mm_assets.cells.checks import Check
-from mm_assets.cells.gates import GATE_CHECKS, gate_inputs, gates
+from mm_assets.cells.gates import GATE_CHECKS, evaluate_gates, gate_inputs
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.validation.bounds import REJECTED, rejection_reasons
 
 
-def _decisions(run: CellRun) -> dict[str, Any]:
-    return {
-        **gate_inputs(run),
-        **({"validation": [vars(bound) for bound in run.validation]} if run.validation else {}),
-    }
+def _inputs(run: CellRun) -> dict[str, Any]:
+    return {**gate_inputs(run), **validation_inputs(run)}
 
 
 @cell_asset(
@@ -31,10 +28,10 @@ def _decisions(run: CellRun) -> dict[str, Any]:
     deps=["dataset_registry", "sample_metadata"],
     kinds=["pandera", "lance"],
     checks=GATE_CHECKS,
-    extra_inputs=_decisions,
+    extra_inputs=_inputs,
 )
 def validated_samples(run: CellRun) -> StageOutput:
-    """The samples that meet the contract and the spec's validation rules; every other one is a failure event.
+    """The samples that meet the contract and the spec's validation rules; the others are failure events.
 
     The gate's verdict is stored with them. When a larger share of the discovered samples failed than the spec
     allows (in all, for one cause, or against the parent version), the gate closes: nothing downstream runs,
@@ -42,14 +39,14 @@ def validated_samples(run: CellRun) -> StageOutput:
     """
     counts = {"valid": 0, "invalid": 0, "rejected": 0}
     rows = (pa.Table.from_batches([batch]) for batch in run.read("sample_metadata"))
-    written = run.write(_valid(run, rows, counts))
-    return StageOutput(written, counts, _gates(run, counts))
+    written = run.write(_validate(run, rows, counts))
+    return StageOutput(written, counts, _gate_checks(run, counts))
 
 
-def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
+def _validate(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> Iterator[pa.Table]:
     contract = run.contract("validated_samples")
     names = contract.schema.names
-    events = run.events()
+    events = run.new_failure_spill()
     for table in rows:
         good, broken = contract.split(table.filter(pc.equal(table["probe"], "ok")).select(names))
         events += [{**row, "error_class": "contract_violation", "message": line} for row, line in broken]
@@ -63,12 +60,12 @@ def _valid(run: CellRun, rows: Iterator[pa.Table], counts: dict[str, int]) -> It
         yield good
 
 
-def _gates(run: CellRun, counts: dict[str, int]) -> list[Check]:
-    """The gates over all samples that failed before curation."""
+def _gate_checks(run: CellRun, counts: dict[str, int]) -> list[Check]:
+    """Evaluate the gates over all samples that failed before curation."""
     listed = run.catalog.tables.read("dataset_registry", run.cell, ["sample_id"])
     discovered = sql.fetch("SELECT count(*) AS n FROM listed", listed=listed)["n"][0].as_py()
     by_class = Counter(run.catalog.failures.by_class(run.cell, STAGES[: STAGES.index(run.asset)]))
     probed = run.snapshot.meta("sample_metadata")
-    broken = (probed.rows if probed else 0) - run.rows("sample_metadata")
+    broken = (probed.rows if probed else 0) - run.count_rows("sample_metadata")
     by_class.update({"contract_violation": counts["invalid"] + broken, REJECTED: counts["rejected"]})
-    return gates(run, discovered, discovered - counts["valid"], by_class)
+    return evaluate_gates(run, discovered, discovered - counts["valid"], by_class)

@@ -1,1 +1,1 @@
-"""Sensors, schedules and jobs of the code location. Imports operations, cells and the packages below."""
+"""Sensors, schedules and jobs. May import operations, curation, cells and the rooms below them."""

@@ -1,7 +1,7 @@
 """The job `audit` over all published tables, and its weekly schedule.
 
-Dagster reads annotations of ops at run time, so this module does without `from __future__ import
-annotations`.
+Dagster reads the `context` annotation of ops at run time, so this module does without `from __future__
+import annotations`.
 """
 
 from dataclasses import asdict
@@ -19,6 +19,7 @@ def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
     try:
         audits = list(audit_tables(catalog.open()))
     except UserError as error:
+        # Nothing is published: there is nothing to audit.
         context.log.info(str(error))
         return
     figures = {table.table: dg.MetadataValue.json(asdict(table)) for table in audits}
@@ -28,9 +29,7 @@ def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
         raise dg.Failure("; ".join(wrong), metadata=figures, allow_retries=False)
 
 
-@dg.job(
-    name="audit", executor_def=dg.in_process_executor, description="mm audit, over all that is published."
-)
+@dg.job(name="audit", executor_def=dg.in_process_executor, description="mm audit, over all published tables.")
 def audit_job() -> None:
     """Run `mm audit` over all published tables."""
     recompute()

@@ -1,8 +1,6 @@
-"""The job `refresh`, its nightly schedule, and the sensor that materializes downstream assets.
+"""The job `refresh`, its nightly schedule, and the sensor that materializes downstream assets."""
 
-Dagster reads annotations of schedules at run time, so this module does without `from __future__ import
-annotations`.
-"""
+from __future__ import annotations
 
 import dagster as dg
 
@@ -17,7 +15,7 @@ conditions = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Continues a materialization by hand or by a sensor to the publish; stops at a failed gate.",
+    description="Continues materialized assets up to the publish; stops at a failed gate.",
 )
 
 
@@ -52,12 +50,6 @@ def nightly(
     context: dg.ScheduleEvaluationContext, catalog: CatalogResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Request a refresh of every published cell."""
-    registry = catalog.open().registry
-    cells = [
-        cell
-        for name in registry.datasets()
-        for cell in registry.cells(name)
-        if registry.pins.get(cell) is not None
-    ]
+    pins = catalog.open().registry.latest_pins()
     when = context.scheduled_execution_time.isoformat()
-    return [cell_request(cell, when) for cell in cells] or dg.SkipReason("nothing is published yet")
+    return [cell_request(pin.cell, when) for pin in pins] or dg.SkipReason("nothing is published yet")

@@ -1,11 +1,10 @@
 """The sensor `sources`: check the sources of watched versions, and propose or register the next version.
 
-The sensor only decides. A check takes as long as a listing does, and is a run of its own. Every decision
-rests on what lies in the registry, so that a crash between two steps, or two ticks at once, come to the same
-result.
+The sensor only decides: a check takes as long as a listing, and is a run of its own. Decisions depend only on
+the registry, so that a crash between two steps and two concurrent ticks have the same result.
 
-Dagster reads annotations of sensors and ops at run time, so this module does without `from __future__ import
-annotations`.
+Dagster reads the `context` annotation of ops at run time, so this module does without `from __future__
+import annotations`.
 """
 
 from collections.abc import Iterator
@@ -46,7 +45,7 @@ class CheckConfig(dg.Config):
     dataset_version: str
 
 
-# The names in Dagster are those that queued and finished runs of earlier versions carry.
+# Queued and finished runs of earlier versions have these names.
 @dg.op(
     name="look_at",
     pool="network",

@@ -26,9 +26,9 @@ _SPEC_SUFFIXES = (".yaml", ".yml")
     description="Registers new and changed specs of the folder MM_DATASETS, and requests their cells.",
 )
 def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
-    """Register every file that changed since the last tick.
+    """Register the files that changed since the last tick.
 
-    The cursor holds the state of each file at the last tick, so that a restart repeats nothing.
+    The cursor contains the state of each file at the last tick, so that a restart repeats nothing.
     """
     before: dict[str, str] = json.loads(context.cursor or "{}")
     now = _file_states(Settings.from_environment().datasets)

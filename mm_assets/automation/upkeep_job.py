@@ -1,7 +1,7 @@
 """The job `upkeep` over the whole store, and its weekly schedule.
 
-Dagster reads annotations of ops at run time, so this module does without `from __future__ import
-annotations`.
+Dagster reads the `context` annotation of ops at run time, so this module does without `from __future__
+import annotations`.
 """
 
 import dagster as dg
@@ -10,7 +10,7 @@ from mm_resources.maintenance.upkeep import upkeep
 from mm_resources.resources import CatalogResource
 
 
-@dg.op(description="Joins small files and removes what is superseded; nothing that is published changes.")
+@dg.op(description="Compacts small files and removes superseded versions; published data is unchanged.")
 def tidy(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
     """Compact the store's tables and report on each part."""
     parts = upkeep(catalog.open())
@@ -29,5 +29,5 @@ weekly_upkeep = dg.ScheduleDefinition(
     job=upkeep_job,
     cron_schedule="0 5 * * 0",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Keeps the store small: joins small files, removes what has been superseded for a week.",
+    description="Compacts small files and removes versions that were superseded a week ago.",
 )

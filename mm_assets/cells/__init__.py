@@ -1,1 +1,1 @@
-"""One asset of one cell in one run: read, compute, check, publish, report. Imports resources and kernels."""
+"""One asset of one cell in one run: compute, check, publish. May import mm_resources and mm_embed_kernels."""

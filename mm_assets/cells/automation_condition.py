@@ -1,4 +1,4 @@
-"""The automation condition of all assets but the first."""
+"""The automation condition of all assets except the first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import dagster as dg
 _Condition = dg.AutomationCondition
 
 
-def flows_on() -> dg.AutomationCondition:
-    """Materialize when upstream holds something new, has passed its gates and is at rest.
+def materialize_when_upstream_changes() -> dg.AutomationCondition:
+    """Materialize when upstream has new data, its blocking checks passed and it is not running.
 
-    Stricter than ``eager()``: a run that left upstream's data version as it was starts nothing, and a failed
-    gate stops the flow until it is mended.
+    Stricter than ``eager()``: an unchanged data version starts nothing; a failed gate stops downstream runs
+    until it passes.
     """
     upstream_is_new = _Condition.any_deps_match(
         _Condition.data_version_changed() | _Condition.will_be_requested()

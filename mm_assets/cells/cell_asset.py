@@ -1,4 +1,4 @@
-"""The decorator that makes a software-defined asset of a five-line body."""
+"""The decorator that turns an asset body into a software-defined asset of a cell."""
 
 import inspect
 import warnings
@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.cells.automation_condition import flows_on
+from mm_assets.cells.automation_condition import materialize_when_upstream_changes
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.entry import enter
@@ -30,15 +30,15 @@ def _no_inputs(_run: CellRun) -> dict[str, Any]:
     return {}
 
 
-def _always(_run: CellRun) -> bool:
-    return True
+def _no_preparation(_run: CellRun) -> None:
+    pass
 
 
 def _no_checks(_run: CellRun) -> list[Check]:
     return []
 
 
-def cell_asset(  # noqa: PLR0913 - a declaration, by keywords alone
+def cell_asset(  # noqa: PLR0913 - a declaration by keywords
     *,
     group: str,
     deps: Iterable[str] = (),
@@ -46,8 +46,9 @@ def cell_asset(  # noqa: PLR0913 - a declaration, by keywords alone
     code_version: str = "1",
     checks: Iterable[tuple[str, bool]] = (),
     requires_models: bool = False,
+    prepare: Callable[[CellRun], None] = _no_preparation,
     extra_inputs: Callable[[CellRun], dict[str, Any]] = _no_inputs,
-    is_still_valid: Callable[[CellRun], bool] = _always,
+    is_still_valid: Callable[[CellRun], bool] = lambda _run: True,
     live_checks: Callable[[CellRun], list[Check]] = _no_checks,
     shown_contract: Contract | None = None,
     pool: str = "",
@@ -55,16 +56,16 @@ def cell_asset(  # noqa: PLR0913 - a declaration, by keywords alone
     """Declare one of the twelve components.
 
     Args:
-        group: Dagster group; the numbers order them as the graph reads, from left to right.
+        group: Dagster group; its number gives its place in the graph, from left to right.
         deps: upstream assets.
         checks: (name, blocking) of the checks that the body reports.
         requires_models: whether the body needs the resources that run the modalities' models.
-        extra_inputs: what besides upstream data and `code_version` decides the result (fingerprints, the
-            spec's part).
+        prepare: called in each run before the inputs are compared; raises where the stage cannot run.
+        extra_inputs: inputs besides upstream data and `code_version` (fingerprints, parts of the spec).
         is_still_valid: whether the stored result still describes the store; called when no input changed.
-        live_checks: checks of the outside world, made anew in every run.
-        shown_contract: the contract of the rows that the asset stands for; by default that of its table.
-        pool: what its runs compete for: ``network``, ``ray`` or ``gpu``; limits are the instance's.
+        live_checks: checks of external state, run in every run.
+        shown_contract: contract of the asset's rows; by default that of its table.
+        pool: Dagster pool of its runs: ``network``, ``ray`` or ``gpu``; the instance sets the limits.
     """
 
     def wrap(body: Body) -> dg.AssetsDefinition:
@@ -79,8 +80,8 @@ def cell_asset(  # noqa: PLR0913 - a declaration, by keywords alone
             kinds=set(kinds),
             owners=OWNERS,
             code_version=code_version,
-            # The spec's sensor, the command line and people start the first; the rest follow.
-            automation_condition=flows_on() if deps else None,
+            # The first asset is started by the sensor `specs`, by `mm` or by hand; the others follow.
+            automation_condition=materialize_when_upstream_changes() if deps else None,
             pool=pool or None,
             partitions_def=cells,
             required_resource_keys=RESOURCES
@@ -91,7 +92,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration, by keywords alone
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with one_line_failures():
                 run = CellRun(context, name, code_version, tuple(deps))
-                entry = enter(run, extra_inputs, is_still_valid)
+                entry = enter(run, prepare, extra_inputs, is_still_valid)
                 if entry.stored is not None:
                     return replay(run, entry, entry.stored, live_checks)
                 return publish(run, entry, body(run), live_checks)

@@ -1,12 +1,13 @@
-"""One asset of one cell in one run: what an asset body reads, computes, records and writes through."""
+"""One asset of one cell in one run: the interface through which an asset body reads, computes and writes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -20,24 +21,22 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.kernels.base import Kernel
 from mm_embed_kernels.kernels.embed import EmbedKernel
+from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.validation.bounds import Bound, validation_bounds
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import CacheSpace, Vectors
+from mm_resources.compute.cache import CachedVectors, CacheSpace
 from mm_resources.compute.retry_policy import ALL, NONE, RETRYABLE, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
-from mm_resources.metering import Meter
+from mm_resources.metering import UsageMeter
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.spool import Spill
 from mm_resources.tables.failure_events import FailureFilter
 from mm_resources.tables.stage_tables import WrittenRows
-
-if TYPE_CHECKING:
-    from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 
 
 class CellRun:
@@ -46,10 +45,9 @@ class CellRun:
     Attributes:
         context: the run's resources and log.
         catalog: the parts of the store.
-        snapshot: the cell's stages as they were when the run entered this one.
-        reports: what each computation of the stage did.
-        samples_written: samples in the written rows; None before `write`, or where the stage has no rows by
-            sample.
+        snapshot: state of the cell's stages when the run entered this one.
+        reports: counts of each computation of the stage.
+        samples_written: samples in the written rows; None before `write`, and for a stage without sample ids.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class CellRun:
         self.snapshot: CellSnapshot = self.catalog.snapshot(self.cell)
         self.limits = context.resources.sandbox.limits()
         self.run_id: str = context.run.run_id
-        self.began, self.meter = time.perf_counter(), Meter()
+        self.began, self.meter = time.perf_counter(), UsageMeter()
         self.read_version = self.catalog.tables.fence(asset, self.cell, self.contract(asset))
         self.reports: list[ComputeReport] = []
         self.samples_written: int | None = None
@@ -72,6 +70,11 @@ class CellRun:
     def spec(self) -> DatasetSpec:
         """The frozen spec of the dataset version."""
         return self.catalog.registry.spec(self.cell.dataset, self.cell.version)
+
+    @property
+    def parent_cell(self) -> Cell | None:
+        """The cell of the same modality of the parent version, None without a parent."""
+        return replace(self.cell, version=self.spec.parent) if self.spec.parent is not None else None
 
     @cached_property
     def modality(self) -> Modality:
@@ -90,25 +93,24 @@ class CellRun:
         return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
 
     def require_models(self) -> None:
-        """Find and hash the weights of all models that the spec names, here and on the nodes of a cluster.
+        """Find and hash the weights of all models of the spec, on this machine and on the nodes of a cluster.
 
         Raises:
-            UserError: in one line, for a model that is missing or unreachable, or a node that is not fit for
-                the work.
+            UserError: for a model that is missing or unreachable, or a node that differs from this machine.
         """
         models = self.embedder_resource.require(self.spec, self.cell.modality)
         self._runner.require_workers(models)
 
     @cached_property
     def transcribe_kernel(self) -> TranscribeKernel | None:
-        """The kernel that transcribes the cell's segments, if the spec asks for it."""
+        """The kernel that transcribes the cell's segments; None where the spec requests no transcripts."""
         name = self.spec.transcribe.get(self.cell.modality)
         if not name:
             return None
         return self.embedder_resource.transcribe_kernel(name, self.catalog.blobs, self.limits)
 
     def embed_kernel(self, embedder: Embedder) -> EmbedKernel:
-        """The kernel of one of the cell's embedders."""
+        """Return the kernel of one of the cell's embedders."""
         return self.embedder_resource.kernel(self.catalog.blobs, self.limits, embedder)
 
     @cached_property
@@ -118,17 +120,17 @@ class CellRun:
 
     @cached_property
     def override(self) -> str:
-        """The reason for which closed gates are passed, or ""."""
+        """The reason for which closed gates are overridden, "" for none."""
         return str(self.context.run.tags.get(OVERRIDE_TAG, ""))
 
     @cached_property
     def redrive(self) -> FailureFilter | None:
-        """Failures that this run computes again, permanent ones too; None for those that may pass."""
+        """Failures that this run computes again, permanent ones included; None: the retryable ones."""
         tag = self.context.run.tags.get(REDRIVE_TAG)
         return FailureFilter.loads(tag) if tag else None
 
     def contract(self, asset: str) -> Contract:
-        """An asset's contract, with the modality's signals or the user's columns where it carries them."""
+        """Return an asset's contract, with the modality's signals or the user's columns where it has them."""
         base: Contract = getattr(contracts, asset.upper())
         if asset == "dataset_registry":
             return self.catalog.registry.listings.contract(self.spec)
@@ -136,43 +138,43 @@ class CellRun:
         return base.extend(self.modality.signals) if with_signals else base
 
     def require_alive(self) -> None:
-        """Check that nobody has declared this run dead, so that another may be writing what it would write.
+        """Check that Dagster has not marked this run as finished.
 
-        The fences of tables and pin stop a sleeper that wakes in the midst of a commit; this, one that would
-        go on with the next stage and replace what a newer run has published with what its own code and
-        settings make.
+        A run that was suspended and marked dead could otherwise publish stages over those of a newer run. The
+        fences of tables and pins cover a commit in progress; this covers the next stage.
 
         Raises:
-            Fenced: in one line.
+            Fenced: when it has.
         """
         run = self.context.instance.get_run_by_id(self.run_id)
         if run is not None and run.is_finished:
             state = run.status.value.lower()
             raise Fenced(
-                f"run {self.run_id[:8]} was marked {state} while still running; nothing was published"
+                f"run {self.run_id[:8]} was marked {state} while still running; nothing was published; "
+                "run the same command again"
             )
 
     def read(self, asset: str, columns: list[str] | None = None) -> pa.RecordBatchReader:
-        """Stream an upstream table through its contract: a row that breaks it becomes a failure event."""
+        """Stream an upstream table; a row that violates its contract becomes a failure event instead."""
         return self._upstream.read(asset, self.contract(asset), columns)
 
-    def rows(self, asset: str) -> int:
-        """Number of upstream rows that passed the contract. Valid only after `read` was exhausted."""
-        return self._upstream.sound_rows(asset)
+    def count_rows(self, asset: str) -> int:
+        """Count the upstream rows that passed the contract. Valid only after `read` was exhausted."""
+        return self._upstream.count_rows(asset)
 
     def total(self, asset: str, column: str) -> int:
-        """Sum of a column of an upstream table."""
+        """Return the sum of a column of an upstream table."""
         statement = f'SELECT coalesce(sum("{column}"::BIGINT), 0)::BIGINT AS n FROM rows'
         return int(sql.fetch(statement, rows=self.read(asset, [column]))["n"][0].as_py())
 
-    def sql(
+    def query(
         self, statement: str, **streams: pa.RecordBatchReader | pa.Table
     ) -> AbstractContextManager[pa.RecordBatchReader]:
-        """The result of a statement over named streams, as a stream."""
+        """Open the result of a statement over named streams, as a stream."""
         return sql.query(statement, **streams)
 
-    def tables_of(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.Table]:
-        """The result of a statement, table by table."""
+    def query_tables(self, statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterator[pa.Table]:
+        """Yield the result of a statement over named streams, table by table."""
         with sql.query(statement, **streams) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch])
@@ -185,10 +187,10 @@ class CellRun:
     def compute(
         self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, retries: RetryPolicy | None = None
     ) -> ComputeReport:
-        """Compute what the cache lacks; see `mm_resources.compute.runner.KernelRunner`.
+        """Compute the results that the cache lacks; see `mm_resources.compute.runner.KernelRunner`.
 
         Args:
-            retries: which earlier failures are computed again; by default those that the run is there for.
+            retries: earlier failures that are computed again; by default those of `redrive`.
         """
         report = self._runner.run(kernel, requests, self.context.log, retries or self._retries)
         self.reports.append(report)
@@ -207,45 +209,50 @@ class CellRun:
         chosen = self.redrive.error_class
         return RetryPolicy(permanent=True, classes=(chosen,)) if chosen else ALL
 
-    def cached(
+    def cached_results(
         self, kernel: Kernel, columns: list[str] | None = None, only_ok: bool = False
     ) -> pa.RecordBatchReader:
-        """The cached results of a kernel, one for each key."""
+        """Stream the cached results of a kernel, one for each key."""
         return self.cache_space(kernel).reader(columns, only_ok)
 
-    def vectors(self, embedder: Embedder) -> Vectors:
-        """The cached vectors of an embedder."""
+    def vectors(self, embedder: Embedder) -> CachedVectors:
+        """Return the cached vectors of an embedder."""
         return self.cache_space(self.embed_kernel(embedder)).vectors()
 
     def cache_space(self, kernel: Kernel) -> CacheSpace:
-        """The cached results of a kernel's fingerprint."""
+        """Return the cache of a kernel's fingerprint."""
         return self.catalog.cache.space(kernel)
 
     def fail(self, events: Iterable[dict[str, Any]]) -> None:
         """Add failure events of this stage; they are read when the stage is published."""
         self._events.append(events)
 
-    def events(self) -> Spill:
-        """Failure events of this stage that are added while its rows are written."""
+    def new_failure_spill(self) -> Spill:
+        """Return a list on disk for failure events that are added while the stage's rows are written."""
         events = Spill()
         self.fail(events)
         return events
 
     def failure_events(self) -> Iterator[dict[str, Any]]:
-        """All failure events of this stage, those of upstream rows that break their contract last."""
+        """Yield all failure events of this stage, those of upstream rows that violate their contract last."""
         for group in self._events:
             yield from group
         yield from self._upstream.violations()
 
     def write(self, batches: Iterable[pa.Table]) -> WrittenRows:
-        """Cast rows to the stage's contract and write them; no reader sees them before the publication."""
+        """Cast rows to the stage's contract and write them; readers see them after the publication."""
         count = SampleCount(self.asset)
         contract = self.contract(self.asset)
-        written = self.catalog.tables.write(self.asset, self.cell, contract, count.counted(batches))
+        written = self.catalog.tables.write(self.asset, self.cell, contract, count.count_samples(batches))
         self.samples_written = count.samples
         return written
 
 
 def embedder_inputs(run: CellRun) -> dict[str, Any]:
-    """Fingerprints of the cell's embedders, as inputs of a stage."""
+    """Return the fingerprints of the cell's embedders, as inputs of a stage."""
     return {"embedders": [embedder.fingerprint for embedder in run.embedders]}
+
+
+def validation_inputs(run: CellRun) -> dict[str, Any]:
+    """Return the bounds that the spec sets on the cell's samples, as inputs of a stage; {} without any."""
+    return {"validation": [vars(bound) for bound in run.validation]} if run.validation else {}

@@ -1,4 +1,4 @@
-"""Outcomes of asset checks, and the gates that they close."""
+"""Outcomes of asset checks, and those that block the publish."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mm_resources.cell import Cell
-
-# The gates of the spec: for the cell, for single causes, and against the parent version.
-GATES = ("failed_share", "failed_share_by_class", "failed_share_above_parent")
-# What a person may decide to publish in spite of. Accounting, recall and completeness are no matter of
-# opinion.
-OVERRIDABLE = frozenset({*GATES, "sources_listed"})
-
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check, with the numbers behind it. A waived one failed, and was overridden."""
+    """The outcome of one check, with its figures; a waived one failed and was overridden."""
 
     name: str
     passed: bool
@@ -27,21 +19,13 @@ class Check:
     waived: bool = False
 
 
-def closed(checks: Iterable[Check]) -> list[Check]:
-    """The checks that close a gate: they failed, they block, and nobody has overridden them."""
+def closed_gates(checks: Iterable[Check]) -> list[Check]:
+    """Select the checks that block the publish: failed, blocking and not waived."""
     return [check for check in checks if check.blocking and not check.passed and not check.waived]
 
 
-def override_command(cell: Cell, checks: Iterable[Check]) -> str:
-    """The command that publishes in spite of the checks that close a gate; "" where no reason would do."""
-    shut = closed(checks)
-    if not shut or any(check.name not in OVERRIDABLE for check in shut):
-        return ""
-    return f"mm backfill {cell.dataset_version} --modality {cell.modality} --override-gate REASON"
-
-
-def complete(name: str, expected: int, found: int, what: str) -> Check:
-    """A blocking check that nothing got lost on the way: ``found of expected what``."""
+def completeness_check(name: str, expected: int, found: int, what: str) -> Check:
+    """Return a blocking check that all expected items are present: ``FOUND of EXPECTED WHAT``."""
     return Check(
         name, expected == found, f"{found:,} of {expected:,} {what}", {"expected": expected, "found": found}
     )

@@ -1,32 +1,53 @@
-"""Enter a stage: refuse behind a closed gate, and pass by where nothing changed."""
+"""Decide whether a stage runs: fail behind a closed gate, skip where its inputs are unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.run_failures import GateClosed
-from mm_assets.cells.stage_output import Entry
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.progress import report
 from mm_resources.tables.stage_tables import StageMeta
 
 
+@dataclass(frozen=True)
+class Entry:
+    """The result of comparing a stage's inputs with those of its last result.
+
+    Attributes:
+        inputs: digest of all inputs; equal inputs need no new work.
+        code: code version and extra inputs.
+        samples_in: samples that reach the stage; None where the stage before it did not count them.
+        stored: the stage's last result if it is still valid, so that nothing is computed; else None.
+    """
+
+    inputs: str
+    code: Mapping[str, Any]
+    samples_in: int | None
+    stored: StageMeta | None
+
+
 def enter(
-    run: CellRun, extra_inputs: Callable[[CellRun], dict[str, Any]], is_still_valid: Callable[[CellRun], bool]
+    run: CellRun,
+    prepare: Callable[[CellRun], None],
+    extra_inputs: Callable[[CellRun], dict[str, Any]],
+    is_still_valid: Callable[[CellRun], bool],
 ) -> Entry:
     """Compare a stage's inputs with those of its last result.
 
     Args:
-        extra_inputs: what besides upstream data decides the result.
+        prepare: called before the inputs are compared; raises where the stage cannot run.
+        extra_inputs: inputs besides upstream data.
         is_still_valid: whether the last result still describes the store; called when nothing else changed.
 
     Raises:
         GateClosed: when the gate of an upstream stage is closed.
-        UserError: in one line, when upstream is missing or a forgetting is half done.
-        Fenced: when the run was declared dead.
+        UserError: when upstream is missing or an erasure is incomplete.
+        Fenced: when the run was marked as finished.
     """
     run.require_alive()
     run.catalog.receipts.require_done()
@@ -41,6 +62,7 @@ def enter(
                 f"{name} of {run.cell.partition_key} is not materialized; "
                 f"run `mm backfill {run.cell.dataset_version}`"
             )
+    prepare(run)
     samples_in = next((meta.samples for meta in reversed([*upstream.values()]) if meta), None)
     versions = {name: meta.data_version for name, meta in upstream.items() if meta}
     code = {"code_version": run.code_version, **extra_inputs(run)}

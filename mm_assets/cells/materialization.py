@@ -1,4 +1,4 @@
-"""The result that Dagster gets of a materialization: figures, schema, checks, and the next commands."""
+"""Results of stages for Dagster: figures, schema, checks, and the next commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import dagster as dg
 import pyarrow as pa
 
 from mm_assets.cells.asset_page import AssetPage
-from mm_assets.cells.checks import Check, override_command
+from mm_assets.cells.checks import Check
+from mm_assets.cells.gates import override_command
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.error_classes import lookup
 from mm_resources.cell import Cell
@@ -42,11 +43,11 @@ def materialize_result(
     checks: list[Check],
     effort: Effort,
 ) -> dg.MaterializeResult[Any]:
-    """The one result of an asset body."""
+    """Build the Dagster result of a stage."""
     figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in page.causes.items()}}
     if page.parent:
         figures["since the parent version"] = page.parent
-    lines = "\n".join(f"| {name} | {_shown(value)} |" for name, value in figures.items())
+    lines = "\n".join(f"| {name} | {_format(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,
         "dagster/column_schema": column_schema(page.contract),
@@ -63,26 +64,30 @@ def materialize_result(
         "seconds": round(effort.seconds, 2),
         "table": dg.MetadataValue.path(page.table),
         "written_by_run": meta.run_id,
-        "next": dg.MetadataValue.md(_next(asset, cell, meta, checks)),
+        "next": dg.MetadataValue.md(_next_command(asset, cell, meta, checks)),
     }
-    results = [dg.AssetCheckResult(check_name=check.name, **_told(check)) for check in checks]
+    results = [dg.AssetCheckResult(check_name=check.name, **_check_fields(check)) for check in checks]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results
     )
 
 
 def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.AssetCheckEvaluation:
-    """A check of a cell that is reported outside a materialization."""
+    """Return the outcome of a check that is reported outside a materialization."""
     return dg.AssetCheckEvaluation(
-        asset_key=asset, check_name=check.name, partition=partition, blocking=check.blocking, **_told(check)
+        asset_key=asset,
+        check_name=check.name,
+        partition=partition,
+        blocking=check.blocking,
+        **_check_fields(check),
     )
 
 
-def _told(check: Check) -> dict[str, Any]:
+def _check_fields(check: Check) -> dict[str, Any]:
     return {
         "passed": check.passed,
         "description": f"overridden: {check.description}" if check.waived else check.description,
-        "metadata": {name: plain(value) for name, value in check.figures.items()},
+        "metadata": {name: metadata_value(value) for name, value in check.figures.items()},
         "severity": dg.AssetCheckSeverity.ERROR
         if check.blocking and not check.waived
         else dg.AssetCheckSeverity.WARN,
@@ -90,7 +95,7 @@ def _told(check: Check) -> dict[str, Any]:
 
 
 def column_schema(contract: Contract) -> dg.TableSchema:
-    """The Dagster column schema of a contract."""
+    """Return the Dagster column schema of a contract."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name=name, type=kind, description=text) for name, kind, text in contract.describe()
@@ -113,46 +118,46 @@ def _picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
 def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
     if not rows.num_rows:
         return dg.MetadataValue.md("no rows")
-    lines = [" | ".join(_brief(value) for value in row.values()) for row in rows.to_pylist()]
+    lines = [" | ".join(_truncate(value) for value in row.values()) for row in rows.to_pylist()]
     head = " | ".join(rows.column_names)
     return dg.MetadataValue.md(
         "\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)])
     )
 
 
-def _brief(value: Any) -> str:
+def _truncate(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     text = text.replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= 40 else f"{text[:18]}…{text[-20:]}"
 
 
-def plain(value: Any) -> Any:
-    """A figure as check metadata takes it."""
+def metadata_value(value: Any) -> Any:
+    """Return a figure in a type that check metadata accepts."""
     return value if isinstance(value, (int, float, str, bool)) else str(value)
 
 
 def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
-    """A table of failed samples by cause, with the next commands."""
+    """Return a table of failed samples by cause, with the next commands."""
     chosen = f"{cell.dataset_version} --modality {cell.modality} --stage {asset} --class"
     lines = []
     for cause, count in causes.items():
-        again = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "the spec decides it"
+        retry = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "change the spec"
         declared = lookup(cause)
         action = declared.action if declared else "not declared by this installation"
-        lines.append(f"| {cause} | {count:,} | {action} | `mm failures {chosen} {cause}` | {again} |")
-    head = ["| cause | samples | what to do | list them | try them again |", "|---|---|---|---|---|"]
+        lines.append(f"| {cause} | {count:,} | {action} | `mm failures {chosen} {cause}` | {retry} |")
+    head = ["| cause | samples | what to do | list | retry |", "|---|---|---|---|---|"]
     return "\n".join([*head, *lines])
 
 
-def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
+def _next_command(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
     name, modality = cell.dataset_version, cell.modality
     if meta.blocked:
         override = override_command(cell, checks)
-        mend = (
+        command = (
             f"`mm failures {name} --modality {modality}`, "
-            f"mend the cause and `mm redrive {name} --modality {modality}`"
+            f"fix the cause, then `mm redrive {name} --modality {modality}`"
         )
-        return f"{mend}, or `{override}`" if override else mend
+        return f"{command}, or `{override}`" if override else command
     if meta.failed:
         failures = f"`mm failures {name} --modality {modality} --stage {asset}`"
         return f"{failures}; `mm failures {name} --suggest` proposes rules"
@@ -161,5 +166,5 @@ def _next(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) -> str:
     return f"`mm status {name}`"
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

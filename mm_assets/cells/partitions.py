@@ -20,11 +20,11 @@ cells = dg.MultiPartitionsDefinition(
 
 
 def partition_key(cell: Cell) -> dg.MultiPartitionKey:
-    """The Dagster partition of a cell."""
+    """Return the Dagster partition of a cell."""
     return dg.MultiPartitionKey({DATASET_VERSION: cell.dataset_version, MODALITY: cell.modality})
 
 
 def cell_of(keys: Mapping[str, str]) -> Cell:
-    """The cell of a partition, given as its key by dimension."""
+    """Return the cell of a partition, given as its key by dimension."""
     dataset, version = split_dataset_version(keys[DATASET_VERSION])
     return Cell(dataset, version, keys[MODALITY])

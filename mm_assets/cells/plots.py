@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from mm_embed_kernels.contracts.fields import is_number
 from mm_embed_kernels.rules import Rule
-from mm_resources.monitoring.distribution_drift import Shift
+from mm_resources.monitoring.distribution_drift import DistributionDrift
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _RED, _GREY = "#4f6bed", "#d1453b", "#8a8f98"
-# As many colours as a person tells apart; rarer labels share the last one.
+_BLUE, _RED, _GRAY = "#4f6bed", "#d1453b", "#8a8f98"
+# Number of distinct colors; rarer labels share the last one.
 _LABELS = 9
 _BINS = 40
-# One polygon for all bins, drawn in half the time of as many bars.
+# One polygon for all bins takes half the time of a bar for each.
 _OUTLINE: Literal["stepfilled"] = "stepfilled"
 
 
 def funnel(counts: Mapping[str, int]) -> bytes:
-    """Bars of how many samples reached each step, as PNG."""
+    """Draw the number of samples that reached each step as bars, as PNG."""
     figure = _figure(height=0.45 * len(counts) + 0.6)
     axes = figure.subplots()
     names, values = list(counts), list(counts.values())
@@ -37,10 +38,10 @@ def funnel(counts: Mapping[str, int]) -> bytes:
     return _png(figure)
 
 
-def costs(stages: Mapping[str, float], spared: Mapping[str, float], currency: str) -> bytes:
-    """Bars of what each stage cost and, in another colour, of what was spared by each cause, as PNG."""
+def costs(stages: Mapping[str, float], saved: Mapping[str, float], currency: str) -> bytes:
+    """Draw the cost of each stage and, in another color, the savings of each cause as bars, as PNG."""
     bars = [(name, price, _BLUE) for name, price in stages.items()]
-    bars += [(f"spared by {name}", price, _GREY) for name, price in spared.items()]
+    bars += [(f"saved by {name}", price, _GRAY) for name, price in saved.items()]
     figure = _figure(height=0.3 * len(bars) + 0.8)
     axes = figure.subplots()
     names, prices, colors = zip(*bars[::-1], strict=True)
@@ -72,14 +73,14 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
 
 
 def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | None:
-    """The one number of a rule and the one measured column that it is held against."""
+    """Return a rule's single threshold and the signal column that it compares, or None."""
     numbers = [
         getattr(rule, item.name)
         for item in fields(rule)
         if item.init and isinstance(getattr(rule, item.name), (int, float))
     ]
     columns = [
-        name for name in rule.columns if name in signals.column_names and _is_number(signals[name].type)
+        name for name in rule.columns if name in signals.column_names and is_number(signals[name].type)
     ]
     known = (
         not rule.compared
@@ -90,19 +91,14 @@ def threshold_of(rule: Rule, signals: pa.Table) -> tuple[Rule, str, float] | Non
     return (rule, columns[0], float(numbers[0])) if known else None
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
 def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> bytes | None:
     """Draw vectors [n, d] on two principal components, by label, as PNG; None for fewer than three."""
     if len(vectors) < 3:
         return None
-    centred = vectors - vectors.mean(axis=0)
-    spread, axes_ = np.linalg.eigh(
-        centred.T @ centred
-    )  # ascending; a seventh of the time of a singular value decomposition
-    points = centred @ axes_[:, :-3:-1]
+    centered = vectors - vectors.mean(axis=0)
+    # In ascending order; takes a seventh of the time of a singular value decomposition.
+    spread, axes_ = np.linalg.eigh(centered.T @ centered)
+    points = centered @ axes_[:, :-3:-1]
     shares = spread[:-3:-1] / max(float(spread.sum()), 1e-12)
     names = np.array([label or "(no label)" for label in labels])
     found, counts = np.unique(names, return_counts=True)
@@ -114,7 +110,7 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
         axes.scatter(mine[:, 0], mine[:, 1], s=9, label=str(label))
     if rest := len(found) - len(shown):
         others = points[~np.isin(names, shown)]
-        axes.scatter(others[:, 0], others[:, 1], s=9, color=_GREY, label=f"{rest:,} other labels")
+        axes.scatter(others[:, 0], others[:, 1], s=9, color=_GRAY, label=f"{rest:,} other labels")
     axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second, {shares[1]:.0%}")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -122,8 +118,8 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     return _png(figure)
 
 
-def comparisons(shown: Sequence[Shift]) -> bytes | None:
-    """Draw distributions before (grey) and after (blue), red where they drift, as PNG; None without any."""
+def comparisons(shown: Sequence[DistributionDrift]) -> bytes | None:
+    """Draw distributions before (gray) and after (blue), red where they drift, as PNG; None without any."""
     if not shown:
         return None
     figure = _figure(height=2.2 * len(shown))
@@ -133,21 +129,21 @@ def comparisons(shown: Sequence[Shift]) -> bytes | None:
             names = sorted(both, key=lambda name: -max(shift.before.get(name, 0), shift.after.get(name, 0)))[
                 :_LABELS
             ]
-            for offset, shares, colour in ((-0.2, shift.before, _GREY), (0.2, shift.after, _BLUE)):
+            for offset, shares, color in ((-0.2, shift.before, _GRAY), (0.2, shift.after, _BLUE)):
                 axes.bar(
                     np.arange(len(names)) + offset,
                     [shares.get(name, 0) for name in names],
                     0.38,
-                    color=colour,
+                    color=color,
                 )
             axes.set_xticks(range(len(names)), [name[:18] for name in names], fontsize=7)
         else:
             edges = _edges(np.concatenate([shift.before, shift.after]))
-            for values, colour in ((shift.before, _GREY), (shift.after, _BLUE)):
+            for values, color in ((shift.before, _GRAY), (shift.after, _BLUE)):
                 axes.hist(
                     values,
                     bins=edges,
-                    color=colour,
+                    color=color,
                     alpha=0.6,
                     weights=np.full(len(values), 1 / len(values)),
                     histtype=_OUTLINE,
@@ -158,7 +154,7 @@ def comparisons(shown: Sequence[Shift]) -> bytes | None:
 
 
 def _edges(values: Sequence[float] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Edges of bins over all values, which may differ in their last digits alone."""
+    """Return the edges of bins over all values, which may differ in their last digits only."""
     low, high = float(np.min(values)), float(np.max(values))
     least = 1e-6 * max(abs(low), abs(high), 1.0)
     if high - low < least:

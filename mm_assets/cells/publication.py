@@ -1,4 +1,4 @@
-"""Publish a stage: its table, failures, verdict and checks in one commit, then the report to Dagster."""
+"""Publish a stage: table, failures, verdict and checks in one commit, then the report to Dagster."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import dagster as dg
 
 from mm_assets.cells.asset_page import asset_page
 from mm_assets.cells.cell_run import CellRun
-from mm_assets.cells.checks import OVERRIDABLE, Check, closed, override_command
-from mm_assets.cells.materialization import Effort, materialize_result, plain
-from mm_assets.cells.stage_output import Entry, StageOutput
+from mm_assets.cells.checks import Check, closed_gates
+from mm_assets.cells.entry import Entry
+from mm_assets.cells.gates import OVERRIDABLE, override_command
+from mm_assets.cells.materialization import Effort, materialize_result, metadata_value
+from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.runner import ComputeReport
@@ -28,13 +30,13 @@ LiveChecks = Callable[[CellRun], list[Check]]
 def publish(
     run: CellRun, entry: Entry, output: StageOutput, live_checks: LiveChecks
 ) -> dg.MaterializeResult[Any]:
-    """Commit what the body of an asset returned.
+    """Commit the output of an asset body.
 
     Args:
-        live_checks: checks of the outside world, made anew in every run.
+        live_checks: checks of external state, run in every run.
 
     Raises:
-        Fenced: when another run published the stage meanwhile, or declared this one dead.
+        Fenced: when another run published the stage meanwhile, or this run was marked as finished.
     """
     kernel = run.reports[-1].fingerprint if run.reports else ""
     failed = run.catalog.failures.write(
@@ -43,13 +45,13 @@ def publish(
     checks = [_waive(run, check) for check in output.checks]
     reason = _closing_reason(run, checks)
     run.require_alive()
-    if output.effect is not None and not reason:
-        output.effect()
+    if output.before_commit is not None and not reason:
+        output.before_commit()
     drawn = {} if reason else {name: png for name, png in output.plots.items() if png}
     for name, png in drawn.items():
         run.catalog.tables.save_plot(run.asset, run.cell, run.run_id, name, png)
     meta = _meta(run, entry, output, failed, checks, reason, list(drawn))
-    # Before the commit: what a run that dies between the two has spent is not lost.
+    # Recorded before the commit, so that the cost of a run killed in between is kept.
     _record(run, entry, meta, unchanged=False)
     run.catalog.tables.commit(
         run.asset, run.cell, run.contract(run.asset), output.rows, meta, run.read_version
@@ -60,7 +62,7 @@ def publish(
 def replay(
     run: CellRun, entry: Entry, stored: StageMeta, live_checks: LiveChecks
 ) -> dg.MaterializeResult[Any]:
-    """Report the stored result of a stage whose inputs did not change."""
+    """Report the stored result of a stage whose inputs are unchanged."""
     _record(run, entry, stored, unchanged=True)
     return _report(run, stored, [Check(**check) for check in stored.checks], live_checks, unchanged=True)
 
@@ -70,8 +72,8 @@ def _waive(run: CellRun, check: Check) -> Check:
 
 
 def _closing_reason(run: CellRun, checks: Sequence[Check]) -> str:
-    """The reason of a closed gate, with the command that publishes all the same; "" where it is open."""
-    reason = "; ".join(check.description for check in closed(checks))
+    """Return the reason of a closed gate and the command that overrides it; "" for an open gate."""
+    reason = "; ".join(check.description for check in closed_gates(checks))
     command = override_command(run.cell, checks)
     return f"{reason}; to publish all the same: {command}" if command else reason
 
@@ -103,7 +105,7 @@ def _meta(
         at=datetime.now(UTC).isoformat(),
         summary={**output.summary, **overridden},
         checks=[
-            {**vars(check), "figures": {name: plain(value) for name, value in check.figures.items()}}
+            {**vars(check), "figures": {name: metadata_value(value) for name, value in check.figures.items()}}
             for check in checks
         ],
         plots=plots,
@@ -112,7 +114,7 @@ def _meta(
 
 
 def _record(run: CellRun, entry: Entry, meta: StageMeta, unchanged: bool) -> None:
-    """Write the stage's rows of the ledger."""
+    """Write the stage's rows to the ledger."""
     reports = run.reports or [
         ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()
     ]

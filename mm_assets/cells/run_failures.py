@@ -1,4 +1,4 @@
-"""Failures of a run in one line: what raises them, and how they are recognised in the event log."""
+"""Failures of a run in one line: raise them, and recognize them in the event log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GateClosed(Exception):
 
 @contextmanager
 def one_line_failures() -> Iterator[None]:
-    """Raise what a person can act on as a Dagster failure of one line, which no retry repeats."""
+    """Convert user errors to one-line Dagster failures without retries."""
     try:
         with sql.typed_errors():
             yield
@@ -45,6 +45,6 @@ def one_line_failures() -> Iterator[None]:
 
 
 def is_closed_gate(event: dg.DagsterEvent) -> bool:
-    """Return whether a step failed since a gate before it was closed, by an earlier run or by this one."""
+    """Return whether a step failed because the gate of an earlier stage is closed."""
     failure = event.step_failure_data.user_failure_data if event.is_step_failure else None
     return failure is not None and _CLOSED_BY in failure.metadata

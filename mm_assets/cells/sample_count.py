@@ -1,4 +1,4 @@
-"""Count the samples that leave a stage while its rows are written."""
+"""Count the samples that a stage passes on, while its rows are written."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# The column and value of the rows whose samples go on, where a stage keeps rows of others.
-_GOES_ON: dict[str, tuple[str, Any]] = {
+# Column and value that select the rows passed to the next stage.
+_PASSED_ROWS: dict[str, tuple[str, Any]] = {
     "raw_assets": ("status", "fetched"),
     "sample_metadata": ("probe", "ok"),
     "curated_samples": ("kept", True),
     "embeddings": ("status", "ok"),
 }
-# Stages of which a sample may have many rows.
+# Stages with several rows for a sample.
 _BY_SEGMENT = ("segments", "embeddings", "normalized_features")
 _MERGED_IDS = 1 << 20
 
 
 class SampleCount:
-    """Counts distinct samples in 16 bytes each; those of a stage without rows by sample are not known."""
+    """Counts distinct samples, in 16 bytes of memory each.
+
+    Attributes:
+        samples: the count; None for a stage without sample ids.
+    """
 
     def __init__(self, asset: str) -> None:
         self.asset = asset
         self._rows: int | None = None
         self._ids: list[np.ndarray[Any, Any]] = []
 
-    def counted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The same tables."""
+    def count_samples(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the tables unchanged, and count their samples."""
         for table in tables:
             if "sample_id" in table.column_names:
                 self._add(table)
             yield table
 
     def _add(self, table: pa.Table) -> None:
-        if self.asset in _GOES_ON:
-            column, value = _GOES_ON[self.asset]
-            table = table.select(
-                ["sample_id", column]
-            )  # not the lists of decisions, which take most of the time
+        if self.asset in _PASSED_ROWS:
+            column, value = _PASSED_ROWS[self.asset]
+            # Without the lists of decisions, which take most of the time.
+            table = table.select(["sample_id", column])
             table = table.filter(pc.equal(table[column], value))
         self._rows = (self._rows or 0) + table.num_rows
         if self.asset in _BY_SEGMENT:

@@ -28,7 +28,7 @@ def source_drifts(
     """
     if check:
         return [registry.drifts.check(spec, source) for source in sources]
-    return [registry.drifts.last(spec, source) or Drift(source.name) for source in sources]
+    return [registry.drifts.last_check(spec, source) or Drift(source.name) for source in sources]
 
 
 def sources_unchanged(registry: Registry, spec: DatasetSpec, drifts: Sequence[Drift]) -> Check:

@@ -26,7 +26,7 @@ def backfill(  # noqa: PLR0913 - one parameter for each option
     dataset_version: DatasetVersion,
     modality: Modality = None,
     plan: Annotated[
-        bool, typer.Option(help="print what would be computed and reused, without doing it")
+        bool, typer.Option(help="print the rows to compute and to reuse; compute nothing")
     ] = False,
     override_gate: OverrideGate = "",
     mode: Annotated[str, typer.Option(help="auto (by estimated work), inline or ray")] = "auto",
@@ -42,7 +42,7 @@ def backfill(  # noqa: PLR0913 - one parameter for each option
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Materialize a dataset version through Dagster, cell by cell; only what has changed is computed."""
+    """Materialize a dataset version through Dagster, cell by cell; compute only missing results."""
     from mm_resources.catalog import Catalog
 
     check_choice("--mode", mode, _MODES)
@@ -86,7 +86,7 @@ def _launch(
     instance = open_instance(Settings.from_environment())
     alive = backfill_daemon_is_healthy(instance)
     if wait and not alive:
-        raise UserError("no daemon works on backfills: start one with `make ui`, or omit --launch")
+        raise UserError("no daemon processes backfills: start one with `make ui`, or omit --launch")
     launched = daemon_backfill.launch(instance, defs, cells, override)
     state = "" if alive else ", which is not running: start it with `make ui`"
     _print_progress(f"submitted backfill {launched.backfill_id} of {len(cells)} cells to the daemon{state}")

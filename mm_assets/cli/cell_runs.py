@@ -45,10 +45,10 @@ def run_cells(
     """Backfill cells one after the other in this process.
 
     Args:
-        override: reason for which closed gates are passed; "" for none.
+        override: reason for which closed gates are overridden; "" for none.
         verbose: print Dagster's log instead of a progress bar.
         quiet: draw no progress bar.
-        redrive: failures to retry, instead of all that may pass.
+        redrive: failures to retry, instead of all retryable ones.
         settings: of `definitions.build`.
 
     Raises:
@@ -57,7 +57,7 @@ def run_cells(
     from mm_assets.definitions import build
     from mm_assets.operations.backfill import backfill_cell
     from mm_assets.operations.dagster_home import close_dead_runs, open_instance
-    from mm_resources.compute.progress import listening
+    from mm_resources.compute.progress import listen
     from mm_resources.settings import Settings
 
     instance = open_instance(Settings.from_environment())
@@ -67,7 +67,7 @@ def run_cells(
     results = []
     with _watch_signal(signal.SIGINT) as interrupted, _reraise_interrupts():
         for cell in cells:
-            with _Bar(cell, hidden=quiet or verbose) as bar, listening(bar.report):
+            with _Bar(cell, hidden=quiet or verbose) as bar, listen(bar.report):
                 results.append(
                     backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
                 )
@@ -96,14 +96,14 @@ def _watch_signal(watched: signal.Signals) -> Iterator[Callable[[], bool]]:
     pythons.setblocking(False)
     before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
 
-    def arrived() -> bool:
+    def has_arrived() -> bool:
         try:
             return watched in ours.recv(4096)
         except BlockingIOError:
             return False
 
     try:
-        yield arrived
+        yield has_arrived
     finally:
         signal.set_wakeup_fd(before)
         ours.close()

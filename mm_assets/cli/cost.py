@@ -33,7 +33,7 @@ def cost(
         bool, typer.Option("--json", help="machine-readable output, with the figures of each run")
     ] = False,
 ) -> None:
-    """Show what a version cost by stage, over all runs, and what rules, deduplication and the cache saved."""
+    """Show the cost of a version by stage over all runs, and savings by rules, deduplication and cache."""
     from mm_resources.catalog import Catalog
     from mm_resources.costs.prices import load_prices
     from mm_resources.settings import Settings

@@ -32,7 +32,7 @@ def curate(
     modality: Modality = None,
     json: Json = False,
 ) -> None:
-    """Predict what a changed curation rule keeps and drops, and what that costs or saves. Changes nothing."""
+    """Predict the decisions and the cost of changed curation rules; change nothing."""
     from mm_resources.catalog import Catalog
     from mm_resources.costs.prices import load_prices
     from mm_resources.settings import Settings
@@ -53,7 +53,7 @@ def curate(
         )
         return
     if not outcomes:
-        print(f"no modality of {dataset_version} is judged by {', '.join(changes)}")
+        print(f"no modality of {dataset_version} has the rule {', '.join(changes)}")
     for item in outcomes:
         _print(item, what_if, prices.currency)
 
@@ -83,7 +83,7 @@ def parse_changes(words: list[str]) -> Changes:
 
 
 def _judged_cells(cells: list[Cell], changes: Changes) -> list[Cell]:
-    """The cells that a changed rule judges; in the others no decision changes."""
+    """Select the cells that a changed rule judges; in the others no decision changes."""
     from mm_embed_kernels.rules import rules
 
     judged = {name for rule in changes for name in rules()[rule].modalities or [None]}

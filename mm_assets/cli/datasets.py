@@ -13,8 +13,7 @@ def datasets(json: Json = False) -> None:
     registry = Catalog.open().registry
     rows = []
     for name in registry.datasets():
-        pins = {cell.modality: registry.pins.get(cell) for cell in registry.cells(name)}
-        published = {modality: pin.accounting["features"] for modality, pin in pins.items() if pin}
+        published = {pin.modality: pin.accounting["features"] for pin in registry.latest_pins(name)}
         rows.append({"dataset_version": name, "published": published})
     if json:
         print_json(rows)

@@ -22,7 +22,7 @@ def diff(
     ],
     after: Annotated[
         str,
-        typer.Argument(metavar="DATASET@VERSION", callback=check_dataset_version, help="the later one"),
+        typer.Argument(metavar="DATASET@VERSION", callback=check_dataset_version, help="the later version"),
     ],
     modality: Modality = None,
     json: Json = False,

@@ -19,7 +19,9 @@ _QUIET_LOAD = 0.5
 def doctor(
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="read the stored blobs and compare them with their hashes instead"),
+        typer.Option(
+            "--verify", help="instead of the checks: read the stored blobs and compare them with their hashes"
+        ),
     ] = False,
     sample: Annotated[
         int, typer.Option(min=0, help="with --verify: number of blobs, chosen at random; 0: all")
@@ -28,25 +30,28 @@ def doctor(
         bool,
         typer.Option(
             "--calibrate",
-            help="measure which batch size and threads suit each embedder here, for later runs, instead",
+            help="instead of the checks: measure and store the best batch size and threads of each embedder "
+            "on this machine",
         ),
     ] = False,
     embedder: Annotated[
         list[str] | None,
-        typer.Option(help="with --calibrate: only this one; repeatable; by default those of the profile"),
+        typer.Option(
+            help="with --calibrate: only this embedder; repeatable; by default those of the profile"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check what a run needs: packages, weights, store, Dagster home, sandbox, disk."""
+    """Check the requirements of a run: packages, weights, store, Dagster home, sandbox, disk."""
     if calibrate:
         _calibrate(embedder or [], json)
     elif verify:
         _verify(sample, json)
     else:
-        _examine(json)
+        _check(json)
 
 
-def _examine(json: bool) -> None:
+def _check(json: bool) -> None:
     from mm_assets.operations.doctor import run_checks
 
     findings = run_checks()
@@ -89,8 +94,8 @@ def _verify(sample: int, json: bool) -> None:
         for checked in verify(Catalog.open().blobs, sample):
             blobs, size = blobs + checked.blobs, size + checked.bytes
             bad += [
-                {"content_hash": place.content_hash, "path": place.path, "cause": error.error_class}
-                for place, error in checked.bad
+                {"content_hash": location.content_hash, "path": location.path, "cause": error.error_class}
+                for location, error in checked.bad
             ]
     except SampleError as error:
         raise UserError(f"the store does not answer; not all blobs were read: {error.message}") from error

@@ -23,12 +23,12 @@ def print_error_classes(json: bool) -> None:
             for item in group
         ]
         print_table(f"error classes: {subject}", rows)
-    print("transient: the run itself tries again after a pause; a later run tries what is marked retryable")
+    print("transient: retried in the run after a pause; retryable failures are retried by the next run")
 
 
 def _import_plugins() -> None:
     """Import the modules of all plug-ins, which declare their error classes."""
-    # Read here, since the other commands' arguments are checked without them.
+    # Imported here: the other commands do without.
     from mm_embed_kernels.embedders import embedders
     from mm_embed_kernels.modalities import modalities
     from mm_embed_kernels.rules import rules

@@ -29,12 +29,17 @@ _MAX_CAUSES = 50
 
 def failures(  # noqa: PLR0913 - one parameter for each option
     dataset_version: Annotated[
-        str | None, typer.Argument(metavar="DATASET@VERSION", callback=check_dataset_version)
+        str | None,
+        typer.Argument(
+            metavar="DATASET@VERSION",
+            callback=check_dataset_version,
+            help="dataset version, or DATASET@ALIAS; required except with --classes",
+        ),
     ] = None,
     modality: Modality = None,
     stage: Stage = "",
     error_class: ErrorClass = "",
-    fingerprint: Annotated[str, typer.Option(help="only this cause")] = "",
+    fingerprint: Annotated[str, typer.Option(help="only failures with this fingerprint")] = "",
     open_: Annotated[
         str,
         typer.Option("--open", metavar="SAMPLE_ID", help="write the bytes of this failed sample to a file"),
@@ -44,10 +49,10 @@ def failures(  # noqa: PLR0913 - one parameter for each option
         typer.Option(help="with --open: path of the file; by default named after the sample, in this folder"),
     ] = None,
     classes: Annotated[
-        bool, typer.Option("--classes", help="list all error classes: meaning, and what to do")
+        bool, typer.Option("--classes", help="list all error classes with meaning and remedy")
     ] = False,
     suggest: Annotated[
-        bool, typer.Option(help="propose validation rules that would have caught recurring causes")
+        bool, typer.Option(help="suggest validation rules that reject samples with recurring causes")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -14,12 +14,12 @@ from mm_embed_kernels.errors import UserError
 
 def forget(
     identifier: Annotated[
-        str, typer.Argument(metavar="CONTENT_HASH|SAMPLE_ID", help="the content to forget, for good")
+        str, typer.Argument(metavar="CONTENT_HASH|SAMPLE_ID", help="content hash or sample id to erase")
     ],
     yes: Annotated[bool, typer.Option("--yes", help="skip the confirmation")] = False,
     json: Json = False,
 ) -> None:
-    """Remove a content from blobs, caches, all versions, tables and pins, for good, and refuse it later."""
+    """Permanently erase a content from blobs, caches, tables and pins, and reject it in future ingests."""
     from mm_assets.operations.dagster_home import active_runs, open_instance
     from mm_resources.catalog import Catalog
     from mm_resources.maintenance.forgetting import forget as remove

@@ -13,13 +13,13 @@ from mm_assets.cli.output import print_json, print_table
 
 def gc(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="count what would be removed; remove nothing")
+        bool, typer.Option("--dry-run", help="count unreferenced blobs; remove nothing")
     ] = False,
     older_than_days: Annotated[
         float,
         typer.Option(
             min=0,
-            help="age from which unreferenced blobs are removed; longer than any run, 0 only while none runs",
+            help="age of unreferenced blobs to remove; longer than any run; 0 only while no run is active",
         ),
     ] = 7.0,
     json: Json = False,

@@ -18,14 +18,14 @@ def label(
         typer.Option(
             metavar="DATASET@VERSION",
             callback=check_dataset_version,
-            help="the version whose samples are marked, and scored",
+            help="version whose samples are reviewed and scored",
         ),
     ],
     file: Annotated[
         Path | None,
         typer.Argument(
             help="CSV, TSV or JSONL with mark (keep or drop) and sample_id, key or source_uri; "
-            "without it, only score"
+            "without it, only score the recorded reviews"
         ),
     ] = None,
     modality: Modality = None,
@@ -34,12 +34,12 @@ def label(
     """Record reviews (keep or drop), and score rules and failures against them: precision and recall."""
     from mm_assets.curation.review_files import RecordedReviews, record_reviews
     from mm_resources.catalog import Catalog
-    from mm_resources.monitoring.reviews import Reviews
+    from mm_resources.monitoring.review_scores import score_reviews
 
     catalog = Catalog.open()
     cells = catalog.registry.cells(dataset_version, modality)
     done = RecordedReviews() if file is None else record_reviews(catalog, cells, file)
-    scores = {cell.modality: Reviews(catalog).scores(cell) for cell in cells}
+    scores = {cell.modality: score_reviews(catalog, cell) for cell in cells}
     if json:
         scored = [
             {"modality": name, "scores": [asdict(score) for score in each]} for name, each in scores.items()
@@ -47,15 +47,15 @@ def label(
         print_json({"dataset_version": dataset_version, **asdict(done), "cells": scored})
         return
     if file is not None:
-        print(f"{done.recorded:,} marks recorded")
+        print(f"{done.recorded:,} reviews recorded")
     if done.unknown:
         lines = "; ".join(done.unknown_lines)
         print(f"lines that name no sample of {dataset_version}: {done.unknown:,} ({lines})")
     for name, each in scores.items():
         if each:
             print_table(
-                f"{name}: {dataset_version} against {each[0].marked:,} marked samples",
+                f"{name}: {dataset_version} against {each[0].marked:,} reviewed samples",
                 [asdict(score) for score in each],
             )
     if not any(scores.values()):
-        print(f"no sample of {dataset_version} is marked")
+        print(f"no sample of {dataset_version} is reviewed")

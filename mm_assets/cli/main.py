@@ -45,7 +45,7 @@ app = typer.Typer(
 
 @app.callback()
 def _configure() -> None:
-    """Configure this process before a command runs; `mm --help` does without."""
+    """Configure this process before a command runs, but not for `mm --help`."""
     from mm_resources.storage.process import configure_process  # here: imports pyarrow
 
     configure_process()
@@ -80,8 +80,8 @@ app.command("gc")(gc)
 def main() -> None:
     """Run a command.
 
-    Exit codes: 1 when a cell or a check is not sound, 2 for a user's mistake or an operating-system error
-    (one line on stderr), 130 when interrupted.
+    Exit codes: 1 when a cell or a check failed, 2 for a user's mistake or an operating-system error (one line
+    on stderr), 130 when interrupted.
     """
     try:
         app()
@@ -89,6 +89,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
+        # The reader of the output, such as `head`, has ended.
         sys.exit(0)
     except OSError as error:
         # A path that cannot be a folder, a full disk, an unreachable store: a traceback explains nothing.

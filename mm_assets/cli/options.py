@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_embed_kernels.identity import ALIASES, check_name, split_dataset_version
 
 
@@ -37,15 +37,18 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
     """Check that the value of an option is one of its choices.
 
     Raises:
-        UserError: when it is none of them; names them.
+        UserError: when it is none of them.
     """
     if value not in choices:
-        raise UserError(f"{option} {value!r} is not known; there are: {', '.join(choices)}")
+        raise unknown_choice(option, value, choices)
 
 
 _FORM = "DATASET@VERSION"
 
-DatasetVersion = Annotated[str, typer.Argument(metavar=_FORM, callback=check_dataset_version)]
+DatasetVersion = Annotated[
+    str,
+    typer.Argument(metavar=_FORM, callback=check_dataset_version, help="dataset version, or DATASET@ALIAS"),
+]
 ErrorClass = Annotated[str, typer.Option("--class", help="only this error class")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Modality = Annotated[str | None, typer.Option(help="only this modality")]

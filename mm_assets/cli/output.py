@@ -1,4 +1,4 @@
-"""Output of commands: tables for people, JSON with `--json`."""
+"""Output of commands: tables, or JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def one_line(text: str, width: int = 80) -> str:
 
 
 def _console() -> Console:
-    """A console as wide as the terminal; for a file or pipe, wide enough that few cells are folded."""
+    """Return a console as wide as the terminal; for a file or pipe, wide enough that few cells are folded."""
     from rich.console import Console
 
     console = Console()
@@ -103,7 +103,7 @@ def _add_branches(tree: Tree, value: Mapping[str, Any] | list[Any]) -> None:
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for name, item in items:
         if isinstance(item, Mapping) and {"rule", "passed"} <= set(item):
-            tree.add(_decision(item))
+            tree.add(_decision_line(item))
         elif isinstance(item, (Mapping, list)) and item:
             _add_branches(tree.add(f"[bold]{name}[/bold]"), item)
         elif item not in (None, [], {}):
@@ -111,8 +111,8 @@ def _add_branches(tree: Tree, value: Mapping[str, Any] | list[Any]) -> None:
             tree.add(f"[bold]{name}[/bold]: {_cell(text)}")
 
 
-def _decision(item: Mapping[str, Any]) -> str:
-    """A rule's decision in one line."""
+def _decision_line(item: Mapping[str, Any]) -> str:
+    """Return a rule's decision in one line."""
     state = "passed" if item["passed"] else f"{item['action']}: {item['reason']}"
     figures = f"measured {_cell(item['value'])}, {_cell(item['threshold'])}"
     return f"{item['rule']} v{item['version']}: {_cell(state)} ({figures})"

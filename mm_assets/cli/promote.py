@@ -16,13 +16,13 @@ from mm_embed_kernels.identity import ALIASES
 
 def promote(
     dataset_version: Annotated[
-        str, typer.Argument(metavar="DATASET@VERSION", help="with --back: DATASET@ALIAS")
+        str, typer.Argument(metavar="DATASET@VERSION", help="version to promote; with --back: DATASET@ALIAS")
     ],
     to: Annotated[
         str, typer.Option(help="alias to move: production, staging, champion or candidate")
     ] = "production",
     evaluate: Annotated[
-        str, typer.Option(metavar="MODULE:FUNCTION", help="your own test, which must pass as well")
+        str, typer.Option(metavar="MODULE:FUNCTION", help="an additional test of your own")
     ] = "",
     override: Annotated[
         str, typer.Option(metavar="REASON", help="promote despite a closed gate; the reason is recorded")
@@ -41,7 +41,7 @@ def promote(
     else:
         check_dataset_version(dataset_version)
         check_choice("--to", to, sorted(ALIASES - {"latest"}))
-        sys.path.insert(0, os.getcwd())  # --evaluate names a module that may lie in this folder
+        sys.path.insert(0, os.getcwd())  # --evaluate may name a module in this folder
         moved = move(Catalog.open(), dataset_version, to, evaluate, override)
     if json:
         print_json(asdict(moved))

@@ -33,7 +33,7 @@ def redrive(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Retry only the selected failures, permanent ones included; what passes goes on to the publish."""
+    """Retry the selected failures, permanent ones included, and publish the samples that succeed."""
     from mm_assets.operations.redrive import select_redrives
     from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
     from mm_resources.catalog import Catalog
@@ -48,7 +48,7 @@ def redrive(
     if not selected and not json:
         print(
             f"nothing to redrive: a retry cannot change any failure of {dataset_version}; "
-            "what its frozen listing refuses needs a new version"
+            "samples that its frozen listing rejects need a new version"
         )
         return
     cells = [item.cell for item in selected]

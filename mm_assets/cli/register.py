@@ -24,7 +24,7 @@ def register(
         typer.Option(
             "--from",
             metavar="DATASET@VERSION",
-            help="register the version that follows this one: the same spec, its sources listed anew",
+            help="register the version after this one: the same spec, with a new listing of its sources",
         ),
     ] = "",
     as_: Annotated[
@@ -38,7 +38,7 @@ def register(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Register a spec; from then on this version of the dataset is frozen."""
+    """Register a spec, and freeze this version of the dataset."""
     if (spec is None) == (not from_):
         raise UserError("pass a spec file, or --from with the version that the new one follows")
     if spec is not None and (as_ or print_):
@@ -86,7 +86,7 @@ def _register_successor(parent: str, name: str, json: bool) -> None:
 
 
 def _successor(registry: Registry, parent: str, name: str) -> DatasetSpec:
-    """The spec of the version that follows `parent`, called `name` or by the spec's own scheme."""
+    """Return the spec of the version that follows `parent`, named `name` or by the spec's own scheme."""
     from mm_embed_kernels.spec.next_version import resolve_version, successor
 
     try:

@@ -43,7 +43,8 @@ def search(  # noqa: PLR0913 - one parameter for each option
         str, typer.Option(help="neighbours, duplicates, or hard_negatives (near, with another label)")
     ] = "neighbours",
     label: Annotated[
-        str | None, typer.Option(help="the query's label, for hard negatives; by default its sample's")
+        str | None,
+        typer.Option(help="label of the query for hard_negatives; default: label of the query's sample"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -75,7 +76,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
         print("no hits")
         return
     versions = ", ".join(dataset_version or ["all versions"])
-    print_table(f"{versions} {', '.join(modality)}: {query}", rows, _informative(rows))
+    print_table(f"{versions} {', '.join(modality)}: {query}", rows, _useful_columns(rows))
     print("origin of a hit: mm explain FEATURE_ID")
 
 
@@ -94,8 +95,8 @@ def _row(hit: dict[str, Any], digits: int) -> dict[str, Any]:
     }
 
 
-def _informative(rows: list[dict[str, Any]]) -> list[str]:
-    """The columns of hits without those that are empty, or the same in every row."""
+def _useful_columns(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the columns of hits without those that are empty, or the same in every row."""
     empty = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
     constant = {name for name in ("version", "modality") if len({row[name] for row in rows}) == 1}
     return [name for name in rows[0] if name not in empty | constant]

@@ -53,7 +53,7 @@ def status(
 
 
 def _print_obstacles(dataset_version: str, cell: dict[str, Any]) -> None:
-    """Print what keeps a cell from its publish: undecided samples, gates, a blocked stage."""
+    """Print the obstacles to the publish of a cell: undecided samples, gates, a blocked stage."""
     modality = cell["modality"]
     if cell["undecided"]:
         print(
@@ -68,7 +68,7 @@ def _print_obstacles(dataset_version: str, cell: dict[str, Any]) -> None:
 
 
 def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The verdicts with figures of the first stage whose gate is closed, or else of the last stage."""
+    """Return the verdicts with figures of the first stage with a closed gate, or else of the last stage."""
     closed = [gate["stage"] for gate in gates if not gate["passed"] and not gate["waived"]]
     return [
         gate for gate in gates if gate["stage"] == (closed or [gates[-1]["stage"]])[0] and gate["figures"]

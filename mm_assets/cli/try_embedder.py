@@ -24,7 +24,7 @@ def try_embedder(
     sample: Annotated[int, typer.Option(min=2, help="number of segments")] = 500,
     json: Json = False,
 ) -> None:
-    """Run an embedder on a sample: rate, cost for the whole cell, neighbours beside the current ones."""
+    """Run an embedder on a sample: rate, time for the cell, neighbours beside the current ones."""
     from mm_assets.operations.embedder_trial import try_embedder as run_trial
     from mm_resources.catalog import Catalog
 

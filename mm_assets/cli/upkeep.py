@@ -15,12 +15,13 @@ def upkeep(
     older_than_days: Annotated[
         float,
         typer.Option(
-            min=0, help="age from which superseded versions are removed; 0 only while nothing uses the store"
+            min=0,
+            help="age of superseded versions to remove; 0 only while no run or reader uses the store",
         ),
     ] = 7.0,
     json: Json = False,
 ) -> None:
-    """Compact small files and remove superseded versions; published ones and those of training sets stay."""
+    """Compact small files and remove superseded versions; versions of pins and training sets are kept."""
     from mm_resources.catalog import Catalog
     from mm_resources.maintenance.upkeep import upkeep as run_upkeep
 

@@ -1,1 +1,1 @@
-"""Curation across cells: splits, contamination, reviews, changed profiles. Imports cells and lower."""
+"""Curation across cells: splits, contamination, reviews, rules. May import cells and the rooms below it."""

@@ -33,38 +33,48 @@ def compared_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dic
     return compared
 
 
-def connect_comparisons(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> dict[str, str]:
-    """Give the rule `contaminated`, where the rules contain it, its readers of the other datasets.
-
-    Returns:
-        The data versions of the other datasets' validated samples.
+def compared_versions(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> dict[str, str]:
+    """Return the data versions of the validated samples that a cell is compared with, by dataset version.
 
     Raises:
         UserError: for a dataset that is not validated yet, or was probed by an older version, and as
             `compared_cells` does.
     """
-    tables = catalog.tables
-    others, versions = compared_cells(catalog.registry, cell, rules), {}
-    near = next((rule for rule in rules if isinstance(rule, NearDuplicateRule)), None)
-    for name, other in others.items():
+    versions: dict[str, str] = {}
+    near = _near_duplicate_rule(rules)
+    for name, other in compared_cells(catalog.registry, cell, rules).items():
         advice = f"run `mm backfill {other.dataset_version} --modality {other.modality}`"
-        meta = tables.meta("validated_samples", other)
+        meta = catalog.tables.meta("validated_samples", other)
         if meta is None:
             raise UserError(
                 f"{cell.partition_key} is to be compared with {name}, "
                 f"of which nothing is validated yet; {advice}"
             )
-        columns = tables.read("validated_samples", other).schema.names
+        columns = catalog.tables.read("validated_samples", other).schema.names
         missing = set(near.columns if near else ()) - set(columns)
         if missing:
             raise UserError(
                 f"{name} was probed by an older version, without {', '.join(sorted(missing))}; {advice}"
             )
         versions[name] = meta.data_version
+    return versions
+
+
+def connect_comparisons(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> None:
+    """Give the rule `contaminated`, where the rules contain it, its readers of the other datasets.
+
+    Raises:
+        UserError: as `compared_versions` does.
+    """
+    compared_versions(catalog, cell, rules)
+    others = compared_cells(catalog.registry, cell, rules)
+    readers = {
+        name: partial(catalog.tables.read, "validated_samples", other) for name, other in others.items()
+    }
     for rule in rules:
         if isinstance(rule, Contaminated):
-            rule.compare_with(
-                {name: partial(tables.read, "validated_samples", other) for name, other in others.items()},
-                near,
-            )
-    return versions
+            rule.compare_with(readers, _near_duplicate_rule(rules))
+
+
+def _near_duplicate_rule(rules: Sequence[Rule]) -> NearDuplicateRule | None:
+    return next((rule for rule in rules if isinstance(rule, NearDuplicateRule)), None)

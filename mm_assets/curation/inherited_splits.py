@@ -18,7 +18,7 @@ from mm_resources.storage.spool import TableSpool
 _MEMBER = pa.schema([("split_group", pa.string()), ("sample_id", pa.string()), ("content_hash", pa.string())])
 _PARENT = pa.schema([("sample_id", pa.string()), ("content_hash", pa.string()), ("split", pa.string())])
 
-# A sample of the parent keeps its split, and its group follows; so does a renamed sample, recognised by its
+# A sample of the parent keeps its split, and its group follows; so does a renamed sample, recognized by its
 # content, unless the parent has that content in several splits.
 _PLACED = """
 WITH placed AS MATERIALIZED (SELECT * FROM parent),
@@ -76,17 +76,17 @@ def inherit_splits(run: CellRun) -> tuple[TableSpool, TableSpool]:
     """
     placed, known, cells = TableSpool(PARENT_SPLITS), TableSpool(PARENT_SAMPLES), parent_cells(run)
     if cells:
-        for table in run.tables_of(_PLACED, members=_members(run), parent=_parent(run, cells)):
+        for table in run.query_tables(_PLACED, members=_members(run), parent=_parent_splits(run, cells)):
             placed.add(
                 table.filter(pc.is_in(table["split"], pa.array(list(run.spec.splits)))).cast(PARENT_SPLITS)
             )
         own = run.read("validated_samples", list(_PARENT.names[:2]))
-        for table in run.tables_of(_KNOWN, samples=own, parent=_parent(run, cells)):
+        for table in run.query_tables(_KNOWN, samples=own, parent=_parent_splits(run, cells)):
             known.add(table.cast(PARENT_SAMPLES))
     return placed, known
 
 
-def _parent(run: CellRun, cells: list[Cell]) -> pa.RecordBatchReader:
+def _parent_splits(run: CellRun, cells: list[Cell]) -> pa.RecordBatchReader:
     """Stream the splits of the parent's samples."""
 
     def stream() -> Iterator[pa.RecordBatch]:
@@ -101,7 +101,7 @@ def _members(run: CellRun) -> pa.RecordBatchReader:
 
     def stream() -> Iterator[pa.RecordBatch]:
         own = run.read("validated_samples", ["sample_id", "entity_id", "group", "content_hash"])
-        yield from _batches(run.tables_of(_MEMBERS, samples=own))
+        yield from _batches(run.query_tables(_MEMBERS, samples=own))
         if any(declares_links(source) for source in run.spec.sources):
             for cell in run.catalog.registry.cells(run.cell.dataset_version):
                 if cell.modality != run.cell.modality:
@@ -122,8 +122,8 @@ def _linked_samples(run: CellRun, cell: Cell) -> Iterator[pa.Table]:
     """
     kernel, listings = FetchKernel(run.spec, run.catalog.blobs), run.catalog.registry.listings
     given: dict[str, Any] = {"flavours": kernel.flavours()}
-    with run.sql(REQUESTS, listing=listings.listing(run.spec, cell.modality), **given) as requests:
+    with run.query(REQUESTS, listing=listings.listing(run.spec, cell.modality), **given) as requests:
         run.compute(kernel, requests)
-    return run.tables_of(
-        _LINKED, listing=listings.listing(run.spec, cell.modality), cached=run.cached(kernel), **given
+    return run.query_tables(
+        _LINKED, listing=listings.listing(run.spec, cell.modality), cached=run.cached_results(kernel), **given
     )

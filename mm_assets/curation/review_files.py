@@ -15,7 +15,6 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.monitoring.reviews import Reviews
 
 # Columns that may name the sample of a line, the most specific first.
 NAMES = ("sample_id", "key", "source_uri")
@@ -98,20 +97,17 @@ def record_reviews(catalog: Catalog, cells: list[Cell], path: Path) -> RecordedR
     if not rows:
         first = f"; {unknown[0]} is none" if unknown else ""
         raise UserError(f"{path} names no sample of {cells[0].dataset_version}{first}")
-    return RecordedReviews(Reviews(catalog).record(rows), len(unknown), unknown[:MAX_UNKNOWN_LINES])
+    return RecordedReviews(catalog.reviews.record(rows), len(unknown), unknown[:MAX_UNKNOWN_LINES])
 
 
 def _match_samples(catalog: Catalog, cell: Cell, reviews: pa.Table) -> list[dict[str, Any]]:
     """Return the reviewed samples of a cell, by line.
 
     Raises:
-        UserError: when the cell was never materialized.
+        NotMaterialized: when nothing of the cell was read yet.
     """
     columns = ["sample_id", "content_hash", "source", "key", "source_uri"]
-    try:
-        samples = catalog.tables.read("raw_assets", cell, columns)
-    except LookupError as error:
-        raise UserError(f"{error}; run `mm backfill {cell.dataset_version}`") from None
+    samples = catalog.tables.read("raw_assets", cell, columns)
     matches: list[dict[str, Any]] = (
         sql.fetch(_MATCHES, samples=samples, reviews=reviews).sort_by("line").to_pylist()
     )

@@ -12,10 +12,10 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.modalities import Modality, get
 from mm_embed_kernels.spec.thresholds import ColumnRule
 from mm_embed_kernels.validation.bounds import (
-    EXTENSION_SQL,
     LISTING_COLUMNS,
     REJECTED,
     bounded_columns,
+    extension_sql,
     rejection_reasons,
     validation_bounds,
 )
@@ -25,15 +25,15 @@ from mm_resources.cell import Cell
 from mm_resources.storage.spool import TableSpool
 from mm_resources.tables.failure_events import FailureFilter
 
-# A failure that may pass later is not the sample's fault, and samples that a rule or the listing refuses were
-# never downloaded.
+# Without retryable failures, which the samples do not cause, and without samples that a rule or the listing
+# rejects before download.
 _SAMPLES = f"""
 WITH causes AS (
   SELECT sample_id, arg_min(stage || '/' || error_class, "at") AS cause,
          list(DISTINCT fingerprint) AS fingerprints
   FROM failures WHERE NOT retryable AND error_class <> '{REJECTED}' GROUP BY 1
 ), excluded AS (SELECT DISTINCT sample_id FROM others WHERE sample_id IS NOT NULL)
-SELECT coalesce(l.size, r.size) AS size, {EXTENSION_SQL.replace("key", "l.key")} AS extension,
+SELECT coalesce(l.size, r.size) AS size, {extension_sql("l.key")} AS extension,
        l.source, l.label, m.* EXCLUDE (sample_id), c.cause, c.fingerprints
 FROM listing l LEFT JOIN raw r USING (sample_id) LEFT JOIN probed m USING (sample_id)
 LEFT JOIN causes c USING (sample_id)
@@ -110,10 +110,8 @@ def _samples(catalog: Catalog, cell: Cell, modality: Modality, chosen: FailureFi
     """Write the downloaded samples to a file: listed and probed columns, and the cause of failures."""
 
     def read(asset: str, columns: dict[str, pa.DataType], where: str | None = None) -> pa.RecordBatchReader:
-        try:
-            return catalog.tables.read(asset, cell, list(columns), where)
-        except LookupError:
-            return pa.RecordBatchReader.from_batches(pa.schema(list(columns.items())), [])
+        # The columns of a stage that was never materialized are null.
+        return catalog.tables.read_or_empty(asset, cell, pa.schema(list(columns.items())), where)
 
     text = pa.string()
     probed = {name: kind for name, kind in bounded_columns(modality).items() if name not in LISTING_COLUMNS}

@@ -25,6 +25,7 @@ from mm_resources.costs.prices import Prices
 from mm_resources.ledger.ledger import Rate
 from mm_resources.metering import Usage
 from mm_resources.resources import EmbedderResource
+from mm_resources.tables.stage_tables import NotMaterialized
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def what_if(
         for name in sorted({rule.name for rule in [*now, *then]})
         if (move := Move(name, *(counts[name, count] for count in _COUNTS))).is_change
     ]
-    more = _per_sample(catalog, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
+    more = _work_per_sample(catalog, spec, cell, embedder, kept["now"]).times(kept["then"] - kept["now"])
     price = prices.of(Usage(more.cpu_seconds, more.gpu_seconds))
     return WhatIf(cell.modality, samples, kept["now"], kept["then"], moves, round(more.seconds, 3), price)
 
@@ -138,7 +139,7 @@ def _require_columns(read: Any, cell: Cell, rules: list[Rule]) -> None:
     advice = f"run `mm backfill {cell.dataset_version} --modality {cell.modality}`"
     try:
         names = read(None).schema.names
-    except LookupError:
+    except NotMaterialized:
         raise UserError(f"no sample of {cell.partition_key} is validated yet; {advice}") from None
     missing = sorted({column for rule in rules for column in rule.columns} - set(names))
     if missing:
@@ -147,7 +148,7 @@ def _require_columns(read: Any, cell: Cell, rules: list[Rule]) -> None:
         )
 
 
-def _per_sample(
+def _work_per_sample(
     catalog: Catalog, spec: DatasetSpec, cell: Cell, embedder: EmbedderResource, kept: int
 ) -> Rate:
     """Return the work of segmenting and embedding one kept sample.
@@ -159,7 +160,7 @@ def _per_sample(
     segments = cut.rows / kept if cut and kept else 1.0
 
     def rate(kernel: Kernel) -> Rate:
-        return rates.get(kernel.fingerprint, Rate.guess(kernel))
+        return rates.get(kernel.fingerprint, Rate.assumed(kernel))
 
     per_segment: list[Kernel] = [
         embedder.kernel(blobs, limits, made) for made in embedder.open_all(spec.embedders.get(cell.modality))

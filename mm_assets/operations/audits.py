@@ -26,19 +26,11 @@ def audit_tables(
     Raises:
         UserError: when none of the chosen cells is published.
     """
-    registry = catalog.registry
-    cells = [cell for name in [dataset_version] if name for cell in registry.cells(name, modality)]
-    cells = cells or [
-        cell
-        for name in registry.datasets()
-        for cell in registry.cells(name)
-        if modality in (None, cell.modality)
-    ]
-    published = [cell for cell in cells if registry.pins.get(cell)]
-    if not published:
+    pins = list(catalog.registry.latest_pins(dataset_version, [modality] if modality else None))
+    if not pins:
         of = f" of {dataset_version}" if dataset_version else ""
         raise UserError(f"nothing is published{of}; run `mm backfill DATASET@VERSION`")
     encoder = QueryEncoder()
-    for cell in published:
-        name = dataset_version or cell.dataset_version
-        yield from audit(catalog, name, cell.modality, sample, seed, encoder)
+    for pin in pins:
+        name = dataset_version or pin.dataset_version
+        yield from audit(catalog, name, pin.modality, sample, seed, encoder)

@@ -12,6 +12,7 @@ import dagster as dg
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.cells.run_failures import is_closed_gate
 from mm_assets.cells.run_tags import OVERRIDE_TAG, REDRIVE_TAG, cell_tags
+from mm_assets.dagster_private import error_message
 from mm_assets.operations.dagster_home import PROCESS_TAG, active_runs, process_tag
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
@@ -60,7 +61,7 @@ def backfill_cell(
 
     Args:
         override: the reason for passing closed gates.
-        redrive: failures to compute again, permanent ones too; by default those that may pass.
+        redrive: failures to compute again, permanent ones included; by default the retryable ones.
     """
     began = time.perf_counter()
     if others := active_runs(instance, cell.partition_key):
@@ -117,7 +118,7 @@ def _status(
         if meta.blocked and meta.run_id == run.run_id:
             return "blocked", f"{name}: {meta.blocked}"
     causes = [_failure_line(event) for event in events if event.is_step_failure]
-    # A gate that an earlier run closed stops the stages behind it.
+    # A gate that an earlier run closed stops the later stages.
     status = "blocked" if any(is_closed_gate(event) for event in events) else "failed"
     return status, "; ".join(causes) or f"the run was {run.status.value.lower()} before it ended"
 
@@ -142,22 +143,14 @@ def _failure_line(event: dg.DagsterEvent) -> str:
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return f"{event.step_key}: {_sentence(error.message, error.cls_name) if error else 'failed'}"
-
-
-def _sentence(text: str, class_name: str | None) -> str:
-    """Return the message of a stored error, with its class only where the message is no sentence."""
-    line = " ".join(text.split())
-    # Dagster stores errors as Python prints them: MODULE.CLASS: MESSAGE.
-    before, _, message = line.partition(": ")
-    return message if before.rsplit(".", 1)[-1] == class_name and " " in message else line
+    return f"{event.step_key}: {error_message(error) if error else 'failed'}"
 
 
 def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
     """Return the rows that a run computed and reused, by kernel; a skipped stage reused all of its rows."""
     computed: dict[str, int] = defaultdict(int)
     reused: dict[str, int] = defaultdict(int)
-    for row in ledger.of_run(run_id):
+    for row in ledger.run_rows(run_id):
         if row["kernel"]:
             computed[row["kernel"]] += row["computed"]
             reused[row["kernel"]] += row["reused"]
@@ -165,7 +158,7 @@ def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[s
 
 
 def unfinished_cells(catalog: Catalog, cells: list[Cell]) -> list[Cell]:
-    """Select the cells that are unpublished, or have a closed gate or failures that may pass."""
+    """Select the cells that are unpublished, or have a closed gate or retryable failures."""
 
     def is_finished(cell: Cell) -> bool:
         snapshot = catalog.snapshot(cell)

@@ -24,8 +24,8 @@ from mm_embed_kernels.validation.bounds import (
 )
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import KEY, inputs_of
-from mm_resources.compute.probe_prefixes import REFUSED, with_prefixes
+from mm_resources.compute.cache import SPAN_KEY, inputs_of
+from mm_resources.compute.probe_prefixes import REFUSED_REQUESTS, merge_prefixes
 from mm_resources.compute.runner import KernelRunner
 from mm_resources.costs.prices import Prices
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
@@ -44,13 +44,13 @@ JOIN cached c ON l.fetch_key = c.key
 WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL
 """
 _CONTENTS = "SELECT content_hash AS key FROM fetched"
-_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED}"
+_REFUSED = f"WITH requests AS ({_CONTENTS}) {REFUSED_REQUESTS}"
 _PROBED = """
 SELECT f.* EXCLUDE (size, bytes, fetch_key, flavour, locator, tag, error_class, message, modality),
        f.bytes AS size, p.* EXCLUDE (key, error_class, message)
 FROM fetched f JOIN cached p ON f.content_hash = p.key WHERE p.status = 'ok'
 """
-# The segments of the kept samples, with their own text or the transcript that the source gives.
+# Segments of the kept samples, with their own text or the transcript of the source.
 _UNITS = """
 SELECT DISTINCT k.key AS content_hash, s.unit.span AS span,
        coalesce(s.unit.text, CASE WHEN s.n = 1 THEN k.transcript END) AS text
@@ -58,9 +58,9 @@ FROM kept k JOIN (
   SELECT key, unnest(segments) AS unit, len(segments) AS n FROM cached WHERE status = 'ok'
 ) s USING (key)
 """
-_UNTRANSCRIBED = f"SELECT DISTINCT {KEY} AS key FROM units WHERE text IS NULL"
+_UNTRANSCRIBED = f"SELECT DISTINCT {SPAN_KEY} AS key FROM units WHERE text IS NULL"
 _TRANSCRIBED = f"""
-SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {KEY}
+SELECT u.* REPLACE (coalesce(u.text, t.text) AS text) FROM units u LEFT JOIN cached t ON t.key = {SPAN_KEY}
 """
 
 
@@ -91,7 +91,7 @@ class _Planner:
         self._runner = KernelRunner(catalog.cache, None)
         self._rates = catalog.ledger.rates()
 
-    def cached(self, kernel: Kernel) -> pa.RecordBatchReader:
+    def cached_results(self, kernel: Kernel) -> pa.RecordBatchReader:
         """Stream the cached results of a kernel."""
         return self._runner.cache.space(kernel).reader()
 
@@ -101,16 +101,16 @@ class _Planner:
         """Plan a kernel for the requests that a statement selects.
 
         Args:
-            unseen: rows that the statement cannot select, since the kernel before has not computed them yet;
+            unseen: rows that the statement cannot select, since the previous kernel has not computed them;
                 one row is planned for each.
 
         Returns:
             The rows to compute.
         """
         with sql.query(statement, **streams) as requests:
-            requested, missing = self._runner.missing(kernel, requests)
+            requested, missing = self._runner.count_missing(kernel, requests)
         computed = missing + unseen
-        work = self._rates.get(kernel.fingerprint, Rate.guess(kernel)).times(computed)
+        work = self._rates.get(kernel.fingerprint, Rate.assumed(kernel)).times(computed)
         self.plans.append(KernelPlan(kernel.name, computed, requested - missing, work))
         return computed
 
@@ -148,14 +148,18 @@ def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[
     bounds = validation_bounds(modality, spec.validation.get(cell.modality, {}))
     listing, flavours = _spool_listing(registry, spec, cell.modality, bounds), fetch.flavours()
     unfetched = planner.add(fetch, REQUESTS, listing=listing.reader(), flavours=flavours)
-    fetched = _spool(_FETCHED, listing=listing.reader(), flavours=flavours, cached=planner.cached(fetch))
+    fetched = _spool(
+        _FETCHED, listing=listing.reader(), flavours=flavours, cached=planner.cached_results(fetch)
+    )
 
     unprobed = planner.add(probe, _CONTENTS, unfetched, fetched=fetched.reader())
-    probed = planner.cached(probe)
+    probed = planner.cached_results(probe)
     if spec.on_partial != "reject":
         prefix = ProbeKernel(modality, blobs, on_partial=spec.on_partial)
-        unprobed += planner.add(prefix, _REFUSED, fetched=fetched.reader(), cached=planner.cached(probe))
-        probed = with_prefixes(catalog.cache.space(probe), catalog.cache.space(prefix))
+        unprobed += planner.add(
+            prefix, _REFUSED, fetched=fetched.reader(), cached=planner.cached_results(probe)
+        )
+        probed = merge_prefixes(catalog.cache.space(probe), catalog.cache.space(prefix))
 
     valid = _valid_samples(_spool(_PROBED, fetched=fetched.reader(), cached=probed), bounds)
     rules = rule_set(cell.modality, spec.curation.rules)
@@ -163,11 +167,11 @@ def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[
     kept = _kept_contents(valid, rules, spec)
 
     uncut = planner.add(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())
-    units = _spool(_UNITS, kept=kept.reader(), cached=planner.cached(segment))
+    units = _spool(_UNITS, kept=kept.reader(), cached=planner.cached_results(segment))
     if name := spec.transcribe.get(cell.modality):
         transcribe = embedder.transcribe_kernel(name, blobs, Limits())
         planner.add(transcribe, _UNTRANSCRIBED, uncut, units=units.reader())
-        units = _spool(_TRANSCRIBED, units=units.reader(), cached=planner.cached(transcribe))
+        units = _spool(_TRANSCRIBED, units=units.reader(), cached=planner.cached_results(transcribe))
     for embed in embeds:
         requests = "SELECT {key} AS key FROM units WHERE {readable}".format(**inputs_of(embed.embedder))
         planner.add(embed, requests, uncut, units=units.reader())

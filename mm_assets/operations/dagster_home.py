@@ -21,8 +21,8 @@ _DEFAULT_YAML = "telemetry:\n  enabled: false\n"
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """Open the instance of the home, and export its settings to the environment.
 
-    Safe for several first processes at once: Dagster creates its SQLite files at first use, and breaks where
-    two processes do so together, hence the lock.
+    A lock serializes the first use: Dagster creates its SQLite files then, and fails where two processes do
+    so at once.
     """
     from filelock import FileLock
 
@@ -66,8 +66,7 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 def active_runs(instance: dg.DagsterInstance, partition: str = "") -> str:
     """Describe the runs of this host that are processing a partition, by default any; "" for none.
 
-    A courtesy, not a lock: of two runs that begin at the same moment, or on two hosts, the fences let one
-    publish.
+    Advisory: it does not exclude concurrent runs. Fences let one of them publish.
     """
     tags = {PARTITION_TAG: partition} if partition else None
     described = [

@@ -1,4 +1,4 @@
-"""Checks of what a run needs: packages, store, Dagster home, sandbox, weights, machine."""
+"""Checks of the requirements of a run: packages, store, Dagster home, sandbox, weights, machine."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from importlib.metadata import requires, version
 from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
+from mm_resources.catalog import Catalog
 from mm_resources.settings import Settings
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.store import Store
 
 _FREE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check; where it is not ok, the finding says what to do."""
+    """The result of one check; a finding that is not ok names the remedy."""
 
     name: str
     ok: bool
@@ -32,17 +33,20 @@ class Finding:
 
 
 def run_checks() -> list[Finding]:
-    """Run all checks; one that raises is a finding, not a crash."""
+    """Run all checks; the error of one that raises is its finding."""
     settings = Settings.from_environment()
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("store", lambda: _store(settings)),
-        ("dagster home", lambda: _home(settings)),
-        ("sandbox", _sandbox),
-        ("lance and lancedb", _lance_pair),
-        *((f"embedder {name}", lambda name=name: _embedder(name)) for name in primary_embedders(settings)),
-        ("machine", _machine),
+        ("python", _check_python),
+        ("packages", _check_packages),
+        ("store", lambda: _check_store(settings)),
+        ("dagster home", lambda: _check_home(settings)),
+        ("sandbox", _check_sandbox),
+        ("lance and lancedb", _check_lance_pair),
+        *(
+            (f"embedder {name}", lambda name=name: _check_embedder(name))
+            for name in primary_embedders(settings)
+        ),
+        ("machine", _describe_machine),
     ]
     return [_run_check(name, check) for name, check in checks]
 
@@ -54,11 +58,11 @@ def _run_check(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, False, " ".join(str(error).split()))
 
 
-def _python() -> str:
+def _check_python() -> str:
     return platform.python_version()
 
 
-def _packages() -> str:
+def _check_packages() -> str:
     from packaging.requirements import Requirement
 
     wrong = []
@@ -75,42 +79,51 @@ def _packages() -> str:
     return f"{len(required)} packages as pinned"
 
 
-def _store(settings: Settings) -> str:
-    store = Store(settings.store)
+def _check_store(settings: Settings) -> str:
+    store = Catalog.open(settings.store).store
     probe = f".doctor-{uuid.uuid4().hex}"
     if not (store.create(probe, b"a") and not store.create(probe, b"b") and store.read(probe) == b"a"):
-        raise UserError(f"{settings.store} does not honour exclusive creation, which publishing needs")
+        raise UserError(
+            f"{settings.store} does not support exclusive creation, which publishing needs; "
+            'use a folder or a store listed in README, "A store on S3"'
+        )
     store.remove(probe)
     if not store.is_local:
         return settings.store
     free = shutil.disk_usage(settings.store).free
     if free < _FREE_BYTES:
-        raise UserError(f"{settings.store} has only {free >> 20:,} MiB free")
+        raise UserError(
+            f"{settings.store} has only {free >> 20:,} MiB free; "
+            f"free at least {_FREE_BYTES >> 20:,} MiB or set MM_STORE to a larger disk"
+        )
     return f"{settings.store}, {free >> 30:,} GiB free"
 
 
-def _home(settings: Settings) -> str:
+def _check_home(settings: Settings) -> str:
     instance = open_instance(settings)
     runs = instance.get_runs_count()
     instance.dispose()
     return f"{settings.dagster_home}, {runs:,} runs"
 
 
-def _sandbox() -> str:
+def _check_sandbox() -> str:
     sandbox = Sandbox(Limits())
     try:
         alive, dead = sandbox.map(os.path.basename, [("/a/b",)])[0], sandbox.map(os.abort, [()])[0]
     finally:
         sandbox.close()
     if alive != "b" or not isinstance(dead, SampleError) or dead.error_class != "decoder_crash":
-        raise UserError(f"a sandboxed child answered {alive!r} and {dead!r}")
+        raise UserError(
+            f"the sandbox does not isolate a crash: child answered {alive!r}, crashing child {dead!r}; "
+            "see SECURITY.md"
+        )
     return "children start, and one that crashes costs one sample"
 
 
-def _lance_pair() -> str:
+def _check_lance_pair() -> str:
     import tempfile
 
-    # Loads the databases, which nothing else here needs.
+    # Loads the databases, which no other check needs.
     import lancedb
     import pyarrow as pa
 
@@ -128,14 +141,13 @@ def primary_embedders(settings: Settings) -> list[str]:
     return list(dict.fromkeys(modality.primary(settings.profile) for modality in modalities().values()))
 
 
-def _embedder(name: str) -> str:
+def _check_embedder(name: str) -> str:
     made = create(name)
     return f"{made.modality}, {made.dimension}-d, weights {made.weights_hash[:12]}, space {made.space}"
 
 
-def _machine() -> str:
+def _describe_machine() -> str:
     import psutil
 
     memory = psutil.virtual_memory()
-    cpus = len(os.sched_getaffinity(0))
-    return f"{cpus} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"
+    return f"{cpu_count()} CPUs, {memory.available >> 30:,} of {memory.total >> 30:,} GiB memory free"

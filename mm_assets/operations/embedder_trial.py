@@ -25,7 +25,7 @@ from mm_resources.resources import default_embedder
 # Segments whose neighbours are reported, and neighbours of each.
 QUERIES, NEIGHBOURS = 5, 3
 
-# The same sample each time: in the order of the segments' ids, which are hashes.
+# The same sample in each trial: the first segments by id, which is a hash.
 _SAMPLE = """
 SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text, s.segment_id
 FROM segments s JOIN blobs b USING (content_hash) WHERE {readable} ORDER BY s.segment_id LIMIT {sample}
@@ -42,7 +42,7 @@ FROM tried t JOIN published p USING (segment_id) ORDER BY t.segment_id
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest neighbours of one segment by two embedders; labels and keys, the nearest first."""
+    """The nearest neighbours of one segment by two embedders: labels and keys, the nearest first."""
 
     of: str
     current: list[str]
@@ -139,7 +139,7 @@ def _compare(catalog: Catalog, current: PinnedTable, tried: pa.Table) -> tuple[f
     joined = sql.fetch(_JOINED, tried=tried, published=scan.to_reader())
     if joined.num_rows < 2:
         return 0.0, []
-    near = {name: _nearest(vectors_of(joined[name])) for name in ("current", "tried")}
+    near = {name: _nearest_rows(vectors_of(joined[name])) for name in ("current", "tried")}
     same = [len(set(a) & set(b)) / len(a) for a, b in zip(near["current"], near["tried"], strict=True)]
     names = [
         f"{label}: {key}" if label else key
@@ -152,7 +152,7 @@ def _compare(catalog: Catalog, current: PinnedTable, tried: pa.Table) -> tuple[f
     return float(np.mean(same)), neighbours
 
 
-def _nearest(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _nearest_rows(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the rows of the nearest other vectors by cosine, best first.
 
     Args:

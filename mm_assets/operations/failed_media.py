@@ -16,6 +16,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.sources import open_source
 from mm_resources.tables.failure_events import FailureFilter
+from mm_resources.tables.stage_tables import NotMaterialized
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 
@@ -45,7 +46,7 @@ def write_failed_medium(
 ) -> FailedMedium:
     """Write the bytes of a failed sample to a file.
 
-    They are read from the blob and verified; or from the source, where they were never stored or are lost.
+    They are read from the blob and verified, or from the source if they were not stored or are lost.
 
     Args:
         cells: cells that may contain the sample.
@@ -108,7 +109,7 @@ def _row(catalog: Catalog, stage: str, cell: Cell, where: str) -> dict[str, Any]
     """Return the first row of a stage that matches, or an empty row where there is none."""
     try:
         rows = catalog.tables.read(stage, cell, where=where, limit=1).read_all().to_pylist()
-    except LookupError:
+    except NotMaterialized:
         return {}
     return rows[0] if rows else {}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mm_assets.cells.checks import Check
 from mm_embed_kernels import sql
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_embed_kernels.identity import ALIASES
 from mm_embed_kernels.spec.thresholds import Promotion
 from mm_resources.catalog import Catalog
@@ -47,7 +47,7 @@ def promote(
             threshold.
     """
     if alias not in ALIASES - {"latest"}:
-        raise UserError(f"{alias!r} is no alias; there are: {', '.join(sorted(ALIASES - {'latest'}))}")
+        raise unknown_choice("alias", alias, sorted(ALIASES - {"latest"}))
     cells = catalog.registry.cells(dataset_version)
     pins = [pin for cell in cells if (pin := catalog.registry.pins.get(cell))]
     if not pins:
@@ -109,7 +109,7 @@ def promotion_checks(
     Args:
         now: the current target of the alias.
     """
-    candidate = f"{pins[0].dataset}@{pins[0].version}"
+    candidate = pins[0].dataset_version
     thresholds = catalog.registry.spec(pins[0].dataset, pins[0].version).promotion
     served = (
         {
@@ -182,7 +182,7 @@ def _labels(catalog: Catalog, pin: Pin) -> dict[str, int]:
 
 
 def _threshold_check(name: str, value: float, threshold: float, what: str, most: bool = False) -> Check:
-    """Return the check of a value against its lower threshold, or with `most` its upper one."""
+    """Check a value against a lower threshold, or with `most` an upper one."""
     passed = value <= threshold if most else value >= threshold
     bound = f"{'at most' if most else 'at least'} {threshold:g}"
     line = f"{name}: {what} is {value:.3f}, {bound} is required"
@@ -190,7 +190,7 @@ def _threshold_check(name: str, value: float, threshold: float, what: str, most:
 
 
 def _evaluation_check(catalog: Catalog, candidate: str, served: str | None, evaluation: str) -> Check:
-    """Return the check by the user's own function, see `Evaluation`.
+    """Check a version by the user's own function, see `Evaluation`.
 
     Raises:
         UserError: when the function cannot be imported.

@@ -1,4 +1,4 @@
-"""Redrives: compute chosen failures again, permanent ones too, in an ordinary run of their cell."""
+"""Redrives: compute chosen failures again, permanent ones included, in an ordinary run of their cell."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.tables.failure_events import DECIDED, FailureFilter
 
 _KEY = ["stage", "sample_id", "segment_id", "embedder"]
 _COLUMNS = [*_KEY, "error_class", "attempt"]
-# Samples that a frozen listing or spec refuses, and broken rows, are not computed: no retry can change them.
+# Samples that a frozen listing or spec rejects, and rows that violate a contract: no retry changes them.
 _TRIABLE = f"""
 SELECT f.* FROM failures f LEFT JOIN refused r ON f.stage = 'raw_assets' AND f.sample_id = r.sample_id
 WHERE r.sample_id IS NULL AND f.stage IN {COMPUTING_STAGES} AND f.error_class NOT IN {DECIDED}
@@ -70,7 +70,7 @@ class Redrive:
             failures=failures.read(self.cell, _COLUMNS, chosen=self.chosen, versions=self.versions),
             before=failures.read(self.cell, ["stage", "sample_id"], versions=self.versions),
             after=failures.read(self.cell, _COLUMNS),
-            refused=_refused(catalog, self.cell),
+            refused=_refused_samples(catalog, self.cell),
         )
         return Outcome(**counts.to_pylist()[0])
 
@@ -85,7 +85,7 @@ def select_redrives(
     """
     failures = catalog.failures
     if chosen.stage not in ("", *FAILURE_STAGES):
-        raise UserError(f"--stage {chosen.stage!r} is no stage; there are: {', '.join(FAILURE_STAGES)}")
+        raise unknown_choice("--stage", chosen.stage, FAILURE_STAGES)
     causes = failures.causes(cells).to_pylist()
     matching = [
         cause
@@ -104,14 +104,14 @@ def _redrives(catalog: Catalog, cells: list[Cell], chosen: FailureFilter) -> Ite
         versions = catalog.failures.versions(cell)
         events = catalog.failures.read(cell, _COLUMNS, chosen=chosen, versions=versions)
         counted = sql.fetch(
-            f"SELECT count(*) AS n FROM ({_TRIABLE})", failures=events, refused=_refused(catalog, cell)
+            f"SELECT count(*) AS n FROM ({_TRIABLE})",
+            failures=events,
+            refused=_refused_samples(catalog, cell),
         )
         yield Redrive(cell, chosen, counted["n"][0].as_py(), versions)
 
 
-def _refused(catalog: Catalog, cell: Cell) -> pa.RecordBatchReader:
-    """Stream the samples that the listing itself refuses."""
-    try:
-        return catalog.tables.read("dataset_registry", cell, ["sample_id"], where="error_class IS NOT NULL")
-    except LookupError:
-        return pa.RecordBatchReader.from_batches(pa.schema([("sample_id", pa.string())]), [])
+def _refused_samples(catalog: Catalog, cell: Cell) -> pa.RecordBatchReader:
+    """Stream the samples that the listing rejects; none before the first run."""
+    schema = pa.schema([("sample_id", pa.string())])
+    return catalog.tables.read_or_empty("dataset_registry", cell, schema, "error_class IS NOT NULL")

@@ -17,7 +17,7 @@ _NO_SAMPLES = pa.schema([("sample_id", pa.string())])
 
 
 def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
-    """Return the counts of a cell as published; before its first publish, as its stage tables stand.
+    """Return the counts of a cell as published; before its first publish, by its stage tables.
 
     Samples behind a closed gate count as dropped; those of a cell whose first run is still running, or died,
     count as undecided.

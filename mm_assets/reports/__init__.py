@@ -1,1 +1,1 @@
-"""Reports of cells as HTML pages. May import operations and all below, and mm_resources."""
+"""Reports of cells as HTML pages. May import operations, curation, cells and the rooms below them."""

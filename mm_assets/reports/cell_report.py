@@ -13,14 +13,13 @@ from mm_assets.operations.status import cell_status
 from mm_assets.reports.histograms import Histogram, signal_histograms
 from mm_assets.reports.previews import MISSING, BlobPreview, preview_blobs
 from mm_embed_kernels import sql
-from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.cell_costs import CellCost, cell_cost
 from mm_resources.costs.prices import Prices
-from mm_resources.monitoring.reviews import Reviews, Score
+from mm_resources.monitoring.review_scores import Score, score_reviews
 from mm_resources.monitoring.semantic_duplicates import (
     Pair,
     SemanticDuplicates,
@@ -117,7 +116,7 @@ class CellReport:
         counts: see `mm_assets.operations.status.cell_status`.
         sheets: a sheet for each decision.
         groups: the largest groups of duplicates.
-        similar: pairs with nearly equal vectors that are in no group together.
+        similar: semantic duplicates: pairs with nearly equal vectors that no group contains.
         checked_vectors: vectors whose neighbours were searched for `similar`.
         cost: in the currency of the price table.
         scores: of rules and failures against reviews.
@@ -146,9 +145,9 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
         version = pin.stages[asset]["lance_version"] if pin else None
         return catalog.tables.read(asset, cell, columns, version=version)
 
-    decisions = _decisions(read, cell)
+    decisions = _decisions(read)
     groups, members = _groups(read)
-    near = _similar(catalog, pin)
+    near = _find_similar_pairs(catalog, pin)
     pairs = near.pairs[:MAX_GROUPS]
     pair_rows = _pair_rows(pairs, read)
     rows = [*(row["cards"] for row in decisions), *members.values(), *pair_rows]
@@ -183,22 +182,18 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
             rule_set(cell.modality, spec.curation.rules), partial(read, "validated_samples")
         ),
         cost=cell_cost(catalog, cell, prices),
-        scores=Reviews(catalog).scores(cell),
+        scores=score_reviews(catalog, cell),
     )
 
 
-def _decisions(read: Read, cell: Cell) -> list[dict[str, Any]]:
-    """Kind, rule, number of samples and cards of each decision."""
-    try:
-        found = sql.fetch(_SHEETS, curated=read("curated_samples", _DECISION_COLUMNS)).to_pylist()
-    except LookupError as error:
-        command = f"mm backfill {cell.dataset_version} --modality {cell.modality}"
-        raise UserError(f"{error}; run `{command}`") from error
+def _decisions(read: Read) -> list[dict[str, Any]]:
+    """Return kind, rule, number of samples and cards of each decision."""
+    found = sql.fetch(_SHEETS, curated=read("curated_samples", _DECISION_COLUMNS)).to_pylist()
     return [{**row, "cards": row["cards"][: MAX_CARDS[row["kind"]]]} for row in found]
 
 
 def _groups(read: Read) -> tuple[dict[str, int], dict[str, list[Row]]]:
-    """The largest groups of duplicates, by id: their number of samples, and their cards."""
+    """Return the largest groups of duplicates, by id: their number of samples, and their cards."""
     largest = sql.fetch(_LARGEST_GROUPS, curated=read("curated_samples", ["duplicate_group"]))
     if not largest.num_rows:
         return {}, {}
@@ -207,7 +202,7 @@ def _groups(read: Read) -> tuple[dict[str, int], dict[str, list[Row]]]:
     return sizes, {row["duplicate_group"]: row["cards"] for row in found.to_pylist()}
 
 
-def _similar(catalog: Catalog, pin: Pin | None) -> SemanticDuplicates:
+def _find_similar_pairs(catalog: Catalog, pin: Pin | None) -> SemanticDuplicates:
     if pin is None:
         return SemanticDuplicates(0, 0, [])
     table = pin.primary
@@ -215,7 +210,7 @@ def _similar(catalog: Catalog, pin: Pin | None) -> SemanticDuplicates:
 
 
 def _pair_rows(pairs: list[Pair], read: Read) -> list[list[Row]]:
-    """The cards of the two samples of each pair, each with the span that its vector is of."""
+    """Return the cards of the two samples of each pair, each with the span of its vector."""
     if not pairs:
         return []
     names = [name for pair in pairs for name in (pair.a, pair.b)]

@@ -45,7 +45,7 @@ class Histogram:
 def signal_histograms(
     rules: list[Rule], read: Callable[[list[str] | None], pa.RecordBatchReader]
 ) -> list[Histogram]:
-    """Histograms over a sample of a cell, of each signal for which a rule has a single threshold.
+    """Return histograms over a sample of a cell, of each signal for which a rule has a single threshold.
 
     Args:
         read: streams columns (all for None) of the cell's validated samples.

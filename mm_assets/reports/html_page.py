@@ -123,16 +123,16 @@ def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
         for number, group in enumerate(report.groups, 1):
             yield _sheet(group, f"group {number}")
     if report.similar:
-        yield "<h3>Nearly equal vectors, in no group of duplicates</h3>"
+        yield "<h3>Semantic duplicates, in no group</h3>"
         searched = f"Neighbours of {report.checked_vectors:,} vectors"
         yield f"<p class=soft>{searched}, by cosine similarity, the closest first.</p>"
         for pair in report.similar:
             yield _sheet(pair, f"cosine {escape_text(pair.rule)}")
     if report.scores:
-        yield f"<h3>Against {report.scores[0].marked:,} samples that people marked</h3>"
+        yield f"<h3>Against {report.scores[0].marked:,} reviewed samples</h3>"
         yield (
-            "<p class=soft>Precision: the share of what it found that people would drop. "
-            "Recall: the share of what people would drop that it found.</p>"
+            "<p class=soft>Precision: share of the found samples that reviewers would drop. "
+            "Recall: share of the samples that reviewers would drop that are found.</p>"
         )
         yield _table([vars(score) for score in report.scores])
     yield from _cost(report, prices)
@@ -173,7 +173,7 @@ def _wave(peaks: Sequence[float]) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """Horizontal bars with names and values.
+    """Return horizontal bars with names and values.
 
     Args:
         rows: (name, value, value in words, CSS class) of each bar.

@@ -60,11 +60,13 @@ def preview_blobs(
         batch = hashes[start : start + _BATCH]
         where = f"content_hash IN ({', '.join(map(sql.literal, batch))})"
         columns = ["content_hash", "path", "offset", "size"]
-        places = catalog.tables.read("content_blobs", cell, columns, where).read_all().to_pylist()
-        loaded = [call_guarded(_load, (blobs, modality.streams, *place.values())) for place in places]
+        locations = catalog.tables.read("content_blobs", cell, columns, where).read_all().to_pylist()
+        loaded = [
+            call_guarded(_load, (blobs, modality.streams, *location.values())) for location in locations
+        ]
         outcomes = map_in_sandbox(limits, modality.preview, loaded, [()] * len(loaded))
-        for place, outcome in zip(places, outcomes, strict=True):
-            previews[place["content_hash"]] = _checked_preview(outcome)
+        for location, outcome in zip(locations, outcomes, strict=True):
+            previews[location["content_hash"]] = _check_preview(outcome)
     return previews
 
 
@@ -74,7 +76,7 @@ def _load(blobs: BlobStore, streams: bool, content_hash: str, path: str, offset:
     return (blobs.media if streams else blobs.read)(content_hash, path, offset, size)
 
 
-def _checked_preview(outcome: Preview | SampleError) -> BlobPreview:
+def _check_preview(outcome: Preview | SampleError) -> BlobPreview:
     """Convert a preview, checking types and sizes: a sandboxed decoder is not trusted."""
     if isinstance(outcome, SampleError):
         return BlobPreview(fault=outcome.message[:PREVIEW_CHARS])

@@ -1,4 +1,4 @@
-"""Sources drafted from archives, and the columns of tables that hold URLs."""
+"""Sources drafted from archives, and the columns of tables that contain URLs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def archive_sources(
 
 
 def url_column(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """Find the column that holds URLs in most rows.
+    """Find the column that contains URLs in most rows.
 
     Returns:
         The column and the modality that most endings of the URLs name, ``auto`` where none does; None without
@@ -83,7 +83,7 @@ def _family_name(pattern: str) -> str:
 
 
 def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
-    """Endings of an archive's first members by modality, and the first error in listing them."""
+    """Return the endings of an archive's first members by modality, and the first error in listing them."""
     endings: dict[str, set[str]] = defaultdict(set)
     archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path)), members="**/*"), {})
     problem = ""

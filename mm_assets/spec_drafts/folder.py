@@ -74,10 +74,10 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         folder: folder to inspect.
         name: dataset name, or "" for the folder's.
         version: dataset version.
-        base: folder of the spec file: URIs are written relative to it where they lie below it.
+        base: folder of the spec file: URIs are written relative to it if they are below it.
 
     Raises:
-        UserError: when the folder does not exist or holds nothing that a modality reads.
+        UserError: when the folder does not exist or contains nothing that a modality reads.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
@@ -113,7 +113,7 @@ def _scan(folder: Path) -> _Contents:
             archives.append(key)
         elif ending not in _SKIPPED and (modality := _modality(path)):
             media[modality].append(key)
-    # A lone read-me is no modality of its own beside thousands of pictures.
+    # Two files or fewer among many of another modality, such as a README, are left out.
     total = sum(map(len, media.values()))
     kept = {modality: files for modality, files in media.items() if len(files) > 2 or len(files) * 20 > total}
     return _Contents(kept, tables, archives)
@@ -170,7 +170,7 @@ def _table_sources(
 
 
 def _file_sources(media: dict[str, list[str]], root: str, side: list[SideTable]) -> list[dict[str, Any]]:
-    """A source for each modality, by the endings of its files, and one for endings that modalities share.
+    """Draft a source for each modality, by the endings of its files, and one for endings of several.
 
     A glob cannot select files without an ending (README, Makefile ...): they are a source only where there is
     nothing else.

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def relative_uri(folder: Path, base: Path) -> str:
-    """The path of a folder relative to the folder of the spec where it lies below that, else absolute."""
+    """Return the path of a folder, relative to the folder of the spec if it is below that, else absolute."""
     full = str(folder.absolute())
     inside = full == str(base) or full.startswith(f"{base}/")
     return os.path.relpath(full, base) if inside else full
@@ -21,7 +21,7 @@ def join_uri(root: str, name: str) -> str:
 
 
 def clean_name(path: Path) -> str:
-    """A valid dataset or source name for a path, of at most 31 characters."""
+    """Return a valid dataset or source name for a path, of at most 31 characters."""
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", str(path.name if path.is_dir() else path)).strip("-_")
     return (cleaned or "dataset")[:31]
 

@@ -59,7 +59,7 @@ def first_rows(path: Path) -> Rows:
 
 
 def file_column(rows: Rows, names: set[str]) -> str | None:
-    """The column that names media files, by key or file name, in at least half of the rows."""
+    """Return the column that names media files, by key or file name, in at least half of the rows."""
     known = names | {name.rsplit("/", 1)[-1] for name in names}
     for column in rows[0] if rows else ():
         if sum(str(row.get(column)) in known for row in rows) * 2 >= len(rows):
@@ -68,7 +68,7 @@ def file_column(rows: Rows, names: set[str]) -> str | None:
 
 
 def text_column(rows: Rows) -> str | None:
-    """The column that most likely holds the text: by its name, else by the length of its strings."""
+    """Return the column that most likely contains the text: by name, else by the length of its strings."""
     if not rows:
         return None
     strings = [
@@ -88,7 +88,7 @@ def record_source(
     """Draft a source whose samples are the rows of a table; return it and the columns that it leaves unused.
 
     Args:
-        role: ``text`` or ``url``, what the column `content` holds.
+        role: ``text`` or ``url``: the kind of values in the column `content`.
     """
     record = {role: content}
     for field, usual in (("id", _ID), ("label", _LABEL)):
@@ -102,7 +102,7 @@ def record_source(
 
 
 def usable_columns(rows: Rows, used: set[str]) -> list[str]:
-    """Columns that can become table columns: named, flat, different in more than case and punctuation."""
+    """Return the columns that can become table columns: named, flat, different in more than case."""
     taken: dict[str, str] = {}
     for name in rows[0] if rows else ():
         if name.strip() and name not in used and not isinstance(rows[0][name], (dict, list)):
@@ -128,7 +128,7 @@ def _wider_type(a: str, b: str) -> str:
 
 
 def _narrowest_type(values: Iterable[Any]) -> str:
-    """The narrowest schema type that all values fit."""
+    """Return the narrowest schema type that all values fit."""
     present = [value for value in values if value not in (None, "")]
     if not present:
         return "string"

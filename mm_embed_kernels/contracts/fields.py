@@ -1,8 +1,6 @@
-"""Fields that several contracts share, named after their columns, and the rule for time zones."""
+"""Fields that several contracts share, named after their columns."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -21,6 +19,11 @@ def count(name: str, description: str, *, required: bool = True) -> pa.Field:
 def amount(name: str, description: str, *, required: bool = True) -> pa.Field:
     """Return a float64 field that is not negative: seconds, or a price."""
     return field(name, pa.float64(), description, required=required, ge=0)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether a column's type is an integer or a floating-point type."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 # The cell.
@@ -79,12 +82,3 @@ MEDIA = [
     field("language", pa.string(), "ISO 639-1 code of the text or speech"),
     field("captured_at", TIME, "timestamp that the medium itself carries"),
 ]
-
-
-def in_utc(moment: datetime) -> datetime:
-    """Return the same instant in UTC; a time without a zone is read as UTC.
-
-    Importing pandera sets ``PYARROW_IGNORE_TIMEZONE``, under which pyarrow stores an aware time's wall clock:
-    only times that are in UTC already are stored right, whatever was imported before.
-    """
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

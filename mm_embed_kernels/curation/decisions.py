@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.contracts.samples import DUPLICATE, RULE_DECISION
-from mm_embed_kernels.curation.splits import Place, Placement
+from mm_embed_kernels.curation.splits import Assignment, SplitAssignments
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_embed_kernels.rules import Rule
 from mm_embed_kernels.rules.base import Evidence
@@ -46,8 +46,8 @@ def curate(
         rules: configured rules, cheapest first.
         dataset: name of the dataset, for the split hash.
         shares: split name -> share.
-        parent_splits: see `Placement`.
-        parent_samples: see `Placement`.
+        parent_splits: see `SplitAssignments`.
+        parent_samples: see `SplitAssignments`.
 
     Yields:
         Tables in the `CURATED_SAMPLES` contract (plus the user's columns, unchanged).
@@ -61,10 +61,10 @@ def curate(
             if other.action == "drop" and other.cost < rule.cost and not other.groups()
         ]
         rule.prepare(_without_dropped(read, cheaper))
-    placement = Placement(read, rules, dataset, shares, parent_splits, parent_samples)
+    splits = SplitAssignments(read, rules, dataset, shares, parent_splits, parent_samples)
     for batch in read(_judged_columns(read(None).schema.names, rules)):
         if batch.num_rows:
-            yield decide(pa.Table.from_batches([batch]), rules, placement)
+            yield decide(pa.Table.from_batches([batch]), rules, splits)
 
 
 def _without_dropped(read: CellReader, droppers: list[Rule]) -> CellReader:
@@ -96,19 +96,19 @@ def _is_published(name: str) -> bool:
     return name in CURATED_SAMPLES.schema.names or name.startswith("user__")
 
 
-def decide(batch: pa.Table, rules: list[Rule], placement: Placement) -> pa.Table:
+def decide(batch: pa.Table, rules: list[Rule], splits: SplitAssignments) -> pa.Table:
     """Return one batch of `curate`; `prepare` has been called on the rules."""
     decisions = _Decisions(batch.num_rows)
     for rule in rules:
         decisions.judge(batch, rule)
-    places = placement.places(batch)
-    for row, place in enumerate(places):
-        decisions.place(row, place)
+    assignments = splits.assign(batch)
+    for row, assignment in enumerate(assignments):
+        decisions.set_split(row, assignment)
     table = batch.select([name for name in batch.column_names if _is_published(name)])
     for name, column in decisions.columns(len(rules)).items():
         table = table.append_column(name, column)
-    table = table.append_column("split_group", pa.array([place.group for place in places], pa.string()))
-    return table.append_column("split", pa.array([place.split for place in places], pa.string()))
+    table = table.append_column("split_group", pa.array([each.group for each in assignments], pa.string()))
+    return table.append_column("split", pa.array([each.split for each in assignments], pa.string()))
 
 
 # Numbers of rows, ascending, and a value for each.
@@ -148,17 +148,19 @@ class _Decisions:
                 self._groups[row] = group or self._groups[row]
                 self._duplicates[row] += duplicates
 
-    def place(self, row: int, place: Place) -> None:
+    def set_split(self, row: int, assignment: Assignment) -> None:
         """Record a conflict of splits, if there is one."""
-        if place.newcomer:
-            reason = f"is alike to samples in several splits: {place.conflict}"
+        if assignment.newcomer:
+            reason = f"is alike to samples in several splits: {assignment.conflict}"
             failed = np.zeros(1, np.bool_)
-            record = _records(SPLIT_CONFLICT, "1", failed, "drop", [place.conflict], "one split", [reason])
+            record = _records(
+                SPLIT_CONFLICT, "1", failed, "drop", [assignment.conflict], "one split", [reason]
+            )
             self._decisions.append((self._every[row : row + 1], record))
             self._drop(row, SPLIT_CONFLICT, reason)
-        elif place.conflict and self._groups[row]:
+        elif assignment.conflict and self._groups[row]:
             # Samples that a parent has in several splits stay there, and no group stands in two of them.
-            self._groups[row] = f"{self._groups[row]}-{place.split}"
+            self._groups[row] = f"{self._groups[row]}-{assignment.split}"
 
     def _drop(self, row: int, rule: str, reason: str | None) -> None:
         if self._kept[row]:

@@ -29,7 +29,7 @@ PARENT_SAMPLES = pa.schema([("sample_id", pa.string())])
 _SPLIT_GROUP = 'coalesce("group", entity_id)'
 
 
-class Place(NamedTuple):
+class Assignment(NamedTuple):
     """The split of a sample.
 
     Attributes:
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     newcomer: bool = False
 
 
-class Placement:
+class SplitAssignments:
     """The splits of all samples of a cell, by the groups that the rules prepared; stored in a file.
 
     Args:
@@ -67,7 +67,7 @@ class Placement:
         parent_samples: pa.RecordBatchReader | pa.Table | None = None,
     ) -> None:
         self._dataset, self._shares = dataset, shares
-        self._folder = tempfile.TemporaryDirectory(prefix="mm-places-")
+        self._folder = tempfile.TemporaryDirectory(prefix="mm-splits-")
         folder = Path(self._folder.name)
         splits = sql.save(
             "FROM splits",
@@ -75,17 +75,17 @@ class Placement:
             splits=PARENT_SPLITS.empty_table() if parent_splits is None else parent_splits,
         )
         members = _save_members(read, rules, folder / "members.parquet")
-        self._places = _save_places(members, splits, folder / "places.parquet")
+        self._assignments = _save_assignments(members, splits, folder / "assignments.parquet")
         self._newcomers = _save_newcomers(
             members,
-            self._places,
+            self._assignments,
             PARENT_SAMPLES.empty_table() if parent_samples is None else parent_samples,
             folder / "newcomers.parquet",
         )
-        self._any = pq.read_metadata(self._places).num_rows > 0
+        self._any = pq.read_metadata(self._assignments).num_rows > 0
 
-    def places(self, batch: pa.Table) -> list[Place]:
-        """Return the place of each row of a batch that has ``sample_id``, ``group`` and ``entity_id``."""
+    def assign(self, batch: pa.Table) -> list[Assignment]:
+        """Return the assignment of each row of a batch, from ``sample_id``, ``group`` and ``entity_id``."""
         own: list[str] = pc.coalesce(batch["group"], batch["entity_id"]).to_pylist()
         stored: dict[int, dict[str, Any]] = {}
         if self._any:
@@ -98,17 +98,17 @@ class Placement:
             )
             statement = f"""
             SELECT b.row, p.target, p.split, p.conflict, n.sample_id IS NOT NULL AS newcomer
-            FROM batch b JOIN {parquet_table(self._places)} p USING (split_group)
+            FROM batch b JOIN {parquet_table(self._assignments)} p USING (split_group)
                  LEFT JOIN {parquet_table(self._newcomers)} n USING (sample_id)
             """
-            stored = {place["row"]: place for place in sql.fetch(statement, batch=rows).to_pylist()}
-        return [self._place(group, stored.get(row)) for row, group in enumerate(own)]
+            stored = {each["row"]: each for each in sql.fetch(statement, batch=rows).to_pylist()}
+        return [self._assign_row(group, stored.get(row)) for row, group in enumerate(own)]
 
-    def _place(self, group: str, stored: dict[str, Any] | None) -> Place:
+    def _assign_row(self, group: str, stored: dict[str, Any] | None) -> Assignment:
         if stored is None:
-            return Place(group, split_of(self._dataset, group, self._shares))
+            return Assignment(group, split_of(self._dataset, group, self._shares))
         split = stored["split"] or split_of(self._dataset, stored["target"], self._shares)
-        return Place(stored["target"], split, stored["conflict"] or "", stored["newcomer"])
+        return Assignment(stored["target"], split, stored["conflict"] or "", stored["newcomer"])
 
 
 def _save_members(read: CellReader, rules: Sequence[Rule], path: Path) -> Path:
@@ -127,7 +127,7 @@ def _save_members(read: CellReader, rules: Sequence[Rule], path: Path) -> Path:
     return sql.save(statement, path, samples=read(["sample_id", "key", "group", "entity_id"]))
 
 
-def _save_places(members: Path, splits: Path, path: Path) -> Path:
+def _save_assignments(members: Path, splits: Path, path: Path) -> Path:
     """Save target group, split and conflict of each split group whose own hash does not give its split.
 
     A component of similar samples gets the split of its first group by key, of those with a parent's split if
@@ -143,13 +143,13 @@ def _save_places(members: Path, splits: Path, path: Path) -> Path:
       SELECT label, arg_min(split_group, (split IS NULL, first)) AS target,
              list_sort(list(DISTINCT split) FILTER (split IS NOT NULL)) AS splits
       FROM joined GROUP BY label
-    ), places AS (
+    ), assignments AS (
       SELECT j.split_group, CASE WHEN len(c.splits) > 1 THEN j.split_group ELSE c.target END AS target,
              CASE WHEN len(c.splits) > 1 THEN j.split ELSE c.splits[1] END AS split,
              CASE WHEN len(c.splits) > 1 THEN array_to_string(c.splits, ', ') END AS conflict
       FROM joined j JOIN component c USING (label)
     )
-    SELECT * FROM places WHERE target <> split_group OR split IS NOT NULL OR conflict IS NOT NULL
+    SELECT * FROM assignments WHERE target <> split_group OR split IS NOT NULL OR conflict IS NOT NULL
     UNION ALL
     SELECT split_group, split_group, split, NULL
     FROM {parquet_table(splits)} ANTI JOIN first USING (split_group)
@@ -159,12 +159,12 @@ def _save_places(members: Path, splits: Path, path: Path) -> Path:
 
 
 def _save_newcomers(
-    members: Path, places: Path, parent_samples: pa.RecordBatchReader | pa.Table, path: Path
+    members: Path, assignments: Path, parent_samples: pa.RecordBatchReader | pa.Table, path: Path
 ) -> Path:
     """Save the ids of the samples in a conflict that the parent does not have."""
     statement = f"""
     SELECT DISTINCT m.sample_id
-    FROM {parquet_table(members)} m JOIN {parquet_table(places)} p USING (split_group)
+    FROM {parquet_table(members)} m JOIN {parquet_table(assignments)} p USING (split_group)
          ANTI JOIN parent_samples USING (sample_id)
     WHERE p.conflict IS NOT NULL ORDER BY 1
     """

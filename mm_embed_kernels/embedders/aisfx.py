@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.inference.padding import unpadded_length
 from mm_embed_kernels.inference.runtime import freeze_network, in_inference_mode, map_batches
-from mm_embed_kernels.inference.weights import missing_package
+from mm_embed_kernels.inference.weights import package_folder
 from mm_embed_kernels.media.audio import read_window
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.modalities.audio import WINDOW_SECONDS
@@ -46,11 +45,7 @@ class AiSFX(Embedder):
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        # Located without an import, since the package imports librosa and essentia.
-        spec = find_spec("aisfx")
-        if spec is None or spec.origin is None:
-            raise missing_package(self.name, "aisfx")
-        return (Path(spec.origin).parent / "models" / "checkpoint.pth",)
+        return (package_folder("embedder aisfx", "aisfx", "aisfx") / "models" / "checkpoint.pth",)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -89,7 +84,7 @@ class AiSFX(Embedder):
 def _sounding_length(sounds: np.ndarray[Any, Any]) -> int:
     """Number of samples up to the end of the last block with sound; later ones have no weight."""
     last = max(0, *(unpadded_length(sound) - 1 for sound in sounds))
-    # The frame centred at the last sample, or the next one, which contains it as well.
+    # The frame centered at the last sample, or the next one, which contains it as well.
     block = ((last + _FFT // 2) // _HOP) // (_BLOCK // 2)
     return (block + 2) * (_BLOCK // 2) * _HOP
 
@@ -181,12 +176,12 @@ def _parameters(path: str) -> dict[str, Any]:
     ]
     with torch.serialization.safe_globals(harmless):
         saved, _ = torch.load(path, map_location="cpu", weights_only=True)
-    places = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4}
+    layers = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4}
     parameters = {}
     for name, value in saved.items():
         if name.startswith("embedding_net.conv_block"):
             block, layer, tensor = name.removeprefix("embedding_net.conv_block").split(".")
-            parameters[f"{7 * (int(block) - 1) + places[layer]}.{tensor}"] = value
+            parameters[f"{7 * (int(block) - 1) + layers[layer]}.{tensor}"] = value
     return parameters
 
 

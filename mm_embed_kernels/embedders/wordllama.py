@@ -5,14 +5,13 @@ No network runs, so that millions of texts take minutes.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.inference.weights import missing_package
+from mm_embed_kernels.inference.weights import package_folder
 
 _FILES = ("weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json")
 
@@ -56,8 +55,4 @@ class WordLlama(Embedder):
 
 
 def _package() -> Path:
-    """Locate the installed package without importing it."""
-    spec = importlib.util.find_spec("wordllama")
-    if spec is None or spec.origin is None:
-        raise missing_package("wordllama", "wordllama")
-    return Path(spec.origin).parent
+    return package_folder("embedder wordllama", "wordllama", "wordllama")

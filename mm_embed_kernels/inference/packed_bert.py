@@ -65,7 +65,7 @@ class PackedBert:
 
         self._words = saved["embeddings.word_embeddings.weight"]
         # Each text is a single segment, so that the embedding of its type can be added beforehand.
-        self._places = (
+        self._positions = (
             saved["embeddings.position_embeddings.weight"]
             + saved["embeddings.token_type_embeddings.weight"][0]
         )
@@ -103,11 +103,11 @@ class PackedBert:
         batches = list(_batches([len(ids) for ids in tokens], batch_tokens))
         encoded = map_batches(
             in_inference_mode(self._forward, threads),
-            ([tokens[place] for place in places] for places in batches),
+            ([tokens[index] for index in indices] for indices in batches),
             threads,
         )
-        for places, each in zip(batches, encoded, strict=True):
-            vectors[places] = each
+        for indices, each in zip(batches, encoded, strict=True):
+            vectors[indices] = each
         return vectors
 
     def _forward(self, batch: list[list[int]]) -> Any:
@@ -118,10 +118,10 @@ class PackedBert:
         groups = [(len(list(same)), length) for length, same in groupby(map(len, batch))]
         sizes, shape, epsilon = [count * length for count, length in groups], (self.dimension,), self._epsilon
         ids = torch.tensor([token for tokens in batch for token in tokens], device=self._device)
-        places = torch.cat(
+        positions = torch.cat(
             [torch.arange(length, device=self._device).repeat(count) for count, length in groups]
         )
-        x = layer_norm(self._words[ids] + self._places[places], shape, *self._norm, epsilon)
+        x = layer_norm(self._words[ids] + self._positions[positions], shape, *self._norm, epsilon)
         for inputs, output, first_norm, wide, narrow, second_norm in self._layers:
             parts = linear(x, *inputs).split(sizes)
             attended = torch.cat(
@@ -162,11 +162,11 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Stream the places of texts, the shortest first, in batches of at most `most` tokens."""
     batch: list[int] = []
     tokens = 0
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and tokens + lengths[place] > most:
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and tokens + lengths[index] > most:
             yield batch
             batch, tokens = [], 0
-        batch.append(place)
-        tokens += lengths[place]
+        batch.append(index)
+        tokens += lengths[index]
     if batch:
         yield batch

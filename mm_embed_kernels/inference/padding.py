@@ -17,7 +17,7 @@ def unpadded_length(flat: np.ndarray[Any, Any]) -> int:
     """
     for end in range(len(flat), 0, -_STEP):
         start = max(0, end - _STEP)
-        places = np.flatnonzero(flat[start:end])
-        if len(places):
-            return start + int(places[-1]) + 1
+        sounding = np.flatnonzero(flat[start:end])
+        if len(sounding):
+            return start + int(sounding[-1]) + 1
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import unknown_choice
 
 AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
@@ -27,7 +27,7 @@ def resolve(setting: str, offered: Collection[str], device: str = "cpu") -> str:
         UserError: when the setting is none of `PRECISIONS`.
     """
     if setting not in PRECISIONS:
-        raise UserError(f"precision {setting!r} is not known; there are: {', '.join(PRECISIONS)}")
+        raise unknown_choice("precision", setting, PRECISIONS)
     if setting == AUTO:
         setting = BFLOAT16 if device == "cpu" and has_fast_bfloat16() else FLOAT32
     return setting if setting in offered else FLOAT32

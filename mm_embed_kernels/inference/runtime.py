@@ -24,6 +24,11 @@ _Batch = TypeVar("_Batch")
 _Result = TypeVar("_Result")
 
 
+def cpu_count() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep up to 1 GiB of freed memory; for processes that do nothing but inference.
 
@@ -89,7 +94,7 @@ def onnx_session(graph: bytes, threads: int | None) -> Callable[[np.ndarray[Any,
 
     options = onnxruntime.SessionOptions()
     # With a number of threads it does not bind them to cores, some of which may belong to other processes.
-    options.intra_op_num_threads = 1 if threads else len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = 1 if threads else cpu_count()
     opened = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (item,) = opened.get_inputs()
     return lambda batch: np.asarray(opened.run(None, {item.name: batch})[0])

@@ -1,7 +1,8 @@
-"""Weight files of models: their hash, and the error for a package that is not installed."""
+"""Weight files of models: their hash, and the folder of the installed package that contains them."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from mm_embed_kernels.errors import UserError
@@ -24,8 +25,18 @@ def installed_hash(what: str, files: tuple[Path, ...]) -> str:
     return weights_hash(files)
 
 
-def missing_package(name: str, package: str) -> UserError:
-    """Return the error of an embedder whose package is not installed."""
-    return UserError(
-        f"embedder {name} needs the package {package}, which is not installed; run `make install`"
-    )
+def package_folder(what: str, module: str, package: str) -> Path:
+    """Return the folder of an installed package, without importing it: it may load much, even torch.
+
+    Args:
+        what: the model, for the message.
+        module: name under which the package is imported.
+        package: name under which it is installed.
+
+    Raises:
+        UserError: when the package is not installed.
+    """
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"{what} needs the package {package}, which is not installed; run `make install`")
+    return Path(spec.origin).parent

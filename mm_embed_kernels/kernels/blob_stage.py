@@ -23,11 +23,11 @@ def load_blobs(reader: BlobReader, batch: pa.Table, streams: bool) -> list[Media
         streams: whether a large blob is returned as a file.
     """
     load = reader.media if streams else reader.read
-    places = list(
+    locations = list(
         zip(*(batch[name].to_pylist() for name in ("content_hash", "path", "offset", "size")), strict=True)
     )
-    loaded = {place: call_guarded(load, place) for place in dict.fromkeys(places)}
-    return [loaded[place] for place in places]
+    loaded = {each: call_guarded(load, each) for each in dict.fromkeys(locations)}
+    return [loaded[each] for each in locations]
 
 
 def map_in_sandbox(

@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.containers import library_error
+from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.media_type import Media, open_media
-from mm_embed_kernels.media.recordings import FFmpegRecording, Recording, SoundFileRecording, open_demuxer
+from mm_embed_kernels.media.recordings import (
+    FFmpegRecording,
+    Recording,
+    SoundFileRecording,
+    open_sound_container,
+)
 from mm_embed_kernels.media.spans import seconds_of
 
 # 7.1: FFmpeg defines no mono mix of more channels.
@@ -33,7 +38,7 @@ def open_audio(data: Media) -> Iterator[Recording]:
 
     with open_media(data) as stream:
         try:
-            container = open_demuxer(stream)
+            container = open_sound_container(stream)
         except (av.FFmpegError, ValueError, OverflowError) as error:
             stream.seek(0)
             refused = library_error(error, "FFmpeg cannot open it")

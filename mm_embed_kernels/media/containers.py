@@ -1,14 +1,11 @@
-"""Bytes of media containers: detect files that are cut off, and map errors of libraries to sample errors."""
+"""Bytes of media containers: detect files that are cut off."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
-
-from mm_embed_kernels.errors import SampleError
 
 
 def ends_early(stream: BinaryIO) -> bool:
@@ -37,11 +34,11 @@ def ends_early(stream: BinaryIO) -> bool:
 @contextmanager
 def peek(stream: BinaryIO) -> Iterator[int]:
     """Go to the beginning of a stream and back to its position in the end; yields its size in bytes."""
-    place = stream.tell()
+    offset = stream.tell()
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     yield size
-    stream.seek(place)
+    stream.seek(offset)
 
 
 def _ogg_is_short(stream: BinaryIO, size: int) -> bool:
@@ -49,28 +46,28 @@ def _ogg_is_short(stream: BinaryIO, size: int) -> bool:
     # A page has at most 65,307 bytes, so that the last one begins among the last so many.
     stream.seek(max(0, size - 65_307))
     tail = stream.read()
-    place = tail.rfind(b"OggS")
-    page = tail[place:] if place >= 0 else b""
+    offset = tail.rfind(b"OggS")
+    page = tail[offset:] if offset >= 0 else b""
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _caf_is_short(stream: BinaryIO, size: int) -> bool:
     """Return whether a chunk of a CAF file reaches beyond the file; the last one's size may be open (-1)."""
-    place = 8
-    while place < size:
-        stream.seek(place + 4)
+    offset = 8
+    while offset < size:
+        stream.seek(offset + 4)
         length = int.from_bytes(stream.read(8), "big", signed=True)
         if length < 0:
             return False
-        place += 12 + length
-    return place > size
+        offset += 12 + length
+    return offset > size
 
 
 def _iso_is_short(stream: BinaryIO, size: int) -> bool:
     """Return whether a box of an ISO base media file (ISO/IEC 14496-12) reaches beyond the file."""
-    place = 0
-    while place < size:
-        stream.seek(place)
+    offset = 0
+    while offset < size:
+        stream.seek(offset)
         head = stream.read(16)
         length = int.from_bytes(head[:4], "big")
         if length == 1:
@@ -79,42 +76,22 @@ def _iso_is_short(stream: BinaryIO, size: int) -> bool:
             return False
         if length < 8:  # damaged, which the decoder reports
             return False
-        place += length
-    return place > size
+        offset += length
+    return offset > size
 
 
 def _matroska_is_short(stream: BinaryIO, size: int) -> bool:
     """Return whether the segment of a Matroska file (RFC 9559) has a length and reaches beyond the file."""
     stream.seek(0)
     head = stream.read(256)
-    place = head.find(b"\x18\x53\x80\x67")
-    if place < 0 or place + 12 > len(head):
+    offset = head.find(b"\x18\x53\x80\x67")
+    if offset < 0 or offset + 12 > len(head):
         return False
     # EBML writes the size of a length as the leading zeros of its first byte; all ones mean "unknown".
-    first = head[place + 4]
+    first = head[offset + 4]
     octets = 9 - first.bit_length() if first else 9
     if octets > 8:
         return False
     bits = 7 * octets
-    length = int.from_bytes(head[place + 4 : place + 4 + octets], "big") & ((1 << bits) - 1)
-    return length != (1 << bits) - 1 and place + 4 + octets + length > size
-
-
-def means_out_of_memory(text: str) -> bool:
-    """Return whether a library's message means that an allocation failed; libraries have no type for it."""
-    return re.search(r"cannot allocate|out of memory|bad_alloc|malloc", text, re.IGNORECASE) is not None
-
-
-def library_error(error: Exception, where: str) -> SampleError:
-    """Map an error of FFmpeg or libsndfile to ``memory_limit``, ``truncated`` or ``decode_error``.
-
-    Args:
-        error: what the library raised.
-        where: what failed; begins the message.
-    """
-    # The library's message without the file's name.
-    text = f"{where}: {getattr(error, 'strerror', None) or getattr(error, 'error_string', None) or error}"
-    if means_out_of_memory(text):
-        return SampleError("memory_limit", text)
-    cut = re.search(r"end of file|moov atom not found|truncated", text, re.IGNORECASE)
-    return SampleError("truncated" if cut else "decode_error", text)
+    length = int.from_bytes(head[offset + 4 : offset + 4 + octets], "big") & ((1 << bits) - 1)
+    return length != (1 << bits) - 1 and offset + 4 + octets + length > size

@@ -17,12 +17,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.library_errors import decord_error, lacks_length
 from mm_embed_kernels.media.media_type import Media, head_of, open_media, sniff
 from mm_embed_kernels.media.video import (
     DEFAULT_RATE,
     copy_packets,
     decodable_track,
-    open_demuxer,
+    open_video_container,
     picture_track,
 )
 
@@ -50,16 +51,14 @@ class Frames:
             try:
                 self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
             except decord.DECORDError as error:
-                # It needs a length, which some containers (Ogg) do not state; the type does not tell the
-                # cause.
-                if "duration/frame-count" not in str(error):
+                if not lacks_length(error):
                     raise
                 with _remux(source) as path:
                     self._reader = decord.VideoReader(path, decord.cpu(0), width, height, num_threads=1)
             stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
             self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
         except (decord.DECORDError, RuntimeError, AssertionError, ValueError, IndexError) as error:
-            raise _decord_error(error) from error
+            raise decord_error(error) from error
         self.starts = stamps[:, 0] - stamps[0, 0]
 
     def __len__(self) -> int:
@@ -80,7 +79,7 @@ class Frames:
             try:
                 yield self._reader.get_batch([int(index)]).asnumpy()[0]
             except (decord.DECORDError, RuntimeError, IndexError) as error:
-                raise _decord_error(error) from error
+                raise decord_error(error) from error
 
     def at(self, second: float) -> int:
         """Return the index of the frame that is displayed at a second."""
@@ -148,7 +147,7 @@ class _FFmpegFrames(Frames):
         """Stream all `av.VideoFrame`s from the beginning."""
         import av
 
-        with open_media(self._data) as stream, open_demuxer(stream) as container:
+        with open_media(self._data) as stream, open_video_container(stream) as container:
             track = decodable_track(container)
             track.codec_context.thread_count = 1
             packets = container.demux(track)
@@ -163,15 +162,15 @@ class _FFmpegFrames(Frames):
                     continue  # one damaged packet; those after it may decode
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray[Any, Any]]:
-        frames, place = iter(()), 0
+        frames, position = iter(()), 0
         for index in indices:
-            if index < place or place == 0:
-                frames, place = self._decode(), 0
-            while (frame := next(frames, None)) is not None and place < index:
-                place += 1
+            if index < position or position == 0:
+                frames, position = self._decode(), 0
+            while (frame := next(frames, None)) is not None and position < index:
+                position += 1
             if frame is None:
                 raise SampleError("decode_error", f"FFmpeg decodes frame {index} no more")
-            place += 1
+            position += 1
             width, height = self._size or (frame.width, frame.height)
             yield np.rot90(
                 frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90) % 4
@@ -188,15 +187,9 @@ def _remux(source: str | BinaryIO) -> Iterator[str]:
         open(source, "rb") if isinstance(source, str) else nullcontext(source) as stream,
     ):
         stream.seek(0)
-        with open_demuxer(stream) as container, av.open(copy.name, "w", format="matroska") as out:
+        with open_video_container(stream) as container, av.open(copy.name, "w", format="matroska") as out:
             copy_packets(container, picture_track(container), out)
         yield copy.name
-
-
-def _decord_error(error: Exception) -> SampleError:
-    # Decord's message: what failed, without its stack.
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return SampleError("decode_error", f"decord cannot read the frames: {text.partition('] ')[2] or text}")
 
 
 def load_decord() -> Any:

@@ -6,17 +6,18 @@ Of a damaged picture, the rows that can be decoded are read.
 from __future__ import annotations
 
 import io
-import re
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.containers import ends_early, library_error, means_out_of_memory
+from mm_embed_kernels.media.containers import ends_early
+from mm_embed_kernels.media.library_errors import library_error, pillow_error
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -141,7 +142,7 @@ def open_image(data: bytes) -> Image.Image:
                 "unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them"
             ) from error
         except _PILLOW_ERRORS as error:
-            raise _pillow_error(error, data) from error
+            raise pillow_error(error, partial(_is_cut_off, data)) from error
 
 
 @contextmanager
@@ -187,7 +188,7 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
                 whole = _read_by_pillow(data, max(width, height))
                 if whole.defect is None:
                     return whole
-            defect = _pillow_error(error, data)
+            defect = pillow_error(error, partial(_is_cut_off, data))
             rgb, share = _readable_rows(data, side, defect)
             frames = 1
         # After the pixels: reading EXIF may decode, and must not hide that decoding fails.
@@ -216,7 +217,7 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
                 bands = len(image.getbands())
                 image.im = Image.core.fill(image.mode, image.size, (ground,) * bands if bands > 1 else ground)
                 # A JPEG's own `load_read` would end the file properly, upon which libjpeg paints the rest
-                # grey.
+                # gray.
                 image.load_read = image.fp.read  # type: ignore[attr-defined]
                 image.load()
                 decoded.append(image.copy())
@@ -284,23 +285,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _pillow_error(error: BaseException, data: bytes) -> SampleError:
-    """Map an error of Pillow: no memory, an unknown format, a file that is cut off, or damaged bytes."""
-    message = f"{type(error).__name__}: {error}"
-    if means_out_of_memory(message):
-        return SampleError("memory_limit", message)
-    if isinstance(error, NotImplementedError) or re.search(
-        r"unsupported|not supported|unknown|unrecogni[sz]ed|cannot handle", message, re.I
-    ):
-        return SampleError("unsupported_format", message)
+def _is_cut_off(data: bytes) -> bool:
+    """Return whether the end of a file is missing: its end marker, or bytes that its container states."""
     marker = next((end for start, end in _END_MARKERS if data.startswith(start)), b"")
-    cut = (
-        isinstance(error, EOFError)
-        or "truncated" in message.lower()
-        or marker not in data[-64:]
-        or _is_short(data)
-    )
-    return SampleError("truncated" if cut else "decode_error", message)
+    return marker not in data[-64:] or _is_short(data)
 
 
 def _is_short(data: bytes) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.containers import ends_early, library_error, peek
+from mm_embed_kernels.media.containers import ends_early, peek
+from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.resampling import resample_frames
 
 # Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are left
@@ -74,7 +75,7 @@ class Recording(ABC):
         return np.concatenate([np.zeros(0, np.float32), *self.blocks(rate, start, end)])
 
 
-def open_demuxer(stream: BinaryIO) -> Any:
+def open_sound_container(stream: BinaryIO) -> Any:
     """Open a container of sound by FFmpeg, which reads nothing but the stream.
 
     Raises:
@@ -99,7 +100,7 @@ class FFmpegRecording(Recording):
         """Select the first sound track.
 
         Args:
-            container: what `open_demuxer` returns for `source`.
+            container: what `open_sound_container` returns for `source`.
             source: the seekable stream.
 
         Raises:
@@ -159,7 +160,7 @@ class FFmpegRecording(Recording):
             # No index, or a recording of a single block. A failed seek leaves the container at its end, so
             # that it is opened anew and read from the beginning.
             self._source.seek(0)
-            self._container = open_demuxer(self._source)
+            self._container = open_sound_container(self._source)
             self._stream = self._container.streams.audio[0]
             self._stream.codec_context.thread_count = 1
 
@@ -181,8 +182,8 @@ class FFmpegRecording(Recording):
     def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
         import av
 
-        place = 0.0 if self._timeless else max(0.0, start - _PREROLL_SECONDS)
-        self._rewind(place)
+        origin = 0.0 if self._timeless else max(0.0, start - _PREROLL_SECONDS)
+        self._rewind(origin)
         clock: float | None = None
         for packet in self._demux():
             try:
@@ -192,7 +193,7 @@ class FFmpegRecording(Recording):
                 continue
             for frame in decoded:
                 begin = self._seconds(frame.pts)
-                if begin is None and clock is None and place:
+                if begin is None and clock is None and origin:
                     # Some codecs in ASF give frames no times, and their packets the times of others: seconds
                     # are counted from the beginning.
                     self._timeless = True
@@ -247,13 +248,13 @@ class SoundFileRecording(Recording):
         last = self._file.frames if end is None else min(round(end * self.sample_rate), self._file.frames)
         try:
             self._file.seek(first)
-            for place in range(first, last, _BLOCK_FRAMES):
-                samples = self._file.read(min(_BLOCK_FRAMES, last - place), dtype="float32", always_2d=True)
+            for number in range(first, last, _BLOCK_FRAMES):
+                samples = self._file.read(min(_BLOCK_FRAMES, last - number), dtype="float32", always_2d=True)
                 if not len(samples):
                     return
                 frame = AudioFrame.from_ndarray(samples.mean(axis=1)[None], format="fltp", layout="mono")
                 frame.sample_rate = self.sample_rate
-                yield place / self.sample_rate, frame
+                yield number / self.sample_rate, frame
         except soundfile.SoundFileError as error:
             raise library_error(error, "the recording is damaged") from error
 

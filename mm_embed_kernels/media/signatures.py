@@ -69,9 +69,9 @@ _SIGNATURES = (
     (rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf"),
     (rb"\x1f\x07\0[\x3f\xbf]", "video/x-dv"),
 )
-# One expression for all, since most heads match none; the name of the group is the place of its signature.
+# One expression for all, since most heads match none; the name of the group is the number of its signature.
 _ANY = re.compile(
-    b"|".join(b"(?P<_%d>%s)" % (place, signature) for place, (signature, _) in enumerate(_SIGNATURES)),
+    b"|".join(b"(?P<_%d>%s)" % (number, signature) for number, (signature, _) in enumerate(_SIGNATURES)),
     re.DOTALL,
 )
 

@@ -16,8 +16,8 @@ def seconds_of(span: str) -> tuple[float, float]:
     Raises:
         SampleError: ``contract`` for a span that is not one of seconds.
     """
-    unit, _, place = span.partition("=")
-    start, _, end = place.partition("-")
+    unit, _, interval = span.partition("=")
+    start, _, end = interval.partition("-")
     try:
         if unit == "seconds":
             return float(start), float(end)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.containers import ends_early, library_error
+from mm_embed_kernels.media.containers import ends_early
+from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.media_type import Media, open_media
 
 # Demuxers that hold moving pictures. Playlists and scripts, which make FFmpeg open other files and addresses,
@@ -95,7 +96,7 @@ def copy_sound(data: Media, target: str) -> None:
 
 
 @contextmanager
-def open_demuxer(stream: BinaryIO) -> Iterator[Any]:
+def open_video_container(stream: BinaryIO) -> Iterator[Any]:
     """Open a container of video by FFmpeg, which reads nothing but the stream.
 
     Raises:
@@ -168,7 +169,7 @@ def _open_video(data: Media) -> Iterator[tuple[Any, bool]]:
         # Before FFmpeg reads: it does not notice that its position in the stream is changed.
         cut = ends_early(stream)
         try:
-            with open_demuxer(stream) as container:
+            with open_video_container(stream) as container:
                 yield container, cut
         except SampleError as error:
             if cut:

@@ -14,7 +14,7 @@ from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.recordings import Recording
 from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_POINTS, Modality, Preview, Segment
-from mm_embed_kernels.signals.sound import Meter
+from mm_embed_kernels.signals.sound import LoudnessMeter
 
 # Ten seconds hold a sentence, or a sound with its surroundings: short enough to listen to as a search result.
 WINDOW_SECONDS = 10.0
@@ -103,7 +103,7 @@ class Audio(Modality):
         mime = self.require(data)
         with open_audio(data) as reader:
             stated = duration = reader.duration()
-            meter, throughout = Meter(), duration <= MEASURED_SECONDS
+            meter, throughout = LoudnessMeter(), duration <= MEASURED_SECONDS
             for start, end in measured_windows(duration):
                 meter.measure(reader, start, end)
             missing = duration - meter.end

@@ -1,4 +1,4 @@
-"""Base class of modalities: recognise the bytes of a medium, probe them, cut them into segments."""
+"""Base class of modalities: recognize the bytes of a medium, probe them, cut them into segments."""
 
 from __future__ import annotations
 

@@ -200,8 +200,9 @@ def decode(data: bytes) -> tuple[str, str, int]:
     try:
         return data.decode(decoder), encoding, 0
     except UnicodeDecodeError as error:
+        # The two reasons are constants of CPython's codecs, which have no other mark of an incomplete end.
         # One Latin-1 letter at the end of ASCII looks like the beginning of a UTF-8 character, so a cut UTF-8
-        # text is only recognised by other characters before it.
+        # text is only recognized by other characters before it.
         if error.reason in ("unexpected end of data", "truncated data") and (
             encoding != "utf-8" or not data[: error.start].isascii()
         ):

@@ -1,4 +1,4 @@
-"""Base class of curation rules: a columnar judgement over the probe's columns, without access to bytes."""
+"""Base class of curation rules: a columnar judgment over the probe's columns, without access to bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Judgement of a batch by one rule, one entry per row.
+    """Judgment of a batch by one rule, one entry per row.
 
     Attributes:
         passed: whether the row passes; null, where nothing was measured, counts as passed.
@@ -52,7 +52,7 @@ class Rule(ABC):
 
     Attributes:
         name: id under which decisions are recorded.
-        version: raised when a change of the code changes judgements.
+        version: raised when a change of the code changes judgments.
         modalities: modalities that it judges; empty for all.
         columns: columns of the probe that it reads.
         compared: those of `columns` that only `prepare` reads.

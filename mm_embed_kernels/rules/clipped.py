@@ -18,7 +18,7 @@ class Clipped(Rule):
     modalities = ("audio",)
     columns = ("clipping_share",)
 
-    # Normalising to full scale leaves single samples there; one in a thousand, 44 a second, is audible
+    # Normalizing to full scale leaves single samples there; one in a thousand, 44 a second, is audible
     # distortion.
     max_clipping_share: float = 0.001
 

@@ -21,7 +21,7 @@ _SILENCE = 10 ** (-60 / 20)
 _GATE = -70.0
 
 
-class Meter:
+class LoudnessMeter:
     """Measures parts of a recording and accumulates their signals.
 
     Attributes:

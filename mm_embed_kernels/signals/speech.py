@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.inference.weights import package_folder
 
 # As the model was trained: 16 kHz, frames of 32 ms, each preceded by the last 4 ms of the frame before.
 RATE, FRAME, _CONTEXT = 16_000, 512, 64
@@ -26,13 +25,8 @@ def weights() -> Path:
     Raises:
         UserError: when silero-vad is not installed.
     """
-    # Located without an import, which would load torch into every sandboxed child.
-    spec = find_spec("silero_vad")
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "speech detection needs the package silero-vad, which is not installed; run `make install`"
-        )
-    return Path(spec.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
+    folder = package_folder("speech detection", "silero_vad", "silero-vad")
+    return folder / "data" / "silero_vad_16k_sequence.onnx"
 
 
 def probabilities(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -21,7 +21,7 @@ SECONDS = 60.0
 _FRAME, _HOP, _BANDS = 5_920, 370, 33
 _LOW, _HIGH = 300.0, 2_000.0
 STEP_SECONDS = _HOP / RATE
-# Sound below -60 dBFS is silence, which cannot be recognised.
+# Sound below -60 dBFS is silence, which cannot be recognized.
 _SILENCE = 10 ** (-60 / 20)
 _CALL_FRAMES = 256
 # Share of equal bits from which the authors consider two sounds the same.
@@ -67,7 +67,7 @@ def _edges() -> np.ndarray[Any, Any]:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class RecordingOverlap:
     """Shared part of two fingerprints.
 
     Attributes:
@@ -85,7 +85,7 @@ class Overlap:
     sounding: int
 
 
-def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Overlap | None:
+def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> RecordingOverlap | None:
     """Return the best alignment of two fingerprints at the offsets with the most votes; None without a vote.
 
     A pair of steps votes for the offset between them if at least three of their four bytes are equal.
@@ -119,7 +119,7 @@ def buckets(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     )
 
 
-def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> Overlap:
+def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> RecordingOverlap:
     """Return the run of steps at an offset whose equal bits exceed `SAME` most."""
     first, second = max(0, offset), max(0, -offset)
     length = min(len(one) - first, len(other) - second)
@@ -133,4 +133,4 @@ def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) 
     run = slice(start, end)
     sounding = int(audible[run].sum())
     score = float(equal[run][audible[run]].mean()) if sounding else 0.0
-    return Overlap(score, first + start, second + start, end - start, sounding)
+    return RecordingOverlap(score, first + start, second + start, end - start, sounding)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# A frame of less contrast cannot be recognised and has no hash.
+# A frame of less contrast cannot be recognized and has no hash.
 _MIN_CONTRAST = 8.0
 # One frame: presentation time in seconds, and hash.
 FRAME = np.dtype([("second", "<f4"), ("hash", "<u8")])
@@ -46,7 +46,7 @@ def unpack_frames(data: bytes) -> np.ndarray[Any, Any]:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class FrameOverlap:
     """Shared part of two videos.
 
     Attributes:
@@ -62,7 +62,7 @@ class Overlap:
     other: tuple[float, float]
 
 
-def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Overlap | None:
+def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> FrameOverlap | None:
     """Return the shared part at the offset with the most votes; None where too few different frames agree.
 
     Args:
@@ -89,4 +89,4 @@ def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Overlap |
     # Of the frames of the sparser video inside the part, at least half must match.
     if hashes < _MIN_HASHES or 2 * min(frames, len(np.unique(j))) < min(between):
         return None
-    return Overlap(float(1 - distance[i, j].mean() / 64), frames, *ends)
+    return FrameOverlap(float(1 - distance[i, j].mean() / 64), frames, *ends)

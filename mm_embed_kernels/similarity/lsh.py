@@ -102,9 +102,8 @@ def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
                 bucket, n = rows["bucket"][order], rows["n"][order]
                 for step in range(1, min(NEIGHBOURS, len(rows) - 1) + 1):
                     hits = np.flatnonzero(bucket[step:] == bucket[:-step])
-                    if not len(
-                        hits
-                    ):  # no bucket is longer than this step, so a longer one has no pairs either
+                    if not len(hits):
+                        # No bucket is longer than this step, so that a longer step has no pairs either.
                         break
                     yield pa.record_batch([n[hits], n[hits + step]], schema=PAIR)
 

@@ -32,7 +32,7 @@ _SIGNATURE = Struct(f"<{PERMUTATIONS}I")
 
 
 def signature(text: str) -> tuple[bytes | None, bytes | None]:
-    """Return MinHash signature and sketch of a text, with case and white space normalised.
+    """Return MinHash signature and sketch of a text, with case and white space normalized.
 
     Returns:
         The MinHash signature (Broder, 1997, by rensa) of all shingles, `PERMUTATIONS` little-endian uint32,

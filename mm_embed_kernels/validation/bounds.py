@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_embed_kernels.contracts.fields import MEDIA
+from mm_embed_kernels.contracts.fields import MEDIA, is_number
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.spec.thresholds import ColumnRule
@@ -21,9 +21,13 @@ from mm_embed_kernels.spec.thresholds import ColumnRule
 REJECTED = "rejected_by_rule"
 # Columns of the listing, which have a value before download.
 LISTING_COLUMNS = {"size": pa.int64(), "extension": pa.string(), "source": pa.string(), "label": pa.string()}
-# File extension of a key in lower case, "" without one: as an expression for pyarrow, and as SQL.
+# Finds the file extension in a key.
 EXTENSION = r"[^/]\.([A-Za-z0-9]{1,10})$"
-EXTENSION_SQL = f"lower(regexp_extract(key, '{EXTENSION}', 1))"
+
+
+def extension_sql(key: str) -> str:
+    """Return the SQL for the file extension of a column of keys, in lower case; "" without one."""
+    return f"lower(regexp_extract({key}, '{EXTENSION}', 1))"
 
 
 def bounded_columns(modality: Modality) -> dict[str, pa.DataType]:
@@ -32,12 +36,8 @@ def bounded_columns(modality: Modality) -> dict[str, pa.DataType]:
     return {
         name: kind
         for name, kind in {**LISTING_COLUMNS, **probed}.items()
-        if _is_number(kind) or kind in (pa.string(), pa.bool_())
+        if is_number(kind) or kind in (pa.string(), pa.bool_())
     }
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def validation_bounds(modality: Modality, rules: Mapping[str, ColumnRule]) -> li
         if column not in columns:
             raise UserError(f"{where}: no such column; there are: {', '.join(columns)}")
         for name, limit in rule.model_dump(exclude_none=True).items():
-            if name in ("min", "max") and not _is_number(columns[column]):
+            if name in ("min", "max") and not is_number(columns[column]):
                 raise UserError(f"{where}.{name}: {column} is no number; use one_of or none_of")
             for value in limit if isinstance(limit, list) else []:
                 if not _fits(value, columns[column]):
@@ -99,7 +99,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     """Return whether a value can be compared with values of a column's type."""
     if isinstance(value, bool) or kind == pa.bool_():
         return isinstance(value, bool) and bool(kind == pa.bool_())
-    return isinstance(value, (int, float)) if _is_number(kind) else isinstance(value, str)
+    return isinstance(value, (int, float)) if is_number(kind) else isinstance(value, str)
 
 
 def rejection_reasons(table: pa.Table, bounds: list[Bound]) -> list[str | None]:

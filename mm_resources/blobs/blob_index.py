@@ -216,5 +216,5 @@ def _where(
     if struck is not None:
         parts.append("struck" if struck else "NOT struck")
     if before is not None:
-        parts.append(f"at < timestamp '{before.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'")
+        parts.append(f"at < {sql.timestamp_literal(before)}")
     return " AND ".join(parts) or None

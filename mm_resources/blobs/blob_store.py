@@ -19,8 +19,9 @@ from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.modalities import Media
 from mm_resources.blobs.blob_index import BlobIndex, Location, locations_of
 from mm_resources.blobs.damage_log import DamageLog
-from mm_resources.blobs.forgotten import Receipts
 from mm_resources.blobs.large_blobs import copy_stream, damaged_blob, large_blob_files, read_errors
+from mm_resources.blobs.presence import PresenceCheck
+from mm_resources.blobs.receipts import Receipts
 from mm_resources.blobs.references import reference_of
 from mm_resources.metering import count
 from mm_resources.storage.store import INCOMING, LARGE_BYTES, Store
@@ -89,6 +90,10 @@ class BlobStore:
         ):
             if copy_stream(stream) != (location.content_hash, location.size):
                 raise damaged_blob(location.content_hash, location.path)
+
+    def presence_check(self) -> PresenceCheck:
+        """Return a check of the presence of blobs, which looks up each object of the store once."""
+        return PresenceCheck(self.store)
 
     def _read(self, location: Location) -> bytes:
         reference = reference_of(location.path)

@@ -33,19 +33,15 @@ _BOOKKEEPING = [
 # stay, so that attempts are counted over all runs. All aggregates have a fixed size, so that DuckDB can spill
 # them.
 _MISSES = """
-WITH wanted AS MATERIALIZED (SELECT key, min(place) AS place FROM requests GROUP BY key),
+WITH wanted AS MATERIALIZED (SELECT key, min(request) AS request FROM requests GROUP BY key),
 tried AS (
   SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt, arg_max({again}, attempt) AS again
   FROM cached c SEMI JOIN wanted USING (key) GROUP BY key
 )
-SELECT w.place, coalesce(t.attempt, 0) AS attempt,
+SELECT w.request, coalesce(t.attempt, 0) AS attempt,
        t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
 FROM wanted w LEFT JOIN tried t USING (key)
 """
-# The key of a computation, in SQL. It names all of the input: a place in a blob, or a text, which need not be
-# the blob's own (a source may correct a transcript while the sound stays the same).
-KEY = "content_hash || '#' || span"
-TEXT_KEY = "sha256(text) || '#text'"
 # Two cells may compute one key at once, and a retry follows a failure: a success wins, then the latest
 # attempt, then the earliest row.
 _ORDER = (
@@ -53,14 +49,33 @@ _ORDER = (
     ' + epoch_us("at")'
 )
 _TWICE = f"SELECT key, arg_min(_rowid, {_ORDER}) AS best FROM heads GROUP BY key HAVING count(*) > 1"
-_DOUBLES = "SELECT _rowid AS place FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
+_DOUBLES = "SELECT _rowid AS row_id FROM heads JOIN twice USING (key) WHERE _rowid <> best ORDER BY 1"
 _STATUS = ["key", "status", "error_class", "retryable", "attempt", "environment"]
 _HEADS = ["key", "status", "attempt", "at"]
 
 
+# The key of a computation, in SQL over segments. It names all of the input: a span of a blob, or a text,
+# which need not be the blob's own (a source may correct a transcript while the sound stays the same).
+SPAN_KEY = "content_hash || '#' || span"
+_TEXT_KEY = "sha256(text) || '#text'"
+
+
+def inputs_of(embedder: Embedder) -> dict[str, str]:
+    """Return the inputs of an embedder among segments, as SQL expressions for a statement over these.
+
+    An embedder of texts reads the segments that carry a text, such as a transcript.
+
+    Returns:
+        ``key``, the cache key of a segment, and ``readable``, the condition for those that it reads.
+    """
+    if embedder.input_shape is None:
+        return {"key": _TEXT_KEY, "readable": "text IS NOT NULL"}
+    return {"key": SPAN_KEY, "readable": "true"}
+
+
 @dataclass(frozen=True)
-class Vectors:
-    """The vectors of one kernel at one moment: joins carry their places, and the vectors are read last.
+class CachedVectors:
+    """The vectors of one kernel at one moment: joins carry their row ids, and the vectors are read last.
 
     A vector is hundreds of times as large as its key, so that no join and no sort should have to carry it.
     """
@@ -68,21 +83,21 @@ class Vectors:
     space: CacheSpace
     dataset: lance.LanceDataset | None
 
-    def places(self) -> pa.RecordBatchReader:
+    def row_ids(self) -> pa.RecordBatchReader:
         """``key`` and ``_rowid`` of every vector, unique by key."""
         return self.space.snapshot(self.dataset, ["key"], only_ok=True, row_ids=True)
 
     def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
-        """Replace the column ``place`` by ``vector``, float32 [dimension].
+        """Replace the column ``row_id`` by ``vector``, float32 [dimension].
 
-        Rows in the order of their places are read once from end to end.
+        Rows in the order of their row ids are read once from end to end.
         """
         for table in tables:
             for start in range(0, table.num_rows, _TAKE_ROWS):
                 rows = table.slice(start, _TAKE_ROWS)
                 assert self.dataset is not None
-                found = take_rows(self.dataset, rows["place"].to_pylist(), ["vector"])["vector"]
-                yield rows.drop(["place"]).append_column(
+                found = take_rows(self.dataset, rows["row_id"].to_pylist(), ["vector"])["vector"]
+                yield rows.drop(["row_id"]).append_column(
                     "vector", found.cast(pa.list_(pa.float32(), dimension))
                 )
 
@@ -107,7 +122,7 @@ class CacheSpace:
         only_ok: bool = False,
         row_ids: bool = False,
     ) -> pa.RecordBatchReader:
-        """The results at one moment, one for each key; with their places, if wanted, as ``_rowid``."""
+        """The results at one moment, one for each key; with their row ids, if wanted, as ``_rowid``."""
         rows = lance_datasets.reader(
             dataset, self.schema, columns, "status = 'ok'" if only_ok else None, row_ids=True
         )
@@ -122,24 +137,24 @@ class CacheSpace:
 
         return pa.RecordBatchReader.from_batches(schema, unique())
 
-    def vectors(self) -> Vectors:
+    def vectors(self) -> CachedVectors:
         """The vectors as they are now."""
-        return Vectors(self, lance_datasets.open_dataset(self.uri))
+        return CachedVectors(self, lance_datasets.open_dataset(self.uri))
 
     def misses(self, requests: TableSpool, retries: RetryPolicy = RETRYABLE) -> Iterator[pa.RecordBatch]:
-        """Stream the distinct keys of `requests` (columns: key, place) with what the cache lacks of them.
+        """Stream the distinct keys of `requests` (columns: key, request) with what the cache lacks of them.
 
         Args:
             retries: which cached failures count as missing.
 
         Returns:
-            place (of the key's first request), attempt (earlier tries), missing.
+            request (number of the key's first one), attempt (earlier tries), missing.
         """
         dataset = lance_datasets.open_dataset(self.uri)
         self._known = _fragments(dataset)
         cached = lance_datasets.reader(dataset, self.schema, _STATUS)
         statement = _MISSES.format(again=_condition(retries, self.environment))
-        with sql.query(statement, requests=requests.reader(["key", "place"]), cached=cached) as found:
+        with sql.query(statement, requests=requests.reader(["key", "request"]), cached=cached) as found:
             yield from found
 
     def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
@@ -149,7 +164,7 @@ class CacheSpace:
             attempts: earlier tries by key; an absent key has none.
         """
         before = lance_datasets.open_dataset(self.uri)
-        results = self._without_others(results, before)
+        results = self._drop_known(results, before)
         if results.num_rows == 0:
             return
         keys = results["key"].to_pylist()
@@ -165,7 +180,7 @@ class CacheSpace:
         # A single new fragment was written here; of several, any may be another run's and is read again.
         self._known |= written if len(written) == 1 else set()
 
-    def _without_others(self, results: pa.Table, dataset: lance.LanceDataset | None) -> pa.Table:
+    def _drop_known(self, results: pa.Table, dataset: lance.LanceDataset | None) -> pa.Table:
         """Drop results whose keys another run has computed since the misses were listed."""
         added = _fragments(dataset) - self._known
         if dataset is None or not added:
@@ -201,7 +216,7 @@ def doubles(dataset: lance.LanceDataset) -> list[int]:
     twice = sql.fetch(_TWICE, heads=heads(_HEADS))
     if twice.num_rows == 0:
         return []
-    found: list[int] = sql.fetch(_DOUBLES, heads=heads(["key"]), twice=twice)["place"].to_pylist()
+    found: list[int] = sql.fetch(_DOUBLES, heads=heads(["key"]), twice=twice)["row_id"].to_pylist()
     return found
 
 
@@ -220,12 +235,3 @@ def _condition(retries: RetryPolicy, environment: str) -> str:
 
 def _fragments(dataset: lance.LanceDataset | None) -> set[int]:
     return set() if dataset is None else {fragment.fragment_id for fragment in dataset.get_fragments()}
-
-
-def inputs_of(embedder: Embedder) -> dict[str, str]:
-    """SQL over segments for an embedder: their cache key, and the condition for those that it reads.
-
-    An embedder of texts reads the segments that carry a text, such as a transcript.
-    """
-    reads_text = embedder.input_shape is None
-    return {"key": TEXT_KEY if reads_text else KEY, "readable": "text IS NOT NULL" if reads_text else "true"}

@@ -1,13 +1,12 @@
 """Calibration: batch size and threads of each embedder, measured once on this machine for later runs.
 
-Kept beside the Dagster home, by machine, and never in the store: it decides how fast vectors come, not which
-ones. No fingerprint knows of it, and what would move a vector beyond its embedder's tolerance is not taken.
+Kept beside the Dagster home, by machine, and never in the store. It affects speed, not vectors: it is part of
+no fingerprint, and settings that change a vector beyond the embedder's tolerance are rejected.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 import uuid
@@ -21,7 +20,7 @@ import numpy as np
 from mm_embed_kernels.embedders import Embedder, create
 from mm_embed_kernels.identity import digest, library_versions
 from mm_embed_kernels.inference.precision import FLOAT32
-from mm_embed_kernels.inference.runtime import keep_freed_memory
+from mm_embed_kernels.inference.runtime import cpu_count, keep_freed_memory
 
 # Time of one measurement, seconds; its best pass counts, since other work on the machine only slows passes.
 SECONDS = 1.5
@@ -32,13 +31,13 @@ _MOST_ROWS = 128
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run an embedder here.
+    """Batch size and threads of an embedder on this machine.
 
     Attributes:
         batch_size: rows per forward pass.
-        threads: forward passes side by side.
+        threads: concurrent forward passes.
         rate: segments a second, decoding left out.
-        kept: whether later runs take it.
+        kept: whether later runs use it.
     """
 
     embedder: str
@@ -59,12 +58,12 @@ def machine() -> str:
     except OSError:
         processor = platform.processor()
     torch = library_versions(["torch"])["torch"]
-    return f"{processor or platform.machine()}, {_cores()} cores, torch {torch}"
+    return f"{processor or platform.machine()}, {cpu_count()} cores, torch {torch}"
 
 
-def calibrated(path: Path, embedder: str, precision: str = FLOAT32) -> Setting | None:
+def stored_setting(path: Path, embedder: str, precision: str = FLOAT32) -> Setting | None:
     """The setting measured on a machine of this kind; None where there is none or the file is unreadable."""
-    found = _read(path).get(_name(), {}).get("settings", {}).get(f"{embedder} {precision}")
+    found = _read(path).get(_cpu_name(), {}).get("settings", {}).get(f"{embedder} {precision}")
     try:
         return None if found is None else Setting(**found)
     except TypeError:
@@ -77,9 +76,9 @@ def calibrate(
     """Measure embedders one after the other, and write the best setting of each to `path`.
 
     Args:
-        precision: what the platform computes in (see `mm_embed_kernels.inference.precision`). Others that an
-            embedder declares are measured too, to be compared; which one is taken stands in fingerprints, so
-            that it is the user's to say.
+        precision: number format of inference (see `mm_embed_kernels.inference.precision`). Others that an
+            embedder declares are measured too, to be compared; the precision is part of fingerprints, so the
+            user chooses it.
         seconds: of one measurement.
 
     Raises:
@@ -90,12 +89,12 @@ def calibrate(
         first = create(name, precision)
         tried: list[Setting] = []
         for offered in dict.fromkeys((first.precision, FLOAT32, *first.precisions)):
-            found = _measured(name, offered, seconds)
+            found = _measure_settings(name, offered, seconds)
             best = _best(found)
             tried += [
                 replace(setting, kept=setting is best and offered == first.precision) for setting in found
             ]
-        _keep(path, next(setting for setting in tried if setting.kept))
+        _save(path, next(setting for setting in tried if setting.kept))
         yield tried
 
 
@@ -105,9 +104,9 @@ def _best(found: list[Setting]) -> Setting:
     return best if best.rate > _GAIN * found[0].rate else found[0]
 
 
-def _measured(name: str, precision: str, seconds: float) -> list[Setting]:
+def _measure_settings(name: str, precision: str, seconds: float) -> list[Setting]:
     """Measure the default setting, then other batch sizes, then other thread counts with the best of them."""
-    cores = _cores()
+    cores = cpu_count()
     default = create(name, precision, threads=cores)
     inputs = _inputs(default)
     reference = np.asarray(default.embed(inputs))
@@ -117,7 +116,7 @@ def _measured(name: str, precision: str, seconds: float) -> list[Setting]:
         embedder = create(name, precision, batch_size=batch_size, threads=threads)
         if any((setting.batch_size, setting.threads) == (batch_size, threads) for setting in found):
             return
-        if _apart(np.asarray(embedder.embed(inputs)), reference) <= embedder.tolerance:
+        if _largest_distance(np.asarray(embedder.embed(inputs)), reference) <= embedder.tolerance:
             found.append(
                 Setting(name, precision, batch_size, threads, round(_rate(embedder, inputs, seconds), 2))
             )
@@ -143,7 +142,7 @@ def _rate(embedder: Embedder, inputs: Any, seconds: float) -> float:
 def _inputs(embedder: Embedder) -> Any:
     """Inputs of a model for about half a second: sentences of a few to many words, or noise."""
     dice = np.random.default_rng(0)
-    rows = int(np.clip(0.5 / embedder.seconds, 4 * _cores(), _MOST_ROWS * 4))
+    rows = int(np.clip(0.5 / embedder.seconds, 4 * cpu_count(), _MOST_ROWS * 4))
     if embedder.input_shape is None:
         return ["word " * int(length) for length in np.sort(dice.gamma(2.0, 10.0, rows))]
     shape = (rows, *embedder.input_shape)
@@ -152,16 +151,12 @@ def _inputs(embedder: Embedder) -> Any:
     return dice.standard_normal(shape).astype(embedder.input_dtype) * 0.1
 
 
-def _apart(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+def _largest_distance(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return float(1 - ((one * other).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _name() -> str:
+def _cpu_name() -> str:
     return digest("machine", machine())[:16]
 
 
@@ -173,9 +168,9 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _keep(path: Path, setting: Setting) -> None:
+def _save(path: Path, setting: Setting) -> None:
     whole = _read(path)
-    here = whole.setdefault(_name(), {"machine": machine(), "settings": {}})
+    here = whole.setdefault(_cpu_name(), {"machine": machine(), "settings": {}})
     here["settings"][f"{setting.embedder} {setting.precision}"] = asdict(setting)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")

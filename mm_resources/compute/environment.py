@@ -1,4 +1,4 @@
-"""The environment of a machine: all that must be equal for two machines to compute the same."""
+"""Python, libraries and models that must be equal for equal results."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def _code() -> str:
     found = []
     for package in _PACKAGES:
         spec = find_spec(package)
-        for place in (spec and spec.submodule_search_locations) or ():
+        for folder in (spec and spec.submodule_search_locations) or ():
             found += [
-                (str(path.relative_to(Path(place).parent)), path)
-                for path in sorted(Path(place).rglob("*.py"))
+                (str(path.relative_to(Path(folder).parent)), path)
+                for path in sorted(Path(folder).rglob("*.py"))
             ]
     return digest("code", *(part for name, path in found for part in (name, file_hash(path))))

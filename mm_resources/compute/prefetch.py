@@ -8,11 +8,11 @@ from threading import Event, Thread
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 class Prefetcher(Iterator[_T], Generic[_T]):
-    """The items in their order, made in a thread: one waits and the next is made while one is read.
+    """Items in order, made in a thread: one is buffered and the next is made while one is read.
 
     The thread ends with the items, or with its current item once this object is gone. Its exceptions are
     raised in the reader.
@@ -24,19 +24,19 @@ class Prefetcher(Iterator[_T], Generic[_T]):
     def __init__(self, items: Iterator[_T], name: str) -> None:
         self._made: Queue[tuple[_T] | BaseException] = Queue(1)
         self._gone = Event()
-        # A daemon: what ends the process does not wait for a batch. It knows nothing of this object, which
-        # may so go.
+        # A daemon: the end of the process does not wait for a batch. It holds no reference to this object, so
+        # that the object can be collected.
         Thread(target=_make, args=(items, self._made, self._gone), name=name, daemon=True).start()
 
     def __next__(self) -> _T:
         while True:
             try:
-                item = self._made.get(timeout=_LOOK_SECONDS)
+                item = self._made.get(timeout=_POLL_SECONDS)
             except Empty:
-                continue  # a signal is heard between two looks
+                continue  # signals are handled between polls
             if isinstance(item, tuple):
                 return item[0]
-            self._made.put(item)  # for who asks again
+            self._made.put(item)  # raised again by later calls
             raise item
 
     def __del__(self) -> None:
@@ -47,7 +47,7 @@ def _make(items: Iterator[_T], made: Queue[tuple[_T] | BaseException], gone: Eve
     def offer(item: tuple[_T] | BaseException) -> None:
         while not gone.is_set():
             try:
-                return made.put(item, timeout=_LOOK_SECONDS)
+                return made.put(item, timeout=_POLL_SECONDS)
             except Full:
                 continue
 

@@ -10,8 +10,8 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.kernels.probe import PARTIAL
 from mm_resources.compute.cache import CacheSpace
 
-# The `requests` that the probe has refused, though their beginning may be readable.
-REFUSED = f"""
+# The rows of `requests` that the probe has refused (see `cached`), though their beginning may be readable.
+REFUSED_REQUESTS = f"""
 SELECT r.* FROM requests r JOIN cached p USING (key)
 WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}
 """
@@ -20,7 +20,7 @@ WHERE p.status = 'failed' AND p.error_class IN {PARTIAL}
 _EITHER = "SELECT w.* FROM whole w ANTI JOIN kept k USING (key) UNION ALL SELECT * FROM prefixes"
 
 
-def with_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader:
+def merge_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReader:
     """Probes of whole media and, in place of failures, of the readable beginnings of damaged ones."""
     rows = whole.reader()
 

@@ -16,7 +16,7 @@ def report(what: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listen(listener: Listener) -> Iterator[None]:
     """Call `listener` with every report of this process."""
     _listeners.append(listener)
     try:

@@ -56,7 +56,7 @@ def answer(store: Store, name: str, models: Sequence[Model]) -> tuple[str, str, 
     """On a node: read the probe object; return its bytes, or the cause of the error, and the environment."""
     try:
         read, cause = store.read(name).decode(), ""
-    except Exception as error:  # noqa: BLE001 - of any client; it is told where somebody sees it
+    except Exception as error:  # noqa: BLE001 - any storage client's error; the driver reports it
         read, cause = "", f"{type(error).__name__}: {' '.join(str(error).split())}"
     return read, cause, environment(models)
 
@@ -71,16 +71,16 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
             f"{node} does not answer within {ANSWER_SECONDS} s; "
             "see `ray status`, or run without --ray-address"
         ) from None
-    except Exception as error:  # a worker without this package cannot even say so itself
+    except Exception as error:  # raised where a worker lacks this package
         told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UserError(
-            f"{node} cannot run this code: {told[-1]}; install the same lock there (constraints.txt)"
+            f"{node} cannot run this code: {told[-1]}; install the packages of constraints.txt on all nodes"
         ) from error
     if found := differences(here, there):
         more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
         raise UserError(
             f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; "
-            "install the same lock on all nodes"
+            "install the packages of constraints.txt on all nodes"
         )
     if read == token:
         return

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,40 +14,37 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.kernels.base import Resources, Stage
 from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS
-from mm_resources.metering import Usage, on_gpus, so_far
+from mm_resources.metering import Usage, count_gpu_time, usage_so_far
 from mm_resources.storage.process import configure_process
-
-if TYPE_CHECKING:
-    pass
-
 
 # A stuck pipeline is reported after this, not after Ray's 30 minutes.
 NO_PROGRESS_SECONDS = 300
 
 
-def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Iterator[pa.Table]:
+def stream_blocks(
+    stages: Sequence[Stage], blocks: list[pa.Table], skip_failed_batches: bool
+) -> Iterator[pa.Table]:
     """Stream blocks through one pool of actors for each stage.
 
     Args:
-        may_lose: whether a batch that fails as a whole is left out; else it ends the run, and each row is a
-            batch.
+        skip_failed_batches: whether a batch that fails as a whole is left out. If not, it ends the run, and
+            each row is a batch.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data.exceptions import ExecutionTimeoutError
 
-    logging.getLogger("ray.data").setLevel(
-        logging.CRITICAL if may_lose else logging.ERROR
-    )  # set by the import above to INFO
+    # The import above has set it to INFO.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL if skip_failed_batches else logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1 if may_lose else 0
+    context.max_errored_blocks = -1 if skip_failed_batches else 0
     # A row alone may take as long as its model takes to load and to be found hanging, in each stage.
     context.execution_no_progress_timeout_s = (
-        NO_PROGRESS_SECONDS if may_lose else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
+        NO_PROGRESS_SECONDS if skip_failed_batches else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
     )
-    share = fitting_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
+    share = cpu_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
     data: Any = ray.data.from_arrow(blocks)
     with warnings.catch_warnings():
         # Ray 2.60 wants every option of an actor by a name of its own, and has none yet for how often it may
@@ -59,26 +56,25 @@ def flow(stages: Sequence[Stage], blocks: list[pa.Table], may_lose: bool) -> Ite
                 KernelActor,
                 fn_constructor_args=(stage, environment_digest()),
                 batch_format="pyarrow",
-                batch_size=needs.batch_rows if may_lose else 1,
+                batch_size=needs.batch_rows if skip_failed_batches else 1,
                 compute=ActorPoolStrategy(size=needs.actors),
                 num_cpus=share(needs.num_cpus),
                 num_gpus=needs.num_gpus or None,
-                # By default a block that kills its actor is tried for ever. Once again is for those that
-                # waited behind it. Ray tells the terminal that the arguments of actors that may restart lie
-                # in the object store (ray#53727): Ray Data puts its own there, small as ours are, and holds
-                # them as long as the pool lives.
+                # By default a block that kills its actor is retried without limit. One retry serves blocks
+                # queued behind it. Ray warns that arguments of restartable actors stay in the object store
+                # (ray#53727): they are small and live as long as the pool.
                 max_restarts=-1,
                 max_task_retries=1,
             )
     try:
         yield from data.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=1)
     except ExecutionTimeoutError:
-        if not may_lose:
+        if not skip_failed_batches:
             raise
 
 
-def fitting_share(needs: list[Resources], available: float) -> Callable[[float], float]:
-    """CPUs for each actor, scaled so that the pools of all stages fit side by side.
+def cpu_share(needs: list[Resources], available: float) -> Callable[[float], float]:
+    """CPUs for each actor, scaled so that the pools of all stages fit into the cluster together.
 
     A pool that cannot start would stall the others.
 
@@ -116,11 +112,11 @@ class KernelActor:
 
     def __init__(self, stage: Stage, environment: str) -> None:
         configure_process()
-        self.before = so_far()
+        self.before = usage_so_far()
         if environment_digest() != environment:
             raise UserError(
                 "driver and Ray worker have different Python or library versions; "
-                "install the same lock on both"
+                "install the packages of constraints.txt on all nodes"
             )
         stage.setup()
         self.stage = stage
@@ -129,8 +125,8 @@ class KernelActor:
         earlier = Usage()
         if USED in batch.column_names:
             earlier, batch = usage_of(batch), batch.drop([USED])
-        with on_gpus(self.stage.resources.num_gpus):
+        with count_gpu_time(self.stage.resources.num_gpus):
             table = self.stage.run(batch)
-        before, self.before = self.before, so_far()
+        before, self.before = self.before, usage_so_far()
         used = asdict(earlier + self.before - before)
         return table.append_column(USED, pa.array([used, *[None] * table.num_rows][: table.num_rows], USAGE))

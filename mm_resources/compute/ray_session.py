@@ -16,22 +16,23 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.kernels.base import Kernel
 from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, IsolatedStage
 from mm_embed_kernels.sandbox.lasting_thread import LastingThread
+from mm_embed_kernels.transcribers import Transcriber
 from mm_resources.compute.environment import Model, model_of
+from mm_resources.compute.ray_errors import ConnectionCause, connection_failure
 from mm_resources.compute.ray_nodes import require_nodes
-from mm_resources.compute.ray_pipeline import USED, flow, usage_of
+from mm_resources.compute.ray_pipeline import USED, stream_blocks, usage_of
 from mm_resources.metering import count
 from mm_resources.storage.process import configure_process
+from mm_resources.storage.store import Store
 
 if TYPE_CHECKING:
     import psutil
-
-    from mm_embed_kernels.embedders import Embedder
-    from mm_embed_kernels.transcribers import Transcriber
-    from mm_resources.storage.store import Store
 
 # Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
 WAVE_ROWS = 200_000
@@ -54,7 +55,7 @@ class RaySession:
         self, address: str = "", num_cpus: int | None = None, object_store_bytes: int = 512 << 20
     ) -> None:
         self.address, self.object_store_bytes = address, object_store_bytes
-        self.num_cpus = num_cpus or len(os.sched_getaffinity(0))
+        self.num_cpus = num_cpus or cpu_count()
         self.started = False
         self._closed = threading.Event()
         self._fit: set[tuple[str, tuple[Model, ...]]] = set()
@@ -99,11 +100,13 @@ class RaySession:
                     logging_level="ERROR",
                 )
                 self._closed = threading.Event()
-                threading.Thread(target=_guard, args=(_raylet(), self._closed), daemon=True).start()
+                threading.Thread(
+                    target=_exit_with_raylet, args=(_raylet(), self._closed), daemon=True
+                ).start()
         except (ConnectionError, RuntimeError) as error:
             if not self.address:
                 raise
-            raise _refused(self.address, error) from error
+            raise _connection_error(self.address, error) from error
         self.started = True
 
     def close(self) -> None:
@@ -117,9 +120,9 @@ class RaySession:
     def run(self, kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Result tables of the kernel, in any order, as they are finished.
 
-        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools. A
-        block of which an actor dies, or that no actor finishes, is left out by Ray; its rows go through once
-        more, in processes that may die.
+        Each stage becomes one pool of actors that set up once; blocks of requests flow through the pools.
+        Ray leaves out a block whose actor dies, or that no actor finishes; its rows run again one by one in
+        child processes.
         """
         self.start()
         stages = kernel.stages()
@@ -129,7 +132,7 @@ class RaySession:
         rows = stages[0].resources.batch_rows
         while wave := list(itertools.islice(blocks, max(1, WAVE_ROWS // rows))):
             answered: set[str] = set()
-            for table in map(self._counted, flow(stages, wave, may_lose=True)):
+            for table in map(self._add_usage, stream_blocks(stages, wave, skip_failed_batches=True)):
                 answered.update(table["key"].to_pylist())
                 yield table
             missing = [
@@ -142,15 +145,15 @@ class RaySession:
                     "each is tried alone"
                 )
                 yield from map(
-                    self._counted,
-                    flow(
+                    self._add_usage,
+                    stream_blocks(
                         [IsolatedStage(stage, BATCH_SECONDS, configure_process) for stage in stages],
                         lost,
-                        may_lose=False,
+                        skip_failed_batches=False,
                     ),
                 )
 
-    def _counted(self, table: pa.Table) -> pa.Table:
+    def _add_usage(self, table: pa.Table) -> pa.Table:
         """Remove the workers' usage from the results and count it for this process."""
         used = usage_of(table)
         # The workers of a cluster that was started here are descendants of this process, whose CPU seconds
@@ -159,18 +162,17 @@ class RaySession:
         return table.drop([USED])
 
 
-def _refused(address: str, error: Exception) -> UserError:
-    """The cause of a refused connection and what to do; Ray tells it in the exception's cause, if at all."""
-    told = " ".join(f"{error} {error.__cause__ or ''}".split())
-    if "Version mismatch" in told:
-        return UserError(f"the Ray cluster at {address} runs another Ray or Python: {told}")
-    if "No node info found" in told:
+def _connection_error(address: str, error: Exception) -> UserError:
+    """Return the error of a failed connection: its cause and what to do."""
+    failure = connection_failure(error)
+    if failure.cause is ConnectionCause.OTHER_VERSION:
+        return UserError(f"the Ray cluster at {address} runs another Ray or Python: {failure.text}")
+    if failure.cause is ConnectionCause.NO_LOCAL_NODE:
         return UserError(
             f"no node of the Ray cluster at {address} runs on this machine, and a driver needs one; "
-            "start one that takes "
-            f"no work: ray start --address={address} --num-cpus=0"
+            f"start one that takes no work: ray start --address={address} --num-cpus=0"
         )
-    return UserError(f"no Ray cluster answers at {address}: {told}")
+    return UserError(f"no Ray cluster answers at {address}: {failure.text}")
 
 
 def _raylet() -> psutil.Process:
@@ -184,10 +186,10 @@ def _raylet() -> psutil.Process:
     )
 
 
-def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
+def _exit_with_raylet(raylet: psutil.Process, closed: threading.Event) -> None:
     """End this process, with one line, when its raylet dies.
 
-    Ray would end it a minute later, with a hundred lines and no advice, and raises no exception.
+    Ray itself would end the process after a minute, without an exception.
     """
     import psutil
 
@@ -201,7 +203,7 @@ def _guard(raylet: psutil.Process, closed: threading.Event) -> None:
     if not closed.is_set():
         line = (
             f"error: Ray's node process (raylet {raylet.pid}) was killed or ran out of memory; "
-            "the same command goes on where it ended"
+            "run the same command again to resume"
         )
         os.write(2, f"\n{line}\n".encode())
         for process in psutil.Process().children(recursive=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from mm_embed_kernels.error_classes import transient_names
+from mm_resources.backoff import backoff_pause
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,9 @@ class RetryPolicy:
     """Chooses cached failures that are computed again.
 
     Attributes:
-        retryable: those whose cause may pass.
-        other_environment: those that were seen in another environment (Python, libraries, limits) only.
-        permanent: all others as well.
+        retryable: failures marked retryable.
+        other_environment: failures that were seen only in another environment (Python, libraries, limits).
+        permanent: all other failures.
         classes: error classes that the choice is narrowed to; None stands for any.
     """
 
@@ -31,8 +31,8 @@ ALL = RetryPolicy(retryable=True, other_environment=True, permanent=True)
 NONE = RetryPolicy()
 
 
-def at_once() -> RetryPolicy:
-    """Return the policy inside one run: what failed for a transient cause is computed again after a pause."""
+def within_run() -> RetryPolicy:
+    """Return the policy of the tries inside one run: failures of a transient cause are computed again."""
     return RetryPolicy(retryable=True, classes=tuple(sorted(transient_names())))
 
 
@@ -51,5 +51,5 @@ class Backoff:
     longest: float = 8.0
 
     def pause(self, tries: int) -> float:
-        """Seconds to wait after some tries: exponential, full jitter (Brooker, AWS Blog, 2015)."""
-        return random.uniform(0, min(self.longest, self.seconds * 2 ** (tries - 1)))
+        """Seconds to wait after some tries, see `mm_resources.backoff`."""
+        return backoff_pause(tries, self.seconds, self.longest)

@@ -1,4 +1,4 @@
-"""The one way to every expensive computation: anti-join with the cache, compute the misses, checkpoint."""
+"""Run kernels: anti-join with the cache, compute the misses, commit checkpoints."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.kernels.base import Kernel, Stage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage, close_models
+from mm_embed_kernels.transcribers import Transcriber
 from mm_resources.compute.cache import CacheSpace, ComputeCache
 from mm_resources.compute.prefetch import Prefetcher
 from mm_resources.compute.progress import report
 from mm_resources.compute.ray_session import RaySession
-from mm_resources.compute.retry_policy import RETRYABLE, Backoff, RetryPolicy, at_once
-from mm_resources.metering import NOTHING, Usage, on_gpus, so_far
+from mm_resources.compute.retry_policy import RETRYABLE, Backoff, RetryPolicy, within_run
+from mm_resources.metering import ZERO, Usage, count_gpu_time, usage_so_far
 from mm_resources.storage.spool import TableSpool
-
-if TYPE_CHECKING:
-    from mm_embed_kernels.embedders import Embedder
-    from mm_embed_kernels.transcribers import Transcriber
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
@@ -44,14 +41,14 @@ class ComputeReport:
     failed: int
     checkpoints: int
     seconds: float
-    usage: Usage = NOTHING
+    usage: Usage = ZERO
 
 
 class KernelRunner:
     """Runs kernels through the cache.
 
     Args:
-        cache: where results live.
+        cache: cache of results.
         ray: the session to use for large work; None computes everything inline.
         mode: ``auto`` (by estimate and by what Ray could gain), ``inline`` or ``ray``.
         inline_seconds: estimated work below which starting Ray would cost more than it gains.
@@ -83,20 +80,20 @@ class KernelRunner:
     ) -> ComputeReport:
         """Compute the requests that the cache lacks (columns: ``key`` and what the kernel's stages read).
 
-        Results are committed in checkpoints: after a kill, the same call goes on where the last one ended.
-        What failed for a transient cause is tried again, all of it together after each pause.
+        Results are committed in checkpoints: after a kill, the same call resumes.
+        Failures of a transient cause are tried again, all together after each pause.
 
         Args:
             retries: which earlier failures are computed again.
         """
-        began, before = time.perf_counter(), so_far()
+        began, before = time.perf_counter(), usage_so_far()
         space = self.cache.space(kernel)
         wanted, misses = spool_misses(space, requests, retries, kernel.order)
         missing = misses.rows
         mode = self._choose(kernel, missing)
         failed, checkpoints = self._compute(space, kernel, misses, mode, log)
         for tries in range(1, self.backoff.attempts if failed else 1):
-            _, late = spool_misses(space, _without_attempts(misses), at_once(), kernel.order)
+            _, late = spool_misses(space, _drop_attempts(misses), within_run(), kernel.order)
             if late.rows == 0:
                 break
             time.sleep(self.backoff.pause(tries))
@@ -105,7 +102,7 @@ class KernelRunner:
         seconds = time.perf_counter() - began
         if seconds > LONG_SECONDS:
             close_models()
-        used = so_far() - before
+        used = usage_so_far() - before
         return ComputeReport(
             kernel.name,
             kernel.fingerprint,
@@ -132,7 +129,7 @@ class KernelRunner:
             raise RuntimeError(f"{kernel.name}: {misses.rows} rows went in, {progress.done} came out")
         return done
 
-    def missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
+    def count_missing(self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table) -> tuple[int, int]:
         """Return (requests distinct by key, those that are not in the cache) without computing anything."""
         wanted, misses = spool_misses(self.cache.space(kernel), requests)
         return wanted, misses.rows
@@ -142,8 +139,7 @@ class KernelRunner:
             return "inline"
         if self.mode != "auto":
             return self.mode
-        # Stages go on side by side without Ray, too: on one machine, its gain is more than one actor of a
-        # stage.
+        # Without Ray stages already run concurrently; Ray gains only where a stage has several actors.
         gains = self.ray is not None and (
             self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages())
         )
@@ -195,8 +191,10 @@ class KernelRunner:
         return failed, checkpoints
 
 
-_ASKED = "SELECT r.* EXCLUDE (place), m.attempt FROM requests r JOIN misses m USING (place) ORDER BY {order}"
-_PLACED = pa.schema([("place", pa.int64()), ("attempt", pa.int32())])
+_MISSED_ROWS = """
+SELECT r.* EXCLUDE (request), m.attempt FROM requests r JOIN misses m USING (request) ORDER BY {order}
+"""
+_MISS_SCHEMA = pa.schema([("request", pa.int64()), ("attempt", pa.int32())])
 
 
 def spool_misses(
@@ -206,29 +204,34 @@ def spool_misses(
     order: str = Kernel.order,
 ) -> tuple[int, TableSpool]:
     """Count the requests that are distinct by key, and spool the misses among them to disk."""
-    asked, misses, wanted = _numbered(requests), TableSpool(_PLACED), 0
+    asked, misses, wanted = _number_requests(requests), TableSpool(_MISS_SCHEMA), 0
     for batch in space.misses(asked, retries):
         wanted += batch.num_rows
         misses.add(
-            pa.Table.from_batches([batch]).filter(batch["missing"]).select(_PLACED.names).cast(_PLACED)
+            pa.Table.from_batches([batch])
+            .filter(batch["missing"])
+            .select(_MISS_SCHEMA.names)
+            .cast(_MISS_SCHEMA)
         )
     if misses.rows == 0:
         return wanted, misses
-    with sql.query(_ASKED.format(order=order), requests=asked.reader(), misses=misses.reader()) as found:
+    with sql.query(
+        _MISSED_ROWS.format(order=order), requests=asked.reader(), misses=misses.reader()
+    ) as found:
         return wanted, TableSpool.of(found)
 
 
-def _numbered(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
-    """Spool the requests with a number each, as ``place``."""
+def _number_requests(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
+    """Spool the requests, and number them in the column ``request``."""
     reader = requests.to_reader() if isinstance(requests, pa.Table) else requests
-    spool = TableSpool(reader.schema.append(pa.field("place", pa.int64())))
+    spool = TableSpool(reader.schema.append(pa.field("request", pa.int64())))
     for batch in reader:
         numbers = pa.array(range(spool.rows, spool.rows + batch.num_rows), pa.int64())
-        spool.add(batch.append_column("place", numbers))
+        spool.add(batch.append_column("request", numbers))
     return spool
 
 
-def _without_attempts(misses: TableSpool) -> pa.RecordBatchReader:
+def _drop_attempts(misses: TableSpool) -> pa.RecordBatchReader:
     return misses.reader([name for name in misses.schema.names if name != "attempt"])
 
 
@@ -248,23 +251,22 @@ def _attempts(misses: TableSpool) -> dict[str, int]:
 
 
 def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Run a kernel's stages block by block: its models in processes that may die, all else in this one.
+    """Run a kernel's stages block by block: models run in child processes, other stages in this one.
 
-    Where a model works, the stages work side by side: the next block is decoded meanwhile, and the last one's
-    results are stored.
+    With a model, stages run concurrently: the next block is decoded while the last results are stored.
     """
     stages, found = kernel.stages(), blocks
     for stage in stages:
-        found = _through(IsolatedStage(stage) if stage.infers else stage, found)
+        found = _apply_stage(IsolatedStage(stage) if stage.infers else stage, found)
         if any(other.infers for other in stages):
             found = Prefetcher(found, f"mm-{kernel.name}")
     return found
 
 
-def _through(stage: Stage, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _apply_stage(stage: Stage, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
     stage.setup()
     for block in blocks:
-        with on_gpus(stage.resources.num_gpus):
+        with count_gpu_time(stage.resources.num_gpus):
             found = stage.run(block)
         yield found
 

@@ -113,7 +113,7 @@ def cell_cost(catalog: Catalog, cell: Cell, prices: Prices, published: int | Non
     ledger, tables, pin = catalog.ledger, catalog.tables, catalog.registry.pins.get(cell)
     if published is None:
         published = pin.accounting["published"] if pin else 0
-    works, kernels, rates = ledger.works(cell), ledger.kernels(cell), ledger.rates()
+    works, kernels, rates = ledger.stage_work(cell), ledger.kernels(cell), ledger.rates()
     (blobs,) = _fetch(_BLOBS, tables, cell, "content_blobs", _LOCATIONS)
     dropped = {row["rule"]: row["n"] for row in _fetch(_DROPPED, tables, cell, "curated_samples", _DECISIONS)}
     curated = tables.meta("curated_samples", cell)
@@ -211,9 +211,6 @@ def _fetch(
     statement: str, tables: StageTables, cell: Cell, asset: str, schema: pa.Schema
 ) -> list[dict[str, Any]]:
     """Run a statement over columns of a stage's ``rows``; a stage without a table has none."""
-    try:
-        rows = tables.read(asset, cell, schema.names)
-    except LookupError:
-        rows = pa.RecordBatchReader.from_batches(schema, [])
+    rows = tables.read_or_empty(asset, cell, schema)
     result: list[dict[str, Any]] = sql.fetch(statement, rows=rows).to_pylist()
     return result

@@ -9,13 +9,13 @@ samples. The build time of a vector index that none of the runs had is measured 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.kernels.base import Kernel
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
@@ -133,11 +133,11 @@ def predict_cost(
     history = recorded_costs(catalog, cell.modality, cell)
     if not history:
         raise UserError(
-            f"{cell.modality}: no run of {cell.dataset}@{cell.version} or of a cell like it "
+            f"{cell.modality}: no run of {cell.dataset_version} or of a cell like it "
             "computed its samples anew, so its cost is unknown; "
             "backfill a small version of it first, or two of different sizes"
         )
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu_count()
     workers = workers or cores
     sizes = {cost.cell: cost.samples for cost in history}
     index = index_for(samples)

@@ -16,7 +16,7 @@ from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.embedders.base import slug_of
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
-from mm_resources.blobs.forgotten import Receipts
+from mm_resources.blobs.receipts import Receipts
 from mm_resources.cell import Cell
 from mm_resources.features import vector_indexes
 from mm_resources.features.vector_indexes import Recall

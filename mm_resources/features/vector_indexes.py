@@ -64,7 +64,9 @@ def build(table: Table, version: int, index: str, texts: bool) -> int:
 
     if index != EXACT:
         close_models()  # building takes the memory; a small table leaves the model loaded for the next cell
-    fenced = Fenced(f"{table.name} was rewritten by another run before it was indexed")
+    fenced = Fenced(
+        f"{table.name} was rewritten by another run before it was indexed; run the same command again"
+    )
     if table.version != version:
         raise fenced
     graph = HnswSq(distance_type="cosine", target_partition_size=PARTITION_ROWS)

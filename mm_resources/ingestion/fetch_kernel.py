@@ -21,8 +21,8 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.blobs.blob_store import PACK_BYTES, BlobStore
-from mm_resources.blobs.forgotten import forgotten_error
 from mm_resources.blobs.large_blobs import copy_stream
+from mm_resources.blobs.receipts import forgotten_error
 from mm_resources.blobs.references import Reference
 from mm_resources.metering import count
 from mm_resources.sources import Source, open_source

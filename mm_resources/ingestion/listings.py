@@ -87,7 +87,7 @@ class Listings:
         """Return whether the listing of a source is frozen."""
         return lance_datasets.open_dataset(self._uri(spec, source)) is not None
 
-    def frozen(
+    def frozen_listing(
         self, spec: DatasetSpec, source: SourceSpec, columns: list[str] | None = None
     ) -> pa.RecordBatchReader:
         """Stream the frozen listing of one source, of all modalities."""

@@ -91,7 +91,7 @@ def _first_names(drift: Drift, change: str) -> str:
     return f" ({', '.join([*names, *more])})" if names else ""
 
 
-class Drifts:
+class SourceDrifts:
     """Checks the sources of frozen versions, and records the last check of each."""
 
     def __init__(self, listings: Listings) -> None:
@@ -105,14 +105,14 @@ class Drifts:
         # Changes of sound tracks are reported of their videos.
         if source.track_of or not self.listings.is_frozen(spec, source):
             return Drift(source.name)
-        before, now = self.last(spec, source), datetime.now(UTC).isoformat()
+        before, now = self.last_check(spec, source), datetime.now(UTC).isoformat()
         comparison = self._compare(spec, source)
         since = before.since if before is not None and before.state == comparison["state"] else now
         drift = Drift(source.name, **comparison, looked_at=now, since=since)
         self.store.write(self._name(spec, source), json.dumps(asdict(drift), indent=1).encode())
         return drift
 
-    def last(self, spec: DatasetSpec, source: SourceSpec) -> Drift | None:
+    def last_check(self, spec: DatasetSpec, source: SourceSpec) -> Drift | None:
         """Return the result of the last check; None where there was none."""
         try:
             return Drift(**json.loads(self.store.read(self._name(spec, source))))
@@ -139,7 +139,7 @@ class Drifts:
         def frozen() -> Iterator[pa.RecordBatch]:
             yield from row_batches(table, _OBJECTS)
             # Refused rows of a side table are listed under its URI, which is not an object of the source.
-            for batch in self.listings.frozen(spec, source, ["source_uri", "tag"]):
+            for batch in self.listings.frozen_listing(spec, source, ["source_uri", "tag"]):
                 objects = batch.rename_columns(_OBJECTS.names)
                 yield (
                     objects.filter(pc.not_equal(objects["uri"], source.table.uri))

@@ -57,10 +57,6 @@ class Accounting:
         """Promise 1: discovered = published + dropped + failed."""
         return self.discovered == self.published + self.dropped + self.failed
 
-    @property
-    def failed_share(self) -> float:
-        return self.failed / self.discovered if self.discovered else 0.0
-
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -109,9 +105,6 @@ def account(
 def _rows(
     tables: StageTables, asset: str, cell: Cell, column: str, version: int | None
 ) -> pa.RecordBatchReader:
-    """One column of a stage's table; a stage that was never materialized counts as empty."""
-    try:
-        return tables.read(asset, cell, [column], version=version)
-    except LookupError:
-        kind = pa.bool_() if column == "kept" else pa.string()
-        return pa.RecordBatchReader.from_batches(pa.schema([(column, kind)]), [])
+    """Stream one column of a stage's table; a stage that was never materialized counts as empty."""
+    kind = pa.bool_() if column == "kept" else pa.string()
+    return tables.read_or_empty(asset, cell, pa.schema([(column, kind)]), version=version)

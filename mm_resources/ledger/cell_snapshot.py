@@ -1,4 +1,4 @@
-"""The state of a cell: the metadata of its stages, its pin and its failures, read once."""
+"""The state of a cell: the metadata of its stages, and its pin, read once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 from mm_resources.registry.registry import Registry
-from mm_resources.tables.failure_events import FailureEvents
 from mm_resources.tables.stage_tables import StageMeta, StageTables
 
 
 class CellSnapshot:
-    """Stage metadata, pin and failures of a cell, each read at first use and then cached.
+    """Stage metadata and pin of a cell, each read at first use and then cached.
 
     A snapshot does not follow later commits; take a new one after a publish.
     """
 
-    def __init__(self, tables: StageTables, failures: FailureEvents, registry: Registry, cell: Cell) -> None:
+    def __init__(self, tables: StageTables, registry: Registry, cell: Cell) -> None:
         self.cell = cell
-        self._tables, self._failures, self._registry = tables, failures, registry
+        self._tables, self._registry = tables, registry
         self._states: dict[str, tuple[StageMeta, int] | None] = {}
 
     def meta(self, stage: str) -> StageMeta | None:
@@ -57,8 +56,3 @@ class CellSnapshot:
     def blocked(self) -> str:
         """The first closed gate, as ``stage: reason``; "" where none is closed."""
         return next((f"{name}: {meta.blocked}" for name, meta in self.metas.items() if meta.blocked), "")
-
-    @cached_property
-    def causes(self) -> Mapping[str, int]:
-        """Failed samples (or whole sources) by error class, over all stages, the most frequent first."""
-        return self._failures.by_class(self.cell)

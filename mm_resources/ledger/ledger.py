@@ -28,7 +28,7 @@ class Rate(NamedTuple):
     gpu_seconds: float = 0.0
 
     @staticmethod
-    def guess(kernel: Kernel) -> Rate:
+    def assumed(kernel: Kernel) -> Rate:
         """The declared rate of a kernel that never ran in this store."""
         return Rate(kernel.seconds_per_row, kernel.seconds_per_row)
 
@@ -50,7 +50,7 @@ class Work:
             measured.
         computed, reused: kernel rows.
         seconds: wall time.
-        peak_bytes: see `mm_resources.metering.Meter`.
+        peak_bytes: see `mm_resources.metering.UsageMeter`.
         usage: of all its processes.
     """
 
@@ -71,7 +71,7 @@ _FIGURES = [item.name for item in fields(Work) if item.name != "usage"]
 
 
 class Ledger:
-    """Append-only; concurrent runs both land."""
+    """Append-only table of work; concurrent appends are all kept."""
 
     def __init__(self, store: Store) -> None:
         self._uri = store.uri("ledger/stages.lance")
@@ -88,19 +88,19 @@ class Ledger:
         )
         return pa.RecordBatchReader.from_batches(LEDGER.bare, rows)
 
-    def of_run(self, run_id: str) -> list[dict[str, Any]]:
+    def run_rows(self, run_id: str) -> list[dict[str, Any]]:
         """The rows of a run, oldest first."""
         found: list[dict[str, Any]] = self.read(f"run_id = '{run_id}'").read_all().sort_by("at").to_pylist()
         return found
 
-    def works(self, cell: Cell) -> list[Work]:
+    def stage_work(self, cell: Cell) -> list[Work]:
         """The work of each run in each stage of a cell, oldest first."""
-        found = sql.fetch(_WORKS, ledger=self.read(_of(cell))).to_pylist()
+        found = sql.fetch(_WORKS, ledger=self.read(_cell_condition(cell))).to_pylist()
         return [Work(**{name: row.pop(name) for name in _FIGURES}, usage=Usage(**row)) for row in found]
 
-    def of_cell(self, cell: Cell) -> dict[str, Work]:
+    def latest_work(self, cell: Cell) -> dict[str, Work]:
         """Per stage, the work of its latest run that computed or read anything, over all kernels."""
-        return {work.stage: work for work in self.works(cell) if not work.unchanged}
+        return {work.stage: work for work in self.stage_work(cell) if not work.unchanged}
 
     def kernels(self, cell: Cell) -> list[dict[str, Any]]:
         """The kernels that ran for a cell.
@@ -109,7 +109,7 @@ class Ledger:
             ``stage``, ``kernel``, ``fingerprint``, ``asked`` (rows that the stage's latest run requested) and
             ``reused`` (rows of all runs that the cache had).
         """
-        found: list[dict[str, Any]] = sql.fetch(_KERNELS, ledger=self.read(_of(cell))).to_pylist()
+        found: list[dict[str, Any]] = sql.fetch(_KERNELS, ledger=self.read(_cell_condition(cell))).to_pylist()
         return found
 
     def rates(self) -> dict[str, Rate]:
@@ -119,7 +119,7 @@ class Ledger:
         }
 
 
-def _of(cell: Cell) -> str:
+def _cell_condition(cell: Cell) -> str:
     return f"dataset = '{cell.dataset}' AND version = '{cell.version}' AND modality = '{cell.modality}'"
 
 
@@ -159,7 +159,7 @@ class Spent:
     Attributes:
         seconds: wall time.
         usage: of all its processes.
-        peak_bytes: see `mm_resources.metering.Meter`.
+        peak_bytes: see `mm_resources.metering.UsageMeter`.
         samples_in, samples_out: samples that reached and left it; None where a stage of an older version did
             not count them.
     """

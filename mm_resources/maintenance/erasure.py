@@ -9,7 +9,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_resources.blobs.blob_index import locations_of
 from mm_resources.blobs.blob_store import PACKS, BlobStore
 
-_COVERED = "SELECT path, sum(size)::BIGINT AS used FROM (SELECT DISTINCT * FROM places) GROUP BY path"
+_COVERED = "SELECT path, sum(size)::BIGINT AS used FROM (SELECT DISTINCT * FROM locations) GROUP BY path"
 
 
 def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
@@ -36,7 +36,7 @@ def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
 def _packs_to_rewrite(blobs: BlobStore, paths: set[str]) -> list[str]:
     """Return the packs among `paths`, and all packs with unindexed bytes."""
     used = dict(
-        zip(*sql.fetch(_COVERED, places=blobs.index.referable_rows()).to_pydict().values(), strict=True)
+        zip(*sql.fetch(_COVERED, locations=blobs.index.referable_rows()).to_pydict().values(), strict=True)
     )
     return [
         entry.name

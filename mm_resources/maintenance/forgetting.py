@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.blobs.forgotten import Receipt
+from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.maintenance.erasure import erase
 from mm_resources.maintenance.forgetting_scope import find_scope

@@ -11,7 +11,7 @@ from typing import Any
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import digest
-from mm_resources.blobs.forgotten import Receipt
+from mm_resources.blobs.receipts import Receipt
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 

@@ -11,6 +11,8 @@ stay. An ingest that read the index earlier still takes it for stored, finds it 
 have been condemned for a grace period, so that no reader finds them, and only then collects the references: a
 blob that is referenced by then returns to the index; a later ingest finds no such blob and fetches it again.
 
+Struck: removed from the index; condemned: unreferenced, kept for the grace period.
+
 Objects and packs without an indexed or condemned blob, since their writer died or the blobs are gone, are
 removed when they are older than the grace period. A pack is never written twice; a writer of a large blob
 that finds an old object under its name leaves it alone (`BlobStore`), so a removed object is never one that
@@ -96,7 +98,9 @@ def references(store: Store, since: datetime) -> HashSet:
                 for version in [] if current is None else current.versions():
                     yield from _hashes(store.uri(name), "content_hash IS NOT NULL", int(version["version"]))
         for name in store.tables("cache/fetch"):
-            yield from _hashes(store.uri(name), f"content_hash IS NOT NULL AND at >= {_moment(since)}")
+            yield from _hashes(
+                store.uri(name), f"content_hash IS NOT NULL AND at >= {sql.timestamp_literal(since)}"
+            )
 
     return HashSet(hashes())
 
@@ -108,11 +112,6 @@ def _hashes(uri: str, where: str, version: int | None = None) -> Iterator[list[b
         return  # a table without rows, before its first publish
     for batch in lance_datasets.reader(dataset, schema, ["content_hash"], where):
         yield [bytes.fromhex(value) for value in batch["content_hash"].to_pylist()]
-
-
-def _moment(at: datetime) -> str:
-    """Return a time as a SQL literal."""
-    return f"timestamp '{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
 
 
 class _Collection:

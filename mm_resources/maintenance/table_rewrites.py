@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mm_resources.blobs.forgotten import Receipt
+from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
 from mm_resources.maintenance.forgetting_scope import row_condition

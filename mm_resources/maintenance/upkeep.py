@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_resources.catalog import Catalog
-from mm_resources.cell import Cell
 from mm_resources.compute.cache import doubles
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
-from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
 
 # Longer than any run: versions that a run reads, or has written and not yet published, are younger.
 OLDER_THAN = timedelta(days=7)
@@ -62,26 +58,13 @@ def upkeep(catalog: Catalog, older_than: timedelta = OLDER_THAN) -> list[PartUpk
     return parts
 
 
-def tag_pinned_stages(
-    tables: StageTables, failures: FailureEvents, cell: Cell, pin: int, versions: Mapping[str, int]
-) -> None:
-    """Tag the tables of a pin's lineage: the stages at `versions`, and the failures that these name."""
-    for asset, version in versions.items():
-        tables.hold(asset, cell, version, f"pin-{pin}")
-        meta = tables.meta(asset, cell, version)
-        if meta is not None and meta.failures:
-            failures.hold(asset, cell, meta.failures, f"pin-{pin}")
-
-
 def tag_current_failures(catalog: Catalog) -> None:
     """Tag the failures that the stages name now; newer versions are those of killed runs and do not count."""
-    tables, failures, registry = catalog.tables, catalog.failures, catalog.registry
-    for name in registry.datasets():
-        for cell in registry.cells(name):
-            for asset in FAILURE_STAGES:
-                meta = tables.meta(asset, cell)
-                if meta is not None and meta.failures:
-                    failures.hold(asset, cell, meta.failures, CURRENT)
+    for cell in catalog.registry.all_cells():
+        for asset in FAILURE_STAGES:
+            meta = catalog.tables.meta(asset, cell)
+            if meta is not None and meta.failures:
+                catalog.failures.tag(asset, cell, meta.failures, CURRENT)
 
 
 def _tidy_part(store: Store, part: str, grows: bool, older_than: timedelta) -> PartUpkeep:

@@ -15,7 +15,6 @@ from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
-from mm_resources.cell import Cell
 from mm_resources.compute.runner import run_inline
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.query_vectors import QueryEncoder
@@ -117,7 +116,7 @@ def _audit_table(
     random: np.random.Generator,
 ) -> Audit:
     result = Audit(
-        dataset_version=f"{pin.dataset}@{pin.version}",
+        dataset_version=pin.dataset_version,
         modality=pin.modality,
         embedder=pinned.embedder,
         table=pinned.table,
@@ -147,7 +146,7 @@ def _recompute(
     Returns:
         The texts (None where the blob gives none), and results of the embedding kernel with the vectors.
     """
-    blobs, cell = catalog.blobs, Cell(pin.dataset, pin.version, pin.modality)
+    blobs, cell = catalog.blobs, pin.cell
     locations = blob_locations(
         rows["content_hash"],
         catalog.tables.uri("content_blobs", cell),

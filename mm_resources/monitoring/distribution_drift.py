@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,8 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.spec.thresholds import DriftLimits
-from mm_resources.cell import Cell
+from mm_resources.catalog import Catalog
 from mm_resources.registry.pins import Pin
-
-if TYPE_CHECKING:
-    from mm_resources.catalog import Catalog
 
 # Samples whose signals, and features whose vectors, are compared.
 SAMPLED = 20_000
@@ -39,7 +36,7 @@ Shares = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Shift:
+class DistributionDrift:
     """One difference between two versions.
 
     Attributes:
@@ -70,16 +67,18 @@ class Shift:
         return f"{self.kind}{named} against {self.against}: {self.value:.3f}, the limit is {self.limit:.3f}"
 
 
-def shifts(catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str = "") -> Iterator[Shift]:
-    """Compare two pins of one modality; yield a shift of each kind, and one for each signal that both have.
+def distribution_drifts(
+    catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str = ""
+) -> Iterator[DistributionDrift]:
+    """Compare two pins of one modality; yield a drift of each kind, and one for each signal that both have.
 
     Args:
-        name: name of the earlier version in the shifts; by default DATASET@VERSION.
+        name: name of the earlier version in the drifts; by default DATASET@VERSION.
     """
-    name = name or f"{before.dataset}@{before.version}"
-    yield from _label_shift(catalog, before, after, limits, name)
+    name = name or before.dataset_version
+    yield from _label_drift(catalog, before, after, limits, name)
     chance = _chance(before.accounting["discovered"], after.accounting["discovered"])
-    yield _share_shift(
+    yield _share_drift(
         name,
         "decisions",
         _decisions(catalog, before),
@@ -87,49 +86,49 @@ def shifts(catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name:
         max(limits.max_decision_shift, chance),
     )
     limit = max(limits.max_failure_shift, chance)
-    yield _share_shift(name, "failures", _failures(before), _failures(after), limit)
+    yield _share_drift(name, "failures", _failures(before), _failures(after), limit)
     old, new = (_signals(catalog, pin) for pin in (before, after))
     for signal in sorted(old.keys() & new.keys()):
-        yield _number_shift(name, "signals", signal, old[signal], new[signal], limits.max_signal_shift)
-    yield from _vector_shift(catalog, before, after, limits, name)
+        yield _number_drift(name, "signals", signal, old[signal], new[signal], limits.max_signal_shift)
+    yield from _vector_drift(catalog, before, after, limits, name)
 
 
-def _label_shift(
+def _label_drift(
     catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str
-) -> Iterator[Shift]:
+) -> Iterator[DistributionDrift]:
     old, new = (_labels(catalog, pin) for pin in (before, after))
     if old or new:
         variation = sum(abs(old.get(label, 0) - new.get(label, 0)) for label in {**old, **new}) / 2
         chance = _chance(before.accounting["published"], after.accounting["published"])
-        yield _share_shift(name, "labels", old, new, max(limits.max_label_shift, chance), variation)
+        yield _share_drift(name, "labels", old, new, max(limits.max_label_shift, chance), variation)
 
 
-def _vector_shift(
+def _vector_drift(
     catalog: Catalog, before: Pin, after: Pin, limits: DriftLimits, name: str
-) -> Iterator[Shift]:
+) -> Iterator[DistributionDrift]:
     """Compare the cosines of both versions' vectors to the mean vector of the earlier one."""
     if before.primary.space == after.primary.space and before.primary.rows and after.primary.rows:
         old, new = (_vectors(catalog, pin) for pin in (before, after))
-        centre = old.mean(axis=0)
-        centre /= max(float(np.linalg.norm(centre)), 1e-12)
-        what = "cosine to the earlier centre"
-        yield _number_shift(name, "vectors", what, old @ centre, new @ centre, limits.max_vector_shift)
+        center = old.mean(axis=0)
+        center /= max(float(np.linalg.norm(center)), 1e-12)
+        what = "cosine to the earlier center"
+        yield _number_drift(name, "vectors", what, old @ center, new @ center, limits.max_vector_shift)
 
 
-def largest_shifts(shifts: Iterable[Shift]) -> list[Shift]:
-    """Return, for each kind and reference, the shift that exceeds its limit most."""
-    largest: dict[tuple[str, str], Shift] = {}
-    for shift in shifts:
-        other = largest.setdefault((shift.against, shift.kind), shift)
-        if shift.value - shift.limit > other.value - other.limit:
-            largest[shift.against, shift.kind] = shift
+def largest_drifts(drifts: Iterable[DistributionDrift]) -> list[DistributionDrift]:
+    """Return, for each kind and reference, the drift that exceeds its limit most."""
+    largest: dict[tuple[str, str], DistributionDrift] = {}
+    for drift in drifts:
+        other = largest.setdefault((drift.against, drift.kind), drift)
+        if drift.value - drift.limit > other.value - other.limit:
+            largest[drift.against, drift.kind] = drift
     return list(largest.values())
 
 
-def _share_shift(
+def _share_drift(
     name: str, kind: str, before: Shares, after: Shares, limit: float, value: float | None = None
-) -> Shift:
-    """Return the shift of shares by name.
+) -> DistributionDrift:
+    """Return the drift of shares by name.
 
     Args:
         value: the difference of the distributions; by default that of the share that differs most.
@@ -137,19 +136,21 @@ def _share_shift(
     differences = {each: abs(before.get(each, 0) - after.get(each, 0)) for each in {**before, **after}}
     what = max(differences, key=lambda each: (differences[each], each), default="")
     largest = differences.get(what, 0.0)
-    return Shift(
+    return DistributionDrift(
         name, kind, what if largest else "", largest if value is None else value, limit, before, after
     )
 
 
-def _number_shift(
+def _number_drift(
     name: str, kind: str, what: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], limit: float
-) -> Shift:
+) -> DistributionDrift:
     """Return the largest difference between the distribution functions of two samples of numbers."""
     every = np.sort(np.concatenate([before, after]))
     old, new = (np.searchsorted(np.sort(each), every, side="right") / len(each) for each in (before, after))
     statistic = float(np.abs(old - new).max())
-    return Shift(name, kind, what, statistic, max(limit, _chance(len(before), len(after))), before, after)
+    return DistributionDrift(
+        name, kind, what, statistic, max(limit, _chance(len(before), len(after))), before, after
+    )
 
 
 def _chance(one: int, other: int) -> float:
@@ -199,5 +200,5 @@ def _vectors(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
 
 
 def _stage(catalog: Catalog, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
-    cell = Cell(pin.dataset, pin.version, pin.modality)
+    cell = pin.cell
     return catalog.tables.read(asset, cell, columns, version=int(pin.stages[asset]["lance_version"]))

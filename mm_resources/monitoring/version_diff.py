@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,10 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.errors import UserError
+from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 from mm_resources.storage.spool import TableSpool
-
-if TYPE_CHECKING:
-    from mm_resources.catalog import Catalog
 
 EXAMPLES = 5
 _STATES = """
@@ -33,15 +31,15 @@ WITH met AS MATERIALIZED (
   SELECT b AS old, a AS new FROM before b FULL JOIN after a ON b.sample_id = a.sample_id
 ),
 gone AS (
-  SELECT old, row_number() OVER (PARTITION BY old.content_hash ORDER BY old.key) AS place FROM met
+  SELECT old, row_number() OVER (PARTITION BY old.content_hash ORDER BY old.key) AS rank FROM met
   WHERE new.sample_id IS NULL
 ),
 come AS (
-  SELECT new, row_number() OVER (PARTITION BY new.content_hash ORDER BY new.key) AS place FROM met
+  SELECT new, row_number() OVER (PARTITION BY new.content_hash ORDER BY new.key) AS rank FROM met
   WHERE old.sample_id IS NULL
 ),
 moved AS MATERIALIZED (
-  SELECT g.old, c.new FROM gone g JOIN come c ON g.old.content_hash = c.new.content_hash AND g.place = c.place
+  SELECT g.old, c.new FROM gone g JOIN come c ON g.old.content_hash = c.new.content_hash AND g.rank = c.rank
 ),
 pairs AS (
   SELECT old, new, false AS moved FROM met WHERE old.sample_id = new.sample_id

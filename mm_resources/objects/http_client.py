@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import random
 import re
 import socket
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_resources.backoff import backoff_pause
 
 if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession
@@ -75,7 +75,7 @@ class _PoliteMiddleware:
                     return response
                 response.close()
                 self._free[host] = max(self._free.get(host, 0.0), time.monotonic() + requested)
-            await asyncio.sleep(max(requested, backoff_pause(tries)))
+            await asyncio.sleep(max(requested, retry_pause(tries)))
 
     async def _wait_for_turn(self, host: str) -> None:
         now = time.monotonic()
@@ -114,9 +114,9 @@ async def _create_client(policy: FetchPolicy, loop: Any = None, **options: Any) 
     )
 
 
-def backoff_pause(tries: int) -> float:
-    """Return seconds before a retry: exponential, full jitter (Brooker, AWS Architecture Blog, 2015)."""
-    return random.uniform(0, min(_LONGEST, _PAUSE * 2 ** (tries - 1)))
+def retry_pause(tries: int) -> float:
+    """Return seconds before a retry, see `mm_resources.backoff`."""
+    return backoff_pause(tries, _PAUSE, _LONGEST)
 
 
 def _retry_after(response: ClientResponse) -> float:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_resources.objects.http_client import (
-    backoff_pause,
     parse_http_date,
     redact_url,
     request_error,
+    retry_pause,
     status_error,
     storage_options,
 )
@@ -162,7 +162,7 @@ class HttpObjects:
                     raise request_error(url, error) from None
                 if tries > self.policy.retries:
                     raise problem
-                await asyncio.sleep(backoff_pause(tries))
+                await asyncio.sleep(retry_pause(tries))
         except BaseException:
             spool.close()
             raise
@@ -188,7 +188,7 @@ class HttpObjects:
                 # Only a body that broke off is retried here; the middleware has retried the others.
                 if not isinstance(error, ClientPayloadError | TimeoutError):
                     break
-            await asyncio.sleep(backoff_pause(tries))
+            await asyncio.sleep(retry_pause(tries))
         assert problem is not None
         raise problem
 

@@ -37,7 +37,7 @@ class PinnedTable:
     recall_filtered: float | None = None
 
     @property
-    def named(self) -> str:
+    def name(self) -> str:
         """The embedder and its space, for people."""
         return f"{self.embedder} (space {self.space})"
 
@@ -61,6 +61,14 @@ class Pin:
     forgotten: list[str] = field(default_factory=list)
 
     @property
+    def cell(self) -> Cell:
+        return Cell(self.dataset, self.version, self.modality)
+
+    @property
+    def dataset_version(self) -> str:
+        return f"{self.dataset}@{self.version}"
+
+    @property
     def primary(self) -> PinnedTable:
         return next(table for table in self.tables if table.primary)
 
@@ -76,8 +84,8 @@ class Pin:
             if table.embedder == embedder:
                 return table
         raise UserError(
-            f"{self.dataset}@{self.version} {self.modality} has no embedder {embedder!r}; it has: "
-            + ", ".join(table.named for table in self.tables)
+            f"{self.dataset_version} {self.modality} has no embedder {embedder!r}; it has: "
+            + ", ".join(table.name for table in self.tables)
         )
 
 
@@ -101,7 +109,7 @@ class Pins:
         return [int(match[1]) for name in names if (match := _PIN_NAME.match(name))]
 
     def next_number(self, cell: Cell) -> int:
-        """The number of the next pin; read it before the work begins, it is the fence."""
+        """The number of the next pin, read before the work; `publish` fails when another run took it."""
         return (self.numbers(cell) or [0])[-1] + 1
 
     def publish(self, cell: Cell, pin: Pin) -> None:
@@ -110,14 +118,15 @@ class Pins:
         Raises:
             Fenced: when another run published since `next_number`.
         """
-        if not self.store.create(self._name(cell, pin.number), _dumped(pin)):
+        if not self.store.create(self._name(cell, pin.number), _dump(pin)):
             raise Fenced(
-                f"{cell.partition_key} was published by another run since this one began; its pin stays"
+                f"{cell.partition_key} was published by another run since this one began; its pin stays; "
+                "run the same command again"
             )
 
     def replace(self, cell: Cell, pin: Pin) -> None:
-        """Write a pin anew under its number: only forgetting outranks what was published."""
-        self.store.write(self._name(cell, pin.number), _dumped(pin))
+        """Replace a pin in place; used by `mm forget` only."""
+        self.store.write(self._name(cell, pin.number), _dump(pin))
 
     @staticmethod
     def _folder(cell: Cell) -> str:
@@ -127,5 +136,5 @@ class Pins:
         return f"{self._folder(cell)}/{number:08d}.json"
 
 
-def _dumped(pin: Pin) -> bytes:
+def _dump(pin: Pin) -> bytes:
     return json.dumps(asdict(pin), indent=1).encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,7 +15,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
 from mm_embed_kernels.spec.next_version import next_names, successor
 from mm_resources.cell import Cell
 from mm_resources.ingestion.listings import Listings
-from mm_resources.ingestion.source_drift import Drifts
+from mm_resources.ingestion.source_drift import SourceDrifts
 from mm_resources.registry.aliases import Aliases
 from mm_resources.registry.pins import Pin, Pins
 from mm_resources.registry.spec_check import check_spec
@@ -25,7 +25,13 @@ from mm_resources.storage.store import Store
 
 @dataclass(frozen=True)
 class Registration:
-    """A frozen spec, when it was registered (UTC, ISO 8601), and by whom, where that was not a person."""
+    """A frozen spec and its registration.
+
+    Attributes:
+        spec: the spec.
+        at: time of registration (UTC, ISO 8601).
+        by: name of the sensor that registered it; empty for a person.
+    """
 
     spec: DatasetSpec
     at: str
@@ -39,7 +45,7 @@ class Registry:
         self.store = store
         self.listings = Listings(store)
         self.aliases = Aliases(store)
-        self.drifts = Drifts(self.listings)
+        self.drifts = SourceDrifts(self.listings)
         self.pins = Pins(store)
 
     def register(self, spec: DatasetSpec, by: str = "") -> bool:
@@ -48,7 +54,7 @@ class Registry:
         How its sources are watched is no part of the spec's identity and may change.
 
         Args:
-            by: who did it, where it was not a person.
+            by: name of the sensor that registered it; empty for a person.
 
         Raises:
             UserError: when the version is registered with another spec, or the spec names what does not
@@ -118,7 +124,7 @@ class Registry:
         """
         check_layout(self.store)
         try:
-            return _parsed(self.store.read(self._spec_name(dataset, version)))
+            return _parse(self.store.read(self._spec_name(dataset, version)))
         except FileNotFoundError:
             known = ", ".join(self.datasets()) or "none"
             raise UserError(f"{dataset}@{version} is not registered; registered are: {known}") from None
@@ -153,6 +159,28 @@ class Registry:
             )
         return [Cell(dataset, version, name) for name in names if modality in (None, name)]
 
+    def all_cells(self) -> Iterator[Cell]:
+        """Yield the cells of all registered versions."""
+        for dataset_version in self.datasets():
+            yield from self.cells(dataset_version)
+
+    def latest_pins(
+        self, dataset_version: str | None = None, modalities: Collection[str] | None = None
+    ) -> Iterator[Pin]:
+        """Yield the latest pin of each published cell of a version, by default of all versions.
+
+        Raises:
+            UserError: for an unknown version or a modality that its spec does not declare.
+        """
+        if dataset_version is None:
+            cells = [cell for cell in self.all_cells() if modalities is None or cell.modality in modalities]
+        else:
+            names: Iterable[str | None] = [None] if modalities is None else modalities
+            cells = [cell for name in names for cell in self.cells(dataset_version, name)]
+        for cell in cells:
+            if pin := self.pins.get(cell):
+                yield pin
+
     def published(self, dataset_version: str, modality: str) -> Pin:
         """The pin of a cell; behind an alias, the one that was promoted.
 
@@ -183,7 +211,7 @@ def _record(spec: DatasetSpec, at: str, by: str) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _parsed(raw: bytes) -> Registration:
+def _parse(raw: bytes) -> Registration:
     record = json.loads(raw)
     return Registration(
         parse_spec(json.dumps(record["spec"]), "registry"),

@@ -35,14 +35,10 @@ def explain(catalog: Catalog, identifier: str, dataset_version: str | None) -> d
         UserError: when no published table has the id.
     """
     identifier = identifier.removeprefix("id:")
-    registry = catalog.registry
-    for name in [dataset_version] if dataset_version else registry.datasets():
-        for cell in registry.cells(name):
-            pin = registry.pins.get(cell)
-            for pinned in pin.tables if pin else []:
-                row = _feature(catalog, pinned, identifier)
-                if pin and row:
-                    return _Lineage(catalog, cell, pin, pinned, row).as_dict()
+    for pin in catalog.registry.latest_pins(dataset_version):
+        for pinned in pin.tables:
+            if row := _feature(catalog, pinned, identifier):
+                return _Lineage(catalog, pin.cell, pin, pinned, row).as_dict()
     raise UserError(
         f"no published feature, segment or sample has the id {identifier}; "
         "`mm failures` and FeatureStore.decisions list the others"

@@ -6,7 +6,6 @@ set, for which `FeatureStore.training_set` returns the same rows.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import file_hash
 from mm_resources.retrieval.training_set import TrainingSet
 
 SHARD_ROWS = 100_000
@@ -155,7 +155,7 @@ def _croissant_metadata(training_set: TrainingSet, schema: pa.Schema, files: lis
     name = training_set.manifest["dataset_version"].replace("@", "-")
     objects = [
         {"@type": "cr:FileObject", "@id": path.name, "name": path.name, "contentUrl": path.name,
-         "encodingFormat": "application/x-parquet", "sha256": _sha256(path)}
+         "encodingFormat": "application/x-parquet", "sha256": file_hash(path)}
         for path in files
     ]  # fmt: skip
     parts = {
@@ -193,11 +193,6 @@ def _croissant_field(item: pa.Field) -> dict[str, Any]:
         "source": {"fileSet": {"@id": "parts"}, "extract": {"column": item.name}},
     }
     return {**described, "repeated": True} if listed else described
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 _TYPES = [

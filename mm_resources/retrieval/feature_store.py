@@ -83,13 +83,7 @@ class FeatureStore:
                 else list(dict.fromkeys(dataset_version))
             )
             return [self.published(version, name) for version in versions for name in names]
-        cells = [
-            cell
-            for version in self.catalog.registry.datasets()
-            for cell in self.catalog.registry.cells(version)
-            if cell.modality in names
-        ]
-        pins = [pin for cell in cells if (pin := self.catalog.registry.pins.get(cell))]
+        pins = list(self.catalog.registry.latest_pins(modalities=names))
         if not pins:
             raise UserError(
                 f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
@@ -159,10 +153,7 @@ class FeatureStore:
             "split_group",
             "split",
         ]
-        try:
-            return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
-        except LookupError as error:
-            raise UserError(f"{error}; run `mm backfill {dataset_version}`") from None
+        return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
 
     def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
         """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""

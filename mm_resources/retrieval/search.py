@@ -89,7 +89,7 @@ class _Target:
 
     @property
     def dataset_version(self) -> str:
-        return f"{self.pin.dataset}@{self.pin.version}"
+        return self.pin.dataset_version
 
 
 class Search:
@@ -102,7 +102,7 @@ class Search:
         self.targets = [
             _Target(pin, pinned, tables.table(pinned)) for pin in pins for pinned in [pin.table(embedder)]
         ]
-        self.spaces = ", ".join(sorted({table.named for pin in pins for table in pin.tables}))
+        self.spaces = ", ".join(sorted({table.name for pin in pins for table in pin.tables}))
 
     def run(self, request: SearchRequest) -> pa.Table:
         """Return the hits, best first.

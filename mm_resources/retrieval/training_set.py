@@ -66,7 +66,7 @@ class TrainingSet:
             conditions.append(f"split = {sql.literal(split)}")
         tables = [_manifest_table(pin, pin.table(embedder if len(pins) == 1 else None)) for pin in pins]
         manifest: dict[str, Any] = {
-            "dataset_version": f"{pins[0].dataset}@{pins[0].version}",
+            "dataset_version": pins[0].dataset_version,
             "tables": tables,
             "where": " AND ".join(conditions) or None,
             "columns": columns,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, ClassVar
 
-from mm_embed_kernels.contracts.fields import in_utc
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.plugins import discover, pick
 from mm_embed_kernels.spec.model import USER_TYPES
 from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_embed_kernels.times import in_utc
 
 # `cast_value` knows these types.
 assert set(USER_TYPES) == {"string", "int", "float", "bool", "timestamp"}

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.base import Listed, Source
-from mm_resources.sources.side_tables import SideTable
+from mm_resources.sources.side_tables import SideTableReader
 from mm_resources.sources.walk import walk
 
 
@@ -32,7 +32,7 @@ class Files(Source):
         self.opener = ObjectOpener(spec.fetch)
 
     def list(self) -> Iterator[Listed]:
-        table = SideTable(self.spec, self.schema, self.opener)
+        table = SideTableReader(self.spec, self.schema, self.opener)
         yield from table.refused
         if table.rows:
             table.find_ambiguous_names(item.key for item in self._walk())

@@ -8,15 +8,14 @@ from typing import Any
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS
-from mm_embed_kernels.spec.source_spec import SideTable as SideTableSpec
-from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_embed_kernels.spec.source_spec import SideTable, SourceSpec
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.base import Listed, cast_value
 from mm_resources.sources.records import open_records
 
 
-class SideTable:
-    """Columns of a side table, joined by the sample's key or, where that is unique, its file name.
+class SideTableReader:
+    """Reads the columns of a side table, joined by the sample's key or, where that is unique, its file name.
 
     Attributes:
         rows: key -> the row's columns.
@@ -32,7 +31,7 @@ class SideTable:
         if spec.table is not None:
             self._load(spec.table)
 
-    def _load(self, table: SideTableSpec) -> None:
+    def _load(self, table: SideTable) -> None:
         columns = [table.key, *table.columns]
         for record in open_records(table.uri, self.opener.policy):
             if record.error:
@@ -50,7 +49,7 @@ class SideTable:
                 )
                 self._refuse(table, record.locator, SampleError("duplicate_row", contradiction))
 
-    def _refuse(self, table: SideTableSpec, locator: str, error: SampleError) -> None:
+    def _refuse(self, table: SideTable, locator: str, error: SampleError) -> None:
         name = table.uri.rsplit("/", 1)[-1]
         self.refused.append(Listed(key=f"{name}#{locator}", uri=table.uri, error=error))
 

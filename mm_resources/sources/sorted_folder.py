@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 _RUN, _BLOCK = 100_000, 1_000
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """An entry of a folder; a link to a folder counts as no folder."""
 
     name: str
@@ -21,18 +21,18 @@ class Entry(NamedTuple):
     is_link: bool
 
 
-def sorted_entries(folder: str) -> Iterator[Entry]:
+def sorted_entries(folder: str) -> Iterator[FolderEntry]:
     """Yield all entries of a folder, sorted by name.
 
     Raises:
         OSError: when the folder cannot be read.
     """
     runs: list[IO[bytes]] = []
-    recent: list[Entry] = []
+    recent: list[FolderEntry] = []
     try:
         with os.scandir(folder) as scan:
             for item in scan:
-                recent.append(Entry(item.name, item.is_dir(follow_symlinks=False), item.is_symlink()))
+                recent.append(FolderEntry(item.name, item.is_dir(follow_symlinks=False), item.is_symlink()))
                 if len(recent) >= _RUN:
                     runs.append(_write_run(recent))
                     recent = []
@@ -42,7 +42,7 @@ def sorted_entries(folder: str) -> Iterator[Entry]:
             run.close()
 
 
-def _write_run(entries: list[Entry]) -> IO[bytes]:
+def _write_run(entries: list[FolderEntry]) -> IO[bytes]:
     entries.sort()
     run = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `sorted_entries`
     for start in range(0, len(entries), _BLOCK):
@@ -51,10 +51,10 @@ def _write_run(entries: list[Entry]) -> IO[bytes]:
     return run
 
 
-def _read_run(run: IO[bytes]) -> Iterator[Entry]:
+def _read_run(run: IO[bytes]) -> Iterator[FolderEntry]:
     while True:
         try:
             block = pickle.load(run)
         except EOFError:
             return
-        yield from map(Entry._make, block)
+        yield from map(FolderEntry._make, block)

@@ -17,7 +17,7 @@ from mm_resources.objects.http_objects import Head
 from mm_resources.objects.opener import ObjectOpener, file_tag, list_objects, printable_path, remote_tag
 from mm_resources.sources.base import Listed
 from mm_resources.sources.globs import WILD, alternatives, glob_regex, glob_root, names_dots
-from mm_resources.sources.sorted_folder import Entry, sorted_entries
+from mm_resources.sources.sorted_folder import FolderEntry, sorted_entries
 from mm_resources.storage.filesystems import modified_at
 
 _DEEPEST = 32  # folders; index pages may link each other endlessly
@@ -74,7 +74,7 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
         stack.extend(reversed(folders))
 
 
-def _visible_entries(folder: str, root: str, dots: bool) -> Iterator[tuple[Entry, str, str]]:
+def _visible_entries(folder: str, root: str, dots: bool) -> Iterator[tuple[FolderEntry, str, str]]:
     """Yield the entries of a folder with path and key; those that begin with a dot only if `dots`."""
     for entry in sorted_entries(folder):
         if dots or not entry.name.startswith("."):

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from mm_embed_kernels.contracts.fields import in_utc
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.times import in_utc
 
 # Libraries whose errors are not OSErrors although the network or the server is at fault.
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google")

@@ -115,15 +115,15 @@ def commit(
     from lance.dataset import LANCE_COMMIT_MESSAGE_KEY
 
     operation = lance.LanceOperation.Overwrite(schema, fragments)
-    transaction = lance.Transaction(
-        read_version, operation, transaction_properties={LANCE_COMMIT_MESSAGE_KEY: message}
-    )
+    properties = {LANCE_COMMIT_MESSAGE_KEY: message}
+    transaction = lance.Transaction(read_version, operation, transaction_properties=properties)
     try:
         return _commit(uri, transaction)
     except CommitConflictError:
         # Without its cause, which adds nothing and would be displayed instead of this one.
         raise Fenced(
-            f"{uri} was published by another run since this one began; nothing was overwritten"
+            f"{uri} was published by another run since this one began; nothing was overwritten; "
+            "run the same command again"
         ) from None
 
 
@@ -262,11 +262,11 @@ def tag(uri: str, version: int, name: str) -> None:
     """Tag a version, which keeps it from removal; move the tag if it names another version.
 
     Raises:
-        LookupError: when there is no dataset.
+        FileNotFoundError: when there is no dataset.
     """
     dataset = open_dataset(uri)
     if dataset is None:
-        raise LookupError(f"{uri} does not exist")
+        raise FileNotFoundError(f"{uri} does not exist")
     tags = dataset.tags.list()
     if name not in tags:
         dataset.tags.create(name, version)

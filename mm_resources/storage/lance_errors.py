@@ -12,7 +12,10 @@ _CONFLICTS = ("conflict", "too many concurrent writers", "incompatible transacti
 
 
 class Fenced(RuntimeError):
-    """Another run published this table since the current one began."""
+    """Another writer has precedence: a newer run, a dead-run mark, a moved pin or alias.
+
+    Nothing was published.
+    """
 
 
 class CommitConflict(OSError):

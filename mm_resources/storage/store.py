@@ -33,8 +33,8 @@ _REQUESTS = 16
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An object or folder of the store.
+class StoredObject:
+    """An object of the store, or a folder of objects.
 
     Attributes:
         name: below the store's root.
@@ -86,12 +86,7 @@ class Store:
         """URI of `name` for Lance."""
         return self.path(name) if self.is_local else f"{self.root.rstrip('/')}/{name}"
 
-    def exists(self, name: str) -> bool:
-        """Return whether an object or folder exists."""
-        with client_errors(name):
-            return bool(self.fs.exists(self.path(name)))
-
-    def entry(self, name: str) -> Entry | None:
+    def entry(self, name: str) -> StoredObject | None:
         """Return an object's size and time of writing; None when it does not exist."""
         try:
             with client_errors(name):
@@ -249,7 +244,7 @@ class Store:
             elif entry.is_folder:
                 yield from self.tables(entry.name)
 
-    def objects(self, folder: str) -> Iterator[Entry]:
+    def objects(self, folder: str) -> Iterator[StoredObject]:
         """Yield the objects below a folder, folder by folder, without those inside Lance datasets."""
         for entry in self.entries(folder):
             if not entry.is_folder:
@@ -271,7 +266,7 @@ class Store:
         with client_errors(name), suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
-    def entries(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str) -> list[StoredObject]:
         """Return the objects and folders in a folder, sorted by name; empty when it does not exist."""
         try:
             with client_errors(folder):
@@ -282,10 +277,10 @@ class Store:
         return [_entry(f"{folder}/{name}", by_name[name]) for name in sorted(by_name)]
 
 
-def _entry(name: str, info: dict[str, Any]) -> Entry:
+def _entry(name: str, info: dict[str, Any]) -> StoredObject:
     # An object of unknown age counts as new: it must never be removed as old.
     modified = modified_at(info) or datetime.now(UTC)
-    return Entry(name, info["type"] == "directory", int(info.get("size") or 0), modified)
+    return StoredObject(name, info["type"] == "directory", int(info.get("size") or 0), modified)
 
 
 def _write_temporary(path: str, data: bytes) -> str:

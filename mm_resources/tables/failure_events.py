@@ -136,8 +136,8 @@ class FailureEvents:
         )
         return FailureCount(counts[0], counts[1], version)
 
-    def hold(self, stage: str, cell: Cell, version: int, tag: str) -> None:
-        """Keep a version of a stage's failures."""
+    def tag(self, stage: str, cell: Cell, version: int, tag: str) -> None:
+        """Tag a version of a stage's failures, so that upkeep keeps it."""
         lance_datasets.tag(self._uri(stage, cell), version, tag)
 
     def versions(self, cell: Cell, stages: Iterable[str] = FAILURE_STAGES) -> dict[str, int]:
@@ -156,7 +156,7 @@ class FailureEvents:
         """The chosen failure events of a cell, streaming.
 
         Args:
-            versions: as `versions` gave them at an earlier time, to read the failures of then.
+            versions: those of an earlier call of `versions`, whose failures are read.
         """
         schema = (
             FAILURES.bare if columns is None else pa.schema([FAILURES.bare.field(name) for name in columns])

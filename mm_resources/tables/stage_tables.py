@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 
 # Schema metadata of a stage's table: its `StageMeta`.
 META = b"mm.stage"
+
+
+class NotMaterialized(UserError):
+    """A stage of a cell that was never materialized."""
+
+    def __init__(self, asset: str, cell: Cell) -> None:
+        super().__init__(
+            f"{asset} of {cell.partition_key} is not materialized; "
+            f"run `mm backfill {cell.dataset_version} --modality {cell.modality}`"
+        )
+        self.asset, self.cell = asset, cell
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NotMaterialized, (self.asset, self.cell)
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class StageMeta:
         rows: rows of the table.
         row_count: rows that the asset stands for: its table's, unless that is a record of another table.
         failed: failure events that the stage recorded.
-        retryable: how many of them may pass when tried again.
+        retryable: how many of them are marked retryable.
         failures: Lance version of the failure table that holds them; 0 when there are none.
         environment: digest of what the failures depend on.
         blocked: why the cell may not go on, or "" (the gate's stored verdict).
@@ -116,14 +131,9 @@ class StageTables:
     def fence(self, asset: str, cell: Cell, contract: Contract) -> int:
         return lance_datasets.fence(self.uri(asset, cell), contract.bare)
 
-    def hold(self, asset: str, cell: Cell, version: int, tag: str) -> None:
+    def tag(self, asset: str, cell: Cell, version: int, tag: str) -> None:
         """Tag a version of a stage's table, so that upkeep keeps it once it is superseded and old."""
         lance_datasets.tag(self.uri(asset, cell), version, tag)
-
-    def version(self, asset: str, cell: Cell) -> int:
-        """Lance version of the current table; 0 when there is none."""
-        dataset = lance_datasets.open_dataset(self.uri(asset, cell))
-        return 0 if dataset is None else int(dataset.version)
 
     def read(
         self,
@@ -137,19 +147,33 @@ class StageTables:
         """Stream the current table, or an earlier Lance version of it.
 
         Raises:
-            LookupError: when the asset was never materialized for the cell.
+            NotMaterialized: when the asset was never materialized for the cell.
         """
         return self.rows(self.dataset(asset, cell, version), columns, where, limit)
+
+    def read_or_empty(
+        self,
+        asset: str,
+        cell: Cell,
+        schema: pa.Schema,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream the columns of `schema`, as `read` does; no rows where the asset was never materialized."""
+        try:
+            return self.read(asset, cell, schema.names, where, version)
+        except NotMaterialized:
+            return schema.empty_table().to_reader()
 
     def dataset(self, asset: str, cell: Cell, version: int | None = None) -> lance.LanceDataset:
         """Open the current table as it is now, or an earlier version of it, for any number of reads.
 
         Raises:
-            LookupError: when the asset was never materialized for the cell.
+            NotMaterialized: when the asset was never materialized for the cell.
         """
         dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
         if dataset is None or META not in (dataset.schema.metadata or {}):
-            raise LookupError(f"{asset} of {cell.partition_key} is not materialized")
+            raise NotMaterialized(asset, cell)
         return dataset
 
     @staticmethod

@@ -29,5 +29,5 @@ def test_locations(given: str, meant: str) -> None:
 
 
 def test_a_password_in_a_location_is_refused() -> None:
-    with pytest.raises(UserError, match="holds no credentials"):
+    with pytest.raises(UserError, match="contains a password"):
         absolute("s3://key:secret@bucket/store")

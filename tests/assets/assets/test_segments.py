@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from mm_assets.assets.segments import SHARD_SEGMENTS, _unnested
+from mm_assets.assets.segments import SHARD_SEGMENTS, _segment_rows
 from mm_embed_kernels.contracts import SEGMENTS
 from mm_embed_kernels.identity import segment_id
 from mm_embed_kernels.kernels.segment import SPAN
@@ -29,7 +29,7 @@ def test_a_row_for_each_segment() -> None:
         }
         for name, texts in spans.items()
     ]
-    found = SEGMENTS.cast(_unnested(pa.Table.from_pylist(rows, SAMPLES), SHARD_SEGMENTS - 2)).to_pylist()
+    found = SEGMENTS.cast(_segment_rows(pa.Table.from_pylist(rows, SAMPLES), SHARD_SEGMENTS - 2)).to_pylist()
     assert [(row["sample_id"], row["span"], row["text"], row["cost"], row["shard"]) for row in found] == [
         ("whole", "0", "given", 1, 0),
         ("cut", "0", None, 1, 0),
@@ -46,4 +46,4 @@ def test_a_row_for_each_segment() -> None:
         "hash of written",
         "hash of empty",
     }
-    assert _unnested(SAMPLES.empty_table(), 0).num_rows == 0
+    assert _segment_rows(SAMPLES.empty_table(), 0).num_rows == 0

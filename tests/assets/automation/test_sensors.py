@@ -217,7 +217,7 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
             monkeypatch.setenv(name, value)
     assert mm(work, "register", str(dataset)).wait() == 0
     refused = mm(work, "backfill", "tiny@v1", "--launch", "--wait")
-    assert refused.communicate(timeout=120)[1].startswith("error: no daemon works on backfills")
+    assert refused.communicate(timeout=120)[1].startswith("error: no daemon processes backfills")
     assert refused.returncode == 2
     exports = dict(
         line.removeprefix("export ").split("=", 1)
@@ -264,7 +264,7 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
         def launched() -> bool:
             run = mm(work, "backfill", "tiny@v1", "--modality", "text", "--launch", "--wait", "--json")
             outcome.append((*run.communicate(timeout=300), run.returncode))
-            return "no daemon works" not in outcome[-1][1]
+            return "no daemon processes" not in outcome[-1][1]
 
         outcome: list[tuple[str, str, int]] = []
         until(launched)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mm_assets.cells.plots import comparisons, costs, funnel, histograms, scatter
 from mm_embed_kernels.rules import rule_set
-from mm_resources.monitoring.distribution_drift import Shift
+from mm_resources.monitoring.distribution_drift import DistributionDrift
 
 
 def pixels(png: bytes | None) -> Any:
@@ -53,10 +53,10 @@ def test_histograms_draw_thresholds_of_what_was_measured() -> None:
 def test_values_that_differ_in_their_last_digits_are_drawn() -> None:
     near = np.array([0.1 + 0.2, 0.3, np.nextafter(0.3, 1)])
     assert (
-        share(pixels(comparisons([Shift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])), RED) == 0
+        share(pixels(comparisons([DistributionDrift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])), RED) == 0
     )
     assert pixels(
-        comparisons([Shift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))])
+        comparisons([DistributionDrift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))])
     ).size
     assert pixels(histograms(pa.table({"words": [2**60, 2**60 + 1]}), rule_set("text", {}))).size
 
@@ -73,8 +73,8 @@ def test_scatter_tells_labels_apart() -> None:
 
 def test_comparisons_show_both_sides_and_what_has_drifted() -> None:
     rng = np.random.default_rng(0)
-    near = Shift("v1", "labels", "a", 0.05, 0.1, {"a": 0.5, "b": 0.5}, {"a": 0.55, "c": 0.45})
-    far = Shift("v1", "signals", "words", 0.9, 0.2, rng.normal(size=50), rng.normal(5, size=60))
+    near = DistributionDrift("v1", "labels", "a", 0.05, 0.1, {"a": 0.5, "b": 0.5}, {"a": 0.55, "c": 0.45})
+    far = DistributionDrift("v1", "signals", "words", 0.9, 0.2, rng.normal(size=50), rng.normal(5, size=60))
     assert share(pixels(comparisons([near])), BLUE) > 0
     assert share(pixels(comparisons([near])), RED) == 0
     assert share(pixels(comparisons([near, far])), RED) > 0

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets.cells.checks import GATES, closed, override_command
-from mm_assets.cells.gates import gate_checks
+from mm_assets.cells.checks import closed_gates
+from mm_assets.cells.gates import GATES, gate_checks, override_command
 from mm_assets.operations.status import cell_status
 from mm_embed_kernels.spec.dataset_spec import load_spec
 from mm_embed_kernels.spec.thresholds import Gates
@@ -72,7 +72,7 @@ def test_the_share_against_the_parent_version() -> None:
 
 
 def test_only_what_a_reason_may_pass_is_offered_an_override() -> None:
-    shut = closed(gate_checks(Gates(), 10, 9, {}, None, None))
+    shut = closed_gates(gate_checks(Gates(), 10, 9, {}, None, None))
     assert override_command(CELL, shut) == "mm backfill tiny@v2 --modality image --override-gate REASON"
     from mm_assets.cells.checks import Check
 

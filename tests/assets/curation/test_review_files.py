@@ -26,7 +26,6 @@ from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.prices import Prices
-from mm_resources.monitoring.reviews import Reviews
 from mm_resources.tables.stage_tables import StageMeta
 
 CELLS = {version: Cell("birds", version, "text") for version in ("v1", "v2")}
@@ -160,7 +159,7 @@ def test_rules_and_failures_are_scored(birds: Catalog, tmp_path: Path) -> None:
     }
     assert {score["name"]: score["action"] for score in found["cells"][0]["scores"]}["boilerplate"] == "flag"
     html = "".join(page("birds@v1", [cell_report(birds, CELLS["v1"], Prices())], ["text"], Prices()))
-    assert "Against 4 samples that people marked" in html
+    assert "Against 4 reviewed samples" in html
     assert "<td class=word>too_short</td><td class=word>drop</td><td>4</td>" in html
 
 
@@ -170,7 +169,7 @@ def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Catalog, tmp_path: 
     assert scores(asked("--dataset-version", "birds@v1"))["kept or dropped"] == (2, 0, 0, 2, None, 0.0)
     asked(marks(table, "key,mark", "d,keep"), "--dataset-version", "birds@v1")
     assert scores(asked("--dataset-version", "birds@v1"))["kept or dropped"] == (2, 0, 0, 1, None, 0.0)
-    assert Reviews(birds).latest(CELLS["v1"]).num_rows == 2
+    assert birds.reviews.latest(CELLS["v1"]).num_rows == 2
 
 
 def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: Path) -> None:
@@ -183,7 +182,7 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: P
     fill(birds, CELLS["v2"], "2")
     assert scores(asked("--dataset-version", "birds@v2")) == {}
     said = CliRunner().invoke(app, ["label", "--dataset-version", "birds@v2"], catch_exceptions=False).output
-    assert said == "no sample of birds@v2 is marked\n"
+    assert said == "no sample of birds@v2 is reviewed\n"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,7 @@ def test_a_mistake_is_one_line_and_records_nothing(
 ) -> None:
     with pytest.raises(UserError, match=said):
         record_reviews(birds, [CELLS["v1"]], marks(tmp_path / name, *lines))
-    assert Reviews(birds).latest(CELLS["v1"]).num_rows == 0
+    assert birds.reviews.latest(CELLS["v1"]).num_rows == 0
 
 
 def test_a_file_that_is_not_there(birds: Catalog, tmp_path: Path) -> None:

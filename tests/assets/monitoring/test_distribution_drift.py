@@ -12,7 +12,7 @@ import pytest
 
 from mm_assets.operations.promotion import promote
 from mm_embed_kernels.spec.thresholds import DriftLimits
-from mm_resources.monitoring.distribution_drift import _number_shift, shifts
+from mm_resources.monitoring.distribution_drift import _number_shift, distribution_drifts
 from mm_resources.tables.stage_tables import StageMeta
 from tests.assets.conftest import Platform, platforms
 from tests.assets.features.test_training_set import WORDS
@@ -48,7 +48,7 @@ def publish(
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, Path]]:
-    folder = tmp_path_factory.mktemp("shifts")
+    folder = tmp_path_factory.mktemp("distribution_drifts")
     with platforms() as make:
         platform = make(folder)
         publish(platform, folder, "v1", 60, 60, 10)
@@ -104,11 +104,11 @@ def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
     wide = DriftLimits(
         max_label_shift=1, max_decision_shift=1, max_failure_shift=1, max_signal_shift=1, max_vector_shift=1
     )
-    assert all(shift.passed for shift in shifts(platform.catalog, before, after, wide))
+    assert all(shift.passed for shift in distribution_drifts(platform.catalog, before, after, wide))
     narrow = DriftLimits(
         max_label_shift=0, max_decision_shift=0, max_failure_shift=0, max_signal_shift=0, max_vector_shift=0
     )
-    same = list(shifts(platform.catalog, before, before, narrow))
+    same = list(distribution_drifts(platform.catalog, before, before, narrow))
     assert {shift.kind for shift in same} == {"labels", "decisions", "failures", "signals", "vectors"}
     assert all(shift.value == 0 for shift in same)
 

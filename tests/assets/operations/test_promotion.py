@@ -126,7 +126,7 @@ def test_the_users_own_test_has_a_say(
 
 def test_what_cannot_be_promoted(notes: tuple[Any, Path]) -> None:
     platform, folder = notes
-    with pytest.raises(UserError, match="'latest' is no alias"):
+    with pytest.raises(UserError, match="alias 'latest' is not known"):
         promote(platform.catalog, "notes@v1", "latest")
     with pytest.raises(UserError, match="nothing was promoted to notes@production"):
         roll_back(platform.catalog, "notes", "production")

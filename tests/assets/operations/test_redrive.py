@@ -170,5 +170,5 @@ def test_mistakes_and_decisions(lenient: Any) -> None:
     )
     with pytest.raises(UserError, match=r"no such failure of tiny@v1; there are: bad_record in raw_assets$"):
         select_redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(error_class="truncated"))
-    with pytest.raises(UserError, match="'probe' is no stage; there are: dataset_registry, raw_assets"):
+    with pytest.raises(UserError, match="'probe' is not known; there are: dataset_registry, raw_assets"):
         select_redrives(lenient.catalog, "tiny@v1", cells, FailureFilter(stage="probe"))

@@ -50,7 +50,7 @@ def test_cells_on_a_worker_that_sees_the_bucket_alone(apart: Cluster, mm: Run, d
     modes = {
         (row["kernel"].partition(":")[0], row["mode"])
         for cell in json.loads(done.stdout)["cells"]
-        for row in Catalog(Store(store)).ledger.of_run(cell["run_id"])
+        for row in Catalog(Store(store)).ledger.run_rows(cell["run_id"])
         if row["computed"]
     }
     assert modes == {("fetch", "inline"), ("probe", "ray"), ("segment", "ray"), ("embed", "ray")}, (

@@ -11,7 +11,6 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.blobs.presence import PresenceCheck
 from mm_resources.blobs.references import Reference, reference_of
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.registry.registry import Registry
@@ -60,19 +59,19 @@ def test_read_and_verified_where_it_lies(blobs: BlobStore, outside: Store, size:
     presence = pa.Table.from_pylist([place])
     found = blobs.media(**place)
     assert (found.read_bytes() if isinstance(found, Path) else found) == data
-    assert PresenceCheck(blobs.store).errors(presence) == [None]
+    assert blobs.presence_check().errors(presence) == [None]
     assert list(blobs.store.objects("blobs")) == [], "nothing was copied"
 
     outside.write("a", b"x" + data[1:])
     with pytest.raises(SampleError, match=r"source_changed.*was referenced as .* and is .* now"):
         blobs.read(**place)
-    (trouble,) = PresenceCheck(blobs.store).errors(presence)
+    (trouble,) = blobs.presence_check().errors(presence)
     assert trouble is not None
     assert (trouble.error_class, trouble.retryable) == ("source_changed", True)
     outside.remove("a")
     with pytest.raises(SampleError, match=r"blob_missing.*is referenced, not copied, and is gone"):
         blobs.read(**place)
-    (trouble,) = PresenceCheck(blobs.store).errors(presence)
+    (trouble,) = blobs.presence_check().errors(presence)
     assert trouble is not None
     assert trouble.error_class == "blob_missing"
 

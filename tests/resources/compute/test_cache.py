@@ -13,7 +13,7 @@ from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.compute import runner as compute_module
 from mm_resources.compute.cache import CacheSpace, ComputeCache
-from mm_resources.compute.progress import listening
+from mm_resources.compute.progress import listen
 from mm_resources.compute.retry_policy import ALL, NONE, Backoff, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner, spool_misses
 from mm_resources.storage import lance_datasets
@@ -131,10 +131,10 @@ def test_the_second_run_computes_nothing(compute: KernelRunner) -> None:
 def test_only_what_is_new_is_computed(compute: KernelRunner) -> None:
     compute.run(Lengths(), requests(KEYS[:60]))
     behaviour = Behaviour()
-    assert compute.missing(Lengths(), requests(KEYS)) == (100, 40)
+    assert compute.count_missing(Lengths(), requests(KEYS)) == (100, 40)
     assert counts(compute.run(Lengths(behaviour), requests(KEYS))) == (40, 60, 0)
     assert sorted(behaviour.asked) == KEYS[60:]
-    assert compute.missing(Lengths(), requests(KEYS)) == (100, 0)
+    assert compute.count_missing(Lengths(), requests(KEYS)) == (100, 0)
 
 
 def test_another_process_finds_the_results(compute: KernelRunner, tmp_path: Path) -> None:
@@ -303,14 +303,14 @@ def test_a_success_wins_over_a_failure_of_another_run(compute: KernelRunner) -> 
         for table in order:
             space.append(table, {})
         assert latest(compute, kernel)["k"]["status"] == "ok"
-    assert compute.missing(kernel, requests(["k"])) == (1, 0)
+    assert compute.count_missing(kernel, requests(["k"])) == (1, 0)
 
 
 def test_evicted_rows_are_computed_again(compute: KernelRunner) -> None:
     compute.run(Lengths(), requests(KEYS))
     space = compute.cache.space(Lengths())
     space.evict("key", [f"key-{i:04}" for i in range(10)])
-    assert compute.missing(Lengths(), requests(KEYS)) == (100, 10)
+    assert compute.count_missing(Lengths(), requests(KEYS)) == (100, 10)
     assert counts(compute.run(Lengths(), requests(KEYS))) == (10, 90, 0)
     compute.cache.space(Lengths(fingerprint="a" * 64)).evict("key", ["none"])
 
@@ -323,9 +323,9 @@ def test_other_limits_try_permanent_failures_again(compute: KernelRunner) -> Non
     kernel.limits = Limits(memory_bytes=1 << 30)
     failure = results(["k"], [SampleError("memory_limit", "too much")], 0.1, kernel.result)
     compute.cache.space(kernel).append(failure, {})
-    assert compute.missing(kernel, requests(["k"])) == (1, 0)
+    assert compute.count_missing(kernel, requests(["k"])) == (1, 0)
     kernel.limits = Limits(memory_bytes=2 << 30)
-    assert compute.missing(kernel, requests(["k"])) == (1, 1)
+    assert compute.count_missing(kernel, requests(["k"])) == (1, 1)
 
 
 class Forgetful(Measure):
@@ -367,7 +367,7 @@ def test_stages_are_a_chain(compute: KernelRunner) -> None:
 
 def test_progress_is_reported(compute: KernelRunner) -> None:
     seen: list[tuple[str, int, int]] = []
-    with listening(lambda *item: seen.append(item)):
+    with listen(lambda *item: seen.append(item)):
         compute.run(Lengths(batch_rows=40), requests(KEYS))
     assert seen == [("lengths", 40, 100), ("lengths", 80, 100), ("lengths", 100, 100)]
 

@@ -10,7 +10,7 @@ import pytest
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.modalities import get
 from mm_resources.compute import calibration
-from mm_resources.compute.calibration import Setting, calibrate, calibrated
+from mm_resources.compute.calibration import Setting, calibrate, stored_setting
 from mm_resources.resources import EmbedderResource, default_embedder
 
 NAME = "wordllama"
@@ -29,8 +29,8 @@ def test_one_setting_is_kept_and_it_is_no_slower_than_the_default(tried: tuple[P
     assert found[0].batch_size == create(NAME).batch_size
     assert kept.rate >= found[0].rate > 0
     assert len({(setting.batch_size, setting.threads) for setting in found}) == len(found) > 3
-    assert calibrated(path, NAME) == kept
-    assert calibrated(path, "minilm") is None
+    assert stored_setting(path, NAME) == kept
+    assert stored_setting(path, "minilm") is None
 
 
 def test_what_is_hardly_faster_is_not_taken() -> None:
@@ -48,7 +48,7 @@ def test_later_runs_take_it_and_no_fingerprint_knows(tmp_path: Path, monkeypatch
     resource = EmbedderResource(embedder="minilm", device="cpu", num_cpus=4)
     before = resource.open()
     assert (before.batch_size, before.threads) == (create("minilm").batch_size, 4)
-    calibration._keep(path, Setting("minilm", before.precision, 7, 2, 100.0, kept=True))
+    calibration._save(path, Setting("minilm", before.precision, 7, 2, 100.0, kept=True))
     after = resource.open()
     assert (after.batch_size, after.threads, after.fingerprint) == (7, 2, before.fingerprint)
     # What the configuration says stands above it, and a copy takes no more cores than it is given.
@@ -61,23 +61,23 @@ def test_later_runs_take_it_and_no_fingerprint_knows(tmp_path: Path, monkeypatch
 def test_a_file_that_cannot_be_read_says_nothing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
-    assert calibrated(path, NAME) is None
-    calibration._keep(path, Setting(NAME, "float32", 9, 1, 1.0))
-    assert calibrated(path, NAME) == Setting(NAME, "float32", 9, 1, 1.0)
+    assert stored_setting(path, NAME) is None
+    calibration._save(path, Setting(NAME, "float32", 9, 1, 1.0))
+    assert stored_setting(path, NAME) == Setting(NAME, "float32", 9, 1, 1.0)
 
 
 def test_other_machines_and_other_shapes_of_the_file_are_passed_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "calibration.json"
-    calibration._keep(path, Setting(NAME, "float32", 9, 1, 1.0))
+    calibration._save(path, Setting(NAME, "float32", 9, 1, 1.0))
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(calibration, "machine", lambda: "another processor")
-        assert calibrated(path, NAME) is None
-        calibration._keep(path, Setting(NAME, "float32", 3, 1, 1.0))
-    assert calibrated(path, NAME) == Setting(NAME, "float32", 9, 1, 1.0)
+        assert stored_setting(path, NAME) is None
+        calibration._save(path, Setting(NAME, "float32", 3, 1, 1.0))
+    assert stored_setting(path, NAME) == Setting(NAME, "float32", 9, 1, 1.0)
     whole = json.loads(path.read_text())
     for here in whole.values():
         here["settings"][f"{NAME} float32"]["colour"] = "red"
     path.write_text(json.dumps(whole))
-    assert calibrated(path, NAME) is None
+    assert stored_setting(path, NAME) is None

@@ -96,7 +96,7 @@ def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None
     assert refused.startswith("Ray node outdated on ")
     assert "has another environment: the code of mm-features is " in refused
     assert refused.endswith(
-        f" here, pillow is 0.9 there and {environment()['pillow']} here; install the same lock on all nodes"
+        f" here, pillow is 0.9 there and {environment()['pillow']} here; install the packages of constraints.txt on all nodes"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mm_embed_kernels.kernels.base import Resources
-from mm_resources.compute.ray_pipeline import fitting_share
+from mm_resources.compute.ray_pipeline import cpu_share
 
 
 @pytest.mark.parametrize("available", [1.0, 2.0, 3.0, 16.0])
@@ -13,7 +13,7 @@ from mm_resources.compute.ray_pipeline import fitting_share
     [Resources(num_cpus=1)], [Resources(num_cpus=1), Resources(num_cpus=1)], [Resources(num_cpus=1, actors=3), Resources(num_cpus=4, actors=2)],
 ])  # fmt: skip
 def test_all_pools_fit_side_by_side(needs: list[Resources], available: float) -> None:
-    share = fitting_share(needs, available)
+    share = cpu_share(needs, available)
     asked = [share(item.num_cpus) for item in needs]
     assert sum(cpus * item.actors for cpus, item in zip(asked, needs, strict=True)) <= available
     assert all(0 < cpus <= item.num_cpus for cpus, item in zip(asked, needs, strict=True))
@@ -21,5 +21,5 @@ def test_all_pools_fit_side_by_side(needs: list[Resources], available: float) ->
 
 
 def test_what_fits_is_left_as_it_is() -> None:
-    share = fitting_share([Resources(num_cpus=1), Resources(num_cpus=2)], 4)
+    share = cpu_share([Resources(num_cpus=1), Resources(num_cpus=2)], 4)
     assert (share(1), share(2)) == (1, 2)

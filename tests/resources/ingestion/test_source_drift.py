@@ -40,7 +40,7 @@ def test_added_removed_altered(registry: Registry, place: Place) -> None:
     assert str(found) == "source s0: 2 added (d.txt, e.txt), 1 removed (b.txt), 1 altered (a.txt)"
     assert [len(found.names[change]) for change in ("added", "removed", "altered")] == [2, 1, 1]
     assert found.names["altered"][0].endswith("/a.txt")
-    assert registry.drifts.last(spec, spec.sources[0]) == found
+    assert registry.drifts.last_check(spec, spec.sources[0]) == found
 
 
 def test_a_few_are_named_however_many_there_are(registry: Registry, data: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_is_not_frozen_has_no_drift(registry: Registry, data: Path) -> None
     spec = spec_of({"uri": str(data)})
     registry.register(spec)
     assert look(registry, spec) == Drift("s0")
-    assert registry.drifts.last(spec, spec.sources[0]) is None
+    assert registry.drifts.last_check(spec, spec.sources[0]) is None
 
 
 def test_a_state_settles_only_while_nothing_changes(registry: Registry, data: Path) -> None:

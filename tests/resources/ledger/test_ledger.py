@@ -24,7 +24,7 @@ from mm_resources.compute.ray_pipeline import USAGE, USED, KernelActor, usage_of
 from mm_resources.compute.ray_session import RaySession
 from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.ledger import Ledger, Spent, entries
-from mm_resources.metering import Meter, Usage
+from mm_resources.metering import Usage, UsageMeter
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageMeta
@@ -73,7 +73,7 @@ def old_row(run: str) -> dict[str, Any]:
 def test_a_stage_stands_once_in_the_sums(store: Store) -> None:
     ledger = Ledger(store)
     ledger.record(spent("r1"))
-    first, second = ledger.of_run("r1")
+    first, second = ledger.run_rows("r1")
     assert (first["samples_in"], first["samples_out"], first["peak_bytes"], first["bytes_read"]) == (
         3,
         2,
@@ -92,11 +92,11 @@ def test_a_stage_stands_once_in_the_sums(store: Store) -> None:
 def test_an_older_ledger_is_read_and_goes_on(store: Store) -> None:
     uri, ledger = store.uri("ledger/stages.lance"), Ledger(store)
     lance_datasets.append(uri, pa.Table.from_pylist([old_row("old")], schema=OLD))
-    (row,) = ledger.of_run("old")
+    (row,) = ledger.run_rows("old")
     assert (row["computed"], row["cpu_seconds"], row["samples_in"]) == (7, None, None)
     ledger.record(spent("new"))
-    assert ledger.of_run("old") == [row]
-    assert ledger.of_run("new")[0]["cpu_seconds"] == 3.5
+    assert ledger.run_rows("old") == [row]
+    assert ledger.run_rows("new")[0]["cpu_seconds"] == 3.5
     assert lance_datasets.open_dataset(uri).schema.names == LEDGER.schema.names  # type: ignore[union-attr]
 
 
@@ -114,7 +114,7 @@ def test_runs_that_meet_an_older_ledger_at_once_all_land(store: Store) -> None:
 
 
 def test_children_count_while_they_live_and_after(store: Store) -> None:
-    meter = Meter()
+    meter = UsageMeter()
     # Of memory that is touched, so that it is resident.
     spin = "import time; held = bytearray(b'x') * (150 << 20); began = time.process_time()\nwhile time.process_time() - began < 1.5: pass"
     child = subprocess.Popen(
@@ -133,7 +133,7 @@ def test_children_count_while_they_live_and_after(store: Store) -> None:
 
 
 def test_bytes_are_counted_where_they_pass(store: Store) -> None:
-    blobs, meter, data = BlobStore(store), Meter(), b"x" * 70_000
+    blobs, meter, data = BlobStore(store), UsageMeter(), b"x" * 70_000
     blobs.put([data])
     written = meter.used().bytes_written
     assert 70_000 < written < 140_000, "the pack, and a row of its index"
@@ -190,8 +190,8 @@ def test_what_workers_use_travels_with_their_results() -> None:
         assert used.gpu_seconds >= 3 * 0.05
         assert used.cpu_seconds >= 2 * 0.05 - 0.02
     assert actors[0](table.slice(0, 0)).num_rows == 0
-    meter = Meter()
-    results = RaySession(address="ray://elsewhere")._counted(_using(passed, Usage(1000.0, 1.0, 10, 20, 5)))
+    meter = UsageMeter()
+    results = RaySession(address="ray://elsewhere")._add_usage(_using(passed, Usage(1000.0, 1.0, 10, 20, 5)))
     assert results.column_names == Busy.schema.names
     counted = meter.used()
     assert (counted.gpu_seconds, counted.bytes_read, counted.bytes_written, counted.bytes_transferred) == (
@@ -202,7 +202,7 @@ def test_what_workers_use_travels_with_their_results() -> None:
     )
     # A difference of two sums of floats, whose last digits are not exact.
     assert counted.cpu_seconds >= 1000 - 1e-6
-    RaySession()._counted(_using(passed, Usage(1000.0)))
+    RaySession()._add_usage(_using(passed, Usage(1000.0)))
     assert meter.used().cpu_seconds < 1900
 
 

@@ -13,7 +13,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_index import INDEX, Location
 from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.blobs.forgotten import Receipt, Receipts
+from mm_resources.blobs.receipts import Receipt, Receipts
 from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel

@@ -14,9 +14,10 @@ from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
-from mm_resources.maintenance.upkeep import tag_pinned_stages, upkeep
+from mm_resources.maintenance.upkeep import upkeep
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_tags import tag_pinned_stages
 from tests.resources.compute.test_cache import Lengths
 from tests.resources.specs import freeze, spec_of
 
@@ -40,7 +41,9 @@ def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> int:
     written = failures.write("raw_assets", cell, "run", events)
     meta = StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", "now")
     tables.commit("raw_assets", cell, RAW_ASSETS, rows, meta, read_version)
-    return tables.version("raw_assets", cell)
+    state = tables.state("raw_assets", cell)
+    assert state is not None
+    return state[1]
 
 
 def messages(catalog: Catalog, cell: Cell) -> list[str]:
@@ -108,11 +111,11 @@ def test_unfinished_objects_go_when_they_are_old(catalog: Catalog) -> None:
     ):
         catalog.store.write(name, b"half")
     upkeep(catalog, timedelta(days=1))
-    assert catalog.store.exists("blobs/incoming/0123")
+    assert catalog.store.entry("blobs/incoming/0123")
     old = time.time() - 2 * 86_400
     for name in ("blobs/incoming/0123", "blobs/packs/.tmp-abc", "blobs/packs/good.pack"):
         os.utime(catalog.store.path(name), (old, old))
     upkeep(catalog, timedelta(days=1))
-    assert not catalog.store.exists("blobs/incoming/0123")
+    assert not catalog.store.entry("blobs/incoming/0123")
     assert catalog.store.names("blobs/packs") == ["good.pack"]
-    assert catalog.store.exists("registry/pins/birds/v1/text/.tmp-x"), "it is young"
+    assert catalog.store.entry("registry/pins/birds/v1/text/.tmp-x"), "it is young"

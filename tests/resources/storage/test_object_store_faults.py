@@ -46,7 +46,7 @@ def test_small_objects(store: Store, faulty: Faulty, kind: str) -> None:
     assert store.sizes(["a"]) == {"a": 7}
     store.remove("a")
     assert faulty.left == 0
-    assert not store.exists("a")
+    assert not store.entry("a")
 
 
 @pytest.mark.parametrize("kind", ["slow_down", "reset", "lost", "cut"])

@@ -55,10 +55,10 @@ def together(work: Callable[[int], bool]) -> list[bool]:
 
 
 def test_write_and_read(store: Store) -> None:
-    assert not store.exists("a/b/c")
+    assert not store.entry("a/b/c")
     store.write("a/b/c", b"one")
     store.write("a/b/c", b"other")
-    assert store.exists("a/b/c")
+    assert store.entry("a/b/c")
     assert store.read("a/b/c") == b"other"
     store.write("empty", b"")
     assert store.read("empty") == b""
@@ -93,7 +93,7 @@ def test_adopt(store: Store) -> None:
     store.write("incoming/x", b"bytes")
     store.adopt(store.path("incoming/x"), "deep/down/y")
     assert store.read("deep/down/y") == b"bytes"
-    assert not store.exists("incoming/x")
+    assert not store.entry("incoming/x")
 
 
 def test_travels_to_workers_even_when_opened(store: Store) -> None:
@@ -150,7 +150,7 @@ def test_a_reader_never_sees_half_an_object(shared: Store) -> None:
     assert (
         [entry.name for entry in store.entries(".")] == ["./object"]
         if store.is_local
-        else store.exists("object")
+        else store.entry("object")
     )
 
 
@@ -190,7 +190,7 @@ def test_a_writer_shows_all_or_nothing(store: Store) -> None:
 
     with pytest.raises(RuntimeError, match="broke off"):
         break_off()
-    assert not store.exists("big/two")
+    assert not store.entry("big/two")
     assert store.names("big") == ["one"]
 
 
@@ -207,7 +207,7 @@ def test_what_lies_in_a_store(store: Store) -> None:
     )
     store.remove("blobs/packs/p")
     store.remove("blobs/packs/p")
-    assert not store.exists("blobs/packs/p")
+    assert not store.entry("blobs/packs/p")
 
 
 def test_another_process_is_seen_at_once(store: Store) -> None:

@@ -10,7 +10,7 @@ from mm_embed_kernels.contracts import Contract, ContractError, field
 from mm_resources.cell import Cell
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageMeta, StageTables, WrittenRows
+from mm_resources.tables.stage_tables import NotMaterialized, StageMeta, StageTables, WrittenRows
 
 CELL = Cell("birds", "v1", "text")
 CONTRACT = Contract(
@@ -58,7 +58,7 @@ def publish(
 
 def test_meta_travels_with_its_rows(tables: StageTables) -> None:
     assert tables.meta("segments", CELL) is None
-    assert tables.version("segments", CELL) == 0
+    assert tables.state("segments", CELL) is None
     meta = publish(tables, rows(("a", 1), ("b", 2)), rows(("c", 3)), blocked="too many failed")
     assert tables.meta("segments", CELL) == meta
     assert (meta.rows, meta.blocked, meta.summary) == (3, "too many failed", {"naïve": [1, None]})
@@ -78,7 +78,7 @@ def test_read_chosen_columns_and_rows(tables: StageTables) -> None:
 
 def test_earlier_versions_stay_readable(tables: StageTables) -> None:
     publish(tables, rows(("a", 1)))
-    before = tables.version("segments", CELL)
+    before = tables.fence("segments", CELL, CONTRACT)
     publish(tables, rows(("b", 2)), run_id="r2")
     assert tables.read("segments", CELL).read_all()["key"].to_pylist() == ["b"]
     assert tables.read("segments", CELL, version=before).read_all()["key"].to_pylist() == ["a"]
@@ -97,9 +97,9 @@ def test_no_rows(tables: StageTables) -> None:
 def test_a_fence_is_no_publication(tables: StageTables) -> None:
     tables.fence("segments", CELL, CONTRACT)
     assert tables.meta("segments", CELL) is None
-    with pytest.raises(LookupError, match=r"segments of birds@v1\|text is not materialized"):
+    with pytest.raises(NotMaterialized, match=r"segments of birds@v1\|text is not materialized"):
         tables.read("segments", CELL)
-    with pytest.raises(LookupError, match="not materialized"):
+    with pytest.raises(NotMaterialized, match="not materialized"):
         tables.read("raw_assets", CELL)
 
 

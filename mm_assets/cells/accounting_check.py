@@ -1,4 +1,4 @@
-"""Accounting of a candidate, and the checks that hold it."""
+"""Accounting of a candidate, and the checks of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.gates import gates
+from mm_assets.cells.gates import evaluate_gates
 from mm_resources.ledger.accounting import Accounting, account
 from mm_resources.storage import lance_datasets
 
 
 def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting:
-    """Count the cell as it will be once the candidate is published."""
+    """Return the accounting of the cell as it is after the publish of the candidate."""
     primary = next(entry for entry in entries if entry["primary"])
     dataset = run.catalog.features.dataset(primary["table"], primary["lance_version"])
     published = lance_datasets.reader(dataset, pa.schema([("sample_id", pa.string())]), ["sample_id"])
@@ -24,8 +24,9 @@ def account_candidate(run: CellRun, entries: list[dict[str, Any]]) -> Accounting
 
 
 def accounting_checks(run: CellRun, counted: Accounting) -> list[Check]:
-    """The check of the accounting, and the gates over all failures."""
-    return [accounting_check(counted), *gates(run, counted.discovered, counted.failed, counted.failures)]
+    """Return the check of the accounting, and the gates over all failures."""
+    gates = evaluate_gates(run, counted.discovered, counted.failed, counted.failures)
+    return [accounting_check(counted), *gates]
 
 
 def accounting_check(counted: Accounting) -> Check:
