@@ -53,10 +53,16 @@ def test_histograms_draw_thresholds_of_what_was_measured() -> None:
 def test_values_that_differ_in_their_last_digits_are_drawn() -> None:
     near = np.array([0.1 + 0.2, 0.3, np.nextafter(0.3, 1)])
     assert (
-        share(pixels(comparisons([DistributionDrift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])), RED) == 0
+        share(
+            pixels(comparisons([DistributionDrift("v1", "vectors", "cosine", 0.0, 0.2, near, near[::-1])])),
+            RED,
+        )
+        == 0
     )
     assert pixels(
-        comparisons([DistributionDrift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))])
+        comparisons(
+            [DistributionDrift("v1", "signals", "ticks", 0.0, 0.2, np.full(3, 1e18), np.full(2, 1e18 + 256))]
+        )
     ).size
     assert pixels(histograms(pa.table({"words": [2**60, 2**60 + 1]}), rule_set("text", {}))).size
 
