@@ -37,13 +37,13 @@ class SampleError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Restore without the check: the plug-in that declares the class may not be imported here."""
-        return _restored, self.args
+        return _restore, self.args
 
     def __str__(self) -> str:
         return f"{self.error_class}: {self.message}"
 
 
-def _restored(error_class: str, message: str, retryable: bool) -> SampleError:
+def _restore(error_class: str, message: str, retryable: bool) -> SampleError:
     error = SampleError.__new__(SampleError)
     error._fill(error_class, message, retryable)
     return error

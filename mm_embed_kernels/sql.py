@@ -42,7 +42,7 @@ def typed_errors() -> Iterator[None]:
         yield
     except OutOfMemory:
         raise
-    except Exception as error:
+    except Exception as error:  # a reader of the stream raises an error of its own type
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in str(error):
             raise OutOfMemory(str(error)) from error
         raise

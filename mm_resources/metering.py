@@ -94,7 +94,7 @@ class UsageMeter:
         _processes().add(self)
         self._began = usage_so_far()
 
-    def used(self) -> Usage:
+    def usage(self) -> Usage:
         return usage_so_far() - self._began
 
     def close(self) -> None:

@@ -127,7 +127,7 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
     for table in tables:
         run.catalog.features.tag(table.table, table.lance_version, table.tag)
     stages: dict[str, dict[str, Any]] = {}
-    for name, meta in run.snapshot.before(run.asset).items():
+    for name, meta in run.snapshot.upstream_metas(run.asset).items():
         if meta is not None:
             stages[name] = {
                 "data_version": meta.data_version,

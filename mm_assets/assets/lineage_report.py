@@ -35,7 +35,7 @@ def _compared_pins(run: CellRun) -> dict[str, Pin]:
     found: dict[str, Pin | None] = {}
     if parent := run.parent_cell:
         found[parent.dataset_version] = run.catalog.registry.pins.get(parent)
-    served = run.catalog.registry.aliases.current(run.cell.dataset, "production")
+    served = run.catalog.registry.aliases.target(run.cell.dataset, "production")
     if served is not None and run.cell.modality in served.pins:
         cell = dataclasses.replace(run.cell, version=served.version)
         found[f"{run.cell.dataset}@production"] = run.catalog.registry.pins.get(

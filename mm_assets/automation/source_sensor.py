@@ -92,7 +92,7 @@ def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg
     events: list[dg.AssetObservation] = []
     versions: list[str] = []
     problems: list[str] = []
-    for newest in registry.newest():
+    for newest in registry.newest_versions():
         if newest.spec.watch.sources == "off":
             continue
         try:

@@ -52,7 +52,7 @@ def enter(
     run.require_alive()
     run.catalog.receipts.require_done()
     report(run.asset, 0, 0)
-    upstream = run.snapshot.before(run.asset)
+    upstream = run.snapshot.upstream_metas(run.asset)
     for name, meta in upstream.items():
         if meta is not None and meta.blocked:
             raise GateClosed(name, meta.blocked)

@@ -120,7 +120,7 @@ def _record(run: CellRun, entry: Entry, meta: StageMeta, unchanged: bool) -> Non
     ]
     samples_in = meta.samples if run.asset == STAGES[0] else entry.samples_in
     seconds = time.perf_counter() - run.began
-    spent = Spent(seconds, run.meter.used(), run.meter.peak_bytes, samples_in, meta.samples)
+    spent = Spent(seconds, run.meter.usage(), run.meter.peak_bytes, samples_in, meta.samples)
     run.meter.close()
     run.catalog.ledger.record(entries(run.asset, run.cell, run.run_id, meta, unchanged, reports, spent))
 

@@ -25,7 +25,7 @@ def compared_cells(registry: Registry, cell: Cell, rules: Sequence[Rule]) -> dic
         for other in registry.cells(name):
             if other.dataset == cell.dataset:
                 raise UserError(
-                    f"curation.rules.contaminated.against: {name} names its own dataset; "
+                    f"curation.rules.contaminated.against: {name} belongs to the cell's own dataset; "
                     "`against` must list other datasets"
                 )
             if other.modality == cell.modality:

@@ -82,7 +82,7 @@ def try_embedder(catalog: Catalog, cell: Cell, name: str, sample: int) -> Trial:
     Raises:
         UserError: when nothing is published, or the embedder cannot read the modality.
     """
-    pin = catalog.registry.published(cell.dataset_version, cell.modality)
+    pin = catalog.registry.published_pin(cell.dataset_version, cell.modality)
     current = pin.primary
     check_embedders(cell.modality, [current.embedder, name] if name != current.embedder else [name])
     resource, tables = default_embedder(get(cell.modality)), catalog.tables

@@ -53,7 +53,7 @@ def promote(
     if not pins:
         raise UserError(f"nothing is published of {dataset_version}; run `mm backfill {dataset_version}`")
     dataset, version = pins[0].dataset, pins[0].version
-    now = catalog.registry.aliases.current(dataset, alias)
+    now = catalog.registry.aliases.target(dataset, alias)
     checks = list(promotion_checks(catalog, pins, now, evaluation))
     failed = [check for check in checks if not check.passed]
     if failed and not override:
@@ -113,7 +113,7 @@ def promotion_checks(
     thresholds = catalog.registry.spec(pins[0].dataset, pins[0].version).promotion
     served = (
         {
-            modality: catalog.registry.published(f"{now.dataset}@{now.alias}", modality)
+            modality: catalog.registry.published_pin(f"{now.dataset}@{now.alias}", modality)
             for modality in now.pins
         }
         if now

@@ -1,9 +1,8 @@
-"""Contracts: Arrow schemas between stages, and the list of stages; imports no other package of kernels."""
+"""Contracts: Arrow schemas between stages, and the list of stages. Imports no other room."""
 
 from mm_embed_kernels.contracts.contract import Contract, ContractError, field
 from mm_embed_kernels.contracts.features import (
     EMBEDDINGS,
-    FEATURE,
     FEATURE_TABLE,
     FEATURE_VIEWS,
     FEATURES,
@@ -27,7 +26,6 @@ __all__ = [
     "DATASET_REGISTRY",
     "EMBEDDINGS",
     "FAILURES",
-    "FEATURE",
     "FEATURES",
     "FEATURE_TABLE",
     "FEATURE_VIEWS",

@@ -1,1 +1,1 @@
-"""Curation: decisions of all rules about each sample, and splits; imports contracts, rules and similarity."""
+"""Decisions of all rules about each sample, and splits. May import rules and the rooms below them."""

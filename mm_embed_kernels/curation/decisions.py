@@ -60,14 +60,14 @@ def curate(
             for other in rules
             if other.action == "drop" and other.cost < rule.cost and not other.groups()
         ]
-        rule.prepare(_without_dropped(read, cheaper))
+        rule.prepare(_skip_dropped(read, cheaper))
     splits = SplitAssignments(read, rules, dataset, shares, parent_splits, parent_samples)
     for batch in read(_judged_columns(read(None).schema.names, rules)):
         if batch.num_rows:
             yield decide(pa.Table.from_batches([batch]), rules, splits)
 
 
-def _without_dropped(read: CellReader, droppers: list[Rule]) -> CellReader:
+def _skip_dropped(read: CellReader, droppers: list[Rule]) -> CellReader:
     """Return a reader of the samples that none of some rules, which judge each row alone, drops."""
 
     def read_rest(columns: list[str]) -> pa.RecordBatchReader:

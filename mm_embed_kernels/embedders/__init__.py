@@ -1,4 +1,4 @@
-"""Embedders, one module each, discovered; may import modalities, inference, media and the rooms below."""
+"""Embedders, one module each, discovered. May import modalities and the rooms below them."""
 
 from mm_embed_kernels.embedders.base import Embedder, create, embedders, kind_of, maker_of
 

@@ -1,1 +1,1 @@
-"""Running networks: precision, weights, padding, BERT; imports errors and identity only."""
+"""Networks: runtimes, precision, weights, padding, BERT. May import errors and the rooms below them."""

@@ -1,1 +1,1 @@
-"""Kernels: expensive computations per content, as chains of stages; may import every other package here."""
+"""Kernels: computations per content, as chains of stages. May import embedders and the rooms below them."""

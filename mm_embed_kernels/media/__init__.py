@@ -1,1 +1,1 @@
-"""Media as bytes: their types, containers and decoding; imports errors only."""
+"""Media as bytes: types, containers, decoding. May import errors and the rooms below them."""

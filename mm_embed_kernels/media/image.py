@@ -131,7 +131,7 @@ def open_image(data: bytes) -> Image.Image:
     """
     from PIL import Image, UnidentifiedImageError
 
-    with _without_pillow_limit(), warnings.catch_warnings():
+    with _lift_pillow_limit(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
             return Image.open(io.BytesIO(data))
@@ -146,7 +146,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 @contextmanager
-def _without_pillow_limit() -> Iterator[None]:
+def _lift_pillow_limit() -> Iterator[None]:
     """Lift Pillow's limit on the size that a header states; `check_size` limits the size that is decoded."""
     from PIL import Image
 
@@ -178,7 +178,7 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         image.draft("RGB", (side, side))
         check_size(*image.size, data)
         try:
-            with _without_pillow_limit():
+            with _lift_pillow_limit():
                 frames = max(1, getattr(image, "n_frames", 1))  # a PSD without layers has none
                 image.load()
                 rgb, share, defect = _to_rgb(image), 1.0, None
@@ -212,7 +212,7 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
     try:
         decoded = []
         for ground in (0, 255):
-            with open_image(data) as image, _without_pillow_limit():
+            with open_image(data) as image, _lift_pillow_limit():
                 image.draft("RGB", (side, side))
                 bands = len(image.getbands())
                 image.im = Image.core.fill(image.mode, image.size, (ground,) * bands if bands > 1 else ground)
@@ -229,14 +229,14 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
     equal = (one == other).reshape(len(one), -1).all(axis=1)
     # A BMP begins with its lowest row.
     first, last = (
-        (0, _leading_true(equal)) if equal[0] else (len(equal) - _leading_true(equal[::-1]), len(equal))
+        (0, _count_leading(equal)) if equal[0] else (len(equal) - _count_leading(equal[::-1]), len(equal))
     )
     if first == last:
         raise defect
     return _to_rgb(decoded[0].crop((0, first, decoded[0].width, last))), (last - first) / len(equal)
 
 
-def _leading_true(flags: Any) -> int:
+def _count_leading(flags: Any) -> int:
     """Return the number of true flags before the first false one."""
     return len(flags) if flags.all() else int(flags.argmin())
 

@@ -32,7 +32,7 @@ def resample_frames(
 
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     skip, left = None, None if end is None else round((end - start) * rate)
-    for begin, frame in _with_flush(frames):
+    for begin, frame in _append_flush(frames):
         if skip is None:
             skip = round((start - begin) * rate)
         for out in resample_frame(resampler, frame, begin):
@@ -71,7 +71,7 @@ def resample_frame(resampler: Any, frame: Any, second: float) -> Any:
         ) from error
 
 
-def _with_flush(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
+def _append_flush(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
     """Stream the frames, then None if there was one, which makes the resampler return what it holds."""
     any_frame = False
     for begin, frame in frames:

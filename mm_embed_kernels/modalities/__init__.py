@@ -1,4 +1,4 @@
-"""Modalities, one module each, discovered; may import media, signals, similarity and the rooms below."""
+"""Modalities, one module each, discovered. May import signals and the rooms below them."""
 
 from mm_embed_kernels.media.media_type import Media, head_of, open_media, sniff
 from mm_embed_kernels.modalities.base import Modality, Preview, Segment, get, modalities, modality_of

@@ -1,4 +1,4 @@
-"""Curation rules, one module each, discovered; may import media, similarity, contracts, plugins and sql."""
+"""Curation rules, one module each, discovered. May import media, plugins and the rooms below them."""
 
 from mm_embed_kernels.rules.base import Rule, Verdict, rule_set, rules
 

@@ -1,1 +1,1 @@
-"""Child processes with limits on memory and time; imports errors and identity only."""
+"""Child processes with limits on memory and time. May import errors and the rooms below them."""

@@ -1,1 +1,1 @@
-"""Measurements on decoded sound and text; may import media, similarity and errors."""
+"""Measurements on decoded sound and text. May import media, inference and the rooms below them."""

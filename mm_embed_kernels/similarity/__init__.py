@@ -1,1 +1,1 @@
-"""Hashes and sketches that find near-equal samples, and components of pairs; may import sql."""
+"""Hashes and sketches that find near-equal samples, and components of pairs. May import sql."""

@@ -1,1 +1,1 @@
-"""Dataset spec as pydantic models: parsing, checks and successors; may import identity and errors."""
+"""The dataset spec as pydantic models, and its successors. May import errors and the rooms below them."""

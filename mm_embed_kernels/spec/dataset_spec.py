@@ -222,7 +222,7 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
         # Pydantic prefixes the message of a validator; the error itself has the bare one.
         cause = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
         raise UserError(f"{origin}: {where}: {cause}") from error
-    return spec if base is None else _with_absolute_uris(spec, base)
+    return spec if base is None else _resolve_uris(spec, base)
 
 
 def load_spec(path: Path) -> DatasetSpec:
@@ -243,7 +243,7 @@ def escape_glob(path: str) -> str:
     return re.sub(r"([*?\[{])", r"[\1]", path)
 
 
-def _with_absolute_uris(spec: DatasetSpec, base: str) -> DatasetSpec:
+def _resolve_uris(spec: DatasetSpec, base: str) -> DatasetSpec:
     def absolute(uri: str, base: str) -> str:
         return uri if "://" in uri or uri.startswith("/") else f"{base.rstrip('/')}/{uri.removeprefix('./')}"
 

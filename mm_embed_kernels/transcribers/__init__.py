@@ -1,4 +1,4 @@
-"""Transcribers, one module each, discovered; may import inference, plugins, identity and errors."""
+"""Transcribers, one module each, discovered. May import inference, plugins and the rooms below them."""
 
 from mm_embed_kernels.transcribers.base import Transcriber, create, transcribers
 

@@ -1,1 +1,1 @@
-"""Bounds of a spec on the columns of a sample, and suggestions; may import modalities, spec and sql."""
+"""Bounds of a spec on sample columns, and suggestions. May import modalities and the rooms below them."""

@@ -1,1 +1,1 @@
-"""Content-addressed blobs of a store, and references to blobs in sources; imports `objects` and `storage`."""
+"""Content-addressed blobs, and references into sources. May import objects and the rooms below them."""

@@ -128,7 +128,7 @@ def read_errors(digest: str, path: str) -> Iterator[None]:
 def damaged_blob(digest: str, path: str) -> SampleError:
     """Return the error of a blob whose bytes do not have its hash."""
     if reference := reference_of(path):
-        return reference.changed("no longer holds the bytes that were hashed")
+        return reference.change_error("no longer holds the bytes that were hashed")
     return SampleError(
         "blob_damaged",
         f"blob {digest} in {path} no longer has its hash; the next backfill fetches it again",

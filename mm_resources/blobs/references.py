@@ -58,9 +58,9 @@ class Reference:
         if now is None:
             self._open().close()  # raises the cause: gone, or out of reach
         elif now != self.tag:
-            raise self.changed(f"was referenced as {self.tag} and is {now} now")
+            raise self.change_error(f"was referenced as {self.tag} and is {now} now")
 
-    def changed(self, how: str) -> SampleError:
+    def change_error(self, how: str) -> SampleError:
         """Return the error of an object that is not as it was hashed."""
         return SampleError(
             "source_changed", f"{self.uri} {how}; put it back, or register a new version", retryable=True

@@ -1,1 +1,1 @@
-"""Run kernels through the compute cache, inline or on Ray. Imports storage, settings and metering."""
+"""Kernels run through the cache, inline or on Ray. May import storage and the rooms below it."""

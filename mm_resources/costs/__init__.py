@@ -1,1 +1,1 @@
-"""Costs of cells: prices, past runs, savings and predictions; may import the catalog and below."""
+"""Costs of cells: prices, past runs, savings, predictions. May import catalog and the rooms below it."""

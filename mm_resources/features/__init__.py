@@ -1,1 +1,1 @@
-"""Feature tables in LanceDB and their indexes; may import the registry and below."""
+"""Feature tables in LanceDB and their indexes. May import registry and the rooms below it."""

@@ -1,1 +1,1 @@
-"""Frozen listings, their drift, and fetching into blobs; imports `sources`, `blobs` and rooms below."""
+"""Fetching into blobs, frozen listings, their drift. May import sources, blobs and the rooms below them."""

@@ -63,7 +63,7 @@ class Listings:
             """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
                 yield from self._rows(spec, source)
-            except Exception as error:
+            except Exception as error:  # any client's error; recorded and raised again
                 causes.append(error)
                 raise
 
@@ -77,7 +77,7 @@ class Listings:
                 )
             all_rows = itertools.chain([] if first is None else [first], stream)
             lance_datasets.create(uri, schema, row_batches(all_rows, schema))
-        except Exception:
+        except Exception:  # Lance's wrapper of any client's error
             if not causes:
                 raise
             return f"source {source.name} cannot be listed: {describe_cause(causes[0])}"
@@ -150,7 +150,7 @@ class Listings:
         def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
             try:
                 yield from (row for row in self._rows(spec, source) if row["modality"] == modality)
-            except Exception as error:
+            except Exception as error:  # any client's error
                 raise UserError(
                     f"source {source.name} of {spec.dataset_version} cannot be listed: "
                     f"{describe_cause(error)}"
@@ -214,7 +214,7 @@ def side_table_objects(source: Source) -> list[dict[str, str]]:
         return []
     try:
         tag = source.tag(table.uri, "")
-    except Exception:  # noqa: BLE001 - of any client; reading the table raises the cause
+    except Exception:  # noqa: BLE001 - any client's error; reading the table raises the cause
         tag = None
     return [{"uri": table.uri, "tag": tag}] if tag else []
 

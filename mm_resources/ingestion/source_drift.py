@@ -133,7 +133,7 @@ class SourceDrifts:
                 if table:
                     yield from side_table_objects(opened)
                 yield from ({"uri": uri, "tag": tag} for uri, tag in opened.objects())
-            except Exception as error:  # noqa: BLE001 - of any client; recorded as the drift's problem
+            except Exception as error:  # noqa: BLE001 - any client's error; recorded as the drift's problem
                 causes.append(error)
 
         def frozen() -> Iterator[pa.RecordBatch]:

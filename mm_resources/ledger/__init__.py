@@ -1,1 +1,1 @@
-"""Accounting, the state of a cell, the ledger of runs. Imports registry, tables, compute and below."""
+"""Accounting, the state of a cell, ledger of runs, reviews. May import registry and the rooms below it."""

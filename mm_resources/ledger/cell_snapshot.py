@@ -43,7 +43,7 @@ class CellSnapshot:
         """The metadata of every stage that has a table, in the graph's order."""
         return {stage: meta for stage in STAGES if (meta := self.meta(stage)) is not None}
 
-    def before(self, stage: str) -> Mapping[str, StageMeta | None]:
+    def upstream_metas(self, stage: str) -> Mapping[str, StageMeta | None]:
         """The metadata of the stages upstream of one, in the graph's order."""
         return {name: self.meta(name) for name in STAGES[: STAGES.index(stage)]}
 

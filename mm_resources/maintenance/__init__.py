@@ -1,1 +1,1 @@
-"""Upkeep, garbage collection, verification and forgetting; may import the catalog and the rooms below it."""
+"""Upkeep, garbage collection, verification, forgetting. May import catalog and the rooms below it."""

@@ -88,5 +88,5 @@ def _remove_superseded(store: Store) -> None:
                 dataset.cleanup_old_versions(
                     older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
                 )
-    for name in list(store.unfinished(timedelta(0))):
+    for name in list(store.unfinished_objects(timedelta(0))):
         store.remove(name)

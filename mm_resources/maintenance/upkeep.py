@@ -53,7 +53,7 @@ def upkeep(catalog: Catalog, older_than: timedelta = OLDER_THAN) -> list[PartUpk
     store = catalog.store
     tag_current_failures(catalog)
     parts = [_tidy_part(store, part, grows, older_than) for part, grows in _PARTS.items()]
-    for name in store.unfinished(older_than):
+    for name in store.unfinished_objects(older_than):
         store.remove(name)
     return parts
 

@@ -1,1 +1,1 @@
-"""Audits, drift, version diffs, reviews and near-equal vectors; may import retrieval and below."""
+"""Audits, drift, diffs, review scores, semantic duplicates. May import retrieval and the rooms below it."""

@@ -100,7 +100,7 @@ def audit(
     Raises:
         UserError: when nothing is published, or a table's weights are not installed.
     """
-    pin, encoder = catalog.registry.published(dataset_version, modality), encoder or QueryEncoder()
+    pin, encoder = catalog.registry.published_pin(dataset_version, modality), encoder or QueryEncoder()
     for pinned in pin.tables:
         yield _audit_table(
             catalog, pin, pinned, encoder.embedder(pinned), sample, np.random.default_rng(seed)

@@ -130,7 +130,7 @@ def diff(catalog: Catalog, before: Cell, after: Cell) -> CellDiff:
     Raises:
         UserError: when nothing is published of one of them.
     """
-    pins = [catalog.registry.published(cell.dataset_version, cell.modality) for cell in (before, after)]
+    pins = [catalog.registry.published_pin(cell.dataset_version, cell.modality) for cell in (before, after)]
     states = [_states(catalog, cell, pin) for cell, pin in zip((before, after), pins, strict=True)]
     with sql.query(_CHANGES, before=states[0].reader(), after=states[1].reader()) as rows:
         changes = TableSpool.of(rows)

@@ -1,1 +1,1 @@
-"""Open, fetch and tag single objects: files, buckets, http(s) URLs, compressed ones; imports `storage`."""
+"""Single objects: files, buckets, URLs, compressed ones. May import storage and the rooms below it."""

@@ -65,7 +65,7 @@ class _PoliteMiddleware:
             await self._wait_for_turn(host)
             try:
                 response = await handler(request)
-            except Exception as error:
+            except Exception as error:  # of aiohttp or a socket; raised again unless it is transient
                 if tries >= last or not request_error(str(request.url), error).retryable:
                     raise
                 requested = 0.0

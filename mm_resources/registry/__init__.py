@@ -1,1 +1,1 @@
-"""Frozen specs, aliases and pins. Imports ingestion, sources and storage."""
+"""Frozen specs, aliases and pins. May import ingestion and the rooms below it."""

@@ -58,7 +58,7 @@ class Aliases:
         ]
         return [Alias(**json.loads(self.store.read(self._name(dataset, alias, number)))) for number in found]
 
-    def current(self, dataset: str, alias: str) -> Alias | None:
+    def target(self, dataset: str, alias: str) -> Alias | None:
         moves = self.history(dataset, alias)
         return moves[-1] if moves else None
 
@@ -84,7 +84,7 @@ class Aliases:
         dataset, _, alias = dataset_version.partition("@")
         if alias.lower() not in ALIASES:
             return None
-        found = self.current(check_dataset(dataset), alias.lower())
+        found = self.target(check_dataset(dataset), alias.lower())
         if found is None:
             raise UserError(
                 f"nothing was promoted to {dataset_version}; "

@@ -99,7 +99,7 @@ class Registry:
         except UserError:
             return True
 
-    def newest(self) -> list[Registration]:
+    def newest_versions(self) -> list[Registration]:
         """The version of each dataset that was registered last."""
         versions: dict[str, Registration] = {}
         for dataset_version in self.datasets():
@@ -181,7 +181,7 @@ class Registry:
             if pin := self.pins.get(cell):
                 yield pin
 
-    def published(self, dataset_version: str, modality: str) -> Pin:
+    def published_pin(self, dataset_version: str, modality: str) -> Pin:
         """The pin of a cell; behind an alias, the one that was promoted.
 
         Raises:

@@ -61,7 +61,9 @@ def _check_transcribers(spec: DatasetSpec, installed: Mapping[str, Modality]) ->
     for modality, name in spec.transcribe.items():
         if modality not in installed or not installed[modality].spoken:
             spoken = ", ".join(name for name, item in installed.items() if item.spoken)
-            raise UserError(f"transcribe.{modality}: nothing is said in it; there are: {spoken or 'none'}")
+            raise UserError(
+                f"transcribe.{modality}: not a modality with speech; choose one of: {spoken or 'none'}"
+            )
         create_transcriber(name)
 
 

@@ -1,1 +1,1 @@
-"""Search, training sets, exports and lineage of published features; may import the catalog and below."""
+"""Search, training sets, exports and lineage of features. May import catalog and the rooms below it."""

@@ -68,7 +68,7 @@ class FeatureStore:
 
         Raises:
             UserError: when nothing is published, the query cannot be encoded in the tables' space, the tables
-                lie in several spaces, or the filter is wrong.
+                use several spaces, or the filter is invalid.
         """
         pins = self._pins(dataset_version, [modality] if isinstance(modality, str) else list(modality))
         request = SearchRequest(query, k, where, mode, group_by, find, label)
@@ -115,7 +115,7 @@ class FeatureStore:
                 rows.
 
         Raises:
-            UserError: when nothing is published, a column is missing, the filter is wrong, or the store no
+            UserError: when nothing is published, a column is missing, the filter is invalid, or the store no
                 longer has the manifest's rows.
         """
         if manifest is not None:
@@ -124,7 +124,7 @@ class FeatureStore:
             raise UserError("training_set needs a dataset version and a modality, or a manifest")
         names = [modality] if isinstance(modality, str) else modality
         pins = [self.published(dataset_version, name) for name in names]
-        return TrainingSet.pinned(self.catalog, pins, embedder, where, split, columns or ["label"])
+        return TrainingSet.from_pins(self.catalog, pins, embedder, where, split, columns or ["label"])
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:
         """Return the decision for each curated sample: kept, rules, split.
@@ -160,5 +160,5 @@ class FeatureStore:
         return explain(self.catalog, identifier, dataset_version)
 
     def published(self, dataset_version: str, modality: str) -> Pin:
-        """Return the pin of a cell; for an alias, the promoted one. See `Registry.published`."""
-        return self.catalog.registry.published(dataset_version, modality)
+        """Return the pin of a cell; for an alias, the promoted one. See `Registry.published_pin`."""
+        return self.catalog.registry.published_pin(dataset_version, modality)

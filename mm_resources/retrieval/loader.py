@@ -98,11 +98,11 @@ class Loader:
         for window in self._read(self._epoch, first):
             for batch in window[skipped:]:
                 self._done += 1
-                yield self._with_media(batch)
+                yield self._add_media(batch)
             skipped = 0
         self._epoch, self._done = self._epoch + 1, 0
 
-    def _with_media(self, batch: Batch) -> Batch:
+    def _add_media(self, batch: Batch) -> Batch:
         if self._blobs is None:
             return batch
         with ThreadPoolExecutor(_READERS) as pool:
@@ -187,14 +187,14 @@ class _Windows:
     def numbers(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> np.ndarray[Any, Any]:
         """Return the row numbers of this rank's share of a window, in order, int64."""
         size = self.batches_each * self.batch_size * self.world_size
-        chosen = self._between(order, window * size, min((window + 1) * size, self.rows))
+        chosen = self._rows_between(order, window * size, min((window + 1) * size, self.rows))
         if self.shuffle:
             chosen = np.random.default_rng((self.seed, epoch, window)).permutation(chosen)
         if self.world_size == 1:
             return chosen
         return chosen.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
 
-    def _between(self, order: np.ndarray[Any, Any], start: int, stop: int) -> np.ndarray[Any, Any]:
+    def _rows_between(self, order: np.ndarray[Any, Any], start: int, stop: int) -> np.ndarray[Any, Any]:
         """Return the rows from `start` to `stop` of the order, run by run."""
         size = self.run_rows
         # Only the last run of the set may be shorter; the runs behind it in the order move up by its missing

@@ -55,7 +55,7 @@ class ManifestRows:
             ).to_reader()
         except (ValueError, OSError) as error:
             raise UserError(
-                f"the filter {self._where!r} does not work: {' '.join(str(error).split())[:300]}"
+                f"the filter {self._where!r} is invalid: {' '.join(str(error).split())[:300]}"
             ) from error
         return rows
 

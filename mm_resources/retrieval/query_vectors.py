@@ -38,7 +38,7 @@ class QueryEncoder:
             made = maker_of(pinned.embedder, pinned.fingerprint)
             if made.space != pinned.space:
                 raise UserError(
-                    f"table {pinned.table} lies in the space {pinned.space}, "
+                    f"table {pinned.table} uses space {pinned.space}, "
                     f"but the installed {pinned.embedder} makes {made.space}; "
                     "install the weights that made it, or query by id"
                 )
@@ -64,7 +64,7 @@ class QueryEncoder:
             if len(vector) != pinned.dimension:
                 raise UserError(
                     f"the query has {len(vector)} dimensions, the table {pinned.dimension}; "
-                    f"there is: {spaces}"
+                    f"available: {spaces}"
                 )
             return vector
         if isinstance(query, str) and not os.path.isfile(query):
@@ -77,7 +77,7 @@ class QueryEncoder:
         try:
             return np.asarray(self.embedder(pinned).embed_text([text])[0])
         except UserError as error:
-            raise UserError(f"{error}; there is: {spaces}") from None
+            raise UserError(f"{error}; available: {spaces}") from None
 
     def _media_vector(self, data: Media, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
         """Return the mean vector of a medium's segments; of a long medium, of some that are spread evenly."""
@@ -85,7 +85,7 @@ class QueryEncoder:
         modality = modality_of(mime)
         if modality is None:
             raise UserError(f"the query is {mime}, which no modality reads")
-        embedder, reader = self._for_media(modality, pinned, spaces), modalities()[modality]
+        embedder, reader = self._media_embedder(modality, pinned, spaces), modalities()[modality]
         try:
             if isinstance(data, Path) and not reader.streams:
                 data = data.read_bytes()
@@ -94,12 +94,11 @@ class QueryEncoder:
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
         if not vectors:
-            raise UserError(
-                f"the query is {modality} with nothing in it to embed{f': {failures[0]}' if failures else ''}"
-            )
+            cause = f": {failures[0]}" if failures else ""
+            raise UserError(f"the query contains no {modality} segment to embed{cause}; use another file")
         return np.asarray(np.mean(vectors, axis=0))
 
-    def _for_media(self, modality: str, pinned: PinnedTable, spaces: str) -> Embedder:
+    def _media_embedder(self, modality: str, pinned: PinnedTable, spaces: str) -> Embedder:
         """Return an embedder that reads `modality` and makes vectors in the table's space."""
         own = self.embedder(pinned)
         if own.modality == modality:
@@ -111,8 +110,8 @@ class QueryEncoder:
                 if _shares_space(candidate, pinned):
                     return candidate
         raise UserError(
-            f"no embedder brings {modality} into the space {pinned.space} of the table; "
-            f"query it with text, {own.modality} or an id; there is: {spaces}"
+            f"no embedder encodes {modality} into the space {pinned.space}; "
+            f"query it with text, {own.modality} or an id; available: {spaces}"
         )
 
 

@@ -141,8 +141,8 @@ class Search:
         if others:
             named = ", ".join(f"{table.table} ({table.space})" for table in others)
             raise UserError(
-                f"{first.table} lies in the space {first.space}, and of other spaces are: {named}; "
-                "search them apart, or name one embedder"
+                f"{first.table} uses space {first.space}, but others use: {named}; "
+                "search them separately, or choose one embedder"
             )
 
     def _row(self, identifier: str, columns: list[str]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _run(query: Any, where: str | None) -> list[dict[str, Any]]:
     except (ValueError, RuntimeError, OSError) as error:
         if where:
             raise UserError(
-                f"the filter {where!r} does not work: {' '.join(str(error).split())[:300]}"
+                f"the filter {where!r} is invalid: {' '.join(str(error).split())[:300]}"
             ) from error
         raise
 

@@ -41,7 +41,7 @@ class TrainingSet:
         self._rows = ManifestRows(catalog, manifest)
 
     @staticmethod
-    def pinned(
+    def from_pins(
         catalog: Catalog,
         pins: list[Pin],
         embedder: str | None,

@@ -1,4 +1,4 @@
-"""Source kinds, one module each, discovered; see `Source`. Imports `objects` and `storage`."""
+"""Source kinds, one module each, discovered. May import objects and the rooms below them."""
 
 from mm_resources.sources.base import Listed, Source, open_source, sources
 

@@ -181,7 +181,7 @@ class Archives(Files):
             if error.errno is not None:
                 raise open_error(uri, error) from error
             raise SampleError("bad_archive", f"{uri}: {error}") from error
-        except Exception as error:
+        except Exception as error:  # zipfile and tarfile raise anything for damaged bytes
             raise SampleError("bad_archive", f"{uri}: {type(error).__name__}: {error}") from error
 
     def _stream(self, uri: str) -> BinaryIO:

@@ -43,7 +43,7 @@ class LinkedFiles:
 
     def fetch(self, uri: str) -> bytes | BinaryIO:
         """Return the bytes at a resolved reference; raises as `Source.fetch`."""
-        if "://" not in uri and not self._inside(os.path.realpath(uri), self._root):
+        if "://" not in uri and not self._is_inside(os.path.realpath(uri), self._root):
             raise _escape_error(uri)
         return self.opener.fetch(uri)
 
@@ -90,9 +90,9 @@ class LinkedFiles:
         if is_web(reference):
             return _check_url(reference)
         if (
-            not self._trusted
+            not self._is_trusted
             and (scheme[1].lower() not in _BUCKETS or "::" in reference)
-            and not self._inside(reference, posixpath.dirname(table))
+            and not self._is_inside(reference, posixpath.dirname(table))
         ):
             raise SampleError(
                 "refused_address",
@@ -113,21 +113,21 @@ class LinkedFiles:
             )
         path = posixpath.normpath(posixpath.join(folder, path))
         if scheme:
-            inside, target = self._inside(path, folder), scheme[0] + path
+            inside, target = self._is_inside(path, folder), scheme[0] + path
         else:
             # If the path itself is a link, its target is checked when it is opened.
             real = posixpath.join(os.path.realpath(posixpath.dirname(path)), posixpath.basename(path))
-            inside, target = self._inside(real, self._root), path
+            inside, target = self._is_inside(real, self._root), path
         if not inside:
             raise _escape_error(target)
         return target
 
     @property
-    def _trusted(self) -> bool:
+    def _is_trusted(self) -> bool:
         return self.spec.fetch.allow_private is True
 
-    def _inside(self, path: str, root: str) -> bool:
-        return self._trusted or (path.startswith(root.rstrip("/") + "/") and ".." not in path.split("/"))
+    def _is_inside(self, path: str, root: str) -> bool:
+        return self._is_trusted or (path.startswith(root.rstrip("/") + "/") and ".." not in path.split("/"))
 
 
 def _escape_error(path: str) -> SampleError:

@@ -51,7 +51,7 @@ def add_heads(items: Iterable[Listed], opener: ObjectOpener) -> Iterator[Listed]
 def _walk_local(pattern: str) -> Iterator[Listed]:
     root, glob = glob_root(pattern)
     if glob is None and os.path.isfile(root):
-        yield _local(root, os.path.basename(root), os.path.realpath(os.path.dirname(root)))
+        yield _local_file(root, os.path.basename(root), os.path.realpath(os.path.dirname(root)))
         return
     if not os.path.isdir(root):
         raise UserError(f"{root} does not exist")
@@ -70,7 +70,7 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
                     folders.append((path, level + 1))
             # A linked folder is not entered, so it is listed, whatever the glob would match in it.
             elif matches(printable_path(key)) or (enters and entry.is_link and os.path.isdir(path)):
-                yield _local(path, key, real_root)
+                yield _local_file(path, key, real_root)
         stack.extend(reversed(folders))
 
 
@@ -90,14 +90,14 @@ def _matcher(glob: str | None) -> Callable[[str], object]:
     return glob_regex(glob).match if WILD.search(glob) else set(alternatives(glob)).__contains__
 
 
-def _local(path: str, key: str, real_root: str) -> Listed:
+def _local_file(path: str, key: str, real_root: str) -> Listed:
     uri = printable_path(path)
     raw = "" if uri == path else os.fsencode(path).hex()
     # Two names that are not text may print alike; a digest of its bytes makes the key unique.
     suffix = f"#{content_hash(os.fsencode(key))[:8]}" if raw else ""
     item = Listed(key=printable_path(key) + suffix, uri=uri, locator=raw)
     try:
-        if os.path.islink(path) and not _inside(os.path.realpath(path), real_root):
+        if os.path.islink(path) and not _is_inside(os.path.realpath(path), real_root):
             item.error = SampleError("path_escape", f"{uri} is a link that leads outside its source")
             return item
         info = os.stat(path)
@@ -115,7 +115,7 @@ def _local(path: str, key: str, real_root: str) -> Listed:
     return item
 
 
-def _inside(path: str, root: str) -> bool:
+def _is_inside(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
@@ -123,7 +123,7 @@ def _walk_remote(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
     root, glob = glob_root(pattern)
     fs, path = opener.filesystem(root)
     if glob is None and fs.isfile(path):
-        yield _remote(root, path.rsplit("/", 1)[-1], fs.info(path))
+        yield _remote_object(root, path.rsplit("/", 1)[-1], fs.info(path))
     else:
         yield from _walk_filesystem(fs, path, root, glob)
 
@@ -137,7 +137,7 @@ def _walk_filesystem(
         key = unquote(redact_url(below)) if is_web(root) else below
         if key and matches(key) and (dots or "/." not in f"/{key}"):
             # Not the file system's own name of it, which may omit the host.
-            yield _remote(f"{root.rstrip('/')}/{below}", key, info)
+            yield _remote_object(f"{root.rstrip('/')}/{below}", key, info)
 
 
 def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
@@ -170,7 +170,7 @@ def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
             raise UserError(str(request_error(root, error))) from error
 
 
-def _remote(uri: str, key: str, info: dict[str, Any]) -> Listed:
+def _remote_object(uri: str, key: str, info: dict[str, Any]) -> Listed:
     return Listed(
         key=key, uri=uri, tag=remote_tag(info), size=info.get("size"), modified_at=modified_at(info)
     )

@@ -1,1 +1,1 @@
-"""Objects and Lance datasets of a store, and local spools; imports only `mm_resources.metering`."""
+"""Objects and Lance datasets of a store, and local spools. May import metering."""

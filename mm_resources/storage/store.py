@@ -252,7 +252,7 @@ class Store:
             elif not entry.name.endswith(".lance"):
                 yield from self.objects(entry.name)
 
-    def unfinished(self, older_than: timedelta) -> Iterator[str]:
+    def unfinished_objects(self, older_than: timedelta) -> Iterator[str]:
         """Yield the names of objects that a writer began and left unfinished, older than this."""
         before = datetime.now(UTC) - older_than
         # A remote store lists complete objects only, and large blobs that wait for their hash.

@@ -1,1 +1,1 @@
-"""Stage tables and failure events: the Lance datasets of the pipeline. Imports storage alone."""
+"""Stage tables and failure events. May import storage and the rooms below it."""

@@ -176,7 +176,7 @@ def test_two_ticks_that_saw_the_same_register_one_version(platform: Any, folder:
     platform.registry.drifts.check(spec, spec.sources[0])
     pass_time(platform, spec)
     platform.registry.drifts.check(spec, spec.sources[0])
-    (newest,) = platform.registry.newest()
+    (newest,) = platform.registry.newest_versions()
     made = {_follow_sources(platform.registry, newest)[0].spec.dataset_version for _ in range(2)}
     assert len(made) == 1
     assert platform.registry.datasets() == sorted(["walks@v1", *made])

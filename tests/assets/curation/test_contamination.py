@@ -91,7 +91,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
 
     registry.register(load_spec(write(tmp_path / "data", "birds", "")))
     rules = rule_set("text", {"contaminated": {"against": "birds@v1", "action": "flag"}})
-    with pytest.raises(UserError, match="birds@v1 names its own dataset"):
+    with pytest.raises(UserError, match="birds@v1 belongs to the cell's own dataset"):
         compared_cells(registry, cell, rules)
     assert compared_cells(registry, Cell("cats", "v1", "image"), rules) == {}
     assert compared_cells(registry, Cell("cats", "v1", "text"), rules) == {"birds@v1": cell}

@@ -107,7 +107,7 @@ def test_a_filter_comes_before_the_search(features: FeatureStore, mode: str) -> 
     assert keys(features, f"{RIVER} loaf", mode=mode, where="split = 'test'", k=1, group_by="entity") == [
         "loaf again"
     ]
-    with pytest.raises(UserError, match=r"the filter .*nope.* does not work"):
+    with pytest.raises(UserError, match=r"the filter .*nope.* is invalid"):
         keys(features, RIVER, mode=mode, where="nope = 1")
 
 
@@ -150,7 +150,7 @@ def test_all_versions(features: FeatureStore) -> None:
         "far",
     }
     with pytest.raises(
-        UserError, match=r"of other spaces are: other.v1.text.minilm \(minilm-[0-9a-f]+\); search them apart"
+        UserError, match=r"but others use: other.v1.text.minilm \(minilm-[0-9a-f]+\); search them separately"
     ):
         keys(features, "river", dataset_version=None)
     with pytest.raises(UserError, match="nothing is published of any video"):
@@ -162,7 +162,7 @@ def test_a_query_of_another_space_is_told_the_spaces_that_there_are(
 ) -> None:
     spaces = r"wordllama \(space wordllama-[0-9a-f]+\)"
     for query in ([1.0, 2.0], photos["flower"]):
-        with pytest.raises(UserError, match=f"there is: {spaces}"):
+        with pytest.raises(UserError, match=f"available: {spaces}"):
             keys(features, query)
     with pytest.raises(UserError, match=f"has no embedder 'minilm'; it has: {spaces}"):
         keys(features, "river", embedder="minilm")

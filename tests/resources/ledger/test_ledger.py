@@ -124,10 +124,10 @@ def test_children_count_while_they_live_and_after(store: Store) -> None:
     )
     assert child.stdout is not None
     child.stdout.readline()
-    alive = meter.used().cpu_seconds
+    alive = meter.usage().cpu_seconds
     child.communicate(b"\n")
     assert alive >= 1.5
-    assert meter.used().cpu_seconds > alive - 1e-6, "sums of the same parts differ in their last digits"
+    assert meter.usage().cpu_seconds > alive - 1e-6, "sums of the same parts differ in their last digits"
     assert meter.peak_bytes > 150 << 20
     meter.close()
 
@@ -135,15 +135,15 @@ def test_children_count_while_they_live_and_after(store: Store) -> None:
 def test_bytes_are_counted_where_they_pass(store: Store) -> None:
     blobs, meter, data = BlobStore(store), UsageMeter(), b"x" * 70_000
     blobs.put([data])
-    written = meter.used().bytes_written
+    written = meter.usage().bytes_written
     assert 70_000 < written < 140_000, "the pack, and a row of its index"
     (place,) = blobs.index.rows().read_all().to_pylist()
     assert blobs.read(**place) == data
-    assert meter.used().bytes_read == 70_000
+    assert meter.usage().bytes_read == 70_000
     assert place["content_hash"] == content_hash(data)
     with store.writer("large") as sink:
         sink.write(b"y" * 1_000)
-    assert meter.used().bytes_written == written + 1_000
+    assert meter.usage().bytes_written == written + 1_000
 
 
 @dataclass
@@ -193,7 +193,7 @@ def test_what_workers_use_travels_with_their_results() -> None:
     meter = UsageMeter()
     results = RaySession(address="ray://elsewhere")._add_usage(_using(passed, Usage(1000.0, 1.0, 10, 20, 5)))
     assert results.column_names == Busy.schema.names
-    counted = meter.used()
+    counted = meter.usage()
     assert (counted.gpu_seconds, counted.bytes_read, counted.bytes_written, counted.bytes_transferred) == (
         1.0,
         10,
@@ -203,7 +203,7 @@ def test_what_workers_use_travels_with_their_results() -> None:
     # A difference of two sums of floats, whose last digits are not exact.
     assert counted.cpu_seconds >= 1000 - 1e-6
     RaySession()._add_usage(_using(passed, Usage(1000.0)))
-    assert meter.used().cpu_seconds < 1900
+    assert meter.usage().cpu_seconds < 1900
 
 
 def _using(results: pa.Table, used: Usage) -> pa.Table:

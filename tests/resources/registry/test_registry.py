@@ -220,7 +220,7 @@ def test_the_newest_version_is_the_one_registered_last(registry: Registry) -> No
     for version in ("v2", "v10", "v1"):
         registry.register(spec_of({"uri": "/data"}, version=version))
     registry.register(spec_of({"uri": "/data"}, name="bees"))
-    assert sorted(each.spec.dataset_version for each in registry.newest()) == ["bees@v1", "birds@v1"]
+    assert sorted(each.spec.dataset_version for each in registry.newest_versions()) == ["bees@v1", "birds@v1"]
 
 
 def test_how_sources_are_watched_may_change(registry: Registry) -> None:
@@ -231,4 +231,4 @@ def test_how_sources_are_watched_may_change(registry: Registry) -> None:
     after = registry.registration("birds", "v1")
     assert after.spec.watch.sources == "propose"
     assert (after.at, after.spec.digest) == (before.at, before.spec.digest)
-    assert [each.spec.version for each in registry.newest()] == ["v2"]
+    assert [each.spec.version for each in registry.newest_versions()] == ["v2"]
