@@ -76,7 +76,7 @@ def declare(name: str, meaning: str, action: str, transient: bool = False) -> st
         The name.
 
     Raises:
-        ValueError: when the name is malformed or stands for another class, or a text is missing.
+        ValueError: when the name is malformed or names another class, or a text is missing.
     """
     if not _NAME.fullmatch(name) or _HTTP.fullmatch(name):
         raise ValueError(f"error class {name!r}: a name has lower-case letters, digits and underscores")

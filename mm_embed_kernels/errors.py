@@ -1,4 +1,4 @@
-"""Errors of a sample, recorded while the batch goes on, and errors of the user, printed as one line."""
+"""Errors of samples, recorded as failures while the batch continues, and of users, printed as one line."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Bytes and GPU seconds are counted where they are spent, in this process (`count`). CPU seconds and memory are
 read from the operating system, of this process and all its descendants: sandboxed children, models in
-processes of their own, the workers of a Ray cluster that was started here. Workers elsewhere send what they
-have used with their results (see `ray_session`).
+processes of their own, the workers of a Ray cluster that was started here. Other workers send their usage
+with their results (see `ray_session`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     import psutil
 
-# Interval at which descendants are sampled, seconds: a process that ends in between has used at most so much
-# more.
+# Interval at which descendants are sampled, seconds: of a process that ends in between, at most so much CPU
+# time is missing.
 SAMPLED_SECONDS = 0.5
 
 

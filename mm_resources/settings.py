@@ -87,7 +87,7 @@ def absolute(location: str) -> str:
     that Lance knows as well.
 
     Raises:
-        UserError: for a URL with a password in it, which would stand in logs and tables.
+        UserError: for a URL with a password, which logs and tables would show.
     """
     if "://" in location and urlsplit(location).password is not None:
         raise UserError(

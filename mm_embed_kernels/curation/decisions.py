@@ -159,7 +159,7 @@ class _Decisions:
             self._decisions.append((self._every[row : row + 1], record))
             self._drop(row, SPLIT_CONFLICT, reason)
         elif assignment.conflict and self._groups[row]:
-            # Samples that a parent has in several splits stay there, and no group stands in two of them.
+            # Samples that a parent has in several splits stay there, and no group is in two of them.
             self._groups[row] = f"{self._groups[row]}-{assignment.split}"
 
     def _drop(self, row: int, rule: str, reason: str | None) -> None:

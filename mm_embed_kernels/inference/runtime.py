@@ -32,8 +32,8 @@ def cpu_count() -> int:
 def keep_freed_memory() -> None:
     """Have glibc keep up to 1 GiB of freed memory; for processes that do nothing but inference.
 
-    By default it maps the larger arrays of each layer anew, and the kernel clears their pages each time: half
-    of the time of a network on batches of pictures.
+    By default it maps the larger arrays of each layer again, and the kernel clears their pages each time:
+    half of the time of a network on batches of pictures.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library
         library = ctypes.CDLL(None)

@@ -294,7 +294,7 @@ def _is_cut_off(data: bytes) -> bool:
 def _is_short(data: bytes) -> bool:
     """Return whether a container (WebP, AVIF, TIFF) states more bytes than there are."""
     if data[:4] in (b"II*\0", b"MM\0*"):
-        # The first directory of a TIFF mostly stands behind its pixels.
+        # The first directory of a TIFF mostly follows its pixels.
         return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
     return ends_early(io.BytesIO(data))
 

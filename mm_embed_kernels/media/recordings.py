@@ -158,7 +158,7 @@ class FFmpegRecording(Recording):
             self._container.seek(target, stream=self._stream)
         except av.FFmpegError:
             # No index, or a recording of a single block. A failed seek leaves the container at its end, so
-            # that it is opened anew and read from the beginning.
+            # that it is opened again and read from the beginning.
             self._source.seek(0)
             self._container = open_sound_container(self._source)
             self._stream = self._container.streams.audio[0]

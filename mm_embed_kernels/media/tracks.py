@@ -15,7 +15,7 @@ _MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")
 _AVI_SOUND = re.compile(rb"strh.{4}auds", re.DOTALL)
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
-# Tables of tracks stand at a container's beginning, before any media; the index of samples of a two-hour film
+# Tables of tracks are at a container's beginning, before any media; the index of samples of a two-hour film
 # takes a few MB.
 _TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
 

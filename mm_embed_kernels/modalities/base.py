@@ -57,7 +57,7 @@ class Preview:
         picture: uint8 [height, width, 3], RGB, no side longer than `PREVIEW_SIDE` times `frames`.
         wave: float32 [n <= PREVIEW_POINTS], peak amplitude of each part of a sound, 0 to 1.
         text: beginning of the text.
-        frames: number of pictures that stand side by side in `picture`.
+        frames: number of pictures, from left to right, in `picture`.
     """
 
     picture: np.ndarray[Any, Any] | None = None

@@ -143,7 +143,7 @@ class Video(Modality):
         ]
 
     def preview(self, data: Media) -> Preview:
-        """Return the middle frames of equal parts, side by side."""
+        """Return the middle frames of equal parts, from left to right."""
         with open_frames(data) as frames:
             height, width, _ = frames[0].shape
         scale = min(1.0, PREVIEW_SIDE / max(height, width))

@@ -212,6 +212,6 @@ def shared_sandbox(limits: Limits) -> Sandbox:
     """Return the process's sandbox with these limits, which all kernels share; it is closed at exit."""
     sandbox = Sandbox(limits)
     # Not `atexit`, which children of multiprocessing (Dagster's run workers) skip: they would wait for the
-    # sandbox's children for ever.
+    # sandbox's children without end.
     Finalize(sandbox, sandbox.close, exitpriority=10)
     return sandbox

@@ -164,7 +164,7 @@ def _save_members(batches: pa.RecordBatchReader, pairs: Path, path: Path) -> Pat
     paired = np.zeros(1, np.bool_)
     for batch in pq.ParquetFile(pairs).iter_batches():
         numbers = np.concatenate([batch["a"].to_numpy(), batch["b"].to_numpy()])
-        # The last element stands for all larger numbers.
+        # The last element represents all larger numbers.
         paired = np.pad(paired, (0, max(0, int(numbers.max(initial=0)) + 2 - len(paired))))
         paired[numbers] = True
     with pq.ParquetWriter(path, batches.schema, compression="lz4") as sink:

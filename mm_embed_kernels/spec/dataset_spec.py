@@ -150,7 +150,7 @@ class DatasetSpec(SpecModel):
 
     @property
     def modalities(self) -> list[str]:
-        """Declared modalities; ``auto`` stands for those of the listed samples."""
+        """Declared modalities; ``auto``: those of the listed samples."""
         return sorted({source.modality for source in self.sources})
 
     @property

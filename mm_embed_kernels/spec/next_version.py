@@ -17,7 +17,7 @@ _LAST_NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
 def successor(spec: DatasetSpec, version: str) -> DatasetSpec:
-    """Return the same spec as the next version; its sources are listed anew at the first backfill.
+    """Return the same spec as the next version; its sources are listed again at the first backfill.
 
     Raises:
         UserError: for a name that is no version name, or that of `spec` itself.

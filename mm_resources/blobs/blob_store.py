@@ -53,8 +53,8 @@ class BlobStore:
         """Return the verified bytes of a blob, from another indexed location if it has moved.
 
         Raises:
-            SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; all retryable, the bytes are
-                not at fault. Of a referenced blob also ``source_changed`` or ``fetch_error``.
+            SampleError: ``blob_missing``, ``blob_damaged`` or ``store_error``; all retryable, since the
+                bytes may be intact. Of a referenced blob also ``source_changed`` or ``fetch_error``.
         """
         data = self._read_anywhere(self._read, Location(content_hash, path, offset, size))
         count(bytes_read=len(data))

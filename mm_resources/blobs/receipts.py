@@ -83,7 +83,7 @@ class Receipts:
         last = receipts[-1]
         return (
             f"rows of it were forgotten on {last.begun_at[:10]} (receipt {last.number}); "
-            "make the training set anew"
+            "make the training set again"
         )
 
 

@@ -22,7 +22,7 @@ from mm_embed_kernels.transcribers import create as create_transcriber
 
 # What runs on workers.
 _PACKAGES = ("mm_embed_kernels", "mm_resources")
-# (kind, name, device, precision): enough to find a model anew on another machine.
+# (kind, name, device, precision): enough to find a model on another machine.
 Model = tuple[str, str, str, str]
 
 
@@ -36,7 +36,7 @@ def model_of(model: Embedder | Transcriber) -> Model:
 def environment(models: Iterable[Model] = ()) -> dict[str, str]:
     """Describe this machine: interpreter, libraries in fingerprints, this code, plug-ins, weights.
 
-    For models in bfloat16 it tells whether the processor is fast with them: if not, it would choose another
+    For models in bfloat16 it states whether the processor is fast with them: if not, it would choose another
     precision for the same cell. Nothing heavy is imported; the weights of `models` are hashed.
     """
     models = list(models)

@@ -34,7 +34,7 @@ from mm_resources.storage.store import Store
 if TYPE_CHECKING:
     import psutil
 
-# Rows handed to Ray at once: bounds what lies in the object store, amortizes the actors' model loading.
+# Rows handed to Ray at once: bounds the size of the object store, amortizes the actors' model loading.
 WAVE_ROWS = 200_000
 
 # Ray's processes ask to die with the thread that started them.
@@ -92,7 +92,7 @@ class RaySession:
                 ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
             else:
                 ray.init(
-                    address="local",  # and not a cluster that somebody has started on this machine
+                    address="local",  # not a cluster that another process has started on this machine
                     num_cpus=self.num_cpus,
                     object_store_memory=self.object_store_bytes,
                     include_dashboard=False,

@@ -1,4 +1,4 @@
-"""Retries: which earlier failures a run computes again, and how long it waits between two tries."""
+"""Retries: the earlier failures that a run computes again, and its pauses between tries."""
 
 from __future__ import annotations
 

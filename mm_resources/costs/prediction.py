@@ -1,9 +1,9 @@
 """Prediction of the cost of a cell of N samples on W workers, from the recorded costs of smaller cells.
 
 Every figure of a stage is a line, a fixed part and a part for each sample, fitted to the runs of the store
-that computed a cell of the same modality and embedders anew. The kernels' part is shared among the workers;
-all else runs in one process. Memory is bounded by design, so it is taken to grow with the logarithm of the
-samples. The build time of a vector index that none of the runs had is measured in a trial.
+that computed a cell of the same modality and embedders from scratch. The kernels' part is shared among the
+workers; all else runs in one process. Memory is bounded by design, so it is taken to grow with the logarithm
+of the samples. The build time of a vector index that none of the runs had is measured in a trial.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Prediction:
         steeper: stages whose time grew faster than the samples between the two largest runs, with the power.
         unseen_index: the vector index of so many rows, if none of the runs built it, else None.
         index_seconds: build time of this index by a trial, part of ``feature_table``; 0 where no published
-            cell tells the dimension of the vectors.
+            cell states the dimension of the vectors.
     """
 
     modality: str
@@ -128,7 +128,7 @@ def predict_cost(
             are taken to have run.
 
     Raises:
-        UserError: when no run in the store computed such a cell anew.
+        UserError: when no run in the store computed such a cell from scratch.
     """
     history = recorded_costs(catalog, cell.modality, cell)
     if not history:

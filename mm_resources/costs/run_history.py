@@ -1,4 +1,4 @@
-"""Recorded costs of stages in runs that computed their cell anew, and their growth with the samples."""
+"""Recorded costs of stages in runs that computed their whole cell, and their growth with the samples."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class _FetchStage(Stage):
 
     def _fetch_part(self, rows: list[dict[str, Any]]) -> list[Any]:
         """Fetch a part of a batch, and put small contents into packs."""
-        # Whole objects are read side by side; records of one file in order, since they share its handle.
+        # Whole objects are read concurrently; records of one file in order, since they share its handle.
         if all(self._sources[row["source"]].single_object for row in rows):
             threads = max(source.spec.fetch.concurrency for source in self._sources.values())
             with ThreadPoolExecutor(threads) as pool:

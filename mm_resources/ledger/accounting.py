@@ -37,7 +37,7 @@ SELECT count(*) AS failed FROM (
 class Accounting:
     """Counts of one cell; samples, but `segments` and `features`, which count rows.
 
-    Samples are `undecided` while a cell that is not published waits for its run to go on.
+    Samples are `undecided` in a cell whose run has not finished and that is not published.
     """
 
     discovered: int = 0

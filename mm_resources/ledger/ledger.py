@@ -182,7 +182,7 @@ def entries(
 ) -> list[dict[str, Any]]:
     """Make a row for each kernel that a stage ran, or one for the stage.
 
-    The stage's own figures stand in the first row alone, so that sums are right.
+    Only the first row contains the stage's own figures, so that sums are right.
     """
     stage_row = {
         "dataset": cell.dataset,

@@ -92,7 +92,7 @@ class HttpObjects:
         return io.BytesIO(body) if isinstance(body, bytes) else body
 
     def heads(self, urls: Iterable[str]) -> list[Head | SampleError]:
-        """Send one HEAD request for each URL, side by side, and return the metadata or error of each."""
+        """Send one HEAD request for each URL, concurrently, and return the metadata or error of each."""
 
         async def request() -> list[Head | SampleError]:
             session = await self._session()
@@ -305,7 +305,7 @@ def _rest(spool: Any, validator: str) -> dict[str, str]:
 
 
 def _whole_size(response: ClientResponse) -> int | None:
-    """Return the bytes of the whole object, if the response tells."""
+    """Return the bytes of the whole object, if the response states it."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return None
     size = response.headers.get("Content-Range", "").rpartition("/")[2]

@@ -69,7 +69,7 @@ class ObjectOpener:
             path: of a local file whose name is not UTF-8, so that it differs from the URI.
 
         Raises:
-            SampleError: with a cause; `retryable` where the network was at fault.
+            SampleError: with a cause; `retryable` for errors of the network.
         """
         if is_web(uri):
             return self.http.fetch(uri)
@@ -170,7 +170,7 @@ def _stream_size(stream: Any) -> int:
 def _open_regular_file(path: str | bytes) -> tuple[BinaryIO, int]:
     """Open a regular file and return it with its size.
 
-    Without blocking: a listed file may be a pipe by now, which would block for ever.
+    Without blocking: a listed file may be a pipe by now, which would block without end.
     """
     stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
     info = os.fstat(stream.fileno())

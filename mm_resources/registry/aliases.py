@@ -1,4 +1,4 @@
-"""Aliases: names such as ``production`` that stand for a version and move by promotion alone."""
+"""Aliases: names of versions, such as ``production``, that move by promotion alone."""
 
 from __future__ import annotations
 

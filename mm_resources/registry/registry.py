@@ -140,7 +140,7 @@ class Registry:
         ]
 
     def cells(self, dataset_version: str, modality: str | None = None) -> list[Cell]:
-        """The cells that a spec declares (an ``auto`` source may fill any); an alias stands for its version.
+        """The cells that a spec declares (an ``auto`` source may fill any); an alias is its version.
 
         Raises:
             UserError: for an unknown version or a modality that the spec does not declare.

@@ -21,7 +21,7 @@ from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.retrieval.training_rows import is_media
 
 # Shuffling permutes runs of neighbouring rows, then the rows of all runs of a window. Runs are read at the
-# cost of a scan, and the rows of a batch come from up to 32 runs of the set, drawn anew each epoch; a set of
+# cost of a scan, and the rows of a batch come from up to 32 runs of the set, drawn again each epoch; a set of
 # at most one window is shuffled completely. A larger window would take memory that the allocator gets from
 # the system again each time.
 RUN_ROWS = 256
@@ -43,7 +43,7 @@ class Loader:
             threads at once.
         rows: number of rows of the set.
         batch_size: rows of a batch; the last batch of an epoch may have fewer.
-        shuffle: whether to shuffle the rows anew each epoch.
+        shuffle: whether to shuffle the rows again each epoch.
         seed: seed of the order.
         workers: threads that read ahead, one window each; 0 reads a window when it is needed. Reading,
             sorting and copying run without Python's lock, so processes, which take seconds to start, would
@@ -89,7 +89,7 @@ class Loader:
         if saved != own:
             raise UserError(
                 f"the loader's state belongs to another order of rows: {saved or 'one of an older version'}, "
-                f"here it is {own}; make the loader with the same arguments, or begin the epoch anew"
+                f"here it is {own}; make the loader with the same arguments, or start the epoch again"
             )
         self._epoch, self._done = state["epoch"], state["batches"]
 
@@ -150,7 +150,7 @@ class _Windows:
         self.take, self.batch_size, self.shuffle, self.seed = take, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.run_rows, self.batches_each = RUN_ROWS, max(1, WINDOW_ROWS // batch_size)
-        # All ranks have the same number of batches; otherwise one would wait for the others for ever.
+        # All ranks have the same number of batches; otherwise one would wait for the others without end.
         self.rows = rows if world_size == 1 else rows // (batch_size * world_size) * batch_size * world_size
         self.total = rows
         self.batches = -(-self.rows // (batch_size * world_size))

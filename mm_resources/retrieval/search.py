@@ -135,7 +135,7 @@ class Search:
         return rankings
 
     def _require_one_space(self) -> None:
-        """Check that all tables lie in one space, since scores of different spaces are not comparable."""
+        """Check that all tables use one space, since scores of different spaces are not comparable."""
         first = self.targets[0].pinned
         others = [target.pinned for target in self.targets if target.pinned.space != first.space]
         if others:

@@ -85,8 +85,8 @@ class TrainingSet:
         chosen = TrainingSet(catalog, manifest)
         if chosen._rows.measure() != (manifest["rows"], manifest["digest"]):
             raise UserError(
-                "the store no longer holds the rows of this manifest; "
-                "make the training set anew from its dataset version"
+                "the store no longer has the rows of this manifest; "
+                "make the training set again from its dataset version"
             )
         return chosen
 
@@ -146,7 +146,7 @@ class TrainingSet:
 
         Args:
             batch_size: rows of a batch.
-            shuffle: whether to shuffle the rows anew each epoch.
+            shuffle: whether to shuffle the rows again each epoch.
             seed: seed of the order.
             workers: threads that read ahead; 0 reads when a batch is requested.
             rank, world_size: this process among those that train together; by default those of

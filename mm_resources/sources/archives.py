@@ -224,7 +224,7 @@ class Archives(Files):
             raise SampleError("unsupported_member", f"{uri}: {error}") from error
 
     def _archive(self, uri: str) -> Any:
-        """Return the archive, opened once: the members of a batch mostly lie in one, in sequence."""
+        """Return the archive, opened once: most members of a batch are in one, in sequence."""
         opened: dict[str, Any] = self.__dict__.setdefault("_opened", {})
         if uri not in opened:
             for other in opened.values():

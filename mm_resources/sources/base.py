@@ -57,7 +57,7 @@ class Source(ABC):
 
     Attributes:
         name: of the kind, as `format` names it in a spec.
-        single_object: whether each sample is a whole object, so that a batch may be read side by side; else
+        single_object: whether each sample is a whole object, so that a batch may be read concurrently; else
             it is a place inside an object, and a batch is read in order.
     """
 
@@ -86,7 +86,7 @@ class Source(ABC):
         """Return the bytes of one sample, or an open stream that the caller reads and closes.
 
         Raises:
-            SampleError: with a cause; `retryable` where the network was at fault.
+            SampleError: with a cause; `retryable` for errors of the network.
         """
 
     def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - for subclasses

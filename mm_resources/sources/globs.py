@@ -21,7 +21,7 @@ _MOST_ALTERNATIVES = 100_000
 def glob_root(pattern: str) -> tuple[str, str | None]:
     """Split a pattern into (longest folder prefix without a wildcard, glob below it or None for everything).
 
-    A path that exists as it is written is no pattern; ``[*]`` and the like stand for the character itself.
+    A path that exists as it is written is no pattern; ``[*]`` and the like are the character itself.
     """
     literal = _ESCAPED.sub(r"\1", pattern).rstrip("/") or "/"
     magic = _WEB_MAGIC if is_web(pattern) else _MAGIC

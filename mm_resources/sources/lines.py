@@ -36,7 +36,7 @@ class ByteRangeFile(RecordFile):
         return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER)) if bare else stream
 
     def _open(self, uri: str) -> BinaryIO:
-        """Return the file, opened once: the records of a batch mostly lie in one file, in sequence."""
+        """Return the file, opened once: most records of a batch are in one file, in sequence."""
         opened: dict[str, BinaryIO] = self.__dict__.setdefault("_opened", {})
         if uri not in opened:
             for other in opened.values():

@@ -34,7 +34,7 @@ class Record:
     """One line or row of a file.
 
     Attributes:
-        locator: where it lies in the file.
+        locator: its position in the file.
         error: why it cannot be read; then it has no fields.
         lazy: whether its content is left out, because it is large and nothing in the listing depends on it.
     """

@@ -21,7 +21,7 @@ from mm_resources.sources.sorted_folder import FolderEntry, sorted_entries
 from mm_resources.storage.filesystems import modified_at
 
 _DEEPEST = 32  # folders; index pages may link each other endlessly
-# Items whose HEAD requests run side by side.
+# Items whose HEAD requests run concurrently.
 _HEADS_AT_ONCE = 256
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.times import in_utc
 
-# Libraries whose errors are not OSErrors although the network or the server is at fault.
+# Libraries whose errors of the network or the server are not OSErrors.
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google")
 # Tries of a request inside the S3 client; s3fs retries above it, with pauses of its own.
 _ATTEMPTS = 3
@@ -73,7 +73,7 @@ def client_errors(name: str) -> Iterator[None]:
     """Raise errors of a client library as OSErrors that name the object, as a local file's do."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # the types of all clients have no common base
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] not in _CLIENTS:
             raise
         raise ConnectionError(f"{name}: {type(error).__name__}: {error}") from error

@@ -131,7 +131,7 @@ class Store:
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
-        """Open an object as a stream, little of which lies in memory."""
+        """Open an object as a stream that keeps little of it in memory."""
         with client_errors(name), self.fs.open(self.path(name), "rb", block_size=_PART_BYTES) as stream:
             yield stream
 

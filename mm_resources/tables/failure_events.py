@@ -48,7 +48,7 @@ def may_be_redriven(stage: str, error_class: str) -> bool:
 
 @dataclass(frozen=True)
 class FailureFilter:
-    """Chooses failure events; "" stands for any."""
+    """Chooses failure events; "" is any."""
 
     stage: str = ""
     error_class: str = ""

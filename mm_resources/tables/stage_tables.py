@@ -55,7 +55,7 @@ class StageMeta:
         retryable: how many of them are marked retryable.
         failures: Lance version of the failure table that holds them; 0 when there are none.
         environment: digest of what the failures depend on.
-        blocked: why the cell may not go on, or "" (the gate's stored verdict).
+        blocked: why later stages may not run, or "" (the stored verdict of the gate).
         work: kernel -> rows that the stage asked of it.
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
@@ -85,7 +85,7 @@ class StageMeta:
 
 @dataclass(frozen=True)
 class WrittenRows:
-    """The rows of a stage that lie in the store and are not committed.
+    """The rows of a stage that are written and not committed.
 
     Attributes:
         rows: how many there are.

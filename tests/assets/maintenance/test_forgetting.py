@@ -155,7 +155,8 @@ def test_nothing_of_it_is_left_and_it_stays_out(
         ].to_pylist() == ["bread"]
         assert features.decisions(name, "text").num_rows == kept[name] - 2
         with pytest.raises(
-            UserError, match=rf"were forgotten on .* \(receipt {receipt.number}\); make the training set anew"
+            UserError,
+            match=rf"were forgotten on .* \(receipt {receipt.number}\); make the training set again",
         ):
             features.training_set(manifest=sets[name])
         assert features.explain(
