@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# Two workers; what shares a published store goes to one of them.
-PYTEST := -n 2 --dist loadgroup --durations 25
+# Two workers; how tests are shared between them: tests/schedule.py.
+PYTEST := -n 2 --durations 25
 .DEFAULT_GOAL := help
 
 .PHONY: help install demo ui check test test-all bench bench-peers browser browser-install format lock clean

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, the profiles of hypothesis, and what a worker takes as one piece."""
+"""Fixtures of all tests, and the profiles of hypothesis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.s3 import s3, s3_server
 
 __all__ = ["gcs", "gcs_server", "s3", "s3_server"]
 
-pytest_plugins = ["tests.budgets"]
+pytest_plugins = ["tests.budgets", "tests.schedule"]
 
 # The same examples in every run, no database of them; `make test-all` tries as many as hypothesis does by default.
 _PROFILE = {
@@ -29,20 +29,6 @@ _PROFILE = {
 settings.register_profile("fast", max_examples=25, **_PROFILE)
 settings.register_profile("thorough", max_examples=100, **_PROFILE)
 settings.load_profile("fast")
-
-# Folders whose files publish once for all of their tests: a worker takes a whole file. Other tests go one by
-# one to whichever worker is free.
-_WHOLE_FILES = ("tests/assets/", "tests/stored/", "tests/benchmarks/")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests of a file that share what they publish, for ``--dist loadgroup``."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        if file.startswith(_WHOLE_FILES) and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(file))
-
 
 # As the platform's own processes are: tests run cells in this one.
 configure_process()
@@ -59,7 +45,7 @@ def photos() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[RaySession]:
-    """Ray on this machine, started once, by the worker that takes the group ``ray``."""
+    """Ray on this machine, started once, by the worker that takes the tests on Ray."""
     session = RaySession(num_cpus=2, object_store_bytes=200 << 20)
     session.start()
     yield session

@@ -132,7 +132,7 @@ def platform(new_platform: Maker, tmp_path: Path) -> Platform:
     return new_platform(tmp_path / "platform")
 
 
-@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+@pytest.fixture(params=["inline", "ray"])
 def mode(request: pytest.FixtureRequest) -> str:
     """Where kernels run: in this process, and on the Ray of this worker."""
     if request.param == "ray":

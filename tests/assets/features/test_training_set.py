@@ -17,9 +17,6 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from tests.assets.conftest import Platform, platforms
 
-# One of them works on Ray.
-pytestmark = pytest.mark.xdist_group("ray")
-
 SPEC = """
 name: notes
 version: v1

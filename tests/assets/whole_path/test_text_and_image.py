@@ -259,7 +259,6 @@ def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Pa
     assert ids[0] == ids[1] == ts.to_arrow()["image__feature_id"].to_pylist()
 
 
-@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:
     platforms, ledger = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}, {}

@@ -16,8 +16,6 @@ from mm_resources.storage.store import Store
 from tests.resources.compute.test_cache import latest
 from tests.resources.ray_numbers import Children, Numbers
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture
 def session(ray_cluster: RaySession) -> RaySession:
