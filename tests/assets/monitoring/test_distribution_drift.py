@@ -12,7 +12,7 @@ import pytest
 
 from mm_assets.operations.promotion import promote
 from mm_embed_kernels.spec.thresholds import DriftLimits
-from mm_resources.monitoring.distribution_drift import _number_shift, distribution_drifts
+from mm_resources.monitoring.distribution_drift import _number_drift, distribution_drifts
 from mm_resources.tables.stage_tables import StageMeta
 from tests.assets.conftest import Platform, platforms
 from tests.assets.features.test_training_set import WORDS
@@ -116,13 +116,13 @@ def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
 def test_chance_is_no_drift() -> None:
     dice = np.random.default_rng(0)
     found = [
-        _number_shift("v1", "signals", "x", dice.normal(size=40), dice.normal(size=40), 0.0).passed
+        _number_drift("v1", "signals", "x", dice.normal(size=40), dice.normal(size=40), 0.0).passed
         for _ in range(200)
     ]
     assert sum(found) >= 190
-    assert not _number_shift(
+    assert not _number_drift(
         "v1", "signals", "x", dice.normal(size=400), dice.normal(1, size=400), 0.0
     ).passed
-    assert _number_shift(
+    assert _number_drift(
         "v1", "signals", "x", np.array([1.0, 2, 3]), np.array([1.0, 2, 3, 4]), 0.0
     ).value == pytest.approx(0.25)
