@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.linear_probe import accuracy, train
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from tests.assets.conftest import Platform, platforms
@@ -52,6 +51,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def test_a_linear_probe_learns_the_labels(notes: Platform) -> None:
+    from examples.linear_probe import accuracy, train  # here: imports torch, which every worker would load
+
     probe, labels, manifest = train(notes.features, "notes@v1", "text", epochs=5)
     assert labels == ["bread", "rivers"]
     assert accuracy(notes.features, "notes@v1", "text", probe, labels, "test") > 0.9, "on unseen rows"
