@@ -80,8 +80,12 @@ if __name__ == "__main__":
     cell = f"{arguments.dataset_version} {arguments.modality}"
     print(f"{manifest['rows']} rows of {cell}, labels: {', '.join(labels)}")
     for split in ("train", "validation", "test"):
+        chosen = store.training_set(
+            arguments.dataset_version, modality=arguments.modality, split=split, where="label IS NOT NULL"
+        )
+        rows = chosen.manifest["rows"]
         share = accuracy(store, arguments.dataset_version, arguments.modality, probe, labels, split)
-        print(f"{split}: {share:.3f} right")
+        print(f"{split}: {share:.3f} of {rows:,} rows right")
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         torch.save({"state": probe.state_dict(), "labels": labels}, arguments.out / "probe.pt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from signal import SIGINT
 from typing import Any
 
 from mm_embed_kernels.error_classes import require_declared
@@ -59,7 +60,15 @@ def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:
 
 
 class Interrupted(Exception):
-    """The user stopped the command; committed work stays, and the same command continues after it."""
+    """The user stopped the command; committed work stays, and the same command continues after it.
+
+    Attributes:
+        signal: number of the signal that stopped it.
+    """
+
+    def __init__(self, signal: int = SIGINT) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 def error_fingerprint(stage: str, error_class: str, message: str) -> str:

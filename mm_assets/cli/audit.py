@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mm_assets.cli.options import Json, Modality, check_dataset_version
+from mm_assets.cli.options import Json, Modalities, check_dataset_version
 from mm_assets.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def audit(
             help="by default all published versions",
         ),
     ] = None,
-    modality: Modality = None,
+    modalities: Modalities = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of each table")] = 50,
     seed: Annotated[
         int | None, typer.Option(help="seed of the sample; by default each audit draws other rows")
@@ -34,7 +34,7 @@ def audit(
     from mm_assets.operations.audits import audit_tables
     from mm_resources.catalog import Catalog
 
-    audits = list(audit_tables(Catalog.open(), dataset_version, modality, sample, seed))
+    audits = list(audit_tables(Catalog.open(), dataset_version, modalities, sample, seed))
     if json:
         print_json([asdict(table) for table in audits])
     else:

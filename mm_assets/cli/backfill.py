@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.cell_runs import print_results, require_models, run_cells
-from mm_assets.cli.options import DatasetVersion, Json, Modality, OverrideGate, Verbose, check_choice
+from mm_assets.cli.options import DatasetVersion, Json, Modalities, OverrideGate, Verbose, check_choice
 from mm_assets.cli.output import print_json, print_table
 from mm_embed_kernels.errors import UserError
 
@@ -24,7 +24,7 @@ _MODES = ("auto", "inline", "ray")
 
 def backfill(  # noqa: PLR0913 - one parameter for each option
     dataset_version: DatasetVersion,
-    modality: Modality = None,
+    modalities: Modalities = None,
     plan: Annotated[
         bool, typer.Option(help="print the rows to compute and to reuse; compute nothing")
     ] = False,
@@ -49,7 +49,7 @@ def backfill(  # noqa: PLR0913 - one parameter for each option
     if wait and not launch:
         raise UserError("--wait is an option of --launch: add --launch")
     catalog = Catalog.open()
-    cells = catalog.registry.cells(dataset_version, modality)
+    cells = catalog.registry.cells(dataset_version, modalities)
     if failed_only:
         cells = _failed_cells(catalog, dataset_version, cells)
     if plan:

@@ -52,7 +52,7 @@ def run_cells(
         settings: of `definitions.build`.
 
     Raises:
-        Interrupted: after a Ctrl-C.
+        Interrupted: after a Ctrl-C or a SIGTERM.
     """
     from mm_assets.definitions import build
     from mm_assets.operations.backfill import backfill_cell
@@ -65,14 +65,14 @@ def run_cells(
         print(f"run {run_id[:8]} has died; it is marked as failed", file=sys.stderr)
     definitions = build(**settings)
     results = []
-    with _watch_signal(signal.SIGINT) as interrupted, _reraise_interrupts():
+    with _watch_signals(signal.SIGINT, signal.SIGTERM) as interruption, _reraise_interrupts():
         for cell in cells:
             with _Bar(cell, hidden=quiet or verbose) as bar, listen(bar.report):
                 results.append(
                     backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
                 )
-            if interrupted():
-                raise Interrupted
+            if (received := interruption()) is not None:
+                raise Interrupted(received)
     return results
 
 
@@ -86,8 +86,8 @@ def _reraise_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _watch_signal(watched: signal.Signals) -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether a signal has arrived.
+def _watch_signals(*watched: signal.Signals) -> Iterator[Callable[[], signal.Signals | None]]:
+    """Yield a function that returns which of the signals has arrived since its last call, if any.
 
     The exception that a signal raises is not enough: inside a query or a decoder it may become a failed step.
     """
@@ -96,14 +96,15 @@ def _watch_signal(watched: signal.Signals) -> Iterator[Callable[[], bool]]:
     pythons.setblocking(False)
     before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
 
-    def has_arrived() -> bool:
+    def received() -> signal.Signals | None:
         try:
-            return watched in ours.recv(4096)
+            numbers = ours.recv(4096)
         except BlockingIOError:
-            return False
+            return None
+        return next((number for number in watched if number in numbers), None)
 
     try:
-        yield has_arrived
+        yield received
     finally:
         signal.set_wakeup_fd(before)
         ours.close()

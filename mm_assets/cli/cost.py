@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, Modality
+from mm_assets.cli.options import DatasetVersion, Modalities
 from mm_assets.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def cost(
     dataset_version: DatasetVersion,
-    modality: Modality = None,
+    modalities: Modalities = None,
     predict: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="predict the cost of cells like these with N samples"),
@@ -39,7 +39,7 @@ def cost(
     from mm_resources.settings import Settings
 
     catalog, prices = Catalog.open(), load_prices(Settings.from_environment().prices)
-    cells = catalog.registry.cells(dataset_version, modality)
+    cells = catalog.registry.cells(dataset_version, modalities)
     if predict is None:
         _print_costs(catalog, dataset_version, cells, prices, json)
     else:

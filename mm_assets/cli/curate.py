@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, Json, Modality
+from mm_assets.cli.options import DatasetVersion, Json, Modalities
 from mm_assets.cli.output import print_json, print_table
 from mm_embed_kernels.errors import UserError
 
@@ -29,7 +29,7 @@ def curate(
             help="a changed setting of the curation profile; repeatable",
         ),
     ],
-    modality: Modality = None,
+    modalities: Modalities = None,
     json: Json = False,
 ) -> None:
     """Predict the decisions and the cost of changed curation rules; change nothing."""
@@ -39,7 +39,7 @@ def curate(
 
     changes = parse_changes(what_if)
     catalog, prices = Catalog.open(), load_prices(Settings.from_environment().prices)
-    cells = _judged_cells(catalog.registry.cells(dataset_version, modality), changes)
+    cells = _judged_cells(catalog.registry.cells(dataset_version, modalities), changes)
     outcomes = _outcomes(catalog, cells, changes, prices)
     if json:
         described = [{**vars(item), "moves": [vars(move) for move in item.moves]} for item in outcomes]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import Json, Modality, check_dataset_version
+from mm_assets.cli.options import Json, Modalities, check_dataset_version
 from mm_assets.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def diff(
         str,
         typer.Argument(metavar="DATASET@VERSION", callback=check_dataset_version, help="the later version"),
     ],
-    modality: Modality = None,
+    modalities: Modalities = None,
     json: Json = False,
 ) -> None:
     """Compare two published versions: samples, decisions, splits, labels, vectors."""
@@ -33,7 +33,7 @@ def diff(
     from mm_resources.monitoring.version_diff import diff as compare
 
     catalog = Catalog.open()
-    names = [modality] if modality else common_modalities(catalog, before, after)
+    names = modalities or common_modalities(catalog, before, after)
     cells = [
         compare(catalog, *(catalog.registry.cells(version, name)[0] for version in (before, after)))
         for name in names

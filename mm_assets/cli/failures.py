@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.error_classes import print_error_classes
-from mm_assets.cli.options import ErrorClass, Json, Modality, Stage, check_choice, check_dataset_version
+from mm_assets.cli.options import ErrorClass, Json, Modalities, Stage, check_choice, check_dataset_version
 from mm_assets.cli.output import one_line, print_json, print_json_array, print_table
 from mm_embed_kernels.errors import UserError
 
@@ -36,7 +36,7 @@ def failures(  # noqa: PLR0913 - one parameter for each option
             help="dataset version, or DATASET@ALIAS; required except with --classes",
         ),
     ] = None,
-    modality: Modality = None,
+    modalities: Modalities = None,
     stage: Stage = "",
     error_class: ErrorClass = "",
     fingerprint: Annotated[str, typer.Option(help="only failures with this fingerprint")] = "",
@@ -71,7 +71,7 @@ def failures(  # noqa: PLR0913 - one parameter for each option
     if to is not None and not open_:
         raise UserError("--to names the file of --open: add --open SAMPLE_ID")
     catalog, chosen = Catalog.open(), FailureFilter(stage, error_class, fingerprint)
-    cells = catalog.registry.cells(dataset_version, modality)
+    cells = catalog.registry.cells(dataset_version, modalities)
     if open_:
         _open(catalog, cells, open_, to, json)
     elif suggest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -44,4 +45,5 @@ def init(
     print_table("files by kind", [{"kind": kind, "files": count} for kind, count in draft.found.items()])
     for table, cause in draft.skipped.items():
         print(f"skipped: {table}: {cause}")
-    print(f"check the spec, then run: mm register {target} && mm backfill {draft.dataset_version}")
+    register = shlex.join(["mm", "register", str(target)])
+    print(f"check the spec, then run: {register} && mm backfill {draft.dataset_version}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mm_assets.cli.options import Json, Modality, check_dataset_version
+from mm_assets.cli.options import Json, Modalities, check_dataset_version
 from mm_assets.cli.output import print_json, print_table
 
 
@@ -28,7 +28,7 @@ def label(
             "without it, only score the recorded reviews"
         ),
     ] = None,
-    modality: Modality = None,
+    modalities: Modalities = None,
     json: Json = False,
 ) -> None:
     """Record reviews (keep or drop), and score rules and failures against them: precision and recall."""
@@ -37,7 +37,7 @@ def label(
     from mm_resources.monitoring.review_scores import score_reviews
 
     catalog = Catalog.open()
-    cells = catalog.registry.cells(dataset_version, modality)
+    cells = catalog.registry.cells(dataset_version, modalities)
     done = RecordedReviews() if file is None else record_reviews(catalog, cells, file)
     scores = {cell.modality: score_reviews(catalog, cell) for cell in cells}
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -81,7 +82,7 @@ def main() -> None:
     """Run a command.
 
     Exit codes: 1 when a cell or a check failed, 2 for a user's mistake or an operating-system error (one line
-    on stderr), 130 when interrupted.
+    on stderr), 130 or 143 when interrupted by SIGINT or SIGTERM.
     """
     try:
         app()
@@ -95,9 +96,9 @@ def main() -> None:
         # A path that cannot be a folder, a full disk, an unreachable store: a traceback explains nothing.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         print("interrupted; run the same command again to resume", file=sys.stderr)
-        _exit_now(130)
+        _exit_now(128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT))
 
 
 def _exit_now(code: int) -> NoReturn:

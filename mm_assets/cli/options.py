@@ -51,7 +51,7 @@ DatasetVersion = Annotated[
 ]
 ErrorClass = Annotated[str, typer.Option("--class", help="only this error class")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
-Modality = Annotated[str | None, typer.Option(help="only this modality")]
+Modalities = Annotated[list[str] | None, typer.Option("--modality", help="only this modality; repeatable")]
 OverrideGate = Annotated[
     str, typer.Option(metavar="REASON", help="publish despite a closed gate; the reason is recorded")
 ]

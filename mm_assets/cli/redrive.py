@@ -11,7 +11,7 @@ from mm_assets.cli.options import (
     DatasetVersion,
     ErrorClass,
     Json,
-    Modality,
+    Modalities,
     OverrideGate,
     Stage,
     Verbose,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def redrive(
     dataset_version: DatasetVersion,
-    modality: Modality = None,
+    modalities: Modalities = None,
     stage: Stage = "",
     error_class: ErrorClass = "",
     override_gate: OverrideGate = "",
@@ -43,7 +43,7 @@ def redrive(
         check_choice("--stage", stage, FAILURE_STAGES)
     catalog, chosen = Catalog.open(), FailureFilter(stage, error_class)
     selected = select_redrives(
-        catalog, dataset_version, catalog.registry.cells(dataset_version, modality), chosen
+        catalog, dataset_version, catalog.registry.cells(dataset_version, modalities), chosen
     )
     if not selected and not json:
         print(

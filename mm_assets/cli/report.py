@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, Json, Modality
+from mm_assets.cli.options import DatasetVersion, Json, Modalities
 from mm_assets.cli.output import print_json
 from mm_embed_kernels.errors import UserError
 
@@ -27,7 +27,7 @@ def report(
         Path,
         typer.Option(callback=_check_target, help="path of the HTML file; an existing one is replaced"),
     ],
-    modality: Modality = None,
+    modalities: Modalities = None,
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML page: samples by decision, signals, duplicates, cost."""
@@ -38,7 +38,7 @@ def report(
     from mm_resources.settings import Settings
 
     catalog, prices = Catalog.open(), load_prices(Settings.from_environment().prices)
-    cells = catalog.registry.cells(dataset_version, modality)
+    cells = catalog.registry.cells(dataset_version, modalities)
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", errors="replace") as sink:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, Json, Modality
+from mm_assets.cli.options import DatasetVersion, Json, Modalities
 from mm_assets.cli.output import print_json, print_table
 
 _COLUMNS = [
@@ -24,7 +24,7 @@ _COLUMNS = [
 
 def status(
     dataset_version: DatasetVersion,
-    modality: Modality = None,
+    modalities: Modalities = None,
     drift: Annotated[
         bool,
         typer.Option(
@@ -38,7 +38,7 @@ def status(
     from mm_assets.operations.status import dataset_status
     from mm_resources.catalog import Catalog
 
-    state = dataset_status(Catalog.open(), dataset_version, modality, check=drift)
+    state = dataset_status(Catalog.open(), dataset_version, modalities, check=drift)
     if json:
         print_json(state)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
@@ -13,7 +13,7 @@ from mm_resources.retrieval.query_vectors import QueryEncoder
 def audit_tables(
     catalog: Catalog,
     dataset_version: str | None = None,
-    modality: str | None = None,
+    modality: str | Sequence[str] | None = None,
     sample: int = 50,
     seed: int | None = None,
 ) -> Iterator[Audit]:
@@ -26,7 +26,8 @@ def audit_tables(
     Raises:
         UserError: when none of the chosen cells is published.
     """
-    pins = list(catalog.registry.latest_pins(dataset_version, [modality] if modality else None))
+    chosen = [modality] if isinstance(modality, str) else modality or None
+    pins = list(catalog.registry.latest_pins(dataset_version, chosen))
     if not pins:
         of = f" of {dataset_version}" if dataset_version else ""
         raise UserError(f"nothing is published{of}; run `mm backfill DATASET@VERSION`")

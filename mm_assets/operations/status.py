@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -44,7 +45,10 @@ def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
 
 
 def dataset_status(
-    catalog: Catalog, dataset_version: str, modality: str | None = None, check: bool = False
+    catalog: Catalog,
+    dataset_version: str,
+    modality: str | Sequence[str] | None = None,
+    check: bool = False,
 ) -> dict[str, Any]:
     """Return the status of a version's cells, and the difference of its sources from their frozen listings.
 

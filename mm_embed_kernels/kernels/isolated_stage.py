@@ -16,7 +16,13 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
-from mm_embed_kernels.sandbox.child_process import Child, ChildDied, ChildTimeout, die_with_parent
+from mm_embed_kernels.sandbox.child_process import (
+    Child,
+    ChildDied,
+    ChildTimeout,
+    die_with_parent,
+    refuse_children,
+)
 
 # Longest time to load a model, and for one batch.
 BATCH_SECONDS = 300.0
@@ -117,11 +123,15 @@ class _Processes:
         while self._children:
             self._children.popitem()[1].close()
 
+    def close_at_exit(self) -> None:
+        refuse_children()
+        self.close()
+
 
 @cache
 def _processes() -> _Processes:
     processes = _Processes()
-    Finalize(processes, processes.close, exitpriority=10)
+    Finalize(processes, processes.close_at_exit, exitpriority=10)
     return processes
 
 

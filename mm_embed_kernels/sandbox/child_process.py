@@ -29,6 +29,19 @@ _PR_SET_PDEATHSIG = 1
 _starter = LastingThread("mm-starter")
 
 
+_exiting = False
+
+
+def refuse_children() -> None:
+    """Start no child process from now on: this process exits, and would wait for a child born meanwhile.
+
+    Threads that compute in the background continue to the very end, and replace a child that the exit killed.
+    """
+    global _exiting
+    _exiting = True
+    _starter.call(lambda: None)  # returns after the start in progress, whose child the caller then kills
+
+
 class ChildDied(Exception):
     """The process ended before it answered.
 
@@ -103,6 +116,8 @@ class Child:
             raise
 
     def _start(self) -> None:
+        if _exiting:
+            raise RuntimeError("this process is exiting and starts no child")
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(

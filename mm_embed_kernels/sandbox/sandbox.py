@@ -26,6 +26,7 @@ from mm_embed_kernels.sandbox.child_process import (
     ChildTimeout,
     die_with_parent,
     forget_environment,
+    refuse_children,
     silence_output,
 )
 
@@ -206,6 +207,11 @@ class Sandbox:
         for child in self._children:
             child.close()
 
+    def close_at_exit(self) -> None:
+        """Kill all children, and let no thread start another one."""
+        refuse_children()
+        self.close()
+
 
 @cache
 def shared_sandbox(limits: Limits) -> Sandbox:
@@ -213,5 +219,5 @@ def shared_sandbox(limits: Limits) -> Sandbox:
     sandbox = Sandbox(limits)
     # Not `atexit`, which children of multiprocessing (Dagster's run workers) skip: they would wait for the
     # sandbox's children without end.
-    Finalize(sandbox, sandbox.close, exitpriority=10)
+    Finalize(sandbox, sandbox.close_at_exit, exitpriority=10)
     return sandbox

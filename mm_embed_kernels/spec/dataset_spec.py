@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, check_name, check_version, digest
@@ -217,12 +219,24 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
     try:
         spec = DatasetSpec.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "spec"
-        # Pydantic prefixes the message of a validator; the error itself has the bare one.
-        cause = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
-        raise UserError(f"{origin}: {where}: {cause}") from error
+        raise UserError(f"{origin}: {'; '.join(map(_mistake, error.errors()))}") from error
     return spec if base is None else _resolve_uris(spec, base)
+
+
+def _mistake(found: ErrorDetails) -> str:
+    """Return field and cause of one of pydantic's errors."""
+    where = ".".join(str(part) for part in found["loc"]) or "spec"
+    if found["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(found["loc"][-1]), _keys(), 1, 0.7)
+        return f"{where}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+    # Pydantic prefixes the message of a validator; the error itself has the bare one.
+    return f"{where}: {found['ctx']['error'] if found['type'] == 'value_error' else found['msg']}"
+
+
+def _keys() -> set[str]:
+    """Return the keys of a spec at any depth."""
+    schema = DatasetSpec.model_json_schema()
+    return {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", ())}
 
 
 def load_spec(path: Path) -> DatasetSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -139,8 +139,11 @@ class Registry:
             if name.endswith(".json")
         ]
 
-    def cells(self, dataset_version: str, modality: str | None = None) -> list[Cell]:
+    def cells(self, dataset_version: str, modality: str | Sequence[str] | None = None) -> list[Cell]:
         """The cells that a spec declares (an ``auto`` source may fill any); an alias is its version.
+
+        Args:
+            modality: one or several; by default, and for an empty sequence, all.
 
         Raises:
             UserError: for an unknown version or a modality that the spec does not declare.
@@ -153,11 +156,12 @@ class Registry:
             raise UserError(str(error)) from None
         declared = self.spec(dataset, version).modalities
         names = list(modalities()) if "auto" in declared else declared
-        if modality is not None and modality not in names:
+        chosen = [modality] if isinstance(modality, str) else modality or names
+        for unknown in (name for name in chosen if name not in names):
             raise UserError(
-                f"{dataset_version} declares no modality {modality!r}; it declares: {', '.join(names)}"
+                f"{dataset_version} declares no modality {unknown!r}; it declares: {', '.join(names)}"
             )
-        return [Cell(dataset, version, name) for name in names if modality in (None, name)]
+        return [Cell(dataset, version, name) for name in names if name in chosen]
 
     def all_cells(self) -> Iterator[Cell]:
         """Yield the cells of all registered versions."""

@@ -146,15 +146,18 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
     work = tmp_path / "work"
     work.mkdir()
     assert mm(work, "register", str(dataset)).wait() == 0
-    running = mm(work, "backfill", "tiny@v1", "--modality", "image")
-    deadline = time.monotonic() + 120
-    stage = work / ".mm" / "store" / "stages" / "sample_metadata"
-    while not stage.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=120)
-    assert running.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; run the same command again to resume"
+    for stage, sent, code in (
+        ("sample_metadata", signal.SIGINT, 130),
+        ("segments", signal.SIGTERM, 143),
+    ):
+        running = mm(work, "backfill", "tiny@v1", "--modality", "image")
+        deadline = time.monotonic() + 120
+        while not (work / ".mm" / "store" / "stages" / stage).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(sent)
+        out, err = running.communicate(timeout=120)
+        assert running.returncode == code, (out, err)
+        assert err.strip() == "interrupted; run the same command again to resume"
     again = mm(work, "backfill", "tiny@v1", "--modality", "image", "--json")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err

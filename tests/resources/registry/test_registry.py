@@ -107,12 +107,17 @@ def test_cells(registry: Registry) -> None:
     registry.register(spec_of({"uri": "/x", "modality": "auto"}, version="v3"))
     assert registry.cells("birds@v1") == [Cell("birds", "v1", "image"), Cell("birds", "v1", "text")]
     assert registry.cells("birds@v1", "image") == [Cell("birds", "v1", "image")]
+    assert registry.cells("birds@v1", ["text", "image"]) == registry.cells("birds@v1")
+    assert registry.cells("birds@v1", ["text"]) == [Cell("birds", "v1", "text")]
+    assert registry.cells("birds@v1", []) == registry.cells("birds@v1")
     assert registry.cells("birds@v2") == [Cell("birds", "v2", "text")]
     assert registry.cells("birds@v3") == [
         Cell("birds", "v3", name) for name in ("audio", "image", "text", "video")
     ]
     with pytest.raises(UserError, match="declares no modality 'image'; it declares: text"):
         registry.cells("birds@v2", "image")
+    with pytest.raises(UserError, match="declares no modality 'image'; it declares: text"):
+        registry.cells("birds@v2", ["text", "image"])
     with pytest.raises(UserError, match="not DATASET@VERSION"):
         registry.cells("birds")
 
