@@ -132,9 +132,13 @@ def platform(new_platform: Maker, tmp_path: Path) -> Platform:
     return new_platform(tmp_path / "platform")
 
 
-@pytest.fixture(params=["inline", "ray"])
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def mode(request: pytest.FixtureRequest) -> str:
-    """Where kernels run: in this process, and on the Ray of this worker."""
+    """Where kernels run: in this process, and on the Ray of this worker.
+
+    On Ray it takes minutes: an actor for each stage and embedder loads its libraries anew. `make test` compares
+    Ray with this process on pictures and texts (`test_ray_and_inline_agree`).
+    """
     if request.param == "ray":
         request.getfixturevalue("ray_cluster")
     return str(request.param)
