@@ -71,8 +71,8 @@ def run_cells(
                 results.append(
                     backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
                 )
-            if (received := interruption()) is not None:
-                raise Interrupted(received)
+            if (number := interruption()) is not None:
+                raise Interrupted(number)
     return results
 
 
@@ -96,7 +96,7 @@ def _watch_signals(*watched: signal.Signals) -> Iterator[Callable[[], signal.Sig
     pythons.setblocking(False)
     before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
 
-    def received() -> signal.Signals | None:
+    def find_signal() -> signal.Signals | None:
         try:
             numbers = ours.recv(4096)
         except BlockingIOError:
@@ -104,7 +104,7 @@ def _watch_signals(*watched: signal.Signals) -> Iterator[Callable[[], signal.Sig
         return next((number for number in watched if number in numbers), None)
 
     try:
-        yield received
+        yield find_signal
     finally:
         signal.set_wakeup_fd(before)
         ours.close()
