@@ -35,12 +35,15 @@ def promote(
     from mm_assets.operations.promotion import roll_back
     from mm_resources.catalog import Catalog
 
+    aliases = sorted(ALIASES - {"latest"})
     if back:
         dataset, _, alias = dataset_version.partition("@")
+        check_choice("alias" if alias else "--to", alias or to, aliases)
+        check_dataset_version(f"{dataset}@{alias or to}")
         moved = roll_back(Catalog.open(), dataset, alias or to)
     else:
         check_dataset_version(dataset_version)
-        check_choice("--to", to, sorted(ALIASES - {"latest"}))
+        check_choice("--to", to, aliases)
         sys.path.insert(0, os.getcwd())  # --evaluate may name a module in this folder
         moved = move(Catalog.open(), dataset_version, to, evaluate, override)
     if json:

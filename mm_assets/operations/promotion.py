@@ -15,7 +15,7 @@ from mm_embed_kernels.identity import ALIASES
 from mm_embed_kernels.spec.thresholds import Promotion
 from mm_resources.catalog import Catalog
 from mm_resources.monitoring.version_diff import vector_drift
-from mm_resources.registry.aliases import Alias
+from mm_resources.registry.aliases import Alias, check_dataset
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.feature_store import FeatureStore
 
@@ -46,8 +46,7 @@ def promote(
         UserError: for an unknown alias, an unpublished version, or a closed gate, naming each value and
             threshold.
     """
-    if alias not in ALIASES - {"latest"}:
-        raise unknown_choice("alias", alias, sorted(ALIASES - {"latest"}))
+    _check_alias(alias)
     cells = catalog.registry.cells(dataset_version)
     pins = [pin for cell in cells if (pin := catalog.registry.pins.get(cell))]
     if not pins:
@@ -80,8 +79,10 @@ def roll_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
     """Move an alias back to its target before the last move.
 
     Raises:
-        UserError: when it had no other target.
+        UserError: for a word that is no alias, and when it had no other target.
     """
+    check_dataset(dataset)
+    _check_alias(alias)
     moves = catalog.registry.aliases.history(dataset, alias)
     if not moves:
         raise UserError(f"nothing was promoted to {dataset}@{alias}")
@@ -99,6 +100,11 @@ def roll_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
     )
     catalog.registry.aliases.move(back)
     return back
+
+
+def _check_alias(alias: str) -> None:
+    if alias not in ALIASES - {"latest"}:
+        raise unknown_choice("alias", alias, sorted(ALIASES - {"latest"}))
 
 
 def promotion_checks(

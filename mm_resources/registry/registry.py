@@ -185,6 +185,18 @@ class Registry:
             if pin := self.pins.get(cell):
                 yield pin
 
+    def published_pins(self, dataset_version: str | None = None) -> Iterator[Pin]:
+        """Yield the pins that readers get: the latest of each cell; behind an alias, the promoted ones.
+
+        Raises:
+            UserError: for an unknown version, or an alias to which nothing was promoted.
+        """
+        alias = self.aliases.resolve(dataset_version) if dataset_version is not None else None
+        if dataset_version is None or alias is None:
+            yield from self.latest_pins(dataset_version)
+        else:
+            yield from (self.published_pin(dataset_version, modality) for modality in alias.pins)
+
     def published_pin(self, dataset_version: str, modality: str) -> Pin:
         """The pin of a cell; behind an alias, the one that was promoted.
 

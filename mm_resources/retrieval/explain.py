@@ -29,13 +29,13 @@ def explain(catalog: Catalog, identifier: str, dataset_version: str | None) -> d
 
     Args:
         identifier: id of a feature, a segment or a sample, with or without ``id:``.
-        dataset_version: version or alias to look in; None: all versions.
+        dataset_version: version to look in, or alias, whose promoted pins are read; None: all versions.
 
     Raises:
         UserError: when no published table has the id.
     """
     identifier = identifier.removeprefix("id:")
-    for pin in catalog.registry.latest_pins(dataset_version):
+    for pin in catalog.registry.published_pins(dataset_version):
         for pinned in pin.tables:
             if row := _feature(catalog, pinned, identifier):
                 return _Lineage(catalog, pin.cell, pin, pinned, row).as_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,14 @@ import pyarrow as pa
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.registry.pins import Pin
+from mm_resources.retrieval.arguments import require_text, require_texts
 from mm_resources.retrieval.explain import explain
+from mm_resources.retrieval.filters import check_filter
 from mm_resources.retrieval.query_vectors import Query, QueryEncoder
 from mm_resources.retrieval.search import Search, SearchRequest
 from mm_resources.retrieval.training_set import TrainingSet
+
+_EXAMPLE = "birds@v1"
 
 
 class FeatureStore:
@@ -26,7 +30,13 @@ class FeatureStore:
 
     @staticmethod
     def open(root: str | os.PathLike[str] | None = None) -> FeatureStore:
-        """Open the feature store at a root (a folder or URL), by default ``MM_STORE``."""
+        """Open the feature store at a root (a folder or URL), by default ``MM_STORE``.
+
+        Raises:
+            UserError: when the root is neither a path nor a text.
+        """
+        if root is not None and not isinstance(root, str | os.PathLike):
+            raise UserError(f"root is {root!r}; give a folder or a URL")
         return FeatureStore(Catalog.open(root))
 
     def search(  # noqa: PLR0913 - the public API
@@ -51,8 +61,9 @@ class FeatureStore:
             dataset_version: a version or alias, several, or None for all that have published the modality.
             modality: a modality, or several whose tables share a space.
             embedder: embedder whose tables are searched; by default the primary one.
-            k: number of hits.
-            where: SQL over the feature columns, applied before the search.
+            k: number of hits, at least 1.
+            where: SQL over the feature columns, applied before the search: one expression, with texts in
+                single quotes.
             mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal
                 rank fusion.
             group_by: ``sample`` or ``entity``, to return the best hit of each; so a long video does not fill
@@ -67,22 +78,27 @@ class FeatureStore:
             ranks for ``hybrid``.
 
         Raises:
-            UserError: when nothing is published, the query cannot be encoded in the tables' space, the tables
-                use several spaces, or the filter is invalid.
+            UserError: for an argument of another type or out of its range (before a table is opened), when
+                nothing is published, the query cannot be encoded in the tables' space, the tables use several
+                spaces, or the filter is invalid.
         """
-        pins = self._pins(dataset_version, [modality] if isinstance(modality, str) else list(modality))
         request = SearchRequest(query, k, where, mode, group_by, find, label)
+        request.check()
+        names = require_texts("modality", modality, "image")
+        versions = (
+            None if dataset_version is None else require_texts("dataset_version", dataset_version, _EXAMPLE)
+        )
+        if embedder is not None:
+            require_text("embedder", embedder, "wordllama")
+        pins = self._pins(versions, names)
         return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
 
-    def _pins(self, dataset_version: str | Sequence[str] | None, names: list[str]) -> list[Pin]:
+    def _pins(self, versions: list[str] | None, names: list[str]) -> list[Pin]:
         """Return the pins of the requested versions, each once; of all versions when none is given."""
-        if dataset_version is not None:
-            versions = (
-                [dataset_version]
-                if isinstance(dataset_version, str)
-                else list(dict.fromkeys(dataset_version))
-            )
-            return [self.published(version, name) for version in versions for name in names]
+        if versions is not None:
+            found = [self.published(version, name) for version in versions for name in names]
+            # A version and its alias may name the same pin.
+            return list({(pin.cell, pin.number): pin for pin in found}.values())
         pins = list(self.catalog.registry.latest_pins(modalities=names))
         if not pins:
             raise UserError(
@@ -94,11 +110,11 @@ class FeatureStore:
         self,
         dataset_version: str | None = None,
         *,
-        modality: str | list[str] | None = None,
+        modality: str | Sequence[str] | None = None,
         where: str | None = None,
         split: str | None = None,
-        columns: list[str] | None = None,
-        embedder: str | None = None,
+        columns: Sequence[str] | None = None,
+        embedder: str | Mapping[str, str] | None = None,
         manifest: dict[str, Any] | None = None,
     ) -> TrainingSet:
         """Return a pinned set of features; several modalities are joined on ``entity_id``.
@@ -106,25 +122,37 @@ class FeatureStore:
         Args:
             dataset_version: a version or alias.
             modality: a modality, or several to join.
-            where: SQL over the feature columns.
+            where: SQL over the feature columns: one expression, with texts in single quotes. Of several
+                modalities, the rows of each must pass it.
             split: split whose rows are chosen.
             columns: columns beside ids and vector; by default ``label``.
-            embedder: embedder whose table is read; by default the primary one. Ignored for several
-                modalities.
+            embedder: embedder whose table is read; by default the primary one. Of several modalities, each
+                must have it; or a mapping from modality to embedder, of which those not named are primary.
             manifest: manifest of an earlier training set, in place of all other arguments: returns the same
                 rows.
 
         Raises:
-            UserError: when nothing is published, a column is missing, the filter is invalid, or the store no
-                longer has the manifest's rows.
+            UserError: for an argument of another type (before a table is opened), when nothing is published,
+                a column, an embedder or the split is missing, the filter is invalid, or the store no longer
+                has the manifest's rows.
         """
+        given = (dataset_version, modality, where, split, columns, embedder)
         if manifest is not None:
+            if any(each is not None for each in given):
+                raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
             return TrainingSet.from_manifest(self.catalog, manifest)
         if dataset_version is None or modality is None:
             raise UserError("training_set needs a dataset version and a modality, or a manifest")
-        names = [modality] if isinstance(modality, str) else modality
+        require_text("dataset_version", dataset_version, _EXAMPLE)
+        names = require_texts("modality", modality, "image")
+        chosen = ["label"] if columns is None or columns == [] else require_texts("columns", columns, "label")
+        if where is not None:
+            check_filter(where)
+        if split is not None:
+            require_text("split", split, "train")
+        _check_embedders(embedder, names)
         pins = [self.published(dataset_version, name) for name in names]
-        return TrainingSet.from_pins(self.catalog, pins, embedder, where, split, columns or ["label"])
+        return TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen)
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:
         """Return the decision for each curated sample: kept, rules, split.
@@ -134,6 +162,8 @@ class FeatureStore:
         Raises:
             UserError: when the cell is not curated.
         """
+        require_text("dataset_version", dataset_version, _EXAMPLE)
+        require_text("modality", modality, "image")
         cell = self.catalog.registry.cells(dataset_version, modality)[0]
         pin = (
             self.published(dataset_version, modality)
@@ -157,8 +187,26 @@ class FeatureStore:
 
     def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
         """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""
+        require_text("identifier", identifier, "id:FEATURE_ID")
+        if dataset_version is not None:
+            require_text("dataset_version", dataset_version, _EXAMPLE)
         return explain(self.catalog, identifier, dataset_version)
 
     def published(self, dataset_version: str, modality: str) -> Pin:
         """Return the pin of a cell; for an alias, the promoted one. See `Registry.published_pin`."""
+        require_text("dataset_version", dataset_version, _EXAMPLE)
+        require_text("modality", modality, "image")
         return self.catalog.registry.published_pin(dataset_version, modality)
+
+
+def _check_embedders(embedder: object, names: list[str]) -> None:
+    """Check that an argument is None, an embedder, or a mapping from chosen modalities to embedders."""
+    if isinstance(embedder, Mapping):
+        for modality, name in embedder.items():
+            if modality not in names:
+                raise UserError(
+                    f"embedder names one of {modality!r}, but the modalities are: {', '.join(names)}"
+                )
+            require_text(f"embedder of {modality}", name, "wordllama")
+    elif embedder is not None:
+        require_text("embedder", embedder, "wordllama")

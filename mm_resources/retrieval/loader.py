@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch  # noqa: TID253
 from mm_embed_kernels.contracts.features import matrix_of
 from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.retrieval.arguments import require_flag, require_number
 from mm_resources.retrieval.training_rows import is_media
 
 # Shuffling permutes runs of neighbouring rows, then the rows of all runs of a window. Runs are read at the
@@ -33,7 +34,11 @@ Batch = dict[str, Any]
 
 
 class Loader:
-    """Batches as dicts: vectors and numbers as tensors (null as NaN), all other columns as lists.
+    """Batches as dicts: vectors and numbers as tensors, all other columns as lists.
+
+    Null is NaN in columns of floating-point numbers. Integers have no such value, and as floats they would
+    lose digits beyond 2**53: an integer column with nulls is a list of ints and None, in all batches of a
+    training set alike, and all others are tensors of the column's own type.
 
     Seed and epoch alone determine the order, for any number of workers. Each pass over the loader is one
     epoch; an interrupted pass resumes from its `state_dict`, in this process or another.
@@ -52,6 +57,10 @@ class Loader:
             of every process are left out.
         blobs: the store of the media whose locations `take` returns, read a batch at a time, since the media
             of a window may be gigabytes; None without media.
+        lists: integer columns that are lists, since a row of the set has null there.
+
+    Raises:
+        UserError: as `check_loader`, and where the rows do not fill a batch on each rank.
     """
 
     def __init__(  # noqa: PLR0913 - the public API
@@ -65,8 +74,17 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         blobs: BlobStore | None = None,
+        lists: Collection[str] = (),
     ) -> None:
-        self._windows = _Windows(take, rows, batch_size, shuffle, seed, rank, world_size)
+        check_loader(batch_size, shuffle, seed, workers, rank, world_size)
+        if world_size > 1 and rows < batch_size * world_size:
+            raise UserError(
+                f"{rows} rows do not fill a batch of {batch_size} on each of {world_size} ranks; "
+                f"use batches of at most {rows // world_size} rows"
+                if rows >= world_size
+                else f"{rows} rows give none to some of {world_size} ranks; use fewer ranks, or more rows"
+            )
+        self._windows = _Windows(take, rows, batch_size, shuffle, seed, rank, world_size, lists)
         self._workers, self._blobs = workers, blobs
         self._epoch = self._done = 0
 
@@ -85,6 +103,8 @@ class Loader:
             UserError: for a state of another order (another seed, batch size or set, or an older version of
                 the package).
         """
+        if not isinstance(state, dict):
+            raise UserError(f"the loader's state is {state!r}; give what state_dict() returned")
         own, saved = self._windows.description, state.get("order")
         if saved != own:
             raise UserError(
@@ -141,12 +161,37 @@ class Loader:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def check_loader(batch_size: int, shuffle: bool, seed: int, workers: int, rank: int, world_size: int) -> None:
+    """Check the arguments of a loader that do not depend on its rows.
+
+    Raises:
+        UserError: for one of another type or out of its range.
+    """
+    require_number("batch_size", batch_size, 1)
+    require_flag("shuffle", shuffle)
+    require_number("seed", seed, 0)
+    require_number("workers", workers, 0)
+    require_number("rank", rank, 0)
+    require_number("world_size", world_size, 1)
+    if rank >= world_size:
+        raise UserError(f"rank is {rank}, but ranks of world_size {world_size} end at {world_size - 1}")
+
+
 class _Windows:
     """The windows of an epoch: whole batches, each window read at once."""
 
-    def __init__(
-        self, take: Take, rows: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int
+    def __init__(  # noqa: PLR0913 - those of the loader
+        self,
+        take: Take,
+        rows: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        lists: Collection[str],
     ) -> None:
+        self.lists = lists
         self.take, self.batch_size, self.shuffle, self.seed = take, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.run_rows, self.batches_each = RUN_ROWS, max(1, WINDOW_ROWS // batch_size)
@@ -172,7 +217,7 @@ class _Windows:
         positions = np.empty_like(stored)
         positions[stored] = np.arange(len(stored))
         table = self.take(numbers[stored])
-        columns = {name: _Column(table[name], positions) for name in table.column_names}
+        columns = {name: _Column(table[name], positions, name in self.lists) for name in table.column_names}
         starts = range(0, len(positions), self.batch_size)
         return [
             {name: column.rows(start, start + self.batch_size) for name, column in columns.items()}
@@ -211,15 +256,17 @@ class _Windows:
 class _Column:
     """A column of a window, stored in one order and returned in another."""
 
-    def __init__(self, column: pa.ChunkedArray, order: np.ndarray[Any, Any]) -> None:
+    def __init__(self, column: pa.ChunkedArray, order: np.ndarray[Any, Any], as_list: bool) -> None:
         self._order = order
         # A single chunk is not copied.
         whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         self._is_tensor = True
         if pa.types.is_fixed_size_list(whole.type):
             self._values = matrix_of(whole)
-        elif pa.types.is_integer(whole.type) or pa.types.is_floating(whole.type):
-            # Nulls become NaN.
+        elif pa.types.is_floating(whole.type) or (
+            pa.types.is_integer(whole.type) and not as_list and not whole.null_count
+        ):
+            # Nulls of floating-point numbers become NaN.
             self._values = whole.to_numpy(zero_copy_only=False)
         else:
             self._is_tensor = False

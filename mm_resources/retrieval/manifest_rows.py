@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,14 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.retrieval.filters import filter_errors, row_errors
 from mm_resources.retrieval.training_rows import RowReader
+
+if TYPE_CHECKING:
+    import lance
+
+
+_OF_EVERY_SET = ("entity_id", "feature_id", "sample_id", "vector")
 
 
 class ManifestRows:
@@ -21,7 +28,9 @@ class ManifestRows:
 
     def __init__(self, catalog: Catalog, manifest: dict[str, Any]) -> None:
         self.catalog = catalog
-        self.tables, self.columns = manifest["tables"], manifest["columns"]
+        self.tables = manifest["tables"]
+        # The columns of every set are added by `names`; a second time they would be ambiguous.
+        self.columns = [name for name in dict.fromkeys(manifest["columns"]) if name not in _OF_EVERY_SET]
         self._dataset_version, self._where = manifest["dataset_version"], manifest["where"]
 
     def measure(self) -> tuple[int, str]:
@@ -33,38 +42,82 @@ class ManifestRows:
 
     def names(self) -> list[str]:
         """Return the columns of the set, in order."""
-        own = list(dict.fromkeys(["feature_id", "sample_id", "vector", *self.columns]))
-        if len(self.tables) == 1:
-            return ["entity_id", *own]
-        return [
-            "entity_id",
-            *(f"{table['modality']}__{name}" for table in self.tables for name in own),
-        ]
+        names: list[str] = self.schema().names
+        return names
 
-    def scan(self, table: dict[str, Any], columns: list[str], row_ids: bool = False) -> pa.RecordBatchReader:
-        """Stream columns of the rows of a table that pass the filter."""
+    def schema(self) -> pa.Schema:
+        """Return the columns of the set, in order, with the types that they have in the tables."""
+        fields = []
+        for number, table in enumerate(self.tables):
+            stored = self._dataset(table, [*_OF_EVERY_SET, *self.columns]).schema
+            if len(self.tables) == 1:
+                return pa.schema([stored.field(name) for name in [*_OF_EVERY_SET, *self.columns]])
+            # The tables are joined on the entity, so that it is read from the first one.
+            fields += [stored.field("entity_id")] if number == 0 else []
+            fields += [
+                pa.field(f"{table['modality']}__{name}", stored.field(name).type)
+                for name in [*_OF_EVERY_SET[1:], *self.columns]
+            ]
+        return pa.schema(fields)
+
+    def splits(self, filtered: bool = True) -> list[str]:
+        """Return the splits of the rows of all tables, sorted; with `filtered`, of those of the set alone."""
+        found: set[str] = set()
+        for table in self.tables:
+            rows = self.scan(table, ["split"], filtered=filtered)
+            with row_errors(self._where):
+                found |= set(sql.fetch("SELECT DISTINCT split FROM rows", rows=rows)["split"].to_pylist())
+        return sorted(found)
+
+    def integers_with_nulls(self) -> frozenset[str]:
+        """Return the integer columns of the set, as it names them, that are null in a row of its tables.
+
+        Scans the integer columns, and no others.
+        """
+        found: set[str] = set()
+        for table in self.tables:
+            stored = self._dataset(table, self.columns).schema
+            integers = [name for name in self.columns if pa.types.is_integer(stored.field(name).type)]
+            if not integers:
+                continue
+            prefix = f"{table['modality']}__" if len(self.tables) > 1 else ""
+            with row_errors(self._where):
+                for batch in self.scan(table, integers):
+                    found |= {f"{prefix}{name}" for name in integers if batch[name].null_count}
+        return frozenset(found)
+
+    def _dataset(self, table: dict[str, Any], columns: Iterable[str]) -> lance.LanceDataset:
+        """Open a table at its version.
+
+        Raises:
+            UserError: when it lacks one of the columns; names those that it has.
+        """
         dataset = self.catalog.features.dataset(table["table"], table["lance_version"])
         missing = [name for name in columns if name not in dataset.schema.names]
         if missing:
             raise UserError(
                 f"{table['table']} has no column {missing[0]!r}; it has: {', '.join(dataset.schema.names)}"
             )
-        try:
+        return dataset
+
+    def scan(
+        self, table: dict[str, Any], columns: list[str], row_ids: bool = False, filtered: bool = True
+    ) -> pa.RecordBatchReader:
+        """Stream columns of the rows of a table that pass the filter; of all rows without `filtered`."""
+        dataset, where = self._dataset(table, columns), self._where if filtered else None
+        with filter_errors(where):
             rows: pa.RecordBatchReader = dataset.scanner(
-                columns=columns, filter=self._where, with_row_id=row_ids
+                columns=columns, filter=where, with_row_id=row_ids
             ).to_reader()
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"the filter {self._where!r} is invalid: {' '.join(str(error).split())[:300]}"
-            ) from error
         return rows
 
     def stream(self, with_vectors: bool) -> Iterator[pa.RecordBatch]:
         """Stream all rows, with or without their vectors."""
-        base = ["feature_id", "sample_id", *(["vector"] if with_vectors else []), *self.columns]
-        columns = list(dict.fromkeys(["entity_id", *base]))
+        columns = [name for name in _OF_EVERY_SET if with_vectors or name != "vector"] + self.columns
         if len(self.tables) == 1:
-            yield from self.scan(self.tables[0], columns)
+            rows = self.scan(self.tables[0], columns)
+            with row_errors(self._where):
+                yield from rows
             return
         streams = {f"t{i}": self.scan(table, columns) for i, table in enumerate(self.tables)}
         selected = [
@@ -73,9 +126,12 @@ class ManifestRows:
             for name in columns
             if name != "entity_id"
         ]
-        with sql.query(
-            f"SELECT entity_id, {', '.join(selected)} FROM {_join_clause(self.tables)}", **streams
-        ) as reader:
+        with (
+            row_errors(self._where),
+            sql.query(
+                f"SELECT entity_id, {', '.join(selected)} FROM {_join_clause(self.tables)}", **streams
+            ) as reader,
+        ):
             yield from reader
 
     def reader(self, media: bool = False) -> RowReader:
@@ -86,15 +142,20 @@ class ManifestRows:
     def _row_ids(self) -> list[np.ndarray[Any, Any]]:
         """Return, for each table, the Lance row id of each row of the set, uint64 [rows]."""
         if len(self.tables) == 1:
-            batches = [batch["_rowid"].to_numpy() for batch in self.scan(self.tables[0], [], row_ids=True)]
+            rows = self.scan(self.tables[0], [], row_ids=True)
+            with row_errors(self._where):
+                batches = [batch["_rowid"].to_numpy() for batch in rows]
             return [np.sort(np.concatenate(batches)) if batches else np.empty(0, np.uint64)]
         streams = {
             f"t{i}": self.scan(table, ["entity_id"], row_ids=True) for i, table in enumerate(self.tables)
         }
         selected = ", ".join(f"t{i}._rowid AS row{i}" for i in range(len(self.tables)))
-        with sql.query(
-            f"SELECT {selected} FROM {_join_clause(self.tables)} ORDER BY ALL", **streams
-        ) as joined:
+        with (
+            row_errors(self._where),
+            sql.query(
+                f"SELECT {selected} FROM {_join_clause(self.tables)} ORDER BY ALL", **streams
+            ) as joined,
+        ):
             parts = [np.stack([column.to_numpy() for column in batch.columns]) for batch in joined]
         return list(np.concatenate(parts, axis=1) if parts else np.empty((len(self.tables), 0), np.uint64))
 

@@ -60,7 +60,7 @@ class QueryEncoder:
             UserError: when the query cannot be encoded in the space; lists `spaces`.
         """
         if isinstance(query, (np.ndarray, list)):
-            vector = np.asarray(query, dtype=np.float32).reshape(-1)
+            vector = _numbers(query)
             if len(vector) != pinned.dimension:
                 raise UserError(
                     f"the query has {len(vector)} dimensions, the table {pinned.dimension}; "
@@ -68,8 +68,10 @@ class QueryEncoder:
                 )
             return vector
         if isinstance(query, str) and not os.path.isfile(query):
-            return self._text_vector(query, pinned, spaces)
-        return self._media_vector(query if isinstance(query, bytes) else Path(query), pinned, spaces)
+            vector = self._text_vector(query, pinned, spaces)
+        else:
+            vector = self._media_vector(query if isinstance(query, bytes) else Path(query), pinned, spaces)
+        return _require_direction(vector)
 
     def _text_vector(self, text: str, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
         if not text.strip():
@@ -113,6 +115,53 @@ class QueryEncoder:
             f"no embedder encodes {modality} into the space {pinned.space}; "
             f"query it with text, {own.modality} or an id; available: {spaces}"
         )
+
+
+def check_query(query: object) -> None:
+    """Check a query without the tables: its type and, of a vector, its numbers.
+
+    Raises:
+        UserError: for another type, a path without a file, or numbers that are no direction.
+    """
+    if isinstance(query, np.ndarray | list):
+        _numbers(query)
+    elif isinstance(query, Path) and not query.is_file():
+        raise UserError(f"the query {query} is no file; give the path of a medium, or a text")
+    elif not isinstance(query, str | bytes | Path):
+        raise UserError(
+            f"the query is of type {type(query).__name__}; give a text, id:ID, a Path, bytes or a vector"
+        )
+
+
+def _numbers(query: np.ndarray[Any, Any] | list[float]) -> np.ndarray[Any, Any]:
+    """Return a query that is a vector as float32 [dimension].
+
+    Raises:
+        UserError: when it is no vector of numbers, or as `_require_direction`.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.asarray(query).astype(np.float32, casting="same_kind")
+    except (TypeError, ValueError):
+        raise UserError("the query is no vector: it has something else than numbers in it") from None
+    if vector.ndim == 2 and len(vector) == 1:
+        vector = vector[0]
+    if vector.ndim != 1:
+        raise UserError(f"the query has the shape {list(vector.shape)}; give one vector, [dimension]")
+    return _require_direction(vector)
+
+
+def _require_direction(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a query vector that has a cosine with others: finite numbers, and one that is not 0.
+
+    Raises:
+        UserError: for any other.
+    """
+    if not np.isfinite(vector).all():
+        raise UserError("the query has NaN or infinity in it (as float32); give finite numbers")
+    if len(vector) and not vector.any():
+        raise UserError("the query has only zeros, which are no direction; give another vector, or a text")
+    return vector
 
 
 def _spread(segments: list[Segment]) -> list[Segment]:

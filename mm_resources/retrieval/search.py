@@ -14,8 +14,10 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.features import vector_indexes
 from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.arguments import require_choice, require_number, require_text
+from mm_resources.retrieval.filters import check_filter, filter_errors, join_conditions
 from mm_resources.retrieval.identifiers import identifier_of, require_row
-from mm_resources.retrieval.query_vectors import Query, QueryEncoder
+from mm_resources.retrieval.query_vectors import Query, QueryEncoder, check_query
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -59,15 +61,21 @@ class SearchRequest:
     label: str | None = None
 
     def check(self) -> None:
-        """Check the arguments that are chosen from a list, and that they go together.
+        """Check all arguments, and that they go together, without the tables.
 
         Raises:
-            UserError: naming the choices.
+            UserError: naming the argument, and the choices where there are some.
         """
-        _require_choice("mode", self.mode, MODES)
-        _require_choice("find", self.find, FINDS)
+        require_choice("mode", self.mode, MODES)
+        require_choice("find", self.find, FINDS)
         if self.group_by is not None:
-            _require_choice("group_by", self.group_by, GROUPS)
+            require_choice("group_by", self.group_by, GROUPS)
+        if self.label is not None:
+            require_text("label", self.label, "cat")
+        if self.where is not None:
+            check_filter(self.where)
+        require_number("k", self.k, 1)
+        check_query(self.query)
         if self.find != "neighbours" and self.mode != "vector":
             raise UserError(
                 f"{self.find} are defined by distances of vectors: search them by mode 'vector' alone"
@@ -167,7 +175,7 @@ class Search:
 
     def _filter(self, request: SearchRequest) -> str | None:
         """Return the request's filter, narrowed to what it finds, without the query's own sample."""
-        conditions = [f"({request.where})"] if request.where else []
+        conditions = []
         label = request.label
         if request.find != "neighbours" and (identifier := identifier_of(request.query)):
             row = self._row(identifier, ["sample_id", "label"])
@@ -180,7 +188,7 @@ class Search:
                     "or an id whose sample has one"
                 )
             conditions.append(f"label IS NOT NULL AND label <> {sql.literal(label)}")
-        return " AND ".join(conditions) or None
+        return join_conditions(request.where, *conditions)
 
     def _merge_tables(self, ranking: Ranking, k: int, where: str | None, column: str | None) -> list[Hit]:
         """Return the k best hits of all tables by score; a feature of two versions is a hit of each."""
@@ -221,15 +229,9 @@ def _search_words(target: _Target, words: str, limit: int, where: str | None) ->
 
 
 def _run(query: Any, where: str | None) -> list[dict[str, Any]]:
-    try:
+    with filter_errors(where):
         rows: list[dict[str, Any]] = query.to_arrow().to_pylist()
-        return rows
-    except (ValueError, RuntimeError, OSError) as error:
-        if where:
-            raise UserError(
-                f"the filter {where!r} is invalid: {' '.join(str(error).split())[:300]}"
-            ) from error
-        raise
+    return rows
 
 
 def _hit(target: _Target, row: dict[str, Any], score: float) -> Hit:
@@ -249,10 +251,9 @@ def _best_of_groups(ranking: Ranking, target: _Target, k: int, where: str | None
     best: list[Hit] = []
     while len(best) < k:
         excluded = ", ".join(sql.literal(hit[column]) for hit in best)
-        conditions = [f"({where})"] if where else []
-        conditions += [f"{column} NOT IN ({excluded})"] if excluded else []
+        conditions = [f"{column} NOT IN ({excluded})"] if excluded else []
         limit = 2 * (k - len(best))
-        hits = ranking(target, limit, " AND ".join(conditions) or None)
+        hits = ranking(target, limit, join_conditions(where, *conditions))
         best += _first_of_groups(hits, column)
         if len(hits) < limit:
             break
@@ -292,8 +293,3 @@ def _table(hits: list[Hit]) -> pa.Table:
         ]
     )
     return pa.Table.from_pylist(hits, schema=schema)
-
-
-def _require_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} {value!r}: there are: {', '.join(choices)}")

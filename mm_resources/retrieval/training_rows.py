@@ -96,18 +96,25 @@ class BlockReader:
     def __init__(self, rows: RowReader, media: bool) -> None:
         self.rows, self.media = rows, media
 
-    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> pa.Table:
         table, blobs = self.rows(batch["id"]), self.rows.catalog.blobs
         columns: dict[str, Any] = {}
         for name in table.column_names:
-            column = table[name].combine_chunks()
+            column = table[name]
             if self.media and is_media(name):
-                columns[name] = np.array([blobs.read(**blob) for blob in column.to_pylist()], dtype=object)
-            elif pa.types.is_fixed_size_list(column.type):
-                columns[name] = matrix_of(column)
+                contents = [blobs.read(**blob) for blob in column.to_pylist()]
+                # Large: media of one task may exceed the 2 GiB of a column of `binary`.
+                columns[name] = pa.array(contents, pa.large_binary())
+            elif is_vector(name):
+                columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(matrix_of(column))
             else:
-                columns[name] = column.to_numpy(zero_copy_only=False)
-        return columns
+                columns[name] = column
+        return pa.table(columns)
+
+
+def is_vector(name: str) -> bool:
+    """Return whether a column holds the vectors of a table."""
+    return name == "vector" or name.endswith("__vector")
 
 
 def is_media(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,6 +12,8 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.retrieval.arguments import require_flag, require_number, require_text
+from mm_resources.retrieval.filters import join_conditions
 from mm_resources.retrieval.manifest_rows import ManifestRows
 from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader
 from mm_resources.storage import lance_datasets
@@ -30,21 +32,31 @@ class TrainingSet:
     columns. Several modalities are joined on ``entity_id``, and all other columns are prefixed, as in
     ``image__vector``.
 
-    Attributes:
-        manifest: JSON that names the tables, versions, filter and columns, with row count and digest;
-            `FeatureStore.training_set` returns the same rows for it.
+    Args:
+        manifest: names the tables, versions, filter and columns; row count and digest may be absent.
     """
 
     def __init__(self, catalog: Catalog, manifest: dict[str, Any]) -> None:
         self.catalog = catalog
-        self.manifest = manifest
+        self._manifest = manifest
         self._rows = ManifestRows(catalog, manifest)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """JSON that names the tables, versions, filter and columns, with row count and digest.
+
+        `FeatureStore.training_set` returns the same rows for it. The rows are counted at the first use.
+        """
+        if "digest" not in self._manifest:
+            rows, digest = self._rows.measure()
+            self._manifest = {**self._manifest, "rows": rows, "digest": digest}
+        return self._manifest
 
     @staticmethod
     def from_pins(
         catalog: Catalog,
         pins: list[Pin],
-        embedder: str | None,
+        embedder: str | Mapping[str, str] | None,
         where: str | None,
         split: str | None,
         columns: list[str],
@@ -53,26 +65,25 @@ class TrainingSet:
 
         Args:
             pins: one for each modality.
-            embedder: embedder whose table is read, for a single modality; by default the primary one.
+            embedder: embedder whose tables are read, or one for each modality; by default the primary one.
             where: SQL over the feature columns.
             split: split whose rows are chosen.
             columns: columns beside ids and vector.
 
         Raises:
-            UserError: for a column that a table lacks, or a wrong filter.
+            UserError: for a column, an embedder or a split that a table lacks, or a wrong filter.
         """
-        conditions = [f"({where})"] if where else []
-        if split:
-            conditions.append(f"split = {sql.literal(split)}")
-        tables = [_manifest_table(pin, pin.table(embedder if len(pins) == 1 else None)) for pin in pins]
+        conditions = [f"split = {sql.literal(split)}"] if split is not None else []
         manifest: dict[str, Any] = {
             "dataset_version": pins[0].dataset_version,
-            "tables": tables,
-            "where": " AND ".join(conditions) or None,
+            "tables": [_manifest_table(pin, _table(pin, embedder, len(pins))) for pin in pins],
+            "where": join_conditions(where, *conditions),
             "columns": columns,
         }
         chosen = TrainingSet(catalog, manifest)
-        manifest["rows"], manifest["digest"] = chosen._rows.measure()
+        # A split is looked for only where nothing was found, since that reads the tables again.
+        if chosen.manifest["rows"] == 0 and split is not None:
+            chosen._require_split(split)
         return chosen
 
     @staticmethod
@@ -80,8 +91,9 @@ class TrainingSet:
         """Return the training set of a manifest.
 
         Raises:
-            UserError: when the rows in the store are not those of the manifest.
+            UserError: for anything but a manifest, and when the rows in the store are not those of it.
         """
+        _check_manifest(manifest)
         chosen = TrainingSet(catalog, manifest)
         if chosen._rows.measure() != (manifest["rows"], manifest["digest"]):
             raise UserError(
@@ -92,37 +104,49 @@ class TrainingSet:
 
     def stream(self) -> Iterator[pa.RecordBatch]:
         """Stream all rows."""
+        schema = self._rows.schema()
         for batch in self._rows.stream(with_vectors=True):
-            yield batch.select(self._rows.names())
+            chosen = batch.select(schema.names)
+            # A join gives the types of DuckDB: times in the zone of the machine, lists with other names.
+            yield chosen.cast(schema) if len(self._manifest["tables"]) > 1 else chosen
 
     def splits(self) -> list[str]:
         """Return the splits of the set's rows, sorted."""
-        rows = self._rows.scan(self.manifest["tables"][0], ["split"])
-        distinct = sql.fetch("SELECT DISTINCT split FROM rows ORDER BY 1", rows=rows)
-        splits: list[str] = distinct["split"].to_pylist()
-        return splits
+        return self._rows.splits()
 
     def of_split(self, split: str) -> TrainingSet:
-        """Return the rows of a split as a set of their own, without row count and digest of its own."""
-        chosen = " AND ".join(filter(None, [self.manifest["where"], f"split = {sql.literal(split)}"]))
-        return TrainingSet(self.catalog, {**self.manifest, "where": chosen})
+        """Return the rows of a split as a set of their own, with a manifest of its own.
+
+        Raises:
+            UserError: for a split that the tables do not have.
+        """
+        self._require_split(require_text("split", split, "train"))
+        whole, own = self._manifest["where"], f"split = {sql.literal(split)}"
+        chosen = {**self._manifest, "where": f"({whole}) AND {own}" if whole else own}
+        return TrainingSet(self.catalog, {k: v for k, v in chosen.items() if k not in ("rows", "digest")})
+
+    def _require_split(self, split: str) -> None:
+        """Check that a row of the tables has a split; tables without rows have every split."""
+        known = self._rows.splits(filtered=False)
+        if known and split not in known:
+            raise UserError(
+                f"{self._manifest['dataset_version']} has no split {split!r}; it has: {', '.join(known)}"
+            )
 
     @property
     def published_at(self) -> str:
         """Time of publication of the latest of its tables, ISO 8601."""
-        dataset, version = self.manifest["dataset_version"].split("@")
+        dataset, version = self._manifest["dataset_version"].split("@")
         pins = [
             self.catalog.registry.pins.get(Cell(dataset, version, table["modality"]), table["pin"])
-            for table in self.manifest["tables"]
+            for table in self._manifest["tables"]
         ]
         return max(pin.published_at for pin in pins if pin)
 
     def to_arrow(self) -> pa.Table:
-        """Read all rows into memory."""
+        """Read all rows into memory; without rows, an empty table of the same columns and types."""
         batches = list(self.stream())
-        if not batches:
-            return pa.table({name: [] for name in self._rows.names()})
-        return pa.Table.from_batches(batches)
+        return pa.Table.from_batches(batches) if batches else self._rows.schema().empty_table()
 
     def to_polars(self) -> pl.DataFrame:
         """Read all rows into memory, as a Polars frame."""
@@ -144,6 +168,9 @@ class TrainingSet:
     ) -> Loader:
         """Return a loader that streams batches, see `mm_resources.retrieval.loader.Loader`.
 
+        An integer column that is null in any row of the set's tables is a list of ints and None in all
+        batches, so that no digit is lost; any other integer column is a tensor of its own type.
+
         Args:
             batch_size: rows of a batch.
             shuffle: whether to shuffle the rows again each epoch.
@@ -154,30 +181,42 @@ class TrainingSet:
             media: whether each batch has a column ``media`` (of several modalities, ``image__media`` ...):
                 the bytes of each row's sample, verified against their hash and not decoded; the column
                 ``span`` names the part of it that the row is.
+
+        Raises:
+            UserError: for an argument out of its range, and where the rows do not fill a batch on each rank.
         """
+        require_flag("media", media)
         from torch import distributed
 
         # Imports torch at its top.
-        from mm_resources.retrieval.loader import Loader
+        from mm_resources.retrieval.loader import Loader, check_loader
 
         together = distributed.is_available() and distributed.is_initialized()
         rank = rank if rank is not None else distributed.get_rank() if together else 0
-        world_size = world_size or (distributed.get_world_size() if together else 1)
-        rows = self._rows.reader(media)
+        if world_size is None:
+            world_size = distributed.get_world_size() if together else 1
+        check_loader(batch_size, shuffle, seed, workers, rank, world_size)
+        rows, lists = self._rows.reader(media), self._rows.integers_with_nulls()
         blobs = self.catalog.blobs if media else None
-        return Loader(rows, len(rows), batch_size, shuffle, seed, workers, rank, world_size, blobs)
+        return Loader(rows, len(rows), batch_size, shuffle, seed, workers, rank, world_size, blobs, lists)
 
     def to_ray(self, media: bool = False, blocks: int = 0) -> ray.data.Dataset:
         """Return a Ray dataset that reads the rows on its workers.
 
-        Vectors are float32 [n, dimension], all other columns NumPy columns. The workers open the store by its
+        Vectors are tensors, float32 [n, dimension]; all other columns have their Arrow types (lists are
+        lists, times are in UTC, integers may be null); media are binary. The workers open the store by its
         root: on a cluster that is a URL or a folder that all nodes mount. Connect Ray before (``ray.init``);
         otherwise Ray starts with all of the machine.
 
         Args:
             media: as for `to_torch`; the bytes are read on the workers.
             blocks: number of blocks that are read separately; by default one for some sixteen thousand rows.
+
+        Raises:
+            UserError: for an argument out of its range.
         """
+        require_flag("media", media)
+        require_number("blocks", blocks, 0)
         import ray.data
 
         rows = self._rows.reader(media)
@@ -188,6 +227,44 @@ class TrainingSet:
         return numbers.map_batches(
             BlockReader(rows, media), batch_size=MEDIA_ROWS if media else None, zero_copy_batch=True
         )
+
+
+def _table(pin: Pin, embedder: str | Mapping[str, str] | None, modalities: int) -> PinnedTable:
+    """Return the table of a pin that an argument `embedder` chooses, see `TrainingSet.from_pins`."""
+    try:
+        return pin.table(embedder.get(pin.modality) if isinstance(embedder, Mapping) else embedder)
+    except UserError as error:
+        if modalities == 1 or isinstance(embedder, Mapping):
+            raise
+        raise UserError(
+            f"{error}; in Python, embedder={{'MODALITY': 'NAME'}} chooses one for each modality"
+        ) from None
+
+
+def _check_manifest(manifest: object) -> None:
+    """Check that a manifest has the entries of one, with their types."""
+    given = manifest if isinstance(manifest, dict) else {}
+    wrong = [name for name, kinds in _MANIFEST.items() if not isinstance(given.get(name, ...), kinds)]
+    tables = given.get("tables")
+    if not wrong and tables:
+        wrong = [
+            f"tables: {name}"
+            for table in tables
+            for name, kind in _MANIFEST_TABLE.items()
+            if not isinstance(table, dict) or not isinstance(table.get(name), kind)
+        ]
+    if wrong or not tables:
+        raise UserError(
+            f"this is no manifest of a training set (wrong: {wrong[0] if wrong else 'tables'}); "
+            "give TrainingSet.manifest, or the content of _manifest.json"
+        )
+
+
+_MANIFEST: dict[str, tuple[type, ...]] = {
+    "dataset_version": (str,), "tables": (list,), "where": (str, type(None)), "columns": (list,),
+    "rows": (int,), "digest": (str,),
+}  # fmt: skip
+_MANIFEST_TABLE = {"modality": str, "pin": int, "table": str, "lance_version": int}
 
 
 def _manifest_table(pin: Pin, table: PinnedTable) -> dict[str, Any]:

@@ -5,9 +5,12 @@ This is the one module that reads such messages (pylance 14, LanceDB 0.40); ever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# `, /home/.../scanner.rs:842:32` behind a message.
+_PLACE = re.compile(r",? ?/\S+\.rs:\d+:\d+")
 _CONFLICTS = ("conflict", "too many concurrent writers", "incompatible transaction")
 
 
@@ -36,3 +39,13 @@ def commit_conflicts() -> Iterator[None]:
 def is_missing(error: Exception) -> bool:
     """Return whether a dataset could not be opened because it, its version or its tag does not exist."""
     return isinstance(error, FileNotFoundError) or "not found" in str(error).lower()
+
+
+def is_filter_error(error: Exception) -> bool:
+    """Return whether a filter failed on the rows that it was applied to, whatever reads their stream."""
+    return "applying filter expression" in str(error)
+
+
+def cause_of(error: Exception) -> str:
+    """Return the message of an error in one line, without the place in Lance's source."""
+    return _PLACE.sub("", " ".join(str(error).split()))

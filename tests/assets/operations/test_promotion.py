@@ -90,6 +90,23 @@ def test_readers_of_the_alias_get_what_passed(notes: tuple[Any, Path]) -> None:
     ]
 
 
+def test_explain_reads_the_promoted_pin(notes: tuple[Any, Path]) -> None:
+    """A later pin of the promoted version changes nothing behind the alias."""
+    platform, _ = notes
+    promote(platform.catalog, "notes@v1", "production")
+    first = platform.registry.published_pin("notes@v1", "text")
+    platform.registry.pins.publish(first.cell, replace(first, number=2, run_id="later"))
+    hits = platform.features.search("rye bread", dataset_version="notes@v1", modality="text", k=1)
+    found = hits["feature_id"][0].as_py()
+
+    def run(dataset_version: str | None) -> tuple[int, bool]:
+        told = platform.features.explain(found, dataset_version)["run"]
+        return told["pin"], told["published_by"] == "later"
+
+    assert run("notes@production") == (1, False)
+    assert run("notes@v1") == run(None) == (2, True)
+
+
 def test_a_spec_sets_its_own_thresholds(notes: tuple[Any, Path]) -> None:
     platform, folder = notes
     promote(platform.catalog, "notes@v1", "staging")
@@ -130,6 +147,10 @@ def test_what_cannot_be_promoted(notes: tuple[Any, Path]) -> None:
         promote(platform.catalog, "notes@v1", "latest")
     with pytest.raises(UserError, match="nothing was promoted to notes@production"):
         roll_back(platform.catalog, "notes", "production")
+    with pytest.raises(UserError, match="alias 'prodution' is not known; there are: candidate, champion"):
+        roll_back(platform.catalog, "notes", "prodution")
+    with pytest.raises(UserError, match=r"dataset name '\.\./notes' must match"):
+        roll_back(platform.catalog, "../notes", "production")
     moved = promote(platform.catalog, "notes@v1", "production")
     with pytest.raises(UserError, match="there is nothing to go back to"):
         roll_back(platform.catalog, "notes", "production")

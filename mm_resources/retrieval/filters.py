@@ -1,0 +1,102 @@
+"""Filters in SQL that users give: each is one complete expression before it joins other conditions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.sql import OutOfMemory
+from mm_resources.storage.lance_errors import cause_of, is_filter_error
+
+# A doubled quote inside a text is the end of one text and the start of the next, which covers the same part.
+_QUOTED = re.compile(r"(\b[A-WYZa-wyz]|&)?('[^']*'|`[^`]*`)")
+# What Lance ignores (all that follows the expression), takes for a parameter, which makes it panic, or reads
+# in two ways: a double quote begins a text in scans and a column in searches.
+_REFUSED = (
+    (re.compile(r"['`]"), "a quote is not closed"),
+    (re.compile(r'"'), "double quotes are ambiguous; write texts in '...' and columns plain or in `...`"),
+    (re.compile(r"--|/\*|\*/"), "comments are not allowed"),
+    (re.compile(r";"), "it is more than one statement; leave out the semicolon"),
+    (
+        re.compile(r"\?|\$|(?<!:):(?!:)"),
+        "parameters such as ? and $1 are not allowed; write the value itself",
+    ),
+)
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+
+
+def check_filter(where: object) -> str:
+    """Return a user's filter if its text is one complete expression.
+
+    Columns, functions and types are checked by Lance, where the filter is used.
+
+    Raises:
+        UserError: when it is no text, empty, or has an open quote or parenthesis, a comment, a second
+            statement or a parameter.
+    """
+    if not isinstance(where, str):
+        raise UserError(
+            f"the filter {where!r} is invalid: it is no text; give SQL such as \"split = 'train'\""
+        )
+    if not where.strip():
+        raise UserError(f"the filter {where!r} is invalid: it is empty; leave it out to choose all rows")
+    if problem := _problem(where):
+        raise UserError(f"the filter {where!r} is invalid: {problem}")
+    return where
+
+
+def join_conditions(where: str | None, *conditions: str) -> str | None:
+    """Return a user's filter, checked and in parentheses, joined with conditions; None without any.
+
+    Raises:
+        UserError: as `check_filter`.
+    """
+    own = [] if where is None else [f"({check_filter(where)})"]
+    return " AND ".join([*own, *conditions]) or None
+
+
+@contextmanager
+def filter_errors(where: str | None) -> Iterator[None]:
+    """Raise an error of planning a scan or search as `UserError` that names the filter, if there is one."""
+    try:
+        yield
+    except (UserError, OutOfMemory):
+        raise
+    except Exception as error:  # Lance has no type for these, and panics have one of their own
+        if where is None:
+            raise
+        raise _invalid(where, error) from error
+
+
+@contextmanager
+def row_errors(where: str | None) -> Iterator[None]:
+    """Raise an error of applying a filter to rows, such as a division by 0, as `UserError`."""
+    try:
+        yield
+    except Exception as error:  # DuckDB passes the error of a stream on as a text in an error of its own
+        if where is None or isinstance(error, UserError) or not is_filter_error(error):
+            raise
+        raise _invalid(where, error) from error
+
+
+def _invalid(where: str, error: Exception) -> UserError:
+    return UserError(f"the filter {where!r} is invalid: {cause_of(error)[:300]}")
+
+
+def _problem(where: str) -> str:
+    """Return why a text is not one complete expression; "" where it is."""
+    if any(match[1] for match in _QUOTED.finditer(where)):
+        return "texts take no prefix such as E'...' or N'...'; write '...'"
+    bare = _QUOTED.sub(" ", where)
+    for pattern, problem in _REFUSED:
+        if pattern.search(bare):
+            return problem
+    opened: list[str] = []
+    for sign in bare:
+        if sign in _PAIRS.values():
+            opened.append(sign)
+        elif sign in _PAIRS and (not opened or opened.pop() != _PAIRS[sign]):
+            return f"a {sign} closes no {_PAIRS[sign]}"
+    return f"a {opened[-1]} is not closed" if opened else ""
