@@ -81,6 +81,10 @@ _ARCHIVES = {
         "The archive is damaged, or is neither tar nor zip.",
         f"Pack it again and {_RELIST}.",
     ),
+    "empty_archive": (
+        "The archive has no member that is a sample of its source, while other archives have some.",
+        f"Remove the archive, or correct `members` in the spec, and {_RELIST}.",
+    ),
     "bad_compression": (
         "The compressed file is damaged.",
         f"Compress it again and {_RELIST}.",

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -85,13 +86,17 @@ def _family_name(pattern: str) -> str:
 def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
     """Return the endings of an archive's first members by modality, and the first error in listing them."""
     endings: dict[str, set[str]] = defaultdict(set)
-    archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path)), members="**/*"), {})
+    archive = Archives(SourceSpec(name="s", modality="auto", uri=escape_glob(str(path))), {})
     problem = ""
-    for item in islice(archive.list(), _MAX_MEMBERS):
-        problem = problem or (item.error.message if item.error else "")
-        modality = _modality(item.key)
-        if item.error is None and modality is not None:
-            endings[modality].add(os.path.splitext(item.key)[1])
+    try:
+        # Not its samples, for which it would be read to its end.
+        for member in islice(archive.members(str(path)), _MAX_MEMBERS):
+            problem = problem or (member.error.message if member.error else "")
+            modality = None if "/." in f"/{member.name}" else _modality(member.name)
+            if member.error is None and modality is not None:
+                endings[modality].add(os.path.splitext(member.name)[1])
+    except SampleError as error:
+        problem = problem or error.message
     return endings, problem
 
 

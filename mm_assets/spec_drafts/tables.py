@@ -14,6 +14,7 @@ from mm_assets.spec_drafts.names import clean_name, join_uri
 from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.model import user_column
 from mm_resources.objects.compressed_streams import uncompressed_name
+from mm_resources.sources.base import is_missing
 from mm_resources.sources.records import open_records
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -94,6 +95,8 @@ def record_source(
     for field, usual in (("id", _ID), ("label", _LABEL)):
         column = next((name for name in rows[0] if name.lower() in usual and name != content), None)
         values = [row.get(column) for row in rows] if column else []
+        if any(isinstance(value, (dict, list)) for value in values):
+            continue  # not a single value
         if column and (field == "label" or len(set(map(str, values))) == len(values)):
             record[field] = column
     name = clean_name(Path(uncompressed_name(table)).with_suffix(""))
@@ -129,7 +132,7 @@ def _wider_type(a: str, b: str) -> str:
 
 def _narrowest_type(values: Iterable[Any]) -> str:
     """Return the narrowest schema type that all values fit."""
-    present = [value for value in values if value not in (None, "")]
+    present = [value for value in values if not is_missing(value)]
     if not present:
         return "string"
     for kind, fits in (("bool", _is_bool), ("int", _is_int), ("float", _is_float), ("timestamp", _is_time)):

@@ -58,10 +58,12 @@ def open_unpacked(uri: str, open_packed: Callable[[], BinaryIO]) -> BinaryIO:
     ending = uri[len(uncompressed_name(uri)) :].lower()
     if not ending:
         return open_packed()
-    return cast(BinaryIO, io.BufferedReader(_UnpackedStream(uri, open_packed, _CODECS[ending]), _BUFFER))
+    return cast(BinaryIO, io.BufferedReader(UnpackedStream(uri, open_packed, _CODECS[ending]), _BUFFER))
 
 
-class _UnpackedStream(io.RawIOBase):
+class UnpackedStream(io.RawIOBase):
+    """A decoded file that is read forward; seeking backward decodes it from the start again."""
+
     def __init__(
         self, uri: str, open_packed: Callable[[], BinaryIO], codec: Callable[[BinaryIO], Any]
     ) -> None:

@@ -125,8 +125,13 @@ def list_objects(fs: Any, path: str, deep: bool, depth: int | None = None) -> It
         yield from _list_s3_objects(fs, path, deep)
         return
     for folder, _, infos in fs.walk(path, detail=True, on_error="raise", maxdepth=depth if deep else 1):
-        yield from (infos[name] for name in sorted(infos))
+        # An empty object named as a folder ("photos/") marks it; some file systems list it as a file.
+        yield from (infos[name] for name in sorted(infos) if not _is_marker(name, infos[name]))
         fs.invalidate_cache(folder)  # or it would hold all listings in memory
+
+
+def _is_marker(name: str, info: dict[str, Any]) -> bool:
+    return not info.get("size") and (not name or str(info["name"]).endswith("/"))
 
 
 def _list_s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
         with tarfile.open(fileobj=cast(Any, bounded), mode="r:", errors="surrogateescape") as archive:
             while (info := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or it would hold all members
-                if info.isdir():
+                if info.isdir() or _is_marker(info.name, info.size):
                     continue
                 member = _tar_member(info, uri)
                 if member.error is None and describes(member):
@@ -119,7 +119,7 @@ def zip_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
             for i, info in enumerate(archive.infolist())
         ]
         for info, member in sorted(members, key=lambda pair: pair[1].stem):
-            if info.is_dir():
+            if info.is_dir() or _is_marker(info.filename, info.file_size):
                 continue
             with suppress(ValueError):
                 member.modified_at = datetime(*info.date_time, tzinfo=UTC)
@@ -182,6 +182,11 @@ def _name_error(name: str) -> SampleError | None:
             f"{name} is an archive in an archive; unpack it, and name it as a source of its own",
         )
     return None
+
+
+def _is_marker(name: str, size: int) -> bool:
+    """Return whether an empty member is named as a folder; some Windows programs write a backslash."""
+    return not size and name.endswith(("/", "\\"))
 
 
 def _member_name(name: str) -> str:

@@ -8,7 +8,6 @@ name, and a member is read up to its listed size and no further.
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 import tempfile
@@ -22,24 +21,16 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.objects.compressed_streams import open_unpacked
 from mm_resources.objects.opener import open_error
-from mm_resources.sources.archive_members import (
-    Member,
-    archive_kind,
-    description_error,
-    open_zip,
-    tar_members,
-    zip_members,
-)
-from mm_resources.sources.base import Listed, cast_value
+from mm_resources.sources.archive_members import Member, archive_kind, open_zip, tar_members, zip_members
+from mm_resources.sources.base import Listed, cast_value, text_of
 from mm_resources.sources.files import Files
 from mm_resources.sources.globs import alternatives, glob_regex, names_dots
 from mm_resources.sources.keys import Keys
+from mm_resources.sources.member_spool import Description, MemberSpool
 from mm_resources.storage.store import LARGE_BYTES
 
 # Parts of a WebDataset sample that describe the others.
 _DESCRIBING = ("json", "cls", "txt")
-# Members of one stem that are described together.
-_MOST_PARTS = 1_000
 
 
 class Archives(Files):
@@ -48,7 +39,8 @@ class Archives(Files):
     ``uri`` is a tar (also .gz, .bz2, .xz, .zst) or zip, or a glob over several; ``members`` is a glob over
     the names in them. A member's key is its archive's key and its path. Members with one stem share an
     entity, and take label and columns from their parts ``.json`` (an object of the spec's columns, and
-    `label`), ``.cls`` (the label) and ``.txt`` (the column `txt`; of sounds, the transcript).
+    `label`), ``.cls`` (the label) and ``.txt`` (the column `txt`; of sounds, the transcript), wherever these
+    stand in the archive. An archive without samples is one failed sample, beside others that have some.
     """
 
     name = "archives"
@@ -69,6 +61,21 @@ class Archives(Files):
         return self.name
 
     def _walk(self) -> Iterator[Listed]:
+        """Yield samples and failures; a source of nothing but empty archives lists nothing."""
+        empty: list[Listed] = []
+        items = self._archived()
+        for item in items:
+            if item.error is not None and item.error.error_class == "empty_archive":
+                empty.append(item)
+                continue
+            yield from empty
+            yield item
+            yield from items
+            return
+        if self.spec.allow_empty:
+            yield from empty
+
+    def _archived(self) -> Iterator[Listed]:
         keys = Keys()
         for archive in super()._walk():
             if archive.error is None and archive.locator:
@@ -82,55 +89,59 @@ class Archives(Files):
             if archive.error is not None:
                 yield archive
                 continue
+            is_empty = True
             for item in self._samples(archive):
+                is_empty = False
                 keys.make_unique(item, declared=True)
                 yield item
+            if is_empty:
+                archive.error = SampleError(
+                    "empty_archive",
+                    f"{archive.uri} has no member that is a sample"
+                    + (f" and matches {self.spec.members}" if self.spec.members else ""),
+                )
+                yield archive
 
     def _samples(self, archive: Listed) -> Iterator[Listed]:
         """Yield the samples of one archive; where it cannot be read on, the rest is one failed sample."""
-        parts: list[Member] = []
+        spool = MemberSpool({*self.schema, "label", "cls", "transcript", "txt"})
         try:
-            for member in self._members(archive.uri):
-                if parts and (member.stem != parts[0].stem or len(parts) >= _MOST_PARTS):
-                    yield from self._describe(archive, parts)
-                    parts = []
-                parts.append(member)
+            for member in self.members(archive.uri):
+                spool.append(member)
         except SampleError as error:
             archive.error = error
-        yield from self._describe(archive, parts)
+        for member, description in spool:
+            if self._is_sample(member):
+                yield self._sample(archive, member, description)
         if archive.error is not None:
             yield archive
 
-    def _describe(self, archive: Listed, parts: list[Member]) -> Iterator[Listed]:
-        """Yield the samples of one stem, with the fields that their describing parts give."""
-        fields, problem = _described_fields(parts)
-        for member in filter(self._is_sample, parts):
-            item = Listed(
-                key=f"{archive.key}/{member.name}",
-                uri=archive.uri,
-                locator=member.locator,
-                tag=archive.tag,
-                size=member.size,
-                modified_at=member.modified_at,
-                link=f"{archive.key}/{member.stem}",
-                error=member.error or problem,
+    def _sample(self, archive: Listed, member: Member, description: Description) -> Listed:
+        """Return a member as a sample, with the fields that the describing parts of its stem give."""
+        item = Listed(
+            key=f"{archive.key}/{member.name}",
+            uri=archive.uri,
+            locator=member.locator,
+            tag=archive.tag,
+            size=member.size,
+            modified_at=member.modified_at,
+            link=f"{archive.key}/{member.stem}",
+            error=member.error or description.problem,
+        )
+        if item.error is None and member.size > self.spec.fetch.max_bytes:
+            item.error = SampleError(
+                "too_large", f"{item.key} is larger than fetch.max_bytes, {self.spec.fetch.max_bytes:,}"
             )
-            if item.error is None and member.size > self.spec.fetch.max_bytes:
-                item.error = SampleError(
-                    "too_large", f"{item.key} is larger than fetch.max_bytes, {self.spec.fetch.max_bytes:,}"
-                )
-            self._fill(item, fields)
-            yield item
+        self._fill(item, description.fields)
+        return item
 
     def _fill(self, item: Listed, fields: dict[str, Any]) -> None:
         """Set label, transcript and the declared columns."""
         label, transcript = fields.get("label", fields.get("cls")), fields.get("transcript")
         if transcript is None and self.spec.modality == "audio":
             transcript = fields.get("txt")
-        item.label, item.transcript = (
-            None if value in (None, "") else str(value) for value in (label, transcript)
-        )
         try:
+            item.label, item.transcript = text_of(label, "label"), text_of(transcript, "transcript")
             item.columns = {
                 name: cast_value(fields[name], kind)
                 for name, kind in self.schema.items()
@@ -161,7 +172,7 @@ class Archives(Files):
 
     # -- reading
 
-    def _members(self, uri: str) -> Iterator[Member]:
+    def members(self, uri: str) -> Iterator[Member]:
         """Yield the members of one archive, those of one stem in sequence.
 
         Raises:
@@ -236,24 +247,6 @@ class Archives(Files):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_opened"}
-
-
-def _described_fields(parts: list[Member]) -> tuple[dict[str, Any], SampleError | None]:
-    """Return the fields that describing parts give, and the error of one that cannot be read."""
-    fields: dict[str, Any] = {}
-    problem = None
-    for member in parts:
-        if isinstance(member.content, SampleError):
-            problem = member.content
-        elif member.content is not None:
-            try:
-                text = member.content.decode("utf-8")
-                described = json.loads(text) if member.part == "json" else {member.part: text.strip()}
-                if isinstance(described, dict):
-                    fields = described | fields
-            except (ValueError, RecursionError) as error:
-                problem = description_error(member, error)
-    return fields, problem
 
 
 def _read_member(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any, BinaryIO, ClassVar
 
 from mm_embed_kernels.errors import SampleError, UserError
@@ -16,6 +18,8 @@ from mm_embed_kernels.times import in_utc
 
 # `cast_value` knows these types.
 assert set(USER_TYPES) == {"string", "int", "float", "bool", "timestamp"}
+# What NaN and NaT are called in tables of text, where the spec declares a number, bool or time.
+_MISSING_WORDS = {"nan", "+nan", "-nan", "nat"}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -126,17 +130,51 @@ def open_source(spec: SourceSpec, schema: dict[str, str]) -> Source:
     )
 
 
+def is_missing(value: Any) -> bool:
+    """Return whether a field holds no value: None, "", NaN (of any number type) or NaT."""
+    if value is None or isinstance(value, (str, bytes, list, tuple, dict)):
+        return value is None or value == ""
+    try:
+        return bool(value != value)
+    except ArithmeticError:  # a signaling NaN of `decimal`
+        return True
+
+
+def text_of(value: Any, name: str) -> str | None:
+    """Return a label, id, link, group or transcript as text; None where there is no value.
+
+    Raises:
+        SampleError: ``schema_mismatch``, for lists, structs, and bytes that are not UTF-8.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, (list, tuple, dict)):
+        raise SampleError(
+            "schema_mismatch",
+            f"the field {name!r} holds a {'struct' if isinstance(value, dict) else 'list'}, "
+            "not a single value; name a field with one value per sample",
+        )
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise SampleError("schema_mismatch", f"the field {name!r} holds bytes that are not UTF-8") from None
+
+
 def cast_value(value: Any, kind: str) -> Any:
-    """Cast a user column's value to the type that the spec declares; None and "" become None.
+    """Cast a user column's value to the type that the spec declares; None, "", NaN and NaT become None.
+
+    Lists and structs become JSON text in a column of strings, and fit no other type.
 
     Raises:
         SampleError: ``schema_mismatch``, when it does not fit.
     """
-    if value is None or value == "":
+    if is_missing(value):
+        return None
+    if kind != "string" and isinstance(value, str) and value.strip().lower() in _MISSING_WORDS:
         return None
     try:
         if kind == "string":
-            text = value if isinstance(value, str) else str(value)
+            text = _text(value)
             text.encode("utf-8")
             return text
         if kind == "int":
@@ -154,3 +192,26 @@ def cast_value(value: Any, kind: str) -> Any:
         raise SampleError(
             "schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares"
         ) from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(_without_nan(value), ensure_ascii=False, default=_json_scalar)
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a list or struct with null in place of NaN and NaT."""
+    if isinstance(value, dict):
+        return {str(name): _without_nan(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(each) for each in value]
+    return None if value != "" and is_missing(value) else value
+
+
+def _json_scalar(value: Any) -> str:
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

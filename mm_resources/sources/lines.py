@@ -1,7 +1,11 @@
-"""Tables of lines, JSON lines and CSV, also compressed; a locator is a byte range in the unpacked file."""
+"""Tables of lines, JSON lines and CSV, also compressed.
+
+A locator is a byte range in the unpacked file; in one of UTF-16, by its byte order mark, in its UTF-8.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -11,6 +15,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_resources.objects.byte_order_marks import open_utf8
 from mm_resources.objects.compressed_streams import open_unpacked, uncompressed_name
 from mm_resources.sources.records import Record, RecordFile
 
@@ -30,6 +35,9 @@ class ByteRangeFile(RecordFile):
         return self._parse(stream.read(size), uri)
 
     def _open_new(self, uri: str) -> BinaryIO:
+        return open_utf8(uri, partial(self._open_bytes, uri))
+
+    def _open_bytes(self, uri: str) -> BinaryIO:
         stream = open_unpacked(uri, partial(self.opener.open, uri))
         # A file in a bucket is an IOBase whose `readline` takes no limit.
         bare = isinstance(stream, io.IOBase) and not isinstance(stream, io.BufferedIOBase)
@@ -72,7 +80,7 @@ class JsonLines(ByteRangeFile):
                 if line is None:
                     message = f"{uri}: a line is longer than {_LONGEST_LINE:,} bytes"
                     yield Record(locator, {}, SampleError("bad_record", message))
-                elif line.strip():
+                elif line.removeprefix(codecs.BOM_UTF8).strip():
                     try:
                         yield Record(locator, self._parse(line, uri))
                     except SampleError as error:

@@ -21,7 +21,7 @@ from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
 from mm_resources.objects.compressed_streams import uncompressed_name
 from mm_resources.objects.opener import ObjectOpener, open_error
-from mm_resources.sources.base import Listed, Source, cast_value, sources
+from mm_resources.sources.base import Listed, Source, cast_value, sources, text_of
 from mm_resources.sources.keys import Keys
 from mm_resources.sources.linked_files import LinkedFiles
 from mm_resources.sources.walk import walk
@@ -134,12 +134,14 @@ class RecordFile(Source):
     def objects(self) -> Iterator[tuple[str, str]]:
         if self.mapping.url:
             return super().objects()
-        return ((table.uri, table.tag) for table in self._tables() if self._has_records(table.uri))
+        return ((table.uri, table.tag) for table in self._tables() if self._is_listed(table))
 
-    def _has_records(self, uri: str) -> bool:
+    def _is_listed(self, table: Listed) -> bool:
         """Return whether a file occurs in the listing: an empty one has no record that could."""
+        if table.error is not None or table.locator:
+            return True  # as a failed sample; such a file is not opened
         try:
-            return any(True for _ in self.records(uri))
+            return any(True for _ in self.records(table.uri))
         except (UserError, SampleError):
             return True
 
@@ -149,9 +151,9 @@ class RecordFile(Source):
         item = Listed(key=f"record-{record.locator}", uri="", locator=record.locator, error=record.error)
         if record.error:
             return item, declared
-        if mapping.id is not None and fields.get(mapping.id) not in (None, ""):
-            item.key, declared = str(fields[mapping.id]), True
         try:
+            if mapping.id is not None and (key := text_of(fields.get(mapping.id), mapping.id)) is not None:
+                item.key, declared = key, True
             content = None if record.lazy else content_of(fields, mapping)
             if content is not None and mapping.url is None:
                 item.size = len(content)
@@ -235,12 +237,9 @@ def _decode_bytes(value: Any, name: str) -> bytes | None:
 
 
 def _text(fields: dict[str, Any], name: str | None) -> str | None:
-    """Return a field as text; None where it is empty or not mapped."""
-    value = fields.get(name) if name else None
-    if value in (None, ""):
-        return None
-    text = str(value)
-    text.encode("utf-8")
+    """Return a field as text; None where it has no value or is not mapped; raises as `text_of`."""
+    text = text_of(fields.get(name), name) if name else None
+    (text or "").encode("utf-8")
     return text
 
 

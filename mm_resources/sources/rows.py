@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.objects.opener import ObjectOpener
@@ -16,6 +17,7 @@ from mm_resources.sources.records import Record, RecordFile
 
 # Limits of a batch of rows; a single row may be larger.
 _BATCH_BYTES, _BATCH_ROWS = 16 << 20, 1_024
+_NAT = -(2**63)
 # (number of the first row, batch), in order.
 Batches = Iterator[tuple[int, pa.RecordBatch]]
 
@@ -51,8 +53,10 @@ class RowFile(RecordFile):
             version, classes = self.version(uri), _class_names(schema, label)
             for first, batch in self.batches(uri, columns, version=version):
                 for i, fields in enumerate(_rows(batch)):
-                    if label and classes and (number := fields.get(label)) is not None:
-                        fields[label] = classes[number] if 0 <= number < len(classes) else None
+                    if label and classes and isinstance(number := fields.get(label), (int, float)):
+                        # Pandas writes the numbers as floats where some are missing.
+                        known = number in range(len(classes))
+                        fields[label] = classes[int(number)] if known else None
                     yield Record(f"{first + i}@{version}" if version else str(first + i), fields, lazy=lazy)
         except (pa.ArrowInvalid, OSError) as error:
             # pyarrow raises OSError for damage too; one of the operating system or network has an errno.
@@ -177,9 +181,21 @@ def _batch_rows(size: int, rows: int) -> int:
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """Yield a batch's rows as Python objects, converting few at a time where they are large."""
+    batch = _clear_nat(batch)
     step = _batch_rows(batch.nbytes, batch.num_rows)
     for start in range(0, batch.num_rows, step):
         yield from batch.slice(start, step).to_pylist()
+
+
+def _clear_nat(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with null for NumPy's NaT, which is a number that Python's times lack."""
+    for i, column in enumerate(batch.columns):
+        if pa.types.is_timestamp(column.type):
+            is_nat = pc.equal(column.view(pa.int64()), _NAT)
+            if pc.any(is_nat).as_py():
+                cleared = pc.if_else(is_nat, pa.scalar(None, column.type), column)
+                batch = batch.set_column(i, batch.schema.field(i).with_nullable(True), cleared)
+    return batch
 
 
 def _class_names(schema: pa.Schema, column: str | None) -> list[str]:

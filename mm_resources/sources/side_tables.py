@@ -10,12 +10,14 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS
 from mm_embed_kernels.spec.source_spec import SideTable, SourceSpec
 from mm_resources.objects.opener import ObjectOpener
-from mm_resources.sources.base import Listed, cast_value
+from mm_resources.sources.base import Listed, cast_value, is_missing, text_of
 from mm_resources.sources.records import open_records
 
 
 class SideTableReader:
     """Reads the columns of a side table, joined by the sample's key or, where that is unique, its file name.
+
+    A row without a key describes no file, as a row of an absent file does.
 
     Attributes:
         rows: key -> the row's columns.
@@ -42,7 +44,15 @@ class SideTableReader:
                 raise UserError(
                     f"side table {table.uri} has no column {missing[0]!r}; it has: {', '.join(record.fields)}"
                 )
-            key, row = str(record.fields[table.key]), {name: record.fields[name] for name in columns}
+            # NaN is unequal to itself: a repeated row would contradict itself.
+            row = {name: None if is_missing(record.fields[name]) else record.fields[name] for name in columns}
+            try:
+                key = text_of(row[table.key], table.key)
+            except SampleError as error:
+                self._refuse(table, record.locator, error)
+                continue
+            if key is None:
+                continue
             if self.rows.setdefault(key, row) != row:
                 contradiction = (
                     f"{table.uri}: {key!r} stands more than once with different values; the first row counts"
@@ -77,11 +87,10 @@ class SideTableReader:
         if not row:
             return
         for name in self.spec.columns:
-            value = row[name]
-            if name in SAMPLE_FIELDS:
-                setattr(item, name, None if value in (None, "") else str(value))
-            if name in self.schema:
-                try:
-                    item.columns[name] = cast_value(value, self.schema[name])
-                except SampleError as error:
-                    item.error = error
+            try:
+                if name in SAMPLE_FIELDS:
+                    setattr(item, name, text_of(row[name], name))
+                if name in self.schema:
+                    item.columns[name] = cast_value(row[name], self.schema[name])
+            except SampleError as error:
+                item.error = error

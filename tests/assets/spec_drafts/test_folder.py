@@ -95,3 +95,13 @@ def test_nothing_that_can_be_read(tmp_path: Path) -> None:
         UserError, match=r"holds no media and no table with a text column; a\.zip: .*File is not a zip file"
     ):
         draft_spec(tmp_path, "", "v1", tmp_path)
+
+
+def test_columns_that_are_no_labels_and_numbers_that_are_missing(tmp_path: Path) -> None:
+    rows = [{"text": f"a sentence about herons {i}", "label": ["x"], "stars": float("nan")} for i in range(3)]
+    (tmp_path / "t.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "stars": 2}])
+    )
+    draft = yaml.safe_load(draft_spec(tmp_path, "mine", "v1", tmp_path).yaml)
+    assert draft["sources"][0]["record"] == {"text": "text"}
+    assert draft["schema"] == {"stars": "int"}
