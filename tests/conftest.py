@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ settings.load_profile("fast")
 
 # As the platform's own processes are: tests run cells in this one.
 configure_process()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what three thousand collected tests and their modules hold from each later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
