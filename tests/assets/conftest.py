@@ -224,6 +224,10 @@ def mm(work: Path) -> Run:
     def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
         command = ["mm", *map(str, words)]
         out, err, code = io.StringIO(), io.StringIO(), 0
+        if absl := sys.modules.get("absl.logging"):
+            # Its handler, which a reader of exports brings, closes any stream but the present and the first
+            # stderr when Dagster configures logging: pytest's, while it is redirected.
+            absl.get_absl_handler().python_handler.stream = sys.__stderr__
         with (
             environment(),
             contextlib.chdir(work),
