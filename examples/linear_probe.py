@@ -15,6 +15,14 @@ from pathlib import Path
 import torch
 
 from mm_resources import FeatureStore
+from mm_resources.retrieval.training_set import TrainingSet
+
+
+def labelled_rows(features: FeatureStore, dataset_version: str, modality: str, split: str) -> TrainingSet:
+    """Return the rows of a split that have a label."""
+    return features.training_set(
+        dataset_version, modality=modality, split=split, where="label IS NOT NULL", columns=["label"]
+    )
 
 
 def train(
@@ -26,9 +34,7 @@ def train(
         The layer, the label of each of its outputs, and the manifest of the training rows.
     """
     torch.manual_seed(seed)
-    rows = features.training_set(
-        dataset_version, modality=modality, split="train", where="label IS NOT NULL", columns=["label"]
-    )
+    rows = labelled_rows(features, dataset_version, modality, "train")
     labels = sorted(set(rows.to_polars()["label"]))
     probe = torch.nn.Linear(rows.manifest["tables"][0]["dimension"], len(labels))
     optimizer = torch.optim.Adam(probe.parameters(), lr=0.05)
@@ -52,9 +58,7 @@ def accuracy(
     split: str,
 ) -> float:
     """Return the share of a split's rows that the probe labels correctly."""
-    rows = features.training_set(
-        dataset_version, modality=modality, split=split, where="label IS NOT NULL", columns=["label"]
-    )
+    rows = labelled_rows(features, dataset_version, modality, split)
     right = seen = 0
     with torch.no_grad():
         for batch in rows.to_torch():
@@ -80,12 +84,9 @@ if __name__ == "__main__":
     cell = f"{arguments.dataset_version} {arguments.modality}"
     print(f"{manifest['rows']} rows of {cell}, labels: {', '.join(labels)}")
     for split in ("train", "validation", "test"):
-        chosen = store.training_set(
-            arguments.dataset_version, modality=arguments.modality, split=split, where="label IS NOT NULL"
-        )
-        rows = chosen.manifest["rows"]
+        rows = labelled_rows(store, arguments.dataset_version, arguments.modality, split).manifest["rows"]
         share = accuracy(store, arguments.dataset_version, arguments.modality, probe, labels, split)
-        print(f"{split}: {share:.3f} of {rows:,} rows right")
+        print(f"{split}: {share:.3f} of {rows:,} labelled rows right")
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         torch.save({"state": probe.state_dict(), "labels": labels}, arguments.out / "probe.pt")

@@ -151,6 +151,7 @@ def published_root(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, P
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "published"
     with FileLock(f"{root}.lock"):
         if not (root / "done").exists():
+            shutil.rmtree(root, ignore_errors=True)  # what a worker that failed has left
             with platforms() as make:
                 platform = make(root, durable=True)
                 platform.register(write_dataset(root / "data", photos))
@@ -190,8 +191,8 @@ class Templates:
     def restore(self, name: str, fill: Callable[[Path], None]) -> Path:
         """Return the folder of that name, as `fill` filled it."""
         folder, kept = self.root / name, self.root / f"{name}.kept"
+        shutil.rmtree(folder, ignore_errors=True)  # also what a `fill` that failed has left
         if kept.exists():
-            shutil.rmtree(folder)
             shutil.copytree(kept, folder, symlinks=True)
         else:
             folder.mkdir()
