@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from mm_resources.compute.ray_session import RaySession
@@ -39,6 +41,28 @@ def pytest_collection_finish() -> None:
     """Exempt what three thousand collected tests and their modules hold from each later garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return a folder by its name, filled once in a run of the tests, whatever workers it has; it is to be read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        root = shared / name
+        with FileLock(f"{root}.lock"):
+            if not (shared / f"{name}.done").exists():
+                shutil.rmtree(root, ignore_errors=True)  # what a worker that failed has left
+                root.mkdir()
+                fill(root)
+                (shared / f"{name}.done").touch()
+        return root
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,13 +21,17 @@ _BLUE, _RED, _GRAY = "#4f6bed", "#d1453b", "#8a8f98"
 # Number of distinct colors; rarer labels share the last one.
 _LABELS = 9
 _BINS = 40
+# Width of a figure.
+_INCHES = 7.0
+# Mean width of a letter, as a share of the font size.
+_LETTER = 0.65
 # One polygon for all bins takes half the time of a bar for each.
 _OUTLINE: Literal["stepfilled"] = "stepfilled"
 
 
 def funnel(counts: Mapping[str, int]) -> bytes:
     """Draw the number of samples that reached each step as bars, as PNG."""
-    figure = _figure(height=0.45 * len(counts) + 0.6)
+    figure = _figure(0.45 * len(counts) + 0.6, left=_width(counts, size=10), bottom=0.1)
     axes = figure.subplots()
     names, values = list(counts), list(counts.values())
     bars = axes.barh(names[::-1], values[::-1], color=_BLUE)
@@ -42,7 +46,7 @@ def costs(stages: Mapping[str, float], saved: Mapping[str, float], currency: str
     """Draw the cost of each stage and, in another color, the savings of each cause as bars, as PNG."""
     bars = [(name, price, _BLUE) for name, price in stages.items()]
     bars += [(f"saved by {name}", price, _GRAY) for name, price in saved.items()]
-    figure = _figure(height=0.3 * len(bars) + 0.8)
+    figure = _figure(0.3 * len(bars) + 0.8, left=_width([name for name, _, _ in bars], size=8), bottom=0.1)
     axes = figure.subplots()
     names, prices, colors = zip(*bars[::-1], strict=True)
     drawn = axes.barh(names, prices, color=colors)
@@ -60,7 +64,7 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
     drawn = [found for rule in rules if (found := threshold_of(rule, signals))]
     if not drawn:
         return None
-    figure = _figure(height=2.2 * len(drawn))
+    figure = _figure(2.2 * len(drawn))
     for axes, (rule, column, threshold) in zip(
         figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True
     ):
@@ -103,7 +107,8 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     names = np.array([label or "(no label)" for label in labels])
     found, counts = np.unique(names, return_counts=True)
     shown = list(found[np.argsort(-counts)][:_LABELS])
-    figure = _figure(height=4.5)
+    figure = _figure(4.5)
+    figure.set_layout_engine("constrained")  # makes room for the legend
     axes = figure.subplots()
     for label in shown:
         mine = points[names == label]
@@ -122,7 +127,7 @@ def comparisons(shown: Sequence[DistributionDrift]) -> bytes | None:
     """Draw distributions before (gray) and after (blue), red where they drift, as PNG; None without any."""
     if not shown:
         return None
-    figure = _figure(height=2.2 * len(shown))
+    figure = _figure(2.2 * len(shown))
     for axes, shift in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
         if isinstance(shift.before, dict):
             both = {**shift.before, **shift.after}
@@ -162,13 +167,28 @@ def _edges(values: Sequence[float] | np.ndarray[Any, Any]) -> np.ndarray[Any, An
     return np.linspace(low, high, _BINS + 1)
 
 
-def _figure(height: float) -> Figure:
+def _width(names: Iterable[str], size: float) -> float:
+    """Return the width in inches that the longest name takes at most, in letters of `size` points."""
+    return 0.2 + max(map(len, names)) * size * _LETTER / 72
+
+
+def _figure(height: float, left: float = 0.7, bottom: float = 0.35) -> Figure:
+    """Return a figure with room for a title and for the labels of its axes; lengths in inches.
+
+    Margins that are told take a third of the time of a layout that measures every label.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(7.0, height), layout="constrained")
+    figure = Figure(figsize=(_INCHES, height), dpi=80)
+    figure.subplots_adjust(
+        left=min(left / _INCHES, 0.6), right=0.98, top=1 - 0.3 / height, bottom=bottom / height, hspace=0.4
+    )
+    return figure
 
 
 def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80)
+    FigureCanvasAgg(figure).print_png(stream)  # Figure.savefig draws everything twice.
     return stream.getvalue()

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from filelock import FileLock
 
 from mm_assets.cli.main import main
 from mm_assets.definitions import build
@@ -29,7 +28,7 @@ from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.settings import Settings
 from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureFilter
-from tests.conftest import write_dataset
+from tests.conftest import Once, write_dataset
 
 
 @dataclass
@@ -145,23 +144,20 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def published_root(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, Path]) -> Path:
-    """The folder of a platform with ``tiny@v1``, published once in a run of the tests, whatever workers it has."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "published"
-    with FileLock(f"{root}.lock"):
-        if not (root / "done").exists():
-            shutil.rmtree(root, ignore_errors=True)  # what a worker that failed has left
-            with platforms() as make:
-                platform = make(root, durable=True)
-                platform.register(write_dataset(root / "data", photos))
-                results = platform.backfill("tiny@v1")
-                assert {name: result.status for name, result in results.items()} == {
-                    "image": "published",
-                    "text": "published",
-                }, results
-            (root / "done").touch()
-    return root
+def published_root(once: Once, photos: dict[str, Path]) -> Path:
+    """The folder of a platform with ``tiny@v1``, published once in a run of the tests."""
+
+    def publish(root: Path) -> None:
+        with platforms() as make:
+            platform = make(root, durable=True)
+            platform.register(write_dataset(root / "data", photos))
+            results = platform.backfill("tiny@v1")
+            assert {name: result.status for name, result in results.items()} == {
+                "image": "published",
+                "text": "published",
+            }, results
+
+    return once("published", publish)
 
 
 @pytest.fixture(scope="session")

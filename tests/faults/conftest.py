@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mm_resources.cell import Cell
+from tests.conftest import Once
 from tests.faults.published import Published, published
 from tests.faults.victim import Home, running
 
@@ -59,15 +60,16 @@ def memory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_texts(tmp_path_factory.mktemp("texts"))
+def spec(once: Once) -> Path:
+    return once("fault-texts", write_texts) / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
-def registered(memory: Path, spec: Path) -> Home:
-    home = Home(memory / "registered")
-    assert home.mm("register", str(spec)).code == 0
-    return home
+def registered(once: Once, spec: Path) -> Home:
+    def register(root: Path) -> None:
+        assert Home(root).mm("register", str(spec)).code == 0
+
+    return Home(once("fault-registered", register))
 
 
 @pytest.fixture
@@ -81,12 +83,14 @@ def home(memory: Path, registered: Home) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(memory: Path, registered: Home) -> Home:
+def undisturbed(once: Once, registered: Home) -> Home:
     """A store in which one undisturbed run published ``tiny@v1``."""
-    home = registered.copy(memory / "undisturbed")
-    done = home.mm("backfill", "tiny@v1")
-    assert done.code == 0, done.text
-    return home
+
+    def publish(root: Path) -> None:
+        done = registered.copy(root / "home").mm("backfill", "tiny@v1")
+        assert done.code == 0, done.text
+
+    return Home(once("fault-undisturbed", publish) / "home")
 
 
 @pytest.fixture(scope="session")

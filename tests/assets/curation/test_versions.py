@@ -17,6 +17,7 @@ SPEC = """
 name: walks
 version: {version}
 {parent}
+embedders: {{text: [wordllama]}}
 splits: {{train: 0.5, test: 0.5}}
 gates: {{max_failed_share: 0.5}}
 curation: {{rules: {{exact_duplicate: {{action: flag}}}}}}

@@ -91,7 +91,11 @@ def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
     assert FailureFilter.loads(tags[REDRIVE_TAG]) == FailureFilter(error_class="decoder_crash")
 
 
-@pytest.mark.parametrize("stage", KERNELS)
+# The cache answers alike for each kernel: one of them is enough in `make test`.
+@pytest.mark.parametrize(
+    "stage",
+    ["embeddings", *(pytest.param(name, marks=pytest.mark.slow) for name in KERNELS if name != "embeddings")],
+)
 def test_a_cached_failure_of_a_class_that_is_gone_is_recorded_as_it_is(
     lenient: Any, photos: dict[str, Path], stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

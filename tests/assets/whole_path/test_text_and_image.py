@@ -260,12 +260,12 @@ def test_linked_modalities_join_and_share_their_split(platform: Any, dataset: Pa
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_ray_and_inline_agree(new_platform: Any, tmp_path: Path, dataset: Path) -> None:
-    platforms, ledger = {mode: new_platform(tmp_path / mode) for mode in ("inline", "ray")}, {}
+def test_ray_and_inline_agree(published: Any, published_root: Path, platform: Any) -> None:
+    platforms, ledger = {"inline": published, "ray": platform}, {}
+    platform.register(published_root / "data" / "dataset.yaml")
+    results = platform.backfill("tiny@v1", mode="ray")
+    assert all(result.status == "published" for result in results.values()), results
     for mode, platform in platforms.items():
-        platform.register(dataset)
-        results = platform.backfill("tiny@v1", mode=mode)
-        assert all(result.status == "published" for result in results.values()), results
         ledger[mode] = platform.catalog.ledger.read().read_all().to_pylist()
         assert {row["mode"] for row in ledger[mode] if row["mode"]} == {mode}
         assert all(
