@@ -49,8 +49,8 @@ class ConSE(PictureEmbedder):
     name = "conse"
     dimension = 384
     input_shape = (_SIDE, _SIDE, 3)
-    libraries = ("onnxruntime", "onnxscript", "tokenizers", "torch", "timm", "pillow")
-    code_version = "3"
+    libraries = ("onnxruntime", "onnxscript", "tokenizers", "torch", "timm", "pillow", "pi-heif")
+    code_version = "4"
     seconds = 0.007
     batch_size = 4
 

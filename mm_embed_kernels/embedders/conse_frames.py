@@ -10,8 +10,8 @@ class ConSEFrames(FrameEmbedder):
     """Scenes of ImageNet-like content, 384-d, in MiniLM's space, as texts and pictures are."""
 
     name = "conse_frames"
-    libraries = (*ConSE.libraries, "decord2")
-    code_version = "2"
+    libraries = (*ConSE.libraries, "decord2", "av")
+    code_version = "3"
     seconds = 0.1
     batch_size = 1
 

@@ -22,7 +22,8 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
     """Pictures in the joint space of pictures and texts of a contrastive model."""
 
     name = "open_clip"
-    libraries = ("open_clip_torch", "pillow", "torch", "torchvision")
+    libraries = ("open_clip_torch", "pillow", "pi-heif", "torch", "torchvision")
+    code_version = "2"
     seconds = 0.1
     batch_size = 32
 
@@ -133,7 +134,8 @@ class OpenCLIPFrames(FrameEmbedder):
 
     name = "open_clip_frames"
     takes_model = True
-    libraries = (*OpenCLIP.libraries, "decord2")
+    libraries = (*OpenCLIP.libraries, "decord2", "av")
+    code_version = "2"
     seconds = 0.5
     batch_size = 8
 

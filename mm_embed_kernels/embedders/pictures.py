@@ -34,7 +34,7 @@ class PictureEmbedder(Embedder):
 
     def decode(self, data: bytes, span: str) -> np.ndarray[Any, Any]:  # noqa: ARG002 - a picture is one segment
         # An incomplete picture gets here only where the spec keeps the beginnings of such.
-        return self.prepare(read_picture(data, self.draft_side).upright)
+        return self.prepare(read_picture(data, self.draft_side).rgb)
 
 
 class FrameEmbedder(Embedder):

@@ -15,6 +15,7 @@ _SIGNATURES = (
     (rb"\x59\xa6\x6a\x95", "image/x-sun-raster"),
     (rb"\xff\x4f\xff\x51", "image/x-jp2-codestream"),
     (rb"\0\0\0\x0cjP  \r\n\x87\n", "image/jpx"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
     (rb"SDPX|XPDS", "image/x-dpx"),
     (rb"v/1\x01", "image/x-exr"),
     (rb"#\?(RADIANCE|RGBE)\n", "image/vnd.radiance"),

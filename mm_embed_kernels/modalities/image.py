@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
-from mm_embed_kernels.media.image import read_picture, stated_size
+from mm_embed_kernels.media.image import read_picture, stated_pixels
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
 
 _SIGNAL_PIXELS = 256
@@ -21,9 +21,9 @@ class Image(Modality):
     name = "image"
     embedder = "conse"
     hub_embedder = "open_clip:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-    libraries = ("pillow", "av", "ImageHash", "filetype")
+    libraries = ("pillow", "pi-heif", "av", "ImageHash", "filetype")
     probe_seconds = 0.02
-    probe_version = "5"
+    probe_version = "6"
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
         *DECODING_SIGNALS,
@@ -82,11 +82,10 @@ class Image(Modality):
         }
 
     def segment(self, data: bytes) -> list[Segment]:
-        width, height = stated_size(data)
-        return [Segment(span="full", cost=width * height)]
+        return [Segment(span="full", cost=stated_pixels(data))]
 
     def preview(self, data: bytes) -> Preview:
-        picture = read_picture(data, PREVIEW_SIDE).upright
+        picture = read_picture(data, PREVIEW_SIDE).rgb
         picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         return Preview(picture=np.asarray(picture, np.uint8))
 
