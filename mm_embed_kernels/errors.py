@@ -54,6 +54,10 @@ class UserError(Exception):
     """A mistake that the user can correct; printed as one line without a traceback."""
 
 
+class ProcessFailure(UserError, RuntimeError):
+    """Processes of this machine end without an answer: the run ends in one line, and no sample is blamed."""
+
+
 def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:
     """Return the error of a setting whose value is none of its choices."""
     return UserError(f"{name} {value!r} is not known; there are: {', '.join(choices)}")

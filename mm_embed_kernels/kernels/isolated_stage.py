@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import signal
 import threading
 import time
 from collections import OrderedDict
@@ -13,7 +12,7 @@ from multiprocessing.util import Finalize
 
 import pyarrow as pa
 
-from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.errors import ProcessFailure, SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
 from mm_embed_kernels.sandbox.child_process import (
@@ -24,8 +23,12 @@ from mm_embed_kernels.sandbox.child_process import (
     refuse_children,
 )
 
-# Longest time to load a model, and for one batch.
+# Own time (see `Stopwatch`) of a batch, and of loading a model.
 BATCH_SECONDS = 300.0
+# Own time of a row that is tried a second time, alone, as a multiple.
+_SECOND_TRY = 2.0
+# Time of a batch on the clock, as a far backstop.
+WALL_SECONDS = 3600.0
 # Deaths without one answer in between, after which the model is broken, not the samples.
 _MAX_DEATHS = 8
 # Processes that stay with their models loaded.
@@ -35,11 +38,12 @@ _MAX_PROCESSES = 2
 class IsolatedStage(Stage):
     """Another stage, run in a child process.
 
-    A batch on which the child dies is computed row by row, and the guilty row fails.
+    The rows of a batch on which the child ends are computed one by one, with more time, and the guilty row
+    fails.
 
     Args:
         stage: picklable.
-        seconds: longest time for a batch, after which the child is killed.
+        seconds: own time for a batch, after which the child is killed.
         prepare: called first in each child; picklable.
     """
 
@@ -55,54 +59,93 @@ class IsolatedStage(Stage):
         """Load the model, unless a process of the last stages still has it loaded.
 
         Raises:
-            RuntimeError: when the process dies or hangs while it loads; else as the stage's own `setup`.
+            ProcessFailure: when the process ends while it loads; else as the stage's own `setup`.
         """
         try:
-            self._ask(None)
+            self._load(self._child())
         except (ChildDied, ChildTimeout) as end:
-            raise RuntimeError(
-                f"loading the model ended its process: {_cause(end, self.seconds).message}"
-            ) from end
+            raise _loading_failure(end) from end
 
     def run(self, batch: pa.Table) -> pa.Table:
         """Return one row for each row.
 
         Raises:
-            RuntimeError: when the process died on as many batches in a row as no sample explains.
+            ProcessFailure: when the process died on as many batches in a row as no sample explains.
         """
-        began = time.perf_counter()
         try:
-            table = self._ask(batch)
-        except (ChildDied, ChildTimeout) as end:
-            if batch.num_rows > 1:
-                return pa.concat_tables([self.run(batch.slice(i, 1)) for i in range(batch.num_rows)])
-            cause = _cause(end, self.seconds)
-            self._deaths += 1
-            if self._deaths >= _MAX_DEATHS:
-                raise RuntimeError(
-                    f"the model ended its process {self._deaths} times in a row: {cause.message}"
-                ) from end
-            return results(batch["key"].to_pylist(), [cause], time.perf_counter() - began, self.schema)
+            table = self._run(batch, 1.0)
+        except (ChildDied, ChildTimeout):
+            rows = (batch.slice(i, 1) for i in range(batch.num_rows))
+            return pa.concat_tables([self._run_alone(row) for row in rows])
         self._deaths = 0
         return table
 
-    def _ask(self, batch: pa.Table | None) -> pa.Table | None:
+    def _run_alone(self, row: pa.Table) -> pa.Table:
+        """Compute one row of a batch that has ended its process."""
+        began = time.perf_counter()
+        try:
+            table = self._run(row, _SECOND_TRY)
+        except (ChildDied, ChildTimeout) as end:
+            cause = _blame(end)
+            self._deaths += 1
+            if self._deaths >= _MAX_DEATHS:
+                raise ProcessFailure(
+                    f"the model ended its process {self._deaths} times in a row: {cause.message}; free memory"
+                    " of this machine or update the model's libraries, and run the same command again"
+                ) from end
+            return results(row["key"].to_pylist(), [cause], time.perf_counter() - began, self.schema)
+        self._deaths = 0
+        return table
+
+    def _run(self, batch: pa.Table, factor: float) -> pa.Table:
+        """Run the stage on a batch in the child, with a multiple of the time; load it first if necessary."""
+        child = self._child()
+        if not child.has_answered:
+            try:
+                self._load(child)
+            except (ChildDied, ChildTimeout) as end:
+                raise _loading_failure(end) from end
+        return self._ask(child, batch, factor)
+
+    def _child(self) -> Child:
+        return _processes().of(content_hash(self._pickled), self.prepare)
+
+    def _load(self, child: Child) -> None:
+        """Load the stage in the child; once more where the machine has ended it."""
+        try:
+            self._ask(child, None)
+        except ChildDied as end:
+            if not end.outside:
+                raise
+            self._ask(child, None)
+
+    def _ask(self, child: Child, batch: pa.Table | None, factor: float = 1.0) -> pa.Table | None:
         """Load the stage in the child where it is not loaded, and run it on the batch, if there is one."""
         name = content_hash(self._pickled)
         item = (name, self._pickled, None if batch is None else _to_bytes(batch))
-        (answer,) = _processes().of(name, self.prepare).ask(_run_stage, [item], self.seconds)
+        (answer,) = child.ask(_run_stage, [item], factor * self.seconds, WALL_SECONDS)
         if isinstance(answer, Exception):
             raise answer
         return None if answer is None else _from_bytes(answer)
 
 
-def _cause(end: ChildDied | ChildTimeout, seconds: float) -> SampleError:
+def _loading_failure(end: ChildDied | ChildTimeout) -> ProcessFailure:
+    cause = f"it took longer than {end.excess}" if isinstance(end, ChildTimeout) else f"it died with {end}"
+    return ProcessFailure(
+        f"loading the model ended its process: {cause}; free memory of this machine or update the model's "
+        "libraries, and run the same command again"
+    )
+
+
+def _blame(end: ChildDied | ChildTimeout) -> SampleError:
+    """Return the error of a row at which the process ended twice.
+
+    When memory runs out, the kernel kills a process that has much of it; with fewer other processes the same
+    sample may pass, as one that took too long may on a machine that is less busy. The cache counts the runs.
+    """
     if isinstance(end, ChildTimeout):
-        return SampleError("timeout", f"the model took longer than {seconds:g} s")
-    # When memory runs out, the kernel kills a process that has much of it; with fewer other processes the
-    # same sample may pass.
-    killed = end.exitcode == -signal.SIGKILL
-    return SampleError("model_crash", f"the model's process died with {end}", retryable=killed)
+        return SampleError("timeout", f"the model, alone, took longer than {end.excess}", retryable=True)
+    return SampleError("model_crash", f"the model's process died with {end}", retryable=end.outside)
 
 
 class _Processes:

@@ -13,15 +13,29 @@ import os
 import re
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from mm_embed_kernels.errors import ProcessFailure
 from mm_embed_kernels.sandbox.lasting_thread import LastingThread
+from mm_embed_kernels.sandbox.stopwatch import Stopwatch
 
 # Exit code of a child that ended itself because an allocation failed.
 OUT_OF_MEMORY_EXIT = 86
+# Exit code of a child that would start children of its own while it imports its parent's main module.
+UNGUARDED_EXIT = 87
+# Signals by which a person or the kernel's OOM killer ends a process, whatever it computes.
+OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
+# Time of an answer on the clock, as a far backstop.
+WALL_SECONDS = 1800.0
+# Own time of a child to start and to import what it is asked to call.
+_START_SECONDS = 120.0
+# Tries to start a child: one that fails of itself will do so again, and what the machine ends may pass.
+_OWN_STARTS, _STARTS, _START_PAUSE_SECONDS = 3, 6, 0.25
 # Time between the end of its pipe and that of the process.
 _EXIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -48,18 +62,41 @@ class ChildDied(Exception):
     Attributes:
         exitcode: as `multiprocessing` gives it: negative for a signal.
         fresh: whether the item was the first of the process, so that no other one can be the cause.
+        outside: whether a person or the machine ended the process, whatever it computed.
     """
 
     def __init__(self, exitcode: int, fresh: bool) -> None:
         super().__init__(exitcode, fresh)
         self.exitcode, self.fresh = exitcode, fresh
+        self.outside = -exitcode in OUTSIDE_SIGNALS
 
     def __str__(self) -> str:
         return signal.Signals(-self.exitcode).name if self.exitcode < 0 else f"exit code {self.exitcode}"
 
 
 class ChildTimeout(Exception):
-    """The answer did not come in time; the process was killed."""
+    """The answer did not come in time; the process was killed.
+
+    Attributes:
+        excess: the time that the process has exceeded, in words.
+    """
+
+    def __init__(self, excess: str) -> None:
+        super().__init__(excess)
+        self.excess = excess
+
+
+class _NotStarted(Exception):
+    """A child ended before it received what it was asked.
+
+    Attributes:
+        cause: in words.
+        outside: whether a person or the machine ended it.
+    """
+
+    def __init__(self, cause: str, outside: bool) -> None:
+        super().__init__(cause, outside)
+        self.cause, self.outside = cause, outside
 
 
 class Child:
@@ -78,54 +115,118 @@ class Child:
         self._answers = 0
 
     def ask(
-        self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]], seconds: float
+        self,
+        function: Callable[..., Any],
+        items: Sequence[tuple[Any, ...]],
+        seconds: float,
+        wall_seconds: float = WALL_SECONDS,
     ) -> Iterator[Any]:
         """Stream ``function(*item)`` for each item, in order.
 
         Args:
             function: picklable; must not raise.
             items: its arguments, picklable.
-            seconds: longest time between two answers.
+            seconds: own time (see `Stopwatch`) for each answer; the start of the process and its imports are
+                not counted.
+            wall_seconds: time for each answer on the clock.
 
         Raises:
             ChildDied: when the process ends; the item whose answer is due was the last one it worked on.
-            ChildTimeout: when that item takes longer than `seconds`.
+            ChildTimeout: when that item takes longer than it may.
+            ProcessFailure: when no process can be started.
         """
-        if self._process is None or not self._process.is_alive():
-            self.close()
-            _starter.call(self._start)
+        self._hand_over(function, items)
         try:
-            self._pipe.send((function, items))
             for _ in items:
-                # Both, since a process that the child has forked may keep the pipe open.
-                if not wait([self._pipe, self._process.sentinel], seconds):
-                    self.close()
-                    raise ChildTimeout
-                if not self._pipe.poll():
-                    raise EOFError
-                answer = self._pipe.recv()
+                answer = self._receive(seconds, wall_seconds)
                 self._answers += 1
                 yield answer
         except (EOFError, OSError):
-            self._process.join(_EXIT_SECONDS)
-            self._process.kill()
-            self._process.join()
-            raise ChildDied(self._process.exitcode, self._answers == 0) from None
+            raise ChildDied(self._end(), self._answers == 0) from None
         except BaseException:
             self.close()  # pending answers must not be read as those of the next items
             raise
 
+    def _hand_over(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> None:
+        """Send the items to a child that says that it has received them; replace one that ends before."""
+        for tries in range(1, _STARTS + 1):
+            try:
+                return self._hand_to_child(function, items)
+            except _NotStarted as end:
+                if tries >= (_STARTS if end.outside else _OWN_STARTS):
+                    raise ProcessFailure(
+                        f"{tries} child processes ended before they began to work, the last with {end.cause};"
+                        " no sample is blamed; free memory and process ids of this machine, or mend what its "
+                        "Python imports, and run the same command again"
+                    ) from None
+            time.sleep(_START_PAUSE_SECONDS * 2**tries)
+
+    def _hand_to_child(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> None:
+        if self._process is None or not self._process.is_alive():
+            self.close()
+            try:
+                _starter.call(self._start)
+            except OSError as error:
+                raise _NotStarted(f"{type(error).__name__}: {error}", outside=True) from None
+        try:
+            self._pipe.send((function, items))
+            refusal = self._receive(_START_SECONDS, WALL_SECONDS)
+        except (EOFError, OSError):
+            end = ChildDied(self._end(), self._answers == 0)
+            if end.exitcode == OUT_OF_MEMORY_EXIT:
+                raise end from None  # the items are larger than its memory
+            if end.exitcode == UNGUARDED_EXIT:
+                raise ProcessFailure(
+                    "no child process can start, since each runs the main script again; put what the script "
+                    'does under `if __name__ == "__main__":`'
+                ) from None
+            raise _NotStarted(str(end), end.outside or self._answers > 0) from None
+        except ChildTimeout as end:
+            raise _NotStarted(f"nothing done after {end.excess}", outside=False) from None
+        except BaseException:
+            self.close()
+            raise
+        if refusal is not None:
+            self.close()
+            raise ProcessFailure(f"a child process cannot load what it is to call: {refusal}")
+
+    def _receive(self, seconds: float, wall_seconds: float) -> Any:
+        """Wait for the next message of the child."""
+        watch = Stopwatch(self._process.pid, seconds, wall_seconds)
+        # Both, since a process that the child has forked may keep the pipe open.
+        while not wait([self._pipe, self._process.sentinel], watch.tick):
+            if excess := watch.excess():
+                self.close()
+                raise ChildTimeout(excess)
+        if not self._pipe.poll():
+            raise EOFError
+        return self._pipe.recv()
+
+    def _end(self) -> int:
+        """Reap the process whose pipe has ended, and return its exit code."""
+        self._process.join(_EXIT_SECONDS)
+        self._process.kill()
+        self._process.join()
+        return int(self._process.exitcode)
+
+    @property
+    def has_answered(self) -> bool:
+        """Return whether a process runs that has answered before."""
+        return self._process is not None and self._process.is_alive() and self._answers > 0
+
     def _start(self) -> None:
         if _exiting:
             raise RuntimeError("this process is exiting and starts no child")
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            os._exit(UNGUARDED_EXIT)  # quietly: the parent tells why
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(
+        pipe, theirs = spawn.Pipe()
+        process = spawn.Process(
             target=_serve, args=(theirs, self._enter, self._args), daemon=not self._parent
         )
-        self._answers = 0
-        self._process.start()
+        process.start()
         theirs.close()
+        self._process, self._pipe, self._answers = process, pipe, 0
 
     def close(self) -> None:
         """Kill the process, even while it works."""
@@ -139,15 +240,20 @@ class Child:
 def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Answer the parent's items, in the child, until the pipe is closed."""
     enter(*args)
-    while True:
-        try:
-            function, items = pipe.recv()
-        except EOFError:
-            return
-        except MemoryError:
-            os._exit(OUT_OF_MEMORY_EXIT)
-        for item in items:
-            pipe.send(function(*item))
+    with suppress(BrokenPipeError):  # the parent is gone
+        while True:
+            try:
+                function, items = pipe.recv()
+            except EOFError:
+                return
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY_EXIT)
+            except Exception as error:  # noqa: BLE001 - whatever an import of the function's module raises
+                pipe.send(f"{type(error).__name__}: {error}")
+                return
+            pipe.send(None)  # received: what follows is the time of the items
+            for item in items:
+                pipe.send(function(*item))
 
 
 def die_with_parent() -> None:

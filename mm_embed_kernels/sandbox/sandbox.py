@@ -1,7 +1,8 @@
 """The sandbox, the only place where untrusted bytes are opened: children with limits on memory and time.
 
 Children are spawned and reused. A crash, a hang or too large an allocation ends the child alone, and costs
-the one sample that caused it.
+the one sample that caused it. What the machine may have caused (no time, no memory, a kill) is tried a second
+time, alone, before the sample is blamed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ from multiprocessing.util import Finalize
 from queue import LifoQueue
 from typing import Any
 
-from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.errors import ProcessFailure, SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.sandbox.child_process import (
     OUT_OF_MEMORY_EXIT,
+    WALL_SECONDS,
     Child,
     ChildDied,
     ChildTimeout,
@@ -29,6 +32,7 @@ from mm_embed_kernels.sandbox.child_process import (
     refuse_children,
     silence_output,
 )
+from mm_embed_kernels.sandbox.deaths import DeathCount
 
 # Environment variables that a child keeps; the others may be secrets.
 _ENVIRONMENT = (
@@ -45,6 +49,11 @@ _ENVIRONMENT = (
 )
 # Chunks of a batch for each of several children: one with slow items takes fewer chunks.
 _CHUNKS_PER_CHILD = 4
+# Own time of an item that is tried a second time, as a multiple of `item_seconds`.
+_SECOND_TRY = 4.0
+# Part of `Limits.environment`, raised when children are judged in another way, so that what was permanent is
+# computed again. 2: own time instead of time on the clock, second tries, and no blame for a child's start.
+_JUDGEMENT = "2"
 # Errors of the machine or its file systems; a decoder raises none of them about the bytes.
 _MACHINE_ERRORS = {
     errno.EACCES,
@@ -67,9 +76,11 @@ class Limits:
     Attributes:
         workers: number of children.
         memory_bytes: address space of a child.
-        item_seconds: wall time of an item.
+        item_seconds: own time of an item, see `Stopwatch`; not the start of its child, nor the time in which
+            a busy machine keeps it waiting.
         chunk_items: most items in one message to a child.
         chunk_bytes: most bytes in one message, unless a single item has more.
+        wall_seconds: time of an item on the clock, as a far backstop.
     """
 
     workers: int = 1
@@ -77,11 +88,13 @@ class Limits:
     item_seconds: float = 30.0
     chunk_items: int = 32
     chunk_bytes: int = 8 << 20
+    wall_seconds: float = WALL_SECONDS
 
     @property
     def environment(self) -> str:
         """Digest of the limits and libraries; with others, the bytes of a permanent failure may pass."""
-        return digest("limits", environment_digest(), str(self.memory_bytes), str(self.item_seconds))[:16]
+        limits = (str(self.memory_bytes), str(self.item_seconds))
+        return digest("limits", _JUDGEMENT, environment_digest(), *limits)[:16]
 
 
 def _enter(memory_bytes: int) -> None:
@@ -93,13 +106,21 @@ def _enter(memory_bytes: int) -> None:
 
 
 def call_guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Return ``function(*args)``, or what it raises as a `SampleError`."""
+    """Return ``function(*args)``, or what it raises as a `SampleError`.
+
+    Raises:
+        ProcessFailure: of a sandbox that the function uses; it is no verdict on an item.
+    """
     try:
         return function(*args)
     except SampleError as error:
         return error
+    except ProcessFailure:
+        raise
     except MemoryError:
-        return SampleError("memory_limit", "decoding asked for more memory than the sandbox allows")
+        return SampleError(
+            "memory_limit", "decoding asked for more memory than the sandbox allows", retryable=True
+        )
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the cause becomes the event
         # FFmpeg's errors about broken media have classes of their own, derived from the builtin ones.
         if type(error).__module__ == "builtins" and getattr(error, "errno", None) in _MACHINE_ERRORS:
@@ -118,6 +139,13 @@ def _answer(function: Callable[..., Any], *args: Any) -> Any:
     return outcome
 
 
+@dataclass(frozen=True)
+class _Unsettled:
+    """The first try of an item, of whose end the machine or an earlier item may be the cause."""
+
+    end: ChildDied | ChildTimeout
+
+
 class Sandbox:
     """Sandboxed children; threads may share it."""
 
@@ -128,16 +156,35 @@ class Sandbox:
         self._idle: LifoQueue[Child] = LifoQueue()
         for child in self._children:
             self._idle.put(child)
+        self._deaths = DeathCount()
+        self._alone = threading.Lock()
 
     def map(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Return ``function(*item)`` or a `SampleError` for each item, in order, computed inside the sandbox.
 
         The other items of a child that one of them kills are computed again, so that only this one fails.
+        Second tries follow, one after the other.
+
+        Raises:
+            ProcessFailure: when children do not start, or die one after the other whatever they compute.
         """
+        call = partial(_answer, function)
+        try:
+            outcomes = self._run_chunks(call, items)
+            for i, outcome in enumerate(outcomes):
+                if isinstance(outcome, _Unsettled):
+                    outcomes[i] = self._run_alone(call, items[i], outcome.end)
+        except ProcessFailure:
+            self._deaths.clear()  # the next run has its own
+            raise
+        return outcomes
+
+    def _run_chunks(self, call: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Compute all items once, in several children."""
         outcomes: list[Any] = [None] * len(items)
 
         def fill(chunk: list[int]) -> None:
-            for i, outcome in zip(chunk, self._run(function, [items[i] for i in chunk]), strict=True):
+            for i, outcome in zip(chunk, self._run(call, [items[i] for i in chunk]), strict=True):
                 outcomes[i] = outcome
 
         chunks = list(self._chunks(items))
@@ -149,42 +196,66 @@ class Sandbox:
                 list(threads.map(fill, chunks))
         return outcomes
 
-    def _run(self, function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
+    def _run(self, call: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
         """Compute one chunk in one child."""
-        call = partial(_answer, function)
-        outcomes: list[Any] = []
+        limits, outcomes = self.limits, list[Any]()
         child = self._idle.get()
         try:
             while left := items[len(outcomes) :]:
                 try:
-                    for outcome in child.ask(call, left, self.limits.item_seconds):
+                    for outcome in child.ask(call, left, limits.item_seconds, limits.wall_seconds):
+                        self._deaths.add_answer()
                         outcomes.append(outcome)
                 except (ChildDied, ChildTimeout) as end:
-                    outcomes.append(self._verdict(child, call, items[len(outcomes)], end))
+                    outcomes.append(self._judge_first(end))
         finally:
             self._idle.put(child)
         return outcomes
 
-    def _verdict(
-        self, child: Child, call: Callable[..., Any], item: tuple[Any, ...], end: ChildDied | ChildTimeout
-    ) -> Any:
-        """Return the outcome of the item at which a child ended.
-
-        An item of a process that had computed others is computed again, alone, in a new one.
-        """
-        if isinstance(end, ChildDied) and not end.fresh:
-            try:
-                (answer,) = child.ask(call, [item], self.limits.item_seconds)
-                return answer
-            except (ChildDied, ChildTimeout) as again:
-                end = again
-        if isinstance(end, ChildTimeout):
-            return SampleError("timeout", f"decoding took longer than {self.limits.item_seconds:g} s")
-        if end.exitcode == OUT_OF_MEMORY_EXIT:
-            return SampleError(
-                "memory_limit", f"decoding asked for more memory than {self.limits.memory_bytes >> 20:,} MiB"
-            )
+    def _judge_first(self, end: ChildDied | ChildTimeout) -> SampleError | _Unsettled:
+        """Return the outcome of the item at which a child ended for the first time."""
+        self._deaths.add_death(end)
+        if (
+            isinstance(end, ChildTimeout)
+            or end.outside
+            or not end.fresh
+            or end.exitcode == OUT_OF_MEMORY_EXIT
+        ):
+            return _Unsettled(end)
         return SampleError("decoder_crash", f"the decoder died with {end}")
+
+    def _run_alone(
+        self, call: Callable[..., Any], item: tuple[Any, ...], first: ChildDied | ChildTimeout
+    ) -> Any:
+        """Compute an item in a new child with more time, while no other second try is computed."""
+        seconds = _SECOND_TRY * self.limits.item_seconds
+        with self._alone:
+            child = self._idle.get()
+            try:
+                child.close()
+                (answer,) = child.ask(call, [item], seconds, self.limits.wall_seconds)
+            except (ChildDied, ChildTimeout) as end:
+                self._deaths.add_death(end)
+                return self._blame(first, end)
+            finally:
+                self._idle.put(child)
+        self._deaths.add_answer()
+        return answer
+
+    def _blame(self, first: ChildDied | ChildTimeout, second: ChildDied | ChildTimeout) -> SampleError:
+        """Return the error of an item at which two children ended.
+
+        Where the machine may be the cause all the same it is retryable; the cache counts the runs.
+        """
+        if isinstance(second, ChildTimeout):
+            before = f"{first.excess} and, alone, than " if isinstance(first, ChildTimeout) else ""
+            return SampleError(
+                "timeout", f"decoding took longer than {before}{second.excess}", retryable=True
+            )
+        if second.exitcode == OUT_OF_MEMORY_EXIT:
+            limit = f"{self.limits.memory_bytes >> 20:,} MiB"
+            return SampleError("memory_limit", f"decoding asked for more memory than {limit}", retryable=True)
+        return SampleError("decoder_crash", f"the decoder died with {second}", retryable=second.outside)
 
     def _chunks(self, items: Sequence[tuple[Any, ...]]) -> Iterator[list[int]]:
         """Stream the places of the items of each message."""

@@ -77,14 +77,14 @@ def texts(*items: str) -> pa.Table:
         ("segfault", "model_crash", "SIGSEGV", False),
         ("exit", "model_crash", "exit code 3", False),
         ("killed", "model_crash", "SIGKILL", True),
-        ("hang", "timeout", "longer than 6 s", False),
+        ("hang", "timeout", "longer than 4 s", True),
         ("raise", "embedding_error", "no such weights", False),
     ],
 )
 def test_a_model_that_dies_costs_the_guilty_item(
     stage: Any, order: str, error_class: str, message: str, retryable: bool
 ) -> None:
-    tried = stage(seconds=6.0) if order == "hang" else stage()
+    tried = stage(seconds=2.0) if order == "hang" else stage()
     tried.setup()
     rows = tried.run(texts("a", "bb", order, "ccc")).to_pylist()
     assert [row["key"] for row in rows] == ["k0", "k1", "k2", "k3"]
