@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_resources.objects.compressed_streams import BOMB_RATIO, uncompressed_name
-from mm_resources.objects.opener import printable_path
+from mm_resources.objects.local_files import printable_path
 
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
 _ZIP = (".zip",)
