@@ -71,11 +71,14 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
     states, problems = _file_states(Settings.from_environment().datasets)
     files = {path: before[path] for path in states if path in before}
     changed = [path for path, state in states.items() if path not in before or before[path].state != state]
-    registry, requests, versions = catalog.open().registry, [], []
+    registry = catalog.open().registry
+    requests: list[dg.RunRequest] = []
+    versions: list[str] = []
     until = time.monotonic() + _SECONDS
     # A parent may stand in a file that comes later: what waits is tried again as long as any is registered.
     while changed:
-        waiting, count = [], len(versions)
+        waiting: list[str] = []
+        count = len(versions)
         for place, path in enumerate(changed):
             if time.monotonic() > until and place:
                 waiting = []

@@ -106,7 +106,7 @@ class Pins:
             return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{cell.partition_key}: {name} in the store is damaged ({type(error).__name__}); restore the file"
+                f"{cell.partition_key}: {name} in the store is damaged ({type(error).__name__}); restore it"
             ) from None
 
     def numbers(self, cell: Cell) -> list[int]:

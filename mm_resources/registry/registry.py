@@ -111,7 +111,7 @@ class Registry:
         """The version of each dataset that was registered last.
 
         Args:
-            problems: takes the versions that cannot be read, with the cause; without it, the first one raises.
+            problems: takes the versions that cannot be read, with the cause; without it, the first raises.
         """
         versions: dict[str, Registration] = {}
         for dataset_version in self.datasets():
@@ -150,7 +150,7 @@ class Registry:
             name = self._spec_name(dataset, version)
             cause = error if isinstance(error, UserError) else type(error).__name__
             raise UserError(
-                f"{dataset}@{version} cannot be read: {name} in the store is damaged ({cause}); restore the file"
+                f"{dataset}@{version} cannot be read: {name} in the store is damaged ({cause}); restore it"
             ) from None
 
     def datasets(self) -> list[str]:
