@@ -109,6 +109,8 @@ def main() -> None:
 
 def _leave_working_folder() -> None:
     """Import nothing from the folder that the command is started in: `python -m` puts it first."""
+    # Sandboxed children are started by `python -c`, which would put it first, too.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     if sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]
 

@@ -86,7 +86,7 @@ class SourceSpec(SpecModel):
         if re.match(r"[\w+.-]+://[^/?#]*:[^/?#]*@", REFERENCE.sub("", uri).replace(":@", "@")):
             raise ValueError(
                 "a URI with a password would be stored and displayed; give credentials in the usual places "
-                "of its file system, or name them: https://${env:MM_SECRET_USER}:${env:MM_SECRET_PASSWORD}@HOST/"
+                "of its file system, or name user and password by ${env:MM_SECRET_NAME} or ${file:NAME}"
             )
         return uri
 

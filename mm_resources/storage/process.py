@@ -37,8 +37,6 @@ def configure_process(private: bool = True) -> None:
     """
     if private:
         restrict_umask()
-    # A child process must not import what lies in the folder that this one was started in.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
     for name, value in _LANCE_SETTINGS.items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(AttributeError, OSError):  # another C library
