@@ -13,12 +13,13 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.model import user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_embed_kernels.urls import redact_url, strip_secrets, strip_text
+from mm_embed_kernels.urls import redact_text, redact_url, strip_secrets, strip_text
 from mm_resources.sources import Listed
 from mm_resources.storage.secret_table import SecretTable, has_secrets, join_locator
 
 # Characters of a key or URI, of a label, link or group, and of any other text of a row.
 _KEY, _LABEL, _TEXT, _TAG = 8_192, 4_096, 1 << 20, 1_024
+_REFUSED = ("bad_url", "refused_address")
 _LARGEST = 2**63 - 1
 # Samples of one source: a server that pages without end is no source.
 MOST_SAMPLES = 500_000_000
@@ -118,7 +119,10 @@ def _bound_key(item: Listed) -> str:
 def _bound_text(item: Listed, name: str, value: str | None, limit: int) -> str | None:
     if value is None:
         return None
-    text = _printable(strip_text(value)) if len(value) <= limit else None
+    # Of a refused reference no parameter is needed, and any may be a secret.
+    is_refused = item.error is not None and item.error.error_class in _REFUSED
+    strip = redact_text if is_refused else strip_text
+    text = _printable(strip(value)) if len(value) <= limit else None
     if text is None:
         item.error = item.error or SampleError(
             "schema_mismatch", f"the field {name!r} has {len(value):,} characters; at most {limit:,} are read"
