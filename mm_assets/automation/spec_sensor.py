@@ -74,6 +74,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
     registry = catalog.open().registry
     requests: list[dg.RunRequest] = []
     versions: list[str] = []
+    tried: set[str] = set()
     until = time.monotonic() + _SECONDS
     # A parent may stand in a file that comes later: what waits is tried again as long as any is registered.
     while changed:
@@ -83,6 +84,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
             if time.monotonic() > until and place:
                 waiting = []
                 break
+            tried.add(path)
             try:
                 found, cells = _register(registry, Path(path))
                 versions.append(found)
@@ -100,6 +102,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
                 files[path] = _File(states[path], problem_line(path, error))
                 context.log.error(files[path].problem)
         changed = waiting if len(versions) > count else []
+    read = [files[path].problem for path in tried if files[path].problem]
     problems += [file.problem for file in files.values() if file.problem]
     state = problem_state(problems)
     return dg.SensorResult(
@@ -107,7 +110,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
         cursor=json.dumps({**{path: file.dump() for path, file in files.items()}, _REPORTED: state}),
         dynamic_partitions_requests=[dataset_versions.build_add_request(versions)] if versions else [],
         asset_events=[problem_observation("specs", problems, _NEXT)] if state != reported else [],
-        skip_reason=None if requests else join_problems(problems) or "no spec is new or changed",
+        skip_reason=None if requests else _skip_reason(read, problems),
     )
 
 
@@ -118,6 +121,12 @@ def _register(registry: Registry, path: Path) -> tuple[str, list[dg.RunRequest]]
     cells = registry.cells(spec.dataset_version)
     unpublished = [cell for cell in cells if registry.pins.get(cell) is None]
     return spec.dataset_version, [cell_request(cell, spec.digest) for cell in unpublished]
+
+
+def _skip_reason(read: list[str], problems: list[str]) -> str:
+    """Return what this tick could not register, or else what is still not registered."""
+    still = f"; still not registered: {join_problems(problems)}" if problems else ""
+    return join_problems(read) or f"no spec is new or changed{still}"
 
 
 def _load_cursor(cursor: str | None) -> tuple[dict[str, _File], str]:
