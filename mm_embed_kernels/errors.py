@@ -9,7 +9,10 @@ from typing import Any
 
 from mm_embed_kernels.error_classes import require_declared
 from mm_embed_kernels.identity import digest
+from mm_embed_kernels.urls import redact_text
 
+# Characters of a message that are read, and stored; of a line for a person.
+_READ, _STORED, _LINE = 8_000, 500, 10_000
 _VOLATILE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-f]{16,}|'[^']*'|\"[^\"]*\"|\d+")
 
 
@@ -30,10 +33,12 @@ class SampleError(Exception):
         self._fill(error_class, message, retryable)
 
     def _fill(self, error_class: str, message: str, retryable: bool) -> None:
-        super().__init__(error_class, message, retryable)
+        super().__init__(error_class, redact_text(message[:_READ]), retryable)
         self.error_class = error_class
-        # Decoders quote the bytes that they refuse; no table holds unpaired surrogates, which become escapes.
-        self.message = " ".join(message.split())[:500].encode("utf-8", "backslashreplace").decode("utf-8")
+        # Clients quote URLs with their signatures. Decoders quote the bytes that they refuse; no table holds
+        # unpaired surrogates, which become escapes.
+        line = redact_text(" ".join(message[:_READ].split()))[:_STORED]
+        self.message = line.encode("utf-8", "backslashreplace").decode("utf-8")
         self.retryable = retryable
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -51,7 +56,17 @@ def _restore(error_class: str, message: str, retryable: bool) -> SampleError:
 
 
 class UserError(Exception):
-    """A mistake that the user can correct; printed as one line without a traceback."""
+    """A mistake that the user can correct; printed as one line without a traceback, of a bounded length.
+
+    Its text shows URLs without their users, queries and fragments, which may be secrets.
+    """
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(_shorten(redact_text(part)) if isinstance(part, str) else part for part in parts))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LINE else f"{text[:_LINE]}... ({len(text):,} characters)"
 
 
 class ProcessFailure(UserError, RuntimeError):

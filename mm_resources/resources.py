@@ -27,15 +27,21 @@ from mm_resources.compute.ray_session import RaySession
 from mm_resources.compute.retry_policy import Backoff
 from mm_resources.compute.runner import KernelRunner
 from mm_resources.settings import Settings
+from mm_resources.storage.permissions import share_store
 
 
 class StoreResource(dg.ConfigurableResource):
     """The store's root. Credentials come from the environment, never from here."""
 
     root: str = Field(default="", description="folder or fsspec URL; empty: MM_STORE")
+    shared: bool = Field(
+        default=False, description="files for the user's group as well as the user; also MM_STORE_SHARED"
+    )
 
     def open(self) -> Catalog:
         """A catalog whose parts live as long as its user keeps it."""
+        if self.shared:
+            share_store()
         return Catalog.open(self.root or None)
 
 

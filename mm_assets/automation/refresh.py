@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from mm_assets.automation.problem_reports import join_problems
 from mm_assets.cells.partitions import partition_key
 from mm_assets.cells.run_tags import cell_tags
 from mm_embed_kernels.contracts.pipeline import STAGES
@@ -50,6 +51,10 @@ def nightly(
     context: dg.ScheduleEvaluationContext, catalog: CatalogResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Request a refresh of every published cell."""
-    pins = catalog.open().registry.latest_pins()
+    problems: list[str] = []
+    pins = catalog.open().registry.latest_pins(problems=problems)
     when = context.scheduled_execution_time.isoformat()
-    return [cell_request(pin.cell, when) for pin in pins] or dg.SkipReason("nothing is published yet")
+    requests = [cell_request(pin.cell, when) for pin in pins]
+    for problem in problems:
+        context.log.error(problem)
+    return requests or dg.SkipReason(join_problems(problems) or "nothing is published yet")

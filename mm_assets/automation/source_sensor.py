@@ -13,6 +13,12 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.automation.problem_reports import (
+    join_problems,
+    problem_line,
+    problem_observation,
+    problem_state,
+)
 from mm_assets.automation.refresh import cell_request, refresh
 from mm_assets.cells.materialization import check_evaluation
 from mm_assets.cells.partitions import dataset_versions, partition_key
@@ -24,7 +30,7 @@ from mm_assets.cells.source_drift_check import (
     sources_of,
     sources_unchanged,
 )
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.escapes import escape_terminal
 from mm_embed_kernels.identity import digest, split_dataset_version
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.model import seconds
@@ -36,6 +42,7 @@ from mm_resources.resources import CatalogResource
 
 # `Registration.by` of the versions that the sensor registers.
 WATCH = "watch"
+_NEXT = "Restore the file of the version, or correct its sources; the others are watched meanwhile."
 _REGISTRY = dg.AssetKey("dataset_registry")
 
 
@@ -92,32 +99,37 @@ def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg
     events: list[dg.AssetObservation] = []
     versions: list[str] = []
     problems: list[str] = []
-    for newest in registry.newest_versions():
+    for newest in registry.newest_versions(problems):
         if newest.spec.watch.sources == "off":
             continue
         try:
             newest, observations = _follow_sources(registry, newest)
-        except (UserError, OSError) as error:
-            problems.append(f"{newest.spec.dataset_version}: {' '.join(str(error).split())}")
+            unreported = [event for event in observations if not _is_reported(context.instance, event)]
+            cells = [
+                cell
+                for cell in registry.cells(newest.spec.dataset_version)
+                if newest.by == WATCH and registry.pins.get(cell) is None
+            ]
+            due = list(_due_checks(registry, newest, now))
+        except Exception as error:  # noqa: BLE001 - whatever a version causes is that version's alone
+            problems.append(problem_line(newest.spec.dataset_version, error))
             continue
-        events += [event for event in observations if not _is_reported(context.instance, event)]
-        cells = [
-            cell
-            for cell in registry.cells(newest.spec.dataset_version)
-            if newest.by == WATCH and registry.pins.get(cell) is None
-        ]
-        requests += [cell_request(cell, newest.spec.digest) for cell in cells]
-        requests += _due_checks(registry, newest, now)
+        events += unreported
+        requests += [*(cell_request(cell, newest.spec.digest) for cell in cells), *due]
         versions += [newest.spec.dataset_version] if cells else []
     for problem in problems:
         context.log.error(problem)
+    # The cursor is the state of the problems that were reported last.
+    if (state := problem_state(problems)) != (context.cursor or ""):
+        events.append(problem_observation("sources", problems, _NEXT))
     return dg.SensorResult(
         run_requests=requests,
         asset_events=events,
+        cursor=state,
         dynamic_partitions_requests=[dataset_versions.build_add_request(versions)] if versions else [],
         skip_reason=None
         if requests or events
-        else "; ".join(problems) or "no check is due, and no source has changed",
+        else join_problems(problems) or "no check is due, and no source has changed",
     )
 
 
@@ -188,13 +200,15 @@ def _drift_observations(
     """Return an observation for the page of each cell: what changed, and the next step."""
     drift = describe_drift(registry, spec, drifts)
     metadata: dict[str, Any] = {
-        "drift": drift,
+        "drift": escape_terminal(drift),
         "next": dg.MetadataValue.md(next_),
         "sources": dg.MetadataValue.json({drift.source: vars(drift) for drift in drifts if str(drift)}),
         "state": digest("drift", *(drift.state for drift in drifts))[:16],
     }
     return [
-        dg.AssetObservation(_REGISTRY, partition=partition_key(cell), metadata=metadata, description=drift)
+        dg.AssetObservation(
+            _REGISTRY, partition=partition_key(cell), metadata=metadata, description=escape_terminal(drift)
+        )
         for cell in registry.cells(spec.dataset_version)
     ]
 

@@ -15,6 +15,7 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.gates import override_command
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.error_classes import lookup
+from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_resources.cell import Cell
 from mm_resources.tables.failure_events import may_be_redriven
 from mm_resources.tables.stage_tables import StageMeta
@@ -47,7 +48,7 @@ def materialize_result(
     figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in page.causes.items()}}
     if page.parent:
         figures["since the parent version"] = page.parent
-    lines = "\n".join(f"| {name} | {_format(value)} |" for name, value in figures.items())
+    lines = "\n".join(f"| {escape_markdown(name)} | {_format(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,
         "dagster/column_schema": column_schema(page.contract),
@@ -86,7 +87,9 @@ def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.Ass
 def _check_fields(check: Check) -> dict[str, Any]:
     return {
         "passed": check.passed,
-        "description": f"overridden: {check.description}" if check.waived else check.description,
+        "description": escape_terminal(
+            f"overridden: {check.description}" if check.waived else check.description
+        ),
         "metadata": {name: metadata_value(value) for name, value in check.figures.items()},
         "severity": dg.AssetCheckSeverity.ERROR
         if check.blocking and not check.waived
@@ -112,14 +115,16 @@ def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
 
 
 def _picture(name: str, png: bytes) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(
+        f"![{escape_markdown(name)}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    )
 
 
 def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
     if not rows.num_rows:
         return dg.MetadataValue.md("no rows")
     lines = [" | ".join(_truncate(value) for value in row.values()) for row in rows.to_pylist()]
-    head = " | ".join(rows.column_names)
+    head = " | ".join(map(escape_markdown, rows.column_names))
     return dg.MetadataValue.md(
         "\n".join([f"| {head} |", "|" + "---|" * rows.num_columns, *(f"| {line} |" for line in lines)])
     )
@@ -127,13 +132,12 @@ def _preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
 
 def _truncate(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-    text = text.replace("|", "\\|").replace("\n", " ")
-    return text if len(text) <= 40 else f"{text[:18]}…{text[-20:]}"
+    return escape_markdown(text if len(text) <= 40 else f"{text[:18]}…{text[-20:]}")
 
 
 def metadata_value(value: Any) -> Any:
     """Return a figure in a type that check metadata accepts."""
-    return value if isinstance(value, (int, float, str, bool)) else str(value)
+    return value if isinstance(value, (int, float, bool)) else escape_terminal(value)
 
 
 def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
@@ -144,7 +148,10 @@ def _causes(asset: str, cell: Cell, causes: Mapping[str, int]) -> str:
         retry = f"`mm redrive {chosen} {cause}`" if may_be_redriven(asset, cause) else "change the spec"
         declared = lookup(cause)
         action = declared.action if declared else "not declared by this installation"
-        lines.append(f"| {cause} | {count:,} | {action} | `mm failures {chosen} {cause}` | {retry} |")
+        action = action.replace("|", "\\|")
+        lines.append(
+            f"| {escape_markdown(cause)} | {count:,} | {action} | `mm failures {chosen} {cause}` | {retry} |"
+        )
     head = ["| cause | samples | what to do | list | retry |", "|---|---|---|---|---|"]
     return "\n".join([*head, *lines])
 
@@ -167,4 +174,5 @@ def _next_command(asset: str, cell: Cell, meta: StageMeta, checks: list[Check]) 
 
 
 def _format(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,}" if is_count else escape_markdown(value)

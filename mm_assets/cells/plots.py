@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.contracts.fields import is_number
+from mm_embed_kernels.escapes import escape_terminal
 from mm_embed_kernels.rules import Rule
 from mm_resources.monitoring.distribution_drift import DistributionDrift
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _RED, _GRAY = "#4f6bed", "#d1453b", "#8a8f98"
+# Characters of a label; an array of texts takes the longest one's for each.
+_LABEL = 60
 # Number of distinct colors; rarer labels share the last one.
 _LABELS = 9
 _BINS = 40
@@ -27,6 +30,11 @@ _INCHES = 7.0
 _LETTER = 0.65
 # One polygon for all bins takes half the time of a bar for each.
 _OUTLINE: Literal["stepfilled"] = "stepfilled"
+
+
+def _plain(label: str) -> str:
+    """Return a label that matplotlib draws as it is: no formula, not hidden."""
+    return " " + escape_terminal(label).replace("$", r"\$") if label else " "
 
 
 def funnel(counts: Mapping[str, int]) -> bytes:
@@ -104,7 +112,7 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     spread, axes_ = np.linalg.eigh(centered.T @ centered)
     points = centered @ axes_[:, :-3:-1]
     shares = spread[:-3:-1] / max(float(spread.sum()), 1e-12)
-    names = np.array([label or "(no label)" for label in labels])
+    names = np.array([(label or "(no label)")[:_LABEL] for label in labels])
     found, counts = np.unique(names, return_counts=True)
     shown = list(found[np.argsort(-counts)][:_LABELS])
     figure = _figure(4.5)
@@ -112,7 +120,7 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     axes = figure.subplots()
     for label in shown:
         mine = points[names == label]
-        axes.scatter(mine[:, 0], mine[:, 1], s=9, label=str(label))
+        axes.scatter(mine[:, 0], mine[:, 1], s=9, label=_plain(label))
     if rest := len(found) - len(shown):
         others = points[~np.isin(names, shown)]
         axes.scatter(others[:, 0], others[:, 1], s=9, color=_GRAY, label=f"{rest:,} other labels")

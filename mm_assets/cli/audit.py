@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mm_assets.cli.options import Json, Modalities, check_dataset_version
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from mm_resources.monitoring.audit import Audit
@@ -45,12 +45,12 @@ def audit(
 
 
 def _print(table: Audit) -> None:
-    print(table)
+    say(table)
     if not table.same_fingerprint:
-        print(
+        say(
             f"  installed {table.embedder} differs from the one that built this table (see: mm explain); "
             "further differences are expected"
         )
     for row in table.wrong:
         distance = "" if row.distance is None else f", distance {row.distance:.2g}"
-        print(f"  wrong: feature {row.feature_id} ({row.cause}{distance}); mm explain {row.feature_id}")
+        say(f"  wrong: feature {row.feature_id} ({row.cause}{distance}); mm explain {row.feature_id}")

@@ -9,7 +9,7 @@ import typer
 
 from mm_assets.cli.cell_runs import print_results, require_models, run_cells
 from mm_assets.cli.options import DatasetVersion, Json, Modalities, OverrideGate, Verbose, check_choice
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _launch(
 
 
 def _print_progress(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line, file=sys.stderr)
 
 
 def _print_results(dataset_version: str, results: list[CellResult], json: bool) -> None:
@@ -137,7 +137,7 @@ def _print_plan(catalog: Catalog, dataset_version: str, cells: list[Cell], json:
     print_table(f"plan for {dataset_version}; nothing was computed", rows)
     planned = [item for items in plans.values() for item in items]
     seconds, price = sum(item.work.seconds for item in planned), sum(item.price(prices) for item in planned)
-    print(
+    say(
         f"estimated work: {seconds:,.0f} s, plus a few seconds to start; "
         f"{price:,.4g} {prices.currency} of compute"
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mm_assets.cli.output import print_table
+from mm_assets.cli.output import print_table, say
 from mm_embed_kernels.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run_cells(
 
     instance = open_instance(Settings.from_environment())
     for run_id in close_dead_runs(instance):
-        print(f"run {run_id[:8]} has died; it is marked as failed", file=sys.stderr)
+        say(f"run {run_id[:8]} has died; it is marked as failed", file=sys.stderr)
     definitions = build(**settings)
     results = []
     with _watch_signals(signal.SIGINT, signal.SIGTERM) as interruption, _reraise_interrupts():
@@ -173,15 +173,15 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
     )
     for result in results:
         if result.status in ("blocked", "failed"):
-            print(f"{result.modality} is {result.status}: {result.reason}")
+            say(f"{result.modality} is {result.status}: {result.reason}")
         for note in result.notes:
-            print(f"{result.modality}: {note}")
+            say(f"{result.modality}: {note}")
     if all(result.status == "unchanged" for result in results):
-        print("unchanged: nothing was computed, and the published version stays")
+        say("unchanged: nothing was computed, and the published version stays")
     elif any(result.status == "blocked" for result in results):
-        print(
+        say(
             "a blocked cell publishes nothing, and its published version stays; "
             f"see: mm failures {dataset_version}"
         )
     else:
-        print(f"next: mm status {dataset_version}")
+        say(f"next: mm status {dataset_version}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.options import DatasetVersion, Modalities
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from mm_resources.catalog import Catalog
@@ -66,7 +66,7 @@ def _print_costs(
     for item in costs:
         _print_cost(item, prices)
     if len(costs) > 1:
-        print(f"in all: {_summary(total, prices)}")
+        say(f"in all: {_summary(total, prices)}")
 
 
 def _total(cells: list[CellCost]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _print_cost(item: CellCost, prices: Prices) -> None:
         for stage in item.stages
     ]
     if not rows:
-        print(f"{item.modality}: nothing ran yet")
+        say(f"{item.modality}: nothing ran yet")
         return
     print_table(f"{item.modality}: cost, over all runs", rows)
     saved = [
@@ -109,7 +109,7 @@ def _print_cost(item: CellCost, prices: Prices) -> None:
     ]
     per_sample = f"{item.per_kept_sample:.3g} {prices.currency}"
     print_table(f"{item.modality}: saved, at {per_sample} for a kept sample", saved)
-    print(f"{item.modality}: {_summary(vars(item), prices)}")
+    say(f"{item.modality}: {_summary(vars(item), prices)}")
 
 
 def _summary(figures: dict[str, Any], prices: Prices) -> str:
@@ -154,17 +154,17 @@ def _print_prediction(item: Prediction, prices: Prices) -> None:
     sizes = ", ".join(f"{size:,}" for size in item.fitted_on)
     title = f"{item.modality}: {item.samples:,} samples on {item.workers} workers, fitted on runs of {sizes}"
     print_table(title, rows)
-    print(
+    say(
         f"{item.modality}: {item.seconds:,.0f} s, {item.price:.4g} {prices.currency}, "
         f"{item.peak_bytes >> 20:,} MiB at the peak, {item.commits:,} commits, "
         f"{item.stored_bytes / 1e9:.4g} GB stored at {item.stored_month:.3g} a month"
     )
     if len(item.fitted_on) == 1:
-        print("  all runs had one size: fixed costs are unknown, and all cost is scaled with the samples")
+        say("  all runs had one size: fixed costs are unknown, and all cost is scaled with the samples")
     if item.unseen_index:
-        print(f"  {_index_note(item.unseen_index, item.index_seconds)}")
+        say(f"  {_index_note(item.unseen_index, item.index_seconds)}")
     for stage, power in item.steeper.items():
-        print(f"  {stage} grew with the samples to the power {power:.2f}: it may take more than predicted")
+        say(f"  {stage} grew with the samples to the power {power:.2f}: it may take more than predicted")
 
 
 def _index_note(index: str, seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.options import DatasetVersion, Json, Modalities
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def curate(
         )
         return
     if not outcomes:
-        print(f"no modality of {dataset_version} has the rule {', '.join(changes)}")
+        say(f"no modality of {dataset_version} has the rule {', '.join(changes)}")
     for item in outcomes:
         _print(item, what_if, prices.currency)
 
@@ -102,7 +102,7 @@ def _print(item: WhatIf, words: list[str], currency: str) -> None:
     if item.moves:
         print_table(f"{item.modality}: what if {', '.join(words)}", [vars(move) for move in item.moves])
     price, direction = f"{abs(item.price):,.4g} {currency}", "less" if item.seconds < 0 else "more"
-    print(
+    say(
         f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; "
         f"{abs(item.seconds):,.1f} s ({price}) {direction} to segment and embed, if none of it is cached"
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
+from mm_embed_kernels.errors import UserError
 
 
 def datasets(json: Json = False) -> None:
@@ -11,13 +14,17 @@ def datasets(json: Json = False) -> None:
     from mm_resources.catalog import Catalog
 
     registry = Catalog.open().registry
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in registry.datasets():
-        published = {pin.modality: pin.accounting["features"] for pin in registry.latest_pins(name)}
+        try:
+            published = {pin.modality: pin.accounting["features"] for pin in registry.latest_pins(name)}
+        except UserError as error:
+            rows.append({"dataset_version": name, "published": str(error)})
+            continue
         rows.append({"dataset_version": name, "published": published})
     if json:
         print_json(rows)
     elif rows:
         print_table("datasets (features published by modality)", rows)
     else:
-        print("no dataset is registered; start with: mm init FOLDER")
+        say("no dataset is registered; start with: mm init FOLDER")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.options import Json, Modalities, check_dataset_version
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from mm_resources.monitoring.version_diff import CellDiff
@@ -41,9 +41,9 @@ def diff(
     if json:
         print_json({"from": before, "to": after, "cells": [asdict(cell) for cell in cells]})
         return
-    print(f"{before} -> {after}")
+    say(f"{before} -> {after}")
     for cell in cells:
-        print(*_lines(cell), sep="\n")
+        say(*_lines(cell), sep="\n")
 
 
 def _lines(cell: CellDiff) -> Iterator[str]:

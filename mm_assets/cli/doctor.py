@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import SampleError, UserError
 
 # One-minute load of other processes above which a calibration is disturbed.
@@ -80,8 +80,8 @@ def _calibrate(names: list[str], json: bool) -> None:
         print_json({"machine": machine(), "file": str(path), "load": load, "settings": rows})
         return
     if load > _QUIET_LOAD:
-        print(f"other processes (load {load:.1f}) disturbed the measurement; repeat it on an idle machine")
-    print(f"{machine()}: the chosen settings are in {path}; fingerprints and vectors do not change")
+        say(f"other processes (load {load:.1f}) disturbed the measurement; repeat it on an idle machine")
+    say(f"{machine()}: the chosen settings are in {path}; fingerprints and vectors do not change")
 
 
 def _verify(sample: int, json: bool) -> None:
@@ -103,10 +103,10 @@ def _verify(sample: int, json: bool) -> None:
         print_json({"blobs": blobs, "bytes": size, "bad": bad})
     else:
         good = f"{blobs:,} blobs ({size / 2**20:,.1f} MiB) match their hashes"
-        print(f"{good}; {len(bad):,} are missing or damaged")
+        say(f"{good}; {len(bad):,} are missing or damaged")
         if bad:
             print_table("missing or damaged", bad)
-            print(
+            say(
                 "the next backfill of each version that references them fetches them again: "
                 "mm backfill DATASET@VERSION"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.error_classes import by_subject, error_classes
 
 
@@ -23,7 +23,7 @@ def print_error_classes(json: bool) -> None:
             for item in group
         ]
         print_table(f"error classes: {subject}", rows)
-    print("transient: retried in the run after a pause; retryable failures are retried by the next run")
+    say("transient: retried in the run after a pause; retryable failures are retried by the next run")
 
 
 def _import_plugins() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import DatasetVersion, Json, Where, check_choice
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 
 
 def export(  # noqa: PLR0913 - one parameter for each option
@@ -45,4 +45,4 @@ def export(  # noqa: PLR0913 - one parameter for each option
     if json:
         print_json({"folder": str(out), "format": form, "rows": rows, "manifest": manifest})
     else:
-        print(f"{rows:,} rows of {manifest['dataset_version']} in {out} ({form})")
+        say(f"{rows:,} rows of {manifest['dataset_version']} in {out} ({form})")

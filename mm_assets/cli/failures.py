@@ -9,7 +9,7 @@ import typer
 
 from mm_assets.cli.error_classes import print_error_classes
 from mm_assets.cli.options import ErrorClass, Json, Modalities, Stage, check_choice, check_dataset_version
-from mm_assets.cli.output import one_line, print_json, print_json_array, print_table
+from mm_assets.cli.output import one_line, print_json, print_json_array, print_table, say
 from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _print_causes(catalog: Catalog, dataset_version: str, cells: list[Cell], cho
     causes = catalog.failures.causes(cells, chosen)
     if not causes.num_rows:
         classes = sorted(set(catalog.failures.causes(cells)["error_class"].to_pylist()))
-        print(
+        say(
             f"no such failure of {dataset_version}; there are: {', '.join(classes)}"
             if classes
             else f"no failures of {dataset_version}"
@@ -111,7 +111,7 @@ def _print_causes(catalog: Catalog, dataset_version: str, cells: list[Cell], cho
     print_table(f"{sum(causes['events'].to_pylist()):,} failures of {dataset_version}, by cause", rows)
     if causes.num_rows > _MAX_CAUSES:
         rest = f"{causes.num_rows - _MAX_CAUSES:,} less frequent causes"
-        print(f"and {rest}: narrow them down with --stage, --class or --fingerprint")
+        say(f"and {rest}: narrow them down with --stage, --class or --fingerprint")
     _print_next_commands(dataset_version, listed)
 
 
@@ -120,13 +120,13 @@ def _print_next_commands(dataset_version: str, causes: list[dict[str, Any]]) -> 
 
     samples = [cause["sample_id"] for cause in causes if cause["sample_id"]]
     if samples:
-        print(f"inspect a sample: mm failures {dataset_version} --open {samples[0]}")
+        say(f"inspect a sample: mm failures {dataset_version} --open {samples[0]}")
     classes = [
         cause["error_class"] for cause in causes if may_be_redriven(cause["stage"], cause["error_class"])
     ]
     if classes:
-        print(f"retry: mm redrive {dataset_version} --class {classes[0]}")
-    print(f"rules that would catch recurring causes: mm failures {dataset_version} --suggest")
+        say(f"retry: mm redrive {dataset_version} --class {classes[0]}")
+    say(f"rules that would catch recurring causes: mm failures {dataset_version} --suggest")
 
 
 def _open(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None, json: bool) -> None:
@@ -137,10 +137,10 @@ def _open(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None, 
         print_json({**vars(opened), "path": str(opened.path)})
         return
     for event in opened.failures:
-        print(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
-    print(f"{opened.size:,} bytes from {opened.origin}")
-    print(f"listed as {opened.source_uri}")
-    print(opened.path)
+        say(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
+    say(f"{opened.size:,} bytes from {opened.origin}")
+    say(f"listed as {opened.source_uri}")
+    say(opened.path)
 
 
 def _suggest(
@@ -156,16 +156,16 @@ def _suggest(
         print_json({"dataset_version": dataset_version, "causes": causes, "validation": validation})
         return
     if not proposals:
-        print(f"no cause recurs among these failures of {dataset_version}: nothing to suggest")
+        say(f"no cause recurs among these failures of {dataset_version}: nothing to suggest")
         return
     title = f"{dataset_version}: recurring causes, and rules that would have caught them before download"
     print_table(title, [_proposal_row(item) for item in proposals])
     if validation:
-        print("add to the spec of the next version:\n")
-        print(_yaml({"validation": validation}))
+        say("add to the spec of the next version:\n")
+        say(_yaml({"validation": validation}))
     for modality, each in by_modality.items():
         if each.validation:
-            print(
+            say(
                 f"{modality}: together they would catch {each.caught:,} of {each.failed:,} failed samples, "
                 f"and wrongly reject {each.wrong:,} of {each.sound:,} others"
             )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 from mm_embed_kernels.errors import UserError
 
 
@@ -38,8 +38,8 @@ def forget(
         print_json(asdict(receipt))
         return
     rows = f"{sum(receipt.rows.values()):,} rows of {len(receipt.rows):,} tables"
-    print(f"forgotten: {len(receipt.samples):,} samples, {receipt.blobs:,} blobs, {rows}")
+    say(f"forgotten: {len(receipt.samples):,} samples, {receipt.blobs:,} blobs, {rows}")
     for pin in receipt.pins:
         dataset_version = pin.split("|")[0]
-        print(f"rewritten: {pin}; mm backfill {dataset_version} publishes the rest under a new data version")
-    print(f"receipt {receipt.number}; clean the sources, and earlier exports from the store, yourself")
+        say(f"rewritten: {pin}; mm backfill {dataset_version} publishes the rest under a new data version")
+    say(f"receipt {receipt.number}; clean the sources, and earlier exports from the store, yourself")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import UserError
 
 
@@ -41,9 +41,9 @@ def init(
             }
         )
         return
-    print(f"wrote {target}\n\n{draft.yaml}")
+    say(f"wrote {target}\n\n{draft.yaml}")
     print_table("files by kind", [{"kind": kind, "files": count} for kind, count in draft.found.items()])
     for table, cause in draft.skipped.items():
-        print(f"skipped: {table}: {cause}")
+        say(f"skipped: {table}: {cause}")
     register = shlex.join(["mm", "register", str(target)])
-    print(f"check the spec, then run: {register} && mm backfill {draft.dataset_version}")
+    say(f"check the spec, then run: {register} && mm backfill {draft.dataset_version}")

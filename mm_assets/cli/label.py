@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import Json, Modalities, check_dataset_version
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 
 
 def label(
@@ -47,10 +47,10 @@ def label(
         print_json({"dataset_version": dataset_version, **asdict(done), "cells": scored})
         return
     if file is not None:
-        print(f"{done.recorded:,} reviews recorded")
+        say(f"{done.recorded:,} reviews recorded")
     if done.unknown:
         lines = "; ".join(done.unknown_lines)
-        print(f"lines that name no sample of {dataset_version}: {done.unknown:,} ({lines})")
+        say(f"lines that name no sample of {dataset_version}: {done.unknown:,} ({lines})")
     for name, each in scores.items():
         if each:
             print_table(
@@ -58,4 +58,4 @@ def label(
                 [asdict(score) for score in each],
             )
     if not any(scores.values()):
-        print(f"no sample of {dataset_version} is reviewed")
+        say(f"no sample of {dataset_version} is reviewed")

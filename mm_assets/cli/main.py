@@ -25,6 +25,7 @@ from mm_assets.cli.forget import forget
 from mm_assets.cli.gc import gc
 from mm_assets.cli.init import init
 from mm_assets.cli.label import label
+from mm_assets.cli.output import say
 from mm_assets.cli.promote import promote
 from mm_assets.cli.redrive import redrive
 from mm_assets.cli.register import register
@@ -34,6 +35,10 @@ from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.upkeep import upkeep
 from mm_embed_kernels.errors import Interrupted, UserError
+from mm_embed_kernels.urls import redact_text
+
+# Commands that write files of the user's own, and nothing into the store.
+_WRITERS = ("export", "init", "report")
 
 app = typer.Typer(
     help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for "
@@ -45,11 +50,11 @@ app = typer.Typer(
 
 
 @app.callback()
-def _configure() -> None:
+def _configure(context: typer.Context) -> None:
     """Configure this process before a command runs, but not for `mm --help`."""
     from mm_resources.storage.process import configure_process  # here: imports pyarrow
 
-    configure_process()
+    configure_process(private=context.invoked_subcommand not in _WRITERS)
 
 
 # `mm --help` lists the commands in this order.
@@ -84,21 +89,30 @@ def main() -> None:
     Exit codes: 1 when a cell or a check failed, 2 for a user's mistake or an operating-system error (one line
     on stderr), 130 or 143 when interrupted by SIGINT or SIGTERM.
     """
+    _leave_working_folder()
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has ended.
         sys.exit(0)
     except OSError as error:
         # A path that cannot be a folder, a full disk, an unreachable store: a traceback explains nothing.
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {redact_text(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt) as error:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        say("interrupted; run the same command again to resume", file=sys.stderr)
         _exit_now(128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT))
+
+
+def _leave_working_folder() -> None:
+    """Import nothing from the folder that the command is started in: `python -m` puts it first."""
+    # Sandboxed children are started by `python -c`, which would put it first, too.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
 
 
 def _exit_now(code: int) -> NoReturn:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from mm_embed_kernels.escapes import escape_json, escape_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.tree import Tree
+
+
+def say(*parts: Any, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:
+    """Print a text for a person: the one place where names and messages reach the terminal as lines."""
+    print(*map(escape_terminal, parts), sep=sep, end=end, file=file)
 
 
 def print_json(value: Any) -> None:
@@ -27,7 +34,7 @@ def print_json_array(values: Iterable[Any]) -> None:
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(value, indent=2, default=_as_json, ensure_ascii=False)
+    return escape_json(json.dumps(value, indent=2, default=_as_json, ensure_ascii=False))
 
 
 def _as_json(value: Any) -> str:
@@ -41,11 +48,12 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable
         columns: names of the columns, in order; by default those of the first row.
     """
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     names = list(columns or (rows[0] if rows else []))
     table = Table(
-        title=title,
+        title=escape(escape_terminal(title)),
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -54,7 +62,9 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], columns: Iterable
     )
     for name in names:
         numeric = all(isinstance(row.get(name), (int, float)) for row in rows) and bool(rows)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            _cell(name.replace("_", " ")), justify="right" if numeric else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in names))
     _console().print(table)
@@ -64,7 +74,7 @@ def print_tree(title: str, value: Mapping[str, Any]) -> None:
     """Print nested mappings and lists as an indented tree."""
     from rich.tree import Tree
 
-    tree = Tree(title)
+    tree = Tree(_cell(title))
     _add_branches(tree, value)
     _console().print(tree)
 
@@ -95,8 +105,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.3f}"
     if isinstance(value, dict):
-        return escape(", ".join(f"{name} {_cell(item)}" for name, item in value.items()))
-    return escape(str(value))
+        return ", ".join(f"{escape(escape_terminal(name))} {_cell(item)}" for name, item in value.items())
+    return escape(escape_terminal(value))
 
 
 def _add_branches(tree: Tree, value: Mapping[str, Any] | list[Any]) -> None:
@@ -105,10 +115,10 @@ def _add_branches(tree: Tree, value: Mapping[str, Any] | list[Any]) -> None:
         if isinstance(item, Mapping) and {"rule", "passed"} <= set(item):
             tree.add(_decision_line(item))
         elif isinstance(item, (Mapping, list)) and item:
-            _add_branches(tree.add(f"[bold]{name}[/bold]"), item)
+            _add_branches(tree.add(f"[bold]{_cell(name)}[/bold]"), item)
         elif item not in (None, [], {}):
             text = item.isoformat() if isinstance(item, (date, datetime)) else item
-            tree.add(f"[bold]{name}[/bold]: {_cell(text)}")
+            tree.add(f"[bold]{_cell(name)}[/bold]: {_cell(text)}")
 
 
 def _decision_line(item: Mapping[str, Any]) -> str:

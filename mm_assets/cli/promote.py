@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from mm_assets.cli.options import Json, check_choice, check_dataset_version
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 from mm_embed_kernels.identity import ALIASES
 
 
@@ -44,13 +42,12 @@ def promote(
     else:
         check_dataset_version(dataset_version)
         check_choice("--to", to, aliases)
-        sys.path.insert(0, os.getcwd())  # --evaluate may name a module in this folder
         moved = move(Catalog.open(), dataset_version, to, evaluate, override)
     if json:
         print_json(asdict(moved))
         return
     reason = f" ({moved.reason})" if moved.reason else ""
-    print(f"{moved.dataset}@{moved.alias} is {moved.dataset_version}{reason}")
+    say(f"{moved.dataset}@{moved.alias} is {moved.dataset_version}{reason}")
     if not back:
         for check in moved.checks:
-            print(f"  {'passed' if check['passed'] else 'overridden'}: {check['description']}")
+            say(f"  {'passed' if check['passed'] else 'overridden'}: {check['description']}")

@@ -17,7 +17,7 @@ from mm_assets.cli.options import (
     Verbose,
     check_choice,
 )
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from mm_assets.operations.backfill import CellResult
@@ -46,7 +46,7 @@ def redrive(
         catalog, dataset_version, catalog.registry.cells(dataset_version, modalities), chosen
     )
     if not selected and not json:
-        print(
+        say(
             f"nothing to redrive: a retry cannot change any failure of {dataset_version}; "
             "samples that its frozen listing rejects need a new version"
         )
@@ -74,6 +74,6 @@ def _print_outcomes(dataset_version: str, results: list[CellResult], outcomes: l
     print_table(f"{dataset_version}: retried failures", rows, columns)
     for result in results:
         if result.status in ("blocked", "failed"):
-            print(f"{result.modality} is {result.status}: {result.reason}")
+            say(f"{result.modality} is {result.status}: {result.reason}")
     if any(outcome.passed < outcome.tried for outcome in outcomes):
-        print(f"remaining failures: mm failures {dataset_version}")
+        say(f"remaining failures: mm failures {dataset_version}")

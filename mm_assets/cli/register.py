@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 
@@ -67,7 +67,7 @@ def _print_successor(parent: str, name: str) -> None:
     from mm_embed_kernels.spec.next_version import to_yaml
     from mm_resources.catalog import Catalog
 
-    print(to_yaml(_successor(Catalog.open().registry, parent, name)), end="")
+    say(to_yaml(_successor(Catalog.open().registry, parent, name)), end="")
 
 
 def _register_successor(parent: str, name: str, json: bool) -> None:
@@ -125,8 +125,8 @@ def _as_json(spec: DatasetSpec, new: bool) -> dict[str, Any]:
 
 def _print_registration(spec: DatasetSpec, new: bool, written: Path | None = None) -> None:
     state = "registered" if new else "is already registered, with the same spec"
-    print(f"{spec.dataset_version} {state}: {', '.join(spec.modalities)}")
+    say(f"{spec.dataset_version} {state}: {', '.join(spec.modalities)}")
     if written:
-        print(f"wrote {written}")
+        say(f"wrote {written}")
     if new:
-        print(f"next: mm backfill {spec.dataset_version}")
+        say(f"next: mm backfill {spec.dataset_version}")

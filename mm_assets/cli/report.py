@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import DatasetVersion, Json, Modalities
-from mm_assets.cli.output import print_json
+from mm_assets.cli.output import print_json, say
 from mm_embed_kernels.errors import UserError
 
 
@@ -51,4 +51,4 @@ def report(
     if json:
         print_json({"dataset_version": dataset_version, "path": str(path), "bytes": size})
     else:
-        print(f"{path} ({size / 1e6:.1f} MB)")
+        say(f"{path} ({size / 1e6:.1f} MB)")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mm_assets.cli.options import Json, Where, check_choice, check_dataset_versions
-from mm_assets.cli.output import one_line, print_json, print_table
+from mm_assets.cli.output import one_line, print_json, print_table, say
 
 # Fields of a hit with --json, in this order.
 FIELDS = [
@@ -73,11 +73,11 @@ def search(  # noqa: PLR0913 - one parameter for each option
         return
     rows = [_row(hit, 4 if mode == "hybrid" else 3) for hit in hits.to_pylist()]
     if not rows:
-        print("no hits")
+        say("no hits")
         return
     versions = ", ".join(dataset_version or ["all versions"])
     print_table(f"{versions} {', '.join(modality)}: {query}", rows, _useful_columns(rows))
-    print("origin of a hit: mm explain FEATURE_ID")
+    say("origin of a hit: mm explain FEATURE_ID")
 
 
 def _row(hit: dict[str, Any], digits: int) -> dict[str, Any]:

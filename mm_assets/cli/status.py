@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mm_assets.cli.options import DatasetVersion, Json, Modalities
-from mm_assets.cli.output import print_json, print_table
+from mm_assets.cli.output import print_json, print_table, say
 
 _COLUMNS = [
     "modality",
@@ -49,22 +49,22 @@ def status(
     print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, _COLUMNS)
     for cell in state["cells"]:
         _print_obstacles(dataset_version, cell)
-    print(state["drift_summary"])
+    say(state["drift_summary"])
 
 
 def _print_obstacles(dataset_version: str, cell: dict[str, Any]) -> None:
     """Print the obstacles to the publish of a cell: undecided samples, gates, a blocked stage."""
     modality = cell["modality"]
     if cell["undecided"]:
-        print(
+        say(
             f"{modality}: {cell['undecided']:,} samples are undecided: their run is active or has died; "
             f"to resume: mm backfill {dataset_version}"
         )
     for gate in _last_gates(cell["gates"]):
         state = "passed" if gate["passed"] else "overridden" if gate["waived"] else "closed"
-        print(f"{modality}: gate {gate['name']} {state}: {gate['description']}")
+        say(f"{modality}: gate {gate['name']} {state}: {gate['description']}")
     if "blocked" in cell:
-        print(f"{modality} is blocked by {cell['blocked']}")
+        say(f"{modality} is blocked by {cell['blocked']}")
 
 
 def _last_gates(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import Json, check_dataset_version
-from mm_assets.cli.output import one_line, print_json, print_table
+from mm_assets.cli.output import one_line, print_json, print_table, say
 
 
 def try_embedder(
@@ -44,11 +44,11 @@ def try_embedder(
         for item in trial.neighbours
     ]
     print_table(f"nearest neighbours among {trial.sample:,} segments of {dataset_version} {modality}", rows)
-    print(f"{trial.overlap:.0%} of the neighbours are the same; {trial.failed:,} segments failed")
+    say(f"{trial.overlap:.0%} of the neighbours are the same; {trial.failed:,} segments failed")
     if trial.seconds_per_segment is None or trial.cell_seconds is None:
-        print(f"no rate: all {trial.sample:,} vectors were in the cache")
+        say(f"no rate: all {trial.sample:,} vectors were in the cache")
     else:
-        print(
+        say(
             f"{1 / trial.seconds_per_segment:,.1f} segments/s in one process: "
             f"{trial.cell_seconds:,.0f} s for the {trial.cell_segments:,} segments of the cell"
         )

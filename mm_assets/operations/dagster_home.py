@@ -12,6 +12,7 @@ import dagster as dg
 from mm_assets.cells.partitions import DATASET_VERSION
 from mm_assets.dagster_private import PARTITION_TAG
 from mm_resources.settings import Settings
+from mm_resources.storage.permissions import make_folders
 
 # The process that executes a run, see `process_tag`.
 PROCESS_TAG = "mm/process"
@@ -27,7 +28,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     from filelock import FileLock
 
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
+    make_folders(home)
     os.environ.update(settings.exports())
     with FileLock(home / ".mm.lock"):
         config = home / "dagster.yaml"

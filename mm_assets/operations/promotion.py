@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
 from mm_assets.cells.checks import Check
@@ -195,6 +200,26 @@ def _threshold_check(name: str, value: float, threshold: float, what: str, most:
     return Check(name, passed, line, {"value": value, "threshold": threshold})
 
 
+def _import_evaluation(name: str) -> ModuleType:
+    """Import the user's module, which may lie in the working folder; nothing else is imported from there.
+
+    The folder comes last, for the modules that this one imports, and is left again behind it: a file there
+    named as a library (lance.py) stands in for none.
+    """
+    folder = os.getcwd()
+    # By its own name it comes first: a script `evaluate.py` is meant, whatever is installed.
+    found = importlib.machinery.PathFinder.find_spec(name, [folder]) if "." not in name else None
+    sys.path.append(folder)
+    try:
+        if found is None or found.loader is None or name in sys.modules:
+            return importlib.import_module(name)
+        module = sys.modules[name] = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(folder)
+
+
 def _evaluation_check(catalog: Catalog, candidate: str, served: str | None, evaluation: str) -> Check:
     """Check a version by the user's own function, see `Evaluation`.
 
@@ -203,7 +228,7 @@ def _evaluation_check(catalog: Catalog, candidate: str, served: str | None, eval
     """
     module, _, name = evaluation.partition(":")
     try:
-        judge: Evaluation = getattr(importlib.import_module(module), name)
+        judge: Evaluation = getattr(_import_evaluation(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"--evaluate {evaluation}: {error}; give MODULE:FUNCTION, importable from here"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
 from mm_assets.reports.cell_report import Card, CellReport, Sheet
 from mm_assets.reports.histograms import Histogram
+from mm_embed_kernels.escapes import escape_html
+from mm_embed_kernels.urls import redact_url
 from mm_resources.costs.prices import Prices
-from mm_resources.objects.http_client import redact_url
 
 STEPS = ("discovered", "ingested", "valid", "kept", "published")
 _STYLE = """
@@ -75,13 +74,13 @@ def page(
     dataset_version: str, reports: Iterable[CellReport], modalities: Sequence[str], prices: Prices
 ) -> Iterator[str]:
     """Yield the page in pieces; one cell's report is in memory at a time."""
-    title = escape_text(dataset_version)
+    title = escape_html(dataset_version)
     yield _HEAD.format(title=title, style=_STYLE)
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     yield f"<h1>{title}</h1><p class=soft>{now}. Of each decision, a small sample is shown.</p>"
     yield (
         "<nav>"
-        + "".join(f"<a href=#{escape_text(name)}>{escape_text(name)}</a>" for name in modalities)
+        + "".join(f"<a href=#{escape_html(name)}>{escape_html(name)}</a>" for name in modalities)
         + "</nav>"
     )
     for report in reports:
@@ -89,30 +88,21 @@ def page(
     yield "</body></html>\n"
 
 
-def escape_text(text: Any) -> str:
-    """Escape a text for HTML; replace characters that control a terminal or the direction of a line."""
-    visible = "".join(
-        "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in "\n\t\u200d" else char
-        for char in str(text)
-    )
-    return escape(visible, quote=True)
-
-
 def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
-    yield f"<h2 id={escape_text(report.modality)}>{escape_text(report.modality)}</h2>"
+    yield f"<h2 id={escape_html(report.modality)}>{escape_html(report.modality)}</h2>"
     counts = report.counts
     yield "<h3>Funnel</h3>" + _bars([(name, counts[name], f"{counts[name]:,}", "") for name in STEPS])
     if blocked := counts.get("blocked"):
-        yield f"<p class=dropped>Blocked: {escape_text(blocked)}</p>"
+        yield f"<p class=dropped>Blocked: {escape_html(blocked)}</p>"
     if counts["failures"]:
         causes = ", ".join(
-            f"{count:,} {escape_text(name)}"
+            f"{count:,} {escape_html(name)}"
             for name, count in sorted(counts["failures"].items(), key=lambda item: -item[1])
         )
         yield f"<p>Failed: {counts['failed']:,}; failures by cause: {causes}.</p>"
     yield "<h3>Samples by decision</h3>"
     for sheet in report.sheets:
-        by = f" by {escape_text(sheet.rule)}" if sheet.rule else ""
+        by = f" by {escape_html(sheet.rule)}" if sheet.rule else ""
         yield _sheet(sheet, f"<span class={sheet.kind}>{sheet.kind}{by}</span>")
     if report.histograms:
         yield "<h3>Signals and thresholds</h3>"
@@ -127,7 +117,7 @@ def _cell(report: CellReport, prices: Prices) -> Iterator[str]:
         searched = f"Neighbours of {report.checked_vectors:,} vectors"
         yield f"<p class=soft>{searched}, by cosine similarity, the closest first.</p>"
         for pair in report.similar:
-            yield _sheet(pair, f"cosine {escape_text(pair.rule)}")
+            yield _sheet(pair, f"cosine {escape_html(pair.rule)}")
     if report.scores:
         yield f"<h3>Against {report.scores[0].marked:,} reviewed samples</h3>"
         yield (
@@ -153,12 +143,12 @@ def _card(card: Card) -> str:
     elif preview.wave:
         content = _wave(preview.wave)
     elif preview.fault:
-        content = f"<div class=fault>{escape_text(preview.fault)}</div>"
+        content = f"<div class=fault>{escape_html(preview.fault)}</div>"
     else:
-        content = f"<blockquote><bdi>{escape_text(preview.text)}</bdi></blockquote>"
-    notes = "; ".join(escape_text(part) for part in (card.note, card.split, card.label) if part)
-    caption = f"<b><bdi>{escape_text(redact_url(card.key))}</bdi></b>{notes}"
-    title = escape_text(card.sample_id)
+        content = f"<blockquote><bdi>{escape_html(preview.text)}</bdi></blockquote>"
+    notes = "; ".join(escape_html(part) for part in (card.note, card.split, card.label) if part)
+    caption = f"<b><bdi>{escape_html(redact_url(card.key))}</bdi></b>{notes}"
+    title = escape_html(card.sample_id)
     return f"<figure title='{title}'>{content}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -180,8 +170,8 @@ def _bars(rows: Sequence[tuple[str, float, str, str]]) -> str:
     """
     most = max((value for _, value, _, _ in rows), default=0) or 1
     cells = (
-        f"<span>{escape_text(name)}</span><i class='{style}' style='width:{100 * value / most:.2f}%'></i>"
-        f"<span>{escape_text(words)}</span>"
+        f"<span>{escape_html(name)}</span><i class='{style}' style='width:{100 * value / most:.2f}%'></i>"
+        f"<span>{escape_html(words)}</span>"
         for name, value, words, style in rows
     )
     return f"<div class=bars>{''.join(cells)}</div>"
@@ -199,8 +189,8 @@ def _histogram(chart: Histogram) -> str:
     at = width * chart.at
     ends = f"<text x=0 y=104>{chart.low:.4g}</text><text x=320 y=104 text-anchor=end>{chart.high:.4g}</text>"
     scale = ", logarithmic" if chart.log else ""
-    rule = f"{escape_text(chart.rule)} at {chart.threshold:g} ({escape_text(chart.action)})"
-    column = escape_text(chart.column)
+    rule = f"{escape_html(chart.rule)} at {chart.threshold:g} ({escape_html(chart.action)})"
+    column = escape_html(chart.column)
     return (
         f"<div><b>{column}</b><div class=soft>{rule}, {sum(chart.counts):,} measured{scale}</div>"
         f"<svg viewBox='0 0 320 108' role=img aria-label='histogram of {column}'>"
@@ -210,7 +200,7 @@ def _histogram(chart: Histogram) -> str:
 
 
 def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
-    cost, currency = report.cost, escape_text(prices.currency)
+    cost, currency = report.cost, escape_html(prices.currency)
     yield "<h3>Cost, over all runs</h3>"
     if not cost.stages:
         yield "<p>Nothing ran yet.</p>"
@@ -249,14 +239,14 @@ def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{escape_text(name)}</th>" for name in rows[0])
+    head = "".join(f"<th>{escape_html(name)}</th>" for name in rows[0])
     lines = "".join("<tr>" + "".join(_data(value) for value in row.values()) + "</tr>" for row in rows)
     return f"<div class=scroll><table><tr>{head}</tr>{lines}</table></div>"
 
 
 def _data(value: Any) -> str:
     return (
-        f"<td class=word>{escape_text(value)}</td>"
+        f"<td class=word>{escape_html(value)}</td>"
         if isinstance(value, str)
         else f"<td>{_figure(value)}</td>"
     )
@@ -265,4 +255,4 @@ def _data(value: Any) -> str:
 def _figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.3f}".rstrip("0").rstrip(".")
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else escape_text(value)
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else escape_html(value)

@@ -15,7 +15,8 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.http_client import is_web, redact_url
+from mm_embed_kernels.urls import redact_url
+from mm_resources.objects.http_client import is_web
 from mm_resources.sources.archives import Archives
 
 # Members of an archive that are inspected.

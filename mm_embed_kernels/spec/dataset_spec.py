@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
@@ -19,6 +18,10 @@ from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS, USER_TYPES, SpecModel, user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.spec.thresholds import ColumnRule, Curation, DriftLimits, Gates, Promotion, Watch
+from mm_embed_kernels.spec.yaml_text import parse_yaml, read_text
+
+# Mistakes that are named, and characters of one and of a key in it.
+_MISTAKES, _MISTAKE, _KEY = 10, 400, 80
 
 
 class DatasetSpec(SpecModel):
@@ -195,7 +198,8 @@ def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dic
         },
     )
     for source in written["sources"]:
-        yield source, {"members": None, "fetch": FetchPolicy().model_dump(mode="json"), "blobs": "copy"}
+        yield source["fetch"], {"allow": []}
+        yield source, {"members": None, "fetch": FetchPolicy().written, "blobs": "copy"}
         yield source["record"] or {}, {"bytes": None, "url": None}
 
 
@@ -210,24 +214,30 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
     Raises:
         UserError: naming the file, the field and the cause in one line.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    raw = parse_yaml(text, origin)
     if not isinstance(raw, dict):
         raise UserError(f"{origin}: a spec is a mapping with name, version and sources")
     try:
         spec = DatasetSpec.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{origin}: {'; '.join(map(_mistake, error.errors()))}") from error
+        # Without its cause, which quotes the values: one may be a password.
+        raise UserError(f"{origin}: {_mistakes(error)}") from None
     return spec if base is None else _resolve_uris(spec, base)
+
+
+def _mistakes(error: ValidationError) -> str:
+    """Return the first of pydantic's errors in one line, and how many more there are."""
+    found = error.errors(include_url=False, include_input=False)
+    lines = [_mistake(each)[:_MISTAKE] for each in found[:_MISTAKES]]
+    more = [f"and {len(found) - _MISTAKES:,} more mistakes"] if len(found) > _MISTAKES else []
+    return "; ".join([*lines, *more])
 
 
 def _mistake(found: ErrorDetails) -> str:
     """Return field and cause of one of pydantic's errors."""
-    where = ".".join(str(part) for part in found["loc"]) or "spec"
+    where = ".".join(str(part)[:_KEY] for part in found["loc"][:_KEY]) or "spec"
     if found["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(found["loc"][-1]), _keys(), 1, 0.7)
+        near = difflib.get_close_matches(str(found["loc"][-1])[:_KEY], _keys(), 1, 0.7)
         return f"{where}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
     # Pydantic prefixes the message of a validator; the error itself has the bare one.
     return f"{where}: {found['ctx']['error'] if found['type'] == 'value_error' else found['msg']}"
@@ -245,11 +255,7 @@ def load_spec(path: Path) -> DatasetSpec:
     Raises:
         UserError: see `parse_spec`; also for a file that cannot be read.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the spec: {error}") from error
-    return parse_spec(text, str(path), str(path.absolute().parent))
+    return parse_spec(read_text(path), str(path), str(path.absolute().parent))
 
 
 def escape_glob(path: str) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
 
+from mm_embed_kernels.urls import redact_url
+
+_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Global by number, or in some versions of Python, but reachable inside one cloud alone (Oracle, Azure).
 _CLOUD = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("168.63.129.16/32"))
@@ -38,6 +42,10 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
         description="permitted addresses that are not public: none, all, or those in the listed networks; "
         "with true, a list may name any local path",
     )
+    allow: tuple[str, ...] = Field(
+        default=(),
+        description="buckets and folders of other file systems that a list may name, as s3://mine/photos/",
+    )
     tags: bool = Field(
         default=True,
         description="check by HEAD whether each URL has changed; without it, a URL is never read again",
@@ -50,6 +58,31 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
             ipaddress.ip_network(network)
         return allowed
 
+    @field_validator("allow")
+    @classmethod
+    def _prefixes(cls, allowed: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in allowed:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+(/.*)?", prefix) or ".." in prefix.split(
+                "/"
+            ):
+                raise ValueError(
+                    f"{redact_url(prefix)} is no bucket or folder; write it as s3://bucket/folder/"
+                )
+        return allowed
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The policy as digests hold it: a field that was added later is left out by default."""
+        written = self.model_dump(mode="json")
+        return {name: value for name, value in written.items() if name != "allow" or value}
+
+    def allows(self, uri: str) -> bool:
+        """Return whether a list may name an object outside its own folder: one below an allowed prefix."""
+        parts = _bucket_path(uri)
+        return ".." not in parts and any(
+            parts[: len(prefix)] == prefix for prefix in map(_bucket_path, self.allow)
+        )
+
     def permits(self, address: str) -> bool:
         """Return whether an IP address may be connected to: a public one, or one that the spec permits."""
         parsed = ipaddress.ip_address(address)
@@ -57,6 +90,13 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
             return True
         networks = [ipaddress.ip_network(network) for network in self.allow_private or ()]
         return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+def _bucket_path(uri: str) -> list[str]:
+    """Return scheme, bucket and folders; other names of one scheme are the same."""
+    scheme, _, path = uri.partition("://")
+    scheme = scheme.lower()
+    return [_SCHEMES.get(scheme, scheme), *path.rstrip("/").split("/")]
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.model import SpecModel
+from mm_embed_kernels.urls import REFERENCE
 
 
 class LabelRule(SpecModel):
@@ -82,10 +83,10 @@ class SourceSpec(SpecModel):
     @field_validator("uri")
     @classmethod
     def _refuse_password(cls, uri: str) -> str:
-        if re.match(r"[\w+.-]+://[^/?#]*:[^/?#]*@", uri):
+        if re.match(r"[\w+.-]+://[^/?#]*:[^/?#]*@", REFERENCE.sub("", uri).replace(":@", "@")):
             raise ValueError(
-                "a URI with a password would be stored and displayed; "
-                "give credentials in the usual places of its file system"
+                "a URI with a password would be stored and displayed; give credentials in the usual places "
+                "of its file system, or name user and password by ${env:MM_SECRET_NAME} or ${file:NAME}"
             )
         return uri
 

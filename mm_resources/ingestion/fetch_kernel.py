@@ -13,20 +13,25 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import canonical_json, content_hash, digest, fingerprint
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_embed_kernels.urls import find_secrets, redact_text
 from mm_resources.blobs.blob_store import PACK_BYTES, BlobStore
 from mm_resources.blobs.large_blobs import copy_stream
 from mm_resources.blobs.receipts import forgotten_error
 from mm_resources.blobs.references import Reference
+from mm_resources.ingestion.listing_rows import bound_tag
+from mm_resources.ingestion.spec_secrets import open_revealed
 from mm_resources.metering import count
 from mm_resources.sources import Source, open_source
+from mm_resources.sources.files import Files
 from mm_resources.storage.filesystems import client_errors
+from mm_resources.storage.secret_table import SecretTable, split_locator
 from mm_resources.storage.store import LARGE_BYTES
 
 # The cache key of a listed sample's content; `flavour` is the part of the spec that changes the bytes.
@@ -67,7 +72,7 @@ class FetchKernel(Kernel):
         """Digest of libraries, limits and allowed addresses: with others, a permanent failure may pass."""
         limits = sorted(
             {
-                canonical_json(source.fetch.model_dump(mode="json"))
+                canonical_json(source.fetch.written)
                 for source in self.spec.sources
                 if source.fetch != FetchPolicy()
             }
@@ -88,15 +93,23 @@ class _FetchStage(Stage):
     def __init__(self, spec: DatasetSpec, blobs: BlobStore, schema: pa.Schema, resources: Resources) -> None:
         self.spec, self.blobs, self.schema, self.resources = spec, blobs, schema, resources
         self._sources: dict[str, Source] = {}
+        self._unresolved: dict[str, SampleError] = {}
         self._tombstones: dict[str, str] = {}
 
     def setup(self) -> None:
         self._tombstones = self.blobs.receipts.tombstones()
-        self._sources = {item.name: open_source(item, dict(self.spec.schema_)) for item in self.spec.sources}
+        self._secrets = SecretTable(self.blobs.store)
+        for item in self.spec.sources:
+            try:
+                self._sources[item.name] = open_revealed(self.spec, item, self._secrets)
+            except UserError as error:
+                # The samples of this source alone fail, until what it names can be resolved.
+                self._unresolved[item.name] = SampleError("fetch_error", str(error), retryable=True)
+                self._sources[item.name] = open_source(item, dict(self.spec.schema_))
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        rows = batch.to_pylist()
+        rows = self._reveal(batch.to_pylist())
         outcomes: list[Any] = []
         for part in _split_into_packs(rows):
             outcomes += self._fetch_part(part)
@@ -112,15 +125,34 @@ class _FetchStage(Stage):
         )
         return results([row["key"] for row in rows], outcomes, time.perf_counter() - began, self.schema)
 
+    def _reveal(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows with `uri` and `place` as their sources know them; in memory alone."""
+        names = [split_locator(row["locator"] or "") for row in rows]
+        try:
+            revealed = self._secrets.reveal(name for _, name in names if name)
+            problem = "its URL is no longer among the store's secrets; register a new version"
+        except UserError as error:
+            revealed, problem = {}, str(error)
+        return [
+            {
+                **row,
+                "uri": revealed.get(name, row["source_uri"]),
+                "place": place,
+                "secret": name,
+                "problem": problem if name and name not in revealed else "",
+            }
+            for row, (place, name) in zip(rows, names, strict=True)
+        ]
+
     def _fetch_part(self, rows: list[dict[str, Any]]) -> list[Any]:
         """Fetch a part of a batch, and put small contents into packs."""
         # Whole objects are read concurrently; records of one file in order, since they share its handle.
         if all(self._sources[row["source"]].single_object for row in rows):
             threads = max(source.spec.fetch.concurrency for source in self._sources.values())
             with ThreadPoolExecutor(threads) as pool:
-                fetched = list(pool.map(lambda row: call_guarded(self._fetch, (row,)), rows))
+                fetched = list(pool.map(self._fetch_one, rows))
         else:
-            fetched = [call_guarded(self._fetch, (row,)) for row in rows]
+            fetched = [self._fetch_one(row) for row in rows]
         fetched = self._refuse_changed(rows, fetched)
         if self._tombstones:
             fetched = [self._refuse_forgotten(item) for item in fetched]
@@ -153,9 +185,10 @@ class _FetchStage(Stage):
         outcomes = []
         for row, outcome in zip(rows, fetched, strict=True):
             source = self._sources[row["source"]]
-            key = (row["source"], row["source_uri"], (row["locator"] or "") if source.single_object else "")
+            key = (row["source"], row["uri"], row["place"] if source.single_object else "")
             if not isinstance(outcome, SampleError) and key not in tags:
-                tags[key] = source.tag(row["source_uri"], row["locator"] or "")
+                tag = call_guarded(source.tag, (row["uri"], row["place"]))
+                tags[key] = None if tag is None or isinstance(tag, SampleError) else bound_tag(tag)
             now = tags.get(key)
             # An object that was listed without a tag cannot be compared.
             if row["tag"] and not isinstance(outcome, SampleError) and now not in (None, row["tag"]):
@@ -167,14 +200,28 @@ class _FetchStage(Stage):
             outcomes.append(outcome)
         return outcomes
 
+    def _fetch_one(self, row: dict[str, Any]) -> Any:
+        """Return what `_fetch` does, or its error, without the secrets of the row's URL."""
+        outcome = call_guarded(self._fetch, (row,))
+        if row["secret"] and isinstance(outcome, SampleError):
+            message = redact_text(outcome.message, find_secrets(row["uri"]))
+            return SampleError(outcome.error_class, message, outcome.retryable)
+        return outcome
+
     def _fetch(self, row: dict[str, Any]) -> bytes | dict[str, Any]:
+        if row["problem"]:
+            raise SampleError("fetch_error", f"{row['source_uri']}: {row['problem']}", retryable=True)
+        if row["source"] in self._unresolved:
+            raise self._unresolved[row["source"]]
         if self._sources[row["source"]].spec.blobs == "reference":
-            return _hash_in_place(row)
+            return _hash_in_place(row, self._sources[row["source"]])
         try:
-            data = self._sources[row["source"]].fetch(row["source_uri"], row["locator"] or "")
+            # An object without credentials, or the package of its scheme, fails until the next run.
+            with client_errors(row["source_uri"]):
+                data = self._sources[row["source"]].fetch(row["uri"], row["place"])
             if isinstance(data, bytes):
                 return data
-        except ConnectionError as error:
+        except (ConnectionError, ImportError) as error:
             raise SampleError("fetch_error", f"{row['source_uri']}: {error}", retryable=True) from error
         try:
             with data:
@@ -196,16 +243,19 @@ def _flavour(spec: SourceSpec, source: Source) -> str:
     return f"{source.flavour}|reference" if spec.blobs == "reference" else source.flavour
 
 
-def _hash_in_place(row: dict[str, Any]) -> dict[str, Any]:
+def _hash_in_place(row: dict[str, Any], source: Source) -> dict[str, Any]:
     """Hash an object that stays in its source."""
-    if row["locator"] or not row["tag"]:
-        reason = (
-            "is no whole object with a name in UTF-8"
-            if row["locator"]
-            else "comes from a source that tells no change"
-        )
+    if row["secret"] or row["place"] or not row["tag"]:
+        reason = "comes from a source that tells no change"
+        if row["place"]:
+            reason = "is no whole object with a name in UTF-8"
+        if row["secret"]:
+            reason = "has a secret in its URL, which would be stored with it"
         raise SampleError("not_referable", f"{row['source_uri']} {reason}: copy it (blobs: copy)")
-    with Reference(row["source_uri"], row["tag"]).open() as stream:
+    reference = Reference(row["source_uri"], row["tag"])
+    reference.check()
+    # By the source, which follows no link that leads out of it.
+    with reference.open() if not isinstance(source, Files) else source.open(row["uri"], "") as stream:
         digest, size = copy_stream(cast(BinaryIO, _SourceStream(stream, row["source_uri"])))
     return {"content_hash": digest, "size": size}
 

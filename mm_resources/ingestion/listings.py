@@ -10,20 +10,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from mm_embed_kernels import identity, sql
+from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.media.tracks import stream_type
 from mm_embed_kernels.modalities import modalities, modality_of
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
-from mm_embed_kernels.spec.model import user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.sources import Listed, Source, open_source
+from mm_embed_kernels.urls import redact_text, strip_secrets
+from mm_resources.ingestion.listing_rows import ListingRows, bound_tag, listed_uri
+from mm_resources.ingestion.spec_secrets import open_revealed, source_uris
+from mm_resources.sources import Listed, Source
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 
 LISTING_BATCH = 4_096
+# Characters of a client's message.
+_CAUSE = 4_000
 _LINKED = """
 WITH t AS MATERIALIZED (SELECT sample_id, key, regexp_extract(key, '[^/]*$') AS name FROM targets),
 keys AS (SELECT key, min(sample_id) AS target FROM t GROUP BY key HAVING count(*) = 1),
@@ -56,13 +61,16 @@ class Listings:
         uri = self._uri(spec, source)
         if lance_datasets.open_dataset(uri) is not None:
             return ""
-        table = side_table_objects(open_source(source, dict(spec.schema_)))
+        try:
+            table = side_table_objects(open_revealed(spec, source, SecretTable(self.store)))
+        except UserError as error:
+            return f"source {source.name} cannot be listed: {describe_cause(error)}"
         schema, causes = self.contract(spec).bare.with_metadata({_SIDE_TABLE: json.dumps(table)}), []
 
         def rows() -> Iterator[dict[str, Any]]:
             """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
-                yield from self._rows(spec, source)
+                yield from self._rows(spec, source, keep=True)
             except Exception as error:  # any client's error; recorded and raised again
                 causes.append(error)
                 raise
@@ -72,7 +80,7 @@ class Listings:
             first = next(stream, None)
             if first is None and not source.allow_empty:
                 return (
-                    f"source {source.name} lists nothing at {source.uri}; "
+                    f"source {source.name} lists nothing at {strip_secrets(source.uri)}; "
                     "mend the path or set allow_empty: true"
                 )
             all_rows = itertools.chain([] if first is None else [first], stream)
@@ -149,7 +157,9 @@ class Listings:
 
         def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
             try:
-                yield from (row for row in self._rows(spec, source) if row["modality"] == modality)
+                yield from (
+                    row for row in self._rows(spec, source, keep=False) if row["modality"] == modality
+                )
             except Exception as error:  # any client's error
                 raise UserError(
                     f"source {source.name} of {spec.dataset_version} cannot be listed: "
@@ -171,40 +181,22 @@ class Listings:
     def _uri(self, spec: DatasetSpec, source: SourceSpec) -> str:
         return self.store.uri(f"registry/listings/{spec.name}/{spec.version}/{source.name}.lance")
 
-    def _rows(self, spec: DatasetSpec, source: SourceSpec) -> Iterator[dict[str, Any]]:
-        opened = open_source(source, dict(spec.schema_))
+    def _rows(self, spec: DatasetSpec, source: SourceSpec, keep: bool) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a source as it is now.
+
+        Args:
+            keep: whether the rows are stored, and with them, apart, the secrets of their URLs.
+        """
+        # Of its own: another thread's listing must not take what waits to be stored.
+        secrets = SecretTable(self.store)
+        opened = open_revealed(spec, source, secrets)
         routed = (
             _route(opened)
             if source.modality == "auto"
             else ((item, source.modality) for item in opened.list())
         )
-        for item, modality in routed:
-            sample = identity.sample_id(spec.name, source.name, item.key)
-            # A sound track shares the entity of its video.
-            video = identity.sample_id(spec.name, source.track_of, item.key) if source.track_of else sample
-            yield {
-                "sample_id": sample,
-                "entity_id": identity.entity_id(spec.name, item.link) if item.link else video,
-                "key": item.key,
-                "source_uri": item.uri,
-                "source": source.name,
-                "label": item.label,
-                "group": item.group,
-                "transcript": item.transcript,
-                "locator": item.locator,
-                "tag": item.tag,
-                "size": item.size,
-                "modified_at": item.modified_at,
-                "error_class": item.error.error_class if item.error else None,
-                "message": item.error.message if item.error else None,
-                "modality": modality,
-                "link": item.link,
-                **{
-                    user_column(name): value
-                    for name, value in item.columns.items()
-                    if name not in ("label", "transcript")
-                },
-            }
+        known = secrets.values(source_uris(source))
+        yield from ListingRows(spec, source, secrets if keep else None, known).rows(routed)
 
 
 def side_table_objects(source: Source) -> list[dict[str, str]]:
@@ -216,12 +208,12 @@ def side_table_objects(source: Source) -> list[dict[str, str]]:
         tag = source.tag(table.uri, "")
     except Exception:  # noqa: BLE001 - any client's error; reading the table raises the cause
         tag = None
-    return [{"uri": table.uri, "tag": tag}] if tag else []
+    return [{"uri": listed_uri(table.uri), "tag": bound_tag(tag)}] if tag else []
 
 
 def describe_cause(error: Exception) -> str:
     """Return why a source cannot be listed, in one line; with the type of other libraries' errors."""
-    message = " ".join(str(error).split()) or "no cause is given"
+    message = " ".join(redact_text(str(error)[:_CAUSE]).split()) or "no cause is given"
     if isinstance(error, (OSError, UserError, SampleError, ImportError)):
         return message
     return f"{type(error).__name__}: {message}"

@@ -15,8 +15,11 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
+from mm_embed_kernels.urls import strip_secrets
+from mm_resources.ingestion.listing_rows import bound_tag, listed_uri
 from mm_resources.ingestion.listings import Listings, describe_cause, row_batches, side_table_objects
-from mm_resources.sources import open_source
+from mm_resources.ingestion.spec_secrets import open_revealed
+from mm_resources.storage.secret_table import SecretTable
 
 CHANGES = ("added", "removed", "altered")
 # Objects of each change that are named.
@@ -84,6 +87,14 @@ class Drift:
         return f"source {self.source}: {parts}" if parts else ""
 
 
+def _strip_uris(objects: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the objects of a listing that may have been frozen before URLs were stripped."""
+    if not pc.any(pc.match_substring_regex(objects["uri"], r"://.*[?@#;]")).as_py():
+        return objects
+    uris = [listed_uri(uri) for uri in objects["uri"].to_pylist()]
+    return objects.set_column(0, _OBJECTS.field("uri"), pa.array(uris, pa.string()))
+
+
 def _first_names(drift: Drift, change: str) -> str:
     """Return the first names in brackets, without their folders."""
     names = [uri.rstrip("/").rsplit("/", 1)[-1] for uri in drift.names.get(change, [])]
@@ -129,23 +140,20 @@ class SourceDrifts:
 
         def objects() -> Iterator[dict[str, str]]:
             try:
-                opened = open_source(source, dict(spec.schema_))
+                opened = open_revealed(spec, source, SecretTable(self.store))
                 if table:
                     yield from side_table_objects(opened)
-                yield from ({"uri": uri, "tag": tag} for uri, tag in opened.objects())
+                yield from ({"uri": listed_uri(uri), "tag": bound_tag(tag)} for uri, tag in opened.objects())
             except Exception as error:  # noqa: BLE001 - any client's error; recorded as the drift's problem
                 causes.append(error)
 
         def frozen() -> Iterator[pa.RecordBatch]:
             yield from row_batches(table, _OBJECTS)
+            table_uri = listed_uri(source.table.uri) if source.table else ""
             # Refused rows of a side table are listed under its URI, which is not an object of the source.
             for batch in self.listings.frozen_listing(spec, source, ["source_uri", "tag"]):
-                objects = batch.rename_columns(_OBJECTS.names)
-                yield (
-                    objects.filter(pc.not_equal(objects["uri"], source.table.uri))
-                    if source.table
-                    else objects
-                )
+                objects = _strip_uris(batch.rename_columns(_OBJECTS.names))
+                yield objects.filter(pc.not_equal(objects["uri"], table_uri)) if source.table else objects
 
         now = pa.RecordBatchReader.from_batches(_OBJECTS, row_batches(objects(), _OBJECTS))
         row = sql.fetch(
@@ -156,7 +164,7 @@ class SourceDrifts:
         return {
             **{change: row[change] for change in CHANGES},
             "names": {change: row[f"{change}_names"] for change in CHANGES if row[change]},
-            "problem": f"lists nothing any more at {source.uri}"
+            "problem": f"lists nothing any more at {strip_secrets(source.uri)}"
             if row["removed"] and not row["objects"]
             else "",
             "state": digest("state", str(row["objects"]), row["state"] or "")[:16],

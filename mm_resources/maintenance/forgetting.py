@@ -17,11 +17,13 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.maintenance.erasure import erase
-from mm_resources.maintenance.forgetting_scope import find_scope
+from mm_resources.maintenance.forgetting_scope import find_scope, secret_ids
 from mm_resources.maintenance.pin_updates import move_pins
 from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.maintenance.upkeep import tag_current_failures
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.secret_table import PART as SECRETS
+from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 
 # Parts of the store with rows of samples; failures before the stages that name their versions.
@@ -47,6 +49,7 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
         return receipt
     store = catalog.store
     receipt.blobs += erase(catalog.blobs, receipt.hashes)
+    SecretTable(store).remove(secret_ids(store, receipt))
     rewriter = TableRewriter(catalog, receipt)
     for part in _PARTS:
         for name in list(store.tables(part)):
@@ -81,7 +84,7 @@ def _begin(catalog: Catalog, identifier: str) -> Receipt:
 
 def _remove_superseded(store: Store) -> None:
     """Remove all untagged versions, files of broken commits, and unfinished objects."""
-    for part in (*_PARTS, "blobs", "ledger"):
+    for part in (*_PARTS, "blobs", "ledger", SECRETS):
         for name in store.tables(part):
             dataset = lance_datasets.open_dataset(store.uri(name))
             if dataset is not None:

@@ -13,6 +13,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import digest
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.secret_table import split_locator
 from mm_resources.storage.store import Store
 
 _HASH_LENGTH = 64
@@ -74,6 +75,14 @@ def find_scope(store: Store, identifier: str) -> Receipt:
     )
     receipt.keys = sorted(_text_keys(store, receipt)) if is_known else []
     return receipt
+
+
+def secret_ids(store: Store, receipt: Receipt) -> set[str]:
+    """Return the ids of the URLs with secrets, by which the samples would be fetched again."""
+    samples = _identity(receipt.hashes, receipt.samples)
+    folders = ("registry/listings", "stages/dataset_registry")
+    found = (split_locator(row["locator"] or "")[1] for row in _rows(store, folders, ("locator",), samples))
+    return set(filter(None, found))
 
 
 def _text_keys(store: Store, receipt: Receipt) -> set[str]:

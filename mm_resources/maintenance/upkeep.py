@@ -9,13 +9,17 @@ from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_resources.catalog import Catalog
 from mm_resources.compute.cache import doubles
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.secret_table import PART as SECRETS
 from mm_resources.storage.store import Store
 
 # Longer than any run: versions that a run reads, or has written and not yet published, are younger.
 OLDER_THAN = timedelta(days=7)
 # Parts of the store with Lance datasets; True where these grow by commits (the others are replaced as a
 # whole).
-_PARTS = {"blobs": True, "cache": True, "ledger": True, "stages": False, "failures": False, "features": False}
+_PARTS = {
+    **dict.fromkeys(("blobs", "cache", "ledger", SECRETS), True),
+    **dict.fromkeys(("stages", "failures", "features"), False),
+}
 # Tag of the failures that a stage names now.
 CURRENT = "current"
 

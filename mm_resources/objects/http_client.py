@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 import socket
 import time
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_embed_kernels.urls import redact_url
 from mm_resources.backoff import backoff_pause
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Seconds: upper bound of the first pause, and of any. A server that asks for more is left to a later run.
 _PAUSE, _LONGEST = 0.5, 30.0
+# Bytes of a body that is read as a whole: by fsspec, for a file system in a file behind a URL.
+_WHOLE_BYTES = 256 << 20
+# A server may send its headers byte by byte, each within the time for one: they have as many times in all.
+_HEADER_TIMES = 4
 # Hosts whose next free moment is remembered.
 _HOSTS = 10_000
 
@@ -33,11 +37,6 @@ _HOSTS = 10_000
 def is_web(uri: str) -> bool:
     """Return whether a URI is an http(s) URL."""
     return uri.lower().startswith(("http://", "https://"))
-
-
-def redact_url(url: str) -> str:
-    """Return a URL without its user, query and fragment: a query may hold signatures and tokens."""
-    return re.sub(r"^([\w+.-]+://)[^/?#]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 def storage_options(uri: str, policy: FetchPolicy) -> dict[str, Any]:
@@ -64,7 +63,8 @@ class _PoliteMiddleware:
             tries += 1
             await self._wait_for_turn(host)
             try:
-                response = await handler(request)
+                async with asyncio.timeout(_HEADER_TIMES * self.policy.timeout_s):
+                    response = await handler(request)
             except Exception as error:  # of aiohttp or a socket; raised again unless it is transient
                 if tries >= last or not request_error(str(request.url), error).retryable:
                     raise
@@ -103,7 +103,22 @@ async def _create_client(policy: FetchPolicy, loop: Any = None, **options: Any) 
             raise PermissionError(errno.EACCES, f"{target[0]} is not a public address")
         return socket.socket(family, kind, protocol)
 
+    class BoundedResponse(aiohttp.ClientResponse):
+        """A response whose body is read as a whole only up to a bound."""
+
+        async def read(self) -> bytes:
+            if self._body is None:
+                body = bytearray()
+                async for part in self.content.iter_any():
+                    body += part
+                    if len(body) > _WHOLE_BYTES:
+                        self.close()
+                        raise aiohttp.ClientPayloadError(f"a body has more than {_WHOLE_BYTES:,} bytes")
+                self._body = bytes(body)
+            return self._body
+
     return aiohttp.ClientSession(
+        response_class=BoundedResponse,
         connector=aiohttp.TCPConnector(limit=policy.concurrency, socket_factory=create_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         # Without a total: a large object may take hours, as long as bytes arrive.

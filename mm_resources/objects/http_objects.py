@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_embed_kernels.urls import redact_url
 from mm_resources.objects.http_client import (
     parse_http_date,
-    redact_url,
     request_error,
     retry_pause,
     status_error,
     storage_options,
 )
+from mm_resources.objects.http_headers import entity_tag, is_byte_count, validator_of, whole_size
 from mm_resources.storage.store import LARGE_BYTES
 
 if TYPE_CHECKING:
@@ -91,6 +92,15 @@ class HttpObjects:
         body = self.fetch(url)
         return io.BytesIO(body) if isinstance(body, bytes) else body
 
+    def page(self, url: str, most: int) -> str:
+        """Return the text of an HTML page of at most `most` bytes; "" for anything else.
+
+        Raises:
+            SampleError: as `fetch`.
+        """
+        text: str = self._run(self._page, url, most)
+        return text
+
     def heads(self, urls: Iterable[str]) -> list[Head | SampleError]:
         """Send one HEAD request for each URL, concurrently, and return the metadata or error of each."""
 
@@ -142,10 +152,27 @@ class HttpObjects:
                     return status_error(url, response.status)
                 modified = response.headers.get("Last-Modified", "")
                 return Head(
-                    _tag(response), _whole_size(response), parse_http_date(modified), _validator(response)
+                    entity_tag(response),
+                    whole_size(response),
+                    parse_http_date(modified),
+                    validator_of(response),
                 )
         except Exception as error:  # noqa: BLE001 - any error that a foreign server causes is that URL's alone
             return request_error(url, error)
+
+    async def _page(self, url: str, most: int) -> str:
+        session = await self._session()
+        sink = io.BytesIO()
+        try:
+            async with session.get(url) as response:
+                if response.status not in (200, 203):
+                    raise status_error(url, response.status)
+                if response.content_type != "text/html":
+                    return ""
+                await self._copy(url, response, sink, f"an index page of {most:,} bytes", most)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise request_error(url, error) from None
+        return sink.getvalue().decode("utf-8", "ignore")
 
     async def _download(self, url: str) -> Any:
         spool = tempfile.SpooledTemporaryFile(LARGE_BYTES)  # noqa: SIM115 - the caller closes it
@@ -179,7 +206,7 @@ class HttpObjects:
             try:
                 async with session.get(url, headers=headers) as response:
                     if response.status == 206:
-                        return await response.read()
+                        return await self._read_range(url, response, first, size)
                     if response.status in (200, 203):
                         return None
                     raise status_error(url, response.status)
@@ -191,6 +218,17 @@ class HttpObjects:
             await asyncio.sleep(retry_pause(tries))
         assert problem is not None
         raise problem
+
+    async def _read_range(self, url: str, response: ClientResponse, first: int, size: int) -> bytes:
+        """Read the bytes that were asked for; a server may send others, or more of them than that."""
+        begins, _, end = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")
+        last = end.partition("/")[0]
+        if begins.strip() != str(first) or not is_byte_count(last) or int(last) >= first + size:
+            message = f"{redact_url(url)} sends another range than was asked for"
+            raise SampleError("connection_error", message, retryable=True)
+        sink = io.BytesIO()
+        await self._copy(url, response, sink, f"the range of {size:,} bytes", size)
+        return sink.getvalue()
 
     async def _read(self, url: str, response: ClientResponse, spool: Any) -> None:
         """Append a body to its earlier part in `spool`, or replace that part by the whole body."""
@@ -208,24 +246,39 @@ class HttpObjects:
         except SampleError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            raise _BrokenBody(request_error(url, error), _validator(response)) from None
-        if spool.tell() < (_whole_size(response) or 0):
+            raise _BrokenBody(request_error(url, error), validator_of(response)) from None
+        if spool.tell() < (whole_size(response) or 0):
             message = f"{redact_url(url)} ends before its size is reached"
-            raise _BrokenBody(SampleError("connection_error", message, retryable=True), _validator(response))
-        self._served[url] = _tag(response)
+            raise _BrokenBody(
+                SampleError("connection_error", message, retryable=True), validator_of(response)
+            )
+        self._served[url] = entity_tag(response)
         while len(self._served) > _SERVED:
             self._served.popitem(last=False)
 
-    async def _copy(self, url: str, response: ClientResponse, spool: Any) -> None:
-        """Copy a body within the limits of size and speed."""
-        most = self.policy.max_bytes
-        too_large = SampleError("too_large", f"{redact_url(url)} is larger than fetch.max_bytes, {most:,}")
-        if (_whole_size(response) or 0) > most:
+    async def _copy(
+        self, url: str, response: ClientResponse, spool: Any, what: str = "fetch.max_bytes", most: int = 0
+    ) -> None:
+        """Copy a body within the limits of size and speed.
+
+        Args:
+            what: name of the limit of size.
+            most: that limit; 0 for the policy's.
+        """
+        error_class = "connection_error" if most else "too_large"
+        size = 0 if most else whole_size(response) or 0
+        limit = most or self.policy.max_bytes
+        too_large = SampleError(
+            error_class,
+            f"{redact_url(url)} is larger than {what}" + ("" if most else f", {limit:,}"),
+            retryable=bool(most),
+        )
+        if size > limit:
             raise too_large
         began, received = time.monotonic(), 0
         async for part in response.content.iter_chunked(_PART):
             received += len(part)
-            if spool.tell() + len(part) > most:
+            if spool.tell() + len(part) > limit:
                 raise too_large
             spool.write(part)
             seconds = time.monotonic() - began
@@ -281,33 +334,8 @@ class _BrokenBody(Exception):
         self.error, self.validator = error, validator
 
 
-def _tag(response: ClientResponse) -> str:
-    """Return the entity tag, weak or strong, else date and size."""
-    etag = response.headers.get("ETag", "").removeprefix("W/").strip()
-    return etag or "-".join(
-        filter(None, (response.headers.get("Last-Modified"), response.headers.get("Content-Length")))
-    )
-
-
-def _validator(response: ClientResponse) -> str:
-    """Return the value for If-Range; "" where nothing proves that a range belongs to the same object."""
-    etag = response.headers.get("ETag", "")
-    # Ranges of a body in a content coding count its coded bytes, which are not the bytes that are stored.
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    return "" if encoded or etag.startswith("W/") else etag
-
-
 def _rest(spool: Any, validator: str) -> dict[str, str]:
     """Return the headers that request the rest of a body."""
     if validator and spool.tell():
         return {"Range": f"bytes={spool.tell()}-", "If-Range": validator}
     return {}
-
-
-def _whole_size(response: ClientResponse) -> int | None:
-    """Return the bytes of the whole object, if the response states it."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        return None
-    size = response.headers.get("Content-Range", "").rpartition("/")[2]
-    size = size or response.headers.get("Content-Length", "")
-    return int(size) if size.isascii() and size.isdigit() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -11,17 +10,24 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_resources.objects.http_client import is_web, storage_options
 from mm_resources.objects.http_objects import HttpObjects
+from mm_resources.objects.local_files import open_regular_file
 from mm_resources.storage.filesystems import fsspec_options, modified_at
 from mm_resources.storage.store import LARGE_BYTES
 
+# Pages without an object in sequence, as a bucket with many delete markers may have them.
+_EMPTY_PAGES = 1_000
 _LOCATION_OPTIONS = ("endpoint_url", "client_kwargs")
 
 
 class ObjectOpener:
-    """Opens objects by URI, within the fetch policy of one source. Picklable; threads may share it."""
+    """Opens objects by URI, within the fetch policy of one source. Picklable; threads may share it.
 
-    def __init__(self, policy: FetchPolicy) -> None:
-        self.policy, self.http = policy, HttpObjects(policy)
+    Args:
+        folder: real path of the folder that local files must lie in; None for any place.
+    """
+
+    def __init__(self, policy: FetchPolicy, folder: str | None = None) -> None:
+        self.policy, self.http, self.folder = policy, HttpObjects(policy), folder
 
     def filesystem(self, uri: str) -> tuple[Any, str]:
         """Return (fsspec file system, path in it)."""
@@ -39,7 +45,7 @@ class ObjectOpener:
             OSError, SampleError: when it cannot be opened.
         """
         if "://" not in uri:
-            return open(uri, "rb")
+            return open_regular_file(uri, self.folder)[0]
         if is_web(uri):
             return self.http.open(uri)
         fs, path = self.filesystem(uri)
@@ -78,9 +84,12 @@ class ObjectOpener:
             return stream
         with stream:
             try:
-                return bytes(stream.read())
+                data = bytes(stream.read(size + 1))
             except OSError as error:
                 raise SampleError("fetch_error", f"{uri}: {error}", retryable=True) from error
+        if len(data) > size:
+            raise SampleError("source_changed", f"{uri} grows while it is read", retryable=True)
+        return data
 
     def open_sample(self, uri: str, path: str | bytes = "") -> BinaryIO:
         """Open one object as a seekable stream that the caller closes; takes and raises what `fetch` does."""
@@ -89,7 +98,7 @@ class ObjectOpener:
     def _open_sized(self, uri: str, path: str | bytes) -> tuple[BinaryIO, int]:
         try:
             if "://" not in uri:
-                return _open_regular_file(path or uri)
+                return open_regular_file(path or uri, self.folder)
             stream = self.open(uri)
             return stream, _stream_size(stream)
         except OSError as error:
@@ -109,22 +118,19 @@ def remote_tag(info: dict[str, Any]) -> str:
     return str(info.get("ETag") or info.get("generation") or f"{info.get('size')}-{modified_at(info)}")
 
 
-def printable_path(path: str | bytes) -> str:
-    r"""Return a path as UTF-8 text, with bytes that are not UTF-8 as ``\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def list_objects(fs: Any, path: str, deep: bool, depth: int | None = None) -> Iterator[dict[str, Any]]:
+def list_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
     """Yield fsspec's info of each object below a path, in a stable order, folder by folder or page by page.
 
     Args:
         deep: whether to list folders inside it too.
-        depth: of folders; None for all.
+
+    Raises:
+        OSError: also for a server that repeats a page.
     """
     if "s3" in fs.protocol and hasattr(fs, "call_s3"):
         yield from _list_s3_objects(fs, path, deep)
         return
-    for folder, _, infos in fs.walk(path, detail=True, on_error="raise", maxdepth=depth if deep else 1):
+    for folder, _, infos in fs.walk(path, detail=True, on_error="raise", maxdepth=None if deep else 1):
         # An empty object named as a folder ("photos/") marks it; some file systems list it as a file.
         yield from (infos[name] for name in sorted(infos) if not _is_marker(name, infos[name]))
         fs.invalidate_cache(folder)  # or it would hold all listings in memory
@@ -143,6 +149,7 @@ def _list_s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]
         **({} if deep else {"Delimiter": "/"}),
         **fs.req_kw,
     }
+    empty = 0
     while True:
         page = fs.call_s3("list_objects_v2", **request)
         for item in page.get("Contents", ()):
@@ -150,7 +157,12 @@ def _list_s3_objects(fs: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]
                 yield {**item, "name": f"{bucket}/{item['Key']}", "size": item["Size"]}
         if not page.get("IsTruncated"):
             return
-        request["ContinuationToken"] = page["NextContinuationToken"]
+        # A page that leads nowhere, or many without objects: such a listing does not end.
+        token, entries = page.get("NextContinuationToken"), len(page.get("Contents", ()))
+        empty = 0 if entries or page.get("CommonPrefixes") else empty + 1
+        if not token or token == request.get("ContinuationToken") or empty > _EMPTY_PAGES:
+            raise OSError(f"{path}: the server says that more objects follow, and sends none")
+        request["ContinuationToken"] = token
 
 
 def open_error(uri: str, error: OSError) -> SampleError:
@@ -170,16 +182,3 @@ def _stream_size(stream: Any) -> int:
         stream.seek(0)
         return size
     return int(stream.size)
-
-
-def _open_regular_file(path: str | bytes) -> tuple[BinaryIO, int]:
-    """Open a regular file and return it with its size.
-
-    Without blocking: a listed file may be a pipe by now, which would block without end.
-    """
-    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
-    info = os.fstat(stream.fileno())
-    if not stat.S_ISREG(info.st_mode):
-        stream.close()
-        raise SampleError("not_a_file", f"{printable_path(path)} is a device, socket or pipe")
-    return stream, info.st_size

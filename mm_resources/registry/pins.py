@@ -100,8 +100,14 @@ class Pins:
         numbers = self.numbers(cell)
         if not numbers:
             return None
-        raw = json.loads(self.store.read(self._name(cell, number or numbers[-1])))
-        return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
+        name = self._name(cell, number or numbers[-1])
+        try:
+            raw = json.loads(self.store.read(name))
+            return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{cell.partition_key}: {name} in the store is damaged ({type(error).__name__}); restore it"
+            ) from None
 
     def numbers(self, cell: Cell) -> list[int]:
         """The numbers of all publishes of a cell, oldest first."""

@@ -16,10 +16,12 @@ from mm_embed_kernels.spec.next_version import next_names, successor
 from mm_resources.cell import Cell
 from mm_resources.ingestion.listings import Listings
 from mm_resources.ingestion.source_drift import SourceDrifts
+from mm_resources.ingestion.spec_secrets import seal_spec
 from mm_resources.registry.aliases import Aliases
 from mm_resources.registry.pins import Pin, Pins
-from mm_resources.registry.spec_check import check_spec
+from mm_resources.registry.spec_check import UnknownVersion, check_spec
 from mm_resources.storage.layout import check_layout, record_layout
+from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 
 
@@ -63,15 +65,21 @@ class Registry:
         check_spec(spec, self.spec)
         record_layout(self.store)
         name = self._spec_name(spec.name, spec.version)
+        secrets, given = SecretTable(self.store), spec
+        spec = seal_spec(given, secrets)
+        if self.store.entry(name) is None:
+            secrets.save()
         if self.store.create(name, _record(spec, datetime.now(UTC).isoformat(), by)):
             return True
         known = self.registration(spec.name, spec.version)
-        if known.spec.digest != spec.digest:
+        # Earlier versions of the platform stored a spec as it was given.
+        if known.spec.digest not in (spec.digest, given.digest):
             raise UserError(
                 f"{spec.dataset_version} is registered with another spec, and a version stays frozen; "
                 "give the changed spec a new version"
             )
         if known.spec.watch != spec.watch:
+            secrets.save()
             self.store.write(name, _record(spec, known.at, known.by))
         return False
 
@@ -99,11 +107,21 @@ class Registry:
         except UserError:
             return True
 
-    def newest_versions(self) -> list[Registration]:
-        """The version of each dataset that was registered last."""
+    def newest_versions(self, problems: list[str] | None = None) -> list[Registration]:
+        """The version of each dataset that was registered last.
+
+        Args:
+            problems: takes the versions that cannot be read, with the cause; without it, the first raises.
+        """
         versions: dict[str, Registration] = {}
         for dataset_version in self.datasets():
-            found = self.registration(*split_dataset_version(dataset_version))
+            try:
+                found = self.registration(*split_dataset_version(dataset_version))
+            except (UserError, ValueError) as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                continue
             best = versions.setdefault(found.spec.name, found)
             versions[found.spec.name] = max(best, found, key=lambda each: (each.at, each.spec.version))
         return list(versions.values())
@@ -127,7 +145,13 @@ class Registry:
             return _parse(self.store.read(self._spec_name(dataset, version)))
         except FileNotFoundError:
             known = ", ".join(self.datasets()) or "none"
-            raise UserError(f"{dataset}@{version} is not registered; registered are: {known}") from None
+            raise UnknownVersion(f"{dataset}@{version} is not registered; registered are: {known}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+            name = self._spec_name(dataset, version)
+            cause = error if isinstance(error, UserError) else type(error).__name__
+            raise UserError(
+                f"{dataset}@{version} cannot be read: {name} in the store is damaged ({cause}); restore it"
+            ) from None
 
     def datasets(self) -> list[str]:
         """All registered ``dataset@version``, sorted."""
@@ -163,26 +187,45 @@ class Registry:
             )
         return [Cell(dataset, version, name) for name in names if name in chosen]
 
-    def all_cells(self) -> Iterator[Cell]:
-        """Yield the cells of all registered versions."""
+    def all_cells(self, problems: list[str] | None = None) -> Iterator[Cell]:
+        """Yield the cells of all registered versions; `problems` as of `newest_versions`."""
         for dataset_version in self.datasets():
-            yield from self.cells(dataset_version)
+            try:
+                yield from self.cells(dataset_version)
+            except UserError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
 
     def latest_pins(
-        self, dataset_version: str | None = None, modalities: Collection[str] | None = None
+        self,
+        dataset_version: str | None = None,
+        modalities: Collection[str] | None = None,
+        problems: list[str] | None = None,
     ) -> Iterator[Pin]:
         """Yield the latest pin of each published cell of a version, by default of all versions.
+
+        Args:
+            problems: of all versions, takes those that cannot be read, with the cause.
 
         Raises:
             UserError: for an unknown version or a modality that its spec does not declare.
         """
         if dataset_version is None:
-            cells = [cell for cell in self.all_cells() if modalities is None or cell.modality in modalities]
+            every = self.all_cells(problems)
+            cells = [cell for cell in every if modalities is None or cell.modality in modalities]
         else:
             names: Iterable[str | None] = [None] if modalities is None else modalities
             cells = [cell for name in names for cell in self.cells(dataset_version, name)]
         for cell in cells:
-            if pin := self.pins.get(cell):
+            try:
+                pin = self.pins.get(cell)
+            except UserError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+                continue
+            if pin:
                 yield pin
 
     def published_pins(self, dataset_version: str | None = None) -> Iterator[Pin]:

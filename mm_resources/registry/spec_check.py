@@ -14,6 +14,15 @@ from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_embed_kernels.validation.bounds import validation_bounds
 from mm_resources.sources import open_source
 
+
+class UnknownVersion(UserError):
+    """A version that is not registered."""
+
+
+class UnknownParent(UserError):
+    """A spec follows a version that is not registered, and may be registered after it."""
+
+
 SpecLookup = Callable[[str, str], DatasetSpec]
 
 
@@ -27,7 +36,10 @@ def check_spec(spec: DatasetSpec, registered: SpecLookup) -> None:
         UserError: in one line, for the first mistake.
     """
     if spec.parent is not None:
-        registered(spec.name, spec.parent)
+        try:
+            registered(spec.name, spec.parent)
+        except UnknownVersion as error:
+            raise UnknownParent(f"{spec.dataset_version}: its parent is not registered: {error}") from None
     installed = modalities()
     _check_sources(spec, installed)
     for name in installed:

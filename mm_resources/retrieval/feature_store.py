@@ -99,10 +99,13 @@ class FeatureStore:
             found = [self.published(version, name) for version in versions for name in names]
             # A version and its alias may name the same pin.
             return list({(pin.cell, pin.number): pin for pin in found}.values())
-        pins = list(self.catalog.registry.latest_pins(modalities=names))
+        # A version whose files are damaged costs itself alone, and is named where nothing else is found.
+        problems: list[str] = []
+        pins = list(self.catalog.registry.latest_pins(modalities=names, problems=problems))
         if not pins:
             raise UserError(
-                f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
+                "; ".join(problems)
+                or f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
             )
         return pins
 

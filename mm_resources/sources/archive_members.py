@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_resources.objects.compressed_streams import BOMB_RATIO, uncompressed_name
-from mm_resources.objects.opener import printable_path
+from mm_resources.objects.local_files import printable_path
 
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
 _ZIP = (".zip",)
@@ -72,10 +73,11 @@ def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
         SampleError: ``truncated`` or ``bad_archive``.
         tarfile.ReadError, OSError: when the archive cannot be read.
     """
-    bounded = _BoundedStream(stream, _TAR_HEADER)
+    bounded = _BoundedStream(stream, _TAR_HEADER, counts=True)
     try:
         with tarfile.open(fileobj=cast(Any, bounded), mode="r:", errors="surrogateescape") as archive:
             while (info := archive.next()) is not None:
+                bounded.begin_member()
                 archive.members = []  # type: ignore[attr-defined]  # or it would hold all members
                 if info.isdir() or _is_marker(info.name, info.size):
                     continue
@@ -203,23 +205,36 @@ def _time(seconds: float) -> datetime | None:
 class _BoundedStream:
     """A stream that refuses larger reads than the reader of a sound archive makes.
 
+    Args:
+        most: bytes of one read.
+        counts: whether the reads of one member are counted together.
+
     Attributes:
         last_read: bytes of the last read.
     """
 
-    def __init__(self, stream: BinaryIO, most: int) -> None:
+    def __init__(self, stream: BinaryIO, most: int, counts: bool = False) -> None:
         self._stream, self._most = stream, most
         self.last_read, self._requested = b"", 0
+        self._read = 0
+        # Several headers in a row are rare, and a zip's table is read beside single members.
+        self._in_all = 4 * most if counts else sys.maxsize
+
+    def begin_member(self) -> None:
+        """Begin another member, whose headers may have as many bytes again."""
+        self._read = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read at most `size` bytes, and at most the bound.
+        """Read at most `size` bytes, and at most the bound; of one member, in all of its headers.
 
         Raises:
             SampleError: ``bad_archive``, when there are more bytes than the bound.
         """
         self._requested = min(size, self._most + 1) if size >= 0 else self._most + 1
         self.last_read = self._stream.read(self._requested)
-        if len(self.last_read) > self._most:
+        # A member may have any number of headers, each of which its reader holds.
+        self._read += len(self.last_read)
+        if len(self.last_read) > self._most or self._read > self._in_all:
             raise SampleError("bad_archive", f"its headers or table are larger than {self._most:,} bytes")
         return self.last_read
 

@@ -188,10 +188,18 @@ def cast_value(value: Any, kind: str) -> Any:
             return _BOOLEANS[str(value).strip().lower()]
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         return in_utc(moment)
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, ArithmeticError):
         raise SampleError(
-            "schema_mismatch", f"{value!r:.80} is not a {kind}, as the spec's schema declares"
+            "schema_mismatch", f"{_abbreviate(value)} is not a {kind}, as the spec's schema declares"
         ) from None
+
+
+def _abbreviate(value: Any) -> str:
+    """Return the beginning of a value's form, which may nest too deep or be too long as a whole."""
+    if isinstance(value, (list, tuple, dict)):
+        return f"a {'struct' if isinstance(value, dict) else 'list'}"
+    shown = value[:80] if isinstance(value, (str, bytes)) else value
+    return f"{shown!r:.80}"
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.base import Listed, Source
+from mm_resources.sources.globs import local_folder
 from mm_resources.sources.side_tables import SideTableReader
 from mm_resources.sources.walk import walk
 
@@ -29,7 +30,7 @@ class Files(Source):
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         super().__init__(spec, schema)
-        self.opener = ObjectOpener(spec.fetch)
+        self.opener = ObjectOpener(spec.fetch, local_folder(spec.uri))
 
     def list(self) -> Iterator[Listed]:
         table = SideTableReader(self.spec, self.schema, self.opener)

@@ -35,6 +35,14 @@ def glob_root(pattern: str) -> tuple[str, str | None]:
     return _ESCAPED.sub(r"\1", root), rest
 
 
+def local_folder(pattern: str) -> str | None:
+    """Return the real folder that a local pattern's files lie below; None for a URL."""
+    if "://" in pattern:
+        return None
+    root, _ = glob_root(pattern)
+    return os.path.realpath(root if os.path.isdir(root) else os.path.dirname(root))
+
+
 def glob_regex(pattern: str) -> re.Pattern[str]:
     """Compile a glob over relative keys.
 
@@ -52,19 +60,38 @@ def alternatives(pattern: str) -> list[str]:
     Raises:
         UserError: when there are too many.
     """
+    if _count_alternatives(pattern) > _MOST_ALTERNATIVES:
+        raise UserError(
+            f"{pattern:.200}: more than {_MOST_ALTERNATIVES:,} alternatives are too many; use a wildcard"
+        )
+    return _expand(pattern)
+
+
+def _count_alternatives(pattern: str) -> int:
+    """Return an upper bound of the alternatives, before any is made; nested braces count at each level."""
+    count = 1
+    while braces := _BRACES.search(pattern):
+        count *= len(braces[1].split(","))
+        if numbers := _RANGE.fullmatch(braces[1]):
+            # Longer numbers than these are too many whatever they are.
+            sizes = [int(number[:12]) for number in numbers.groups()]
+            count *= max(1, sizes[1] - sizes[0] + 1)
+        if count > _MOST_ALTERNATIVES:
+            break
+        pattern = pattern[: braces.start()] + pattern[braces.end() :]
+    return count
+
+
+def _expand(pattern: str) -> list[str]:
     braces = _BRACES.search(pattern)
     if braces is None:
         return [pattern]
     parts = braces[1].split(",")
     if numbers := _RANGE.fullmatch(braces[1]):
         first, last, width = int(numbers[1]), int(numbers[2]), len(numbers[1])
-        if last - first >= _MOST_ALTERNATIVES:
-            raise UserError(f"{pattern}: {last - first + 1:,} alternatives are too many; use a wildcard")
         parts = [f"{number:0{width}d}" for number in range(first, last + 1)]
     return [
-        each
-        for part in parts
-        for each in alternatives(pattern[: braces.start()] + part + pattern[braces.end() :])
+        each for part in parts for each in _expand(pattern[: braces.start()] + part + pattern[braces.end() :])
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,9 @@ from mm_resources.sources.files import Files
 from mm_resources.sources.globs import glob_root
 from mm_resources.sources.records import RecordFile
 from mm_resources.sources.rows import Batches, RowFile, parquet_batches, parquet_schema
+
+# Largest state.json, which names the files of a dataset.
+_STATE_BYTES = 16 << 20
 
 
 class HuggingFace(RowFile):
@@ -89,7 +93,10 @@ class _DataFiles(Files):
         """Return the files that a folder's ``state.json`` names; None where it has none."""
         try:
             with self.opener.open(f"{folder}/state.json") as stream:
-                state = json.load(stream)
+                text = stream.read(_STATE_BYTES + 1)
+            if len(text) > _STATE_BYTES:
+                raise UserError(f"{folder}/state.json is larger than {_STATE_BYTES:,} bytes")
+            state = json.loads(text)
             if state.get("_indices_files"):
                 raise UserError(
                     f"{folder} holds a selection of rows; call flatten_indices() before save_to_disk()"
@@ -97,7 +104,7 @@ class _DataFiles(Files):
             return {str(file["filename"]) for file in state["_data_files"]}
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder}/state.json is none of Hugging Face's: {error!r}") from error
 
 
@@ -116,8 +123,12 @@ def _is_folder(spec: SourceSpec) -> bool:
 
 def _open_arrow(opener: ObjectOpener, uri: str, closing: ExitStack) -> Any:
     """Open an Arrow stream or file; a local one is memory-mapped."""
-    mapped = "://" not in uri
-    stream = pa.memory_map(uri) if mapped else pa.PythonFile(closing.enter_context(opener.open(uri)), "r")
+    file = closing.enter_context(opener.open(uri))
+    if "://" in uri or not os.fstat(file.fileno()).st_size:
+        stream = pa.PythonFile(file, "r")
+    else:
+        # The file that was opened, whatever its path names by now.
+        stream = pa.BufferReader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     closing.enter_context(stream)
     if stream.read(6) == b"ARROW1":
         return pa.ipc.open_file(stream)

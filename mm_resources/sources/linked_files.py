@@ -1,7 +1,9 @@
 """Files that tables link: by URL, or by a path relative to the table; each is a sample.
 
-A table may come from anywhere, so it may link public http(s) addresses, objects in buckets, and files beside
-it; other places only where the spec trusts it (``fetch: {allow_private: true}``).
+A table may come from anywhere, so it may link public http(s) addresses and files beside it. It may name
+buckets, which are reached with the user's own credentials, only where the spec allows them
+(``fetch: {allow: [s3://mine/]}``), and any other place only where the spec trusts the table
+(``fetch: {allow_private: true}``).
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ from urllib.parse import urljoin, urlsplit
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.http_client import is_web, redact_url
+from mm_embed_kernels.urls import redact_url, strip_secrets
+from mm_resources.objects.http_client import is_web
 from mm_resources.objects.opener import ObjectOpener, file_tag
 from mm_resources.sources.base import Listed
 from mm_resources.sources.globs import glob_root
 from mm_resources.sources.walk import add_heads
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-# Reached with the user's own credentials at public addresses, not through the private network.
-_BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss"}
+# Schemes of what a list may name: URLs, paths, and buckets that the spec allows.
+_KNOWN = {"file", "local", *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss")}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -35,7 +38,10 @@ class LinkedFiles:
     flavour = "url"
 
     def __init__(self, spec: SourceSpec, opener: ObjectOpener) -> None:
-        self.spec, self.opener = spec, opener
+        self.spec = spec
+        self._unreached: set[str] = set()
+        # The folder of the table, whatever file of it is read; any place where the table is trusted.
+        self.opener = ObjectOpener(spec.fetch, None if self._is_trusted else opener.folder)
 
     def list(self, rows: Iterator[tuple[Listed, Any]]) -> Iterator[Listed]:
         """Yield the samples that records link, with size, tag and time where these need no opening."""
@@ -66,12 +72,27 @@ class LinkedFiles:
                 if not stat.S_ISREG(info.st_mode):
                     item.error = SampleError("not_a_file", f"{item.uri} is a folder, device, socket or pipe")
             elif not is_web(item.uri):
-                item.tag = (self.opener.tag(item.uri) if self.spec.fetch.tags else None) or ""
+                item.tag = self._bucket_tag(item.uri)
         except SampleError as error:
             item.error = error
-        except OSError as error:
-            item.error = SampleError("not_found", f"{item.uri}: {error.strerror}")
+        except (OSError, ValueError) as error:
+            item.error = SampleError("not_found", f"{item.uri}: {getattr(error, 'strerror', '') or error}")
         return item
+
+    def _bucket_tag(self, uri: str) -> str:
+        """Return the tag of an object in a bucket; "" where it cannot be asked for.
+
+        Without credentials, a region or the package of its scheme, reading the object raises the cause, which
+        is then a failure of this sample alone, tried again by the next run.
+        """
+        bucket = "/".join(uri.split("/")[:3])
+        if not self.spec.fetch.tags or bucket in self._unreached:
+            return ""
+        try:
+            return self.opener.tag(uri) or ""
+        except Exception:  # noqa: BLE001 - of any client's library; `fetch` names it
+            self._unreached.add(bucket)
+            return ""
 
     def resolve(self, reference: str, table: str) -> str:
         """Return the path or URL of a reference in a table.
@@ -91,13 +112,17 @@ class LinkedFiles:
             return _check_url(reference)
         if (
             not self._is_trusted
-            and (scheme[1].lower() not in _BUCKETS or "::" in reference)
+            and ("::" in reference or not self.spec.fetch.allows(reference))
             and not self._is_inside(reference, posixpath.dirname(table))
         ):
+            bucket = f"{scheme[0]}{reference[scheme.end() :].partition('/')[0]}/"
+            advice = (
+                f"allow: [{redact_url(bucket)}]" if scheme[1].lower() in _KNOWN else "allow_private: true"
+            )
             raise SampleError(
                 "refused_address",
-                f"{redact_url(reference)} is neither public http(s) nor in a bucket; "
-                "allow it with fetch: {allow_private: true}",
+                f"{redact_url(reference)} is no public http(s) address, and a list names it; "
+                f"allow it with fetch: {{{advice}}}",
             )
         return reference
 
@@ -128,6 +153,21 @@ class LinkedFiles:
 
     def _is_inside(self, path: str, root: str) -> bool:
         return self._is_trusted or (path.startswith(root.rstrip("/") + "/") and ".." not in path.split("/"))
+
+
+def reference_key(reference: str) -> str:
+    """Return the key of a linked sample: its reference, if that holds no secret.
+
+    One that cannot be requested is stripped of its whole query.
+    """
+    scheme = _SCHEME.match(reference.strip())
+    if scheme is None or scheme[1].lower() in _KNOWN:
+        return strip_secrets(reference)
+    try:
+        is_url = is_web(reference.strip()) and bool(urlsplit(reference.strip()).hostname)
+    except ValueError:
+        is_url = False
+    return strip_secrets(reference) if is_url else redact_url(reference)
 
 
 def _escape_error(path: str) -> SampleError:

@@ -15,17 +15,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, ClassVar
 
+import pyarrow as pa
+
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
+from mm_embed_kernels.urls import strip_secrets
 from mm_resources.objects.compressed_streams import uncompressed_name
 from mm_resources.objects.opener import ObjectOpener, open_error
 from mm_resources.sources.base import Listed, Source, cast_value, sources, text_of
+from mm_resources.sources.globs import local_folder
 from mm_resources.sources.keys import Keys
-from mm_resources.sources.linked_files import LinkedFiles
+from mm_resources.sources.linked_files import LinkedFiles, reference_key
 from mm_resources.sources.walk import walk
 
+# Errors of one file. Those of a network are not: a frozen listing would lack what was out of reach for good.
+_FILE_ERRORS = (UserError, SampleError, pa.ArrowException, ValueError, OverflowError, RecursionError)
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n")
 
 
@@ -57,7 +63,7 @@ class RecordFile(Source):
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         super().__init__(spec, schema)
         self.single_object = spec.record is not None and spec.record.url is not None
-        self.opener = ObjectOpener(spec.fetch)
+        self.opener = ObjectOpener(spec.fetch, local_folder(spec.uri))
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
@@ -102,6 +108,8 @@ class RecordFile(Source):
     def _rows(self) -> Iterator[tuple[Listed, Any]]:
         """Yield every record as a sample, with the value of its content field."""
         mapping, keys = self.mapping, Keys()
+        unread: list[tuple[Listed, OSError]] = []
+        is_read = False
         for file in self._tables():
             if file.error is None and file.locator:
                 file.error = SampleError(
@@ -112,15 +120,24 @@ class RecordFile(Source):
                 continue
             try:
                 for record in self.records(file.uri):
+                    is_read = True
                     item, declared = self._sample(record)
                     item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
                     keys.make_unique(item, declared)
                     yield item, record.fields.get(mapping.content)
-            except (UserError, SampleError) as error:
+                is_read = True
+            except (PermissionError, FileNotFoundError) as error:
+                unread.append((file, error))
+            except _FILE_ERRORS as error:
                 # Its earlier records stay; the rest of the file is one failed sample, and the other files are
                 # read.
-                file.error = error if isinstance(error, SampleError) else SampleError("bad_table", str(error))
+                file.error = _file_error(file.uri, error)
                 yield file, None
+        if unread and not is_read:
+            raise unread[0][1]  # of a source that nothing can be read of; listed again when it can be
+        for file, cause in unread:
+            file.error = open_error(file.uri, cause)
+            yield file, None
 
     def _tables(self) -> Iterator[Listed]:
         """Yield the files or datasets that hold the records."""
@@ -142,7 +159,7 @@ class RecordFile(Source):
             return True  # as a failed sample; such a file is not opened
         try:
             return any(True for _ in self.records(table.uri))
-        except (UserError, SampleError):
+        except (*_FILE_ERRORS, PermissionError, FileNotFoundError):
             return True
 
     def _sample(self, record: Record) -> tuple[Listed, bool]:
@@ -153,12 +170,12 @@ class RecordFile(Source):
             return item, declared
         try:
             if mapping.id is not None and (key := text_of(fields.get(mapping.id), mapping.id)) is not None:
-                item.key, declared = key, True
+                item.key, declared = strip_secrets(key), True
             content = None if record.lazy else content_of(fields, mapping)
             if content is not None and mapping.url is None:
                 item.size = len(content)
             if content is not None and not declared:
-                item.key = content.decode() if mapping.url else content_hash(content)
+                item.key = reference_key(content.decode()) if mapping.url else content_hash(content)
             item.label, item.link, item.group = (
                 _text(fields, name) for name in (mapping.label, mapping.link, mapping.group)
             )
@@ -190,6 +207,13 @@ class RecordFile(Source):
             return content
         # Hugging Face's struct without bytes: the file lies beside the table.
         return self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
+
+
+def _file_error(uri: str, error: Exception) -> SampleError:
+    if isinstance(error, SampleError):
+        return error
+    cause = str(error) if isinstance(error, UserError) else f"{uri}: {type(error).__name__}: {error}"
+    return SampleError("bad_table", cause)
 
 
 def content_of(fields: dict[str, Any], mapping: RecordMapping) -> bytes | None:

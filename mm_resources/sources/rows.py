@@ -53,12 +53,16 @@ class RowFile(RecordFile):
             version, classes = self.version(uri), _class_names(schema, label)
             for first, batch in self.batches(uri, columns, version=version):
                 for i, fields in enumerate(_rows(batch)):
+                    locator = f"{first + i}@{version}" if version else str(first + i)
+                    if isinstance(fields, SampleError):
+                        yield Record(locator, {}, fields)
+                        continue
                     if label and classes and isinstance(number := fields.get(label), (int, float)):
                         # Pandas writes the numbers as floats where some are missing.
                         known = number in range(len(classes))
                         fields[label] = classes[int(number)] if known else None
-                    yield Record(f"{first + i}@{version}" if version else str(first + i), fields, lazy=lazy)
-        except (pa.ArrowInvalid, OSError) as error:
+                    yield Record(locator, fields, lazy=lazy)
+        except (pa.ArrowException, OSError) as error:
             # pyarrow raises OSError for damage too; one of the operating system or network has an errno.
             if getattr(error, "errno", None) is not None:
                 raise
@@ -179,12 +183,28 @@ def _batch_rows(size: int, rows: int) -> int:
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(1, size)))
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Yield a batch's rows as Python objects, converting few at a time where they are large."""
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | SampleError]:
+    """Yield a batch's rows as Python objects, converting few at a time where they are large.
+
+    A row with a value that Python cannot hold (a text that is not UTF-8, a time beyond the year 9999) is that
+    row's error.
+    """
     batch = _clear_nat(batch)
     step = _batch_rows(batch.nbytes, batch.num_rows)
     for start in range(0, batch.num_rows, step):
-        yield from batch.slice(start, step).to_pylist()
+        part = batch.slice(start, step)
+        try:
+            yield from part.to_pylist()
+        except (ValueError, OverflowError, pa.ArrowException):
+            yield from map(_row, (part.slice(place, 1) for place in range(part.num_rows)))
+
+
+def _row(row: pa.RecordBatch) -> dict[str, Any] | SampleError:
+    try:
+        fields: dict[str, Any] = row.to_pylist()[0]
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return SampleError("bad_record", f"a value of the row cannot be read: {error}")
+    return fields
 
 
 def _clear_nat(batch: pa.RecordBatch) -> pa.RecordBatch:

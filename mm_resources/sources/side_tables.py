@@ -13,6 +13,9 @@ from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.base import Listed, cast_value, is_missing, text_of
 from mm_resources.sources.records import open_records
 
+# Rows and characters of a side table, which is held in memory.
+_MOST_ROWS, _MOST_BYTES = 20_000_000, 2 << 30
+
 
 class SideTableReader:
     """Reads the columns of a side table, joined by the sample's key or, where that is unique, its file name.
@@ -30,19 +33,32 @@ class SideTableReader:
         self.rows: dict[str, dict[str, Any]] = {}
         self.refused: list[Listed] = []
         self._ambiguous: set[str] = set()
+        self._size = 0
         if spec.table is not None:
             self._load(spec.table)
 
     def _load(self, table: SideTable) -> None:
-        columns = [table.key, *table.columns]
+        columns, is_read = [table.key, *table.columns], False
         for record in open_records(table.uri, self.opener.policy):
             if record.error:
                 self._refuse(table, record.locator, record.error)
                 continue
             missing = [name for name in columns if name not in record.fields]
+            if missing and is_read:
+                # JSON lines each have fields of their own.
+                error = SampleError("missing_field", f"{table.uri}: a row has no field {missing[0]!r}")
+                self._refuse(table, record.locator, error)
+                continue
             if missing:
                 raise UserError(
                     f"side table {table.uri} has no column {missing[0]!r}; it has: {', '.join(record.fields)}"
+                )
+            is_read = True
+            self._size += sum(len(value) for value in record.fields.values() if isinstance(value, str))
+            if self._size > _MOST_BYTES or len(self.rows) > _MOST_ROWS:
+                raise UserError(
+                    f"side table {table.uri} has more than {_MOST_ROWS:,} rows or {_MOST_BYTES:,} "
+                    "characters, which are held in memory; give the columns with the records instead"
                 )
             # NaN is unequal to itself: a repeated row would contradict itself.
             row = {name: None if is_missing(record.fields[name]) else record.fields[name] for name in columns}

@@ -12,9 +12,12 @@ from urllib.parse import unquote
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
-from mm_resources.objects.http_client import is_web, redact_url, request_error
+from mm_embed_kernels.urls import redact_url
+from mm_resources.objects.http_client import is_web
 from mm_resources.objects.http_objects import Head
-from mm_resources.objects.opener import ObjectOpener, file_tag, list_objects, printable_path, remote_tag
+from mm_resources.objects.index_pages import IndexPages
+from mm_resources.objects.local_files import printable_path
+from mm_resources.objects.opener import ObjectOpener, file_tag, list_objects, remote_tag
 from mm_resources.sources.base import Listed
 from mm_resources.sources.globs import WILD, alternatives, glob_regex, glob_root, names_dots
 from mm_resources.sources.sorted_folder import FolderEntry, sorted_entries
@@ -64,7 +67,11 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
         folder, level = stack.pop()
         enters = deep or level < depth
         folders = []
-        for entry, path, key in _visible_entries(folder, root, names_dots(glob)):
+        entries = _visible_entries(folder, root, names_dots(glob))
+        if level and (unread := _unread_folder(folder, root)) is not None:
+            yield unread
+            continue
+        for entry, path, key in entries:
             if entry.is_folder:
                 if enters:
                     folders.append((path, level + 1))
@@ -72,6 +79,17 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
             elif matches(printable_path(key)) or (enters and entry.is_link and os.path.isdir(path)):
                 yield _local_file(path, key, real_root)
         stack.extend(reversed(folders))
+
+
+def _unread_folder(folder: str, root: str) -> Listed | None:
+    """Return the failed sample of a folder that cannot be listed; None for one that can."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        uri, key = printable_path(folder), printable_path(os.path.relpath(folder, root))
+        kind = "permission_denied" if isinstance(error, PermissionError) else "not_found"
+        return Listed(key=f"{key}/", uri=uri, error=SampleError(kind, f"{uri}: {error.strerror}"))
+    return None
 
 
 def _visible_entries(folder: str, root: str, dots: bool) -> Iterator[tuple[FolderEntry, str, str]]:
@@ -128,16 +146,13 @@ def _walk_remote(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
         yield from _walk_filesystem(fs, path, root, glob)
 
 
-def _walk_filesystem(
-    fs: Any, path: str, root: str, glob: str | None, depth: int | None = None
-) -> Iterator[Listed]:
+def _walk_filesystem(fs: Any, path: str, root: str, glob: str | None) -> Iterator[Listed]:
     matches, dots = _matcher(glob), names_dots(glob)
-    for info in list_objects(fs, path, deep=glob is None or "/" in glob or "**" in glob, depth=depth):
-        below = str(info["name"])[len(path) :].lstrip("/")
-        key = unquote(redact_url(below)) if is_web(root) else below
+    for info in list_objects(fs, path, deep=glob is None or "/" in glob or "**" in glob):
+        key = str(info["name"])[len(path) :].lstrip("/")
         if key and matches(key) and (dots or "/." not in f"/{key}"):
             # Not the file system's own name of it, which may omit the host.
-            yield _remote_object(f"{root.rstrip('/')}/{below}", key, info)
+            yield _remote_object(f"{root.rstrip('/')}/{key}", key, info)
 
 
 def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
@@ -158,16 +173,15 @@ def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
             Listed(key=unquote(redact_url(each)), uri=f"{root}/{each}") for each in alternatives(glob)
         )
     else:
-        import aiohttp
-
-        fs, _ = opener.filesystem(root)
         depth = _DEEPEST if "**" in glob else glob.count("/") + 1
-        try:
-            for item in _walk_filesystem(fs, f"{root}/", root, glob, depth):
-                item.tag = ""  # an index page has no tags
-                yield item
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise UserError(str(request_error(root, error))) from error
+        matches, dots = _matcher(glob), names_dots(glob)
+        for url, error in IndexPages(opener.http, root, depth).files():
+            below = url[len(root) :].lstrip("/")
+            key = unquote(redact_url(below))
+            if error is not None:
+                yield Listed(key=key, uri=url, error=error)
+            elif key and matches(key) and (dots or "/." not in f"/{key}"):
+                yield Listed(key=key, uri=url)
 
 
 def _remote_object(uri: str, key: str, info: dict[str, Any]) -> Listed:

@@ -12,6 +12,8 @@ import os
 
 import pyarrow as pa
 
+from mm_resources.storage.permissions import restrict_umask
+
 # What a scan of Lance may hold read ahead of its consumer; Lance's own default is 2 GiB.
 READ_AHEAD_BYTES = 64 << 20
 _LANCE_SETTINGS = {
@@ -24,11 +26,17 @@ _LANCE_SETTINGS = {
 _M_ARENA_MAX, _ARENAS = -8, 2  # mallopt(3)
 
 
-def configure_process() -> None:
+def configure_process(private: bool = True) -> None:
     """Bound the memory that Lance, Arrow and glibc keep in this process, and silence Lance's warnings.
 
     Variables that are set already stay as they are. Idempotent; call it before Lance is imported.
+
+    Args:
+        private: whether files of this process are for its user alone, or for the group that shares the store;
+            not where it writes files that are the user's own (exports).
     """
+    if private:
+        restrict_umask()
     for name, value in _LANCE_SETTINGS.items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(AttributeError, OSError):  # another C library

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from mm_embed_kernels.errors import UserError
 from mm_resources.metering import count
 from mm_resources.storage.filesystems import client_errors, fsspec_options, is_out_of_range, modified_at
+from mm_resources.storage.permissions import create_temporary, make_folders
 
 if TYPE_CHECKING:
     import fsspec
@@ -186,8 +186,8 @@ class Store:
         """
         path = self.path(name)
         if self.is_local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=_TEMPORARY[1:])
+            make_folders(os.path.dirname(path))
+            handle, temporary = create_temporary(os.path.dirname(path), _TEMPORARY[1:])
             try:
                 with os.fdopen(handle, "wb") as stream:
                     yield stream
@@ -221,7 +221,7 @@ class Store:
         """Move a finished object (an absolute fsspec path inside the store) to its name."""
         path = self.path(name)
         if self.is_local:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_folders(os.path.dirname(path))
             os.replace(temporary, path)
         else:
             with client_errors(name):
@@ -286,8 +286,8 @@ def _entry(name: str, info: dict[str, Any]) -> StoredObject:
 def _write_temporary(path: str, data: bytes) -> str:
     """Write a file beside `path` and return its path."""
     folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_TEMPORARY[1:])
+    make_folders(folder)
+    handle, temporary = create_temporary(folder, _TEMPORARY[1:])
     with os.fdopen(handle, "wb") as stream:
         stream.write(data)
         stream.flush()

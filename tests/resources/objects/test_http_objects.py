@@ -12,7 +12,7 @@ import pytest
 import mm_resources.objects.http_client
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
-from mm_resources.objects.http_client import redact_url
+from mm_embed_kernels.urls import redact_url
 from mm_resources.objects.http_objects import Head, HttpObjects
 from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.server import Handler, Server, cut_off, redirect, stall, status

@@ -1,0 +1,215 @@
+"""Secrets in URLs: users, passwords, signatures and tokens. Strip them, or put references in their place.
+
+A parameter is recognised as a secret by its name, since values of ids and of tokens look alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from urllib.parse import unquote
+
+# A secret that a spec names instead of holding it: `${env:NAME}`, `${file:NAME}`; `${secret:ID}` lies in the
+# store's table.
+REFERENCE = re.compile(r"\$\{(env|file|secret):([^{}$]*)\}")
+# URLs inside a message; a quotation mark or a space ends one.
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{2}[^\s\"'<>`]+")
+_SHAPE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+# A password with `/`, `?` or `#` ends the authority early: what looks like a port is no number.
+_BROKEN_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@)", re.DOTALL)
+_MATRIX = re.compile(r";([^/;=]+)=([^/;]*)")
+# Schemes whose part before the `@` is a container, not a user.
+_CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
+_MASKED = re.compile(r"\0(\d+)\0")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRET_WORDS = {
+    *("apikey", "authkey", "authorization", "bearer", "credential", "credentials", "hdnea", "hdnts", "hmac"),
+    *(
+        "jsessionid",
+        "jwt",
+        "oauth",
+        "otp",
+        "passphrase",
+        "passwd",
+        "password",
+        "phpsessid",
+        "pw",
+        "pwd",
+        "sas",
+    ),
+    *("secret", "sessionid", "sig", "signature", "tok", "token"),
+}
+_SECRET_ENDS = ("accesskey", "apikey", "passwd", "password", "secret", "sessionid", "signature", "token")
+_SIGNED = ("x-amz-", "x-cos-", "x-goog-", "x-obs-", "x-oss-", "x-tos-")
+# Secrets, unless the value is a name or a small number: an object store's `key` is a path.
+_OFTEN_SECRET = {"auth", "code", "key", "pass", "session", "sid", "sign"}
+_NAME_LIKE = re.compile(r".*/.*|.*\.\w{1,5}|\d{0,6}", re.DOTALL)
+# Parameters that belong to a signature: without it they say nothing, and they differ each time.
+_SIGNATURES = {"hdnea", "hdnts", "hm", "hmac", "md5", "oh", "sig", "signature"}
+_COMPANIONS = {
+    *("awsaccesskeyid", "googleaccessid", "keypairid", "ossaccesskeyid", "policy"),
+    *("e", "ex", "exp", "expire", "expires", "hm", "is", "md5", "oe", "oh", "ttl"),
+    *(
+        "se",
+        "si",
+        "sip",
+        "ske",
+        "skoid",
+        "sks",
+        "skt",
+        "sktid",
+        "skv",
+        "sp",
+        "spr",
+        "sr",
+        "srt",
+        "ss",
+        "st",
+        "sv",
+    ),
+}
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without its user, query and fragment, for messages: any parameter may be a secret."""
+    if _has_broken_user(url):
+        url = _BROKEN_USER.sub(r"\1", url)
+    bare = re.split(r"[?#]", _MATRIX.sub("", strip_secrets(url)), maxsplit=1)[0]
+    return re.sub(r"((?:^|::)[\w+.-]+://)[^/?#]*@", r"\1", bare)
+
+
+def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a message with its URLs redacted, and without the given values, as they are or decoded."""
+    if "://" in text:
+        text = _IN_TEXT.sub(lambda found: _redact_found(found[0]), text)
+    for secret in secrets:
+        for form in {secret, unquote(secret)}:
+            # A shorter value would be found in words that are none.
+            text = text.replace(form, "...") if len(form) > 5 else text
+    return text
+
+
+def strip_secrets(url: str) -> str:
+    """Return a URL without user, password, signature and token; one without any unchanged, byte by byte."""
+    return _replace(url, lambda _: None) if "://" in url else url
+
+
+def strip_text(text: str) -> str:
+    """Return a text (a label, a column) whose URLs are stripped of secrets; others are unchanged."""
+    return _IN_TEXT.sub(lambda found: strip_secrets(found[0]), text) if "://" in text else text
+
+
+def replace_secrets(url: str, replacement: Callable[[str], str]) -> str:
+    """Return a URL with another text in place of each secret; references stay."""
+    return _replace(url, replacement)
+
+
+def find_secrets(url: str) -> list[str]:
+    """Return the secrets of a URL, references left out."""
+    found: list[str] = []
+    _replace(url, lambda secret: found.append(secret) or secret)  # type: ignore[func-returns-value]
+    return found
+
+
+def _redact_found(url: str) -> str:
+    """Return a URL of a message, with the punctuation behind it."""
+    bare = url.rstrip(").,;:]}")
+    return redact_url(bare) + url[len(bare) :]
+
+
+def _replace(url: str, replacement: Callable[[str], str | None]) -> str:
+    """Replace each secret; with None, drop it together with its name, be it a reference or not."""
+    references: list[str] = []
+
+    def mask(found: re.Match[str]) -> str:
+        references.append(found[0])
+        return f"\0{len(references) - 1}\0"
+
+    def unmask(text: str) -> str:
+        return _MASKED.sub(lambda found: references[int(found[1])], text)
+
+    def renew(secret: str) -> str | None:
+        new = replacement(unmask(secret))
+        return new if new is None or _MASKED.sub("", secret) else secret
+
+    text = REFERENCE.sub(mask, url.replace("\0", ""))
+    return unmask("::".join(_replace_in_one(each, renew) for each in text.split("::")))
+
+
+def _replace_in_one(url: str, renew: Callable[[str], str | None]) -> str:
+    shape = _SHAPE.fullmatch(url)
+    if shape is None:
+        return url
+    if _has_broken_user(url) and (broken := _BROKEN_USER.match(url)):
+        new, rest = renew(broken[2][:-1]), _replace_in_one(broken[1] + url[broken.end() :], renew)
+        return rest if new is None else f"{broken[1]}{new}@{rest.removeprefix(broken[1])}"
+    scheme, authority, path, query, fragment = (part or "" for part in shape.groups())
+    user, at, host = authority.rpartition("@")
+    if at and not scheme.lower().startswith(_CONTAINERS):
+        parts = [renew(part) for part in user.split(":", 1)]
+        authority = host if None in parts else f"{':'.join(filter(None, parts))}@{host}"
+    if ";" in path:
+        path = _replace_matrix(path, renew)
+    if query:
+        query = _replace_parameters(query, "?", renew)
+    if "=" in fragment:
+        # No server reads it: all of its values may go.
+        fragment = _replace_parameters(fragment, "#", renew, all_of_them=True)
+    return scheme + authority + path + query + fragment
+
+
+def _has_broken_user(url: str) -> bool:
+    """Return whether a password's own `/`, `?` or `#` ends the authority before its `@`."""
+    shape = _SHAPE.fullmatch(url)
+    return shape is not None and "@" not in shape[2] and _BROKEN_USER.match(url) is not None
+
+
+def _replace_matrix(path: str, renew: Callable[[str], str | None]) -> str:
+    def renew_one(found: re.Match[str]) -> str:
+        if not _is_secret(found[1], found[2]):
+            return found[0]
+        new = renew(found[2])
+        return "" if new is None else f";{found[1]}={new}"
+
+    return _MATRIX.sub(renew_one, path)
+
+
+def _replace_parameters(
+    query: str, mark: str, renew: Callable[[str], str | None], all_of_them: bool = False
+) -> str:
+    kept: list[str] = []
+    pieces = [(piece, *_split_parameter(piece)) for piece in query[1:].split("&")]
+    is_signed = any(value and _collapse(name) in _SIGNATURES for _, name, value in pieces)
+    for piece, name, value in pieces:
+        is_companion = is_signed and _collapse(name) in _COMPANIONS
+        if value and (all_of_them or is_companion or _is_secret(name, value)):
+            new = renew(value)
+            if new is not None:
+                kept.append(f"{name}={new}")
+        else:
+            kept.append(piece)
+    return mark + "&".join(kept) if kept else ""
+
+
+def _split_parameter(piece: str) -> tuple[str, str]:
+    """Return name and value; of a URL that is not encoded, the last of its own parameters."""
+    name, _, value = piece.rpartition("=") if "://" in piece else piece.partition("=")
+    return (name, value) if name else (piece, "")
+
+
+def _is_secret(name: str, value: str) -> bool:
+    name = unquote(name)
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not _SECRET_WORDS.isdisjoint(words) or _collapse(name).endswith(_SECRET_ENDS):
+        return True
+    if name.lower().startswith(_SIGNED) or _collapse(name) in _SIGNATURES - {"hm", "md5", "oh"}:
+        return True
+    if words and words[-1] in _OFTEN_SECRET and not _NAME_LIKE.fullmatch(unquote(value)):
+        return True
+    # A URL as a parameter, such as that of a proxy.
+    inner = unquote(value)
+    return "://" in inner and inner != value and bool(find_secrets(inner))
+
+
+def _collapse(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", unquote(name).lower())

@@ -1,0 +1,103 @@
+"""The command line beside hostile names and folders: no control reaches the terminal, no file there is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mm_assets.cli
+from mm_assets.operations.promotion import _import_evaluation
+
+SPEC = """
+name: odd
+version: v1
+sources: [{name: a, modality: image, uri: "img/*"}]
+gates: {max_failed_share: 1.0}
+"""
+EVIL = "from pathlib import Path\nPath({mark!r}).touch()\nraise ImportError('planted')\n"
+
+
+def test_a_file_name_with_controls(work: Path, mm: Any) -> None:
+    (work / "img").mkdir()
+    name = "esc\x1b[2J\x1b]52;c;QUFB\x1b\\\x9b31m\u202e.png"
+    (work / "img" / name).write_bytes(b"\x89PNG\r\n\x1a\njunkjunk")
+    (work / "spec.yaml").write_text(SPEC)
+    printed = ""
+    for words in (
+        ("init", "img"),
+        ("register", "spec.yaml"),
+        ("backfill", "odd@v1"),
+        ("failures", "odd@v1"),
+        ("failures", "odd@v1", "--json"),
+        ("status", "odd@v1", "--drift"),
+        ("register", f"{name}.yaml"),
+    ):
+        done = mm(*words)
+        printed += done.stdout + done.stderr
+    assert "esc" in printed
+    assert [char for char in printed if not char.isprintable() and char not in "\n"] == []
+
+
+def test_texts_are_printed_in_one_place() -> None:
+    folder = Path(mm_assets.cli.__file__).parent
+    bare = [
+        f"{path.name}:{number}"
+        for path in folder.glob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if path.name != "output.py"
+        and (" print(" in line or "typer.echo" in line or "sys.stdout.write" in line)
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    "words", [("promote", "odd@v1"), ("backfill", "odd@v1"), ("search", "x", "--modality", "text")]
+)
+def test_nothing_is_imported_from_the_working_folder(
+    work: Path, mm_process: Any, words: tuple[str, ...]
+) -> None:
+    mark = work / "PWNED"
+    for name in (
+        "lance",
+        "lancedb",
+        "pyarrow",
+        "torch",
+        "multiprocessing",
+        "random",
+        "dagster",
+        "sitecustomize",
+    ):
+        (work / f"{name}.py").write_text(EVIL.format(mark=str(mark)))
+    (work / "img").mkdir()
+    (work / "img" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\njunkjunk")
+    (work / "spec.yaml").write_text(SPEC)
+    # As the installed command does: `python -m` imports the parents of its module from the folder by itself.
+    safe = {"PYTHONSAFEPATH": "1"}
+    mm_process("register", "spec.yaml", **safe)
+    mm_process(*words, **safe)
+    assert not mark.exists()
+
+
+def test_an_evaluation_is_imported_from_the_working_folder_and_nothing_else(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.chdir(work)
+    before = list(sys.path)
+    (work / "my_test_of_it.py").write_text(
+        "import beside_it\nimport textwrap\ndef judge(*_): return beside_it.PASSED\n"
+    )
+    (work / "beside_it.py").write_text("PASSED = True\n")
+    (work / "textwrap.py").write_text("raise ImportError('planted')\n")
+    try:
+        assert _import_evaluation("my_test_of_it").judge() is True
+    finally:
+        for name in ("my_test_of_it", "beside_it"):
+            sys.modules.pop(name, None)
+    assert sys.path == before
+    with pytest.raises(ImportError):
+        _import_evaluation("absent_module_of_it")
+    assert sys.path == before
