@@ -1,4 +1,4 @@
-"""The private API of Dagster that the project uses, all of it in this module, as of Dagster 1.13.27.
+"""The private API of Dagster that the project uses, here and in `dagster_storage`, of Dagster 1.13.27.
 
 Dagster has no public call that submits a backfill of chosen partitions to the daemon or reports on the
 daemon's health, no public name for the tag of a run's partition, and no field for the message of a stored
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -73,3 +74,21 @@ def backfill_daemon_is_healthy(instance: dg.DagsterInstance) -> bool:
 
     statuses = get_daemon_statuses(instance, ["BACKFILL"], heartbeat_tolerance_seconds=HEARTBEAT_TOLERANCE)
     return bool(statuses["BACKFILL"].healthy) if "BACKFILL" in statuses else False
+
+
+def open_home(home: Path) -> dg.DagsterInstance:
+    """Open the instance of a Dagster home; where its configuration names no storage, with `SqliteStorage`."""
+    import yaml
+    from dagster._core.instance.ref import InstanceRef
+
+    configured = yaml.safe_load((home / "dagster.yaml").read_text("utf-8")) or {}
+    if any("storage" in name for name in configured):
+        return dg.DagsterInstance.get()
+    storage = {
+        "module": "mm_assets.dagster_storage",
+        "class": "SqliteStorage",
+        "config": {"base_dir": str(home)},
+    }
+    return dg.DagsterInstance.from_ref(
+        InstanceRef.from_dir(str(home), overrides={"storage": {"custom": storage}})
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from mm_assets.cells.partitions import DATASET_VERSION
-from mm_assets.dagster_private import PARTITION_TAG
+from mm_assets.dagster_private import PARTITION_TAG, open_home
 from mm_resources.settings import Settings
 from mm_resources.storage.permissions import make_folders
 
@@ -35,7 +35,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
         if not config.exists():
             shipped = Path(__file__).parents[2] / "dagster.yaml"
             config.write_text(shipped.read_text("utf-8") if shipped.is_file() else _DEFAULT_YAML, "utf-8")
-        instance = dg.DagsterInstance.get()
+        instance = open_home(home)
         instance.get_runs(limit=1)  # creates the tables while the lock is held
         instance.get_dynamic_partitions(DATASET_VERSION)
     return instance

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mm_assets import dagster_private
+from mm_assets import dagster_private, dagster_storage
 from tests.processes import ROOT
 
 USED = [
@@ -19,6 +19,10 @@ USED = [
     ("dagster._core.storage.tags", "MULTIDIMENSIONAL_PARTITION_PREFIX"),
     ("dagster._core.utils", "make_new_backfill_id"),
     ("dagster._daemon.controller", "get_daemon_statuses"),
+    ("dagster._core.instance.ref", "InstanceRef"),
+    ("dagster._core.storage.event_log.sqlite.sqlite_event_log", "SqliteEventLogStorage"),
+    ("dagster._core.storage.runs.sqlite.sqlite_run_storage", "SqliteRunStorage"),
+    ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage"),
 ]
 ADVICE = (
     f"mm_assets/dagster_private.py was written for Dagster {dagster_private.VERSION}, "
@@ -45,6 +49,15 @@ def test_the_name_exists(module: str, name: str) -> None:
     assert private(module, name) is not None
 
 
+def test_the_storage_has_the_methods_that_are_replaced() -> None:
+    events = private("dagster._core.storage.event_log.sqlite.sqlite_event_log", "SqliteEventLogStorage")
+    require_parameters(events._connect, {"self", "shard"})
+    require_parameters(events.has_table, {"self", "table_name"})
+    runs = private("dagster._core.storage.runs.sqlite.sqlite_run_storage", "SqliteRunStorage")
+    require_parameters(runs.connect, {"self"})
+    require_parameters(runs.from_local, {"base_dir", "inst_data"})
+
+
 def test_calls_take_the_same_arguments() -> None:
     backfill = private("dagster._core.execution.backfill", "PartitionBackfill")
     require_parameters(
@@ -68,7 +81,7 @@ def test_tags_are_the_same() -> None:
 
 
 def test_no_other_module_uses_private_names() -> None:
-    own = Path(dagster_private.__file__)
+    own = {Path(dagster_private.__file__), Path(dagster_storage.__file__)}
     files = [path for package in ("mm_assets", "mm_resources") for path in (ROOT / package).rglob("*.py")]
-    assert own in files
-    assert [str(path) for path in files if path != own and "dagster._" in path.read_text("utf-8")] == []
+    assert own < set(files)
+    assert [str(path) for path in files if path not in own and "dagster._" in path.read_text("utf-8")] == []
