@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.urls import REFERENCE, find_secrets, replace_secrets, strip_secrets
+from mm_embed_kernels.urls import REFERENCE, replace_secrets, strip_secrets
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 
@@ -142,7 +142,7 @@ def join_locator(locator: str, name: str) -> str:
 
 def has_secrets(uri: str) -> bool:
     """Return whether a URI must not be stored as it is."""
-    return "://" in uri and (bool(find_secrets(uri)) or strip_secrets(uri) != uri)
+    return "://" in uri and strip_secrets(uri) != uri
 
 
 def _variable(name: str) -> str:
