@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import unquote
 
 # A secret that a spec names instead of holding it: `${env:NAME}`, `${file:NAME}`; `${secret:ID}` lies in the
@@ -20,6 +21,8 @@ _BROKEN_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#@]*:(?!\d*(?:[/?
 _MATRIX = re.compile(r";([^/;=]+)=([^/;]*)")
 # Schemes whose part before the `@` is a container, not a user.
 _CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
+# Without one of these a URL has neither user nor parameter.
+_MARKS = re.compile(r"[?#@;]")
 _MASKED = re.compile(r"\0(\d+)\0")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = {
@@ -91,7 +94,7 @@ def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 def strip_secrets(url: str) -> str:
     """Return a URL without user, password, signature and token; one without any unchanged, byte by byte."""
-    return _replace(url, lambda _: None) if "://" in url else url
+    return _replace(url, lambda _: None) if "://" in url and _MARKS.search(url) else url
 
 
 def strip_text(text: str) -> str:
@@ -198,18 +201,27 @@ def _split_parameter(piece: str) -> tuple[str, str]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    name = unquote(name)
-    words = [word.lower() for word in _WORD.findall(name)]
-    if not _SECRET_WORDS.isdisjoint(words) or _collapse(name).endswith(_SECRET_ENDS):
-        return True
-    if name.lower().startswith(_SIGNED) or _collapse(name) in _SIGNATURES - {"hm", "md5", "oh"}:
-        return True
-    if words and words[-1] in _OFTEN_SECRET and not _NAME_LIKE.fullmatch(unquote(value)):
+    kind = _kind(name)
+    if kind == "secret" or (kind == "often" and not _NAME_LIKE.fullmatch(unquote(value))):
         return True
     # A URL as a parameter, such as that of a proxy.
-    inner = unquote(value)
+    inner = unquote(value) if "%" in value else value
     return "://" in inner and inner != value and bool(find_secrets(inner))
 
 
+@lru_cache(maxsize=4_096)  # the same few names in millions of URLs
+def _kind(name: str) -> str:
+    """Return whether a parameter of a name is a secret, ``often`` one, or "" for none."""
+    name = unquote(name)
+    words = [word.lower() for word in _WORD.findall(name)]
+    collapsed = _collapse(name)
+    if not _SECRET_WORDS.isdisjoint(words) or collapsed.endswith(_SECRET_ENDS):
+        return "secret"
+    if name.lower().startswith(_SIGNED) or collapsed in _SIGNATURES - {"hm", "md5", "oh"}:
+        return "secret"
+    return "often" if words and words[-1] in _OFTEN_SECRET else ""
+
+
+@lru_cache(maxsize=4_096)
 def _collapse(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", unquote(name).lower())

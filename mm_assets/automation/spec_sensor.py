@@ -41,7 +41,7 @@ _NEXT = "Correct or remove the file; it is read again when it changes, and a ver
 
 @dataclass
 class _File:
-    """State of a file at a tick.
+    """A file as the last tick that read it has left it.
 
     Attributes:
         state: size and modification time at the last reading; "" to read it again.

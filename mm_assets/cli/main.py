@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -105,6 +106,10 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt) as error:
         say("interrupted; run the same command again to resume", file=sys.stderr)
         _exit_now(128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT))
+    except Exception:  # noqa: BLE001 - of the program itself; printed and ended
+        # A mistake of the program: with its traceback, but as every text of a stranger.
+        say(redact_text(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
 
 
 def _leave_working_folder() -> None:

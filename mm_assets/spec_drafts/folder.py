@@ -146,8 +146,10 @@ def _table_sources(
     for table in contents.tables:
         try:
             rows = first_rows(folder / table)
-        except UserError as error:
-            skipped[table] = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's table causes is that table's alone
+            skipped[table] = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            )
             continue
         if key := file_column(rows, names):
             columns = usable_columns(rows, {key})

@@ -7,11 +7,12 @@ import itertools
 import logging
 import os
 import select
+import sysconfig
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -89,9 +90,9 @@ class RaySession:
             return
         try:
             if self.address:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+                _start(address=self.address, log_to_driver=False, logging_level="ERROR")
             else:
-                ray.init(
+                _start(
                     address="local",  # not a cluster that another process has started on this machine
                     num_cpus=self.num_cpus,
                     object_store_memory=self.object_store_bytes,
@@ -184,6 +185,19 @@ def _raylet() -> psutil.Process:
         (process for process in psutil.Process().children() if process.name() == "raylet"),
         key=psutil.Process.create_time,
     )
+
+
+def _start(**options: Any) -> None:
+    """Start or join a cluster from a folder that holds nothing of a stranger's.
+
+    Ray puts the folder of its driver first on the path of each worker, also where the driver itself leaves
+    that folder out of its own (PYTHONSAFEPATH, as `mm` sets it).
+    """
+    import ray
+
+    leaves = os.environ.get("PYTHONSAFEPATH")
+    with contextlib.chdir(sysconfig.get_path("stdlib")) if leaves else contextlib.nullcontext():
+        ray.init(**options)
 
 
 def _exit_with_raylet(raylet: psutil.Process, closed: threading.Event) -> None:

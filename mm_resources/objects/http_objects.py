@@ -167,7 +167,7 @@ class HttpObjects:
             async with session.get(url) as response:
                 if response.status not in (200, 203):
                     raise status_error(url, response.status)
-                if response.content_type != "text/html":
+                if "Content-Type" in response.headers and response.content_type != "text/html":
                     return ""
                 await self._copy(url, response, sink, f"an index page of {most:,} bytes", most)
         except Exception as error:  # noqa: BLE001 - as above

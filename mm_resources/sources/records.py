@@ -121,7 +121,7 @@ class RecordFile(Source):
             try:
                 for record in self.records(file.uri):
                     is_read = True
-                    item, declared = self._sample(record)
+                    item, declared = self._guarded_sample(record)
                     item.uri, item.tag, item.modified_at = file.uri, file.tag, file.modified_at
                     keys.make_unique(item, declared)
                     yield item, record.fields.get(mapping.content)
@@ -161,6 +161,14 @@ class RecordFile(Source):
             return any(True for _ in self.records(table.uri))
         except (*_FILE_ERRORS, PermissionError, FileNotFoundError):
             return True
+
+    def _guarded_sample(self, record: Record) -> tuple[Listed, bool]:
+        """Return what `_sample` does; a record that it does not expect fails alone."""
+        try:
+            return self._sample(record)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's record causes is that record's alone
+            cause = SampleError("bad_record", f"the record cannot be read: {type(error).__name__}: {error}")
+            return Listed(key=f"record-{record.locator}", uri="", locator=record.locator, error=cause), False
 
     def _sample(self, record: Record) -> tuple[Listed, bool]:
         """Return the record as a sample, and whether its key is a declared id."""

@@ -46,7 +46,11 @@ class SoundTracks(Files):
                 return has_sound(stream) is not False
         except SampleError as error:
             item.error = error  # unknown, which is recorded
-            return True
+        except OSError:
+            raise  # of the network: the source is listed again
+        except Exception as error:  # noqa: BLE001 - whatever a file's table causes is that file's alone
+            item.error = SampleError("decode_error", f"{item.key}: {type(error).__name__}: {error}")
+        return True
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         with tempfile.TemporaryDirectory(prefix="mm-track-") as folder:

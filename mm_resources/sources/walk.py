@@ -20,6 +20,7 @@ from mm_resources.objects.local_files import printable_path
 from mm_resources.objects.opener import ObjectOpener, file_tag, list_objects, remote_tag
 from mm_resources.sources.base import Listed
 from mm_resources.sources.globs import WILD, alternatives, glob_regex, glob_root, names_dots
+from mm_resources.sources.keys import Keys
 from mm_resources.sources.sorted_folder import FolderEntry, sorted_entries
 from mm_resources.storage.filesystems import modified_at
 
@@ -174,14 +175,19 @@ def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
         )
     else:
         depth = _DEEPEST if "**" in glob else glob.count("/") + 1
-        matches, dots = _matcher(glob), names_dots(glob)
+        matches, dots, keys = _matcher(glob), names_dots(glob), Keys()
         for url, error in IndexPages(opener.http, root, depth).files():
             below = url[len(root) :].lstrip("/")
             key = unquote(redact_url(below))
             if error is not None:
-                yield Listed(key=key, uri=url, error=error)
+                item = Listed(key=key, uri=url, error=error)
             elif key and matches(key) and (dots or "/." not in f"/{key}"):
-                yield Listed(key=key, uri=url)
+                item = Listed(key=key, uri=url)
+            else:
+                continue
+            # Links that differ in their query alone have one key.
+            keys.make_unique(item, declared=False)
+            yield item
 
 
 def _remote_object(uri: str, key: str, info: dict[str, Any]) -> Listed:

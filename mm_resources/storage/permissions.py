@@ -36,7 +36,8 @@ def is_shared() -> bool:
 def restrict_umask() -> None:
     """Take the rights of others, and without sharing those of the group, from what this process makes."""
     global _own
-    before = os.umask(0o777)
+    # There is no other way to read it; another thread's file gets no more rights meanwhile.
+    before = os.umask(0o077)
     _own = before if _own is None else _own
     os.umask(before | _MASKS[is_shared()])
 

@@ -19,9 +19,10 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.urls import REFERENCE, find_secrets, replace_secrets, strip_secrets
+from mm_embed_kernels.urls import REFERENCE, replace_secrets, strip_secrets
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
 
@@ -72,10 +73,19 @@ class SecretTable:
         return {name: self.resolve(text) for name, text in self._read(names).items()}
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove rows for good, with all earlier versions of the table."""
-        uri, chosen = self.store.uri(_TABLE), list(names)
-        if chosen and lance_datasets.open_dataset(uri) is not None:
-            lance_datasets.delete(uri, "id", chosen)
+        """Write the table again without some rows, while no other process works on the store.
+
+        The files that hold these rows go with the superseded versions.
+        """
+        uri, chosen = self.store.uri(_TABLE), pa.array(sorted(set(names)), pa.string())
+        dataset = lance_datasets.open_dataset(uri) if len(chosen) else None
+        if dataset is None:
+            return
+        kept = (
+            batch.filter(pc.invert(pc.is_in(batch["id"], chosen)))
+            for batch in lance_datasets.reader(dataset, _SCHEMA)
+        )
+        lance_datasets.overwrite(uri, _SCHEMA, kept, dataset.version, "forget")
 
     def resolve(self, text: str, depth: int = 0) -> str:
         """Return a text of a spec or of this table with the values of its references.
@@ -142,7 +152,7 @@ def join_locator(locator: str, name: str) -> str:
 
 def has_secrets(uri: str) -> bool:
     """Return whether a URI must not be stored as it is."""
-    return "://" in uri and (bool(find_secrets(uri)) or strip_secrets(uri) != uri)
+    return "://" in uri and strip_secrets(uri) != uri
 
 
 def _variable(name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mm_resources.maintenance.forgetting import forget
 from mm_resources.registry.registry import Registry
 from tests.resources.server import Server, status
 
@@ -74,17 +74,6 @@ def files_with(secret: str, *folders: Path) -> list[str]:
         for path in folder.rglob("*")
         if path.is_file() and secret.encode() in path.read_bytes()
     ]
-
-
-@contextlib.contextmanager
-def umask_of(mask: int) -> Iterator[None]:
-    import os
-
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
@@ -161,3 +150,25 @@ def test_a_reference_that_cannot_be_resolved_fails_its_own_samples(
     result = platform.backfill(version)["text"]
     assert result.status == "blocked"
     assert "MM_SECRET_TWO is not set" in result.reason
+
+
+def test_a_forgotten_sample_leaves_no_secret(work: Path, web: Server, platform: Any) -> None:
+    for number in range(2):
+        web.bodies[f"/{number}.txt"] = TEXT % number
+    urls = [f"{web.url}/{number}.txt?sig={SECRETS[number]}" for number in range(2)]
+    (work / "urls.csv").write_text("\n".join(["url", *urls]) + "\n")
+    (work / "spec.yaml").write_text(
+        "{name: few, version: v1, embedders: {text: [wordllama]}, sources: [{name: list, modality: text, "
+        'uri: urls.csv, record: {url: url}, fetch: {allow_private: ["127.0.0.0/8"]}}]}'
+    )
+    version = platform.register(work / "spec.yaml")
+    platform.backfill(version)
+    store = Path(platform.settings.store)
+    assert files_with(SECRETS[0], store)
+    rows = platform.catalog.tables.read(
+        "dataset_registry", platform.cell(version, "text"), ["sample_id", "key"]
+    )
+    names = {row["key"]: row["sample_id"] for row in rows.read_all().to_pylist()}
+    forget(platform.catalog, names[f"{web.url}/0.txt"])
+    assert files_with(SECRETS[0], store) == []
+    assert files_with(SECRETS[1], store), "the other sample is fetched as before"

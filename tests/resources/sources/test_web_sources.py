@@ -138,3 +138,10 @@ def test_tables_behind_urls(web: Server, ranges: bool) -> None:
         for place in (0, 100, 21, len(rows) - 1):
             assert source.fetch(items[place].uri, items[place].locator) == rows[place]["text"].encode()
         assert ("Range" in web.headers[f"/{name}"][-1]) or not ranges
+
+
+def test_links_that_differ_in_their_query_are_samples_of_their_own(web: Server) -> None:
+    links = b'<a href="a.txt?x=1">a</a><a href="a.txt?x=2">a</a><a href="b.txt#top">b</a>'
+    web.answers["/d/"] = lambda handler: handler.answer(200, links, {"Content-Type": "text/html"})
+    source = source_of(f"{web.url}/d/*.txt", {**LOCAL, "tags": False})
+    assert sorted(item.key for item in source.list()) == ["a.txt", "a.txt#2", "b.txt"]
