@@ -37,13 +37,17 @@ def redrive(
     from mm_assets.operations.redrive import select_redrives
     from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
     from mm_resources.catalog import Catalog
+    from mm_resources.storage.patience import read_patiently
     from mm_resources.tables.failure_events import FailureFilter
 
     if stage:
         check_choice("--stage", stage, FAILURE_STAGES)
     catalog, chosen = Catalog.open(), FailureFilter(stage, error_class)
     selected = select_redrives(
-        catalog, dataset_version, catalog.registry.cells(dataset_version, modalities), chosen
+        catalog,
+        dataset_version,
+        read_patiently(lambda: catalog.registry.cells(dataset_version, modalities)),
+        chosen,
     )
     if not selected and not json:
         say(

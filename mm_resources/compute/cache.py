@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.kernels.base import Kernel
 from mm_resources.compute.retry_policy import RETRYABLE, RetryPolicy
 from mm_resources.storage import lance_datasets
@@ -29,8 +30,8 @@ _BOOKKEEPING = [
     pa.field("at", pa.timestamp("us", tz="UTC")),
 ]
 
-# Different runs in which a failure was seen of which the machine may be the cause; absent from older caches,
-# and in no reader's result.
+# Different runs in which a failure was seen of which the machine may be the cause; null in rows of before it
+# was counted, and in no reader's result.
 _RUNS = pa.field("runs", pa.int32())
 # So many runs make such a failure the sample's own.
 BLAMED_AFTER_RUNS = 3
@@ -165,9 +166,10 @@ class CacheSpace:
         counted = dataset is not None and _RUNS.name in dataset.schema.names
         columns = [*_STATUS, _RUNS.name] if counted else _STATUS
         cached = lance_datasets.reader(dataset, self._stored, columns)
+        runs = f"c.{_RUNS.name}" if counted else "NULL::INTEGER"
         statement = _MISSES.format(
-            again=_condition(retries, self.environment),
-            runs=_RUNS.name if counted else "NULL::INTEGER",
+            again=_condition(retries, self.environment, runs),
+            runs=runs,
             environment=sql.literal(self.environment),
         )
         with sql.query(statement, requests=requests.reader(["key", "request"]), cached=cached) as found:
@@ -258,13 +260,21 @@ def doubles(dataset: lance.LanceDataset) -> list[int]:
     return found
 
 
-def _condition(retries: RetryPolicy, environment: str) -> str:
-    """A retry policy as a condition over the cached row ``c``."""
+def _condition(retries: RetryPolicy, environment: str, runs: str) -> str:
+    """Return a retry policy as a condition over the cached row ``c``.
+
+    A failure of the machine's that was written before runs were counted was made permanent by one run.
+    """
     if retries.permanent:
         chosen = "true"
     else:
         either = ["c.retryable"] if retries.retryable else []
-        either += [f"c.environment <> {sql.literal(environment)}"] if retries.other_environment else []
+        if retries.other_environment:
+            suspected = ", ".join(map(sql.literal, sorted(SUSPECTED)))
+            either += [
+                f"c.environment <> {sql.literal(environment)}",
+                f"({runs} IS NULL AND c.error_class IN ({suspected}))",
+            ]
         chosen = " OR ".join(either) or "false"
     if retries.classes is None:
         return chosen

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import canonical_json, content_hash, digest, fingerprint
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
-from mm_embed_kernels.sandbox.sandbox import JUDGEMENT, call_guarded
+from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -79,7 +79,7 @@ class FetchKernel(Kernel):
                 if source.fetch != FetchPolicy()
             }
         )
-        return digest("fetching", JUDGEMENT, super().environment, *limits)[:16]
+        return digest("fetching", super().environment, *limits)[:16] if limits else super().environment
 
     def stages(self) -> list[Stage]:
         return [_FetchStage(self.spec, self.blobs, self.result, self.resources)]

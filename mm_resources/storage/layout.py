@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.storage.patience import read_patiently
 from mm_resources.storage.store import Store
 
 # Increased when stores of earlier versions can no longer be read.
@@ -14,13 +13,13 @@ _NAME = "registry/layout.json"
 
 
 def check_layout(store: Store) -> None:
-    """Check that this version can read a store, and wait for one that is away for some seconds.
+    """Check that this version can read a store.
 
     Raises:
         UserError: when an incompatible version wrote it.
     """
     try:
-        layout = int(json.loads(read_patiently(lambda: store.read(_NAME)))["layout"])
+        layout = int(json.loads(store.read(_NAME))["layout"])
     except FileNotFoundError:
         if not store.names("registry/datasets"):
             return

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.kernels import base as kernel_module
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
 from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded
@@ -393,18 +392,18 @@ def test_what_an_older_version_has_frozen_is_tried_again(compute: KernelRunner, 
     kernel = Lengths()
     kernel.limits = limits
     space = compute.cache.space(kernel)
-    frozen = results(["k", "m"], [SampleError("timeout", "30 s")] * 2, 0.1, kernel.result)
-    good = results(["n"], [{"length": 1}], 0.1, kernel.result)
-    rows = pa.concat_tables([frozen, good])
-    old = digest("limits", environment_digest(), str(limits.memory_bytes), str(limits.item_seconds))[:16]
-    for name, value in {"attempt": 1, "environment": old, "at": datetime.now(UTC)}.items():
-        rows = rows.append_column(name, pa.array([value] * 3, space.schema.field(name).type))
+    frozen = [SampleError("timeout", "30 s"), SampleError("decoder_crash", "SIGKILL")]
+    outcomes = [*frozen, {"length": 1}, SampleError("truncated", "ends too early")]
+    rows = results(["k", "m", "n", "o"], outcomes, 0.1, kernel.result)
+    values = {"attempt": 1, "environment": kernel.environment, "at": datetime.now(UTC)}
+    for name, value in values.items():
+        rows = rows.append_column(name, pa.array([value] * 4, space.schema.field(name).type))
     lance_datasets.append(space.uri, rows.select(space.schema.names).cast(space.schema))
-    assert compute.count_missing(kernel, requests(["k", "m", "n"])) == (3, 2)
+    assert compute.count_missing(kernel, requests(["k", "m", "n", "o"])) == (4, 2)
     fail_once(compute, kernel)
     assert latest(compute, kernel)["k"]["attempt"] == 2
     assert latest(compute, kernel)["k"]["retryable"], "the old run does not count"
-    assert counts(compute.run(kernel, requests(["k", "m", "n"]))) == (2, 1, 0)
+    assert counts(compute.run(kernel, requests(["k", "m", "n", "o"]))) == (2, 2, 0)
 
 
 class Forgetful(Measure):
