@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from mm_assets.operations.redrive import Outcome
 
 
+# Status of a cell all of whose retries failed, whatever its run published.
+_FAILED_AGAIN = "failed again"
+
+
 def redrive(
     dataset_version: DatasetVersion,
     modalities: Modalities = None,
@@ -69,14 +73,27 @@ def redrive(
         raise typer.Exit(1)
 
 
+def _status(result: CellResult, outcome: Outcome) -> str:
+    """Return the status of a cell's run, or that no retry has changed anything."""
+    ran = result.status not in ("blocked", "failed")
+    return _FAILED_AGAIN if ran and outcome.tried and outcome.failed == outcome.tried else result.status
+
+
 def _print_outcomes(dataset_version: str, results: list[CellResult], outcomes: list[Outcome]) -> None:
     rows = [
-        {**vars(result), **vars(outcome), "run_id": result.run_id[:8]}
+        {
+            **vars(result),
+            **vars(outcome),
+            "status": _status(result, outcome),
+            "run_id": result.run_id[:8],
+        }
         for result, outcome in zip(results, outcomes, strict=True)
     ]
     columns = ["modality", "status", "tried", "passed", "failed", "seconds", "run_id"]
     print_table(f"{dataset_version}: retried failures", rows, columns)
-    for result in results:
+    for result, outcome in zip(results, outcomes, strict=True):
+        if _status(result, outcome) == _FAILED_AGAIN:
+            say(f"{result.modality}: all {outcome.tried:,} retried failures failed again")
         if result.status in ("blocked", "failed"):
             say(f"{result.modality} is {result.status}: {result.reason}")
     if any(outcome.passed < outcome.tried for outcome in outcomes):
