@@ -41,8 +41,8 @@ def stream_blocks(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1 if skip_failed_batches else 0
-    # A row alone may take as long as its model takes to load and to be found hanging, in each stage, and twice
-    # since it is tried twice; a starved stage ends by itself, and the pipeline is not blamed before.
+    # A row alone may take as long as its model takes to load and to be found hanging, in each stage, twice
+    # since it is tried again; a starved stage ends by itself, and the pipeline is not blamed before.
     alone = NO_PROGRESS_SECONDS + max(2 * WALL_SECONDS, 4 * BATCH_SECONDS * len(stages))
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS if skip_failed_batches else alone
     share = cpu_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
