@@ -12,6 +12,10 @@ from __future__ import annotations
 # later run tries a failure again is a mark of each failure (`retryable`), not of its class.
 TRANSIENT = frozenset({"fetch_error", "store_error"})
 
+# Causes of which a busy machine, or one that lacks memory, may be guilty in place of the sample. Such a
+# failure is marked retryable until several runs have seen it.
+SUSPECTED = frozenset({"timeout", "memory_limit", "decoder_crash", "model_crash"})
+
 # Stands for http_404, http_503 ...; see `mm_embed_kernels.error_classes.lookup`.
 HTTP = "http_NNN"
 
@@ -144,9 +148,9 @@ _FETCHING = {
     ),
     "timeout": (
         "The server, the decoder or the model takes longer than its limit.",
-        f"Server: {_BACKFILL}, or raise `fetch.timeout_s` in the spec of a new version. Decoder: raise"
-        f" `item_seconds` of the `sandbox` resource, then {_BACKFILL}. Model: compute on a faster machine,"
-        f" or split the content; {_REDRIVE} timeout`.",
+        f"Server: {_BACKFILL}, or raise `fetch.timeout_s` in the spec of a new version. Decoder and model:"
+        f" {_BACKFILL} when the machine is less busy, which tries such samples until three runs have seen it;"
+        f" then raise `item_seconds` of the `sandbox` resource, or split the content; {_REDRIVE} timeout`.",
     ),
     "too_large": (
         "The object exceeds `fetch.max_bytes`, or has more pixels than are decoded.",
@@ -245,11 +249,13 @@ _COMPUTING = {
     ),
     "decoder_crash": (
         "The content ends the decoder's process.",
-        f"Update the decoding library and {_BACKFILL}, or convert the content and {_RELIST}.",
+        f"After SIGKILL free memory, then {_BACKFILL}, which tries such samples until three runs have seen"
+        f" it; otherwise update the decoding library and {_BACKFILL}, or convert the content and {_RELIST}.",
     ),
     "memory_limit": (
         "Decoding takes more memory than the sandbox allows.",
-        f"Raise `memory_mb` of the `sandbox` resource, then {_BACKFILL}.",
+        f"{_BACKFILL[0].upper()}{_BACKFILL[1:]}, which tries such samples until three runs have seen it; then"
+        " raise `memory_mb` of the `sandbox` resource.",
     ),
     "embedding_error": (
         "The embedder raises an exception.",
@@ -261,8 +267,8 @@ _COMPUTING = {
     ),
     "model_crash": (
         "The input ends the model's process.",
-        f"After SIGKILL free memory, then {_BACKFILL}; otherwise update the model's libraries and {_REDRIVE}"
-        " model_crash`.",
+        f"After SIGKILL free memory, then {_BACKFILL}, which tries such samples until three runs have seen"
+        f" it; otherwise update the model's libraries and {_REDRIVE} model_crash`.",
     ),
     "bad_vector": (
         "The vector is not finite, of unit norm and of the declared dimension.",

@@ -198,7 +198,7 @@ class SandboxResource(dg.ConfigurableResource):
     """Limits of the children that open untrusted bytes."""
 
     memory_mb: int = Field(default=4096, description="address space of one child, MiB")
-    item_seconds: float = Field(default=30.0, description="seconds for one sample")
+    item_seconds: float = Field(default=30.0, description="seconds that one sample may compute or hang")
     workers: int = Field(
         default=0,
         description="children; 0: one for each core, as memory allows. A Ray worker has one",

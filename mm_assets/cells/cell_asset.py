@@ -20,6 +20,7 @@ from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.modalities import modalities
 from mm_resources.resources import embedder_key
+from mm_resources.storage.patience import read_patiently
 
 Body = Callable[[CellRun], StageOutput]
 OWNERS = ["team:data-platform"]
@@ -92,7 +93,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
         def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with one_line_failures():
                 run = CellRun(context, name, code_version, tuple(deps))
-                entry = enter(run, prepare, extra_inputs, is_still_valid)
+                entry = read_patiently(lambda: enter(run, prepare, extra_inputs, is_still_valid))
                 if entry.stored is not None:
                     return replay(run, entry, entry.stored, live_checks)
                 return publish(run, entry, body(run), live_checks)

@@ -34,6 +34,7 @@ from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.metering import UsageMeter
 from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.patience import read_patiently
 from mm_resources.storage.spool import Spill
 from mm_resources.tables.failure_events import FailureFilter
 from mm_resources.tables.stage_tables import WrittenRows
@@ -60,7 +61,9 @@ class CellRun:
         self.limits = context.resources.sandbox.limits()
         self.run_id: str = context.run.run_id
         self.began, self.meter = time.perf_counter(), UsageMeter()
-        self.read_version = self.catalog.tables.fence(asset, self.cell, self.contract(asset))
+        self.read_version = read_patiently(
+            lambda: self.catalog.tables.fence(asset, self.cell, self.contract(asset))
+        )
         self.reports: list[ComputeReport] = []
         self.samples_written: int | None = None
         self._upstream = UpstreamRows(self.catalog.tables, self.snapshot, self.run_id)

@@ -110,6 +110,7 @@ def _meta(
         ],
         plots=plots,
         samples=entry.samples_in if samples is None else samples,
+        counts_runs=True,
     )
 
 

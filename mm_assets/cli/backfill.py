@@ -44,12 +44,13 @@ def backfill(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Materialize a dataset version through Dagster, cell by cell; compute only missing results."""
     from mm_resources.catalog import Catalog
+    from mm_resources.storage.patience import read_patiently
 
     check_choice("--mode", mode, _MODES)
     if wait and not launch:
         raise UserError("--wait is an option of --launch: add --launch")
     catalog = Catalog.open()
-    cells = catalog.registry.cells(dataset_version, modalities)
+    cells = read_patiently(lambda: catalog.registry.cells(dataset_version, modalities))
     if failed_only:
         cells = _failed_cells(catalog, dataset_version, cells)
     if plan:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from mm_assets.operations.redrive import Outcome
 
 
+# Status of a cell all of whose retries failed, whatever its run published.
+_FAILED_AGAIN = "failed again"
+
+
 def redrive(
     dataset_version: DatasetVersion,
     modalities: Modalities = None,
@@ -37,13 +41,17 @@ def redrive(
     from mm_assets.operations.redrive import select_redrives
     from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
     from mm_resources.catalog import Catalog
+    from mm_resources.storage.patience import read_patiently
     from mm_resources.tables.failure_events import FailureFilter
 
     if stage:
         check_choice("--stage", stage, FAILURE_STAGES)
     catalog, chosen = Catalog.open(), FailureFilter(stage, error_class)
     selected = select_redrives(
-        catalog, dataset_version, catalog.registry.cells(dataset_version, modalities), chosen
+        catalog,
+        dataset_version,
+        read_patiently(lambda: catalog.registry.cells(dataset_version, modalities)),
+        chosen,
     )
     if not selected and not json:
         say(
@@ -65,14 +73,27 @@ def redrive(
         raise typer.Exit(1)
 
 
+def _status(result: CellResult, outcome: Outcome) -> str:
+    """Return the status of a cell's run, or that no retry has changed anything."""
+    ran = result.status not in ("blocked", "failed")
+    return _FAILED_AGAIN if ran and outcome.tried and outcome.failed == outcome.tried else result.status
+
+
 def _print_outcomes(dataset_version: str, results: list[CellResult], outcomes: list[Outcome]) -> None:
     rows = [
-        {**vars(result), **vars(outcome), "run_id": result.run_id[:8]}
+        {
+            **vars(result),
+            **vars(outcome),
+            "status": _status(result, outcome),
+            "run_id": result.run_id[:8],
+        }
         for result, outcome in zip(results, outcomes, strict=True)
     ]
     columns = ["modality", "status", "tried", "passed", "failed", "seconds", "run_id"]
     print_table(f"{dataset_version}: retried failures", rows, columns)
-    for result in results:
+    for result, outcome in zip(results, outcomes, strict=True):
+        if _status(result, outcome) == _FAILED_AGAIN:
+            say(f"{result.modality}: all {outcome.tried:,} retried failures failed again")
         if result.status in ("blocked", "failed"):
             say(f"{result.modality} is {result.status}: {result.reason}")
     if any(outcome.passed < outcome.tried for outcome in outcomes):

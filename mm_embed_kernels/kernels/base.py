@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.media.media_type import Media
@@ -106,6 +107,8 @@ class Kernel(ABC):
         order: SQL expression by which requests are sorted. Keys begin with the content hash, so that by
             default the segments of a blob come together and it is read once.
         models: models that its stages load, on any machine.
+        suspected: error classes of which the machine may be the cause: a failure marked retryable stays so
+            until several runs have seen it.
         driver_only: whether its stages read data of the driver's machine, so that no other one can run them.
     """
 
@@ -118,6 +121,7 @@ class Kernel(ABC):
     checkpoint_rows: int = 32_768
     order: str = "key"
     models: tuple[Embedder | Transcriber, ...] = ()
+    suspected: frozenset[str] = SUSPECTED
     driver_only: bool = False
 
     @property

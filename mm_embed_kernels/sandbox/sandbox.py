@@ -51,9 +51,6 @@ _ENVIRONMENT = (
 _CHUNKS_PER_CHILD = 4
 # Own time of an item that is tried a second time, as a multiple of `item_seconds`.
 _SECOND_TRY = 4.0
-# Part of `Limits.environment`, raised when children are judged in another way, so that what was permanent is
-# computed again. 2: own time instead of time on the clock, second tries, and no blame for a child's start.
-_JUDGEMENT = "2"
 # Errors of the machine or its file systems; a decoder raises none of them about the bytes.
 _MACHINE_ERRORS = {
     errno.EACCES,
@@ -93,8 +90,7 @@ class Limits:
     @property
     def environment(self) -> str:
         """Digest of the limits and libraries; with others, the bytes of a permanent failure may pass."""
-        limits = (str(self.memory_bytes), str(self.item_seconds))
-        return digest("limits", _JUDGEMENT, environment_digest(), *limits)[:16]
+        return digest("limits", environment_digest(), str(self.memory_bytes), str(self.item_seconds))[:16]
 
 
 def _enter(memory_bytes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.kernels.base import Kernel
 from mm_resources.compute.retry_policy import RETRYABLE, RetryPolicy
 from mm_resources.storage import lance_datasets
@@ -29,16 +30,23 @@ _BOOKKEEPING = [
     pa.field("at", pa.timestamp("us", tz="UTC")),
 ]
 
+# Different runs in which a failure was seen of which the machine may be the cause; null in rows of before it
+# was counted, and in no reader's result.
+_RUNS = pa.field("runs", pa.int32())
+# So many runs make such a failure the sample's own.
+BLAMED_AFTER_RUNS = 3
+
 # A request is a miss when it was never computed, or failed in a way that is to be tried again. Failed rows
 # stay, so that attempts are counted over all runs. All aggregates have a fixed size, so that DuckDB can spill
 # them.
 _MISSES = """
 WITH wanted AS MATERIALIZED (SELECT key, min(request) AS request FROM requests GROUP BY key),
 tried AS (
-  SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt, arg_max({again}, attempt) AS again
+  SELECT key, bool_or(status = 'ok') AS done, max(attempt) AS attempt, arg_max({again}, attempt) AS again,
+         max({runs}) FILTER (environment = {environment}) AS runs
   FROM cached c SEMI JOIN wanted USING (key) GROUP BY key
 )
-SELECT w.request, coalesce(t.attempt, 0) AS attempt,
+SELECT w.request, coalesce(t.attempt, 0) AS attempt, coalesce(t.runs, 0) AS runs,
        t.key IS NULL OR (NOT t.done AND coalesce(t.again, false)) AS missing
 FROM wanted w LEFT JOIN tried t USING (key)
 """
@@ -108,7 +116,8 @@ class CacheSpace:
     def __init__(self, store: Store, kernel: Kernel) -> None:
         self.uri = store.uri(f"cache/{kernel.scope}/{kernel.fingerprint[:32]}.lance")
         self.schema = pa.schema([*kernel.result, *_BOOKKEEPING])
-        self.environment = kernel.environment
+        self._stored = self.schema.append(_RUNS)
+        self.environment, self.suspected = kernel.environment, kernel.suspected
         self._known: set[int] = set()
 
     def reader(self, columns: list[str] | None = None, only_ok: bool = False) -> pa.RecordBatchReader:
@@ -123,8 +132,9 @@ class CacheSpace:
         row_ids: bool = False,
     ) -> pa.RecordBatchReader:
         """The results at one moment, one for each key; with their row ids, if wanted, as ``_rowid``."""
+        names = columns or self.schema.names
         rows = lance_datasets.reader(
-            dataset, self.schema, columns, "status = 'ok'" if only_ok else None, row_ids=True
+            dataset, self.schema, names, "status = 'ok'" if only_ok else None, row_ids=True
         )
         schema = rows.schema if row_ids else rows.schema.remove(rows.schema.get_field_index("_rowid"))
         left_out = pa.array([] if dataset is None else doubles(dataset), pa.uint64())
@@ -148,37 +158,67 @@ class CacheSpace:
             retries: which cached failures count as missing.
 
         Returns:
-            request (number of the key's first one), attempt (earlier tries), missing.
+            request (number of the key's first one), attempt (earlier tries), runs (earlier ones in which the
+            machine may have been the cause of the failure), missing.
         """
         dataset = lance_datasets.open_dataset(self.uri)
         self._known = _fragments(dataset)
-        cached = lance_datasets.reader(dataset, self.schema, _STATUS)
-        statement = _MISSES.format(again=_condition(retries, self.environment))
+        counted = dataset is not None and _RUNS.name in dataset.schema.names
+        columns = [*_STATUS, _RUNS.name] if counted else _STATUS
+        cached = lance_datasets.reader(dataset, self._stored, columns)
+        runs = f"c.{_RUNS.name}" if counted else "NULL::INTEGER"
+        statement = _MISSES.format(
+            again=_condition(retries, self.environment, runs),
+            runs=runs,
+            environment=sql.literal(self.environment),
+        )
         with sql.query(statement, requests=requests.reader(["key", "request"]), cached=cached) as found:
             yield from found
 
-    def append(self, results: pa.Table, attempts: dict[str, int]) -> None:
+    def append(
+        self, results: pa.Table, attempts: Mapping[str, int], runs: Mapping[str, int] | None = None
+    ) -> None:
         """Commit one checkpoint, without the keys that other runs have computed meanwhile.
+
+        A failure of which the machine may be the cause stays retryable until several runs have seen it.
 
         Args:
             attempts: earlier tries by key; an absent key has none.
+            runs: earlier runs by key that have seen such a failure; an absent key has none.
         """
         before = lance_datasets.open_dataset(self.uri)
         results = self._drop_known(results, before)
         if results.num_rows == 0:
             return
         keys = results["key"].to_pylist()
+        seen = self._count_runs(results, runs or {})
+        blamed = pa.array([count >= BLAMED_AFTER_RUNS for count in seen])
+        retryable = pc.if_else(blamed, False, results["retryable"])
+        results = results.set_column(results.column_names.index("retryable"), "retryable", retryable)
         added = {
             "attempt": pa.array([attempts.get(key, 0) + 1 for key in keys], pa.int32()),
             "environment": pa.array([self.environment] * len(keys)),
             "at": pa.array([datetime.now(UTC)] * len(keys), pa.timestamp("us", tz="UTC")),
+            _RUNS.name: pa.array(seen, _RUNS.type),
         }
         for name, column in added.items():
             results = results.append_column(name, column)
-        lance_datasets.append(self.uri, results.select(self.schema.names).cast(self.schema))
+        if before is not None and _RUNS.name not in before.schema.names:
+            lance_datasets.widen(self.uri, self._stored)
+        lance_datasets.append(self.uri, results.select(self._stored.names).cast(self._stored))
         written = _fragments(lance_datasets.open_dataset(self.uri)) - _fragments(before)
         # A single new fragment was written here; of several, any may be another run's and is read again.
         self._known |= written if len(written) == 1 else set()
+
+    def _count_runs(self, results: pa.Table, earlier: Mapping[str, int]) -> list[int]:
+        """Return for each result the runs that have seen a failure of the machine's, this one included.
+
+        A run computes such a failure once: its tries inside the run are those of other causes.
+        """
+        columns = zip(
+            *(results[name].to_pylist() for name in ("key", "error_class", "retryable")), strict=True
+        )
+        return [earlier.get(key, 0) + bool(again and name in self.suspected) for key, name, again in columns]
 
     def _drop_known(self, results: pa.Table, dataset: lance.LanceDataset | None) -> pa.Table:
         """Drop results whose keys another run has computed since the misses were listed."""
@@ -220,13 +260,21 @@ def doubles(dataset: lance.LanceDataset) -> list[int]:
     return found
 
 
-def _condition(retries: RetryPolicy, environment: str) -> str:
-    """A retry policy as a condition over the cached row ``c``."""
+def _condition(retries: RetryPolicy, environment: str, runs: str) -> str:
+    """Return a retry policy as a condition over the cached row ``c``.
+
+    A failure of the machine's that was written before runs were counted was made permanent by one run.
+    """
     if retries.permanent:
         chosen = "true"
     else:
         either = ["c.retryable"] if retries.retryable else []
-        either += [f"c.environment <> {sql.literal(environment)}"] if retries.other_environment else []
+        if retries.other_environment:
+            suspected = ", ".join(map(sql.literal, sorted(SUSPECTED)))
+            either += [
+                f"c.environment <> {sql.literal(environment)}",
+                f"({runs} IS NULL AND c.error_class IN ({suspected}))",
+            ]
         chosen = " OR ".join(either) or "false"
     if retries.classes is None:
         return chosen

@@ -13,12 +13,13 @@ import pyarrow as pa
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import environment_digest
 from mm_embed_kernels.kernels.base import Resources, Stage
-from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS
+from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, WALL_SECONDS
 from mm_resources.metering import Usage, count_gpu_time, usage_so_far
 from mm_resources.storage.process import configure_process
 
-# A stuck pipeline is reported after this, not after Ray's 30 minutes.
-NO_PROGRESS_SECONDS = 300
+# A pipeline in which no block ends for so long is given up, in place of Ray's 30 minutes; its rows are tried
+# one by one. It is time on the clock: a block of a busy machine may take several times as long as alone.
+NO_PROGRESS_SECONDS = 900
 
 
 def stream_blocks(
@@ -40,10 +41,10 @@ def stream_blocks(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1 if skip_failed_batches else 0
-    # A row alone may take as long as its model takes to load and to be found hanging, in each stage.
-    context.execution_no_progress_timeout_s = (
-        NO_PROGRESS_SECONDS if skip_failed_batches else NO_PROGRESS_SECONDS + 2 * BATCH_SECONDS * len(stages)
-    )
+    # A row alone may take as long as its model takes to load and to be found hanging, in each stage, twice
+    # since it is tried again; a starved stage ends by itself, and the pipeline is not blamed before.
+    alone = NO_PROGRESS_SECONDS + max(2 * WALL_SECONDS, 4 * BATCH_SECONDS * len(stages))
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS if skip_failed_batches else alone
     share = cpu_share([stage.resources for stage in stages], ray.cluster_resources().get("CPU", 1.0))
     data: Any = ray.data.from_arrow(blocks)
     with warnings.catch_warnings():

@@ -14,7 +14,8 @@ class RetryPolicy:
 
     Attributes:
         retryable: failures marked retryable.
-        other_environment: failures that were seen only in another environment (Python, libraries, limits).
+        other_environment: failures that were seen only in another environment (Python, libraries, limits), or
+            by a version that blamed a sample for what the machine may have caused.
         permanent: all other failures.
         classes: error classes that the choice is narrowed to; None stands for any.
     """

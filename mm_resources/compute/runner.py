@@ -93,7 +93,7 @@ class KernelRunner:
         mode = self._choose(kernel, missing)
         failed, checkpoints = self._compute(space, kernel, misses, mode, log)
         for tries in range(1, self.backoff.attempts if failed else 1):
-            _, late = spool_misses(space, _drop_attempts(misses), within_run(), kernel.order)
+            _, late = spool_misses(space, _drop_history(misses), within_run(), kernel.order)
             if late.rows == 0:
                 break
             time.sleep(self.backoff.pause(tries))
@@ -124,7 +124,8 @@ class KernelRunner:
         blocks = _blocks(misses, kernel)
         found = run_inline(kernel, blocks) if mode == "inline" else self._session(kernel).run(kernel, blocks)
         progress = _Progress(kernel.name, misses.rows, log)
-        done = self._checkpoint(space, kernel, found, _attempts(misses), progress)
+        history = [_history(misses, name) for name in _HISTORY]
+        done = self._checkpoint(space, kernel, found, history, progress)
         if progress.done != misses.rows:
             raise RuntimeError(f"{kernel.name}: {misses.rows} rows went in, {progress.done} came out")
         return done
@@ -170,7 +171,7 @@ class KernelRunner:
         space: CacheSpace,
         kernel: Kernel,
         found: Iterator[pa.Table],
-        attempts: dict[str, int],
+        history: list[dict[str, int]],
         progress: _Progress,
     ) -> tuple[int, int]:
         held: list[pa.Table] = []
@@ -182,19 +183,21 @@ class KernelRunner:
             failed += table["status"].to_pylist().count("failed")
             late = time.perf_counter() - last > CHECKPOINT_SECONDS
             if rows >= kernel.checkpoint_rows or size >= CHECKPOINT_BYTES or late:
-                space.append(pa.concat_tables(held), attempts)
+                space.append(pa.concat_tables(held), *history)
                 held, rows, size, last, checkpoints = [], 0, 0, time.perf_counter(), checkpoints + 1
             progress.add(table.num_rows)
         if held:
-            space.append(pa.concat_tables(held), attempts)
+            space.append(pa.concat_tables(held), *history)
             checkpoints += 1
         return failed, checkpoints
 
 
 _MISSED_ROWS = """
-SELECT r.* EXCLUDE (request), m.attempt FROM requests r JOIN misses m USING (request) ORDER BY {order}
+SELECT r.* EXCLUDE (request), m.attempt, m.runs FROM requests r JOIN misses m USING (request) ORDER BY {order}
 """
-_MISS_SCHEMA = pa.schema([("request", pa.int64()), ("attempt", pa.int32())])
+# The earlier tries of a key, and the runs in which the machine may have been the cause of its failure.
+_HISTORY = ("attempt", "runs")
+_MISS_SCHEMA = pa.schema([("request", pa.int64()), *((name, pa.int32()) for name in _HISTORY)])
 
 
 def spool_misses(
@@ -231,8 +234,8 @@ def _number_requests(requests: pa.RecordBatchReader | pa.Table) -> TableSpool:
     return spool
 
 
-def _drop_attempts(misses: TableSpool) -> pa.RecordBatchReader:
-    return misses.reader([name for name in misses.schema.names if name != "attempt"])
+def _drop_history(misses: TableSpool) -> pa.RecordBatchReader:
+    return misses.reader([name for name in misses.schema.names if name not in _HISTORY])
 
 
 def _blocks(misses: TableSpool, kernel: Kernel) -> Iterator[pa.Table]:
@@ -244,10 +247,10 @@ def _blocks(misses: TableSpool, kernel: Kernel) -> Iterator[pa.Table]:
             yield table.slice(start, size)
 
 
-def _attempts(misses: TableSpool) -> dict[str, int]:
-    """Earlier tries of the keys that were tried before."""
-    found = sql.fetch("SELECT key, attempt FROM misses WHERE attempt > 0", misses=misses.reader())
-    return dict(zip(found["key"].to_pylist(), found["attempt"].to_pylist(), strict=True))
+def _history(misses: TableSpool, name: str) -> dict[str, int]:
+    """Return one of `_HISTORY` by key, where it is not 0."""
+    found = sql.fetch(f"SELECT key, {name} FROM misses WHERE {name} > 0", misses=misses.reader())
+    return dict(zip(found["key"].to_pylist(), found[name].to_pylist(), strict=True))
 
 
 def run_inline(kernel: Kernel, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -11,6 +11,15 @@ from contextlib import contextmanager
 
 # `, /home/.../scanner.rs:842:32` behind a message.
 _PLACE = re.compile(r",? ?/\S+\.rs:\d+:\d+")
+_UNANSWERED = (
+    "error sending request",
+    "connection refused",
+    "connection reset",
+    "connection closed",
+    "timed out",
+    "service unavailable",
+    "slowdown",
+)
 _CONFLICTS = ("conflict", "too many concurrent writers", "incompatible transaction")
 
 
@@ -39,6 +48,12 @@ def commit_conflicts() -> Iterator[None]:
 def is_missing(error: Exception) -> bool:
     """Return whether a dataset could not be opened because it, its version or its tag does not exist."""
     return isinstance(error, FileNotFoundError) or "not found" in str(error).lower()
+
+
+def is_unanswered(error: Exception) -> bool:
+    """Return whether a remote store has not answered Lance."""
+    text = str(error).lower()
+    return any(words in text for words in _UNANSWERED)
 
 
 def is_filter_error(error: Exception) -> bool:

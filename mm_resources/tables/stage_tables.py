@@ -63,6 +63,8 @@ class StageMeta:
         checks: outcomes of the stage's checks, replayed while nothing changes.
         plots: names of the pictures that were drawn of it.
         samples: samples that left the stage; None where it was written before they were counted.
+        counts_runs: whether the cache counts the runs that see a failure of the machine's; False where it was
+            written before, when one run made such a failure permanent.
     """
 
     data_version: str
@@ -81,6 +83,7 @@ class StageMeta:
     checks: list[dict[str, Any]] = field(default_factory=list)
     plots: list[str] = field(default_factory=list)
     samples: int | None = None
+    counts_runs: bool = False
 
 
 @dataclass(frozen=True)

@@ -91,3 +91,31 @@ def test_a_server_that_restarts(
         assert_whole(root, expected, undisturbed)
     finally:
         server.kill()
+
+
+def test_a_server_that_is_away_at_a_first_read(
+    memory: Path,
+    spec: Path,
+    expected: Published,
+    undisturbed: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It is waited for, and the run ends well."""
+    server = S3(tmp_path / "disk")
+    server.start()
+    try:
+        root = f"s3://{BUCKET}/away"
+        home = Home(memory / "away", root, more=server.environment())
+        assert home.mm("register", str(spec)).code == 0
+        server.kill()
+        run = home.start(*BACKFILL)
+        time.sleep(5)
+        assert run.code is None
+        server.start()
+        assert run.join() == 0, run.text
+        assert "the store does not answer, and is waited for: registry/layout.json" in run.text
+        point_at(monkeypatch, server.environment(), tmp_path)
+        assert_whole(root, expected, undisturbed)
+    finally:
+        server.kill()

@@ -85,6 +85,9 @@ def test_from_failures_to_the_rule_that_catches_them(mm: Run, notes: Path, tmp_p
         event["error_class"]: event["attempt"] for event in loaded(mm("failures", "ponds@v1", "--json"))
     }
     assert attempts == {"unsupported_format": 2, "wrong_modality": 1}
+    told = mm("redrive", "ponds@v1", "--class", "unsupported_format").stdout
+    assert f"all {STUBS} retried failures failed again" in told
+    assert "published" not in told
     one_line_error(mm("redrive", "ponds@v1", "--class", "nonsense"), "unsupported_format in sample_metadata")
 
     proposed = loaded(mm("failures", "ponds@v1", "--suggest", "--json"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels import base as kernel_module
 from mm_embed_kernels.kernels.base import Kernel, Resources, Stage, results
-from mm_embed_kernels.sandbox.sandbox import call_guarded
+from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded
 from mm_resources.compute import runner as compute_module
-from mm_resources.compute.cache import CacheSpace, ComputeCache
+from mm_resources.compute.cache import CacheSpace, ComputeCache, doubles
 from mm_resources.compute.progress import listen
 from mm_resources.compute.retry_policy import ALL, NONE, Backoff, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner, spool_misses
@@ -317,8 +318,6 @@ def test_evicted_rows_are_computed_again(compute: KernelRunner) -> None:
 
 def test_other_limits_try_permanent_failures_again(compute: KernelRunner) -> None:
     """What a child could not do with little memory, it may do with more."""
-    from mm_embed_kernels.sandbox.sandbox import Limits
-
     kernel = Lengths()
     kernel.limits = Limits(memory_bytes=1 << 30)
     failure = results(["k"], [SampleError("memory_limit", "too much")], 0.1, kernel.result)
@@ -326,6 +325,85 @@ def test_other_limits_try_permanent_failures_again(compute: KernelRunner) -> Non
     assert compute.count_missing(kernel, requests(["k"])) == (1, 0)
     kernel.limits = Limits(memory_bytes=2 << 30)
     assert compute.count_missing(kernel, requests(["k"])) == (1, 1)
+
+
+SLOW = SampleError("timeout", "decoding took longer than 30 s", retryable=True)
+
+
+def fail_once(compute: KernelRunner, kernel: Kernel, error: SampleError = SLOW) -> None:
+    """Compute "k" in a run of its own, which fails."""
+    _, misses = spool_misses(compute.cache.space(kernel), requests(["k"]))
+    assert misses.rows == 1
+    history = [{"k": misses.reader().read_all()[name][0].as_py()} for name in ("attempt", "runs")]
+    compute.cache.space(kernel).append(results(["k"], [error], 0.1, kernel.result), *history)
+
+
+@pytest.mark.parametrize("error_class", ["timeout", "memory_limit", "decoder_crash", "model_crash"])
+def test_the_machine_is_suspected_until_three_runs_have_seen_it(
+    compute: KernelRunner, error_class: str
+) -> None:
+    kernel, error = Lengths(), SampleError(error_class, "perhaps of the machine", retryable=True)
+    for run in (1, 2, 3):
+        fail_once(compute, kernel, error)
+        row = latest(compute, kernel)["k"]
+        assert (row["attempt"], row["retryable"]) == (run, run < 3)
+        assert "runs" not in row, "no reader sees it"
+    assert compute.count_missing(kernel, requests(["k"])) == (1, 0)
+
+
+def test_what_another_run_fails_of_counts_separately(compute: KernelRunner) -> None:
+    """A store that does not answer says nothing about a sample."""
+    away = SampleError("store_error", "the store does not answer", retryable=True)
+    for error in (away, away, away, SLOW, away, SLOW):
+        fail_once(compute, Lengths(), error)
+    assert latest(compute, Lengths())["k"]["retryable"]
+    fail_once(compute, Lengths(), SLOW)
+    assert not latest(compute, Lengths())["k"]["retryable"]
+
+
+def test_runs_are_counted_across_upkeep(compute: KernelRunner) -> None:
+    """It leaves one row for each key."""
+    for _ in range(2):
+        fail_once(compute, Lengths())
+    dataset = lance_datasets.open_dataset(compute.cache.space(Lengths()).uri)
+    assert dataset is not None
+    assert lance_datasets.delete_rows(dataset, doubles(dataset)) == 1
+    fail_once(compute, Lengths())
+    assert not latest(compute, Lengths())["k"]["retryable"]
+
+
+def test_a_run_of_another_environment_does_not_count(compute: KernelRunner) -> None:
+    other = Lengths()
+    other.limits = Limits(item_seconds=60.0)
+    fail_once(compute, Lengths())
+    fail_once(compute, Lengths())
+    fail_once(compute, other)
+    assert latest(compute, other)["k"]["retryable"]
+
+
+def test_a_crash_of_the_content_is_its_own_at_once(compute: KernelRunner) -> None:
+    fail_once(compute, Lengths(), SampleError("decoder_crash", "the decoder died with SIGSEGV"))
+    assert compute.count_missing(Lengths(), requests(["k"])) == (1, 0)
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(memory_bytes=1 << 30, item_seconds=20.0)])
+def test_what_an_older_version_has_frozen_is_tried_again(compute: KernelRunner, limits: Limits) -> None:
+    """Written as it did, without the column that counts runs."""
+    kernel = Lengths()
+    kernel.limits = limits
+    space = compute.cache.space(kernel)
+    frozen = [SampleError("timeout", "30 s"), SampleError("decoder_crash", "SIGKILL")]
+    outcomes = [*frozen, {"length": 1}, SampleError("truncated", "ends too early")]
+    rows = results(["k", "m", "n", "o"], outcomes, 0.1, kernel.result)
+    values = {"attempt": 1, "environment": kernel.environment, "at": datetime.now(UTC)}
+    for name, value in values.items():
+        rows = rows.append_column(name, pa.array([value] * 4, space.schema.field(name).type))
+    lance_datasets.append(space.uri, rows.select(space.schema.names).cast(space.schema))
+    assert compute.count_missing(kernel, requests(["k", "m", "n", "o"])) == (4, 2)
+    fail_once(compute, kernel)
+    assert latest(compute, kernel)["k"]["attempt"] == 2
+    assert latest(compute, kernel)["k"]["retryable"], "the old run does not count"
+    assert counts(compute.run(kernel, requests(["k", "m", "n", "o"]))) == (2, 2, 0)
 
 
 class Forgetful(Measure):

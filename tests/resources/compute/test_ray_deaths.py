@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mm_resources.compute import ray_session
+from mm_resources.compute import ray_pipeline, ray_session
 from mm_resources.compute.cache import ComputeCache
 from mm_resources.compute.ray_session import RaySession
 from mm_resources.compute.runner import KernelRunner
@@ -48,7 +48,7 @@ def test_a_dead_actors_batch_is_finished_row_by_row(session: RaySession, tmp_pat
 def test_an_actor_that_hangs_costs_its_row(
     session: RaySession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_session, "NO_PROGRESS_SECONDS", 15)
+    monkeypatch.setattr(ray_pipeline, "NO_PROGRESS_SECONDS", 15)
     monkeypatch.setattr(ray_session, "BATCH_SECONDS", 5.0)
     failed = run(session, tmp_path, "hang")
     assert {key: row["error_class"] for key, row in failed.items()} == {"003-hang": "timeout"}
