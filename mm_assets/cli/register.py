@@ -65,9 +65,9 @@ def _register_file(path: Path, json: bool) -> None:
     _print_registration(spec, new)
     if proposed:
         say(
-            "it names no parent, so that samples which come, go or are renamed may move others to another split; "
-            f"to keep the splits of {spec.name}@{proposed}, add `parent: {proposed}` to {path} and register it "
-            "again, before its first backfill"
+            "it names no parent, so that samples that come or go may move others to another split; "
+            f"to keep the splits of {spec.name}@{proposed}, add `parent: {proposed}` to {path} "
+            "and register it again, before its first backfill"
         )
 
 

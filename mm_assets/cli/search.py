@@ -38,7 +38,9 @@ def search(  # noqa: PLR0913 - one parameter for each option
     mode: Annotated[
         str, typer.Option(help="vector, text (words of texts and transcripts), or hybrid")
     ] = "vector",
-    group_by: Annotated[str | None, typer.Option(help="sample or entity: the best hit of each in a version")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="sample or entity: the best hit of each in a version")
+    ] = None,
     find: Annotated[
         str, typer.Option(help="neighbours, duplicates, or hard_negatives (near, with another label)")
     ] = "neighbours",

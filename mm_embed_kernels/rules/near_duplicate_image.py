@@ -21,8 +21,8 @@ _LOOKED_UP = 3
 _MIN_CONTENT = 4.0
 # Below this variation, most of the picture is background: the rest has to agree better.
 _FULL_CONTENT = 40.0
-# A cell differs by up to this share of the variation, and this much, at the edges of a picture at a third of its
-# size; by more, where a detail is another one.
+# A cell differs by up to this share of the variation, and this much, at the edges of a picture at a third of
+# its size; by more, where a detail is another one.
 _LARGEST_SHARE, _LARGEST, _LARGEST_TURNED, _LARGEST_BLANK = 0.9, 80.0, 64.0, 24.0
 # Contrast that a copy gains or loses.
 _GAIN = 1.67
@@ -32,7 +32,7 @@ _TURNED_COLOR = 10.0
 
 @dataclass
 class NearDuplicateImage(NearDuplicateRule):
-    """A picture that is another sample of the cell: in another size, format or brightness, or turned by 90 degrees.
+    """A picture that is another sample of the cell in another size, format or brightness, or turned.
 
     Candidates by the Hamming distance of difference hashes (Krawetz, "Kind of like that", 2013) of thumbnails
     in four quarter turns; verified by what the thumbnails differ in, as a share of their content (see
@@ -76,9 +76,7 @@ class NearDuplicateImage(NearDuplicateRule):
                     continue
                 hashed = thumbnails.hashes(thumbnails.unpack(pictures["thumbnail"].to_pylist()))
                 buckets = lsh.byte_buckets(hashed[:, :_LOOKED_UP].reshape(-1), self.max_distance)
-                yield lsh.sparse_entries(
-                    pictures["n"].to_numpy(), buckets.reshape(pictures.num_rows, -1)
-                )
+                yield lsh.sparse_entries(pictures["n"].to_numpy(), buckets.reshape(pictures.num_rows, -1))
 
         for pairs in lsh.candidate_pairs(entries(), read, ["thumbnail"]):
             left, right = (

@@ -63,9 +63,9 @@ def buckets(signatures: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]
 def byte_buckets(hashes: np.ndarray[Any, Any], distance: int) -> np.ndarray[Any, Any]:
     """Return buckets of 64-bit hashes, uint64 [n, bands]; two that differ in up to `distance` bits share one.
 
-    A band without any set bit says nothing, and has bucket 0. By the pigeonhole principle all but `distance` of their eight bytes are equal; there is a band for each
+    By the pigeonhole principle all but `distance` of their eight bytes are equal; there is a band for each
     choice of equal bytes (the chunks of Norouzi, Punjani and Fleet, "Fast search in Hamming space with
-    multi-index hashing", 2012).
+    multi-index hashing", 2012). A band without any set bit says nothing, and has bucket 0.
 
     Args:
         hashes: uint64 [n].
@@ -88,7 +88,7 @@ def entries(numbers: np.ndarray[Any, Any], hashed: np.ndarray[Any, Any]) -> pa.R
 
 
 def sparse_entries(numbers: np.ndarray[Any, Any], hashed: np.ndarray[Any, Any]) -> pa.RecordBatch:
-    """Return numbers of samples (int [n]) and their buckets (uint64 [n, bands]), each but 0 once, as `ENTRY`s."""
+    """Return numbers of samples (int [n]) and their buckets (uint64 [n, bands]), but 0, once as `ENTRY`s."""
     hashed = np.sort(hashed, axis=1)
     first = hashed != 0
     first[:, 1:] &= hashed[:, 1:] != hashed[:, :-1]

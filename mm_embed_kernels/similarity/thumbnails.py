@@ -59,7 +59,7 @@ def unpack(data: list[bytes]) -> np.ndarray[Any, Any]:
 
 
 def hashes(thumbnails: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a hash of each quarter turn: 64 bits, one for each of 8 x 8 cells that is darker than its right one.
+    """Return a hash of each quarter turn: a bit for each of 8 x 8 cells that is darker than its right one.
 
     The right one of the last cell in a row is the first, so that each turn has as many bits.
 
@@ -126,8 +126,8 @@ def compare(
 def _compare(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the rows of `Difference` of float32 [n, 16, 16, 3].
 
-    One step of Lucas and Kanade's registration (1981): the difference that shifts and scales explain, to first
-    order, is taken off.
+    One step of Lucas and Kanade's registration (1981): the difference that shifts and scales explain, to
+    first order, is taken off.
     """
     size = len(one)
     means = [side.mean((1, 2)) for side in (one, other)]

@@ -94,7 +94,7 @@ class Registry:
         return added and not any(self.listings.is_frozen(known, source) for source in known.sources)
 
     def proposed_parent(self, spec: DatasetSpec) -> str | None:
-        """The version that a spec without `parent` follows: the last registered one of its dataset, if any."""
+        """The version that a spec without `parent` follows: the last registered of its dataset, if any."""
         if spec.parent is not None:
             return None
         names = self.store.names(f"registry/datasets/{spec.name}")

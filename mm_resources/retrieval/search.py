@@ -174,9 +174,9 @@ class Search:
         return query
 
     def _filters(self, request: SearchRequest) -> list[str | None]:
-        """Return the request's filter for each table, narrowed to what it finds, without the query's own sample.
+        """Return the request's filter for each table, narrowed to what it finds, without the query's sample.
 
-        A version may have another label for the query's sample than the others: in its table, that label counts.
+        A version may have a label of its own for the query's sample, which counts in its table.
         """
         identifier = identifier_of(request.query) if request.find != "neighbours" else ""
         row = self._row(identifier, ["sample_id", "label"]) if identifier else {}

@@ -159,9 +159,7 @@ def test_all_versions(features: FeatureStore) -> None:
 
 @pytest.mark.parametrize("group_by", [None, "sample", "entity"])
 @pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
-def test_each_version_shows_its_own_label(
-    relabelled: FeatureStore, mode: str, group_by: str | None
-) -> None:
+def test_each_version_shows_its_own_label(relabelled: FeatureStore, mode: str, group_by: str | None) -> None:
     found = relabelled.search("loaf river", modality="text", mode=mode, group_by=group_by, k=9).to_pylist()
     assert sorted((hit["key"], hit["dataset_version"], hit["label"]) for hit in found) == [
         ("bun", "ours@v1", "food"),
