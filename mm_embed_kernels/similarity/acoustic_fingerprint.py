@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 RATE = 16_000
-# A recording up to this long has a fingerprint of its whole; a longer one, of this many evenly spaced windows,
-# which together are as long.
+# A recording up to this long has a fingerprint of its whole; a longer one, of this many evenly spaced
+# windows, which together are as long.
 SECONDS, WINDOWS = 600.0, 20
 # As in the paper: frames of 0.37 s, 33 bands equally spaced in pitch.
 _FRAME, _HOP, _BANDS = 5_920, 370, 33
@@ -76,7 +76,7 @@ def _is_changing(energy: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     shares = energy / np.maximum(energy.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     change = np.abs(shares[_LAG:] - shares[:-_LAG]).sum(axis=1) >= _MIN_CHANGE
     beside = np.zeros(min(_LAG, len(shares)), np.bool_)
-    return np.concatenate([beside, change]) | np.concatenate([change, beside])
+    return np.asarray(np.concatenate([beside, change]) | np.concatenate([change, beside]))
 
 
 def window(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

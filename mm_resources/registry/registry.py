@@ -101,7 +101,7 @@ class Registry:
         versions = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         others = [self.registration(spec.name, version) for version in versions if version != spec.version]
         last = max(others, key=lambda each: (each.at, each.spec.version), default=None)
-        return last and last.spec.version
+        return last.spec.version if last else None
 
     def follow(self, spec: DatasetSpec, names: Iterable[str], by: str = "") -> DatasetSpec:
         """Register the version that follows another, under the first name that no other spec has taken.
