@@ -16,7 +16,7 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.plots import histograms
 from mm_assets.cells.stage_output import StageOutput
 from mm_assets.curation.contamination import compared_versions, connect_comparisons
-from mm_assets.curation.inherited_splits import inherit_splits, parent_versions
+from mm_assets.curation.inherited_splits import has_links, inherit_splits, parent_versions
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate, profile_digest
 from mm_embed_kernels.rules import Rule, rule_set
@@ -63,7 +63,8 @@ def curated_samples(run: CellRun) -> StageOutput:
     placed, known = (spool.reader() for spool in inherit_splits(run))
     read, rules = partial(run.read, "validated_samples"), _rules(run)
     connect_comparisons(run.catalog, run.cell, rules)
-    decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known)
+    linked = has_links(run.spec)
+    decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known, linked)
     written = run.write(_count_decisions(decisions, counts, groups))
     return StageOutput(written, counts, [_check_splits(groups)], plots={"signals": _signal_plot(run)})
 

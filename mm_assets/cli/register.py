@@ -56,11 +56,19 @@ def _register_file(path: Path, json: bool) -> None:
     from mm_resources.catalog import Catalog
 
     spec = load_spec(path)
-    new = _freeze(Catalog.open().registry, spec)
+    registry = Catalog.open().registry
+    new = _freeze(registry, spec)
+    proposed = registry.proposed_parent(spec)
     if json:
-        print_json(_as_json(spec, new))
-    else:
-        _print_registration(spec, new)
+        print_json({**_as_json(spec, new), **({"proposed_parent": proposed} if proposed else {})})
+        return
+    _print_registration(spec, new)
+    if proposed:
+        say(
+            "it names no parent, so that samples that come or go may move others to another split; "
+            f"to keep the splits of {spec.name}@{proposed}, add `parent: {proposed}` to {path} "
+            "and register it again, before its first backfill"
+        )
 
 
 def _print_successor(parent: str, name: str) -> None:

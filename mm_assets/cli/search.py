@@ -38,7 +38,9 @@ def search(  # noqa: PLR0913 - one parameter for each option
     mode: Annotated[
         str, typer.Option(help="vector, text (words of texts and transcripts), or hybrid")
     ] = "vector",
-    group_by: Annotated[str | None, typer.Option(help="sample or entity: the best hit of each")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="sample or entity: the best hit of each in a version")
+    ] = None,
     find: Annotated[
         str, typer.Option(help="neighbours, duplicates, or hard_negatives (near, with another label)")
     ] = "neighbours",
@@ -76,7 +78,8 @@ def search(  # noqa: PLR0913 - one parameter for each option
         say("no hits")
         return
     versions = ", ".join(dataset_version or ["all versions"])
-    print_table(f"{versions} {', '.join(modality)}: {query}", rows, _useful_columns(rows))
+    shown = _useful_columns(rows, len(dataset_version or []) == 1)
+    print_table(f"{versions} {', '.join(modality)}: {query}", rows, shown)
     say("origin of a hit: mm explain FEATURE_ID")
 
 
@@ -95,8 +98,12 @@ def _row(hit: dict[str, Any], digits: int) -> dict[str, Any]:
     }
 
 
-def _useful_columns(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the columns of hits without those that are empty, or the same in every row."""
+def _useful_columns(rows: list[dict[str, Any]], one_version: bool) -> list[str]:
+    """Return the columns of hits without those that are empty, or the same in every row.
+
+    Labels and splits are those of a version: it is left out only where `one_version` is searched.
+    """
     empty = {name for name in ("text", "label", "place") if not any(row[name] for row in rows)}
-    constant = {name for name in ("version", "modality") if len({row[name] for row in rows}) == 1}
+    constant = {"version"} if one_version else set()
+    constant |= {"modality"} if len({row["modality"] for row in rows}) == 1 else set()
     return [name for name in rows[0] if name not in empty | constant]

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from mm_assets.cells.cell_run import CellRun
 from mm_embed_kernels.curation.splits import PARENT_SAMPLES, PARENT_SPLITS
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.cell import Cell
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 from mm_resources.ingestion.listings import declares_links
@@ -43,6 +44,11 @@ SELECT coalesce(l."group", l.entity_id) AS split_group, l.sample_id, c.content_h
 FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
 LEFT JOIN cached c ON l.fetch_key = c.key
 """
+
+
+def has_links(spec: DatasetSpec) -> bool:
+    """Return whether samples of one cell follow those of another: captions a photo, sound tracks a video."""
+    return any(declares_links(source) or source.track_of for source in spec.sources)
 
 
 def parent_cells(run: CellRun) -> list[Cell]:

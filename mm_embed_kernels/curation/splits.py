@@ -55,6 +55,7 @@ class SplitAssignments:
         shares: split name -> share.
         parent_splits: rows of `PARENT_SPLITS`.
         parent_samples: rows of `PARENT_SAMPLES`.
+        linked: whether samples of other cells follow those of this one, by their ids.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SplitAssignments:
         shares: Mapping[str, float],
         parent_splits: pa.RecordBatchReader | pa.Table | None = None,
         parent_samples: pa.RecordBatchReader | pa.Table | None = None,
+        linked: bool = False,
     ) -> None:
         self._dataset, self._shares = dataset, shares
         self._folder = tempfile.TemporaryDirectory(prefix="mm-splits-")
@@ -75,7 +77,7 @@ class SplitAssignments:
             splits=PARENT_SPLITS.empty_table() if parent_splits is None else parent_splits,
         )
         members = _save_members(read, rules, folder / "members.parquet")
-        self._assignments = _save_assignments(members, splits, folder / "assignments.parquet")
+        self._assignments = _save_assignments(members, splits, folder / "assignments.parquet", linked)
         self._newcomers = _save_newcomers(
             members,
             self._assignments,
@@ -118,29 +120,40 @@ def _save_members(read: CellReader, rules: Sequence[Rule], path: Path) -> Path:
         or 'SELECT NULL::VARCHAR AS sample_id, NULL AS "group"'
     )
     statement = f"""
-    SELECT s.sample_id, s.key, s.split_group,
+    SELECT s.sample_id, s.key, s.content_hash, s.split_group, s.declared, s.sample_id = s.split_group AS own,
            dense_rank() OVER (ORDER BY s.split_group) - 1 AS a,
            dense_rank() OVER (ORDER BY d."group") - 1 AS b
-    FROM (SELECT sample_id, key, {_SPLIT_GROUP} AS split_group FROM samples) s
+    FROM (
+      SELECT sample_id, key, content_hash, "group" IS NOT NULL AS declared, {_SPLIT_GROUP} AS split_group
+      FROM samples
+    ) s
          JOIN ({groups}) d USING (sample_id)
     """
-    return sql.save(statement, path, samples=read(["sample_id", "key", "group", "entity_id"]))
+    return sql.save(statement, path, samples=read(["sample_id", "key", "content_hash", "group", "entity_id"]))
 
 
-def _save_assignments(members: Path, splits: Path, path: Path) -> Path:
+def _save_assignments(members: Path, splits: Path, path: Path, linked: bool) -> Path:
     """Save target group, split and conflict of each split group whose own hash does not give its split.
 
-    A component of similar samples gets the split of its first group by key, of those with a parent's split if
-    there are such. Where a parent has it in several splits, each group keeps its own.
+    A component of similar samples follows its groups with a parent's split, if there are such, else its first
+    declared group by name. A component without either is placed by its smallest content, so that a renamed
+    sample moves none of the others; where samples are linked, and placed by the ids of others, it follows its
+    first sample by key. Where a parent has it in several splits, each group keeps its own.
     """
+    content = "false" if linked else "bool_and(own)"
     statement = f"""
     WITH first AS (
-      SELECT m.split_group, l.label, min((m.key, m.sample_id)) AS first
+      SELECT m.split_group, l.label, min((m.key, m.sample_id)) AS first, bool_or(m.declared) AS declared,
+             bool_and(m.own) AS own, min(m.content_hash) AS content
       FROM {parquet_table(members)} m JOIN labels l ON l.a = m.a GROUP BY ALL
     ), joined AS (
       SELECT f.*, p.split FROM first f LEFT JOIN {parquet_table(splits)} p USING (split_group)
     ), component AS (
-      SELECT label, arg_min(split_group, (split IS NULL, first)) AS target,
+      SELECT label,
+             CASE WHEN count(split) > 0 THEN arg_min(split_group, (split IS NULL, first))
+                  WHEN bool_or(declared) THEN min(split_group) FILTER (declared)
+                  WHEN {content} THEN 'content-' || left(sha256(min(content)), 32)
+                  ELSE arg_min(split_group, first) END AS target,
              list_sort(list(DISTINCT split) FILTER (split IS NOT NULL)) AS splits
       FROM joined GROUP BY label
     ), assignments AS (

@@ -15,6 +15,7 @@ from mm_embed_kernels.media.recordings import Recording
 from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_POINTS, Modality, Preview, Segment
 from mm_embed_kernels.signals.sound import LoudnessMeter
+from mm_embed_kernels.similarity import acoustic_fingerprint
 
 # Ten seconds hold a sentence, or a sound with its surroundings: short enough to listen to as a search result.
 WINDOW_SECONDS = 10.0
@@ -23,7 +24,7 @@ WINDOW_SECONDS = 10.0
 OVERLAP_SECONDS = 2.0
 # A recording of up to ten minutes is measured completely, a longer one in twenty evenly spaced windows:
 # shares are accurate to a few percent, and a ten-hour recording takes seconds.
-MEASURED_SECONDS, _MEASURED_WINDOWS = 600.0, 20
+MEASURED_SECONDS, _MEASURED_WINDOWS = acoustic_fingerprint.SECONDS, acoustic_fingerprint.WINDOWS
 # Codecs pad and prime by up to two frames (2 x 2,048 samples at 16 kHz).
 _SLACK_SECONDS = 0.25
 _PREVIEW_HZ, _PREVIEW_SECONDS = 8_000, 60.0
@@ -39,7 +40,7 @@ class Audio(Modality):
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True
-    probe_version = "5"
+    probe_version = "6"
     segment_version = "2"
     probe_seconds = 0.02
     segment_seconds = 0.002
@@ -79,8 +80,7 @@ class Audio(Modality):
         field(
             "fingerprint",
             pa.binary(),
-            "acoustic fingerprint, a uint32 for each 23 ms of the first minute; of the first 30 s where the "
-            "recording has more than 10 minutes",
+            "acoustic fingerprint, a uint32 for each 23 ms" + _EVEN,
         ),
     ]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.media.image import read_picture, stated_pixels
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
+from mm_embed_kernels.similarity.thumbnails import thumbnail
 
 _SIGNAL_PIXELS = 256
 _COLORS = (8, 8)
@@ -23,7 +24,7 @@ class Image(Modality):
     hub_embedder = "open_clip:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("pillow", "pi-heif", "av", "ImageHash", "filetype")
     probe_seconds = 0.02
-    probe_version = "6"
+    probe_version = "7"
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
         *DECODING_SIGNALS,
@@ -39,6 +40,7 @@ class Image(Modality):
         field("phash", pa.string(), "64-bit perceptual hash (DCT), hex"),
         field("dhash", pa.string(), "64-bit difference hash, hex"),
         field("colors", pa.binary(), "thumbnail of 8 x 8 pixels, RGB, uint8"),
+        field("thumbnail", pa.binary(), "thumbnail of 16 x 16 pixels, RGB, uint8; see `thumbnails`"),
     ]
 
     def claims(self, mime: str) -> bool:
@@ -79,6 +81,7 @@ class Image(Modality):
             "phash": str(imagehash.phash(luma)),
             "dhash": str(imagehash.dhash(luma)),
             "colors": picture.rgb.resize(_COLORS, Resampling.BOX).tobytes(),
+            "thumbnail": thumbnail(picture.rgb),
         }
 
     def segment(self, data: bytes) -> list[Segment]:

@@ -37,7 +37,7 @@ class LoudnessMeter:
         self._print = b""
 
     def measure(self, reader: Recording, start: float, end: float) -> None:
-        """Add the part between two times, in seconds; a part that starts at 0 gives the fingerprint."""
+        """Add the part between two times, in seconds."""
         samples = np.concatenate(
             [
                 np.zeros(0, np.float32),
@@ -46,14 +46,9 @@ class LoudnessMeter:
                 ),
             ]
         )
-        if start == 0:
-            self._print = (
-                acoustic_fingerprint.fingerprint(
-                    samples[: round(acoustic_fingerprint.SECONDS * acoustic_fingerprint.RATE)]
-                )
-                .astype("<u4")
-                .tobytes()
-            )
+        whole_recording = end - start >= acoustic_fingerprint.SECONDS
+        sign = acoustic_fingerprint.fingerprint if whole_recording else acoustic_fingerprint.window
+        self._print += sign(samples).astype("<u4").tobytes()
         whole = np.pad(samples, (0, -len(samples) % speech.FRAME)).reshape(-1, speech.FRAME)
         # The level of an incomplete last frame is that of its samples, without the padding.
         counts = np.minimum(speech.FRAME, len(samples) - speech.FRAME * np.arange(len(whole)))

@@ -4,6 +4,10 @@ After Haitsma and Kalker, "A highly robust audio fingerprinting system" (2002): 
 step, each bit the sign of the change, from one step to the next, of the energy difference between two
 neighbouring bands of 300 to 2,000 Hz. Steps are 23 ms, twice as long as in the paper, which makes a
 fingerprint of 173 bytes a second.
+
+In silence, in a hum and in a ringing room the energies keep their proportions, and the bits are those of the
+room and of the window, the same in every recording. Steps in which the proportions hardly change are 0, and
+take no part in any comparison.
 """
 
 from __future__ import annotations
@@ -15,15 +19,26 @@ from typing import Any
 import numpy as np
 
 RATE = 16_000
-# The beginning is enough to distinguish recordings; a signal that travels with every sample must be small.
-SECONDS = 60.0
+# A recording up to this long has a fingerprint of its whole; a longer one, of this many evenly spaced
+# windows, which together are as long.
+SECONDS, WINDOWS = 600.0, 20
 # As in the paper: frames of 0.37 s, 33 bands equally spaced in pitch.
 _FRAME, _HOP, _BANDS = 5_920, 370, 33
 _LOW, _HIGH = 300.0, 2_000.0
 STEP_SECONDS = _HOP / RATE
+# Steps of a window of a longer recording.
+WINDOW_STEPS = int(SECONDS / WINDOWS * RATE) // _HOP + 1
 # Sound below -60 dBFS is silence, which cannot be recognized.
 _SILENCE = 10 ** (-60 / 20)
 _CALL_FRAMES = 256
+# The proportions of the bands half a frame apart differ by at least this much, of 2 at most: speech and music
+# by 0.5 to 1.3 in the median, a hum and ringing tones by less than 0.01.
+_LAG, _MIN_CHANGE = 8, 0.12
+# A value that occurs more often votes for any offset.
+_COMMON = 64
+# Buckets of a fingerprint; of more, those with the smallest hashes are kept, which are the same in a copy.
+_BUCKETS = 16_384
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 # Share of equal bits from which the authors consider two sounds the same.
 SAME = 0.65
 # Number of offsets with the most votes at which the fingerprints are aligned.
@@ -38,7 +53,7 @@ def fingerprint(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         samples: mono float32 [n] at 16 kHz.
 
     Returns:
-        uint32 [n // 370 + 1]; 0 for silence.
+        uint32 [n // 370 + 1]; 0 for silence, and for sound that does not change.
     """
     padded = np.pad(samples, _FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP]
@@ -53,7 +68,30 @@ def fingerprint(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     tilt = np.diff(energy, axis=1)
     change = np.diff(tilt, axis=0, prepend=tilt[:1])
     bits = np.packbits(change > 0, axis=1, bitorder="little").view("<u4").reshape(-1)
-    return np.where(loud, bits, 0).astype(np.uint32)
+    return np.where(loud & _is_changing(energy), bits, 0).astype(np.uint32)
+
+
+def _is_changing(energy: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return whether the bands' proportions change from half a frame before, or to half a frame after."""
+    shares = energy / np.maximum(energy.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    change = np.abs(shares[_LAG:] - shares[:-_LAG]).sum(axis=1) >= _MIN_CHANGE
+    beside = np.zeros(min(_LAG, len(shares)), np.bool_)
+    return np.asarray(np.concatenate([beside, change]) | np.concatenate([change, beside]))
+
+
+def window(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Compute the fingerprint of a window of a longer recording, uint32 [`WINDOW_STEPS`]."""
+    steps = fingerprint(samples)[:WINDOW_STEPS]
+    return np.pad(steps, (0, WINDOW_STEPS - len(steps)))
+
+
+def second_of(step: int, duration: float) -> float:
+    """Return the second of a recording at which a step of its fingerprint begins."""
+    if duration <= SECONDS:
+        return step * STEP_SECONDS
+    number = min(step // WINDOW_STEPS, WINDOWS - 1)
+    start = (duration - SECONDS / WINDOWS) / (WINDOWS - 1) * number
+    return start + (step - number * WINDOW_STEPS) * STEP_SECONDS
 
 
 @cache
@@ -76,6 +114,7 @@ class RecordingOverlap:
         second: step of the second fingerprint at which the part begins.
         length: steps of the part.
         sounding: steps of the part that are silent in neither.
+        kappa: agreement beyond that of bits which are the same throughout the part (Cohen, 1960).
     """
 
     score: float
@@ -83,6 +122,7 @@ class RecordingOverlap:
     second: int
     length: int
     sounding: int
+    kappa: float
 
 
 def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> RecordingOverlap | None:
@@ -105,7 +145,7 @@ def _offsets(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarr
     """Return the offset of each pair of equal values, int64."""
     order = np.argsort(one, kind="stable")
     low, high = np.searchsorted(one[order], other, "left"), np.searchsorted(one[order], other, "right")
-    counts = np.where(other == 0, 0, high - low)
+    counts = np.where((other == 0) | (high - low > _COMMON), 0, high - low)
     steps = np.repeat(np.arange(len(other)), counts)
     hits = order[np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())]
     return np.asarray(hits - steps, np.int64)
@@ -114,9 +154,14 @@ def _offsets(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarr
 def buckets(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return LSH buckets of a fingerprint, uint64 [m]: each choice of three of the four bytes of a step."""
     sounding = steps[steps != 0].astype(np.uint64)
-    return np.unique(
+    found = np.unique(
         [(sounding & np.uint64(mask)) | np.uint64(number << 32) for number, mask in enumerate(_MASKS)]
     )
+    if len(found) <= _BUCKETS:
+        return found
+    # Powers of two, so that of two fingerprints of different length the shorter list has the other's hashes.
+    kept = 64 - int(np.ceil(np.log2(len(found) / _BUCKETS)))
+    return found[found * _MIX < np.uint64(1 << kept)]
 
 
 def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> RecordingOverlap:
@@ -133,4 +178,15 @@ def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) 
     run = slice(start, end)
     sounding = int(audible[run].sum())
     score = float(equal[run][audible[run]].mean()) if sounding else 0.0
-    return RecordingOverlap(score, first + start, second + start, end - start, sounding)
+    kappa = _kappa(score, a[run][audible[run]], b[run][audible[run]]) if sounding else 0.0
+    return RecordingOverlap(score, first + start, second + start, end - start, sounding, kappa)
+
+
+def _kappa(score: float, one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """Return Cohen's kappa of bits that agree in a share of the steps."""
+    ones, others = (
+        np.unpackbits(side.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1).mean(axis=0)
+        for side in (one, other)
+    )
+    chance = float((ones * others + (1 - ones) * (1 - others)).mean())
+    return (score - chance) / max(1 - chance, 1e-9)

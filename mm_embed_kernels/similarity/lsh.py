@@ -65,7 +65,7 @@ def byte_buckets(hashes: np.ndarray[Any, Any], distance: int) -> np.ndarray[Any,
 
     By the pigeonhole principle all but `distance` of their eight bytes are equal; there is a band for each
     choice of equal bytes (the chunks of Norouzi, Punjani and Fleet, "Fast search in Hamming space with
-    multi-index hashing", 2012).
+    multi-index hashing", 2012). A band without any set bit says nothing, and has bucket 0.
 
     Args:
         hashes: uint64 [n].
@@ -77,13 +77,23 @@ def byte_buckets(hashes: np.ndarray[Any, Any], distance: int) -> np.ndarray[Any,
     for band, equal in enumerate(chosen):
         for byte in equal:
             packed[:, band] = (packed[:, band] << np.uint64(8)) | parts[:, byte]
-    return buckets(packed, 1)
+    return np.where(packed == 0, np.uint64(0), buckets(packed, 1))
 
 
 def entries(numbers: np.ndarray[Any, Any], hashed: np.ndarray[Any, Any]) -> pa.RecordBatch:
     """Return numbers of samples (int [n]) and their buckets (uint64 [n, bands]) as rows of `ENTRY`."""
     return pa.record_batch(
         [hashed.reshape(-1), np.repeat(numbers, hashed.shape[1]).astype(np.int32)], schema=ENTRY
+    )
+
+
+def sparse_entries(numbers: np.ndarray[Any, Any], hashed: np.ndarray[Any, Any]) -> pa.RecordBatch:
+    """Return numbers of samples (int [n]) and their buckets (uint64 [n, bands]), but 0, once as `ENTRY`s."""
+    hashed = np.sort(hashed, axis=1)
+    first = hashed != 0
+    first[:, 1:] &= hashed[:, 1:] != hashed[:, :-1]
+    return pa.record_batch(
+        [hashed[first], np.repeat(numbers, first.sum(axis=1)).astype(np.int32)], schema=ENTRY
     )
 
 

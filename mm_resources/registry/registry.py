@@ -53,7 +53,8 @@ class Registry:
     def register(self, spec: DatasetSpec, by: str = "") -> bool:
         """Freeze a dataset version; return False when exactly this spec was registered before.
 
-        How its sources are watched is no part of the spec's identity and may change.
+        How its sources are watched is no part of the spec's identity and may change. A `parent` may be added
+        until the first source is listed.
 
         Args:
             by: name of the sensor that registered it; empty for a person.
@@ -74,14 +75,33 @@ class Registry:
         known = self.registration(spec.name, spec.version)
         # Earlier versions of the platform stored a spec as it was given.
         if known.spec.digest not in (spec.digest, given.digest):
-            raise UserError(
-                f"{spec.dataset_version} is registered with another spec, and a version stays frozen; "
-                "give the changed spec a new version"
-            )
+            if not self._only_adds_parent(known.spec, (spec.digest, given.digest), spec.parent):
+                raise UserError(
+                    f"{spec.dataset_version} is registered with another spec, and a version stays frozen; "
+                    "give the changed spec a new version"
+                )
+            secrets.save()
+            self.store.write(name, _record(spec, known.at, known.by))
+            return True
         if known.spec.watch != spec.watch:
             secrets.save()
             self.store.write(name, _record(spec, known.at, known.by))
         return False
+
+    def _only_adds_parent(self, known: DatasetSpec, digests: Collection[str], parent: str | None) -> bool:
+        """Return whether a spec is the registered one with a `parent`, and nothing was computed of it yet."""
+        added = known.parent is None and known.model_copy(update={"parent": parent}).digest in digests
+        return added and not any(self.listings.is_frozen(known, source) for source in known.sources)
+
+    def proposed_parent(self, spec: DatasetSpec) -> str | None:
+        """The version that a spec without `parent` follows: the last registered of its dataset, if any."""
+        if spec.parent is not None:
+            return None
+        names = self.store.names(f"registry/datasets/{spec.name}")
+        versions = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        others = [self.registration(spec.name, version) for version in versions if version != spec.version]
+        last = max(others, key=lambda each: (each.at, each.spec.version), default=None)
+        return last.spec.version if last else None
 
     def follow(self, spec: DatasetSpec, names: Iterable[str], by: str = "") -> DatasetSpec:
         """Register the version that follows another, under the first name that no other spec has taken.

@@ -66,8 +66,8 @@ class FeatureStore:
                 single quotes.
             mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal
                 rank fusion.
-            group_by: ``sample`` or ``entity``, to return the best hit of each; so a long video does not fill
-                the result.
+            group_by: ``sample`` or ``entity``, to return the best hit of each in each version; so a long
+                video does not fill the result.
             find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more);
                 ``hard_negatives`` (near, but of another label).
             label: label of the query, for hard negatives; by default that of the sample that an id names.

@@ -16,7 +16,7 @@ from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.arguments import require_choice, require_number, require_text
 from mm_resources.retrieval.filters import check_filter, filter_errors, join_conditions
-from mm_resources.retrieval.identifiers import identifier_of, require_row
+from mm_resources.retrieval.identifiers import find_row, identifier_of, require_row
 from mm_resources.retrieval.query_vectors import Query, QueryEncoder, check_query
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ class Search:
             UserError: as `FeatureStore.search`.
         """
         request.check()
-        where = self._filter(request)
+        filters = self._filters(request)
         depth = request.k * (FUSION_DEPTH if request.mode == "hybrid" else 1)
         lists = [
-            self._merge_tables(ranking, depth, where, request.group_column)
+            self._merge_tables(ranking, depth, filters, request.group_column)
             for ranking in self._rankings(request)
         ]
         hits = lists[0] if len(lists) == 1 else _fuse(lists, request.group_column or "feature_id")
@@ -173,14 +173,24 @@ class Search:
             raise UserError("the query is empty")
         return query
 
-    def _filter(self, request: SearchRequest) -> str | None:
-        """Return the request's filter, narrowed to what it finds, without the query's own sample."""
-        conditions = []
-        label = request.label
-        if request.find != "neighbours" and (identifier := identifier_of(request.query)):
-            row = self._row(identifier, ["sample_id", "label"])
-            conditions.append(f"sample_id <> {sql.literal(row['sample_id'])}")
-            label = label or row["label"]
+    def _filters(self, request: SearchRequest) -> list[str | None]:
+        """Return the request's filter for each table, narrowed to what it finds, without the query's sample.
+
+        A version may have a label of its own for the query's sample, which counts in its table.
+        """
+        identifier = identifier_of(request.query) if request.find != "neighbours" else ""
+        row = self._row(identifier, ["sample_id", "label"]) if identifier else {}
+        filters = []
+        for target in self.targets:
+            own = find_row([target.table], identifier, ["label"]) if identifier else None
+            label = request.label or (own or row).get("label")
+            filters.append(self._narrow(request, row.get("sample_id"), label))
+        return filters
+
+    @staticmethod
+    def _narrow(request: SearchRequest, sample: str | None, label: str | None) -> str | None:
+        """Return the request's filter without a sample and, for hard negatives, without a label."""
+        conditions = [f"sample_id <> {sql.literal(sample)}"] if sample else []
         if request.find == "hard_negatives":
             if not label:
                 raise UserError(
@@ -190,11 +200,16 @@ class Search:
             conditions.append(f"label IS NOT NULL AND label <> {sql.literal(label)}")
         return join_conditions(request.where, *conditions)
 
-    def _merge_tables(self, ranking: Ranking, k: int, where: str | None, column: str | None) -> list[Hit]:
-        """Return the k best hits of all tables by score; a feature of two versions is a hit of each."""
+    def _merge_tables(
+        self, ranking: Ranking, k: int, filters: list[str | None], column: str | None
+    ) -> list[Hit]:
+        """Return the k best hits of all tables by score; a feature of two versions is a hit of each.
+
+        So is a group of two versions: each has labels and splits of its own.
+        """
         hits = [
             hit
-            for target in self.targets
+            for target, where in zip(self.targets, filters, strict=True)
             for hit in (
                 _best_of_groups(ranking, target, k, where, column) if column else ranking(target, k, where)
             )
@@ -261,9 +276,9 @@ def _best_of_groups(ranking: Ranking, target: _Target, k: int, where: str | None
 
 
 def _first_of_groups(hits: Iterable[Hit], column: str) -> list[Hit]:
-    firsts: dict[str, Hit] = {}
+    firsts: dict[tuple[str, str], Hit] = {}
     for hit in hits:
-        firsts.setdefault(hit[column], hit)
+        firsts.setdefault((hit[column], hit["dataset_version"]), hit)
     return list(firsts.values())
 
 
@@ -271,10 +286,10 @@ def _fuse(lists: list[list[Hit]], column: str) -> list[Hit]:
     """Fuse ranked lists by reciprocal rank over `column`."""
     # Not LanceDB's RRFReranker: it fuses the two result lists of one table, and these are merged from several
     # tables.
-    fused: dict[tuple[str, ...], Hit] = {}
+    fused: dict[tuple[str, str], Hit] = {}
     for hits in lists:
         for rank, hit in enumerate(hits, 1):
-            key = (hit[column],) if column != "feature_id" else (hit[column], hit["dataset_version"])
+            key = (hit[column], hit["dataset_version"])
             fused.setdefault(key, {**hit, "score": 0.0})["score"] += 1 / (RANK_CONSTANT + rank)
     return sorted(fused.values(), key=_order)
 

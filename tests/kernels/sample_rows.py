@@ -22,7 +22,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "image": {
         "mime": "image/png", "width": 640, "height": 480, "format": "PNG", "mode": "RGB", "frames": 1, "brightness": 120.0,
         "contrast": 50.0, "entropy": 7.0, "sharpness": 200.0, "phash": "a266895c7433ce4f", "dhash": "ffffdbdfbfffdbdb",
-        "colors": bytes(192),
+        "colors": bytes(192), "thumbnail": bytes(768),
     },
     "audio": {
         "mime": "audio/x-flac", "duration": 4.2, "sample_rate": 44_100, "codec": "flac", "channels": 2, "bit_rate": 700_000,

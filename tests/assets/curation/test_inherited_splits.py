@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mm_assets.curation.inherited_splits import _KNOWN, _MEMBERS, _PARENT, _PLACED
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate
-from mm_embed_kernels.curation.splits import PARENT_SAMPLES, PARENT_SPLITS
+from mm_embed_kernels.curation.splits import PARENT_SAMPLES, PARENT_SPLITS, split_of
 from mm_embed_kernels.rules import rule_set
 from mm_embed_kernels.similarity import shingles
 from tests.kernels.sample_rows import sample, table
@@ -79,22 +79,24 @@ def test_a_renamed_sample_moves_no_other_one_of_a_parent(
 
 
 @settings(max_examples=8, deadline=None)
-@given(samples, st.data())
-def test_without_a_parent_the_first_by_key_places_its_equals(samples: Samples, data: st.DataObject) -> None:
-    """Renaming another one moves none; equal samples are in one split in any case."""
+@given(samples, st.data(), st.sampled_from(["a", "z"]))
+def test_without_a_parent_a_renamed_one_of_several_equal_samples_moves_none(
+    samples: Samples, data: st.DataObject, name: str
+) -> None:
+    """Equal samples are in one split in any case; of two or more, each may be renamed, and follows the others."""
     key = data.draw(st.sampled_from(sorted(samples)))
-    before, after = splits(curated(samples)), splits(curated(renamed(samples, key, "z")))
+    before, after = splits(curated(samples)), splits(curated(renamed(samples, key, name)))
     for number in {number for number, _ in samples.values()}:
-        equal = [each for each, value in renamed(samples, key, "z").items() if value[0] == number]
+        equal = [each for each, value in renamed(samples, key, name).items() if value[0] == number]
         assert len({after[each] for each in equal}) == 1
-    grouped = {each for each in samples if samples[each][1] is not None}
-    # The declared group connects samples that are not equal, so that its first member counts for all.
-    component = {each for each in samples if samples[each][0] == samples[key][0]}
-    if component & grouped:
-        component |= grouped | {
-            each for each in samples if samples[each][0] in {samples[other][0] for other in grouped}
-        }
-    if key != min(component):
-        assert {each: after[each] for each in samples if each != key} == {
-            each: split for each, split in before.items() if each != key
+    equal = [each for each in samples if samples[each][0] == samples[key][0]]
+    if len(equal) > 1:
+        assert after == {name if each == key else each: split for each, split in before.items()}
+
+
+def test_the_first_and_the_last_of_three_equal_samples_are_renamed() -> None:
+    """Whatever their names, the split is that of their content; the digest is by sha256sum."""
+    for names in ("bcd", "acd", "zcd", "bca", "bcz", "xyz"):
+        assert set(splits(curated(dict.fromkeys(names, (1, None)))).values()) == {
+            split_of("birds", "content-3138bb9bc78df27c473ecfd1410f7bd4", SHARES)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ def curated(
     placed: dict[str, str] | None = None,
     known: str = "",
     settings: dict[str, Any] | None = None,
+    linked: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Decisions by key; `placed` are split groups by name, `known` the keys of samples that the parent has."""
 
@@ -30,7 +32,7 @@ def curated(
 
     groups = pa.table([list(placed or {}), list((placed or {}).values())], schema=PARENT_SPLITS)
     samples = pa.table([[name(key) for key in known]], schema=PARENT_SAMPLES)
-    tables = list(curate(read, rule_set("text", settings or {}), "birds", SHARES, groups, samples))
+    tables = list(curate(read, rule_set("text", settings or {}), "birds", SHARES, groups, samples, linked))
     assert all(CURATED_SAMPLES.violations(CURATED_SAMPLES.cast(item)) == {} for item in tables)
     return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}
 
@@ -40,12 +42,21 @@ def elsewhere(key: str) -> str:
     return "test" if split_of("birds", name(key), SHARES) == "train" else "train"
 
 
-def test_a_group_goes_where_its_first_member_goes() -> None:
+def test_a_group_goes_where_its_content_goes() -> None:
+    """The content hashes of a, b and c in the table are 61, 62 and 63 with zeros behind."""
+    group = "content-" + hashlib.sha256(f"{61:0<64}".encode()).hexdigest()[:32]
     rows = curated(texts(TEXTS))
-    assert {rows[key]["split_group"] for key in "abc"} == {name("a")}
-    assert {rows[key]["split"] for key in "abc"} == {split_of("birds", name("a"), SHARES)}
+    assert {rows[key]["split_group"] for key in "abc"} == {group}
+    assert {rows[key]["split"] for key in "abc"} == {split_of("birds", group, SHARES)}
     assert rows["d"]["split_group"] == name("d")
     assert all(row["kept"] for row in rows.values())
+
+
+def test_a_linked_group_goes_where_its_first_member_goes() -> None:
+    """The captions of its first photo are placed by the photo's id, in another cell."""
+    rows = curated(texts(TEXTS), linked=True)
+    assert {rows[key]["split_group"] for key in "abc"} == {name("a")}
+    assert {rows[key]["split"] for key in "abc"} == {split_of("birds", name("a"), SHARES)}
 
 
 def test_a_declared_group_comes_along_as_a_whole() -> None:
@@ -53,7 +64,7 @@ def test_a_declared_group_comes_along_as_a_whole() -> None:
     plain = texts(TEXTS)
     group = pa.array([None if key not in ("b", "d", "other") else "walk" for key in plain["key"].to_pylist()])
     rows = curated(plain.set_column(plain.column_names.index("group"), "group", group))
-    assert {row["split_group"] for row in rows.values()} == {name("a")}
+    assert {row["split_group"] for row in rows.values()} == {"walk"}
     assert rows["other"]["duplicate_group"] is None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -170,13 +172,16 @@ def test_pictures_at_other_sizes_and_in_other_codings_are_groups() -> None:
         frozenset(key for key in pictures if key.startswith(f"{name}/"))
         for name in {**icons(), **photographs()}
     }
-    # One of the icons is too delicate for 24 pixels.
-    assert expected - groups_of(said) <= {frozenset({"subplots/0", "subplots/1"})}
+    # Some icons are drawn anew for 24 pixels, with other lines.
+    redrawn = {
+        frozenset({f"{icon}/0", f"{icon}/1"}) for icon in ("filesave", "matplotlib", "move", "subplots")
+    }
+    assert expected - groups_of(said) <= redrawn
     assert groups_of(said) <= expected
     (proof, *_) = said["flower/1"]["duplicates"]
     assert proof["of"] == name("flower/0")
     assert proof["kind"] == "near_image"
-    assert proof["score"] >= 1 - 5 / 64
+    assert proof["score"] >= 0.97
 
 
 def test_the_largest_picture_may_be_kept() -> None:
@@ -202,8 +207,69 @@ def test_colors_tell_apart_what_has_one_shape() -> None:
     }
     rows = probed("image", flags)
     assert groups_of(found(rules()["near_duplicate_image"](), rows)) == set()
-    (together,) = groups_of(found(rules()["near_duplicate_image"](max_color_distance=255.0), rows))
-    assert {"france", "italy"} <= together
+
+
+def test_a_copy_may_be_darker_and_turned_but_not_mirrored() -> None:
+    from PIL import Image
+
+    pictures = {}
+    for key, (original, *_) in photographs().items():
+        image = Image.open(io.BytesIO(original))
+        versions = {
+            "upright": image,
+            "darker": image.point(lambda value: int(value * 0.88)),
+            **{f"turned-{turn}": image.rotate(turn, expand=True) for turn in (90, 180, 270)},
+            "turned-small": image.rotate(90, expand=True).resize((image.height // 3, image.width // 3)),
+            "mirrored": image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        }
+        pictures.update(
+            {f"{key}/{name}": encode_image(v, "JPEG", quality=70) for name, v in versions.items()}
+        )
+    rows = probed("image", pictures)
+    assert groups_of(found(rules()["near_duplicate_image"](), rows, batch=5)) == {
+        frozenset(each for each in pictures if each.startswith(key) and not each.endswith("mirrored"))
+        for key in photographs()
+    }
+    strict = found(rules()["near_duplicate_image"](max_color_distance=5.0), rows)
+    assert all(strict[f"{key}/darker"]["group"] is None for key in photographs())
+
+
+def plant(leaves: int, stem: str, color: str, seed: int) -> Any:
+    """A drawn plant in the middle of a white page."""
+    from PIL import Image, ImageDraw
+
+    image, dice = Image.new("RGB", (400, 400), "white"), random.Random(seed)
+    draw = ImageDraw.Draw(image)
+    draw.line((200, 120, 200, 280), fill=stem, width=8)
+    for _ in range(leaves):
+        x, y = 200 + dice.randint(-50, 50), 200 + dice.randint(-80, 60)
+        draw.ellipse((x - 22, y - 12, x + 22, y + 12), fill=color)
+    return image
+
+
+def test_a_blank_background_is_no_likeness() -> None:
+    plants = {
+        "fern": plant(9, "#604020", "#208030", 1),
+        "rose": plant(5, "#306020", "#c02040", 2),
+        "ivy": plant(7, "#403020", "#106030", 3),
+        "pansy": plant(4, "#306020", "#6030a0", 4),
+    }
+    pictures = {
+        f"{key}/{kind}": encode_image(image, kind, **options)
+        for key, image in plants.items()
+        for kind, options in (("PNG", {}), ("JPEG", {"quality": 50}), ("WEBP", {"quality": 60}))
+    }
+    blank = {f"blank/{level}": encode_image(page(level), "JPEG") for level in (255, 254, 40)}
+    said = found(rules()["near_duplicate_image"](), probed("image", {**pictures, **blank}))
+    assert groups_of(said) == {
+        frozenset(each for each in pictures if each.startswith(f"{key}/")) for key in plants
+    }
+
+
+def page(level: int) -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (400, 400), (level, level, level))
 
 
 @pytest.mark.parametrize("distance", [-1, 8, 2.5])
@@ -264,12 +330,57 @@ def test_silence_is_like_nothing() -> None:
     assert groups_of(found(rules()["near_duplicate_audio"](), probed("audio", sounds))) == set()
 
 
-def test_a_fingerprint_covers_the_first_minute() -> None:
+def with_tail(voice: Any, kind: str, seconds: float = 6.0) -> Any:
+    """A voice that ends in a room's ringing, over a mains hum, or in noise of -80 dBFS."""
+    import numpy as np
+
+    voice = voice[:, 0]
+    time = np.arange(len(voice) + round(seconds * RATE)) / RATE
+    after = np.maximum(0, time - len(voice) / RATE)
+    tail = {
+        "ringing": np.exp(-after) * (after > 0) * sum(np.sin(2 * np.pi * f * time) for f in (330, 495, 880)),
+        "hum": sum(np.sin(2 * np.pi * 50 * n * time) / n for n in range(1, 40)) * 0.2,
+        "quiet": np.random.default_rng(1).normal(size=len(time)) * 1e-3,
+    }[kind]
+    return (np.pad(voice, (0, len(time) - len(voice))) * 0.7 + 0.05 * tail).astype(np.float32)[:, None]
+
+
+@pytest.mark.parametrize("kind", ["ringing", "hum", "quiet"])
+def test_four_voices_in_one_room_are_four_recordings(kind: str) -> None:
+    sounds = {}
+    for seed in range(4):
+        recording = with_tail(melody(2.0, seed=seed), kind)
+        sounds[f"{seed}/0"] = encode_audio(recording)
+        sounds[f"{seed}/1"] = encode_audio(recording, "OGG", RATE, "VORBIS")
+    assert groups_of(found(rules()["near_duplicate_audio"](), probed("audio", sounds))) == {
+        frozenset({f"{seed}/0", f"{seed}/1"}) for seed in range(4)
+    }
+
+
+def test_a_fingerprint_covers_ten_minutes() -> None:
+    """The second half of two minutes is found, also behind a beginning of a minute."""
+    whole = melody(130.0, seed=7)
+    sounds = {"whole": encode_audio(whole), "end": encode_audio(whole[100 * RATE :], "OGG", RATE, "VORBIS")}
+    rows = probed("audio", sounds)
+    assert len(rows["fingerprint"][0].as_py()) == 4 * (130 * 16_000 // 370 + 1)
+    (proof,) = found(rules()["near_duplicate_audio"](), rows)["whole"]["duplicates"]
+    assert seconds_of(proof["span"]) == pytest.approx((100.0, 130.0), abs=0.4)
+
+
+def test_a_longer_recording_has_a_fingerprint_of_its_windows() -> None:
+    """Twenty windows of 30 s; of an hour, they begin every 3570 / 19 s."""
+    from mm_embed_kernels.modalities.audio import measured_windows
     from mm_embed_kernels.similarity import acoustic_fingerprint
 
-    row = get("audio").probe(encode_audio(noise(70.0, level=0.05)))
-    assert len(row["fingerprint"]) == 4 * (60 * 16_000 // 370 + 1)
-    assert acoustic_fingerprint.STEP_SECONDS == 370 / 16_000
+    steps = 30 * 16_000 // 370 + 1
+    assert steps == acoustic_fingerprint.WINDOW_STEPS
+    starts = [acoustic_fingerprint.second_of(number * steps, 3600.0) for number in range(20)]
+    assert starts == pytest.approx([3570 / 19 * number for number in range(20)])
+    assert starts == pytest.approx([start for start, _ in measured_windows(3600.0)])
+    assert acoustic_fingerprint.second_of(19 * steps + 100, 3600.0) == pytest.approx(
+        3570 + 100 * 370 / 16_000
+    )
+    assert len(acoustic_fingerprint.window(noise(29.9)[:, 0])) == steps
 
 
 def test_videos_in_other_codings_and_sizes_are_groups() -> None:

@@ -157,6 +157,45 @@ def test_all_versions(features: FeatureStore) -> None:
         keys(features, "river", dataset_version=None, modality="video")
 
 
+@pytest.mark.parametrize("group_by", [None, "sample", "entity"])
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_each_version_shows_its_own_label(relabelled: FeatureStore, mode: str, group_by: str | None) -> None:
+    found = relabelled.search("loaf river", modality="text", mode=mode, group_by=group_by, k=9).to_pylist()
+    assert sorted((hit["key"], hit["dataset_version"], hit["label"]) for hit in found) == [
+        ("bun", "ours@v1", "food"),
+        ("bun", "ours@v2", "bread"),
+        ("loaf", "ours@v1", "food"),
+        ("loaf", "ours@v2", "bread"),
+        ("stone", "ours@v1", "rock"),
+        ("stone", "ours@v2", "food"),
+    ]
+
+
+def test_hard_negatives_go_by_the_label_in_each_version(relabelled: FeatureStore) -> None:
+    """The loaf is food in v1 and bread in v2, where the stone is food."""
+    loaf = relabelled.search("rye", modality="text", dataset_version="ours@v1", k=1).to_pylist()[0]
+    found = relabelled.search(f"id:{loaf['sample_id']}", modality="text", find="hard_negatives", k=9)
+    assert [(hit["key"], hit["dataset_version"]) for hit in found.to_pylist()] == [
+        ("stone", "ours@v1"),
+        ("stone", "ours@v2"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def relabelled(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    folder = tmp_path_factory.mktemp("relabelled")
+    catalog, embedder = Catalog.open(folder / "store"), create("wordllama")
+    texts = {"loaf": BREAD, "bun": "A bun is a small loaf.", "stone": "A river stone, not a loaf."}
+    for version, labels in {"v1": ("food", "food", "rock"), "v2": ("bread", "bread", "food")}.items():
+        register(catalog, folder, "ours", version, ["text"])
+        rows = [
+            {"sample": key, "text": text, "label": label}
+            for (key, text), label in zip(texts.items(), labels, strict=True)
+        ]
+        publish(catalog, Cell("ours", version, "text"), rows, embedder)
+    return FeatureStore(catalog)
+
+
 def test_a_query_of_another_space_is_told_the_spaces_that_there_are(
     features: FeatureStore, photos: dict[str, Path]
 ) -> None:

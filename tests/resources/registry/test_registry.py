@@ -51,6 +51,32 @@ def test_a_version_stays_frozen(registry: Registry, data: Path, other: dict[str,
     assert registry.datasets() == ["birds@v1", "birds@v2"]
 
 
+def test_a_later_version_is_proposed_the_last_one_as_its_parent(registry: Registry, data: Path) -> None:
+    first, second = spec_of({"uri": str(data)}), spec_of({"uri": str(data)}, version="v2")
+    registry.register(first)
+    assert registry.proposed_parent(first) is None
+    registry.register(second)
+    registry.register(spec_of({"uri": str(data)}, name="bees"))
+    assert registry.proposed_parent(second) == "v1"
+    assert registry.proposed_parent(spec_of({"uri": str(data)}, version="v0")) == "v2"
+    following = spec_of({"uri": str(data)}, version="v2", parent="v1")
+    assert registry.proposed_parent(following) is None
+    assert registry.register(following)
+    assert registry.spec("birds", "v2") == following
+    with pytest.raises(UserError, match="registered with another spec"):
+        registry.register(second)
+
+
+def test_a_parent_is_not_added_once_the_sources_are_listed(registry: Registry, data: Path) -> None:
+    second = spec_of({"uri": str(data)}, version="v2")
+    registry.register(spec_of({"uri": str(data)}))
+    registry.register(second)
+    (data / "a.txt").write_text("a heron")
+    assert registry.listings.freeze(second, second.sources[0]) == ""
+    with pytest.raises(UserError, match="registered with another spec"):
+        registry.register(spec_of({"uri": str(data)}, version="v2", parent="v1"))
+
+
 def test_exactly_one_of_many_registrations_wins(registry: Registry) -> None:
     barrier = threading.Barrier(8)
 
