@@ -52,14 +52,14 @@ class SoundData:
 
     @property
     def is_open(self) -> bool:
-        """Whether the header states no size: the sound reaches to the end of the file."""
+        """True for a header without a size: the sound reaches to the end of the file."""
         if self.stated <= self.present:
             return self.stated == 0 and self.present > 0 and not self.followed
         return any(low <= self.stated + self.counted < high for low, high in _OPEN_RANGES)
 
     @property
     def is_cut(self) -> bool:
-        """Whether the file ends before the sound does."""
+        """True for a file that ends before the sound does."""
         return not self.is_open and self.stated > self.present + SLIP_BYTES
 
     @property
