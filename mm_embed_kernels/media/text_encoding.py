@@ -1,4 +1,4 @@
-"""Encodings of texts: by byte order mark, by their escape sequences, else by the evidence of their characters.
+"""Encodings of texts: by byte order mark, by escape sequences, else by the evidence of their characters.
 
 Short texts in one-byte encodings are valid in dozens of them. What decides is how well the characters fit the
 language (chardet), how common the encoding is, and whether letters of one word belong to one script.
@@ -47,24 +47,44 @@ _RARE = 0.03
 _LANGUAGES = (
     (
         re.compile(r"^(cp1252|iso8859-(1|15)|cp437|cp850|mac-roman)$"),
-        set(
-            "en de fr es pt it nl sv da no nb nn fi is ca eu gl ga af lb oc wa an br fo sw id ms tl la eo".split()
+        frozenset(
+            {
+                "en",
+                "de",
+                "fr",
+                "es",
+                "pt",
+                "it",
+                "nl",
+                "sv",
+                "da",
+                "no",
+                "nb",
+                "nn",
+                "fi",
+                "is",
+                "ca",
+                "eu",
+                "gl",
+            }
+            | {"ga", "af", "lb", "oc", "wa", "an", "br", "fo", "sw", "id", "ms", "tl", "la", "eo"}
         ),
     ),
     (
         re.compile(r"^(cp1250|iso8859-(2|16)|cp852|mac-latin2)$"),
-        set("pl cs sk hu hr sl bs sr ro sq de".split()),
+        frozenset({"pl", "cs", "sk", "hu", "hr", "sl", "bs", "sr", "ro", "sq", "de"}),
     ),
-    (re.compile(r"^(cp1257|iso8859-(4|13))$"), set("lt lv et".split())),
-    (re.compile(r"^(cp1254|iso8859-9|mac-turkish)$"), set("tr az ku".split())),
+    (re.compile(r"^(cp1257|iso8859-(4|13))$"), frozenset({"lt", "lv", "et"})),
+    (re.compile(r"^(cp1254|iso8859-9|mac-turkish)$"), frozenset({"tr", "az", "ku"})),
 )
 _MISFIT = 0.1
 # Letters beyond ASCII of languages, with those of their common loan words; others are rare in them.
 _ALPHABETS = {
-    "cs": "áčďéěíňóřšťúůýž", "sk": "áäčďéíĺľňóôŕšťúýž", "pl": "ąćęłńóśźż", "hu": "áéíóöőúüű", "hr": "čćđšž",
-    "sl": "čšž", "ro": "ăâîșțşţ", "de": "äöüßéèàç", "fr": "àâæçéèêëîïôœùûüÿñ", "es": "áéíñóúüç", "it": "àèéìíîòóùú",
-    "pt": "áâãàçéêíóôõúü", "en": "éèêëïîôöüçñâáàæœäøå", "sv": "åäöéüàø", "da": "æøåéäö", "nb": "æøåéäö", "no": "æøåéäö",
-    "fi": "äöåšž", "nl": "éëïóöüèêàç", "tr": "çğıöşüâîûİ", "et": "äöõüšž", "lv": "āčēģīķļņšūž", "lt": "ąčęėįšųūž",
+    "cs": "áčďéěíňóřšťúůýž", "sk": "áäčďéíĺľňóôŕšťúýž", "pl": "ąćęłńóśźż", "hu": "áéíóöőúüű",
+    "hr": "čćđšž", "sl": "čšž", "ro": "ăâîșțşţ", "de": "äöüßéèàç", "fr": "àâæçéèêëîïôœùûüÿñ",
+    "es": "áéíñóúüç", "it": "àèéìíîòóùú", "pt": "áâãàçéêíóôõúü", "en": "éèêëïîôöüçñâáàæœäøå",
+    "sv": "åäöéüàø", "da": "æøåéäö", "nb": "æøåéäö", "no": "æøåéäö", "fi": "äöåšž",
+    "nl": "éëïóöüèêàç", "tr": "çğıöşüâîûİ", "et": "äöõüšž", "lv": "āčēģīķļņšūž", "lt": "ąčęėįšųūž",
 }  # fmt: skip
 _RARE_LETTERS, _COMMON_SIGNS = "ªºµƒˆ", "£€¥¢§©®™°±×÷µ"
 # Penalties of `plausibility` for a character beyond ASCII on average, above which a text is none.

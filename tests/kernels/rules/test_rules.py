@@ -171,6 +171,13 @@ def test_unsupported_language_needs_confidence_and_length(changed: dict[str, Any
     assert passed == [passes]
 
 
+def test_unsupported_language_judges_short_texts() -> None:
+    """A word of Thai is in no language but Thai."""
+    row = sample("text", language="th", language_confidence=0.99, characters=6)
+    passed, _, _ = judged(BUNDLED["unsupported_language"](), table("text", row))
+    assert passed == [False]
+
+
 def test_exact_duplicate_keeps_the_first_by_key_and_gives_evidence() -> None:
     keys = ["d", "b", "c", "a", "lone"]
     rows = [sample("text", key, **({} if key == "lone" else {"content_hash": "1" * 64})) for key in keys]
