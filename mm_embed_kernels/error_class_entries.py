@@ -236,10 +236,6 @@ _CONTENT = {
         "Drop such samples earlier by a validation rule; `mm failures DATASET@VERSION --suggest` proposes"
         " rules.",
     ),
-    "silence": (
-        "All sound of the segment is zero, and has no embedding.",
-        "Drop silent recordings by the curation rule `silent`; a silent part of a recording needs no action.",
-    ),
 }
 
 _COMPUTING = {

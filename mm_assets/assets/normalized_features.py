@@ -12,6 +12,7 @@ import pyarrow as pa
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
+from mm_assets.cells.language_check import LANGUAGES_KNOWN, LanguageTally, language_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
@@ -55,17 +56,16 @@ _CURATED = [
     group="3_embed",
     deps=["curated_samples", "segments", "embeddings"],
     kinds=["lance", "pandera"],
-    checks=[("vectors_sound", True)],
+    checks=[("vectors_sound", True), (LANGUAGES_KNOWN, False)],
     requires_models=True,
     extra_inputs=embedder_inputs,
 )
 def normalized_features(run: CellRun) -> StageOutput:
     """The shared feature rows of all modalities without their vectors, which are checked and referenced."""
     counts = {"features": 0, "unsound": 0}
+    tallies = [LanguageTally(embedder) for embedder in run.embedders]
     written = run.write(
-        table
-        for embedder in run.embedders
-        for table in _check_norms(run, embedder, _rows(run, embedder), counts)
+        table for tally in tallies for table in _check_norms(run, tally, _rows(run, tally.embedder), counts)
     )
     return StageOutput(
         written,
@@ -77,7 +77,8 @@ def normalized_features(run: CellRun) -> StageOutput:
                 f"{counts['unsound']:,} vectors are not finite, of unit norm and of the declared dimension",
                 dict(counts),
                 blocking=False,
-            )
+            ),
+            language_check(run, tallies),
         ],
     )
 
@@ -97,10 +98,10 @@ def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
 
 
 def _check_norms(
-    run: CellRun, embedder: Embedder, rows: Iterator[pa.Table], counts: dict[str, int]
+    run: CellRun, tally: LanguageTally, rows: Iterator[pa.Table], counts: dict[str, int]
 ) -> Iterator[pa.Table]:
     """Yield the rows with a valid vector, without it; record a failure for each of the others."""
-    events = run.new_failure_spill()
+    events, embedder = run.new_failure_spill(), tally.embedder
     shared = {
         "dataset": run.cell.dataset,
         "version": run.cell.version,
@@ -117,6 +118,7 @@ def _check_norms(
             sound[:] = False
         counts["features"] += int(sound.sum())
         counts["unsound"] += int((~sound).sum())
+        tally.add(table, vectors)
         bare = table.drop(["vector"])
         bad = bare.filter(pa.array(~sound)).to_pylist()
         events += [

@@ -133,5 +133,10 @@ def _report(
     work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
     declared = {key.name for key in run.context.selected_asset_check_keys}
     made = [check for check in [*checks, *live_checks(run)] if check.name in declared]
+    # A stored result may be of a version that had fewer checks.
+    made += [
+        Check(name, True, "was not measured when the stage was computed", blocking=False)
+        for name in sorted(declared - {check.name for check in made})
+    ]
     effort = Effort(work, unchanged, time.perf_counter() - run.began)
     return materialize_result(run.asset, run.cell, meta, asset_page(run, meta), made, effort)

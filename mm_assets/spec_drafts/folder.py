@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from mm_assets.spec_drafts.archives import archive_sources, is_archive, url_column
+from mm_assets.spec_drafts.languages import file_texts, multilingual_embedder
 from mm_assets.spec_drafts.names import clean_name, join_uri, number_names, relative_uri
 from mm_assets.spec_drafts.tables import (
     ENDINGS,
@@ -83,7 +84,8 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         raise UserError(f"{folder} is not a folder")
     contents, root = _scan(folder), relative_uri(folder, base)
     schema: dict[str, str] = {}
-    records, side, skipped = _table_sources(folder, root, contents, schema)
+    texts = file_texts(folder / key for key in contents.media.get("text", ()))
+    records, side, skipped = _table_sources(folder, root, contents, schema, texts)
     packed, unread = archive_sources(folder, contents.archives, join_uri(escape_glob(root), ""))
     sources = records + _file_sources(contents.media, root, side) + packed
     skipped |= unread
@@ -91,12 +93,14 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         causes = "".join(f"; {table}: {cause}" for table, cause in skipped.items())
         raise UserError(f"{folder} holds no media and no table with a text column{causes}")
     number_names(sources)
-    spec = {
+    spec: dict[str, Any] = {
         "name": name or clean_name(folder),
         "version": version,
         **({"schema": schema} if schema else {}),
         "sources": sources,
     }
+    if embedder := multilingual_embedder(texts):
+        spec["embedders"] = {"text": [embedder]}
     text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     return Draft(text, parse_spec(text, "draft").dataset_version, contents.counts(), skipped)
 
@@ -132,9 +136,9 @@ def _modality(path: str) -> str | None:
 
 
 def _table_sources(
-    folder: Path, root: str, contents: _Contents, schema: dict[str, str]
+    folder: Path, root: str, contents: _Contents, schema: dict[str, str], texts: list[str]
 ) -> tuple[list[dict[str, Any]], list[SideTable], dict[str, str]]:
-    """Draft the sources of tables, and declare their columns in `schema`.
+    """Draft the sources of tables, declare their columns in `schema`, and add their texts to `texts`.
 
     Returns:
         Sources of rows, side tables of media files, and the tables that are neither, with the cause.
@@ -161,6 +165,7 @@ def _table_sources(
             sources.append(source)
             declare_columns(schema, rows, unused)
         elif text := text_column(rows):
+            texts += [row[text] for row in rows if isinstance(row.get(text), str)]
             source, unused = record_source(table, root, rows, "text", text, "text")
             sources.append(source)
             declare_columns(schema, rows, unused)

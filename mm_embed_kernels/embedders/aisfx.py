@@ -2,7 +2,8 @@
 
 Ma and Lerch, "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; the
 weights (CC BY 4.0) come with the pip package `aisfx`, whose code is not used, since it pins libraries of
-2022. The vector of a window is the mean over its blocks of 2.3 s, without digital silence.
+2022. The vector of a window is the mean over its blocks of 2.3 s; those of digital silence count
+only where there are no others.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class AiSFX(Embedder):
     input_shape = (int(WINDOW_SECONDS * _RATE),)
     input_dtype = "float32"
     libraries = ("aisfx", "av", "soundfile", "torch", "torchaudio")
-    code_version = "2"
+    code_version = "3"
     seconds = 0.3
     batch_size = 1
 
@@ -104,6 +105,8 @@ def pool_blocks(
 
     blocks = features(torch.tensor(sounds).to(device)).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
     weight = (blocks.amax(dim=3) > 0).sum(dim=2).float()
+    # Digital silence is a sound like any other: one block of it speaks for all.
+    weight[weight.sum(dim=1) == 0, 0] = 1
     sounding = weight > 0
     vectors = torch.zeros(*weight.shape, _CHANNELS[-1], device=device)
     # A short clip fills few of the blocks, and only those are computed.

@@ -37,6 +37,7 @@ class Embedder(ABC):
         precisions: formats besides float32 in which it may compute, each with its tolerance, which must hold
             against float32 as well.
         precision: format in which it computes.
+        languages: ISO 639-1 codes of the languages that it knows, for texts; None where that is unknown.
         seconds: initial estimate of the seconds per segment on one CPU core.
         batch_size: default rows per forward pass on one CPU core.
     """
@@ -52,6 +53,7 @@ class Embedder(ABC):
     tolerance: float = 1e-4
     precisions: ClassVar[Mapping[str, float]] = {}
     precision: str = FLOAT32
+    languages: tuple[str, ...] | None = None
     seconds: ClassVar[float] = 0.01
     batch_size: int = 64
 
@@ -141,6 +143,10 @@ class Embedder(ABC):
             UserError: when texts have no vectors in the space.
         """
         raise UserError(f"embedder {self.name} has no text side: query it with media, a vector or an id")
+
+    def unread_shares(self, texts: list[str]) -> np.ndarray[Any, Any] | None:  # noqa: ARG002 - for subclasses
+        """Return the share of the tokens of each text that it cannot read, float32 [n]; None if unknown."""
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle settings and identity for workers and sandboxes, without the loaded model."""

@@ -35,6 +35,7 @@ class MiniLM(Embedder):
     dimension = 384
     libraries = ("tokenizers", "torch")
     code_version = "2"
+    languages = ("en",)
     precisions: ClassVar[dict[str, float]] = {"bfloat16": 5e-4}
     seconds = 0.002
     batch_size = 32
@@ -57,6 +58,10 @@ class MiniLM(Embedder):
     def embed(self, inputs: list[str]) -> np.ndarray[Any, Any]:
         self.load()
         return self._model.encode(inputs, self.batch_size * _ROW_TOKENS, self.threads)
+
+    def unread_shares(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        self.load()
+        return self._model.unread_shares(texts)
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
         return self.embed(texts)

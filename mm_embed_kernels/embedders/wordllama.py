@@ -26,6 +26,7 @@ class WordLlama(Embedder):
     modality = "text"
     dimension = 256
     libraries = ("wordllama", "tokenizers")
+    languages = ("en",)
     seconds = 0.0001
     batch_size = 256
 

@@ -88,6 +88,13 @@ class PackedBert:
                 )
             )
 
+    def unread_shares(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        """Return the share of ``[UNK]`` among the word pieces of each text, float32 [n]."""
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return np.array(
+            [item.tokens.count("[UNK]") / max(1, len(item.tokens)) for item in encoded], np.float32
+        )
+
     def encode(
         self, texts: Sequence[str], batch_tokens: int, threads: int | None = None
     ) -> np.ndarray[Any, Any]:

@@ -21,6 +21,7 @@ from mm_embed_kernels.media.recordings import (
     SoundFileRecording,
     open_sound_container,
 )
+from mm_embed_kernels.media.sound_data import open_with_true_sizes
 from mm_embed_kernels.media.spans import seconds_of
 
 # 7.1: FFmpeg defines no mono mix of more channels.
@@ -36,7 +37,8 @@ def open_audio(data: Media) -> Iterator[Recording]:
     """
     import av
 
-    with open_media(data) as stream:
+    with open_media(data) as original:
+        stream = open_with_true_sizes(original)
         try:
             container = open_sound_container(stream)
         except (av.FFmpegError, ValueError, OverflowError) as error:
@@ -68,13 +70,11 @@ def read_window(data: Media, span: str, rate: int, seconds: float) -> np.ndarray
     """Return the sound of a span, mono float32 [rate * seconds], padded with zeros or cut to this length.
 
     Raises:
-        SampleError: as `open_audio`, or ``silence`` where every sample is zero.
+        SampleError: as `open_audio`.
     """
     start, end = seconds_of(span)
     with open_audio(data) as recording:
         samples = recording.read(rate, start, min(end, start + seconds))
-    if not samples.any():
-        raise SampleError("silence", f"there is no sound from {start:g} to {end:g} s: every sample is zero")
     padded = np.zeros(int(rate * seconds), np.float32)
     padded[: len(samples)] = samples[: len(padded)]
     return padded

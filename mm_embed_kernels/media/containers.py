@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
+
+from mm_embed_kernels.media.sound_data import SLIP_BYTES, find_sound_data, peek
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa")
 
 
 def ends_early(stream: BinaryIO) -> bool:
-    """Return whether an ISO, Matroska, RIFF, Wave64, CAF or Ogg file is shorter than it states.
+    """Return whether an ISO, Matroska, RIFF, AIFF, AU, Wave64, CAF, ASF or Ogg file is cut off.
 
     The stream keeps its position.
     """
+    if data := find_sound_data(stream):
+        return data.is_cut
     with peek(stream) as size:
         head = stream.read(12)
         if head[4:8] == b"ftyp":
@@ -22,23 +25,11 @@ def ends_early(stream: BinaryIO) -> bool:
         if head[:4] == b"RIFF":
             # Writers that cannot seek back leave zero, all ones, or a size that fits any signed integer.
             declared = int.from_bytes(head[4:8], "little")
-            return size < declared + 8 and 0 < declared < 0x7FFFF000
-        if head.startswith(b"riff\x2e\x91\xcf\x11"):
-            stream.seek(16)
-            return size < int.from_bytes(stream.read(8), "little")
-        if head.startswith(b"caff\0\x01"):
-            return _caf_is_short(stream, size)
+            slip = SLIP_BYTES if head[8:12] == b"AVI " else 0
+            return size + slip < declared + 8 and 0 < declared < 0x7FFFF000
+        if head.startswith(_ASF):
+            return _asf_is_short(stream, size)
         return head[:4] == b"OggS" and _ogg_is_short(stream, size)
-
-
-@contextmanager
-def peek(stream: BinaryIO) -> Iterator[int]:
-    """Go to the beginning of a stream and back to its position in the end; yields its size in bytes."""
-    offset = stream.tell()
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    yield size
-    stream.seek(offset)
 
 
 def _ogg_is_short(stream: BinaryIO, size: int) -> bool:
@@ -51,16 +42,16 @@ def _ogg_is_short(stream: BinaryIO, size: int) -> bool:
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
-def _caf_is_short(stream: BinaryIO, size: int) -> bool:
-    """Return whether a chunk of a CAF file reaches beyond the file; the last one's size may be open (-1)."""
-    offset = 8
+def _asf_is_short(stream: BinaryIO, size: int) -> bool:
+    """Return whether an object of an ASF file reaches beyond it; a stream leaves its size open."""
+    offset = 0
     while offset < size:
-        stream.seek(offset + 4)
-        length = int.from_bytes(stream.read(8), "big", signed=True)
-        if length < 0:
+        stream.seek(offset + 16)
+        length = int.from_bytes(stream.read(8), "little")
+        if length < 24 or length >> 47:
             return False
-        offset += 12 + length
-    return offset > size
+        offset += length
+    return offset > size + SLIP_BYTES
 
 
 def _iso_is_short(stream: BinaryIO, size: int) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mm_embed_kernels.media.signatures import media_type_of
+from mm_embed_kernels.media.text_encoding import escaped_text, wide_encoding
 
 # A blob: its bytes, or a local file of them where they are too many for memory.
 Media = bytes | Path
@@ -72,9 +73,11 @@ def is_printable(head: bytes) -> bool:
 
 
 def _reads_as_text(head: bytes) -> bool:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True  # UTF-16 with a byte order mark
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        return True  # UTF-16 or UTF-32 with a byte order mark
     if b"\0" in head:
-        return False
+        return wide_encoding(head) is not None
+    if b"\x0e" in head and escaped_text(head):
+        return True
     control = len(head) - len(head.translate(None, _CONTROL))
     return control <= len(head) // 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, BinaryIO, ClassVar
@@ -10,8 +9,9 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.containers import ends_early, peek
+from mm_embed_kernels.media.containers import ends_early
 from mm_embed_kernels.media.library_errors import library_error
+from mm_embed_kernels.media.mpeg_audio import stated_seconds
 from mm_embed_kernels.media.resampling import resample_frames
 
 # Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are left
@@ -26,6 +26,12 @@ _LENGTHLESS = {"mp3", "aac", "amr", "ac3", "eac3"}
 # 0.24 s at 44.1 kHz; Opus needs 0.08 s, AAC one frame.
 _PREROLL_SECONDS = 0.5
 _BLOCK_FRAMES = 4_096
+# Codecs pad and prime by up to two frames (2 x 2,048 samples at 16 kHz).
+SLACK_SECONDS = 0.25
+# The channels that FFmpeg assumes for a number of them.
+_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+# Containers whose duration is the time at which the last track ends, not how long it lasts.
+_STATE_END = {"matroska,webm", "asf"}
 
 
 class Recording(ABC):
@@ -59,6 +65,19 @@ class Recording(ABC):
     @abstractmethod
     def count(self) -> float:
         """Return the seconds read up to the end: for containers that state no length, or a wrong one."""
+
+    def length(self) -> float:
+        """Return the seconds that the sound really has: the stated ones, if it ends there, else counted."""
+        stated = self.duration()
+        first = max(0.0, stated - 1)
+        try:
+            found = first + len(self.read(self.sample_rate, first, stated + 1)) / self.sample_rate
+        except SampleError:
+            pass  # the stated end cannot be reached: count the samples
+        else:
+            if abs(found - stated) <= SLACK_SECONDS:
+                return stated
+        return self.count()
 
     @abstractmethod
     def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
@@ -125,9 +144,13 @@ class FFmpegRecording(Recording):
             )
         self.bit_rate = container.bit_rate or None
         kind = container.format.name
-        self._guessed = kind in _LENGTHLESS and not (kind == "mp3" and _has_frame_count(source))
-        # An Ogg's last page states a time, which some writers round up.
-        self.promised = not self._guessed and kind != "ogg"
+        self._stated = stated_seconds(source) if kind == "mp3" else None
+        self._guessed = kind in _LENGTHLESS and not self._stated
+        self._ends_at = kind in _STATE_END
+        # The duration of a container is that of its longest track.
+        self._guessed |= self._ends_at and len(container.streams) > 1
+        # An Ogg's last page states a time, which some writers round up; ASF's time is that of a stream.
+        self.promised = not self._guessed and kind not in ("ogg", "asf")
         self.cut = ends_early(source)
         self._timeless = False
 
@@ -141,6 +164,11 @@ class FFmpegRecording(Recording):
 
     def duration(self) -> float:
         header = self._seconds(self._stream.duration) or (self._container.duration or 0) / 1e6
+        if self._ends_at:
+            header -= self._origin
+        if self._stated and abs(self._stated - header) > SLACK_SECONDS:
+            # Tags behind the last frame make FFmpeg guess by the size of the file.
+            header = self._stated
         return self.count() if self._guessed or header <= 0 else header
 
     def count(self) -> float:
@@ -227,7 +255,10 @@ class SoundFileRecording(Recording):
         try:
             self._file = soundfile.SoundFile(stream)
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
-            also = f"{refused.message}; nor does libsndfile read it ({getattr(error, 'error_string', error)})"
+            cause = str(getattr(error, "error_string", error)).rstrip(".")
+            # What libsndfile says of an MP3 without a whole frame.
+            cause = "no frame of it is whole" if "not exist" in cause else cause
+            also = f"{refused.message}; nor does libsndfile read it ({cause})"
             raise SampleError(refused.error_class, also) from refused
         self.codec, self.channels = self._file.subtype.lower(), self._file.channels
         self.sample_rate, self.bit_rate = self._file.samplerate, None
@@ -244,6 +275,7 @@ class SoundFileRecording(Recording):
         import soundfile
         from av import AudioFrame
 
+        layout = _LAYOUTS[self.channels - 1]
         first = min(round(start * self.sample_rate), self._file.frames)
         last = self._file.frames if end is None else min(round(end * self.sample_rate), self._file.frames)
         try:
@@ -252,20 +284,8 @@ class SoundFileRecording(Recording):
                 samples = self._file.read(min(_BLOCK_FRAMES, last - number), dtype="float32", always_2d=True)
                 if not len(samples):
                     return
-                frame = AudioFrame.from_ndarray(samples.mean(axis=1)[None], format="fltp", layout="mono")
+                frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
                 frame.sample_rate = self.sample_rate
                 yield number / self.sample_rate, frame
         except soundfile.SoundFileError as error:
             raise library_error(error, "the recording is damaged") from error
-
-
-def _has_frame_count(source: BinaryIO) -> bool:
-    """Return whether an MP3 begins with a frame that states their number (Xing, LAME's Info or VBRI)."""
-    with peek(source):
-        head = source.read(10)
-        # The length of an ID3 tag is written in four bytes of seven bits.
-        tag = 10 + sum(
-            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)
-        )
-        source.seek(tag if head[:3] == b"ID3" else 0)
-        return re.search(rb"Xing|Info|VBRI", source.read(4_096)) is not None

@@ -13,6 +13,9 @@ import numpy as np
 
 from mm_embed_kernels.errors import SampleError
 
+# Power of a mix against its loudest channel below which the channels cancel each other: -20 dB.
+_CANCELLED = 0.01
+
 
 def resample_frames(
     frames: Iterator[tuple[float, Any]], rate: int, start: float, end: float | None
@@ -28,15 +31,12 @@ def resample_frames(
     Raises:
         SampleError: as `resample_frame`.
     """
-    import av
-
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+    mixer = _Mixer(rate)
     skip, left = None, None if end is None else round((end - start) * rate)
     for begin, frame in _append_flush(frames):
         if skip is None:
             skip = round((start - begin) * rate)
-        for out in resample_frame(resampler, frame, begin):
-            samples = out.to_ndarray().reshape(-1)
+        for samples in mixer.push(frame, begin):
             if skip < 0 and left is not None:  # a gap at the start: sound begins after `start`
                 left += skip
                 skip = 0
@@ -44,10 +44,64 @@ def resample_frames(
             samples = samples[:left]
             if left is not None:
                 left -= len(samples)
-            # A float recording may hold NaN and infinities.
-            yield np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
+            yield samples
             if left is not None and left <= 0:
                 return
+
+
+class _Mixer:
+    """Mixes frames to mono at a rate.
+
+    Channels in antiphase cancel each other in a mix, while a listener hears both. Where the mix of a second
+    is 20 dB below its loudest channel, that channel is taken.
+    """
+
+    def __init__(self, rate: int) -> None:
+        import av
+
+        self._rate = rate
+        self._mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        self._single: Any = None
+        self._mix: list[np.ndarray[Any, Any]] = []
+        self._channels: list[np.ndarray[Any, Any]] = []
+        self._count = 0
+
+    def push(self, frame: Any, second: float) -> list[np.ndarray[Any, Any]]:
+        """Return the blocks that are complete after a frame; after None, the rest; raises `SampleError`."""
+        import av
+
+        if frame is not None and self._single is None and frame.layout.nb_channels > 1:
+            self._single = av.AudioResampler(format="flt", rate=self._rate)
+        # Channels first: the resampler of the mix may change the frame's time.
+        apart = [] if self._single is None else resample_frame(self._single, frame, second)
+        for out in resample_frame(self._mono, frame, second):
+            self._mix.append(_finite(out.to_ndarray().reshape(-1)))
+            self._count += len(self._mix[-1])
+        for out in apart:
+            self._channels.append(_finite(out.to_ndarray().reshape(-1, out.layout.nb_channels)))
+        if self._single is None:
+            blocks, self._mix = self._mix, []
+            return blocks
+        if not self._count or (frame is not None and self._count < self._rate):
+            return []
+        mix, channels = np.concatenate(self._mix), np.concatenate(self._channels)
+        self._mix, self._channels, self._count = [], [], 0
+        return [_without_cancellation(mix, channels)]
+
+
+def _finite(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the samples of a float recording with zero for NaN and full scale for infinities."""
+    finite: np.ndarray[Any, Any] = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
+    return finite
+
+
+def _without_cancellation(mix: np.ndarray[Any, Any], channels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the mix [n], or the loudest of the channels [n, channels] where they cancel each other."""
+    power = np.square(channels, dtype=np.float64).sum(axis=0)
+    loudest = int(power.argmax())
+    if len(mix) != len(channels) or np.square(mix, dtype=np.float64).sum() >= _CANCELLED * power[loudest]:
+        return mix
+    return np.ascontiguousarray(channels[:, loudest])
 
 
 def resample_frame(resampler: Any, frame: Any, second: float) -> Any:

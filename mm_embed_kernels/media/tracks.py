@@ -6,6 +6,7 @@ import re
 from typing import BinaryIO
 
 from mm_embed_kernels.media.media_type import HEAD_BYTES, Media, open_media, sniff
+from mm_embed_kernels.media.mpeg_audio import begins_with_frames
 
 _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
 _ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
@@ -28,7 +29,9 @@ def media_type(data: Media) -> str:
 
 def stream_type(stream: BinaryIO) -> str:
     """Return the `media_type` of a seekable stream at its beginning; its position afterwards is undefined."""
-    mime = sniff(stream.read(HEAD_BYTES))
+    mime = sniff(head := stream.read(HEAD_BYTES))
+    if mime == "application/octet-stream" and head.startswith((b"\0", b"APETAGEX", b"ID3")):
+        return "audio/mpeg" if begins_with_frames(stream) else mime
     if mime not in _ISO_FAMILY | _MATROSKA.keys() | {"video/x-ms-wmv"}:
         return mime
     stream.seek(0)

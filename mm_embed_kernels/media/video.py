@@ -78,23 +78,6 @@ def describe(data: Media) -> Facts:
         return _facts(container, cut)
 
 
-def copy_sound(data: Media, target: str) -> None:
-    """Write the first sound track to a Matroska file, packet by packet: equal videos give equal bytes.
-
-    Raises:
-        SampleError: ``no_audio``, ``truncated`` or ``decode_error``.
-    """
-    import av
-
-    with _open_video(data) as (container, cut):
-        if cut:
-            raise SampleError("truncated", "its sound ends early")
-        if not container.streams.audio:
-            raise SampleError("no_audio", f"the {container.format.name} container holds no sound")
-        with av.open(target, "w", format="matroska", options={"fflags": "+bitexact"}) as out:
-            copy_packets(container, container.streams.audio[0], out)
-
-
 @contextmanager
 def open_video_container(stream: BinaryIO) -> Iterator[Any]:
     """Open a container of video by FFmpeg, which reads nothing but the stream.

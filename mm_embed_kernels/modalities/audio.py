@@ -11,7 +11,7 @@ from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.audio import open_audio
 from mm_embed_kernels.media.media_type import Media
-from mm_embed_kernels.media.recordings import Recording
+from mm_embed_kernels.media.recordings import SLACK_SECONDS, Recording
 from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_POINTS, Modality, Preview, Segment
 from mm_embed_kernels.signals.sound import LoudnessMeter
@@ -25,8 +25,6 @@ OVERLAP_SECONDS = 2.0
 # A recording of up to ten minutes is measured completely, a longer one in twenty evenly spaced windows:
 # shares are accurate to a few percent, and a ten-hour recording takes seconds.
 MEASURED_SECONDS, _MEASURED_WINDOWS = acoustic_fingerprint.SECONDS, acoustic_fingerprint.WINDOWS
-# Codecs pad and prime by up to two frames (2 x 2,048 samples at 16 kHz).
-_SLACK_SECONDS = 0.25
 _PREVIEW_HZ, _PREVIEW_SECONDS = 8_000, 60.0
 _EVEN = "; a recording of more than 10 minutes is measured on 20 evenly spaced windows of 30 s"
 
@@ -41,7 +39,7 @@ class Audio(Modality):
     streams = True
     spoken = True
     probe_version = "6"
-    segment_version = "2"
+    segment_version = "3"
     probe_seconds = 0.02
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
@@ -67,6 +65,13 @@ class Audio(Modality):
             "speech_share",
             pa.float64(),
             "frames of 32 ms in which Silero VAD detects speech" + _EVEN,
+            ge=0,
+            le=1,
+        ),
+        field(
+            "not_finite_share",
+            pa.float64(),
+            "samples that are NaN or infinite, all channels; NaN is heard as zero" + _EVEN,
             ge=0,
             le=1,
         ),
@@ -103,24 +108,21 @@ class Audio(Modality):
         mime = self.require(data)
         with open_audio(data) as reader:
             stated = duration = reader.duration()
+            if stated > MEASURED_SECONDS:
+                duration = reader.length()
             meter, throughout = LoudnessMeter(), duration <= MEASURED_SECONDS
             for start, end in measured_windows(duration):
                 meter.measure(reader, start, end)
-            missing = duration - meter.end
             if throughout:
-                duration = reader.count() if meter.end >= MEASURED_SECONDS - _SLACK_SECONDS else meter.end
+                duration = reader.count() if meter.end >= MEASURED_SECONDS - SLACK_SECONDS else meter.end
+            missing = stated - duration
             if not meter.seconds:
-                if reader.damaged:
-                    raise SampleError(
-                        "decode_error", f"the {reader.codec} decoder refuses all {reader.damaged} packets"
-                    )
-                if not reader.cut and missing <= _SLACK_SECONDS:
-                    raise SampleError(
-                        "no_samples", "the file is well formed, but holds not one sample of sound"
-                    )
-                if not whole:
-                    raise SampleError("truncated", "the file is cut off before its first sample of sound")
-            short = reader.promised and missing > _SLACK_SECONDS
+                self._explain_emptiness(reader, missing, whole)
+            if not meter.finite:
+                raise SampleError(
+                    "decode_error", f"all {meter.samples:,} samples are NaN or infinite: there is no sound"
+                )
+            short = reader.promised and missing > SLACK_SECONDS
             if reader.cut and whole:
                 raise SampleError(
                     "truncated", f"the file is cut off inside its container, after {duration:.2f} s of sound"
@@ -130,8 +132,6 @@ class Audio(Modality):
                     "truncated",
                     f"the recording ends {missing:.2f} s before its header says, at {duration:.2f} s",
                 )
-            if short and not throughout:
-                duration = reader.count()
             return {
                 "mime": mime,
                 "decoder": reader.decoder,
@@ -145,10 +145,21 @@ class Audio(Modality):
                 **meter.signals(),
             }
 
+    def _explain_emptiness(self, reader: Recording, missing: float, whole: bool) -> None:
+        """Raise the error of a recording without one sample, unless it is one that was cut off."""
+        if reader.damaged:
+            raise SampleError(
+                "decode_error", f"the {reader.codec} decoder refuses all {reader.damaged} packets"
+            )
+        if not reader.cut and missing <= SLACK_SECONDS:
+            raise SampleError("no_samples", "the file is well formed, but holds not one sample of sound")
+        if not whole:
+            raise SampleError("truncated", "the file is cut off before its first sample of sound")
+
     def segment(self, data: Media) -> list[Segment]:
         self.require(data)
         with open_audio(data) as reader:
-            rate, duration = reader.sample_rate, readable_duration(reader)
+            rate, duration = reader.sample_rate, reader.length()
             return [
                 Segment(span_of(start, end), cost=max(1, round((end - start) * rate)))
                 for start, end in windows(duration)
@@ -160,17 +171,6 @@ class Audio(Modality):
             samples = reader.read(_PREVIEW_HZ, 0.0, min(reader.duration(), _PREVIEW_SECONDS))
         parts = np.array_split(np.abs(samples), min(PREVIEW_POINTS, max(1, len(samples))))
         return Preview(wave=np.array([part.max(initial=0.0) for part in parts], np.float32).clip(0, 1))
-
-
-def readable_duration(reader: Recording) -> float:
-    """Return `Recording.duration`; less where the recording ends a second or more before the stated time."""
-    duration = reader.duration()
-    try:
-        if len(reader.read(reader.sample_rate, max(0.0, duration - 1), duration)):
-            return duration
-    except SampleError:
-        pass  # the stated end cannot be reached: count the samples
-    return min(duration, reader.count())
 
 
 def windows(duration: float) -> list[tuple[float, float]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import re
-import unicodedata
 from functools import cache
 from typing import Any, ClassVar
 
@@ -12,20 +9,15 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.language import detect_language
 from mm_embed_kernels.media.media_type import Media, head_of, is_printable
+from mm_embed_kernels.media.text_encoding import decode
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, Modality, Preview, Segment
 from mm_embed_kernels.signals.text import text_signals
 from mm_embed_kernels.similarity import shingles
 
 # MiniLM-class models read 256 word pieces, about 1,000 characters of English.
 CHUNK_CHARACTERS = 1_000
-_LANGUAGE_CHARACTERS = 2_000
-_ENCODING_BYTES = 200_000
-# Escape sequences of ISO 2022, whose seven-bit bytes are valid ASCII as well.
-_ISO_2022 = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-G]")
-# chardet gives random bytes that happen to be valid in some encoding less than 0.5%, a single word in Latin-1
-# 2%.
-_MIN_CONFIDENCE = 0.01
 
 
 class Text(Modality):
@@ -44,8 +36,8 @@ class Text(Modality):
         "semantic-text-splitter",
     )
     probe_seconds = 0.0003
-    probe_version = "3"
-    segment_version = "2"
+    probe_version = "4"
+    segment_version = "3"
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
         field("encoding", pa.string(), "detected encoding of the bytes"),
@@ -174,90 +166,6 @@ class Text(Modality):
 
     def preview(self, data: bytes) -> Preview:
         return Preview(text=decode(data)[0][:PREVIEW_CHARS])
-
-
-def decode(data: bytes) -> tuple[str, str, int]:
-    """Decode bytes to Unicode: by byte order mark, else as strict UTF-8, else by chardet's detection.
-
-    Returns:
-        The text, the name of the encoding, and the number of bytes at the end that begin a character which is
-        cut off.
-
-    Raises:
-        SampleError: ``encoding_unknown`` when no encoding decodes the bytes without an error.
-    """
-    # UTF-32's mark begins with UTF-16's, so it is tried first.
-    marks = (
-        (codecs.BOM_UTF32_LE, "utf-32"),
-        (codecs.BOM_UTF32_BE, "utf-32"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    )
-    encoding = next((name for mark, name in marks if data.startswith(mark)), "utf-8")
-    decoder = "utf-8-sig" if encoding == "utf-8" else encoding
-    if data.isascii() and _ISO_2022.search(data):
-        return *_decode_detected(data), 0
-    try:
-        return data.decode(decoder), encoding, 0
-    except UnicodeDecodeError as error:
-        # The two reasons are constants of CPython's codecs, which have no other mark of an incomplete end.
-        # One Latin-1 letter at the end of ASCII looks like the beginning of a UTF-8 character, so a cut UTF-8
-        # text is only recognized by other characters before it.
-        if error.reason in ("unexpected end of data", "truncated data") and (
-            encoding != "utf-8" or not data[: error.start].isascii()
-        ):
-            return data[: error.start].decode(decoder), encoding, len(data) - error.start
-        if encoding != "utf-8":
-            raise SampleError(
-                "encoding_unknown",
-                f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such",
-            ) from None
-        return *_decode_detected(data), 0
-
-
-def _decode_detected(data: bytes) -> tuple[str, str]:
-    """Return text and encoding of bytes that are not UTF-8; raises as `decode`."""
-    import chardet
-
-    tried = data.decode("utf-8", "replace")
-    wrong = tried.count("\ufffd")
-    # Legacy encodings hardly ever form valid UTF-8, so bytes that are mostly valid are damaged UTF-8.
-    if sum(not char.isascii() for char in tried) - wrong > wrong:
-        raise SampleError(
-            "encoding_unknown",
-            f"the text is UTF-8 but for {wrong} places: it was damaged, or put together from several",
-        )
-    guess = chardet.detect(data[:_ENCODING_BYTES])
-    if not guess["encoding"] or guess["confidence"] < _MIN_CONFIDENCE:
-        raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
-    encoding = str(codecs.lookup(guess["encoding"]).name)
-    try:
-        text = data.decode(encoding)
-    except (UnicodeDecodeError, LookupError) as error:
-        raise SampleError(
-            "encoding_unknown", f"the text looks like {encoding}, which does not read all of it: {error}"
-        ) from None
-    if odd := sum(
-        unicodedata.category(char) in ("Cc", "Cn", "Co") and char not in "\t\n\r\f\v\b\x1b" for char in text
-    ):
-        raise SampleError(
-            "encoding_unknown",
-            f"the text looks like {encoding}, but {odd} of its characters are none of any language",
-        )
-    return text, encoding
-
-
-def detect_language(text: str) -> tuple[str, float]:
-    """Return ISO 639-1 code and probability (langid.py's naive Bayes) of the first 2,000 characters."""
-    language, probability = _language_model().classify(text[:_LANGUAGE_CHARACTERS])
-    return str(language), min(1.0, max(0.0, float(probability)))
-
-
-@cache
-def _language_model() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 @cache

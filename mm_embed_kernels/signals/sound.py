@@ -27,11 +27,14 @@ class LoudnessMeter:
     Attributes:
         seconds: measured seconds.
         end: end of the last measured frame, seconds.
+        samples: measured samples of all channels.
+        finite: those of them that are numbers.
     """
 
     def __init__(self) -> None:
         self.seconds = self.end = 0.0
-        self._samples = self._clipped = self._frames = self._silent = self._spoken = 0
+        self.samples = self.finite = 0
+        self._clipped = self._frames = self._silent = self._spoken = 0
         self._peak = 0.0
         self._loudness = _Loudness()
         self._print = b""
@@ -68,8 +71,15 @@ class LoudnessMeter:
         for begin, frame in frames:
             frame.pts = None
             for out in resample_frame(samples, frame, begin):
-                values = np.abs(np.nan_to_num(out.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0))
-                self._samples += values.size
+                heard = out.to_ndarray()
+                self.samples += heard.size
+                finite = int(np.isfinite(heard).sum())
+                self.finite += finite
+                if finite < heard.size:
+                    heard = np.nan_to_num(heard, nan=0.0, posinf=1.0, neginf=-1.0)
+                    # The filters of the loudness would remember what is no number for ever.
+                    out = _frame_of(heard, out)
+                values = np.abs(heard)
                 self._clipped += int((values >= _FULL_SCALE).sum())
                 self._peak = max(self._peak, float(values.max(initial=0.0)))
                 self._loudness.add(out)
@@ -82,12 +92,22 @@ class LoudnessMeter:
         return {
             "loudness": self._loudness.value,
             "peak": self._peak,
-            "clipping_share": self._clipped / max(1, self._samples),
+            "clipping_share": self._clipped / max(1, self.samples),
+            "not_finite_share": 1 - self.finite / self.samples if self.samples else 0.0,
             "silence_share": self._silent / max(1, self._frames),
             "speech_share": self._spoken / max(1, self._frames),
             "measured_seconds": round(self.seconds, 6),
             "fingerprint": self._print,
         }
+
+
+def _frame_of(samples: np.ndarray[Any, Any], like: Any) -> Any:
+    """Return a frame of interleaved float samples with the rate and the channels of another."""
+    import av
+
+    frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=like.layout)
+    frame.sample_rate = like.sample_rate
+    return frame
 
 
 class _Loudness:

@@ -174,7 +174,7 @@ def _spread(segments: list[Segment]) -> list[Segment]:
 def _vectors(
     embedder: Embedder, data: Media, segments: list[Segment]
 ) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
-    """Return unit vectors of segments, and the errors of those that have none (silence, for example)."""
+    """Return unit vectors of segments, and the errors of those that have none."""
     inputs: list[Any] = [segment.text or "" for segment in segments]
     if embedder.input_shape is not None:
         inputs = [call_guarded(embedder.decode, (data, segment.span)) for segment in segments]

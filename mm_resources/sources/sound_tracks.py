@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.sound_copy import copy_sound
 from mm_embed_kernels.media.tracks import has_sound
-from mm_embed_kernels.media.video import copy_sound
 from mm_embed_kernels.modalities import Media
 from mm_embed_kernels.sandbox.sandbox import Limits, shared_sandbox
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -24,8 +24,9 @@ from mm_resources.storage.store import LARGE_BYTES
 class SoundTracks(Files):
     """The first sound track of each video of the source that ``track_of`` names, copied without re-encoding.
 
-    Sound is detected in each container's table when the version is frozen. Videos without sound, and files
-    that are no videos, are not listed: they belong to the cell of the videos.
+    Sound that no container takes as it is, is decoded. Sound is detected in each container's table when the
+    version is frozen. Videos without sound, and files that are no videos, are not listed: they belong to the
+    cell of the videos.
     """
 
     name = "tracks"
@@ -54,7 +55,7 @@ class SoundTracks(Files):
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         with tempfile.TemporaryDirectory(prefix="mm-track-") as folder:
-            copy, track = Path(folder) / "video", Path(folder) / "track.mka"
+            copy, track = Path(folder) / "video", Path(folder) / "track"
             video = super().fetch(uri, locator)
             data: Media = video if isinstance(video, bytes) else copy
             if not isinstance(video, bytes):
@@ -72,5 +73,6 @@ class SoundTracks(Files):
 
     @property
     def flavour(self) -> str:
-        # Another FFmpeg may write another container around the same sound.
-        return f"{self.name}:av-{version('av')}"
+        # Another FFmpeg may write another container around the same sound. 2: from the time zero on; codings
+        # that Matroska does not take.
+        return f"{self.name}:2:av-{version('av')}"

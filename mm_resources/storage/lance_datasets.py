@@ -89,14 +89,14 @@ def overwrite(
 
 
 def write_fragments(
-    uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+    uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], mode: str = "append"
 ) -> list[lance.FragmentMetadata]:
-    """Write data files, which no reader sees before `commit`."""
+    """Write data files, which no reader sees before `commit`; in mode ``overwrite`` with any columns."""
     from lance.fragment import write_fragments as write
 
     reader = pa.RecordBatchReader.from_batches(schema, batches)
     fragments: list[lance.FragmentMetadata] = write(
-        reader, uri, schema=schema, max_rows_per_file=_FILE_ROWS, storage_options=lance_options(uri)
+        reader, uri, schema, mode=mode, max_rows_per_file=_FILE_ROWS, storage_options=lance_options(uri)
     )
     count(bytes_written=sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.files))
     return fragments

@@ -200,7 +200,7 @@ class StageTables:
                 yield cast
 
         fragments = lance_datasets.write_fragments(
-            self.uri(asset, cell), contract.bare, lance_datasets.batches_of(checked())
+            self.uri(asset, cell), contract.bare, lance_datasets.batches_of(checked()), mode="overwrite"
         )
         return WrittenRows(fragments, digest.rows, digest.hexdigest())
 

@@ -26,7 +26,7 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "audio": {
         "mime": "audio/x-flac", "duration": 4.2, "sample_rate": 44_100, "codec": "flac", "channels": 2, "bit_rate": 700_000,
-        "loudness": -20.0, "peak": 0.9, "clipping_share": 0.0, "silence_share": 0.1, "speech_share": 0.7, "damaged_packets": 0,
+        "loudness": -20.0, "peak": 0.9, "clipping_share": 0.0, "silence_share": 0.1, "speech_share": 0.7, "not_finite_share": 0.0, "damaged_packets": 0,
         "measured_seconds": 4.2, "fingerprint": bytes(4 * 91),
     },
     "video": {

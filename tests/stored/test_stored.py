@@ -20,6 +20,9 @@ from tests.stored import make
 
 HERE = Path(__file__).parent
 ANSWERS: dict[str, Any] = json.loads((HERE / "answers.json").read_text("utf-8"))
+# What gives other results on purpose since the store was written, and is computed again: sound as it is played
+# (late tracks, antiphase, silence, NaN), encodings of short texts, languages of short texts.
+RAISED = {"embedders": {"aisfx"}, "modalities": {"audio", "text"}, "rules": {"unsupported_language"}}
 # Keys whose values every run makes anew.
 NEW_IN_EACH_RUN = {"run_id", "seconds"}
 
@@ -88,7 +91,10 @@ def test_an_export_holds_the_same_rows(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("kind", ["embedders", "modalities", "rules"])
 def test_fingerprints_are_the_same(kind: str) -> None:
-    assert make.fingerprints()[kind] == ANSWERS["fingerprints"][kind]
+    kept = {name: value for name, value in ANSWERS["fingerprints"][kind].items() if name not in RAISED[kind]}
+    found = make.fingerprints()[kind]
+    assert {name: found[name] for name in kept} == kept
+    assert all(found[name] != ANSWERS["fingerprints"][kind][name] for name in RAISED[kind])
 
 
 @pytest.mark.skipif(
@@ -96,8 +102,13 @@ def test_fingerprints_are_the_same(kind: str) -> None:
 )
 def test_a_backfill_finds_nothing_to_compute() -> None:
     cells = mm("backfill", "small@v1")["cells"]
-    assert without(cells, NEW_IN_EACH_RUN) == without(ANSWERS["unchanged"]["cells"], NEW_IN_EACH_RUN)
-    assert {cell["status"] for cell in cells} == {"unchanged"}
+    kept = [cell for cell in cells if cell["modality"] not in RAISED["modalities"]]
+    expected = [
+        cell for cell in ANSWERS["unchanged"]["cells"] if cell["modality"] not in RAISED["modalities"]
+    ]
+    assert without(kept, NEW_IN_EACH_RUN) == without(expected, NEW_IN_EACH_RUN)
+    assert {cell["status"] for cell in kept} == {"unchanged"}
+    assert {cell["status"] for cell in cells} == {"unchanged", "published"}
 
 
 @pytest.mark.skipif(
@@ -107,4 +118,9 @@ def test_a_later_version_is_compared_with_production_and_computes_nothing() -> N
     """The version before it was promoted after its backfill, so that its report is written once more."""
     cells = mm("backfill", "small@v2")["cells"]
     assert {cell["modality"] for cell in cells} == {"audio", "image", "text", "video"}
-    assert all(count == 0 for cell in cells for count in cell["computed"].values())
+    assert all(
+        count == 0
+        for cell in cells
+        if cell["modality"] not in RAISED["modalities"]
+        for count in cell["computed"].values()
+    )

@@ -191,5 +191,13 @@ def test_decoding_sound(aisfx: Embedder) -> None:
     assert (samples.dtype, samples.shape) == (np.float32, aisfx.input_shape)
     assert np.abs(samples[: 4 * 44_100]).max() > 0
     assert not samples[4 * 44_100 + 10 :].any()
-    with pytest.raises(SampleError, match="silence"):
-        aisfx.decode(encode_audio(np.zeros((8_000, 1))), "seconds=0.000-0.500")
+
+
+def test_digital_silence_has_a_vector(aisfx: Embedder) -> None:
+    """It is a sound that the rule `silent` judges, and no failure."""
+    silence = aisfx.decode(encode_audio(np.zeros((8_000, 1))), "seconds=0.000-0.500")
+    sound = aisfx.decode(encode_audio(noise(1.0)), "seconds=0.000-1.000")
+    first, second = aisfx.embed(np.stack([silence, sound]))
+    assert np.isfinite(first).all()
+    assert np.linalg.norm(first) > 0
+    assert float(first @ second) < 0.99 * np.linalg.norm(first) * np.linalg.norm(second)

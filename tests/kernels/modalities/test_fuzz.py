@@ -27,7 +27,7 @@ LIMITS = Limits(memory_bytes=3 << 30, item_seconds=60.0)
 _EMBEDDERS = {"image": "conse", "audio": "aisfx", "video": "conse_frames"}
 CAUSES = {
     "truncated", "decode_error", "unsupported_format", "wrong_modality", "zero_length", "decompression_bomb", "too_large", "memory_limit",
-    "decoder_crash", "timeout", "encoding_unknown", "no_samples", "no_audio", "no_video", "no_frames", "no_segments", "silence",
+    "decoder_crash", "timeout", "encoding_unknown", "no_samples", "no_audio", "no_video", "no_frames", "no_segments",
 }  # fmt: skip
 
 

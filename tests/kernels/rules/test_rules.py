@@ -28,6 +28,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any,
     "too_small": ("image", {"min_side": 100}, {"width": 99, "height": 4000}, {"width": 100, "height": 100}, 99, "too few pixels"),
     "near_constant": ("image", {"min_contrast": 2.5}, {"contrast": 1.234}, {"contrast": 2.5}, 1.23, "almost one tone"),
     "silent": ("audio", {"max_silence_share": 0.9}, {"silence_share": 0.91234}, {"silence_share": 0.9}, 0.9123, "almost all silence"),
+    "not_finite": ("audio", {}, {"not_finite_share": 0.001}, {"not_finite_share": 0.0}, 0.001, "NaN or infinite"),
     "too_brief": ("audio", {"min_seconds": 0.5}, {"duration": 0.4996}, {"duration": 0.5}, 0.5, "too brief"),
     "clipped": ("audio", {"max_clipping_share": 0.01}, {"clipping_share": 0.0111}, {"clipping_share": 0.01}, 0.0111, "clipped"),
     "black": ("video", {"max_black_share": 0.5}, {"black_share": 0.51234}, {"black_share": 0.5}, 0.5123, "almost all black"),
@@ -168,6 +169,13 @@ def test_unsupported_language_needs_confidence_and_length(changed: dict[str, Any
     rule = BUNDLED["unsupported_language"](**CASES["unsupported_language"][1])
     passed, _, _ = judged(rule, table("text", sample("text", **changed)))
     assert passed == [passes]
+
+
+def test_unsupported_language_judges_short_texts() -> None:
+    """A word of Thai is in no language but Thai."""
+    row = sample("text", language="th", language_confidence=0.99, characters=6)
+    passed, _, _ = judged(BUNDLED["unsupported_language"](), table("text", row))
+    assert passed == [False]
 
 
 def test_exact_duplicate_keeps_the_first_by_key_and_gives_evidence() -> None:

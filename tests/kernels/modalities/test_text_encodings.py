@@ -1,0 +1,68 @@
+"""Encodings of short texts: the right value is the text that Python's codec encoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.text_encoding import decode
+from mm_embed_kernels.modalities import get
+
+TEXT = get("text")
+SENTENCES = {
+    ("cp1252",): [
+        "It’s a beautiful day, isn’t it?", "Lunch for two: £18.95 – “a bargain”, says Anna.", "a £100 note", "Jack’s house", "“Yes”",
+        "The firm’s profits rose 12%…", "I paid £3 for it", "Beyoncé’s tour", "naïve", "Größe", "déjà vu", "Años después", "Ça va très bien.",
+        "« Bonjour »", "¿Dónde está la estación?", "J’espère que tu vas bien.", "„Das ist nicht möglich“, sagte sie später.",
+    ],
+    ("latin-1",): ["Mädchen und Jungen", "Jag såg en älg på vägen hem igår kväll.", "Não há problema, amigão."],
+    ("cp1250", "iso8859-2"): ["Příliš žluťoučký kůň úpěl ďábelské ódy.", "Zażółć gęślą jaźń.", "Árvíztűrő tükörfúrógép."],
+    ("cp1251", "koi8-r", "iso8859-5", "cp866"): ["Хорошо", "Привет, как дела?", "Я не знаю, что делать", "Мама мыла раму"],
+    ("cp1253", "iso8859-7"): ["Πού είναι ο σταθμός;", "Δεν ξέρω τι να κάνω"],
+    ("cp1254",): ["Nerede oturuyorsunuz? Şimdi eve gitmek istiyorum, çok yorgunum."],
+    ("cp1255",): ["איפה התחנה הקרובה?"],
+    ("cp1256",): ["أين أقرب محطة قطار؟"],
+    ("shift_jis", "euc-jp", "iso2022_jp"): ["駅はどこですか。", "ありがとうございます。", "日本語の文章です。カタカナとひらがな。"],
+    ("gb18030", "hz"): ["我不知道该怎么办", "最近的地铁站在哪里？"],
+    ("big5",): ["最近的捷運站在哪裡？", "今天天氣很好，我們去公園玩吧。"],
+    ("euc-kr", "iso2022_kr"): ["안녕하세요, 만나서 반갑습니다.", "모르겠어요", "감사합니다"],
+    ("tis-620",): ["สถานีรถไฟอยู่ที่ไหน"],
+    ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-16", "utf-32"): [
+        "It’s a beautiful day.", "Привет, как дела?", "안녕하세요, 만나서 반갑습니다.", "Πού είναι ο σταθμός;",
+    ],
+    ("utf-32-le", "utf-32-be"): ["駅はどこですか。", "最近的地铁站在哪里？"],
+}  # fmt: skip
+CASES = [(codec, text) for codecs, texts in SENTENCES.items() for codec in codecs for text in texts]
+
+
+@pytest.mark.parametrize(("codec", "text"), CASES)
+def test_a_short_text(codec: str, text: str) -> None:
+    data = text.encode(codec)
+    assert decode(data)[0] == text
+    assert TEXT.require(data) == "text/plain"
+
+
+def test_iso_2022_with_shifts() -> None:
+    """RFC 1922: Python has no codec for ISO-2022-CN."""
+    chinese = "最近的地铁站".encode("gb2312")
+    data = b"\x1b$)A\x0e" + bytes(byte & 0x7F for byte in chinese) + b"\x0f is where?\n"
+    assert decode(data)[:2] == ("最近的地铁站 is where?\n", "iso2022_cn")
+
+
+@pytest.mark.parametrize("codec", ["cp1251", "koi8-r", "iso8859-5", "cp866"])
+def test_too_little_evidence_is_no_encoding(codec: str) -> None:
+    with pytest.raises(SampleError, match=r"encoding_unknown: .*too few"):
+        decode("Да".encode(codec))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x08\0\0\0\x0d\0\0\0", b"\0\0\0\x01" * 20, b"words\0words", b"RIFF\x24\0\0\0DATA\0\0\0\0"]
+)
+def test_zeros_are_no_text(data: bytes) -> None:
+    with pytest.raises(SampleError, match="unsupported_format"):
+        TEXT.require(data)
+
+
+def test_a_long_text_is_weighed_by_its_beginning() -> None:
+    text = "Größe und Straße, für fünf Äpfel. " * 3_000
+    assert decode(text.encode("cp1252")) == (text, "cp1252", 0)
