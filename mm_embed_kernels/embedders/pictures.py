@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.media.frames import open_frames
+from mm_embed_kernels.media.frames import read_at
 from mm_embed_kernels.media.image import read_picture
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import seconds_of
@@ -83,9 +83,8 @@ class FrameEmbedder(Embedder):
         from PIL import Image
 
         start, end = seconds_of(span)
-        with open_frames(data) as video:
-            indices = [video.at(start + (end - start) * (i + 0.5) / self.frames) for i in range(self.frames)]
-            return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in video.read(indices)])
+        seconds = [start + (end - start) * (i + 0.5) / self.frames for i in range(self.frames)]
+        return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in read_at(data, seconds)])
 
     def load(self) -> None:
         self.pictures.load()

@@ -1,15 +1,19 @@
-"""Decoded frames of untrusted video, by decord, or by FFmpeg (PyAV) where that refuses.
+"""Frames of untrusted films, by decord, or by FFmpeg (PyAV) where decord gives others than a player shows.
 
-Never all of them are in memory.
+Decord reads films whose packets tell the time of each frame, with closed groups of pictures, in containers
+with an index. It knows no edit lists and no mirrored frames, repeats one frame where packets have no times,
+and misses frames where others refer across a key frame. Never all frames are in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -17,49 +21,41 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.display import Display
+from mm_embed_kernels.media.ffmpeg_frames import Index, first_display, index_of, read_indexed
 from mm_embed_kernels.media.library_errors import decord_error, lacks_length
-from mm_embed_kernels.media.media_type import Media, head_of, open_media, sniff
-from mm_embed_kernels.media.video import (
-    DEFAULT_RATE,
-    copy_packets,
-    decodable_track,
-    open_video_container,
-    picture_track,
-)
+from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.video import Facts, copy_packets, describe, open_video_container, picture_track
 
-# Decord repeats one frame for all of these, without an error.
-_MISREAD = {"video/mp2t"}
+# Containers in which decord finds a key frame; in others it misses it by some frames, without an error.
+_SEEKABLE = ("mov,mp4", "matroska", "avi", "flv", "ogg", "ivf")
+# Two libraries round times to their own clocks.
+_SAME_SECOND = 0.002
 
 
 class Frames:
-    """Decoded frames of one video, by decord.
+    """Decoded frames of one film as a player displays them.
 
     Attributes:
-        decoder: ``decord``, or ``ffmpeg`` where that refuses.
+        decoder: ``decord``, or ``ffmpeg`` where the film is not plain enough for it, or damaged.
         starts: float64 [frames], presentation time of each frame in seconds, counted from the first one.
         keys: int64 [key frames], indices of the frames that decode without another one.
+        duration: seconds from the beginning of the first frame to the end of the last.
+        count: frames that are displayed, of which some may be lost.
+        lost: frames that the decoder has refused so far.
     """
 
-    decoder = "decord"
+    decoder: str
     starts: np.ndarray[Any, Any]
     keys: np.ndarray[Any, Any]
+    duration: float
+    count: int
+    lost: int = 0
 
-    def __init__(self, source: str | BinaryIO, size: tuple[int, int] | None = None) -> None:
-        width, height = size or (-1, -1)
-        decord = load_decord()
-        try:
-            try:
-                self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
-            except decord.DECORDError as error:
-                if not lacks_length(error):
-                    raise
-                with _remux(source) as path:
-                    self._reader = decord.VideoReader(path, decord.cpu(0), width, height, num_threads=1)
-            stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
-            self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
-        except (decord.DECORDError, RuntimeError, AssertionError, ValueError, IndexError) as error:
-            raise decord_error(error) from error
-        self.starts = stamps[:, 0] - stamps[0, 0]
+    @property
+    def decoded_share(self) -> float:
+        """Share of the frames that the decoder has not refused."""
+        return max(0.0, 1 - self.lost / max(1, self.count))
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -74,12 +70,7 @@ class Frames:
         Raises:
             SampleError: ``decode_error``.
         """
-        decord = load_decord()
-        for index in indices:
-            try:
-                yield self._reader.get_batch([int(index)]).asnumpy()[0]
-            except (decord.DECORDError, RuntimeError, IndexError) as error:
-                raise decord_error(error) from error
+        raise NotImplementedError
 
     def at(self, second: float) -> int:
         """Return the index of the frame that is displayed at a second."""
@@ -94,87 +85,168 @@ def open_frames(data: Media, size: tuple[int, int] | None = None) -> Iterator[Fr
 
     Args:
         data: the video.
-        size: width and height to which frames are scaled; by default their own.
+        size: width and height to which frames are scaled; by default those that are displayed.
 
     Raises:
-        SampleError: ``decode_error``.
+        SampleError: ``decode_error``, or as `describe`.
     """
+    film = _film(data)
     if isinstance(data, bytes):
-        yield _frames(data, size)
+        yield _frames(film, size)
         return
-    info = data.stat()
-    key = (data, size, info.st_size, info.st_mtime_ns)
+    key = (film.key, size)
     if key not in _open:
         _open.clear()
-        _open[key] = _frames(data, size)
+        _open[key] = _frames(film, size)
     yield _open[key]
 
 
-_open: dict[tuple[Path, tuple[int, int] | None, int, int], Frames] = {}
+def facts_of(data: Media) -> Facts:
+    """Return the facts of a video, as `describe` does; those of the last one are kept for its frames."""
+    return _film(data).facts
 
 
-def _frames(data: Media, size: tuple[int, int] | None) -> Frames:
-    if sniff(head_of(data)) in _MISREAD:
-        return _FFmpegFrames(data, size)
-    try:
-        frames = Frames(str(data) if isinstance(data, Path) else io.BytesIO(data), size)
-        frames[0]  # decord also opens what it cannot decode
-        return frames
-    except SampleError as refused:
+def read_at(data: Media, seconds: Sequence[float]) -> list[np.ndarray[Any, Any]]:
+    """Return the frames that are displayed at ascending seconds, each uint8 [height, width, 3], RGB.
+
+    Where decord gives one and the same picture for different frames, FFmpeg is asked: the film may stand
+    still, or decord repeat itself.
+
+    Raises:
+        SampleError: as `open_frames`.
+    """
+    with open_frames(data) as frames:
+        indices = [frames.at(second) for second in seconds]
+        pictures = list(frames.read(indices))
+        if frames.decoder != "decord" or len(set(indices)) < 2:
+            return pictures
+    if any(not np.array_equal(pictures[0], other) for other in pictures[1:]):
+        return pictures
+    film = _FFmpegFrames(_film(data), None)
+    return list(film.read([film.at(second) for second in seconds]))
+
+
+class _Film:
+    """A film: its facts, its display, and the index of its frames once one is needed.
+
+    Attributes:
+        data: the film.
+        key: names its content.
+        facts: what its packets say.
+        display: how its frames are displayed.
+    """
+
+    def __init__(self, data: Media, key: Any) -> None:
+        self.data, self.key, self.facts = data, key, describe(data)
+
+    @cached_property
+    def display(self) -> Display:
+        return first_display(self.data)
+
+    @cached_property
+    def index(self) -> Index:
+        return index_of(self.data, self.facts)
+
+
+def _film(data: Media) -> _Film:
+    """Return a film, the last one from memory: its segments follow one another."""
+    if isinstance(data, bytes):
+        key: Any = hashlib.blake2b(data).digest()
+    else:
+        info = data.stat()
+        key = (data, info.st_size, info.st_mtime_ns)
+    if key not in _films:
+        _films.clear()
+        _films[key] = _Film(data, key)
+    return _films[key]
+
+
+_films: dict[Any, _Film] = {}
+_open: dict[Any, Frames] = {}
+
+
+def _frames(film: _Film, size: tuple[int, int] | None) -> Frames:
+    """Return the frames by decord, where they are those that the packets promise, else by FFmpeg."""
+    times = film.facts.times
+    if (
+        times.plain
+        and times.starts is not None
+        and film.facts.container.startswith(_SEEKABLE)
+        and film.display.orientation in (1, 3, 6, 8)
+    ):
         try:
-            return _FFmpegFrames(data, size)
-        except SampleError as error:
-            raise refused from error
+            frames = _DecordFrames(film, size)
+        except SampleError:
+            return _FFmpegFrames(film, size)
+        # Of frames without times, or more than are displayed, decord gives some other ones.
+        same = len(frames) == len(times.starts) and np.allclose(
+            frames.starts, times.starts, rtol=0, atol=_SAME_SECOND
+        )
+        if same and film.display.resembles_first(frames[0]):
+            return frames
+    return _FFmpegFrames(film, size)
+
+
+class _DecordFrames(Frames):
+    """Frames by decord; from the first one that it refuses on by FFmpeg."""
+
+    decoder = "decord"
+
+    def __init__(self, film: _Film, size: tuple[int, int] | None) -> None:
+        self._film, self._size = film, size
+        source = str(film.data) if isinstance(film.data, Path) else io.BytesIO(film.data)
+        width, height = size or film.display.size
+        decord = load_decord()
+        try:
+            try:
+                self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
+            except decord.DECORDError as error:
+                if not lacks_length(error):
+                    raise
+                with _remux(source) as path:
+                    self._reader = decord.VideoReader(path, decord.cpu(0), width, height, num_threads=1)
+            stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
+            self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
+        except (decord.DECORDError, RuntimeError, AssertionError, ValueError, IndexError) as error:
+            raise decord_error(error) from error
+        self.starts, self.duration = stamps[:, 0] - stamps[0, 0], film.facts.duration
+        self.count = film.facts.frames
+
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray[Any, Any]]:
+        decord = load_decord()
+        rest = iter(indices)
+        for index in rest:
+            if self.decoder == "decord":
+                try:
+                    frame = self._reader.get_batch([int(index)]).asnumpy()[0]
+                except (decord.DECORDError, RuntimeError, IndexError):
+                    self.decoder = "ffmpeg"
+                else:
+                    yield frame
+                    continue
+            # What is displayed at the time of a frame that is lost is the one before it.
+            other = _FFmpegFrames(self._film, self._size)
+            self.lost = other.lost
+            seconds = [float(self.starts[item]) for item in (index, *rest)]
+            yield from other.read(other.at(second + _SAME_SECOND) for second in seconds)
 
 
 class _FFmpegFrames(Frames):
-    """Frames that FFmpeg (PyAV) can decode, across damaged ones; all are decoded once to count them."""
+    """Frames that FFmpeg (PyAV) can decode, across damaged ones."""
 
     decoder = "ffmpeg"
 
-    def __init__(self, data: Media, size: tuple[int, int] | None) -> None:
-        self._data, self._size = data, size
-        stamps, keys = [], []
-        for number, frame in enumerate(self._decode()):
-            stamps.append(number / DEFAULT_RATE if frame.time is None else float(frame.time))
-            if frame.key_frame:
-                keys.append(number)
-        if not stamps:
-            raise SampleError("decode_error", "FFmpeg decodes not one of the frames")
-        self.starts, self.keys = np.asarray(stamps) - stamps[0], np.asarray(keys, np.int64)
-
-    def _decode(self) -> Iterator[Any]:
-        """Stream all `av.VideoFrame`s from the beginning."""
-        import av
-
-        with open_media(self._data) as stream, open_video_container(stream) as container:
-            track = decodable_track(container)
-            track.codec_context.thread_count = 1
-            packets = container.demux(track)
-            while True:
-                try:
-                    packet = next(packets)
-                except (StopIteration, av.FFmpegError):
-                    return
-                try:
-                    yield from packet.decode()
-                except av.FFmpegError:
-                    continue  # one damaged packet; those after it may decode
+    def __init__(self, film: _Film, size: tuple[int, int] | None) -> None:
+        self._film, self._size, index = film, size, film.index
+        self.starts, self.keys, self.lost = index.starts, index.keys, index.lost
+        self.count = max(film.facts.frames, len(index.starts))
+        self.duration = float(index.starts[-1] + 1 / film.facts.rate)
+        if film.facts.times.starts is not None:
+            self.duration = max(film.facts.duration, self.duration)
 
     def read(self, indices: Iterable[int]) -> Iterator[np.ndarray[Any, Any]]:
-        frames, position = iter(()), 0
-        for index in indices:
-            if index < position or position == 0:
-                frames, position = self._decode(), 0
-            while (frame := next(frames, None)) is not None and position < index:
-                position += 1
-            if frame is None:
-                raise SampleError("decode_error", f"FFmpeg decodes frame {index} no more")
-            position += 1
-            width, height = self._size or (frame.width, frame.height)
-            yield np.rot90(
-                frame.to_ndarray(format="rgb24", width=width, height=height), round(frame.rotation / 90) % 4
-            )
+        film = self._film
+        return read_indexed(film.data, film.index, film.display, self._size, indices)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.containers import ends_early
+from mm_embed_kernels.media.film_times import Packets, PacketTimes, packet_times, rate_of, time_limit
 from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.media_type import Media, open_media
 
@@ -19,15 +20,13 @@ from mm_embed_kernels.media.media_type import Media, open_media
 # are left out.
 _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpeg,mpegts,flv,asf,wmv,ivf,yuv4mpegpipe,mpegvideo,h264,hevc,"
-    "rm,nut,mxf,dv,flic"
+    "rm,nut,mxf,dv,flic,m4v"
 )
 # FFmpeg's flag of a still picture that accompanies sound, which is no video.
 _ATTACHED_PICTURE = 0x0400
-# Frames per second of a raw stream, which states neither rate nor times (FFmpeg's default).
-DEFAULT_RATE = 25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Facts:
     """Properties of a video's first picture track and of its container.
 
@@ -37,11 +36,16 @@ class Facts:
         height: pixels, as coded.
         duration: seconds from the beginning of the first frame to the end of the last.
         frame_rate: frames per second on average.
-        frames: frames in the file, counted packet by packet; nothing is decoded for it.
+        frames: frames that are displayed, counted packet by packet; nothing is decoded for it.
         stated_frames: frames that the container states, or None.
         bit_rate: bits per second of the whole file, or None.
         audio_codec: of the first sound track, or None where the video is mute.
         cut: whether the container ends too early.
+        container: FFmpeg's name of the container.
+        times: when the frames are displayed.
+        rate: frames per second that the track states.
+        limit: seconds that the time of no frame exceeds.
+        defect: why the packets could not be read to their end.
     """
 
     codec: str
@@ -54,6 +58,11 @@ class Facts:
     bit_rate: int | None
     audio_codec: str | None
     cut: bool
+    container: str
+    times: PacketTimes
+    rate: float
+    limit: float
+    defect: SampleError | None = None
 
     @property
     def pixels(self) -> int:
@@ -63,7 +72,7 @@ class Facts:
     @property
     def read_share(self) -> float | None:
         """Share of the stated frames that are in the file; None where it is cut and states no number."""
-        if not self.cut:
+        if not self.cut and self.defect is None:
             return 1.0
         return min(1.0, self.frames / self.stated_frames) if self.stated_frames else None
 
@@ -166,34 +175,34 @@ def _facts(container: Any, cut: bool) -> Facts:
     import av
 
     track = decodable_track(container)
-    count, first, last = 0, None, 0.0
+    packets, defect = Packets(), None
     try:
         for packet in container.demux(track):
-            if packet.size:
-                stamp = packet.dts if packet.pts is None else packet.pts
-                # A raw stream of frames has no times.
-                begin = (
-                    float(count / (track.average_rate or DEFAULT_RATE))
-                    if stamp is None
-                    else float(stamp * track.time_base)
-                )
-                end = begin + float((packet.duration or 0) * track.time_base)
-                count, first, last = count + 1, min(begin, begin if first is None else first), max(last, end)
+            packets.add(packet)
     except av.FFmpegError as error:
-        raise library_error(error, "the container is damaged") from error
-    if not count or first is None:
+        defect = library_error(error, "the container is damaged")
+        if not packets.pts:
+            raise defect from error
+    count = len(packets.pts)
+    if not count:
         raise SampleError("no_frames", "the file is well formed, but holds not one frame")
-    duration = last - first
+    times, rate = packet_times(packets, track, container), rate_of(track)
+    duration = times.duration
     sound = container.streams.audio
     return Facts(
         codec=track.codec_context.name,
         width=track.codec_context.width,
         height=track.codec_context.height,
         duration=duration,
-        frame_rate=count / duration if duration > 0 else float(track.average_rate or 0),
+        frame_rate=count / duration if duration > 0 else rate,
         frames=count,
         stated_frames=track.frames or None,
         bit_rate=container.bit_rate or None,
         audio_codec=sound[0].codec_context.name if sound and sound[0].codec_context else None,
         cut=cut,
+        container=container.format.name,
+        times=times,
+        rate=rate,
+        limit=time_limit(container, count / rate),
+        defect=defect,
     )

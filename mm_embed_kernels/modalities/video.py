@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.frames import Frames, open_frames
+from mm_embed_kernels.media.frames import Frames, facts_of, open_frames
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
-from mm_embed_kernels.media.video import describe
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
 from mm_embed_kernels.similarity.frame_hashes import hash_frame, pack_frames
 
@@ -49,14 +48,15 @@ class Video(Modality):
     hub_embedder = "open_clip_frames:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("av", "decord2", "filetype", "ImageHash")
     streams = True
-    probe_version = "4"
+    probe_version = "5"
+    segment_version = "2"
     probe_seconds = 0.3
     segment_seconds = 0.3
     signals: ClassVar[list[pa.Field]] = [
         *DECODING_SIGNALS,
         field("codec", pa.string(), "video codec, by FFmpeg's name"),
         field("frame_rate", pa.float64(), "frames per second, on average", ge=0),
-        field("frames", pa.int64(), "frames in the file, counted packet by packet", ge=1),
+        field("frames", pa.int64(), "frames that are displayed, counted packet by packet", ge=1),
         field(
             "stated_frames", pa.int64(), "frames that the container states; null where it states none", ge=0
         ),
@@ -102,23 +102,33 @@ class Video(Modality):
     def _measure(self, data: Media, whole: bool) -> dict[str, Any]:
         """Return the row of a video; unless it must be `whole`, of its readable beginning."""
         mime = self.require(data)
-        facts = describe(data)
+        facts = facts_of(data)
         if facts.cut and whole:
             raise SampleError(
                 "truncated",
                 f"the file is cut off inside its container, after {facts.frames:,} frames "
                 f"({facts.duration:.2f} s)",
             )
+        if facts.defect and whole:
+            raise facts.defect
         with open_frames(data) as frames:
             # A phone held upright stores rotated frames: the size is that of the displayed frame.
             height, width, _ = frames[0].shape
+            measured = measure_frames(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys)
+            if frames.lost and whole:
+                raise SampleError(
+                    "decode_error",
+                    f"the film is damaged: {frames.lost:,} of {facts.frames:,} frames cannot be decoded; "
+                    "on_partial: keep_prefix keeps the others",
+                )
+            share = facts.read_share
             return {
                 "mime": mime,
                 "width": width,
                 "height": height,
-                "duration": round(facts.duration, 6),
+                "duration": round(frames.duration, 6),
                 "decoder": frames.decoder,
-                "read_share": facts.read_share,
+                "read_share": None if share is None else round(share * frames.decoded_share, 6),
                 "codec": facts.codec,
                 "frame_rate": round(facts.frame_rate, 6),
                 "frames": facts.frames,
@@ -126,20 +136,23 @@ class Video(Modality):
                 "key_frames": len(frames.keys),
                 "bit_rate": facts.bit_rate,
                 "audio_codec": facts.audio_codec,
-                **measure_frames(frames, None if facts.pixels <= SCANNED_PIXELS else frames.keys),
+                **measured,
             }
 
     def segment(self, data: Media) -> list[Segment]:
         self.require(data)
-        facts = describe(data)
+        facts = facts_of(data)
         cuts: list[float] = []
-        if facts.pixels <= SCANNED_PIXELS:
+        duration = facts.duration
+        if facts.pixels <= SCANNED_PIXELS or facts.times.starts is None:
             with open_frames(data, _SCAN_SIZE) as frames:
-                cuts = scene_cuts(frames, facts.frame_rate)
+                duration = frames.duration
+                if facts.pixels <= SCANNED_PIXELS:
+                    cuts = scene_cuts(frames, facts.frame_rate)
         pixels = facts.frame_rate * facts.width * facts.height
         return [
             Segment(span_of(start, end), cost=max(1, round((end - start) * pixels)))
-            for start, end in scenes(facts.duration, cuts)
+            for start, end in scenes(duration, cuts)
         ]
 
     def preview(self, data: Media) -> Preview:
