@@ -31,7 +31,7 @@ _LISTING = {
         " without samples.",
     ),
     "bad_name": (
-        "The name of an archive or of a file of records is not UTF-8.",
+        "The name of an archive or of a file of records is not UTF-8, or a name is too long.",
         f"Rename the file and {_RELIST}.",
     ),
     "linked_folder": (
@@ -143,8 +143,8 @@ _FETCHING = {
     ),
     "refused_address": (
         "The URL leads to an address that is not public, or to a file system that a list may not name.",
-        "Admit it in the spec of a new version: `fetch: {allow_private: [NETWORK]}` of the source, or `true`"
-        " for another file system.",
+        "Admit it in the spec of a new version: `fetch: {allow: [s3://BUCKET/FOLDER/]}` of the source for a"
+        " bucket, `{allow_private: [NETWORK]}` for addresses, or `true` for another file system.",
     ),
     "timeout": (
         "The server, the decoder or the model takes longer than its limit.",
