@@ -119,7 +119,7 @@ class SqliteStorage(DagsterSqliteStorage):
         self._event_log_storage = _EventLogs(f"{history}/runs/")
         self._schedule_storage = SqliteScheduleStorage.from_local(str(Path(base_dir) / "schedules"))
         # Not Dagster's own constructor, which opens the files with the storages replaced here.
-        super(DagsterSqliteStorage, self).__init__()
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_config_value(
