@@ -63,7 +63,7 @@ _CURATED = [
 def normalized_features(run: CellRun) -> StageOutput:
     """The shared feature rows of all modalities without their vectors, which are checked and referenced."""
     counts = {"features": 0, "unsound": 0}
-    tallies = [LanguageTally(embedder) for embedder in run.embedders]
+    tallies = [LanguageTally(embedder, run.modality) for embedder in run.embedders]
     written = run.write(
         table for tally in tallies for table in _check_norms(run, tally, _rows(run, tally.embedder), counts)
     )

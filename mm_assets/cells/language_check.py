@@ -13,6 +13,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.modalities import Modality
 
 LANGUAGES_KNOWN = "languages_known"
 # Share of texts in unknown languages that is no cause for a warning: quotations and wrong detections.
@@ -33,12 +34,13 @@ class LanguageTally:
 
     Attributes:
         known: codes of the languages that the embedder knows.
-        is_measured: whether the embedder declares languages, which one of texts may.
+        is_measured: whether the embedder declares languages, and the cell's samples have one.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, modality: Modality) -> None:
         self.embedder, self.known = embedder, embedder.languages or ()
-        self.is_measured = embedder.modality == "text" and bool(self.known)
+        has_language = any(item.name == "language_confidence" for item in modality.signals)
+        self.is_measured = has_language and bool(self.known)
         self._vectors: list[np.ndarray[Any, Any]] = []
         self._inputs: list[np.ndarray[Any, Any]] = []
         self._texts: list[str] = []
