@@ -17,6 +17,8 @@ from mm_embed_kernels.media.video import Facts, decodable_track, open_video_cont
 
 # Pixels of a film that is decoded once to find its frames; those of a larger one are found by its packets.
 INDEXED_PIXELS = 2_000_000_000
+# Codecs of which each packet is one frame, unless it is interlaced and has two fields.
+_ONE_TO_ONE = ("h264", "hevc")
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +52,7 @@ def index_of(data: Media, facts: Facts) -> Index:
     times = facts.times
     if facts.pixels > INDEXED_PIXELS and times.by_clock and times.starts is not None:
         return Index(times.starts, times.keys, times.ticks, np.arange(facts.frames))
-    best, stamps, ticks, keys = BestEffort(), [], [], []
+    best, stamps, ticks, keys, interlaced = BestEffort(), [], [], [], False
     with _Decoder(data) as decoder:
         base = float(decoder.track.time_base)
         for frame in decoder.frames():
@@ -58,9 +60,13 @@ def index_of(data: Media, facts: Facts) -> Index:
             stamps.append(None if stamp is None else stamp * base)
             ticks.append(frame.pts)
             keys.append(bool(frame.key_frame))
+            interlaced = interlaced or bool(frame.interlaced_frame)
         lost = decoder.lost
     if not stamps:
         raise SampleError("decode_error", "FFmpeg decodes not one of the frames")
+    if facts.codec in _ONE_TO_ONE and not interlaced and times.starts is not None:
+        # Some frames are lost without an error. Those before the first key frame never could be decoded.
+        lost = max(lost, facts.frames - int(times.keys[0] if len(times.keys) else 0) - len(stamps))
     if times.starts is not None and len(stamps) == facts.frames and not lost:
         # The packets' times are those of the frames in another order: sorted, they are in that of display.
         starts = times.starts

@@ -37,7 +37,7 @@ class Facts:
         duration: seconds from the beginning of the first frame to the end of the last.
         frame_rate: frames per second on average.
         frames: frames that are displayed, counted packet by packet; nothing is decoded for it.
-        stated_frames: frames that the container states, or None.
+        stated_frames: frames that the container states, without those that an edit list hides, or None.
         bit_rate: bits per second of the whole file, or None.
         audio_codec: of the first sound track, or None where the video is mute.
         cut: whether the container ends too early.
@@ -196,7 +196,7 @@ def _facts(container: Any, cut: bool) -> Facts:
         duration=duration,
         frame_rate=count / duration if duration > 0 else rate,
         frames=count,
-        stated_frames=track.frames or None,
+        stated_frames=_stated_frames(container, track, packets, cut),
         bit_rate=container.bit_rate or None,
         audio_codec=sound[0].codec_context.name if sound and sound[0].codec_context else None,
         cut=cut,
@@ -206,3 +206,11 @@ def _facts(container: Any, cut: bool) -> Facts:
         limit=time_limit(container, count / rate),
         defect=defect,
     )
+
+
+def _stated_frames(container: Any, track: Any, packets: Packets, cut: bool) -> int | None:
+    """Return the frames that the container states, without those that are not displayed."""
+    if container.format.name.startswith("mov,mp4") and not cut and track.frames:
+        # FFmpeg gives the packet of each stated frame, except of those outside of the edit list.
+        return min(int(track.frames), len(packets.pts))
+    return max(0, int(track.frames) - packets.hidden) or None

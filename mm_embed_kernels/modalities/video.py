@@ -58,7 +58,10 @@ class Video(Modality):
         field("frame_rate", pa.float64(), "frames per second, on average", ge=0),
         field("frames", pa.int64(), "frames that are displayed, counted packet by packet", ge=1),
         field(
-            "stated_frames", pa.int64(), "frames that the container states; null where it states none", ge=0
+            "stated_frames",
+            pa.int64(),
+            "frames that the container states, less those that an edit list hides; null where it states none",
+            ge=0,
         ),
         field("key_frames", pa.int64(), "frames that decode without another one", ge=0),
         field("bit_rate", pa.int64(), "bits per second of the whole file", ge=0),

@@ -196,7 +196,8 @@ def test_an_edit_list(edits: list[tuple[int, int]], shown: range) -> None:
 def test_a_film_that_was_cut_without_encoding() -> None:
     """`ffmpeg -ss -c copy`; ffprobe shows 35 frames in 1.4 s of the 50 in the file."""
     row = VIDEO.probe((FILES / "cut-editlist.mp4").read_bytes())
-    assert (row["frames"], row["duration"], row["read_share"]) == (35, pytest.approx(1.4, abs=0.001), 1)
+    assert (row["frames"], row["stated_frames"], row["read_share"]) == (35, 35, 1)
+    assert row["duration"] == pytest.approx(1.4, abs=0.001)
     (segment,) = VIDEO.segment((FILES / "cut-editlist.mp4").read_bytes())
     assert segment.span == "seconds=0.000-1.400"
 
