@@ -11,15 +11,8 @@ from contextlib import contextmanager
 
 # `, /home/.../scanner.rs:842:32` behind a message.
 _PLACE = re.compile(r",? ?/\S+\.rs:\d+:\d+")
-_UNANSWERED = (
-    "error sending request",
-    "connection refused",
-    "connection reset",
-    "connection closed",
-    "timed out",
-    "service unavailable",
-    "slowdown",
-)
+# The object store repeats requests that got no answer, or one of a server in trouble.
+_UNANSWERED = re.compile(r"error sending request|after [1-9]\d* retries|timed out|connection (refused|reset)")
 _CONFLICTS = ("conflict", "too many concurrent writers", "incompatible transaction")
 
 
@@ -51,9 +44,8 @@ def is_missing(error: Exception) -> bool:
 
 
 def is_unanswered(error: Exception) -> bool:
-    """Return whether a remote store has not answered Lance."""
-    text = str(error).lower()
-    return any(words in text for words in _UNANSWERED)
+    """Return whether a remote store has not answered Lance, which raises a ValueError when it opens one."""
+    return _UNANSWERED.search(str(error).lower()) is not None
 
 
 def is_filter_error(error: Exception) -> bool:

@@ -45,7 +45,7 @@ def read_patiently(read: Callable[[], _Result]) -> _Result:
     while True:
         try:
             return read()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not _is_away(error) or time.monotonic() - began > AWAY_SECONDS:
                 raise
             tries += 1
@@ -54,8 +54,10 @@ def read_patiently(read: Callable[[], _Result]) -> _Result:
         time.sleep(backoff_pause(tries, _FIRST_PAUSE, _LONGEST_PAUSE))
 
 
-def _is_away(error: OSError) -> bool:
+def _is_away(error: OSError | ValueError) -> bool:
     """Return whether the store does not answer, as distinct from an answer that refuses."""
+    if isinstance(error, ValueError):
+        return is_unanswered(error)
     if error.errno in _AWAY or isinstance(error, TimeoutError):
         return True
     cause = type(error.__cause__ or error).__name__
