@@ -1,4 +1,4 @@
-"""Measure near-duplicates of real pictures and recordings: recall over copies of each, precision over the others.
+"""Measure near-duplicates of real pictures and recordings: recall over copies, precision over look-alikes.
 
 Run: .venv/bin/python -m benchmarks.look_alikes --pictures FOLDER --sounds FOLDER
 
