@@ -38,7 +38,7 @@ class Audio(Modality):
     libraries = ("av", "soundfile", "onnxruntime", "silero-vad", "filetype")
     streams = True
     spoken = True
-    probe_version = "6"
+    probe_version = "7"
     segment_version = "3"
     probe_seconds = 0.02
     segment_seconds = 0.002

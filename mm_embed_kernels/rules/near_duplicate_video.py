@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ class NearDuplicateVideo(NearDuplicateRule):
     """
 
     name = "near_duplicate_video"
+    version: ClassVar[str] = "2"
     modalities = ("video",)
     columns = ("sample_id", "key", "duration", "frame_hashes")
     compared = ("frame_hashes",)

@@ -17,8 +17,11 @@ _MIN_CONTRAST = 8.0
 FRAME = np.dtype([("second", "<f4"), ("hash", "<u8")])
 # Largest distance of the same moment in two codings and frame rates, in bits and in seconds.
 _MAX_BITS, _MAX_SECONDS = 6, 0.75
-# A logo that stands still is no match: several different frames must agree.
-_MIN_HASHES = 3
+# Bits agree in blank parts of any two frames: of the bits that either has, at most this share may differ.
+_MAX_SHARE = 0.25
+# A logo or a title card that stands still is no match: several frames must agree that differ from each other
+# by more than the noise of a codec.
+_MIN_HASHES, _NOISE_BITS = 3, 3
 
 
 def hash_frame(frame: np.ndarray[Any, Any]) -> int:
@@ -70,14 +73,15 @@ def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> FrameOver
         other: `FRAME`s of the second video, ascending.
     """
     distance = np.bitwise_count(one["hash"][:, None] ^ other["hash"][None, :])
-    i, j = np.nonzero(distance <= _MAX_BITS)
+    said = np.bitwise_count(one["hash"][:, None] | other["hash"][None, :])
+    i, j = np.nonzero(distance <= np.minimum(_MAX_BITS, said * _MAX_SHARE))
     if not len(i):
         return None
     offset = one["second"][i].astype(np.float64) - other["second"][j]
     steps, votes = np.unique(np.round(offset / _MAX_SECONDS), return_counts=True)
     chosen = np.abs(offset - _MAX_SECONDS * steps[np.argmax(votes)]) <= _MAX_SECONDS
     i, j = i[chosen], j[chosen]
-    frames, hashes = len(np.unique(i)), len(np.unique(one["hash"][i]))
+    frames, hashes = len(np.unique(i)), _count_distinct(np.unique(one["hash"][i]))
     ends = [
         (float(side["second"][hits].min()), float(side["second"][hits].max()))
         for side, hits in ((one, i), (other, j))
@@ -90,3 +94,12 @@ def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> FrameOver
     if hashes < _MIN_HASHES or 2 * min(frames, len(np.unique(j))) < min(between):
         return None
     return FrameOverlap(float(1 - distance[i, j].mean() / 64), frames, *ends)
+
+
+def _count_distinct(hashes: np.ndarray[Any, Any]) -> int:
+    """Return how many hashes differ from each other by more than noise, up to `_MIN_HASHES`."""
+    count = 0
+    while len(hashes) and count < _MIN_HASHES:
+        hashes = hashes[np.bitwise_count(hashes ^ hashes[0]) > _NOISE_BITS]
+        count += 1
+    return count

@@ -29,7 +29,7 @@ _STIFFNESS = 1e-3
 
 
 class Difference(NamedTuple):
-    """What two thumbnails differ in, after a small shift, a crop and a gain, one entry per pair.
+    """Difference of two thumbnails after a small shift, a crop and a gain, one entry per pair.
 
     Attributes:
         share: remaining difference as a share of the content: 1 for two unrelated pictures.

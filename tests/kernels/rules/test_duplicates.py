@@ -137,6 +137,13 @@ def test_what_has_no_signature_is_left_out() -> None:
     assert found(near(), texts({"a": "", "b": ""}))["a"]["group"] is None
 
 
+def test_a_few_letters_are_like_nothing() -> None:
+    """Of "good morning all" there are 12 shingles of five letters."""
+    short = {"a": "Good morning all", "b": "good  morning all", "c": "-" * 300, "d": "-" * 299}
+    assert groups_of(found(near(), texts(short))) == set()
+    assert groups_of(found(near(min_shingles=12), texts(short))) == {frozenset("ab")}
+
+
 def test_exact_and_near_find_the_same_copies() -> None:
     rows = texts({"a": LONG, "b": LONG}, content_hash="1" * 64)
     exact = found(rules()["exact_duplicate"](), rows)
@@ -359,7 +366,9 @@ def test_four_voices_in_one_room_are_four_recordings(kind: str) -> None:
 
 def test_a_fingerprint_covers_ten_minutes() -> None:
     """The second half of two minutes is found, also behind a beginning of a minute."""
-    whole = melody(130.0, seed=7)
+    import numpy as np
+
+    whole = np.concatenate([melody(10.0, seed=seed) for seed in range(13)])
     sounds = {"whole": encode_audio(whole), "end": encode_audio(whole[100 * RATE :], "OGG", RATE, "VORBIS")}
     rows = probed("audio", sounds)
     assert len(rows["fingerprint"][0].as_py()) == 4 * (130 * 16_000 // 370 + 1)
@@ -421,3 +430,34 @@ def test_black_and_still_videos_are_like_nothing() -> None:
         "d": encode_video(still(pan()[0], 4), "webm", "libvpx"),
     }
     assert groups_of(found(rules()["near_duplicate_video"](), probed("video", films))) == set()
+
+
+def test_a_title_card_and_slides_on_white_are_no_likeness() -> None:
+    """Two films begin with one title card, with a film's grain; two talks have other lines on white slides."""
+    import numpy as np
+
+    def grain(frames: list[Any], seed: int) -> list[Any]:
+        dice = np.random.default_rng(seed)
+        return [np.clip(f + dice.normal(0, 2, f.shape), 0, 255).astype(np.uint8) for f in frames]
+
+    def slides(seed: int) -> list[Any]:
+        dice, shown = np.random.default_rng(seed), []
+        for _ in range(4):
+            slide = np.full_like(black(), 255)
+            height, width = slide.shape[:2]
+            for _ in range(3):
+                top, left = dice.integers(0, height - 24), dice.integers(0, width // 2)
+                slide[top : top + 12, left : left + width // 3] = 30
+            shown += still(slide, 1.5)
+        return shown
+
+    card = still(pan(9)[0], 4)
+    films = {
+        "one": encode_video([*grain(card, 1), *pan(1, 2)]),
+        "two": encode_video([*grain(card, 2), *pan(2, 2)]),
+        "talk": encode_video(slides(1)),
+        "talk again": encode_video(slides(1), "webm", "libvpx"),
+        "lecture": encode_video(slides(2)),
+    }
+    said = found(rules()["near_duplicate_video"](), probed("video", films))
+    assert groups_of(said) == {frozenset({"talk", "talk again"})}
