@@ -103,7 +103,7 @@ class Child:
     Args:
         enter: called first in each process, with `args`; picklable. It confines the process.
         args: picklable.
-        environment: returns all variables of the process.
+        environment: returns all variables of the process; by default it has none.
         answer_bytes: most bytes of an answer.
     """
 
@@ -111,7 +111,7 @@ class Child:
         self,
         enter: Callable[..., None],
         *args: Any,
-        environment: Callable[[], Mapping[str, str]],
+        environment: Callable[[], Mapping[str, str]] = dict,
         answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self._enter, self._args = enter, args

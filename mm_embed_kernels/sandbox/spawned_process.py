@@ -22,7 +22,7 @@ from mm_embed_kernels.sandbox.main_module import describe_main, name_main
 # The import path comes in one argument, so that nothing is imported before it is set.
 _BOOT = (
     "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); "
-    "from mm_embed_kernels.sandbox.spawned_process import serve_parent; serve_parent(int(sys.argv.pop()))"
+    "from mm_embed_kernels.sandbox.spawned_process import spawn_main; spawn_main(int(sys.argv.pop()))"
 )
 
 
@@ -97,7 +97,7 @@ class SpawnedProcess:
         self.channel.close()
 
 
-def serve_parent(descriptor: int) -> None:
+def spawn_main(descriptor: int) -> None:
     """Do what the parent asks of this process; runs in the child."""
     close_descriptors([descriptor])
     channel = ChildChannel(socket.socket(fileno=descriptor))
