@@ -161,9 +161,7 @@ def results(
     """
     each = seconds / max(1, len(keys))
     payload = [name for name in schema.names if name not in _RESULT_NAMES]
-    rows = [
-        _row(key, outcome, each, payload) for key, outcome in zip(keys, outcomes, strict=True)
-    ]
+    rows = [_row(key, outcome, each, payload) for key, outcome in zip(keys, outcomes, strict=True)]
     try:
         return pa.Table.from_pylist(rows, schema=schema)
     except _MISFITS:

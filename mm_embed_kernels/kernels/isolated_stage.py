@@ -165,9 +165,7 @@ class _Processes:
         self._children: OrderedDict[str, Child] = OrderedDict()
         self._scratch = tempfile.mkdtemp(prefix="mm-models-")
 
-    def of(
-        self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()
-    ) -> Child:
+    def of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
         """Return the child of a stage, which may read the folders of some files."""
         if stage not in self._children:
             # A hub's cache links to the files.

@@ -73,10 +73,11 @@ def _check_sound(answer: Any, span: str) -> np.ndarray[Any, Any] | SampleError:
         return answer
     start, end = seconds_of(span)
     most = (end - start) * speech.RATE + speech.RATE
-    sound = isinstance(answer, np.ndarray) and answer.dtype == np.float32 and answer.ndim == 1
-    if not sound or len(answer) > most:
-        return SampleError("bad_answer", f"the decoder answered no sound of {span}")
-    return answer
+    if isinstance(answer, np.ndarray) and answer.dtype == np.float32 and answer.ndim == 1:
+        sound: np.ndarray[Any, Any] = answer
+        if len(sound) <= most:
+            return sound
+    return SampleError("bad_answer", f"the decoder answered no sound of {span}")
 
 
 class SpeechStage(Stage):

@@ -1,8 +1,8 @@
 """Answers of a child that is not trusted: plain values as msgpack, counted before they are built.
 
 An answer consists of None, booleans, numbers, strings, bytes, times, lists, tuples, dicts, arrays of numbers,
-and `SampleError`s. A few bytes can stand for deep or wide nests of lists, so that the parent counts the values
-and the depth of a message first, without building any.
+and `SampleError`s. A few bytes can stand for deep or wide nests of lists, so that the parent counts values
+and depth of a message first, without building any.
 """
 
 from __future__ import annotations
@@ -39,7 +39,16 @@ _COUNTED = {
     0xDB: _LONG,
 }
 # Extensions: a length, or the place of the length in front; then the type, then the bytes.
-_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16, 0xC7: _BYTE, 0xC8: _SHORT, 0xC9: _LONG}
+_EXTENSIONS: dict[int, Any] = {
+    0xD4: 1,
+    0xD5: 2,
+    0xD6: 4,
+    0xD7: 8,
+    0xD8: 16,
+    0xC7: _BYTE,
+    0xC8: _SHORT,
+    0xC9: _LONG,
+}
 _NESTED = {0xDC: (_SHORT, 1), 0xDD: (_LONG, 1), 0xDE: (_SHORT, 2), 0xDF: (_LONG, 2)}
 
 
@@ -94,8 +103,9 @@ def _replace(value: Any) -> Any:
         return msgpack.ExtType(_TIME, value.isoformat().encode())
     if isinstance(value, tuple):
         return msgpack.ExtType(_TUPLE, _pack(list(value)))
+    plain: Any
     for plain in (bool, int, float, str, bytes, list, dict):
-        if isinstance(value, plain):
+        if isinstance(value, plain):  # of a subclass
             return plain(value)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
@@ -128,7 +138,7 @@ def _restore_array(data: bytes) -> np.ndarray[Any, Any]:
     unpacker = msgpack.Unpacker(max_buffer_size=len(data), max_array_len=_MAX_DIMENSIONS)
     unpacker.feed(data)
     name, shape = unpacker.unpack()
-    dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else np.dtype(object)  # noqa: PLR2004
+    dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else np.dtype(object)
     if dtype.kind not in _NUMBERS or not all(isinstance(side, int) and side >= 0 for side in shape):
         raise BadAnswer("an array is not one of numbers")
     at = unpacker.tell()
@@ -189,7 +199,7 @@ def _step(body: bytes, at: int) -> tuple[int, int]:
         raise BadAnswer("it is not msgpack") from None
 
 
-def _step_into(body: bytes, at: int, length: int | struct.Struct) -> tuple[int, int]:
+def _step_into(body: bytes, at: int, length: Any) -> tuple[int, int]:
     """Return the same for an extension; a tuple is one of a list, whose values count."""
     size = length
     if isinstance(length, struct.Struct):

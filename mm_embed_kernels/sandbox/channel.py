@@ -189,7 +189,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, held: tuple[int, str, bool]) -> Any:
         place, name, writable = held
         if writable:
-            return open(self._descriptors[place], "r+b", buffering=0)  # noqa: SIM115 - the caller's
+            return open(self._descriptors[place], "r+b", buffering=0)
         return HeldFile.of(name, self._descriptors[place])
 
     def find_class(self, module: str, name: str) -> Any:
@@ -198,4 +198,3 @@ class _Unpickler(pickle.Unpickler):
 
             load_main()
         return super().find_class(module, name)
-

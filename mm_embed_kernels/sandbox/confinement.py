@@ -49,7 +49,11 @@ def describe_layers() -> str:
     if version:
         lacks = [
             name
-            for name, since in (("truncation", landlock.TRUNCATE_ABI), ("TCP", landlock.TCP_ABI), ("signals", landlock.SCOPE_ABI))
+            for name, since in (
+                ("truncation", landlock.TRUNCATE_ABI),
+                ("TCP", landlock.TCP_ABI),
+                ("signals", landlock.SCOPE_ABI),
+            )
             if version < since
         ]
         words.append(f"Landlock ABI {version}" + (f" (knows no {', '.join(lacks)})" if lacks else ""))

@@ -26,7 +26,7 @@ class HeldFile(type(Path())):  # type: ignore[misc]
         """Return the descriptor; its own position is nobody's but the caller's."""
         return self._descriptor
 
-    def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:
+    def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:  # noqa: ARG002 - of the base class
         if mode != "rb":
             raise PermissionError(f"{self} is open for reading bytes, not as {mode!r}")
         return io.BufferedReader(_Reader(self))

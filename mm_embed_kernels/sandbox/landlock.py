@@ -14,10 +14,18 @@ from pathlib import Path
 
 # Versions of the ABI: with it files cannot be truncated, TCP is refused, signals to others are.
 TRUNCATE_ABI, TCP_ABI, DEVICE_ABI, SCOPE_ABI = 3, 4, 5, 6
+_REFER_ABI = 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # alike on all machines
 _VERSION, _PATH_BENEATH = 1, 1
 # Rights on files, as bits.
-_WRITE_FILE, _READ_FILE, _READ_DIR, _REFER, _TRUNCATE, _DEVICE = 1 << 1, 1 << 2, 1 << 3, 1 << 13, 1 << 14, 1 << 15
+_WRITE_FILE, _READ_FILE, _READ_DIR, _REFER, _TRUNCATE, _DEVICE = (
+    1 << 1,
+    1 << 2,
+    1 << 3,
+    1 << 13,
+    1 << 14,
+    1 << 15,
+)
 _FIRST_RIGHTS = (1 << 13) - 1
 _EXECUTE = 1 << 0
 _TCP, _SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
@@ -46,7 +54,7 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path] = ()) -> None:
     """
     version = abi()
     rights = _FIRST_RIGHTS
-    rights |= _REFER if version >= 2 else 0  # noqa: PLR2004 - as the kernel's documentation counts
+    rights |= _REFER if version >= _REFER_ABI else 0
     rights |= _TRUNCATE if version >= TRUNCATE_ABI else 0
     rights |= _DEVICE if version >= DEVICE_ABI else 0
     ports = _TCP if version >= TCP_ABI else 0

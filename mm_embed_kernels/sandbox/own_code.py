@@ -103,7 +103,7 @@ def limit_import_path() -> list[Path]:
         return os.path.join(os.path.realpath(path), "").startswith(below)
 
     first = next((i for i, entry in enumerate(sys.path) if is_installed(entry)), len(sys.path))
-    mixed = [[], []]  # in front of the interpreter's own folders, and behind
+    mixed: list[list[str]] = [[], []]  # in front of the interpreter's own folders, and behind
     for i, entry in enumerate(sys.path):
         if os.path.isdir(entry) and not is_installed(entry):
             mixed[i > first].append(entry)
@@ -113,9 +113,14 @@ def limit_import_path() -> list[Path]:
     sys.meta_path[place : place + 1] = [finders[0], importlib.machinery.PathFinder, finders[1]]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     archives = [entry for entry in sys.path if os.path.isfile(entry)]
-    named = [*_SYSTEM, *installed, *archives, *(entry for entry in libraries if entry.startswith("/"))]
-    loaded = [path for path in _loaded_packages() if not is_installed(path)]
-    return [Path(path) for path in (*named, *finders[0].paths, *finders[1].paths, *loaded)]
+    named: list[str] = [
+        *_SYSTEM,
+        *installed,
+        *archives,
+        *(entry for entry in libraries if entry.startswith("/")),
+    ]
+    loaded: list[str] = [path for path in _loaded_packages() if not is_installed(path)]
+    return [*map(Path, (*named, *loaded)), *finders[0].paths, *finders[1].paths]
 
 
 def _installed_folders() -> list[str]:
@@ -145,9 +150,9 @@ def _code_in(folder: str) -> Iterator[Path]:
     except OSError:
         return
     for entry in entries:
-        if _METADATA.fullmatch(entry.name) or (entry.name.endswith(_SUFFIXES) and entry.is_file()):
-            yield Path(entry.path)
-        elif entry.name.isidentifier() and entry.is_dir() and _is_package(entry.path):
+        is_module = entry.name.endswith(_SUFFIXES) and entry.is_file()
+        is_package = entry.name.isidentifier() and entry.is_dir() and _is_package(entry.path)
+        if is_module or is_package or _METADATA.fullmatch(entry.name):
             yield Path(entry.path)
 
 

@@ -102,7 +102,10 @@ class Limits:
     @property
     def environment(self) -> str:
         """Digest of the limits and libraries; with others, the bytes of a permanent failure may pass."""
-        return digest("limits", environment_digest(), str(self.memory_bytes), str(self.item_seconds))[:16]
+        limits = [str(self.memory_bytes), str(self.item_seconds)]
+        if self.answer_bytes != ANSWER_BYTES:  # which earlier failures did not know
+            limits.append(str(self.answer_bytes))
+        return digest("limits", environment_digest(), *limits)[:16]
 
 
 def _environment() -> dict[str, str]:

@@ -42,7 +42,8 @@ def is_offered() -> bool:
         return False
     action = ctypes.c_uint32(_ERRNO)
     number = _number(syscalls.SECCOMP)
-    return ctypes.CDLL(None).syscall(number, _SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0
+    library = ctypes.CDLL(None)
+    return bool(library.syscall(number, _SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0)
 
 
 def forbid_privileges() -> None:
@@ -156,4 +157,3 @@ def _refuse_if(test: int, value: int, error: int) -> list[bytes]:
 
 def _code(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_true, if_false, value)
-

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.sandbox.answers import BadAnswer
 
-# Slots of a flatbuffer's tables: the header of a message, and the compression of a record batch (Message.fbs).
+# Slots of a flatbuffer's tables (Message.fbs): the header of a message; the compression of a record batch.
 _HEADER_SLOT, _COMPRESSION_SLOT = 2, 3
 
 

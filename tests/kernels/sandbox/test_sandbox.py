@@ -73,7 +73,9 @@ def observe() -> dict[str, Any]:
     return {
         "environ": dict(os.environ),
         "started_with": Path("/proc/self/environ").read_bytes(),
-        "files": [entry.readlink().as_posix() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()],
+        "files": [
+            entry.readlink().as_posix() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()
+        ],
         "limits": limits,
         "pid": os.getpid(),
     }
