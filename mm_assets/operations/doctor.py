@@ -22,7 +22,7 @@ from mm_embed_kernels.sandbox.confinement import (
     require_layers,
     required_layers,
 )
-from mm_embed_kernels.sandbox.escapes import EFFECTS, reach_out
+from mm_embed_kernels.sandbox.reach import EFFECTS, reach_out
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from mm_resources.catalog import Catalog
 from mm_resources.settings import Settings

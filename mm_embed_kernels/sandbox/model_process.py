@@ -27,13 +27,8 @@ _PREFIXES = (
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 # What they read beside their code: of processes, devices and the system's libraries.
 _READABLE = (
-    "/proc",
-    "/sys",
-    "/usr/share",
-    "/usr/local/cuda",
-    "/opt/rocm",
-    "/etc/OpenCL",
-    "/etc/ld.so.conf.d",
+    *("/proc/driver", "/proc/devices", "/proc/modules", "/proc/version", "/proc/sys/kernel", "/proc/sys/vm"),
+    *("/sys", "/usr/share", "/usr/local/cuda", "/opt/rocm", "/etc/OpenCL", "/etc/ld.so.conf.d"),
 )
 _DEVICES = ("/dev/null", "/dev/nvidia*", "/dev/dri", "/dev/kfd", "/dev/dxg")
 

@@ -61,7 +61,7 @@ def filter_calls(writes: bool) -> None:
     """Refuse all threads of this process what a computation does not need, for good.
 
     Refused are sockets, programs, other processes (their memory, signals, limits), keys, io_uring, mounts,
-    shared memory, names and attributes of files, and all system calls that are newer than the tables.
+    shared memory, attributes of files, and all system calls that are newer than the tables.
 
     Args:
         writes: whether files may be created and opened for writing, as models do.
@@ -89,8 +89,8 @@ def _instructions(writes: bool) -> Iterator[bytes]:
     yield _code(_RETURN, _KILL)  # numbers of another machine (32-bit calls)
     yield _code(_LOAD, _NUMBER_AT)
     yield from _refuse_if(_AT_LEAST, syscalls.UNKNOWN, errno.ENOSYS)  # and the calls of x32
-    groups = [syscalls.SOCKETS, syscalls.PROCESSES, syscalls.KERNEL, syscalls.SHARED]
-    for group in groups if writes else [*groups, syscalls.FILES]:
+    groups = [syscalls.SOCKETS, syscalls.PROCESSES, syscalls.KERNEL, syscalls.SHARED, syscalls.ATTRIBUTES]
+    for group in groups if writes else [*groups, syscalls.NAMES]:
         for call in group.values():
             if (number := _number(call)) is not None:
                 yield from _refuse_if(_EQUAL, number, errno.EPERM)

@@ -117,8 +117,8 @@ SHARED: dict[str, Number] = {
     "mq_timedreceive": (243, 183),
     "mq_notify": (244, 184),
 }
-# Names and attributes of files; Landlock knows no right for the attributes.
-FILES: dict[str, Number] = {
+# Names of files, for kernels without Landlock.
+NAMES: dict[str, Number] = {
     "creat": (85, None),
     "truncate": (76, 45),
     "rename": (82, None),
@@ -135,6 +135,9 @@ FILES: dict[str, Number] = {
     "rmdir": (84, None),
     "mknod": (133, None),
     "mknodat": (259, 33),
+}
+# Attributes of files, for which Landlock has no right.
+ATTRIBUTES: dict[str, Number] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),

@@ -64,8 +64,8 @@ def try_all(attempts: dict[str, Callable[[], Any]]) -> list[str]:
 
 
 def decode(modality: str, data: bytes) -> None:
-    """Decode a healthy sample, so that all libraries are loaded and their threads run."""
-    assert get(modality).probe(data)["mime"]  # type: ignore[arg-type]
+    """Decode a healthy sample, if any, so that all libraries are loaded and their threads run."""
+    assert not modality or get(modality).probe(data)["mime"]  # type: ignore[arg-type]
 
 
 def read_files(modality: str, data: bytes, secrets: list[str], parent: int) -> list[str]:
