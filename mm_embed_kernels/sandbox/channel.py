@@ -18,6 +18,7 @@ from typing import Any
 
 from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer, pack_answer, unpack_answer
 from mm_embed_kernels.sandbox.held_file import HeldFile
+from mm_embed_kernels.sandbox.main_module import NAMES, load_main
 
 # Length of the message, and number of its descriptors.
 _HEADER = struct.Struct("<QI")
@@ -193,8 +194,6 @@ class _Unpickler(pickle.Unpickler):
         return HeldFile.of(name, self._descriptors[place])
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "__main__":
-            from mm_embed_kernels.sandbox.main_module import load_main
-
+        if module in NAMES:
             load_main()
         return super().find_class(module, name)

@@ -19,6 +19,8 @@ from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 from types import ModuleType
 
+from mm_embed_kernels.sandbox.main_module import main_path
+
 # What libraries of C read when they start: the loader's cache, the machine's cores and memory, times.
 _SYSTEM = (
     "/lib",
@@ -111,10 +113,12 @@ def limit_import_path() -> list[Path]:
     sys.path[:] = [entry for entry in sys.path if entry not in (*mixed[0], *mixed[1])]
     place = sys.meta_path.index(importlib.machinery.PathFinder)
     sys.meta_path[place : place + 1] = [finders[0], importlib.machinery.PathFinder, finders[1]]
+    script = main_path()
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     archives = [entry for entry in sys.path if os.path.isfile(entry)]
     named: list[str] = [
         *_SYSTEM,
+        *([script] if script else []),
         *installed,
         *archives,
         *(entry for entry in libraries if entry.startswith("/")),

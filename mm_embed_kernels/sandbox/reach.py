@@ -1,4 +1,4 @@
-"""What a confined child must not be able to do, tried by `mm doctor`."""
+"""Attempts of a confined child to reach beyond itself, made by `mm doctor`."""
 
 from __future__ import annotations
 
