@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -24,7 +23,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.display import Display
 from mm_embed_kernels.media.ffmpeg_frames import Index, first_display, index_of, read_indexed
 from mm_embed_kernels.media.library_errors import decord_error, lacks_length
-from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.media_type import Media, open_media
 from mm_embed_kernels.media.video import Facts, copy_packets, describe, open_video_container, picture_track
 
 # Containers in which decord finds a key frame; in others it misses it by some frames, without an error.

@@ -13,7 +13,7 @@ import pytest
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.media.media_type import Media, open_media
-from mm_embed_kernels.media.video import copy_sound
+from mm_embed_kernels.media.sound_copy import copy_sound
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from tests.kernels.sounds import encode_audio, noise
