@@ -42,7 +42,8 @@ def open_sample(modality: str, embedder: Any, data: bytes) -> Any:
     """Probe and segment one sample and decode its first segment, as the pipeline does."""
     kind = get(modality)
     row, segments = kind.probe(data), kind.segment(data)
-    return row, segments, None if embedder is None else embedder.decode(data, segments[0].span)
+    decoded = None if embedder is None else embedder.decode(data, segments[0].span)
+    return row, [vars(segment) for segment in segments], decoded
 
 
 def seconds(call: Callable[[], list[Any]]) -> float:

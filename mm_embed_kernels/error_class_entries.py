@@ -248,6 +248,11 @@ _COMPUTING = {
         f"After SIGKILL free memory, then {_BACKFILL}, which tries such samples until three runs have seen"
         f" it; otherwise update the decoding library and {_BACKFILL}, or convert the content and {_RELIST}.",
     ),
+    "bad_answer": (
+        "The decoder's process answers what no decoder answers, or more than the sandbox allows.",
+        f"Inspect the content with {_OPEN}: it may have taken over the decoder. Update the decoding library,"
+        f" or raise `answer_mb` of the `sandbox` resource, then {_BACKFILL}.",
+    ),
     "memory_limit": (
         "Decoding takes more memory than the sandbox allows.",
         f"{_BACKFILL[0].upper()}{_BACKFILL[1:]}, which tries such samples until three runs have seen it; then"

@@ -43,13 +43,14 @@ class SampleError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Restore without the check: the plug-in that declares the class may not be imported here."""
-        return _restore, self.args
+        return restore_error, self.args
 
     def __str__(self) -> str:
         return f"{self.error_class}: {self.message}"
 
 
-def _restore(error_class: str, message: str, retryable: bool) -> SampleError:
+def restore_error(error_class: str, message: str, retryable: bool) -> SampleError:
+    """Return the error of another process, whose class may not be declared in this one."""
     error = SampleError.__new__(SampleError)
     error._fill(error_class, message, retryable)
     return error

@@ -16,6 +16,8 @@ from mm_embed_kernels.kernels.base import Resources
 from mm_embed_kernels.kernels.embed import EmbedKernel
 from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.sandbox.answers import ANSWER_BYTES
+from mm_embed_kernels.sandbox.confinement import LAYERS, require_layers, required_layers
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.transcribers import Transcriber
@@ -203,11 +205,28 @@ class SandboxResource(dg.ConfigurableResource):
         default=0,
         description="children; 0: one for each core, as memory allows. A Ray worker has one",
     )
+    answer_mb: int = Field(default=ANSWER_BYTES >> 20, description="largest answer to one sample, MiB")
+    require: list[str] = Field(
+        default=[],
+        description=f"layers of confinement ({', '.join(LAYERS)}) without which no work starts, beside those "
+        "that the variable MM_SANDBOX_REQUIRE names; `mm doctor` says what the kernel offers",
+    )
 
     def limits(self) -> Limits:
+        """Limits of the sandbox.
+
+        Raises:
+            UserError: when this kernel lacks a layer that is required.
+        """
         memory = self.memory_mb << 20
+        require = tuple(dict.fromkeys((*required_layers(), *self.require)))
+        require_layers(require)
         return Limits(
-            workers=self.workers or _children(memory), memory_bytes=memory, item_seconds=self.item_seconds
+            workers=self.workers or _children(memory),
+            memory_bytes=memory,
+            item_seconds=self.item_seconds,
+            answer_bytes=self.answer_mb << 20,
+            require=require,
         )
 
 

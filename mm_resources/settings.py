@@ -20,7 +20,8 @@ PROFILES = ("bundled", "hub")
 class Settings:
     """Locations and choices of this process.
 
-    Variables read elsewhere: ``MM_SQL_MEMORY`` (`mm_embed_kernels.sql`), ``RAY_ADDRESS``
+    Variables read elsewhere: ``MM_SQL_MEMORY`` (`mm_embed_kernels.sql`), ``MM_SANDBOX_REQUIRE``
+    (`mm_embed_kernels.sandbox.confinement`), ``RAY_ADDRESS``
     (`mm_resources.resources`), ``XDG_CACHE_HOME`` (`mm_embed_kernels.inference.runtime`),
     ``STORAGE_EMULATOR_HOST`` (`mm_resources.storage.filesystems`).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,13 @@ from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.modalities import modalities
+from mm_embed_kernels.sandbox.confinement import (
+    describe_layers,
+    missing_layers,
+    require_layers,
+    required_layers,
+)
+from mm_embed_kernels.sandbox.reach import EFFECTS, reach_out
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from mm_resources.catalog import Catalog
 from mm_resources.settings import Settings
@@ -41,6 +49,7 @@ def run_checks() -> list[Finding]:
         ("store", lambda: _check_store(settings)),
         ("dagster home", lambda: _check_home(settings)),
         ("sandbox", _check_sandbox),
+        ("confinement", _check_confinement),
         ("lance and lancedb", _check_lance_pair),
         *(
             (f"embedder {name}", lambda name=name: _check_embedder(name))
@@ -120,9 +129,29 @@ def _check_sandbox() -> str:
     return "children start, and one that crashes costs one sample"
 
 
-def _check_lance_pair() -> str:
-    import tempfile
+def _check_confinement() -> str:
+    require_layers(required_layers())
+    sandbox = Sandbox(Limits())
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as planted:
+            planted.write("for nobody else")
+            planted.flush()
+            (reached,) = sandbox.map(reach_out, [(planted.name, os.getpid())])
+    finally:
+        sandbox.close()
+    if isinstance(reached, SampleError):
+        raise reached
+    expected = {
+        effect for layer, effects in EFFECTS.items() if layer in missing_layers() for effect in effects
+    }
+    if unexpected := sorted(set(reached) - expected):
+        raise UserError(
+            f"a child that should be confined {', '.join(unexpected)}; {describe_layers()}; see SECURITY.md"
+        )
+    return describe_layers()
 
+
+def _check_lance_pair() -> str:
     # Loads the databases, which no other check needs.
     import lancedb
     import pyarrow as pa

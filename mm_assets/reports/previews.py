@@ -13,6 +13,7 @@ import numpy as np
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
+from mm_embed_kernels.kernels.preview import Previewer, read_preview
 from mm_embed_kernels.modalities import Preview, get
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS, PREVIEW_SIDE
 from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded
@@ -64,9 +65,9 @@ def preview_blobs(
         loaded = [
             call_guarded(_load, (blobs, modality.streams, *location.values())) for location in locations
         ]
-        outcomes = map_in_sandbox(limits, modality.preview, loaded, [()] * len(loaded))
-        for location, outcome in zip(locations, outcomes, strict=True):
-            previews[location["content_hash"]] = _check_preview(outcome)
+        answers = map_in_sandbox(limits, Previewer(modality), loaded, [()] * len(loaded))
+        for location, answer in zip(locations, answers, strict=True):
+            previews[location["content_hash"]] = _check_preview(read_preview(answer))
     return previews
 
 

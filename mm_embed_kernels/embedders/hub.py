@@ -41,6 +41,9 @@ class HubEmbedder(Embedder):
 
     @property
     def weights(self) -> tuple[Path, ...]:
+        # On another machine of a cluster the model may be in another folder.
+        if "folder" in self.__dict__ and not self.folder.is_dir():
+            del self.folder
         return tuple(model_files(self.name, self.folder))
 
     def read_json(self, name: str) -> Any:
@@ -57,9 +60,8 @@ class HubEmbedder(Embedder):
             ) from error
 
     def load(self) -> None:
-        # On another machine of a cluster the model may be in another folder.
         if "folder" in self.__dict__ and not self.folder.is_dir():
-            del self.folder
+            del self.folder  # as above
         if "_model" not in self.__dict__:
             self._model = self.open_model()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -41,6 +42,9 @@ RESULT = [
     pa.field("retryable", pa.bool_()),
     pa.field("seconds", pa.float64()),
 ]
+_RESULT_NAMES = frozenset(item.name for item in RESULT)
+# What Arrow raises about a value that is not of its column's type.
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 
 
 class BlobReader(Protocol):
@@ -83,6 +87,11 @@ class Stage(ABC):
     resources: Resources = Resources()
     infers: bool = False
     limits: Limits | None = None
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Files that `setup` reads."""
+        return ()
 
     def setup(self) -> None:  # noqa: B027 - most stages load nothing
         """Load models or start children; called once per process."""
@@ -151,19 +160,39 @@ def results(
         schema: of the rows.
     """
     each = seconds / max(1, len(keys))
-    rows = []
-    for key, outcome in zip(keys, outcomes, strict=True):
-        if isinstance(outcome, SampleError):
-            rows.append(
-                {
-                    "key": key,
-                    "status": "failed",
-                    "error_class": outcome.error_class,
-                    "message": outcome.message,
-                    "retryable": outcome.retryable,
-                    "seconds": each,
-                }
-            )
-        else:
-            rows.append({"key": key, "status": "ok", "retryable": False, "seconds": each, **outcome})
-    return pa.Table.from_pylist(rows, schema=schema)
+    payload = [name for name in schema.names if name not in _RESULT_NAMES]
+    rows = [_row(key, outcome, each, payload) for key, outcome in zip(keys, outcomes, strict=True)]
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except _MISFITS:
+        # What a decoder answers is not trusted: a value that does not fit its column costs its own row.
+        checked = [_check_row(row, each, schema) for row in rows]
+        return pa.Table.from_pylist(checked, schema=schema)
+
+
+def _row(
+    key: str, outcome: dict[str, Any] | SampleError, seconds: float, payload: list[str]
+) -> dict[str, Any]:
+    """Return one row; no answer sets the columns of `RESULT`."""
+    if not isinstance(outcome, (SampleError, dict)):
+        outcome = SampleError("contract", f"a plug-in returned {type(outcome).__name__}, not a row")
+    if isinstance(outcome, SampleError):
+        return {
+            "key": key,
+            "status": "failed",
+            "error_class": outcome.error_class,
+            "message": outcome.message,
+            "retryable": outcome.retryable,
+            "seconds": seconds,
+        }
+    known = {name: outcome[name] for name in payload if name in outcome}
+    return {"key": key, "status": "ok", "retryable": False, "seconds": seconds, **known}
+
+
+def _check_row(row: dict[str, Any], seconds: float, schema: pa.Schema) -> dict[str, Any]:
+    """Return a row that fits, or the failure of one that does not."""
+    try:
+        pa.Table.from_pylist([row], schema=schema)
+    except _MISFITS as error:
+        return _row(row["key"], SampleError("contract", f"{type(error).__name__}: {error}"), seconds, [])
+    return row

@@ -41,6 +41,16 @@ class Decoder:
         return flat[: unpadded_length(flat)].tobytes()
 
 
+def check_input(answer: Any, embedder: Embedder) -> dict[str, Any] | SampleError:
+    """Return the payload row of a decoder's answer, which is not trusted to be what `Decoder` returns."""
+    if isinstance(answer, SampleError):
+        return answer
+    size, most = np.dtype(embedder.input_dtype).itemsize, int(np.prod(embedder.input_shape or ()))
+    if not isinstance(answer, bytes) or len(answer) % size or len(answer) > size * most:
+        return SampleError("bad_answer", f"the decoder answered no {embedder.input_dtype} input of the model")
+    return {INPUT.name: answer}
+
+
 def to_arrays(column: pa.ChunkedArray, embedder: Embedder) -> np.ndarray[Any, Any]:
     """Return the arrays that `decode` returned, [n, *input_shape] of `input_dtype`.
 

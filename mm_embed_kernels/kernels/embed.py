@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.inference.runtime import keep_freed_memory
 from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
 from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
-from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, to_arrays
+from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, check_input, to_arrays
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 
@@ -66,9 +67,7 @@ class DecodeStage(Stage):
         outcomes = map_in_sandbox(
             self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()]
         )
-        payloads = [
-            outcome if isinstance(outcome, SampleError) else {INPUT.name: outcome} for outcome in outcomes
-        ]
+        payloads = [check_input(outcome, self.embedder) for outcome in outcomes]
         return results(batch["key"].to_pylist(), payloads, time.perf_counter() - began, self.schema)
 
 
@@ -79,6 +78,10 @@ class InferStage(Stage):
 
     def __init__(self, embedder: Embedder, schema: pa.Schema, resources: Resources) -> None:
         self.embedder, self.schema, self.resources = embedder, schema, resources
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        return self.embedder.weights
 
     def setup(self) -> None:
         keep_freed_memory()

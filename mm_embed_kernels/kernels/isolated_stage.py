@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import pickle
-import threading
+import shutil
+import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from mm_embed_kernels.errors import ProcessFailure, SampleError
+from mm_embed_kernels.errors import ProcessFailure, SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
+from mm_embed_kernels.sandbox.answers import BadAnswer
 from mm_embed_kernels.sandbox.child_process import (
     Child,
     ChildDied,
     ChildTimeout,
-    die_with_parent,
     refuse_children,
 )
+from mm_embed_kernels.sandbox.model_process import enter_model, model_environment
+from mm_embed_kernels.sandbox.tables import from_bytes, from_stranger, to_bytes
 
 # Own time (see `Stopwatch`) of a batch, and of loading a model.
 BATCH_SECONDS = 300.0
@@ -74,7 +79,7 @@ class IsolatedStage(Stage):
         """
         try:
             table = self._run(batch, 1.0)
-        except (ChildDied, ChildTimeout):
+        except (ChildDied, ChildTimeout, BadAnswer):
             rows = (batch.slice(i, 1) for i in range(batch.num_rows))
             return pa.concat_tables([self._run_alone(row) for row in rows])
         self._deaths = 0
@@ -85,6 +90,9 @@ class IsolatedStage(Stage):
         began = time.perf_counter()
         try:
             table = self._run(row, _SECOND_TRY)
+        except BadAnswer as refused:
+            cause = SampleError("bad_answer", f"the model's answer is refused: {refused}")
+            return results(row["key"].to_pylist(), [cause], time.perf_counter() - began, self.schema)
         except (ChildDied, ChildTimeout) as end:
             cause = _blame(end)
             self._deaths += 1
@@ -108,7 +116,7 @@ class IsolatedStage(Stage):
         return self._ask(child, batch, factor)
 
     def _child(self) -> Child:
-        return _processes().of(content_hash(self._pickled), self.prepare)
+        return _processes().of(content_hash(self._pickled), self.prepare, self.stage.reads)
 
     def _load(self, child: Child) -> None:
         """Load the stage in the child; once more where the machine has ended it."""
@@ -122,11 +130,13 @@ class IsolatedStage(Stage):
     def _ask(self, child: Child, batch: pa.Table | None, factor: float = 1.0) -> pa.Table | None:
         """Load the stage in the child where it is not loaded, and run it on the batch, if there is one."""
         name = content_hash(self._pickled)
-        item = (name, self._pickled, None if batch is None else _to_bytes(batch))
+        item = (name, self._pickled, None if batch is None else to_bytes(batch))
         (answer,) = child.ask(_run_stage, [item], factor * self.seconds, WALL_SECONDS)
-        if isinstance(answer, Exception):
+        if isinstance(answer, SampleError):
             raise answer
-        return None if answer is None else _from_bytes(answer)
+        if isinstance(answer, dict):
+            raise _restore_error(answer)
+        return None if batch is None else from_stranger(answer, self.schema, batch.num_rows)
 
 
 def _loading_failure(end: ChildDied | ChildTimeout) -> ProcessFailure:
@@ -153,10 +163,20 @@ class _Processes:
 
     def __init__(self) -> None:
         self._children: OrderedDict[str, Child] = OrderedDict()
+        self._scratch = tempfile.mkdtemp(prefix="mm-models-")
 
-    def of(self, stage: str, prepare: Callable[[], None] | None) -> Child:
+    def of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
+        """Return the child of a stage, which may read the folders of some files."""
         if stage not in self._children:
-            self._children[stage] = Child(_enter, prepare, parent=True)
+            # A hub's cache links to the files.
+            folders = {str(path.parent) for file in reads for path in (file, file.resolve())}
+            self._children[stage] = Child(
+                enter_model,
+                pickle.dumps(prepare),
+                sorted(folders),
+                self._scratch,
+                environment=partial(model_environment, self._scratch),
+            )
         self._children.move_to_end(stage)
         while len(self._children) > _MAX_PROCESSES:
             self._children.popitem(last=False)[1].close()
@@ -169,6 +189,7 @@ class _Processes:
     def close_at_exit(self) -> None:
         refuse_children()
         self.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 @cache
@@ -183,43 +204,26 @@ def close_models() -> None:
     _processes().close()
 
 
-def _enter(prepare: Callable[[], None] | None) -> None:
-    """Prepare this child for models."""
-    from tqdm import tqdm
-
-    die_with_parent()
-    # By default tqdm takes a semaphore of the system, which leaks when the process is killed, as all of these
-    # are.
-    tqdm.set_lock(threading.RLock())
-    if prepare is not None:
-        prepare()
-
-
 # Stages of this child, by the hash of their pickle.
 _loaded: dict[str, Stage] = {}
 
 
-def _run_stage(name: str, pickled: bytes, batch: bytes | None) -> bytes | Exception | None:
+def _run_stage(name: str, pickled: bytes, batch: bytes | None) -> Any:
     """Load a stage unless it is loaded, and run it on the batch, if there is one; runs in the child."""
     try:
         if name not in _loaded:
             stage: Stage = pickle.loads(pickled)
             stage.setup()
             _loaded[name] = stage
-        return None if batch is None else _to_bytes(_loaded[name].run(_from_bytes(batch)))
-    except Exception as error:  # noqa: BLE001 - the parent raises it again
+        return None if batch is None else to_bytes(_loaded[name].run(from_bytes(batch)))
+    except SampleError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - the parent raises it again
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return {"message": f"{kind}{error}", "user": not kind}
 
 
-def _to_bytes(table: pa.Table) -> bytes:
-    """Return a table as an Arrow stream, which does not hold the rows beside a slice."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    stream: bytes = sink.getvalue().to_pybytes()
-    return stream
-
-
-def _from_bytes(stream: bytes) -> pa.Table:
-    with pa.ipc.open_stream(stream) as reader:
-        return reader.read_all()
+def _restore_error(answer: dict[str, Any]) -> Exception:
+    """Return what a child has raised: a mistake of the user, or an error of the model."""
+    kind = UserError if answer.get("user") else RuntimeError
+    return kind(str(answer.get("message"))[:2000])

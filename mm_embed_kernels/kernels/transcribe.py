@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,19 @@ def read_speech(data: Media, span: str) -> np.ndarray[Any, Any]:
     return samples if (speech.probabilities(samples) >= speech.THRESHOLD).any() else samples[:0]
 
 
+def _check_sound(answer: Any, span: str) -> np.ndarray[Any, Any] | SampleError:
+    """Return a decoder's answer, which is not trusted to be what `read_speech` returns."""
+    if isinstance(answer, SampleError):
+        return answer
+    start, end = seconds_of(span)
+    most = (end - start) * speech.RATE + speech.RATE
+    if isinstance(answer, np.ndarray) and answer.dtype == np.float32 and answer.ndim == 1:
+        sound: np.ndarray[Any, Any] = answer
+        if len(sound) <= most:
+            return sound
+    return SampleError("bad_answer", f"the decoder answered no sound of {span}")
+
+
 class SpeechStage(Stage):
     """Decodes the speech of blobs in the sandbox, so that the model's stage opens no untrusted bytes."""
 
@@ -77,12 +91,14 @@ class SpeechStage(Stage):
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        outcomes = map_in_sandbox(
+        spans = batch["span"].to_pylist()
+        answers = map_in_sandbox(
             self.limits,
             read_speech,
             load_blobs(self.reader, batch, streams=True),
-            [(span,) for span in batch["span"].to_pylist()],
+            [(span,) for span in spans],
         )
+        outcomes = [_check_sound(answer, span) for answer, span in zip(answers, spans, strict=True)]
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
         table = results(batch["key"].to_pylist(), flags, time.perf_counter() - began, pa.schema(RESULT))
         sounds = [None if isinstance(outcome, SampleError) else outcome for outcome in outcomes]
@@ -96,6 +112,10 @@ class TranscribeStage(Stage):
 
     def __init__(self, transcriber: Transcriber, schema: pa.Schema, resources: Resources) -> None:
         self.transcriber, self.schema, self.resources = transcriber, schema, resources
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        return self.transcriber.weights
 
     def setup(self) -> None:
         self.transcriber.load()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -24,7 +23,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.display import Display
 from mm_embed_kernels.media.ffmpeg_frames import Index, first_display, index_of, read_indexed
 from mm_embed_kernels.media.library_errors import decord_error, lacks_length
-from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.media.media_type import Media, open_media
 from mm_embed_kernels.media.video import Facts, copy_packets, describe, open_video_container, picture_track
 
 # Containers in which decord finds a key frame; in others it misses it by some frames, without an error.
@@ -194,17 +193,18 @@ class _DecordFrames(Frames):
 
     def __init__(self, film: _Film, size: tuple[int, int] | None) -> None:
         self._film, self._size = film, size
-        source = str(film.data) if isinstance(film.data, Path) else io.BytesIO(film.data)
         width, height = size or film.display.size
         decord = load_decord()
         try:
             try:
-                self._reader = decord.VideoReader(source, decord.cpu(0), width, height, num_threads=1)
+                self._reader = decord.VideoReader(
+                    _source(film.data), decord.cpu(0), width, height, num_threads=1
+                )
             except decord.DECORDError as error:
                 if not lacks_length(error):
                     raise
-                with _remux(source) as path:
-                    self._reader = decord.VideoReader(path, decord.cpu(0), width, height, num_threads=1)
+                copy = _remux(film.data)
+                self._reader = decord.VideoReader(copy, decord.cpu(0), width, height, num_threads=1)
             stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
             self.keys = np.asarray(self._reader.get_key_indices(), np.int64)
         except (decord.DECORDError, RuntimeError, AssertionError, ValueError, IndexError) as error:
@@ -249,19 +249,34 @@ class _FFmpegFrames(Frames):
         return read_indexed(film.data, film.index, film.display, self._size, indices)
 
 
-@contextmanager
-def _remux(source: str | BinaryIO) -> Iterator[str]:
-    """Copy the picture track to a temporary Matroska file; yields its path. Decodes nothing."""
+def _source(data: Media) -> str | BinaryIO:
+    """Return what decord opens: bytes, a path, or the standard input in place of a file that is open.
+
+    A sandboxed child is handed a large blob as an open file, which FFmpeg, beneath decord, knows as ``fd:``:
+    it copies the descriptor 0, and reads from its position on.
+    """
+    if isinstance(data, bytes):
+        return io.BytesIO(data)
+    if not hasattr(data, "fileno"):
+        return str(data)
+    os.lseek(data.fileno(), 0, os.SEEK_SET)
+    os.dup2(data.fileno(), 0)
+    return "fd:"
+
+
+def _remux(data: Media) -> BinaryIO:
+    """Copy the picture track to Matroska, in memory, where a child has no files; decodes nothing."""
     import av
 
+    copy = io.BytesIO()
     with (
-        tempfile.NamedTemporaryFile(suffix=".mkv") as copy,
-        open(source, "rb") if isinstance(source, str) else nullcontext(source) as stream,
+        open_media(data) as stream,
+        open_video_container(stream) as container,
+        av.open(copy, "w", format="matroska") as out,
     ):
-        stream.seek(0)
-        with open_video_container(stream) as container, av.open(copy.name, "w", format="matroska") as out:
-            copy_packets(container, picture_track(container), out)
-        yield copy.name
+        copy_packets(container, picture_track(container), out)
+    copy.seek(0)
+    return copy
 
 
 def load_decord() -> Any:

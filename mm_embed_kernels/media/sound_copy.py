@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from mm_embed_kernels.errors import SampleError
@@ -26,10 +25,14 @@ class _Refusal(Exception):
     """A container does not take the coding."""
 
 
-def copy_sound(data: Media, target: str) -> None:
+def copy_sound(data: Media, target: BinaryIO) -> None:
     """Write the first sound track to a file, whose first packet has the time zero.
 
     The packets are copied, so that equal films give equal bytes; sound that no container takes is decoded.
+
+    Args:
+        data: the film.
+        target: a file open for reading and writing, which is overwritten.
 
     Raises:
         SampleError: ``no_audio``, ``truncated``, ``unsupported_format`` or ``decode_error``.
@@ -48,9 +51,9 @@ def copy_sound(data: Media, target: str) -> None:
             # Other containers take codings that they lose frames of.
             if samples is None:
                 samples = _count_samples(stream)
-            with Path(target).open("rb") as copy:
-                if _count_samples(copy, open_sound_container) == samples and _states_length(copy, samples):
-                    return
+            whole = _count_samples(target, open_sound_container) == samples
+            if whole and _states_length(target, samples):
+                return
         _decode_to_pcm(stream, target)
 
 
@@ -95,7 +98,7 @@ def _packets(container: Any, track: Any) -> Iterator[Any]:
         raise library_error(error, "the container is damaged") from error
 
 
-def _copy_packets(stream: BinaryIO, target: str, name: str) -> None:
+def _copy_packets(stream: BinaryIO, target: BinaryIO, name: str) -> None:
     """Copy the packets to a container.
 
     Raises:
@@ -106,7 +109,7 @@ def _copy_packets(stream: BinaryIO, target: str, name: str) -> None:
 
     with (
         _open_track(stream) as (container, track),
-        av.open(target, "w", format=name, options={"fflags": "+bitexact"}) as out,
+        av.open(_emptied(target), "w", format=name, options={"fflags": "+bitexact"}) as out,
     ):
         try:
             # Opaque: FFmpeg need not know how to write what it only copies.
@@ -154,7 +157,14 @@ def _states_length(copy: BinaryIO, samples: int) -> bool:
         return abs(stated - samples / track.codec_context.sample_rate) <= SLACK_SECONDS or not stated
 
 
-def _decode_to_pcm(stream: BinaryIO, target: str) -> None:
+def _emptied(target: BinaryIO) -> BinaryIO:
+    """Return a file without what an earlier try has left."""
+    target.seek(0)
+    target.truncate()
+    return target
+
+
+def _decode_to_pcm(stream: BinaryIO, target: BinaryIO) -> None:
     """Write the decoded samples, unchanged, to a Matroska file.
 
     Raises:
@@ -164,7 +174,7 @@ def _decode_to_pcm(stream: BinaryIO, target: str) -> None:
 
     with (
         _open_track(stream) as (container, track),
-        av.open(target, "w", format="matroska", options={"fflags": "+bitexact"}) as out,
+        av.open(_emptied(target), "w", format="matroska", options={"fflags": "+bitexact"}) as out,
     ):
         context = track.codec_context
         kind = context.format.name.removesuffix("p")

@@ -7,21 +7,20 @@ idle.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
-import re
-import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.connection import wait
 from typing import Any
 
 from mm_embed_kernels.errors import ProcessFailure
+from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer
+from mm_embed_kernels.sandbox.channel import ChildChannel
 from mm_embed_kernels.sandbox.lasting_thread import LastingThread
+from mm_embed_kernels.sandbox.spawned_process import SpawnedProcess
 from mm_embed_kernels.sandbox.stopwatch import Stopwatch
 
 # Exit code of a child that ended itself because an allocation failed.
@@ -38,7 +37,6 @@ _START_SECONDS = 120.0
 _OWN_STARTS, _STARTS, _START_PAUSE_SECONDS = 3, 6, 0.25
 # Time between the end of its pipe and that of the process.
 _EXIT_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 # Children ask to die with the thread that started them.
 _starter = LastingThread("mm-starter")
 
@@ -103,13 +101,21 @@ class Child:
     """A process that the first `ask` starts, and the next one after its death.
 
     Args:
-        enter: called first in each process, with `args`; picklable.
+        enter: called first in each process, with `args`; picklable. It confines the process.
         args: picklable.
-        parent: whether the process may have children of its own.
+        environment: returns all variables of the process; by default it has none.
+        answer_bytes: most bytes of an answer.
     """
 
-    def __init__(self, enter: Callable[..., None], *args: Any, parent: bool = False) -> None:
-        self._enter, self._args, self._parent = enter, args, parent
+    def __init__(
+        self,
+        enter: Callable[..., None],
+        *args: Any,
+        environment: Callable[[], Mapping[str, str]] = dict,
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> None:
+        self._enter, self._args = enter, args
+        self._environment, self._answer_bytes = environment, answer_bytes
         self._process: Any = None
         self._pipe: Any = None
         self._answers = 0
@@ -133,6 +139,7 @@ class Child:
         Raises:
             ChildDied: when the process ends; the item whose answer is due was the last one it worked on.
             ChildTimeout: when that item takes longer than it may.
+            BadAnswer: when its answer is refused.
             ProcessFailure: when no process can be started.
         """
         self._hand_over(function, items)
@@ -162,8 +169,8 @@ class Child:
             time.sleep(_START_PAUSE_SECONDS * 2**tries)
 
     def _hand_to_child(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> None:
-        if self._process is None or not self._process.is_alive():
-            self.close()
+        if self._process is None or not self._process.is_alive() or self._pipe.poll():
+            self.close()  # one that speaks when it is not asked answers for others
             try:
                 _starter.call(self._start)
             except OSError as error:
@@ -183,11 +190,17 @@ class Child:
             raise _NotStarted(str(end), end.outside or self._answers > 0) from None
         except ChildTimeout as end:
             raise _NotStarted(f"nothing done after {end.excess}", outside=False) from None
+        except BadAnswer as refused:
+            self.close()
+            raise _NotStarted(f"an answer that is refused: {refused}", outside=True) from None
         except BaseException:
             self.close()
             raise
         if refusal is not None:
+            answers = self._answers
             self.close()
+            if answers:  # those of this process are not its parent's code
+                raise _NotStarted("an answer out of turn", outside=True)
             raise ProcessFailure(f"a child process cannot load what it is to call: {refusal}")
 
     def _receive(self, seconds: float, wall_seconds: float) -> Any:
@@ -219,25 +232,22 @@ class Child:
             raise RuntimeError("this process is exiting and starts no child")
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             os._exit(UNGUARDED_EXIT)  # quietly: the parent tells why
-        spawn = multiprocessing.get_context("spawn")
-        pipe, theirs = spawn.Pipe()
-        process = spawn.Process(
-            target=_serve, args=(theirs, self._enter, self._args), daemon=not self._parent
+        self._answers = 0
+        self._process = SpawnedProcess(
+            _serve, (self._enter, self._args), self._environment(), self._answer_bytes
         )
-        process.start()
-        theirs.close()
-        self._process, self._pipe, self._answers = process, pipe, 0
+        self._pipe = self._process.channel
 
     def close(self) -> None:
         """Kill the process, even while it works."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
-            self._pipe.close()
+            self._process.close()
             self._process = None
 
 
-def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _serve(pipe: ChildChannel, enter: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Answer the parent's items, in the child, until the pipe is closed."""
     enter(*args)
     with suppress(BrokenPipeError):  # the parent is gone
@@ -256,13 +266,6 @@ def _serve(pipe: Connection, enter: Callable[..., None], args: tuple[Any, ...]) 
                 pipe.send(function(*item))
 
 
-def die_with_parent() -> None:
-    """End this process with its parent, leave Ctrl-C to the parent, and write no core file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def silence_output() -> None:
     """Redirect stdout and stderr to nowhere.
 
@@ -272,15 +275,3 @@ def silence_output() -> None:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-
-
-def forget_environment(names: Sequence[str], **added: str) -> None:
-    """Remove all environment variables but `names`, also from ``/proc/PID/environ``, and set `added`."""
-    kept = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.clear()
-    os.environ.update(kept, **added)
-    # The block that the process was started with stays in its memory, whatever is unset. Its bounds are
-    # fields 50 and 51 of proc_pid_stat(5), of which the first two are cut off here.
-    fields = re.sub(r"^.*\) ", "", Path("/proc/self/stat").read_text(), flags=re.DOTALL).split()
-    start, end = int(fields[47]), int(fields[48])
-    ctypes.memset(start, 0, end - start)

@@ -13,7 +13,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing.util import Finalize
 from queue import LifoQueue
@@ -21,20 +21,26 @@ from typing import Any
 
 from mm_embed_kernels.errors import ProcessFailure, SampleError
 from mm_embed_kernels.identity import digest, environment_digest
+from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer
 from mm_embed_kernels.sandbox.child_process import (
     OUT_OF_MEMORY_EXIT,
     WALL_SECONDS,
     Child,
     ChildDied,
     ChildTimeout,
-    die_with_parent,
-    forget_environment,
     refuse_children,
     silence_output,
 )
+from mm_embed_kernels.sandbox.confinement import (
+    confine_decoder,
+    die_with_parent,
+    require_layers,
+    required_layers,
+)
 from mm_embed_kernels.sandbox.deaths import DeathCount
+from mm_embed_kernels.sandbox.own_code import limit_import_path
 
-# Environment variables that a child keeps; the others may be secrets.
+# Environment variables that a child has; the others may be secrets.
 _ENVIRONMENT = (
     "HOME",
     "LANG",
@@ -78,6 +84,9 @@ class Limits:
         chunk_items: most items in one message to a child.
         chunk_bytes: most bytes in one message, unless a single item has more.
         wall_seconds: time of an item on the clock, as a far backstop.
+        answer_bytes: most bytes of the answer to an item.
+        file_bytes: most bytes of a file that an item hands over open for writing.
+        require: layers of `confinement.LAYERS` without which no work starts.
     """
 
     workers: int = 1
@@ -86,19 +95,32 @@ class Limits:
     chunk_items: int = 32
     chunk_bytes: int = 8 << 20
     wall_seconds: float = WALL_SECONDS
+    answer_bytes: int = ANSWER_BYTES
+    file_bytes: int = 0
+    require: tuple[str, ...] = field(default_factory=required_layers)
 
     @property
     def environment(self) -> str:
         """Digest of the limits and libraries; with others, the bytes of a permanent failure may pass."""
-        return digest("limits", environment_digest(), str(self.memory_bytes), str(self.item_seconds))[:16]
+        limits = [str(self.memory_bytes), str(self.item_seconds)]
+        if self.answer_bytes != ANSWER_BYTES:  # which earlier failures did not know
+            limits.append(str(self.answer_bytes))
+        return digest("limits", environment_digest(), *limits)[:16]
 
 
-def _enter(memory_bytes: int) -> None:
-    """Restrict this child: its parent's lifetime, no output, no secrets, one thread, limited memory."""
+def _environment() -> dict[str, str]:
+    """Variables of a child."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return {**kept, **single, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _enter(memory_bytes: int, file_bytes: int) -> None:
+    """Confine this child: its parent's lifetime, no output, limited memory, nothing but its own code."""
     die_with_parent()
     silence_output()
-    forget_environment(_ENVIRONMENT, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    confine_decoder(limit_import_path(), file_bytes)
 
 
 def call_guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -139,15 +161,25 @@ def _answer(function: Callable[..., Any], *args: Any) -> Any:
 class _Unsettled:
     """The first try of an item, of whose end the machine or an earlier item may be the cause."""
 
-    end: ChildDied | ChildTimeout
+    end: ChildDied | ChildTimeout | BadAnswer
 
 
 class Sandbox:
     """Sandboxed children; threads may share it."""
 
     def __init__(self, limits: Limits) -> None:
+        require_layers(limits.require)
         self.limits = limits
-        self._children = [Child(_enter, limits.memory_bytes) for _ in range(limits.workers)]
+        self._children = [
+            Child(
+                _enter,
+                limits.memory_bytes,
+                limits.file_bytes,
+                environment=_environment,
+                answer_bytes=limits.answer_bytes,
+            )
+            for _ in range(limits.workers)
+        ]
         # The child that worked last is taken first, so that few items start few children.
         self._idle: LifoQueue[Child] = LifoQueue()
         for child in self._children:
@@ -202,14 +234,16 @@ class Sandbox:
                     for outcome in child.ask(call, left, limits.item_seconds, limits.wall_seconds):
                         self._deaths.add_answer()
                         outcomes.append(outcome)
-                except (ChildDied, ChildTimeout) as end:
+                except (ChildDied, ChildTimeout, BadAnswer) as end:
                     outcomes.append(self._judge_first(end))
         finally:
             self._idle.put(child)
         return outcomes
 
-    def _judge_first(self, end: ChildDied | ChildTimeout) -> SampleError | _Unsettled:
+    def _judge_first(self, end: ChildDied | ChildTimeout | BadAnswer) -> SampleError | _Unsettled:
         """Return the outcome of the item at which a child ended for the first time."""
+        if isinstance(end, BadAnswer):
+            return _Unsettled(end)  # an earlier item may have taken over the child
         self._deaths.add_death(end)
         if (
             isinstance(end, ChildTimeout)
@@ -221,7 +255,7 @@ class Sandbox:
         return SampleError("decoder_crash", f"the decoder died with {end}")
 
     def _run_alone(
-        self, call: Callable[..., Any], item: tuple[Any, ...], first: ChildDied | ChildTimeout
+        self, call: Callable[..., Any], item: tuple[Any, ...], first: ChildDied | ChildTimeout | BadAnswer
     ) -> Any:
         """Compute an item in a new child with more time, while no other second try is computed."""
         seconds = _SECOND_TRY * self.limits.item_seconds
@@ -230,6 +264,8 @@ class Sandbox:
             try:
                 child.close()
                 (answer,) = child.ask(call, [item], seconds, self.limits.wall_seconds)
+            except BadAnswer as refused:
+                return SampleError("bad_answer", f"the decoder's answer is refused: {refused}")
             except (ChildDied, ChildTimeout) as end:
                 self._deaths.add_death(end)
                 return self._blame(first, end)
@@ -238,7 +274,9 @@ class Sandbox:
         self._deaths.add_answer()
         return answer
 
-    def _blame(self, first: ChildDied | ChildTimeout, second: ChildDied | ChildTimeout) -> SampleError:
+    def _blame(
+        self, first: ChildDied | ChildTimeout | BadAnswer, second: ChildDied | ChildTimeout
+    ) -> SampleError:
         """Return the error of an item at which two children ended.
 
         Where the machine may be the cause all the same it is retryable; the cache counts the runs.

@@ -20,6 +20,9 @@ from mm_resources.sources.base import Listed
 from mm_resources.sources.files import Files
 from mm_resources.storage.store import LARGE_BYTES
 
+# A track is never larger than its video; one of this size is sound of days.
+_LIMITS = Limits(file_bytes=16 << 30)
+
 
 class SoundTracks(Files):
     """The first sound track of each video of the source that ``track_of`` names, copied without re-encoding.
@@ -65,7 +68,8 @@ class SoundTracks(Files):
                             shutil.copyfileobj(video, sink, LARGE_BYTES)
                     else:
                         data = Path(video.name)
-            (outcome,) = shared_sandbox(Limits()).map(copy_sound, [(data, str(track))])
+            with track.open("w+b", buffering=0) as sink:
+                (outcome,) = shared_sandbox(_LIMITS).map(copy_sound, [(data, sink)])
             if isinstance(outcome, SampleError):
                 raise outcome
             # An open file outlives its name.

@@ -18,6 +18,7 @@ from mm_embed_kernels.kernels import isolated_stage as isolated_module
 from mm_embed_kernels.kernels.base import REQUEST
 from mm_embed_kernels.kernels.embed import EmbedKernel, InferStage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage
+from mm_embed_kernels.sandbox.tables import to_bytes
 from tests.kernels.kernels.test_kernels import Shelf
 
 
@@ -121,5 +122,5 @@ def test_a_model_that_dies_of_everything_ends_the_run(stage: Any) -> None:
 
 def test_a_slice_travels_alone(stage: Any) -> None:
     """Blocks reach a stage as slices of a larger table."""
-    assert len(isolated_module._to_bytes(texts(*["x" * 1000] * 100).slice(3, 1))) < 10_000
+    assert len(to_bytes(texts(*["x" * 1000] * 100).slice(3, 1))) < 10_000
     assert stage().run(texts("a", "bb", "ccc").slice(1, 1))["key"].to_pylist() == ["k1"]

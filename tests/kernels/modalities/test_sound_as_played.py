@@ -107,7 +107,8 @@ def test_the_track_of_a_film(
     seconds = 11 * 4_096 / 22_050
     data = film(container, sound, rate, LATE, pictures, seconds)
     for number in range(2):
-        copy_sound(data, str(tmp_path / f"{number}"))
+        with (tmp_path / f"{number}").open("w+b") as target:
+            copy_sound(data, target)
     copy = (tmp_path / "0").read_bytes()
     assert copy == (tmp_path / "1").read_bytes()
     assert media_type(copy) == mime

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 import pytest
@@ -50,28 +50,22 @@ def burn_in_threads(seconds: float) -> float:
     return seconds
 
 
-def stop_at_item(seconds: float, folder: str) -> int:
-    """Stop this process, once in all, until another one continues it after some seconds."""
-    if _is_first(folder):
-        subprocess.Popen(["/bin/sh", "-c", f"sleep {seconds}; kill -CONT {os.getpid()}"])
+def stop_at_item(notes: BinaryIO) -> int:
+    """Stop this process, once in all, until another one continues it."""
+    notes.seek(0)
+    if not notes.read(1):
+        notes.write(b"%d\n" % os.getpid())
         os.kill(os.getpid(), signal.SIGSTOP)
     return 50
 
 
-def kill_at_item(number: int, folder: str, times: int) -> int:
-    """End this process by a signal, some times in all."""
-    for place in range(times):
-        if _is_first(f"{folder}/{place}"):
-            os.kill(os.getpid(), number)
+def kill_at_item(number: int, notes: BinaryIO, times: int) -> int:
+    """End this process by a signal, some times in all, which it counts in a file that it is handed."""
+    notes.seek(0)
+    if len(notes.read()) < times:
+        notes.write(b"x")
+        os.kill(os.getpid(), number)
     return 50
-
-
-def _is_first(name: str) -> bool:
-    try:
-        os.mkdir(name)
-    except FileExistsError:
-        return False
-    return True
 
 
 def die(number: int) -> None:
@@ -147,8 +141,21 @@ def test_a_child_that_is_stopped_while_it_starts_has_time(seconds: float) -> Non
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(45.0, marks=pytest.mark.slow)])
 def test_a_child_that_is_stopped_at_an_item_has_time(tmp_path: Path, seconds: float) -> None:
-    with sandbox(item_seconds=0.5 if seconds < 10 else 30.0) as opened:
-        assert opened.map(stop_at_item, [(seconds, str(tmp_path / "stopped"))] * 8) == RIGHT
+    def resume() -> None:
+        while not (text := path.read_text()).endswith("\n"):
+            time.sleep(0.05)
+        time.sleep(seconds)
+        os.kill(int(text), signal.SIGCONT)
+
+    path = tmp_path / "stopped"
+    thread = threading.Thread(target=resume)
+    with (
+        path.open("w+b", buffering=0) as notes,
+        sandbox(item_seconds=0.5 if seconds < 10 else 30.0, file_bytes=100) as opened,
+    ):
+        thread.start()
+        assert opened.map(stop_at_item, [(notes,)] * 8) == RIGHT
+    thread.join()
 
 
 @pytest.mark.slow
@@ -188,13 +195,13 @@ def test_the_clock_ends_a_child_that_is_stopped_without_end() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_that_is_killed_at_its_first_item_is_replaced(tmp_path: Path, number: int) -> None:
-    with sandbox() as opened:
-        assert opened.map(kill_at_item, [(number, str(tmp_path), 1)] * 8) == RIGHT
+    with (tmp_path / "killed").open("w+b", buffering=0) as notes, sandbox(file_bytes=100) as opened:
+        assert opened.map(kill_at_item, [(number, notes, 1)] * 8) == RIGHT
 
 
 def test_an_item_at_which_children_are_killed_twice_is_retryable(tmp_path: Path) -> None:
-    with sandbox() as opened:
-        outcomes = opened.map(kill_at_item, [(signal.SIGKILL, str(tmp_path), 100)])
+    with (tmp_path / "killed").open("w+b", buffering=0) as notes, sandbox(file_bytes=200) as opened:
+        outcomes = opened.map(kill_at_item, [(signal.SIGKILL, notes, 100)])
         assert opened.map(len, HEALTHY) == RIGHT
     assert [(item.error_class, item.retryable) for item in outcomes] == [("decoder_crash", True)]
     assert "SIGKILL" in outcomes[0].message
@@ -261,7 +268,9 @@ def test_a_failure_of_processes_is_no_failure_of_a_sample() -> None:
 
 _UNGUARDED = """
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
-print(Sandbox(Limits()).map(len, [(b"x",)] * 6))
+def length(data):
+    return len(data)
+print(Sandbox(Limits()).map(length, [(b"x",)] * 6))
 """
 
 

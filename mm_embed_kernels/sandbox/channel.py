@@ -1,0 +1,199 @@
+"""Messages between a process and its child, over a socket: pickled to the child, as plain values back.
+
+The child is not trusted: what it sends is never unpickled, and has a bound on its size and on the time that
+it takes.
+"""
+
+from __future__ import annotations
+
+import array
+import io
+import pickle
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer, pack_answer, unpack_answer
+from mm_embed_kernels.sandbox.held_file import HeldFile
+from mm_embed_kernels.sandbox.main_module import NAMES, load_main
+
+# Length of the message, and number of its descriptors.
+_HEADER = struct.Struct("<QI")
+# Time for a message to pass, however slow the machine; a child that stops in its middle is no longer heard.
+_SECONDS, _BYTES_PER_SECOND = 120.0, 1 << 20
+_READ_BYTES = 1 << 20
+_DESCRIPTORS = 250  # the kernel takes 253 at a time
+
+
+class Channel:
+    """The parent's end: sends objects, and receives answers; `multiprocessing.connection.wait` takes it.
+
+    Attributes:
+        answer_bytes: most bytes of an answer.
+    """
+
+    def __init__(self, connected: socket.socket, answer_bytes: int = ANSWER_BYTES) -> None:
+        self._socket, self.answer_bytes = connected, answer_bytes
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def poll(self) -> bool:
+        """Return whether a message has begun to arrive; False at the end of the stream."""
+        self._socket.setblocking(False)
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+
+    def send(self, message: Any) -> None:
+        """Send an object; open files and paths of files travel as descriptors.
+
+        Raises:
+            OSError: when the child does not take it.
+        """
+        sink = io.BytesIO()
+        pickler = _Pickler(sink)
+        try:
+            pickler.dump(message)
+            body = sink.getbuffer()
+            self._deadline = _deadline(len(body))
+            self._send(_HEADER.pack(len(body), len(pickler.descriptors)))
+            for start in range(0, len(pickler.descriptors), _DESCRIPTORS):
+                self._set_timeout()
+                socket.send_fds(self._socket, [b"f"], pickler.descriptors[start : start + _DESCRIPTORS])
+            self._send(body)
+        finally:
+            pickler.close()
+
+    def recv(self) -> Any:
+        """Return the next answer.
+
+        Raises:
+            EOFError: at the end of the stream.
+            BadAnswer: for one that is malformed, too large, or does not come to its end.
+        """
+        self._deadline = time.monotonic() + _SECONDS
+        size, descriptors = _HEADER.unpack(self._receive(_HEADER.size))
+        if descriptors or size > self.answer_bytes:
+            raise BadAnswer(f"it has {size:,} bytes, more than {self.answer_bytes:,}")
+        self._deadline = _deadline(size)
+        return unpack_answer(self._receive(size))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, body: bytes | memoryview) -> None:
+        self._set_timeout()
+        self._socket.sendall(body)
+
+    def _receive(self, size: int) -> bytes:
+        body = bytearray()
+        while len(body) < size:
+            try:
+                self._set_timeout()
+                part = self._socket.recv(min(size - len(body), _READ_BYTES))
+            except TimeoutError:
+                raise BadAnswer(f"it stops after {len(body):,} of {size:,} bytes") from None
+            if not part:
+                raise EOFError
+            body += part
+        return bytes(body)
+
+    def _set_timeout(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
+
+class ChildChannel:
+    """The child's end: receives objects, and sends answers."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def recv(self) -> Any:
+        """Return the next object.
+
+        Raises:
+            EOFError: when the parent has closed its end.
+        """
+        size, count = _HEADER.unpack(self._receive(_HEADER.size))
+        descriptors: list[int] = []
+        while len(descriptors) < count:
+            due = min(_DESCRIPTORS, count - len(descriptors))
+            # Not `socket.recv_fds`, which leaves them open for programs to inherit.
+            _, extra, _, _ = self._socket.recvmsg(1, socket.CMSG_LEN(4 * due), socket.MSG_CMSG_CLOEXEC)
+            held = array.array("i")
+            for _, _, data in extra:
+                held.frombytes(data)
+            if not held:
+                raise EOFError
+            descriptors += held
+        return _Unpickler(io.BytesIO(self._receive(size)), descriptors).load()
+
+    def send(self, answer: Any) -> None:
+        """Send an answer."""
+        body = pack_answer(answer)
+        self._socket.sendall(_HEADER.pack(len(body), 0))
+        self._socket.sendall(body)
+
+    def _receive(self, size: int) -> bytearray:
+        body = bytearray(size)
+        view, filled = memoryview(body), 0
+        while filled < size:
+            count = self._socket.recv_into(view[filled:], min(size - filled, _READ_BYTES))
+            if not count:
+                raise EOFError
+            filled += count
+        return body
+
+
+def _deadline(size: int) -> float:
+    return time.monotonic() + _SECONDS + size / _BYTES_PER_SECOND
+
+
+class _Pickler(pickle.Pickler):
+    """Sends an open file or the path of a file as a descriptor, since the child may open none itself."""
+
+    def __init__(self, sink: io.BytesIO) -> None:
+        super().__init__(sink, protocol=pickle.HIGHEST_PROTOCOL)
+        self.descriptors: list[int] = []
+        self._opened: list[Any] = []
+
+    def persistent_id(self, item: Any) -> Any:
+        if isinstance(item, Path):
+            try:
+                item = item.open("rb", buffering=0)
+            except OSError:  # a folder, or one that the child will miss, too
+                return None
+            self._opened.append(item)
+        elif not isinstance(item, io.IOBase) or isinstance(item, io.BytesIO):
+            return None
+        self.descriptors.append(item.fileno())
+        return len(self.descriptors) - 1, str(item.name), item.writable()
+
+    def close(self) -> None:
+        for opened in self._opened:
+            opened.close()
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, source: io.BytesIO, descriptors: Sequence[int]) -> None:
+        super().__init__(source)
+        self._descriptors = descriptors
+
+    def persistent_load(self, held: tuple[int, str, bool]) -> Any:
+        place, name, writable = held
+        if writable:
+            return open(self._descriptors[place], "r+b", buffering=0)
+        return HeldFile.of(name, self._descriptors[place])
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in NAMES:
+            load_main()
+        return super().find_class(module, name)

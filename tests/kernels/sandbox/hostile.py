@@ -1,0 +1,237 @@
+"""What a decoder does that content has taken over; its functions run in sandboxed children."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mm_embed_kernels.modalities import get
+
+_COLUMN = {"x86_64": 0, "aarch64": 1}
+# System calls that Python has no function for.
+_CALLS = {
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "pidfd_getfd": (438, 438),
+    "io_uring_setup": (425, 425),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "unshare": (272, 97),
+    "mount": (165, 40),
+    "tgkill": (234, 131),
+    "shmget": (29, 194),
+    "openat2": (437, 437),
+    "clone3": (435, 435),
+}
+
+
+def call(name: str, *arguments: int) -> None:
+    """Make a system call; a bad argument is an error of another kind than a refusal."""
+    library = ctypes.CDLL(None, use_errno=True)
+    number = _CALLS[name][_COLUMN[platform.machine()]]
+    if library.syscall(number, *(ctypes.c_long(each) for each in arguments)) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def try_all(attempts: dict[str, Callable[[], Any]]) -> list[str]:
+    """Return the attempts that were not refused."""
+    passed = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EFBIG):
+                continue
+            passed.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - reported to the test
+            passed.append(f"{name}: {type(error).__name__}: {error}")
+        else:
+            passed.append(name)
+    return passed
+
+
+def decode(modality: str, data: bytes) -> None:
+    """Decode a healthy sample, if any, so that all libraries are loaded and their threads run."""
+    assert not modality or get(modality).probe(data)["mime"]  # type: ignore[arg-type]
+
+
+def read_files(modality: str, data: bytes, secrets: list[str], parent: int) -> list[str]:
+    decode(modality, data)
+    return try_all(
+        {
+            **{f"read {path}": lambda path=path: Path(path).read_bytes() for path in secrets},
+            **{f"list {path}": lambda path=path: os.listdir(Path(path).parent) for path in secrets},
+            "passwd": lambda: Path("/etc/passwd").read_text(),
+            "tmp": lambda: os.listdir("/tmp"),
+            "root": lambda: os.listdir("/"),
+            "environment of the parent": lambda: Path(f"/proc/{parent}/environ").read_bytes(),
+            "memory of the parent": lambda: open(f"/proc/{parent}/mem", "rb").close(),
+            "files of the parent": lambda: os.listdir(f"/proc/{parent}/fd"),
+        }
+    )
+
+
+def write_files(modality: str, data: bytes, store: str) -> list[str]:
+    decode(modality, data)
+    victim, new = f"{store}/victim", f"{store}/new"
+    return try_all(
+        {
+            "create": lambda: Path(new).write_text("x"),
+            "append": lambda: open(victim, "ab").close(),
+            "truncate": lambda: os.truncate(victim, 0),
+            "remove": lambda: os.unlink(victim),
+            "rename": lambda: os.rename(victim, new),
+            "link": lambda: os.link(victim, new),
+            "symlink": lambda: os.symlink(victim, new),
+            "folder": lambda: os.mkdir(new),
+            "pipe": lambda: os.mkfifo(new),
+            "mode": lambda: os.chmod(victim, 0o777),
+            "times": lambda: os.utime(victim, (1, 1)),
+            "owner": lambda: os.chown(victim, os.getuid(), os.getgid()),
+            "attribute": lambda: os.setxattr(victim, "user.a", b"x"),
+            "memory file": lambda: os.write(os.memfd_create("bomb"), b"x"),
+            "shared memory": lambda: call("shmget", 0, 4096, 0o1600),
+        }
+    )
+
+
+def reach_others(modality: str, data: bytes, parent: int, port: int, path: str) -> list[str]:
+    decode(modality, data)
+
+    def connect(family: int, kind: int, address: Any) -> None:
+        with socket.socket(family, kind) as opened:
+            opened.connect(address)
+
+    def in_thread() -> None:
+        caught: list[OSError] = []
+
+        def run() -> None:
+            try:
+                socket.socket().close()
+            except OSError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if caught:
+            raise caught[0]
+
+    own = socket.socket(fileno=os.dup(channel()))
+    tcp, udp = (socket.AF_INET, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM)
+    return try_all(
+        {
+            "TCP": lambda: connect(*tcp, ("127.0.0.1", port)),
+            "UDP": lambda: connect(*udp, ("127.0.0.1", 53)),
+            "unix": lambda: connect(socket.AF_UNIX, socket.SOCK_STREAM, path),
+            "abstract": lambda: connect(socket.AF_UNIX, socket.SOCK_STREAM, "\0any"),
+            "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+            "pair": socket.socketpair,
+            "in a thread": in_thread,
+            "bind": lambda: own.bind("\0mine"),
+            "execve": lambda: os.execv("/bin/true", ["true"]),
+            "spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+            "subprocess": lambda: subprocess.run(["true"], check=False),
+            "fork": lambda: os.fork() or os._exit(0),
+            "clone3": lambda: call("clone3", 0, 0),
+            "signal 0": lambda: os.kill(parent, 0),
+            "SIGTERM": lambda: os.kill(parent, signal.SIGTERM),
+            "all processes": lambda: os.kill(-1, signal.SIGTERM),
+            "group": lambda: os.killpg(os.getpgid(parent), signal.SIGTERM),
+            "thread of the parent": lambda: call("tgkill", parent, parent, 0),
+            "owner of a descriptor": lambda: fcntl.fcntl(channel(), fcntl.F_SETOWN, parent),
+            "ioctl owner": lambda: fcntl.ioctl(channel(), 0x8901, struct.pack("i", parent)),
+            "limits of the parent": lambda: resource_of(parent),
+            "cores of the parent": lambda: os.sched_setaffinity(parent, os.sched_getaffinity(0)),
+            "priority of the parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, 19),
+            "trace": lambda: call("ptrace", 16, parent, 0, 0),
+            "memory": lambda: call("process_vm_readv", parent, 0, 0, 0, 0, 0),
+            "pidfd": lambda: os.pidfd_open(parent),
+            "its descriptors": lambda: call("pidfd_getfd", 0, 3, 0),
+            "io_uring": lambda: call("io_uring_setup", 1, 0),
+            "keys": lambda: call("keyctl", 0, -3, 0),
+            "bpf": lambda: call("bpf", 0, 0, 0),
+            "perf": lambda: call("perf_event_open", 0, 0, -1, -1, 0),
+            "userfaultfd": lambda: call("userfaultfd", 0),
+            "namespaces": lambda: call("unshare", 0x10000000),
+            "mounts": lambda: call("mount", 0, 0, 0, 0, 0),
+            "openat2": lambda: call("openat2", -100, 0, 0, 0),
+        }
+    )
+
+
+def resource_of(pid: int) -> None:
+    import resource
+
+    resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1))
+
+
+def look_around(modality: str, data: bytes) -> dict[str, Any]:
+    """Return what a child sees of itself."""
+    decode(modality, data)
+    status = dict(
+        line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line
+    )
+    files = [
+        os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)
+    ]
+    return {
+        "environment": dict(os.environ),
+        "status": status,
+        "files": [name for name in files if name != "/dev/null" and not name.startswith("/proc/")],
+        "session": os.getsid(0) == os.getpid(),
+        "dumpable": ctypes.CDLL(None).prctl(3, 0, 0, 0, 0),
+    }
+
+
+def _is_open(number: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+def channel() -> int:
+    """Return the descriptor of the child's one socket."""
+    for number in os.listdir("/proc/self/fd"):
+        if _is_open(number) and os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
+            return int(number)
+    raise AssertionError("no socket")
+
+
+def answer_with(frame: bytes | None) -> Any:
+    """Write a message of one's own into the channel; a plain answer for None."""
+    if frame is not None:
+        os.write(channel(), frame)
+        os._exit(0)
+    return "healthy"
+
+
+def speak_out_of_turn(extra: bytes) -> str:
+    """Answer, and once more unasked."""
+    threading.Timer(0.2, os.write, (channel(), extra)).start()
+    return "healthy"
+
+
+class Evil:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return exec, (f"open({self.mark!r}, 'w').close()",)
+
+
+def answer_evil(mark: str) -> Any:
+    return Evil(mark)
