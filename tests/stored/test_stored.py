@@ -25,7 +25,13 @@ ANSWERS: dict[str, Any] = json.loads((HERE / "answers.json").read_text("utf-8"))
 RAISED = {
     "embedders": {"aisfx", "conse", "conse_frames"},
     "modalities": {"audio", "image", "text", "video"},
-    "rules": {"near_duplicate_audio", "near_duplicate_image", "unsupported_language"},
+    "rules": {
+        "near_duplicate_audio",
+        "near_duplicate_image",
+        "near_duplicate_text",
+        "near_duplicate_video",
+        "unsupported_language",
+    },
 }
 # Keys whose values every run makes anew.
 NEW_IN_EACH_RUN = {"run_id", "seconds"}
