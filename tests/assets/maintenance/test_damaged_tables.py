@@ -1,0 +1,149 @@
+"""A flipped bit in a stored table is found before its rows are published, and computed again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mm_resources.maintenance.table_verification import verify_tables
+from mm_resources.storage import lance_datasets
+from tests.assets.conftest import Platform, Run
+
+
+@pytest.fixture
+def mine(published_copy: Platform) -> Platform:
+    return published_copy
+
+
+def flip(file: Path) -> None:
+    """Invert one bit in the middle of a file."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(bytes(data))
+
+
+def files_of(platform: Platform, table: str) -> list[Path]:
+    """The data files of a table's current version."""
+    folder = Path(platform.settings.store) / table
+    dataset = lance_datasets.open_dataset(str(folder))
+    assert dataset is not None
+    return [
+        folder / "data" / file.path for fragment in dataset.get_fragments() for file in fragment.data_files()
+    ]
+
+
+def table_of(platform: Platform, pattern: str) -> str:
+    (found,) = Path(platform.settings.store).glob(pattern)
+    return str(found.relative_to(platform.settings.store))
+
+
+def damaged(platform: Platform) -> set[str]:
+    return {check.table for check in verify_tables(platform.store) if check.is_damaged}
+
+
+def rows_of(platform: Platform) -> pa.Table:
+    pin = platform.registry.pins.get(platform.cell("tiny@v1", "text"))
+    assert pin is not None
+    columns = ["feature_id", "sample_id", "label", "split", "text", "vector"]
+    return platform.catalog.features.rows(pin, columns).read_all().sort_by("feature_id")
+
+
+def doctor(mm: Run, platform: Platform, *words: str) -> tuple[int, Any]:
+    places = {"MM_STORE": platform.settings.store, "DAGSTER_HOME": str(platform.settings.dagster_home)}
+    done = mm("doctor", "--verify", *words, "--json", **places)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_all_files_of_a_published_store_are_verified(mine: Platform, mm: Run) -> None:
+    code, found = doctor(mm, mine)
+    assert (code, found["tables"]["unverified"], found["tables"]["bad"]) == (0, 0, [])
+    assert found["tables"]["verified"] > 100
+
+
+@pytest.mark.parametrize("stage", ["raw_assets", "segments", "normalized_features", "feature_table"])
+def test_a_damaged_stage_ends_the_cell_and_is_mended(mine: Platform, mm: Run, stage: str) -> None:
+    before, table = rows_of(mine), f"stages/{stage}/tiny/v1/text.lance"
+    flip(files_of(mine, table)[0])
+    mine.catalog.tables.mark_stale("feature_views", mine.cell("tiny@v1", "text"))
+    if stage == "feature_table":
+        result = mine.backfill("tiny@v1", "text")["text"]
+        assert result.status == "failed"
+        assert table.removesuffix(".lance") in result.reason
+        assert "mm doctor --verify --mend" in result.reason
+    code, found = doctor(mm, mine)
+    assert code == 1
+    assert {bad["table"] for bad in found["tables"]["bad"]} == {table}
+    code, found = doctor(mm, mine, "--mend")
+    assert (code, found["tables"]["mended"]) == (0, True), found
+    assert damaged(mine) == set()
+    assert rows_of(mine).equals(before)
+    pin = mine.registry.pins.get(mine.cell("tiny@v1", "text"), 1)
+    assert pin is not None
+    assert mine.catalog.tables.read(stage, pin.cell, version=pin.stages[stage]["lance_version"]).read_all()
+
+
+def test_a_damaged_feature_table_is_found_and_mended(mine: Platform, mm: Run) -> None:
+    before = rows_of(mine)
+    first = mine.registry.pins.get(mine.cell("tiny@v1", "text"))
+    assert first is not None
+    table = f"features/{first.primary.table}.lance"
+    flip(files_of(mine, table)[0])
+    assert damaged(mine) == {table}
+    code, found = doctor(mm, mine, "--mend")
+    assert (code, found["tables"]["mended"]) == (0, True), found
+    assert rows_of(mine).equals(before)
+    pins = [mine.registry.pins.get(first.cell, number) for number in mine.registry.pins.numbers(first.cell)]
+    assert len(pins) == 2
+    assert {pin.primary.digest for pin in pins if pin} == {first.primary.digest}
+    assert {pin.primary.lance_version for pin in pins if pin} == {pins[-1].primary.lance_version}  # type: ignore[union-attr]
+
+
+def test_damaged_vectors_in_the_cache_are_computed_again_by_the_cell(mine: Platform) -> None:
+    before = rows_of(mine)
+    table = table_of(mine, "cache/embed-minilm/*.lance")
+    flip(files_of(mine, table)[0])
+    mine.catalog.tables.mark_stale("feature_table", mine.cell("tiny@v1", "text"))
+    result = mine.backfill("tiny@v1", "text")["text"]
+    assert result.status == "published"
+    assert [rows for kernel, rows in result.computed.items() if kernel.startswith("embed")] == [2]
+    assert rows_of(mine).equals(before)
+    assert damaged(mine) == set()
+
+
+@pytest.mark.parametrize("kind", ["probe-text", "segment-text", "embed-minilm"])
+def test_doctor_mends_the_cache(mine: Platform, mm: Run, kind: str) -> None:
+    before, table = rows_of(mine), table_of(mine, f"cache/{kind}/*.lance")
+    dataset = lance_datasets.open_dataset(mine.store.uri(table))
+    assert dataset is not None
+    rows = dataset.count_rows()
+    flip(files_of(mine, table)[0])
+    assert damaged(mine) == {table}
+    code, _ = doctor(mm, mine, "--mend")
+    assert code == 0
+    dataset = lance_datasets.open_dataset(mine.store.uri(table))
+    assert dataset is not None
+    assert dataset.count_rows() == rows
+    assert rows_of(mine).equals(before)
+
+
+def test_a_damaged_manifest_is_restored_from_its_copy(mine: Platform, mm: Run) -> None:
+    table = "stages/segments/tiny/v1/text.lance"
+    latest = sorted((Path(mine.settings.store) / table / "_versions").glob("*.manifest"))[0]
+    sound = latest.read_bytes()
+    latest.write_bytes(sound[: len(sound) // 2])
+    code, _ = doctor(mm, mine, "--mend")
+    assert code == 0
+    assert latest.read_bytes() == sound
+
+
+def test_the_index_of_blobs_is_restored_from_the_cells(mine: Platform, mm: Run) -> None:
+    before = {row["content_hash"] for row in mine.catalog.blobs.index.rows().read_all().to_pylist()}
+    for file in files_of(mine, "blobs/index.lance"):
+        flip(file)
+    code, _ = doctor(mm, mine, "--mend")
+    assert code == 0
+    assert {row["content_hash"] for row in mine.catalog.blobs.index.rows().read_all().to_pylist()} == before
