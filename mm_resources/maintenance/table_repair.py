@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from mm_resources.blobs.blob_index import INDEX, locations_of
+from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.maintenance.table_verification import TableCheck, verify_table
@@ -122,19 +122,19 @@ def _restore_index(catalog: Catalog, uri: str, fragments: set[int]) -> int:
         if sound
         else pa.array([], pa.string())
     )
-    found: dict[str, pa.Table] = {}
+    hashes, missing = set(known.to_pylist()), dict[str, dict[str, Any]]()
     for name in catalog.store.tables("stages/content_blobs"):
         stage = lance_datasets.open_dataset(catalog.store.uri(name))
         if stage is None or "path" not in stage.schema.names:
             continue
-        rows = lance_datasets.reader(stage, INDEX, INDEX.names, "path IS NOT NULL").read_all()
-        found[name] = rows.filter(
-            pc.invert(pc.is_in(rows["content_hash"], pa.array(known.to_pylist(), pa.string())))
-        )
-    missing = {each.content_hash: each for rows in found.values() for each in locations_of(rows)}
+        for row in (
+            lance_datasets.reader(stage, INDEX, INDEX.names, "path IS NOT NULL").read_all().to_pylist()
+        ):
+            if row["content_hash"] not in hashes:
+                missing[row["content_hash"]] = row
     # Before the damaged rows go: a repair that is killed in between is completed by the next one.
     if missing:
-        catalog.blobs.index.append(list(missing.values()))
+        lance_datasets.append(uri, pa.Table.from_pylist(list(missing.values()), schema=INDEX))
     drop_fragments(uri, fragments)
     return len(missing)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.file_hashes import check_files
+from mm_resources.storage.file_hashes import DamagedFiles, check_files
 from mm_resources.storage.lance_errors import cause_of, is_lance_error
 from mm_resources.storage.secret_table import PART as SECRETS
 from mm_resources.storage.store import Store
@@ -70,7 +70,7 @@ def verify_table(store: Store, name: str) -> TableCheck:
     try:
         _verify_versions(uri, result)
     except BaseException as error:
-        if not is_lance_error(error):
+        if not is_lance_error(error) and not isinstance(error, DamagedFiles):
             raise
         result.error = cause_of(error)
     return result

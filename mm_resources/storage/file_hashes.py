@@ -113,7 +113,7 @@ def _state(store: Store, name: str) -> tuple[str, int]:
 def _recorded(store: Store, name: str) -> str | None:
     """Return the hash of a file; None where there is none, or it was not written to its end."""
     try:
-        raw = store.read(f"{FOLDER}/{name}")
+        raw = store.read_range(f"{FOLDER}/{name}", 0, len(_PREFIX) + _HEX)
     except FileNotFoundError:
         return None
     digest = raw.removeprefix(_PREFIX)[:_HEX].decode("ascii", "replace")
@@ -123,7 +123,7 @@ def _recorded(store: Store, name: str) -> str | None:
 def _hash(store: Store, name: str) -> tuple[str, int]:
     """Return the hash of a file, and its size."""
     state, size = xxhash.xxh3_128(), 0
-    with store.reader(name) as stream:
+    with open(store.path(name), "rb") if store.is_local else store.reader(name) as stream:
         while chunk := stream.read(_CHUNK):
             state.update(chunk)
             size += len(chunk)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from mm_resources.maintenance.garbage_collection import collect
 from mm_resources.maintenance.table_verification import verify_tables
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.file_hashes import DamagedFiles
 from tests.assets.conftest import Platform, Run
 
 
@@ -55,6 +59,7 @@ def rows_of(platform: Platform) -> pa.Table:
 def doctor(mm: Run, platform: Platform, *words: str) -> tuple[int, Any]:
     places = {"MM_STORE": platform.settings.store, "DAGSTER_HOME": str(platform.settings.dagster_home)}
     done = mm("doctor", "--verify", *words, "--json", **places)
+    assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
@@ -147,3 +152,32 @@ def test_the_index_of_blobs_is_restored_from_the_cells(mine: Platform, mm: Run) 
     code, _ = doctor(mm, mine, "--mend")
     assert code == 0
     assert {row["content_hash"] for row in mine.catalog.blobs.index.rows().read_all().to_pylist()} == before
+
+
+def test_readers_verify_on_request_and_the_shuffled_loader_by_default(mine: Platform) -> None:
+    cell = mine.cell("tiny@v1", "text")
+    pin = mine.registry.pins.get(cell)
+    assert pin is not None
+    flip(files_of(mine, f"features/{pin.primary.table}.lance")[0])
+    with pytest.raises(DamagedFiles, match="mm doctor --verify --mend"):
+        mine.features.search("a cat", modality="text", verify=True)
+    with pytest.raises(DamagedFiles, match=pin.primary.table):
+        mine.features.training_set("tiny@v1", modality="text", verify=True)
+    rows = mine.features.training_set("tiny@v1", modality="text")
+    with pytest.raises(DamagedFiles):
+        rows.to_torch(batch_size=1, shuffle=True)
+    rows.to_torch(batch_size=1, shuffle=True, verify=False)
+
+
+def test_gc_condemns_nothing_while_references_are_damaged(mine: Platform) -> None:
+    flip(files_of(mine, "stages/raw_assets/tiny/v1/text.lance")[0])
+    with pytest.raises(DamagedFiles, match="raw_assets"):
+        collect(mine.catalog, timedelta(0))
+
+
+def test_files_without_hashes_are_read_and_counted(mine: Platform, mm: Run) -> None:
+    shutil.rmtree(Path(mine.settings.store) / "stages/segments/tiny/v1/text.lance/_hashes")
+    code, found = doctor(mm, mine)
+    assert (code, found["tables"]["bad"]) == (0, [])
+    assert found["tables"]["unverified"] == 2, "data file and manifest of the current version"
+    assert mine.backfill("tiny@v1", "text")["text"].status == "unchanged"
