@@ -29,7 +29,7 @@ _BLOB_INDEX = "blobs/index.lance"
 
 @dataclass
 class Repair:
-    """What a repair has done, and what remains to be done by backfills.
+    """The outcome of a repair, and the work that it leaves to backfills.
 
     Attributes:
         cells: cells with stages that the next backfill computes again.
