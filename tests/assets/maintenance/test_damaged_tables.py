@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -181,3 +182,29 @@ def test_files_without_hashes_are_read_and_counted(mine: Platform, mm: Run) -> N
     assert (code, found["tables"]["bad"]) == (0, [])
     assert found["tables"]["unverified"] == 2, "data file and manifest of the current version"
     assert mine.backfill("tiny@v1", "text")["text"].status == "unchanged"
+
+
+def test_audit_mends_wrong_vectors_of_an_older_store(mine: Platform, mm: Run) -> None:
+    """A store without hashes: the wrong vector was served, and is found by computing it from its blob."""
+    before = rows_of(mine)
+    for folder in Path(mine.settings.store).rglob("_hashes"):
+        shutil.rmtree(folder)
+    cell = mine.cell("tiny@v1", "text")
+    dataset = lance_datasets.open_dataset(mine.store.uri(table_of(mine, "cache/embed-minilm/*.lance")))
+    assert dataset is not None
+    vectors = dataset.to_table(columns=["key", "vector"])
+    turned = np.roll(np.stack(vectors["vector"].to_numpy(zero_copy_only=False)), 1, axis=1)
+    for key, vector in zip(vectors["key"].to_pylist(), turned, strict=True):
+        dataset.update({"vector": str(vector.tolist())}, where=f"key = '{key}'")
+    for stage in ("feature_table", "feature_views"):
+        mine.catalog.tables.mark_stale(stage, cell)
+    assert mine.backfill("tiny@v1", "text")["text"].status == "published"
+    assert not rows_of(mine).equals(before), "without hashes the wrong vectors are published"
+
+    places = {"MM_STORE": mine.settings.store, "DAGSTER_HOME": str(mine.settings.dagster_home)}
+    found = mm("audit", "tiny@v1", "--modality", "text", "--json", **places)
+    assert found.returncode == 1, found.stderr
+    mended = mm("audit", "tiny@v1", "--modality", "text", "--mend", "--json", **places)
+    assert mended.returncode == 0, mended.stderr
+    assert [table["wrong"] for table in json.loads(mended.stdout)] == [[]]
+    assert rows_of(mine).equals(before)
