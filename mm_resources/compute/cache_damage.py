@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.lance_errors import is_lance_error
 from mm_resources.storage.table_files import damage_of, drop_fragments
 
-_KEYS = pa.schema([("key", pa.string())])
+if TYPE_CHECKING:
+    import lance
+
+_KEYS = pa.schema([("key", pa.string()), ("_rowid", pa.uint64())])
 # A row id is the number of its fragment, and its place in it.
 _NEEDED = """
 SELECT DISTINCT (_rowid >> 32)::BIGINT AS fragment FROM cached SEMI JOIN requests USING (key)
@@ -29,9 +35,10 @@ def drop_damaged_rows(uri: str, requests: pa.RecordBatchReader, log: logging.Log
     dataset = lance_datasets.open_dataset(uri)
     if dataset is None:
         return 0
-    cached = lance_datasets.reader(dataset, _KEYS, ["key"], row_ids=True)
-    needed = sql.fetch(_NEEDED, cached=cached, requests=requests)["fragment"].to_pylist()
-    damaged, _ = damage_of(dataset, set(needed))
+    unreadable: set[int] = set()
+    found = sql.fetch(_NEEDED, cached=_keys(dataset, unreadable), requests=requests)
+    needed = unreadable | set(found["fragment"].to_pylist())
+    damaged, _ = damage_of(dataset, needed)
     rows = drop_fragments(uri, {each.fragment for each in damaged if each.fragment is not None})
     if rows:
         name = "/".join(PurePosixPath(uri).parts[-2:])
@@ -40,3 +47,19 @@ def drop_damaged_rows(uri: str, requests: pa.RecordBatchReader, log: logging.Log
             f"cache/{name}: {rows:,} rows are damaged ({files}) and are computed again where they are needed"
         )
     return rows
+
+
+def _keys(dataset: lance.LanceDataset, unreadable: set[int]) -> pa.RecordBatchReader:
+    """Stream keys and row ids; fragments that cannot be read are added to `unreadable`."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for fragment in dataset.get_fragments():
+            try:
+                for batch in fragment.scanner(columns=["key"], with_row_id=True).to_batches():
+                    yield batch.select(_KEYS.names).cast(_KEYS)
+            except BaseException as error:
+                if not is_lance_error(error):
+                    raise
+                unreadable.add(fragment.fragment_id)
+
+    return pa.RecordBatchReader.from_batches(_KEYS, batches())
