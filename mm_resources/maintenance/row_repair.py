@@ -52,4 +52,4 @@ def evict_rows(
     catalog.cache.space(SegmentKernel(modality, catalog.blobs, limits)).evict(
         "key", pc.unique(rows["content_hash"]).to_pylist()
     )
-    return rows.num_rows
+    return int(rows.num_rows)

@@ -128,16 +128,19 @@ def require_manifests(uri: str) -> None:
         )
 
 
-def require_intact(dataset: lance.LanceDataset, name: str) -> None:
+def require_intact(
+    dataset: lance.LanceDataset, name: str, causes: Collection[str] = ("damaged", "missing")
+) -> None:
     """Check that the files of a version match their hashes.
 
     Args:
         name: of the table, for people.
+        causes: those that count.
 
     Raises:
         DamagedFiles: names the table, the files and their rows.
     """
-    damaged, _ = damage_of(dataset)
+    damaged = [each for each in damage_of(dataset)[0] if each.cause in causes]
     if damaged:
         files = ", ".join(f"{each.file} ({each.cause})" for each in damaged[:_NAMED])
         rows = sum({each.fragment: each.rows for each in damaged}.values())
