@@ -24,7 +24,7 @@ _READERS = {
     "transcribe": "segments",
     "embed": "embeddings",
 }
-_BLOB_INDEX = "blobs/index.lance"
+_BLOB_INDEX, _LEDGER = "blobs/index.lance", "ledger/stages.lance"
 
 
 @dataclass
@@ -87,6 +87,9 @@ def _repair_table(catalog: Catalog, check: TableCheck, repair: Repair) -> None:
     elif check.table == _BLOB_INDEX:
         rows = _restore_index(catalog, uri, fragments)
         repair.notes.append(f"{check.table}: {rows:,} locations are restored from the cells' tables")
+    elif check.table == _LEDGER:
+        rows = drop_fragments(uri, fragments)
+        repair.notes.append(f"{check.table}: {rows:,} damaged rows are removed, and these runs' costs")
     elif part in ("stages", "failures"):
         stage, cell = names[0], Cell(*names[1:])
         repair.tables[check.table] = set(check.damaged)

@@ -146,7 +146,7 @@ def require_intact(
         rows = sum({each.fragment: each.rows for each in damaged}.values())
         raise DamagedFiles(
             f"{name} at version {dataset.version}: {len(damaged):,} files with {rows:,} rows differ from "
-            f"their hashes: {files}; run `mm doctor --verify --mend`, which computes them again"
+            f"their hashes: {files}; run `mm doctor --verify --mend`, which computes again what it can"
         )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from mm_resources.maintenance.garbage_collection import collect
+from mm_resources.maintenance.table_repair import repair_tables
 from mm_resources.maintenance.table_verification import verify_tables
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.file_hashes import DamagedFiles
@@ -106,6 +107,46 @@ def test_a_damaged_feature_table_is_found_and_mended(mine: Platform, mm: Run) ->
     assert len(pins) == 2
     assert {pin.primary.digest for pin in pins if pin} == {first.primary.digest}
     assert {pin.primary.lance_version for pin in pins if pin} == {pins[-1].primary.lance_version}  # type: ignore[union-attr]
+
+
+def test_a_damaged_index_is_found_and_built_again(mine: Platform, mm: Run) -> None:
+    pin = mine.registry.pins.get(mine.cell("tiny@v1", "text"))
+    assert pin is not None
+    folder = Path(mine.settings.store) / f"features/{pin.primary.table}.lance/_indices"
+    flip(max(folder.rglob("*.lance"), key=lambda file: file.stat().st_size))
+    assert damaged(mine) == {f"features/{pin.primary.table}.lance"}
+    code, found = doctor(mm, mine, "--mend")
+    assert (code, found["tables"]["mended"]) == (0, True), found
+    hits = mine.features.search("espresso", modality="text", mode="text", verify=True)
+    assert hits["key"].to_pylist() == ["s2"]
+
+
+def test_a_mend_that_is_killed_is_completed_by_the_next(mine: Platform, mm: Run) -> None:
+    """Killed before the backfill, and before the pins are moved."""
+    before, table = rows_of(mine), "stages/segments/tiny/v1/text.lance"
+    flip(files_of(mine, table)[0])
+    repair_tables(mine.catalog, verify_tables(mine.store))
+    assert damaged(mine) == {table}
+    assert mine.backfill("tiny@v1", "text")["text"].status == "published"
+    assert damaged(mine) == {table}, "the version that the pin names"
+    code, found = doctor(mm, mine, "--mend")
+    assert (code, found["tables"]["mended"]) == (0, True), found
+    assert rows_of(mine).equals(before)
+
+
+def test_what_cannot_be_computed_is_named(mine: Platform, mm: Run) -> None:
+    ledger, listing = "ledger/stages.lance", table_of(mine, "registry/listings/tiny/v1/sentences*.lance")
+    for table in (ledger, listing):
+        flip(files_of(mine, table)[0])
+    code, found = doctor(mm, mine, "--mend")
+    assert (code, found["tables"]["mended"]) == (1, False)
+    assert {bad["table"] for bad in found["tables"]["bad"]} == {ledger, listing}
+    assert damaged(mine) == {listing}, (
+        "rows of the ledger are removed, a listing stays for a backup to replace"
+    )
+    result = mine.backfill("tiny@v1", "text")["text"]
+    assert result.status == "failed"
+    assert "listing of tiny@v1, source sentences" in result.reason
 
 
 def test_damaged_vectors_in_the_cache_are_computed_again_by_the_cell(mine: Platform) -> None:
