@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.process import configure_process
 
 _ROWS, _DIMENSION = 50, 256
@@ -57,7 +57,7 @@ def _grow(path: Path, name: str, commits: int) -> None:
         f"the last tenth took x {slower:.2f} the time of the first; {_shape(path)}"
     )
     lance_datasets.compact(str(path), 2)
-    lance_datasets.clean(str(path), timedelta(0))
+    dataset_versions.clean(str(path), timedelta(0))
     print(f"  after upkeep: {_shape(path)}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mm_assets.cells.cached_vectors import compute_vectors
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import completeness_check
@@ -16,10 +17,6 @@ from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.identity import feature_id
 from mm_resources.compute.cache import inputs_of
 
-_REQUESTS = """
-SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
-FROM segments s JOIN blobs b USING (content_hash) WHERE {readable}
-"""
 _ROWS = """
 SELECT s.segment_id, s.sample_id, s.content_hash, s.span, e.key AS cache_key, e.status, e.seconds,
        e.error_class, e.message, e.retryable, e.attempt, c.source_uri
@@ -64,13 +61,9 @@ def embeddings(run: CellRun) -> StageOutput:
 
 def _compute(run: CellRun, embedder: Embedder) -> int:
     """Run one embedder on the segments that the cache lacks; return the number of segments that it reads."""
-    inputs = inputs_of(embedder)
-    with run.query(
-        _REQUESTS.format(**inputs), segments=run.read("segments"), blobs=run.read("content_blobs")
-    ) as requests:
-        run.compute(run.embed_kernel(embedder), requests)
+    compute_vectors(run, embedder)
     counted = sql.fetch(
-        f"SELECT count(*) AS n FROM segments WHERE {inputs['readable']}",
+        f"SELECT count(*) AS n FROM segments WHERE {inputs_of(embedder)['readable']}",
         segments=run.read("segments", ["segment_id", "text"]),
     )
     return int(counted["n"][0].as_py())

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mm_assets.cells.cached_vectors import open_vectors
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import completeness_check
@@ -72,7 +73,7 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     """Write and index one embedder's candidate; return its row of the stage."""
     user = run.spec.user_fields
     contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
-    vectors = run.vectors(embedder)
+    vectors = open_vectors(run, embedder)
     candidate = run.catalog.features.write_candidate(
         name, contract, vectors.attach(_rows(run, embedder, vectors), embedder.dimension)
     )

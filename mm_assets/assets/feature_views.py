@@ -45,6 +45,8 @@ def feature_views(run: CellRun) -> StageOutput:
     # replace its newer ones.
     number = run.catalog.registry.pins.next_number(run.cell)
     entries = run.read("feature_table").read_all().to_pylist()
+    for entry in entries:
+        run.catalog.features.require_intact(entry["table"], entry["lance_version"])
     number, pinned = _candidate_pin(run, number, entries)
     recalls = {
         entry["table"]: run.catalog.features.recall(entry["table"], entry["lance_version"], entry["index"])

@@ -22,6 +22,7 @@ from mm_resources.monitoring.distribution_drift import DistributionDrift, distri
 from mm_resources.monitoring.semantic_duplicates import find_semantic_duplicates
 from mm_resources.registry.pins import Pin
 from mm_resources.settings import Settings
+from mm_resources.storage.records import DamagedRecord
 
 _SINCE = """
 SELECT count(*) FILTER (p.sample_id IS NULL) AS new, count(*) FILTER (n.sample_id IS NULL) AS gone,
@@ -35,7 +36,12 @@ def _compared_pins(run: CellRun) -> dict[str, Pin]:
     found: dict[str, Pin | None] = {}
     if parent := run.parent_cell:
         found[parent.dataset_version] = run.catalog.registry.pins.get(parent)
-    served = run.catalog.registry.aliases.target(run.cell.dataset, "production")
+    try:
+        served = run.catalog.registry.aliases.target(run.cell.dataset, "production")
+    except DamagedRecord as error:
+        # The report compares with one version less; the cell itself is sound.
+        run.context.log.warning(str(error))
+        served = None
     if served is not None and run.cell.modality in served.pins:
         cell = dataclasses.replace(run.cell, version=served.version)
         found[f"{run.cell.dataset}@production"] = run.catalog.registry.pins.get(

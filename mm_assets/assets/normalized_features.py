@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
+from mm_assets.cells.cached_vectors import open_vectors
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
@@ -85,7 +86,7 @@ def normalized_features(run: CellRun) -> StageOutput:
 
 def _rows(run: CellRun, embedder: Embedder) -> Iterator[pa.Table]:
     """Yield one embedder's feature rows with their vectors."""
-    vectors = run.vectors(embedder)
+    vectors = open_vectors(run, embedder)
     rows = run.query_tables(
         _ROWS.format(embedder=sql.literal(embedder.name)),
         embeddings=run.read("embeddings"),

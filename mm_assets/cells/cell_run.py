@@ -27,7 +27,7 @@ from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.validation.bounds import Bound, validation_bounds
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.cache import CachedVectors, CacheSpace
+from mm_resources.compute.cache import CacheSpace
 from mm_resources.compute.retry_policy import ALL, NONE, RETRYABLE, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
@@ -217,10 +217,6 @@ class CellRun:
     ) -> pa.RecordBatchReader:
         """Stream the cached results of a kernel, one for each key."""
         return self.cache_space(kernel).reader(columns, only_ok)
-
-    def vectors(self, embedder: Embedder) -> CachedVectors:
-        """Return the cached vectors of an embedder."""
-        return self.cache_space(self.embed_kernel(embedder)).vectors()
 
     def cache_space(self, kernel: Kernel) -> CacheSpace:
         """Return the cache of a kernel's fingerprint."""

@@ -13,7 +13,7 @@ from mm_resources.cell import Cell
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.tables.stage_tables import StageTables
 
-# A column of a version of a table: asset, cell, Lance version, name.
+# A column of a version of a table: asset, cell, Lance version, name ("" for the files of all columns).
 _ContractColumn = tuple[str, Cell, int, str]
 
 
@@ -34,10 +34,14 @@ class UpstreamRows:
 
         Raises:
             NotMaterialized: when the asset was never materialized for the cell.
+            DamagedFiles: when its files differ from their hashes.
         """
         cell = self._snapshot.cell
         dataset = self._tables.dataset(asset, cell, self._snapshot.lance_version(asset))
-        reader, checked = self._tables.rows(dataset, columns), _checked_columns(self._run_id)
+        if (whole := (asset, cell, dataset.version, "")) not in (checked := _checked_columns(self._run_id)):
+            self._tables.require_intact(asset, cell, dataset)
+            checked.add(whole)
+        reader = self._tables.rows(dataset, columns)
         columns_read: dict[str, _ContractColumn] = {
             name: (asset, cell, dataset.version, name) for name in reader.schema.names
         }

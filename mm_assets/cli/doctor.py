@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import SampleError, UserError
+
+if TYPE_CHECKING:
+    from mm_resources.catalog import Catalog
+    from mm_resources.maintenance.table_verification import TableCheck
 
 # One-minute load of other processes above which a calibration is disturbed.
 _QUIET_LOAD = 0.5
@@ -20,12 +25,19 @@ def doctor(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="instead of the checks: read the stored blobs and compare them with their hashes"
+            "--verify",
+            help="instead of the checks: read the stored blobs and tables and compare them with their hashes",
         ),
     ] = False,
     sample: Annotated[
         int, typer.Option(min=0, help="with --verify: number of blobs, chosen at random; 0: all")
     ] = 0,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend", help="with --verify: compute what is damaged again, by backfills of the cells concerned"
+        ),
+    ] = False,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -43,10 +55,12 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check the requirements of a run: packages, weights, store, Dagster home, sandbox, disk."""
+    if mend and not verify:
+        raise UserError("--mend goes with --verify: mm doctor --verify --mend")
     if calibrate:
         _calibrate(embedder or [], json)
     elif verify:
-        _verify(sample, json)
+        _verify(sample, mend, json)
     else:
         _check(json)
 
@@ -84,14 +98,21 @@ def _calibrate(names: list[str], json: bool) -> None:
     say(f"{machine()}: the chosen settings are in {path}; fingerprints and vectors do not change")
 
 
-def _verify(sample: int, json: bool) -> None:
+def _verify(sample: int, mend: bool, json: bool) -> None:
     from mm_resources.catalog import Catalog
+    from mm_resources.maintenance.table_verification import verify_tables
     from mm_resources.maintenance.verification import verify
+    from mm_resources.registry.damaged_files import describe_damage
 
+    catalog = Catalog.open()
+    problems = describe_damage(catalog.registry)
+    tables = list(verify_tables(catalog.store))
+    damaged = [table for table in tables if table.is_damaged]
+    mended = _mend(catalog, damaged, json) if mend and damaged else None
     blobs = size = 0
     bad: list[dict[str, Any]] = []
     try:
-        for checked in verify(Catalog.open().blobs, sample):
+        for checked in verify(catalog.blobs, sample):
             blobs, size = blobs + checked.blobs, size + checked.bytes
             bad += [
                 {"content_hash": location.content_hash, "path": location.path, "cause": error.error_class}
@@ -99,8 +120,16 @@ def _verify(sample: int, json: bool) -> None:
             ]
     except SampleError as error:
         raise UserError(f"the store does not answer; not all blobs were read: {error.message}") from error
+    left = damaged if mended is None else mended
     if json:
-        print_json({"blobs": blobs, "bytes": size, "bad": bad})
+        counts = {
+            "verified": sum(table.files for table in tables),
+            "unverified": sum(table.unverified for table in tables),
+            "bad": [row for table in damaged for row in table.rows()],
+            "mended": mended is not None and not mended,
+        }
+        found = {"blobs": blobs, "bytes": size, "bad": bad}
+        print_json({**found, "tables": counts, "registry": problems})
     else:
         good = f"{blobs:,} blobs ({size / 2**20:,.1f} MiB) match their hashes"
         say(f"{good}; {len(bad):,} are missing or damaged")
@@ -110,5 +139,38 @@ def _verify(sample: int, json: bool) -> None:
                 "the next backfill of each version that references them fetches them again: "
                 "mm backfill DATASET@VERSION"
             )
-    if bad:
+        _print_tables(tables, left, mend)
+        for problem in problems:
+            say(problem)
+    if bad or left or problems:
         raise typer.Exit(1)
+
+
+def _print_tables(tables: list[TableCheck], left: list[TableCheck], mend: bool) -> None:
+    files, size = sum(table.files for table in tables), sum(table.bytes for table in tables)
+    say(f"{files:,} files of {len(tables):,} tables ({size / 2**20:,.1f} MiB) match their hashes")
+    if unverified := sum(table.unverified for table in tables):
+        say(f"{unverified:,} files have no hash: an older version wrote them, or their writer was killed")
+    if left:
+        print_table("damaged tables", [row for table in left for row in table.rows()])
+        if not mend:
+            say("compute them again: mm doctor --verify --mend")
+
+
+def _mend(catalog: Catalog, damaged: list[TableCheck], json: bool) -> list[TableCheck]:
+    """Compute damaged tables again; return those that are still damaged."""
+    from mm_assets.cli.cell_runs import require_models, run_cells
+    from mm_resources.maintenance.table_repair import move_pins, repair_tables
+    from mm_resources.maintenance.table_verification import verify_table
+
+    repair = repair_tables(catalog, damaged)
+    require_models(catalog, repair.cells)
+    results = run_cells(catalog, repair.cells, "", False, json) if repair.cells else []
+    repair.notes += move_pins(catalog, repair)
+    for line in [] if json else [*repair.notes, *repair.left]:
+        say(line)
+    for result in results:
+        if result.status in ("blocked", "failed"):
+            say(f"{result.modality} is {result.status}: {result.reason}", file=sys.stderr)
+    again = [verify_table(catalog.store, table.table) for table in damaged]
+    return [table for table in again if table.is_damaged]

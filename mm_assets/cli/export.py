@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mm_assets.cli.options import DatasetVersion, Json, Where, check_choice
+from mm_assets.cli.options import DatasetVersion, Json, Verify, Where, check_choice
 from mm_assets.cli.output import print_json, say
 
 
@@ -29,6 +29,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
     embedder: Annotated[
         str | None, typer.Option(help="vectors of this embedder; by default the primary one")
     ] = None,
+    verify: Verify = False,
     json: Json = False,
 ) -> None:
     """Write published features to a folder in a common format, with the manifest that reproduces the rows."""
@@ -39,7 +40,13 @@ def export(  # noqa: PLR0913 - one parameter for each option
     check_choice("--format", form, FORMS)
     columns = column or ["label", "split"]
     training_set = FeatureStore.open().training_set(
-        dataset_version, modality=modality, where=where, split=split, columns=columns, embedder=embedder
+        dataset_version,
+        modality=modality,
+        where=where,
+        split=split,
+        columns=columns,
+        embedder=embedder,
+        verify=verify,
     )
     rows, manifest = write(training_set, form, out), training_set.manifest
     if json:

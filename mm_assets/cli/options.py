@@ -50,6 +50,10 @@ DatasetVersion = Annotated[
     typer.Argument(metavar=_FORM, callback=check_dataset_version, help="dataset version, or DATASET@ALIAS"),
 ]
 ErrorClass = Annotated[str, typer.Option("--class", help="only this error class")]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="before, compare the files of the tables with their hashes"),
+]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Modalities = Annotated[list[str] | None, typer.Option("--modality", help="only this modality; repeatable")]
 OverrideGate = Annotated[

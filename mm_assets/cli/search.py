@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mm_assets.cli.options import Json, Where, check_choice, check_dataset_versions
+from mm_assets.cli.options import Json, Verify, Where, check_choice, check_dataset_versions
 from mm_assets.cli.output import one_line, print_json, print_table, say
 
 # Fields of a hit with --json, in this order.
@@ -48,6 +48,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
         str | None,
         typer.Option(help="label of the query for hard_negatives; default: label of the query's sample"),
     ] = None,
+    verify: Verify = False,
     json: Json = False,
 ) -> None:
     """List the published features nearest to a query, best first."""
@@ -69,6 +70,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
         group_by=group_by,
         find=find,
         label=label,
+        verify=verify,
     )
     if json:
         print_json(hits.select(FIELDS).to_pylist())

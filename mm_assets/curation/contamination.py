@@ -64,13 +64,13 @@ def connect_comparisons(catalog: Catalog, cell: Cell, rules: Sequence[Rule]) -> 
     """Give the rule `contaminated`, where the rules contain it, its readers of the other datasets.
 
     Raises:
-        UserError: as `compared_versions` does.
+        UserError: as `compared_versions` does, and for a table of another dataset that is damaged.
     """
     compared_versions(catalog, cell, rules)
-    others = compared_cells(catalog.registry, cell, rules)
-    readers = {
-        name: partial(catalog.tables.read, "validated_samples", other) for name, other in others.items()
-    }
+    others, tables = compared_cells(catalog.registry, cell, rules), catalog.tables
+    for other in others.values():
+        tables.require_intact("validated_samples", other, tables.dataset("validated_samples", other))
+    readers = {name: partial(tables.read, "validated_samples", other) for name, other in others.items()}
     for rule in rules:
         if isinstance(rule, Contaminated):
             rule.compare_with(readers, _near_duplicate_rule(rules))

@@ -93,7 +93,14 @@ def inherit_splits(run: CellRun) -> tuple[TableSpool, TableSpool]:
 
 
 def _parent_splits(run: CellRun, cells: list[Cell]) -> pa.RecordBatchReader:
-    """Stream the splits of the parent's samples."""
+    """Stream the splits of the parent's samples.
+
+    Raises:
+        DamagedFiles: when the parent's table is damaged.
+    """
+    tables = run.catalog.tables
+    for cell in cells:
+        tables.require_intact("curated_samples", cell, tables.dataset("curated_samples", cell))
 
     def stream() -> Iterator[pa.RecordBatch]:
         for cell in cells:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
+from mm_resources.maintenance.row_repair import evict_rows
+from mm_resources.maintenance.table_repair import Repair
 from mm_resources.monitoring.audit import Audit, audit
 from mm_resources.retrieval.query_vectors import QueryEncoder
 
@@ -35,3 +37,20 @@ def audit_tables(
     for pin in pins:
         name = dataset_version or pin.dataset_version
         yield from audit(catalog, name, pin.modality, sample, seed, encoder)
+
+
+def repair_rows(catalog: Catalog, audits: Sequence[Audit]) -> Repair:
+    """Remove what is cached of wrong rows, and mark their stages, so that a backfill computes them again.
+
+    Rows whose blobs are missing or damaged stay: `mm doctor --verify` and a backfill fetch these again.
+    """
+    repair, encoder = Repair(), QueryEncoder()
+    for table in audits:
+        wrong = [row.feature_id for row in table.wrong if row.cause in ("vector", "text")]
+        if not wrong:
+            continue
+        pin = catalog.registry.published_pin(table.dataset_version, table.modality)
+        pinned = pin.table(table.embedder)
+        rows = evict_rows(catalog, pin, pinned, encoder.embedder(pinned), wrong, repair)
+        repair.notes.append(f"{table.table}: {rows:,} wrong rows are computed again")
+    return repair

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_resources.storage.records import read_record
 from mm_resources.storage.store import Store
 
 _FOLDER = "registry/forgotten"
@@ -52,7 +53,11 @@ class Receipts:
     def all(self) -> list[Receipt]:
         """Return every receipt, oldest first."""
         names = [name for name in self.store.names(_FOLDER) if name.endswith(".json")]
-        return [Receipt(**json.loads(self.store.read(f"{_FOLDER}/{name}"))) for name in names]
+        remedy = "restore it from a backup, or run `mm forget` for its samples again"
+        return [
+            read_record(self.store, f"{_FOLDER}/{name}", lambda raw: Receipt(**raw), "receipt", remedy)
+            for name in names
+        ]
 
     def write(self, receipt: Receipt) -> None:
         """Write a receipt, or overwrite it with its progress."""

@@ -15,6 +15,7 @@ from mm_embed_kernels.kernels.base import Kernel, Stage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage, close_models
 from mm_embed_kernels.transcribers import Transcriber
 from mm_resources.compute.cache import CacheSpace, ComputeCache
+from mm_resources.compute.cache_damage import drop_damaged_rows
 from mm_resources.compute.prefetch import Prefetcher
 from mm_resources.compute.progress import report
 from mm_resources.compute.ray_session import RaySession
@@ -88,7 +89,9 @@ class KernelRunner:
         """
         began, before = time.perf_counter(), usage_so_far()
         space = self.cache.space(kernel)
-        wanted, misses = spool_misses(space, requests, retries, kernel.order)
+        asked = _number_requests(requests)
+        drop_damaged_rows(space.uri, asked.reader(["key"]), log)
+        wanted, misses = _list_misses(space, asked, retries, kernel.order)
         missing = misses.rows
         mode = self._choose(kernel, missing)
         failed, checkpoints = self._compute(space, kernel, misses, mode, log)
@@ -207,7 +210,13 @@ def spool_misses(
     order: str = Kernel.order,
 ) -> tuple[int, TableSpool]:
     """Count the requests that are distinct by key, and spool the misses among them to disk."""
-    asked, misses, wanted = _number_requests(requests), TableSpool(_MISS_SCHEMA), 0
+    return _list_misses(space, _number_requests(requests), retries, order)
+
+
+def _list_misses(
+    space: CacheSpace, asked: TableSpool, retries: RetryPolicy, order: str
+) -> tuple[int, TableSpool]:
+    misses, wanted = TableSpool(_MISS_SCHEMA), 0
     for batch in space.misses(asked, retries):
         wanted += batch.num_rows
         misses.add(

@@ -17,7 +17,7 @@ from mm_resources.costs.prices import Prices
 from mm_resources.ledger.ledger import Rate, Work
 from mm_resources.metering import Usage
 from mm_resources.registry.pins import Pin
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions
 from mm_resources.tables.stage_tables import StageTables
 
 # Stages that a dropped sample does not reach.
@@ -157,9 +157,9 @@ def _sample_rate(kernels: list[dict[str, Any]], rates: Mapping[str, Rate], kept:
 
 def _table_bytes(catalog: Catalog, cell: Cell, pin: Pin | None) -> int:
     """Return the size of a cell's stage tables and published feature tables."""
-    stages = sum(lance_datasets.data_bytes(catalog.tables.uri(stage, cell)) for stage in STAGES)
+    stages = sum(dataset_versions.data_bytes(catalog.tables.uri(stage, cell)) for stage in STAGES)
     features = sum(
-        lance_datasets.data_bytes(catalog.store.uri(f"features/{item.table}.lance"), item.lance_version)
+        dataset_versions.data_bytes(catalog.store.uri(f"features/{item.table}.lance"), item.lance_version)
         for item in (pin.tables if pin else [])
     )
     return stages + features

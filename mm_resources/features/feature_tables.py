@@ -24,6 +24,7 @@ from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.filesystems import lance_options
 from mm_resources.storage.store import Store
+from mm_resources.storage.table_files import record_written, require_intact
 
 if TYPE_CHECKING:
     import lance
@@ -83,6 +84,14 @@ class FeatureTables:
             )
         return dataset
 
+    def require_intact(self, table: str, version: int) -> None:
+        """Check that the files of a feature table, indexes included, match their hashes.
+
+        Raises:
+            DamagedFiles: in one line, with the command that computes the rows again.
+        """
+        require_intact(self.dataset(table, version), f"features/{table}")
+
     def rows(self, pin: Pin, columns: list[str]) -> pa.RecordBatchReader:
         """Stream columns of a pin's primary table."""
         dataset = self.dataset(pin.primary.table, pin.primary.lance_version)
@@ -141,6 +150,7 @@ class FeatureTables:
         if index != vector_indexes.EXACT or texts:
             table = self.database.open_table(name)
             version = vector_indexes.build(table, version, index, bool(texts))
+            record_written(self.dataset(name, version))
         return Candidate(version, digest.rows, index, digest.hexdigest())
 
     def tag(self, name: str, version: int, tag: str) -> None:

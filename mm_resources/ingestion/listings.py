@@ -25,6 +25,7 @@ from mm_resources.sources import Listed, Source
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
+from mm_resources.storage.table_files import require_intact
 
 LISTING_BATCH = 4_096
 # Characters of a client's message.
@@ -139,6 +140,9 @@ class Listings:
         columns: list[str] | None = None,
     ) -> pa.RecordBatchReader:
         chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        for source in sources:
+            if (dataset := lance_datasets.open_dataset(self._uri(spec, source))) is not None:
+                require_intact(dataset, f"listing of {spec.dataset_version}, source {source.name}")
 
         def stream() -> Iterator[pa.RecordBatch]:
             for source in sources:

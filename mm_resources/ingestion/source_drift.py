@@ -19,6 +19,7 @@ from mm_embed_kernels.urls import strip_secrets
 from mm_resources.ingestion.listing_rows import bound_tag, listed_uri
 from mm_resources.ingestion.listings import Listings, describe_cause, row_batches, side_table_objects
 from mm_resources.ingestion.spec_secrets import open_revealed
+from mm_resources.storage.records import DamagedRecord, read_record
 from mm_resources.storage.secret_table import SecretTable
 
 CHANGES = ("added", "removed", "altered")
@@ -124,10 +125,10 @@ class SourceDrifts:
         return drift
 
     def last_check(self, spec: DatasetSpec, source: SourceSpec) -> Drift | None:
-        """Return the result of the last check; None where there was none."""
+        """Return the result of the last check; None where there was none, or its record is damaged."""
         try:
-            return Drift(**json.loads(self.store.read(self._name(spec, source))))
-        except FileNotFoundError:
+            return read_record(self.store, self._name(spec, source), lambda raw: Drift(**raw), source.name)
+        except (FileNotFoundError, DamagedRecord):
             return None
 
     @staticmethod

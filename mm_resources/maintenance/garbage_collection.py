@@ -31,13 +31,15 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from mm_embed_kernels import sql
-from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.blobs.blob_index import Location, locations_of
 from mm_resources.blobs.blob_store import LARGE, PACKS
 from mm_resources.catalog import Catalog
+from mm_resources.registry.damaged_files import describe_damage
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet
 from mm_resources.storage.store import INCOMING, Store
+from mm_resources.storage.table_files import require_intact
 
 GRACE = timedelta(days=7)
 # Packs with a smaller share of their bytes in use are rewritten.
@@ -77,7 +79,13 @@ def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -
     Args:
         grace: grace period, longer than any run; younger objects stay.
         dry_run: whether to count only.
+
+    Raises:
+        UserError: when a file of the registry or a table that names references is damaged: what they name is
+            unknown, so that nothing is condemned.
     """
+    if problems := describe_damage(catalog.registry):
+        raise UserError(f"nothing is collected while a file of the registry cannot be read: {problems[0]}")
     work = _Collection(catalog, datetime.now(UTC) - grace, dry_run)
     work.strike()
     work.mark(references(catalog.store, work.before))
@@ -110,6 +118,9 @@ def _hashes(uri: str, where: str, version: int | None = None) -> Iterator[list[b
     dataset = lance_datasets.open_dataset(uri, version)
     if dataset is not None and "content_hash" not in dataset.schema.names:
         return  # a table without rows, before its first publish
+    if dataset is not None:
+        # Upkeep may remove a superseded version meanwhile: what is missing is found by reading it.
+        require_intact(dataset, uri, causes=("damaged",))
     for batch in lance_datasets.reader(dataset, schema, ["content_hash"], where):
         yield [bytes.fromhex(value) for value in batch["content_hash"].to_pylist()]
 

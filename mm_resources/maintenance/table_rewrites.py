@@ -13,7 +13,8 @@ from mm_resources.catalog import Catalog
 from mm_resources.features import vector_indexes
 from mm_resources.maintenance.forgetting_scope import row_condition
 from mm_resources.maintenance.upkeep import CURRENT
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
+from mm_resources.storage.table_files import record_written
 from mm_resources.tables.stage_tables import META
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class TableRewriter:
             for version in sorted(tags, key=lambda each: (each == current, each)):
                 removed, written = self._rewrite_version(name, version, tags[version])
                 for tag in tags[version]:
-                    lance_datasets.tag(uri, written, tag)
+                    dataset_versions.tag(uri, written, tag)
                 self._record(name, removed if version == current else 0)
         dataset.tags.delete(_BEFORE)
 
@@ -139,7 +140,9 @@ class TableRewriter:
             return written
         index = _INDEX_TYPES[types["vector"]] if "vector" in types else vector_indexes.EXACT
         latest = self.features.database.open_table(_short_name(name))
-        return vector_indexes.build(latest, written, index, "text" in types)
+        built = vector_indexes.build(latest, written, index, "text" in types)
+        record_written(self.features.dataset(_short_name(name), built))
+        return built
 
 
 def _stage_meta(name: str, dataset: lance.LanceDataset) -> dict[str, Any] | None:

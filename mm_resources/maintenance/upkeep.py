@@ -8,7 +8,7 @@ from datetime import timedelta
 from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_resources.catalog import Catalog
 from mm_resources.compute.cache import doubles
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.secret_table import PART as SECRETS
 from mm_resources.storage.store import Store
 
@@ -80,7 +80,7 @@ def _tidy_part(store: Store, part: str, grows: bool, older_than: timedelta) -> P
             counts.doubles += _remove_duplicates(uri)
         if grows:
             counts.joined += lance_datasets.compact(uri, 2)
-        versions, size = lance_datasets.clean(uri, older_than)
+        versions, size = dataset_versions.clean(uri, older_than)
         counts.versions, counts.bytes = counts.versions + versions, counts.bytes + size
     return counts
 

@@ -10,6 +10,7 @@ from typing import Any
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ALIASES, check_name
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.records import read_record
 from mm_resources.storage.store import Store
 
 _MOVE = re.compile(r"^(\d{8})\.json$")
@@ -49,18 +50,32 @@ class Aliases:
     def __init__(self, store: Store) -> None:
         self.store = store
 
+    def numbers(self, dataset: str, alias: str) -> list[int]:
+        """The numbers of all moves, oldest first."""
+        names = self.store.names(self._folder(dataset, alias))
+        return [int(match[1]) for name in names if (match := _MOVE.match(name))]
+
     def history(self, dataset: str, alias: str) -> list[Alias]:
         """All moves, oldest first."""
-        found = [
-            int(match[1])
-            for name in self.store.names(self._folder(dataset, alias))
-            if (match := _MOVE.match(name))
-        ]
-        return [Alias(**json.loads(self.store.read(self._name(dataset, alias, number)))) for number in found]
+        found = self.numbers(dataset, alias)
+        return [self.get(dataset, alias, number) for number in found]
 
     def target(self, dataset: str, alias: str) -> Alias | None:
-        moves = self.history(dataset, alias)
-        return moves[-1] if moves else None
+        """The last move; a damaged earlier one does not matter."""
+        numbers = self.numbers(dataset, alias)
+        return self.get(dataset, alias, numbers[-1]) if numbers else None
+
+    def get(self, dataset: str, alias: str, number: int) -> Alias:
+        """One move.
+
+        Raises:
+            UserError: when its file is damaged.
+        """
+        what = f"{dataset}@{alias}"
+        remedy = "restore it from a backup, or remove it: the alias is then what it was before that move"
+        return read_record(
+            self.store, self._name(dataset, alias, number), lambda raw: Alias(**raw), what, remedy
+        )
 
     def move(self, alias: Alias) -> None:
         """Make one move.

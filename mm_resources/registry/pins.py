@@ -10,6 +10,7 @@ from typing import Any
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.records import read_record
 from mm_resources.storage.store import Store
 
 _PIN_NAME = re.compile(r"^(\d{8})\.json$")
@@ -101,13 +102,9 @@ class Pins:
         if not numbers:
             return None
         name = self._name(cell, number or numbers[-1])
-        try:
-            raw = json.loads(self.store.read(name))
-            return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{cell.partition_key}: {name} in the store is damaged ({type(error).__name__}); restore it"
-            ) from None
+        remedy = "restore it from a backup, or remove it and publish again: "
+        remedy += f"mm backfill {cell.dataset_version} --modality {cell.modality}"
+        return read_record(self.store, name, _pin, cell.partition_key, remedy)
 
     def numbers(self, cell: Cell) -> list[int]:
         """The numbers of all publishes of a cell, oldest first."""
@@ -140,6 +137,10 @@ class Pins:
 
     def _name(self, cell: Cell, number: int) -> str:
         return f"{self._folder(cell)}/{number:08d}.json"
+
+
+def _pin(raw: Any) -> Pin:
+    return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
 
 
 def _dump(pin: Pin) -> bytes:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.registry.pins import Pin
-from mm_resources.retrieval.arguments import require_text, require_texts
+from mm_resources.retrieval.arguments import require_flag, require_text, require_texts
 from mm_resources.retrieval.explain import explain
 from mm_resources.retrieval.filters import check_filter
 from mm_resources.retrieval.query_vectors import Query, QueryEncoder
@@ -52,6 +52,7 @@ class FeatureStore:
         group_by: str | None = None,
         find: str = "neighbours",
         label: str | None = None,
+        verify: bool = False,
     ) -> pa.Table:
         """Search published features.
 
@@ -71,6 +72,8 @@ class FeatureStore:
             find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more);
                 ``hard_negatives`` (near, but of another label).
             label: label of the query, for hard negatives; by default that of the sample that an id names.
+            verify: whether to compare the files of the tables and their indexes with their hashes before,
+                which reads them once.
 
         Returns:
             The k best hits, best first: the columns `mm_resources.retrieval.search.HIT`, ``key``, ``text``,
@@ -91,6 +94,9 @@ class FeatureStore:
         if embedder is not None:
             require_text("embedder", embedder, "wordllama")
         pins = self._pins(versions, names)
+        require_flag("verify", verify)
+        for pinned in [pin.table(embedder) for pin in pins] if verify else []:
+            self.catalog.features.require_intact(pinned.table, pinned.lance_version)
         return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
 
     def _pins(self, versions: list[str] | None, names: list[str]) -> list[Pin]:
@@ -109,7 +115,7 @@ class FeatureStore:
             )
         return pins
 
-    def training_set(
+    def training_set(  # noqa: PLR0913 - the public API
         self,
         dataset_version: str | None = None,
         *,
@@ -119,6 +125,7 @@ class FeatureStore:
         columns: Sequence[str] | None = None,
         embedder: str | Mapping[str, str] | None = None,
         manifest: dict[str, Any] | None = None,
+        verify: bool = False,
     ) -> TrainingSet:
         """Return a pinned set of features; several modalities are joined on ``entity_id``.
 
@@ -133,17 +140,19 @@ class FeatureStore:
                 must have it; or a mapping from modality to embedder, of which those not named are primary.
             manifest: manifest of an earlier training set, in place of all other arguments: returns the same
                 rows.
+            verify: whether to compare the tables' files with their hashes before; reads them once.
 
         Raises:
             UserError: for an argument of another type (before a table is opened), when nothing is published,
                 a column, an embedder or the split is missing, the filter is invalid, or the store no longer
                 has the manifest's rows.
         """
+        require_flag("verify", verify)
         given = (dataset_version, modality, where, split, columns, embedder)
         if manifest is not None:
             if any(each is not None for each in given):
                 raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
-            return TrainingSet.from_manifest(self.catalog, manifest)
+            return TrainingSet.from_manifest(self.catalog, manifest, verify)
         if dataset_version is None or modality is None:
             raise UserError("training_set needs a dataset version and a modality, or a manifest")
         require_text("dataset_version", dataset_version, _EXAMPLE)
@@ -155,7 +164,7 @@ class FeatureStore:
             require_text("split", split, "train")
         _check_embedders(embedder, names)
         pins = [self.published(dataset_version, name) for name in names]
-        return TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen)
+        return TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen, verify)
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:
         """Return the decision for each curated sample: kept, rules, split.

@@ -5,15 +5,22 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mm_resources.metering import count
+from mm_resources.storage.file_hashes import record_hashes
 from mm_resources.storage.filesystems import lance_options
-from mm_resources.storage.lance_errors import CommitConflict, Fenced, commit_conflicts, is_missing
+from mm_resources.storage.lance_errors import (
+    CommitConflict,
+    Fenced,
+    commit_conflicts,
+    is_lance_error,
+    is_missing,
+)
 from mm_resources.storage.process import READ_AHEAD_BYTES
+from mm_resources.storage.table_files import damage_of, data_files, record_written, require_manifests
 
 if TYPE_CHECKING:
     import lance
@@ -34,14 +41,20 @@ _FAULTS, _FAULT_SECONDS = 3, 2.0
 
 
 def open_dataset(uri: str, version: int | str | None = None) -> lance.LanceDataset | None:
-    """Open a dataset at a version or tag, by default its latest version; None when there is none."""
+    """Open a dataset at a version or tag, by default its latest version; None when there is none.
+
+    Raises:
+        DamagedFiles: when it cannot be opened, since a manifest of it is damaged.
+    """
     import lance
 
     try:
         return lance.dataset(uri, version=version, storage_options=lance_options(uri))
-    except (FileNotFoundError, ValueError) as error:
-        if is_missing(error):
+    except BaseException as error:
+        if isinstance(error, FileNotFoundError | ValueError) and is_missing(error):
             return None
+        if is_lance_error(error) and "://" not in uri:
+            require_manifests(uri)
         raise
 
 
@@ -91,7 +104,11 @@ def overwrite(
 def write_fragments(
     uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], mode: str = "append"
 ) -> list[lance.FragmentMetadata]:
-    """Write data files, which no reader sees before `commit`; in mode ``overwrite`` with any columns."""
+    """Write data files with their hashes, which no reader sees before `commit`.
+
+    Args:
+        mode: ``overwrite`` takes any columns.
+    """
     from lance.fragment import write_fragments as write
 
     reader = pa.RecordBatchReader.from_batches(schema, batches)
@@ -99,6 +116,7 @@ def write_fragments(
         reader, uri, schema, mode=mode, max_rows_per_file=_FILE_ROWS, storage_options=lance_options(uri)
     )
     count(bytes_written=sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.files))
+    record_hashes(uri, data_files(fragments))
     return fragments
 
 
@@ -176,6 +194,7 @@ def _commit(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
             committed = lance.LanceDataset.commit(
                 uri, transaction, storage_options=lance_options(uri), max_retries=0
             )
+            record_written(committed)
             return int(committed.version)
         except OSError as error:
             lost_race = isinstance(error, CommitConflictError)
@@ -211,6 +230,8 @@ def compact(uri: str, scraps: int) -> int:
     small = {fragment.fragment_id for fragment in fragments if _is_scrap(fragment)}
     if dataset is None or len(small) < max(2, scraps):
         return 0
+    # A damaged fragment would come out with a hash that says it is sound.
+    small -= {damage.fragment for damage in damage_of(dataset, small)[0] if damage.fragment is not None}
     large = [fragment.fragment_id for fragment in fragments if fragment.fragment_id not in small]
     try:
         with commit_conflicts():
@@ -226,6 +247,9 @@ def compact(uri: str, scraps: int) -> int:
         # Another process rewrites the same rows, or a remote store does not answer: the next commit tries
         # again.
         return 0
+    before = {fragment.fragment_id for fragment in fragments}
+    joined = [each.metadata for each in dataset.get_fragments() if each.fragment_id not in before]
+    record_written(dataset, data_files(joined))
     return len(small)
 
 
@@ -248,45 +272,9 @@ def delete_rows(dataset: lance.LanceDataset, row_ids: Sequence[int]) -> int:
         except CommitConflict:
             return deleted
         deleted += int(outcome["num_deleted_rows"])
+    if row_ids:
+        record_written(dataset)
     return deleted
-
-
-def data_bytes(uri: str, version: int | None = None) -> int:
-    """Return the bytes of the data files of a version, by default the latest; 0 without a dataset."""
-    dataset = open_dataset(uri, version)
-    fragments = [] if dataset is None else dataset.get_fragments()
-    return sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files())
-
-
-def tag(uri: str, version: int, name: str) -> None:
-    """Tag a version, which keeps it from removal; move the tag if it names another version.
-
-    Raises:
-        FileNotFoundError: when there is no dataset.
-    """
-    dataset = open_dataset(uri)
-    if dataset is None:
-        raise FileNotFoundError(f"{uri} does not exist")
-    tags = dataset.tags.list()
-    if name not in tags:
-        dataset.tags.create(name, version)
-    elif tags[name]["version"] != version:
-        dataset.tags.update(name, version)
-
-
-def clean(uri: str, older_than: timedelta) -> tuple[int, int]:
-    """Remove older, untagged versions with the files that only they reference.
-
-    Files of unfinished commits stay for seven days, whatever `older_than` is.
-
-    Returns:
-        (versions, bytes) removed.
-    """
-    dataset = open_dataset(uri)
-    if dataset is None:
-        return 0, 0
-    removed = dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
-    return int(removed.old_versions), int(removed.bytes_removed)
 
 
 def reader(
@@ -334,6 +322,8 @@ def delete(uri: str, column: str, values: Iterable[str], where: str = "true") ->
     for start in range(0, len(chosen), _IN_LIST):
         some = ", ".join(repr(value) for value in chosen[start : start + _IN_LIST])
         dataset.delete(f"{column} IN ({some}) AND {where}")
+    if chosen:
+        record_written(dataset)
 
 
 def batches_of(tables: Iterable[pa.Table]) -> Iterator[pa.RecordBatch]:

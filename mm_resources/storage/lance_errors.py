@@ -53,6 +53,11 @@ def is_filter_error(error: Exception) -> bool:
     return "applying filter expression" in str(error)
 
 
-def cause_of(error: Exception) -> str:
+def is_lance_error(error: BaseException) -> bool:
+    """Return whether Lance raised an error; its panics, at unexpected bytes, are no Exceptions."""
+    return isinstance(error, OSError | RuntimeError | ValueError) or type(error).__name__ == "PanicException"
+
+
+def cause_of(error: BaseException) -> str:
     """Return the message of an error in one line, without the place in Lance's source."""
     return _PLACE.sub("", " ".join(str(error).split()))

@@ -135,15 +135,19 @@ class Store:
         with client_errors(name), self.fs.open(self.path(name), "rb", block_size=_PART_BYTES) as stream:
             yield stream
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write an object atomically: a reader sees the whole object or none."""
+    def write(self, name: str, data: bytes, sync: bool = True) -> None:
+        """Write an object atomically: a reader sees the whole object or none.
+
+        Args:
+            sync: whether a local file is on the disk at the end; without, a power failure may lose it.
+        """
         path = self.path(name)
         count(bytes_written=len(data))
         if not self.is_local:
             with client_errors(name):
                 self.fs.pipe_file(path, data)
             return
-        temporary = _write_temporary(path, data)
+        temporary = _write_temporary(path, data, sync)
         os.replace(temporary, path)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -283,7 +287,7 @@ def _entry(name: str, info: dict[str, Any]) -> StoredObject:
     return StoredObject(name, info["type"] == "directory", int(info.get("size") or 0), modified)
 
 
-def _write_temporary(path: str, data: bytes) -> str:
+def _write_temporary(path: str, data: bytes, sync: bool = True) -> str:
     """Write a file beside `path` and return its path."""
     folder = Path(path).parent
     make_folders(folder)
@@ -291,5 +295,6 @@ def _write_temporary(path: str, data: bytes) -> str:
     with os.fdopen(handle, "wb") as stream:
         stream.write(data)
         stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            os.fsync(stream.fileno())
     return temporary

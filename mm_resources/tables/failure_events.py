@@ -22,7 +22,7 @@ from mm_embed_kernels.error_classes import require_declared
 from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.identity import environment_digest
 from mm_resources.cell import Cell
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.store import Store
 from mm_resources.tables.stage_tables import StageTables
 
@@ -138,7 +138,7 @@ class FailureEvents:
 
     def tag(self, stage: str, cell: Cell, version: int, tag: str) -> None:
         """Tag a version of a stage's failures, so that upkeep keeps it."""
-        lance_datasets.tag(self._uri(stage, cell), version, tag)
+        dataset_versions.tag(self._uri(stage, cell), version, tag)
 
     def versions(self, cell: Cell, stages: Iterable[str] = FAILURE_STAGES) -> dict[str, int]:
         """Stage -> Lance version of its failure table, for the stages that have failures."""

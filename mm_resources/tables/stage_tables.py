@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,8 +17,9 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.cell import Cell
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.store import Store
+from mm_resources.storage.table_files import require_intact
 
 if TYPE_CHECKING:
     import lance
@@ -136,7 +137,7 @@ class StageTables:
 
     def tag(self, asset: str, cell: Cell, version: int, tag: str) -> None:
         """Tag a version of a stage's table, so that upkeep keeps it once it is superseded and old."""
-        lance_datasets.tag(self.uri(asset, cell), version, tag)
+        dataset_versions.tag(self.uri(asset, cell), version, tag)
 
     def read(
         self,
@@ -178,6 +179,24 @@ class StageTables:
         if dataset is None or META not in (dataset.schema.metadata or {}):
             raise NotMaterialized(asset, cell)
         return dataset
+
+    def require_intact(self, asset: str, cell: Cell, dataset: lance.LanceDataset) -> None:
+        """Check that the files of a version match their hashes.
+
+        Raises:
+            DamagedFiles: in one line, with the command that computes the rows again.
+        """
+        require_intact(dataset, f"stages/{asset}/{cell.path}")
+
+    def mark_stale(self, asset: str, cell: Cell) -> None:
+        """Empty the inputs in the metadata of a stage's table, so that the next run computes it again."""
+        dataset, found = lance_datasets.open_dataset(self.uri(asset, cell)), self.state(asset, cell)
+        if dataset is None or found is None:
+            return
+        schema = dataset.schema.with_metadata({META: json.dumps(asdict(replace(found[0], inputs="")))})
+        fragments = [fragment.metadata for fragment in dataset.get_fragments()]
+        message = f"{asset} {cell.partition_key} is out of date"
+        lance_datasets.commit(self.uri(asset, cell), schema, fragments, int(dataset.version), message)
 
     @staticmethod
     def rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 
 
 def rows(first: int, count: int = 4) -> pa.Table:
@@ -85,8 +85,8 @@ def test_cleaning_keeps_tags_and_the_present(uri: str) -> None:
     assert dataset is not None
     early = dataset.versions()[2]["version"]
     dataset.tags.create("kept", early)
-    assert lance_datasets.clean(uri, timedelta(days=1)) == (0, 0)
-    removed, _ = lance_datasets.clean(uri, timedelta(0))
+    assert dataset_versions.clean(uri, timedelta(days=1)) == (0, 0)
+    removed, _ = dataset_versions.clean(uri, timedelta(0))
     assert removed > 0
     now, kept = lance_datasets.open_dataset(uri), lance_datasets.open_dataset(uri, "kept")
     assert now is not None
@@ -99,7 +99,7 @@ def test_cleaning_keeps_tags_and_the_present(uri: str) -> None:
 
 def test_nothing_to_do(uri: str) -> None:
     assert lance_datasets.compact(uri, 2) == 0
-    assert lance_datasets.clean(uri, timedelta(0)) == (0, 0)
+    assert dataset_versions.clean(uri, timedelta(0)) == (0, 0)
     lance_datasets.append(uri, rows(0))
     assert lance_datasets.compact(uri, 2) == 0
 

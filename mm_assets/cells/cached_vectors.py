@@ -1,0 +1,33 @@
+"""Vectors of a cell in the compute cache: compute what is missing, and again what is damaged."""
+
+from __future__ import annotations
+
+from mm_assets.cells.cell_run import CellRun
+from mm_embed_kernels import sql
+from mm_embed_kernels.embedders import Embedder
+from mm_resources.compute.cache import CachedVectors, inputs_of
+from mm_resources.compute.cache_damage import drop_damaged_rows
+
+_REQUESTS = """
+SELECT {key} AS key, s.content_hash, s.span, b.path, b."offset", b.size, s.text
+FROM segments s JOIN blobs b USING (content_hash) WHERE {readable}
+"""
+_KEYS = "SELECT cache_key AS key FROM embeddings WHERE status = 'ok' AND embedder = {embedder}"
+
+
+def compute_vectors(run: CellRun, embedder: Embedder) -> None:
+    """Run one embedder on the segments that the cache lacks."""
+    statement = _REQUESTS.format(**inputs_of(embedder))
+    with run.query(statement, segments=run.read("segments"), blobs=run.read("content_blobs")) as requests:
+        run.compute(run.embed_kernel(embedder), requests)
+
+
+def open_vectors(run: CellRun, embedder: Embedder) -> CachedVectors:
+    """Return the cached vectors of an embedder; damaged ones of the cell are computed again before."""
+    space = run.cache_space(run.embed_kernel(embedder))
+    rows = run.read("embeddings", ["cache_key", "status", "embedder"])
+    with run.query(_KEYS.format(embedder=sql.literal(embedder.name)), embeddings=rows) as keys:
+        dropped = drop_damaged_rows(space.uri, keys, run.context.log)
+    if dropped:
+        compute_vectors(run, embedder)
+    return space.vectors()
