@@ -95,7 +95,7 @@ _LEAST_BYTES = 4
 _UNEXPLAINED = 0.02
 # Share of the best reading in the weight of all different ones, below which none is believed.
 MIN_CONFIDENCE = 0.35
-_LEAST_WIDE = 3
+_LEAST_WIDE, _CUT_OFF = 3, 0.75
 # Encodings in which kana are evidence enough.
 _JAPANESE = ("shift_jis", "euc_jp")
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"
@@ -118,7 +118,7 @@ def decode(data: bytes) -> tuple[str, str, int]:
     if encoding == "utf-8" and (found := escaped_text(data)):
         return *found, 0
     if encoding == "utf-8" and (wide := wide_encoding(data)):
-        return data.decode(wide), wide, 0
+        encoding = decoder = wide
     try:
         return data.decode(decoder), encoding, 0
     except UnicodeDecodeError as error:
@@ -132,7 +132,7 @@ def decode(data: bytes) -> tuple[str, str, int]:
         if encoding != "utf-8":
             raise SampleError(
                 "encoding_unknown",
-                f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such",
+                f"the text is read as {encoding}, but byte {error.start:,} is no part of such",
             ) from None
         return *_decode_by_evidence(data), 0
 
@@ -143,11 +143,11 @@ def escaped_text(data: bytes) -> tuple[str, str] | None:
         return None
     if _ISO_2022.search(data):
         for name in _ISO_2022_CODECS:
-            if text := _strictly(data, name):
+            if text := _decode_strictly(data, name):
                 return text, name
         if b"\x1b$)A" in data and (text := _iso_2022_cn(data)):
             return text, "iso2022_cn"
-    if _HZ.search(data) and (text := _strictly(data, "hz")):
+    if _HZ.search(data) and (text := _decode_strictly(data, "hz")):
         return text, "hz"
     return None
 
@@ -158,7 +158,7 @@ def _iso_2022_cn(data: bytes) -> str | None:
     shifted = (bytes(byte | 0x80 if byte > 0x20 else byte for byte in part) for part in parts[1::2])
     plain = (part for part in parts[0::2])
     pieces = [piece for pair in zip(plain, [*shifted, b""], strict=False) for piece in pair]
-    return _strictly(b"".join(pieces), "gb2312")
+    return _decode_strictly(b"".join(pieces), "gb2312")
 
 
 def wide_encoding(data: bytes) -> str | None:
@@ -172,7 +172,13 @@ def wide_encoding(data: bytes) -> str | None:
 
 def _wide_weight(data: bytes, encoding: str) -> float:
     """Return how well characters of two or four bytes fit a text: 2 for ASCII, 1 for other letters, or 0."""
-    text = _strictly(data[:_WEIGHED_BYTES], encoding)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        text = decoder.decode(data[:_WEIGHED_BYTES])
+    except UnicodeDecodeError:
+        return 0.0
+    if _has_odd(text):
+        return 0.0
     if not text or len(text) < _LEAST_WIDE or any(char in "\v\b\x1b" for char in text):
         return 0.0
     # Four bytes are rarely valid by chance; two nearly always form some ideograph.
@@ -187,18 +193,23 @@ def _wide_weight(data: bytes, encoding: str) -> float:
         else float(char.isalnum() or char in _MARKS_OF_CJK)
         for char in text
     )
-    return sum(weights) / len(text)
+    # Bytes of something else end within a character as often as not.
+    ends_within = len(data) <= _WEIGHED_BYTES and decoder.getstate()[0]
+    return sum(weights) / len(text) * (_CUT_OFF if ends_within else 1.0)
 
 
-def _strictly(data: bytes, encoding: str) -> str | None:
+def _decode_strictly(data: bytes, encoding: str) -> str | None:
     """Return the text, or None where the encoding does not read it, or as characters of no language."""
     try:
         text = data.decode(encoding)
     except (UnicodeDecodeError, LookupError):
         return None
-    if _ODD.search(text) or any(unicodedata.category(char) == "Cn" for char in set(text)):
-        return None
-    return text
+    return None if _has_odd(text) else text
+
+
+def _has_odd(text: str) -> bool:
+    """Return whether characters of a text are of no language."""
+    return bool(_ODD.search(text)) or any(unicodedata.category(char) == "Cn" for char in set(text))
 
 
 def _decode_by_evidence(data: bytes) -> tuple[str, str]:
@@ -220,12 +231,12 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
     ranked = sorted(readings.values(), reverse=True)
     total = sum(weight for weight, _ in ranked)
     for number, (weight, encoding) in enumerate(ranked):
-        text = _strictly(data, encoding)
+        text = _decode_strictly(data, encoding)
         if text is None:
             total -= weight
             continue
         if weight < MIN_CONFIDENCE * total:
-            other = next((name for _, name in ranked[number + 1 :] if _strictly(data, name)), "others")
+            other = next((name for _, name in ranked[number + 1 :] if _decode_strictly(data, name)), "others")
             raise SampleError(
                 "encoding_unknown",
                 f"the text reads as {encoding} and as {other}, and neither is likely ({weight / total:.0%})",
@@ -261,9 +272,9 @@ def _readings(data: bytes) -> Iterator[tuple[str, str, float]]:
 
 
 def _head(data: bytes, encoding: str) -> str | None:
-    """Return the beginning of the text, as `_strictly`; the last character may be cut off."""
+    """Return the beginning of the text, as `_decode_strictly`; the last character may be cut off."""
     if len(data) <= _WEIGHED_BYTES:
-        return _strictly(data, encoding)
+        return _decode_strictly(data, encoding)
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(data[:_WEIGHED_BYTES])
     except UnicodeDecodeError:

@@ -75,6 +75,20 @@ def test_deep_pixels_are_turned_too(kind: str) -> None:
     assert np.abs(seen - np.asarray(drawn, int) / 257).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_in_the_xmp_turns_nothing(kind: str) -> None:
+    """As in ImageMagick and in browsers, which go by the EXIF alone."""
+    from PIL import PngImagePlugin
+
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    options: dict[str, Any] = {"xmp": xmp.encode()}
+    if kind == "PNG":
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
+    row = IMAGE.probe(encode_image(picture((96, 160)), kind, **options))
+    assert (row["width"], row["height"]) == picture((96, 160)).size
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_the_rows_of_half_a_picture_are_turned_too(kind: str) -> None:
     """A picture that lies on its side loses columns."""
@@ -167,6 +181,34 @@ def test_floats_are_scaled_by_the_range_that_they_fit_in(top: float, share: floa
         assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx((share + 1) / 2 * 255, abs=1)
     else:
         assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx(share * 255, abs=1)
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_highlights_beyond_white_are_white(top: float) -> None:
+    """One pixel in 500 is 1.2 times white: 0.998 * 0.5 * 255 + 0.002 * 255 = 127.8."""
+    samples = np.full((50, 100), 0.5 * top, np.float32)
+    samples[0, :10] = 1.2 * top
+    assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx(127.8, abs=0.6)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 3.0])
+def test_reflections_in_light_are_white(ratio: float) -> None:
+    samples = np.full((50, 100), 0.5, np.float32)
+    samples[0, :10] = ratio
+    assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx(127.8, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("white-16-bits", (255, 255, 255), (255, 255, 255)),
+        ("red-to-blue-12-bits", (255, 0, 0), (0, 0, 255)),
+    ],
+)
+def test_colors_of_a_deep_jpeg_2000(name: str, first: tuple[int, ...], last: tuple[int, ...]) -> None:
+    """The first and the last row by ImageMagick."""
+    shown = read_picture((FILES / f"{name}.jp2").read_bytes(), 100).rgb
+    assert (shown.getpixel((0, 0)), shown.getpixel((0, 29))) == (first, last)
 
 
 @pytest.mark.parametrize(
