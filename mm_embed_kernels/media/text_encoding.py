@@ -7,7 +7,6 @@ language (chardet), how common the encoding is, and whether letters of one word 
 from __future__ import annotations
 
 import codecs
-import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from functools import cache
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.language import detect_language
+from mm_embed_kernels.media.text_plausibility import plausibility
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 _MARKS = (
@@ -78,6 +78,8 @@ _LANGUAGES = (
     (re.compile(r"^(cp1254|iso8859-9|mac-turkish)$"), frozenset({"tr", "az", "ku"})),
 )
 _MISFIT = 0.1
+# Words of French in texts of any language of Windows-1252, which are too short to be told by a language.
+_LOAN_WORD, _LOAN_WORD_LETTERS = 1.6, 40
 # Letters beyond ASCII of languages, with those of their common loan words; others are rare in them.
 _ALPHABETS = {
     "cs": "áčďéěíňóřšťúůýž", "sk": "áäčďéíĺľňóôŕšťúýž", "pl": "ąćęłńóśźż", "hu": "áéíóöőúüű",
@@ -86,9 +88,6 @@ _ALPHABETS = {
     "sv": "åäöéüàø", "da": "æøåéäö", "nb": "æøåéäö", "no": "æøåéäö", "fi": "äöåšž",
     "nl": "éëïóöüèêàç", "tr": "çğıöşüâîûİ", "et": "äöõüšž", "lv": "āčēģīķļņšūž", "lt": "ąčęėįšųūž",
 }  # fmt: skip
-_RARE_LETTERS, _COMMON_SIGNS = "ªºµƒˆ", "£€¥¢§©®™°±×÷µ"
-# Penalties of `plausibility` for a character beyond ASCII on average, above which a text is none.
-_MOST_ODD = 0.35
 # A text of fewer bytes is no evidence, unless ASCII letters surround its others.
 _LEAST_BYTES = 4
 # chardet's confidence in a text that its languages do not explain.
@@ -267,6 +266,8 @@ def _readings(data: bytes) -> Iterator[tuple[str, str, float]]:
         if kana and name.startswith(("gb", "big5")):
             explanation *= _MISFIT
         weight = explanation * _commonness(name) * plausibility(head) * _language_fit(name, head)
+        if name == "cp1252" and _is_loan_word(head):
+            weight *= _LOAN_WORD
         if weight > 0:
             yield name, head, weight
 
@@ -302,38 +303,8 @@ def _language_fit(encoding: str, text: str) -> float:
     return 1.0
 
 
-def plausibility(text: str) -> float:
-    """Return how well the characters beyond ASCII stand where they stand, 0 to 1; 0 for text of no language.
-
-    Letters of two scripts in one word, capitals behind small letters, and signs inside a word each count
-    against a reading.
-    """
-    foreign = [char for char in text if not char.isascii()]
-    penalty = 3 if len({_script(char) for char in foreign if char.isalpha()}) > 1 else 0
-    for before, char, after in zip(" " + text, text, text[1:] + " ", strict=False):
-        if not char.isascii():
-            penalty += _penalty_of(before, char, after)
-    return 0.0 if penalty > max(3, _MOST_ODD * len(foreign)) else math.exp(-penalty)
-
-
-def _penalty_of(before: str, char: str, after: str) -> int:
-    """Return what the place of a character between two others costs, see `plausibility`."""
-    kind = unicodedata.category(char)
-    if kind[0] == "L":
-        penalty = 2 * ((kind == "Lu" and before.islower()) or (kind == "Ll" and after.isupper()))
-        penalty += 2 * after.isdigit() + (char in _RARE_LETTERS)
-        return penalty + 2 * sum(
-            other.isalpha() and _script(other) != _script(char) for other in (before, after)
-        )
-    if (char in "“„«‘‚‹" and before.isalnum()) or (char in "”»›" and after.isalnum()):
-        return 2
-    if kind[0] == "S" and char not in _COMMON_SIGNS:
-        return 2
-    inside = before.isalpha() and (after.isalpha() or kind == "Sm")
-    return 2 * (inside and char != "’" and (kind[0] == "S" or kind in ("No", "Cf", "Po")))
-
-
-@cache
-def _script(char: str) -> str:
-    name = unicodedata.name(char, "").split(" ")[0]
-    return "CJK" if name in ("HIRAGANA", "KATAKANA", "CJK", "KATAKANA-HIRAGANA", "IDEOGRAPHIC") else name
+def _is_loan_word(text: str) -> bool:
+    """Return whether a short text has letters of French or English alone, but ligatures."""
+    letters = {char.lower() for char in text if not char.isascii() and char.isalpha()}
+    alphabets = (set(_ALPHABETS[language]) - set("æœ") for language in ("fr", "en"))
+    return bool(letters) and len(text) <= _LOAN_WORD_LETTERS and any(map(letters.issubset, alphabets))
