@@ -266,8 +266,12 @@ def _ffmpeg_pixels(frame: Any, codec: str) -> Image.Image:
 
     if "f32" not in frame.format.name and "f16" not in frame.format.name:
         return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
-    samples = frame.to_ndarray(format="gbrpf32le").astype(np.float64)
+    bands = frame.to_ndarray(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
+    samples = bands[..., :3].astype(np.float64)
     if codec in _LINEAR:
+        if bands.shape[-1] > 3:
+            # An OpenEXR's colors are multiplied by its alpha.
+            samples += 1 - np.clip(np.nan_to_num(bands[..., 3:]), 0.0, 1.0)
         return Image.fromarray(linear_to_srgb(samples))
     return Image.fromarray(scale_samples(samples))
 

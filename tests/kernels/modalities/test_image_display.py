@@ -6,6 +6,7 @@ in 24 x 24 pixels by ImageMagick. Numbers are counted by hand, or by ImageMagick
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,22 @@ def test_srgb_changes_no_pixel() -> None:
 
 
 # -- decoders
+
+
+def test_an_openexr_is_laid_over_white() -> None:
+    """Light is multiplied by its alpha: 0.25 of red light at an alpha of 0.5 is 0.75, 0.5, 0.5.
+
+    0.75 and 0.5 of light are 225 and 188 in sRGB (IEC 61966-2-1).
+    """
+    import av
+
+    frame = av.VideoFrame(16, 16, "gbrapf32le")
+    for plane, light in zip(frame.planes, (0.0, 0.0, 0.25, 0.5), strict=True):  # G, B, R, A
+        plane.update(np.full(plane.buffer_size // 4, light, np.float32).tobytes())
+    codec: Any = av.CodecContext.create("exr", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 16, 16, "gbrapf32le", Fraction(1, 25)
+    data = b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
+    assert read_picture(data, 16).rgb.getpixel((8, 8)) == (225, 188, 188)
 
 
 def test_jpeg_xl_is_refused_by_name() -> None:
