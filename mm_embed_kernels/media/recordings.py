@@ -155,7 +155,7 @@ class FFmpegRecording(Recording):
         self.promised = not self._guessed and kind not in ("ogg", "asf")
         self.cut = ends_early(source)
         self._timeless = self.codec.startswith(_INEXACT)
-        # WMA's packets hold parts of frames, whose times are those of the packet before.
+        # The times of WMA begin with a frame that the decoder does not return.
         self._counted = self.codec.startswith("wma")
 
     def _seconds(self, ticks: int | None) -> float | None:
@@ -224,7 +224,7 @@ class FFmpegRecording(Recording):
                 self.damaged += 1
                 continue
             for frame in decoded:
-                begin = None if clock is not None and self._counted else self._seconds(frame.pts)
+                begin = None if self._counted else self._seconds(frame.pts)
                 if begin is None and clock is None and origin:
                     # Some codecs in ASF give frames no times, and their packets the times of others: seconds
                     # are counted from the beginning.
