@@ -1,4 +1,4 @@
-"""How well the characters of a text beyond ASCII stand where they stand: evidence for its encoding."""
+"""Plausibility of a text by where its characters beyond ASCII stand: evidence for its encoding."""
 
 from __future__ import annotations
 
