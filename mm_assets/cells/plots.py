@@ -32,7 +32,7 @@ _LETTER = 0.65
 _OUTLINE: Literal["stepfilled"] = "stepfilled"
 
 
-def _plain(label: str) -> str:
+def _escape_label(label: str) -> str:
     """Return a label that matplotlib draws as it is: no formula, not hidden."""
     return " " + escape_terminal(label).replace("$", r"\$") if label else " "
 
@@ -120,7 +120,7 @@ def scatter(vectors: np.ndarray[Any, Any], labels: Sequence[str | None]) -> byte
     axes = figure.subplots()
     for label in shown:
         mine = points[names == label]
-        axes.scatter(mine[:, 0], mine[:, 1], s=9, label=_plain(label))
+        axes.scatter(mine[:, 0], mine[:, 1], s=9, label=_escape_label(label))
     if rest := len(found) - len(shown):
         others = points[~np.isin(names, shown)]
         axes.scatter(others[:, 0], others[:, 1], s=9, color=_GRAY, label=f"{rest:,} other labels")

@@ -19,6 +19,8 @@ from mm_embed_kernels.media.video import Facts, decodable_track, open_video_cont
 INDEXED_PIXELS = 2_000_000_000
 # Codecs of which each packet is one frame, unless it is interlaced and has two fields.
 _ONE_TO_ONE = ("h264", "hevc")
+# Key frames before the wanted one to which a container is sought.
+_KEYS_BEFORE = 2
 
 Array = np.ndarray[Any, Any]
 
@@ -212,14 +214,18 @@ class _ByClock:
 
         self._shown = self._next = None
         if key is not None:
-            try:
-                self._decoder.container.seek(key, stream=self._decoder.track)
+            at = int(np.searchsorted(self._keys, key))
+            # Transport streams are sought by other times than that of display: one or two key frames before,
+            # they reach this one.
+            for earlier in self._keys[max(0, at - _KEYS_BEFORE) : at + 1][::-1]:
+                try:
+                    self._decoder.container.seek(int(earlier), stream=self._decoder.track)
+                except av.FFmpegError:
+                    break  # it is read from the beginning instead
                 self._frames = self._decoder.frames()
                 self._next = next((item for item in self._frames if (item.pts or key) >= key), None)
                 if self._next is not None and self._next.pts == key:
                     return
-            except av.FFmpegError:
-                pass  # it is read from the beginning instead
         self._next = None
         self._frames = self._decoder.restart()
 

@@ -122,6 +122,9 @@ def stated_pixels(data: bytes) -> int:
 def _read_by_pillow(data: bytes, side: int) -> Picture:
     with open_image(data) as image:
         width, height, mode, kind = *image.size, image.mode, str(image.format)
+        if kind == "JPEG2000" and len(image.getbands()) > 1 and _jpeg2000_bits(data) > 8:
+            # Pillow's shift to 8 bits rounds white up to black.
+            return _read_by_ffmpeg(data, decoders_of(sniff(data[:HEAD_BYTES])))
         image.draft("RGB", (side, side))
         check_size(*image.size, data)
         if kind == "HEIF" and is_cut_off(data):
@@ -160,6 +163,13 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         read_share=share,
         defect=defect,
     )
+
+
+def _jpeg2000_bits(data: bytes) -> int:
+    """Return the bits of a sample of the first component (ISO 15444-1, A.5.1); 0 where none is stated."""
+    place = data.find(b"\xff\x4f\xff\x51")
+    stated = data[place + 42 : place + 43] if place >= 0 else b""
+    return (stated[0] & 0x7F) + 1 if stated else 0
 
 
 def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.Image, float]:
@@ -256,8 +266,12 @@ def _ffmpeg_pixels(frame: Any, codec: str) -> Image.Image:
 
     if "f32" not in frame.format.name and "f16" not in frame.format.name:
         return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
-    samples = frame.to_ndarray(format="gbrpf32le").astype(np.float64)
+    bands = frame.to_ndarray(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
+    samples = bands[..., :3].astype(np.float64)
     if codec in _LINEAR:
+        if bands.shape[-1] > 3:
+            # An OpenEXR's colors are multiplied by its alpha.
+            samples += 1 - np.clip(np.nan_to_num(bands[..., 3:]), 0.0, 1.0)
         return Image.fromarray(linear_to_srgb(samples))
     return Image.fromarray(scale_samples(samples))
 
@@ -273,15 +287,15 @@ def _exif_tags(image: Image.Image) -> Any:
 def _orientation(image: Image.Image, exif: Any) -> int:
     """Return how the decoded pixels lie, 1 to 8; 1 where the decoder has turned them already.
 
-    In AVIF the container's rotation counts, which Pillow states as EXIF; the XMP, which Pillow reads where
-    there is no EXIF, says nothing about it.
+    In AVIF the container's rotation counts, which Pillow states as EXIF. The orientation of the XMP, which
+    Pillow reads where there is no EXIF, is what no viewer goes by.
     """
     if exif is None or image.format in _TURNED_BY_DECODER:
         return 1
-    if image.format == "AVIF":
-        container = type(exif)()
-        container.load(image.info.get("exif") or b"")
-        exif = container
+    if "Raw profile type exif" not in image.info:
+        stated = type(exif)()
+        stated.load(image.info.get("exif") or b"")
+        exif = stated
     value = exif.get(ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -77,7 +77,8 @@ def _reads_as_text(head: bytes) -> bool:
         return True  # UTF-16 or UTF-32 with a byte order mark
     if b"\0" in head:
         return wide_encoding(head) is not None
-    if b"\x0e" in head and escaped_text(head):
+    # The last character of a longer text may be cut off.
+    if b"\x0e" in head and (escaped_text(head) or (len(head) == HEAD_BYTES and escaped_text(head[:-1]))):
         return True
     control = len(head) - len(head.translate(None, _CONTROL))
     return control <= len(head) // 100

@@ -20,6 +20,9 @@ _BITS, _PHOTOMETRIC, _TYPE, _SMALLEST, _LARGEST, _NODATA = 258, 262, 339, 340, 3
 _RANGES = (1.0, *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16)))
 # ... or all of an integer.
 _INTEGER_RANGES = (*_RANGES[1:], 2.0**24 - 1, 2.0**31 - 1, 2.0**32 - 1)
+# Floats may exceed white: reflections on shiny things, ringing of a filter. Such a part of the samples, and
+# such a multiple of white, still belong to the range.
+_BULK, _HIGHLIGHTS = 0.9, {1.0: 4.0, 255.0: 1.25}
 # Programs write the largest float, or something near it, for "no value".
 _NO_VALUE = 1e30
 # Share of the samples at either end that do not count for the range: hot pixels, ringing of a filter.
@@ -95,8 +98,9 @@ def scale_samples(
     if not values.size:
         return np.zeros(pixels.shape, np.uint8)
     sampled = values[:: max(1, values.size // _SAMPLED)]
-    low, high = (float(item) for item in np.quantile(sampled, (_OUTSIDE, 1 - _OUTSIDE)))
-    fits = next((top for top in ranges if high <= top), None)
+    low, bulk, high = (float(item) for item in np.quantile(sampled, (_OUTSIDE, _BULK, 1 - _OUTSIDE)))
+    beyond = _HIGHLIGHTS if ranges is _RANGES else {}
+    fits = next((top for top in ranges if bulk <= top and high <= top * beyond.get(top, 1.0)), None)
     if low < 0 or fits is None:
         low, high = float(values.min()), float(values.max())
     else:

@@ -32,6 +32,8 @@ SLACK_SECONDS = 0.25
 _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 # Containers whose duration is the time at which the last track ends, not how long it lasts.
 _STATE_END = {"matroska,webm", "asf"}
+# Codecs whose times after a seek are those of a block before or behind: they are read from the beginning.
+_INEXACT = ("adpcm", "wma")
 
 
 class Recording(ABC):
@@ -152,7 +154,9 @@ class FFmpegRecording(Recording):
         # An Ogg's last page states a time, which some writers round up; ASF's time is that of a stream.
         self.promised = not self._guessed and kind not in ("ogg", "asf")
         self.cut = ends_early(source)
-        self._timeless = False
+        self._timeless = self.codec.startswith(_INEXACT)
+        # The times of WMA begin with a frame that the decoder does not return.
+        self._counted = self.codec.startswith("wma")
 
     def _seconds(self, ticks: int | None) -> float | None:
         return None if ticks is None else float(ticks * self._stream.time_base)
@@ -220,7 +224,7 @@ class FFmpegRecording(Recording):
                 self.damaged += 1
                 continue
             for frame in decoded:
-                begin = self._seconds(frame.pts)
+                begin = None if self._counted else self._seconds(frame.pts)
                 if begin is None and clock is None and origin:
                     # Some codecs in ASF give frames no times, and their packets the times of others: seconds
                     # are counted from the beginning.

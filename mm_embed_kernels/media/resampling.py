@@ -75,10 +75,10 @@ class _Mixer:
         # Channels first: the resampler of the mix may change the frame's time.
         apart = [] if self._single is None else resample_frame(self._single, frame, second)
         for out in resample_frame(self._mono, frame, second):
-            self._mix.append(_finite(out.to_ndarray().reshape(-1)))
+            self._mix.append(_replace_not_finite(out.to_ndarray().reshape(-1)))
             self._count += len(self._mix[-1])
         for out in apart:
-            self._channels.append(_finite(out.to_ndarray().reshape(-1, out.layout.nb_channels)))
+            self._channels.append(_replace_not_finite(out.to_ndarray().reshape(-1, out.layout.nb_channels)))
         if self._single is None:
             blocks, self._mix = self._mix, []
             return blocks
@@ -89,7 +89,7 @@ class _Mixer:
         return [_without_cancellation(mix, channels)]
 
 
-def _finite(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _replace_not_finite(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the samples of a float recording with zero for NaN and full scale for infinities."""
     finite: np.ndarray[Any, Any] = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
     return finite

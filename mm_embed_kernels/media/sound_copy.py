@@ -12,6 +12,7 @@ from mm_embed_kernels.media.containers import ends_early
 from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.media_type import Media, open_media
 from mm_embed_kernels.media.recordings import SLACK_SECONDS, open_sound_container
+from mm_embed_kernels.media.resampling import resample_frame
 from mm_embed_kernels.media.video import open_video_container
 
 # Matroska first, which keeps all times. WAV takes the codings of telephones and Windows, ASF takes Speex, MOV
@@ -109,7 +110,7 @@ def _copy_packets(stream: BinaryIO, target: BinaryIO, name: str) -> None:
 
     with (
         _open_track(stream) as (container, track),
-        av.open(_emptied(target), "w", format=name, options={"fflags": "+bitexact"}) as out,
+        av.open(_empty_file(target), "w", format=name, options={"fflags": "+bitexact"}) as out,
     ):
         try:
             # Opaque: FFmpeg need not know how to write what it only copies.
@@ -118,6 +119,8 @@ def _copy_packets(stream: BinaryIO, target: BinaryIO, name: str) -> None:
             raise _Refusal(name) from error
         clock, late, last = 0, None, None
         for packet in _packets(container, track):
+            if packet.is_discard:
+                continue  # an edit list hides it
             begin = packet.pts if packet.dts is None else packet.dts
             if late is None:
                 late = max(0, begin or 0)
@@ -142,7 +145,10 @@ def _decoded_frames(container: Any, track: Any) -> Iterator[Any]:
             yield from packet.decode()
         except av.FFmpegError:
             continue
-    yield from track.codec_context.decode(None)
+    try:
+        yield from track.codec_context.decode(None)
+    except av.FFmpegError:
+        return
 
 
 def _count_samples(stream: BinaryIO, opener: Any = open_video_container) -> int:
@@ -157,8 +163,8 @@ def _states_length(copy: BinaryIO, samples: int) -> bool:
         return abs(stated - samples / track.codec_context.sample_rate) <= SLACK_SECONDS or not stated
 
 
-def _emptied(target: BinaryIO) -> BinaryIO:
-    """Return a file without what an earlier try has left."""
+def _empty_file(target: BinaryIO) -> BinaryIO:
+    """Empty a file of what an earlier try has left, and return it."""
     target.seek(0)
     target.truncate()
     return target
@@ -168,22 +174,25 @@ def _decode_to_pcm(stream: BinaryIO, target: BinaryIO) -> None:
     """Write the decoded samples, unchanged, to a Matroska file.
 
     Raises:
-        SampleError: as `_packets`, or ``decode_error`` where the format changes on the way.
+        SampleError: as `_packets`, ``decode_error`` where the format changes on the way, or
+            ``unsupported_format``.
     """
     import av
 
     with (
         _open_track(stream) as (container, track),
-        av.open(_emptied(target), "w", format="matroska", options={"fflags": "+bitexact"}) as out,
+        av.open(_empty_file(target), "w", format="matroska", options={"fflags": "+bitexact"}) as out,
     ):
         context = track.codec_context
         kind = context.format.name.removesuffix("p")
+        if kind not in _PCM:
+            raise SampleError("unsupported_format", f"no coding without loss is known for samples of {kind}")
         copied: Any = out.add_stream(_PCM[kind], rate=context.sample_rate, layout=context.layout)
         resampler = av.AudioResampler(format=kind, layout=context.layout, rate=context.sample_rate)
         clock = 0
         for frame in _decoded_frames(container, track):
             frame.pts = None
-            for part in resampler.resample(frame):
+            for part in resample_frame(resampler, frame, clock / context.sample_rate):
                 part.pts, part.time_base = clock, Fraction(1, context.sample_rate)
                 clock += part.samples
                 out.mux(copied.encode(part))

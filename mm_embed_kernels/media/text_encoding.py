@@ -7,7 +7,6 @@ language (chardet), how common the encoding is, and whether letters of one word 
 from __future__ import annotations
 
 import codecs
-import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from functools import cache
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.language import detect_language
+from mm_embed_kernels.media.text_plausibility import plausibility
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 _MARKS = (
@@ -78,6 +78,8 @@ _LANGUAGES = (
     (re.compile(r"^(cp1254|iso8859-9|mac-turkish)$"), frozenset({"tr", "az", "ku"})),
 )
 _MISFIT = 0.1
+# Words of French in texts of any language of Windows-1252, which are too short to be told by a language.
+_LOAN_WORD, _LOAN_WORD_LETTERS = 1.6, 40
 # Letters beyond ASCII of languages, with those of their common loan words; others are rare in them.
 _ALPHABETS = {
     "cs": "áčďéěíňóřšťúůýž", "sk": "áäčďéíĺľňóôŕšťúýž", "pl": "ąćęłńóśźż", "hu": "áéíóöőúüű",
@@ -86,16 +88,13 @@ _ALPHABETS = {
     "sv": "åäöéüàø", "da": "æøåéäö", "nb": "æøåéäö", "no": "æøåéäö", "fi": "äöåšž",
     "nl": "éëïóöüèêàç", "tr": "çğıöşüâîûİ", "et": "äöõüšž", "lv": "āčēģīķļņšūž", "lt": "ąčęėįšųūž",
 }  # fmt: skip
-_RARE_LETTERS, _COMMON_SIGNS = "ªºµƒˆ", "£€¥¢§©®™°±×÷µ"
-# Penalties of `plausibility` for a character beyond ASCII on average, above which a text is none.
-_MOST_ODD = 0.35
 # A text of fewer bytes is no evidence, unless ASCII letters surround its others.
 _LEAST_BYTES = 4
 # chardet's confidence in a text that its languages do not explain.
 _UNEXPLAINED = 0.02
 # Share of the best reading in the weight of all different ones, below which none is believed.
 MIN_CONFIDENCE = 0.35
-_LEAST_WIDE = 3
+_LEAST_WIDE, _CUT_OFF = 3, 0.75
 # Encodings in which kana are evidence enough.
 _JAPANESE = ("shift_jis", "euc_jp")
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"
@@ -118,7 +117,7 @@ def decode(data: bytes) -> tuple[str, str, int]:
     if encoding == "utf-8" and (found := escaped_text(data)):
         return *found, 0
     if encoding == "utf-8" and (wide := wide_encoding(data)):
-        return data.decode(wide), wide, 0
+        encoding = decoder = wide
     try:
         return data.decode(decoder), encoding, 0
     except UnicodeDecodeError as error:
@@ -132,7 +131,7 @@ def decode(data: bytes) -> tuple[str, str, int]:
         if encoding != "utf-8":
             raise SampleError(
                 "encoding_unknown",
-                f"the text has the mark of {encoding}, but byte {error.start:,} is no part of such",
+                f"the text is read as {encoding}, but byte {error.start:,} is no part of such",
             ) from None
         return *_decode_by_evidence(data), 0
 
@@ -143,11 +142,11 @@ def escaped_text(data: bytes) -> tuple[str, str] | None:
         return None
     if _ISO_2022.search(data):
         for name in _ISO_2022_CODECS:
-            if text := _strictly(data, name):
+            if text := _decode_strictly(data, name):
                 return text, name
         if b"\x1b$)A" in data and (text := _iso_2022_cn(data)):
             return text, "iso2022_cn"
-    if _HZ.search(data) and (text := _strictly(data, "hz")):
+    if _HZ.search(data) and (text := _decode_strictly(data, "hz")):
         return text, "hz"
     return None
 
@@ -158,7 +157,7 @@ def _iso_2022_cn(data: bytes) -> str | None:
     shifted = (bytes(byte | 0x80 if byte > 0x20 else byte for byte in part) for part in parts[1::2])
     plain = (part for part in parts[0::2])
     pieces = [piece for pair in zip(plain, [*shifted, b""], strict=False) for piece in pair]
-    return _strictly(b"".join(pieces), "gb2312")
+    return _decode_strictly(b"".join(pieces), "gb2312")
 
 
 def wide_encoding(data: bytes) -> str | None:
@@ -172,7 +171,13 @@ def wide_encoding(data: bytes) -> str | None:
 
 def _wide_weight(data: bytes, encoding: str) -> float:
     """Return how well characters of two or four bytes fit a text: 2 for ASCII, 1 for other letters, or 0."""
-    text = _strictly(data[:_WEIGHED_BYTES], encoding)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        text = decoder.decode(data[:_WEIGHED_BYTES])
+    except UnicodeDecodeError:
+        return 0.0
+    if _has_odd(text):
+        return 0.0
     if not text or len(text) < _LEAST_WIDE or any(char in "\v\b\x1b" for char in text):
         return 0.0
     # Four bytes are rarely valid by chance; two nearly always form some ideograph.
@@ -187,18 +192,23 @@ def _wide_weight(data: bytes, encoding: str) -> float:
         else float(char.isalnum() or char in _MARKS_OF_CJK)
         for char in text
     )
-    return sum(weights) / len(text)
+    # Bytes of something else end within a character as often as not.
+    ends_within = len(data) <= _WEIGHED_BYTES and decoder.getstate()[0]
+    return sum(weights) / len(text) * (_CUT_OFF if ends_within else 1.0)
 
 
-def _strictly(data: bytes, encoding: str) -> str | None:
+def _decode_strictly(data: bytes, encoding: str) -> str | None:
     """Return the text, or None where the encoding does not read it, or as characters of no language."""
     try:
         text = data.decode(encoding)
     except (UnicodeDecodeError, LookupError):
         return None
-    if _ODD.search(text) or any(unicodedata.category(char) == "Cn" for char in set(text)):
-        return None
-    return text
+    return None if _has_odd(text) else text
+
+
+def _has_odd(text: str) -> bool:
+    """Return whether characters of a text are of no language."""
+    return bool(_ODD.search(text)) or any(unicodedata.category(char) == "Cn" for char in set(text))
 
 
 def _decode_by_evidence(data: bytes) -> tuple[str, str]:
@@ -220,12 +230,12 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
     ranked = sorted(readings.values(), reverse=True)
     total = sum(weight for weight, _ in ranked)
     for number, (weight, encoding) in enumerate(ranked):
-        text = _strictly(data, encoding)
+        text = _decode_strictly(data, encoding)
         if text is None:
             total -= weight
             continue
         if weight < MIN_CONFIDENCE * total:
-            other = next((name for _, name in ranked[number + 1 :] if _strictly(data, name)), "others")
+            other = next((name for _, name in ranked[number + 1 :] if _decode_strictly(data, name)), "others")
             raise SampleError(
                 "encoding_unknown",
                 f"the text reads as {encoding} and as {other}, and neither is likely ({weight / total:.0%})",
@@ -256,14 +266,16 @@ def _readings(data: bytes) -> Iterator[tuple[str, str, float]]:
         if kana and name.startswith(("gb", "big5")):
             explanation *= _MISFIT
         weight = explanation * _commonness(name) * plausibility(head) * _language_fit(name, head)
+        if name == "cp1252" and _is_loan_word(head):
+            weight *= _LOAN_WORD
         if weight > 0:
             yield name, head, weight
 
 
 def _head(data: bytes, encoding: str) -> str | None:
-    """Return the beginning of the text, as `_strictly`; the last character may be cut off."""
+    """Return the beginning of the text, as `_decode_strictly`; the last character may be cut off."""
     if len(data) <= _WEIGHED_BYTES:
-        return _strictly(data, encoding)
+        return _decode_strictly(data, encoding)
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(data[:_WEIGHED_BYTES])
     except UnicodeDecodeError:
@@ -291,38 +303,8 @@ def _language_fit(encoding: str, text: str) -> float:
     return 1.0
 
 
-def plausibility(text: str) -> float:
-    """Return how well the characters beyond ASCII stand where they stand, 0 to 1; 0 for text of no language.
-
-    Letters of two scripts in one word, capitals behind small letters, and signs inside a word each count
-    against a reading.
-    """
-    foreign = [char for char in text if not char.isascii()]
-    penalty = 3 if len({_script(char) for char in foreign if char.isalpha()}) > 1 else 0
-    for before, char, after in zip(" " + text, text, text[1:] + " ", strict=False):
-        if not char.isascii():
-            penalty += _penalty_of(before, char, after)
-    return 0.0 if penalty > max(3, _MOST_ODD * len(foreign)) else math.exp(-penalty)
-
-
-def _penalty_of(before: str, char: str, after: str) -> int:
-    """Return what the place of a character between two others costs, see `plausibility`."""
-    kind = unicodedata.category(char)
-    if kind[0] == "L":
-        penalty = 2 * ((kind == "Lu" and before.islower()) or (kind == "Ll" and after.isupper()))
-        penalty += 2 * after.isdigit() + (char in _RARE_LETTERS)
-        return penalty + 2 * sum(
-            other.isalpha() and _script(other) != _script(char) for other in (before, after)
-        )
-    if (char in "“„«‘‚‹" and before.isalnum()) or (char in "”»›" and after.isalnum()):
-        return 2
-    if kind[0] == "S" and char not in _COMMON_SIGNS:
-        return 2
-    inside = before.isalpha() and (after.isalpha() or kind == "Sm")
-    return 2 * (inside and char != "’" and (kind[0] == "S" or kind in ("No", "Cf", "Po")))
-
-
-@cache
-def _script(char: str) -> str:
-    name = unicodedata.name(char, "").split(" ")[0]
-    return "CJK" if name in ("HIRAGANA", "KATAKANA", "CJK", "KATAKANA-HIRAGANA", "IDEOGRAPHIC") else name
+def _is_loan_word(text: str) -> bool:
+    """Return whether a short text has letters of French or English alone, but ligatures."""
+    letters = {char.lower() for char in text if not char.isascii() and char.isalpha()}
+    alphabets = (set(_ALPHABETS[language]) - set("æœ") for language in ("fr", "en"))
+    return bool(letters) and len(text) <= _LOAN_WORD_LETTERS and any(map(letters.issubset, alphabets))

@@ -44,17 +44,26 @@ class NearDuplicateAudio(NearDuplicateRule):
     min_kappa: float = 0.35
 
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
+        # Buckets of each recording that has a fingerprint: those that are compared, and all.
+        sizes: dict[int, tuple[int, int]] = {}
+
         def entries() -> Iterator[pa.RecordBatch]:
             for batch in read(["fingerprint"]):
                 for number, data in zip(
                     batch["n"].to_pylist(), batch["fingerprint"].to_pylist(), strict=True
                 ):
                     if data:
-                        yield lsh.entries(
-                            np.array([number]), acoustic_fingerprint.buckets(np.frombuffer(data, "<u4"))[None]
-                        )
+                        kept, whole = acoustic_fingerprint.buckets(np.frombuffer(data, "<u4"))
+                        sizes[number] = len(kept), whole
+                        yield lsh.entries(np.array([number]), kept[None])
 
-        for pairs in lsh.candidate_pairs(entries(), read, ["duration", "fingerprint"]):
+        def least(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            pairs = zip(a.tolist(), b.tolist(), strict=True)
+            both = np.array([(sizes[one], sizes[other]) for one, other in pairs], np.float64)
+            both = both.reshape(-1, 2, 2)
+            return acoustic_fingerprint.least_shared(both[:, :, 0], both[:, :, 1])
+
+        for pairs in lsh.candidate_pairs(entries(), read, ["duration", "fingerprint"], least):
             rows = [
                 {"a": pair["a"], "b": pair["b"], **match}
                 for pair in pairs.to_pylist()
@@ -88,5 +97,5 @@ def _part(start: int, length: int, whole: int, duration: float) -> str | None:
     """Return the span of a shared part, or None where it is the whole recording."""
     if (whole - length) * acoustic_fingerprint.STEP_SECONDS < _SLACK_SECONDS:
         return None
-    first, last = (acoustic_fingerprint.second_of(step, duration) for step in (start, start + length))
+    first, last = (acoustic_fingerprint.second_of(step, whole, duration) for step in (start, start + length))
     return span_of(first, min(last, duration))

@@ -92,7 +92,7 @@ class CodeFinder(DistributionFinder):
     ) -> Iterator[Distribution]:
         for path in self._metadata:
             named = _METADATA.fullmatch(path.name)
-            if context.name is None or (named and _plain(named["name"]) == _plain(context.name)):
+            if context.name is None or (named and _fold_name(named["name"]) == _fold_name(context.name)):
                 yield Distribution.at(path)
 
 
@@ -168,5 +168,5 @@ def _is_package(folder: str) -> bool:
         return False
 
 
-def _plain(name: str) -> str:
+def _fold_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()

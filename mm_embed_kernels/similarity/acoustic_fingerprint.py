@@ -38,6 +38,8 @@ _LAG, _MIN_CHANGE = 8, 0.12
 _COMMON = 64
 # Buckets of a fingerprint; of more, those with the smallest hashes are kept, which are the same in a copy.
 _BUCKETS = 16_384
+# Standard deviations (of Poisson's distribution) by which two fingerprints that are alike exceed chance.
+_DEVIATIONS = 3
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Share of equal bits from which the authors consider two sounds the same.
 SAME = 0.65
@@ -85,9 +87,16 @@ def window(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.pad(steps, (0, WINDOW_STEPS - len(steps)))
 
 
-def second_of(step: int, duration: float) -> float:
-    """Return the second of a recording at which a step of its fingerprint begins."""
-    if duration <= SECONDS:
+def second_of(step: int, steps: int, duration: float) -> float:
+    """Return the second of a recording at which a step of its fingerprint begins.
+
+    Args:
+        step: its number.
+        steps: of the whole fingerprint, which tell one of windows from one of a whole recording, even where
+            the container states another duration.
+        duration: seconds of the recording.
+    """
+    if steps != WINDOWS * WINDOW_STEPS:
         return step * STEP_SECONDS
     number = min(step // WINDOW_STEPS, WINDOWS - 1)
     start = (duration - SECONDS / WINDOWS) / (WINDOWS - 1) * number
@@ -151,17 +160,33 @@ def _offsets(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarr
     return np.asarray(hits - steps, np.int64)
 
 
-def buckets(steps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return LSH buckets of a fingerprint, uint64 [m]: each choice of three of the four bytes of a step."""
+def buckets(steps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
+    """Return LSH buckets of a fingerprint: each choice of three of the four bytes of a step.
+
+    Returns:
+        uint64 [m], of which a long recording has a part, and the number of all.
+    """
     sounding = steps[steps != 0].astype(np.uint64)
     found = np.unique(
         [(sounding & np.uint64(mask)) | np.uint64(number << 32) for number, mask in enumerate(_MASKS)]
     )
     if len(found) <= _BUCKETS:
-        return found
+        return found, len(found)
     # Powers of two, so that of two fingerprints of different length the shorter list has the other's hashes.
     kept = 64 - int(np.ceil(np.log2(len(found) / _BUCKETS)))
-    return found[found * _MIX < np.uint64(1 << kept)]
+    return found[found * _MIX < np.uint64(1 << kept)], len(found)
+
+
+def least_shared(kept: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return how many buckets pairs of fingerprints must share to be more than chance, at least one.
+
+    Args:
+        kept: float64 [pairs, 2], buckets of both.
+        whole: float64 [pairs, 2], the number of all of their buckets.
+    """
+    # Three bytes have 2**24 values. Of long recordings those are kept that the longer one keeps.
+    chance = np.minimum(kept[:, 0] * whole[:, 1], kept[:, 1] * whole[:, 0]) / (len(_MASKS) * 2.0**24)
+    return np.asarray(np.maximum(1.0, chance + _DEVIATIONS * np.sqrt(chance)))
 
 
 def _align(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: int) -> RecordingOverlap:

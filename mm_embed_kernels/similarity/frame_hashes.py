@@ -17,8 +17,9 @@ _MIN_CONTRAST = 8.0
 FRAME = np.dtype([("second", "<f4"), ("hash", "<u8")])
 # Largest distance of the same moment in two codings and frame rates, in bits and in seconds.
 _MAX_BITS, _MAX_SECONDS = 6, 0.75
-# Bits agree in blank parts of any two frames: of the bits that either has, at most this share may differ.
-_MAX_SHARE = 0.25
+# Bits agree in blank parts of any two frames: of the bits that either has, at most one in this many may
+# differ.
+_MIN_SAID = np.uint8(4)
 # A logo or a title card that stands still is no match: several frames must agree that differ from each other
 # by more than the noise of a codec.
 _MIN_HASHES, _NOISE_BITS = 3, 3
@@ -74,7 +75,7 @@ def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> FrameOver
     """
     distance = np.bitwise_count(one["hash"][:, None] ^ other["hash"][None, :])
     said = np.bitwise_count(one["hash"][:, None] | other["hash"][None, :])
-    i, j = np.nonzero(distance <= np.minimum(_MAX_BITS, said * _MAX_SHARE))
+    i, j = np.nonzero(distance <= np.minimum(np.uint8(_MAX_BITS), said // _MIN_SAID))
     if not len(i):
         return None
     offset = one["second"][i].astype(np.float64) - other["second"][j]

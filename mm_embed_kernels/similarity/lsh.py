@@ -7,7 +7,7 @@ bands, and two samples that agree in one whole band are candidates. Buckets and 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +24,7 @@ from mm_embed_kernels.sql import CellReader, parquet_table
 # and a bucket of a million copies costs at most eight comparisons for each.
 NEIGHBOURS = 8
 BATCH_ROWS = 16_384
+_JOINED_ROWS = 64
 ENTRY = pa.schema([("bucket", pa.uint64()), ("n", pa.int32())])
 _ENTRY = np.dtype([("bucket", "<u8"), ("n", "<i4")])
 # A power of two: the 12 million entries of a million texts make less than 200,000 in each part.
@@ -142,7 +143,10 @@ def _partition(batches: Iterable[pa.RecordBatch], folder: Path) -> list[Path]:
 
 
 def candidate_pairs(
-    batches: Iterable[pa.RecordBatch], read: CellReader, columns: list[str]
+    batches: Iterable[pa.RecordBatch],
+    read: CellReader,
+    columns: list[str],
+    least: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Stream the candidates, each pair once: ``a``, ``b``, and each column to compare as ``x_`` and ``y_``.
 
@@ -152,12 +156,18 @@ def candidate_pairs(
         batches: rows of `ENTRY`, by ascending ``n``.
         read: streams columns of all samples and ``n``.
         columns: columns to compare.
+        least: returns how many buckets the pairs of two arrays of samples must share, once all batches are
+            read; by default one.
     """
     with tempfile.TemporaryDirectory(prefix="mm-lsh-") as name:
         folder = Path(name)
         path = sql.save(
-            "SELECT DISTINCT a, b FROM pairs", folder / "pairs.parquet", pairs=candidates(batches)
+            "SELECT a, b, count(*) AS shared FROM pairs GROUP BY a, b",
+            folder / "shared.parquet",
+            pairs=candidates(batches),
         )
+        if least is not None:
+            path = _save_sharing(path, least, folder / "pairs.parquet")
         members = _save_members(read(columns), path, folder / "samples.parquet")
         pairs, samples = parquet_table(path), parquet_table(members)
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
@@ -166,7 +176,24 @@ def candidate_pairs(
             f"JOIN {samples} x ON x.n = p.a JOIN {samples} y ON y.n = p.b"
         )
         with sql.query(statement) as joined:
-            yield from joined
+            for batch in joined:
+                # A fingerprint of ten minutes has 100 KB, as an object of Python once more.
+                for start in range(0, batch.num_rows, _JOINED_ROWS):
+                    yield batch.slice(start, _JOINED_ROWS)
+
+
+def _save_sharing(
+    pairs: Path,
+    least: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], np.ndarray[Any, Any]],
+    path: Path,
+) -> Path:
+    """Write the pairs that share enough buckets to a file."""
+    source = pq.ParquetFile(pairs)
+    with pq.ParquetWriter(path, source.schema_arrow, compression="lz4") as sink:
+        for batch in source.iter_batches():
+            needed = least(batch["a"].to_numpy(), batch["b"].to_numpy())
+            sink.write_batch(batch.filter(pa.array(batch["shared"].to_numpy() >= needed)))
+    return path
 
 
 def _save_members(batches: pa.RecordBatchReader, pairs: Path, path: Path) -> Path:

@@ -179,13 +179,16 @@ class Search:
         A version may have a label of its own for the query's sample, which counts in its table.
         """
         identifier = identifier_of(request.query) if request.find != "neighbours" else ""
-        row = self._row(identifier, ["sample_id", "label"]) if identifier else {}
-        filters = []
-        for target in self.targets:
-            own = find_row([target.table], identifier, ["label"]) if identifier else None
-            label = request.label or (own or row).get("label")
-            filters.append(self._narrow(request, row.get("sample_id"), label))
-        return filters
+        row = self._row(identifier, ["sample_id"]) if identifier else {}
+        own = [
+            find_row([target.table], identifier, ["label"]) if identifier else None for target in self.targets
+        ]
+        labels = [found["label"] if found else None for found in own]
+        # A version without a label of the sample goes by that of another one.
+        known = next(filter(None, labels), None)
+        return [
+            self._narrow(request, row.get("sample_id"), request.label or label or known) for label in labels
+        ]
 
     @staticmethod
     def _narrow(request: SearchRequest, sample: str | None, label: str | None) -> str | None:

@@ -78,5 +78,5 @@ class SoundTracks(Files):
     @property
     def flavour(self) -> str:
         # Another FFmpeg may write another container around the same sound. 2: from the time zero on; codings
-        # that Matroska does not take.
-        return f"{self.name}:2:av-{version('av')}"
+        # that Matroska does not take. 3: without what an edit list hides.
+        return f"{self.name}:3:av-{version('av')}"

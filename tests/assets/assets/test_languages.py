@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mm_assets.cells.language_check import ADVICE
 from mm_assets.spec_drafts.folder import draft_spec
+from mm_embed_kernels.spec.dataset_spec import parse_spec
 
 # Four of English, two of German, four of Thai: MiniLM's vocabulary has no Thai letters, and reads a word of them
 # as one unknown token.
@@ -50,7 +52,8 @@ def test_unknown_languages_are_told(platform: Any, folder: Path) -> None:
     assert found["description"].startswith(
         "6 of 10 texts are in languages that minilm does not know; the vectors of 4 coincide"
     )
-    assert "muse" in found["description"]
+    assert ADVICE in found["description"]
+    assert parse_spec(f"{SPEC}{ADVICE}\n", "spec", str(folder)).embedders["text"] == ["muse"]
 
 
 def test_a_multilingual_embedder_knows_them(platform: Any, folder: Path) -> None:

@@ -6,6 +6,7 @@ in 24 x 24 pixels by ImageMagick. Numbers are counted by hand, or by ImageMagick
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def test_deep_pixels_are_turned_too(kind: str) -> None:
     drawn = Image.fromarray(np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100)
     seen = np.asarray(read_picture(lying(6, kind, {}, drawn), 512).rgb, int)[..., 0]
     assert np.abs(seen - np.asarray(drawn, int) / 257).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_in_the_xmp_turns_nothing(kind: str) -> None:
+    """As in ImageMagick and in browsers, which go by the EXIF alone."""
+    from PIL import PngImagePlugin
+
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    options: dict[str, Any] = {"xmp": xmp.encode()}
+    if kind == "PNG":
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
+    row = IMAGE.probe(encode_image(picture((96, 160)), kind, **options))
+    assert (row["width"], row["height"]) == picture((96, 160)).size
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
@@ -169,6 +184,34 @@ def test_floats_are_scaled_by_the_range_that_they_fit_in(top: float, share: floa
         assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx(share * 255, abs=1)
 
 
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_highlights_beyond_white_are_white(top: float) -> None:
+    """One pixel in 500 is 1.2 times white: 0.998 * 0.5 * 255 + 0.002 * 255 = 127.8."""
+    samples = np.full((50, 100), 0.5 * top, np.float32)
+    samples[0, :10] = 1.2 * top
+    assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx(127.8, abs=0.6)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 3.0])
+def test_reflections_in_light_are_white(ratio: float) -> None:
+    samples = np.full((50, 100), 0.5, np.float32)
+    samples[0, :10] = ratio
+    assert IMAGE.probe(tiff(samples))["brightness"] == pytest.approx(127.8, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("white-16-bits", (255, 255, 255), (255, 255, 255)),
+        ("red-to-blue-12-bits", (255, 0, 0), (0, 0, 255)),
+    ],
+)
+def test_colors_of_a_deep_jpeg_2000(name: str, first: tuple[int, ...], last: tuple[int, ...]) -> None:
+    """The first and the last row by ImageMagick."""
+    shown = read_picture((FILES / f"{name}.jp2").read_bytes(), 100).rgb
+    assert (shown.getpixel((0, 0)), shown.getpixel((0, 29))) == (first, last)
+
+
 @pytest.mark.parametrize(
     ("missing", "tags"),
     [
@@ -242,6 +285,22 @@ def test_srgb_changes_no_pixel() -> None:
 
 
 # -- decoders
+
+
+def test_an_openexr_is_laid_over_white() -> None:
+    """Light is multiplied by its alpha: 0.25 of red light at an alpha of 0.5 is 0.75, 0.5, 0.5.
+
+    0.75 and 0.5 of light are 225 and 188 in sRGB (IEC 61966-2-1).
+    """
+    import av
+
+    frame = av.VideoFrame(16, 16, "gbrapf32le")
+    for plane, light in zip(frame.planes, (0.0, 0.0, 0.25, 0.5), strict=True):  # G, B, R, A
+        plane.update(np.full(plane.buffer_size // 4, light, np.float32).tobytes())
+    codec: Any = av.CodecContext.create("exr", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 16, 16, "gbrapf32le", Fraction(1, 25)
+    data = b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
+    assert read_picture(data, 16).rgb.getpixel((8, 8)) == (225, 188, 188)
 
 
 def test_jpeg_xl_is_refused_by_name() -> None:

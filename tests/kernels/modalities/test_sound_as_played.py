@@ -299,3 +299,33 @@ def test_an_mp3_between_tags_and_zeros(before: bytes, after: bytes, counted: boo
 def test_zeros_alone_are_no_mp3() -> None:
     with pytest.raises(SampleError, match="unsupported_format"):
         AUDIO.probe(bytes(20_000))
+
+
+@pytest.mark.parametrize(
+    ("container", "sound"),
+    [("wav", "adpcm_ima_wav"), ("wav", "adpcm_ms"), ("asf", "wmav2"), ("wav", "pcm_s16le")],
+)
+def test_a_segment_begins_where_it_says(container: str, sound: str) -> None:
+    """Silence, and from the third second on a tone: it begins half a second into [2.5, 3.5)."""
+    import av
+
+    samples = np.concatenate([np.zeros(3 * RATE, np.float32), tone(440, 3.0, RATE).reshape(-1)])
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as out:
+        words: Any = out.add_stream(sound, rate=RATE, layout="mono")
+        if sound == "wmav2":
+            words.bit_rate = 64_000
+        frame = av.AudioFrame.from_ndarray(samples[None].copy(), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        size = words.codec_context.frame_size or 1_024
+        resampler = av.AudioResampler(words.codec_context.format, "mono", RATE, frame_size=size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(words.encode(part))
+        out.mux(words.encode())
+    with open_audio(stream.getvalue()) as recording:
+        heard = recording.read(RATE, 2.5, 3.5)
+        whole = recording.read(RATE, 0.0, 6.0)
+    begins = [float(np.argmax(np.abs(part) > 0.05)) / RATE for part in (heard, whole)]
+    # Coding begins up to two blocks (WMA: 2,048 samples at 16 kHz) late.
+    assert begins[0] == pytest.approx(begins[1] - 2.5, abs=0.002)
+    assert begins[1] == pytest.approx(3.0, abs=0.14)

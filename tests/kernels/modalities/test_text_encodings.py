@@ -66,3 +66,35 @@ def test_zeros_are_no_text(data: bytes) -> None:
 def test_a_long_text_is_weighed_by_its_beginning() -> None:
     text = "Größe und Straße, für fünf Äpfel. " * 3_000
     assert decode(text.encode("cp1252")) == (text, "cp1252", 0)
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_a_pair_of_surrogates_at_the_end_of_what_is_weighed(codec: str) -> None:
+    """Byte 4,096 is in the middle of a character of four bytes."""
+    text = "x" * 2_047 + "😀" + "a word " * 2_000
+    data = text.encode(codec)
+    assert decode(data) == (text, codec, 0)
+    assert TEXT.require(data) == "text/plain"
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("text", ["Привет, как дела? ", "It’s a beautiful day. "])
+def test_a_wide_text_without_a_mark_that_is_cut_off(codec: str, text: str) -> None:
+    data = (text * 300).encode(codec)[:-1]
+    assert decode(data) == ((text * 300)[:-1], codec, 3 if codec == "utf-32-le" else 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["à la carte", "à propos", "menu à 10 €", "10 µm", "5 µg/ml", "10 µl of the buffer were added", "Pâté", "naïveté", "touché"],
+)  # fmt: skip
+def test_units_and_loan_words(text: str) -> None:
+    assert decode(text.encode("cp1252"))[0] == text
+
+
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [("cp1251", "Windows и Linux"), ("cp1251", "USB и HDMI"), ("cp1250", "być"), ("cp1257", "Rīga")],
+)
+def test_short_words_of_other_encodings(codec: str, text: str) -> None:
+    assert decode(text.encode(codec))[0] == text

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media.ffmpeg_frames import _Decoder
 from mm_embed_kernels.media.frames import open_frames
 from mm_embed_kernels.media.spans import seconds_of
 from mm_embed_kernels.media.video import describe
@@ -264,3 +265,23 @@ def test_the_frames_of_a_transport_stream_are_told_apart() -> None:
         assert (found.decoder, len(found)) == ("ffmpeg", 50)
         for index in (3, 30, 7):
             assert np.abs(found[index].astype(int) - frames[index]).mean() < 20
+
+
+def test_a_frame_of_a_transport_stream_is_sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not decoded from the beginning: of 6 s with a key frame each 12 frames, some groups are."""
+    data = encode_video(pan(0, 6.0, 25), "mpegts", "mpeg2video", rate=25)
+    decoded, whole = 0, _Decoder.frames
+
+    def counted(decoder: _Decoder) -> Any:
+        nonlocal decoded
+        for frame in whole(decoder):
+            decoded += 1
+            yield frame
+
+    with open_frames(data) as found:
+        wanted = [140, 100, 60, 130]
+        right = list(found.read(range(len(found))))
+        monkeypatch.setattr(_Decoder, "frames", counted)
+        for index in wanted:
+            assert np.array_equal(found[index], right[index])
+    assert decoded <= 4 * 4 * 12

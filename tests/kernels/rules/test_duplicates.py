@@ -383,10 +383,11 @@ def test_a_longer_recording_has_a_fingerprint_of_its_windows() -> None:
 
     steps = 30 * 16_000 // 370 + 1
     assert steps == acoustic_fingerprint.WINDOW_STEPS
-    starts = [acoustic_fingerprint.second_of(number * steps, 3600.0) for number in range(20)]
+    starts = [acoustic_fingerprint.second_of(number * steps, 20 * steps, 3600.0) for number in range(20)]
     assert starts == pytest.approx([3570 / 19 * number for number in range(20)])
     assert starts == pytest.approx([start for start, _ in measured_windows(3600.0)])
-    assert acoustic_fingerprint.second_of(19 * steps + 100, 3600.0) == pytest.approx(
+    assert acoustic_fingerprint.second_of(1_000, 25_000, 3600.0) == pytest.approx(23.125), "a whole recording"
+    assert acoustic_fingerprint.second_of(19 * steps + 100, 20 * steps, 3600.0) == pytest.approx(
         3570 + 100 * 370 / 16_000
     )
     assert len(acoustic_fingerprint.window(noise(29.9)[:, 0])) == steps

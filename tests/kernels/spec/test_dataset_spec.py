@@ -170,7 +170,7 @@ def test_user_fields() -> None:
             "s stands more than once",
         ),
         ("name: [birds", "not valid YAML", "expected"),
-        ("name: a\n\tversion: b", "not valid YAML", "cannot start any token"),
+        ("name: a\n\tversion: b", "not valid YAML", "tab character"),
         ("- a\n- b", "a spec is a mapping", "name, version and sources"),
         ("", "a spec is a mapping", "sources"),
     ],

@@ -183,10 +183,26 @@ def test_hard_negatives_go_by_the_label_in_each_version(relabelled: FeatureStore
 
 @pytest.fixture(scope="module")
 def relabelled(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    folder = tmp_path_factory.mktemp("relabelled")
+    return labelled(
+        tmp_path_factory.mktemp("relabelled"),
+        {"v1": ("food", "food", "rock"), "v2": ("bread", "bread", "food")},
+    )
+
+
+@pytest.mark.parametrize("bare", ["v1", "v2"])
+def test_a_version_without_labels_goes_by_the_other(tmp_path: Path, bare: str) -> None:
+    labels: dict[str, tuple[str | None, ...]] = dict.fromkeys(("v1", "v2"), ("food", "food", "rock"))
+    found = labelled(tmp_path, {**labels, bare: (None, "food", "rock")})
+    loaf = found.search("rye", modality="text", dataset_version="ours@v1", k=1).to_pylist()[0]
+    hits = found.search(f"id:{loaf['sample_id']}", modality="text", find="hard_negatives", k=9).to_pylist()
+    assert [hit["key"] for hit in hits] == ["stone", "stone"]
+
+
+def labelled(folder: Path, labels_of: dict[str, tuple[str | None, ...]]) -> FeatureStore:
+    """Publish three texts in versions of other labels."""
     catalog, embedder = Catalog.open(folder / "store"), create("wordllama")
     texts = {"loaf": BREAD, "bun": "A bun is a small loaf.", "stone": "A river stone, not a loaf."}
-    for version, labels in {"v1": ("food", "food", "rock"), "v2": ("bread", "bread", "food")}.items():
+    for version, labels in labels_of.items():
         register(catalog, folder, "ours", version, ["text"])
         rows = [
             {"sample": key, "text": text, "label": label}

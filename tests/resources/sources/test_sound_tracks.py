@@ -109,6 +109,13 @@ def test_a_track_is_copied_the_same_each_time(container: str, folder: Path) -> N
     assert row["loudness"] > -40
 
 
+def test_sound_that_an_edit_list_hides_is_left_out(folder: Path) -> None:
+    """The last 1.5 of 4 s, by FFmpeg's command line, whose decoder gives 1.532 s of it."""
+    film = Path(__file__).parents[2] / "kernels" / "films" / "hidden-sound.mp4"
+    (folder / "clips" / "film").write_bytes(film.read_bytes())
+    assert get("audio").probe(fetched(folder, "film"))["duration"] == pytest.approx(1.532, abs=0.01)
+
+
 def test_a_large_film_is_read_from_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = fetched(folder, "loud/a.mp4")
     monkeypatch.setattr("mm_resources.objects.opener.LARGE_BYTES", 1_000)

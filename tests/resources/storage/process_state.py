@@ -82,7 +82,7 @@ def touch(entry: str) -> None:
 def main(entries: list[str]) -> None:
     """Print {what changed: [before, after]}."""
     # Other people's libraries may do as they like; here it is about these packages.
-    for library in ("dagster", "duckdb", "numpy", "pydantic", "torch", "typer"):
+    for library in ("alembic", "dagster", "duckdb", "numpy", "pydantic", "sqlalchemy", "torch", "typer"):
         importlib.import_module(library)
     before = state()
     for entry in entries:
