@@ -13,11 +13,14 @@ from urllib.parse import unquote
 # A secret that a spec names instead of holding it: `${env:NAME}`, `${file:NAME}`; `${secret:ID}` lies in the
 # store's table.
 REFERENCE = re.compile(r"\$\{(env|file|secret):([^{}$]*)\}")
-# URLs inside a message; a quotation mark or a space ends one.
-_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{2}[^\s\"'<>`]+")
+# URLs inside a message; a quotation mark or a space ends one. The scheme has a bound, without which a long
+# word would be read again from each of its letters.
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:/{2}[^\s\"'<>`]+")
 _SHAPE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 # A password with `/`, `?` or `#` ends the authority early: what looks like a port is no number.
-_BROKEN_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@)", re.DOTALL)
+_BROKEN_USER = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]{0,31}:/{2})([^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@)", re.DOTALL
+)
 _MATRIX = re.compile(r";([^/;=]+)=([^/;]*)")
 # Schemes whose part before the `@` is a container, not a user.
 _CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
@@ -163,6 +166,8 @@ def _replace_in_one(url: str, renew: Callable[[str], str | None]) -> str:
 
 def _has_broken_user(url: str) -> bool:
     """Return whether a password's own `/`, `?` or `#` ends the authority before its `@`."""
+    if "@" not in url:
+        return False
     shape = _SHAPE.fullmatch(url)
     return shape is not None and "@" not in shape[2] and _BROKEN_USER.match(url) is not None
 

@@ -19,6 +19,7 @@ from mm_embed_kernels.errors import ProcessFailure, SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
 from mm_embed_kernels.sandbox.answers import BadAnswer
+from mm_embed_kernels.sandbox.channel import loads
 from mm_embed_kernels.sandbox.child_process import (
     Child,
     ChildDied,
@@ -212,7 +213,7 @@ def _run_stage(name: str, pickled: bytes, batch: bytes | None) -> Any:
     """Load a stage unless it is loaded, and run it on the batch, if there is one; runs in the child."""
     try:
         if name not in _loaded:
-            stage: Stage = pickle.loads(pickled)
+            stage: Stage = loads(pickled)
             stage.setup()
             _loaded[name] = stage
         return None if batch is None else to_bytes(_loaded[name].run(from_bytes(batch)))

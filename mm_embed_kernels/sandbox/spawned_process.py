@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import os
-import select
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
 from typing import Any
 
 from mm_embed_kernels.sandbox.channel import Channel, ChildChannel
@@ -80,7 +80,7 @@ class SpawnedProcess:
 
     def join(self, seconds: float | None = None) -> None:
         """Wait for the end of the process, at most so long."""
-        select.select([self.sentinel], [], [], seconds)
+        wait([self.sentinel], seconds)
         if seconds is None:
             self._process.wait()
         else:

@@ -59,7 +59,8 @@ class SecretTable:
     def save(self) -> None:
         """Store the texts that have got an id since the last call."""
         waiting, self._waiting = self._waiting, {}
-        missing = {name: text for name, text in waiting.items() if name not in self._read(waiting)}
+        stored = self._read(waiting)
+        missing = {name: text for name, text in waiting.items() if name not in stored}
         if missing:
             rows = [{"id": name, "secret": text} for name, text in missing.items()]
             lance_datasets.append(self.store.uri(_TABLE), pa.Table.from_pylist(rows, schema=_SCHEMA))

@@ -85,3 +85,18 @@ def test_messages_show_urls_without_users_and_queries() -> None:
 def test_messages_are_bounded() -> None:
     assert len(SampleError("fetch_error", "x" * 10**7).message) == 500
     assert len(str(UserError("x" * 10**7))) < 10_100
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000 + "://", "a:" * 50_000 + "x", "http://" + "a:" * 50_000])
+def test_a_long_text_costs_no_more_than_its_length(text: str) -> None:
+    """Were each letter the start of another search, these would take minutes."""
+    assert redact_text(text) == strip_text(text) == text
+    assert len(str(UserError(text))) < 10_100
+
+
+def test_a_long_message_shows_no_secret() -> None:
+    text = "a " * 4_000 + "http://alice:pw@h/a?sig=SECRET " + "b " * 40_000
+    shown = str(UserError(text))
+    assert "http://h/a " in shown
+    assert "SECRET" not in shown
+    assert shown.endswith(f"... ({len(text):,} characters)")

@@ -188,12 +188,27 @@ def test_an_answer_that_nobody_has_asked_for_is_nobodys(sandbox: Sandbox) -> Non
 
 
 def test_an_answer_that_stops_in_its_middle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "_SECONDS", 0.2)
+    monkeypatch.setattr(channel, "_ANSWER_SECONDS", 0.2)
     mine, theirs = socket.socketpair()
     with mine, theirs:
         theirs.sendall(frame(b"\xc0", 100))
-        with pytest.raises(BadAnswer, match="stops after 1 of 100 bytes"):
+        with pytest.raises(channel.LateAnswer):
             channel.Channel(mine).recv()
+
+
+def test_an_answer_that_stops_in_its_middle_costs_time_not_the_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "_ANSWER_SECONDS", 0.2)
+    opened = Sandbox(Limits(item_seconds=0.2))
+    try:
+        outcomes = opened.map(hostile.answer_half, [(True,), (False,)])
+    finally:
+        opened.close()
+    assert isinstance(outcomes[0], SampleError)
+    assert (outcomes[0].error_class, outcomes[0].retryable) == ("timeout", True)
+    assert "for its answer" in outcomes[0].message
+    assert outcomes[1] == "healthy"
 
 
 def test_a_child_that_reads_nothing_does_not_hold_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +216,18 @@ def test_a_child_that_reads_nothing_does_not_hold_its_parent(monkeypatch: pytest
     mine, theirs = socket.socketpair()
     with mine, theirs, pytest.raises(TimeoutError):
         channel.Channel(mine).send(bytes(10_000_000))
+
+
+def test_the_head_of_an_array_is_counted() -> None:
+    head = (
+        b"\x92\xa3<f8"
+        + b"\xdf\x00\x0f\xff\xff"
+        + b"".join(b"\xce" + i.to_bytes(4, "big") + b"\xc0" for i in range(0xFFFFF))
+    )
+    with pytest.raises(BadAnswer, match="more than 2,000,000 values"):
+        unpack_answer(b"\xc9" + len(head).to_bytes(4, "big") + b"\x01" + head)
+    with pytest.raises(BadAnswer):
+        unpack_answer(b"\xc7\x08\x01" + b"\x92\xa3<f8\x81\x01\x02")
 
 
 def test_nesting_has_a_bound() -> None:
