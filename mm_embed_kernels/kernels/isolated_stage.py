@@ -69,7 +69,7 @@ class IsolatedStage(Stage):
         """
         try:
             self._load(self._child())
-        except (ChildDied, ChildTimeout) as end:
+        except (ChildDied, ChildTimeout, BadAnswer) as end:
             raise _loading_failure(end) from end
 
     def run(self, batch: pa.Table) -> pa.Table:
@@ -112,7 +112,7 @@ class IsolatedStage(Stage):
         if not child.has_answered:
             try:
                 self._load(child)
-            except (ChildDied, ChildTimeout) as end:
+            except (ChildDied, ChildTimeout, BadAnswer) as end:
                 raise _loading_failure(end) from end
         return self._ask(child, batch, factor)
 
@@ -140,8 +140,10 @@ class IsolatedStage(Stage):
         return None if batch is None else from_stranger(answer, self.schema, batch.num_rows)
 
 
-def _loading_failure(end: ChildDied | ChildTimeout) -> ProcessFailure:
-    cause = f"it took longer than {end.excess}" if isinstance(end, ChildTimeout) else f"it died with {end}"
+def _loading_failure(end: ChildDied | ChildTimeout | BadAnswer) -> ProcessFailure:
+    cause = f"its answer is refused: {end}" if isinstance(end, BadAnswer) else f"it died with {end}"
+    if isinstance(end, ChildTimeout):
+        cause = f"it took longer than {end.excess}"
     return ProcessFailure(
         f"loading the model ended its process: {cause}; free memory of this machine or update the model's "
         "libraries, and run the same command again"

@@ -43,7 +43,7 @@ _SYSTEM = (
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
     "/sys/kernel/mm/transparent_hugepage",
-    *mimetypes.knownfiles,
+    *map(str, mimetypes.knownfiles),
 )
 _SUFFIXES = tuple(importlib.machinery.all_suffixes())
 _METADATA = re.compile(r"(?P<name>.+?)(-.*)?\.(dist-info|egg-info)")

@@ -13,7 +13,7 @@ import resource
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.util import Finalize
 from queue import LifoQueue
@@ -90,7 +90,7 @@ class Limits:
         wall_seconds: time of an item on the clock, as a far backstop.
         answer_bytes: most bytes of the answer to an item.
         file_bytes: most bytes of a file that an item hands over open for writing.
-        require: layers of `confinement.LAYERS` without which no work starts.
+        require: layers of `confinement.LAYERS` without which no work starts, beside `required_layers`.
     """
 
     workers: int = 1
@@ -101,7 +101,7 @@ class Limits:
     wall_seconds: float = WALL_SECONDS
     answer_bytes: int = ANSWER_BYTES
     file_bytes: int = 0
-    require: tuple[str, ...] = field(default_factory=required_layers)
+    require: tuple[str, ...] = ()
 
     @property
     def environment(self) -> str:
@@ -177,7 +177,7 @@ class Sandbox:
     """Sandboxed children; threads may share it."""
 
     def __init__(self, limits: Limits) -> None:
-        require_layers(limits.require)
+        require_layers(dict.fromkeys((*required_layers(), *limits.require)))
         self.limits = limits
         self._children = [
             Child(

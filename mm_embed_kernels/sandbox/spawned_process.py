@@ -62,7 +62,10 @@ class SpawnedProcess:
         self.channel, self.pid = Channel(mine, answer_bytes), self._process.pid
         try:
             self.sentinel = os.pidfd_open(self.pid)
-        except OSError:  # not in every kernel; the end of the channel tells it as well
+        except (
+            AttributeError,
+            OSError,
+        ):  # not in every Python and kernel; the end of the channel tells it as well
             self.sentinel = os.dup(mine.fileno())
         try:
             self.channel.send(described)

@@ -50,8 +50,9 @@ class SecretTable:
         """
         # A row of a list names no variable: only a spec's own references are resolved.
         text = REFERENCE.sub(lambda found: found[0].replace("$", "%24"), text)
-        for value, reference in known.items():
-            text = text.replace(value, reference)
+        if known:  # in one pass: a value may lie within another one, or within a reference
+            longest_first = sorted(known, key=len, reverse=True)
+            text = re.sub("|".join(map(re.escape, longest_first)), lambda found: known[found[0]], text)
         name = hmac.digest(self._salt, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hex()[:32]
         self._waiting[name] = text
         return name

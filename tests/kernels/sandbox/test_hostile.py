@@ -262,6 +262,12 @@ def test_work_starts_only_with_the_layers_that_are_required(monkeypatch: pytest.
     with pytest.raises(UserError, match="landlock"):
         Sandbox(Limits())
     monkeypatch.setenv("MM_SANDBOX_REQUIRE", "selinux")
+    limits = Limits()
     with pytest.raises(UserError, match="'selinux' is not known"):
-        Limits()
+        Sandbox(limits)
+    monkeypatch.delenv("MM_SANDBOX_REQUIRE")
+    monkeypatch.setattr(confinement, "_recorded", {})
+    confinement.record_layers(["landlock"])
+    with pytest.raises(UserError, match="landlock"):
+        Sandbox(limits)
     assert "NOT by landlock: files can be read" in confinement.describe_layers()
