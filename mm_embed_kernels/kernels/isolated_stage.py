@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from mm_embed_kernels.sandbox.child_process import (
     refuse_children,
 )
 from mm_embed_kernels.sandbox.model_process import enter_model, model_environment
+from mm_embed_kernels.sandbox.scratch import Scratch
 from mm_embed_kernels.sandbox.tables import from_bytes, from_stranger, to_bytes
 
 # Own time (see `Stopwatch`) of a batch, and of loading a model.
@@ -166,7 +165,7 @@ class _Processes:
 
     def __init__(self) -> None:
         self._children: OrderedDict[str, Child] = OrderedDict()
-        self._scratch = tempfile.mkdtemp(prefix="mm-models-")
+        self._scratch = Scratch()
 
     def of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
         """Return the child of a stage, which may read the folders of some files."""
@@ -177,8 +176,8 @@ class _Processes:
                 enter_model,
                 pickle.dumps(prepare),
                 sorted(folders),
-                self._scratch,
-                environment=partial(model_environment, self._scratch),
+                self._scratch.path,
+                environment=partial(model_environment, self._scratch.path),
             )
         self._children.move_to_end(stage)
         while len(self._children) > _MAX_PROCESSES:
@@ -192,7 +191,7 @@ class _Processes:
     def close_at_exit(self) -> None:
         refuse_children()
         self.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
 
 
 @cache

@@ -213,6 +213,7 @@ def test_an_answer_that_stops_in_its_middle_costs_time_not_the_sample(
 
 def test_a_child_that_reads_nothing_does_not_hold_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_SECONDS", 0.2)
+    monkeypatch.setattr(channel, "_BYTES_PER_SECOND", 1 << 40)
     mine, theirs = socket.socketpair()
     with mine, theirs, pytest.raises(TimeoutError):
         channel.Channel(mine).send(bytes(10_000_000))
