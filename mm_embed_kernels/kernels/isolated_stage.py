@@ -116,7 +116,7 @@ class IsolatedStage(Stage):
         return self._ask(child, batch, factor)
 
     def _child(self) -> Child:
-        return _processes().of(content_hash(self._pickled), self.prepare, self.stage.reads)
+        return _processes().child_of(content_hash(self._pickled), self.prepare, self.stage.reads)
 
     def _load(self, child: Child) -> None:
         """Load the stage in the child; once more where the machine has ended it."""
@@ -167,7 +167,7 @@ class _Processes:
         self._children: OrderedDict[str, Child] = OrderedDict()
         self._scratch = Scratch()
 
-    def of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
+    def child_of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
         """Return the child of a stage, which may read the folders of some files."""
         if stage not in self._children:
             # A hub's cache links to the files.

@@ -109,7 +109,7 @@ def _copy_packets(stream: BinaryIO, target: BinaryIO, name: str) -> None:
 
     with (
         _open_track(stream) as (container, track),
-        av.open(_emptied(target), "w", format=name, options={"fflags": "+bitexact"}) as out,
+        av.open(_empty(target), "w", format=name, options={"fflags": "+bitexact"}) as out,
     ):
         try:
             # Opaque: FFmpeg need not know how to write what it only copies.
@@ -157,8 +157,8 @@ def _states_length(copy: BinaryIO, samples: int) -> bool:
         return abs(stated - samples / track.codec_context.sample_rate) <= SLACK_SECONDS or not stated
 
 
-def _emptied(target: BinaryIO) -> BinaryIO:
-    """Return a file without what an earlier try has left."""
+def _empty(target: BinaryIO) -> BinaryIO:
+    """Empty a file of what an earlier try has left, and return it."""
     target.seek(0)
     target.truncate()
     return target
@@ -174,7 +174,7 @@ def _decode_to_pcm(stream: BinaryIO, target: BinaryIO) -> None:
 
     with (
         _open_track(stream) as (container, track),
-        av.open(_emptied(target), "w", format="matroska", options={"fflags": "+bitexact"}) as out,
+        av.open(_empty(target), "w", format="matroska", options={"fflags": "+bitexact"}) as out,
     ):
         context = track.codec_context
         kind = context.format.name.removesuffix("p")

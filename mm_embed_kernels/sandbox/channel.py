@@ -239,10 +239,10 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, held: tuple[int, str, bool | str]) -> Any:
         place, name, writable = held
         if isinstance(writable, str):
-            return UnopenedFile.of(name, writable)
+            return UnopenedFile.from_cause(name, writable)
         if writable:
             return open(self._descriptors[place], "r+b", buffering=0)
-        return HeldFile.of(name, self._descriptors[place])
+        return HeldFile.from_descriptor(name, self._descriptors[place])
 
     def find_class(self, module: str, name: str) -> Any:
         if module in NAMES:

@@ -17,7 +17,7 @@ class HeldFile(type(Path())):  # type: ignore[misc]
     _descriptor: int
 
     @classmethod
-    def of(cls, name: str, descriptor: int) -> HeldFile:
+    def from_descriptor(cls, name: str, descriptor: int) -> HeldFile:
         """Return the path `name`, whose file is open as `descriptor`, which is closed with the object."""
         file: HeldFile = cls(name)
         file._descriptor = descriptor
@@ -46,7 +46,7 @@ class UnopenedFile(type(Path())):  # type: ignore[misc]
     _cause: str
 
     @classmethod
-    def of(cls, name: str, cause: str) -> UnopenedFile:
+    def from_cause(cls, name: str, cause: str) -> UnopenedFile:
         """Return the path `name`, which was not opened because of `cause`."""
         file: UnopenedFile = cls(name)
         file._cause = cause

@@ -30,7 +30,7 @@ PART = "secrets"
 _TABLE, _SALT = f"{PART}/urls.lance", f"{PART}/salt"
 _SCHEMA = pa.schema([pa.field("id", pa.string(), False), pa.field("secret", pa.string(), False)])
 _MARK = "#secret:"
-_VARIABLES, _FOLDER = "MM_SECRET_", "/run/secrets"
+_NAME_PREFIX, _DEFAULT_FOLDER = "MM_SECRET_", "/run/secrets"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MOST_BYTES, _ROWS, _DEPTH = 64 << 10, 1_000, 3
 
@@ -158,10 +158,10 @@ def has_secrets(uri: str) -> bool:
 
 
 def _variable(name: str) -> str:
-    if not name.startswith(_VARIABLES):
+    if not name.startswith(_NAME_PREFIX):
         raise UserError(
-            f"${{env:{name}}}: a spec may name variables that begin with {_VARIABLES} and no others; "
-            f"set {_VARIABLES}{name.upper()} and name that"
+            f"${{env:{name}}}: a spec may name variables that begin with {_NAME_PREFIX} and no others; "
+            f"set {_NAME_PREFIX}{name.upper()} and name that"
         )
     value = os.environ.get(name, "")
     if not value:
@@ -170,7 +170,7 @@ def _variable(name: str) -> str:
 
 
 def _file(name: str) -> str:
-    folder = Path(os.environ.get("MM_SECRETS") or _FOLDER)
+    folder = Path(os.environ.get("MM_SECRETS") or _DEFAULT_FOLDER)
     if not _FILE_NAME.fullmatch(name):
         raise UserError(f"${{file:{name}}}: give the name of a file in {folder}, which MM_SECRETS sets")
     path = folder / name
