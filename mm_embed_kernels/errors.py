@@ -63,11 +63,13 @@ class UserError(Exception):
     """
 
     def __init__(self, *parts: object) -> None:
-        super().__init__(*(_shorten(redact_text(part)) if isinstance(part, str) else part for part in parts))
+        super().__init__(*(_redact_line(part) if isinstance(part, str) else part for part in parts))
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _LINE else f"{text[:_LINE]}... ({len(text):,} characters)"
+def _redact_line(part: str) -> str:
+    text = redact_text(part[: 2 * _LINE])
+    is_whole = len(part) <= 2 * _LINE and len(text) <= _LINE
+    return text if is_whole else f"{text[:_LINE]}... ({len(part):,} characters)"
 
 
 class ProcessFailure(UserError, RuntimeError):

@@ -11,8 +11,9 @@ import re
 import unicodedata
 from typing import Any
 
-# Controls and formats that are part of a text: line ends, tabs, and the joiner of emoji.
-_TEXT = "\n\t\u200d"
+# Controls and formats that are part of a text: line ends, tabs, the joiner of emoji, the non-joiner of
+# Persian and Indic words, and soft hyphens.
+_TEXT = "\n\t\u200d\u200c\u00ad"
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
 _HIDDEN = ("Cc", "Cf", "Cs")
 _MARKUP = re.compile(r"([\\`*\[\]<>|!~&#$])")

@@ -6,23 +6,28 @@ A parameter is recognised as a secret by its name, since values of ids and of to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import unquote
 
 # A secret that a spec names instead of holding it: `${env:NAME}`, `${file:NAME}`; `${secret:ID}` lies in the
 # store's table.
 REFERENCE = re.compile(r"\$\{(env|file|secret):([^{}$]*)\}")
-# URLs inside a message; a quotation mark or a space ends one.
-_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{2}[^\s\"'<>`]+")
-_SHAPE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+# URLs inside a message; a quotation mark or a space ends one. The scheme has a bound, without which a long
+# word would be read again from each of its letters.
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:/{2}[^\s\"'<>`]+")
+# A scheme may stand behind others (`jdbc:postgresql://`).
+_SHAPE = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)+/{2})([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 # A password with `/`, `?` or `#` ends the authority early: what looks like a port is no number.
-_BROKEN_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{2})([^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@)", re.DOTALL)
+_BROKEN_USER = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]{0,31}:/{2})([^/?#@]*:(?!\d*(?:[/?#]|$))[^@]*@)", re.DOTALL
+)
 _MATRIX = re.compile(r";([^/;=]+)=([^/;]*)")
 # Schemes whose part before the `@` is a container, not a user.
 _CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
 # Without one of these a URL has neither user nor parameter.
 _MARKS = re.compile(r"[?#@;]")
+_ENCODED = re.compile(r"(.+?)%3D(.*)", re.IGNORECASE | re.DOTALL)
 _MASKED = re.compile(r"\0(\d+)\0")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = {
@@ -42,11 +47,25 @@ _SECRET_WORDS = {
     ),
     *("secret", "sessionid", "sig", "signature", "tok", "token"),
 }
-_SECRET_ENDS = ("accesskey", "apikey", "passwd", "password", "secret", "sessionid", "signature", "token")
+_SECRET_ENDS = (
+    *(
+        "accesskey",
+        "apikey",
+        "passcode",
+        "passwd",
+        "password",
+        "secret",
+        "sessionid",
+        "sharedkey",
+        "signature",
+    ),
+    "token",
+)
 _SIGNED = ("x-amz-", "x-cos-", "x-goog-", "x-obs-", "x-oss-", "x-tos-")
 # Secrets, unless the value is a name or a small number: an object store's `key` is a path.
-_OFTEN_SECRET = {"auth", "code", "key", "pass", "session", "sid", "sign"}
-_NAME_LIKE = re.compile(r".*/.*|.*\.\w{1,5}|\d{0,6}", re.DOTALL)
+# Base64 has `/`, too.
+_OFTEN_SECRET = {"auth", "code", "key", "pass", "session", "sid", "sign", "ticket"}
+_NAME_LIKE = re.compile(r"[^=+A-Z]*/[^=+A-Z]*|.*\.\w{1,5}|\d{0,6}", re.DOTALL)
 # Parameters that belong to a signature: without it they say nothing, and they differ each time.
 _SIGNATURES = {"hdnea", "hdnts", "hm", "hmac", "md5", "oh", "sig", "signature"}
 _COMPANIONS = {
@@ -163,6 +182,8 @@ def _replace_in_one(url: str, renew: Callable[[str], str | None]) -> str:
 
 def _has_broken_user(url: str) -> bool:
     """Return whether a password's own `/`, `?` or `#` ends the authority before its `@`."""
+    if "@" not in url:
+        return False
     shape = _SHAPE.fullmatch(url)
     return shape is not None and "@" not in shape[2] and _BROKEN_USER.match(url) is not None
 
@@ -181,21 +202,31 @@ def _replace_parameters(
     query: str, mark: str, renew: Callable[[str], str | None], all_of_them: bool = False
 ) -> str:
     kept: list[str] = []
-    pieces = [(piece, *_split_parameter(piece)) for piece in query[1:].split("&")]
-    is_signed = any(value and _collapse(name) in _SIGNATURES for _, name, value in pieces)
-    for piece, name, value in pieces:
+    pieces = [(lead, piece, *_split_parameter(piece)) for lead, piece in _pieces(query[1:])]
+    is_signed = any(value and _collapse(name) in _SIGNATURES for _, _, name, value in pieces)
+    for lead, piece, name, value in pieces:
         is_companion = is_signed and _collapse(name) in _COMPANIONS
         if value and (all_of_them or is_companion or _is_secret(name, value)):
             new = renew(value)
             if new is not None:
-                kept.append(f"{name}={new}")
+                kept.append(lead + piece.removesuffix(value) + new)
         else:
-            kept.append(piece)
-    return mark + "&".join(kept) if kept else ""
+            kept.append(lead + piece)
+    return mark + "".join(kept)[1:] if kept else ""
+
+
+def _pieces(query: str) -> Iterator[tuple[str, str]]:
+    """Stream the parameters of a query, each behind its separator: `&`, or another `?`, which some append."""
+    for piece in query.split("&"):
+        first, *more = [piece] if "://" in piece else piece.split("?")
+        yield "&", first
+        yield from (("?", each) for each in more)
 
 
 def _split_parameter(piece: str) -> tuple[str, str]:
     """Return name and value; of a URL that is not encoded, the last of its own parameters."""
+    if "=" not in piece and (encoded := _ENCODED.fullmatch(piece)):
+        return encoded[1], encoded[2]
     name, _, value = piece.rpartition("=") if "://" in piece else piece.partition("=")
     return (name, value) if name else (piece, "")
 

@@ -17,7 +17,7 @@ from mm_embed_kernels.kernels.embed import EmbedKernel
 from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox.answers import ANSWER_BYTES
-from mm_embed_kernels.sandbox.confinement import LAYERS, require_layers, required_layers
+from mm_embed_kernels.sandbox.confinement import LAYERS, record_layers, require_layers, required_layers
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.transcribers import Transcriber
@@ -221,6 +221,7 @@ class SandboxResource(dg.ConfigurableResource):
         memory = self.memory_mb << 20
         require = tuple(dict.fromkeys((*required_layers(), *self.require)))
         require_layers(require)
+        record_layers(require)  # reports and sources open sandboxes with limits of their own
         return Limits(
             workers=self.workers or _children(memory),
             memory_bytes=memory,

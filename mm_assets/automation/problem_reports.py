@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.urls import redact_text
@@ -32,8 +33,9 @@ def join_problems(problems: Sequence[str]) -> str:
 
 
 def problem_state(problems: Sequence[str]) -> str:
-    """Return a digest of problems; "" for none."""
-    return digest("problems", *sorted(problems))[:16] if problems else ""
+    """Return a digest of problems, without numbers such as seconds, which differ each time; "" for none."""
+    causes = sorted(error_fingerprint("sensor", "", problem) for problem in problems)
+    return digest("problems", *causes)[:16] if problems else ""
 
 
 def problem_observation(sensor: str, problems: Sequence[str], next_: str) -> dg.AssetObservation:

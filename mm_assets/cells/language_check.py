@@ -63,7 +63,7 @@ class LanguageTally:
         self._texts += [text for text in rows["text"].take(wanted).to_pylist() if text]
 
     @property
-    def coinciding(self) -> int:
+    def coincidences(self) -> int:
         """Number of different texts whose vector is that of another one."""
         if not self._vectors:
             return 0
@@ -98,8 +98,8 @@ def language_check(run: CellRun, tallies: Iterable[LanguageTally]) -> Check:
         figures |= {f"{name}: texts": texts, f"{name}: texts in unknown languages": unknown}
         line = f"{unknown:,} of {texts:,} texts are in languages that {name} does not know"
         if unknown:
-            figures[f"{name}: coinciding vectors"] = tally.coinciding
-            line += f"; the vectors of {tally.coinciding:,} coincide"
+            figures[f"{name}: coinciding vectors"] = tally.coincidences
+            line += f"; the vectors of {tally.coincidences:,} coincide"
             if (share := tally.unread_share) is not None:
                 figures[f"{name}: unread tokens"] = share
                 line += f"; it cannot read {share:.0%} of their tokens"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json, say
+from mm_assets.cli.output import print_exactly, print_json
 
 
 def env(json: Json = False) -> None:
@@ -19,4 +19,4 @@ def env(json: Json = False) -> None:
         print_json(settings.exports())
         return
     for name, value in settings.exports().items():
-        say(f"export {name}={shlex.quote(value)}")
+        print_exactly(f"export {name}={shlex.quote(value)}")

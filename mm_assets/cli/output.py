@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.escapes import escape_json, escape_terminal
 
 if TYPE_CHECKING:
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 def say(*parts: Any, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:
     """Print a text for a person: the one place where names and messages reach the terminal as lines."""
     print(*map(escape_terminal, parts), sep=sep, end=end, file=file)
+
+
+def print_exactly(text: str, end: str = "\n") -> None:
+    """Print a text that a program reads, as it is.
+
+    Raises:
+        UserError: for characters that a terminal obeys instead of showing them.
+    """
+    if escape_terminal(text) != text:
+        raise UserError(f"control characters cannot be printed: {escape_terminal(text)}; remove them")
+    print(text, end=end)
 
 
 def print_json(value: Any) -> None:

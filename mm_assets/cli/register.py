@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import print_json, say
+from mm_assets.cli.output import print_exactly, print_json, say
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 
@@ -75,7 +75,7 @@ def _print_successor(parent: str, name: str) -> None:
     from mm_embed_kernels.spec.next_version import to_yaml
     from mm_resources.catalog import Catalog
 
-    say(to_yaml(_successor(Catalog.open().registry, parent, name)), end="")
+    print_exactly(to_yaml(_successor(Catalog.open().registry, parent, name)), end="")
 
 
 def _register_successor(parent: str, name: str, json: bool) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from mm_embed_kernels.errors import ProcessFailure, SampleError, UserError
 from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.kernels.base import Stage, results
 from mm_embed_kernels.sandbox.answers import BadAnswer
+from mm_embed_kernels.sandbox.channel import loads
 from mm_embed_kernels.sandbox.child_process import (
     Child,
     ChildDied,
@@ -26,6 +25,7 @@ from mm_embed_kernels.sandbox.child_process import (
     refuse_children,
 )
 from mm_embed_kernels.sandbox.model_process import enter_model, model_environment
+from mm_embed_kernels.sandbox.scratch import Scratch
 from mm_embed_kernels.sandbox.tables import from_bytes, from_stranger, to_bytes
 
 # Own time (see `Stopwatch`) of a batch, and of loading a model.
@@ -68,7 +68,7 @@ class IsolatedStage(Stage):
         """
         try:
             self._load(self._child())
-        except (ChildDied, ChildTimeout) as end:
+        except (ChildDied, ChildTimeout, BadAnswer) as end:
             raise _loading_failure(end) from end
 
     def run(self, batch: pa.Table) -> pa.Table:
@@ -111,12 +111,12 @@ class IsolatedStage(Stage):
         if not child.has_answered:
             try:
                 self._load(child)
-            except (ChildDied, ChildTimeout) as end:
+            except (ChildDied, ChildTimeout, BadAnswer) as end:
                 raise _loading_failure(end) from end
         return self._ask(child, batch, factor)
 
     def _child(self) -> Child:
-        return _processes().of(content_hash(self._pickled), self.prepare, self.stage.reads)
+        return _processes().child_of(content_hash(self._pickled), self.prepare, self.stage.reads)
 
     def _load(self, child: Child) -> None:
         """Load the stage in the child; once more where the machine has ended it."""
@@ -139,8 +139,10 @@ class IsolatedStage(Stage):
         return None if batch is None else from_stranger(answer, self.schema, batch.num_rows)
 
 
-def _loading_failure(end: ChildDied | ChildTimeout) -> ProcessFailure:
-    cause = f"it took longer than {end.excess}" if isinstance(end, ChildTimeout) else f"it died with {end}"
+def _loading_failure(end: ChildDied | ChildTimeout | BadAnswer) -> ProcessFailure:
+    cause = f"its answer is refused: {end}" if isinstance(end, BadAnswer) else f"it died with {end}"
+    if isinstance(end, ChildTimeout):
+        cause = f"it took longer than {end.excess}"
     return ProcessFailure(
         f"loading the model ended its process: {cause}; free memory of this machine or update the model's "
         "libraries, and run the same command again"
@@ -163,9 +165,9 @@ class _Processes:
 
     def __init__(self) -> None:
         self._children: OrderedDict[str, Child] = OrderedDict()
-        self._scratch = tempfile.mkdtemp(prefix="mm-models-")
+        self._scratch = Scratch()
 
-    def of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
+    def child_of(self, stage: str, prepare: Callable[[], None] | None, reads: Sequence[Path] = ()) -> Child:
         """Return the child of a stage, which may read the folders of some files."""
         if stage not in self._children:
             # A hub's cache links to the files.
@@ -174,8 +176,8 @@ class _Processes:
                 enter_model,
                 pickle.dumps(prepare),
                 sorted(folders),
-                self._scratch,
-                environment=partial(model_environment, self._scratch),
+                self._scratch.path,
+                environment=partial(model_environment, self._scratch.path),
             )
         self._children.move_to_end(stage)
         while len(self._children) > _MAX_PROCESSES:
@@ -189,7 +191,7 @@ class _Processes:
     def close_at_exit(self) -> None:
         refuse_children()
         self.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
 
 
 @cache
@@ -212,7 +214,7 @@ def _run_stage(name: str, pickled: bytes, batch: bytes | None) -> Any:
     """Load a stage unless it is loaded, and run it on the batch, if there is one; runs in the child."""
     try:
         if name not in _loaded:
-            stage: Stage = pickle.loads(pickled)
+            stage: Stage = loads(pickled)
             stage.setup()
             _loaded[name] = stage
         return None if batch is None else to_bytes(_loaded[name].run(from_bytes(batch)))

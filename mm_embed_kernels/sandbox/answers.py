@@ -57,11 +57,18 @@ class BadAnswer(Exception):
 
 
 def pack_answer(answer: Any) -> bytes:
-    """Return an answer as bytes; one that is no plain value becomes a `SampleError`."""
+    """Return an answer as bytes; one that is no plain value becomes a `SampleError`.
+
+    Raises:
+        MemoryError: when the memory of this process ends.
+    """
     try:
         return _pack(answer)
+    except MemoryError:  # no fault of the value; msgpack's own base class is that of all errors
+        raise
     except (TypeError, ValueError, OverflowError, RecursionError, msgpack.PackException) as error:
-        return _pack(SampleError("bad_answer", f"the answer is no plain value: {error}"))
+        cause = f"the answer is no plain value: {type(error).__name__}: {error}"
+        return _pack(SampleError("bad_answer", cause))
 
 
 def unpack_answer(body: bytes) -> Any:
@@ -135,7 +142,15 @@ def _restore(kind: int, data: bytes) -> Any:
 def _restore_array(data: bytes) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    unpacker = msgpack.Unpacker(max_buffer_size=len(data), max_array_len=_MAX_DIMENSIONS)
+    _check_size(data)  # of its head
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(data),
+        max_array_len=_MAX_DIMENSIONS,
+        max_map_len=0,
+        max_ext_len=0,
+        max_bin_len=0,
+        max_str_len=8,
+    )
     unpacker.feed(data)
     name, shape = unpacker.unpack()
     dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else np.dtype(object)
@@ -200,7 +215,7 @@ def _step(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _step_into(body: bytes, at: int, length: Any) -> tuple[int, int]:
-    """Return the same for an extension; a tuple is one of a list, whose values count."""
+    """Return the next place behind an extension, with -1; of a tuple, that of its list, with 1 value."""
     size = length
     if isinstance(length, struct.Struct):
         (size,) = length.unpack_from(body, at)

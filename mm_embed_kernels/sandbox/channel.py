@@ -17,15 +17,55 @@ from pathlib import Path
 from typing import Any
 
 from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer, pack_answer, unpack_answer
-from mm_embed_kernels.sandbox.held_file import HeldFile
+from mm_embed_kernels.sandbox.held_file import HeldFile, UnopenedFile
 from mm_embed_kernels.sandbox.main_module import NAMES, load_main
 
 # Length of the message, and number of its descriptors.
 _HEADER = struct.Struct("<QI")
-# Time for a message to pass, however slow the machine; a child that stops in its middle is no longer heard.
-_SECONDS, _BYTES_PER_SECOND = 120.0, 1 << 20
+# Time for a message to pass, however slow the machine, and least time for an answer that has begun; a child
+# that stops in its middle is no longer heard.
+_SECONDS, _ANSWER_SECONDS, _BYTES_PER_SECOND = 120.0, 30.0, 1 << 20
 _READ_BYTES = 1 << 20
 _DESCRIPTORS = 250  # the kernel takes 253 at a time
+
+
+class LateAnswer(Exception):
+    """An answer that has begun and does not come to its end.
+
+    Attributes:
+        seconds: in which it did not.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Parcel:
+    """An object, pickled, with the descriptors that travel with it; several children may be sent it.
+
+    Raises:
+        Exception: whatever pickling it raises, which no child is the cause of.
+    """
+
+    def __init__(self, message: Any) -> None:
+        sink = io.BytesIO()
+        self._pickler = _Pickler(sink)
+        try:
+            self._pickler.dump(message)
+        except BaseException:
+            self.close()
+            raise
+        self.body, self.descriptors = sink.getbuffer(), self._pickler.descriptors
+
+    def __enter__(self) -> Parcel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._pickler.close()
 
 
 class Channel:
@@ -55,33 +95,42 @@ class Channel:
         Raises:
             OSError: when the child does not take it.
         """
-        sink = io.BytesIO()
-        pickler = _Pickler(sink)
-        try:
-            pickler.dump(message)
-            body = sink.getbuffer()
-            self._deadline = _deadline(len(body))
-            self._send(_HEADER.pack(len(body), len(pickler.descriptors)))
-            for start in range(0, len(pickler.descriptors), _DESCRIPTORS):
-                self._set_timeout()
-                socket.send_fds(self._socket, [b"f"], pickler.descriptors[start : start + _DESCRIPTORS])
-            self._send(body)
-        finally:
-            pickler.close()
+        with Parcel(message) as parcel:
+            self.send_parcel(parcel)
 
-    def recv(self) -> Any:
-        """Return the next answer.
+    def send_parcel(self, parcel: Parcel) -> None:
+        """Send an object that is pickled; raises as `send`."""
+        body, descriptors = parcel.body, parcel.descriptors
+        self._deadline = time.monotonic() + _SECONDS + len(body) / _BYTES_PER_SECOND
+        self._send(_HEADER.pack(len(body), len(descriptors)))
+        for start in range(0, len(descriptors), _DESCRIPTORS):
+            self._set_timeout()
+            socket.send_fds(self._socket, [b"f"], descriptors[start : start + _DESCRIPTORS])
+        self._send(body)
+
+    def recv(self, seconds: float = 0.0) -> Any:
+        """Return the next answer, which has begun to arrive.
+
+        Args:
+            seconds: time for all of it, if that is more than an answer of its size has anyway.
 
         Raises:
             EOFError: at the end of the stream.
-            BadAnswer: for one that is malformed, too large, or does not come to its end.
+            BadAnswer: for one that is malformed or too large.
+            LateAnswer: for one that does not come to its end.
         """
-        self._deadline = time.monotonic() + _SECONDS
-        size, descriptors = _HEADER.unpack(self._receive(_HEADER.size))
-        if descriptors or size > self.answer_bytes:
-            raise BadAnswer(f"it has {size:,} bytes, more than {self.answer_bytes:,}")
-        self._deadline = _deadline(size)
-        return unpack_answer(self._receive(size))
+        began, limit = time.monotonic(), max(seconds, _ANSWER_SECONDS)
+        try:
+            self._deadline = began + limit
+            size, descriptors = _HEADER.unpack(self._receive(_HEADER.size))
+            if descriptors or size > self.answer_bytes:
+                raise BadAnswer(f"it has {size:,} bytes, more than {self.answer_bytes:,}")
+            limit = max(limit, size / _BYTES_PER_SECOND)
+            self._deadline = began + limit
+            body = self._receive(size)
+        except TimeoutError:
+            raise LateAnswer(limit) from None
+        return unpack_answer(body)
 
     def close(self) -> None:
         self._socket.close()
@@ -93,11 +142,8 @@ class Channel:
     def _receive(self, size: int) -> bytes:
         body = bytearray()
         while len(body) < size:
-            try:
-                self._set_timeout()
-                part = self._socket.recv(min(size - len(body), _READ_BYTES))
-            except TimeoutError:
-                raise BadAnswer(f"it stops after {len(body):,} of {size:,} bytes") from None
+            self._set_timeout()
+            part = self._socket.recv(min(size - len(body), _READ_BYTES))
             if not part:
                 raise EOFError
             body += part
@@ -153,8 +199,9 @@ class ChildChannel:
         return body
 
 
-def _deadline(size: int) -> float:
-    return time.monotonic() + _SECONDS + size / _BYTES_PER_SECOND
+def loads(pickled: bytes) -> Any:
+    """Unpickle, in a child, what may come from the parent's main module."""
+    return _Unpickler(io.BytesIO(pickled), ()).load()
 
 
 class _Pickler(pickle.Pickler):
@@ -169,8 +216,10 @@ class _Pickler(pickle.Pickler):
         if isinstance(item, Path):
             try:
                 item = item.open("rb", buffering=0)
-            except OSError:  # a folder, or one that the child will miss, too
+            except IsADirectoryError:
                 return None
+            except OSError as error:
+                return -1, str(item), error.strerror or type(error).__name__
             self._opened.append(item)
         elif not isinstance(item, io.IOBase) or isinstance(item, io.BytesIO):
             return None
@@ -187,11 +236,13 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(source)
         self._descriptors = descriptors
 
-    def persistent_load(self, held: tuple[int, str, bool]) -> Any:
+    def persistent_load(self, held: tuple[int, str, bool | str]) -> Any:
         place, name, writable = held
+        if isinstance(writable, str):
+            return UnopenedFile.from_cause(name, writable)
         if writable:
             return open(self._descriptors[place], "r+b", buffering=0)
-        return HeldFile.of(name, self._descriptors[place])
+        return HeldFile.from_descriptor(name, self._descriptors[place])
 
     def find_class(self, module: str, name: str) -> Any:
         if module in NAMES:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mm_embed_kernels.errors import ProcessFailure
 from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer
-from mm_embed_kernels.sandbox.channel import ChildChannel
+from mm_embed_kernels.sandbox.channel import ChildChannel, LateAnswer, Parcel
 from mm_embed_kernels.sandbox.lasting_thread import LastingThread
 from mm_embed_kernels.sandbox.spawned_process import SpawnedProcess
 from mm_embed_kernels.sandbox.stopwatch import Stopwatch
@@ -156,19 +156,20 @@ class Child:
 
     def _hand_over(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> None:
         """Send the items to a child that says that it has received them; replace one that ends before."""
-        for tries in range(1, _STARTS + 1):
-            try:
-                return self._hand_to_child(function, items)
-            except _NotStarted as end:
-                if tries >= (_STARTS if end.outside else _OWN_STARTS):
-                    raise ProcessFailure(
-                        f"{tries} child processes ended before they began to work, the last with {end.cause};"
-                        " no sample is blamed; free memory and process ids of this machine, or mend what its "
-                        "Python imports, and run the same command again"
-                    ) from None
-            time.sleep(_START_PAUSE_SECONDS * 2**tries)
+        with Parcel((function, items)) as parcel:
+            for tries in range(1, _STARTS + 1):
+                try:
+                    return self._hand_to_child(parcel)
+                except _NotStarted as end:
+                    if tries >= (_STARTS if end.outside else _OWN_STARTS):
+                        raise ProcessFailure(
+                            f"{tries} child processes ended before they began to work, the last with "
+                            f"{end.cause}; no sample is blamed; free memory and process ids of this machine, "
+                            "or mend what its Python imports, and run the same command again"
+                        ) from None
+                time.sleep(_START_PAUSE_SECONDS * 2**tries)
 
-    def _hand_to_child(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> None:
+    def _hand_to_child(self, parcel: Parcel) -> None:
         if self._process is None or not self._process.is_alive() or self._pipe.poll():
             self.close()  # one that speaks when it is not asked answers for others
             try:
@@ -176,7 +177,7 @@ class Child:
             except OSError as error:
                 raise _NotStarted(f"{type(error).__name__}: {error}", outside=True) from None
         try:
-            self._pipe.send((function, items))
+            self._pipe.send_parcel(parcel)
             refusal = self._receive(_START_SECONDS, WALL_SECONDS)
         except (EOFError, OSError):
             end = ChildDied(self._end(), self._answers == 0)
@@ -213,7 +214,11 @@ class Child:
                 raise ChildTimeout(excess)
         if not self._pipe.poll():
             raise EOFError
-        return self._pipe.recv()
+        try:
+            return self._pipe.recv(seconds)
+        except LateAnswer as late:
+            self.close()
+            raise ChildTimeout(f"{late.seconds:g} s for its answer") from None
 
     def _end(self) -> int:
         """Reap the process whose pipe has ended, and return its exit code."""
@@ -263,7 +268,10 @@ def _serve(pipe: ChildChannel, enter: Callable[..., None], args: tuple[Any, ...]
                 return
             pipe.send(None)  # received: what follows is the time of the items
             for item in items:
-                pipe.send(function(*item))
+                try:
+                    pipe.send(function(*item))
+                except MemoryError:
+                    os._exit(OUT_OF_MEMORY_EXIT)
 
 
 def silence_output() -> None:

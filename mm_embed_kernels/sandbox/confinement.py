@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import io
 import os
+import platform
 import resource
 import signal
 import struct
@@ -29,6 +30,8 @@ _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION = 0x20080522
 # Tasks that a user may have beyond twice those of now: threads of decoders, and of what starts meanwhile.
 _MORE_TASKS = 1024
+# Layers that a resource of this process requires.
+_recorded: dict[str, None] = {}
 
 
 @cache
@@ -67,17 +70,24 @@ def required_layers(named: str | None = None) -> tuple[str, ...]:
     """Return the layers without which no work starts.
 
     Args:
-        named: separated by commas; by default the variable ``MM_SANDBOX_REQUIRE``.
+        named: separated by commas; by default the variable ``MM_SANDBOX_REQUIRE``, and what this process has
+            recorded.
 
     Raises:
         UserError: for a layer that does not exist.
     """
     text = os.environ.get("MM_SANDBOX_REQUIRE", "") if named is None else named
-    layers = tuple(word.strip() for word in text.split(",") if word.strip())
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    layers = tuple(dict.fromkeys(words if named is not None else (*words, *_recorded)))
     for layer in layers:
         if layer not in LAYERS:
             raise unknown_choice("sandbox.require", layer, LAYERS)
     return layers
+
+
+def record_layers(layers: Collection[str]) -> None:
+    """Require some layers of each sandbox that this process opens from now on."""
+    _recorded.update(dict.fromkeys(layers))
 
 
 def require_layers(layers: Collection[str]) -> None:
@@ -86,6 +96,10 @@ def require_layers(layers: Collection[str]) -> None:
     Raises:
         UserError: naming those that it does not.
     """
+    if platform.system() != "Linux":
+        raise UserError(
+            "strangers' files are opened on Linux only; run on a machine, or in a container, of it"
+        )
     for layer in layers:
         if layer not in LAYERS:
             raise unknown_choice("sandbox.require", layer, LAYERS)
@@ -121,7 +135,9 @@ def confine_decoder(readable: Iterable[Path], file_bytes: int) -> None:
     _give_up_privileges()
     _keep_temporary_files_in_memory()
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    if os.geteuid():  # root has no such limit
+    # The kernel counts the tasks of a user over all containers, and /proc shows those of one: the limit is
+    # for machines without the filter, which refuses new processes. Root has no such limit.
+    if os.geteuid() and not seccomp.is_offered():
         _limit_tasks()
     if landlock.abi():
         landlock.restrict(readable)
@@ -164,8 +180,9 @@ def _drop_capabilities() -> None:
     number = _CAPSET.get(os.uname().machine)
     if number is not None:
         header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(None).syscall(number, header, bytes(24))
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.syscall(number, header, bytes(24)):
+            raise OSError(ctypes.get_errno(), "capset")
 
 
 def _limit_tasks() -> None:

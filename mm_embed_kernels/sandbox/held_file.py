@@ -8,6 +8,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from mm_embed_kernels.errors import SampleError
+
 
 class HeldFile(type(Path())):  # type: ignore[misc]
     """The path of a file, which is read through a descriptor; each stream has a position of its own."""
@@ -15,7 +17,7 @@ class HeldFile(type(Path())):  # type: ignore[misc]
     _descriptor: int
 
     @classmethod
-    def of(cls, name: str, descriptor: int) -> HeldFile:
+    def from_descriptor(cls, name: str, descriptor: int) -> HeldFile:
         """Return the path `name`, whose file is open as `descriptor`, which is closed with the object."""
         file: HeldFile = cls(name)
         file._descriptor = descriptor
@@ -36,6 +38,22 @@ class HeldFile(type(Path())):  # type: ignore[misc]
 
     def exists(self, **options: Any) -> bool:  # noqa: ARG002
         return True
+
+
+class UnopenedFile(type(Path())):  # type: ignore[misc]
+    """The path of a file that the parent could not open for this process."""
+
+    _cause: str
+
+    @classmethod
+    def from_cause(cls, name: str, cause: str) -> UnopenedFile:
+        """Return the path `name`, which was not opened because of `cause`."""
+        file: UnopenedFile = cls(name)
+        file._cause = cause
+        return file
+
+    def open(self, *args: Any, **options: Any) -> Any:  # noqa: ARG002 - of the base class
+        raise SampleError("store_error", f"{self} cannot be opened: {self._cause}", retryable=True)
 
 
 class _Reader(io.RawIOBase):

@@ -6,6 +6,7 @@ No privilege is needed. See https://docs.kernel.org/userspace-api/landlock.html 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -52,6 +53,8 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path] = ()) -> None:
     Raises:
         OSError: when the kernel refuses.
     """
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError(errno.EBUSY, "Landlock holds one thread, and this process has started others")
     version = abi()
     rights = _FIRST_RIGHTS
     rights |= _REFER if version >= _REFER_ABI else 0

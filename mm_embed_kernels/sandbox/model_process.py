@@ -9,22 +9,28 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from mm_embed_kernels.sandbox.channel import loads
 from mm_embed_kernels.sandbox.confinement import confine_model, die_with_parent
 from mm_embed_kernels.sandbox.own_code import limit_import_path
+from mm_embed_kernels.urls import strip_secrets
 
 # Variables that libraries of models read.
-_NAMES = ("HOME", "LANG", "PATH", "TZ", "VIRTUAL_ENV", "XDG_CACHE_HOME", "GLIBC_TUNABLES")
+_NAMES = (
+    *("HOME", "LANG", "LOGNAME", "PATH", "TZ", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME", "GLIBC_TUNABLES"),
+    *("MM_PRECISION", "MM_SQL_MEMORY"),
+)
 _PREFIXES = (
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
     *("TORCH", "PYTORCH_", "TRITON_", "ORT_", "TRANSFORMERS_", "TOKENIZERS_", "HF_", "HUGGINGFACE_"),
-    *("OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "LC_", "LD_", "PYTHON", "LANCE_", "MM_"),
+    *("OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "LC_", "LD_", "PYTHON", "LANCE_"),
 )
-_SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+_SECRET = re.compile(r"TOKEN(?!IZERS_)|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+# Variables that name the folders in which libraries keep what they compile.
+_COMPILED = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "CUDA_CACHE_PATH")
 # What they read beside their code: of processes, devices and the system's libraries.
 _READABLE = (
     *("/proc/driver", "/proc/devices", "/proc/modules", "/proc/version", "/proc/sys/kernel", "/proc/sys/vm"),
@@ -42,9 +48,13 @@ def model_environment(scratch: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if (name in _NAMES or name.startswith(_PREFIXES)) and not _SECRET.search(name)
+        if (name in _NAMES or name.startswith(_PREFIXES))
+        and not _SECRET.search(name)
+        and strip_secrets(value) == value
     }
-    return {**kept, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
+    own = _own_cache()
+    compiled = {name: os.path.join(own, name.partition("_")[0].lower()) for name in _COMPILED}
+    return {**kept, **compiled, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def enter_model(prepare: bytes, weights: Iterable[str], scratch: str) -> None:
@@ -68,15 +78,19 @@ def enter_model(prepare: bytes, weights: Iterable[str], scratch: str) -> None:
     # By default tqdm takes a semaphore of the system, which leaks when the process is killed, as all of these
     # are.
     tqdm.set_lock(threading.RLock())
-    called = pickle.loads(prepare)
+    called = loads(prepare)
     if called is not None:
         called()
 
 
 def _caches() -> list[str]:
     """Folders in which models keep what they have compiled."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    own = os.path.join(home, "mm-features")
+    own = _own_cache()
     with contextlib.suppress(OSError):  # without a writable home, every process compiles it
         os.makedirs(own, exist_ok=True)
     return [own, *map(os.path.expanduser, ("~/.nv/ComputeCache", "~/.triton"))]
+
+
+def _own_cache() -> str:
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(home, "mm-features")

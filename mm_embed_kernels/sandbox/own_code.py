@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import mimetypes
 import os
 import re
 import site
@@ -42,6 +43,7 @@ _SYSTEM = (
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
     "/sys/kernel/mm/transparent_hugepage",
+    *map(str, mimetypes.knownfiles),
 )
 _SUFFIXES = tuple(importlib.machinery.all_suffixes())
 _METADATA = re.compile(r"(?P<name>.+?)(-.*)?\.(dist-info|egg-info)")

@@ -11,9 +11,9 @@ import errno
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.util import Finalize
 from queue import LifoQueue
@@ -46,11 +46,13 @@ _ENVIRONMENT = (
     "LANG",
     "LC_ALL",
     "LD_LIBRARY_PATH",
+    "LOGNAME",
     "OPENBLAS_CORETYPE",
     "PATH",
     "PYTHONPATH",
     "TMPDIR",
     "TZ",
+    "USER",
     "VIRTUAL_ENV",
 )
 # Chunks of a batch for each of several children: one with slow items takes fewer chunks.
@@ -70,6 +72,8 @@ _MACHINE_ERRORS = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+# In a child, which may open no file by name, these say that its decoder has tried to: it will do so again.
+_CHILD_ERRORS = _MACHINE_ERRORS - {errno.EACCES, errno.ENOENT, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Limits:
         wall_seconds: time of an item on the clock, as a far backstop.
         answer_bytes: most bytes of the answer to an item.
         file_bytes: most bytes of a file that an item hands over open for writing.
-        require: layers of `confinement.LAYERS` without which no work starts.
+        require: layers of `confinement.LAYERS` without which no work starts, beside `required_layers`.
     """
 
     workers: int = 1
@@ -97,7 +101,7 @@ class Limits:
     wall_seconds: float = WALL_SECONDS
     answer_bytes: int = ANSWER_BYTES
     file_bytes: int = 0
-    require: tuple[str, ...] = field(default_factory=required_layers)
+    require: tuple[str, ...] = ()
 
     @property
     def environment(self) -> str:
@@ -123,8 +127,13 @@ def _enter(memory_bytes: int, file_bytes: int) -> None:
     confine_decoder(limit_import_path(), file_bytes)
 
 
-def call_guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def call_guarded(
+    function: Callable[..., Any], args: tuple[Any, ...], machine_errors: Collection[int] = _MACHINE_ERRORS
+) -> Any:
     """Return ``function(*args)``, or what it raises as a `SampleError`.
+
+    Args:
+        machine_errors: numbers of errors that are the machine's, not the item's.
 
     Raises:
         ProcessFailure: of a sandbox that the function uses; it is no verdict on an item.
@@ -141,7 +150,7 @@ def call_guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         )
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the cause becomes the event
         # FFmpeg's errors about broken media have classes of their own, derived from the builtin ones.
-        if type(error).__module__ == "builtins" and getattr(error, "errno", None) in _MACHINE_ERRORS:
+        if type(error).__module__ == "builtins" and getattr(error, "errno", None) in machine_errors:
             return SampleError("store_error", f"{type(error).__name__}: {error}", retryable=True)
         return SampleError("decode_error", f"{type(error).__name__}: {error}")
 
@@ -149,7 +158,7 @@ def call_guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 def _answer(function: Callable[..., Any], *args: Any) -> Any:
     """Return a child's answer to one item, or end the child where its memory is used up."""
     try:
-        outcome = call_guarded(function, args)
+        outcome = call_guarded(function, args, _CHILD_ERRORS)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         outcome = SampleError("decode_error", f"{type(error).__name__}: {error}")
     if isinstance(outcome, SampleError) and outcome.error_class == "memory_limit":
@@ -168,7 +177,7 @@ class Sandbox:
     """Sandboxed children; threads may share it."""
 
     def __init__(self, limits: Limits) -> None:
-        require_layers(limits.require)
+        require_layers(dict.fromkeys((*required_layers(), *limits.require)))
         self.limits = limits
         self._children = [
             Child(

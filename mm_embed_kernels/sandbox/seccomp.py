@@ -34,6 +34,12 @@ _FCNTL_COMMANDS = (8, 10, 15, 1026)
 _IOCTL_COMMANDS = (0x8901, 0x8902, 0x5412, 0x541C)
 # PR_SET_PDEATHSIG and PR_SET_DUMPABLE, which the process has set for good.
 _PRCTL_COMMANDS = (1, 4)
+# Signals that stop a process (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, alike on both machines): the time of a
+# child that is stopped is not its own. Their place among the arguments.
+_STOPS = (19, 20, 21, 22)
+_SIGNAL_AT = {syscalls.KILL: 1, syscalls.TGKILL: 2}
+# PRIO_PGRP and PRIO_USER: priorities of other processes.
+_PRIORITIES = (1, 2)
 
 
 def is_offered() -> bool:
@@ -102,8 +108,10 @@ def _instructions(writes: bool) -> Iterator[bytes]:
     own = os.getpid()
     yield from _judge(syscalls.CLONE, 0, allowed_bits=_CLONE_THREAD)
     for call in (syscalls.KILL, syscalls.TGKILL):
+        yield from _judge(call, _SIGNAL_AT[call], refused=_STOPS, goes_on=True)
         yield from _judge(call, 0, allowed=(own,))
     yield from _judge(syscalls.PRLIMIT64, 0, allowed=(0, own))
+    yield from _judge(syscalls.SETPRIORITY, 0, refused=_PRIORITIES, goes_on=True)
     yield from _judge(syscalls.SETPRIORITY, 1, allowed=(0, own))
     yield from _judge(syscalls.FCNTL, 1, refused=_FCNTL_COMMANDS)
     yield from _judge(syscalls.IOCTL, 1, refused=_IOCTL_COMMANDS)
@@ -122,6 +130,7 @@ def _judge(
     refused: tuple[int, ...] = (),
     allowed_bits: int = 0,
     refused_bits: int = 0,
+    goes_on: bool = False,
 ) -> list[bytes]:
     """Return the instructions about a call whose argument, of 32 bits, decides.
 
@@ -132,6 +141,7 @@ def _judge(
         refused: values that do not pass; others do.
         allowed_bits: any of these must be set.
         refused_bits: none of these may be set.
+        goes_on: whether the next instructions judge what passes `refused`.
     """
     number = _number(call)
     if number is None:
@@ -147,7 +157,8 @@ def _judge(
     if refused_bits:
         body += _refuse_if(_ANY_BIT, refused_bits, refusal)
     passes = bool(refused or refused_bits)
-    body.append(_code(_RETURN, _ALLOW if passes else _ERRNO | refusal))
+    verdict = _code(_RETURN, _ALLOW if passes else _ERRNO | refusal)
+    body.append(_code(_LOAD, _NUMBER_AT) if goes_on else verdict)
     return [_code(_EQUAL, number, 0, len(body)), *body]
 
 

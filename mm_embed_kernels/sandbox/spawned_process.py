@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import os
-import select
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
 from typing import Any
 
 from mm_embed_kernels.sandbox.channel import Channel, ChildChannel
@@ -62,7 +62,10 @@ class SpawnedProcess:
         self.channel, self.pid = Channel(mine, answer_bytes), self._process.pid
         try:
             self.sentinel = os.pidfd_open(self.pid)
-        except OSError:  # not in every kernel; the end of the channel tells it as well
+        except (
+            AttributeError,
+            OSError,
+        ):  # not in every Python and kernel; the end of the channel tells it as well
             self.sentinel = os.dup(mine.fileno())
         try:
             self.channel.send(described)
@@ -80,7 +83,7 @@ class SpawnedProcess:
 
     def join(self, seconds: float | None = None) -> None:
         """Wait for the end of the process, at most so long."""
-        select.select([self.sentinel], [], [], seconds)
+        wait([self.sentinel], seconds)
         if seconds is None:
             self._process.wait()
         else:

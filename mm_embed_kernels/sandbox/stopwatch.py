@@ -62,6 +62,8 @@ def _own_time(passed: float, cpu: float, states: str) -> float:
         cpu: seconds of all threads on a core.
         states: of its threads, one letter each.
     """
+    if not states:  # /proc does not show the child to its parent: the clock alone ends it
+        return 0.0
     if cpu < _IDLE_SHARE * passed:
         return passed if _ASLEEP.issuperset(states) else 0.0
     # On a machine with enough cores, threads that are ready to run all run.
@@ -72,12 +74,13 @@ def _own_time(passed: float, cpu: float, states: str) -> float:
 def _activity(pid: int) -> tuple[float, str]:
     """Return the CPU seconds of a process, and the states of its threads, one letter each."""
     cpu, states = 0.0, ""
-    # Threads end meanwhile; so may the process, which its parent then notices by itself.
-    with suppress(FileNotFoundError, ProcessLookupError):
+    # Threads end meanwhile; so may the process, which its parent then notices by itself. Where /proc is
+    # mounted with `hidepid`, it shows no process that is closed to others.
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         fields = _stat(Path(f"/proc/{pid}/stat"))
         cpu = (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 states += _stat(thread / "stat")[0]
     return cpu, states
 

@@ -36,6 +36,7 @@ PROCESSES: dict[str, Number] = {
     "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
+    "timer_create": (222, 107),  # its signal, which may be one that stops, lies in memory
     "setpgid": (109, 154),
     "setsid": (112, 157),
     "sched_setattr": (314, 274),

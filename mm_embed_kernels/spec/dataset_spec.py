@@ -199,7 +199,7 @@ def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dic
     )
     for source in written["sources"]:
         yield source["fetch"], {"allow": []}
-        yield source, {"members": None, "fetch": FetchPolicy().written, "blobs": "copy"}
+        yield source, {"members": None, "fetch": FetchPolicy().stored_fields, "blobs": "copy"}
         yield source["record"] or {}, {"bytes": None, "url": None}
 
 

@@ -71,10 +71,10 @@ class FetchPolicy(BaseModel, extra="forbid", frozen=True):
         return allowed
 
     @property
-    def written(self) -> dict[str, Any]:
+    def stored_fields(self) -> dict[str, Any]:
         """The policy as digests hold it: a field that was added later is left out by default."""
-        written = self.model_dump(mode="json")
-        return {name: value for name, value in written.items() if name != "allow" or value}
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name != "allow" or value}
 
     def allows(self, uri: str) -> bool:
         """Return whether a list may name an object outside its own folder: one below an allowed prefix."""

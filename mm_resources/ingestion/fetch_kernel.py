@@ -74,7 +74,7 @@ class FetchKernel(Kernel):
         """Digest of libraries, limits and allowed addresses: with others, a permanent failure may pass."""
         limits = sorted(
             {
-                canonical_json(source.fetch.written)
+                canonical_json(source.fetch.stored_fields)
                 for source in self.spec.sources
                 if source.fetch != FetchPolicy()
             }

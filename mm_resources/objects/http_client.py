@@ -9,6 +9,7 @@ import asyncio
 import errno
 import socket
 import time
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
@@ -32,6 +33,8 @@ _WHOLE_BYTES = 256 << 20
 _HEADER_TIMES = 4
 # Hosts whose next free moment is remembered.
 _HOSTS = 10_000
+# Limit of the answer to the request of this task, and its seconds.
+_answer_limit: ContextVar[tuple[asyncio.Timeout, float]] = ContextVar("answer_limit")
 
 
 def is_web(uri: str) -> bool:
@@ -63,7 +66,9 @@ class _PoliteMiddleware:
             tries += 1
             await self._wait_for_turn(host)
             try:
-                async with asyncio.timeout(_HEADER_TIMES * self.policy.timeout_s):
+                # It begins where the connection is there: others may take their time before.
+                async with asyncio.timeout(None) as limit:
+                    _answer_limit.set((limit, _HEADER_TIMES * self.policy.timeout_s))
                     response = await handler(request)
             except Exception as error:  # of aiohttp or a socket; raised again unless it is transient
                 if tries >= last or not request_error(str(request.url), error).retryable:
@@ -103,6 +108,15 @@ async def _create_client(policy: FetchPolicy, loop: Any = None, **options: Any) 
             raise PermissionError(errno.EACCES, f"{target[0]} is not a public address")
         return socket.socket(family, kind, protocol)
 
+    class Connector(aiohttp.TCPConnector):
+        """A connector that starts the time of an answer, once a request has its connection."""
+
+        async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+            connection = await super().connect(*args, **options)
+            limit, seconds = _answer_limit.get()
+            limit.reschedule(asyncio.get_running_loop().time() + seconds)
+            return connection
+
     class BoundedResponse(aiohttp.ClientResponse):
         """A response whose body is read as a whole only up to a bound."""
 
@@ -119,7 +133,7 @@ async def _create_client(policy: FetchPolicy, loop: Any = None, **options: Any) 
 
     return aiohttp.ClientSession(
         response_class=BoundedResponse,
-        connector=aiohttp.TCPConnector(limit=policy.concurrency, socket_factory=create_socket),
+        connector=Connector(limit=policy.concurrency, socket_factory=create_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         # Without a total: a large object may take hours, as long as bytes arrive.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=policy.timeout_s, sock_read=policy.timeout_s),

@@ -137,7 +137,7 @@ class Registry:
         for dataset_version in self.datasets():
             try:
                 found = self.registration(*split_dataset_version(dataset_version))
-            except (UserError, ValueError) as error:
+            except (UserError, ValueError, OSError) as error:
                 if problems is None:
                     raise
                 problems.append(str(error))
@@ -212,7 +212,7 @@ class Registry:
         for dataset_version in self.datasets():
             try:
                 yield from self.cells(dataset_version)
-            except UserError as error:
+            except (UserError, ValueError, OSError) as error:
                 if problems is None:
                     raise
                 problems.append(str(error))
@@ -240,7 +240,7 @@ class Registry:
         for cell in cells:
             try:
                 pin = self.pins.get(cell)
-            except UserError as error:
+            except (UserError, ValueError, OSError) as error:
                 if problems is None:
                     raise
                 problems.append(str(error))

@@ -21,7 +21,7 @@ from mm_resources.sources.files import Files
 from mm_resources.storage.store import LARGE_BYTES
 
 # A track is never larger than its video; one of this size is sound of days.
-_LIMITS = Limits(file_bytes=16 << 30)
+_TRACK_BYTES = 16 << 30
 
 
 class SoundTracks(Files):
@@ -69,7 +69,7 @@ class SoundTracks(Files):
                     else:
                         data = Path(video.name)
             with track.open("w+b", buffering=0) as sink:
-                (outcome,) = shared_sandbox(_LIMITS).map(copy_sound, [(data, sink)])
+                (outcome,) = shared_sandbox(Limits(file_bytes=_TRACK_BYTES)).map(copy_sound, [(data, sink)])
             if isinstance(outcome, SampleError):
                 raise outcome
             # An open file outlives its name.

@@ -30,7 +30,7 @@ PART = "secrets"
 _TABLE, _SALT = f"{PART}/urls.lance", f"{PART}/salt"
 _SCHEMA = pa.schema([pa.field("id", pa.string(), False), pa.field("secret", pa.string(), False)])
 _MARK = "#secret:"
-_VARIABLES, _FOLDER = "MM_SECRET_", "/run/secrets"
+_NAME_PREFIX, _DEFAULT_FOLDER = "MM_SECRET_", "/run/secrets"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MOST_BYTES, _ROWS, _DEPTH = 64 << 10, 1_000, 3
 
@@ -50,8 +50,9 @@ class SecretTable:
         """
         # A row of a list names no variable: only a spec's own references are resolved.
         text = REFERENCE.sub(lambda found: found[0].replace("$", "%24"), text)
-        for value, reference in known.items():
-            text = text.replace(value, reference)
+        if known:  # in one pass: a value may lie within another one, or within a reference
+            longest_first = sorted(known, key=len, reverse=True)
+            text = re.sub("|".join(map(re.escape, longest_first)), lambda found: known[found[0]], text)
         name = hmac.digest(self._salt, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hex()[:32]
         self._waiting[name] = text
         return name
@@ -59,7 +60,8 @@ class SecretTable:
     def save(self) -> None:
         """Store the texts that have got an id since the last call."""
         waiting, self._waiting = self._waiting, {}
-        missing = {name: text for name, text in waiting.items() if name not in self._read(waiting)}
+        stored = self._read(waiting)
+        missing = {name: text for name, text in waiting.items() if name not in stored}
         if missing:
             rows = [{"id": name, "secret": text} for name, text in missing.items()]
             lance_datasets.append(self.store.uri(_TABLE), pa.Table.from_pylist(rows, schema=_SCHEMA))
@@ -156,10 +158,10 @@ def has_secrets(uri: str) -> bool:
 
 
 def _variable(name: str) -> str:
-    if not name.startswith(_VARIABLES):
+    if not name.startswith(_NAME_PREFIX):
         raise UserError(
-            f"${{env:{name}}}: a spec may name variables that begin with {_VARIABLES} and no others; "
-            f"set {_VARIABLES}{name.upper()} and name that"
+            f"${{env:{name}}}: a spec may name variables that begin with {_NAME_PREFIX} and no others; "
+            f"set {_NAME_PREFIX}{name.upper()} and name that"
         )
     value = os.environ.get(name, "")
     if not value:
@@ -168,7 +170,7 @@ def _variable(name: str) -> str:
 
 
 def _file(name: str) -> str:
-    folder = Path(os.environ.get("MM_SECRETS") or _FOLDER)
+    folder = Path(os.environ.get("MM_SECRETS") or _DEFAULT_FOLDER)
     if not _FILE_NAME.fullmatch(name):
         raise UserError(f"${{file:{name}}}: give the name of a file in {folder}, which MM_SECRETS sets")
     path = folder / name

@@ -32,6 +32,7 @@ _CALLS = {
     "unshare": (272, 97),
     "mount": (165, 40),
     "tgkill": (234, 131),
+    "timer_create": (222, 107),
     "shmget": (29, 194),
     "openat2": (437, 437),
     "clone3": (435, 435),
@@ -151,12 +152,18 @@ def reach_others(modality: str, data: bytes, parent: int, port: int, path: str) 
             "SIGTERM": lambda: os.kill(parent, signal.SIGTERM),
             "all processes": lambda: os.kill(-1, signal.SIGTERM),
             "group": lambda: os.killpg(os.getpgid(parent), signal.SIGTERM),
+            "own stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+            "own stop as of a terminal": lambda: os.kill(os.getpid(), signal.SIGTSTP),
+            "stop by a timer": stop_by_timer,
+            "stop of an own thread": lambda: call("tgkill", os.getpid(), os.getpid(), signal.SIGSTOP),
             "thread of the parent": lambda: call("tgkill", parent, parent, 0),
             "owner of a descriptor": lambda: fcntl.fcntl(channel(), fcntl.F_SETOWN, parent),
             "ioctl owner": lambda: fcntl.ioctl(channel(), 0x8901, struct.pack("i", parent)),
             "limits of the parent": lambda: resource_of(parent),
             "cores of the parent": lambda: os.sched_setaffinity(parent, os.sched_getaffinity(0)),
             "priority of the parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, 19),
+            "priority of the user": lambda: os.setpriority(os.PRIO_USER, 0, 19),
+            "priority of the group": lambda: os.setpriority(os.PRIO_PGRP, 0, 19),
             "trace": lambda: call("ptrace", 16, parent, 0, 0),
             "memory": lambda: call("process_vm_readv", parent, 0, 0, 0, 0, 0),
             "pidfd": lambda: os.pidfd_open(parent),
@@ -171,6 +178,12 @@ def reach_others(modality: str, data: bytes, parent: int, port: int, path: str) 
             "openat2": lambda: call("openat2", -100, 0, 0, 0),
         }
     )
+
+
+def stop_by_timer() -> None:
+    event = ctypes.create_string_buffer(struct.pack("Qii", 0, signal.SIGSTOP, 0), 64)
+    number = ctypes.create_string_buffer(8)
+    call("timer_create", 1, ctypes.addressof(event), ctypes.addressof(number))
 
 
 def resource_of(pid: int) -> None:
@@ -214,6 +227,14 @@ def answer_with(frame: bytes | None) -> Any:
     if frame is not None:
         os.write(channel(), frame)
         os._exit(0)
+    return "healthy"
+
+
+def answer_half(half: bool) -> Any:
+    """Begin an answer of 100 bytes, and sleep in its middle; a plain answer otherwise."""
+    if half:
+        os.write(channel(), struct.pack("<QI", 100, 0) + b"\xc0")
+        threading.Event().wait(600)
     return "healthy"
 
 

@@ -18,7 +18,7 @@ from mm_embed_kernels.kernels import isolated_stage
 def compute():
     while True:  # as threads do that compute ahead: a stage begins, and takes the next child
         try:
-            list(isolated_stage._processes().of("model", None).ask(len, [("a",)], 60))
+            list(isolated_stage._processes().child_of("model", None).ask(len, [("a",)], 60))
             answered.set()
         except Exception:
             time.sleep(0.1)

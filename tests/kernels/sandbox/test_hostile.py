@@ -188,19 +188,47 @@ def test_an_answer_that_nobody_has_asked_for_is_nobodys(sandbox: Sandbox) -> Non
 
 
 def test_an_answer_that_stops_in_its_middle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "_SECONDS", 0.2)
+    monkeypatch.setattr(channel, "_ANSWER_SECONDS", 0.2)
     mine, theirs = socket.socketpair()
     with mine, theirs:
         theirs.sendall(frame(b"\xc0", 100))
-        with pytest.raises(BadAnswer, match="stops after 1 of 100 bytes"):
+        with pytest.raises(channel.LateAnswer):
             channel.Channel(mine).recv()
+
+
+def test_an_answer_that_stops_in_its_middle_costs_time_not_the_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel, "_ANSWER_SECONDS", 0.2)
+    opened = Sandbox(Limits(item_seconds=0.2))
+    try:
+        outcomes = opened.map(hostile.answer_half, [(True,), (False,)])
+    finally:
+        opened.close()
+    assert isinstance(outcomes[0], SampleError)
+    assert (outcomes[0].error_class, outcomes[0].retryable) == ("timeout", True)
+    assert "for its answer" in outcomes[0].message
+    assert outcomes[1] == "healthy"
 
 
 def test_a_child_that_reads_nothing_does_not_hold_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_SECONDS", 0.2)
+    monkeypatch.setattr(channel, "_BYTES_PER_SECOND", 1 << 40)
     mine, theirs = socket.socketpair()
     with mine, theirs, pytest.raises(TimeoutError):
         channel.Channel(mine).send(bytes(10_000_000))
+
+
+def test_the_head_of_an_array_is_counted() -> None:
+    head = (
+        b"\x92\xa3<f8"
+        + b"\xdf\x00\x0f\xff\xff"
+        + b"".join(b"\xce" + i.to_bytes(4, "big") + b"\xc0" for i in range(0xFFFFF))
+    )
+    with pytest.raises(BadAnswer, match="more than 2,000,000 values"):
+        unpack_answer(b"\xc9" + len(head).to_bytes(4, "big") + b"\x01" + head)
+    with pytest.raises(BadAnswer):
+        unpack_answer(b"\xc7\x08\x01" + b"\x92\xa3<f8\x81\x01\x02")
 
 
 def test_nesting_has_a_bound() -> None:
@@ -235,6 +263,12 @@ def test_work_starts_only_with_the_layers_that_are_required(monkeypatch: pytest.
     with pytest.raises(UserError, match="landlock"):
         Sandbox(Limits())
     monkeypatch.setenv("MM_SANDBOX_REQUIRE", "selinux")
+    limits = Limits()
     with pytest.raises(UserError, match="'selinux' is not known"):
-        Limits()
+        Sandbox(limits)
+    monkeypatch.delenv("MM_SANDBOX_REQUIRE")
+    monkeypatch.setattr(confinement, "_recorded", {})
+    confinement.record_layers(["landlock"])
+    with pytest.raises(UserError, match="landlock"):
+        Sandbox(limits)
     assert "NOT by landlock: files can be read" in confinement.describe_layers()

@@ -16,6 +16,7 @@ from mm_embed_kernels.kernels import isolated_stage
 from mm_embed_kernels.kernels.embed import EmbedKernel, InferStage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage
 from mm_embed_kernels.sandbox import confinement
+from mm_embed_kernels.sandbox.model_process import model_environment
 from tests.kernels.kernels.test_isolated_stage import texts
 from tests.kernels.kernels.test_kernels import Shelf
 from tests.kernels.sandbox import hostile
@@ -73,6 +74,27 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileMo
     made.parent, made.folder = os.getpid(), str(tmp_path)
     yield made
     isolated_stage.close_models()
+
+
+def test_the_variables_of_a_model_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "MM_STORE": "s3://KEY:SECRET@host/bucket",
+        "MM_STORE_OPTIONS": '{"secret": 1}',
+        "HF_ENDPOINT": "https://alice:pw@mirror.example",
+        "HF_TOKEN": "hf_1",
+        "MM_PRECISION": "float32",
+        "TOKENIZERS_PARALLELISM": "false",
+        "USER": "alice",
+        "XDG_CACHE_HOME": "/caches",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    variables = model_environment("/scratch")
+    kept = ("MM_PRECISION", "TOKENIZERS_PARALLELISM", "USER", "XDG_CACHE_HOME")
+    assert {name: variables[name] for name in given if name in variables} == {
+        name: given[name] for name in kept
+    }
+    assert variables["TRITON_CACHE_DIR"] == "/caches/mm-features/triton"
 
 
 def test_a_model_reaches_nothing_but_its_weights_and_caches(model: HostileModel, tmp_path: Path) -> None:

@@ -51,11 +51,12 @@ def burn_in_threads(seconds: float) -> float:
 
 
 def stop_at_item(notes: BinaryIO) -> int:
-    """Stop this process, once in all, until another one continues it."""
+    """Ask to be stopped, once in all, and wait until another process has done so and says it."""
     notes.seek(0)
     if not notes.read(1):
         notes.write(b"%d\n" % os.getpid())
-        os.kill(os.getpid(), signal.SIGSTOP)
+        while not notes.read(1):
+            time.sleep(0.01)
     return 50
 
 
@@ -141,14 +142,17 @@ def test_a_child_that_is_stopped_while_it_starts_has_time(seconds: float) -> Non
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(45.0, marks=pytest.mark.slow)])
 def test_a_child_that_is_stopped_at_an_item_has_time(tmp_path: Path, seconds: float) -> None:
-    def resume() -> None:
+    def stop() -> None:
         while not (text := path.read_text()).endswith("\n"):
-            time.sleep(0.05)
+            time.sleep(0.01)
+        os.kill(int(text), signal.SIGSTOP)
         time.sleep(seconds)
+        with path.open("a") as notes:
+            notes.write("continues")
         os.kill(int(text), signal.SIGCONT)
 
     path = tmp_path / "stopped"
-    thread = threading.Thread(target=resume)
+    thread = threading.Thread(target=stop)
     with (
         path.open("w+b", buffering=0) as notes,
         sandbox(item_seconds=0.5 if seconds < 10 else 30.0, file_bytes=100) as opened,
@@ -187,7 +191,12 @@ def test_several_threads_are_charged_once() -> None:
 
 def test_the_clock_ends_a_child_that_is_stopped_without_end() -> None:
     with sandbox(item_seconds=20.0, wall_seconds=0.8) as opened:
-        (outcome,) = opened.map(die, [(signal.SIGSTOP,)])
+        assert opened.map(len, HEALTHY) == RIGHT
+        (child,) = psutil.Process().children()
+        timer = threading.Timer(0.2, child.suspend)
+        timer.start()
+        (outcome,) = opened.map(time.sleep, [(600.0,)])
+        timer.join()
     assert isinstance(outcome, SampleError)
     assert (outcome.error_class, outcome.retryable) == ("timeout", True)
     assert "0.8 s on the clock" in outcome.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -123,9 +124,21 @@ def test_a_stall_is_a_timeout(web: Server) -> None:
         assert (error.error_class, error.retryable) == ("timeout", True)
 
 
+def test_the_wait_for_a_free_connection_is_not_the_time_of_an_answer(web: Server) -> None:
+    """Twelve answers of 0.1 s over one connection take longer than four times 0.2 s, the time of one."""
+    urls = [f"{web.url}/{i}" for i in range(12)]
+
+    def answer(handler: Handler) -> None:
+        time.sleep(0.1)
+        handler.answer(200, b"one")
+
+    web.answers.update({f"/{i}": answer for i in range(12)})
+    heads = reading(retries=0, timeout_s=0.2, concurrency=1).heads(urls)
+    assert [head for head in heads if not isinstance(head, Head)] == []
+
+
 def test_a_trickle_is_a_timeout(web: Server) -> None:
     """Each byte comes in time, and the whole never would."""
-    import time
 
     def trickle(handler: Any) -> None:
         handler.answer(200, b"", length=1000)

@@ -16,6 +16,7 @@ from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.registry.registry import Registry
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.store import Store
 from tests.resources.specs import spec_of
 
 # -- specs
@@ -252,6 +253,27 @@ def test_the_newest_version_is_the_one_registered_last(registry: Registry) -> No
         registry.register(spec_of({"uri": "/data"}, version=version))
     registry.register(spec_of({"uri": "/data"}, name="bees"))
     assert sorted(each.spec.dataset_version for each in registry.newest_versions()) == ["bees@v1", "birds@v1"]
+
+
+def test_an_entry_that_cannot_be_read_is_a_problem_of_its_own(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(spec_of({"uri": "/data"}))
+    registry.register(spec_of({"uri": "/data"}, name="bees"))
+    read = Store.read
+
+    def read_some(store: Store, name: str) -> bytes:
+        if "bees" in name:
+            raise PermissionError(13, "Permission denied", name)
+        return read(store, name)
+
+    monkeypatch.setattr(Store, "read", read_some)
+    problems: list[str] = []
+    assert [each.spec.name for each in registry.newest_versions(problems)] == ["birds"]
+    assert {cell.dataset for cell in registry.all_cells(problems)} == {"birds"}
+    assert list(registry.latest_pins(problems=problems)) == []
+    assert len(problems) == 3
+    assert all("Permission denied" in problem for problem in problems)
 
 
 def test_how_sources_are_watched_may_change(registry: Registry) -> None:
