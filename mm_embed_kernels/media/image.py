@@ -294,7 +294,10 @@ def _orientation(image: Image.Image, exif: Any) -> int:
         return 1
     if "Raw profile type exif" not in image.info:
         stated = type(exif)()
-        stated.load(image.info.get("exif") or b"")
+        try:
+            stated.load(image.info.get("exif") or b"")
+        except Exception:  # noqa: BLE001 - as in `_exif_tags`
+            return 1
         exif = stated
     value = exif.get(ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
