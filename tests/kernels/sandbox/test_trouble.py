@@ -192,7 +192,7 @@ def test_several_threads_are_charged_once() -> None:
 def test_the_clock_ends_a_child_that_is_stopped_without_end() -> None:
     with sandbox(item_seconds=20.0, wall_seconds=0.8) as opened:
         assert opened.map(len, HEALTHY) == RIGHT
-        (child,) = psutil.Process().children()
+        child = psutil.Process(opened.map(os.getpid, [()])[0])
         timer = threading.Timer(0.2, child.suspend)
         timer.start()
         (outcome,) = opened.map(time.sleep, [(600.0,)])
