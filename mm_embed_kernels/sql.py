@@ -182,10 +182,11 @@ class RowDigest:
 
     Args:
         columns: those that a batch lacks are left out.
+        stand_ins: column -> column that is hashed in its place where it has a value.
     """
 
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        self.columns = columns
+    def __init__(self, columns: tuple[str, ...], stand_ins: Iterable[tuple[str, str]] = ()) -> None:
+        self.columns, self.stand_ins = columns, dict(stand_ins)
         self.rows = 0
         self._state = 0
 
@@ -195,10 +196,14 @@ class RowDigest:
             return
         self.rows += batch.num_rows
         chosen = [name for name in self.columns if name in batch.column_names]
-        packed = ", ".join(f'"{name}" := "{name}"' for name in chosen)
+        found = {name: other for name, other in self.stand_ins.items() if other in batch.column_names}
+        packed = ", ".join(
+            f'"{name}" := coalesce("{found[name]}", "{name}")' if name in found else f'"{name}" := "{name}"'
+            for name in chosen
+        )
         statement = f"SELECT bit_xor(md5_number(to_json(struct_pack({packed}))::VARCHAR)) AS hash FROM batch"
         with _connection() as connection:
-            connection.register("batch", batch.select(chosen))
+            connection.register("batch", batch.select(sorted({*chosen, *found.values()})))
             self._state ^= int(connection.execute(statement).fetchall()[0][0])
 
     def hexdigest(self) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import Contract
 from mm_resources.cell import Cell
 from mm_resources.ledger.cell_snapshot import CellSnapshot
+from mm_resources.storage.missing_columns import fill_columns
 from mm_resources.tables.stage_tables import StageTables
 
 # A column of a version of a table: asset, cell, Lance version, name ("" for the files of all columns).
@@ -42,6 +43,8 @@ class UpstreamRows:
             self._tables.require_intact(asset, cell, dataset)
             checked.add(whole)
         reader = self._tables.rows(dataset, columns)
+        # Contracts grow: a table of before lacks the newest columns.
+        wanted = contract.bare if columns is None else reader.schema
         columns_read: dict[str, _ContractColumn] = {
             name: (asset, cell, dataset.version, name) for name in reader.schema.names
         }
@@ -60,7 +63,8 @@ class UpstreamRows:
             if valid:
                 checked.update(columns_read.values())
 
-        return pa.RecordBatchReader.from_batches(reader.schema, checked_batches())
+        rows = pa.RecordBatchReader.from_batches(reader.schema, checked_batches())
+        return fill_columns(rows, wanted)
 
     def count_rows(self, asset: str) -> int:
         """Count the rows that passed the contract. Valid only after `read` was exhausted."""

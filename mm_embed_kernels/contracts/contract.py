@@ -63,12 +63,14 @@ class Contract:
         schema: Arrow schema; field metadata holds description and row checks.
         key: column that identifies a row.
         digest: columns that enter the data version (never floats, never volatile ones such as a run id).
+        stand_ins: (column of the digest, column that enters in its place where it has a value).
     """
 
     name: str
     schema: pa.Schema
     key: str
     digest: tuple[str, ...]
+    stand_ins: tuple[tuple[str, str], ...] = ()
 
     def extend(self, fields: Iterable[pa.Field], digest: Iterable[str] = ()) -> Contract:
         """Return the contract with a modality's signals or the user's columns added.

@@ -36,6 +36,12 @@ DATASET_REGISTRY = Contract(
             MODIFIED_AT,
             field("error_class", pa.string(), "set where the listing itself refuses the sample"),
             field("message", pa.string(), "why the listing refuses it"),
+            field(
+                "content_hash",
+                pa.string(),
+                "sha256 of a sample inside an object, hex, where the listing reads it; its place may move",
+                pattern=HASH,
+            ),
         ]
     ),
     key="sample_id",
@@ -51,6 +57,7 @@ DATASET_REGISTRY = Contract(
         "tag",
         "error_class",
     ),
+    stand_ins=(("locator", "content_hash"), ("tag", "content_hash")),
 )
 
 RAW_ASSETS = Contract(

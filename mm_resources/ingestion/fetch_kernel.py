@@ -1,7 +1,8 @@
 """Ingestion as a kernel: (source URI, locator, tag) -> content hash, with the bytes in the blob store.
 
 An object that is uploaded again is read again; equal content is not computed again, since all other caches
-are keyed by content.
+are keyed by content. A sample inside an object whose content the listing has hashed is known by that hash
+wherever it moves in the object, and its bytes are compared with it when they are read.
 """
 
 from __future__ import annotations
@@ -35,9 +36,13 @@ from mm_resources.storage.secret_table import SecretTable, split_locator
 from mm_resources.storage.store import LARGE_BYTES
 
 # The cache key of a listed sample's content; `flavour` is the part of the spec that changes the bytes.
-FETCH_KEY = "sha256(concat_ws(chr(31), flavour, source_uri, coalesce(locator, ''), coalesce(tag, '')))"
+FETCH_KEY = (
+    "CASE WHEN content_hash IS NULL"
+    " THEN sha256(concat_ws(chr(31), flavour, source_uri, coalesce(locator, ''), coalesce(tag, '')))"
+    " ELSE sha256(concat_ws(chr(31), 'content', flavour, source_uri, content_hash)) END"
+)
 REQUESTS = f"""
-SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size
+SELECT {FETCH_KEY} AS key, sample_id, source, source_uri, locator, tag, size, content_hash
 FROM listing JOIN flavours USING (source) WHERE error_class IS NULL
 """
 # Samples in one file follow each other, since a compressed file, an archive or a group of rows is read
@@ -156,6 +161,7 @@ class _FetchStage(Stage):
         else:
             fetched = [self._fetch_one(row) for row in rows]
         fetched = self._refuse_changed(rows, fetched)
+        fetched = [_compare_hash(row, item) for row, item in zip(rows, fetched, strict=True)]
         if self._tombstones:
             fetched = [self._refuse_forgotten(item) for item in fetched]
         outcomes: list[Any] = list(fetched)
@@ -282,6 +288,27 @@ class _SourceStream:
 
     def fileno(self) -> int:
         return self.stream.fileno()
+
+
+def _compare_hash(row: dict[str, Any], fetched: Any) -> Any:
+    """Return the fetched content, or the error that it is not what the listing has hashed at its place.
+
+    The listing read these bytes: what keeps a fetch from reading them, other than a request to forget them,
+    came later and may pass.
+    """
+    listed = row.get("content_hash")
+    if not listed:
+        return fetched
+    if isinstance(fetched, SampleError):
+        return SampleError(fetched.error_class, fetched.message, retryable=True)
+    found = content_hash(fetched) if isinstance(fetched, bytes) else fetched["content_hash"]
+    if found == listed:
+        return fetched
+    message = (
+        f"{row['source_uri']} was listed with other bytes at {row['place']} than it has now; "
+        "a version stays frozen, so register a new one"
+    )
+    return SampleError("source_changed", message, retryable=True)
 
 
 def _split_into_packs(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

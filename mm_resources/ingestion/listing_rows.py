@@ -89,6 +89,7 @@ class ListingRows:
             "modified_at": item.modified_at,
             "error_class": item.error.error_class if item.error else None,
             "message": item.error.message if item.error else None,
+            "content_hash": item.content_hash or None,
             "modality": modality,
             **columns,
         }

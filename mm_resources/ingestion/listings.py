@@ -19,11 +19,14 @@ from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import redact_text, strip_secrets
+from mm_resources.ingestion.listing_reuse import SETTINGS, earlier_rows, listing_settings
 from mm_resources.ingestion.listing_rows import ListingRows, bound_tag, listed_uri
 from mm_resources.ingestion.spec_secrets import open_revealed, source_uris
 from mm_resources.sources import Listed, Source
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.missing_columns import read_columns
 from mm_resources.storage.secret_table import SecretTable
+from mm_resources.storage.spool import TableSpool
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import require_intact
 
@@ -63,20 +66,23 @@ class Listings:
         if lance_datasets.open_dataset(uri) is not None:
             return ""
         try:
-            table = side_table_objects(open_revealed(spec, source, SecretTable(self.store)))
+            opened = open_revealed(spec, source, SecretTable(self.store))
+            table = side_table_objects(opened)
         except UserError as error:
             return f"source {source.name} cannot be listed: {describe_cause(error)}"
-        schema, causes = self.contract(spec).bare.with_metadata({_SIDE_TABLE: json.dumps(table)}), []
+        settings = listing_settings(spec, source, opened)
+        metadata = {_SIDE_TABLE: json.dumps(table), SETTINGS: settings}
+        schema, causes = self.contract(spec).bare.with_metadata(metadata), []
 
-        def rows() -> Iterator[dict[str, Any]]:
+        def batches() -> Iterator[pa.RecordBatch]:
             """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
-                yield from self._rows(spec, source, keep=True)
+                yield from self._batches(spec, source, schema.remove_metadata(), opened, settings)
             except Exception as error:  # any client's error; recorded and raised again
                 causes.append(error)
                 raise
 
-        stream = rows()
+        stream = batches()
         try:
             first = next(stream, None)
             if first is None and not source.allow_empty:
@@ -84,13 +90,27 @@ class Listings:
                     f"source {source.name} lists nothing at {strip_secrets(source.uri)}; "
                     "mend the path or set allow_empty: true"
                 )
-            all_rows = itertools.chain([] if first is None else [first], stream)
-            lance_datasets.create(uri, schema, row_batches(all_rows, schema))
+            lance_datasets.create(uri, schema, itertools.chain([] if first is None else [first], stream))
         except Exception:  # Lance's wrapper of any client's error
             if not causes:
                 raise
             return f"source {source.name} cannot be listed: {describe_cause(causes[0])}"
         return ""
+
+    def _batches(
+        self, spec: DatasetSpec, source: SourceSpec, schema: pa.Schema, opened: Source, settings: str
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the listing of a source: rows of an earlier one for objects that stand, and new rows."""
+        earlier = earlier_rows(self.store, spec, source, opened, settings)
+        if earlier is not None:
+            found = TableSpool(schema)
+            for batch in row_batches(self._rows(spec, source, keep=True, unread=earlier.uris), schema):
+                found.add(pa.Table.from_batches([batch]))
+            if not earlier.has_key_of(found):
+                yield from earlier.batches(schema)
+                yield from found.reader()
+                return
+        yield from row_batches(self._rows(spec, source, keep=True), schema)
 
     def is_frozen(self, spec: DatasetSpec, source: SourceSpec) -> bool:
         """Return whether the listing of a source is frozen."""
@@ -147,7 +167,7 @@ class Listings:
         def stream() -> Iterator[pa.RecordBatch]:
             for source in sources:
                 dataset = lance_datasets.open_dataset(self._uri(spec, source))
-                yield from lance_datasets.reader(dataset, schema, columns, where)
+                yield from read_columns(dataset, chosen, where)
 
         return pa.RecordBatchReader.from_batches(chosen, stream())
 
@@ -176,7 +196,7 @@ class Listings:
                     continue
                 dataset = lance_datasets.open_dataset(self._uri(spec, source))
                 if dataset is not None:
-                    yield from lance_datasets.reader(dataset, schema, where=f"modality = '{modality}'")
+                    yield from read_columns(dataset, schema, f"modality = '{modality}'")
                 else:
                     yield from row_batches(listed(source), schema)
 
@@ -185,15 +205,19 @@ class Listings:
     def _uri(self, spec: DatasetSpec, source: SourceSpec) -> str:
         return self.store.uri(f"registry/listings/{spec.name}/{spec.version}/{source.name}.lance")
 
-    def _rows(self, spec: DatasetSpec, source: SourceSpec, keep: bool) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, spec: DatasetSpec, source: SourceSpec, keep: bool, unread: frozenset[str] = frozenset()
+    ) -> Iterator[dict[str, Any]]:
         """Yield the rows of a source as it is now.
 
         Args:
             keep: whether the rows are stored, and with them, apart, the secrets of their URLs.
+            unread: containers whose rows are left out.
         """
         # Of its own: another thread's listing must not take what waits to be stored.
         secrets = SecretTable(self.store)
         opened = open_revealed(spec, source, secrets)
+        opened.unread = unread
         routed = (
             _route(opened)
             if source.modality == "auto"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import re
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +19,16 @@ from mm_embed_kernels.errors import SampleError
 from mm_resources.objects.compressed_streams import BOMB_RATIO, uncompressed_name
 from mm_resources.objects.local_files import printable_path
 
+# What zipfile raises for a member that is damaged, or packed by a method that it lacks.
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
 _ZIP = (".zip",)
 # Largest part that describes a sample.
 _DESCRIPTION_BYTES = 1 << 20
 # Largest member that may unpack to many times its size.
 _BOMB_BYTES = 16 << 20
+# Bytes of one read of a content.
+_PART = 1 << 20
 # Largest single read: a tar's extended header; a zip's table, which its reader holds (some 300,000 members).
 _TAR_HEADER, _ZIP_TABLE = 1 << 20, 32 << 20
 
@@ -34,6 +41,7 @@ class Member:
         locator: of its content in the archive: ``offset+size`` in a tar, the member's number in a zip.
         error: why it cannot be a sample.
         content: of a part that describes the others of its stem, or why that cannot be read.
+        content_hash: sha256 of its content; "" where that was not read.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Member:
     modified_at: datetime | None = None
     error: SampleError | None = None
     content: bytes | SampleError | None = None
+    content_hash: str = ""
 
     @property
     def stem(self) -> str:
@@ -63,11 +72,14 @@ def archive_kind(uri: str) -> str | None:
     return "tar" if uncompressed_name(name).endswith(_TAR) else None
 
 
-def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool]) -> Iterator[Member]:
+def tar_members(
+    stream: BinaryIO, uri: str, describes: Callable[[Member], bool], hashes: Callable[[Member], bool]
+) -> Iterator[Member]:
     """Yield the members of an unpacked tar, in order.
 
     Args:
         describes: whether a member describes others, so that its content is read.
+        hashes: whether the hash of a member's content is wanted.
 
     Raises:
         SampleError: ``truncated`` or ``bad_archive``.
@@ -85,6 +97,9 @@ def tar_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
                 if member.error is None and describes(member):
                     stream.seek(info.offset_data)
                     member.content = _read_description(member, stream)
+                if member.error is None and hashes(member):
+                    stream.seek(info.offset_data)
+                    member.content_hash = _hash_content(stream, member.size)
                 yield member
     except tarfile.ReadError as error:
         if bounded.is_cut_off:
@@ -109,7 +124,9 @@ def _tar_member(info: tarfile.TarInfo, uri: str) -> Member:
     return member
 
 
-def zip_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool]) -> Iterator[Member]:
+def zip_members(
+    stream: BinaryIO, uri: str, describes: Callable[[Member], bool], hashes: Callable[[Member], bool]
+) -> Iterator[Member]:
     """Yield the members of a zip, sorted by stem; arguments as of `tar_members`.
 
     Raises:
@@ -132,7 +149,24 @@ def zip_members(stream: BinaryIO, uri: str, describes: Callable[[Member], bool])
                         member.content = _read_description(member, cast(BinaryIO, part))
                 except Exception as error:  # noqa: BLE001 - of any decoder; the samples of this stem fail
                     member.content = description_error(member, error)
+            if member.error is None and hashes(member):
+                # A member that cannot be unpacked is known by its place, and fetching it says why.
+                with suppress(*_ZIP_DAMAGE), archive.open(info) as part:
+                    member.content_hash = _hash_content(cast(BinaryIO, part), member.size)
             yield member
+
+
+def _hash_content(stream: BinaryIO, size: int) -> str:
+    """Return the sha256 of the next bytes of a stream, hex; "" where it ends before."""
+    state, left = hashlib.sha256(), size
+    while left:
+        # The last byte alone: the reader of a tar steps back to it, which must not unpack from the start.
+        part = stream.read(min(left - 1, _PART) or 1)
+        if not part:
+            return ""
+        state.update(part)
+        left -= len(part)
+    return state.hexdigest()
 
 
 def open_zip(stream: BinaryIO) -> zipfile.ZipFile:

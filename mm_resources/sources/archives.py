@@ -19,12 +19,12 @@ from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.source_spec import SourceSpec
-from mm_resources.objects.compressed_streams import open_unpacked
+from mm_resources.objects.compressed_streams import open_unpacked, uncompressed_name
 from mm_resources.objects.opener import open_error
 from mm_resources.sources.archive_members import Member, archive_kind, open_zip, tar_members, zip_members
 from mm_resources.sources.base import Listed, cast_value, text_of
 from mm_resources.sources.files import Files
-from mm_resources.sources.globs import alternatives, glob_regex, names_dots
+from mm_resources.sources.globs import alternatives, glob_regex, is_local, names_dots
 from mm_resources.sources.keys import Keys
 from mm_resources.sources.member_spool import Description, MemberSpool
 from mm_resources.storage.store import LARGE_BYTES
@@ -53,6 +53,9 @@ class Archives(Files):
     def objects(self) -> Iterator[tuple[str, str]]:
         return ((item.uri, item.tag) for item in super()._walk())
 
+    def containers(self) -> Iterator[tuple[str, str]]:
+        return ((item.uri, item.tag) for item in super()._walk() if not (item.error or item.locator))
+
     def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - the tag is the archive's
         return self.opener.tag(uri)
 
@@ -72,7 +75,7 @@ class Archives(Files):
             yield item
             yield from items
             return
-        if self.spec.allow_empty:
+        if self.spec.allow_empty or self.unread:
             yield from empty
 
     def _archived(self) -> Iterator[Listed]:
@@ -88,6 +91,8 @@ class Archives(Files):
                 )
             if archive.error is not None:
                 yield archive
+                continue
+            if archive.uri in self.unread:
                 continue
             is_empty = True
             for item in self._samples(archive):
@@ -127,6 +132,7 @@ class Archives(Files):
             modified_at=member.modified_at,
             link=f"{archive.key}/{member.stem}",
             error=member.error or description.problem,
+            content_hash=member.content_hash,
         )
         if item.error is None and member.size > self.spec.fetch.max_bytes:
             item.error = SampleError(
@@ -182,7 +188,7 @@ class Archives(Files):
         read = zip_members if archive_kind(uri) == "zip" else tar_members
         try:
             with self._stream(uri) as stream:
-                yield from read(stream, uri, self._describes)
+                yield from read(stream, uri, self._describes, partial(self._hashes, uri))
         except SampleError:
             raise
         except (EOFError, tarfile.ReadError, zipfile.BadZipFile) as error:
@@ -195,9 +201,16 @@ class Archives(Files):
         except Exception as error:  # zipfile and tarfile raise anything for damaged bytes
             raise SampleError("bad_archive", f"{uri}: {type(error).__name__}: {error}") from error
 
+    def _hashes(self, uri: str, member: Member) -> bool:
+        """Return whether the listing hashes a member: of archives at hand, and such as it reads through.
+
+        Of others it reads the headers alone; their contents would be transferred twice.
+        """
+        at_hand = is_local(uri) or uncompressed_name(_tar_name(uri)) != _tar_name(uri)
+        return at_hand and member.size <= self.spec.fetch.max_bytes and self._is_sample(member)
+
     def _stream(self, uri: str) -> BinaryIO:
-        name = re.sub(r"\.t(gz|bz2|xz|zst)$", r".tar.\1", uri, flags=re.IGNORECASE)
-        return open_unpacked(name, partial(self.opener.open, uri))
+        return open_unpacked(_tar_name(uri), partial(self.opener.open, uri))
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         try:
@@ -247,6 +260,11 @@ class Archives(Files):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+
+
+def _tar_name(uri: str) -> str:
+    """Return a name with the short ending of a compressed tar written out."""
+    return re.sub(r"\.t(gz|bz2|xz|zst)$", r".tar.\1", uri, flags=re.IGNORECASE)
 
 
 def _read_member(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:

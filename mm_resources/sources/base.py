@@ -37,6 +37,9 @@ class Listed:
         label, link, group, transcript: as the source declares them.
         columns: the user's columns that the spec's schema declares.
         error: set where the listing itself refuses the sample.
+        content_hash: sha256 of the content of a sample inside an object, where the listing reads it: then it
+            and not its place is what the sample is known by; of a refused record, a digest of the record; ""
+            where the listing reads neither.
     """
 
     key: str
@@ -51,6 +54,7 @@ class Listed:
     transcript: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     error: SampleError | None = None
+    content_hash: str = ""
 
 
 class Source(ABC):
@@ -63,10 +67,12 @@ class Source(ABC):
         name: of the kind, as `format` names it in a spec.
         single_object: whether each sample is a whole object, so that a batch may be read concurrently; else
             it is a place inside an object, and a batch is read in order.
+        unread: URIs of containers that `list` leaves out, since an earlier listing has their samples.
     """
 
     name: ClassVar[str] = ""
     single_object: bool = True
+    unread: frozenset[str] = frozenset()
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec = spec
@@ -100,6 +106,13 @@ class Source(ABC):
     def objects(self) -> Iterator[tuple[str, str]]:
         """Yield (uri, tag) of every present object; a kind may override it by a cheaper way than `list`."""
         return ((item.uri, item.tag) for item in self.list())
+
+    def containers(self) -> Iterator[tuple[str, str]]:
+        """Yield (uri, tag) of every present object that holds samples, without opening it.
+
+        A kind yields them if an unchanged one always lists the same samples, and `list` heeds `unread`.
+        """
+        return iter(())
 
     @property
     def flavour(self) -> str:

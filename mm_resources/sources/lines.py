@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
 import json
 from abc import abstractmethod
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.identity import content_hash
 from mm_resources.objects.byte_order_marks import open_utf8
 from mm_resources.objects.compressed_streams import open_unpacked, uncompressed_name
 from mm_resources.sources.records import Record, RecordFile
@@ -84,7 +86,7 @@ class JsonLines(ByteRangeFile):
                     try:
                         yield Record(locator, self._parse(line, uri))
                     except SampleError as error:
-                        yield Record(locator, {}, error)
+                        yield Record(locator, {}, error, digest=content_hash(line.rstrip(b"\r\n")))
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
         try:
@@ -125,21 +127,22 @@ class Csv(ByteRangeFile):
             if header is None:
                 return
             while True:
-                start, lines.damaged = lines.read, False
+                start = lines.begin_row()
                 try:
                     row = next(rows)
                 except StopIteration:
                     return
                 except csv.Error as error:
                     locator = f"{start}+{lines.read - start}"
-                    yield Record(locator, {}, SampleError("bad_record", f"{uri}: {error}"))
+                    cause = SampleError("bad_record", f"{uri}: {error}")
+                    yield Record(locator, {}, cause, digest=lines.digest.hexdigest())
                     continue
                 if row:
                     locator = f"{start}+{lines.read - start}"
                     try:
                         yield Record(locator, self._fields(header, row, lines.damaged, uri))
                     except SampleError as error:
-                        yield Record(locator, {}, error)
+                        yield Record(locator, {}, error, digest=lines.digest.hexdigest())
 
     def _fields(self, header: list[str], row: list[str], damaged: bool, uri: str) -> dict[str, Any]:
         if damaged:
@@ -176,11 +179,18 @@ class _CountedLines:
 
     Attributes:
         read: bytes that were consumed.
-        damaged: whether a line since the last reset was not UTF-8.
+        damaged: whether a line of the row was not UTF-8.
+        digest: over the lines of the row, without their ends.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self.read, self.damaged = stream, 0, False
+        self._stream, self.read = stream, 0
+        self.begin_row()
+
+    def begin_row(self) -> int:
+        """Begin a row, and return its place."""
+        self.damaged, self.digest = False, hashlib.sha256()
+        return self.read
 
     def __iter__(self) -> _CountedLines:
         return self
@@ -191,6 +201,7 @@ class _CountedLines:
             raise StopIteration
         first = self.read == 0
         self.read += len(line)
+        self.digest.update(line.rstrip(b"\r\n"))
         try:
             return line.decode("utf-8-sig" if first else "utf-8")
         except UnicodeDecodeError:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, ClassVar
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.identity import content_hash
+from mm_embed_kernels.identity import canonical_json, content_hash, digest
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
 from mm_embed_kernels.urls import strip_secrets
@@ -42,13 +42,15 @@ class Record:
     Attributes:
         locator: its position in the file.
         error: why it cannot be read; then it has no fields.
-        lazy: whether its content is left out, because it is large and nothing in the listing depends on it.
+        lazy: whether its content is left out, because it is large and far away.
+        digest: of an unreadable record, over its bytes; "" where these are not at hand.
     """
 
     locator: str
     fields: dict[str, Any]
     error: SampleError | None = None
     lazy: bool = False
+    digest: str = ""
 
 
 class RecordFile(Source):
@@ -118,6 +120,9 @@ class RecordFile(Source):
             if file.error:
                 yield file, None
                 continue
+            if file.uri in self.unread:
+                is_read = True
+                continue
             try:
                 for record in self.records(file.uri):
                     is_read = True
@@ -142,6 +147,11 @@ class RecordFile(Source):
     def _tables(self) -> Iterator[Listed]:
         """Yield the files or datasets that hold the records."""
         return walk(self.spec.uri, self.opener)
+
+    def containers(self) -> Iterator[tuple[str, str]]:
+        if self.mapping.url:
+            return super().containers()
+        return ((table.uri, table.tag) for table in self._tables() if not (table.error or table.locator))
 
     @cached_property
     def linked(self) -> LinkedFiles:
@@ -175,15 +185,16 @@ class RecordFile(Source):
         mapping, fields, declared = self.mapping, record.fields, False
         item = Listed(key=f"record-{record.locator}", uri="", locator=record.locator, error=record.error)
         if record.error:
+            _know_by(item, record.digest)
             return item, declared
         try:
             if mapping.id is not None and (key := text_of(fields.get(mapping.id), mapping.id)) is not None:
                 item.key, declared = strip_secrets(key), True
             content = None if record.lazy else content_of(fields, mapping)
             if content is not None and mapping.url is None:
-                item.size = len(content)
+                item.size, item.content_hash = len(content), content_hash(content)
             if content is not None and not declared:
-                item.key = reference_key(content.decode()) if mapping.url else content_hash(content)
+                item.key = reference_key(content.decode()) if mapping.url else item.content_hash
             item.label, item.link, item.group = (
                 _text(fields, name) for name in (mapping.label, mapping.link, mapping.group)
             )
@@ -197,6 +208,8 @@ class RecordFile(Source):
             item.error = SampleError("encoding_unknown", "a field of the record holds unpaired surrogates")
         except SampleError as error:
             item.error = error
+        if item.error is not None and not item.content_hash and not record.lazy:
+            _know_by(item, digest("record", canonical_json(fields)))
         item.key = item.key.encode("utf-8", "backslashreplace").decode("utf-8")
         return item, declared
 
@@ -215,6 +228,13 @@ class RecordFile(Source):
             return content
         # Hugging Face's struct without bytes: the file lies beside the table.
         return self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
+
+
+def _know_by(item: Listed, found: str) -> None:
+    """Let a refused record be known by a digest instead of its place, which moves with the records before."""
+    item.content_hash = found
+    if found and item.key == f"record-{item.locator}":
+        item.key = f"record-{found[:32]}"
 
 
 def _file_error(uri: str, error: Exception) -> SampleError:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.objects.opener import ObjectOpener
+from mm_resources.sources.globs import is_local
 from mm_resources.sources.records import Record, RecordFile
 
 # Limits of a batch of rows; a single row may be larger.
@@ -49,7 +50,7 @@ class RowFile(RecordFile):
     def records(self, uri: str) -> Iterator[Record]:
         try:
             schema, label = self.columns(uri), self.mapping.label
-            columns, lazy = self._listed_columns(schema.names)
+            columns, lazy = self._listed_columns(schema.names, is_local(uri))
             version, classes = self.version(uri), _class_names(schema, label)
             for first, batch in self.batches(uri, columns, version=version):
                 for i, fields in enumerate(_rows(batch)):
@@ -68,15 +69,16 @@ class RowFile(RecordFile):
                 raise
             raise UserError(f"{uri} cannot be read as {self.name}: {' '.join(str(error).split())}") from error
 
-    def _listed_columns(self, names: list[str]) -> tuple[list[str] | None, bool]:
+    def _listed_columns(self, names: list[str], at_hand: bool) -> tuple[list[str] | None, bool]:
         """Return the columns that a listing reads, and whether it leaves the content out.
 
-        It does for bytes, which are large, where an id makes their hash unnecessary.
+        It does for bytes that an id names and that lie far away: they would be transferred twice. Of those at
+        hand it takes the hash, so that a changed table makes new only what differs.
         """
         mapping = self.mapping
         if mapping.bytes is None or mapping.bytes not in names:
             return None, False
-        lazy = mapping.id is not None and mapping.id in names
+        lazy = mapping.id is not None and mapping.id in names and not at_hand
         needed = {
             mapping.id,
             mapping.label,

@@ -210,7 +210,7 @@ class StageTables:
 
     def write(self, asset: str, cell: Cell, contract: Contract, batches: Iterable[pa.Table]) -> WrittenRows:
         """Cast, digest and write the rows of a stage, which no reader sees before `commit`."""
-        digest = RowDigest(contract.digest)
+        digest = RowDigest(contract.digest, contract.stand_ins)
 
         def checked() -> Iterator[pa.Table]:
             for table in batches:
