@@ -6,48 +6,24 @@ import warnings
 
 import dagster as dg
 
-from mm_assets.assets import (
-    content_blobs,
-    curated_samples,
-    dataset_registry,
-    embeddings,
-    feature_table,
-    feature_views,
-    lineage_report,
-    normalized_features,
-    raw_assets,
-    sample_metadata,
-    segments,
-    validated_samples,
-)
 from mm_assets.automation.audit_job import audit_job, weekly_audit
 from mm_assets.automation.refresh import conditions, nightly, refresh
 from mm_assets.automation.source_sensor import check_sources, sources
 from mm_assets.automation.spec_sensor import specs
 from mm_assets.automation.upkeep_job import upkeep_job, weekly_upkeep
+from mm_assets.cells.asset_definition import define_asset
+from mm_assets.graph import STAGE_ASSETS
 from mm_embed_kernels.modalities import modalities
 from mm_resources import resources as res
 from mm_resources.storage.process import configure_process
+from mm_resources.work_settings import embedder_key
 
 # This module is the code location: it is imported by code servers, workers of runs and other entry points.
 configure_process()
 # Raised by Dagster's own copying of a sensor with several jobs, after this module was imported.
 warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
 
-ASSETS = [
-    dataset_registry.dataset_registry,
-    raw_assets.raw_assets,
-    content_blobs.content_blobs,
-    sample_metadata.sample_metadata,
-    validated_samples.validated_samples,
-    curated_samples.curated_samples,
-    segments.segments,
-    embeddings.embeddings,
-    normalized_features.normalized_features,
-    feature_table.feature_table,
-    feature_views.feature_views,
-    lineage_report.lineage_report,
-]
+ASSETS = [define_asset(declared) for declared in STAGE_ASSETS]
 
 
 def default_resources(store: str = "", mode: str = "auto", address: str = "") -> dict[str, object]:
@@ -59,7 +35,7 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
         "cache": res.ComputeCacheResource(store=root, ray=ray, mode=mode),
         "sandbox": res.SandboxResource(),
         "ray": ray,
-        **{res.embedder_key(name): res.default_embedder(modality) for name, modality in modalities().items()},
+        **{embedder_key(name): res.default_embedder(modality) for name, modality in modalities().items()},
     }
 
 

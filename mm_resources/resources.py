@@ -10,26 +10,28 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from mm_embed_kernels.embedders import Embedder, create
-from mm_embed_kernels.inference.runtime import cpu_count
-from mm_embed_kernels.kernels.base import Resources
+from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.kernels.embed import EmbedKernel
 from mm_embed_kernels.kernels.transcribe import TranscribeKernel
 from mm_embed_kernels.modalities import Modality
 from mm_embed_kernels.sandbox.answers import ANSWER_BYTES
-from mm_embed_kernels.sandbox.confinement import LAYERS, record_layers, require_layers, required_layers
+from mm_embed_kernels.sandbox.confinement import LAYERS
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.transcribers import Transcriber
-from mm_embed_kernels.transcribers import create as create_transcriber
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
-from mm_resources.compute.calibration import stored_setting
 from mm_resources.compute.ray_session import RaySession
 from mm_resources.compute.retry_policy import Backoff
 from mm_resources.compute.runner import KernelRunner
-from mm_resources.settings import Settings
 from mm_resources.storage.permissions import share_store
+from mm_resources.work_settings import (
+    ITEM_SECONDS,
+    MEMORY_MB,
+    ModelSettings,
+    default_models,
+    sandbox_limits,
+)
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -130,28 +132,18 @@ class EmbedderResource(dg.ConfigurableResource):
     num_gpus: float = Field(default=0, description="GPUs of each copy; a fraction lets copies share one")
     decode_actors: int = Field(default=1, description="CPU actors that decode ahead of the model")
 
+    @property
+    def settings(self) -> ModelSettings:
+        """The settings as a plain object, which does the work."""
+        return ModelSettings(**{name: getattr(self, name) for name in type(self).model_fields})
+
     def open(self, name: str = "") -> Embedder:
         """The embedder, or another one of the modality with the same share of the machine; not yet loaded."""
-        settings, device, threads = Settings.from_environment(), self._device(), max(1, int(self.num_cpus))
-        made = create(
-            name or self.embedder,
-            self.precision or settings.precision,
-            device=device,
-            batch_size=self.batch_size or None,
-            threads=threads,
-        )
-        found = (
-            stored_setting(settings.calibration_file, made.name, made.precision) if device == "cpu" else None
-        )
-        if found is None:
-            return made
-        # A calibration may not take more cores than the configuration leaves to a copy.
-        suits = {"batch_size": self.batch_size or found.batch_size, "threads": min(threads, found.threads)}
-        return create(made.name, made.precision, device=device, **suits)
+        return self.settings.open(name)
 
     def open_all(self, names: list[str] | None) -> list[Embedder]:
         """The embedders that a spec names, the primary one first; by default this one alone."""
-        return [self.open(name) for name in names or [self.embedder]]
+        return self.settings.open_all(names)
 
     def require(self, spec: DatasetSpec, modality: str) -> list[Embedder | Transcriber]:
         """The models that a spec names, with their weights found and hashed.
@@ -159,48 +151,23 @@ class EmbedderResource(dg.ConfigurableResource):
         Raises:
             UserError: in one line, for a model that is missing or unreachable.
         """
-        models: list[Embedder | Transcriber] = [*self.open_all(spec.embedders.get(modality))]
-        if name := spec.transcribe.get(modality):
-            models.append(create_transcriber(name, device=self._device()))
-        for model in models:
-            _ = model.fingerprint
-        return models
+        return self.settings.require(spec, modality)
 
     def kernel(self, reader: BlobStore, limits: Limits, embedder: Embedder | None = None) -> EmbedKernel:
-        chosen = embedder or self.open()
-        rows = self.batch_rows if chosen.input_shape is None else min(self.batch_rows, 64)
-        return EmbedKernel(
-            chosen,
-            reader,
-            limits,
-            decode=Resources(num_cpus=1, actors=self.decode_actors, batch_rows=rows),
-            infer=Resources(
-                num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=rows
-            ),
-        )
+        return self.settings.kernel(reader, limits, embedder)
 
     def transcribe_kernel(self, name: str, reader: BlobStore, limits: Limits) -> TranscribeKernel:
         """A transcriber with this embedder's share of the machine."""
-        infer = Resources(num_cpus=self.num_cpus, num_gpus=self.num_gpus, actors=self.actors, batch_rows=16)
-        transcriber = create_transcriber(name, device=self._device(), threads=max(1, int(self.num_cpus)))
-        return TranscribeKernel(
-            transcriber, reader, limits, Resources(actors=self.decode_actors, batch_rows=16), infer
-        )
-
-    def _device(self) -> str:
-        if self.device != "auto":
-            return self.device
-        from pathlib import Path
-
-        # The driver's own file: asking torch would cost seconds in runs that compute nothing.
-        return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+        return self.settings.transcribe_kernel(name, reader, limits)
 
 
 class SandboxResource(dg.ConfigurableResource):
     """Limits of the children that open untrusted bytes."""
 
-    memory_mb: int = Field(default=4096, description="address space of one child, MiB")
-    item_seconds: float = Field(default=30.0, description="seconds that one sample may compute or hang")
+    memory_mb: int = Field(default=MEMORY_MB, description="address space of one child, MiB")
+    item_seconds: float = Field(
+        default=ITEM_SECONDS, description="seconds that one sample may compute or hang"
+    )
     workers: int = Field(
         default=0,
         description="children; 0: one for each core, as memory allows. A Ray worker has one",
@@ -218,32 +185,11 @@ class SandboxResource(dg.ConfigurableResource):
         Raises:
             UserError: when this kernel lacks a layer that is required.
         """
-        memory = self.memory_mb << 20
-        require = tuple(dict.fromkeys((*required_layers(), *self.require)))
-        require_layers(require)
-        record_layers(require)  # reports and sources open sandboxes with limits of their own
-        return Limits(
-            workers=self.workers or _children(memory),
-            memory_bytes=memory,
-            item_seconds=self.item_seconds,
-            answer_bytes=self.answer_mb << 20,
-            require=require,
+        return sandbox_limits(
+            self.memory_mb, self.item_seconds, self.workers, self.answer_mb, tuple(self.require)
         )
-
-
-def _children(memory_bytes: int) -> int:
-    """Number of sandboxed children for this machine's cores, limited by memory if each takes its maximum."""
-    import psutil
-
-    return max(1, min(cpu_count(), psutil.virtual_memory().total // memory_bytes))
-
-
-def embedder_key(modality: str) -> str:
-    """Resource key of a modality's primary embedder."""
-    return f"{modality}_embedder"
 
 
 def default_embedder(modality: Modality) -> EmbedderResource:
     """The profile's embedder of a modality, on all cores; decoders beside it share them."""
-    name = modality.primary(Settings.from_environment().profile)
-    return EmbedderResource(embedder=name, num_cpus=cpu_count())
+    return EmbedderResource(**vars(default_models(modality)))

@@ -14,7 +14,7 @@ from mm_embed_kernels.validation.bounds import reject_before_download
 from mm_resources.ingestion.fetch_kernel import FETCH_KEY, REQUESTS, FetchKernel
 
 _ROWS = f"""
-SELECT l.*, CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status,
+SELECT l.* EXCLUDE (content_hash), CASE WHEN c.status = 'ok' THEN 'fetched' ELSE 'failed' END AS status,
        c.content_hash, c.size AS bytes,
        coalesce(l.error_class, c.error_class) AS cause, coalesce(l.message, c.message) AS why,
        coalesce(c.retryable, false) AS retryable, c.attempt

@@ -1,30 +1,17 @@
-"""The decorator that turns an asset body into a software-defined asset of a cell."""
+"""The decorator that declares an asset body as one of the twelve assets of a cell, without Dagster."""
 
-import inspect
-import warnings
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-import dagster as dg
-
-from mm_assets.cells.automation_condition import materialize_when_upstream_changes
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.entry import enter
-from mm_assets.cells.materialization import column_schema
-from mm_assets.cells.partitions import cells
-from mm_assets.cells.publication import publish, replay
-from mm_assets.cells.run_failures import one_line_failures
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
-from mm_embed_kernels.modalities import modalities
-from mm_resources.resources import embedder_key
-from mm_resources.storage.patience import read_patiently
 
 Body = Callable[[CellRun], StageOutput]
-OWNERS = ["team:data-platform"]
-RESOURCES = {"catalog", "cache", "sandbox", "ray"}
 
 
 def _no_inputs(_run: CellRun) -> dict[str, Any]:
@@ -37,6 +24,29 @@ def _no_preparation(_run: CellRun) -> None:
 
 def _no_checks(_run: CellRun) -> list[Check]:
     return []
+
+
+@dataclass(frozen=True)
+class CellAsset:
+    """A declared asset; `asset_definition` defines it for Dagster.
+
+    The attributes are the arguments of `cell_asset`.
+    """
+
+    body: Body
+    name: str
+    group: str
+    deps: tuple[str, ...]
+    kinds: tuple[str, ...]
+    code_version: str
+    checks: tuple[tuple[str, bool], ...]
+    requires_models: bool
+    prepare: Callable[[CellRun], None]
+    extra_inputs: Callable[[CellRun], dict[str, Any]]
+    is_still_valid: Callable[[CellRun], bool]
+    live_checks: Callable[[CellRun], list[Check]]
+    shown_contract: Contract | None
+    pool: str
 
 
 def cell_asset(  # noqa: PLR0913 - a declaration by keywords
@@ -53,7 +63,7 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
     live_checks: Callable[[CellRun], list[Check]] = _no_checks,
     shown_contract: Contract | None = None,
     pool: str = "",
-) -> Callable[[Body], dg.AssetsDefinition]:
+) -> Callable[[Body], CellAsset]:
     """Declare one of the twelve components.
 
     Args:
@@ -69,48 +79,22 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
         pool: Dagster pool of its runs: ``network``, ``ray`` or ``gpu``; the instance sets the limits.
     """
 
-    def wrap(body: Body) -> dg.AssetsDefinition:
-        name = body.__name__
-        contract: Contract = shown_contract or getattr(contracts, name.upper())
-
-        @dg.asset(
-            name=name,
-            description=inspect.getdoc(body),
-            group_name=group,
-            deps=list(deps),
-            kinds=set(kinds),
-            owners=OWNERS,
-            code_version=code_version,
-            # The first asset is started by the sensor `specs`, by `mm` or by hand; the others follow.
-            automation_condition=materialize_when_upstream_changes() if deps else None,
-            pool=pool or None,
-            partitions_def=cells,
-            required_resource_keys=RESOURCES
-            | ({embedder_key(modality) for modality in modalities()} if requires_models else set()),
-            metadata={"dagster/column_schema": column_schema(contract)},
-            check_specs=_check_specs(name, checks),
+    def wrap(body: Body) -> CellAsset:
+        return CellAsset(
+            body,
+            body.__name__,
+            group,
+            tuple(deps),
+            tuple(kinds),
+            code_version,
+            tuple(checks),
+            requires_models,
+            prepare,
+            extra_inputs,
+            is_still_valid,
+            live_checks,
+            shown_contract,
+            pool,
         )
-        def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            with one_line_failures():
-                run = CellRun(context, name, code_version, tuple(deps))
-                entry = read_patiently(lambda: enter(run, prepare, extra_inputs, is_still_valid))
-                if entry.stored is not None:
-                    return replay(run, entry, entry.stored, live_checks)
-                return publish(run, entry, body(run), live_checks)
-
-        return materialize
 
     return wrap
-
-
-def _check_specs(asset: str, checks: Iterable[tuple[str, bool]]) -> list[dg.AssetCheckSpec]:
-    """Declare the checks of an asset, (name, blocking) each, for every cell."""
-    with warnings.catch_warnings():
-        # Partitioned checks are a preview feature of Dagster; tests prove that dynamic multi-partitions work.
-        warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
-        return [
-            dg.AssetCheckSpec(
-                check, asset=asset, blocking=blocking, partitions_def=cells, description=f"{check} of a cell"
-            )
-            for check, blocking in checks
-        ]

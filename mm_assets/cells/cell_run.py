@@ -9,10 +9,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 
-from mm_assets.cells.partitions import cell_of
+from mm_assets.cells.run_context import RunContext
 from mm_assets.cells.run_tags import OVERRIDE_TAG, REDRIVE_TAG
 from mm_assets.cells.sample_count import SampleCount
 from mm_assets.cells.upstream import UpstreamRows
@@ -32,38 +31,40 @@ from mm_resources.compute.retry_policy import ALL, NONE, RETRYABLE, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.metering import UsageMeter
-from mm_resources.resources import EmbedderResource, embedder_key
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.patience import read_patiently
 from mm_resources.storage.spool import Spill
 from mm_resources.tables.failure_events import FailureFilter
 from mm_resources.tables.stage_tables import WrittenRows
+from mm_resources.work_settings import ModelSettings
 
 
 class CellRun:
     """Reads upstream rows, computes through the cache, and writes rows that `publication` commits.
 
     Attributes:
-        context: the run's resources and log.
+        context: the run's surroundings.
         catalog: the parts of the store.
         snapshot: state of the cell's stages when the run entered this one.
+        began, meter, read_version: set by `begin`.
         reports: counts of each computation of the stage.
         samples_written: samples in the written rows; None before `write`, and for a stage without sample ids.
     """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, asset: str, code_version: str, deps: tuple[str, ...]
+        self,
+        context: RunContext,
+        asset: str,
+        code_version: str,
+        deps: tuple[str, ...],
+        snapshot: CellSnapshot | None = None,
     ) -> None:
         self.context, self.asset, self.code_version, self.deps = context, asset, code_version, deps
-        self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)
-        self.catalog: Catalog = context.resources.catalog.open()
-        self.snapshot: CellSnapshot = self.catalog.snapshot(self.cell)
-        self.limits = context.resources.sandbox.limits()
-        self.run_id: str = context.run.run_id
-        self.began, self.meter = time.perf_counter(), UsageMeter()
-        self.read_version = read_patiently(
-            lambda: self.catalog.tables.fence(asset, self.cell, self.contract(asset))
-        )
+        self.cell: Cell = context.cell
+        self.catalog: Catalog = context.catalog
+        self.snapshot = snapshot or self.catalog.snapshot(self.cell)
+        self.limits = context.limits
+        self.run_id = context.run_id
         self.reports: list[ComputeReport] = []
         self.samples_written: int | None = None
         self._upstream = UpstreamRows(self.catalog.tables, self.snapshot, self.run_id)
@@ -84,16 +85,15 @@ class CellRun:
         """The cell's modality module."""
         return get(self.cell.modality)
 
-    @property
-    def embedder_resource(self) -> EmbedderResource:
-        """The resource that runs the modality's models."""
-        found: EmbedderResource = getattr(self.context.resources, embedder_key(self.cell.modality))
-        return found
+    @cached_property
+    def models(self) -> ModelSettings:
+        """The settings of the modality's models."""
+        return self.context.open_models()
 
     @cached_property
     def embedders(self) -> list[Embedder]:
         """The cell's embedders, the primary one first; not yet loaded."""
-        return self.embedder_resource.open_all(self.spec.embedders.get(self.cell.modality))
+        return self.models.open_all(self.spec.embedders.get(self.cell.modality))
 
     def require_models(self) -> None:
         """Find and hash the weights of all models of the spec, on this machine and on the nodes of a cluster.
@@ -101,7 +101,7 @@ class CellRun:
         Raises:
             UserError: for a model that is missing or unreachable, or a node that differs from this machine.
         """
-        models = self.embedder_resource.require(self.spec, self.cell.modality)
+        models = self.models.require(self.spec, self.cell.modality)
         self._runner.require_workers(models)
 
     @cached_property
@@ -110,11 +110,11 @@ class CellRun:
         name = self.spec.transcribe.get(self.cell.modality)
         if not name:
             return None
-        return self.embedder_resource.transcribe_kernel(name, self.catalog.blobs, self.limits)
+        return self.models.transcribe_kernel(name, self.catalog.blobs, self.limits)
 
     def embed_kernel(self, embedder: Embedder) -> EmbedKernel:
         """Return the kernel of one of the cell's embedders."""
-        return self.embedder_resource.kernel(self.catalog.blobs, self.limits, embedder)
+        return self.models.kernel(self.catalog.blobs, self.limits, embedder)
 
     @cached_property
     def validation(self) -> list[Bound]:
@@ -124,12 +124,12 @@ class CellRun:
     @cached_property
     def override(self) -> str:
         """The reason for which closed gates are overridden, "" for none."""
-        return str(self.context.run.tags.get(OVERRIDE_TAG, ""))
+        return str(self.context.tags.get(OVERRIDE_TAG, ""))
 
     @cached_property
     def redrive(self) -> FailureFilter | None:
         """Failures that this run computes again, permanent ones included; None: the retryable ones."""
-        tag = self.context.run.tags.get(REDRIVE_TAG)
+        tag = self.context.tags.get(REDRIVE_TAG)
         return FailureFilter.loads(tag) if tag else None
 
     def contract(self, asset: str) -> Contract:
@@ -140,8 +140,15 @@ class CellRun:
         with_signals = asset in ("sample_metadata", "validated_samples")
         return base.extend(self.modality.signals) if with_signals else base
 
+    def begin(self) -> None:
+        """Begin to meter the stage, and take the fence of its table; before anything of it is read."""
+        self.began, self.meter = time.perf_counter(), UsageMeter()
+        self.read_version = read_patiently(
+            lambda: self.catalog.tables.fence(self.asset, self.cell, self.contract(self.asset))
+        )
+
     def require_alive(self) -> None:
-        """Check that Dagster has not marked this run as finished.
+        """Check that the run has not been marked as finished.
 
         A run that was suspended and marked dead could otherwise publish stages over those of a newer run. The
         fences of tables and pins cover a commit in progress; this covers the next stage.
@@ -149,9 +156,7 @@ class CellRun:
         Raises:
             Fenced: when it has.
         """
-        run = self.context.instance.get_run_by_id(self.run_id)
-        if run is not None and run.is_finished:
-            state = run.status.value.lower()
+        if state := self.context.find_end():
             raise Fenced(
                 f"run {self.run_id[:8]} was marked {state} while still running; nothing was published; "
                 "run the same command again"
@@ -184,8 +189,7 @@ class CellRun:
 
     @cached_property
     def _runner(self) -> KernelRunner:
-        runner: KernelRunner = self.context.resources.cache.open()
-        return runner
+        return self.context.open_runner()
 
     def compute(
         self, kernel: Kernel, requests: pa.RecordBatchReader | pa.Table, retries: RetryPolicy | None = None

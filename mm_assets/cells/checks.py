@@ -7,6 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class GateClosed(Exception):
+    """The gate of an upstream stage is closed.
+
+    Attributes:
+        stage: the stage that closed it.
+        reason: the stored verdict.
+    """
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"the gate of {stage} is closed: {reason}")
+        self.stage, self.reason = stage, reason
+
+
 @dataclass(frozen=True)
 class Check:
     """The outcome of one check, with its figures; a waived one failed and was overridden."""

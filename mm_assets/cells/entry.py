@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
-from mm_assets.cells.run_failures import GateClosed
+from mm_assets.cells.checks import GateClosed
 from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, digest
@@ -32,18 +33,8 @@ class Entry:
     stored: StageMeta | None
 
 
-def enter(
-    run: CellRun,
-    prepare: Callable[[CellRun], None],
-    extra_inputs: Callable[[CellRun], dict[str, Any]],
-    is_still_valid: Callable[[CellRun], bool],
-) -> Entry:
+def enter(run: CellRun, declared: CellAsset) -> Entry:
     """Compare a stage's inputs with those of its last result.
-
-    Args:
-        prepare: called before the inputs are compared; raises where the stage cannot run.
-        extra_inputs: inputs besides upstream data.
-        is_still_valid: whether the last result still describes the store; called when nothing else changed.
 
     Raises:
         GateClosed: when the gate of an upstream stage is closed.
@@ -63,14 +54,17 @@ def enter(
                 f"{name} of {run.cell.partition_key} is not materialized; "
                 f"run `mm backfill {run.cell.dataset_version}`"
             )
-    prepare(run)
+    declared.prepare(run)
     samples_in = next((meta.samples for meta in reversed([*upstream.values()]) if meta), None)
     versions = {name: meta.data_version for name, meta in upstream.items() if meta}
-    code = {"code_version": run.code_version, **extra_inputs(run)}
+    code = {"code_version": run.code_version, **declared.extra_inputs(run)}
     inputs = digest("inputs", run.asset, canonical_json(versions), canonical_json(code))
     stored = run.snapshot.meta(run.asset)
     if stored is not None and (
-        stored.inputs != inputs or stored.blocked or _has_retries(run, stored) or not is_still_valid(run)
+        stored.inputs != inputs
+        or stored.blocked
+        or _has_retries(run, stored)
+        or not declared.is_still_valid(run)
     ):
         stored = None
     return Entry(inputs, code, samples_in, stored)

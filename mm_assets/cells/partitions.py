@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import dagster as dg
 
-from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.modalities import modalities
 from mm_resources.cell import Cell
 
@@ -22,9 +19,3 @@ cells = dg.MultiPartitionsDefinition(
 def partition_key(cell: Cell) -> dg.MultiPartitionKey:
     """Return the Dagster partition of a cell."""
     return dg.MultiPartitionKey({DATASET_VERSION: cell.dataset_version, MODALITY: cell.modality})
-
-
-def cell_of(keys: Mapping[str, str]) -> Cell:
-    """Return the cell of a partition, given as its key by dimension."""
-    dataset, version = split_dataset_version(keys[DATASET_VERSION])
-    return Cell(dataset, version, keys[MODALITY])

@@ -131,7 +131,7 @@ def _report(
 ) -> dg.MaterializeResult[Any]:
     work = {report.kernel: (report.computed, report.reused) for report in run.reports}
     work = work or {kernel: (0, requests) for kernel, requests in meta.work.items()}
-    declared = {key.name for key in run.context.selected_asset_check_keys}
+    declared = run.context.checks
     made = [check for check in [*checks, *live_checks(run)] if check.name in declared]
     # A stored result may be of a version that had fewer checks.
     made += [

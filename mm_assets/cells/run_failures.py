@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from mm_assets.cells.checks import GateClosed
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.escapes import escape_terminal
@@ -16,19 +17,6 @@ from mm_embed_kernels.urls import redact_text
 _CHAIN = 50
 # Metadata of the failure of a stage behind a closed gate: the stage that closed it.
 _CLOSED_BY = "mm/gate_closed_by"
-
-
-class GateClosed(Exception):
-    """The gate of an upstream stage is closed.
-
-    Attributes:
-        stage: the stage that closed it.
-        reason: the stored verdict.
-    """
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(f"the gate of {stage} is closed: {reason}")
-        self.stage, self.reason = stage, reason
 
 
 @contextmanager

@@ -26,11 +26,11 @@ def require_models(catalog: Catalog, cells: list[Cell]) -> None:
         UserError: for a model that is not.
     """
     from mm_embed_kernels.modalities import get
-    from mm_resources.resources import default_embedder
+    from mm_resources.work_settings import default_models
 
     for cell in cells:
         spec = catalog.registry.spec(cell.dataset, cell.version)
-        default_embedder(get(cell.modality)).require(spec, cell.modality)
+        default_models(get(cell.modality)).require(spec, cell.modality)
 
 
 def run_cells(
@@ -42,7 +42,7 @@ def run_cells(
     redrive: FailureFilter | None = None,
     **settings: str,
 ) -> list[CellResult]:
-    """Backfill cells one after the other in this process.
+    """Backfill cells one after the other in this process; without Dagster where nothing is to be done.
 
     Args:
         override: reason for which closed gates are overridden; "" for none.
@@ -54,26 +54,47 @@ def run_cells(
     Raises:
         Interrupted: after a Ctrl-C or a SIGTERM.
     """
+    from mm_assets.unchanged_cells import find_unchanged
+    from mm_resources.compute.progress import listen
+
+    # A reason, a redrive, Dagster's log and a cluster are for runs.
+    is_plain = not (override or redrive or verbose or settings.get("address"))
+    with _watch_signals(signal.SIGINT, signal.SIGTERM) as interruption, _reraise_interrupts():
+        run, results = None, []
+        for cell in cells:
+            result = find_unchanged(catalog, cell) if is_plain else None
+            if result is None:
+                run = run or _start_dagster(catalog, override, verbose, redrive, **settings)
+                with _Bar(cell, hidden=quiet or verbose) as bar, listen(bar.report):
+                    result = run(cell)
+            results.append(result)
+            if (number := interruption()) is not None:
+                raise Interrupted(number)
+    return results
+
+
+def _start_dagster(
+    catalog: Catalog, override: str, verbose: bool, redrive: FailureFilter | None, **settings: str
+) -> Callable[[Cell], CellResult]:
+    """Open the instance and the code location; return the function that runs a cell."""
     from mm_assets.definitions import build
     from mm_assets.operations.backfill import backfill_cell
     from mm_assets.operations.dagster_home import close_dead_runs, open_instance
-    from mm_resources.compute.progress import listen
+    from mm_assets.unchanged_cells import remember_told
     from mm_resources.settings import Settings
 
     instance = open_instance(Settings.from_environment())
     for run_id in close_dead_runs(instance):
         say(f"run {run_id[:8]} has died; it is marked as failed", file=sys.stderr)
     definitions = build(**settings)
-    results = []
-    with _watch_signals(signal.SIGINT, signal.SIGTERM) as interruption, _reraise_interrupts():
-        for cell in cells:
-            with _Bar(cell, hidden=quiet or verbose) as bar, listen(bar.report):
-                results.append(
-                    backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
-                )
-            if (number := interruption()) is not None:
-                raise Interrupted(number)
-    return results
+
+    def run(cell: Cell) -> CellResult:
+        result = backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
+        if result.status in ("published", "unchanged"):
+            remember_told(catalog, cell)
+        return result
+
+    return run
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import Any
 
 import dagster as dg
 
@@ -13,36 +11,12 @@ from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.cells.run_failures import is_closed_gate
 from mm_assets.cells.run_tags import OVERRIDE_TAG, REDRIVE_TAG, cell_tags
 from mm_assets.dagster_private import error_message
+from mm_assets.operations.cell_result import CellResult
 from mm_assets.operations.dagster_home import PROCESS_TAG, active_runs, process_tag
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.ledger import Ledger
 from mm_resources.tables.failure_events import FailureFilter
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """The result of a backfill of one cell.
-
-    Attributes:
-        status: ``published``, ``unchanged``, ``blocked`` (a gate is closed) or ``failed``.
-        computed, reused: rows by kernel.
-        reason: one line, for a blocked or failed cell.
-        notes: descriptions of failed checks that do not block.
-    """
-
-    modality: str
-    status: str
-    run_id: str
-    computed: dict[str, int]
-    reused: dict[str, int]
-    seconds: float
-    reason: str = ""
-    notes: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for ``--json``, without an empty reason and empty notes."""
-        return {name: value for name, value in vars(self).items() if name not in ("reason", "notes") or value}
 
 
 def backfill_cell(

@@ -38,7 +38,7 @@ from mm_resources.storage.spool import TableSpool
 _KEPT = pa.schema([("key", pa.string()), ("transcript", pa.string())])
 
 _FETCHED = f"""
-SELECT l.*, c.content_hash, c.size AS bytes
+SELECT l.* EXCLUDE (content_hash), c.content_hash, c.size AS bytes
 FROM (SELECT *, {FETCH_KEY} AS fetch_key FROM listing JOIN flavours USING (source)) l
 JOIN cached c ON l.fetch_key = c.key
 WHERE l.error_class IS NULL AND c.content_hash IS NOT NULL

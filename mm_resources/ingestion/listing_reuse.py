@@ -96,7 +96,10 @@ class EarlierRows:
     def has_key_of(self, found: TableSpool) -> bool:
         """Return whether a newly listed row has a key of these rows, whose numbers then depend on it."""
         statement = sql.query(
-            _COLLIDING, found=found.reader(["key"]), listed=self._read("key", "source_uri"), standing=self._table
+            _COLLIDING,
+            found=found.reader(["key"]),
+            listed=self._read("key", "source_uri"),
+            standing=self._table,
         )
         with statement as hits:
             return any(batch.num_rows for batch in hits)

@@ -99,7 +99,11 @@ def tar_members(
                     member.content = _read_description(member, stream)
                 if member.error is None and hashes(member):
                     stream.seek(info.offset_data)
-                    member.content_hash = _hash_content(stream, member.size)
+                    try:
+                        member.content_hash = _hash_content(stream, member.size)
+                    except SampleError:
+                        yield member  # whose header is whole; fetching it meets the same error
+                        raise
                 yield member
     except tarfile.ReadError as error:
         if bounded.is_cut_off:

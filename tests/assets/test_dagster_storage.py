@@ -84,3 +84,46 @@ def test_a_configured_storage_stays(tmp_path: Path, name: str) -> None:
         assert not is_ours(instance)
         assert (tmp_path / "elsewhere").exists()
         instance.dispose()
+
+
+def test_a_home_that_is_as_it_should_be_is_opened_without_its_migrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with environment():
+        first = open_instance(settings(tmp_path))
+        first.add_dynamic_partitions("versions", ["a"])
+        first.dispose()
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "alembic.script.ScriptDirectory.from_config", lambda _: pytest.fail("migrations were read")
+            )
+            again = open_instance(settings(tmp_path))
+        assert is_ours(again)
+        assert dg.materialize([counted], instance=again).success
+        assert again.has_dynamic_partition("versions", "a")
+        again.delete_dynamic_partition("versions", "a")
+        assert not again.has_dynamic_partition("versions", "a")
+        with again.event_log_storage.index_connection() as connection:
+            found = [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "synchronous")
+            ]
+        assert found == ["wal", 1]
+        again.dispose()
+
+
+def test_a_database_without_its_revision_is_completed(tmp_path: Path) -> None:
+    """A process that was killed while it made the files has left them without."""
+    import sqlite3
+
+    with environment():
+        open_instance(settings(tmp_path)).dispose()
+        for name in ("history/runs.db", "history/runs/index.db", "schedules/schedules.db"):
+            with sqlite3.connect(settings(tmp_path).dagster_home / name) as connection:
+                connection.execute("DELETE FROM alembic_version")
+        again = open_instance(settings(tmp_path))
+        assert dg.materialize([counted], instance=again).success
+        again.dispose()
+        for name in ("history/runs.db", "history/runs/index.db", "schedules/schedules.db"):
+            with sqlite3.connect(settings(tmp_path).dagster_home / name) as connection:
+                assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)

@@ -130,18 +130,18 @@ def test_no_change_reads_no_blob_and_makes_nothing(
 def test_new_bytes_alone_are_paid_for(
     v1: Any, folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three of 300 records change, one letter is renamed: the record file is read again, three texts are computed."""
+    """Three of 300 records change, one letter is renamed: four contents are fetched, three texts are computed."""
     write_notes(folder, changed=3)
     (folder / "letters" / "a.txt").rename(folder / "letters" / "b.txt")
     register(v1, folder, "v2")
     monkeypatch.setattr(ray_session.RaySession, "start", lambda self: pytest.fail("Ray was started"))
     text = v1.cell("notes@v2", "text")
     planned = {item.kernel: item for item in plan_cell(v1.catalog, text, default_embedder(get("text")))}
-    assert planned["fetch"].computed == COUNT + 1
+    assert planned["fetch"].computed == 4
     results = v1.backfill("notes@v2", mode="auto")
-    assert results["text"].computed == {"fetch": COUNT + 1, "probe": 3, "segment": 3, "embed:wordllama": 3}
+    assert results["text"].computed == {"fetch": 4, "probe": 3, "segment": 3, "embed:wordllama": 3}
     assert results["text"].reused == {
-        "fetch": 0,
+        "fetch": COUNT - 3,
         "probe": COUNT - 2,
         "segment": COUNT - 2,
         "embed:wordllama": COUNT - 2,

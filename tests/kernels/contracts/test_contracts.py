@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_embed_kernels import contracts
-from mm_embed_kernels.contracts import VALIDATED_SAMPLES, Contract, ContractError, feature_contract
+from mm_embed_kernels.contracts import VALIDATED_SAMPLES, Contract, ContractError, feature_contract, field
+from mm_embed_kernels.contracts.arrow_checks import holds
 from mm_embed_kernels.contracts.fields import HASH, ID
 from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_embed_kernels.modalities import modalities
@@ -245,3 +246,53 @@ def test_pandera_of_chosen_columns() -> None:
         "passed",
         "duplicates",
     }
+
+
+ODD = Contract(
+    "odd",
+    pa.schema(
+        [
+            field("id", pa.string(), "an id", required=True, pattern=r"^[0-9a-f]{4}$"),
+            field("loose", pa.string(), "a pattern without anchors", pattern="a|b"),
+            field("kind", pa.string(), "a choice", choices=("ok", "failed")),
+            field("whole", pa.int64(), "bounds", ge=0, le=255),
+            field("share", pa.float64(), "bounds", required=True, ge=0, le=1),
+            field("yes", pa.bool_(), "anything"),
+        ]
+    ),
+    key="id",
+    digest=("id",),
+)
+ODD_ROWS = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["00ff", "00ff\n", "x00ff", "", None, "ÿ00f"]),
+        "loose": st.sampled_from(["a", "cb", "\na", "ab", "", None]),
+        "kind": st.sampled_from(["ok", "failed", "OK", "", None]),
+        "whole": st.sampled_from([0, 255, 256, -1, None, 2**53 + 1]),
+        "share": st.sampled_from([0.0, 1.0, 1.1, -0.0, float("nan"), float("inf"), None]),
+        "yes": st.sampled_from([True, None]),
+    }
+)
+
+
+@given(rows=st.lists(ODD_ROWS, max_size=3))
+def test_arrow_and_pandera_find_the_same_tables_sound(rows: list[dict[str, object]]) -> None:
+    """What Arrow takes for sound pandera takes for sound, too; it never names a row in its place."""
+    import pandera.errors
+    import polars as pl
+
+    table = pa.Table.from_pylist(rows, schema=ODD.bare)
+    try:
+        ODD.pandera().validate(pl.from_arrow(table), lazy=True)
+        is_sound = True
+    except pandera.errors.SchemaErrors:
+        is_sound = False
+    assert holds(table, ODD.schema) <= is_sound
+    assert (ODD.violations(table) == {}) == is_sound
+
+
+def test_sound_tables_need_no_pandera() -> None:
+    row = {"id": "00ff", "loose": "b", "kind": "ok", "whole": 7, "share": 0.5, "yes": None}
+    assert holds(pa.Table.from_pylist([row, {**row, "whole": None}], schema=ODD.bare), ODD.schema)
+    assert holds(ODD.bare.empty_table(), ODD.schema)
+    assert not holds(pa.table({"whole": pa.array([1], pa.int32())}), ODD.schema)

@@ -156,7 +156,9 @@ def changes(draw: st.DrawFn) -> tuple[Files, Files]:
         place = draw(st.integers(0, len(records) - 1)) if records else 0
         edit = draw(st.sampled_from(["front", "end", "remove", "alter", "relabel", "reorder"]))
         if edit in ("front", "end") or not records:
-            records.insert(0 if edit == "front" else len(records), Entry(f"new{step}", draw(CONTENTS), draw(LABELS)))
+            records.insert(
+                0 if edit == "front" else len(records), Entry(f"new{step}", draw(CONTENTS), draw(LABELS))
+            )
         elif edit == "remove" and len(records) > 1:
             del records[place]
         elif edit == "alter":
@@ -229,8 +231,10 @@ def test_a_change_makes_new_what_differs(name: str, changed: tuple[Files, Files]
         registry, fresh = Registry(Store(f"{root}/store")), Registry(Store(f"{root}/fresh"))
         write_files(root / "data", kind, before, 0)
         assert freeze(registry, spec) == [""]
-        first, contents = fetch(registry, spec)
-        assert set(contents.values()) == {content_hash(entry.content.encode()) for _, entry in records_of(before)}
+        _, contents = fetch(registry, spec)
+        assert set(contents.values()) == {
+            content_hash(entry.content.encode()) for _, entry in records_of(before)
+        }
         altered = {file: entries for file, entries in after.items() if entries != before[file]}
         write_files(root / "data", kind, altered, seed)
         assert freeze(registry, later) == freeze(fresh, spec_of(source, version="v2")) == [""]
@@ -352,7 +356,9 @@ def test_a_file_that_changes_before_it_is_fetched_is_told(
     report, found = fetch(registry, spec)
     assert report.computed == 3  # what has failed is tried again
     assert set(found.values()) == {content_hash(b"text 0"), content_hash(b"text 2")}
-    failed = ComputeCache(registry.store).space(FetchKernel(spec, BlobStore(registry.store))).reader().read_all()
+    failed = (
+        ComputeCache(registry.store).space(FetchKernel(spec, BlobStore(registry.store))).reader().read_all()
+    )
     (row,) = [row for row in failed.to_pylist() if row["status"] == "failed"]
     assert (row["error_class"], row["retryable"]) == ("source_changed", True)
 

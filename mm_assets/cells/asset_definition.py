@@ -1,0 +1,99 @@
+"""The Dagster definition of a declared asset: its checks, resources, partitions and the run of its body."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from mm_assets.cells.automation_condition import materialize_when_upstream_changes
+from mm_assets.cells.cell_asset import CellAsset
+from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.entry import enter
+from mm_assets.cells.materialization import column_schema
+from mm_assets.cells.partitions import DATASET_VERSION, MODALITY, cells
+from mm_assets.cells.publication import publish, replay
+from mm_assets.cells.run_context import RunContext
+from mm_assets.cells.run_failures import one_line_failures
+from mm_embed_kernels import contracts
+from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.identity import split_dataset_version
+from mm_embed_kernels.modalities import modalities
+from mm_resources.cell import Cell
+from mm_resources.storage.patience import read_patiently
+from mm_resources.work_settings import embedder_key
+
+OWNERS = ["team:data-platform"]
+RESOURCES = {"catalog", "cache", "sandbox", "ray"}
+
+
+def define_asset(declared: CellAsset) -> dg.AssetsDefinition:
+    """Return the software-defined asset of a declaration."""
+    contract: Contract = declared.shown_contract or getattr(contracts, declared.name.upper())
+    models = {embedder_key(modality) for modality in modalities()} if declared.requires_models else set()
+
+    @dg.asset(
+        name=declared.name,
+        description=inspect.getdoc(declared.body),
+        group_name=declared.group,
+        deps=list(declared.deps),
+        kinds=set(declared.kinds),
+        owners=OWNERS,
+        code_version=declared.code_version,
+        # The first asset is started by the sensor `specs`, by `mm` or by hand; the others follow.
+        automation_condition=materialize_when_upstream_changes() if declared.deps else None,
+        pool=declared.pool or None,
+        partitions_def=cells,
+        required_resource_keys=RESOURCES | models,
+        metadata={"dagster/column_schema": column_schema(contract)},
+        check_specs=_check_specs(declared.name, declared.checks),
+    )
+    def materialize(context) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]  # Dagster reads annotations
+        with one_line_failures():
+            run = CellRun(_run_context(context), declared.name, declared.code_version, declared.deps)
+            run.begin()
+            entry = read_patiently(lambda: enter(run, declared))
+            if entry.stored is not None:
+                return replay(run, entry, entry.stored, declared.live_checks)
+            return publish(run, entry, declared.body(run), declared.live_checks)
+
+    return materialize
+
+
+def _run_context(context: dg.AssetExecutionContext) -> RunContext:
+    keys: Any = context.partition_key
+    dataset, version = split_dataset_version(keys.keys_by_dimension[DATASET_VERSION])
+    cell = Cell(dataset, version, keys.keys_by_dimension[MODALITY])
+
+    def find_end() -> str:
+        run = context.instance.get_run_by_id(context.run.run_id)
+        return run.status.value.lower() if run is not None and run.is_finished else ""
+
+    return RunContext(
+        cell=cell,
+        run_id=context.run.run_id,
+        tags=context.run.tags,
+        catalog=context.resources.catalog.open(),
+        limits=context.resources.sandbox.limits(),
+        open_models=lambda: getattr(context.resources, embedder_key(cell.modality)).settings,
+        open_runner=lambda: context.resources.cache.open(),
+        find_end=find_end,
+        checks=frozenset(key.name for key in context.selected_asset_check_keys),
+        log=context.log,
+    )
+
+
+def _check_specs(asset: str, checks: Iterable[tuple[str, bool]]) -> list[dg.AssetCheckSpec]:
+    """Declare the checks of an asset, (name, blocking) each, for every cell."""
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview feature of Dagster; tests prove that dynamic multi-partitions work.
+        warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
+        return [
+            dg.AssetCheckSpec(
+                check, asset=asset, blocking=blocking, partitions_def=cells, description=f"{check} of a cell"
+            )
+            for check, blocking in checks
+        ]
