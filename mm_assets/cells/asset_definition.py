@@ -1,7 +1,5 @@
 """The Dagster definition of a declared asset: its checks, resources, partitions and the run of its body."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from collections.abc import Iterable
@@ -51,7 +49,7 @@ def define_asset(declared: CellAsset) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": column_schema(contract)},
         check_specs=_check_specs(declared.name, declared.checks),
     )
-    def materialize(context) -> dg.MaterializeResult:  # type: ignore[no-untyped-def]  # Dagster reads annotations
+    def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with one_line_failures():
             run = CellRun(_run_context(context), declared.name, declared.code_version, declared.deps)
             run.begin()

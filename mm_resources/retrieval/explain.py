@@ -112,7 +112,7 @@ class _Lineage:
 
     def _metadata(self, probed: dict[str, Any], listed: dict[str, Any]) -> dict[str, Any]:
         """Return the probe's columns that have a value, without those copied from the listing."""
-        copied = set(listed) - {"sample_id"}
+        copied = set(listed) - {"sample_id", "content_hash"}
         return {name: value for name, value in probed.items() if name not in copied and value is not None}
 
     def _decisions(self, curated: dict[str, Any]) -> dict[str, Any]:
