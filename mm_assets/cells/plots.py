@@ -16,6 +16,7 @@ from mm_embed_kernels.rules import Rule
 from mm_resources.monitoring.distribution_drift import DistributionDrift
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BLUE, _RED, _GRAY = "#4f6bed", "#d1453b", "#8a8f98"
@@ -28,6 +29,8 @@ _BINS = 40
 _INCHES = 7.0
 # Mean width of a letter, as a share of the font size.
 _LETTER = 0.65
+# A tick takes as long as a bar, and a title whose place has to be found as long as a panel.
+_TICKS, _ABOVE = 4, 1.0
 # One polygon for all bins takes half the time of a bar for each.
 _OUTLINE: Literal["stepfilled"] = "stepfilled"
 
@@ -59,7 +62,7 @@ def costs(stages: Mapping[str, float], saved: Mapping[str, float], currency: str
     names, prices, colors = zip(*bars[::-1], strict=True)
     drawn = axes.barh(names, prices, color=colors)
     axes.bar_label(drawn, labels=[f"{price:.3g}" for price in prices], padding=4, fontsize=8)
-    axes.set_title(f"{currency}, over all runs", fontsize=9, loc="left")
+    axes.set_title(f"{currency}, over all runs", fontsize=9, loc="left", y=_ABOVE)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_xticks([])
@@ -79,8 +82,8 @@ def histograms(signals: pa.Table, rules: Sequence[Rule]) -> bytes | None:
         values = signals[column].drop_null().to_numpy().astype(float)
         axes.hist(values, bins=_edges(values), color=_BLUE, histtype=_OUTLINE)
         axes.axvline(threshold, color=_RED)
-        axes.set_title(f"{column}: {rule.name} at {threshold:g} ({rule.action})", fontsize=9, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
+        _finish(axes, f"{column}: {rule.name} at {threshold:g} ({rule.action})")
+        axes.locator_params(nbins=_TICKS)
     return _png(figure)
 
 
@@ -161,9 +164,15 @@ def comparisons(shown: Sequence[DistributionDrift]) -> bytes | None:
                     weights=np.full(len(values), 1 / len(values)),
                     histtype=_OUTLINE,
                 )
-        axes.set_title(str(shift), fontsize=9, loc="left", color="black" if shift.passed else _RED)
-        axes.spines[["top", "right"]].set_visible(False)
+            axes.locator_params(nbins=_TICKS)
+        _finish(axes, str(shift), "black" if shift.passed else _RED)
     return _png(figure)
+
+
+def _finish(axes: Axes, title: str, color: str = "black") -> None:
+    """Set the title of a panel, and leave out the lines that nothing stands at."""
+    axes.set_title(title, fontsize=9, loc="left", color=color, y=_ABOVE)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _edges(values: Sequence[float] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
