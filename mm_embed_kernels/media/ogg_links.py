@@ -28,7 +28,7 @@ def find_links(stream: BinaryIO) -> list[tuple[int, int]]:
     with peek(stream) as size:
         if stream.read(4) != b"OggS":
             return []
-        starts = []
+        starts: list[int] = []
         behind = 0  # the streams of one link begin on pages that follow each other
         for offset, length in _beginnings(stream):
             if offset != behind or not starts:

@@ -38,7 +38,7 @@ def resample_frames(
     for begin, frame in _append_flush(frames):
         if skip is None:
             skip = round((start - begin) * rate)
-        blocks = []
+        blocks: list[np.ndarray[Any, Any]] = []
         if frame is not None and seen != format_of(frame):
             blocks = mixer.push(None, begin) if seen else []
             mixer, seen = _Mixer(rate), format_of(frame)
@@ -63,7 +63,9 @@ class Converter:
 
     def __init__(self, **format: Any) -> None:
         """Take the format, rate or layout of an `av.AudioResampler`; what is not given stays as it is."""
-        self._format, self._resampler, self._seen = format, None, None
+        self._format = format
+        self._resampler: Any = None
+        self._seen: tuple[str, str, int] | None = None
 
     def push(self, frame: Any, second: float) -> list[Any]:
         """Return the converted frames of one, or of None those that are still held.
@@ -77,7 +79,7 @@ class Converter:
         """
         import av
 
-        held = []
+        held: list[Any] = []
         seen = self._seen if frame is None else format_of(frame)
         if self._resampler is None or seen != self._seen:
             held = [] if self._resampler is None else self._convert(None, second)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
 
 from mm_embed_kernels.media import pixels
 from mm_embed_kernels.media.image import read_picture
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Four bytes a pixel decoded, of which all samples as float64, with masks and shares, took fifty.
 MEMORY = 800 << 20
@@ -32,6 +34,8 @@ def ramp(dtype: Any, top: float) -> Any:
 
 @pytest.mark.parametrize("mode", ["F", "I", "I;16"])
 def test_a_large_picture_of_deep_samples_fits_into_a_child(mode: str) -> None:
+    from PIL import Image
+
     kind, top = {"F": (np.float32, 1.0), "I": (np.int32, 65_535), "I;16": (np.uint16, 65_535)}[mode]
     data = encode(Image.fromarray(ramp(kind, top)), "TIFF", compression="tiff_adobe_deflate")
     sandbox = Sandbox(Limits(memory_bytes=MEMORY))
@@ -45,6 +49,8 @@ def test_a_large_picture_of_deep_samples_fits_into_a_child(mode: str) -> None:
 
 
 def test_the_bands_of_a_picture_make_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image, ImageCms
+
     dice = np.random.default_rng(3)
     heights = dice.normal(100, 60, (97, 61)).astype(np.float32)
     heights[5:9] = np.nan
