@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.library_errors import library_error
+from mm_embed_kernels.media.chained_recording import ChainedRecording
 from mm_embed_kernels.media.media_type import Media, open_media
-from mm_embed_kernels.media.recordings import (
-    FFmpegRecording,
-    Recording,
-    SoundFileRecording,
-    open_sound_container,
-)
+from mm_embed_kernels.media.ogg_links import find_links
+from mm_embed_kernels.media.recordings import Recording
 from mm_embed_kernels.media.sound_data import open_with_true_sizes
+from mm_embed_kernels.media.sound_file import open_recording
 from mm_embed_kernels.media.spans import seconds_of
 
 # 7.1: FFmpeg defines no mono mix of more channels.
@@ -35,23 +32,12 @@ def open_audio(data: Media) -> Iterator[Recording]:
     Raises:
         SampleError: ``truncated``, ``no_audio``, ``unsupported_format`` or ``decode_error``.
     """
-    import av
-
     with open_media(data) as original:
-        stream = open_with_true_sizes(original)
-        try:
-            container = open_sound_container(stream)
-        except (av.FFmpegError, ValueError, OverflowError) as error:
-            stream.seek(0)
-            refused = library_error(error, "FFmpeg cannot open it")
-            yield _check_channels(SoundFileRecording(stream, refused))
+        links = find_links(original)
+        if len(links) > 1:
+            yield _check_channels(ChainedRecording(data, original, links))
             return
-        with container:
-            try:
-                recording: Recording = FFmpegRecording(container, stream)
-            except SampleError as error:
-                stream.seek(0)
-                recording = SoundFileRecording(stream, error)
+        with open_recording(open_with_true_sizes(original)) as recording:
             yield _check_channels(recording)
 
 

@@ -7,7 +7,6 @@ and misses frames where others refer across a key frame. Never all frames are in
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import sys
@@ -23,7 +22,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.display import Display
 from mm_embed_kernels.media.ffmpeg_frames import Index, first_display, index_of, read_indexed
 from mm_embed_kernels.media.library_errors import decord_error, lacks_length
-from mm_embed_kernels.media.media_type import Media, open_media
+from mm_embed_kernels.media.media_type import Media, content_key, open_media
 from mm_embed_kernels.media.video import Facts, copy_packets, describe, open_video_container, picture_track
 
 # Containers in which decord finds a key frame; in others it misses it by some frames, without an error.
@@ -149,11 +148,7 @@ class _Film:
 
 def _film(data: Media) -> _Film:
     """Return a film, the last one from memory: its segments follow one another."""
-    if isinstance(data, bytes):
-        key: Any = hashlib.blake2b(data).digest()
-    else:
-        info = data.stat()
-        key = (data, info.st_size, info.st_mtime_ns)
+    key = content_key(data)
     if key not in _films:
         _films.clear()
         _films[key] = _Film(data, key)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.clean_aperture import clean_aperture
+from mm_embed_kernels.media.deep_samples import linear_to_srgb, range_scale
 from mm_embed_kernels.media.image_file import (
     MAX_PIXELS,
     PILLOW_ERRORS,
@@ -26,8 +27,7 @@ from mm_embed_kernels.media.media_type import HEAD_BYTES, sniff
 from mm_embed_kernels.media.picture_formats import Decoders, decoders_of
 from mm_embed_kernels.media.pixels import (
     ORIENTATION,
-    linear_to_srgb,
-    scale_samples,
+    bands_of,
     to_rgb,
     turn_upright,
     turns_aside,
@@ -266,14 +266,29 @@ def _ffmpeg_pixels(frame: Any, codec: str) -> Image.Image:
 
     if "f32" not in frame.format.name and "f16" not in frame.format.name:
         return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
-    bands = frame.to_ndarray(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
-    samples = bands[..., :3].astype(np.float64)
-    if codec in _LINEAR:
-        if bands.shape[-1] > 3:
+    layers = frame.reformat(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
+
+    def rows(top: int, bottom: int) -> Any:
+        """Return the samples of some rows, float64 [rows, width, 3 or 4]."""
+        order = (2, 0, 1, 3)[: len(layers.planes)]
+        bands = (np.frombuffer(layers.planes[place], np.float32).reshape(frame.height, -1) for place in order)
+        return np.stack([band[top:bottom, : frame.width] for band in bands], axis=-1).astype(np.float64)
+
+    def light(top: int, bottom: int) -> Any:
+        samples = rows(top, bottom)
+        if samples.shape[-1] > 3:
             # An OpenEXR's colors are multiplied by its alpha.
-            samples += 1 - np.clip(np.nan_to_num(bands[..., 3:]), 0.0, 1.0)
-        return Image.fromarray(linear_to_srgb(samples))
-    return Image.fromarray(scale_samples(samples))
+            samples[..., :3] += 1 - np.clip(np.nan_to_num(samples[..., 3:]), 0.0, 1.0)
+        return linear_to_srgb(samples[..., :3])
+
+    places = list(bands_of(frame.width, frame.height))
+    if codec not in _LINEAR:
+        scale = range_scale(lambda: (rows(*place)[..., :3] for place in places))
+    rgb = Image.new("RGB", (frame.width, frame.height))
+    for place in places:
+        pixels = light(*place) if codec in _LINEAR else scale(rows(*place)[..., :3])
+        rgb.paste(Image.fromarray(pixels), (0, place[0]))
+    return rgb
 
 
 def _exif_tags(image: Image.Image) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import io
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +37,14 @@ _OGG_VIDEO = re.compile(rb"OggS.{24,280}?(\x80theora|BBCD\0|OVP80|\x01video\0)",
 def open_media(data: Media) -> BinaryIO:
     """Open a seekable stream over a blob, for the caller to close."""
     return data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
+
+
+def content_key(data: Media) -> Hashable:
+    """Return what tells a blob from others: the digest of bytes, the state of a file."""
+    if isinstance(data, bytes):
+        return hashlib.blake2b(data).digest()
+    info = data.stat()
+    return data, info.st_size, info.st_mtime_ns
 
 
 def head_of(data: Media) -> bytes:

@@ -1,10 +1,10 @@
-"""Recordings, read in blocks by FFmpeg (PyAV) or libsndfile (soundfile); never all of one is in memory."""
+"""Recordings, read in blocks, here by FFmpeg (PyAV); never all of one is in memory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,18 +18,15 @@ from mm_embed_kernels.media.resampling import resample_frames
 # out.
 _DEMUXERS = (
     "wav,w64,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm,aiff,caf,au,amr,asf,ac3,eac3,dts,wv,ape,tta,voc,iff,"
-    "nistsphere,avi,mpegts,mpeg,mpc,mpc8,tak,dsf"
+    "nistsphere,avi,mpegts,mpeg,mpc,mpc8,tak,dsf,flv,rm,nut,mxf"
 )
 # Raw streams of frames: FFmpeg guesses their length from the bit rate.
 _LENGTHLESS = {"mp3", "aac", "amr", "ac3", "eac3"}
 # A decoder that starts in the middle needs the sound before it: MP3's bit reservoir reaches back nine frames,
 # 0.24 s at 44.1 kHz; Opus needs 0.08 s, AAC one frame.
 _PREROLL_SECONDS = 0.5
-_BLOCK_FRAMES = 4_096
 # Codecs pad and prime by up to two frames (2 x 2,048 samples at 16 kHz).
 SLACK_SECONDS = 0.25
-# The channels that FFmpeg assumes for a number of them.
-_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 # Containers whose duration is the time at which the last track ends, not how long it lasts.
 _STATE_END = {"matroska,webm", "asf"}
 # Codecs whose times after a seek are those of a block before or behind: they are read from the beginning.
@@ -51,7 +48,7 @@ class Recording(ABC):
         damaged: packets that the decoder has refused so far.
     """
 
-    decoder: ClassVar[str]
+    decoder: str
     codec: str
     channels: int
     sample_rate: int
@@ -237,59 +234,3 @@ class FFmpegRecording(Recording):
                 began, clock = clock, clock + frame.samples / frame.sample_rate
                 if clock > start:
                     yield began, frame
-
-
-class SoundFileRecording(Recording):
-    """A recording that libsndfile reads."""
-
-    decoder = "libsndfile"
-
-    def __init__(self, stream: BinaryIO, refused: SampleError) -> None:
-        """Open a stream.
-
-        Args:
-            stream: seekable, at its beginning.
-            refused: why FFmpeg does not read it.
-
-        Raises:
-            SampleError: of the class of `refused`, where libsndfile does not read it either.
-        """
-        import soundfile
-
-        try:
-            self._file = soundfile.SoundFile(stream)
-        except (soundfile.SoundFileError, TypeError, ValueError) as error:
-            cause = str(getattr(error, "error_string", error)).rstrip(".")
-            # What libsndfile says of an MP3 without a whole frame.
-            cause = "no frame of it is whole" if "not exist" in cause else cause
-            also = f"{refused.message}; nor does libsndfile read it ({cause})"
-            raise SampleError(refused.error_class, also) from refused
-        self.codec, self.channels = self._file.subtype.lower(), self._file.channels
-        self.sample_rate, self.bit_rate = self._file.samplerate, None
-        # Libsndfile takes the time of an Ogg's last page for its length, but times need not begin at zero.
-        self.promised = self._file.format != "OGG"
-
-    def duration(self) -> float:
-        return float(self._file.frames / self.sample_rate) if self.promised else self.count()
-
-    def count(self) -> float:
-        return float(sum(frame.samples for _, frame in self.frames()) / self.sample_rate)
-
-    def frames(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, Any]]:
-        import soundfile
-        from av import AudioFrame
-
-        layout = _LAYOUTS[self.channels - 1]
-        first = min(round(start * self.sample_rate), self._file.frames)
-        last = self._file.frames if end is None else min(round(end * self.sample_rate), self._file.frames)
-        try:
-            self._file.seek(first)
-            for number in range(first, last, _BLOCK_FRAMES):
-                samples = self._file.read(min(_BLOCK_FRAMES, last - number), dtype="float32", always_2d=True)
-                if not len(samples):
-                    return
-                frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
-                frame.sample_rate = self.sample_rate
-                yield number / self.sample_rate, frame
-        except soundfile.SoundFileError as error:
-            raise library_error(error, "the recording is damaged") from error

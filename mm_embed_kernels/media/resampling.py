@@ -13,6 +13,8 @@ import numpy as np
 
 from mm_embed_kernels.errors import SampleError
 
+# The channels that FFmpeg assumes for a number of them.
+LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 # Power of a mix against its loudest channel below which the channels cancel each other: -20 dB.
 _CANCELLED = 0.01
 
@@ -29,14 +31,18 @@ def resample_frames(
         end: second at which they end; None for the end of the recording.
 
     Raises:
-        SampleError: as `resample_frame`.
+        SampleError: as `Converter`.
     """
-    mixer = _Mixer(rate)
+    mixer, seen = _Mixer(rate), None
     skip, left = None, None if end is None else round((end - start) * rate)
     for begin, frame in _append_flush(frames):
         if skip is None:
             skip = round((start - begin) * rate)
-        for samples in mixer.push(frame, begin):
+        blocks: list[np.ndarray[Any, Any]] = []
+        if frame is not None and seen != format_of(frame):
+            blocks = mixer.push(None, begin) if seen else []
+            mixer, seen = _Mixer(rate), format_of(frame)
+        for samples in blocks + mixer.push(frame, begin):
             if skip < 0 and left is not None:  # a gap at the start: sound begins after `start`
                 left += skip
                 skip = 0
@@ -49,6 +55,53 @@ def resample_frames(
                 return
 
 
+class Converter:
+    """Converts frames to one format, across changes of their rate or channels.
+
+    Recordings change on the way where programs follow each other in a broadcast, and where files were joined.
+    """
+
+    def __init__(self, **format: Any) -> None:
+        """Take the format, rate or layout of an `av.AudioResampler`; what is not given stays as it is."""
+        self._format = format
+        self._resampler: Any = None
+        self._seen: tuple[str, str, int] | None = None
+
+    def push(self, frame: Any, second: float) -> list[Any]:
+        """Return the converted frames of one, or of None those that are still held.
+
+        Args:
+            frame: an `av.AudioFrame`, or None at the end.
+            second: at which the frame begins, for the message.
+
+        Raises:
+            SampleError: ``decode_error`` where FFmpeg cannot convert it.
+        """
+        import av
+
+        held: list[Any] = []
+        seen = self._seen if frame is None else format_of(frame)
+        if self._resampler is None or seen != self._seen:
+            held = [] if self._resampler is None else self._convert(None, second)
+            self._resampler, self._seen = av.AudioResampler(**self._format), seen
+        return held + self._convert(frame, second)
+
+    def _convert(self, frame: Any, second: float) -> list[Any]:
+        import av
+
+        try:
+            return list(self._resampler.resample(frame))
+        except (ValueError, av.FFmpegError) as error:
+            raise SampleError(
+                "decode_error", f"FFmpeg cannot convert the sound at {second:.2f} s: {error}"
+            ) from error
+
+
+def format_of(frame: Any) -> tuple[str, str, int]:
+    """Return the sample format, the layout of the channels, and the rate of an `av.AudioFrame`."""
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
 class _Mixer:
     """Mixes frames to mono at a rate.
 
@@ -57,24 +110,20 @@ class _Mixer:
     """
 
     def __init__(self, rate: int) -> None:
-        import av
-
         self._rate = rate
-        self._mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        self._single: Any = None
+        self._mono = Converter(format="flt", layout="mono", rate=rate)
+        self._single: Converter | None = None
         self._mix: list[np.ndarray[Any, Any]] = []
         self._channels: list[np.ndarray[Any, Any]] = []
         self._count = 0
 
     def push(self, frame: Any, second: float) -> list[np.ndarray[Any, Any]]:
         """Return the blocks that are complete after a frame; after None, the rest; raises `SampleError`."""
-        import av
-
         if frame is not None and self._single is None and frame.layout.nb_channels > 1:
-            self._single = av.AudioResampler(format="flt", rate=self._rate)
+            self._single = Converter(format="flt", rate=self._rate)
         # Channels first: the resampler of the mix may change the frame's time.
-        apart = [] if self._single is None else resample_frame(self._single, frame, second)
-        for out in resample_frame(self._mono, frame, second):
+        apart = [] if self._single is None else self._single.push(frame, second)
+        for out in self._mono.push(frame, second):
             self._mix.append(_replace_not_finite(out.to_ndarray().reshape(-1)))
             self._count += len(self._mix[-1])
         for out in apart:
@@ -102,27 +151,6 @@ def _without_cancellation(mix: np.ndarray[Any, Any], channels: np.ndarray[Any, A
     if len(mix) != len(channels) or np.square(mix, dtype=np.float64).sum() >= _CANCELLED * power[loudest]:
         return mix
     return np.ascontiguousarray(channels[:, loudest])
-
-
-def resample_frame(resampler: Any, frame: Any, second: float) -> Any:
-    """Return the frames that a resampler makes of one; of None, those that it still holds.
-
-    Args:
-        resampler: an `av.AudioResampler`.
-        frame: an `av.AudioFrame`, or None to flush the resampler.
-        second: at which the frame begins, for the message.
-
-    Raises:
-        SampleError: ``decode_error`` where the recording changes its rate or channels.
-    """
-    import av
-
-    try:
-        return resampler.resample(frame)
-    except (ValueError, av.FFmpegError) as error:
-        raise SampleError(
-            "decode_error", f"the sound at {second:.2f} s has another rate or channels than before: {error}"
-        ) from error
 
 
 def _append_flush(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -12,7 +13,7 @@ from mm_embed_kernels.media.containers import ends_early
 from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.media_type import Media, open_media
 from mm_embed_kernels.media.recordings import SLACK_SECONDS, open_sound_container
-from mm_embed_kernels.media.resampling import resample_frame
+from mm_embed_kernels.media.resampling import Converter
 from mm_embed_kernels.media.video import open_video_container
 
 # Matroska first, which keeps all times. WAV takes the codings of telephones and Windows, ASF takes Speex, MOV
@@ -174,8 +175,7 @@ def _decode_to_pcm(stream: BinaryIO, target: BinaryIO) -> None:
     """Write the decoded samples, unchanged, to a Matroska file.
 
     Raises:
-        SampleError: as `_packets`, ``decode_error`` where the format changes on the way, or
-            ``unsupported_format``.
+        SampleError: as `_packets`, or ``unsupported_format``.
     """
     import av
 
@@ -188,11 +188,12 @@ def _decode_to_pcm(stream: BinaryIO, target: BinaryIO) -> None:
         if kind not in _PCM:
             raise SampleError("unsupported_format", f"no coding without loss is known for samples of {kind}")
         copied: Any = out.add_stream(_PCM[kind], rate=context.sample_rate, layout=context.layout)
-        resampler = av.AudioResampler(format=kind, layout=context.layout, rate=context.sample_rate)
+        converter = Converter(format=kind, layout=context.layout, rate=context.sample_rate)
         clock = 0
-        for frame in _decoded_frames(container, track):
-            frame.pts = None
-            for part in resample_frame(resampler, frame, clock / context.sample_rate):
+        for frame in itertools.chain(_decoded_frames(container, track), [None]):
+            if frame is not None:
+                frame.pts = None
+            for part in converter.push(frame, clock / context.sample_rate):
                 part.pts, part.time_base = clock, Fraction(1, context.sample_rate)
                 clock += part.samples
                 out.mux(copied.encode(part))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import BinaryIO
 
 from mm_embed_kernels.media.media_type import HEAD_BYTES, Media, open_media, sniff
 from mm_embed_kernels.media.mpeg_audio import begins_with_frames
+from mm_embed_kernels.media.track_kinds import SOUND, iso_kinds, kinds_of
 
 _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
-_ISO_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
-_MATROSKA = {"video/webm": "audio/webm", "video/x-matroska": "audio/x-matroska"}
-# Element CodecID (RFC 9559), one byte of length.
-_MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")
-_AVI_SOUND = re.compile(rb"strh.{4}auds", re.DOTALL)
-_ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
-_ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
+# Names of types for sound alone, where they are not those of pictures with another beginning.
+_SOUND_TYPES = {
+    "video/mpeg": "audio/x-mpeg-ps",
+    "video/x-ms-wmv": "audio/x-ms-wma",
+    "video/x-pn-realvideo": "audio/x-pn-realaudio",
+}
+# Containers whose table names all tracks.
+_TABLED = ("video/webm", "video/x-matroska", "video/x-msvideo")
 # Tables of tracks are at a container's beginning, before any media; the index of samples of a two-hour film
 # takes a few MB.
 _TABLE_BYTES, _ISO_TABLE_BYTES = 1 << 20, 32 << 20
@@ -32,16 +33,15 @@ def stream_type(stream: BinaryIO) -> str:
     mime = sniff(head := stream.read(HEAD_BYTES))
     if mime == "application/octet-stream" and head.startswith((b"\0", b"APETAGEX", b"ID3")):
         return "audio/mpeg" if begins_with_frames(stream) else mime
-    if mime not in _ISO_FAMILY | _MATROSKA.keys() | {"video/x-ms-wmv"}:
-        return mime
     stream.seek(0)
     if mime in _ISO_FAMILY:
-        kinds = set(_ISO_HANDLER.findall(_iso_table(stream)))
-        return "audio/mp4" if kinds == {b"soun"} else mime
-    table = stream.read(_TABLE_BYTES)
-    if mime == "video/x-ms-wmv":
-        return "audio/x-ms-wma" if _ASF_AUDIO in table and _ASF_VIDEO not in table else mime
-    return _MATROSKA[mime] if set(_MATROSKA_CODEC.findall(table)) == {b"A"} else mime
+        kinds = iso_kinds(_iso_table(stream))
+    else:
+        kinds = kinds_of(mime, stream.read(_TABLE_BYTES))
+    if kinds != {SOUND}:
+        return mime
+    sound = "video/mp4" if mime in _ISO_FAMILY else mime
+    return _SOUND_TYPES.get(sound, sound.replace("video/", "audio/"))
 
 
 def has_sound(stream: BinaryIO) -> bool | None:
@@ -53,11 +53,9 @@ def has_sound(stream: BinaryIO) -> bool | None:
     mime = sniff(stream.read(HEAD_BYTES))
     stream.seek(0)
     if mime in _ISO_FAMILY:
-        return b"soun" in _ISO_HANDLER.findall(_iso_table(stream))
-    if mime in _MATROSKA:
-        return b"A" in _MATROSKA_CODEC.findall(stream.read(_TABLE_BYTES))
-    if mime == "video/x-msvideo":
-        return _AVI_SOUND.search(stream.read(_TABLE_BYTES)) is not None
+        return SOUND in iso_kinds(_iso_table(stream))
+    if mime in _TABLED:
+        return SOUND in kinds_of(mime, stream.read(_TABLE_BYTES))
     return None if mime.startswith("video/") else False
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.media.recordings import Recording
-from mm_embed_kernels.media.resampling import resample_frame, resample_frames
+from mm_embed_kernels.media.resampling import LAYOUTS, Converter, format_of, resample_frames
 from mm_embed_kernels.signals import speech
 from mm_embed_kernels.similarity import acoustic_fingerprint
 
@@ -45,7 +45,10 @@ class LoudnessMeter:
             [
                 np.zeros(0, np.float32),
                 *resample_frames(
-                    self._measure_frames(reader.frames(start, end), start, end), speech.RATE, start, end
+                    self._measure_frames(reader.frames(start, end), start, end, reader.channels),
+                    speech.RATE,
+                    start,
+                    end,
                 ),
             ]
         )
@@ -61,16 +64,14 @@ class LoudnessMeter:
         self._spoken += int((speech.probabilities(samples) >= speech.THRESHOLD).sum())
 
     def _measure_frames(
-        self, frames: Iterator[tuple[float, Any]], start: float, end: float
+        self, frames: Iterator[tuple[float, Any]], start: float, end: float, channels: int
     ) -> Iterator[tuple[float, Any]]:
         """Pass the frames on and measure them, at their own rate and channels."""
-        import av
-
         # Interleaved: PyAV 18 crashes on the planes of frames of eight channels and more.
-        samples = av.AudioResampler(format="flt")
+        samples = Converter(format="flt")
         for begin, frame in frames:
             frame.pts = None
-            for out in resample_frame(samples, frame, begin):
+            for out in samples.push(frame, begin):
                 heard = out.to_ndarray()
                 self.samples += heard.size
                 finite = int(np.isfinite(heard).sum())
@@ -82,7 +83,7 @@ class LoudnessMeter:
                 values = np.abs(heard)
                 self._clipped += int((values >= _FULL_SCALE).sum())
                 self._peak = max(self._peak, float(values.max(initial=0.0)))
-                self._loudness.add(out)
+                self._loudness.add(out, channels)
             self.end = min(end, begin + frame.samples / frame.sample_rate)
             self.seconds += self.end - max(start, begin)
             yield begin, frame
@@ -115,6 +116,8 @@ class _Loudness:
 
     def __init__(self) -> None:
         self._graph: Any = None
+        self._format: tuple[str, str, int] | None = None
+        self._converter: Converter | None = None
         self._clock = 0
         self._last = _GATE
 
@@ -122,7 +125,19 @@ class _Loudness:
     def value(self) -> float | None:
         return self._last if self._last > _GATE else None
 
-    def add(self, frame: Any) -> None:
+    def add(self, frame: Any, channels: int) -> None:
+        """Add a frame of a recording that has so many channels at most: others may follow with more."""
+        if self._format is None:
+            sample, layout, rate = format_of(frame)
+            wide = frame.layout.nb_channels < channels <= len(LAYOUTS)
+            self._format = (sample, LAYOUTS[channels - 1] if wide else layout, rate)
+        if self._converter is None and format_of(frame) != self._format:
+            sample, layout, rate = self._format
+            self._converter = Converter(format=sample, layout=layout, rate=rate)
+        for part in [frame] if self._converter is None else self._converter.push(frame, 0.0):
+            self._push(part)
+
+    def _push(self, frame: Any) -> None:
         import av
 
         if self._graph is None:
