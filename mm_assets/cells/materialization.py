@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mm_assets.cells.asset_page import AssetPage
 from mm_assets.cells.checks import Check
+from mm_assets.cells.figures import scalar_figures
 from mm_assets.cells.gates import override_command
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.error_classes import lookup
@@ -51,6 +52,8 @@ def materialize_result(
     lines = "\n".join(f"| {escape_markdown(name)} | {_format(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,
+        "dagster/partition_row_count": meta.row_count,
+        **scalar_figures(meta, checks, effort),
         "dagster/column_schema": column_schema(page.contract),
         "dagster/column_lineage": _lineage(page.origins),
         **{name: _picture(name, png) for name, png in page.plots.items()},

@@ -109,6 +109,7 @@ def _meta(
             for check in checks
         ],
         plots=plots,
+        figures=dict(output.figures),
         samples=entry.samples_in if samples is None else samples,
         counts_runs=True,
     )
