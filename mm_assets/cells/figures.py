@@ -18,10 +18,10 @@ PREFIX = "mm/"
 def scalar_figures(meta: StageMeta, checks: Sequence[Check], effort: Effort) -> dict[str, int | float]:
     """Return the numbers of a stage by their stable names.
 
-    Every stage has ``mm/rows``, ``mm/failed``, ``mm/failed_share`` (of the samples that failed or left the
-    stage), ``mm/rows_computed``, ``mm/rows_reused`` and ``mm/seconds`` (wall time of this run). The rest are the
-    numbers of its summary (``mm/published``, ``mm/kept``, ``mm/bytes``), of its checks (``mm/recall``) and those
-    that the asset names (`StageOutput.figures`: ``mm/cost``).
+    Every stage has ``mm/rows``, ``mm/failed``, ``mm/failed_share`` (of the samples that failed or left it),
+    ``mm/rows_computed``, ``mm/rows_reused`` and ``mm/seconds`` (wall time of this run). The rest are numbers
+    of its summary (``mm/published``, ``mm/kept``, ``mm/bytes``), of its checks (``mm/recall``) and those that
+    the asset names (`StageOutput.figures`: ``mm/cost``).
     """
     found: dict[str, int | float] = {}
     for check in checks:
