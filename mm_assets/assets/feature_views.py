@@ -11,6 +11,7 @@ from mm_assets.cells.accounting_check import account_candidate, accounting_check
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun, embedder_inputs
 from mm_assets.cells.checks import Check
+from mm_assets.cells.dataset_assets import report_pin
 from mm_assets.cells.gates import GATE_CHECKS, gate_inputs
 from mm_assets.cells.plots import scatter
 from mm_assets.cells.stage_output import StageOutput
@@ -33,6 +34,7 @@ PLOTTED = 2_000
     code_version="2",
     checks=[("accounting", True), ("recall", True), *GATE_CHECKS],
     requires_models=True,
+    prepare=lambda run: _report(run),
     extra_inputs=lambda run: {**embedder_inputs(run), **gate_inputs(run)},
     shown_contract=FEATURES,
 )
@@ -111,6 +113,13 @@ def _recall_check(recalls: dict[str, Recall]) -> Check:
     )
 
 
+def _report(run: CellRun) -> None:
+    """Report the cell's pin, if there is one, as a materialization of the dataset's own asset."""
+    pin = run.catalog.registry.pins.get(run.cell)
+    if pin is not None:
+        report_pin(run.context.instance, run.catalog, pin)
+
+
 def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Accounting) -> None:
     known = {item.name for item in dataclasses.fields(PinnedTable)}
     tables = [
@@ -160,3 +169,4 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
             override=run.override,
         ),
     )
+    _report(run)
