@@ -1,7 +1,7 @@
 """Published datasets as assets of their own: ``features/DATASET/MODALITY`` and ``features/DATASET/ALIAS``.
 
-They have no partitions, so that an asset of a user's own depends on a dataset by its key alone; each publish and
-each promotion reports a materialization with the data version of what readers get from then on.
+They have no partitions, so that an asset of a user's own depends on a dataset by its key alone; each publish
+and each promotion reports a materialization with the data version of what readers get from then on.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def dataset_specs(
 def report_pin(instance: dg.DagsterInstance, catalog: Catalog, pin: Pin) -> None:
     """Report a publish of the newest published version as a materialization of the dataset's asset, once.
 
-    A run that was killed between the pin and its report is caught up by the next one. An older version that is
-    published anew is not what readers of the dataset should get, and not reported.
+    A run that was killed between the pin and its report is caught up by the next one. An older version that
+    is published anew is not what readers of the dataset should get, and not reported.
     """
     key = dataset_key(pin.dataset, pin.modality)
     last = instance.get_latest_materialization_event(key)

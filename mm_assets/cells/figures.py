@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from mm_assets.cells.checks import Check
 from mm_resources.tables.stage_tables import StageMeta
 
-if TYPE_CHECKING:
-    from mm_assets.cells.materialization import Effort
-
 PREFIX = "mm/"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The work of a run in a stage.
+
+    Attributes:
+        work: kernel -> (rows computed, rows reused).
+        unchanged: whether the stage was skipped because nothing changed.
+        seconds: wall time of the stage in this run.
+    """
+
+    work: Mapping[str, tuple[int, int]]
+    unchanged: bool
+    seconds: float
 
 
 def scalar_figures(meta: StageMeta, checks: Sequence[Check], effort: Effort) -> dict[str, int | float]:

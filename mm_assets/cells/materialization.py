@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from mm_assets.cells.asset_page import AssetPage
 from mm_assets.cells.checks import Check
-from mm_assets.cells.figures import scalar_figures
+from mm_assets.cells.figures import Effort, scalar_figures
 from mm_assets.cells.gates import override_command
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.error_classes import lookup
@@ -20,21 +19,6 @@ from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_resources.cell import Cell
 from mm_resources.tables.failure_events import may_be_redriven
 from mm_resources.tables.stage_tables import StageMeta
-
-
-@dataclass(frozen=True)
-class Effort:
-    """The work of a run in a stage.
-
-    Attributes:
-        work: kernel -> (rows computed, rows reused).
-        unchanged: whether the stage was skipped because nothing changed.
-        seconds: wall time of the stage in this run.
-    """
-
-    work: Mapping[str, tuple[int, int]]
-    unchanged: bool
-    seconds: float
 
 
 def materialize_result(
