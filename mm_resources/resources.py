@@ -240,7 +240,7 @@ def _children(memory_bytes: int) -> int:
 
 def embedder_key(modality: str) -> str:
     """Resource key of a modality's primary embedder."""
-    return f"{modality}_embedder"
+    return f"mm_{modality}_embedder"
 
 
 def default_embedder(modality: Modality) -> EmbedderResource:

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.automation_condition import materialize_when_upstream_changes
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
@@ -24,7 +25,7 @@ from mm_resources.storage.patience import read_patiently
 
 Body = Callable[[CellRun], StageOutput]
 OWNERS = ["team:data-platform"]
-RESOURCES = {"catalog", "cache", "sandbox", "ray"}
+RESOURCES = {"mm_catalog", "mm_cache", "mm_sandbox", "mm_ray"}
 
 
 def _no_inputs(_run: CellRun) -> dict[str, Any]:
@@ -74,10 +75,10 @@ def cell_asset(  # noqa: PLR0913 - a declaration by keywords
         contract: Contract = shown_contract or getattr(contracts, name.upper())
 
         @dg.asset(
-            name=name,
+            key=asset_key(name),
             description=inspect.getdoc(body),
             group_name=group,
-            deps=list(deps),
+            deps=[asset_key(dep) for dep in deps],
             kinds=set(kinds),
             owners=OWNERS,
             code_version=code_version,
@@ -110,7 +111,11 @@ def _check_specs(asset: str, checks: Iterable[tuple[str, bool]]) -> list[dg.Asse
         warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
         return [
             dg.AssetCheckSpec(
-                check, asset=asset, blocking=blocking, partitions_def=cells, description=f"{check} of a cell"
+                check,
+                asset=asset_key(asset),
+                blocking=blocking,
+                partitions_def=cells,
+                description=f"{check} of a cell",
             )
             for check, blocking in checks
         ]

@@ -56,9 +56,9 @@ class CellRun:
     ) -> None:
         self.context, self.asset, self.code_version, self.deps = context, asset, code_version, deps
         self.cell: Cell = cell_of(context.partition_key.keys_by_dimension)
-        self.catalog: Catalog = context.resources.catalog.open()
+        self.catalog: Catalog = context.resources.mm_catalog.open()
         self.snapshot: CellSnapshot = self.catalog.snapshot(self.cell)
-        self.limits = context.resources.sandbox.limits()
+        self.limits = context.resources.mm_sandbox.limits()
         self.run_id: str = context.run.run_id
         self.began, self.meter = time.perf_counter(), UsageMeter()
         self.read_version = read_patiently(
@@ -184,7 +184,7 @@ class CellRun:
 
     @cached_property
     def _runner(self) -> KernelRunner:
-        runner: KernelRunner = self.context.resources.cache.open()
+        runner: KernelRunner = self.context.resources.mm_cache.open()
         return runner
 
     def compute(

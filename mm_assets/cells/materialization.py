@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.asset_page import AssetPage
 from mm_assets.cells.checks import Check
 from mm_assets.cells.figures import Effort, scalar_figures
@@ -95,7 +96,7 @@ def column_schema(contract: Contract) -> dg.TableSchema:
 
 def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
     deps = {
-        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=column) for name in names]
+        column: [dg.TableColumnDep(asset_key=asset_key(name), column_name=column) for name in names]
         for column, names in origins.items()
     }
     return dg.TableColumnLineage(deps_by_column=deps)
