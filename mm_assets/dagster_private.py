@@ -33,7 +33,7 @@ HEARTBEAT_TOLERANCE = 90
 def partitions_backfill(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
-    assets: Sequence[str],
+    assets: Sequence[dg.AssetKey],
     partition_keys: Sequence[str],
     tags: Mapping[str, str],
     title: str,
@@ -48,7 +48,7 @@ def partitions_backfill(
         backfill_id=make_new_backfill_id(),
         asset_graph=definitions.resolve_asset_graph(),
         partition_names=partition_keys,
-        asset_selection=[dg.AssetKey(name) for name in assets],
+        asset_selection=assets,
         backfill_timestamp=time.time(),
         tags=tags,
         dynamic_partitions_store=instance,

@@ -31,24 +31,32 @@ def default_resources(store: str = "", mode: str = "auto", address: str = "") ->
     root = res.StoreResource(root=store)
     ray = res.RayResource(address=address)
     return {
-        "catalog": res.CatalogResource(store=root),
-        "cache": res.ComputeCacheResource(store=root, ray=ray, mode=mode),
-        "sandbox": res.SandboxResource(),
-        "ray": ray,
+        "mm_catalog": res.CatalogResource(store=root),
+        "mm_cache": res.ComputeCacheResource(store=root, ray=ray, mode=mode),
+        "mm_sandbox": res.SandboxResource(),
+        "mm_ray": ray,
         **{embedder_key(name): res.default_embedder(modality) for name, modality in modalities().items()},
     }
 
 
-def build(**settings: str) -> dg.Definitions:
-    """Return the code location, with the settings of `default_resources`."""
+def platform(**settings: str) -> dg.Definitions:
+    """Return the platform as a part of any project: only its jobs have an executor, resources have ``mm_``.
+
+    Args:
+        settings: those of `default_resources`.
+    """
     return dg.Definitions(
         assets=ASSETS,
         jobs=[refresh, check_sources, upkeep_job, audit_job],
         sensors=[specs, sources, conditions],
         schedules=[nightly, weekly_upkeep, weekly_audit],
         resources=default_resources(**settings),
-        executor=dg.in_process_executor,
     )
+
+
+def build(**settings: str) -> dg.Definitions:
+    """Return the code location, whose runs from the UI stay in one process, too."""
+    return dg.Definitions.merge(platform(**settings), dg.Definitions(executor=dg.in_process_executor))
 
 
 defs = build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from mm_embed_kernels.inference.precision import AUTO, PRECISIONS
 DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
 DEFAULT_DATASETS = ".mm/datasets"
+_PREFIX = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
 PROFILES = ("bundled", "hub")
 
 
@@ -34,6 +36,7 @@ class Settings:
             (``MM_PRECISION``).
         calibration: calibration file, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in
             `dagster_home`.
+        key_prefix: words in front of the keys of the twelve assets, ``a/b`` (``MM_KEY_PREFIX``).
         prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
             takes the built-in one.
     """
@@ -45,6 +48,7 @@ class Settings:
     precision: str = AUTO
     prices: Path | None = None
     calibration: Path | None = None
+    key_prefix: str = ""
 
     @property
     def calibration_file(self) -> Path:
@@ -65,6 +69,7 @@ class Settings:
             profile=profile,
             precision=precision,
             calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
+            key_prefix=_checked_prefix(os.environ.get("MM_KEY_PREFIX") or ""),
             prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
         )
 
@@ -78,7 +83,16 @@ class Settings:
             **({"MM_PRECISION": self.precision} if self.precision != AUTO else {}),
             **({"MM_CALIBRATION": str(self.calibration)} if self.calibration else {}),
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
+            **({"MM_KEY_PREFIX": self.key_prefix} if self.key_prefix else {}),
         }
+
+
+def _checked_prefix(prefix: str) -> str:
+    if prefix and not _PREFIX.fullmatch(prefix):
+        raise UserError(
+            f"MM_KEY_PREFIX is {prefix!r}; a prefix is words of letters, digits and _, joined by /"
+        )
+    return prefix
 
 
 def absolute(location: str) -> str:

@@ -114,7 +114,7 @@ def default_models(modality: Modality) -> ModelSettings:
 
 def embedder_key(modality: str) -> str:
     """Return the resource key of a modality's primary embedder."""
-    return f"{modality}_embedder"
+    return f"mm_{modality}_embedder"
 
 
 def sandbox_limits(

@@ -33,6 +33,7 @@ PLOTTED = 2_000
     code_version="2",
     checks=[("accounting", True), ("recall", True), *GATE_CHECKS],
     requires_models=True,
+    prepare=lambda run: _report(run),
     extra_inputs=lambda run: {**embedder_inputs(run), **gate_inputs(run)},
     shown_contract=FEATURES,
 )
@@ -111,6 +112,13 @@ def _recall_check(recalls: dict[str, Recall]) -> Check:
     )
 
 
+def _report(run: CellRun) -> None:
+    """Report the cell's pin, if there is one, as a materialization of the dataset's own asset."""
+    pin = run.catalog.registry.pins.get(run.cell)
+    if pin is not None:
+        run.context.report_pin(pin)
+
+
 def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Accounting) -> None:
     known = {item.name for item in dataclasses.fields(PinnedTable)}
     tables = [
@@ -160,3 +168,4 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
             override=run.override,
         ),
     )
+    _report(run)

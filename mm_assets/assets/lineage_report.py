@@ -105,6 +105,11 @@ def lineage_report(run: CellRun) -> StageOutput:
         },
         checks=[accounting_check(counted), _drift_check(found)],
         plots=_plots(counted, cost, found, prices.currency),
+        figures={
+            "cost": cost.price,
+            "cost_per_1000_published": cost.per_1000_published or 0.0,
+            "stored_bytes": cost.stored_bytes,
+        },
     )
 
 

@@ -14,10 +14,10 @@ from mm_resources.resources import CatalogResource
 
 
 @dg.op(description="Recomputes a sample of each published table from the blobs; fails where a row differs.")
-def recompute(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
+def recompute(context: dg.OpExecutionContext, mm_catalog: CatalogResource) -> None:
     """Audit all published tables; fail on wrong rows."""
     try:
-        audits = list(audit_tables(catalog.open()))
+        audits = list(audit_tables(mm_catalog.open()))
     except UserError as error:
         # Nothing is published: there is nothing to audit.
         context.log.info(str(error))

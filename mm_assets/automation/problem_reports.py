@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from mm_assets.cells.asset_keys import asset_key
 from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_embed_kernels.identity import digest
@@ -16,7 +17,7 @@ from mm_embed_kernels.urls import redact_text
 
 # Problems that are named in one place, and characters of one.
 _NAMED, _CHARACTERS = 20, 300
-_ASSET = dg.AssetKey("dataset_registry")
+_ASSET = asset_key("dataset_registry")
 
 
 def problem_line(name: str, error: Exception) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dagster as dg
 
 from mm_assets.automation.problem_reports import join_problems
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.partitions import partition_key
 from mm_assets.cells.run_tags import cell_tags
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.resources import CatalogResource
 
+# Never all assets of the code location: a user's own project holds others.
+ASSETS = dg.AssetSelection.assets(*map(asset_key, STAGES))
+
 conditions = dg.AutomationConditionSensorDefinition(
     "conditions",
-    target=dg.AssetSelection.all(),
+    target=ASSETS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
     description="Continues materialized assets up to the publish; stops at a failed gate.",
@@ -22,7 +26,7 @@ conditions = dg.AutomationConditionSensorDefinition(
 
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.assets(*STAGES),
+    selection=ASSETS,
     description="All twelve components of one cell, in one process, with one Ray session at most.",
     executor_def=dg.in_process_executor,
 )
@@ -48,11 +52,11 @@ def cell_request(cell: Cell, key: str) -> dg.RunRequest:
     ),
 )
 def nightly(
-    context: dg.ScheduleEvaluationContext, catalog: CatalogResource
+    context: dg.ScheduleEvaluationContext, mm_catalog: CatalogResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Request a refresh of every published cell."""
     problems: list[str] = []
-    pins = catalog.open().registry.latest_pins(problems=problems)
+    pins = mm_catalog.open().registry.latest_pins(problems=problems)
     when = context.scheduled_execution_time.isoformat()
     requests = [cell_request(pin.cell, when) for pin in pins]
     for problem in problems:

@@ -20,6 +20,7 @@ from mm_assets.automation.problem_reports import (
     problem_state,
 )
 from mm_assets.automation.refresh import cell_request, refresh
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.materialization import check_evaluation
 from mm_assets.cells.partitions import dataset_versions, partition_key
 from mm_assets.cells.source_drift_check import (
@@ -43,7 +44,7 @@ from mm_resources.resources import CatalogResource
 # `Registration.by` of the versions that the sensor registers.
 WATCH = "watch"
 _NEXT = "Restore the file of the version, or correct its sources; the others are watched meanwhile."
-_REGISTRY = dg.AssetKey("dataset_registry")
+_REGISTRY = asset_key("dataset_registry")
 
 
 class CheckConfig(dg.Config):
@@ -58,9 +59,9 @@ class CheckConfig(dg.Config):
     pool="network",
     description="Lists the sources of a frozen version again, and records the result as its check.",
 )
-def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, catalog: CatalogResource) -> None:
+def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, mm_catalog: CatalogResource) -> None:
     """List the sources of a version now, and record the check of each of its cells."""
-    registry = catalog.open().registry
+    registry = mm_catalog.open().registry
     spec = registry.spec(*split_dataset_version(config.dataset_version))
     drifts = source_drifts(registry, spec, spec.sources, check=True)
     context.add_output_metadata({"drift": describe_drift(registry, spec, drifts) or UNCHANGED})
@@ -92,9 +93,9 @@ def check_sources() -> None:
         "and proposes or registers the next version."
     ),
 )
-def sources(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
+def sources(context: dg.SensorEvaluationContext, mm_catalog: CatalogResource) -> dg.SensorResult:
     """Request the checks that are due, report drift, register next versions and request their cells."""
-    registry, now = catalog.open().registry, datetime.now(UTC)
+    registry, now = mm_catalog.open().registry, datetime.now(UTC)
     requests: list[dg.RunRequest] = []
     events: list[dg.AssetObservation] = []
     versions: list[str] = []

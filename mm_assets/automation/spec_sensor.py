@@ -1,4 +1,4 @@
-"""The sensor `specs`: register the specs of the folder MM_DATASETS and request their cells.
+"""Sensors that register specs and request their cells: `specs`, of the folder MM_DATASETS, and components'.
 
 A file costs itself alone, whatever is in it: the others are registered, the file is named on the page of the
 sensor's ticks and of the asset `dataset_registry`, and it is read again when it changes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -55,23 +56,41 @@ class _File:
         return [self.state, self.problem] if self.problem else self.state
 
 
-@dg.sensor(
-    name="specs",
-    job_name="refresh",
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers new and changed specs of the folder MM_DATASETS, and requests their cells.",
-)
-def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult:
+def spec_sensor(name: str, watched: str, location: Callable[[], Path]) -> dg.SensorDefinition:
+    """Return a sensor that registers specs and requests their cells.
+
+    Args:
+        watched: what is watched, for the description.
+        location: at each tick, a folder of spec files, or one of them.
+    """
+
+    @dg.sensor(
+        name=name,
+        job_name="refresh",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Registers new and changed specs of {watched}, and requests their cells.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, mm_catalog: CatalogResource) -> dg.SensorResult:
+        return _evaluate(context, name, mm_catalog.open().registry, location())
+
+    return sensor
+
+
+specs = spec_sensor("specs", "the folder MM_DATASETS", lambda: Settings.from_environment().datasets)
+
+
+def _evaluate(
+    context: dg.SensorEvaluationContext, sensor: str, registry: Registry, location: Path
+) -> dg.SensorResult:
     """Register the files that changed since the last tick, and those that waited for their parent.
 
     The cursor contains the state of each file at the last tick, so that a restart repeats nothing.
     """
     before, reported = _load_cursor(context.cursor)
-    states, problems = _file_states(Settings.from_environment().datasets)
+    states, problems = _file_states(location)
     files = {path: before[path] for path in states if path in before}
     changed = [path for path, state in states.items() if path not in before or before[path].state != state]
-    registry = catalog.open().registry
     requests: list[dg.RunRequest] = []
     versions: list[str] = []
     tried: set[str] = set()
@@ -109,7 +128,7 @@ def specs(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.S
         run_requests=requests,
         cursor=json.dumps({**{path: file.dump() for path, file in files.items()}, _REPORTED: state}),
         dynamic_partitions_requests=[dataset_versions.build_add_request(versions)] if versions else [],
-        asset_events=[problem_observation("specs", problems, _NEXT)] if state != reported else [],
+        asset_events=[problem_observation(sensor, problems, _NEXT)] if state != reported else [],
         skip_reason=None if requests else _skip_reason(read, problems),
     )
 
@@ -139,6 +158,8 @@ def _load_cursor(cursor: str | None) -> tuple[dict[str, _File], str]:
 
 def _file_states(folder: Path) -> tuple[dict[str, str], list[str]]:
     """Return the size and modification time of each spec file, as one string, and the files left out."""
+    if folder.is_file():
+        return {str(folder): _state(folder)}, []
     if not folder.is_dir():
         return {}, []
     try:

@@ -11,9 +11,9 @@ from mm_resources.resources import CatalogResource
 
 
 @dg.op(description="Compacts small files and removes superseded versions; published data is unchanged.")
-def tidy(context: dg.OpExecutionContext, catalog: CatalogResource) -> None:
+def tidy(context: dg.OpExecutionContext, mm_catalog: CatalogResource) -> None:
     """Compact the store's tables and report on each part."""
-    parts = upkeep(catalog.open())
+    parts = upkeep(mm_catalog.open())
     figures = {part.part: dg.MetadataValue.json(vars(part)) for part in parts}
     context.add_output_metadata(figures)
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.automation_condition import materialize_when_upstream_changes
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.dataset_assets import report_pin
 from mm_assets.cells.entry import enter
 from mm_assets.cells.materialization import column_schema
 from mm_assets.cells.partitions import DATASET_VERSION, MODALITY, cells
@@ -25,7 +27,7 @@ from mm_resources.storage.patience import read_patiently
 from mm_resources.work_settings import embedder_key
 
 OWNERS = ["team:data-platform"]
-RESOURCES = {"catalog", "cache", "sandbox", "ray"}
+RESOURCES = {"mm_catalog", "mm_cache", "mm_sandbox", "mm_ray"}
 
 
 def define_asset(declared: CellAsset) -> dg.AssetsDefinition:
@@ -34,10 +36,10 @@ def define_asset(declared: CellAsset) -> dg.AssetsDefinition:
     models = {embedder_key(modality) for modality in modalities()} if declared.requires_models else set()
 
     @dg.asset(
-        name=declared.name,
+        key=asset_key(declared.name),
         description=inspect.getdoc(declared.body),
         group_name=declared.group,
-        deps=list(declared.deps),
+        deps=[asset_key(dep) for dep in declared.deps],
         kinds=set(declared.kinds),
         owners=OWNERS,
         code_version=declared.code_version,
@@ -74,13 +76,14 @@ def _run_context(context: dg.AssetExecutionContext) -> RunContext:
         cell=cell,
         run_id=context.run.run_id,
         tags=context.run.tags,
-        catalog=context.resources.catalog.open(),
-        limits=context.resources.sandbox.limits(),
+        catalog=(catalog := context.resources.mm_catalog.open()),
+        limits=context.resources.mm_sandbox.limits(),
         open_models=lambda: getattr(context.resources, embedder_key(cell.modality)).settings,
-        open_runner=lambda: context.resources.cache.open(),
+        open_runner=lambda: context.resources.mm_cache.open(),
         find_end=find_end,
         checks=frozenset(key.name for key in context.selected_asset_check_keys),
         log=context.log,
+        report_pin=lambda pin: report_pin(context.instance, catalog, pin),
     )
 
 
@@ -91,7 +94,11 @@ def _check_specs(asset: str, checks: Iterable[tuple[str, bool]]) -> list[dg.Asse
         warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec.*")
         return [
             dg.AssetCheckSpec(
-                check, asset=asset, blocking=blocking, partitions_def=cells, description=f"{check} of a cell"
+                check,
+                asset=asset_key(asset),
+                blocking=blocking,
+                partitions_def=cells,
+                description=f"{check} of a cell",
             )
             for check, blocking in checks
         ]

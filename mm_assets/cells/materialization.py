@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.asset_page import AssetPage
 from mm_assets.cells.checks import Check
+from mm_assets.cells.figures import Effort, scalar_figures
 from mm_assets.cells.gates import override_command
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.error_classes import lookup
@@ -19,21 +20,6 @@ from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_resources.cell import Cell
 from mm_resources.tables.failure_events import may_be_redriven
 from mm_resources.tables.stage_tables import StageMeta
-
-
-@dataclass(frozen=True)
-class Effort:
-    """The work of a run in a stage.
-
-    Attributes:
-        work: kernel -> (rows computed, rows reused).
-        unchanged: whether the stage was skipped because nothing changed.
-        seconds: wall time of the stage in this run.
-    """
-
-    work: Mapping[str, tuple[int, int]]
-    unchanged: bool
-    seconds: float
 
 
 def materialize_result(
@@ -51,6 +37,8 @@ def materialize_result(
     lines = "\n".join(f"| {escape_markdown(name)} | {_format(value)} |" for name, value in figures.items())
     metadata: dict[str, Any] = {
         "dagster/row_count": meta.row_count,
+        "dagster/partition_row_count": meta.row_count,
+        **scalar_figures(meta, checks, effort),
         "dagster/column_schema": column_schema(page.contract),
         "dagster/column_lineage": _lineage(page.origins),
         **{name: _picture(name, png) for name, png in page.plots.items()},
@@ -108,7 +96,7 @@ def column_schema(contract: Contract) -> dg.TableSchema:
 
 def _lineage(origins: Mapping[str, list[str]]) -> dg.TableColumnLineage:
     deps = {
-        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=column) for name in names]
+        column: [dg.TableColumnDep(asset_key=asset_key(name), column_name=column) for name in names]
         for column, names in origins.items()
     }
     return dg.TableColumnLineage(deps_by_column=deps)

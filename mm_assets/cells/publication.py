@@ -14,8 +14,9 @@ from mm_assets.cells.asset_page import asset_page
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check, closed_gates
 from mm_assets.cells.entry import Entry
+from mm_assets.cells.figures import Effort
 from mm_assets.cells.gates import OVERRIDABLE, override_command
-from mm_assets.cells.materialization import Effort, materialize_result, metadata_value
+from mm_assets.cells.materialization import materialize_result, metadata_value
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import canonical_json, digest
@@ -109,6 +110,7 @@ def _meta(
             for check in checks
         ],
         plots=plots,
+        figures=dict(output.figures),
         samples=entry.samples_in if samples is None else samples,
         counts_runs=True,
     )

@@ -10,6 +10,7 @@ from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.runner import KernelRunner
+from mm_resources.registry.pins import Pin
 from mm_resources.work_settings import ModelSettings
 
 
@@ -28,6 +29,7 @@ class RunContext:
         find_end: returns the status with which the run was marked as finished; "" while it is under way.
         checks: names of the stage's checks.
         log: takes what the run says.
+        report_pin: tells Dagster of a published pin.
     """
 
     cell: Cell
@@ -40,3 +42,4 @@ class RunContext:
     find_end: Callable[[], str] = lambda: ""
     checks: frozenset[str] = frozenset()
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("mm"))
+    report_pin: Callable[[Pin], None] = lambda _pin: None

@@ -21,6 +21,7 @@ class StageOutput:
         before_commit: action between the checks and the commit (the pin).
         row_count: rows of the asset, where they are not those of its table.
         plots: PNG by name; None for one that cannot be drawn.
+        figures: numbers by their stable names, besides those of `summary` and `checks`.
     """
 
     rows: WrittenRows
@@ -29,3 +30,4 @@ class StageOutput:
     before_commit: Callable[[], None] | None = None
     row_count: int | None = None
     plots: Mapping[str, bytes | None] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)

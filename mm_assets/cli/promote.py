@@ -29,20 +29,25 @@ def promote(
     json: Json = False,
 ) -> None:
     """Move an alias to a version that passes the promotion gate; readers use DATASET@production."""
+    from mm_assets.cells.dataset_assets import report_alias
+    from mm_assets.operations.dagster_home import open_instance
     from mm_assets.operations.promotion import promote as move
     from mm_assets.operations.promotion import roll_back
     from mm_resources.catalog import Catalog
+    from mm_resources.settings import Settings
 
+    catalog = Catalog.open()
     aliases = sorted(ALIASES - {"latest"})
     if back:
         dataset, _, alias = dataset_version.partition("@")
         check_choice("alias" if alias else "--to", alias or to, aliases)
         check_dataset_version(f"{dataset}@{alias or to}")
-        moved = roll_back(Catalog.open(), dataset, alias or to)
+        moved = roll_back(catalog, dataset, alias or to)
     else:
         check_dataset_version(dataset_version)
         check_choice("--to", to, aliases)
-        moved = move(Catalog.open(), dataset_version, to, evaluate, override)
+        moved = move(catalog, dataset_version, to, evaluate, override)
+    report_alias(open_instance(Settings.from_environment()), catalog, moved)
     if json:
         print_json(asdict(moved))
         return

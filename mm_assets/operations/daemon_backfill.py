@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.partitions import MODALITY, partition_key
 from mm_assets.cells.run_tags import OVERRIDE_TAG, cell_tags
 from mm_assets.dagster_private import DIMENSION_TAG_PREFIX, partitions_backfill
@@ -38,7 +39,7 @@ def launch(
     backfill = partitions_backfill(
         definitions,
         instance,
-        STAGES,
+        [asset_key(name) for name in STAGES],
         [partition_key(cell) for cell in cells],
         tags={**shared, **({OVERRIDE_TAG: override} if override else {})},
         title=f"{cells[0].dataset_version}: {', '.join(cell.modality for cell in cells)}",

@@ -203,11 +203,15 @@ def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dic
         yield source["record"] or {}, {"bytes": None, "url": None}
 
 
+# Type of the Dagster component whose attributes are a spec.
+COMPONENT = "mm_assets.Dataset"
+
+
 def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
     """Parse a spec from YAML; relative URIs are resolved against `base`, the spec's folder.
 
     Args:
-        text: the YAML.
+        text: the YAML; also that of a Dagster component whose attributes are the spec, see `COMPONENT`.
         origin: file name for error messages.
         base: folder of the spec, or None to leave relative URIs as they are.
 
@@ -215,6 +219,8 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
         UserError: naming the file, the field and the cause in one line.
     """
     raw = parse_yaml(text, origin)
+    if isinstance(raw, dict) and raw.get("type") == COMPONENT:
+        raw = raw.get("attributes")
     if not isinstance(raw, dict):
         raise UserError(f"{origin}: a spec is a mapping with name, version and sources")
     try:

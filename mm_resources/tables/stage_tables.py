@@ -61,6 +61,7 @@ class StageMeta:
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
         summary: figures for people.
+        figures: numbers by their stable names, besides those of `summary` and `checks`.
         checks: outcomes of the stage's checks, replayed while nothing changes.
         plots: names of the pictures that were drawn of it.
         samples: samples that left the stage; None where it was written before they were counted.
@@ -85,6 +86,7 @@ class StageMeta:
     plots: list[str] = field(default_factory=list)
     samples: int | None = None
     counts_runs: bool = False
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,27 @@ def test_the_ui_shows_the_feature_rows_not_their_record(published: Any) -> None:
     assert "words" in {column.name for column in probed.metadata["dagster/column_schema"].schema.columns}
 
 
+def test_figures_are_scalars_that_the_ui_plots(published: Any) -> None:
+    """Of the two cells, the last materialization is that of the texts: two sentences and a broken line."""
+
+    def figures(asset: str) -> dict[str, Any]:
+        event = published.instance.get_latest_materialization_event(dg.AssetKey(asset))
+        return {name: entry.value for name, entry in event.asset_materialization.metadata.items()}
+
+    views, report = figures("feature_views"), figures("lineage_report")
+    assert (views["mm/published"], views["mm/recall"], views["dagster/partition_row_count"]) == (2, 1.0, 2)
+    assert (report["mm/discovered"], report["mm/cost"] > 0, report["mm/stored_bytes"] > 0) == (3, True, True)
+    raw = figures("raw_assets")
+    assert (raw["mm/rows"], raw["mm/fetched"], raw["mm/failed"], raw["mm/failed_share"]) == (3, 2, 1, 1 / 3)
+    assert (raw["mm/rows_computed"], raw["mm/rows_reused"]) == (2, 0)
+    assert all(
+        isinstance(value, int | float)
+        for asset in ("raw_assets", "curated_samples", "embeddings", "lineage_report")
+        for name, value in figures(asset).items()
+        if name.startswith("mm/")
+    )
+
+
 def materialized(platform: Any, asset: str) -> Any:
     return platform.instance.get_latest_materialization_event(
         dg.AssetKey(asset)

@@ -1,0 +1,1 @@
+"""A Dagster project that holds the feature platform beside its own assets."""

@@ -1,0 +1,1 @@
+"""Assets of the project and components of the platform."""

@@ -1,0 +1,1 @@
+"""Dagster components: the platform and datasets in any project. May import definitions and below."""
