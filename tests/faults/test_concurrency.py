@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from mm_embed_kernels.contracts import feature_contract
 from mm_resources.catalog import Catalog
@@ -24,6 +25,7 @@ BACKFILL = ("backfill", "tiny@v1")
 REPUBLISHES = 50
 
 
+@pytest.mark.slow
 def test_a_second_run_of_a_cell_names_the_first_and_does_nothing(home: Home, expected: Published) -> None:
     first = home.start(*BACKFILL, fault=Fault(label="append cache/embed", signal=signal.SIGSTOP))
     assert first.until_stopped(), first.text
@@ -51,6 +53,7 @@ def test_two_runs_of_a_cell_that_begin_at_once(home: Home, expected: Published) 
     published(home.store, TEXT).assert_like(expected)
 
 
+@pytest.mark.slow
 def test_cells_that_need_the_same_content_at_once(home: Home, tmp_path: Path, expected: Published) -> None:
     """Both compute the same keys before either commits them: both publish, and the cache returns each key once."""
     assert home.mm("register", str(write_texts(tmp_path, "other", SENTENCES[:5]))).code == 0

@@ -74,6 +74,7 @@ def assert_served(home: Home, pinned: Published) -> None:
     assert hits.num_rows == 3
 
 
+@pytest.mark.slow
 def test_a_full_disk(small: Home, pinned: Published, expected: Published) -> None:
     """Space shrinks: each run fails where it finds none, and the run that has it resumes from there."""
     ballast = Path(small.store).parent / "ballast"

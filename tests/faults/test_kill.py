@@ -37,6 +37,7 @@ def assert_undisturbed(home: Home, cell: Cell, undisturbed: Home, expected: Publ
     assert stored(home.store) == stored(undisturbed.store)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(home: Home, undisturbed: Home, expected: Published) -> None:
     """Kill each run a few boundaries later than the one before, until one completes."""
     kills = 0
@@ -52,6 +53,7 @@ def test_killed_again_and_again(home: Home, undisturbed: Home, expected: Publish
     assert {line["label"] for line in home.passed()} >= {line["label"] for line in undisturbed.passed()}
 
 
+@pytest.mark.slow
 def test_killed_between_the_tags_of_a_pin(home: Home, undisturbed: Home, expected: Published) -> None:
     """Kill while only some of the pin's versions are tagged."""
     assert home.mm(*BACKFILL, fault=Fault(5, "after", "tag stages/")).code == -signal.SIGKILL
@@ -59,6 +61,7 @@ def test_killed_between_the_tags_of_a_pin(home: Home, undisturbed: Home, expecte
     assert_undisturbed(home, TEXT, undisturbed, expected)
 
 
+@pytest.mark.slow
 def test_one_checkpoint_is_repeated_at_most(home: Home, undisturbed: Home, expected: Published) -> None:
     """Kill in each kernel when its second checkpoint is computed and not committed; the ledger of the run that
     completes counts computed and reused rows."""

@@ -36,6 +36,7 @@ def assert_whole(root: str, expected: Published, undisturbed: Home) -> None:
     assert set(rows) == set(stored(undisturbed.store))
 
 
+@pytest.mark.slow
 def test_a_bad_network(
     memory: Path,
     spec: Path,
@@ -65,6 +66,7 @@ def test_a_bad_network(
     assert not any(SECRET.encode() in text for text in texts)
 
 
+@pytest.mark.slow
 def test_a_server_that_restarts(
     memory: Path,
     spec: Path,

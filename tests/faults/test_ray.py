@@ -71,6 +71,7 @@ def struck(home: Home, kind: str) -> Victim:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ray::MapWorker", "raylet/raylet"])
 def test_a_killed_process_of_ray(home: Home, whole: Home, kind: str) -> None:
     """The run recovers, or fails with one line; the next run completes it exactly."""

@@ -204,7 +204,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         server.wait(60)
 
 
-@pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["sqlite", "postgres"])
 def test_code_server_daemon_and_webserver_as_the_containers_run_them(
     storage: str,
     tmp_path: Path,

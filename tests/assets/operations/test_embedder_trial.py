@@ -27,6 +27,7 @@ def spec(dataset: Path, tmp_path: Path) -> Path:
     return dataset
 
 
+@pytest.mark.slow
 def test_several_embedders_one_of_them_primary(
     platform: Any, spec: Path, mode: str, photos: dict[str, Path]
 ) -> None:

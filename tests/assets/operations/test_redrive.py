@@ -64,7 +64,14 @@ def failed(platform: Any) -> dict[str, int]:
     return {event["error_class"]: event["attempt"] for event in events}
 
 
-@pytest.mark.parametrize("stage", KERNELS)
+# One of the kernels in `make test`: the cache answers alike for each.
+STAGES = [
+    "embeddings",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in KERNELS if name != "embeddings"),
+]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
     lenient: Any, dataset: Path, photos: dict[str, Path], stage: str
 ) -> None:
@@ -91,11 +98,7 @@ def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
     assert FailureFilter.loads(tags[REDRIVE_TAG]) == FailureFilter(error_class="decoder_crash")
 
 
-# The cache answers alike for each kernel: one of them is enough in `make test`.
-@pytest.mark.parametrize(
-    "stage",
-    ["embeddings", *(pytest.param(name, marks=pytest.mark.slow) for name in KERNELS if name != "embeddings")],
-)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_cached_failure_of_a_class_that_is_gone_is_recorded_as_it_is(
     lenient: Any, photos: dict[str, Path], stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

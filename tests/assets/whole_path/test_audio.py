@@ -123,6 +123,7 @@ def test_an_embedder_is_tried_on_a_sample(published: Any) -> None:
         try_embedder(published.catalog, cell, "conse", 10)
 
 
+@pytest.mark.slow
 def test_a_transcriber_that_hears_nothing_says_so(sounds: Any, tmp_path: Path) -> None:
     """Noise is no speech: Whisper is not run, no text is written, and nothing fails."""
     spec = tmp_path / "sounds" / "spec.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,38 @@ def said(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_all_commands(mm: Run, s3: S3, dataset: Path, tmp_path: Path) -> None:
-    def run(*words: object) -> Any:
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def run(mm: Run, s3: S3) -> Command:
+    """Run a command on the store and return what it prints."""
+
+    def command(*words: object) -> Any:
         return said(mm(*words, "--json", MM_STORE=ROOT, **s3.environment()))
 
+    return command
+
+
+def test_from_a_spec_to_a_training_set(run: Command, dataset: Path) -> None:
+    run("register", dataset)
+    (cell,) = run("backfill", "tiny@v1", "--modality", "text")["cells"]
+    assert (cell["status"], cell["computed"]["embed:minilm"]) == ("published", 2)
+    (cell,) = run("backfill", "tiny@v1", "--modality", "text")["cells"]
+    assert cell["status"] == "unchanged"
+    (hit,) = run("search", "hot coffee", "--dataset-version", "tiny@v1", "--modality", "text", "-k", 1)
+    assert hit["label"] == "food"
+    # Training code needs no Dagster.
+    store = FeatureStore.open(ROOT)
+    ts = store.training_set("tiny@v1", modality="text", columns=["label"])
+    rows = ts.to_arrow()
+    assert sorted(rows["label"].to_pylist()) == sorted(topic for _, _, topic in SENTENCES)
+    assert store.training_set(manifest=json.loads(json.dumps(ts.manifest))).to_arrow().equals(rows)
+    assert len(next(iter(ts.to_torch(batch_size=2)))["vector"]) == 2
+
+
+@pytest.mark.slow
+def test_all_commands(run: Command, s3: S3, dataset: Path, tmp_path: Path) -> None:
     run("register", dataset)
     cells = {cell["modality"]: cell for cell in run("backfill", "tiny@v1")["cells"]}
     assert {name: cell["status"] for name, cell in cells.items()} == {
@@ -71,15 +100,7 @@ def test_all_commands(mm: Run, s3: S3, dataset: Path, tmp_path: Path) -> None:
     assert run("gc", "--older-than-days", 0)["condemned"] == 0
     assert run("doctor", "--verify")["bad"] == []
     assert run("datasets")
-
-    # Training code needs no Dagster.
-    store = FeatureStore.open(ROOT)
-    ts = store.training_set("tiny@v1", modality="text", columns=["label"])
-    rows = ts.to_arrow()
-    assert sorted(rows["label"].to_pylist()) == sorted(topic for _, _, topic in SENTENCES)
-    assert store.training_set(manifest=json.loads(json.dumps(ts.manifest))).to_arrow().equals(rows)
-    assert len(next(iter(ts.to_torch(batch_size=2)))["vector"]) == 2
-    assert store.decisions("tiny@v1", modality="image").num_rows == 2
+    assert FeatureStore.open(ROOT).decisions("tiny@v1", modality="image").num_rows == 2
 
     kept = [path for folder in (tmp_path, s3.folder) for path in folder.rglob("*") if path.is_file()]
     assert len(kept) > 100

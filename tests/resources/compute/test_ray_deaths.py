@@ -54,6 +54,7 @@ def test_an_actor_that_hangs_costs_its_row(
     assert {key: row["error_class"] for key, row in failed.items()} == {"003-hang": "timeout"}
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_code_still_ends_the_run(session: RaySession, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="021-bug"):
         run(session, tmp_path, "early", "late", "bug")

@@ -69,6 +69,7 @@ def told(nodes: Cluster, store: Path, *before: str, models: Sequence[str] = (), 
 
 
 @needs_namespaces
+@pytest.mark.slow
 def test_a_store_that_a_node_does_not_see(nodes: Cluster, tmp_path: Path) -> None:
     (mine := tmp_path / "mine").mkdir()
     with nodes.worker("elsewhere", hidden=[mine]):
@@ -83,6 +84,7 @@ def test_a_store_that_a_node_does_not_see(nodes: Cluster, tmp_path: Path) -> Non
         assert told(nodes, tmp_path / "shared" / "store", models=["minilm"]) == "ray 3 0"
 
 
+@pytest.mark.slow
 def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None:
     """The first on the node's path are another pillow, as it says of itself, and code that somebody has changed."""
     (other := tmp_path / "other" / "pillow-0.9.dist-info").mkdir(parents=True)
@@ -100,6 +102,7 @@ def test_a_node_with_another_environment(nodes: Cluster, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
     room = tmp_path / "stub" / "mm_resources" / "compute"
     room.mkdir(parents=True)
@@ -118,6 +121,7 @@ def test_a_node_without_this_code(nodes: Cluster, tmp_path: Path) -> None:
 
 
 @needs_namespaces
+@pytest.mark.slow
 def test_a_driver_beside_no_node(nodes: Cluster, tmp_path: Path) -> None:
     """In a process namespace of its own it sees none, as in a container of its own."""
     refused = told(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.processes import ROOT
 
 # In a process of its own, which has no Ray yet.
@@ -39,6 +41,7 @@ session.close()
 """
 
 
+@pytest.mark.slow
 def test_ray_outlives_the_thread_that_asked_for_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=300
