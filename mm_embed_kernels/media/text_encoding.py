@@ -187,7 +187,7 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
         if (mean := mean_log_likelihood(_weighed(_evidence(data)), encoding)) < _LEAST_LIKELY:
             raise SampleError(
                 "encoding_unknown",
-                f"the text reads best as {encoding}, in which its letters follow each other as in no language "
+                f"the text reads best as {encoding}, whose letters then follow each other as in no language "
                 f"({math.exp(mean):.2%} each)",
             )
         return text, encoding
