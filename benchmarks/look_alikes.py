@@ -156,27 +156,25 @@ def _video_versions(data: bytes) -> dict[str, bytes]:
     import av
 
     with av.open(io.BytesIO(data)) as film:
-        rate = float(film.streams.video[0].average_rate or 25)
+        rate = max(2, round(film.streams.video[0].average_rate or 25))
         frames = [frame.to_ndarray(format="rgb24") for frame in islice(film.decode(video=0), 900)]
     height, width = frames[0].shape[:2]
-    made: dict[str, tuple[list[Any], float, str, str, tuple[int, int]]] = {
+    made: dict[str, tuple[list[Any], int, str, str, tuple[int, int]]] = {
         "H.264 at CRF 35": (frames, rate, "libx264", "35", (width, height)),
         "MPEG-4": (frames, rate, "mpeg4", "", (width, height)),
         "half size": (frames, rate, "libx264", "23", (width // 2, height // 2)),
-        "half the frames": (frames[::2], rate / 2, "libx264", "23", (width, height)),
+        "half the frames": (frames[::2], rate // 2, "libx264", "23", (width, height)),
         "without the first fifth": (frames[len(frames) // 5 :], rate, "libx264", "23", (width, height)),
     }
     return {name: _encode_video(*each) for name, each in made.items()}
 
 
-def _encode_video(frames: list[Any], rate: float, codec: str, quality: str, size: tuple[int, int]) -> bytes:
-    from fractions import Fraction
-
+def _encode_video(frames: list[Any], rate: int, codec: str, quality: str, size: tuple[int, int]) -> bytes:
     import av
 
     sink = io.BytesIO()
     with av.open(sink, "w", format="mp4") as film:
-        track: Any = film.add_stream(codec, rate=Fraction(rate).limit_denominator(1_001))
+        track: Any = film.add_stream(codec, rate=rate)
         track.width, track.height, track.pix_fmt = size[0] // 2 * 2, size[1] // 2 * 2, "yuv420p"
         if quality:
             track.options = {"crf": quality, "preset": "veryfast"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -209,6 +210,15 @@ def test_drift_is_said_and_changes_nothing(walks: tuple[Any, Path]) -> None:
     assert "source notes: cannot be listed any more" in platform.backfill("walks@v1", "text")["text"].notes[0]
 
 
+def write_captions(folder: Path, names: list[str]) -> None:
+    """Write a note for each photo, unlike all others."""
+    notes = [
+        {"id": f"n{i}", "text": hashlib.sha256(bytes([i])).hexdigest(), "photo": name}
+        for i, name in enumerate(names)
+    ]
+    (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)) + "\n")
+
+
 @pytest.mark.parametrize("parent", ["", "v1"])
 def test_a_renamed_photo_that_has_equals_moves_none_of_them(
     platform: Any, tmp_path: Path, parent: str
@@ -224,7 +234,7 @@ def test_a_renamed_photo_that_has_equals_moves_none_of_them(
             picture(i, folder / "photos" / name)
     picture(99, folder / "photos" / "alone.png")
     names = [f"{letter}{i}.png" for i in range(10) for letter in "ab"] + ["alone.png"]
-    write_notes(folder, names)
+    write_captions(folder, names)
     register(platform, folder, "v1")
     for modality in ("text", "image"):
         assert platform.backfill("walks@v1", modality)[modality].status == "published"
@@ -237,7 +247,7 @@ def test_a_renamed_photo_that_has_equals_moves_none_of_them(
     for i in range(10):
         (folder / "photos" / f"a{i}.png").rename(folder / "photos" / f"z{i}.png")
     names = [name.replace("a", "z") if name != "alone.png" else name for name in names]
-    write_notes(folder, names)
+    write_captions(folder, names)
     register(platform, folder, "v2", parent=parent)
     for modality in ("image", "text"):
         assert platform.backfill("walks@v2", modality)[modality].status == "published"
