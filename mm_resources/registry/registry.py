@@ -174,7 +174,7 @@ class Registry:
             ) from None
 
     def is_registered(self, spec: DatasetSpec) -> bool:
-        """Whether a version of this name is registered, with whatever spec."""
+        """Return whether a version of this name is registered, with whatever spec."""
         return self.store.entry(self._spec_name(spec.name, spec.version)) is not None
 
     def datasets(self) -> list[str]:

@@ -25,10 +25,8 @@ from mm_resources.storage.table_files import damage_of, data_files, record_writt
 if TYPE_CHECKING:
     import lance
 
-# Rows of one batch of a scan.
-READ_ROWS = 16_384
-# Values of one SQL list.
-_IN_LIST = 1_000
+# Rows of one batch of a scan, and values of one SQL list.
+READ_ROWS, _IN_LIST = 16_384, 1_000
 # Rows of a data file: until a file ends, its writer holds up to 8 MiB of each column back.
 _FILE_ROWS = 131_072
 # A dataset that grows by small commits is compacted at this number of scraps: fragments below both limits.

@@ -210,7 +210,7 @@ class FailureEvents:
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
 
     def has_suspected(self, cell: Cell, stage: str) -> bool:
-        """Whether a stage has recorded failures of which the machine may have been the cause."""
+        """Return whether a stage has recorded failures of which the machine may have been the cause."""
         return not SUSPECTED.isdisjoint(self.by_class(cell, [stage]))
 
 

@@ -359,7 +359,7 @@ def test_a_linked_folder_is_a_failure_of_one_source(registry: Registry, data: Pa
 
 
 def test_a_link_to_nothing_has_the_modality_of_its_name(registry: Registry, data: Path) -> None:
-    for name in ("gone.jpg", "gone.wav", "gone.unknown"):
+    for name in ("gone.jpg", "gone.wav"):
         (data / name).symlink_to(data / "nowhere")
     spec = spec_of({"uri": str(data), "modality": "auto"})
     assert freeze(registry, spec) == [""]
@@ -369,4 +369,4 @@ def test_a_link_to_nothing_has_the_modality_of_its_name(registry: Registry, data
         for row in list_samples(registry, spec, kind)
         if row["error_class"] == "not_found"
     }
-    assert kinds == {"gone.jpg": "image", "gone.wav": "audio", "gone.unknown": "text"}
+    assert kinds == {"gone.jpg": "image", "gone.wav": "audio"}
