@@ -1,16 +1,20 @@
-"""Measure near-duplicates of real pictures and recordings: recall over copies, precision over look-alikes.
+"""Measure near-duplicates of real media and texts: recall over copies, precision over look-alikes.
 
-Run: .venv/bin/python -m benchmarks.look_alikes --pictures FOLDER --sounds FOLDER
+Run: .venv/bin/python -m benchmarks.look_alikes --pictures FOLDER --sounds FOLDER (or --videos, --texts)
 
-The files of a folder must be different pictures or recordings. Every pair of two files is a look-alike, every
-pair of a file and its coded, scaled, cropped, turned, shifted or quieter version a copy.
+The files of a folder must be different ones. Every pair of two files is a look-alike, every pair of a file
+and its coded, scaled, cropped, turned, shifted, quieter or edited version a copy. Texts may be packed by
+gzip. With ``--alone`` a rule sees the files without their versions, as a cell has them that holds no copies.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
+import random
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +37,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--sounds", type=Path)
+    parser.add_argument("--videos", type=Path)
+    parser.add_argument("--texts", type=Path)
+    parser.add_argument("--alone", action="store_true", help="measure look-alikes alone")
     parser.add_argument("--limit", type=int, default=1_000, help="files of each kind")
     arguments = parser.parse_args()
     for modality, folder, versions in (
         ("image", arguments.pictures, _picture_versions),
         ("audio", arguments.sounds, _sound_versions),
+        ("video", arguments.videos, _video_versions),
+        ("text", arguments.texts, _text_versions),
     ):
         if folder is not None:
             files = sorted(path for path in folder.rglob("*") if path.is_file())[: arguments.limit]
-            _report(modality, files, list(_sign(modality, files, versions)))
+            made = (lambda _data: {}) if arguments.alone else versions
+            _report(modality, files, list(_sign(modality, files, made)))
 
 
 def _sign(
@@ -50,6 +60,7 @@ def _sign(
     """Yield the signals of each file and of its versions; skip what the modality cannot read."""
     for number, path in enumerate(files):
         data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
         try:
             yield number, "", get(modality).probe(data)
             for name, copy in versions(data).items():
@@ -61,7 +72,7 @@ def _sign(
 def _report(modality: str, files: list[Path], signed: list[_Signed]) -> None:
     rule = rules()[f"near_duplicate_{modality}"]()
     assert isinstance(rule, NearDuplicateRule)
-    columns = [*rule.compared, *(["duration"] if modality == "audio" else [])]
+    columns = [*rule.compared, *(["duration"] if modality in ("audio", "video") else [])]
     table = pa.table({name: [row[name] for _, _, row in signed] for name in columns})
     matches = rule.matches(number_rows(lambda chosen: table.select(chosen).to_reader(1_000)))
     found = {
@@ -139,6 +150,54 @@ def _encode_sound(samples: Any, kind: str, subtype: str) -> bytes:
     sink = io.BytesIO()
     soundfile.write(sink, np.clip(samples, -1, 1), _RATE, format=kind, subtype=subtype)
     return sink.getvalue()
+
+
+def _video_versions(data: bytes) -> dict[str, bytes]:
+    import av
+
+    with av.open(io.BytesIO(data)) as film:
+        rate = max(2, round(film.streams.video[0].average_rate or 25))
+        frames = [frame.to_ndarray(format="rgb24") for frame in islice(film.decode(video=0), 900)]
+    height, width = frames[0].shape[:2]
+    made: dict[str, tuple[list[Any], int, str, str, tuple[int, int]]] = {
+        "H.264 at CRF 35": (frames, rate, "libx264", "35", (width, height)),
+        "MPEG-4": (frames, rate, "mpeg4", "", (width, height)),
+        "half size": (frames, rate, "libx264", "23", (width // 2, height // 2)),
+        "half the frames": (frames[::2], rate // 2, "libx264", "23", (width, height)),
+        "without the first fifth": (frames[len(frames) // 5 :], rate, "libx264", "23", (width, height)),
+    }
+    return {name: _encode_video(*each) for name, each in made.items()}
+
+
+def _encode_video(frames: list[Any], rate: int, codec: str, quality: str, size: tuple[int, int]) -> bytes:
+    import av
+
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="mp4") as film:
+        track: Any = film.add_stream(codec, rate=rate)
+        track.width, track.height, track.pix_fmt = size[0] // 2 * 2, size[1] // 2 * 2, "yuv420p"
+        if quality:
+            track.options = {"crf": quality, "preset": "veryfast"}
+        for pixels in frames:
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            film.mux(track.encode(picture.reformat(track.width, track.height, "yuv420p")))
+        film.mux(track.encode())
+    return sink.getvalue()
+
+
+def _text_versions(data: bytes) -> dict[str, bytes]:
+    from mm_embed_kernels.media.text_encoding import decode
+
+    text, _, _ = decode(data)
+    words, dice = text.split(" "), random.Random(len(text))
+    edited = [dice.choice(words) if dice.random() < 0.02 else word for word in words]
+    made = {
+        "other white space and case": " \n".join(text.upper().split()),
+        "a word in fifty": " ".join(edited),
+        "cut by a tenth": text[: len(text) * 9 // 10],
+        "a line before and behind": f"Copied from a page of the archive.\n{text}\nSeen by nobody.",
+    }
+    return {name: each.encode() for name, each in made.items()}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.source_drift_check import sources_of, sources_unchanged
+from mm_assets.cells.source_match_check import sources_matched
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.listings import declares_links
@@ -35,7 +36,7 @@ def _cell_sources(run: CellRun) -> list[SourceSpec]:
 @cell_asset(
     group="1_ingest",
     kinds=["yaml", "lance"],
-    checks=[("sources_listed", True), ("sources_unchanged", False)],
+    checks=[("sources_listed", True), ("sources_matched", False), ("sources_unchanged", False)],
     requires_models=True,
     # A missing model fails the first stage, not one after hours of ingestion.
     prepare=CellRun.require_models,
@@ -76,6 +77,7 @@ def dataset_registry(run: CellRun) -> StageOutput:
                 not problems,
                 "; ".join(problems) or "every source is listed",
                 {"sources": len(own)},
-            )
+            ),
+            sources_matched(run.catalog.registry, run.spec, run.cell.modality),
         ],
     )

@@ -9,7 +9,6 @@ from typing import Any
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import GateClosed
-from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.progress import report
@@ -70,18 +69,17 @@ def enter(run: CellRun, declared: CellAsset) -> Entry:
     return Entry(inputs, code, samples_in, stored)
 
 
-def _has_suspected(run: CellRun) -> bool:
-    """Return whether the stage has recorded failures of which the machine may have been the cause."""
-    return not SUSPECTED.isdisjoint(run.catalog.failures.by_class(run.cell, [run.asset]))
-
-
 def _has_retries(run: CellRun, meta: StageMeta) -> bool:
     """Return whether the run computes failures again that the stage has recorded."""
     if run.redrive is None:
         return bool(
             meta.retryable
             or (meta.failed and meta.environment != run.limits.environment)
-            or (meta.failed and not meta.counts_runs and _has_suspected(run))
+            or (
+                meta.failed
+                and not meta.counts_runs
+                and run.catalog.failures.has_suspected(run.cell, run.asset)
+            )
         )
     if run.redrive.stage not in ("", run.asset):
         return False

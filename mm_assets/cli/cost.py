@@ -102,7 +102,11 @@ def _print_cost(item: CellCost, prices: Prices) -> None:
     if not rows:
         say(f"{item.modality}: nothing ran yet")
         return
-    print_table(f"{item.modality}: cost, over all runs", rows)
+    print_table(
+        f"{item.modality}: cost over all runs; in and out: samples of the last one; "
+        "computed and reused: rows of kernels, where a stage ran",
+        rows,
+    )
     saved = [
         {"by": cause, "count": part.count, "s": float(part.seconds), prices.currency: f"{part.price:.6f}"}
         for cause, part in item.savings.items()

@@ -9,6 +9,7 @@ import typer
 
 from mm_assets.cli.options import DatasetVersion, Json, Verify, Where, check_choice
 from mm_assets.cli.output import print_json, say
+from mm_embed_kernels.errors import UserError
 
 
 def export(  # noqa: PLR0913 - one parameter for each option
@@ -27,7 +28,11 @@ def export(  # noqa: PLR0913 - one parameter for each option
         typer.Option(help="column besides ids and vector; repeatable; by default label and split"),
     ] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="vectors of this embedder; by default the primary one")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|MODALITY=NAME",
+            help="vectors of this embedder, by default the primary one; repeatable, one for each modality",
+        ),
     ] = None,
     verify: Verify = False,
     json: Json = False,
@@ -45,7 +50,7 @@ def export(  # noqa: PLR0913 - one parameter for each option
         where=where,
         split=split,
         columns=columns,
-        embedder=embedder,
+        embedder=_choose_embedders(embedder or [], modality),
         verify=verify,
     )
     rows, manifest = write(training_set, form, out), training_set.manifest
@@ -53,3 +58,22 @@ def export(  # noqa: PLR0913 - one parameter for each option
         print_json({"folder": str(out), "format": form, "rows": rows, "manifest": manifest})
     else:
         say(f"{rows:,} rows of {manifest['dataset_version']} in {out} ({form})")
+
+
+def _choose_embedders(given: list[str], modalities: list[str]) -> str | dict[str, str] | None:
+    """Return the embedder of all modalities, or one for each that is named.
+
+    Raises:
+        UserError: for several that name no modality, or one modality twice.
+    """
+    if not given:
+        return None
+    # A model of a hub may have an equals sign in its name, a modality has none.
+    named = [value.split("=", 1) for value in given if value.partition("=")[0] in modalities and "=" in value]
+    if not named and len(given) == 1:
+        return given[0]
+    chosen = dict(named)
+    if len(named) < len(given) or len(chosen) < len(given):
+        example = " ".join(f"--embedder {name}=NAME" for name in modalities)
+        raise UserError(f"--embedder: name each modality of --modality once, such as {example}")
+    return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def _register_file(path: Path, json: bool) -> None:
 
     spec = load_spec(path)
     registry = Catalog.open().registry
+    _look_at_sources(registry, spec)
     new = _freeze(registry, spec)
     proposed = registry.proposed_parent(spec)
     if json:
@@ -69,6 +71,19 @@ def _register_file(path: Path, json: bool) -> None:
             f"to keep the splits of {spec.name}@{proposed}, add `parent: {proposed}` to {path} "
             "and register it again, before its first backfill"
         )
+
+
+def _look_at_sources(registry: Registry, spec: DatasetSpec) -> None:
+    """Check that each source of a new version lists something, before the version is frozen.
+
+    Raises:
+        UserError: for a source that lists nothing, with the nearest path that exists.
+    """
+    from mm_resources.registry.source_look import look_at_sources
+
+    if not registry.is_registered(spec):
+        for note in look_at_sources(registry, spec):
+            say(note, file=sys.stderr)
 
 
 def _print_successor(parent: str, name: str) -> None:

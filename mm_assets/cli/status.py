@@ -15,6 +15,7 @@ _COLUMNS = [
     "published",
     "dropped",
     "failed",
+    "undecided",
     "segments",
     "features",
     "failures",
@@ -46,16 +47,23 @@ def status(
         {**cell, "published_at": (cell["published_at"] or "")[:19].replace("T", " ")}
         for cell in state["cells"]
     ]
-    print_table(f"{dataset_version}: discovered = published + dropped + failed", rows, _COLUMNS)
+    waiting = any(cell["undecided"] for cell in state["cells"])
+    columns = [name for name in _COLUMNS if waiting or name != "undecided"]
+    parts = "published + dropped + failed" + (" + undecided" if waiting else "")
+    print_table(f"{dataset_version}: discovered = {parts}", rows, columns)
     for cell in state["cells"]:
         _print_obstacles(dataset_version, cell)
     say(state["drift_summary"])
 
 
 def _print_obstacles(dataset_version: str, cell: dict[str, Any]) -> None:
-    """Print the obstacles to the publish of a cell: undecided samples, gates, a blocked stage."""
+    """Print the obstacles to the publish of a cell: undecided samples, gates, overrides, a blocked stage."""
+    from mm_assets.cells.gates import GATES
+
     modality = cell["modality"]
-    if cell["undecided"]:
+    if cell["undecided"] and "blocked" in cell:
+        say(f"{modality}: {cell['undecided']:,} samples are undecided: they wait behind the closed gate")
+    elif cell["undecided"]:
         say(
             f"{modality}: {cell['undecided']:,} samples are undecided: their run is active or has died; "
             f"to resume: mm backfill {dataset_version}"
@@ -63,6 +71,10 @@ def _print_obstacles(dataset_version: str, cell: dict[str, Any]) -> None:
     for gate in _last_gates(cell["gates"]):
         state = "passed" if gate["passed"] else "overridden" if gate["waived"] else "closed"
         say(f"{modality}: gate {gate['name']} {state}: {gate['description']}")
+    for check in cell["overrides"]:
+        reason = f" ({cell['override']})" if cell.get("override") else ""
+        if check["name"] not in GATES:
+            say(f"{modality}: {check['name']} of {check['stage']} overridden{reason}: {check['description']}")
     if "blocked" in cell:
         say(f"{modality} is blocked by {cell['blocked']}")
 

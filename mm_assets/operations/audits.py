@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.identity import split_dataset_version
 from mm_resources.catalog import Catalog
+from mm_resources.cell import Cell
 from mm_resources.maintenance.row_repair import evict_rows
 from mm_resources.maintenance.table_repair import Repair
 from mm_resources.monitoring.audit import Audit, audit
@@ -26,10 +28,16 @@ def audit_tables(
         seed: of the sample; by default another sample each time.
 
     Raises:
-        UserError: when none of the chosen cells is published.
+        UserError: for a modality that the version does not declare, and when none of the cells is published.
     """
     chosen = [modality] if isinstance(modality, str) else modality or None
-    pins = list(catalog.registry.latest_pins(dataset_version, chosen))
+    if dataset_version is not None and chosen is not None:
+        catalog.registry.cells(dataset_version, chosen)
+    pins = [
+        pin
+        for pin in catalog.registry.published_pins(dataset_version)
+        if chosen is None or pin.modality in chosen
+    ]
     if not pins:
         of = f" of {dataset_version}" if dataset_version else ""
         raise UserError(f"nothing is published{of}; run `mm backfill DATASET@VERSION`")
@@ -49,7 +57,10 @@ def repair_rows(catalog: Catalog, audits: Sequence[Audit]) -> Repair:
         wrong = [row.feature_id for row in table.wrong if row.cause in ("vector", "text")]
         if not wrong:
             continue
-        pin = catalog.registry.published_pin(table.dataset_version, table.modality)
+        # Not the latest: an alias names the pin that was promoted, and a backfill may have ended meanwhile.
+        dataset, version = split_dataset_version(table.dataset_version)
+        pin = catalog.registry.pins.get(Cell(dataset, version, table.modality), table.pin)
+        assert pin is not None
         pinned = pin.table(table.embedder)
         rows = evict_rows(catalog, pin, pinned, encoder.embedder(pinned), wrong, repair)
         repair.notes.append(f"{table.table}: {rows:,} wrong rows are computed again")

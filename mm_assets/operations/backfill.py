@@ -132,12 +132,16 @@ def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[s
 
 
 def unfinished_cells(catalog: Catalog, cells: list[Cell]) -> list[Cell]:
-    """Select the cells that are unpublished, or have a closed gate or retryable failures."""
+    """Select the cells that are unpublished, or have a closed gate or failures that a run computes again."""
+    return [cell for cell in cells if not _is_finished(catalog, cell)]
 
-    def is_finished(cell: Cell) -> bool:
-        snapshot = catalog.snapshot(cell)
-        return snapshot.pin is not None and not any(
-            meta.blocked or meta.retryable for meta in snapshot.metas.values()
-        )
 
-    return [cell for cell in cells if not is_finished(cell)]
+def _is_finished(catalog: Catalog, cell: Cell) -> bool:
+    snapshot = catalog.snapshot(cell)
+    return snapshot.pin is not None and not any(
+        meta.blocked
+        or meta.retryable
+        # Failures of the machine's that an older version has made permanent.
+        or (meta.failed and not meta.counts_runs and catalog.failures.has_suspected(cell, stage))
+        for stage, meta in snapshot.metas.items()
+    )

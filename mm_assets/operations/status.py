@@ -20,8 +20,8 @@ _NO_SAMPLES = pa.schema([("sample_id", pa.string())])
 def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
     """Return the counts of a cell as published; before its first publish, by its stage tables.
 
-    Samples behind a closed gate count as dropped; those of a cell whose first run is still running, or died,
-    count as undecided.
+    Samples behind a closed gate, and those of a cell whose first run is still running or died, are undecided:
+    nothing has dropped them. ``overrides`` are the checks that failed and were overridden.
     """
     snapshot = catalog.snapshot(cell)
     pin, blocked = snapshot.pin, snapshot.blocked
@@ -31,7 +31,7 @@ def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
         empty = pa.RecordBatchReader.from_batches(_NO_SAMPLES, [])
         counts = account(catalog.tables, catalog.failures, cell, empty, 0).as_dict()
         waiting = counts["discovered"] - counts["failed"] - counts["dropped"]
-        counts["dropped" if blocked else "undecided"] += waiting
+        counts["undecided"] += waiting
     return {
         "modality": cell.modality,
         **counts,
@@ -40,7 +40,14 @@ def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
         "gates": [
             {"stage": name, **verdict} for name, meta in snapshot.metas.items() for verdict in verdicts(meta)
         ],
+        "overrides": [
+            {"stage": name, "name": check["name"], "description": check["description"]}
+            for name, meta in snapshot.metas.items()
+            for check in meta.checks
+            if check["waived"]
+        ],
         **({"blocked": blocked} if blocked else {}),
+        **({"override": pin.override} if pin and pin.override else {}),
     }
 
 

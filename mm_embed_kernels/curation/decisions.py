@@ -38,7 +38,7 @@ def curate(
     shares: Mapping[str, float],
     parent_splits: pa.RecordBatchReader | pa.Table | None = None,
     parent_samples: pa.RecordBatchReader | pa.Table | None = None,
-    linked: bool = False,
+    equal_groups: pa.RecordBatchReader | pa.Table | None = None,
 ) -> Iterator[pa.Table]:
     """Stream the decisions about all samples of a cell.
 
@@ -49,7 +49,7 @@ def curate(
         shares: split name -> share.
         parent_splits: see `SplitAssignments`.
         parent_samples: see `SplitAssignments`.
-        linked: see `SplitAssignments`.
+        equal_groups: see `SplitAssignments`.
 
     Yields:
         Tables in the `CURATED_SAMPLES` contract (plus the user's columns, unchanged).
@@ -63,7 +63,7 @@ def curate(
             if other.action == "drop" and other.cost < rule.cost and not other.groups()
         ]
         rule.prepare(_skip_dropped(read, cheaper))
-    splits = SplitAssignments(read, rules, dataset, shares, parent_splits, parent_samples, linked)
+    splits = SplitAssignments(read, rules, dataset, shares, parent_splits, parent_samples, equal_groups)
     for batch in read(_judged_columns(read(None).schema.names, rules)):
         if batch.num_rows:
             yield decide(pa.Table.from_batches([batch]), rules, splits)

@@ -23,6 +23,8 @@ from mm_embed_kernels.sql import CellReader, parquet_table
 
 # The split of each split group of a parent version.
 PARENT_SPLITS = pa.schema([("split_group", pa.string()), ("split", pa.string())])
+# Split groups of a version whose samples have the same bytes, and the name by which all of them are placed.
+EQUAL_GROUPS = pa.schema([("split_group", pa.string()), ("unit", pa.string())])
 # The samples of a cell whose content a parent version has.
 PARENT_SAMPLES = pa.schema([("sample_id", pa.string())])
 
@@ -55,7 +57,8 @@ class SplitAssignments:
         shares: split name -> share.
         parent_splits: rows of `PARENT_SPLITS`.
         parent_samples: rows of `PARENT_SAMPLES`.
-        linked: whether samples of other cells follow those of this one, by their ids.
+        equal_groups: rows of `EQUAL_GROUPS`, the same for all cells of a version whose samples follow each
+            other by their ids; None where none do.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class SplitAssignments:
         shares: Mapping[str, float],
         parent_splits: pa.RecordBatchReader | pa.Table | None = None,
         parent_samples: pa.RecordBatchReader | pa.Table | None = None,
-        linked: bool = False,
+        equal_groups: pa.RecordBatchReader | pa.Table | None = None,
     ) -> None:
         self._dataset, self._shares = dataset, shares
         self._folder = tempfile.TemporaryDirectory(prefix="mm-splits-")
@@ -76,8 +79,15 @@ class SplitAssignments:
             folder / "splits.parquet",
             splits=PARENT_SPLITS.empty_table() if parent_splits is None else parent_splits,
         )
+        equals = sql.save(
+            "FROM equals",
+            folder / "equals.parquet",
+            equals=EQUAL_GROUPS.empty_table() if equal_groups is None else equal_groups,
+        )
         members = _save_members(read, rules, folder / "members.parquet")
-        self._assignments = _save_assignments(members, splits, folder / "assignments.parquet", linked)
+        self._assignments = _save_assignments(
+            members, splits, equals, folder / "assignments.parquet", equal_groups is not None
+        )
         self._newcomers = _save_newcomers(
             members,
             self._assignments,
@@ -132,13 +142,14 @@ def _save_members(read: CellReader, rules: Sequence[Rule], path: Path) -> Path:
     return sql.save(statement, path, samples=read(["sample_id", "key", "content_hash", "group", "entity_id"]))
 
 
-def _save_assignments(members: Path, splits: Path, path: Path, linked: bool) -> Path:
+def _save_assignments(members: Path, splits: Path, equals: Path, path: Path, linked: bool) -> Path:
     """Save target group, split and conflict of each split group whose own hash does not give its split.
 
     A component of similar samples follows its groups with a parent's split, if there are such, else its first
     declared group by name. A component without either is placed by its smallest content, so that a renamed
-    sample moves none of the others; where samples are linked, and placed by the ids of others, it follows its
-    first sample by key. Where a parent has it in several splits, each group keeps its own.
+    sample moves none of the others; where samples are linked, and placed by the ids of others, by the content
+    of equal samples, which all cells know, or else by its first sample by key. Where a parent has it in
+    several splits, each group keeps its own.
     """
     content = "false" if linked else "bool_and(own)"
     statement = f"""
@@ -147,11 +158,14 @@ def _save_assignments(members: Path, splits: Path, path: Path, linked: bool) -> 
              bool_and(m.own) AS own, min(m.content_hash) AS content
       FROM {parquet_table(members)} m JOIN labels l ON l.a = m.a GROUP BY ALL
     ), joined AS (
-      SELECT f.*, p.split FROM first f LEFT JOIN {parquet_table(splits)} p USING (split_group)
+      SELECT f.*, p.split, e.unit FROM first f
+      LEFT JOIN {parquet_table(splits)} p USING (split_group)
+      LEFT JOIN {parquet_table(equals)} e USING (split_group)
     ), component AS (
       SELECT label,
              CASE WHEN count(split) > 0 THEN arg_min(split_group, (split IS NULL, first))
                   WHEN bool_or(declared) THEN min(split_group) FILTER (declared)
+                  WHEN count(unit) > 0 THEN min(unit)
                   WHEN {content} THEN 'content-' || left(sha256(min(content)), 32)
                   ELSE arg_min(split_group, first) END AS target,
              list_sort(list(DISTINCT split) FILTER (split IS NOT NULL)) AS splits
@@ -166,6 +180,10 @@ def _save_assignments(members: Path, splits: Path, path: Path, linked: bool) -> 
     UNION ALL
     SELECT split_group, split_group, split, NULL
     FROM {parquet_table(splits)} ANTI JOIN first USING (split_group)
+    UNION ALL
+    SELECT split_group, unit, NULL, NULL FROM {parquet_table(equals)}
+    WHERE split_group NOT IN (SELECT split_group FROM first)
+      AND split_group NOT IN (SELECT split_group FROM {parquet_table(splits)})
     ORDER BY 1
     """
     return sql.save(statement, path, labels=_labels(members))

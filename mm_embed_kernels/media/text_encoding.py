@@ -1,20 +1,22 @@
 """Encodings of texts: by byte order mark, by escape sequences, else by the evidence of their characters.
 
-Short texts in one-byte encodings are valid in dozens of them. What decides is how well the characters fit the
-language (chardet), how common the encoding is, and whether letters of one word belong to one script.
+Short texts in one-byte encodings are valid in dozens of them. What decides is how likely the letters are
+behind each other in the languages of an encoding (`letter_pairs`), how common both are, and whether signs and
+letters stand where they may. A reading that is not far more likely than all others together is none.
 """
 
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import unicodedata
-from collections.abc import Iterator
-from functools import cache
+
+import numpy as np
 
 from mm_embed_kernels.errors import SampleError
-from mm_embed_kernels.media.language import detect_language
-from mm_embed_kernels.media.text_plausibility import plausibility
+from mm_embed_kernels.media.letter_pairs import encodings, log_likelihoods, mean_log_likelihood
+from mm_embed_kernels.media.text_plausibility import has_measure, plausibility
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 _MARKS = (
@@ -24,81 +26,29 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WIDE = ("utf-32-be", "utf-32-le", "utf-16-le", "utf-16-be")
-_DETECTED_BYTES, _WEIGHED_BYTES, _LIKELY = 200_000, 4_096, 16
+# Bytes that are weighed, and those of one line before its first byte beyond ASCII.
+_WEIGHED_BYTES, _CONTEXT = 4_096, 128
 # Controls, but for white space, backspace and escape, and characters of private use.
 _ODD = re.compile("[\0-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f\ue000-\uf8ff]")
 # Escape sequences of ISO 2022, whose seven-bit bytes are valid ASCII as well, and the brackets of HZ.
 _ISO_2022 = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-G]|\x1b\([IJ]")
 _ISO_2022_CODECS = ("iso2022_kr", "iso2022_jp", "iso2022_jp_2", "iso2022_jp_3", "iso2022_jp_2004")
 _HZ = re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e])+~\}")
-# How much rarer than Windows-1252 and the national encodings in files of today others are.
-_RARITY = (
-    (
-        re.compile(r"^(cp125[0-8]|shift_jis|cp932|euc|gb|big5|cp949|koi8|tis|cp874|johab|iso2022|hz)"),
-        1.0,
-    ),
-    (re.compile(r"^(iso8859-(1|2|5|7|8|9|15)$|latin)"), 0.7),
-    (re.compile(r"^(cp437|cp850|cp852|cp866|cp862)$"), 0.3),
-    (re.compile(r"^iso8859-"), 0.1),
-    (re.compile(r"^mac-(roman|cyrillic)$"), 0.15),
-)
-_RARE = 0.03
-# Languages of the encodings of Latin letters; one in another language is as unlikely as it is certain.
-_LANGUAGES = (
-    (
-        re.compile(r"^(cp1252|iso8859-(1|15)|cp437|cp850|mac-roman)$"),
-        frozenset(
-            {
-                "en",
-                "de",
-                "fr",
-                "es",
-                "pt",
-                "it",
-                "nl",
-                "sv",
-                "da",
-                "no",
-                "nb",
-                "nn",
-                "fi",
-                "is",
-                "ca",
-                "eu",
-                "gl",
-            }
-            | {"ga", "af", "lb", "oc", "wa", "an", "br", "fo", "sw", "id", "ms", "tl", "la", "eo"}
-        ),
-    ),
-    (
-        re.compile(r"^(cp1250|iso8859-(2|16)|cp852|mac-latin2)$"),
-        frozenset({"pl", "cs", "sk", "hu", "hr", "sl", "bs", "sr", "ro", "sq", "de"}),
-    ),
-    (re.compile(r"^(cp1257|iso8859-(4|13))$"), frozenset({"lt", "lv", "et"})),
-    (re.compile(r"^(cp1254|iso8859-9|mac-turkish)$"), frozenset({"tr", "az", "ku"})),
-)
-_MISFIT = 0.1
-# Words of French in texts of any language of Windows-1252, which are too short to be told by a language.
-_LOAN_WORD, _LOAN_WORD_LETTERS = 1.6, 40
-# Letters beyond ASCII of languages, with those of their common loan words; others are rare in them.
-_ALPHABETS = {
-    "cs": "áčďéěíňóřšťúůýž", "sk": "áäčďéíĺľňóôŕšťúýž", "pl": "ąćęłńóśźż", "hu": "áéíóöőúüű",
-    "hr": "čćđšž", "sl": "čšž", "ro": "ăâîșțşţ", "de": "äöüßéèàç", "fr": "àâæçéèêëîïôœùûüÿñ",
-    "es": "áéíñóúüç", "it": "àèéìíîòóùú", "pt": "áâãàçéêíóôõúü", "en": "éèêëïîôöüçñâáàæœäøå",
-    "sv": "åäöéüàø", "da": "æøåéäö", "nb": "æøåéäö", "no": "æøåéäö", "fi": "äöåšž",
-    "nl": "éëïóöüèêàç", "tr": "çğıöşüâîûİ", "et": "äöõüšž", "lv": "āčēģīķļņšūž", "lt": "ąčęėįšųūž",
-}  # fmt: skip
+# Lines with a byte beyond ASCII.
+_LINE, _PLAIN = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?"), bytes(range(128))
 # A text of fewer bytes is no evidence, unless ASCII letters surround its others.
 _LEAST_BYTES = 4
-# chardet's confidence in a text that its languages do not explain.
-_UNEXPLAINED = 0.02
 # Share of the best reading in the weight of all different ones, below which none is believed.
-MIN_CONFIDENCE = 0.35
+MIN_CONFIDENCE = 0.78
+# Mean logarithm of the probability of a letter, below which a reading is no text. The least likely right ones
+# of some 2,000 short texts had -4.8, bytes at random and texts in EBCDIC at most -5.2.
+_LEAST_LIKELY = -5.0
+# Words of French in texts of any language of Windows-1252, which are too short to be told by a language.
+_LOAN_WORD, _LOAN_WORD_LETTERS, _LOANED = 5.0, 40, frozenset("éèêëïîôûùâàäöüçñ")
 _LEAST_WIDE, _CUT_OFF = 3, 0.75
-# Encodings in which kana are evidence enough.
-_JAPANESE = ("shift_jis", "euc_jp")
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"
-_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fc]")
+# Words in capitals of ASCII, such as USB, are of any language.
+_ACRONYM = re.compile(rb"(?<![A-Za-z\x80-\xff])[A-Z][A-Z0-9]+(?![A-Za-z\x80-\xff])")
 
 
 def decode(data: bytes) -> tuple[str, str, int]:
@@ -223,88 +173,82 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
         )
     if len(data) < _LEAST_BYTES and not any(byte < 0x80 and chr(byte).isalpha() for byte in data):
         raise SampleError("encoding_unknown", f"{len(data)} bytes are too few to tell their encoding")
-    readings: dict[str, tuple[float, str]] = {}
-    for encoding, head, weight in _readings(data):
-        # Encodings that read alike are one reading, as good as the best of them.
-        readings[head] = max(readings.get(head, (0.0, "")), (weight, encoding))
-    ranked = sorted(readings.values(), reverse=True)
-    total = sum(weight for weight, _ in ranked)
-    for number, (weight, encoding) in enumerate(ranked):
+    ranked = rank_readings(data)
+    for number, (share, encoding) in enumerate(ranked):
         text = _decode_strictly(data, encoding)
         if text is None:
-            total -= weight
             continue
-        if weight < MIN_CONFIDENCE * total:
+        if share < MIN_CONFIDENCE:
             other = next((name for _, name in ranked[number + 1 :] if _decode_strictly(data, name)), "others")
             raise SampleError(
                 "encoding_unknown",
-                f"the text reads as {encoding} and as {other}, and neither is likely ({weight / total:.0%})",
+                f"the text reads as {encoding} and as {other}, and neither is likely ({share:.0%})",
+            )
+        if (mean := mean_log_likelihood(_weighed(_evidence(data)), encoding)) < _LEAST_LIKELY:
+            raise SampleError(
+                "encoding_unknown",
+                f"the text reads best as {encoding}, whose letters then follow each other as in no language "
+                f"({math.exp(mean):.2%} each)",
             )
         return text, encoding
     raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
 
 
-def _readings(data: bytes) -> Iterator[tuple[str, str, float]]:
-    """Stream the most likely encodings, each with the beginning of the text as it reads it and its weight."""
-    import chardet
+def rank_readings(data: bytes) -> list[tuple[float, str]]:
+    """Return the share of each reading among all that differ, and its most likely encoding, best first."""
+    evidence = _evidence(data)
+    weighed = _weighed(evidence)
+    readings: dict[str, list[tuple[float, str]]] = {}
+    for encoding in encodings():
+        text = _head(evidence, encoding)
+        if text is not None and (fit := plausibility(text)) > 0:
+            weight = float(np.logaddexp.reduce(log_likelihoods(weighed, encoding))) + math.log(fit)
+            if encoding == "cp1252" and (_is_loan_word(text) or has_measure(text)):
+                weight += math.log(_LOAN_WORD)
+            # Encodings that read alike are one reading.
+            readings.setdefault(text, []).append((weight, encoding))
+    alike = [
+        (float(np.logaddexp.reduce([weight for weight, _ in group])), max(group)[1])
+        for group in readings.values()
+    ]
+    total = np.logaddexp.reduce([weight for weight, _ in alike]) if alike else 0.0
+    return sorted(((math.exp(weight - total), encoding) for weight, encoding in alike), reverse=True)
 
-    explained = {"cp1252": _UNEXPLAINED, **dict.fromkeys(_JAPANESE, 0.0)}
-    for guess in chardet.detect_all(data[:_DETECTED_BYTES], ignore_threshold=True):
-        try:
-            name = codecs.lookup(guess["encoding"] or "").name
-        except LookupError:
-            continue
-        explained[name] = max(explained.get(name, 0.0), guess["confidence"])
-    likely = sorted(explained, key=lambda name: -explained[name] * _commonness(name))[:_LIKELY]
-    for name in dict.fromkeys([*likely, "cp1252", *_JAPANESE]):
-        head = _head(data, name)
-        if head is None:
-            continue
-        explanation, kana = explained[name], len(_KANA.findall(head))
-        if name in _JAPANESE and kana >= max(2, sum(not char.isascii() for char in head) / 3):
-            explanation = max(explanation, 0.5)
-        if kana and name.startswith(("gb", "big5")):
-            explanation *= _MISFIT
-        weight = explanation * _commonness(name) * plausibility(head) * _language_fit(name, head)
-        if name == "cp1252" and _is_loan_word(head):
-            weight *= _LOAN_WORD
-        if weight > 0:
-            yield name, head, weight
+
+def _weighed(evidence: bytes) -> bytes:
+    """Return evidence without words that are of any language."""
+    return _ACRONYM.sub(lambda match: b" " * len(match[0]), evidence)
+
+
+def _evidence(data: bytes) -> bytes:
+    """Return the lines with bytes beyond ASCII, up to `_WEIGHED_BYTES`; others tell nothing."""
+    found, size = [], 0
+    for match in _LINE.finditer(data):
+        line = match[0]
+        first = len(line) - len(line.lstrip(_PLAIN))
+        if first > _CONTEXT:
+            # No character of several bytes begins before a blank and ends behind it.
+            line = line[max(0, line.rfind(b" ", 0, first - _CONTEXT)) :]
+        found.append(line[: _WEIGHED_BYTES - size])
+        size += len(found[-1])
+        if size >= _WEIGHED_BYTES:
+            break
+    return b"".join(found)
 
 
 def _head(data: bytes, encoding: str) -> str | None:
-    """Return the beginning of the text, as `_decode_strictly`; the last character may be cut off."""
-    if len(data) <= _WEIGHED_BYTES:
+    """Return evidence as an encoding reads it, as `_decode_strictly`; the last character may be cut off."""
+    if len(data) < _WEIGHED_BYTES:
         return _decode_strictly(data, encoding)
     try:
-        text = codecs.getincrementaldecoder(encoding)().decode(data[:_WEIGHED_BYTES])
+        text = codecs.getincrementaldecoder(encoding)().decode(data)
     except UnicodeDecodeError:
         return None
-    return None if _ODD.search(text) else text
-
-
-@cache
-def _commonness(encoding: str) -> float:
-    return next((value for names, value in _RARITY if names.match(encoding)), _RARE)
-
-
-def _language_fit(encoding: str, text: str) -> float:
-    """Return how well the language of a reading fits an encoding of Latin letters, 0.1 to 1."""
-    for names, languages in _LANGUAGES:
-        if names.match(encoding):
-            # The letters of ASCII tell the language of most texts, whatever the others are.
-            plain = "".join(char if char.isascii() else " " for char in text)
-            fit = 1.0
-            for language, certainty in (detect_language(text), detect_language(plain)):
-                fit *= 1.0 if language in languages else 1 - (1 - _MISFIT) * certainty
-                letters = {char.lower() for char in text if not char.isascii() and char.isalpha()}
-                fit *= 0.7 ** len(letters - set(_ALPHABETS.get(language, letters)))
-            return fit
-    return 1.0
+    return None if _has_odd(text) else text
 
 
 def _is_loan_word(text: str) -> bool:
-    """Return whether a short text has letters of French or English alone, but ligatures."""
+    """Return whether a short text has letters of French or English alone, inside words."""
     letters = {char.lower() for char in text if not char.isascii() and char.isalpha()}
-    alphabets = (set(_ALPHABETS[language]) - set("æœ") for language in ("fr", "en"))
-    return bool(letters) and len(text) <= _LOAN_WORD_LETTERS and any(map(letters.issubset, alphabets))
+    lone = any(len(word) == 1 and not word.isascii() for word in text.split())
+    return bool(letters) and len(text) <= _LOAN_WORD_LETTERS and not lone and letters <= _LOANED

@@ -147,6 +147,7 @@ def candidate_pairs(
     read: CellReader,
     columns: list[str],
     least: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None,
+    survey: Callable[[Iterator[pa.RecordBatch]], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Stream the candidates, each pair once: ``a``, ``b``, and each column to compare as ``x_`` and ``y_``.
 
@@ -158,6 +159,7 @@ def candidate_pairs(
         columns: columns to compare.
         least: returns how many buckets the pairs of two arrays of samples must share, once all batches are
             read; by default one.
+        survey: takes the columns of all samples that have a candidate, before the first pair.
     """
     with tempfile.TemporaryDirectory(prefix="mm-lsh-") as name:
         folder = Path(name)
@@ -169,6 +171,8 @@ def candidate_pairs(
         if least is not None:
             path = _save_sharing(path, least, folder / "pairs.parquet")
         members = _save_members(read(columns), path, folder / "samples.parquet")
+        if survey is not None:
+            survey(pq.ParquetFile(members).iter_batches(columns=columns))
         pairs, samples = parquet_table(path), parquet_table(members)
         sides = ", ".join(f"{side}.{column} AS {side}_{column}" for side in "xy" for column in columns)
         statement = (

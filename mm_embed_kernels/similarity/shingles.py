@@ -8,8 +8,13 @@ error 0.03).
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from hashlib import blake2b
+from pathlib import Path
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +27,8 @@ PERMUTATIONS = 64
 _SEED = 1
 # Pairs compared at once; they fit into the processor's cache.
 _PAIRS = 512
+# A power of two, of files in which hashes are counted.
+_PARTS = 64
 # Odd numbers without a pattern, one per character of a shingle, and the finalizer of MurmurHash3.
 _PLACES = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1], np.uint32)
 _FINAL = ((np.uint32(16), np.uint32(0x85EBCA6B)), (np.uint32(13), np.uint32(0xC2B2AE35)))
@@ -72,8 +79,52 @@ def minhashes(signatures: pa.Array) -> np.ndarray[Any, Any]:
     return unpack(signatures)[0].reshape(len(signatures), PERMUTATIONS)
 
 
-def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
-    """Return the Jaccard similarity of the shingles of each pair of sketches, float64 [n].
+class Agreement(NamedTuple):
+    """The agreement of pairs of texts, of all their shingles and of those that say something.
+
+    Attributes:
+        whole: Jaccard similarity of the shingles, float64 [n].
+        rest: the same without the common ones; 1 where none are left.
+        said: shingles of the sketch with more of them, common ones left out, int64 [n].
+    """
+
+    whole: np.ndarray[Any, Any]
+    rest: np.ndarray[Any, Any]
+    said: np.ndarray[Any, Any]
+
+
+def common_hashes(sketches: Iterable[pa.Array], least: int) -> np.ndarray[Any, Any]:
+    """Return the hashes that at least so many different sketches have, uint32, ascending.
+
+    Equal sketches count once, since copies of one text make its shingles no more common. Counted in files, a
+    part of the hashes at a time.
+    """
+    seen: set[bytes] = set()
+    with tempfile.TemporaryDirectory(prefix="mm-shingles-") as folder, ExitStack() as opened:
+        paths = [Path(folder) / str(part) for part in range(_PARTS)]
+        files = [opened.enter_context(path.open("wb")) for path in paths]
+        for batch in sketches:
+            fresh = []
+            for row, sketch in enumerate(batch.to_pylist()):
+                digest = blake2b(sketch or b"", digest_size=16).digest()
+                if sketch and digest not in seen:
+                    seen.add(digest)
+                    fresh.append(row)
+            values, _ = unpack(batch.take(pa.array(fresh, pa.int64())))
+            part = values >> np.uint32(32 - _PARTS.bit_length() + 1)
+            for number in np.unique(part).tolist():
+                files[number].write(values[part == number].tobytes())
+        for file in files:
+            file.close()
+        found = []
+        for path in paths:
+            values, counts = np.unique(np.fromfile(path, "<u4"), return_counts=True)
+            found.append(values[counts >= least])
+    return np.concatenate(found)
+
+
+def agreement(left: pa.Array, right: pa.Array, common: np.ndarray[Any, Any] | None = None) -> Agreement:
+    """Compare each pair of sketches.
 
     Of incomplete sketches the hashes up to the smaller one's largest are compared, which are a sample of both
     sets.
@@ -81,34 +132,60 @@ def resemblance(left: pa.Array, right: pa.Array) -> np.ndarray[Any, Any]:
     Args:
         left: binary sketches [n] without nulls.
         right: binary sketches [n] without nulls.
+        common: hashes that say nothing, uint32, ascending.
     """
-    similarity = np.zeros(len(left))
+    size = len(left)
+    found = Agreement(np.zeros(size), np.ones(size), np.zeros(size, np.int64))
+    nothing = np.zeros(0, np.uint32) if common is None else common
     # Most sketches are complete and need no cut.
     cut = np.maximum(_sizes(left), _sizes(right)) == SKETCH
     for chosen in (np.flatnonzero(~cut), np.flatnonzero(cut)):
         for start in range(0, len(chosen), _PAIRS):
             some = chosen[start : start + _PAIRS]
-            similarity[some] = _resemblance(
-                left.take(pa.array(some)), right.take(pa.array(some)), bool(cut[some[0]])
-            )
-    return similarity
+            sides = left.take(pa.array(some)), right.take(pa.array(some))
+            part = _agreement(*sides, bool(cut[some[0]]), nothing)
+            for whole, of_part in zip(found, part, strict=True):
+                whole[some] = of_part
+    return found
 
 
-def _resemblance(left: pa.Array, right: pa.Array, cut: bool) -> np.ndarray[Any, Any]:
-    """Compute `resemblance` of pairs that are all complete, or all to be cut at a common largest hash."""
+def _agreement(left: pa.Array, right: pa.Array, cut: bool, common: np.ndarray[Any, Any]) -> Agreement:
+    """Compute `agreement` of pairs that are all complete, or all to be cut at a common largest hash."""
     count = len(left)
     (a, many), (b, much) = unpack(left), unpack(right)
     # Pair and hash in one number; both halves ascend, so that merging sorts them.
     pair = np.arange(count, dtype=np.uint64) << _HALF
-    both, total = np.concatenate([np.repeat(pair, many) | a, np.repeat(pair, much) | b]), many + much
+    sides = [np.repeat(pair, many) | a, np.repeat(pair, much) | b]
     if cut:
         limit = pair | np.minimum(_largest_hash(a, many), _largest_hash(b, much))
-        both = both[both <= np.concatenate([np.repeat(limit, many), np.repeat(limit, much)])]
-        total = np.bincount((both >> _HALF).astype(np.int64), minlength=count)
+        sides = [
+            side[side <= np.repeat(limit, sizes)] for side, sizes in zip(sides, (many, much), strict=True)
+        ]
+    whole, sizes = _jaccard(sides, count)
+    if not len(common):
+        return Agreement(whole, whole, sizes.max(axis=0))
+    rests = [side[~_is_in(side.astype(np.uint32), common)] for side in sides]
+    rest, left_over = _jaccard(rests, count)
+    said = left_over.max(axis=0)
+    return Agreement(whole, np.where(said, rest, 1.0), said)
+
+
+def _jaccard(
+    sides: list[np.ndarray[Any, Any]], count: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the similarity of each pair, and the hashes of both sides, int64 [2, count]."""
+    sizes = np.stack([np.bincount((side >> _HALF).astype(np.int64), minlength=count) for side in sides])
+    both, total = np.concatenate(sides), sizes.sum(axis=0)
     both.sort(kind="stable")
     twice = np.flatnonzero(both[1:] == both[:-1])
     shared = np.diff(np.searchsorted(twice, np.cumsum(total)), prepend=0)
-    return np.asarray(shared / np.maximum(1, total - shared))
+    return np.asarray(shared / np.maximum(1, total - shared)), sizes
+
+
+def _is_in(values: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return whether values are among known ones, which ascend and are not empty."""
+    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.asarray(known[places] == values)
 
 
 def unpack(sketches: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

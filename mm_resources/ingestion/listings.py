@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from mimetypes import MimeTypes
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ from mm_embed_kernels.urls import redact_text, strip_secrets
 from mm_resources.ingestion.listing_reuse import SETTINGS, earlier_rows, listing_settings
 from mm_resources.ingestion.listing_rows import ListingRows, bound_tag, listed_uri
 from mm_resources.ingestion.spec_secrets import open_revealed, source_uris
-from mm_resources.sources import Listed, Source
+from mm_resources.sources import Listed, Source, Unmatched
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.missing_columns import read_columns
 from mm_resources.storage.secret_table import SecretTable
@@ -42,6 +44,20 @@ FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = n
 """
 # Schema metadata of a frozen listing: URI and tag of its side table.
 _SIDE_TABLE = b"mm:side_table"
+# The same: what side table and files lack of each other.
+_UNMATCHED = b"mm:unmatched"
+# Links that name no sample and are no other sample's, so that they say nothing; first those that are told.
+_DANGLING = """
+WITH t AS MATERIALIZED (SELECT key, regexp_extract(key, '[^/]*$') AS name FROM targets),
+named AS (
+  SELECT key AS link FROM t GROUP BY key HAVING count(*) = 1
+  UNION SELECT name FROM t GROUP BY name HAVING count(*) = 1
+), used AS MATERIALIZED (SELECT link, count(*) AS n FROM links WHERE link IS NOT NULL GROUP BY link)
+SELECT count(*) FILTER (n = 1 AND named.link IS NULL) AS dangling, coalesce(sum(n), 0)::BIGINT AS links,
+       coalesce(min(used.link, 3) FILTER (n = 1 AND named.link IS NULL), []) AS names
+FROM used LEFT JOIN named USING (link)
+"""
+_LINKS = pa.schema([("link", pa.string())])
 
 
 class Listings:
@@ -90,7 +106,8 @@ class Listings:
                     f"source {source.name} lists nothing at {strip_secrets(source.uri)}; "
                     "mend the path or set allow_empty: true"
                 )
-            lance_datasets.create(uri, schema, itertools.chain([] if first is None else [first], stream))
+            every = itertools.chain([] if first is None else [first], stream)
+            lance_datasets.create(uri, schema, every, lambda: {_UNMATCHED: _dump_unmatched(opened)})
         except Exception:  # Lance's wrapper of any client's error
             if not causes:
                 raise
@@ -104,13 +121,15 @@ class Listings:
         earlier = earlier_rows(self.store, spec, source, opened, settings)
         if earlier is not None:
             found = TableSpool(schema)
-            for batch in row_batches(self._rows(spec, source, keep=True, unread=earlier.uris), schema):
+            for batch in row_batches(
+                self._rows(spec, source, opened, keep=True, unread=earlier.uris), schema
+            ):
                 found.add(pa.Table.from_batches([batch]))
             if not earlier.has_key_of(found):
                 yield from earlier.batches(schema)
                 yield from found.reader()
                 return
-        yield from row_batches(self._rows(spec, source, keep=True), schema)
+        yield from row_batches(self._rows(spec, source, opened, keep=True), schema)
 
     def is_frozen(self, spec: DatasetSpec, source: SourceSpec) -> bool:
         """Return whether the listing of a source is frozen."""
@@ -128,6 +147,27 @@ class Listings:
         metadata = (dataset and dataset.schema.metadata) or {}
         objects: list[dict[str, str]] = json.loads(metadata.get(_SIDE_TABLE, b"[]"))
         return objects
+
+    def frozen_unmatched(self, spec: DatasetSpec, source: SourceSpec) -> dict[str, Unmatched]:
+        """Return what side table and files lacked of each other at freezing; {} where it was not recorded."""
+        dataset = lance_datasets.open_dataset(self._uri(spec, source))
+        metadata = (dataset and dataset.schema.metadata) or {}
+        stored = json.loads(metadata.get(_UNMATCHED, b"{}"))
+        return {what: Unmatched(**found) for what, found in stored.items()}
+
+    def dangling_links(self, spec: DatasetSpec, modality: str) -> tuple[Unmatched, int]:
+        """Return a modality's links that name no sample and that no other sample has; and all its links."""
+        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        if not any(declares_links(source) for source in mine):
+            return Unmatched(0, []), 0
+        schema = self.contract(spec).bare
+        targets = [source for source in spec.sources if source.track_of is None]
+        (found,) = sql.fetch(
+            _DANGLING,
+            links=self._stream(spec, mine, schema, f"modality = '{modality}'", _LINKS.names),
+            targets=self._stream(spec, targets, schema, "link IS NULL", ["key"]),
+        ).to_pylist()
+        return Unmatched(found["dangling"], found["names"]), found["links"]
 
     def listing(self, spec: DatasetSpec, modality: str) -> pa.RecordBatchReader:
         """Stream the frozen listing of a modality, over all sources.
@@ -182,7 +222,9 @@ class Listings:
         def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
             try:
                 yield from (
-                    row for row in self._rows(spec, source, keep=False) if row["modality"] == modality
+                    row
+                    for row in self._rows(spec, source, self._open(spec, source), keep=False)
+                    if row["modality"] == modality
                 )
             except Exception as error:  # any client's error
                 raise UserError(
@@ -205,8 +247,24 @@ class Listings:
     def _uri(self, spec: DatasetSpec, source: SourceSpec) -> str:
         return self.store.uri(f"registry/listings/{spec.name}/{spec.version}/{source.name}.lance")
 
+    def _open(self, spec: DatasetSpec, source: SourceSpec) -> Source:
+        return open_revealed(spec, source, SecretTable(self.store))
+
+    def first_sample(self, spec: DatasetSpec, source: SourceSpec) -> Listed | None:
+        """Return the first sample that a source lists now; None where it lists nothing.
+
+        Raises:
+            OSError, UserError: when it cannot be listed; other errors of the client of its file system.
+        """
+        return next(iter(self._open(spec, source).list()), None)
+
     def _rows(
-        self, spec: DatasetSpec, source: SourceSpec, keep: bool, unread: frozenset[str] = frozenset()
+        self,
+        spec: DatasetSpec,
+        source: SourceSpec,
+        opened: Source,
+        keep: bool,
+        unread: frozenset[str] = frozenset(),
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows of a source as it is now.
 
@@ -216,7 +274,6 @@ class Listings:
         """
         # Of its own: another thread's listing must not take what waits to be stored.
         secrets = SecretTable(self.store)
-        opened = open_revealed(spec, source, secrets)
         opened.unread = unread
         routed = (
             _route(opened)
@@ -237,6 +294,12 @@ def side_table_objects(source: Source) -> list[dict[str, str]]:
     except Exception:  # noqa: BLE001 - any client's error; reading the table raises the cause
         tag = None
     return [{"uri": listed_uri(table.uri), "tag": bound_tag(tag)}] if tag else []
+
+
+def _dump_unmatched(source: Source) -> bytes:
+    """Return what a listed source's side table and files lack of each other, as JSON."""
+    found = {what: asdict(each) for what, each in source.unmatched().items()}
+    return json.dumps(found).encode()
 
 
 def describe_cause(error: Exception) -> str:
@@ -273,14 +336,20 @@ def _route(source: Source) -> Iterator[tuple[Listed, str]]:
 def _claiming_modality(source: Source, item: Listed) -> str | None:
     """Return the modality that claims a sample's content, if one does."""
     if item.error is not None:
-        return None
+        return _modality_of_name(item.key)
     # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
     outcome: str | SampleError | None = call_guarded(_detect_modality, (source, item))
     if isinstance(outcome, SampleError):
         # A transient error is not frozen: fetching the sample tries again.
         item.error = None if outcome.retryable else outcome
-        return None
+        return _modality_of_name(item.key)
     return outcome
+
+
+def _modality_of_name(name: str) -> str | None:
+    """Return the modality of a file by its ending: all that is known of one that cannot be read."""
+    mime, _ = MimeTypes(filenames=()).guess_type(name)
+    return modality_of(mime) if mime else None
 
 
 def _detect_modality(source: Source, item: Listed) -> str | None:

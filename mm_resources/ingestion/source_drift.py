@@ -18,13 +18,14 @@ from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import strip_secrets
 from mm_resources.ingestion.listing_rows import bound_tag, listed_uri
 from mm_resources.ingestion.listings import Listings, describe_cause, row_batches, side_table_objects
-from mm_resources.ingestion.spec_secrets import open_revealed
+from mm_resources.ingestion.spec_secrets import is_walked_before, open_revealed
 from mm_resources.storage.records import DamagedRecord, read_record
 from mm_resources.storage.secret_table import SecretTable
 
 CHANGES = ("added", "removed", "altered")
 # Objects of each change that are named.
 NAMED = 3
+_FROZEN = ["source_uri", "tag", "key", "error_class"]
 _OBJECTS = pa.schema([("uri", pa.string()), ("tag", pa.string())])
 # An object without a tag is only known to exist.
 _ALTERED = "f.tag <> n.tag AND f.tag <> '' AND n.tag <> ''"
@@ -86,6 +87,13 @@ class Drift:
         )
         parts = "; ".join(part for part in (self.problem, changes) if part)
         return f"source {self.source}: {parts}" if parts else ""
+
+
+def _are_folders(rows: pa.RecordBatch) -> pa.Array:
+    """Return which rows of a frozen listing are folders that no walk enters."""
+    linked = pc.fill_null(pc.equal(rows["error_class"], "linked_folder"), False)
+    unread = pc.and_(pc.is_valid(rows["error_class"]), pc.ends_with(rows["key"], "/"))
+    return pc.or_(linked, unread)
 
 
 def _strip_uris(objects: pa.RecordBatch) -> pa.RecordBatch:
@@ -152,8 +160,11 @@ class SourceDrifts:
             yield from row_batches(table, _OBJECTS)
             table_uri = listed_uri(source.table.uri) if source.table else ""
             # Refused rows of a side table are listed under its URI, which is not an object of the source.
-            for batch in self.listings.frozen_listing(spec, source, ["source_uri", "tag"]):
-                objects = _strip_uris(batch.rename_columns(_OBJECTS.names))
+            skips = is_walked_before(spec, source)
+            for batch in self.listings.frozen_listing(spec, source, _FROZEN):
+                # Older versions listed a folder that is not entered in each source.
+                found = batch.filter(pc.invert(_are_folders(batch))) if skips else batch
+                objects = _strip_uris(found.select(_FROZEN[:2]).rename_columns(_OBJECTS.names))
                 yield objects.filter(pc.not_equal(objects["uri"], table_uri)) if source.table else objects
 
         now = pa.RecordBatchReader.from_batches(_OBJECTS, row_batches(objects(), _OBJECTS))

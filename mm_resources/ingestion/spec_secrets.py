@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, escape_glob
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import REFERENCE
 from mm_resources.sources import Source, open_source
+from mm_resources.sources.files import Files
+from mm_resources.sources.globs import glob_root
 from mm_resources.storage.secret_table import SecretTable
 
 
@@ -17,7 +20,34 @@ def open_revealed(spec: DatasetSpec, source: SourceSpec, secrets: SecretTable) -
     Raises:
         UserError: for a reference that cannot be resolved, and as `open_source`.
     """
-    return open_source(reveal_source(source, secrets), dict(spec.schema_))
+    opened = open_source(reveal_source(source, secrets), dict(spec.schema_))
+    if isinstance(opened, Files):
+        opened.names_folders = not is_walked_before(spec, source)
+    return opened
+
+
+def is_walked_before(spec: DatasetSpec, source: SourceSpec) -> bool:
+    """Return whether an earlier source of the spec walks the same folder as deep.
+
+    What is wrong with the folder itself, such as a link in it that is not followed, is then a failure of that
+    source, and not of the same folder once more in each modality.
+    """
+    names = [other.name for other in spec.sources]
+    earlier = spec.sources[: names.index(source.name)] if source.name in names else []
+    folder, depth = _walked(source)
+    return any(
+        _walked(other)[0] == folder and _walked(other)[1] >= depth for other in earlier if _is_walk(other)
+    )
+
+
+def _is_walk(source: SourceSpec) -> bool:
+    return source.record is None and source.track_of is None and not source.format and "://" not in source.uri
+
+
+def _walked(source: SourceSpec) -> tuple[str, float]:
+    """Return the folder of a source's glob, and how many folders below it are entered."""
+    root, glob = glob_root(source.uri)
+    return root, inf if glob is None or "**" in glob else glob.count("/")
 
 
 def reveal_source(source: SourceSpec, secrets: SecretTable) -> SourceSpec:

@@ -173,6 +173,10 @@ class Registry:
                 f"{dataset}@{version} cannot be read: {name} in the store is damaged ({cause}); restore it"
             ) from None
 
+    def is_registered(self, spec: DatasetSpec) -> bool:
+        """Return whether a version of this name is registered, with whatever spec."""
+        return self.store.entry(self._spec_name(spec.name, spec.version)) is not None
+
     def datasets(self) -> list[str]:
         """All registered ``dataset@version``, sorted."""
         check_layout(self.store)

@@ -24,6 +24,12 @@ _REFUSED = (
         "parameters such as ? and $1 are not allowed; write the value itself",
     ),
 )
+# What has another value each time, or each day: the rows of a manifest could not be found again.
+_VOLATILE = re.compile(
+    r"\b(?:(random|rand|uuid|now|today|localtimestamp|localtime)\s*\("
+    r"|(current_date|current_time|current_timestamp)\b)",
+    re.IGNORECASE,
+)
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
@@ -34,7 +40,7 @@ def check_filter(where: object) -> str:
 
     Raises:
         UserError: when it is no text, empty, or has an open quote or parenthesis, a comment, a second
-            statement or a parameter.
+            statement, a parameter, or a function whose value changes.
     """
     if not isinstance(where, str):
         raise UserError(
@@ -93,6 +99,12 @@ def _problem(where: str) -> str:
     for pattern, problem in _REFUSED:
         if pattern.search(bare):
             return problem
+    if volatile := _VOLATILE.search(bare):
+        name = volatile[1] or volatile[2]
+        return (
+            f"{name} has another value each time, so that the same rows could not be found again; "
+            "write the value itself"
+        )
     opened: list[str] = []
     for sign in bare:
         if sign in _PAIRS.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from mm_resources.registry.pins import PinnedTable
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
 # Number of segments of a medium whose mean vector is the query.
 QUERY_SEGMENTS = 8
+# Beginnings and endings of paths.
+_PATHS, _MEDIA, _TEXTS = ("/", "./", "../", "~/"), ("image", "audio", "video"), (".txt", ".md")
 
 
 class QueryEncoder:
@@ -117,8 +120,21 @@ class QueryEncoder:
         )
 
 
-def check_query(query: object) -> None:
-    """Check a query without the tables: its type and, of a vector, its numbers.
+def _is_path(query: str) -> bool:
+    """Return whether a text is the path of a medium rather than words: by its ending, or where it begins."""
+    if "\n" in query or query.startswith("id:") or "://" in query:
+        return False
+    if query.startswith(_PATHS) and " " not in query:
+        return True
+    mime, _ = MimeTypes(filenames=()).guess_type(query)
+    return mime is not None and (mime.split("/")[0] in _MEDIA or query.lower().endswith(_TEXTS))
+
+
+def check_query(query: object, mode: str = "vector") -> None:
+    """Check a query without the tables: its type, whether a path exists and, of a vector, its numbers.
+
+    Args:
+        mode: mode of the search; in ``text``, a text is words, whatever it looks like.
 
     Raises:
         UserError: for another type, a path without a file, or numbers that are no direction.
@@ -127,6 +143,12 @@ def check_query(query: object) -> None:
         _numbers(query)
     elif isinstance(query, Path) and not query.is_file():
         raise UserError(f"the query {query} is no file; give the path of a medium, or a text")
+    elif isinstance(query, str) and mode != "text" and _is_path(query) and not os.path.isfile(query):
+        raise UserError(
+            f"the query {query!r} looks like a path, and there is no such file"
+            f"{'' if os.path.isabs(query) else f' in {os.getcwd()}'}; give the path of a medium, or search "
+            "for the word by mode 'text'"
+        )
     elif not isinstance(query, str | bytes | Path):
         raise UserError(
             f"the query is of type {type(query).__name__}; give a text, id:ID, a Path, bytes or a vector"

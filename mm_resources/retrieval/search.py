@@ -75,7 +75,7 @@ class SearchRequest:
         if self.where is not None:
             check_filter(self.where)
         require_number("k", self.k, 1)
-        check_query(self.query)
+        check_query(self.query, self.mode)
         if self.find != "neighbours" and self.mode != "vector":
             raise UserError(
                 f"{self.find} are defined by distances of vectors: search them by mode 'vector' alone"

@@ -261,7 +261,8 @@ def _table(pin: Pin, embedder: str | Mapping[str, str] | None, modalities: int) 
         if modalities == 1 or isinstance(embedder, Mapping):
             raise
         raise UserError(
-            f"{error}; in Python, embedder={{'MODALITY': 'NAME'}} chooses one for each modality"
+            f"{error}; choose one for each modality: embedder={{'MODALITY': 'NAME'}} in Python, "
+            "--embedder MODALITY=NAME for `mm export`"
         ) from None
 
 

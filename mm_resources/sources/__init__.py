@@ -1,5 +1,5 @@
 """Source kinds, one module each, discovered. May import objects and the rooms below them."""
 
-from mm_resources.sources.base import Listed, Source, open_source, sources
+from mm_resources.sources.base import Listed, Source, Unmatched, open_source, sources
 
-__all__ = ["Listed", "Source", "open_source", "sources"]
+__all__ = ["Listed", "Source", "Unmatched", "open_source", "sources"]

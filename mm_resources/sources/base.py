@@ -57,6 +57,14 @@ class Listed:
     content_hash: str = ""
 
 
+@dataclass(frozen=True)
+class Unmatched:
+    """Rows or samples that belong to nothing: how many, and the names of the first."""
+
+    count: int
+    names: list[str]
+
+
 class Source(ABC):
     """One source of one spec.
 
@@ -102,6 +110,10 @@ class Source(ABC):
     def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - for subclasses
         """Return the present `Listed.tag`; None where it is unknown, or the object is gone."""
         return None
+
+    def unmatched(self) -> dict[str, Unmatched]:
+        """Return what side table and files lack of each other, once `list` has ended; {} without a table."""
+        return {}
 
     def objects(self) -> Iterator[tuple[str, str]]:
         """Yield (uri, tag) of every present object; a kind may override it by a cheaper way than `list`."""

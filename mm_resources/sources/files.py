@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from itertools import filterfalse
+from typing import Any, BinaryIO
 
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.objects.opener import ObjectOpener
-from mm_resources.sources.base import Listed, Source
+from mm_resources.sources.base import Listed, Source, Unmatched
 from mm_resources.sources.globs import local_folder
 from mm_resources.sources.side_tables import SideTableReader
-from mm_resources.sources.walk import walk
+from mm_resources.sources.walk import is_failed_folder, walk
 
 
 class Files(Source):
@@ -23,6 +24,10 @@ class Files(Source):
     """
 
     name = "files"
+    # Whether folders that are not entered are listed, as failed samples; an earlier source of the spec may
+    # have named them.
+    names_folders = True
+    _table: SideTableReader | None = None
 
     @classmethod
     def accepts(cls, spec: SourceSpec) -> bool:
@@ -33,7 +38,7 @@ class Files(Source):
         self.opener = ObjectOpener(spec.fetch, local_folder(spec.uri))
 
     def list(self) -> Iterator[Listed]:
-        table = SideTableReader(self.spec, self.schema, self.opener)
+        table = self._table = SideTableReader(self.spec, self.schema, self.opener)
         yield from table.refused
         if table.rows:
             table.find_ambiguous_names(item.key for item in self._walk())
@@ -45,8 +50,15 @@ class Files(Source):
                 table.join(item)
             yield item
 
+    def unmatched(self) -> dict[str, Unmatched]:
+        return self._table.unmatched() if self._table else {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_table"}
+
     def _walk(self) -> Iterator[Listed]:
-        return walk(self.spec.uri, self.opener)
+        items = walk(self.spec.uri, self.opener)
+        return items if self.names_folders else filterfalse(is_failed_folder, items)
 
     def objects(self) -> Iterator[tuple[str, str]]:
         return ((item.uri, item.tag) for item in self._walk())

@@ -73,19 +73,20 @@ class RowFile(RecordFile):
         """Return the columns that a listing reads, and whether it leaves the content out.
 
         It does for bytes that an id names and that lie far away: they would be transferred twice. Of those at
-        hand it takes the hash, so that a changed table makes new only what differs.
+        hand it takes the hash, so that a changed table makes new only what differs. Columns that the spec does
+        not name are not read: whatever is wrong with them costs nothing.
         """
         mapping = self.mapping
-        if mapping.bytes is None or mapping.bytes not in names:
+        if mapping.content not in names:
             return None, False
-        lazy = mapping.id is not None and mapping.id in names and not at_hand
+        lazy = mapping.bytes is not None and mapping.id is not None and mapping.id in names and not at_hand
         needed = {
             mapping.id,
             mapping.label,
             mapping.link,
             mapping.group,
             *self.schema,
-            *(() if lazy else (mapping.bytes,)),
+            *(() if lazy else (mapping.content,)),
         }
         return [name for name in names if name in needed], lazy
 
@@ -191,20 +192,20 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | SampleError]:
     A row with a value that Python cannot hold (a text that is not UTF-8, a time beyond the year 9999) is that
     row's error.
     """
-    batch = _clear_nat(batch)
+    batch = _clear_zones(_clear_nat(batch))
     step = _batch_rows(batch.nbytes, batch.num_rows)
     for start in range(0, batch.num_rows, step):
         part = batch.slice(start, step)
         try:
             yield from part.to_pylist()
-        except (ValueError, OverflowError, pa.ArrowException):
+        except (ValueError, OverflowError, KeyError, pa.ArrowException):
             yield from map(_row, (part.slice(place, 1) for place in range(part.num_rows)))
 
 
 def _row(row: pa.RecordBatch) -> dict[str, Any] | SampleError:
     try:
         fields: dict[str, Any] = row.to_pylist()[0]
-    except (ValueError, OverflowError, pa.ArrowException) as error:
+    except (ValueError, OverflowError, KeyError, pa.ArrowException) as error:
         return SampleError("bad_record", f"a value of the row cannot be read: {error}")
     return fields
 
@@ -217,6 +218,18 @@ def _clear_nat(batch: pa.RecordBatch) -> pa.RecordBatch:
             if pc.any(is_nat).as_py():
                 cleared = pc.if_else(is_nat, pa.scalar(None, column.type), column)
                 batch = batch.set_column(i, batch.schema.field(i).with_nullable(True), cleared)
+    return batch
+
+
+def _clear_zones(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with times in UTC where Python does not know their zone; they are the same moments."""
+    for i, column in enumerate(batch.columns):
+        if pa.types.is_timestamp(column.type) and column.type.tz:
+            try:
+                pa.scalar(0, column.type).as_py()
+            except (KeyError, ValueError):  # pytz has an error of its own, which is a KeyError
+                in_utc = pa.timestamp(column.type.unit, "UTC")
+                batch = batch.set_column(i, batch.schema.field(i).with_type(in_utc), column.view(in_utc))
     return batch
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS
 from mm_embed_kernels.spec.source_spec import SideTable, SourceSpec
 from mm_resources.objects.opener import ObjectOpener
-from mm_resources.sources.base import Listed, cast_value, is_missing, text_of
+from mm_resources.sources.base import Listed, Unmatched, cast_value, is_missing, text_of
 from mm_resources.sources.records import open_records
 
 # Rows and characters of a side table, which is held in memory.
 _MOST_ROWS, _MOST_BYTES = 20_000_000, 2 << 30
+# Columns that a message may name, and rows and files of one.
+_MOST_COLUMNS, _NAMED = 100, 3
 
 
 class SideTableReader:
     """Reads the columns of a side table, joined by the sample's key or, where that is unique, its file name.
 
-    A row without a key describes no file, as a row of an absent file does.
+    A row without a key describes no file, as a row of an absent file does. A field that a row of JSON lacks
+    is null, as long as any row has it.
 
     Attributes:
         rows: key -> the row's columns.
@@ -33,27 +37,25 @@ class SideTableReader:
         self.rows: dict[str, dict[str, Any]] = {}
         self.refused: list[Listed] = []
         self._ambiguous: set[str] = set()
+        self._joined: set[str] = set()
+        self._alone, self._first_alone = 0, list[str]()
         self._size = 0
         if spec.table is not None:
             self._load(spec.table)
 
     def _load(self, table: SideTable) -> None:
-        columns, is_read = [table.key, *table.columns], False
+        columns, seen = [table.key, *table.columns], dict[str, None]()
         for record in open_records(table.uri, self.opener.policy):
             if record.error:
                 self._refuse(table, record.locator, record.error)
                 continue
-            missing = [name for name in columns if name not in record.fields]
-            if missing and is_read:
-                # JSON lines each have fields of their own.
-                error = SampleError("missing_field", f"{table.uri}: a row has no field {missing[0]!r}")
+            # JSON lines each have fields of their own; what belongs to no file's row is bounded.
+            if len(seen) < _MOST_COLUMNS:
+                seen |= dict.fromkeys(record.fields)
+            if table.key not in record.fields and self.rows:
+                error = SampleError("missing_field", f"{table.uri}: a row has no field {table.key!r}")
                 self._refuse(table, record.locator, error)
                 continue
-            if missing:
-                raise UserError(
-                    f"side table {table.uri} has no column {missing[0]!r}; it has: {', '.join(record.fields)}"
-                )
-            is_read = True
             self._size += sum(len(value) for value in record.fields.values() if isinstance(value, str))
             if self._size > _MOST_BYTES or len(self.rows) > _MOST_ROWS:
                 raise UserError(
@@ -61,7 +63,8 @@ class SideTableReader:
                     "characters, which are held in memory; give the columns with the records instead"
                 )
             # NaN is unequal to itself: a repeated row would contradict itself.
-            row = {name: None if is_missing(record.fields[name]) else record.fields[name] for name in columns}
+            fields = {name: record.fields.get(name) for name in columns}
+            row = {name: None if is_missing(value) else value for name, value in fields.items()}
             try:
                 key = text_of(row[table.key], table.key)
             except SampleError as error:
@@ -74,6 +77,10 @@ class SideTableReader:
                     f"{table.uri}: {key!r} stands more than once with different values; the first row counts"
                 )
                 self._refuse(table, record.locator, SampleError("duplicate_row", contradiction))
+        if seen and (missing := [name for name in columns if name not in seen]):
+            raise UserError(
+                f"side table {table.uri} has no column {missing[0]!r}; it has: {', '.join(map(str, seen))}"
+            )
 
     def _refuse(self, table: SideTable, locator: str, error: SampleError) -> None:
         name = table.uri.rsplit("/", 1)[-1]
@@ -92,16 +99,28 @@ class SideTableReader:
                 counts[name] += 1
         self._ambiguous = {name for name, count in counts.items() if count > 1}
 
+    def unmatched(self) -> dict[str, Unmatched]:
+        """Return what was not joined, once all samples were: rows without a file, and files without a row."""
+        if self.spec is None:
+            return {}
+        rows = (key for key in self.rows if key not in self._joined)
+        return {
+            "rows without a file": Unmatched(len(self.rows) - len(self._joined), list(islice(rows, _NAMED))),
+            "files without a row": Unmatched(self._alone, self._first_alone),
+        }
+
     def join(self, item: Listed) -> None:
         """Fill a sample's fields and columns from its row, if it has one."""
         if self.spec is None:
             return
         file_name = item.key.rsplit("/", 1)[-1]
-        row = self.rows.get(item.key)
-        if not row and file_name not in self._ambiguous:
-            row = self.rows.get(file_name)
+        key = item.key if item.key in self.rows or file_name in self._ambiguous else file_name
+        row = self.rows.get(key)
         if not row:
+            self._alone += 1
+            self._first_alone += [item.key] if len(self._first_alone) < _NAMED else []
             return
+        self._joined.add(key)
         for name in self.spec.columns:
             try:
                 if name in SAMPLE_FIELDS:

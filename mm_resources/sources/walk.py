@@ -40,6 +40,11 @@ def walk(uri: str, opener: ObjectOpener) -> Iterator[Listed]:
     return _walk_remote(uri, opener) if "://" in uri else _walk_local(uri)
 
 
+def is_failed_folder(item: Listed) -> bool:
+    """Return whether an item is a folder that no walk enters: a link to one, or one that cannot be read."""
+    return item.error is not None and (item.error.error_class == "linked_folder" or item.key.endswith("/"))
+
+
 def add_heads(items: Iterable[Listed], opener: ObjectOpener) -> Iterator[Listed]:
     """Add size, tag and time from HEAD to items behind http(s) URLs; one without an answer stays untagged."""
     stream = iter(items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,18 +25,16 @@ from mm_resources.storage.table_files import damage_of, data_files, record_writt
 if TYPE_CHECKING:
     import lance
 
-# Rows of one batch of a scan.
-READ_ROWS = 16_384
-# Values of one SQL list.
-_IN_LIST = 1_000
+# Rows of one batch of a scan, and values of one SQL list.
+READ_ROWS, _IN_LIST = 16_384, 1_000
 # Rows of a data file: until a file ends, its writer holds up to 8 MiB of each column back.
 _FILE_ROWS = 131_072
 # A dataset that grows by small commits is compacted at this number of scraps: fragments below both limits.
 SCRAPS = 128
 _SCRAP_ROWS, _SCRAP_BYTES = _FILE_ROWS, 64 << 20
-# How often appends that race each other are retried, and the longest pause before a retry.
+# Retries of appends that race each other, and the longest pause before one.
 _RACES, _RACE_SECONDS = 40, 0.2
-# The same for commits whose request to a remote store broke off.
+# Those of commits whose request to a remote store broke off.
 _FAULTS, _FAULT_SECONDS = 3, 2.0
 
 
@@ -58,13 +56,24 @@ def open_dataset(uri: str, version: int | str | None = None) -> lance.LanceDatas
         raise
 
 
-def create(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch] = ()) -> bool:
-    """Create a dataset atomically; return False, and write nothing, when it exists already."""
+def create(
+    uri: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch] = (),
+    metadata: Callable[[], Mapping[bytes, bytes]] = dict,
+) -> bool:
+    """Create a dataset atomically; return False, and write nothing, when it exists already.
+
+    Args:
+        metadata: returns further metadata of the schema, once all batches are written.
+    """
     import lance
 
     if open_dataset(uri) is not None:
         return False
     fragments = write_fragments(uri, schema, batches)
+    if added := metadata():
+        schema = schema.with_metadata({**(schema.metadata or {}), **added})
     try:
         # Without retries: a commit that lost the race would be rebased onto the winner's and overwrite it.
         _commit(uri, lance.Transaction(0, lance.LanceOperation.Overwrite(schema, fragments)))

@@ -18,6 +18,7 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FAILURES
 from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
+from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.error_classes import require_declared
 from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.identity import environment_digest
@@ -207,6 +208,10 @@ class FailureEvents:
             failures=self.read(cell, ["error_class", "sample_id", "message"], stages, versions=versions),
         )
         return dict(zip(found["error_class"].to_pylist(), found["n"].to_pylist(), strict=True))
+
+    def has_suspected(self, cell: Cell, stage: str) -> bool:
+        """Return whether a stage has recorded failures of which the machine may have been the cause."""
+        return not SUSPECTED.isdisjoint(self.by_class(cell, [stage]))
 
 
 def _event(

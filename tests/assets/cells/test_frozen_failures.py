@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mm_assets.cells import publication
+from mm_assets.operations.backfill import unfinished_cells
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.base import results
 from mm_embed_kernels.kernels.probe import ProbeKernel
@@ -68,6 +69,8 @@ def test_what_an_older_version_has_published_as_failed_is_computed_again(
         )
         lenient.backfill("tiny@v1", "image")
     assert failed(lenient) == {"timeout": False, "truncated": False}
+    cell = lenient.cell("tiny@v1", "image")
+    assert unfinished_cells(lenient.catalog, [cell]) == [cell]
     dataset = lance_datasets.open_dataset(uri)
     assert dataset is not None
     dataset.drop_columns(["runs"])
@@ -75,3 +78,4 @@ def test_what_an_older_version_has_published_as_failed_is_computed_again(
     assert (result.status, result.computed["probe"]) == ("published", 1)
     assert failed(lenient) == {"truncated": False}
     assert lenient.backfill("tiny@v1", "image")["image"].status == "unchanged"
+    assert unfinished_cells(lenient.catalog, [cell]) == []

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from mm_assets.cells.partitions import partition_key
+from mm_assets.cli.status import _print_obstacles
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import cell_result
 from mm_assets.operations.status import cell_status
@@ -42,8 +43,9 @@ def test_too_many_failures_close_the_gate(strict: Any) -> None:
     cell = strict.cell("tiny@v1", "text")
     assert strict.registry.pins.get(cell) is None
     counts = cell_status(strict.catalog, cell)
-    assert counts["discovered"] == counts["published"] + counts["dropped"] + counts["failed"] == 3
-    assert counts["published"] == 0
+    # Nothing has dropped the two good samples: they wait.
+    assert (counts["discovered"], counts["undecided"], counts["failed"]) == (3, 2, 1)
+    assert (counts["published"], counts["dropped"]) == (0, 0)
 
 
 def test_starting_downstream_by_hand_does_not_pass(strict: Any) -> None:
@@ -65,6 +67,11 @@ def test_override_publishes_and_records_the_reason(strict: Any) -> None:
     assert strict.features.search("a cat", dataset_version="tiny@v1", modality="text", k=1).num_rows == 1
     again = strict.backfill("tiny@v1", "text")["text"]
     assert again.status == "unchanged"
+    status = cell_status(strict.catalog, strict.cell("tiny@v1", "text"))
+    assert status["override"] == "the bad line is known"
+    assert {(each["stage"], each["name"]) for each in status["overrides"]} >= {
+        ("validated_samples", "failed_share")
+    }
     for run_id in (result.run_id, again.run_id):
         shown = failed_share(strict, run_id)
         assert not shown.passed  # the truth, although the run went on
@@ -104,6 +111,29 @@ def test_a_source_that_lists_nothing_blocks_its_cell_only(platform: Any, dataset
     for photo in (dataset.parent / "photos").rglob("1.jpg"):
         photo.rename(photo.with_suffix(".tiff"))
     assert platform.backfill("tiny@v1", "image")["image"].status == "published"
+
+
+def test_an_overridden_source_is_told(
+    platform: Any, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset.write_text(
+        dataset.read_text().replace(
+            "sources:\n", "sources:\n  - {name: more, modality: image, uri: nowhere/*.jpg}\n", 1
+        )
+    )
+    platform.register(dataset)
+    assert platform.backfill("tiny@v1", "image")["image"].status == "blocked"
+    result = platform.backfill("tiny@v1", "image", override="it comes later")["image"]
+    assert result.status == "published"
+    state = cell_status(platform.catalog, platform.cell("tiny@v1", "image"))
+    (told,) = [each for each in state["overrides"] if each["name"] == "sources_listed"]
+    assert told["stage"] == "dataset_registry"
+    assert told["description"].startswith("source more cannot be listed")
+    _print_obstacles("tiny@v1", state)
+    assert (
+        "image: sources_listed of dataset_registry overridden (it comes later): source more"
+        in capsys.readouterr().out
+    )
 
 
 def test_unlisted_source_may_be_allowed(platform: Any, dataset: Path) -> None:

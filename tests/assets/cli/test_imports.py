@@ -48,6 +48,14 @@ MISTAKES = [
     ("search cat --modality image --find all", "--find 'all' is not known"),
     ("search cat --modality image --group-by label", "--group-by 'label' is not known"),
     ("search cat --modality image --where label=?", "the filter 'label=?' is invalid: parameters such as ?"),
+    (
+        "search cat --modality image --where random()<0.5",
+        "the filter 'random()<0.5' is invalid: random has another value each time",
+    ),
+    (
+        "export birds@v1 --out o --modality text --modality image --embedder a --embedder b",
+        "--embedder: name each modality of --modality once, such as --embedder text=NAME",
+    ),
     ("explain", "missing argument 'ID'"),
     ("explain 00 --dataset-version birds", "'birds' is not DATASET@VERSION"),
     ("try minilm --dataset-version birds --modality text", "'birds' is not DATASET@VERSION"),

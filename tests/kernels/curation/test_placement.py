@@ -10,7 +10,7 @@ import pytest
 
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.curation.decisions import curate
-from mm_embed_kernels.curation.splits import PARENT_SAMPLES, PARENT_SPLITS, split_of
+from mm_embed_kernels.curation.splits import EQUAL_GROUPS, PARENT_SAMPLES, PARENT_SPLITS, split_of
 from mm_embed_kernels.rules import rule_set
 from tests.kernels.rules.test_duplicates import LONG, TEXTS, name, texts
 
@@ -22,7 +22,7 @@ def curated(
     placed: dict[str, str] | None = None,
     known: str = "",
     settings: dict[str, Any] | None = None,
-    linked: bool = False,
+    equal: dict[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decisions by key; `placed` are split groups by name, `known` the keys of samples that the parent has."""
 
@@ -32,7 +32,11 @@ def curated(
 
     groups = pa.table([list(placed or {}), list((placed or {}).values())], schema=PARENT_SPLITS)
     samples = pa.table([[name(key) for key in known]], schema=PARENT_SAMPLES)
-    tables = list(curate(read, rule_set("text", settings or {}), "birds", SHARES, groups, samples, linked))
+    units = None
+    if equal is not None:
+        units = pa.table([[name(key) for key in equal], list(equal.values())], schema=EQUAL_GROUPS)
+    rules = rule_set("text", settings or {})
+    tables = list(curate(read, rules, "birds", SHARES, groups, samples, units))
     assert all(CURATED_SAMPLES.violations(CURATED_SAMPLES.cast(item)) == {} for item in tables)
     return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}
 
@@ -54,9 +58,21 @@ def test_a_group_goes_where_its_content_goes() -> None:
 
 def test_a_linked_group_goes_where_its_first_member_goes() -> None:
     """The captions of its first photo are placed by the photo's id, in another cell."""
-    rows = curated(texts(TEXTS), linked=True)
+    rows = curated(texts(TEXTS), equal={})
     assert {rows[key]["split_group"] for key in "abc"} == {name("a")}
     assert {rows[key]["split"] for key in "abc"} == {split_of("birds", name("a"), SHARES)}
+
+
+def test_equal_samples_that_others_link_go_where_their_content_goes() -> None:
+    """In the cell of the photos they are compared, in that of the captions nothing is known but their unit."""
+    rows = curated(texts(TEXTS), equal={"b": "content-b", "c": "content-b", "d": "content-d"})
+    groups = {key: row["split_group"] for key, row in rows.items()}
+    assert groups == {**dict.fromkeys("abc", "content-b"), "d": "content-d", "other": name("other")}
+    assert {rows[key]["split"] for key in "abc"} == {split_of("birds", "content-b", SHARES)}
+    placed = {name("b"): elsewhere("b"), name("d"): elsewhere("d")}
+    rows = curated(texts(TEXTS), placed, equal={"b": "content-b", "c": "content-b", "d": "content-d"})
+    assert {rows[key]["split"] for key in "abc"} == {elsewhere("b")}
+    assert rows["d"]["split"] == elsewhere("d")
 
 
 def test_a_declared_group_comes_along_as_a_whole() -> None:

@@ -7,6 +7,7 @@ import pytest
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.text_encoding import decode
 from mm_embed_kernels.modalities import get
+from tests.kernels.modalities.encoded_texts import COMMON, ENCODINGS, TEXTS
 
 TEXT = get("text")
 SENTENCES = {
@@ -98,3 +99,55 @@ def test_units_and_loan_words(text: str) -> None:
 )
 def test_short_words_of_other_encodings(codec: str, text: str) -> None:
     assert decode(text.encode(codec))[0] == text
+
+
+def _outcome(text: str, codec: str) -> str:
+    try:
+        return "right" if decode(text.encode(codec))[0] == text else "wrong"
+    except SampleError:
+        return "refused"
+
+
+def test_hardly_any_text_is_misread() -> None:
+    """A text that is read wrong says nothing of it; one that is refused is named, and can be converted.
+
+    A version that took the best guess read 77% of these right and 19% wrong.
+    """
+    outcomes = [
+        (codec in COMMON, _outcome(text, codec))
+        for language, texts in TEXTS.items()
+        for codec in ENCODINGS[language]
+        for text in texts
+        if text.encode(codec, "replace").decode(codec) == text
+    ]
+    for chosen, least_right, most_wrong in (
+        (outcomes, 0.91, 0.015),
+        ([o for o in outcomes if o[0]], 0.955, 0.008),
+    ):
+        rates = {name: sum(o == name for _, o in chosen) / len(chosen) for name in ("right", "wrong")}
+        assert rates["right"] >= least_right, rates
+        assert rates["wrong"] <= most_wrong, rates
+
+
+@pytest.mark.parametrize("codec", ["cp850", "mac-roman", "cp1252"])
+def test_a_sentence_in_any_encoding(codec: str) -> None:
+    for text in ("Können Sie mir bitte sagen, wie spät es ist?", "Mañana iré a la playa con mi hermano."):
+        assert decode(text.encode(codec))[0] == text
+
+
+@pytest.mark.parametrize("codec", ["cp1251", "koi8-r", "cp866", "mac-cyrillic", "iso8859-5"])
+def test_a_russian_sentence_in_any_encoding(codec: str) -> None:
+    text = "На столе лежит красная книга."
+    assert decode(text.encode(codec))[0] == text
+
+
+def test_a_diameter() -> None:
+    for text in ("Ø 10 mm", "Ø12 mm", "Rohr Ø 10 mm"):
+        assert decode(text.encode("cp1252"))[0] == text
+
+
+def test_the_first_foreign_letter_behind_much_ascii() -> None:
+    """What is weighed is around the letters that tell, wherever these are."""
+    text = "plain words of no evidence, " * 1_000 + "aber die Straße ist naß und die Tür offen. Größe!"
+    assert decode(text.encode("cp1252"))[0] == text
+    assert decode(text.replace(" ", "\n").encode("cp1252"))[0] == text.replace(" ", "\n")

@@ -106,6 +106,63 @@ def test_neither_order_nor_batches_matter(batch: int) -> None:
     assert found(near(), texts(dict(reversed(TEXTS.items()))), batch) == expected
 
 
+FOOTER = """
+--
+This message and its attachments may contain confidential information and are intended for the addressee alone. If you
+have received it by mistake, please tell the sender, delete it, and neither copy nor forward it to anybody. Opinions in it
+are those of its author, and not necessarily those of Example Shipping Limited, registered in Bristol under number 01234567.
+Please consider the environment before you print this message. Example Shipping Limited, 12 Harbour Road, Bristol.
+Our offices are closed on public holidays. Cargo is carried under our general terms, which we send on request, and which
+limit our liability for delay, for damage by sea water, and for what the shipper has not declared. Prices are in pounds.
+Follow us for news of departures, or call the harbour desk between eight and six; outside these hours a machine answers.
+"""
+BODIES = [
+    "Dear Anna, the crates of lamps have arrived in Lisbon and wait for their papers.",
+    "Hello Tom, could you send me the plan of the third deck before Friday noon?",
+    "We cannot accept the offer for the crane; its engine is older than you wrote.",
+    "The crew of the Marigold asks for two more blankets and a new kettle.",
+    "Our accountant found a mistake of forty pounds in the invoice of last March.",
+    "Lunch is moved to one o'clock, since the minister's visit takes all morning.",
+    "Please book a pilot for the tide on Tuesday, the small one if she is free.",
+    "Nobody has seen the keys of warehouse nine; the locksmith comes tomorrow.",
+    "Thank you for the photographs, we shall hang the one with the lighthouse.",
+    "The insurance needs the weight of the anchor chain, in tons, by tonight.",
+    "Your parcel was returned to us, as the street in the address has no number 80.",
+    "I shall be on leave until the ninth; ask Miriam about the dredger.",
+]
+
+
+@pytest.mark.parametrize("count", [5, 12])
+def test_a_footer_says_nothing(count: int) -> None:
+    """The mails agree in more than 80% of their letters, and say different things."""
+    mails = {f"m{i:02d}": body + FOOTER for i, body in enumerate(BODIES[:count])}
+    alone = found(near(), texts({key: mails[key] for key in ("m00", "m01")}))
+    assert {item["group"] is None for item in alone.values()} == {False}
+    assert groups_of(found(near(), texts(mails))) == set()
+    copies = {"copy": mails["m03"].upper(), "edited": mails["m03"].replace("blankets", "blanket")}
+    said = groups_of(found(near(), texts({**mails, **copies})))
+    assert said == {frozenset({"m03", "copy", "edited"})}
+    backwards = dict(reversed(list({**mails, **copies}.items())))
+    assert groups_of(found(near(), texts(backwards), batch=3)) == said
+
+
+def test_pages_of_one_template_are_not_alike() -> None:
+    frame = "Home > Shop > Garden. Free delivery from forty pounds, and thirty days to return what you do not like. {} "
+    frame += "Write a review. Customers also bought: gloves, twine, a sieve. Payment by card or transfer. Imprint, terms."
+    goods = ["oak bench, two metres, oiled", "copper watering can, five litres", "rake with twelve steel teeth",
+             "hammock of blue cotton rope", "bird house for wrens, larch", "seeds of the tall white foxglove",
+             "folding saw, blade of 18 cm", "clay pot with a glazed saucer", "wheelbarrow with a solid tyre"]  # fmt: skip
+    pages = {name: frame.format(name.capitalize()) for name in goods}
+    assert groups_of(found(near(), texts(pages))) == set()
+
+
+def test_many_versions_of_one_text_stay_together() -> None:
+    """What is left of each beside what all share is a word, which is too little to tell them apart."""
+    words = ["tall", "old", "white", "lonely", "proud", "round", "grey", "broad", "cold", "dark"]
+    versions = {word: f"{LONG}, near the {word} rocks of the northern bay" for word in words}
+    assert groups_of(found(near(), texts(versions))) == {frozenset(words)}
+
+
 def test_the_largest_may_be_kept() -> None:
     said = found(near(keep="largest"), texts(TEXTS))
     assert {key for key, item in said.items() if item["passed"]} == {"c", "d", "other"}

@@ -22,7 +22,7 @@ def exact(one: str, other: str) -> float:
 
 def resemblance(one: str, other: str) -> float:
     left, right = (pa.array([shingles.signature(text)[1]]) for text in (one, other))
-    return float(shingles.resemblance(left, right)[0])
+    return float(shingles.agreement(left, right).whole[0])
 
 
 def words(count: int, seed: int) -> list[str]:
@@ -80,11 +80,11 @@ def test_resemblances_of_many_pairs_are_those_of_each() -> None:
     texts = [" ".join(words(count, count)) for count in (1, 5, 400, 12)]
     sketches = [shingles.signature(text)[1] for text in texts]
     pairs = [(a, b) for a in range(4) for b in range(4)]
-    found = shingles.resemblance(
+    found = shingles.agreement(
         pa.array([sketches[a] for a, _ in pairs]), pa.array([sketches[b] for _, b in pairs])
-    )
+    ).whole
     assert found.tolist() == [resemblance(texts[a], texts[b]) for a, b in pairs]
-    assert len(shingles.resemblance(pa.array([], pa.binary()), pa.array([], pa.binary()))) == 0
+    assert len(shingles.agreement(pa.array([], pa.binary()), pa.array([], pa.binary())).whole) == 0
 
 
 def test_a_signature_estimates_the_resemblance() -> None:
@@ -150,3 +150,25 @@ def test_hashes_within_a_distance_share_bytes(distance: int) -> None:
     assert (one == other).any(axis=1).all()
     strangers = (one == np.roll(one, 1, axis=0)).any(axis=1).mean()
     assert strangers < (0.1 if distance < 7 else 1)
+
+
+def test_agreement_beside_what_is_common() -> None:
+    """Counted by hand: the texts share `xxxxx..` alone, which is common; two of the others' shingles agree."""
+    sketches = [np.array(values, "<u4").tobytes() for values in ([1, 2, 7, 9], [1, 2, 8, 9], [1, 2], [1, 2])]
+    left, right = pa.array([sketches[0], sketches[2]]), pa.array([sketches[1], sketches[3]])
+    found = shingles.agreement(left, right, np.array([1, 2], np.uint32))
+    assert found.whole.tolist() == [3 / 5, 1.0]
+    assert found.rest.tolist() == [1 / 3, 1.0]
+    assert found.said.tolist() == [2, 0]
+    plain = shingles.agreement(left, right)
+    assert (plain.rest.tolist(), plain.said.tolist()) == ([3 / 5, 1.0], [4, 2])
+
+
+def test_common_hashes_are_those_of_different_texts() -> None:
+    sketches = [[1, 2**31], [1, 2**31], [1, 5], [2**31, 2**32 - 1], [], [2**31, 6]]
+    packed = pa.array([np.array(values, "<u4").tobytes() for values in sketches])
+    batches = [packed.slice(0, 2), packed.slice(2)]
+    assert sorted(shingles.common_hashes(batches, 2).tolist()) == [1, 2**31]
+    assert sorted(shingles.common_hashes(batches, 3).tolist()) == [2**31]
+    assert shingles.common_hashes(reversed(batches), 3).tolist() == [2**31]
+    assert shingles.common_hashes(batches, 4).tolist() == []

@@ -12,6 +12,8 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.retrieval.feature_store import FeatureStore
+from mm_resources.retrieval.filters import check_filter
+from mm_resources.retrieval.query_vectors import check_query
 from tests.resources.published import publish, register
 
 RIVER, BREAD = "The river runs slowly into the sea.", "The loaf is baked with rye and salt."
@@ -229,3 +231,47 @@ def test_words_need_a_text(features: FeatureStore) -> None:
     for wrong in ({"mode": "fuzzy"}, {"group_by": "colour"}, {"find": "friends"}):
         with pytest.raises(UserError, match="there are: "):
             keys(features, "river", **wrong)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "random() < 0.5",
+        "score > RANDOM ()",
+        "day < now()",
+        "day = current_date",
+        "day = CURRENT_DATE()",
+        "at < current_timestamp",
+        "uuid() > 'a'",
+        "label = 'x' AND today() > day",
+    ],
+)
+def test_a_filter_whose_value_changes_is_refused(where: str) -> None:
+    with pytest.raises(UserError, match=r"another value each time, so that the same rows") as caught:
+        check_filter(where)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["label = 'now()'", "`current_date` > 3", "now > 3", "random_state = 1", "randomness(x) = 1", "known(x)"],
+)
+def test_names_like_those_of_changing_functions(where: str) -> None:
+    assert check_filter(where) == where
+
+
+@pytest.mark.parametrize(
+    "query", ["nosuch.jpg", "my photo.PNG", "./x", "/no/such", "a/b/film.mp4", "notes.txt"]
+)
+def test_a_query_that_looks_like_a_path_and_is_none(query: str) -> None:
+    with pytest.raises(UserError, match="looks like a path, and there is no such file"):
+        check_query(query)
+    check_query(query, "text")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["a cat", "either/or", "node.js", "St. Gallen", "1.5", "id:x.jpg", "see https://a.b/c.jpg", "U.S.A."],
+)
+def test_words_are_no_path(query: str) -> None:
+    check_query(query)

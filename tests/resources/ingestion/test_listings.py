@@ -14,6 +14,7 @@ import pytest
 
 from mm_embed_kernels.identity import entity_id, sample_id
 from mm_resources.registry.registry import Registry
+from mm_resources.sources import Unmatched
 from tests.resources.specs import freeze, list_samples, spec_of, write
 
 
@@ -306,3 +307,66 @@ def test_long_listings(registry: Registry, data: Path) -> None:
     freeze(registry, spec)
     rows = registry.listings.listing(spec, "text").read_all()
     assert len(set(rows["sample_id"].to_pylist())) == count
+
+
+def test_what_a_side_table_and_files_lack_of_each_other(registry: Registry, data: Path) -> None:
+    (data / "meta.jsonl").write_text(
+        "".join(json.dumps({"file": name, "label": "x"}) + "\n" for name in ["a.txt", "gone.txt", "lost.txt"])
+    )
+    table = {"uri": str(data / "meta.jsonl"), "key": "file", "columns": ["label"]}
+    spec = spec_of({"uri": f"{data}/*.txt", "table": table})
+    assert freeze(registry, spec) == [""]
+    found = registry.listings.frozen_unmatched(spec, spec.sources[0])
+    assert found == {
+        "rows without a file": Unmatched(2, ["gone.txt", "lost.txt"]),
+        "files without a row": Unmatched(2, ["b.txt", "c.txt"]),
+    }
+    assert len(registry.listings.frozen_side_table(spec, spec.sources[0])) == 1
+    assert registry.drifts.check(spec, spec.sources[0]).state
+    assert not registry.drifts.check(spec, spec.sources[0]).has_changed
+
+
+def test_links_that_name_nothing(registry: Registry, data: Path) -> None:
+    """a.txt is a sample; `walk` is shared, so that it says something; two links say nothing."""
+    links = ["a.txt", "walk", "walk", "nosuch.txt", "b.text", None]
+    rows = [{"id": str(i), "text": f"t{i}", "link": link} for i, link in enumerate(links)]
+    (data / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = {"id": "id", "text": "text", "link": "link"}
+    spec = spec_of({"uri": f"{data}/*.txt"}, {"uri": f"{data}/notes.jsonl", "record": record})
+    assert freeze(registry, spec) == ["", ""]
+    assert registry.listings.dangling_links(spec, "text") == (Unmatched(2, ["b.text", "nosuch.txt"]), 5)
+    assert registry.listings.dangling_links(spec, "image") == (Unmatched(0, []), 0)
+
+
+def test_a_linked_folder_is_a_failure_of_one_source(registry: Registry, data: Path) -> None:
+    (data / "linked").symlink_to(data)
+    (data / "1.jpg").write_bytes(b"x")
+    spec = spec_of(
+        {"uri": f"{data}/**/*.jpg", "modality": "image"},
+        {"uri": f"{data}/**/*.txt"},
+        {"uri": f"{data}/*.txt", "name": "flat"},
+        {"uri": f"{data}/linked/*.txt", "name": "inside"},
+    )
+    assert freeze(registry, spec) == [""] * 4
+    failed = [
+        row for kind in ("image", "text") for row in list_samples(registry, spec, kind) if row["message"]
+    ]
+    assert [(row["source"], row["key"], row["error_class"]) for row in failed] == [
+        ("s0", "linked", "linked_folder")
+    ]
+    for source in spec.sources:
+        assert not registry.drifts.check(spec, source).has_changed
+
+
+def test_a_link_to_nothing_has_the_modality_of_its_name(registry: Registry, data: Path) -> None:
+    for name in ("gone.jpg", "gone.wav"):
+        (data / name).symlink_to(data / "nowhere")
+    spec = spec_of({"uri": str(data), "modality": "auto"})
+    assert freeze(registry, spec) == [""]
+    kinds = {
+        row["key"]: kind
+        for kind in ("image", "audio", "text")
+        for row in list_samples(registry, spec, kind)
+        if row["error_class"] == "not_found"
+    }
+    assert kinds == {"gone.jpg": "image", "gone.wav": "audio"}

@@ -219,3 +219,37 @@ def test_bytes_as_labels_are_text(tmp_path: Path) -> None:
     good, bad = source_of(tmp_path / "t.parquet", record={"text": "text", "label": "label"}).list()
     assert good.label == "cat"
     assert "not UTF-8" in refused(bad)
+
+
+# A moment after the year 9999 and one before the year 1, in each unit, and a time of no day.
+_BEYOND = {
+    "timestamp[s]": pa.array([2**62, 0]).view(pa.timestamp("s")),
+    "timestamp[us, UTC]": pa.array([-(2**62), 0]).view(pa.timestamp("us", "UTC")),
+    "date32": pa.array([2**31 - 1, 0], pa.int32()).view(pa.date32()),
+    "date64": pa.array([2**62, 0]).view(pa.date64()),
+    "time64": pa.array([2**62, 0]).view(pa.time64("us")),
+    "list": pa.ListArray.from_arrays(
+        pa.array([0, 1, 2], pa.int32()), pa.array([2**62, 0]).view(pa.timestamp("us"))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _BEYOND)
+def test_a_time_that_python_lacks_costs_its_own_row(tmp_path: Path, kind: str) -> None:
+    as_arrow(tmp_path / "t.arrow", pa.table({"text": ["a", "b"], "id": ["1", "2"], "when": _BEYOND[kind]}))
+    record = {"text": "text", "id": "id"}
+    items = list(source_of(tmp_path / "t.arrow", {"when": "string"}, record=record).list())
+    assert [item.error and item.error.error_class for item in items] == ["bad_record", None]
+    # A column that the spec does not name costs nothing.
+    assert [item.error for item in source_of(tmp_path / "t.arrow", record=record).list()] == [None, None]
+
+
+@pytest.mark.parametrize("zone", ["Mars/Phobos", "+25:00"])
+@pytest.mark.parametrize("name", ["t.arrow", "t.parquet"])
+def test_a_zone_that_does_not_exist(tmp_path: Path, name: str, zone: str) -> None:
+    """The moment is that of UTC, whatever the zone: Arrow stores it so."""
+    when = pa.array([86_400_000_000]).view(pa.timestamp("us", zone))
+    WRITERS[name](tmp_path / name, pa.table({"text": ["a"], "when": when}))
+    (item,) = source_of(tmp_path / name, {"when": "timestamp"}, record={"text": "text"}).list()
+    assert item.error is None
+    assert item.columns["when"] == datetime(1970, 1, 2, tzinfo=UTC)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -30,7 +32,6 @@ ROWS = [
 
 def table_file(kind: str) -> bytes:
     import csv
-    import json
 
     import pyarrow.parquet as parquet
 
@@ -144,3 +145,29 @@ def test_a_bad_row_of_a_side_table_is_a_failure_of_its_own(
     assert line in str(bad[0].error)
     assert (bad[0].uri, bad[0].key.split("#")[0]) == (f"{place.root}/{name}", name)
     assert {item.key: item.label for item in found if not item.error} == {"1.txt": "cat", "2.txt": None}
+
+
+@pytest.mark.parametrize("first", [{"file": "1.txt"}, {"file": "1.txt", "label": None}])
+def test_a_field_that_some_rows_of_json_lack_is_null(disk: Place, first: dict[str, Any]) -> None:
+    disk.put("data/1.txt", "data/2.txt", "data/3.txt")
+    rows: list[dict[str, Any]] = [
+        first,
+        {"file": "2.txt", "label": "cat", "note": "n"},
+        {"file": "3.txt", "note": "m"},
+    ]
+    disk.put("meta.jsonl", data="\n".join(map(json.dumps, rows)).encode())
+    table = {"uri": f"{disk.root}/meta.jsonl", "key": "file", "columns": ["label", "note"]}
+    found = disk.samples("data", table=table, schema={"note": "string"})
+    assert {key: (item.error, item.label, item.columns) for key, item in found.items()} == {
+        "1.txt": (None, None, {"note": None}),
+        "2.txt": (None, "cat", {"note": "n"}),
+        "3.txt": (None, None, {"note": "m"}),
+    }
+
+
+def test_a_column_that_no_row_of_json_has(disk: Place) -> None:
+    disk.put("data/1.txt")
+    disk.put("meta.jsonl", data=b'{"file": "1.txt", "kind": 1}\n{"file": "2.txt", "size": 1}\n')
+    table = {"uri": f"{disk.root}/meta.jsonl", "key": "file", "columns": ["label"]}
+    with pytest.raises(UserError, match="has no column 'label'; it has: file, kind, size"):
+        disk.samples("data", table=table)
