@@ -1,6 +1,6 @@
 """The image of docker/Dockerfile, built without an engine: buildah with chroot isolation, on a base by debootstrap.
 
-Debian: ``apt-get install buildah bubblewrap debootstrap``; as root; some 20 GB of disk while it is built.
+Debian: ``apt-get install buildah bubblewrap debootstrap``; as root; some 36 GB of disk while it is built.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _SOURCES = f"""deb {_MIRROR} {_SUITE} main
 deb {_MIRROR} {_SUITE}-updates main
 deb {_MIRROR}-security {_SUITE}-security main
 """
-_DISK = 20 << 30
+# Four times the image: its files, and their way into the storage.
+_DISK = 36 << 30
 
 
 def lacks(folder: Path) -> str:
@@ -59,7 +60,7 @@ class Builder:
             capture_output=True,
             text=True,
             cwd=cwd,
-            env={**os.environ, "BUILDAH_ISOLATION": "chroot"},
+            env={**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.folder)},
         )
         assert done.returncode == 0, f"buildah {words[0]}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
@@ -109,7 +110,19 @@ class Builder:
         volumes = [
             f"--volume={path}:{path}:ro" for path in mirrors if path.startswith("/") and Path(path).is_dir()
         ]
-        self.buildah("bud", "--pull=never", "--quiet", *volumes, "--file", dockerfile, "--tag", name, context)
+        self.buildah(
+            "bud",
+            "--pull=never",
+            "--format",
+            "docker",
+            "--quiet",
+            *volumes,
+            "--file",
+            dockerfile,
+            "--tag",
+            name,
+            context,
+        )
 
     def configuration(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.buildah("inspect", "--type", "image", name))["OCIv1"][

@@ -1,8 +1,8 @@
 """Services of docker/compose.yaml, started from the files of the image as an engine would start them, by bubblewrap.
 
 What an engine gives and this does: the service's command, environment, secrets, user and mounts; a root file system that
-is read only; no capability, no new privilege; process and IPC namespaces of its own; the networks of compose as one, which
-no other process of the machine has. Not: its limits (cgroups), its networks one by one, its seccomp profile.
+is read only; no capability, no new privilege; process, IPC and network namespaces of its own; compose's networks, without
+a way out. Not: its limits (cgroups), its seccomp profile.
 """
 
 from __future__ import annotations
@@ -27,39 +27,74 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker" / "compose
 USER = 10001
 
 
-class Network:
-    """A network namespace with a loopback interface, in which all services have one address."""
+class Networks:
+    """The networks of compose: a bridge each, between namespaces of the services, which reach nothing else."""
 
     def __init__(self) -> None:
-        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self._holders = {
+            name: subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) for name in ("", *SERVICES)
+        }
         own = os.readlink("/proc/self/ns/net")
-        deadline = time.monotonic() + 30
-        while os.readlink(f"/proc/{self.holder.pid}/ns/net") == own:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        self.run("ip", "link", "set", "lo", "up")
+        deadline = time.monotonic() + 60
+        for holder in self._holders.values():
+            while os.readlink(f"/proc/{holder.pid}/ns/net") == own:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        for name in SERVICES:
+            self._run(name, "ip", "link", "set", "lo", "up")
+        names = sorted({network for service in SERVICES.values() for network in service.get("networks", [])})
+        for number, network in enumerate(names):
+            self._run("", "ip", "link", "add", network, "type", "bridge")
+            self._run("", "ip", "link", "set", network, "up")
+            for place, service in enumerate(SERVICES):
+                if network in SERVICES[service].get("networks", []):
+                    self._connect(service, network, f"10.89.{number}.{place + 2}", f"v{number}-{place}")
+        self.addresses = {
+            (service, network): f"10.89.{names.index(network)}.{place + 2}"
+            for place, service in enumerate(SERVICES)
+            for network in SERVICES[service].get("networks", [])
+        }
 
-    @property
-    def prefix(self) -> list[str]:
-        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
+    def prefix(self, service: str) -> list[str]:
+        """Return the command in front of what is to run in a service's network."""
+        return ["nsenter", f"--net=/proc/{self._holders[service].pid}/ns/net", "--"]
 
-    def run(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*self.prefix, *words], check=True, capture_output=True, text=True, **options)
+    def hosts(self, service: str) -> str:
+        """Return the names that a service can resolve: its own, and those of services on its networks."""
+        mine = SERVICES[service].get("networks", [])
+        lines = ["127.0.0.1 localhost"]
+        for network in mine:
+            lines += [
+                f"{address} {other}"
+                for (other, shared), address in self.addresses.items()
+                if shared == network
+            ]
+        return "\n".join(lines) + "\n"
 
     def close(self) -> None:
-        self.holder.kill()
-        self.holder.wait()
+        for holder in self._holders.values():
+            holder.kill()
+            holder.wait()
+
+    def _connect(self, service: str, network: str, address: str, link: str) -> None:
+        pid = str(self._holders[service].pid)
+        self._run("", "ip", "link", "add", link, "type", "veth", "peer", "name", network, "netns", pid)
+        self._run("", "ip", "link", "set", link, "master", network, "up")
+        self._run(service, "ip", "address", "add", f"{address}/24", "dev", network)
+        self._run(service, "ip", "link", "set", network, "up")
+
+    def _run(self, service: str, *words: str) -> None:
+        done = subprocess.run([*self.prefix(service), *words], capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
 
 
 class Containers:
     """The services of one compose project."""
 
-    def __init__(self, root: Path, folder: Path, network: Network, datasets: Path) -> None:
-        self.root, self.folder, self.network, self.datasets = root, folder, network, datasets
+    def __init__(self, root: Path, folder: Path, networks: Networks, datasets: Path) -> None:
+        self.root, self.folder, self.networks, self.datasets = root, folder, networks, datasets
         self.secrets = folder / "secrets"
         subprocess.run(["sh", ROOT / "docker" / "secrets.sh", self.secrets], check=True)
-        self.hosts = folder / "hosts"
-        self.hosts.write_text("127.0.0.1 localhost " + " ".join(SERVICES) + "\n")
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
@@ -93,7 +128,7 @@ class Containers:
         command = self._command(name, [*words], environment, secrets, entrypoint=False)
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
 
-    def until(self, reached: Callable[[], bool], names: tuple[str, ...], seconds: float = 240) -> None:
+    def until(self, reached: Callable[[], bool], names: tuple[str, ...], seconds: float = 600) -> None:
         """Wait for a condition, as long as these services run."""
         deadline = time.monotonic() + seconds
         while not reached():
@@ -125,10 +160,19 @@ class Containers:
         service = SERVICES[name]
         inside: list[str] = words or [word.replace("$$", "$") for word in service["command"]]
         return [
-            *self.network.prefix,
-            *["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--clearenv"],
+            *self.networks.prefix(name),
+            *[
+                "bwrap",
+                "--die-with-parent",
+                "--unshare-pid",
+                "--unshare-ipc",
+                "--unshare-uts",
+                "--hostname",
+                name,
+                "--clearenv",
+            ],
             *["--ro-bind", self.root, "/", "--proc", "/proc", "--dev", "/dev"],
-            *["--perms", "1777", "--tmpfs", "/dev/shm", "--ro-bind", self.hosts, "/etc/hosts"],
+            *["--perms", "1777", "--tmpfs", "/dev/shm", "--ro-bind", self._hosts(name), "/etc/hosts"],
             *self._mounts(name, service, secrets),
             *[word for item in self._environment(service, environment or {}) for word in ("--setenv", *item)],
             *["--chdir", "/home/mm", "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"],
@@ -157,6 +201,12 @@ class Containers:
         for secret in service.get("secrets", []) if secrets else []:
             found += ["--ro-bind", self.secrets / secret["source"], secret["target"]]
         return [*found, "--remount-ro", "/run/mm"]
+
+    def _hosts(self, name: str) -> Path:
+        path = self.folder / f"{name}.hosts"
+        path.write_text(self.networks.hosts(name))
+        path.chmod(0o644)
+        return path
 
     def _folder(self, name: str) -> Path:
         folder = self.folder / "mounts" / name.strip("/").replace("/", "-")

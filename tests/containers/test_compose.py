@@ -212,9 +212,15 @@ def test_images_are_pinned_by_digest() -> None:
 
 def test_the_image_installs_what_the_lock_names() -> None:
     text = (FOLDER / "Dockerfile").read_text("utf-8")
-    assert "pip install --require-hashes --no-deps --only-binary :all: --requirement lock.txt" in text
+    assert (
+        "pip install --no-cache-dir --require-hashes --no-deps --only-binary :all: --requirement /build/lock.txt"
+        in text
+    )
     assert text.count("pip install") == 2
-    assert "pip install --no-deps --no-build-isolation . && pip uninstall --yes pip" in text
+    assert (
+        "pip install --no-cache-dir --no-deps --no-build-isolation . && /opt/mm/bin/pip uninstall --yes pip"
+        in text
+    )
     assert "USER 10001:10001" in text
     assert "# syntax=" not in text, "it would download a front end"
     assert not re.search(r"\b(curl|wget|ADD|git clone)\b", text)
@@ -234,7 +240,16 @@ def test_the_build_context_is_a_list_of_what_is_copied() -> None:
         for word in line.replace("${LOCK}", "requirements.txt").split()
     }
     assert listed == copied
-    assert lines[-1] == "**/.*"
+    assert {"mm_*/**/*.*", "**/.*"} < set(lines)
+    others = [
+        path
+        for name in ("mm_assets", "mm_embed_kernels", "mm_resources")
+        for path in (ROOT / name).rglob("*")
+        if path.is_file()
+    ]
+    assert {path.suffix for path in others if "__pycache__" not in path.parts} == {".py"}, (
+        "the image gets modules alone"
+    )
 
 
 def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path) -> None:

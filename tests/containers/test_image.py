@@ -14,7 +14,7 @@ import pytest
 
 from mm_embed_kernels.contracts.pipeline import STAGES
 from tests.containers.image import BASE, IMAGE, Builder, lacks
-from tests.containers.roles import Containers, Network
+from tests.containers.roles import Containers, Networks
 from tests.postgres import postgres_server
 from tests.processes import ROOT
 
@@ -34,7 +34,7 @@ SENTENCES = [
 PLANTED = [
     ".env", ".git/config", ".aws/credentials", "docker/.env", "docker/secrets/store_root", "mm_assets/.env", "id_rsa", "key.pem",
     "mm_assets/assets/credentials.json", "mm_resources/service-account.yaml", "mm_embed_kernels/.netrc", ".venv/secret.py",
-    "tests/secret.py", "mm_assets/__pycache__/a.pyc", "requirements.local.txt", ".mm/store/secrets/urls.lance",
+    "tests/secret.py", "mm_assets/__pycache__/a.pyc", "requirements.local.txt", ".mm/store/secrets/urls.lance", "mm_assets/assets/id_ed25519", "docker/compose.override.yaml",
 ]  # fmt: skip
 
 
@@ -62,27 +62,25 @@ def root(builder: Builder) -> Path:
 def containers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """Return the project, with Postgres and the store, of which another server stands for MinIO."""
     folder = tmp_path_factory.mktemp("containers")
-    for place in (folder, *folder.parents[:2]):
-        place.chmod(0o755)
     datasets = folder / "datasets"
     datasets.mkdir()
     (datasets / "tiny.yaml").write_text(SPEC)
     lines = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(SENTENCES)]
     (datasets / "sentences.jsonl").write_text("\n".join(lines) + "\n")
-    network = Network()
-    project = Containers(root, folder, network, datasets)
+    networks = Networks()
+    project = Containers(root, folder, networks, datasets)
     (folder / "objects" / "features").mkdir(parents=True)
-    store = subprocess.Popen(
-        [*network.prefix, sys.executable, "-m", "tests.s3_server", str(folder / "objects"), "9000"], cwd=ROOT
-    )
+    program = [sys.executable, "-m", "tests.s3_server", str(folder / "objects"), "9000", "0.0.0.0"]
+    store = subprocess.Popen([*networks.prefix("store"), *program], cwd=ROOT)
+    postgres = (project.secrets, 5432, tuple(networks.prefix("postgres")), "0.0.0.0")
     try:
-        with postgres_server(folder / "postgres", project.secrets, 5432, tuple(network.prefix)):
+        with postgres_server(*postgres):
             yield project
             project.close()
     finally:
         project.close()
         store.kill()
-        network.close()
+        networks.close()
 
 
 def test_the_build_context_has_no_secret(builder: Builder, tmp_path: Path) -> None:
@@ -132,7 +130,7 @@ def attempt(statement, database="dagster"):
         return "done"
     except psycopg2.Error as error:
         return type(error).__name__
-print([attempt(s) for s in ("INSERT INTO kvs VALUES ('a', 'b')", "DELETE FROM kvs", "CREATE TABLE more (a int)", "DROP TABLE runs",
+print([attempt(s) for s in ("INSERT INTO kvs (key, value) VALUES ('a', 'b')", "DELETE FROM kvs", "CREATE TABLE more (a int)", "DROP TABLE runs",
       "CREATE ROLE another", "COPY kvs TO PROGRAM 'id'", "SELECT pg_read_file('/etc/passwd')", "SELECT * FROM pg_authid")])
 print(attempt("SELECT 1", "postgres"))
 """
@@ -191,7 +189,8 @@ def test_the_services_run_and_compute(containers: Containers) -> None:
     def answer(address: str, body: str = "") -> str:
         ask = ["curl", "--silent", "--max-time", "30", f"http://127.0.0.1:3000{address}"]
         ask += ["--header", "Content-Type: application/json", "--data", body] if body else []
-        return subprocess.run([*containers.network.prefix, *ask], capture_output=True, text=True).stdout
+        ask = [*containers.networks.prefix("webserver"), *ask]
+        return subprocess.run(ask, capture_output=True, text=True).stdout
 
     alive = (*alive, "daemon", "webserver")
     containers.until(lambda: "dagster_version" in answer("/server_info"), alive)
@@ -219,12 +218,15 @@ def test_what_code_in_the_webserver_reaches(containers: Containers) -> None:
     """As SECURITY.md says: rows of Postgres, with its own password; no key, no token, no other password, no file to write."""
     program = """
 import glob, os, urllib.request
+import socket
 def attempt(act):
     try:
         act()
         return True
     except Exception:
         return False
+print([attempt(lambda: socket.create_connection((host, port), 5)) for host, port in (("postgres", 5432), ("code", 4000))])
+print([attempt(lambda: socket.create_connection((host, port), 5)) for host, port in ADDRESSES])
 print(sorted(os.listdir("/run/mm")))
 print([attempt(lambda: open(place + "/x", "w")) for place in ("/opt/mm", "/etc/mm", "/", "/logs", "/usr/local/bin")])
 print([attempt(lambda: open(place + "/x", "w")) for place in ("/tmp", "/home/mm")])
@@ -233,8 +235,20 @@ print([line.split()[1] for line in open("/proc/self/status") if line.startswith(
 print([name for name, value in os.environ.items() if "KEY" in name or "TOKEN" in name or "SECRET" in name])
 print(len([p for p in os.listdir("/proc") if p.isdigit()]) < 5)
 """
-    done = containers.execute("webserver", "python", "-c", program)
+    # By their names and by their addresses.
+    others = [("store", 9000), ("ray-head", 6379), ("ray-head", 10001)]
+    others += [
+        (containers.networks.addresses[name, network], port)
+        for name, network, port in (
+            ("store", "store", 9000),
+            ("ray-head", "ray", 6379),
+            ("code", "ray", 4000),
+        )
+    ]
+    done = containers.execute("webserver", "python", "-c", program.replace("ADDRESSES", str(others)))
     assert done.stdout.splitlines() == [
+        "[True, True]",
+        str([False] * len(others)),
         "['postgres_webserver']",
         "[False, False, False, False, False]",
         "[True, True]",

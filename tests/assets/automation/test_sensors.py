@@ -172,7 +172,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     """A Postgres server with the roles of docker/; yields the settings of the role that creates the tables."""
     folder, port = tmp_path_factory.mktemp("postgres"), free_port()
     subprocess.run(["sh", ROOT / "docker" / "secrets.sh", folder / "secrets"], check=True)
-    with postgres_server(folder / "server", folder / "secrets", port):
+    with postgres_server(folder / "secrets", port):
         yield {
             "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port), "POSTGRES_DB": "dagster", "POSTGRES_USER": "mm_schema",
             "PGPASSWORD": (folder / "secrets" / "postgres_schema").read_text().strip(), "MM_LOGS": str(folder / "logs"),
