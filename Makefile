@@ -2,20 +2,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two workers; how tests are shared between them: tests/schedule.py.
 PYTEST := -n 2 --durations 25
+PIP := python -m pip install --quiet --disable-pip-version-check
+HASHED := --require-hashes --no-deps --only-binary :all:
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui check test test-all bench bench-peers browser browser-install format lock clean
+.PHONY: help install demo ui check test test-all bench bench-peers browser containers audit sbom format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: .venv/.installed  ## create .venv with the pinned dependencies
 
-.venv/.installed: pyproject.toml constraints.txt
+# Archives whose sha256 the locks name, and wheels, which run no code when they are installed; one package has none, and
+# is built with the setuptools of the lock.
+.venv/.installed: pyproject.toml requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	# Only the weights are used; the pins of the package (numpy 1.23, librosa 0.9) serve its own code.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps aisfx==0.1.2
+	$(BIN)/$(PIP) $(HASHED) --requirement requirements.txt
+	$(BIN)/$(PIP) $(HASHED) --no-binary jsonpath-rw --no-build-isolation --use-pep517 --requirement requirements-dev.txt
+	$(BIN)/$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: install  ## process real texts, images, sounds and videos, from files to search
@@ -34,7 +38,7 @@ check: install  ## run lint, format, types and layers
 test: install  ## run the tests, without what takes minutes
 	$(BIN)/python -m pytest $(PYTEST)
 
-test-all: check browser-install  ## run everything: kills at every boundary, large data, the UI in Chromium (hours)
+test-all: check  ## run everything: kills at every boundary, large data, the UI in Chromium, the image (hours)
 	$(BIN)/python -m pytest $(PYTEST) -m '' --hypothesis-profile thorough
 
 bench: install  ## measure ratios against limits in the same run (an hour or more); see benchmarks/
@@ -47,21 +51,40 @@ bench-peers: install .venv-peers/.installed  ## measure the same work by peers f
 
 .venv-peers/.installed: constraints.txt benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement benchmarks/peers/requirements.txt
+	.venv-peers/bin/$(PIP) --constraint constraints.txt --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
-browser-install: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
-
-browser: browser-install  ## test the UI in headless Chromium (Debian: apt-get install chromium); write pictures to .github
+browser: install  ## test the UI in headless Chromium (Debian: apt-get install chromium); write pictures to .github
 	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
+
+containers: install  ## build the image and start its roles (Debian: apt-get install buildah bubblewrap debootstrap postgresql)
+	$(BIN)/python -m pytest -m containers tests/containers
+
+audit: .venv-audit/.installed  ## look the pinned packages up among the known vulnerabilities (network)
+	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements-dev.txt
+	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements-audit.txt
+
+sbom: .venv-audit/.installed  ## write sbom.cdx.json: the packages of the image, with their hashes, as CycloneDX
+	.venv-audit/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
+		--spec-version 1.6 --validate --output-file sbom.cdx.json
+
+.venv-audit/.installed: requirements-audit.txt
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/$(PIP) $(HASHED) --requirement requirements-audit.txt
+	@touch $@
 
 format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: install  ## write constraints.txt from the installed environment
-	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header
+lock: install  ## write constraints.txt and the hashed locks; keeps versions: UPGRADE=--upgrade or '--upgrade-package NAME'
+	$(LOCK) $(UPGRADE) pyproject.toml requirements.in --all-extras --output-file constraints.txt
+	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster \
+		--output-file requirements.txt
+	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster --extra browser \
+		--extra dev --output-file requirements-dev.txt
+	$(LOCK) --generate-hashes $(UPGRADE) --group audit --output-file requirements-audit.txt
 
 clean:  ## remove the environment and the local store
-	rm -rf .venv .venv-peers .mm
+	rm -rf .venv .venv-audit .venv-peers .mm

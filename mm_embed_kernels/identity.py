@@ -111,12 +111,6 @@ def _version(package: str) -> str:
         return "absent"
 
 
-@cache
-def weights_hash(files: tuple[Path, ...]) -> str:
-    """Return the sha256 over the sha256 sums of the files, in their order, hex."""
-    return digest("weights", *(file_hash(path) for path in files))
-
-
 def file_hash(path: Path) -> str:
     """Return the sha256 of a file, hex."""
     with path.open("rb") as stream:

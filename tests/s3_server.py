@@ -3,7 +3,7 @@
 localbucket gives PUT with If-None-Match, ranges, multipart uploads and listings; what it lacks and Lance's clean-up needs,
 DeleteObjects, stands here.
 
-    python -m tests.s3_server FOLDER PORT
+    python -m tests.s3_server FOLDER PORT [ADDRESS]
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     Handler.data_root = folder.resolve()
-    Server(("127.0.0.1", port), Handler).serve_forever()
+    Server((sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from pathlib import Path
 
 from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.inference.runtime import cpu_count
+from mm_embed_kernels.inference.weight_sums import WEIGHT_SUMS
+from mm_embed_kernels.inference.weights import installed_hash
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.sandbox.confinement import (
     describe_layers,
@@ -46,6 +49,7 @@ def run_checks() -> list[Finding]:
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _check_python),
         ("packages", _check_packages),
+        ("weights", _check_weights),
         ("store", lambda: _check_store(settings)),
         ("dagster home", lambda: _check_home(settings)),
         ("sandbox", _check_sandbox),
@@ -86,6 +90,21 @@ def _check_packages() -> str:
     if wrong:
         raise UserError(f"{'; '.join(wrong)}: run `make install`")
     return f"{len(required)} packages as pinned"
+
+
+def _check_weights() -> str:
+    count = 0
+    for package, sums in WEIGHT_SUMS.items():
+        try:
+            installed = distribution(package)
+        except PackageNotFoundError:
+            raise UserError(
+                f"the package {package}, which contains weights, is missing: run `make install`"
+            ) from None
+        files = tuple(Path(str(installed.locate_file(name))) for name in sums)
+        installed_hash(f"the package {package}", files)
+        count += len(files)
+    return f"{count} files of {len(WEIGHT_SUMS)} packages are those that are pinned (NOTICE)"
 
 
 def _check_store(settings: Settings) -> str:

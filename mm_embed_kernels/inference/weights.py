@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.identity import weights_hash
+from mm_embed_kernels.identity import digest, file_hash
+from mm_embed_kernels.inference.weight_sums import require_sum
 
 
 def installed_hash(what: str, files: tuple[Path, ...]) -> str:
-    """Return the hash over a model's weight files.
+    """Return the hash over a model's weight files, each of which is checked against its pinned sum.
+
+    Each file is read once in a process. What computes with a model asks for its hash first, so that no other
+    weights are loaded.
 
     Args:
         what: the model, for the message.
         files: in the order of the hash.
 
     Raises:
-        UserError: when a file is missing.
+        UserError: when a file is missing, or not the pinned one.
     """
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise UserError(f"{what}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
-    return weights_hash(files)
+    sums = [_file_sum(path) for path in files]
+    for path, found in zip(files, sums, strict=True):
+        require_sum(what, path, found)
+    return digest("weights", *sums)
+
+
+@cache
+def _file_sum(path: Path) -> str:
+    return file_hash(path)
 
 
 def package_folder(what: str, module: str, package: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_embed_kernels.inference.weights import package_folder
+from mm_embed_kernels.inference.weights import installed_hash, package_folder
 
 # As the model was trained: 16 kHz, frames of 32 ms, each preceded by the last 4 ms of the frame before.
 RATE, FRAME, _CONTEXT = 16_000, 512, 64
@@ -61,6 +61,7 @@ def probabilities(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _session() -> Any:
     import onnxruntime
 
+    installed_hash("speech detection", (weights(),))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(weights()), options, providers=["CPUExecutionProvider"])

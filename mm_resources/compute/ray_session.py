@@ -104,7 +104,7 @@ class RaySession:
                 threading.Thread(
                     target=_exit_with_raylet, args=(_raylet(), self._closed), daemon=True
                 ).start()
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
             if not self.address:
                 raise
             raise _connection_error(self.address, error) from error
@@ -172,6 +172,11 @@ def _connection_error(address: str, error: Exception) -> UserError:
         return UserError(
             f"no node of the Ray cluster at {address} runs on this machine, and a driver needs one; "
             f"start one that takes no work: ray start --address={address} --num-cpus=0"
+        )
+    if failure.cause is ConnectionCause.NO_TOKEN:
+        return UserError(
+            f"the Ray cluster at {address} wants a token that this process does not have; "
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
         )
     return UserError(f"no Ray cluster answers at {address}: {failure.text}")
 

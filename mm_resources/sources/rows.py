@@ -73,8 +73,8 @@ class RowFile(RecordFile):
         """Return the columns that a listing reads, and whether it leaves the content out.
 
         It does for bytes that an id names and that lie far away: they would be transferred twice. Of those at
-        hand it takes the hash, so that a changed table makes new only what differs. Columns that the spec does
-        not name are not read: whatever is wrong with them costs nothing.
+        hand it takes the hash, so that a changed table makes new only what differs. Columns that the spec
+        does not name are not read: whatever is wrong with them costs nothing.
         """
         mapping = self.mapping
         if mapping.content not in names:

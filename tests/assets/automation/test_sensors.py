@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from mm_assets.operations.backfill import register_partition, unfinished_cells
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.resources import CatalogResource, StoreResource
 from tests.assets.cells.test_gates import run_one
+from tests.postgres import postgres_server
 from tests.processes import ROOT, answer, free_port, process, until
 
 
@@ -169,39 +169,15 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
 
 @pytest.fixture
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Postgres server (Debian: apt-get install postgresql); yields its settings, named as in docker/."""
+    """A Postgres server with the roles of docker/; yields the settings of the role that creates the tables."""
     folder, port = tmp_path_factory.mktemp("postgres"), free_port()
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-    # Postgres refuses to be run by root.
-    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
-    if drop:
-        for place in (folder, *folder.parents[:2]):
-            place.chmod(0o755)
-        shutil.chown(folder, "postgres", "postgres")
-    (folder / "password").write_text("secret")
-    (folder / "password").chmod(0o644)
-    settings = ["--username=mm", f"--pwfile={folder / 'password'}", "--auth=scram-sha-256"]
-    subprocess.run([*drop, programs / "initdb", *settings, folder / "data"], check=True, capture_output=True)
-    options = ["-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
-    server = subprocess.Popen(
-        [*drop, programs / "postgres", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        until(
-            lambda: (
-                subprocess.run(
-                    [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True
-                ).returncode
-                == 0
-            )
-        )
+    subprocess.run(["sh", ROOT / "docker" / "secrets.sh", folder / "secrets"], check=True)
+    with postgres_server(folder / "secrets", port):
         yield {
-            "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port), "POSTGRES_USER": "mm", "POSTGRES_PASSWORD": "secret",
-            "POSTGRES_DB": "postgres",
+            "POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port), "POSTGRES_DB": "dagster", "POSTGRES_USER": "mm_schema",
+            "PGPASSWORD": (folder / "secrets" / "postgres_schema").read_text().strip(), "MM_LOGS": str(folder / "logs"),
+            "SECRETS": str(folder / "secrets"),
         }  # fmt: skip
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
 
 
 @pytest.mark.slow
@@ -217,10 +193,23 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
     work = tmp_path / "work"
     work.mkdir()
     if storage == "postgres":
-        (work / ".mm" / "dagster").mkdir(parents=True)
-        shutil.copy(ROOT / "docker" / "dagster.yaml", work / ".mm" / "dagster")
-        for name, value in request.getfixturevalue("postgres").items():
+        home = work / ".mm" / "dagster"
+        home.mkdir(parents=True)
+        settings = request.getfixturevalue("postgres")
+        for name, value in settings.items():
             monkeypatch.setenv(name, value)
+        # As the service `schema` does, and from there on without its role.
+        config = (ROOT / "docker" / "dagster.yaml").read_text()
+        (home / "dagster.yaml").write_text(
+            config.replace("autocreate_tables: false", "autocreate_tables: true")
+        )
+        migrate = [sys.executable, "-m", "dagster", "instance", "migrate"]
+        subprocess.run(
+            migrate, env={**os.environ, "DAGSTER_HOME": str(home)}, check=True, capture_output=True
+        )
+        (home / "dagster.yaml").write_text(config)
+        monkeypatch.setenv("POSTGRES_USER", "mm_code")
+        monkeypatch.setenv("PGPASSWORD", (Path(settings["SECRETS"]) / "postgres_code").read_text().strip())
     assert mm(work, "register", str(dataset)).wait() == 0
     refused = mm(work, "backfill", "tiny@v1", "--launch", "--wait")
     assert refused.communicate(timeout=120)[1].startswith("error: no daemon processes backfills")

@@ -1,0 +1,94 @@
+"""The locks: hashed, complete, one version of each package in all of them, and installed with hashes by everything."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-audit.txt")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def entries(name: str) -> dict[str, tuple[Requirement, list[str]]]:
+    """Return the requirements of a lock with their hashes, by name."""
+    found: dict[str, tuple[Requirement, list[str]]] = {}
+    for line in (ROOT / name).read_text("utf-8").replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            text, *hashes = line.split(" --hash=")
+            requirement = Requirement(text.strip())
+            assert requirement.name not in found, f"{name}: {requirement.name} twice"
+            found[canonicalize_name(requirement.name)] = requirement, [word.strip() for word in hashes]
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_each_package_is_pinned_and_hashed(name: str) -> None:
+    for requirement, hashes in entries(name).values():
+        assert re.fullmatch(r"==[^*]+", str(requirement.specifier)), requirement
+        assert requirement.url is None
+        assert hashes, f"{requirement} has no hash"
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes)
+
+
+def test_the_locks_agree() -> None:
+    plain = {
+        canonicalize_name(found.name): str(found.specifier)
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if line.strip()
+        for found in [Requirement(line)]
+    }
+    image, development = entries("requirements.txt"), entries("requirements-dev.txt")
+    assert {name: str(found.specifier) for name, (found, _) in development.items()}.items() <= plain.items()
+    assert {name: (str(found), hashes) for name, (found, hashes) in image.items()}.items() <= {
+        name: (str(found), hashes) for name, (found, hashes) in development.items()
+    }.items()
+    assert not {"pytest", "ruff", "mypy", "localbucket", "playwright"} & set(image)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_locks_serve_each_python_that_is_supported(python: str) -> None:
+    """All of the project's requirements are met in this Python, none by a line for another one alone."""
+    environment = {
+        "python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux", "platform_machine": "x86_64",
+        "implementation_name": "cpython", "platform_python_implementation": "CPython", "extra": "",
+    }  # fmt: skip
+
+    def applies(marker: Marker | None) -> bool:
+        return marker is None or marker.evaluate(environment)
+
+    extras = PROJECT["optional-dependencies"]
+    for name, wanted in (
+        ("requirements.txt", [*PROJECT["dependencies"], *extras["cluster"]]),
+        (
+            "requirements-dev.txt",
+            [*PROJECT["dependencies"], *extras["cluster"], *extras["dev"], *extras["browser"]],
+        ),
+    ):
+        installed = {key: found for key, (found, _) in entries(name).items() if applies(found.marker)}
+        for text in [*wanted, "setuptools>=77", "aisfx==0.1.2"]:
+            requirement = Requirement(text)
+            (pinned,) = installed[canonicalize_name(requirement.name)].specifier
+            assert requirement.specifier.contains(pinned.version, prereleases=True), text
+
+
+def test_what_installs_asks_for_hashes() -> None:
+    """The local code alone has none: it is installed without its requirements, by the build backend of the lock."""
+    make = (ROOT / "Makefile").read_text("utf-8")
+    assert "HASHED := --require-hashes --no-deps --only-binary :all:" in make
+    recipes = [
+        line.strip()
+        for line in make.splitlines()
+        if line.startswith("\t") and ("(PIP)" in line or "pip install" in line)
+    ]
+    peers = [line for line in recipes if line.startswith(".venv-peers/")]
+    assert len(peers) == 1, "code of others, measured in an environment of its own"
+    for line in set(recipes) - set(peers):
+        assert "$(HASHED)" in line or line.endswith("--no-deps --no-build-isolation --editable ."), line
+    assert "make check" in (ROOT / ".ci" / "run").read_text("utf-8")
