@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from mimetypes import MimeTypes
 from typing import Any
 
 import pyarrow as pa
@@ -15,14 +13,12 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_embed_kernels.media.tracks import stream_type
-from mm_embed_kernels.modalities import modalities, modality_of
-from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import redact_text, strip_secrets
 from mm_resources.ingestion.listing_reuse import SETTINGS, earlier_rows, listing_settings
 from mm_resources.ingestion.listing_rows import ListingRows, bound_tag, listed_uri
+from mm_resources.ingestion.modality_routes import by_content
 from mm_resources.ingestion.spec_secrets import open_revealed, source_uris
 from mm_resources.sources import Listed, Source, Unmatched
 from mm_resources.storage import lance_datasets
@@ -276,7 +272,7 @@ class Listings:
         secrets = SecretTable(self.store)
         opened.unread = unread
         routed = (
-            _route(opened)
+            by_content(opened, LISTING_BATCH)
             if source.modality == "auto"
             else ((item, source.modality) for item in opened.list())
         )
@@ -313,49 +309,6 @@ def describe_cause(error: Exception) -> str:
 def declares_links(source: SourceSpec) -> bool:
     """Return whether a source's records or side table have a column of links."""
     return bool((source.record and source.record.link) or (source.table and "link" in source.table.columns))
-
-
-def _route(source: Source) -> Iterator[tuple[Listed, str]]:
-    """Yield the samples of an ``auto`` source with their modalities, by content.
-
-    A sample that no modality claims takes the modality of its neighbours in the listing, whose probe names
-    its type: so a stray archive makes no cell of its own.
-    """
-    waiting: list[Listed] = []
-    latest = ""
-    for item in source.list():
-        latest = _claiming_modality(source, item) or latest
-        waiting.append(item)
-        if latest or len(waiting) >= LISTING_BATCH:
-            latest = latest or next(iter(modalities()))
-            yield from ((each, latest) for each in waiting)
-            waiting = []
-    yield from ((each, next(iter(modalities()))) for each in waiting)
-
-
-def _claiming_modality(source: Source, item: Listed) -> str | None:
-    """Return the modality that claims a sample's content, if one does."""
-    if item.error is not None:
-        return _modality_of_name(item.key)
-    # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
-    outcome: str | SampleError | None = call_guarded(_detect_modality, (source, item))
-    if isinstance(outcome, SampleError):
-        # A transient error is not frozen: fetching the sample tries again.
-        item.error = None if outcome.retryable else outcome
-        return _modality_of_name(item.key)
-    return outcome
-
-
-def _modality_of_name(name: str) -> str | None:
-    """Return the modality of a file by its ending: all that is known of one that cannot be read."""
-    mime, _ = MimeTypes(filenames=()).guess_type(name)
-    return modality_of(mime) if mime else None
-
-
-def _detect_modality(source: Source, item: Listed) -> str | None:
-    data = source.fetch(item.uri, item.locator)
-    with io.BytesIO(data) if isinstance(data, bytes) else data as stream:
-        return modality_of(stream_type(stream))
 
 
 def row_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
