@@ -38,7 +38,8 @@ from mm_embed_kernels.spec.model import seconds
 from mm_embed_kernels.spec.next_version import next_names
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.source_drift import Drift
-from mm_resources.registry.registry import Registration, Registry
+from mm_resources.registry.registrations import Registration
+from mm_resources.registry.registry import Registry, declared_cells
 from mm_resources.resources import CatalogResource
 
 # `Registration.by` of the versions that the sensor registers.
@@ -108,7 +109,7 @@ def sources(context: dg.SensorEvaluationContext, mm_catalog: CatalogResource) ->
             unreported = [event for event in observations if not _is_reported(context.instance, event)]
             cells = [
                 cell
-                for cell in registry.cells(newest.spec.dataset_version)
+                for cell in declared_cells(newest.spec)
                 if newest.by == WATCH and registry.pins.get(cell) is None
             ]
             due = list(_due_checks(registry, newest, now))

@@ -9,7 +9,7 @@ import typer
 
 from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json, say
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import SampleError, UserError
 
 
 def forget(
@@ -24,6 +24,7 @@ def forget(
     from mm_resources.catalog import Catalog
     from mm_resources.maintenance.forgetting import forget as remove
     from mm_resources.settings import Settings
+    from mm_resources.storage.lance_errors import Fenced
 
     settings = Settings.from_environment()
     if busy := active_runs(open_instance(settings)):
@@ -33,7 +34,11 @@ def forget(
     if not yes:
         question = f"Forget {identifier} in every version of every dataset of {settings.store}? Irreversible."
         typer.confirm(question, abort=True, err=True)
-    receipt = remove(Catalog.open(), identifier)
+    try:
+        receipt = remove(Catalog.open(), identifier)
+    except (Fenced, SampleError) as error:
+        # Another process writes to the store, or the store fails half-way.
+        raise UserError(f"forgetting {identifier} is not complete: {error}; repeat the command") from None
     if json:
         print_json(asdict(receipt))
         return

@@ -37,6 +37,7 @@ from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.upkeep import upkeep
 from mm_embed_kernels.errors import Interrupted, UserError
 from mm_embed_kernels.urls import redact_text
+from mm_resources.storage.lance_errors import Fenced, cause_of, is_unanswered
 
 # Commands that write files of the user's own, and nothing into the store.
 _WRITERS = ("export", "init", "report")
@@ -106,7 +107,11 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt) as error:
         say("interrupted; run the same command again to resume", file=sys.stderr)
         _exit_now(128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT))
-    except Exception:  # noqa: BLE001 - of the program itself; printed and ended
+    except Exception as error:  # noqa: BLE001 - of the program itself; printed and ended
+        if isinstance(error, Fenced) or is_unanswered(error):
+            # Another process was first; or Lance, which has no type for it, got no answer of a remote store.
+            say(f"error: {redact_text(cause_of(error))}", file=sys.stderr)
+            sys.exit(2)
         # A mistake of the program: with its traceback, but as every text of a stranger.
         say(redact_text(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -42,10 +43,30 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
 
 
 def process_tag() -> str:
-    """Return host, process id and start time of this process: unique where the id is reused."""
+    """Return host, process id and start of this process: unique where the id is reused."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
+
+
+def _start_of(pid: int, by_clock: bool = False) -> str:
+    """Return the start of a process; "" where there is none.
+
+    By the kernel's own count since the boot: a time of day would change for a living process when the clock
+    is set.
+
+    Args:
+        by_clock: whether to return the time of day, which earlier versions recorded.
+    """
     import psutil
 
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    try:
+        if by_clock or not sys.platform.startswith("linux"):
+            return f"{psutil.Process(pid).create_time():.0f}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")[:8]
+        # The name of the program, in parentheses, may hold anything.
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2]
+        return f"{boot}-{state.split()[19]}"
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -80,15 +101,10 @@ def _local_runs(
     instance: dg.DagsterInstance, tags: Mapping[str, str] | None = None
 ) -> Iterator[tuple[dg.DagsterRun, int, bool]]:
     """Yield the runs in progress on this host: run, process id, and whether the process is alive."""
-    import psutil
-
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=statuses, tags=tags)):
         host, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, started = rest.partition(":")
         if host != socket.gethostname() or not pid:
             continue
-        try:
-            yield run, int(pid), f"{psutil.Process(int(pid)).create_time():.0f}" == started
-        except psutil.NoSuchProcess:
-            yield run, int(pid), False
+        yield run, int(pid), _start_of(int(pid), started.isdigit()) == started

@@ -223,12 +223,21 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
         raw = raw.get("attributes")
     if not isinstance(raw, dict):
         raise UserError(f"{origin}: a spec is a mapping with name, version and sources")
+    spec = restore_spec(raw, origin)
+    return spec if base is None else _resolve_uris(spec, base)
+
+
+def restore_spec(raw: object, origin: str) -> DatasetSpec:
+    """Return a spec from the JSON of one that was parsed before.
+
+    Raises:
+        UserError: naming the origin, the field and the cause in one line.
+    """
     try:
-        spec = DatasetSpec.model_validate(raw)
+        return DatasetSpec.model_validate(raw)
     except ValidationError as error:
         # Without its cause, which quotes the values: one may be a password.
         raise UserError(f"{origin}: {_mistakes(error)}") from None
-    return spec if base is None else _resolve_uris(spec, base)
 
 
 def _mistakes(error: ValidationError) -> str:

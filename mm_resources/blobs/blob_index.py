@@ -17,11 +17,14 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet
+from mm_resources.storage.lance_errors import is_missing_file
 from mm_resources.storage.store import LARGE_BYTES, Store
 
 INDEX = pa.schema(
     [("content_hash", pa.string()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
 )
+# How often a look-up that found a version of the index removed is repeated, on the next one.
+_TRIES = 5
 CONDEMNED = pa.schema([*INDEX, ("at", pa.timestamp("us", tz="UTC")), ("struck", pa.bool_())])
 
 
@@ -84,6 +87,21 @@ class BlobIndex:
         return lance_datasets.reader(
             lance_datasets.open_dataset(self._uri), INDEX, columns, _where(hashes, path)
         )
+
+    def locations(self, digest: str) -> list[Location]:
+        """Return the indexed locations of a blob.
+
+        Read once more where forgetting has removed the version of the index that was being read.
+        """
+        for tries_left in range(_TRIES, -1, -1):
+            try:
+                if (dataset := lance_datasets.open_dataset(self._uri)) is not None:
+                    where = _where(hashes=[digest])
+                    return locations_of(lance_datasets.reader(dataset, INDEX, where=where).read_all())
+            except (OSError, ValueError) as error:
+                if not is_missing_file(error) or not tries_left:
+                    raise
+        return []
 
     def referable_rows(self) -> pa.RecordBatchReader:
         """Stream the locations that may be referenced: indexed, or condemned and not yet struck."""
@@ -157,10 +175,14 @@ class BlobIndex:
 
     # -- condemned locations
 
-    def condemn(self, locations: list[Location]) -> None:
-        """Take blobs off the index after recording their locations, whose bytes stay for a grace period."""
-        now = datetime.now(UTC)
-        rows = [{**vars(location), "at": now, "struck": False} for location in locations]
+    def condemn(self, locations: list[Location], at: datetime | None = None) -> None:
+        """Take blobs off the index after recording their locations, whose bytes stay for a grace period.
+
+        Args:
+            at: beginning of that period, by the store's clock; by default now.
+        """
+        began = at or datetime.now(UTC)
+        rows = [{**vars(location), "at": began, "struck": False} for location in locations]
         lance_datasets.append(self._condemned_uri, pa.Table.from_pylist(rows, schema=CONDEMNED))
         self.remove([location.content_hash for location in locations])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -19,7 +19,13 @@ from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.modalities import Media
 from mm_resources.blobs.blob_index import BlobIndex, Location, locations_of
 from mm_resources.blobs.damage_log import DamageLog
-from mm_resources.blobs.large_blobs import copy_stream, damaged_blob, large_blob_files, read_errors
+from mm_resources.blobs.large_blobs import (
+    copy_stream,
+    damaged_blob,
+    is_lost,
+    large_blob_files,
+    read_errors,
+)
 from mm_resources.blobs.presence import PresenceCheck
 from mm_resources.blobs.receipts import Receipts
 from mm_resources.blobs.references import reference_of
@@ -112,16 +118,24 @@ class BlobStore:
         return large_blob_files().file(self.store, location.content_hash, location.path)
 
     def _read_anywhere(self, read: Callable[[Location], _Data], location: Location) -> _Data:
-        """Read at a location or, where the blob has moved or was stored again, at another indexed one."""
-        try:
-            return read(location)
-        except SampleError as error:
-            if error.error_class not in ("blob_missing", "blob_damaged"):
-                raise
-            for other in locations_of(self.index.rows(hashes=[location.content_hash]).read_all()):
-                if (other.path, other.offset) != (location.path, location.offset):
-                    return read(other)
-            raise
+        """Read at a location or, where the blob has moved or was stored again, at another indexed one.
+
+        The index is asked until it names no location that was not tried: a blob may move again meanwhile.
+        """
+        tried: set[tuple[str, int]] = set()
+        waiting, first = [location], SampleError("blob_missing", location.content_hash)
+        while waiting:
+            for each in waiting:
+                tried.add((each.path, each.offset))
+                try:
+                    return read(each)
+                except SampleError as error:
+                    if not is_lost(error):
+                        raise
+                    first = error if each is location else first
+            found = self.index.locations(location.content_hash)
+            waiting = [other for other in found if (other.path, other.offset) not in tried]
+        raise first
 
     # -- writing
 
@@ -195,13 +209,24 @@ class BlobStore:
         return f"{name}.{uuid.uuid4().hex[:8]}"
 
     def _write_pack(self, pack: dict[str, bytes]) -> None:
-        name = f"{PACKS}/{uuid.uuid4().hex}.pack"
-        self.store.write(name, b"".join(pack.values()))
-        locations, offset = [], 0
-        for digest, data in pack.items():
-            locations.append(Location(digest, name, offset, len(data)))
-            offset += len(data)
-        self.index.append(locations)
+        """Write blobs into a new pack, then index them.
+
+        Until it is indexed, forgetting takes the pack for one of a dead writer and may remove it: then its
+        blobs are written once more, but those that were forgotten.
+        """
+        while pack:
+            name = f"{PACKS}/{uuid.uuid4().hex}.pack"
+            self.store.write(name, b"".join(pack.values()))
+            locations, offset = [], 0
+            for digest, data in pack.items():
+                locations.append(Location(digest, name, offset, len(data)))
+                offset += len(data)
+            self.index.append(locations)
+            if self.store.entry(name) is not None:
+                return
+            self.index.remove_locations(locations)
+            forgotten = self.receipts.tombstones()
+            pack = {digest: data for digest, data in pack.items() if digest not in forgotten}
 
     # -- removing and moving
 
@@ -221,10 +246,33 @@ class BlobStore:
                 self.store.remove(f"{folder}/{name}")
 
     def rewrite_pack(self, path: str) -> None:
-        """Move the indexed blobs of a pack into a new one; readers of old locations use the index."""
+        """Move the indexed blobs of a pack into a new one; without any, write none.
+
+        They are indexed in the new one before their rows of the old one go, and the old one stays until its
+        owner removes it: at each moment, readers of old locations find them by the index.
+        """
         locations = locations_of(self.index.rows(path=path).read_all())
         self._write_pack({location.content_hash: self._read(location) for location in locations})
         self.index.remove_pack(path)
+
+    def remove_pack(self, path: str, refused: Collection[str]) -> None:
+        """Remove a pack without indexed blobs, and store again what a writer has indexed in it meanwhile.
+
+        Args:
+            refused: contents that are not stored again.
+        """
+        data = self.store.read(path) if self.store.entry(path) is not None else b""
+        self.store.remove(path)
+        late = locations_of(self.index.rows(path=path).read_all())
+        self._write_pack(
+            {
+                location.content_hash: data[location.offset : location.offset + location.size]
+                for location in late
+                if location.content_hash not in refused
+            }
+        )
+        if late:
+            self.index.remove_pack(path)
 
 
 def _file_size(stream: BinaryIO) -> int | None:

@@ -125,6 +125,11 @@ def read_errors(digest: str, path: str) -> Iterator[None]:
         ) from error
 
 
+def is_lost(error: SampleError) -> bool:
+    """Return whether a blob does not lie where it was read; False for trouble of the store."""
+    return error.error_class in ("blob_missing", "blob_damaged")
+
+
 def damaged_blob(digest: str, path: str) -> SampleError:
     """Return the error of a blob whose bytes do not have its hash."""
     if reference := reference_of(path):

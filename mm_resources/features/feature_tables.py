@@ -19,6 +19,7 @@ from mm_embed_kernels.sql import RowDigest
 from mm_resources.blobs.receipts import Receipts
 from mm_resources.cell import Cell
 from mm_resources.features import vector_indexes
+from mm_resources.features.removed_rows import removed_rows
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.storage import lance_datasets
@@ -74,14 +75,14 @@ class FeatureTables:
         """Open a feature table at a version as a Lance dataset, for scans.
 
         Raises:
-            UserError: when the store does not have it; names the receipt when rows of it were forgotten.
+            RemovedRows: when rows of it were forgotten since; names the receipt.
+            UserError: when the store does not have it.
         """
         dataset = lance_datasets.open_dataset(self._uri(table), version)
         if dataset is None:
-            reason = self.receipts.removal_of(table)
-            raise UserError(
-                f"table {table} is not in this store{f' at version {version}: {reason}' if reason else ''}"
-            )
+            if removed := removed_rows(self.receipts, table, version):
+                raise removed
+            raise UserError(f"table {table} is not in this store")
         return dataset
 
     def require_intact(self, table: str, version: int) -> None:

@@ -8,12 +8,15 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_resources.blobs.blob_index import locations_of
 from mm_resources.blobs.blob_store import PACKS, BlobStore
+from mm_resources.blobs.large_blobs import is_lost
 
 _COVERED = "SELECT path, sum(size)::BIGINT AS used FROM (SELECT DISTINCT * FROM locations) GROUP BY path"
 
 
 def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
     """Remove blobs for good, while no ingest runs on the store; return the number of removed locations.
+
+    All other blobs stay readable at each moment, also by readers that know their old locations.
 
     Packs with unindexed bytes are rewritten too, since these may belong to the blob: an earlier location of
     it, or the leftovers of a killed run.
@@ -29,7 +32,7 @@ def erase(blobs: BlobStore, hashes: Iterable[str]) -> int:
     for digest in chosen:
         blobs.remove_large(digest)
     for pack in _packs_to_rewrite(blobs, paths):
-        _rewrite(blobs, pack)
+        _rewrite(blobs, pack, chosen)
     return len(locations)
 
 
@@ -45,8 +48,12 @@ def _packs_to_rewrite(blobs: BlobStore, paths: set[str]) -> list[str]:
     ]
 
 
-def _rewrite(blobs: BlobStore, pack: str) -> None:
-    """Move the indexed blobs of a pack into a new one, and remove it."""
+def _rewrite(blobs: BlobStore, pack: str, erased: list[str]) -> None:
+    """Move the indexed blobs of a pack into a new one, and remove it.
+
+    Raises:
+        SampleError: ``store_error``, when the store cannot be read; then nothing of the pack is removed.
+    """
     index = blobs.index
     # Condemned blobs move with the others; the next collection condemns them again.
     index.restore(locations_of(index.condemned_rows(path=pack).read_all()))
@@ -54,7 +61,9 @@ def _rewrite(blobs: BlobStore, pack: str) -> None:
     for location in locations_of(index.rows(path=pack).read_all()):
         try:
             blobs.verify(location)
-        except SampleError:
+        except SampleError as error:
+            if not is_lost(error):
+                raise
             blobs.report_damaged([location])  # the next backfill fetches it again
     blobs.rewrite_pack(pack)
-    blobs.store.remove(pack)
+    blobs.remove_pack(pack, erased)

@@ -6,7 +6,10 @@ move to the new versions, the pins follow their tags, and then all superseded ve
 marks the current version of a table while earlier ones are written on top of it, so a crash half-way loses
 nothing; the same command completes it.
 
-No other process may work on the store meanwhile.
+No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
+the old ones name stay; blobs are indexed in another pack before their own one goes. Who then reads a version
+that was removed meanwhile is told so in one line, or reads from the new pins
+(`mm_resources.features.removed_rows`).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ index.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,11 +83,15 @@ def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -
 
     Raises:
         UserError: when a file of the registry or a table that names references is damaged: what they name is
-            unknown, so that nothing is condemned.
+            unknown, so that nothing is condemned; and while a forgetting is incomplete, whose bytes a
+            rewritten pack could keep.
     """
-    if problems := describe_damage(catalog.registry):
+    catalog.receipts.require_done()
+    if problems := describe_damage(catalog.registry, fresh=False):
         raise UserError(f"nothing is collected while a file of the registry cannot be read: {problems[0]}")
-    work = _Collection(catalog, datetime.now(UTC) - grace, dry_run)
+    # With the clock of a machine ahead of the store's, young objects would be old.
+    now = datetime.now(UTC) if dry_run else _time_of(catalog.store)
+    work = _Collection(catalog, now, grace, dry_run)
     work.strike()
     work.mark(references(catalog.store, work.before))
     work.sweep()
@@ -94,6 +99,15 @@ def collect(catalog: Catalog, grace: timedelta = GRACE, dry_run: bool = False) -
     work.rewrite()
     work.remove_strays()
     return work.done
+
+
+def _time_of(store: Store) -> datetime:
+    """Return the time by the clock that gives the objects of a store their times."""
+    name = f"{INCOMING}/clock-{uuid.uuid4().hex}"
+    store.write(name, b"", sync=False)
+    entry = store.entry(name)
+    store.remove(name)
+    return datetime.now(UTC) if entry is None else entry.modified
 
 
 def references(store: Store, since: datetime) -> HashSet:
@@ -128,8 +142,9 @@ def _hashes(uri: str, where: str, version: int | None = None) -> Iterator[list[b
 class _Collection:
     """The steps of one collection, in the order of `collect`."""
 
-    def __init__(self, catalog: Catalog, before: datetime, dry_run: bool) -> None:
-        self.store, self.blobs, self.before, self.dry_run = catalog.store, catalog.blobs, before, dry_run
+    def __init__(self, catalog: Catalog, now: datetime, grace: timedelta, dry_run: bool) -> None:
+        self.store, self.blobs, self.dry_run = catalog.store, catalog.blobs, dry_run
+        self.now, self.before = now, now - grace
         self.index = self.blobs.index
         self.done = CollectionResult()
         self.referenced = HashSet()
@@ -166,7 +181,7 @@ class _Collection:
             rows = [row for row in rows if not self._is_referenced(row) and self._is_old(row.path)]
             self.done.condemned += len(rows)
             if rows and not self.dry_run:
-                self.index.condemn(rows)
+                self.index.condemn(rows, self.now)
 
     def rewrite(self) -> None:
         """Move the blobs of packs that are mostly garbage into new packs."""

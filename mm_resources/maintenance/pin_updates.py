@@ -15,13 +15,13 @@ from mm_resources.storage import lance_datasets
 def move_pins(catalog: Catalog, receipt: Receipt) -> None:
     """Point every pin to the versions that its tags name, with counts and digests of the remaining rows."""
     pins = catalog.registry.pins
-    for cell in catalog.registry.all_cells():
-        for number in pins.numbers(cell):
-            pin = pins.get(cell, number)
-            if pin is not None and (moved := _moved_pin(catalog, cell, pin)) != pin:
-                receipt.pins = sorted({*receipt.pins, f"{cell.partition_key} pin {number}"})
-                catalog.receipts.write(receipt)
-                pins.replace(cell, replace(moved, forgotten=sorted({*pin.forgotten, receipt.number})))
+    for cell, number, pin in pins.every(catalog.registry.all_cells()):
+        if isinstance(pin, Exception):
+            raise pin
+        if (moved := _moved_pin(catalog, cell, pin)) != pin:
+            receipt.pins = sorted({*receipt.pins, f"{cell.partition_key} pin {number}"})
+            catalog.receipts.write(receipt)
+            pins.replace(cell, replace(moved, forgotten=sorted({*pin.forgotten, receipt.number})))
 
 
 def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin) -> Pin:

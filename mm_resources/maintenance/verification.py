@@ -12,6 +12,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_resources.blobs.blob_index import Location, locations_of
 from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.blobs.large_blobs import is_lost
 
 _THREADS = 8
 _BATCH = 1_024
@@ -54,13 +55,14 @@ def verify(blobs: BlobStore, sample: int = 0) -> Iterator[VerifiedBatch]:
 def _verify_batch(blobs: BlobStore, locations: list[Location]) -> VerifiedBatch:
     with ThreadPoolExecutor(_THREADS) as pool:
         outcomes = list(pool.map(lambda location: call_guarded(blobs.verify, (location,)), locations))
+    # A blob that has moved to another pack since the index was read is not lost.
     bad = [
         (location, outcome)
         for location, outcome in zip(locations, outcomes, strict=True)
-        if isinstance(outcome, SampleError)
+        if isinstance(outcome, SampleError) and location in blobs.index.locations(location.content_hash)
     ]
     for _, error in bad:
-        if error.error_class not in ("blob_missing", "blob_damaged"):
+        if not is_lost(error):
             raise error
     lost = {location for location, _ in bad}
     blobs.report_damaged([location for location, _ in bad])

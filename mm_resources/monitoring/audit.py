@@ -16,6 +16,7 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
 from mm_resources.compute.runner import run_inline
+from mm_resources.features.removed_rows import removal_errors, versions_of
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.training_rows import blob_locations
@@ -99,6 +100,7 @@ def audit(
 
     Raises:
         UserError: when nothing is published, or a table's weights are not installed.
+        RemovedRows: when rows of a table are forgotten meanwhile.
     """
     pin, encoder = catalog.registry.published_pin(dataset_version, modality), encoder or QueryEncoder()
     for pinned in pin.tables:
@@ -131,10 +133,11 @@ def _audit_table(
         if pinned.rows
         else np.empty(0, np.int64)
     )
-    dataset = catalog.features.dataset(pinned.table, pinned.lance_version)
-    for start in range(0, len(chosen), _BATCH):
-        rows = dataset.take(chosen[start : start + _BATCH].tolist(), columns=_COLUMNS)
-        _compare(result, rows, *_recompute(catalog, pin, embedder, rows))
+    with removal_errors(catalog.receipts, versions_of(pin)):
+        dataset = catalog.features.dataset(pinned.table, pinned.lance_version)
+        for start in range(0, len(chosen), _BATCH):
+            rows = dataset.take(chosen[start : start + _BATCH].tolist(), columns=_COLUMNS)
+            _compare(result, rows, *_recompute(catalog, pin, embedder, rows))
     return result
 
 
@@ -148,8 +151,9 @@ def _recompute(
     """
     blobs, cell = catalog.blobs, pin.cell
     locations = blob_locations(
+        catalog,
         rows["content_hash"],
-        catalog.tables.uri("content_blobs", cell),
+        f"stages/content_blobs/{cell.path}.lance",
         int(pin.stages["content_blobs"]["lance_version"]),
     ).to_pylist()
     texts, spans, cut = rows["text"].to_pylist(), rows["span"].to_pylist(), []

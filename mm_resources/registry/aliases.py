@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ALIASES, check_name
+from mm_resources.registry.record_folder import list_records
 from mm_resources.storage.lance_errors import Fenced
-from mm_resources.storage.records import read_record
+from mm_resources.storage.records import parse_record
 from mm_resources.storage.store import Store
 
+_FOLDER = "registry/aliases"
 _MOVE = re.compile(r"^(\d{8})\.json$")
+_MOVES = re.compile(rf"^{_FOLDER}/([^/]+)/([^/]+)/\d{{8}}\.json$")
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,19 @@ class Aliases:
         Raises:
             UserError: when its file is damaged.
         """
-        what = f"{dataset}@{alias}"
-        remedy = "restore it from a backup, or remove it: the alias is then what it was before that move"
-        return read_record(
-            self.store, self._name(dataset, alias, number), lambda raw: Alias(**raw), what, remedy
-        )
+        name = self._name(dataset, alias, number)
+        return _parse(self.store.read(name), name, f"{dataset}@{alias}")
+
+    def check_all(self, fresh: bool = False) -> Iterator[UserError | OSError]:
+        """Yield the error of each move that cannot be read; `fresh` as of `list_records`."""
+        listing = list_records(self.store, _FOLDER, fresh)
+        names = {name: parts for name in listing.names if (parts := _MOVES.match(name))}
+        listing.load(names)
+        for name, parts in names.items():
+            try:
+                _parse(listing.read(name), name, f"{parts[1]}@{parts[2]}")
+            except (UserError, OSError) as error:
+                yield error
 
     def move(self, alias: Alias) -> None:
         """Make one move.
@@ -109,10 +121,15 @@ class Aliases:
 
     @staticmethod
     def _folder(dataset: str, alias: str) -> str:
-        return f"registry/aliases/{dataset}/{alias}"
+        return f"{_FOLDER}/{dataset}/{alias}"
 
     def _name(self, dataset: str, alias: str, number: int) -> str:
         return f"{self._folder(dataset, alias)}/{number:08d}.json"
+
+
+def _parse(raw: bytes, name: str, what: str) -> Alias:
+    remedy = "restore it from a backup, or remove it: the alias is then what it was before that move"
+    return parse_record(raw, name, lambda fields: Alias(**fields), what, remedy)
 
 
 def check_dataset(name: str) -> str:

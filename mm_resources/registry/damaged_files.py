@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.registry.registry import Registry
+from mm_resources.cell import Cell
+from mm_resources.registry.registry import Registry, declared_cells
 from mm_resources.storage.layout import read_layout
 
 
-def describe_damage(registry: Registry) -> list[str]:
-    """Return a line for each file of the registry that cannot be read, with what to do."""
-    lines: list[str] = []
-    reads: list[Callable[[], object]] = [partial(_check_layout, registry), *_reads(registry, lines)]
-    for read in reads:
-        try:
-            read()
-        except UserError as error:
-            lines.append(str(error))
-    return lines
+def describe_damage(registry: Registry, fresh: bool = True) -> list[str]:
+    """Return a line for each file of the registry that cannot be read, with what to do.
+
+    Args:
+        fresh: whether to read each file itself, in search of damage; without, what is known of files that
+            have not changed since they were read is believed.
+    """
+    return [str(error) for error in _errors(registry, fresh)]
 
 
-def _check_layout(registry: Registry) -> None:
-    if registry.datasets():
+def _errors(registry: Registry, fresh: bool) -> Iterator[Exception]:
+    cells: list[Cell] = []
+    versions = list(registry.registrations.read_all(fresh=fresh))
+    if versions:
         try:
             read_layout(registry.store)
         except FileNotFoundError:
-            return  # a store of an earlier layout, which `check_layout` has judged
-
-
-def _reads(registry: Registry, lines: list[str]) -> Iterator[Callable[[], object]]:
-    """Yield the read of each pin and each move of an alias; add the specs that cannot be read to `lines`."""
-    for cell in registry.all_cells(problems=lines):
-        for number in registry.pins.numbers(cell):
-            yield partial(registry.pins.get, cell, number)
-    for dataset in registry.store.names("registry/aliases"):
-        for alias in registry.store.names(f"registry/aliases/{dataset}"):
-            for number in registry.aliases.numbers(dataset, alias):
-                yield partial(registry.aliases.get, dataset, alias, number)
+            pass  # a store of an earlier layout, which `check_layout` has judged
+        except UserError as error:
+            yield error
+    for _, found in versions:
+        if isinstance(found, Exception):
+            yield found
+        else:
+            cells += declared_cells(found.spec)
+    for _, _, pin in registry.pins.every(cells, fresh):
+        if isinstance(pin, Exception):
+            yield pin
+    yield from registry.aliases.check_all(fresh)

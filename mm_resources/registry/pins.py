@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
+from mm_resources.registry.record_folder import Listing, list_records
 from mm_resources.storage.lance_errors import Fenced
-from mm_resources.storage.records import read_record
+from mm_resources.storage.records import parse_record
 from mm_resources.storage.store import Store
 
+_FOLDER = "registry/pins"
 _PIN_NAME = re.compile(r"^(\d{8})\.json$")
 
 
@@ -102,9 +106,47 @@ class Pins:
         if not numbers:
             return None
         name = self._name(cell, number or numbers[-1])
-        remedy = "restore it from a backup, or remove it and publish again: "
-        remedy += f"mm backfill {cell.dataset_version} --modality {cell.modality}"
-        return read_record(self.store, name, _pin, cell.partition_key, remedy)
+        return _parse(self.store.read(name), name, cell)
+
+    def latest(self, cells: Sequence[Cell]) -> Iterator[Pin | Exception | None]:
+        """Yield the latest pin of each cell, in order, or the error of reading it; None without a publish."""
+        listing, numbers = self._listing()
+        names = {
+            cell: self._name(cell, numbers[folder][-1])
+            for cell in cells
+            if (folder := self._folder(cell)) in numbers
+        }
+        listing.load(names.values())
+        for cell in cells:
+            yield _read(listing, names[cell], cell) if cell in names else None
+
+    def every(
+        self, cells: Iterable[Cell], fresh: bool = False
+    ) -> Iterator[tuple[Cell, int, Pin | Exception]]:
+        """Yield all pins of cells with their numbers, oldest first, or the error of reading one.
+
+        Args:
+            fresh: as of `list_records`.
+        """
+        listing, numbers = self._listing(fresh)
+        names = {
+            (cell, number): self._name(cell, number)
+            for cell in cells
+            for number in numbers.get(self._folder(cell), [])
+        }
+        listing.load(names.values())
+        for (cell, number), name in names.items():
+            yield cell, number, _read(listing, name, cell)
+
+    def _listing(self, fresh: bool = False) -> tuple[Listing, dict[str, list[int]]]:
+        """Return the records of all pins, and the numbers of each cell's, by its folder."""
+        listing = list_records(self.store, _FOLDER, fresh)
+        numbers: dict[str, list[int]] = {}
+        for name in listing.names:
+            folder, _, last = name.rpartition("/")
+            if match := _PIN_NAME.match(last):
+                numbers.setdefault(folder, []).append(int(match[1]))
+        return listing, numbers
 
     def numbers(self, cell: Cell) -> list[int]:
         """The numbers of all publishes of a cell, oldest first."""
@@ -133,10 +175,25 @@ class Pins:
 
     @staticmethod
     def _folder(cell: Cell) -> str:
-        return f"registry/pins/{cell.path}"
+        return f"{_FOLDER}/{cell.path}"
 
     def _name(self, cell: Cell, number: int) -> str:
         return f"{self._folder(cell)}/{number:08d}.json"
+
+
+def _read(listing: Listing, name: str, cell: Cell) -> Pin | Exception:
+    try:
+        return _parse(listing.read(name), name, cell)
+    except (UserError, OSError) as error:
+        return error
+
+
+# Parsed pins in memory: parsing one takes longer than reading it.
+@lru_cache(4_096)
+def _parse(raw: bytes, name: str, cell: Cell) -> Pin:
+    remedy = "restore it from a backup, or remove it and publish again: "
+    remedy += f"mm backfill {cell.dataset_version} --modality {cell.modality}"
+    return parse_record(raw, name, _pin, cell.partition_key, remedy)
 
 
 def _pin(raw: Any) -> Pin:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.modalities import modalities
-from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.next_version import next_names, successor
 from mm_resources.cell import Cell
 from mm_resources.ingestion.listings import Listings
@@ -19,25 +16,11 @@ from mm_resources.ingestion.source_drift import SourceDrifts
 from mm_resources.ingestion.spec_secrets import seal_spec
 from mm_resources.registry.aliases import Aliases
 from mm_resources.registry.pins import Pin, Pins
-from mm_resources.registry.spec_check import UnknownVersion, check_spec
-from mm_resources.storage.layout import check_layout, record_layout
+from mm_resources.registry.registrations import Registration, Registrations, record_name
+from mm_resources.registry.spec_check import check_spec
+from mm_resources.storage.layout import record_layout
 from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
-
-
-@dataclass(frozen=True)
-class Registration:
-    """A frozen spec and its registration.
-
-    Attributes:
-        spec: the spec.
-        at: time of registration (UTC, ISO 8601).
-        by: name of the sensor that registered it; empty for a person.
-    """
-
-    spec: DatasetSpec
-    at: str
-    by: str = ""
 
 
 class Registry:
@@ -49,6 +32,7 @@ class Registry:
         self.aliases = Aliases(store)
         self.drifts = SourceDrifts(self.listings)
         self.pins = Pins(store)
+        self.registrations = Registrations(store)
 
     def register(self, spec: DatasetSpec, by: str = "") -> bool:
         """Freeze a dataset version; return False when exactly this spec was registered before.
@@ -65,12 +49,12 @@ class Registry:
         """
         check_spec(spec, self.spec)
         record_layout(self.store)
-        name = self._spec_name(spec.name, spec.version)
+        name = record_name(spec.name, spec.version)
         secrets, given = SecretTable(self.store), spec
         spec = seal_spec(given, secrets)
         if self.store.entry(name) is None:
             secrets.save()
-        if self.store.create(name, _record(spec, datetime.now(UTC).isoformat(), by)):
+        if self.store.create(name, Registration(spec, self._time_of_next(spec), by).dump()):
             return True
         known = self.registration(spec.name, spec.version)
         # Earlier versions of the platform stored a spec as it was given.
@@ -81,12 +65,21 @@ class Registry:
                     "give the changed spec a new version"
                 )
             secrets.save()
-            self.store.write(name, _record(spec, known.at, known.by))
+            self.store.write(name, Registration(spec, known.at, known.by).dump())
             return True
         if known.spec.watch != spec.watch:
             secrets.save()
-            self.store.write(name, _record(spec, known.at, known.by))
+            self.store.write(name, Registration(spec, known.at, known.by).dump())
         return False
+
+    def _time_of_next(self, spec: DatasetSpec) -> str:
+        """Return the time of a registration: now, or after the dataset's last one, whose clock was ahead."""
+        times = [
+            datetime.fromisoformat(found.at)
+            for _, found in self.registrations.read_all(spec.name)
+            if isinstance(found, Registration)
+        ]
+        return max([datetime.now(UTC), *(time + timedelta(microseconds=1) for time in times)]).isoformat()
 
     def _only_adds_parent(self, known: DatasetSpec, digests: Collection[str], parent: str | None) -> bool:
         """Return whether a spec is the registered one with a `parent`, and nothing was computed of it yet."""
@@ -97,9 +90,13 @@ class Registry:
         """The version that a spec without `parent` follows: the last registered of its dataset, if any."""
         if spec.parent is not None:
             return None
-        names = self.store.names(f"registry/datasets/{spec.name}")
-        versions = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-        others = [self.registration(spec.name, version) for version in versions if version != spec.version]
+        others: list[Registration] = []
+        for version, found in self.registrations.read_all(spec.name):
+            if version == spec.dataset_version:
+                continue
+            if isinstance(found, Exception):
+                raise found
+            others.append(found)
         last = max(others, key=lambda each: (each.at, each.spec.version), default=None)
         return last.spec.version if last else None
 
@@ -134,44 +131,21 @@ class Registry:
             problems: takes the versions that cannot be read, with the cause; without it, the first raises.
         """
         versions: dict[str, Registration] = {}
-        for dataset_version in self.datasets():
-            try:
-                found = self.registration(*split_dataset_version(dataset_version))
-            except (UserError, ValueError, OSError) as error:
-                if problems is None:
-                    raise
-                problems.append(str(error))
+        for _, found in self.registrations.read_all():
+            if isinstance(found, Exception):
+                _note(found, problems)
                 continue
             best = versions.setdefault(found.spec.name, found)
             versions[found.spec.name] = max(best, found, key=lambda each: (each.at, each.spec.version))
         return list(versions.values())
-
-    @staticmethod
-    def _spec_name(dataset: str, version: str) -> str:
-        return f"registry/datasets/{dataset}/{version}.json"
 
     def spec(self, dataset: str, version: str) -> DatasetSpec:
         """The frozen spec; raises as `registration`."""
         return self.registration(dataset, version).spec
 
     def registration(self, dataset: str, version: str) -> Registration:
-        """A version as it was registered.
-
-        Raises:
-            UserError: when it never was; names the versions that are.
-        """
-        check_layout(self.store)
-        try:
-            return _parse(self.store.read(self._spec_name(dataset, version)))
-        except FileNotFoundError:
-            known = ", ".join(self.datasets()) or "none"
-            raise UnknownVersion(f"{dataset}@{version} is not registered; registered are: {known}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-            name = self._spec_name(dataset, version)
-            cause = error if isinstance(error, UserError) else type(error).__name__
-            raise UserError(
-                f"{dataset}@{version} cannot be read: {name} in the store is damaged ({cause}); restore it"
-            ) from None
+        """A version as it was registered; see `Registrations.get`."""
+        return self.registrations.get(dataset, version)
 
     def is_registered(self, spec: DatasetSpec) -> bool:
         """Return whether a version of this name is registered, with whatever spec."""
@@ -179,13 +153,7 @@ class Registry:
 
     def datasets(self) -> list[str]:
         """All registered ``dataset@version``, sorted."""
-        check_layout(self.store)
-        return [
-            f"{dataset}@{name.removesuffix('.json')}"
-            for dataset in self.store.names("registry/datasets")
-            for name in self.store.names(f"registry/datasets/{dataset}")
-            if name.endswith(".json")
-        ]
+        return self.registrations.names()
 
     def cells(self, dataset_version: str, modality: str | Sequence[str] | None = None) -> list[Cell]:
         """The cells that a spec declares (an ``auto`` source may fill any); an alias is its version.
@@ -202,8 +170,7 @@ class Registry:
             dataset, version = split_dataset_version(dataset_version)
         except ValueError as error:
             raise UserError(str(error)) from None
-        declared = self.spec(dataset, version).modalities
-        names = list(modalities()) if "auto" in declared else declared
+        names = [cell.modality for cell in declared_cells(self.spec(dataset, version))]
         chosen = [modality] if isinstance(modality, str) else modality or names
         for unknown in (name for name in chosen if name not in names):
             raise UserError(
@@ -213,13 +180,11 @@ class Registry:
 
     def all_cells(self, problems: list[str] | None = None) -> Iterator[Cell]:
         """Yield the cells of all registered versions; `problems` as of `newest_versions`."""
-        for dataset_version in self.datasets():
-            try:
-                yield from self.cells(dataset_version)
-            except (UserError, ValueError, OSError) as error:
-                if problems is None:
-                    raise
-                problems.append(str(error))
+        for _, found in self.registrations.read_all():
+            if isinstance(found, Exception):
+                _note(found, problems)
+            else:
+                yield from declared_cells(found.spec)
 
     def latest_pins(
         self,
@@ -235,32 +200,54 @@ class Registry:
         Raises:
             UserError: for an unknown version or a modality that its spec does not declare.
         """
-        if dataset_version is None:
-            every = self.all_cells(problems)
-            cells = [cell for cell in every if modalities is None or cell.modality in modalities]
-        else:
+        if dataset_version is not None:
             names: Iterable[str | None] = [None] if modalities is None else modalities
             cells = [cell for name in names for cell in self.cells(dataset_version, name)]
-        for cell in cells:
-            try:
-                pin = self.pins.get(cell)
-            except (UserError, ValueError, OSError) as error:
-                if problems is None:
-                    raise
-                problems.append(str(error))
-                continue
-            if pin:
-                yield pin
+            yield from filter(None, map(self.pins.get, cells))
+            return
+        for _, _, found in self.published(modalities):
+            if isinstance(found, Exception):
+                _note(found, problems)
+            elif found is not None:
+                yield found
 
-    def published_pins(self, dataset_version: str | None = None) -> Iterator[Pin]:
+    def published(
+        self, modalities: Collection[str] | None = None
+    ) -> Iterator[tuple[str, Cell | None, Pin | Exception | None]]:
+        """Yield each cell of all versions with its latest pin, or the error of reading its version or pin.
+
+        Yields:
+            ``dataset@version``; the cell, None of a version that cannot be read; the pin, None where nothing
+            is published.
+        """
+        cells: list[tuple[str, Cell | None, Exception | None]] = []
+        for version, found in self.registrations.read_all():
+            if isinstance(found, Exception):
+                cells.append((version, None, found))
+                continue
+            cells += [
+                (version, cell, None)
+                for cell in declared_cells(found.spec)
+                if modalities is None or cell.modality in modalities
+            ]
+        pins = self.pins.latest([cell for _, cell, _ in cells if cell is not None])
+        for version, cell, error in cells:
+            yield version, cell, error if cell is None else next(pins)
+
+    def published_pins(
+        self, dataset_version: str | None = None, problems: list[str] | None = None
+    ) -> Iterator[Pin]:
         """Yield the pins that readers get: the latest of each cell; behind an alias, the promoted ones.
+
+        Args:
+            problems: as of `latest_pins`.
 
         Raises:
             UserError: for an unknown version, or an alias to which nothing was promoted.
         """
         alias = self.aliases.resolve(dataset_version) if dataset_version is not None else None
         if dataset_version is None or alias is None:
-            yield from self.latest_pins(dataset_version)
+            yield from self.latest_pins(dataset_version, problems=problems)
         else:
             yield from (self.published_pin(dataset_version, modality) for modality in alias.pins)
 
@@ -284,20 +271,15 @@ class Registry:
         return pin
 
 
-def _record(spec: DatasetSpec, at: str, by: str) -> bytes:
-    record = {
-        "spec": spec.model_dump(by_alias=True, mode="json"),
-        "registered_at": at,
-        **({"registered_by": by} if by else {}),
-    }
-    return json.dumps(record, indent=1).encode()
+def declared_cells(spec: DatasetSpec) -> list[Cell]:
+    """Return the cells that a spec declares; an ``auto`` source may fill any."""
+    declared = spec.modalities
+    names = list(modalities()) if "auto" in declared else declared
+    return [Cell(spec.name, spec.version, name) for name in names]
 
 
-@lru_cache(maxsize=64)
-def _parse(raw: bytes) -> Registration:
-    record = json.loads(raw)
-    return Registration(
-        parse_spec(json.dumps(record["spec"]), "registry"),
-        record["registered_at"],
-        record.get("registered_by", ""),
-    )
+def _note(error: Exception, problems: list[str] | None) -> None:
+    """Add an error to the problems; raise it where nobody collects them."""
+    if problems is None:
+        raise error
+    problems.append(str(error))

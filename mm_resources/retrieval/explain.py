@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,24 +25,27 @@ _DECISION = (
 )
 
 
-def explain(catalog: Catalog, identifier: str, dataset_version: str | None) -> dict[str, Any]:
+def explain(
+    catalog: Catalog, identifier: str, pins: Iterable[Pin], problems: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the lineage of a published feature, segment or sample.
 
     Args:
         identifier: id of a feature, a segment or a sample, with or without ``id:``.
-        dataset_version: version to look in, or alias, whose promoted pins are read; None: all versions.
+        pins: pins to look in; of an alias, the promoted ones.
+        problems: versions that could not be looked into.
 
     Raises:
         UserError: when no published table has the id.
     """
     identifier = identifier.removeprefix("id:")
-    for pin in catalog.registry.published_pins(dataset_version):
+    for pin in pins:
         for pinned in pin.tables:
             if row := _feature(catalog, pinned, identifier):
                 return _Lineage(catalog, pin.cell, pin, pinned, row).as_dict()
     raise UserError(
         f"no published feature, segment or sample has the id {identifier}; "
-        "`mm failures` and FeatureStore.decisions list the others"
+        "`mm failures` and FeatureStore.decisions list the others" + "".join(f"; {each}" for each in problems)
     )
 
 

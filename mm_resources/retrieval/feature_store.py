@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
+from mm_resources.features.removed_rows import RemovedRows, removal_errors, versions_of
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.arguments import require_flag, require_text, require_texts
 from mm_resources.retrieval.explain import explain
@@ -19,6 +20,9 @@ from mm_resources.retrieval.search import Search, SearchRequest
 from mm_resources.retrieval.training_set import TrainingSet
 
 _EXAMPLE = "birds@v1"
+# How often an answer is read again from new pins, after the rows of the old ones were forgotten meanwhile.
+_TRIES = 5
+Answer = TypeVar("Answer")
 
 
 class FeatureStore:
@@ -93,11 +97,35 @@ class FeatureStore:
         )
         if embedder is not None:
             require_text("embedder", embedder, "wordllama")
-        pins = self._pins(versions, names)
         require_flag("verify", verify)
-        for pinned in [pin.table(embedder) for pin in pins] if verify else []:
-            self.catalog.features.require_intact(pinned.table, pinned.lance_version)
-        return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
+
+        def answer(pins: list[Pin]) -> pa.Table:
+            for pinned in [pin.table(embedder) for pin in pins] if verify else []:
+                self.catalog.features.require_intact(pinned.table, pinned.lance_version)
+            return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
+
+        return self._read_pins(lambda: self._pins(versions, names), answer)
+
+    def _read_pins(self, resolve: Callable[[], list[Pin]], read: Callable[[list[Pin]], Answer]) -> Answer:
+        """Return an answer that is read from pins.
+
+        Forgetting may replace the pins while they are read, and remove the rows that they named: then the
+        answer is read once more, from the pins as they are by then.
+
+        Raises:
+            RemovedRows: when it happens too often.
+        """
+        for tries_left in range(_TRIES, -1, -1):
+            pins = resolve()
+            try:
+                with removal_errors(
+                    self.catalog.receipts, [version for pin in pins for version in versions_of(pin)]
+                ):
+                    return read(pins)
+            except RemovedRows:
+                if not tries_left:
+                    raise
+        raise AssertionError("unreachable")
 
     def _pins(self, versions: list[str] | None, names: list[str]) -> list[Pin]:
         """Return the pins of the requested versions, each once; of all versions when none is given."""
@@ -163,8 +191,10 @@ class FeatureStore:
         if split is not None:
             require_text("split", split, "train")
         _check_embedders(embedder, names)
-        pins = [self.published(dataset_version, name) for name in names]
-        return TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen, verify)
+        return self._read_pins(
+            lambda: [self.published(dataset_version, name) for name in names],
+            lambda pins: TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen, verify),
+        )
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:
         """Return the decision for each curated sample: kept, rules, split.
@@ -177,12 +207,17 @@ class FeatureStore:
         require_text("dataset_version", dataset_version, _EXAMPLE)
         require_text("modality", modality, "image")
         cell = self.catalog.registry.cells(dataset_version, modality)[0]
-        pin = (
-            self.published(dataset_version, modality)
-            if self.catalog.registry.aliases.resolve(dataset_version)
-            else self.catalog.registry.pins.get(cell)
-        )
-        version = pin.stages["curated_samples"]["lance_version"] if pin else None
+
+        def pins() -> list[Pin]:
+            if self.catalog.registry.aliases.resolve(dataset_version):
+                return [self.published(dataset_version, modality)]
+            pin = self.catalog.registry.pins.get(cell)
+            return [pin] if pin else []
+
+        def read(pins: list[Pin]) -> pa.Table:
+            version = pins[0].stages["curated_samples"]["lance_version"] if pins else None
+            return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
+
         columns = [
             "sample_id",
             "key",
@@ -195,14 +230,20 @@ class FeatureStore:
             "split_group",
             "split",
         ]
-        return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
+        return self._read_pins(pins, read)
 
     def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
         """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""
         require_text("identifier", identifier, "id:FEATURE_ID")
         if dataset_version is not None:
             require_text("dataset_version", dataset_version, _EXAMPLE)
-        return explain(self.catalog, identifier, dataset_version)
+        # A version whose files are damaged costs itself alone, and is named where nothing else has the id.
+        problems: list[str] = []
+        every = problems if dataset_version is None else None
+        return self._read_pins(
+            lambda: list(self.catalog.registry.published_pins(dataset_version, every)),
+            lambda pins: explain(self.catalog, identifier, pins, problems),
+        )
 
     def published(self, dataset_version: str, modality: str) -> Pin:
         """Return the pin of a cell; for an alias, the promoted one. See `Registry.published_pin`."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import OutOfMemory
-from mm_resources.storage.lance_errors import cause_of, is_filter_error
+from mm_resources.storage.lance_errors import cause_of, is_filter_error, is_missing_file
 
 # A doubled quote inside a text is the end of one text and the start of the next, which covers the same part.
 _QUOTED = re.compile(r"(\b[A-WYZa-wyz]|&)?('[^']*'|`[^`]*`)")
@@ -71,7 +71,7 @@ def filter_errors(where: str | None) -> Iterator[None]:
     except (UserError, OutOfMemory):
         raise
     except Exception as error:  # Lance has no type for these, and panics have one of their own
-        if where is None:
+        if where is None or is_missing_file(error):
             raise
         raise _invalid(where, error) from error
 

@@ -19,7 +19,7 @@ from mm_embed_kernels.contracts.features import matrix_of
 from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.retrieval.arguments import require_flag, require_number
-from mm_resources.retrieval.training_rows import is_media
+from mm_resources.retrieval.training_rows import is_media, read_media
 
 # Shuffling permutes runs of neighbouring rows, then the rows of all runs of a window. Runs are read at the
 # cost of a scan, and the rows of a batch come from up to 32 runs of the set, drawn again each epoch; a set of
@@ -135,7 +135,7 @@ class Loader:
 
     def _read_blob(self, location: dict[str, Any]) -> bytes:
         assert self._blobs is not None
-        return self._blobs.read(**location)
+        return read_media(self._blobs, location)
 
     def _read(self, epoch: int, first: int) -> Iterator[list[Batch]]:
         """Read the windows of an epoch from `first` on, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.features.removed_rows import removal_errors
 from mm_resources.retrieval.filters import filter_errors, row_errors
-from mm_resources.retrieval.training_rows import RowReader
+from mm_resources.retrieval.training_rows import RowReader, table_version
 
 if TYPE_CHECKING:
     import lance
@@ -64,8 +66,8 @@ class ManifestRows:
         """Return the splits of the rows of all tables, sorted; with `filtered`, of those of the set alone."""
         found: set[str] = set()
         for table in self.tables:
-            rows = self.scan(table, ["split"], filtered=filtered)
-            with row_errors(self._where):
+            with self._reading():
+                rows = self.scan(table, ["split"], filtered=filtered)
                 found |= set(sql.fetch("SELECT DISTINCT split FROM rows", rows=rows)["split"].to_pylist())
         return sorted(found)
 
@@ -81,10 +83,17 @@ class ManifestRows:
             if not integers:
                 continue
             prefix = f"{table['modality']}__" if len(self.tables) > 1 else ""
-            with row_errors(self._where):
+            with self._reading():
                 for batch in self.scan(table, integers):
                     found |= {f"{prefix}{name}" for name in integers if batch[name].null_count}
         return frozenset(found)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise the errors of the filter, and of rows that were forgotten meanwhile, in one line."""
+        versions = [table_version(table) for table in self.tables]
+        with removal_errors(self.catalog.receipts, versions), row_errors(self._where):
+            yield
 
     def _dataset(self, table: dict[str, Any], columns: Iterable[str]) -> lance.LanceDataset:
         """Open a table at its version.
@@ -115,9 +124,8 @@ class ManifestRows:
         """Stream all rows, with or without their vectors."""
         columns = [name for name in _OF_EVERY_SET if with_vectors or name != "vector"] + self.columns
         if len(self.tables) == 1:
-            rows = self.scan(self.tables[0], columns)
-            with row_errors(self._where):
-                yield from rows
+            with self._reading():
+                yield from self.scan(self.tables[0], columns)
             return
         streams = {f"t{i}": self.scan(table, columns) for i, table in enumerate(self.tables)}
         selected = [
@@ -127,7 +135,7 @@ class ManifestRows:
             if name != "entity_id"
         ]
         with (
-            row_errors(self._where),
+            self._reading(),
             sql.query(
                 f"SELECT entity_id, {', '.join(selected)} FROM {_join_clause(self.tables)}", **streams
             ) as reader,
@@ -142,8 +150,8 @@ class ManifestRows:
     def _row_ids(self) -> list[np.ndarray[Any, Any]]:
         """Return, for each table, the Lance row id of each row of the set, uint64 [rows]."""
         if len(self.tables) == 1:
-            rows = self.scan(self.tables[0], [], row_ids=True)
-            with row_errors(self._where):
+            with self._reading():
+                rows = self.scan(self.tables[0], [], row_ids=True)
                 batches = [batch["_rowid"].to_numpy() for batch in rows]
             return [np.sort(np.concatenate(batches)) if batches else np.empty(0, np.uint64)]
         streams = {
@@ -151,7 +159,7 @@ class ManifestRows:
         }
         selected = ", ".join(f"t{i}._rowid AS row{i}" for i in range(len(self.tables)))
         with (
-            row_errors(self._where),
+            self._reading(),
             sql.query(
                 f"SELECT {selected} FROM {_join_clause(self.tables)} ORDER BY ALL", **streams
             ) as joined,
@@ -160,13 +168,13 @@ class ManifestRows:
         return list(np.concatenate(parts, axis=1) if parts else np.empty((len(self.tables), 0), np.uint64))
 
     def _blob_table(self, table: dict[str, Any]) -> tuple[str, int]:
-        """Return URI and Lance version of the ``content_blobs`` behind a table's pin."""
+        """Return name and Lance version of the ``content_blobs`` behind a table's pin."""
         dataset, version = self._dataset_version.split("@")
         cell = Cell(dataset, version, table["modality"])
         pin = self.catalog.registry.pins.get(cell, table["pin"])
         assert pin is not None
         lance_version = int(pin.stages["content_blobs"]["lance_version"])
-        return self.catalog.tables.uri("content_blobs", cell), lance_version
+        return f"stages/content_blobs/{cell.path}.lance", lance_version
 
 
 def _join_clause(tables: list[dict[str, Any]]) -> str:

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts.features import matrix_of
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.blobs.blob_index import INDEX
+from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
+from mm_resources.features.removed_rows import removal_errors, removed_content, removed_rows
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.row_ids import take_rows
 
@@ -27,7 +30,7 @@ class RowReader:
 
     Attributes:
         row_ids: for each table, the Lance row id of each row, uint64 [rows].
-        blob_tables: for each table, URI and version of the ``content_blobs`` behind its pin; empty without
+        blob_tables: for each table, name and version of the ``content_blobs`` behind its pin; empty without
             media. With them each row has the location of its blob as ``media``.
     """
 
@@ -51,7 +54,16 @@ class RowReader:
         return {**vars(self), "_opened": []}
 
     def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
-        """Read rows, in the order of `numbers`."""
+        """Read rows, in the order of `numbers`.
+
+        Raises:
+            RemovedRows: when rows of the tables were forgotten since the set was made.
+        """
+        versions = [*map(table_version, self.tables), *self.blob_tables]
+        with removal_errors(self.catalog.receipts, versions):
+            return self._read(numbers)
+
+    def _read(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
         if not self._opened:
             features = self.catalog.features
             self._opened = [features.dataset(table["table"], table["lance_version"]) for table in self.tables]
@@ -68,26 +80,58 @@ class RowReader:
                 if name not in read
             }
             if self.blob_tables:
-                read[f"{prefix}media"] = blob_locations(rows["content_hash"], *self.blob_tables[number])
+                read[f"{prefix}media"] = blob_locations(
+                    self.catalog, rows["content_hash"], *self.blob_tables[number]
+                )
         return pa.table(read)
 
 
-def blob_locations(hashes: pa.ChunkedArray, uri: str, version: int) -> pa.StructArray:
+def table_version(table: dict[str, Any]) -> tuple[str, int]:
+    """Return the name in the store and the version of a table of a manifest."""
+    return f"features/{table['table']}.lance", int(table["lance_version"])
+
+
+def blob_locations(catalog: Catalog, hashes: pa.ChunkedArray, name: str, version: int) -> pa.StructArray:
     """Return the locations of blobs, in the order of `hashes`.
 
     One scan of the table for all hashes, of which only the requested rows stay in memory.
 
     Args:
         hashes: content hashes, which may repeat.
-        uri, version: the table ``content_blobs`` that lists them.
+        name, version: the table ``content_blobs`` that lists them.
+
+    Raises:
+        RemovedRows: when one of the contents, or the version of the table, was forgotten.
+        UserError: when the table does not list one of them.
     """
     requested = pc.unique(hashes)
-    stage = lance_datasets.reader(lance_datasets.open_dataset(uri, version), INDEX, INDEX.names)
+    dataset = lance_datasets.open_dataset(catalog.store.uri(name), version)
+    if dataset is None and (removed := removed_rows(catalog.receipts, name, version)):
+        raise removed
+    stage = lance_datasets.reader(dataset, INDEX, INDEX.names)
     rows = pa.Table.from_batches(
         [batch.filter(pc.is_in(batch["content_hash"], requested)) for batch in stage], INDEX
     ).combine_chunks()
     order = pc.index_in(hashes.combine_chunks(), rows["content_hash"].combine_chunks())
+    if order.null_count:
+        missing = hashes.filter(order.is_null())[0].as_py()
+        raise removed_content(catalog.receipts, missing) or UserError(
+            f"{name} at version {version} does not list content {missing[:16]}; run `mm doctor --verify`"
+        )
     return rows.to_struct_array().combine_chunks().take(order)
+
+
+def read_media(blobs: BlobStore, location: dict[str, Any]) -> bytes:
+    """Return the bytes of a row's sample.
+
+    Raises:
+        RemovedRows: when the content was forgotten.
+        SampleError: as `BlobStore.read`.
+    """
+    try:
+        return blobs.read(**location)
+    except SampleError as error:
+        raise removed_content(blobs.receipts, location["content_hash"]) or error from None
 
 
 class BlockReader:
@@ -102,7 +146,7 @@ class BlockReader:
         for name in table.column_names:
             column = table[name]
             if self.media and is_media(name):
-                contents = [blobs.read(**blob) for blob in column.to_pylist()]
+                contents = [read_media(blobs, blob) for blob in column.to_pylist()]
                 # Large: media of one task may exceed the 2 GiB of a column of `binary`.
                 columns[name] = pa.array(contents, pa.large_binary())
             elif is_vector(name):

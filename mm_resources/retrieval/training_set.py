@@ -11,11 +11,12 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.features.removed_rows import removal_errors
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.arguments import require_flag, require_number, require_text
 from mm_resources.retrieval.filters import join_conditions
 from mm_resources.retrieval.manifest_rows import ManifestRows
-from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader
+from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, table_version
 from mm_resources.storage import lance_datasets
 
 if TYPE_CHECKING:
@@ -113,13 +114,20 @@ class TrainingSet:
         """Check that the files of the set's tables match their hashes; reads them once.
 
         Raises:
+            RemovedRows: when rows of the tables were forgotten since the set was made.
             DamagedFiles: in one line, with the command that computes the rows again.
         """
-        for table in self._manifest["tables"]:
-            self.catalog.features.require_intact(table["table"], table["lance_version"])
+        tables = self._manifest["tables"]
+        with removal_errors(self.catalog.receipts, map(table_version, tables)):
+            for table in tables:
+                self.catalog.features.require_intact(table["table"], table["lance_version"])
 
     def stream(self) -> Iterator[pa.RecordBatch]:
-        """Stream all rows."""
+        """Stream all rows.
+
+        Raises:
+            RemovedRows: when rows of the tables were forgotten since the set was made.
+        """
         schema = self._rows.schema()
         for batch in self._rows.stream(with_vectors=True):
             chosen = batch.select(schema.names)

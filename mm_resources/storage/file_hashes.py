@@ -91,12 +91,14 @@ def check_files(uri: str, names: Iterable[str]) -> FileCheck:
 def remove_strays(uri: str) -> None:
     """Remove the hashes of files that the dataset no longer has."""
     store = Store(uri)
-    for folder in store.entries(FOLDER):
-        own = folder.name.rsplit("/", 1)[-1]
-        kept = set(store.names(own))
-        for name in store.names(folder.name):
-            if name not in kept:
-                store.remove(f"{folder.name}/{name}")
+    kept: dict[str, set[str]] = {}
+    for entry in store.objects(FOLDER):
+        # Listed after the hashes: a file is written before its hash.
+        folder, _, name = entry.name.removeprefix(f"{FOLDER}/").rpartition("/")
+        if folder not in kept:
+            kept[folder] = set(store.names(folder))
+        if name not in kept[folder]:
+            store.remove(entry.name)
 
 
 def _state(store: Store, name: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -66,6 +66,12 @@ def fsspec_options(uri: str) -> dict[str, Any]:
         "config_kwargs": config,
         "use_listings_cache": False,
     }
+
+
+def read_options(uri: str) -> dict[str, Any]:
+    """Return the arguments with which an fsspec file system reads a whole object in one request."""
+    # Several streams at once need the object's size, for which s3fs asks before each read.
+    return {"max_concurrency": 1} if _is_s3(uri) else {}
 
 
 @contextmanager
@@ -160,6 +166,37 @@ def _resolve(
     # Self-hosted servers mostly ignore the region, but a signature needs one.
     own_region = region or default_region or profile_settings.get("region")
     return url, own_region or ("us-east-1" if url else None)
+
+
+def local_tags(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the files below a folder, with a tag that changes with their content.
+
+    Those that vanish meanwhile are left out.
+
+    Raises:
+        OSError: for a folder that cannot be read.
+    """
+    try:
+        entries = list(os.scandir(os.path.join(folder, below)))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        name = os.path.join(below, entry.name)
+        if entry.is_dir():
+            yield from local_tags(folder, name)
+            continue
+        with suppress(FileNotFoundError):
+            info = entry.stat()
+            yield name, f"{info.st_size}-{info.st_mtime_ns}-{info.st_ino}"
+
+
+def content_tag(info: dict[str, Any]) -> str:
+    """Return a text that changes with an object's content, from fsspec's info; "" where that tells nothing.
+
+    The time is a part of it, so that a content that returns after another one has another tag.
+    """
+    tag = info.get("ETag") or info.get("etag") or info.get("generation")
+    return f"{tag}-{info.get('size')}-{modified_at(info)}" if tag else ""
 
 
 def modified_at(info: dict[str, Any]) -> datetime | None:

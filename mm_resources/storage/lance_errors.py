@@ -13,6 +13,8 @@ from contextlib import contextmanager
 _PLACE = re.compile(r",? ?/\S+\.rs:\d+:\d+")
 # The object store repeats requests that got no answer, or one of a server in trouble.
 _UNANSWERED = re.compile(r"error sending request|after [1-9]\d* retries|timed out|connection (refused|reset)")
+# A file inside a dataset: `Not found: tmp/store/t.lance/data/0110.lance`.
+_MISSING_FILE = re.compile(r"not found.*\.lance/|\.lance/.*not found", re.DOTALL)
 _CONFLICTS = ("conflict", "too many concurrent writers", "incompatible transaction")
 
 
@@ -41,6 +43,11 @@ def commit_conflicts() -> Iterator[None]:
 def is_missing(error: Exception) -> bool:
     """Return whether a dataset could not be opened because it, its version or its tag does not exist."""
     return isinstance(error, FileNotFoundError) or "not found" in str(error).lower()
+
+
+def is_missing_file(error: BaseException) -> bool:
+    """Return whether a file of a dataset is gone, whatever reads it: Lance, LanceDB, a stream in DuckDB."""
+    return _MISSING_FILE.search(str(error).lower()) is not None
 
 
 def is_unanswered(error: Exception) -> bool:

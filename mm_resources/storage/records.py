@@ -33,7 +33,17 @@ def read_record(
         FileNotFoundError: when it does not exist.
         DamagedRecord: when it is empty, cut, no JSON or of another form.
     """
-    raw = store.read(name)
+    return parse_record(store.read(name), name, parse, what, remedy)
+
+
+def parse_record(
+    raw: bytes, name: str, parse: Callable[[Any], Record], what: str, remedy: str = "restore it from a backup"
+) -> Record:
+    """Parse a JSON record that was read; see `read_record`.
+
+    Raises:
+        DamagedRecord: as `read_record`.
+    """
     try:
         return parse(json.loads(raw))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.metering import count
-from mm_resources.storage.filesystems import client_errors, fsspec_options, is_out_of_range, modified_at
+from mm_resources.storage.filesystems import (
+    client_errors,
+    content_tag,
+    fsspec_options,
+    is_out_of_range,
+    local_tags,
+    modified_at,
+    read_options,
+)
 from mm_resources.storage.permissions import create_temporary, make_folders
 
 if TYPE_CHECKING:
@@ -106,7 +114,7 @@ class Store:
             FileNotFoundError: when it does not exist.
         """
         with client_errors(name):
-            return bytes(self.fs.cat_file(self.path(name)))
+            return bytes(self.fs.cat_file(self.path(name), **read_options(self.root)))
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Return the bytes from `start` up to `end`, exclusive; fewer where the object ends before."""
@@ -239,6 +247,26 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+    def tags(self, folder: str) -> dict[str, str]:
+        """Return a tag of each object below a folder, by name; another content has another tag.
+
+        A remote store lists a thousand objects in one request. A tag is "" where the store tells nothing of
+        the content.
+        """
+        base = self.path(folder)
+        if self.is_local:
+            return {f"{folder}/{name}": tag for name, tag in local_tags(base)}
+        try:
+            with client_errors(folder):
+                infos = self.fs.find(base, detail=True)
+        except FileNotFoundError:
+            return {}
+        prefix = base.lstrip("/")
+        return {
+            f"{folder}{str(path).lstrip('/').removeprefix(prefix)}": content_tag(info)
+            for path, info in infos.items()
+        }
 
     def tables(self, folder: str) -> Iterator[str]:
         """Yield the names of the Lance datasets below a folder."""

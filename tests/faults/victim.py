@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 # Modules that a fork need not import again; of Lance and torch only those that start no threads.
-_PRELOAD = [
+PRELOAD = [
     "mm_assets.definitions",
     "mm_assets.cli.main",
     "mm_assets.operations.backfill",
@@ -41,7 +41,7 @@ _PRELOAD = [
 ]
 # Boundaries that a finished run passes again: a row of the ledger, a check of the sources, the tags of a pin. Every
 # other boundary is progress.
-ADVANCING = r"(?!\w+ ledger|write registry/drift|tag (stages|failures))"
+ADVANCING = r"(?!\w+ ledger|write registry/drift|tag (stages|failures)|remove )"
 CHECKPOINT_ROWS = 4
 _HASH = re.compile(r"[0-9a-f]{24,}(?:-[a-z]+)?|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -133,6 +133,7 @@ def wrap(boundary: Boundaries) -> None:
     for name in ("write", "create"):
         around(Store, name, lambda store, name, *_: name)
     around(Store, "adopt", lambda store, temporary, name: name)
+    around(Store, "remove", lambda store, name: name)
     around(FeatureTables, "tag", lambda features, table, *_: f"features/{table}.lance")
     around(vector_indexes, "build", lambda table, *_: f"features/{table.name}.lance")
 
@@ -246,7 +247,7 @@ class Home:
         self.store = str(store or root / "store")
         self.journal = root / "journal.jsonl"
         self.started = 0
-        self._context.set_forkserver_preload(_PRELOAD)
+        self._context.set_forkserver_preload(PRELOAD)
 
     def copy(self, root: Path) -> Home:
         """Copy the state below another root; Dagster's home and the store contain no absolute paths of their own."""

@@ -9,6 +9,8 @@ import pytest
 
 import mm_assets.cli
 from mm_assets.operations.promotion import _import_evaluation
+from mm_resources.maintenance import upkeep
+from mm_resources.storage.lance_errors import Fenced
 
 SPEC = """
 name: odd
@@ -101,3 +103,26 @@ def test_an_evaluation_is_imported_from_the_working_folder_and_nothing_else(
     with pytest.raises(ImportError):
         _import_evaluation("absent_module_of_it")
     assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Fenced("t was published by another run since this one began"),
+        ValueError(
+            "LanceError(IO): error sending request for url (http://store/), /rust/lance/src/dataset.rs:1:2"
+        ),
+    ],
+)
+def test_another_writer_and_a_store_that_is_away_are_one_line(
+    mm: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(upkeep, "upkeep", fail)
+    done = mm("upkeep")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert ".rs:" not in done.stderr

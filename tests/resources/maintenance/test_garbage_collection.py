@@ -17,9 +17,11 @@ import pyarrow as pa
 import pytest
 
 from mm_embed_kernels.contracts import RAW_ASSETS
-from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.identity import content_hash
+from mm_resources.blobs import blob_index
 from mm_resources.blobs.blob_store import BlobStore
+from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.maintenance import garbage_collection
@@ -101,6 +103,34 @@ def test_what_is_young_stays(store: Store) -> None:
     assert collect(Catalog(store), timedelta(hours=1)) == CollectionResult()
     assert set(places(store)) == {digest}
     assert len(objects(store)) == 2
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=-40), timedelta(days=40)])
+def test_the_clock_of_the_machine_does_not_matter(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    """What is young by the clock of the store stays, and what is condemned stays for a grace period."""
+    (digest,) = BlobStore(store).put([b"young"])
+    store.write("blobs/packs/stray.pack", b"written and not indexed yet")
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + ahead
+
+    for module in (garbage_collection, blob_index):
+        monkeypatch.setattr(module, "datetime", Ahead)
+    assert collect(Catalog(store), timedelta(hours=1)) == CollectionResult()
+    assert set(places(store)) == {digest}
+    assert collect(Catalog(store), timedelta(seconds=-5)).condemned == 1
+    assert collect(Catalog(store), timedelta(hours=1)).removed == 0
+    assert collect(Catalog(store), timedelta(seconds=-5)).removed == 1
+
+
+def test_nothing_is_collected_beside_an_incomplete_forgetting(store: Store) -> None:
+    Catalog(store).receipts.write(Receipt("r", "asked", "2026-01-01T00:00:00+00:00"))
+    with pytest.raises(UserError, match="forgetting asked is not complete"):
+        collect(Catalog(store), NOW)
 
 
 def test_strays_go(store: Store) -> None:

@@ -14,11 +14,13 @@ from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
+from mm_resources.features import vector_indexes
 from mm_resources.maintenance.upkeep import upkeep
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import StageMeta
 from mm_resources.tables.stage_tags import tag_pinned_stages
 from tests.resources.compute.test_cache import Lengths
+from tests.resources.features.test_feature_tables import CONTRACT, table
 from tests.resources.specs import freeze, spec_of
 
 NOW = timedelta(0)
@@ -119,3 +121,21 @@ def test_unfinished_objects_go_when_they_are_old(catalog: Catalog) -> None:
     assert not catalog.store.entry("blobs/incoming/0123")
     assert catalog.store.names("blobs/packs") == ["good.pack"]
     assert catalog.store.entry("registry/pins/birds/v1/text/.tmp-x"), "it is young"
+
+
+def test_hashes_of_a_superseded_index_go(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in a folder of their own for each index."""
+    monkeypatch.setattr(vector_indexes, "EXACT_ROWS", 1_000)
+    for seed in range(2):
+        catalog.features.write_candidate("t", CONTRACT, [table(1_500, seed)])
+    hashes = Path(catalog.store.path("features/t.lance/_hashes/_indices"))
+    before = sorted(path.name for path in hashes.iterdir() if any(path.iterdir()))
+    assert len(before) > 1
+    upkeep(catalog, NOW)
+    kept = sorted(path.name for path in hashes.iterdir() if any(path.iterdir()))
+    indexes = os.listdir(catalog.store.path("features/t.lance/_indices"))
+    assert kept == sorted(name for name in indexes if name in before)
+    assert len(kept) < len(before)
+    assert catalog.features.has(
+        "t", lance_datasets.fence(catalog.store.uri("features/t.lance"), CONTRACT.bare)
+    )

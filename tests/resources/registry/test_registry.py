@@ -14,8 +14,10 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.registry.registrations import Registration, record_name
 from mm_resources.registry.registry import Registry
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.layout import record_layout
 from mm_resources.storage.store import Store
 from tests.resources.specs import spec_of
 
@@ -253,6 +255,21 @@ def test_the_newest_version_is_the_one_registered_last(registry: Registry) -> No
         registry.register(spec_of({"uri": "/data"}, version=version))
     registry.register(spec_of({"uri": "/data"}, name="bees"))
     assert sorted(each.spec.dataset_version for each in registry.newest_versions()) == ["bees@v1", "birds@v1"]
+
+
+def test_a_clock_that_is_set_back_changes_no_order(registry: Registry) -> None:
+    """A version that was registered by a clock ahead of ours is followed by the next one all the same."""
+    ahead = Registration(spec_of({"uri": "/data"}), "2126-01-01T00:00:00+00:00")
+    record_layout(registry.store)
+    registry.store.write(record_name("birds", "v1"), ahead.dump())
+    registry.register(spec_of({"uri": "/data"}, version="v2"))
+    registry.register(spec_of({"uri": "/data"}, version="v3"))
+    registry.register(spec_of({"uri": "/data"}, name="bees"))
+    newest = {each.spec.name: each for each in registry.newest_versions()}
+    assert newest["birds"].spec.version == "v3"
+    assert newest["birds"].at.startswith("2126-01-01T00:00:00.000002")
+    assert not newest["bees"].at.startswith("2126")
+    assert registry.proposed_parent(spec_of({"uri": "/data"}, version="v4")) == "v3"
 
 
 def test_an_entry_that_cannot_be_read_is_a_problem_of_its_own(
