@@ -65,7 +65,7 @@ def preview_blobs(
         loaded = [
             call_guarded(_load, (blobs, modality.streams, *location.values())) for location in locations
         ]
-        answers = map_in_sandbox(limits, Previewer(modality), loaded, [()] * len(loaded))
+        answers = map_in_sandbox(limits, Previewer(modality), loaded, [()] * len(loaded), modality)
         for location, answer in zip(locations, answers, strict=True):
             previews[location["content_hash"]] = _check_preview(read_preview(answer))
     return previews

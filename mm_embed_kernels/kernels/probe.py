@@ -43,7 +43,5 @@ class ProbeKernel(Kernel):
 
     def stages(self) -> list[Stage]:
         return [
-            BlobStage(
-                self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources
-            )
+            BlobStage(self.reader, self.function, self.modality, self.result, self.limits, self.resources)
         ]

@@ -15,7 +15,7 @@ from mm_embed_kernels.sandbox.sandbox import Limits
 SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])
 
 
-class _Segmenter:
+class Segmenter:
     """A modality's `segment` that returns a payload row; picklable."""
 
     def __init__(self, modality: Modality) -> None:
@@ -51,8 +51,8 @@ class SegmentKernel(Kernel):
         return [
             BlobStage(
                 self.reader,
-                _Segmenter(self.modality),
-                self.modality.streams,
+                Segmenter(self.modality),
+                self.modality,
                 self.result,
                 self.limits,
                 self.resources,

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.audio import open_audio
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.recordings import SLACK_SECONDS, Recording
@@ -88,6 +89,9 @@ class Audio(Modality):
             "acoustic fingerprint, a uint32 for each 23 ms" + _EVEN,
         ),
     ]
+
+    def canary(self) -> bytes:
+        return canaries.sound()
 
     def claims(self, mime: str) -> bool:
         # MIDI is a score without any sound.

@@ -122,6 +122,10 @@ class Modality(ABC):
         """Render one blob for a report, inside the sandbox; empty by default."""
         return Preview()
 
+    def canary(self) -> bytes:
+        """Return a small blob that `probe` measures where its libraries work; by default none, empty."""
+        return b""
+
     def primary(self, profile: str) -> str:
         """Name of a profile's primary embedder: the bundled one where the modality has none of a hub."""
         return self.hub_embedder or self.embedder if profile == "hub" else self.embedder

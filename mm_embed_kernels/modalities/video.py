@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.frames import Frames, facts_of, open_frames
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
@@ -92,6 +93,9 @@ class Video(Modality):
             "difference hashes of frames with their presentation times (see `frame_hashes.FRAME`)",
         ),
     ]
+
+    def canary(self) -> bytes:
+        return canaries.film()
 
     def claims(self, mime: str) -> bool:
         return mime.startswith("video/")

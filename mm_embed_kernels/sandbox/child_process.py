@@ -183,7 +183,7 @@ class Child:
             end = ChildDied(self._end(), self._answers == 0)
             if end.exitcode == OUT_OF_MEMORY_EXIT:
                 raise end from None  # the items are larger than its memory
-            if end.exitcode == UNGUARDED_EXIT:
+            if end.exitcode == UNGUARDED_EXIT and end.fresh:  # else a taken-over decoder may say so
                 raise ProcessFailure(
                     "no child process can start, since each runs the main script again; put what the script "
                     'does under `if __name__ == "__main__":`'
