@@ -50,6 +50,6 @@ class DeathCount:
             died = max(self._killed, self._crashed)
         return ProcessFailure(
             f"{died} child processes died in a row without one answer, and a healthy sample fails, too: "
-            f"{fault}; no sample is blamed; free memory of this machine (the kernel kills what takes much) or mend the "
-            "libraries that decode (`mm doctor` checks the sandbox), and run the same command again"
+            f"{fault}; no sample is blamed; free memory of this machine (the kernel kills what takes much), "
+            "or mend the libraries that decode (`mm doctor` checks the sandbox); run the same command again"
         )
