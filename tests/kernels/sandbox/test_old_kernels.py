@@ -63,7 +63,9 @@ if __name__ == "__main__":
 """
 
 
-def run(layers: tuple[str, ...], tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    layers: tuple[str, ...], tmp_path: Path, *words: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
     numbers = json.dumps([number for layer in layers for number in NUMBERS[layer]])
