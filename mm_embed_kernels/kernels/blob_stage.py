@@ -59,7 +59,11 @@ def map_in_sandbox(
 
 
 class BlobStage(Stage):
-    """Calls a function on each blob inside the sandbox; the function returns the payload as a dict."""
+    """Calls a function on each blob inside the sandbox; the function returns the payload as a dict.
+
+    Args:
+        check: returns an answer, which is not trusted, or a `SampleError` in its place.
+    """
 
     limits: Limits
 
@@ -67,16 +71,18 @@ class BlobStage(Stage):
         self,
         reader: BlobReader,
         function: Callable[[Any], dict[str, Any]],
+        check: Callable[[Any], Any],
         modality: Modality,
         schema: pa.Schema,
         limits: Limits,
         resources: Resources,
     ) -> None:
-        self.reader, self.function, self.modality = reader, function, modality
+        self.reader, self.function, self.check, self.modality = reader, function, check, modality
         self.schema, self.limits, self.resources = schema, limits, resources
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
         blobs = load_blobs(self.reader, batch, self.modality.streams)
         outcomes = map_in_sandbox(self.limits, self.function, blobs, [()] * len(blobs), self.modality)
+        outcomes = [self.check(outcome) for outcome in outcomes]
         return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.kernels.answer_checks import check_segments
 from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
 from mm_embed_kernels.kernels.blob_stage import BlobStage
 from mm_embed_kernels.modalities import Modality
@@ -52,6 +53,7 @@ class SegmentKernel(Kernel):
             BlobStage(
                 self.reader,
                 Segmenter(self.modality),
+                check_segments,
                 self.modality,
                 self.result,
                 self.limits,

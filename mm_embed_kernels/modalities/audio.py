@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,6 +90,8 @@ class Audio(Modality):
             "acoustic fingerprint, a uint32 for each 23 ms" + _EVEN,
         ),
     ]
+
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {"fingerprint": lambda data: len(data) % 4 == 0}
 
     def canary(self) -> bytes:
         return canaries.sound()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -105,6 +106,11 @@ class Text(Modality):
         ),
         field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
     ]
+
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {
+        "minhash": shingles.is_signature,
+        "shingles": shingles.is_sketch,
+    }
 
     def canary(self) -> bytes:
         return canaries.WORDS.encode()

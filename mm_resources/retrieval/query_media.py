@@ -9,6 +9,7 @@ import numpy as np
 
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.kernels.answer_checks import check_segments
 from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
 from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, check_input
 from mm_embed_kernels.kernels.segment import Segmenter
@@ -36,9 +37,11 @@ def read_segments(data: Media, modality: Modality) -> tuple[Media, list[Segment]
             )
         data = data.read_bytes()
     (answer,) = map_in_sandbox(Limits(), Segmenter(modality), [data], [()], modality)
-    if isinstance(answer, SampleError):
-        raise answer
-    return data, _spread(_check_segments(answer))
+    checked = check_segments(answer)
+    if isinstance(checked, SampleError):
+        raise checked
+    segments = [Segment(row["span"], row["text"], row["cost"]) for row in checked["segments"]]
+    return data, _spread(segments)
 
 
 def read_inputs(
@@ -61,21 +64,6 @@ def _padded(values: bytes, embedder: Embedder) -> np.ndarray[Any, Any]:
     flat = np.frombuffer(values, array.dtype)
     array.reshape(-1)[: len(flat)] = flat
     return array
-
-
-def _check_segments(answer: Any) -> list[Segment]:
-    """Return the segments of a `Segmenter`'s answer, which is not trusted to be one."""
-    rows = answer.get("segments") if isinstance(answer, dict) else None
-    segments = [
-        Segment(row["span"], row.get("text"))
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict)
-        and isinstance(row.get("span"), str)
-        and isinstance(row.get("text"), str | None)
-    ]
-    if not isinstance(rows, list) or len(segments) != len(rows):
-        raise SampleError("bad_answer", "the decoder answered no segments")
-    return segments
 
 
 def _spread(segments: list[Segment]) -> list[Segment]:
