@@ -32,10 +32,10 @@ from mm_assets.cli.redrive import redrive
 from mm_assets.cli.register import register
 from mm_assets.cli.report import report
 from mm_assets.cli.search import search
-from mm_assets.cli.start import leave_working_folder
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.upkeep import upkeep
+from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
 from mm_embed_kernels.urls import redact_text
 
