@@ -291,11 +291,12 @@ def undo_confinement(modality: str, data: bytes, parent: int) -> list[str]:
     )
 
 
-def start_threads(count: int) -> int:
-    """Start threads that wait for ever, with small stacks."""
+def start_threads(count: int, seconds: float) -> int:
+    """Start threads that wait for ever, with small stacks, and answer some seconds later."""
     threading.stack_size(32 << 10)
     for _ in range(count):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+    threading.Event().wait(seconds)
     return count
 
 

@@ -134,13 +134,23 @@ def test_a_file_that_is_open_for_reading_is_neither_locked_nor_altered(
 def test_a_decoder_does_not_take_all_threads() -> None:
     opened = Sandbox(Limits(item_seconds=60.0))
     try:
-        outcomes = opened.map(hostile.start_threads, [(4_000,), (4,)])
+        outcomes = opened.map(hostile.start_threads, [(4_000, 600.0), (4, 0.0)])
     finally:
         opened.close()
     assert isinstance(outcomes[0], SampleError)
     assert (outcomes[0].error_class, outcomes[0].retryable) == ("decoder_crash", False)
     assert "more than 2,048 threads" in outcomes[0].message
     assert outcomes[1] == 4
+
+
+def test_threads_that_are_left_behind_end_with_their_child() -> None:
+    opened = Sandbox(Limits(item_seconds=60.0))
+    try:
+        assert opened.map(hostile.start_threads, [(4_000, 0.0), (4, 0.0)])[1] == 4
+        pid = opened.map(os.getpid, [()])[0]
+        assert len(os.listdir(f"/proc/{pid}/task")) < 100, "another child"
+    finally:
+        opened.close()
 
 
 @pytest.mark.parametrize("kind", ["descriptors", "out of band"])
