@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,6 @@ def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
         ("search", "ships in the harbour", "--modality", "text", "--json"),
         ("export", "planted@v1", "--modality", "text", "--out", "out"),
         ("datasets",),
-        ("explain", "planted@v1", "--modality", "text"),
         ("cost", "planted@v1"),
         ("audit", "planted@v1"),
         ("env",),
@@ -111,6 +111,10 @@ def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
         done = mm(*words, **env)
         assert done.returncode in (0, 1), (words, done.stderr)
         printed += done.stdout + done.stderr
+        if words[0] == "search":
+            explained = mm("explain", json.loads(done.stdout)[0]["feature_id"], **env)
+            assert explained.returncode == 0, explained.stderr
+            printed += explained.stdout
     store, home = work / ".mm" / "store", work / ".mm" / "dagster"
     assert store.is_dir()
     assert home.is_dir()
