@@ -26,6 +26,8 @@ _HEADER = struct.Struct("<QI")
 # that stops in its middle is no longer heard.
 _SECONDS, _ANSWER_SECONDS, _BYTES_PER_SECOND = 120.0, 30.0, 1 << 20
 _READ_BYTES = 1 << 20
+# Room for an answer at first, whatever it says of its size.
+_GROWTH_BYTES = 4 << 20
 _DESCRIPTORS = 250  # the kernel takes 253 at a time
 
 
@@ -139,15 +141,18 @@ class Channel:
         self._set_timeout()
         self._socket.sendall(body)
 
-    def _receive(self, size: int) -> bytes:
-        body = bytearray()
-        while len(body) < size:
+    def _receive(self, size: int) -> bytearray:
+        body, filled = bytearray(min(size, _GROWTH_BYTES)), 0
+        while filled < size:
+            if filled == len(body):  # it is what it said: room for as much again
+                body.extend(bytes(min(size - filled, filled)))
             self._set_timeout()
-            part = self._socket.recv(min(size - len(body), _READ_BYTES))
-            if not part:
+            with memoryview(body) as view:
+                count = self._socket.recv_into(view[filled:])
+            if not count:
                 raise EOFError
-            body += part
-        return bytes(body)
+            filled += count
+        return body
 
     def _set_timeout(self) -> None:
         left = self._deadline - time.monotonic()

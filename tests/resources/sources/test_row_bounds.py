@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 import mm_resources.sources.lines
-from mm_resources.sources import rows
+from mm_resources.sources import arrow_bodies, rows
 from tests.resources.sources.test_rows import read, source_of
 
 LONG = "x" * 5_000
@@ -114,3 +114,38 @@ def test_a_row_of_more_fields_than_a_record_has(
     assert second.error is not None
     assert (second.error.error_class, "8,000" in second.error.message) == ("bad_record", False)
     assert "fields" in second.error.message
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4", None])
+@pytest.mark.parametrize("column", ["text", "dictionary"])
+def test_an_arrow_batch_that_unpacks_to_far_more_than_its_bytes(
+    column: str, codec: str | None, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrow_bodies, "BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(arrow_bodies, "BOMB_RATIO", 20)
+    texts = pa.array(["x" * (2 << 20)])
+    if column == "dictionary":
+        texts = texts.dictionary_encode()
+    table = pa.table({"text": texts})
+    path = tmp_path / "t.arrow"
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with new(path, table.schema, options=options) as writer:
+        writer.write_table(table)
+    (item,) = source_of(path, text="text").list()
+    assert (item.error and item.error.error_class) == ("decompression_bomb" if codec else None)
+
+
+def test_an_arrow_body_whose_length_lies(tmp_path: Path) -> None:
+    """8 bytes in front of a buffer say how long it is: 64 GiB here."""
+    table = pa.table({"text": ["x" * 10_000]})
+    path = tmp_path / "t.arrow"
+    with pa.ipc.new_stream(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    data = path.read_bytes()
+    place = data.rindex((10_000).to_bytes(8, "little"))
+    path.write_bytes(data[:place] + (64 << 30).to_bytes(8, "little") + data[place + 8 :])
+    (item,) = source_of(path, text="text").list()
+    assert item.error is not None
+    assert item.error.error_class == "decompression_bomb"
