@@ -33,15 +33,7 @@ _SECRET = re.compile(r"TOKEN(?!IZERS_)|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGN
 _COMPILED = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "NUMBA_CACHE_DIR", "CUDA_CACHE_PATH")
 # What they read beside their code: of processes, devices and the system's libraries.
 _READABLE = (
-    *(
-        "/proc/self",
-        "/proc/driver",
-        "/proc/devices",
-        "/proc/modules",
-        "/proc/version",
-        "/proc/sys/kernel",
-        "/proc/sys/vm",
-    ),
+    *("/proc/driver", "/proc/devices", "/proc/modules", "/proc/version", "/proc/sys/kernel", "/proc/sys/vm"),
     *("/sys", "/usr/share", "/usr/local/cuda", "/opt/rocm", "/etc/OpenCL", "/etc/ld.so.conf.d"),
 )
 _DEVICES = ("/dev/null", "/dev/nvidia*", "/dev/dri", "/dev/kfd", "/dev/dxg")
