@@ -1,4 +1,4 @@
-"""What a decoder has answered, checked before others compute with it: it is not trusted.
+"""Checks of answers: a decoder is not trusted, and others compute with what it has answered.
 
 The columns' types are checked where rows are built. A value that fits its type may still end the work on
 other samples: a number that is none spoils each mean, and packed values of another length each comparison.
