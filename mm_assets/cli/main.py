@@ -35,6 +35,7 @@ from mm_assets.cli.search import search
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.upkeep import upkeep
+from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
 from mm_embed_kernels.urls import redact_text
 from mm_resources.storage.lance_errors import Fenced, cause_of, is_unanswered
@@ -91,7 +92,7 @@ def main() -> None:
     Exit codes: 1 when a cell or a check failed, 2 for a user's mistake or an operating-system error (one line
     on stderr), 130 or 143 when interrupted by SIGINT or SIGTERM.
     """
-    _leave_working_folder()
+    leave_working_folder()
     try:
         app()
     except UserError as error:
@@ -115,14 +116,6 @@ def main() -> None:
         # A mistake of the program: with its traceback, but as every text of a stranger.
         say(redact_text(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)
-
-
-def _leave_working_folder() -> None:
-    """Import nothing from the folder that the command is started in: `python -m` puts it first."""
-    # Sandboxed children are started by `python -c`, which would put it first, too.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
-    if sys.path and sys.path[0] in ("", os.getcwd()):
-        del sys.path[0]
 
 
 def _exit_now(code: int) -> NoReturn:

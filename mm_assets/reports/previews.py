@@ -15,7 +15,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
 from mm_embed_kernels.kernels.preview import Previewer, read_preview
 from mm_embed_kernels.modalities import Preview, get
-from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS, PREVIEW_SIDE
+from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS
 from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
@@ -26,8 +26,6 @@ from mm_resources.storage.store import LARGE_BYTES
 _BATCH = 8
 # A blob above this size is previewed only where its modality reads streams.
 _MAX_BYTES = LARGE_BYTES * 8
-# Side by side, a preview's frames may take this many pictures of the largest size.
-_MAX_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def preview_blobs(
         loaded = [
             call_guarded(_load, (blobs, modality.streams, *location.values())) for location in locations
         ]
-        answers = map_in_sandbox(limits, Previewer(modality), loaded, [()] * len(loaded))
+        answers = map_in_sandbox(limits, Previewer(modality), loaded, [()] * len(loaded), modality)
         for location, answer in zip(locations, answers, strict=True):
             previews[location["content_hash"]] = _check_preview(read_preview(answer))
     return previews
@@ -92,11 +90,9 @@ def _check_preview(outcome: Preview | SampleError) -> BlobPreview:
 
 
 def _jpeg(pixels: np.ndarray[Any, Any]) -> str:
-    """Encode pixels, uint8 [height, width, 3], as a JPEG data URI; "" for any other array."""
+    """Encode pixels, uint8 [height, width, 3], as a JPEG data URI."""
     from PIL import Image
 
-    if pixels.ndim != 3 or pixels.dtype != np.uint8 or pixels.size > 3 * _MAX_FRAMES * PREVIEW_SIDE**2:
-        return ""
     sink = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(sink, "JPEG", quality=72)
     return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"

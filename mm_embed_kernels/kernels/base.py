@@ -100,6 +100,17 @@ class Stage(ABC):
     def run(self, batch: pa.Table) -> pa.Table:
         """Return one row for each row."""
 
+    def canary(self, row: pa.Table) -> pa.Table | None:  # noqa: ARG002 - for subclasses
+        """Return a harmless row like another one, which a model that works computes; None for none."""
+        return None
+
+
+def replace_value(row: pa.Table, name: str, value: Any) -> pa.Table:
+    """Return a table of one row with another value in a column."""
+    place = row.schema.get_field_index(name)
+    item = row.schema.field(place)
+    return row.set_column(place, item, pa.array([value], item.type))
+
 
 class Kernel(ABC):
     """A computation per content; see the module's docstring.

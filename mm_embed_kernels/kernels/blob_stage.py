@@ -11,6 +11,8 @@ import pyarrow as pa
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.base import BlobReader, Resources, Stage, results
 from mm_embed_kernels.media.media_type import Media
+from mm_embed_kernels.modalities import Modality
+from mm_embed_kernels.sandbox.canary import Canary
 from mm_embed_kernels.sandbox.sandbox import Limits, call_guarded, shared_sandbox
 
 
@@ -35,6 +37,7 @@ def map_in_sandbox(
     function: Callable[..., Any],
     blobs: list[Media | SampleError],
     extra: list[tuple[Any, ...]],
+    modality: Modality,
 ) -> list[Any]:
     """Return ``function(blob, *extra)`` or a `SampleError` for each blob, computed in the sandbox.
 
@@ -43,18 +46,24 @@ def map_in_sandbox(
         function: picklable.
         blobs: an error is returned unchanged, at its place.
         extra: further arguments for each blob.
+        modality: of the blobs; its healthy one tells whether they or the libraries end children.
     """
     good = [i for i, blob in enumerate(blobs) if not isinstance(blob, SampleError)]
     outcomes: list[Any] = list(blobs)
-    for i, outcome in zip(
-        good, shared_sandbox(limits).map(function, [(blobs[i], *extra[i]) for i in good]), strict=True
-    ):
+    healthy = modality.canary()
+    canary = Canary(modality.probe, (healthy,)) if healthy else Canary()
+    items = [(blobs[i], *extra[i]) for i in good]
+    for i, outcome in zip(good, shared_sandbox(limits).map(function, items, canary), strict=True):
         outcomes[i] = outcome
     return outcomes
 
 
 class BlobStage(Stage):
-    """Calls a function on each blob inside the sandbox; the function returns the payload as a dict."""
+    """Calls a function on each blob inside the sandbox; the function returns the payload as a dict.
+
+    Args:
+        check: returns an answer, which is not trusted, or a `SampleError` in its place.
+    """
 
     limits: Limits
 
@@ -62,16 +71,18 @@ class BlobStage(Stage):
         self,
         reader: BlobReader,
         function: Callable[[Any], dict[str, Any]],
-        streams: bool,
+        check: Callable[[Any], Any],
+        modality: Modality,
         schema: pa.Schema,
         limits: Limits,
         resources: Resources,
     ) -> None:
-        self.reader, self.function, self.streams = reader, function, streams
+        self.reader, self.function, self.check, self.modality = reader, function, check, modality
         self.schema, self.limits, self.resources = schema, limits, resources
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        blobs = load_blobs(self.reader, batch, self.streams)
-        outcomes = map_in_sandbox(self.limits, self.function, blobs, [()] * len(blobs))
+        blobs = load_blobs(self.reader, batch, self.modality.streams)
+        outcomes = map_in_sandbox(self.limits, self.function, blobs, [()] * len(blobs), self.modality)
+        outcomes = [self.check(outcome) for outcome in outcomes]
         return results(batch["key"].to_pylist(), outcomes, time.perf_counter() - began, self.schema)

@@ -12,9 +12,10 @@ import pyarrow as pa
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.inference.runtime import keep_freed_memory
-from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
+from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, replace_value, results
 from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
 from mm_embed_kernels.kernels.decoded_input import INPUT, Decoder, check_input, to_arrays
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 
@@ -63,9 +64,10 @@ class DecodeStage(Stage):
 
     def run(self, batch: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        blobs = load_blobs(self.reader, batch, get(self.embedder.modality).streams)
+        modality, spans = get(self.embedder.modality), batch["span"].to_pylist()
+        blobs = load_blobs(self.reader, batch, modality.streams)
         outcomes = map_in_sandbox(
-            self.limits, Decoder(self.embedder), blobs, [(span,) for span in batch["span"].to_pylist()]
+            self.limits, Decoder(self.embedder), blobs, [(span,) for span in spans], modality
         )
         payloads = [check_input(outcome, self.embedder) for outcome in outcomes]
         return results(batch["key"].to_pylist(), payloads, time.perf_counter() - began, self.schema)
@@ -103,6 +105,10 @@ class InferStage(Stage):
                 outcomes[i] = vector
         spent = (time.perf_counter() - began) / max(1, batch.num_rows)
         return self._assemble(batch, outcomes, spent)
+
+    def canary(self, row: pa.Table) -> pa.Table:
+        decoded = INPUT.name in row.column_names
+        return replace_value(row, INPUT.name, b"") if decoded else replace_value(row, "text", canaries.WORDS)
 
     def _inputs(self, batch: pa.Table) -> Any:
         if self.embedder.input_shape is None:

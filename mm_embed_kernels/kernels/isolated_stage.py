@@ -34,8 +34,9 @@ BATCH_SECONDS = 300.0
 _SECOND_TRY = 2.0
 # Time of a batch on the clock, as a far backstop.
 WALL_SECONDS = 3600.0
-# Deaths without one answer in between, after which the model is broken, not the samples.
-_MAX_DEATHS = 8
+# Deaths without one answer in between, after which a harmless row tells whether the model is broken or the
+# samples are, and the processes that are asked.
+_MAX_DEATHS, _CANARY_TRIES = 8, 2
 # Processes that stay with their models loaded.
 _MAX_PROCESSES = 2
 
@@ -96,7 +97,7 @@ class IsolatedStage(Stage):
         except (ChildDied, ChildTimeout) as end:
             cause = _blame(end)
             self._deaths += 1
-            if self._deaths >= _MAX_DEATHS:
+            if self._deaths >= _MAX_DEATHS and not self._computes_canary(row):
                 raise ProcessFailure(
                     f"the model ended its process {self._deaths} times in a row: {cause.message}; free memory"
                     " of this machine or update the model's libraries, and run the same command again"
@@ -104,6 +105,18 @@ class IsolatedStage(Stage):
             return results(row["key"].to_pylist(), [cause], time.perf_counter() - began, self.schema)
         self._deaths = 0
         return table
+
+    def _computes_canary(self, row: pa.Table) -> bool:
+        """Return whether the model computes a harmless row, so that the rows are the cause of the deaths."""
+        canary = self.stage.canary(row)
+        for _ in range(_CANARY_TRIES if canary is not None else 0):
+            try:
+                self._run(canary, _SECOND_TRY)
+            except (ChildDied, ChildTimeout, BadAnswer):
+                continue
+            self._deaths = 0
+            return True
+        return False
 
     def _run(self, batch: pa.Table, factor: float) -> pa.Table:
         """Run the stage on a batch in the child, with a multiple of the time; load it first if necessary."""

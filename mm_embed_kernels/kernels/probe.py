@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mm_embed_kernels.contracts.fields import MEDIA
 from mm_embed_kernels.identity import digest
+from mm_embed_kernels.kernels.answer_checks import MeasurementCheck
 from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
 from mm_embed_kernels.kernels.blob_stage import BlobStage
 from mm_embed_kernels.modalities import Modality
@@ -44,6 +45,12 @@ class ProbeKernel(Kernel):
     def stages(self) -> list[Stage]:
         return [
             BlobStage(
-                self.reader, self.function, self.modality.streams, self.result, self.limits, self.resources
+                self.reader,
+                self.function,
+                MeasurementCheck(self.modality),
+                self.modality,
+                self.result,
+                self.limits,
+                self.resources,
             )
         ]

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.kernels.answer_checks import check_segments
 from mm_embed_kernels.kernels.base import BlobReader, Kernel, Resources, Stage
 from mm_embed_kernels.kernels.blob_stage import BlobStage
 from mm_embed_kernels.modalities import Modality
@@ -15,7 +16,7 @@ from mm_embed_kernels.sandbox.sandbox import Limits
 SPAN = pa.struct([("span", pa.string()), ("text", pa.string()), ("cost", pa.int64())])
 
 
-class _Segmenter:
+class Segmenter:
     """A modality's `segment` that returns a payload row; picklable."""
 
     def __init__(self, modality: Modality) -> None:
@@ -51,8 +52,9 @@ class SegmentKernel(Kernel):
         return [
             BlobStage(
                 self.reader,
-                _Segmenter(self.modality),
-                self.modality.streams,
+                Segmenter(self.modality),
+                check_segments,
+                self.modality,
                 self.result,
                 self.limits,
                 self.resources,

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import digest
-from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, results
+from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, replace_value, results
 from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
 from mm_embed_kernels.media.audio import open_audio
 from mm_embed_kernels.media.media_type import Media
@@ -97,6 +97,7 @@ class SpeechStage(Stage):
             read_speech,
             load_blobs(self.reader, batch, streams=True),
             [(span,) for span in spans],
+            get("audio"),
         )
         outcomes = [_check_sound(answer, span) for answer, span in zip(answers, spans, strict=True)]
         flags: list[Any] = [outcome if isinstance(outcome, SampleError) else {} for outcome in outcomes]
@@ -134,6 +135,9 @@ class TranscribeStage(Stage):
             else:
                 transcribed.append({**row, **outcome, "seconds": seconds})
         return pa.Table.from_pylist(transcribed, schema=self.schema)
+
+    def canary(self, row: pa.Table) -> pa.Table:
+        return replace_value(row, "sound", [0.0] * speech.RATE)
 
     def _transcribe(self, sound: np.ndarray[Any, Any]) -> dict[str, Any] | SampleError:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.audio import open_audio
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.recordings import SLACK_SECONDS, Recording
@@ -88,6 +90,11 @@ class Audio(Modality):
             "acoustic fingerprint, a uint32 for each 23 ms" + _EVEN,
         ),
     ]
+
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {"fingerprint": lambda data: len(data) % 4 == 0}
+
+    def canary(self) -> bytes:
+        return canaries.sound()
 
     def claims(self, mime: str) -> bool:
         # MIDI is a score without any sound.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,6 +78,7 @@ class Modality(ABC):
         embedder: primary embedder of the profile ``bundled``, whose weights come with pip.
         hub_embedder: primary embedder of the profile ``hub``, whose weights come from a model hub.
         signals: Arrow fields that `probe` measures beyond the shared media columns.
+        packed: for a signal that packs values into bytes, whether bytes are such.
         libraries: packages whose version changes the results of `probe` and `segment`.
         streams: whether `probe`, `segment` and the embedders' `decode` accept a `Path` as well as bytes, and
             never hold a long medium in memory; a large blob of any other modality is read into memory.
@@ -90,6 +92,7 @@ class Modality(ABC):
     embedder: ClassVar[str] = ""
     hub_embedder: ClassVar[str] = ""
     signals: ClassVar[list[pa.Field]] = []
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {}
     libraries: ClassVar[tuple[str, ...]] = ()
     streams: ClassVar[bool] = False
     spoken: ClassVar[bool] = False
@@ -121,6 +124,10 @@ class Modality(ABC):
     def preview(self, data: bytes) -> Preview:  # noqa: ARG002 - the base class has nothing to show
         """Render one blob for a report, inside the sandbox; empty by default."""
         return Preview()
+
+    def canary(self) -> bytes:
+        """Return a small blob that `probe` measures where its libraries work; by default none, empty."""
+        return b""
 
     def primary(self, profile: str) -> str:
         """Name of a profile's primary embedder: the bundled one where the modality has none of a hub."""

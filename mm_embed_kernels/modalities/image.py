@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.image import read_picture, stated_pixels
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
+from mm_embed_kernels.similarity import thumbnails
 from mm_embed_kernels.similarity.thumbnails import thumbnail
 
 _SIGNAL_PIXELS = 256
@@ -42,6 +45,14 @@ class Image(Modality):
         field("colors", pa.binary(), "thumbnail of 8 x 8 pixels, RGB, uint8"),
         field("thumbnail", pa.binary(), "thumbnail of 16 x 16 pixels, RGB, uint8; see `thumbnails`"),
     ]
+
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {
+        "colors": lambda data: len(data) == 8 * 8 * 3,
+        "thumbnail": lambda data: len(data) == thumbnails.BYTES,
+    }
+
+    def canary(self) -> bytes:
+        return canaries.picture()
 
     def claims(self, mime: str) -> bool:
         return mime.startswith("image/") and mime != "image/svg+xml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.language import detect_language
 from mm_embed_kernels.media.media_type import Media, head_of, is_printable
 from mm_embed_kernels.media.text_encoding import decode
@@ -104,6 +106,14 @@ class Text(Modality):
         ),
         field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
     ]
+
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {
+        "minhash": shingles.is_signature,
+        "shingles": shingles.is_sketch,
+    }
+
+    def canary(self) -> bytes:
+        return canaries.WORDS.encode()
 
     def claims(self, mime: str) -> bool:
         return mime.startswith("text/")

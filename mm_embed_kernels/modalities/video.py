@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.frames import Frames, facts_of, open_frames
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
 from mm_embed_kernels.modalities.base import DECODING_SIGNALS, PREVIEW_SIDE, Modality, Preview, Segment
+from mm_embed_kernels.similarity import frame_hashes
 from mm_embed_kernels.similarity.frame_hashes import hash_frame, pack_frames
 
 # Ten seconds are short enough to watch as a search result; longer scenes are cut into equal parts.
@@ -92,6 +94,11 @@ class Video(Modality):
             "difference hashes of frames with their presentation times (see `frame_hashes.FRAME`)",
         ),
     ]
+
+    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {"frame_hashes": frame_hashes.is_packed}
+
+    def canary(self) -> bytes:
+        return canaries.film()
 
     def claims(self, mime: str) -> bool:
         return mime.startswith("video/")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 ANSWER_BYTES = 256 << 20
 ANSWER_VALUES = 2_000_000
 ANSWER_DEPTH = 16
+# What a value raises that msgpack does not pack.
+_UNPACKABLE = (TypeError, ValueError, OverflowError, RecursionError, msgpack.PackException)
+# Bytes from which on, and below which, an answer is sent without a copy.
+_LARGE_BYTES, _MOST_PART_BYTES = 64 << 10, 1 << 31
 _ARRAY, _ERROR, _TUPLE, _TIME = 1, 2, 3, 4  # types of msgpack's extensions
 _ERROR_CLASS = re.compile(r"[a-z][a-z0-9_]{0,79}")
 _NUMBERS = "?biufc"  # kinds of NumPy's types
-_MAX_DIMENSIONS = 8
+_MAX_DIMENSIONS, _HEAD_BYTES = 8, 256
 # msgpack's first byte -> bytes of the value behind it; a length in front of the bytes that it counts; or a
 # length in front of the values that it counts (of pairs, for dicts).
 _FIXED = {
@@ -49,6 +54,8 @@ _EXTENSIONS: dict[int, Any] = {
     0xC8: _SHORT,
     0xC9: _LONG,
 }
+# First byte, length and type of an extension of many bytes.
+_LARGE_EXTENSION = struct.Struct(">BIB")
 _NESTED = {0xDC: (_SHORT, 1), 0xDD: (_LONG, 1), 0xDE: (_SHORT, 2), 0xDF: (_LONG, 2)}
 
 
@@ -66,12 +73,42 @@ def pack_answer(answer: Any) -> bytes:
         return _pack(answer)
     except MemoryError:  # no fault of the value; msgpack's own base class is that of all errors
         raise
-    except (TypeError, ValueError, OverflowError, RecursionError, msgpack.PackException) as error:
+    except _UNPACKABLE as error:
         cause = f"the answer is no plain value: {type(error).__name__}: {error}"
         return _pack(SampleError("bad_answer", cause))
 
 
-def unpack_answer(body: bytes) -> Any:
+def pack_parts(answer: Any) -> list[bytes | memoryview]:
+    """Return an answer as `pack_answer` does, in parts; large bytes and arrays are not copied.
+
+    Raises:
+        MemoryError: when the memory of this process ends.
+    """
+    try:
+        return _parts(answer)
+    except _UNPACKABLE:
+        return [pack_answer(answer)]
+
+
+def _parts(value: Any) -> list[bytes | memoryview]:
+    if type(value) is bytes and _LARGE_BYTES <= len(value) < _MOST_PART_BYTES:
+        return [b"\xc6" + _LONG.pack(len(value)), value]
+    if type(value) is tuple:
+        inner = [msgpack.Packer().pack_array_header(len(value)), *chain.from_iterable(map(_parts, value))]
+        size = sum(map(len, inner))
+        if _LARGE_BYTES <= size < _MOST_PART_BYTES:
+            return [_LARGE_EXTENSION.pack(0xC9, size, _TUPLE), *inner]
+    size = getattr(value, "nbytes", 0)  # before NumPy is imported for others
+    if isinstance(size, int) and _LARGE_BYTES <= size < _MOST_PART_BYTES:
+        import numpy as np
+
+        if isinstance(value, np.ndarray) and value.dtype.kind in _NUMBERS:
+            head, data = _array_parts(value)
+            return [_LARGE_EXTENSION.pack(0xC9, len(head) + len(data), _ARRAY), head, data]
+    return [_pack(value)]
+
+
+def unpack_answer(body: bytes | memoryview) -> Any:
     """Return what a child has packed.
 
     Raises:
@@ -86,7 +123,12 @@ def unpack_answer(body: bytes) -> Any:
         raise BadAnswer(f"{type(error).__name__}: {error}") from None
 
 
-def _unpack(body: bytes) -> Any:
+def _unpack(body: bytes | memoryview) -> Any:
+    """Return the value of a message; what is large in it is copied once."""
+    if len(body) > _LARGE_BYTES and body[0] == 0xC9:
+        _, size, kind = _LARGE_EXTENSION.unpack_from(body)
+        if size == len(body) - _LARGE_EXTENSION.size:
+            return _restore(kind, memoryview(body)[_LARGE_EXTENSION.size :])
     return msgpack.unpackb(body, ext_hook=_restore, strict_map_key=True)
 
 
@@ -101,7 +143,7 @@ def _replace(value: Any) -> Any:
     import numpy as np
 
     if isinstance(value, np.ndarray) and value.dtype.kind in _NUMBERS:
-        return msgpack.ExtType(_ARRAY, _pack([value.dtype.str, list(value.shape)]) + value.tobytes())
+        return msgpack.ExtType(_ARRAY, b"".join(_array_parts(value)))
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, SampleError):
@@ -119,7 +161,15 @@ def _replace(value: Any) -> Any:
     raise TypeError(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
-def _restore(kind: int, data: bytes) -> Any:
+def _array_parts(value: np.ndarray[Any, Any]) -> tuple[bytes, memoryview]:
+    """Return type and shape of an array, packed, and its numbers."""
+    import numpy as np
+
+    flat = np.ascontiguousarray(value).reshape(-1)
+    return _pack([value.dtype.str, list(value.shape)]), flat.view(np.uint8).data
+
+
+def _restore(kind: int, data: bytes | memoryview) -> Any:
     """Return the value of an extension."""
     if kind == _TUPLE:
         inner = _unpack(data)
@@ -133,25 +183,24 @@ def _restore(kind: int, data: bytes) -> Any:
             # Undeclared here where only the child has imported the plug-in that declares it.
             return restore_error(error_class, message, retryable)
     elif kind == _TIME:
-        return datetime.fromisoformat(data.decode())
+        return datetime.fromisoformat(bytes(data).decode())
     elif kind == _ARRAY:
         return _restore_array(data)
     raise BadAnswer(f"msgpack extension {kind} is malformed")
 
 
-def _restore_array(data: bytes) -> np.ndarray[Any, Any]:
+def _restore_array(data: bytes | memoryview) -> np.ndarray[Any, Any]:
     import numpy as np
 
     _check_size(data)  # of its head
     unpacker = msgpack.Unpacker(
-        max_buffer_size=len(data),
         max_array_len=_MAX_DIMENSIONS,
         max_map_len=0,
         max_ext_len=0,
         max_bin_len=0,
         max_str_len=8,
     )
-    unpacker.feed(data)
+    unpacker.feed(data[:_HEAD_BYTES])
     name, shape = unpacker.unpack()
     dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else np.dtype(object)
     if dtype.kind not in _NUMBERS or not all(isinstance(side, int) and side >= 0 for side in shape):
@@ -161,7 +210,7 @@ def _restore_array(data: bytes) -> np.ndarray[Any, Any]:
     return flat.reshape(shape).copy()
 
 
-def _check_size(body: bytes) -> None:
+def _check_size(body: bytes | memoryview) -> None:
     """Check the number and depth of the values of a message.
 
     Raises:
@@ -189,7 +238,7 @@ def _check_size(body: bytes) -> None:
             raise BadAnswer(f"its lists are nested deeper than {ANSWER_DEPTH}")
 
 
-def _step(body: bytes, at: int) -> tuple[int, int]:
+def _step(body: bytes | memoryview, at: int) -> tuple[int, int]:
     """Return the number of values in the list or dict at a place, -1 for others, and the next place."""
     first = body[at]
     at += 1
@@ -214,7 +263,7 @@ def _step(body: bytes, at: int) -> tuple[int, int]:
         raise BadAnswer("it is not msgpack") from None
 
 
-def _step_into(body: bytes, at: int, length: Any) -> tuple[int, int]:
+def _step_into(body: bytes | memoryview, at: int, length: Any) -> tuple[int, int]:
     """Return the next place behind an extension, with -1; of a tuple, that of its list, with 1 value."""
     size = length
     if isinstance(length, struct.Struct):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer, pack_answer, unpack_answer
+from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer, pack_parts, unpack_answer
 from mm_embed_kernels.sandbox.held_file import HeldFile, UnopenedFile
 from mm_embed_kernels.sandbox.main_module import NAMES, load_main
 
@@ -26,6 +26,8 @@ _HEADER = struct.Struct("<QI")
 # that stops in its middle is no longer heard.
 _SECONDS, _ANSWER_SECONDS, _BYTES_PER_SECOND = 120.0, 30.0, 1 << 20
 _READ_BYTES = 1 << 20
+# Room for an answer at first, whatever it says of its size, and most of it that is kept for the next one.
+_FIRST_BYTES, _KEPT_BYTES = 1 << 20, 16 << 20
 _DESCRIPTORS = 250  # the kernel takes 253 at a time
 
 
@@ -77,6 +79,7 @@ class Channel:
 
     def __init__(self, connected: socket.socket, answer_bytes: int = ANSWER_BYTES) -> None:
         self._socket, self.answer_bytes = connected, answer_bytes
+        self._buffer = bytearray()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -139,15 +142,21 @@ class Channel:
         self._set_timeout()
         self._socket.sendall(body)
 
-    def _receive(self, size: int) -> bytes:
-        body = bytearray()
-        while len(body) < size:
+    def _receive(self, size: int) -> memoryview:
+        """Return the next bytes, until the next call; the pages of a fresh buffer would cost more."""
+        buffer, filled = self._buffer, 0
+        while filled < size:
+            if filled == len(buffer):  # it is what it said: room for as much again
+                # A new one: the last answer may still be looked at.
+                buffer = buffer + bytes(min(size - filled, max(filled, _FIRST_BYTES)))
             self._set_timeout()
-            part = self._socket.recv(min(size - len(body), _READ_BYTES))
-            if not part:
+            count = self._socket.recv_into(memoryview(buffer)[filled:size])
+            if not count:
                 raise EOFError
-            body += part
-        return bytes(body)
+            filled += count
+        if len(buffer) <= _KEPT_BYTES:
+            self._buffer = buffer
+        return memoryview(buffer)[:size]
 
     def _set_timeout(self) -> None:
         left = self._deadline - time.monotonic()
@@ -184,9 +193,10 @@ class ChildChannel:
 
     def send(self, answer: Any) -> None:
         """Send an answer."""
-        body = pack_answer(answer)
-        self._socket.sendall(_HEADER.pack(len(body), 0))
-        self._socket.sendall(body)
+        first, *more = pack_parts(answer)
+        self._socket.sendall(_HEADER.pack(len(first) + sum(map(len, more)), 0) + first)
+        for part in more:
+            self._socket.sendall(part)
 
     def _receive(self, size: int) -> bytearray:
         body = bytearray(size)

@@ -21,12 +21,17 @@ from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer
 from mm_embed_kernels.sandbox.channel import ChildChannel, LateAnswer, Parcel
 from mm_embed_kernels.sandbox.lasting_thread import LastingThread
 from mm_embed_kernels.sandbox.spawned_process import SpawnedProcess
-from mm_embed_kernels.sandbox.stopwatch import Stopwatch
+from mm_embed_kernels.sandbox.stopwatch import Stopwatch, thread_count
 
 # Exit code of a child that ended itself because an allocation failed.
 OUT_OF_MEMORY_EXIT = 86
 # Exit code of a child that would start children of its own while it imports its parent's main module.
 UNGUARDED_EXIT = 87
+# In place of an exit code: a process that has closed its channel and lives, or has too many threads.
+_CLOSED, _CROWDED = 256, 257
+# A process with more threads than any library starts would take all process ids of the machine.
+_MOST_THREADS = 2_048
+_REASONS = {_CLOSED: "a closed channel", _CROWDED: f"more than {_MOST_THREADS:,} threads"}
 # Signals by which a person or the kernel's OOM killer ends a process, whatever it computes.
 OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
 # Time of an answer on the clock, as a far backstop.
@@ -58,7 +63,7 @@ class ChildDied(Exception):
     """The process ended before it answered.
 
     Attributes:
-        exitcode: as `multiprocessing` gives it: negative for a signal.
+        exitcode: as `multiprocessing` gives it, negative for a signal; or one of `_REASONS`.
         fresh: whether the item was the first of the process, so that no other one can be the cause.
         outside: whether a person or the machine ended the process, whatever it computed.
     """
@@ -69,6 +74,8 @@ class ChildDied(Exception):
         self.outside = -exitcode in OUTSIDE_SIGNALS
 
     def __str__(self) -> str:
+        if self.exitcode in _REASONS:
+            return _REASONS[self.exitcode]
         return signal.Signals(-self.exitcode).name if self.exitcode < 0 else f"exit code {self.exitcode}"
 
 
@@ -183,7 +190,7 @@ class Child:
             end = ChildDied(self._end(), self._answers == 0)
             if end.exitcode == OUT_OF_MEMORY_EXIT:
                 raise end from None  # the items are larger than its memory
-            if end.exitcode == UNGUARDED_EXIT:
+            if end.exitcode == UNGUARDED_EXIT and end.fresh:  # else a taken-over decoder may say so
                 raise ProcessFailure(
                     "no child process can start, since each runs the main script again; put what the script "
                     'does under `if __name__ == "__main__":`'
@@ -207,11 +214,13 @@ class Child:
     def _receive(self, seconds: float, wall_seconds: float) -> Any:
         """Wait for the next message of the child."""
         watch = Stopwatch(self._process.pid, seconds, wall_seconds)
+        self._require_few_threads()
         # Both, since a process that the child has forked may keep the pipe open.
         while not wait([self._pipe, self._process.sentinel], watch.tick):
             if excess := watch.excess():
                 self.close()
                 raise ChildTimeout(excess)
+            self._require_few_threads()
         if not self._pipe.poll():
             raise EOFError
         try:
@@ -220,11 +229,18 @@ class Child:
             self.close()
             raise ChildTimeout(f"{late.seconds:g} s for its answer") from None
 
+    def _require_few_threads(self) -> None:
+        if thread_count(self._process.pid) > _MOST_THREADS:
+            self.close()
+            raise ChildDied(_CROWDED, self._answers == 0)
+
     def _end(self) -> int:
         """Reap the process whose pipe has ended, and return its exit code."""
         self._process.join(_EXIT_SECONDS)
-        self._process.kill()
-        self._process.join()
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+            return _CLOSED
         return int(self._process.exitcode)
 
     @property

@@ -7,7 +7,7 @@ import threading
 from mm_embed_kernels.errors import ProcessFailure
 from mm_embed_kernels.sandbox.child_process import OUT_OF_MEMORY_EXIT, ChildDied, ChildTimeout
 
-# Children in a row that were ended from outside, whatever they computed.
+# Children in a row that were ended from outside, after which a canary tells whether the items are the cause.
 _MOST_KILLED = 8
 # Children in a row that crashed before any child gave any answer. Later crashes are those of their items, of
 # which a folder of damaged files may hold many.
@@ -27,31 +27,29 @@ class DeathCount:
         self._killed = self._crashed = 0
 
     def add_answer(self) -> None:
-        """Note an answer."""
+        """Note an answer, of an item or a canary."""
         self._answered = True
         self.clear()
 
-    def add_death(self, end: ChildDied | ChildTimeout) -> None:
-        """Note the end of a child.
-
-        Raises:
-            ProcessFailure: when too many have died.
-        """
+    def add_death(self, end: ChildDied | ChildTimeout) -> bool:
+        """Note the end of a child, and return whether so many have died that a canary is to be asked."""
         if isinstance(end, ChildTimeout) or end.exitcode == OUT_OF_MEMORY_EXIT:
-            return
+            return False
         with self._lock:
             self._killed += end.outside
             self._crashed += not end.outside and not self._answered
-            killed, crashed = self._killed, self._crashed
-        if killed >= _MOST_KILLED:
-            raise ProcessFailure(
-                f"{killed} child processes were ended by {end} in a row, without one answer; no sample is "
-                "blamed; free memory of this machine (the kernel kills what takes much), and run the same "
-                "command again"
-            )
-        if crashed >= _MOST_CRASHED:
-            raise ProcessFailure(
-                f"{crashed} child processes died in a row, the last with {end}, and none has answered; no "
-                "sample is blamed; `mm doctor` checks the sandbox; mend the libraries that decode, and run "
-                "the same command again"
-            )
+            return self._killed >= _MOST_KILLED or self._crashed >= _MOST_CRASHED
+
+    def failure(self, fault: str) -> ProcessFailure:
+        """Return the failure of a machine whose children die, canaries included.
+
+        Args:
+            fault: of a canary.
+        """
+        with self._lock:
+            died = max(self._killed, self._crashed)
+        return ProcessFailure(
+            f"{died} child processes died in a row without one answer, and a healthy sample fails, too: "
+            f"{fault}; no sample is blamed; free memory of this machine (the kernel kills what takes much), "
+            "or mend the libraries that decode (`mm doctor` checks the sandbox); run the same command again"
+        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import Any
 from mm_embed_kernels.errors import ProcessFailure, SampleError
 from mm_embed_kernels.identity import digest, environment_digest
 from mm_embed_kernels.sandbox.answers import ANSWER_BYTES, BadAnswer
+from mm_embed_kernels.sandbox.canary import Canary
 from mm_embed_kernels.sandbox.child_process import (
     OUT_OF_MEMORY_EXIT,
     WALL_SECONDS,
@@ -29,32 +29,11 @@ from mm_embed_kernels.sandbox.child_process import (
     ChildDied,
     ChildTimeout,
     refuse_children,
-    silence_output,
 )
-from mm_embed_kernels.sandbox.confinement import (
-    confine_decoder,
-    die_with_parent,
-    require_layers,
-    required_layers,
-)
+from mm_embed_kernels.sandbox.confinement import require_layers, required_layers
 from mm_embed_kernels.sandbox.deaths import DeathCount
-from mm_embed_kernels.sandbox.own_code import limit_import_path
+from mm_embed_kernels.sandbox.decoder_process import decoder_environment, enter_decoder
 
-# Environment variables that a child has; the others may be secrets.
-_ENVIRONMENT = (
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LD_LIBRARY_PATH",
-    "LOGNAME",
-    "OPENBLAS_CORETYPE",
-    "PATH",
-    "PYTHONPATH",
-    "TMPDIR",
-    "TZ",
-    "USER",
-    "VIRTUAL_ENV",
-)
 # Chunks of a batch for each of several children: one with slow items takes fewer chunks.
 _CHUNKS_PER_CHILD = 4
 # Own time of an item that is tried a second time, as a multiple of `item_seconds`.
@@ -112,21 +91,6 @@ class Limits:
         return digest("limits", environment_digest(), *limits)[:16]
 
 
-def _environment() -> dict[str, str]:
-    """Variables of a child."""
-    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**kept, **single, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _enter(memory_bytes: int, file_bytes: int) -> None:
-    """Confine this child: its parent's lifetime, no output, limited memory, nothing but its own code."""
-    die_with_parent()
-    silence_output()
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    confine_decoder(limit_import_path(), file_bytes)
-
-
 def call_guarded(
     function: Callable[..., Any], args: tuple[Any, ...], machine_errors: Collection[int] = _MACHINE_ERRORS
 ) -> Any:
@@ -181,10 +145,10 @@ class Sandbox:
         self.limits = limits
         self._children = [
             Child(
-                _enter,
+                enter_decoder,
                 limits.memory_bytes,
                 limits.file_bytes,
-                environment=_environment,
+                environment=decoder_environment,
                 answer_bytes=limits.answer_bytes,
             )
             for _ in range(limits.workers)
@@ -196,32 +160,42 @@ class Sandbox:
         self._deaths = DeathCount()
         self._alone = threading.Lock()
 
-    def map(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]], canary: Canary = Canary()
+    ) -> list[Any]:
         """Return ``function(*item)`` or a `SampleError` for each item, in order, computed inside the sandbox.
 
         The other items of a child that one of them kills are computed again, so that only this one fails.
         Second tries follow, one after the other.
 
+        Args:
+            function: picklable.
+            items: its arguments, picklable.
+            canary: asked where children die one after the other, to tell whether their items are the cause.
+
         Raises:
-            ProcessFailure: when children do not start, or die one after the other whatever they compute.
+            ProcessFailure: when children do not start, or die one after the other and the canary does, too.
         """
         call = partial(_answer, function)
         try:
-            outcomes = self._run_chunks(call, items)
+            outcomes = self._run_chunks(call, items, canary)
             for i, outcome in enumerate(outcomes):
                 if isinstance(outcome, _Unsettled):
-                    outcomes[i] = self._run_alone(call, items[i], outcome.end)
+                    outcomes[i] = self._run_alone(call, items[i], outcome.end, canary)
         except ProcessFailure:
             self._deaths.clear()  # the next run has its own
             raise
         return outcomes
 
-    def _run_chunks(self, call: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _run_chunks(
+        self, call: Callable[..., Any], items: Sequence[tuple[Any, ...]], canary: Canary
+    ) -> list[Any]:
         """Compute all items once, in several children."""
         outcomes: list[Any] = [None] * len(items)
 
         def fill(chunk: list[int]) -> None:
-            for i, outcome in zip(chunk, self._run(call, [items[i] for i in chunk]), strict=True):
+            chosen = [items[i] for i in chunk]
+            for i, outcome in zip(chunk, self._run(call, chosen, canary), strict=True):
                 outcomes[i] = outcome
 
         chunks = list(self._chunks(items))
@@ -233,7 +207,7 @@ class Sandbox:
                 list(threads.map(fill, chunks))
         return outcomes
 
-    def _run(self, call: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
+    def _run(self, call: Callable[..., Any], items: list[tuple[Any, ...]], canary: Canary) -> list[Any]:
         """Compute one chunk in one child."""
         limits, outcomes = self.limits, list[Any]()
         child = self._idle.get()
@@ -245,6 +219,7 @@ class Sandbox:
                         outcomes.append(outcome)
                 except (ChildDied, ChildTimeout, BadAnswer) as end:
                     outcomes.append(self._judge_first(end))
+                    self._note_end(end, child, canary)
         finally:
             self._idle.put(child)
         return outcomes
@@ -253,7 +228,6 @@ class Sandbox:
         """Return the outcome of the item at which a child ended for the first time."""
         if isinstance(end, BadAnswer):
             return _Unsettled(end)  # an earlier item may have taken over the child
-        self._deaths.add_death(end)
         if (
             isinstance(end, ChildTimeout)
             or end.outside
@@ -263,8 +237,23 @@ class Sandbox:
             return _Unsettled(end)
         return SampleError("decoder_crash", f"the decoder died with {end}")
 
+    def _note_end(self, end: ChildDied | ChildTimeout | BadAnswer, child: Child, canary: Canary) -> None:
+        """Count the end of a child; after too many, ask a canary whether the items are the cause.
+
+        Raises:
+            ProcessFailure: when the canary dies as well.
+        """
+        if not isinstance(end, BadAnswer) and self._deaths.add_death(end):
+            if fault := canary.fault_in(child):
+                raise self._deaths.failure(fault)
+            self._deaths.add_answer()
+
     def _run_alone(
-        self, call: Callable[..., Any], item: tuple[Any, ...], first: ChildDied | ChildTimeout | BadAnswer
+        self,
+        call: Callable[..., Any],
+        item: tuple[Any, ...],
+        first: ChildDied | ChildTimeout | BadAnswer,
+        canary: Canary,
     ) -> Any:
         """Compute an item in a new child with more time, while no other second try is computed."""
         seconds = _SECOND_TRY * self.limits.item_seconds
@@ -276,7 +265,7 @@ class Sandbox:
             except BadAnswer as refused:
                 return SampleError("bad_answer", f"the decoder's answer is refused: {refused}")
             except (ChildDied, ChildTimeout) as end:
-                self._deaths.add_death(end)
+                self._note_end(end, child, canary)
                 return self._blame(first, end)
             finally:
                 self._idle.put(child)

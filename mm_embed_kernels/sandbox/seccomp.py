@@ -32,6 +32,11 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # SIOCSPGRP), or type into a terminal (TIOCSTI, TIOCLINUX).
 _FCNTL_COMMANDS = (8, 10, 15, 1026)
 _IOCTL_COMMANDS = (0x8901, 0x8902, 0x5412, 0x541C)
+# Commands that a decoder needs, alike on both machines: descriptors, their flags (F_DUPFD to F_SETFL,
+# F_DUPFD_CLOEXEC, F_GETPIPE_SZ), FIONREAD, FIONBIO, FIOCLEX, FIONCLEX, and what asks whether a file is a
+# terminal (TCGETS, TCGETS2). Others lock files, or set attributes of files that are open for reading.
+_DECODER_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032)
+_DECODER_IOCTL_COMMANDS = (0x541B, 0x5421, 0x5451, 0x5450, 0x5401, 0x802C542A)
 # PR_SET_PDEATHSIG and PR_SET_DUMPABLE, which the process has set for good.
 _PRCTL_COMMANDS = (1, 4)
 # Signals that stop a process (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, alike on both machines): the time of a
@@ -96,7 +101,7 @@ def _instructions(writes: bool) -> Iterator[bytes]:
     yield _code(_LOAD, _NUMBER_AT)
     yield from _refuse_if(_AT_LEAST, syscalls.UNKNOWN, errno.ENOSYS)  # and the calls of x32
     groups = [syscalls.SOCKETS, syscalls.PROCESSES, syscalls.KERNEL, syscalls.SHARED, syscalls.ATTRIBUTES]
-    for group in groups if writes else [*groups, syscalls.NAMES]:
+    for group in groups if writes else [*groups, syscalls.NAMES, syscalls.LOCKS]:
         for call in group.values():
             if (number := _number(call)) is not None:
                 yield from _refuse_if(_EQUAL, number, errno.EPERM)
@@ -113,8 +118,12 @@ def _instructions(writes: bool) -> Iterator[bytes]:
     yield from _judge(syscalls.PRLIMIT64, 0, allowed=(0, own))
     yield from _judge(syscalls.SETPRIORITY, 0, refused=_PRIORITIES, goes_on=True)
     yield from _judge(syscalls.SETPRIORITY, 1, allowed=(0, own))
-    yield from _judge(syscalls.FCNTL, 1, refused=_FCNTL_COMMANDS)
-    yield from _judge(syscalls.IOCTL, 1, refused=_IOCTL_COMMANDS)
+    if writes:
+        yield from _judge(syscalls.FCNTL, 1, refused=_FCNTL_COMMANDS)
+        yield from _judge(syscalls.IOCTL, 1, refused=_IOCTL_COMMANDS)
+    else:
+        yield from _judge(syscalls.FCNTL, 1, allowed=_DECODER_FCNTL_COMMANDS)
+        yield from _judge(syscalls.IOCTL, 1, allowed=_DECODER_IOCTL_COMMANDS)
     yield from _judge(syscalls.PRCTL, 0, refused=_PRCTL_COMMANDS)
     if not writes:  # libraries of models bind their threads to cores
         yield from _judge(syscalls.SCHED_SETAFFINITY, 0, allowed=(0, own))

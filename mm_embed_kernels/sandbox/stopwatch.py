@@ -19,6 +19,14 @@ _ASLEEP = frozenset("SIZX")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
+def thread_count(pid: int) -> int:
+    """Return the number of threads of a process; 0 where /proc does not show it."""
+    try:
+        return max(0, os.stat(f"/proc/{pid}/task").st_nlink - 2)
+    except OSError:
+        return 0
+
+
 class Stopwatch:
     """Measures one answer of a child.
 

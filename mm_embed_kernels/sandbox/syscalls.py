@@ -137,6 +137,16 @@ NAMES: dict[str, Number] = {
     "mknod": (133, None),
     "mknodat": (259, 33),
 }
+# Locks on files of the store, which others would wait for; work for its disks; memory that is not swapped.
+LOCKS: dict[str, Number] = {
+    "flock": (73, 32),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "mlock": (149, 228),
+    "mlock2": (325, 284),
+    "mlockall": (151, 230),
+    "memfd_secret": (447, 447),
+}
 # Attributes of files, for which Landlock has no right.
 ATTRIBUTES: dict[str, Number] = {
     "chmod": (90, None),

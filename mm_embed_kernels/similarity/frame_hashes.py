@@ -15,6 +15,7 @@ import numpy as np
 _MIN_CONTRAST = 8.0
 # One frame: presentation time in seconds, and hash.
 FRAME = np.dtype([("second", "<f4"), ("hash", "<u8")])
+_LONGEST_SECONDS = 1e8
 # Largest distance of the same moment in two codings and frame rates, in bits and in seconds.
 _MAX_BITS, _MAX_SECONDS = 6, 0.75
 # Bits agree in blank parts of any two frames: of the bits that either has, at most one in this many may
@@ -42,6 +43,14 @@ def pack_frames(seconds: list[float], hashes: list[int]) -> bytes:
     """Encode the frames that have a hash as `FRAME`s."""
     frames = np.array(list(zip(seconds, hashes, strict=True)), FRAME)
     return bytes(frames[frames["hash"] != 0].tobytes())
+
+
+def is_packed(data: bytes) -> bool:
+    """Return whether bytes are what `pack_frames` returns."""
+    if len(data) % FRAME.itemsize:
+        return False
+    seconds = np.frombuffer(data, FRAME)["second"]
+    return bool(np.isfinite(seconds).all() and (np.abs(seconds) < _LONGEST_SECONDS).all())
 
 
 def unpack_frames(data: bytes) -> np.ndarray[Any, Any]:

@@ -57,6 +57,19 @@ def signature(text: str) -> tuple[bytes | None, bytes | None]:
     return _SIGNATURE.pack(*matrix.to_rows()[0]), distinct[:SKETCH].astype("<u4", copy=False).tobytes()
 
 
+def is_signature(data: bytes) -> bool:
+    """Return whether bytes are a MinHash signature."""
+    return len(data) == _SIGNATURE.size
+
+
+def is_sketch(data: bytes) -> bool:
+    """Return whether bytes are a sketch."""
+    if len(data) % _BYTES or not 0 < len(data) <= _BYTES * SKETCH:
+        return False
+    values = np.frombuffer(data, "<u4")
+    return bool((values[1:] > values[:-1]).all())
+
+
 def hashes(text: str) -> np.ndarray[Any, Any]:
     """Return the distinct hashes of a text's shingles, uint32, ascending; a shorter text is one shingle."""
     if not text:

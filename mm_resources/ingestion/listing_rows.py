@@ -97,7 +97,7 @@ class ListingRows:
 
 def listed_uri(uri: str) -> str:
     """Return a URI as a listing holds it: without secrets, of a bounded length."""
-    uri = _printable(strip_secrets(uri) if "://" in uri else uri)
+    uri = _printable(strip_secrets(uri))
     return uri if len(uri) <= _KEY else f"{redact_url(uri)[:_TAG]}#{identity.digest('uri', uri)[:16]}"
 
 

@@ -17,7 +17,7 @@ from mm_embed_kernels.errors import SampleError
 _BUFFER, _PIECE = 1 << 20, 64 << 10
 # A file that unpacks to more than this, and to so many times its own size, is a bomb: text reaches twenty
 # times at most.
-_BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 
 
 def _open_gzip(raw: BinaryIO) -> Any:
@@ -108,7 +108,7 @@ class UnpackedStream(io.RawIOBase):
             ) from None
         buffer[: len(part)] = part
         self._at += len(part)
-        if self._at > _BOMB_BYTES and self._at > BOMB_RATIO * self._packed.tell():
+        if self._at > BOMB_BYTES and self._at > BOMB_RATIO * self._packed.tell():
             raise SampleError(
                 "decompression_bomb", f"{self._uri} unpacks to more than {BOMB_RATIO} times its size"
             )

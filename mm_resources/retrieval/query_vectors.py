@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from mimetypes import MimeTypes
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +13,11 @@ from mm_embed_kernels.embedders import Embedder, create, embedders, maker_of
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernels.embed import embed_each
 from mm_embed_kernels.media.tracks import media_type
-from mm_embed_kernels.modalities import Media, Segment, modalities, modality_of
-from mm_embed_kernels.sandbox.sandbox import call_guarded
+from mm_embed_kernels.modalities import Media, modalities, modality_of
 from mm_resources.registry.pins import PinnedTable
+from mm_resources.retrieval.query_media import read_inputs, read_segments
 
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
-# Number of segments of a medium whose mean vector is the query.
-QUERY_SEGMENTS = 8
 # Beginnings and endings of paths.
 _PATHS, _MEDIA, _TEXTS = ("/", "./", "../", "~/"), ("image", "audio", "video"), (".txt", ".md")
 
@@ -86,20 +84,20 @@ class QueryEncoder:
 
     def _media_vector(self, data: Media, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
         """Return the mean vector of a medium's segments; of a long medium, of some that are spread evenly."""
+        # In this process: signatures are compared and tables of bounded size searched, nothing is decoded.
         mime = media_type(data)
         modality = modality_of(mime)
         if modality is None:
             raise UserError(f"the query is {mime}, which no modality reads")
-        embedder, reader = self._media_embedder(modality, pinned, spaces), modalities()[modality]
+        embedder = self._media_embedder(modality, pinned, spaces)
         try:
-            if isinstance(data, Path) and not reader.streams:
-                data = data.read_bytes()
-            segments = cast(Any, reader).segment(data)
-            vectors, failures = _vectors(embedder, data, _spread(segments))
+            data, segments = read_segments(data, modalities()[modality])
+            inputs, failures = read_inputs(data, segments, embedder)
+            vectors, refused = _vectors(embedder, inputs)
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
         if not vectors:
-            cause = f": {failures[0]}" if failures else ""
+            cause = "".join(f": {error}" for error in [*failures, *refused][:1])
             raise UserError(f"the query contains no {modality} segment to embed{cause}; use another file")
         return np.asarray(np.mean(vectors, axis=0))
 
@@ -186,24 +184,12 @@ def _require_direction(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return vector
 
 
-def _spread(segments: list[Segment]) -> list[Segment]:
-    """Return at most `QUERY_SEGMENTS` segments, spread evenly from the first to the last."""
-    last = len(segments) - 1
-    chosen = {round(i * last / (QUERY_SEGMENTS - 1)) for i in range(QUERY_SEGMENTS)} if segments else set()
-    return [segments[i] for i in sorted(chosen)]
-
-
-def _vectors(
-    embedder: Embedder, data: Media, segments: list[Segment]
-) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
-    """Return unit vectors of segments, and the errors of those that have none."""
-    inputs: list[Any] = [segment.text or "" for segment in segments]
-    if embedder.input_shape is not None:
-        inputs = [call_guarded(embedder.decode, (data, segment.span)) for segment in segments]
-    failures = [item for item in inputs if isinstance(item, SampleError)]
-    good = [item for item in inputs if not isinstance(item, SampleError)]
-    outcomes = embed_each(embedder, good if embedder.input_shape is None else np.stack(good)) if good else []
-    failures += [item for item in outcomes if isinstance(item, SampleError)]
+def _vectors(embedder: Embedder, inputs: list[Any]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
+    """Return unit vectors of a model's inputs, and the errors of those that have none."""
+    if not inputs:
+        return [], []
+    outcomes = embed_each(embedder, inputs if embedder.input_shape is None else np.stack(inputs))
+    failures = [item for item in outcomes if isinstance(item, SampleError)]
     return [item for item in outcomes if not isinstance(item, SampleError)], failures
 
 

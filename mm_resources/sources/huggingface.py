@@ -16,6 +16,7 @@ from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.objects.http_client import is_web
 from mm_resources.objects.opener import ObjectOpener
+from mm_resources.sources.arrow_bodies import require_sound_bodies
 from mm_resources.sources.base import Listed, sources
 from mm_resources.sources.files import Files
 from mm_resources.sources.globs import glob_root
@@ -130,10 +131,11 @@ def _open_arrow(opener: ObjectOpener, uri: str, closing: ExitStack) -> Any:
         # The file that was opened, whatever its path names by now.
         stream = pa.BufferReader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     closing.enter_context(stream)
-    if stream.read(6) == b"ARROW1":
-        return pa.ipc.open_file(stream)
+    is_file = stream.read(6) == b"ARROW1"
+    stream.seek(8 if is_file else 0)  # behind the mark of a file come the messages of a stream
+    require_sound_bodies(stream, uri)
     stream.seek(0)
-    return pa.ipc.open_stream(stream)
+    return pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
 
 
 def _arrow_batches(opener: ObjectOpener, uri: str, columns: list[str] | None) -> Batches:

@@ -24,6 +24,8 @@ from mm_resources.sources.records import Record, RecordFile
 # A longer line is not read as a record, since it could fill the memory.
 _LONGEST_LINE = 256 << 20
 _LONGEST_FIELD = 64 << 20
+# Values of a record, which take many times their bytes in memory; a text of 256 MiB has 3 million commas.
+_MOST_VALUES = 8_000_000
 _BUFFER = 1 << 20
 
 
@@ -89,6 +91,8 @@ class JsonLines(ByteRangeFile):
                         yield Record(locator, {}, error, digest=content_hash(line.rstrip(b"\r\n")))
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
+        if len(data) > _MOST_VALUES and sum(map(data.count, (b",", b":", b"[", b"{"))) > _MOST_VALUES:
+            raise SampleError("bad_record", f"{uri}: a line has more than {_MOST_VALUES:,} values")
         try:
             fields = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -175,7 +179,7 @@ def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[list[str]]:
 
 
 class _CountedLines:
-    """Text lines for `csv`.
+    """Text lines for `csv`, whose rows may have several, and have bounds.
 
     Attributes:
         read: bytes that were consumed.
@@ -188,7 +192,8 @@ class _CountedLines:
         self.begin_row()
 
     def begin_row(self) -> int:
-        """Begin a row, and return its place."""
+        """Begin another row, and return its place."""
+        self._row, self._fields = self.read, 0
         self.damaged, self.digest = False, hashlib.sha256()
         return self.read
 
@@ -202,6 +207,9 @@ class _CountedLines:
         first = self.read == 0
         self.read += len(line)
         self.digest.update(line.rstrip(b"\r\n"))
+        self._fields += line.count(b",") + line.count(b"\t")
+        if self._fields > _MOST_VALUES or self.read - self._row > _LONGEST_LINE:
+            raise csv.Error(f"a row has more than {_LONGEST_LINE:,} bytes or {_MOST_VALUES:,} fields")
         try:
             return line.decode("utf-8-sig" if first else "utf-8")
         except UnicodeDecodeError:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_resources.objects.compressed_streams import BOMB_BYTES, BOMB_RATIO
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.globs import is_local
 from mm_resources.sources.records import Record, RecordFile
@@ -19,6 +21,10 @@ from mm_resources.sources.records import Record, RecordFile
 # Limits of a batch of rows; a single row may be larger.
 _BATCH_BYTES, _BATCH_ROWS = 16 << 20, 1_024
 _NAT = -(2**63)
+# Values of one row and column of a Parquet file, of which a few bytes can repeat one without end.
+_MOST_ROW_VALUES = 1 << 24
+# Columns of which a batch could repeat one value of the dictionary so often are read as dictionaries.
+_REPEATED_BYTES = 256 << 20
 # (number of the first row, batch), in order.
 Batches = Iterator[tuple[int, pa.RecordBatch]]
 
@@ -169,9 +175,14 @@ def parquet_batches(opener: ObjectOpener, uri: str, columns: list[str] | None, r
     first = 0
     with opener.open(uri) as stream:
         # Buffered: otherwise a column chunk is read as a whole, which may be all pictures of a shard.
-        file = parquet.ParquetFile(stream, buffer_size=1 << 20)
+        metadata = parquet.read_metadata(stream)
+        file = parquet.ParquetFile(
+            stream, metadata=metadata, buffer_size=1 << 20, read_dictionary=_repeating_columns(metadata)
+        )
         for group in range(file.num_row_groups):
             info = file.metadata.row_group(group)
+            if row is None or first <= row < first + info.num_rows:
+                _require_sound_group(info, uri)
             if row is None or first <= row < first + info.num_rows:
                 size = _batch_rows(info.total_byte_size, info.num_rows)
                 at = first
@@ -179,6 +190,42 @@ def parquet_batches(opener: ObjectOpener, uri: str, columns: list[str] | None, r
                     yield at, batch
                     at += batch.num_rows
             first += info.num_rows
+
+
+def _repeating_columns(metadata: Any) -> list[str]:
+    """Return the columns of which the rows of a batch may all be one long value of a dictionary."""
+    found: dict[str, None] = {}
+    for group in range(metadata.num_row_groups):
+        info = metadata.row_group(group)
+        rows = min(_BATCH_ROWS, info.num_rows)
+        for place in range(info.num_columns):
+            column = info.column(place)
+            if (
+                column.physical_type == "BYTE_ARRAY"
+                and "." not in column.path_in_schema
+                and column.total_uncompressed_size * rows > _REPEATED_BYTES
+                and any("DICTIONARY" in encoding for encoding in column.encodings)
+            ):
+                found[column.path_in_schema] = None
+    return list(found)
+
+
+def _require_sound_group(info: Any, uri: str) -> None:
+    """Check that no column of a row group unpacks to far more than it has bytes.
+
+    Raises:
+        SampleError: ``decompression_bomb``.
+    """
+    for place in range(info.num_columns):
+        column = info.column(place)
+        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+        per_row = column.num_values // max(1, info.num_rows)
+        if unpacked > max(BOMB_BYTES, BOMB_RATIO * packed) or per_row > _MOST_ROW_VALUES:
+            raise SampleError(
+                "decompression_bomb",
+                f"{uri}: the column {column.path_in_schema} unpacks from {packed:,} bytes to {unpacked:,}, "
+                f"or to {per_row:,} values in a row",
+            )
 
 
 def _batch_rows(size: int, rows: int) -> int:
@@ -193,13 +240,51 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | SampleError]:
     row's error.
     """
     batch = _clear_zones(_clear_nat(batch))
-    step = _batch_rows(batch.nbytes, batch.num_rows)
-    for start in range(0, batch.num_rows, step):
-        part = batch.slice(start, step)
+    for part in _parts(batch):
         try:
             yield from part.to_pylist()
         except (ValueError, OverflowError, KeyError, pa.ArrowException):
             yield from map(_row, (part.slice(place, 1) for place in range(part.num_rows)))
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield slices of a batch that are small as Python objects, which share no value of a dictionary."""
+    step = _batch_rows(batch.nbytes, batch.num_rows)
+    shared = [sizes for column in batch.columns if (sizes := _shared_sizes(column)) is not None]
+    total = np.cumsum(np.sum(shared, axis=0)) if shared else None
+    start = 0
+    while start < batch.num_rows:
+        rows = min(step, batch.num_rows - start)
+        if total is not None:
+            before = int(total[start - 1]) if start else 0
+            fitting = int(np.searchsorted(total[start : start + rows], before + _BATCH_BYTES, "right"))
+            rows = max(1, fitting)
+        yield batch.slice(start, rows)
+        start += rows
+
+
+def _shared_sizes(column: pa.Array) -> np.ndarray[Any, Any] | None:
+    """Return the bytes of each value of a column whose rows share values; None for other columns."""
+    if isinstance(column, pa.RunEndEncodedArray):
+        ends, values = np.asarray(column.run_ends, np.int64), column.values
+        lengths = _value_sizes(values)
+        places = np.searchsorted(ends, np.arange(len(column)) + column.offset, "right")
+    elif isinstance(column, pa.DictionaryArray):
+        lengths = _value_sizes(column.dictionary)
+        places = pc.fill_null(column.indices, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    else:
+        return None
+    return lengths[places] if len(lengths) else np.zeros(len(column), np.int64)
+
+
+def _value_sizes(values: pa.Array) -> np.ndarray[Any, Any]:
+    if pa.types.is_null(values.type) or not len(values):
+        return np.zeros(len(values), np.int64)
+    try:
+        lengths = pc.fill_null(pc.binary_length(values), 0)
+    except pa.ArrowNotImplementedError:  # numbers, or nested values
+        return np.full(len(values), values.nbytes // len(values), np.int64)
+    return np.asarray(lengths, np.int64)
 
 
 def _row(row: pa.RecordBatch) -> dict[str, Any] | SampleError:

@@ -154,7 +154,7 @@ def join_locator(locator: str, name: str) -> str:
 
 def has_secrets(uri: str) -> bool:
     """Return whether a URI must not be stored as it is."""
-    return "://" in uri and strip_secrets(uri) != uri
+    return strip_secrets(uri) != uri
 
 
 def _variable(name: str) -> str:

@@ -39,6 +39,26 @@ from mm_embed_kernels.urls import (
         ("http://h/a?passcode=S&ticket=ST-1-x", "http://h/a", ["S", "ST-1-x"]),
         ("jdbc:postgresql://u:p@h/db?password=S", "jdbc:postgresql://h/db", ["u", "p", "S"]),
         ("zip://m::https://u:p@h/a.zip", "zip://m::https://h/a.zip", ["u", "p"]),
+        ("http://h/a?apikey2=S&id=3", "http://h/a?id=3", ["S"]),
+        ("http://h/a?X-Foo-Token=S", "http://h/a", ["S"]),
+        ("http://h/a?tempauth=v1.eyJ0eXAi.Zm9v&id=3", "http://h/a?id=3", ["v1.eyJ0eXAi.Zm9v"]),
+        (
+            "https://a.blob.core.windows.net/c/b?sv=2022-11-02&sr=b&sp=r&se=2026-12-01T00%3A00%3A00Z&sig=S%2B1%3D",
+            "https://a.blob.core.windows.net/c/b",
+            ["2022-11-02", "b", "r", "2026-12-01T00%3A00%3A00Z", "S%2B1%3D"],
+        ),
+        (
+            "https://d1.cloudfront.net/a.jpg?Policy=eyJTdGF0&Signature=S~1_&Key-Pair-Id=K2JCJMDEHXQW5F",
+            "https://d1.cloudfront.net/a.jpg",
+            ["eyJTdGF0", "S~1_", "K2JCJMDEHXQW5F"],
+        ),
+        (
+            "https://storage.googleapis.com/b/o?X-Goog-Credential=c%40p%2F1&X-Goog-Expires=60&X-Goog-Signature=ab12",
+            "https://storage.googleapis.com/b/o",
+            ["c%40p%2F1", "60", "ab12"],
+        ),
+        ("http://al%69ce%3Ap%40w@h/a", "http://h/a", ["al%69ce%3Ap%40w"]),
+        ("http://alice:p@w@h/a", "http://h/a", ["alice", "p@w"]),
     ],
 )
 def test_secrets_are_stripped(url: str, stripped: str, secrets: list[str]) -> None:
@@ -63,6 +83,9 @@ def test_secrets_are_stripped(url: str, stripped: str, secrets: list[str]) -> No
         "s3://bucket/a=b;c=d/e?f",
         "hf://datasets/a/b@main/c",
         "http://h/a?&&x=&y",
+        "http://h/a?w=1920&h=1080&fit=crop&size=1920x1080&fm=webp&dpr=2.5&crop=faces,top&lang=en-US",
+        "http://h/a?from=2026-11-30T12:00:00Z&rev=3f9a8b7c6d5e4f3a&photo_id=a1B2c3D4e5F6g7",
+        "http://h/a?uuid=123e4567-e89b-12d3-a456-426614174000&bbox=4.1,52.0,4.9,52.9&v2",
         "http://[::1]:80/a?b",
         "no url at all: a;token=b",
     ],
@@ -71,6 +94,39 @@ def test_a_url_without_secrets_is_unchanged(url: str) -> None:
     assert strip_secrets(url) == url
     assert find_secrets(url) == []
     assert strip_text(f"see {url} there") == f"see {url} there"
+
+
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("http://h/a?zz=PLANTED1Secret", "PLANTED1Secret"),
+        ("http://h/a?X-Foo=3f9a8b7c6d5e4f3a2b1c", "3f9a8b7c6d5e4f3a2b1c"),
+        ("http://h/a?page=2&k=SIGSECRET5", "SIGSECRET5"),
+        ("http://h/a?PLANTED1Secret", "PLANTED1Secret"),
+        ("http://h/a?k=PLANTED1Secret?b=1", "PLANTED1Secret"),
+        ("http://h/a?next=http%3A%2F%2Fg%2F%3Fzz%3DPLANTED1Secret", "PLANTED1Secret"),
+        ("http://h/a#PLANTED1Secret", "PLANTED1Secret"),
+        ("http://h/a?zz=hunter2", "hunter2"),
+    ],
+)
+def test_a_value_that_may_be_a_secret_is_replaced_by_its_digest(url: str, secret: str) -> None:
+    """Under a name that nobody knows, an id looks like a token: addresses stay different, and the same."""
+    stripped = strip_secrets(url)
+    assert secret not in stripped
+    assert "~" in stripped
+    assert strip_secrets(stripped) == stripped == strip_secrets(url)
+    assert strip_secrets(url.replace(secret, secret + "X1")) != stripped
+    assert any(secret in found for found in find_secrets(url))
+    assert secret not in replace_secrets(url, lambda _: "${secret:1}")
+    assert secret not in strip_text(f"see {url} there")
+
+
+@pytest.mark.parametrize(
+    "text", ["//alice:pw@h/a", "http:\\\\alice:pw@h\\a", "\\\\alice:pw@h\\a", "see //alice:pw@h/a there"]
+)
+def test_a_user_without_a_scheme_is_stripped(text: str) -> None:
+    assert "alice" not in strip_text(text) + redact_text(text)
+    assert " " in text or "pw" not in strip_secrets(text)
 
 
 def test_references_stay_and_literals_are_replaced() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mm_resources.registry.registry import Registry
 from tests.resources.server import Server, status
 
 # Planted in each place where a URL can hold one; none of them is a word of anything else.
-SECRETS = [f"PLANTED{number}Secret" for number in range(14)]
+SECRETS = [f"PLANTED{number}Secret" for number in range(20)]
 TEXT = b"a text of many words about the harbour and its ships in the morning, number %d\n"
 
 
@@ -30,7 +32,7 @@ def web() -> Iterator[Server]:
 
 def write_spec(work: Path, web: Server) -> None:
     host = web.url.removeprefix("http://")
-    for number in range(6):
+    for number in range(7):
         web.bodies[f"/{number}.txt"] = TEXT % number
     web.answers["/moved.txt"] = status(302, Location=f"http://127.0.0.1:1/closed?token={SECRETS[0]}")
     urls = [
@@ -45,6 +47,12 @@ def write_spec(work: Path, web: Server) -> None:
         f"s3bad://u:{SECRETS[10]}@h/x?y={SECRETS[10]}",
         f"{web.url}/4.txt#frag={SECRETS[11]}",
         f"{web.url}/5.txt",
+        f"{web.url}/6.txt?zz={SECRETS[14]}",
+        f"{web.url}/gone.txt?apikey2={SECRETS[15]}",
+        f"//alice:{SECRETS[16]}@{host}/7.txt",
+        f"http://al%69ce%3A{SECRETS[17]}@{host}/8.txt",
+        f"{web.url}/gone.txt?page=1&{SECRETS[18]}",
+        f"http:\\\\bob:{SECRETS[19]}@{host}\\9.txt",
     ]
     lines = ["url,label,page", *(f"{url},x,see {url}" for url in urls)]
     (work / "urls.csv").write_text("\n".join(lines) + "\n")
@@ -92,6 +100,10 @@ def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
         ("search", "ships in the harbour", "--modality", "text", "--json"),
         ("export", "planted@v1", "--modality", "text", "--out", "out"),
         ("datasets",),
+        ("cost", "planted@v1"),
+        ("audit", "planted@v1"),
+        ("env",),
+        ("doctor",),
         ("register", "--from", "planted@v1", "--print"),
         ("register", "--from", "planted@v1"),
         ("backfill", "planted@v2"),
@@ -99,6 +111,10 @@ def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
         done = mm(*words, **env)
         assert done.returncode in (0, 1), (words, done.stderr)
         printed += done.stdout + done.stderr
+        if words[0] == "search":
+            explained = mm("explain", json.loads(done.stdout)[0]["feature_id"], **env)
+            assert explained.returncode == 0, explained.stderr
+            printed += explained.stdout
     store, home = work / ".mm" / "store", work / ".mm" / "dagster"
     assert store.is_dir()
     assert home.is_dir()
@@ -109,7 +125,9 @@ def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
     table = str(store / "secrets" / "urls.lance")
     assert {secret: paths for secret, paths in held.items() if not all(table in path for path in paths)} == {}
     # The value of a reference, and what no request needs, are in no file at all; the others are in the table.
-    assert [place for place, secret in enumerate(SECRETS) if not held[secret]] == [0, 5, 9, 10, 13]
+    assert [place for place, secret in enumerate(SECRETS) if not held[secret]] == [
+        *(0, 5, 9, 10, 13, 16, 17, 19)
+    ]
 
 
 def test_samples_behind_secrets_are_fetched_and_have_stable_keys(
@@ -125,10 +143,12 @@ def test_samples_behind_secrets_are_fetched_and_have_stable_keys(
         .read_all()
         .to_pylist()
     )
+    blinded = f"{web.url}/6.txt?zz=~{hashlib.sha256(SECRETS[14].encode()).hexdigest()[:16]}"
     fetched = {row["key"]: row["source_uri"] for row in rows if row["status"] == "fetched"}
     assert fetched == {
         **{f"{web.url}/{number}.txt": f"{web.url}/{number}.txt" for number in (0, 1, 4, 5)},
         f"{web.url}/2.txt?id=7": f"{web.url}/2.txt?id=7",
+        blinded: blinded,
         "one.txt": f"{web.url}/one.txt",
         "two.txt": f"{web.url}/two.txt",
     }

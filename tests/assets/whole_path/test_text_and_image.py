@@ -15,6 +15,7 @@ import pytest
 
 from mm_assets.operations.status import cell_status
 from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.cell import Cell
 from tests.assets.conftest import platforms
@@ -93,6 +94,26 @@ def test_search_answers_by_content(published: Any, photos: dict[str, Path]) -> N
         "a pet animal", dataset_version="tiny@v1", modality="text", where="label = 'food' AND user__stars > 4"
     )
     assert filtered["label"].to_pylist() == ["food"]
+
+
+def test_a_medium_that_is_a_query_is_decoded_in_a_child(
+    published: Any, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a stranger's file like any other."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("decoded in the caller's process")
+
+    monkeypatch.setattr("PIL.Image.open", refuse)
+    monkeypatch.setattr("av.open", refuse)
+
+    def search(query: bytes | Path) -> Any:
+        return published.features.search(query, dataset_version="tiny@v1", modality="image", k=1)
+
+    for query in (photos["flower"], photos["flower"].read_bytes()):
+        assert search(query)["label"].to_pylist() == ["flower"]
+    with pytest.raises(UserError, match="the query cannot be read: "):
+        search(photos["flower"].read_bytes()[:300])
 
 
 def test_a_feature_row_explains_itself(published: Any, photos: dict[str, Path]) -> None:

@@ -18,6 +18,7 @@ from mm_embed_kernels.kernels import isolated_stage as isolated_module
 from mm_embed_kernels.kernels.base import REQUEST
 from mm_embed_kernels.kernels.embed import EmbedKernel, InferStage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage
+from mm_embed_kernels.media import canaries
 from mm_embed_kernels.sandbox.tables import to_bytes
 from tests.kernels.kernels.test_kernels import Shelf
 
@@ -115,9 +116,15 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(stage: Any, loading: str, sa
         stage(embedder).setup()
 
 
-def test_a_model_that_dies_of_everything_ends_the_run(stage: Any) -> None:
+def test_a_model_that_dies_of_everything_ends_the_run(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canaries, "WORDS", "segfault")  # a harmless text kills it as well
     with pytest.raises(RuntimeError, match="8 times in a row"):
         stage().run(texts(*["exit"] * 20))
+
+
+def test_inputs_that_kill_a_model_in_a_row_cost_themselves(stage: Any) -> None:
+    rows = stage().run(texts(*["exit", "killed"] * 9, "a")).to_pylist()
+    assert [row["error_class"] for row in rows] == ["model_crash"] * 18 + [None]
 
 
 def test_a_slice_travels_alone(stage: Any) -> None:

@@ -185,3 +185,14 @@ def test_sniff_always_answers(head: bytes) -> None:
 )
 def test_sniff(head: bytes, mime: str) -> None:
     assert sniff(head) == mime
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if ALL[name].canary()])
+def test_a_canary_is_healthy(name: str) -> None:
+    """It tells files that end their children from libraries that are broken."""
+    kind: Any = get(name)
+    healthy = kind.canary()
+    assert len(healthy) < 4096
+    assert kind.claims(kind.probe(healthy)["mime"])
+    assert kind.segment(healthy)
+    assert kind.preview(healthy)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.kernels.preview import read_preview
 from mm_embed_kernels.modalities import get, modalities
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_POINTS, PREVIEW_SIDE
 from mm_embed_kernels.sandbox.sandbox import call_guarded
@@ -67,3 +68,26 @@ def test_what_cannot_be_read_is_a_cause(name: str) -> None:
             or seen.picture is None
             or max(seen.picture.shape) <= 3 * PREVIEW_SIDE
         )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {},
+        {"picture": b"x", "wave": None, "text": None, "frames": 1},
+        {"picture": np.zeros((4, 4), np.uint8), "wave": None, "text": None, "frames": 1},
+        {"picture": np.zeros((4, 4, 3), np.float64), "wave": None, "text": None, "frames": 1},
+        {"picture": np.zeros((1 << 40, 0, 3), np.uint8), "wave": None, "text": None, "frames": 1},
+        {"picture": np.zeros((4_000, 4_000, 3), np.uint8), "wave": None, "text": None, "frames": 1},
+        {"picture": None, "wave": np.zeros((2, 2), np.float32), "text": None, "frames": 1},
+        {"picture": None, "wave": np.array(1.0, np.float32), "text": None, "frames": 1},
+        {"picture": None, "wave": np.zeros(3, np.complex64), "text": None, "frames": 1},
+        {"picture": None, "wave": None, "text": "a", "frames": -3},
+        {"picture": None, "wave": None, "text": "a", "frames": 10**12},
+    ],
+)
+def test_an_answer_that_is_no_preview_is_refused(answer: Any) -> None:
+    refused = read_preview(answer)
+    assert isinstance(refused, SampleError)
+    assert refused.error_class == "bad_answer"

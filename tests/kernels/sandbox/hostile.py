@@ -36,6 +36,28 @@ _CALLS = {
     "shmget": (29, 194),
     "openat2": (437, 437),
     "clone3": (435, 435),
+    "execveat": (322, 281),
+    "add_key": (248, 217),
+    "prlimit64": (302, 261),
+    "sync": (162, 81),
+    "memfd_secret": (447, 447),
+    "mlockall": (151, 230),
+    "shmat": (30, 196),
+    "clone": (56, 220),
+    "process_vm_writev": (311, 271),
+    "pidfd_send_signal": (424, 424),
+    "process_madvise": (440, 440),
+    "open_by_handle_at": (304, 265),
+    "setns": (308, 268),
+    "pivot_root": (155, 41),
+}
+# FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY, FICLONE: they set attributes of a file that is
+# open for reading, or write it.
+_FILE_COMMANDS = {
+    "flags": (0x40086602, struct.pack("l", 0x80)),
+    "project": (0x401C5820, bytes(28)),
+    "verity": (0x40806685, bytes(128)),
+    "clone of a file": (0x40049409, bytes(8)),
 }
 
 
@@ -180,10 +202,127 @@ def reach_others(modality: str, data: bytes, parent: int, port: int, path: str) 
     )
 
 
+def harm_held_file(modality: str, data: bytes, held: Path) -> list[str]:
+    """Lock, lease, or alter a file that this process was handed open for reading."""
+    decode(modality, data)
+    number = held.fileno()  # type: ignore[attr-defined] # a HeldFile
+    lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0)
+    return try_all(
+        {
+            "flock": lambda: fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            "lock": lambda: fcntl.fcntl(number, fcntl.F_SETLK, lock),
+            "lock of the description": lambda: fcntl.fcntl(number, 37, lock),
+            "lease": lambda: fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_RDLCK),
+            "notices": lambda: fcntl.fcntl(number, fcntl.F_NOTIFY, 1),
+            "mode": lambda: os.fchmod(number, 0o777),
+            "times": lambda: os.utime(number, (1, 1)),
+            "attribute": lambda: os.setxattr(number, "user.a", b"x"),
+            "reopened": lambda: os.close(os.open(f"/proc/self/fd/{number}", os.O_RDWR)),
+            **{
+                name: lambda command=command, value=value: fcntl.ioctl(number, command, value)
+                for name, (command, value) in _FILE_COMMANDS.items()
+            },
+        }
+    )
+
+
+def undo_confinement(modality: str, data: bytes, parent: int) -> list[str]:
+    """Take back what the process gave up, reach the machine's state, or fill its memory and disks."""
+    decode(modality, data)
+    most, words = (1 << 62), 0x10000 | 0x100 | 0x800  # CLONE_THREAD, CLONE_VM, CLONE_SIGHAND
+
+    def raise_limit(which: int) -> None:
+        pair = ctypes.create_string_buffer(struct.pack("QQ", most, most))
+        call("prlimit64", 0, which, ctypes.addressof(pair), 0)
+
+    def send_key() -> None:
+        name = ctypes.create_string_buffer(b"user")
+        at = ctypes.addressof(name)
+        call("add_key", at, at, at, 1, -3)
+
+    def set_dumpable() -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        for option, value in ((4, 1), (1, 0), (38, 0)):  # PR_SET_DUMPABLE, _PDEATHSIG, _NO_NEW_PRIVS
+            if library.prctl(option, value, 0, 0, 0) == 0:
+                return
+        raise OSError(errno.EPERM, "prctl")
+
+    return try_all(
+        {
+            "size of files": lambda: raise_limit(1),
+            "core files": lambda: raise_limit(4),
+            "memory": lambda: raise_limit(9),
+            "dumpable": set_dumpable,
+            "own memory as a file": lambda: open("/proc/self/mem", "r+b").close(),
+            "shared memory": lambda: open("/dev/shm/mm-attack", "wb").close(),
+            "list of shared memory": lambda: os.listdir("/dev/shm"),
+            "attached memory": lambda: call("shmat", 0, 0, 0),
+            "temporary file": lambda: open("/tmp/mm-attack", "wb").close(),
+            "nameless file": lambda: os.close(os.open("/tmp", os.O_TMPFILE | os.O_RDWR)),
+            "size of a memory file": lambda: os.ftruncate(os.memfd_create("bomb"), 1 << 30),
+            "space of a memory file": lambda: os.posix_fallocate(os.memfd_create("bomb"), 0, 1 << 30),
+            "program in memory": lambda: call("execveat", os.memfd_create("x"), 0, 0, 0, 0x1000),
+            "secret memory": lambda: call("memfd_secret", 0),
+            "locked memory": lambda: call("mlockall", 2),
+            "all disks": lambda: call("sync"),
+            "key": send_key,
+            "namespace of threads": lambda: call("clone", 0x10000000, 0, 0, 0, 0),
+            "child of another parent": lambda: call("clone", 0x8000, 0, 0, 0, 0),
+            "thread in a namespace": lambda: call("clone", words | 0x40000000, 0, 0, 0, 0),
+            "namespace of the parent": lambda: call("setns", 0, 0),
+            "root": lambda: call("pivot_root", 0, 0),
+            "handle of a file": lambda: call("open_by_handle_at", -100, 0, 0),
+            "memory of the parent": lambda: call("process_vm_writev", parent, 0, 0, 0, 0, 0),
+            "advice for the parent": lambda: call("process_madvise", 0, 0, 0, 0, 0),
+            "signal by a descriptor": lambda: call("pidfd_send_signal", 0, signal.SIGKILL, 0, 0),
+            "own group": lambda: os.kill(0, signal.SIGTERM),
+            "status of the parent": lambda: Path(f"/proc/{parent}/status").read_text(),
+            "words of the parent": lambda: Path(f"/proc/{parent}/cmdline").read_text(),
+            "all processes": lambda: os.listdir("/proc"),
+            "own folder": lambda: os.listdir("/proc/self/cwd"),
+            "root by a link": lambda: os.listdir("/proc/self/root"),
+            "terminal": lambda: open("/dev/tty", "rb").close(),
+            "log of the kernel": lambda: open("/dev/kmsg", "rb").close(),
+            "daemon": lambda: os.fork() or os._exit(0),
+        }
+    )
+
+
+def start_threads(count: int, seconds: float) -> int:
+    """Start threads that wait for ever, with small stacks, and answer some seconds later."""
+    threading.stack_size(32 << 10)
+    for _ in range(count):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    threading.Event().wait(seconds)
+    return count
+
+
+def close_channel(number: int) -> None:
+    """Close the channel and live on."""
+    os.close(channel())
+    threading.Event().wait(number)
+
+
+def send_beside(kind: str) -> str:
+    """Send what is no answer before the answer."""
+    own = socket.socket(fileno=os.dup(channel()))
+    if kind == "descriptors":
+        socket.send_fds(own, [struct.pack("<QI", 8, 0) + b"\xa7healthy"], [0, 1, 2])
+        threading.Event().wait(60)
+    elif kind == "out of band":
+        own.send(b"x", socket.MSG_OOB)
+        threading.Event().wait(60)
+    return "healthy"
+
+
 def stop_by_timer() -> None:
     event = ctypes.create_string_buffer(struct.pack("Qii", 0, signal.SIGSTOP, 0), 64)
     number = ctypes.create_string_buffer(8)
     call("timer_create", 1, ctypes.addressof(event), ctypes.addressof(number))
+
+
+def look_for_sockets() -> list[str]:
+    return try_all({"socket": lambda: socket.socket().close()})
 
 
 def resource_of(pid: int) -> None:

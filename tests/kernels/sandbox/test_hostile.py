@@ -15,7 +15,7 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.kernels.base import RESULT, results
-from mm_embed_kernels.sandbox import channel, confinement
+from mm_embed_kernels.sandbox import channel, child_process, confinement
 from mm_embed_kernels.sandbox.answers import ANSWER_DEPTH, BadAnswer, pack_answer, unpack_answer
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from tests.kernels.media_samples import ENGLISH, encode_image, picture
@@ -110,6 +110,73 @@ def test_no_socket_program_or_process_is_reached(
             str(tmp_path / "agent"),
         )
     assert passed == []
+
+
+@pytest.mark.skipif(bool(MISSING), reason="this kernel lacks a layer")
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_what_was_given_up_does_not_come_back(modality: str, samples: Any, sandbox: Sandbox) -> None:
+    assert ask(sandbox, hostile.undo_confinement, modality, samples[modality], os.getpid()) == []
+    assert not Path("/dev/shm/mm-attack").exists()
+    assert not Path("/tmp/mm-attack").exists()
+
+
+@needs_seccomp
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_file_that_is_open_for_reading_is_neither_locked_nor_altered(
+    modality: str, samples: Any, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    blob = tmp_path / "pack"
+    blob.write_bytes(b"content")
+    assert ask(sandbox, hostile.harm_held_file, modality, samples[modality], blob) == []
+    assert blob.read_bytes() == b"content"
+
+
+def test_a_decoder_does_not_take_all_threads() -> None:
+    opened = Sandbox(Limits(item_seconds=60.0))
+    try:
+        outcomes = opened.map(hostile.start_threads, [(4_000, 600.0), (4, 0.0)])
+    finally:
+        opened.close()
+    assert isinstance(outcomes[0], SampleError)
+    assert (outcomes[0].error_class, outcomes[0].retryable) == ("decoder_crash", False)
+    assert "more than 2,048 threads" in outcomes[0].message
+    assert outcomes[1] == 4
+
+
+def test_threads_that_are_left_behind_end_with_their_child() -> None:
+    opened = Sandbox(Limits(item_seconds=60.0))
+    try:
+        assert opened.map(hostile.start_threads, [(4_000, 0.0), (4, 0.0)])[1] == 4
+        pid = opened.map(os.getpid, [()])[0]
+        assert len(os.listdir(f"/proc/{pid}/task")) < 100, "another child"
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize("kind", ["descriptors", "out of band"])
+def test_what_is_sent_beside_an_answer_costs_its_own_sample_at_most(kind: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    opened = Sandbox(Limits(item_seconds=1.0))
+    try:
+        outcomes = opened.map(hostile.send_beside, [("",), (kind,), ("",)])
+    finally:
+        opened.close()
+    assert [outcomes[0], outcomes[2]] == ["healthy", "healthy"]
+    assert outcomes[1] == "healthy" or outcomes[1].error_class in ("decoder_crash", "timeout")
+    assert len(os.listdir("/proc/self/fd")) <= before + 1, "no descriptor of a child stays here"
+
+
+def test_a_child_that_closes_its_channel_is_not_killed_by_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child_process, "_EXIT_SECONDS", 0.2)
+    opened = Sandbox(Limits())
+    try:
+        (outcome,) = opened.map(hostile.close_channel, [(600,)])
+    finally:
+        opened.close()
+    assert (outcome.error_class, outcome.retryable) == ("decoder_crash", False)
+    assert "a closed channel" in outcome.message
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -13,6 +13,7 @@ import pytest
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.sandbox import child_process, stopwatch
+from mm_embed_kernels.sandbox.answers import pack_answer, pack_parts, unpack_answer
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from tests.processes import ROOT
 
@@ -117,3 +118,21 @@ def test_a_stage_of_a_script_is_computed(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout == "['ok', 'ok']\n", done.stderr
+
+
+@pytest.mark.parametrize("count", [0, 5, 100_000])
+def test_parts_are_one_message(count: int) -> None:
+    import numpy as np
+
+    numbers = np.arange(3 * count, dtype="<i2").reshape(count, 3)
+    for answer in (numbers, numbers.T, numbers.tobytes(), {"a": numbers}, "x" * count, None):
+        assert b"".join(pack_parts(answer)) == pack_answer(answer)
+    row, (inner, data), arrays = unpack_answer(
+        b"".join(pack_parts(({"a": [1]}, (numbers.T, numbers.tobytes()), [numbers])))
+    )
+    assert (row, data) == ({"a": [1]}, numbers.tobytes())
+    assert (inner == numbers.T).all()
+    assert (arrays[0] == numbers).all()
+    assert inner.dtype == numbers.dtype
+    refused = unpack_answer(b"".join(pack_parts((numbers, object()))))
+    assert refused.error_class == "bad_answer"

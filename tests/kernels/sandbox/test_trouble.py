@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import psutil
 import pytest
 
 from mm_embed_kernels.errors import ProcessFailure, SampleError
-from mm_embed_kernels.sandbox import child_process, deaths
+from mm_embed_kernels.sandbox import channel, child_process, deaths
+from mm_embed_kernels.sandbox.canary import Canary
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, call_guarded
 from tests.processes import ROOT
 
@@ -71,6 +73,13 @@ def kill_at_item(number: int, notes: BinaryIO, times: int) -> int:
 
 def die(number: int) -> None:
     os.kill(os.getpid(), number)
+
+
+def exit_later(code: int) -> int:
+    """Answer, then leave once the next message is read."""
+    load = pickle.Unpickler.load
+    channel._Unpickler.load = lambda self: (load(self), os._exit(code))  # type: ignore[method-assign]
+    return 0
 
 
 @contextmanager
@@ -226,17 +235,41 @@ def test_children_that_are_killed_while_they_start_are_replaced() -> None:
     assert len(killed) >= 4
 
 
-def test_children_that_are_killed_whatever_they_compute_end_the_run() -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_children_that_die_whatever_they_compute_end_the_run(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A healthy sample dies as well: the kernel kills all that takes memory, or a library is broken."""
+    monkeypatch.setattr(deaths, "_MOST_CRASHED", 4)
     with sandbox(workers=2) as opened:
-        with pytest.raises(ProcessFailure, match=r"^\d+ child processes were ended by SIGKILL in a row"):
-            opened.map(die, [(signal.SIGKILL,)] * 40)
+        with pytest.raises(ProcessFailure, match=rf"^\d+ child .* healthy .*{signal.Signals(number).name}"):
+            opened.map(die, [(number,)] * 40, Canary(die, (number,)))
         assert opened.map(len, HEALTHY) == RIGHT
 
 
-def test_children_that_crash_before_any_answer_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths, "_MOST_CRASHED", 4)
-    with sandbox() as opened, pytest.raises(ProcessFailure, match=r"^4 child processes died .*SIGSEGV"):
-        opened.map(die, [(signal.SIGSEGV,)] * 40)
+@pytest.mark.parametrize(
+    ("number", "count", "retryable"),
+    [
+        (signal.SIGKILL, 20, True),
+        (signal.SIGSEGV, 40, False),
+        pytest.param(signal.SIGKILL, 100, True, marks=pytest.mark.slow),
+    ],
+)
+def test_files_that_end_their_children_in_a_row_cost_themselves(
+    number: int, count: int, retryable: bool
+) -> None:
+    """From the first child on, which has given no answer before."""
+    with sandbox(workers=2) as opened:
+        outcomes = opened.map(die, [(number,)] * count + [(0,)])
+    assert {(item.error_class, item.retryable) for item in outcomes[:-1]} == {("decoder_crash", retryable)}
+    assert outcomes[-1] is None
+
+
+def test_a_child_that_claims_to_have_no_main_guard_ends_no_run() -> None:
+    """A decoder that is taken over leaves, when the next batch comes, with an exit code of the machinery."""
+    with sandbox() as opened:
+        assert opened.map(exit_later, [(child_process.UNGUARDED_EXIT,)]) == [0]
+        assert opened.map(len, HEALTHY) == RIGHT
 
 
 def test_files_that_crash_a_child_that_works_are_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:

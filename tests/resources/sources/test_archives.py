@@ -362,7 +362,7 @@ def test_encrypted_and_unknown_members(tmp_path: Path) -> None:
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.objects.compressed_streams, "_BOMB_BYTES", 4 << 20)
+    monkeypatch.setattr(mm_resources.objects.compressed_streams, "BOMB_BYTES", 4 << 20)
     zeros = b"\0" * (40 << 20)
     (tmp_path / "a.zip").write_bytes(zipped({"1.jpg": zeros, "2.jpg": b"good"}))
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar({"1.jpg": zeros, "2.jpg": b"good"})))

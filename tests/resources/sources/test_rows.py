@@ -252,7 +252,7 @@ def test_what_is_not_compressed(tmp_path: Path, packer: str) -> None:
 
 
 def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.objects.compressed_streams, "_BOMB_BYTES", 4 << 20)
+    monkeypatch.setattr(mm_resources.objects.compressed_streams, "BOMB_BYTES", 4 << 20)
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(b" " * (32 << 20)))
     (tmp_path / "u.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' + b" " * (3 << 20)))
     found = list(source_of(tmp_path / "*.jsonl.gz", text="text").list())
