@@ -15,6 +15,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.clean_aperture import clean_aperture
 from mm_embed_kernels.media.deep_samples import linear_to_srgb, range_scale
 from mm_embed_kernels.media.image_file import (
+    MAX_DEEP_PIXELS,
     MAX_PIXELS,
     PILLOW_ERRORS,
     check_size,
@@ -208,8 +209,7 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
         raise defect from None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
-    one, other = (np.asarray(item) for item in decoded)
-    equal = (one == other).reshape(len(one), -1).all(axis=1)
+    equal = np.concatenate([_equal_rows(*decoded, *band) for band in bands_of(*decoded[0].size)])
     # A BMP begins with its lowest row.
     first, last = (
         (0, _count_leading(equal)) if equal[0] else (len(equal) - _count_leading(equal[::-1]), len(equal))
@@ -218,6 +218,14 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
         raise defect
     rows = to_rgb(decoded[0].crop((0, first, decoded[0].width, last)), image)
     return turn_upright(rows, tags.get(ORIENTATION, 1)), (last - first) / len(equal)
+
+
+def _equal_rows(one: Image.Image, other: Image.Image, top: int, bottom: int) -> Any:
+    """Return which of the rows from `top` to `bottom` are equal in two pictures of one size."""
+    import numpy as np
+
+    first, second = (np.asarray(item.crop((0, top, item.width, bottom))) for item in (one, other))
+    return (first == second).reshape(bottom - top, -1).all(axis=1)
 
 
 def _count_leading(flags: Any) -> int:
@@ -241,7 +249,7 @@ def _read_by_ffmpeg(data: bytes, decoders: Decoders) -> Picture:
             track = container.streams.video[0]
             if track.codec_context is None or track.codec_context.name not in decoders.codecs.split(","):
                 raise SampleError("unsupported_format", "FFmpeg has no decoder for it")
-            check_size(track.codec_context.width, track.codec_context.height, data)
+            check_size(track.codec_context.width, track.codec_context.height, data, MAX_DEEP_PIXELS)
             # Refuse damaged pictures instead of decoding a part of them.
             track.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             frame = next(container.decode(track), None)

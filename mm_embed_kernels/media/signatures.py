@@ -32,6 +32,7 @@ _SIGNATURES = (
     (rb"\x80\xe8\0\0", "image/x-pixar"),
     (rb"P7 332", "image/x-xv-thumbnail"),
     (rb"\0{7}\x04", "image/x-mcidas-area"),
+    (rb"gimp xcf ", "image/x-xcf"),
     (rb".{20}GIMP", "image/x-gimp-gbr"),
     (rb"Image type: .{0,499}\x1a", "image/x-im"),
     (rb".{2048}PCD_", "image/x-photo-cd"),
@@ -39,6 +40,8 @@ _SIGNATURES = (
     (rb"\s*#define\s+\w+_width\s+\d+\s+#define\s+\w+_height\s", "image/x-xbitmap"),
     (rb"....ftyp(avi[fs]|mif1|msf1|he[iv][cmsx])", "image/heif"),
     (rb"....ftyp", "video/mp4"),
+    # QuickTime before it had a box of its type: the table, the media, or a space between.
+    (rb"\0...(moov|mdat|wide|free|skip|pnot)|[\0-\x7f]...mdat", "video/quicktime"),
     (rb"....[\x11\x12]\xaf.{6}\x08\0", "video/x-flic"),
     (rb"caff\0\x01", "audio/x-caf"),
     (rb"(RF64|BW64|RIFX)....WAVE", "audio/x-wav"),
