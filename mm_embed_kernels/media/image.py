@@ -243,7 +243,11 @@ def _read_by_ffmpeg(data: bytes, decoders: Decoders) -> Picture:
         "max_pixels": str(MAX_PIXELS),
     }
     try:
-        with av.open(io.BytesIO(data), "r", metadata_errors="replace", options=options) as container:
+        # FFmpeg does not recognize a PAM by its bytes.
+        kind = "pam_pipe" if data.startswith(b"P7\n") and "pam_pipe" in decoders.demuxers else None
+        with av.open(
+            io.BytesIO(data), "r", format=kind, metadata_errors="replace", options=options
+        ) as container:
             if not container.streams.video:
                 raise SampleError("unsupported_format", "FFmpeg reads no picture in it")
             track = container.streams.video[0]

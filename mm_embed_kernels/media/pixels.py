@@ -34,6 +34,11 @@ def to_rgb(image: Image.Image, file: Image.Image | None = None) -> Image.Image:
     """
     from PIL import Image
 
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())  # colors that are multiplied by alpha
+    if (file or image).format == "XBM":
+        # A bit that is set is ink, which Pillow reads as light.
+        return image.point([255, *[0] * 255], "L").convert("RGB")
     deep = deep_scale(image, file or image) if image.mode.startswith("I") or image.mode == "F" else None
     width, height = image.size
     if width * height <= _BAND_PIXELS:

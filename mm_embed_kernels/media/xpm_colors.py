@@ -11,7 +11,7 @@ _X11 = {"gray": "bebebe", "grey": "bebebe", "green": "00ff00", "maroon": "b03060
 
 
 def plain_xpm(data: bytes) -> bytes:
-    """Return an XPM file whose colors have six digits: Pillow refuses names, and takes the last six of more."""
+    """Return an XPM file whose colors have six digits, of which Pillow reads the last, and no names."""
     return _COLOR.sub(lambda match: match[1] + _plain(match[2].decode()).encode(), data)
 
 

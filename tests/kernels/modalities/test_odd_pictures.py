@@ -32,12 +32,46 @@ def test_colors_of_xpm_have_names_or_up_to_twelve_digits() -> None:
     assert shown(XPM) == [[190, 182, 174], [0, 255, 0], [127, 127, 127], [255, 136, 0], [255, 255, 255]]
 
 
+def test_a_bit_of_an_xbm_is_ink() -> None:
+    # convert x.xbm txt:-
+    data = b"#define x_width 4\n#define x_height 1\nstatic char x_bits[] = {\n 0x03 };\n"
+    assert shown(data) == [[0] * 3] * 2 + [[255] * 3] * 2
+
+
+def test_a_pam_is_read() -> None:
+    data = b"P7\nWIDTH 2\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + bytes(range(6))
+    assert shown(data) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_grays_multiplied_by_alpha_lie_over_white() -> None:
+    """A TIFF of two samples: 64 of 128 is a gray of 128, of which half covers white; 191 in all."""
+    tags = [
+        (256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 2, 8 | 8 << 16), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 2), (278, 3, 1, 1),
+        (279, 4, 1, 4), (338, 3, 1, 1),
+    ]  # fmt: skip
+    entries = b"".join(
+        tag.to_bytes(2, "little")
+        + kind.to_bytes(2, "little")
+        + count.to_bytes(4, "little")
+        + value.to_bytes(4, "little")
+        for tag, kind, count, value in tags
+    )
+    data = (
+        b"II*\0" + (12).to_bytes(4, "little") + bytes([64, 128, 255, 255]) + len(tags).to_bytes(2, "little")
+    )
+    ((first, _, _), second) = shown(data + entries + bytes(4))
+    assert first == pytest.approx(191, abs=1)
+    assert second == [255] * 3
+
+
 def with_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
     """Return a PNG with one more chunk behind its head."""
     import zlib
 
     chunk = name + content
-    return png[:33] + len(content).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:]
+    return (
+        png[:33] + len(content).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:]
+    )
 
 
 def png(mode: str) -> bytes:
