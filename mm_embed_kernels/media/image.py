@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _DECODED_AT_ONCE, _TURNED_BY_DECODER = ("AVIF", "HEIF", "WEBP"), ("HEIF", "TIFF")
 # Formats of light, not of what a screen shows.
 _LINEAR = ("exr", "hdr")
+# TIFF tag of how samples are arranged, and its value for planes.
+_PLANES, _APART = 284, 2
 _EXIF_IFD, _EXIF_TAKEN, _EXIF_CHANGED = 0x8769, 0x9003, 0x0132
 
 
@@ -126,6 +128,9 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         if kind == "JPEG2000" and len(image.getbands()) > 1 and _jpeg2000_bits(data) > 8:
             # Pillow's shift to 8 bits rounds white up to black.
             return _read_by_ffmpeg(data, decoders_of(sniff(data[:HEAD_BYTES])))
+        if kind == "TIFF" and mode in ("LA", "La") and image.tag_v2.get(_PLANES) == _APART:  # type: ignore[attr-defined]
+            # Pillow writes the plane of alpha to where it is not read.
+            raise SampleError("unsupported_format", "Pillow reads no alpha of grays in a plane of its own")
         image.draft("RGB", (side, side))
         check_size(*image.size, data)
         if kind == "HEIF" and is_cut_off(data):
