@@ -27,6 +27,8 @@ MAX_PIXELS = 180_000_000
 MAX_DEEP_PIXELS = 100_000_000
 # No camera's coding stores ten pixels in one bit: a file that does was made to fill memory, or is empty.
 _BOMB_PIXELS_PER_BYTE = 80
+# Bytes of one compressed text in a PNG; Pillow limits those of all to 64 MB.
+_TEXT_BYTES = 32 << 20
 # Errors that Pillow's decoders raise for damaged bytes.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
 _END_MARKERS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"), (b"GIF8", b"\x3b"))
@@ -72,14 +74,18 @@ def _register_heif() -> None:
 
 @contextmanager
 def lift_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's limit on the size that a header states; `check_size` limits the size that is decoded."""
-    from PIL import Image
+    """Lift Pillow's limit on the size that a header states; `check_size` limits the size that is decoded.
+
+    A PNG may hold more text than Pillow allows, as programs write it that keep their history in it.
+    """
+    from PIL import Image, PngImagePlugin
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, _TEXT_BYTES
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before, text
 
 
 def check_size(width: int, height: int, data: bytes, most: int = MAX_PIXELS) -> None:

@@ -105,6 +105,16 @@ def test_a_png_of_a_screen_is_shown_as_it_is(chunks: list[tuple[bytes, int | Non
     assert [pixel[0] for pixel in shown(data)] == list(range(256))
 
 
+def test_a_png_may_hold_much_text() -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    (notes := PngInfo()).add_text("history", "crop; " * 300_000, zip=True)
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 1), (1, 2, 3)).save(stream, "PNG", pnginfo=notes)
+    assert shown(stream.getvalue()) == [[1, 2, 3]] * 3
+
+
 @pytest.mark.parametrize(("head", "mime"), [
     (b"\0\0\x07\xb5moov\0\0\0\x6cmvhd", "video/quicktime"), (b"\0\0\0\x08wide\0\1\0\0mdat", "video/quicktime"),
     (b"\x12\0\0\0mdat\0\0\0\0", "video/quicktime"), (b"gimp xcf file\0", "image/x-xcf"), (b"The free world", "text/plain"),
