@@ -30,7 +30,7 @@ _BOMB_PIXELS_PER_BYTE = 80
 # Bytes of one compressed text in a PNG; Pillow limits those of all to 64 MB.
 _TEXT_BYTES = 32 << 20
 # Errors that Pillow's decoders raise for damaged bytes.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, struct.error)
 _END_MARKERS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"), (b"GIF8", b"\x3b"))
 
 

@@ -76,3 +76,16 @@ def test_a_recording_may_change_its_rate_and_channels() -> None:
     # Both tones are as loud as the first one alone.
     assert row["loudness"] == pytest.approx(AUDIO.probe(layer_3(440, 44_100, 1))["loudness"], abs=4)
     assert pitches(data, 4)[::3] == [440, 880]
+
+
+def test_an_ogg_file_of_an_unknown_coding_is_no_chain() -> None:
+    with pytest.raises(SampleError):
+        AUDIO.probe(b"OggS\0\2" + bytes(20) + b"\1\4none" + bytes(40))
+
+
+def test_tags_before_a_recording_are_left_out() -> None:
+    """FFmpeg 8 refuses some codings behind an ID3 tag; libsndfile reads FLAC behind none."""
+    tag = b"ID3\3\0\0\0\0\x08\0" + bytes(1_024)
+    for kind in ("WAV", "FLAC", "MP3"):
+        data = encode_audio(tone(440, 1.0, 44_100), kind, 44_100)
+        assert AUDIO.probe(tag + data)["duration"] == pytest.approx(1.0, abs=0.06)
