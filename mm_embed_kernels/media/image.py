@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # Formats whose decoders give all pixels or none, and those whose decoders turn them.
 _DECODED_AT_ONCE, _TURNED_BY_DECODER = ("AVIF", "HEIF", "WEBP"), ("HEIF", "TIFF")
 # Formats of light, not of what a screen shows.
-_LINEAR = ("exr", "hdr")
+_LINEAR = ("exr", "hdr", "psd")
 # TIFF tag of how samples are arranged, and its value for planes.
 _PLANES, _APART = 284, 2
 _EXIF_IFD, _EXIF_TAKEN, _EXIF_CHANGED = 0x8769, 0x9003, 0x0132
@@ -131,6 +131,9 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         if kind == "TIFF" and mode in ("LA", "La") and image.tag_v2.get(_PLANES) == _APART:  # type: ignore[attr-defined]
             # Pillow writes the plane of alpha to where it is not read.
             raise SampleError("unsupported_format", "Pillow reads no alpha of grays in a plane of its own")
+        if kind == "PNG" and isinstance(key := image.info.get("transparency"), int) and data[24] in (2, 4):
+            # Pillow scales samples of two and four bits to eight, but not the gray that is transparent.
+            image.info["transparency"] = key * (255 // (2 ** data[24] - 1))
         image.draft("RGB", (side, side))
         check_size(*image.size, data)
         if kind == "HEIF" and is_cut_off(data):

@@ -68,6 +68,7 @@ _SIGNATURES = (
     (rb"\0\0\0?\x01[\x40\x42\x46]\x01", "video/h265"),
     (rb"YUV4MPEG2 ", "video/x-yuv4mpeg"),
     (rb"DKIF\0\0", "video/x-ivf"),
+    (rb"\.ra\xfd", "audio/x-pn-realaudio"),
     (rb"\.RMF\0", "video/x-pn-realvideo"),
     (rb"nut/multimedia container\0", "video/x-nut"),
     (rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +91,18 @@ def test_tags_before_a_recording_are_left_out() -> None:
     for kind in ("WAV", "FLAC", "MP3"):
         data = encode_audio(tone(440, 1.0, 44_100), kind, 44_100)
         assert AUDIO.probe(tag + data)["duration"] == pytest.approx(1.0, abs=0.06)
+
+
+def test_what_follows_the_sound_is_no_damage() -> None:
+    """FFmpeg takes a tag behind WavPack, as taggers write it, for a damaged block."""
+    import av
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="wv") as out:
+        track: Any = out.add_stream("wavpack", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(440, 1.0, 44_100).T.copy(), format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        for part in [*av.AudioResampler(track.codec_context.format, "mono", 44_100, 4_410).resample(frame)]:
+            out.mux(track.encode(part))
+        out.mux(track.encode())
+    assert AUDIO.probe(stream.getvalue() + b"TAG" + bytes(125))["duration"] == pytest.approx(1.0, abs=0.01)

@@ -86,6 +86,23 @@ def png(mode: str) -> bytes:
     return stream.getvalue()
 
 
+def test_the_transparent_gray_of_a_png_counts_in_its_own_bits() -> None:
+    """Four grays of two bits, of which the second is transparent, over white."""
+    import zlib
+
+    head = (4).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([2, 0, 0, 0, 0])
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in (
+        (b"IHDR", head),
+        (b"tRNS", b"\0\1"),
+        (b"IDAT", zlib.compress(b"\0\x1b")),
+        (b"IEND", b""),
+    ):
+        chunk = name + content
+        data += len(content).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    assert [pixel[0] for pixel in shown(data)] == [0, 255, 170, 255]
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "I;16"])
 def test_a_png_of_linear_light_is_brighter(mode: str) -> None:
     """A ramp of linear light has the mean of 255 / (1 + 1 / 2.2) on a screen (ImageMagick: 175)."""
