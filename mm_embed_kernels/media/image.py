@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.clean_aperture import clean_aperture
-from mm_embed_kernels.media.deep_samples import linear_to_srgb, range_scale
+from mm_embed_kernels.media.ffmpeg_pixels import frame_to_rgb
 from mm_embed_kernels.media.image_file import (
     MAX_DEEP_PIXELS,
     MAX_PIXELS,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 # Formats whose decoders give all pixels or none, and those whose decoders turn them.
 _DECODED_AT_ONCE, _TURNED_BY_DECODER = ("AVIF", "HEIF", "WEBP"), ("HEIF", "TIFF")
-# Formats of light, not of what a screen shows.
-_LINEAR = ("exr", "hdr", "psd")
 # TIFF tag of how samples are arranged, and its value for planes.
 _PLANES, _APART = 284, 2
 _EXIF_IFD, _EXIF_TAKEN, _EXIF_CHANGED = 0x8769, 0x9003, 0x0132
@@ -139,6 +137,7 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         if kind == "HEIF" and is_cut_off(data):
             # libheif paints the tiles that are missing.
             raise SampleError("truncated", "the file is cut off inside its container")
+        covered = image.tile[0].extents if kind == "GIF" and image.tile else None
         try:
             with lift_pillow_limit():
                 frames = max(1, getattr(image, "n_frames", 1))  # a PSD without layers has none
@@ -156,6 +155,9 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         # After the pixels: reading EXIF may decode, and must not hide that decoding fails.
         exif = _exif_tags(image)
         orientation = _orientation(image, exif)
+    if covered and defect is None and covered != (0, 0, *rgb.size):
+        # Around the first frame of an animation there is nothing, which Pillow paints black.
+        rgb = _over_white(rgb, covered)
     if kind == "AVIF" and (part := clean_aperture(data, *rgb.size)):
         rgb = rgb.crop(part)
         width, height = rgb.size
@@ -172,6 +174,15 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         read_share=share,
         defect=defect,
     )
+
+
+def _over_white(rgb: Image.Image, covered: tuple[int, int, int, int]) -> Image.Image:
+    """Return a picture in which all but a part is white."""
+    from PIL import Image
+
+    ground = Image.new("RGB", rgb.size, "white")
+    ground.paste(rgb.crop(covered), covered[:2])
+    return ground
 
 
 def _jpeg2000_bits(data: bytes) -> int:
@@ -268,7 +279,7 @@ def _read_by_ffmpeg(data: bytes, decoders: Decoders) -> Picture:
             if frame is None:
                 raise SampleError("decode_error", "FFmpeg finds no frame in it")
             return Picture(
-                _ffmpeg_pixels(frame, track.codec_context.name),
+                frame_to_rgb(frame, track.codec_context.name),
                 frame.width,
                 frame.height,
                 frame.format.name,
@@ -277,38 +288,6 @@ def _read_by_ffmpeg(data: bytes, decoders: Decoders) -> Picture:
             )
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise library_error(error, "FFmpeg reads no picture in it") from error
-
-
-def _ffmpeg_pixels(frame: Any, codec: str) -> Image.Image:
-    """Return a frame of FFmpeg (`av.VideoFrame`) as RGB."""
-    import numpy as np
-    from PIL import Image
-
-    if "f32" not in frame.format.name and "f16" not in frame.format.name:
-        return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
-    layers = frame.reformat(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
-
-    def rows(top: int, bottom: int) -> Any:
-        """Return the samples of some rows, float64 [rows, width, 3 or 4]."""
-        order = (2, 0, 1, 3)[: len(layers.planes)]
-        bands = (np.frombuffer(layers.planes[place], np.float32).reshape(frame.height, -1) for place in order)
-        return np.stack([band[top:bottom, : frame.width] for band in bands], axis=-1).astype(np.float64)
-
-    def light(top: int, bottom: int) -> Any:
-        samples = rows(top, bottom)
-        if samples.shape[-1] > 3:
-            # An OpenEXR's colors are multiplied by its alpha.
-            samples[..., :3] += 1 - np.clip(np.nan_to_num(samples[..., 3:]), 0.0, 1.0)
-        return linear_to_srgb(samples[..., :3])
-
-    places = list(bands_of(frame.width, frame.height))
-    if codec not in _LINEAR:
-        scale = range_scale(lambda: (rows(*place)[..., :3] for place in places))
-    rgb = Image.new("RGB", (frame.width, frame.height))
-    for place in places:
-        pixels = light(*place) if codec in _LINEAR else scale(rows(*place)[..., :3])
-        rgb.paste(Image.fromarray(pixels), (0, place[0]))
-    return rgb
 
 
 def _exif_tags(image: Image.Image) -> Any:

@@ -22,7 +22,7 @@ _BAND_PIXELS = 1_000_000
 _SAME_COLOR = 3
 # Exponent of a screen; one that differs by less is the same, as libpng has it; one that differs by more is
 # an error of the header.
-_SCREEN_GAMMA, _SAME_GAMMA, _MOST_GAMMA = 2.2, 0.05, 5.0
+_SCREEN_GAMMA, _SAME_GAMMA, _MOST_GAMMA = 2.2, 0.05, 10.0
 
 
 def to_rgb(image: Image.Image, file: Image.Image | None = None) -> Image.Image:
@@ -36,7 +36,7 @@ def to_rgb(image: Image.Image, file: Image.Image | None = None) -> Image.Image:
 
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())  # colors that are multiplied by alpha
-    if (file or image).format == "XBM":
+    if image.mode == "1" and (file or image).format in ("PSD", "XBM"):
         # A bit that is set is ink, which Pillow reads as light.
         return image.point([255, *[0] * 255], "L").convert("RGB")
     deep = deep_scale(image, file or image) if image.mode.startswith("I") or image.mode == "F" else None

@@ -38,6 +38,22 @@ def test_a_bit_of_an_xbm_is_ink() -> None:
     assert shown(data) == [[0] * 3] * 2 + [[255] * 3] * 2
 
 
+def test_around_the_first_frame_of_a_gif_there_is_nothing() -> None:
+    """A canvas of 4 x 1 whose first frame covers the second pixel, as a browser shows it."""
+    colors = bytes([255, 0, 0, 0, 255, 0])
+    frame = b"\x2c" + bytes([1, 0, 0, 0, 1, 0, 1, 0, 0]) + b"\2\2\x44\1\0\x3b"
+    assert shown(b"GIF89a" + bytes([4, 0, 1, 0, 0x80, 0, 0]) + colors + frame) == [
+        [255] * 3, [255, 0, 0], [255] * 3, [255] * 3,
+    ]  # fmt: skip
+
+
+def test_a_bit_of_a_psd_is_ink() -> None:
+    head = (
+        b"8BPS\0\x01" + bytes(6) + b"\0\x01" + (1).to_bytes(4, "big") + (8).to_bytes(4, "big") + b"\0\1\0\0"
+    )
+    assert [pixel[0] for pixel in shown(head + bytes(12) + b"\0\0" + b"\xf0")] == [0] * 4 + [255] * 4
+
+
 def test_a_pam_is_read() -> None:
     data = b"P7\nWIDTH 2\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + bytes(range(6))
     assert shown(data) == [[0, 1, 2], [3, 4, 5]]
