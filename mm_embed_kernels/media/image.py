@@ -137,7 +137,8 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         if kind == "HEIF" and is_cut_off(data):
             # libheif paints the tiles that are missing.
             raise SampleError("truncated", "the file is cut off inside its container")
-        covered = image.tile[0].extents if kind == "GIF" and image.tile else None
+        tiles = getattr(image, "tile", [])
+        covered = tiles[0].extents if kind == "GIF" and tiles else None
         try:
             with lift_pillow_limit():
                 frames = max(1, getattr(image, "n_frames", 1))  # a PSD without layers has none
@@ -228,7 +229,8 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
         raise defect from None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
-    equal = np.concatenate([_equal_rows(*decoded, *band) for band in bands_of(*decoded[0].size)])
+    one, other = decoded
+    equal = np.concatenate([_equal_rows(one, other, top, end) for top, end in bands_of(*one.size)])
     # A BMP begins with its lowest row.
     first, last = (
         (0, _count_leading(equal)) if equal[0] else (len(equal) - _count_leading(equal[::-1]), len(equal))
@@ -239,12 +241,12 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
     return turn_upright(rows, tags.get(ORIENTATION, 1)), (last - first) / len(equal)
 
 
-def _equal_rows(one: Image.Image, other: Image.Image, top: int, bottom: int) -> Any:
-    """Return which of the rows from `top` to `bottom` are equal in two pictures of one size."""
+def _equal_rows(one: Image.Image, other: Image.Image, top: int, end: int) -> Any:
+    """Return which of the rows from `top` to `end` are equal in two pictures of one size."""
     import numpy as np
 
-    first, second = (np.asarray(item.crop((0, top, item.width, bottom))) for item in (one, other))
-    return (first == second).reshape(bottom - top, -1).all(axis=1)
+    first, second = (np.asarray(item.crop((0, top, item.width, end))) for item in (one, other))
+    return (first == second).reshape(end - top, -1).all(axis=1)
 
 
 def _count_leading(flags: Any) -> int:
