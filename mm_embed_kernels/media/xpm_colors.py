@@ -6,13 +6,16 @@ import re
 
 # A line of the table of colors, up to the color of the key `c`.
 _COLOR = re.compile(rb'(?m)(^\s*"[^"\n]*?[ \t]c[ \t]+)(#[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*)(?=[ \t"])')
+# Lines between those of the table that say nothing, which Pillow takes for colors.
+_EMPTY = re.compile(rb"(?m)^[ \t]*(?:/\*[^\n]*\*/)?[ \t]*\r?\n")
 # Names that X11 defines otherwise than CSS does.
 _X11 = {"gray": "bebebe", "grey": "bebebe", "green": "00ff00", "maroon": "b03060", "purple": "a020f0"}
 
 
 def plain_xpm(data: bytes) -> bytes:
     """Return an XPM file whose colors have six digits, of which Pillow reads the last, and no names."""
-    return _COLOR.sub(lambda match: match[1] + _plain(match[2].decode()).encode(), data)
+    head, rest = data[:9], _EMPTY.sub(b"", data[9:])
+    return head + b"\n" + _COLOR.sub(lambda match: match[1] + _plain(match[2].decode()).encode(), rest)
 
 
 def _plain(color: str) -> str:

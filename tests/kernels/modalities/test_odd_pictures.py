@@ -14,6 +14,8 @@ from mm_embed_kernels.media.media_type import sniff
 XPM = b"""/* XPM */
 static char *x[] = {
 "5 1 5 1",
+
+/* colors */
 "a c #BEBEB6B6AEAE",
 "b m white c green",
 "c c gray50 s shade",
