@@ -11,7 +11,7 @@ class ConSEFrames(FrameEmbedder):
 
     name = "conse_frames"
     libraries = (*ConSE.libraries, "decord2", "av")
-    code_version = "3"
+    code_version = "4"
     seconds = 0.1
     batch_size = 1
 

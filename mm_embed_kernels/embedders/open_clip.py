@@ -23,7 +23,7 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
 
     name = "open_clip"
     libraries = ("open_clip_torch", "pillow", "pi-heif", "torch", "torchvision")
-    code_version = "2"
+    code_version = "3"
     seconds = 0.1
     batch_size = 32
 
@@ -135,7 +135,7 @@ class OpenCLIPFrames(FrameEmbedder):
     name = "open_clip_frames"
     takes_model = True
     libraries = (*OpenCLIP.libraries, "decord2", "av")
-    code_version = "2"
+    code_version = "3"
     seconds = 0.5
     batch_size = 8
 

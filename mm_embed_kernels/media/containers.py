@@ -8,6 +8,9 @@ from mm_embed_kernels.media.sound_data import SLIP_BYTES, find_sound_data, peek
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa")
 
+# Boxes with which a file of the ISO or QuickTime family begins.
+_ISO_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+
 
 def ends_early(stream: BinaryIO) -> bool:
     """Return whether an ISO, Matroska, RIFF, AIFF, AU, Wave64, CAF, ASF or Ogg file is cut off.
@@ -18,7 +21,7 @@ def ends_early(stream: BinaryIO) -> bool:
         return data.is_cut
     with peek(stream) as size:
         head = stream.read(12)
-        if head[4:8] == b"ftyp":
+        if head[4:8] in _ISO_FIRST:
             return _iso_is_short(stream, size)
         if head.startswith(b"\x1a\x45\xdf\xa3"):
             return _matroska_is_short(stream, size)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.display import Display, display_of
-from mm_embed_kernels.media.film_times import BestEffort, frame_times, keeps_times
+from mm_embed_kernels.media.film_times import BestEffort, frame_times, keeps_times, raw_times
 from mm_embed_kernels.media.media_type import Media, open_media
 from mm_embed_kernels.media.video import Facts, decodable_track, open_video_container
 
@@ -72,6 +72,8 @@ def index_of(data: Media, facts: Facts) -> Index:
     if times.starts is not None and len(stamps) == facts.frames and not lost:
         # The packets' times are those of the frames in another order: sorted, they are in that of display.
         starts = times.starts
+    elif times.paces is not None:
+        starts = raw_times(times.paces, len(stamps))
     else:
         starts = frame_times(stamps, facts.rate, facts.container, facts.limit)
     known = np.flatnonzero(np.isfinite(starts))

@@ -73,6 +73,7 @@ class PacketTimes:
         by_clock: whether a decoded frame can be told by its time.
         plain: whether frames are also found by their number after a key frame: none is hidden or missing, or
             needs one before that key frame.
+        paces: float64 [packets], seconds for which the frame of each packet of a raw stream is displayed.
     """
 
     starts: Array | None
@@ -81,6 +82,7 @@ class PacketTimes:
     duration: float
     by_clock: bool
     plain: bool
+    paces: Array | None = None
 
 
 def packet_times(packets: Packets, track: Any, container: Any) -> PacketTimes:
@@ -97,7 +99,9 @@ def packet_times(packets: Packets, track: Any, container: Any) -> PacketTimes:
     count = len(stamps)
     if None in stamps or kind in _RAW:
         keys = np.flatnonzero(packets.keys)
-        return PacketTimes(None, None, keys, count / rate, by_clock=False, plain=False)
+        paces = np.array([end * base or 1 / rate for end in packets.ends]) if kind in _RAW else None
+        duration = count / rate if paces is None else float(paces.sum())
+        return PacketTimes(None, None, keys, duration, by_clock=False, plain=False, paces=paces)
     ticks = np.asarray(stamps, np.int64)
     order = np.argsort(ticks, kind="stable")
     rising = ticks[order]
@@ -142,8 +146,13 @@ def keeps_times(kind: str, whole: bool) -> bool:
 
 
 def rate_of(track: Any) -> float:
-    """Return the frames per second that a track states, or FFmpeg's default."""
-    return float(track.average_rate or track.guessed_rate or DEFAULT_RATE)
+    """Return the frames per second that a track states, or FFmpeg's default.
+
+    That of a raw stream stands in its sequence header, of which FFmpeg's average knows nothing.
+    """
+    raw = track.container.format.name in _RAW
+    stated = (track.guessed_rate, track.average_rate) if raw else (track.average_rate, track.guessed_rate)
+    return float(stated[0] or stated[1] or DEFAULT_RATE)
 
 
 def time_limit(container: Any, seconds: float) -> float:
@@ -174,6 +183,13 @@ def _open_groups(ticks: Array, keys: Sequence[bool]) -> bool:
     return len(places) > 1 and bool((ticks[places[0] :] < ticks[since][places[0] :]).any())
 
 
+def raw_times(paces: Array, count: int) -> Array:
+    """Return the seconds of the `count` decoded frames of a raw stream, by the paces of its packets."""
+    if count == len(paces):
+        return np.concatenate([[0.0], np.cumsum(paces)[:-1]])
+    return np.arange(count) * float(paces.mean())
+
+
 def frame_times(stamps: Sequence[float | None], rate: float, kind: str, limit: float) -> Array:
     """Return the times of decoded frames in their order, seconds from the first; NaN for those not known.
 
@@ -189,7 +205,7 @@ def frame_times(stamps: Sequence[float | None], rate: float, kind: str, limit: f
     count = len(stamps)
     times = np.array([np.nan if stamp is None else stamp for stamp in stamps], np.float64)
     even = np.arange(count) / rate
-    if np.isnan(times).all() or kind in _RAW:
+    if np.isnan(times).all():
         return even
     times = _join_clocks(times, rate) if kind.startswith(_JUMPING) else times
     times = _fill(times, rate)

@@ -235,7 +235,8 @@ class _FFmpegFrames(Frames):
         self._film, self._size, index = film, size, film.index
         self.starts, self.keys, self.lost = index.starts, index.keys, index.lost
         self.count = max(film.facts.frames, len(index.starts))
-        self.duration = float(index.starts[-1] + 1 / film.facts.rate)
+        paces = film.facts.times.paces
+        self.duration = float(index.starts[-1] + (1 / film.facts.rate if paces is None else paces[-1]))
         if film.facts.times.starts is not None:
             self.duration = max(film.facts.duration, self.duration)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.clean_aperture import clean_aperture
-from mm_embed_kernels.media.deep_samples import linear_to_srgb, range_scale
+from mm_embed_kernels.media.ffmpeg_pixels import frame_to_rgb
 from mm_embed_kernels.media.image_file import (
+    MAX_DEEP_PIXELS,
     MAX_PIXELS,
     PILLOW_ERRORS,
     check_size,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 # Formats whose decoders give all pixels or none, and those whose decoders turn them.
 _DECODED_AT_ONCE, _TURNED_BY_DECODER = ("AVIF", "HEIF", "WEBP"), ("HEIF", "TIFF")
-# Formats of light, not of what a screen shows.
-_LINEAR = ("exr", "hdr")
+# TIFF tag of how samples are arranged, and its value for planes.
+_PLANES, _APART = 284, 2
 _EXIF_IFD, _EXIF_TAKEN, _EXIF_CHANGED = 0x8769, 0x9003, 0x0132
 
 
@@ -125,11 +126,19 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         if kind == "JPEG2000" and len(image.getbands()) > 1 and _jpeg2000_bits(data) > 8:
             # Pillow's shift to 8 bits rounds white up to black.
             return _read_by_ffmpeg(data, decoders_of(sniff(data[:HEAD_BYTES])))
+        if kind == "TIFF" and mode in ("LA", "La") and image.tag_v2.get(_PLANES) == _APART:  # type: ignore[attr-defined]
+            # Pillow writes the plane of alpha to where it is not read.
+            raise SampleError("unsupported_format", "Pillow reads no alpha of grays in a plane of its own")
+        if kind == "PNG" and isinstance(key := image.info.get("transparency"), int) and data[24] in (2, 4):
+            # Pillow scales samples of two and four bits to eight, but not the gray that is transparent.
+            image.info["transparency"] = key * (255 // (2 ** data[24] - 1))
         image.draft("RGB", (side, side))
         check_size(*image.size, data)
         if kind == "HEIF" and is_cut_off(data):
             # libheif paints the tiles that are missing.
             raise SampleError("truncated", "the file is cut off inside its container")
+        tiles = getattr(image, "tile", [])
+        covered = tiles[0].extents if kind == "GIF" and tiles else None
         try:
             with lift_pillow_limit():
                 frames = max(1, getattr(image, "n_frames", 1))  # a PSD without layers has none
@@ -147,6 +156,9 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         # After the pixels: reading EXIF may decode, and must not hide that decoding fails.
         exif = _exif_tags(image)
         orientation = _orientation(image, exif)
+    if covered and defect is None and covered != (0, 0, *rgb.size):
+        # Around the first frame of an animation there is nothing, which Pillow paints black.
+        rgb = _over_white(rgb, covered)
     if kind == "AVIF" and (part := clean_aperture(data, *rgb.size)):
         rgb = rgb.crop(part)
         width, height = rgb.size
@@ -163,6 +175,15 @@ def _read_by_pillow(data: bytes, side: int) -> Picture:
         read_share=share,
         defect=defect,
     )
+
+
+def _over_white(rgb: Image.Image, covered: tuple[int, int, int, int]) -> Image.Image:
+    """Return a picture in which all but a part is white."""
+    from PIL import Image
+
+    ground = Image.new("RGB", rgb.size, "white")
+    ground.paste(rgb.crop(covered), covered[:2])
+    return ground
 
 
 def _jpeg2000_bits(data: bytes) -> int:
@@ -208,8 +229,8 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
         raise defect from None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
-    one, other = (np.asarray(item) for item in decoded)
-    equal = (one == other).reshape(len(one), -1).all(axis=1)
+    one, other = decoded
+    equal = np.concatenate([_equal_rows(one, other, top, end) for top, end in bands_of(*one.size)])
     # A BMP begins with its lowest row.
     first, last = (
         (0, _count_leading(equal)) if equal[0] else (len(equal) - _count_leading(equal[::-1]), len(equal))
@@ -218,6 +239,14 @@ def _readable_rows(data: bytes, side: int, defect: SampleError) -> tuple[Image.I
         raise defect
     rows = to_rgb(decoded[0].crop((0, first, decoded[0].width, last)), image)
     return turn_upright(rows, tags.get(ORIENTATION, 1)), (last - first) / len(equal)
+
+
+def _equal_rows(one: Image.Image, other: Image.Image, top: int, end: int) -> Any:
+    """Return which of the rows from `top` to `end` are equal in two pictures of one size."""
+    import numpy as np
+
+    first, second = (np.asarray(item.crop((0, top, item.width, end))) for item in (one, other))
+    return (first == second).reshape(end - top, -1).all(axis=1)
 
 
 def _count_leading(flags: Any) -> int:
@@ -235,20 +264,24 @@ def _read_by_ffmpeg(data: bytes, decoders: Decoders) -> Picture:
         "max_pixels": str(MAX_PIXELS),
     }
     try:
-        with av.open(io.BytesIO(data), "r", metadata_errors="replace", options=options) as container:
+        # FFmpeg does not recognize a PAM by its bytes.
+        kind = "pam_pipe" if data.startswith(b"P7\n") and "pam_pipe" in decoders.demuxers else None
+        with av.open(
+            io.BytesIO(data), "r", format=kind, metadata_errors="replace", options=options
+        ) as container:
             if not container.streams.video:
                 raise SampleError("unsupported_format", "FFmpeg reads no picture in it")
             track = container.streams.video[0]
             if track.codec_context is None or track.codec_context.name not in decoders.codecs.split(","):
                 raise SampleError("unsupported_format", "FFmpeg has no decoder for it")
-            check_size(track.codec_context.width, track.codec_context.height, data)
+            check_size(track.codec_context.width, track.codec_context.height, data, MAX_DEEP_PIXELS)
             # Refuse damaged pictures instead of decoding a part of them.
             track.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             frame = next(container.decode(track), None)
             if frame is None:
                 raise SampleError("decode_error", "FFmpeg finds no frame in it")
             return Picture(
-                _ffmpeg_pixels(frame, track.codec_context.name),
+                frame_to_rgb(frame, track.codec_context.name),
                 frame.width,
                 frame.height,
                 frame.format.name,
@@ -257,38 +290,6 @@ def _read_by_ffmpeg(data: bytes, decoders: Decoders) -> Picture:
             )
     except (av.FFmpegError, ValueError, OverflowError) as error:
         raise library_error(error, "FFmpeg reads no picture in it") from error
-
-
-def _ffmpeg_pixels(frame: Any, codec: str) -> Image.Image:
-    """Return a frame of FFmpeg (`av.VideoFrame`) as RGB."""
-    import numpy as np
-    from PIL import Image
-
-    if "f32" not in frame.format.name and "f16" not in frame.format.name:
-        return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
-    layers = frame.reformat(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
-
-    def rows(top: int, bottom: int) -> Any:
-        """Return the samples of some rows, float64 [rows, width, 3 or 4]."""
-        order = (2, 0, 1, 3)[: len(layers.planes)]
-        bands = (np.frombuffer(layers.planes[place], np.float32).reshape(frame.height, -1) for place in order)
-        return np.stack([band[top:bottom, : frame.width] for band in bands], axis=-1).astype(np.float64)
-
-    def light(top: int, bottom: int) -> Any:
-        samples = rows(top, bottom)
-        if samples.shape[-1] > 3:
-            # An OpenEXR's colors are multiplied by its alpha.
-            samples[..., :3] += 1 - np.clip(np.nan_to_num(samples[..., 3:]), 0.0, 1.0)
-        return linear_to_srgb(samples[..., :3])
-
-    places = list(bands_of(frame.width, frame.height))
-    if codec not in _LINEAR:
-        scale = range_scale(lambda: (rows(*place)[..., :3] for place in places))
-    rgb = Image.new("RGB", (frame.width, frame.height))
-    for place in places:
-        pixels = light(*place) if codec in _LINEAR else scale(rows(*place)[..., :3])
-        rgb.paste(Image.fromarray(pixels), (0, place[0]))
-    return rgb
 
 
 def _exif_tags(image: Image.Image) -> Any:

@@ -15,6 +15,7 @@ from mm_embed_kernels.media.containers import ends_early
 from mm_embed_kernels.media.library_errors import pillow_error
 from mm_embed_kernels.media.media_type import HEAD_BYTES, sniff
 from mm_embed_kernels.media.picture_formats import decoders_of
+from mm_embed_kernels.media.xpm_colors import plain_xpm
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 # A picture of 24,000 x 7,500: 540 MB decoded, a few seconds. A JPEG is decoded at down to an eighth of its
 # size and may have 64 times as many.
 MAX_PIXELS = 180_000_000
+# Likewise of one that FFmpeg decodes: to floats or 16 bits, with layers, twenty bytes a pixel.
+MAX_DEEP_PIXELS = 100_000_000
 # No camera's coding stores ten pixels in one bit: a file that does was made to fill memory, or is empty.
 _BOMB_PIXELS_PER_BYTE = 80
+# Bytes of one compressed text in a PNG; Pillow limits those of all to 64 MB.
+_TEXT_BYTES = 32 << 20
 # Errors that Pillow's decoders raise for damaged bytes.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, struct.error)
 _END_MARKERS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"), (b"GIF8", b"\x3b"))
 
 
@@ -43,6 +48,8 @@ def open_image(data: bytes) -> Image.Image:
         raise SampleError("unsupported_format", f"Pillow has no decoder for {mime}")
     if "HEIF" in formats:
         _register_heif()
+    if formats == ("XPM",):
+        data = plain_xpm(data)
     with lift_pillow_limit(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -67,28 +74,37 @@ def _register_heif() -> None:
 
 @contextmanager
 def lift_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's limit on the size that a header states; `check_size` limits the size that is decoded."""
-    from PIL import Image
+    """Lift Pillow's limit on the size that a header states; `check_size` limits the size that is decoded.
+
+    A PNG may hold more text than Pillow allows, as programs write it that keep their history in it.
+    """
+    from PIL import Image, PngImagePlugin
 
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, _TEXT_BYTES
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before, text
 
 
-def check_size(width: int, height: int, data: bytes) -> None:
+def check_size(width: int, height: int, data: bytes, most: int = MAX_PIXELS) -> None:
     """Check that a picture has no more pixels than are decoded.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        data: the file.
+        most: pixels that are decoded.
 
     Raises:
         SampleError: ``too_large`` or ``decompression_bomb``.
     """
-    if (pixels := width * height) > MAX_PIXELS:
+    if (pixels := width * height) > most:
         bomb = pixels > _BOMB_PIXELS_PER_BYTE * len(data)
         raise SampleError(
             "decompression_bomb" if bomb else "too_large",
-            f"{width:,} x {height:,} = {pixels:,} pixels in {len(data):,} bytes; "
-            f"up to {MAX_PIXELS:,} are decoded",
+            f"{width:,} x {height:,} = {pixels:,} pixels in {len(data):,} bytes; up to {most:,} are decoded",
         )
 
 

@@ -26,7 +26,7 @@ _HERTZ = (44_100, 48_000, 32_000)
 def begins_with_frames(stream: BinaryIO) -> bool:
     """Return whether two frames of MPEG audio follow upon tags and zeros; the stream keeps its position."""
     with peek(stream):
-        stream.seek(_first_frame(stream))
+        stream.seek(end_of_tags(stream))
         head = stream.read(4)
         length = frame_length(head)
         stream.seek(max(0, length - 4), io.SEEK_CUR)
@@ -39,7 +39,7 @@ def stated_seconds(stream: BinaryIO) -> float | None:
     None where it states none. The stream keeps its position.
     """
     with peek(stream):
-        stream.seek(_first_frame(stream))
+        stream.seek(end_of_tags(stream))
         data = stream.read(4_096)
         mark = re.search(rb"(Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI", data, re.DOTALL)
         if mark is None or not frame_length(data[:4]):
@@ -75,7 +75,7 @@ def _sampled(head: bytes) -> int:
     return _HERTZ[(head[2] >> 2) & 3] // {3: 1, 2: 2, 0: 4}[(head[1] >> 3) & 3]
 
 
-def _first_frame(stream: BinaryIO) -> int:
+def end_of_tags(stream: BinaryIO) -> int:
     """Return the offset behind the ID3 tags, APE tags and zeros at the beginning, in any order."""
     offset = 0
     for _ in range(_MAX_TAGS):

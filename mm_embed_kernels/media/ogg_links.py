@@ -21,7 +21,7 @@ _HEAD_BYTES, _CHUNK = 27 + 1 + 8, 1 << 20
 
 
 def find_links(stream: BinaryIO) -> list[tuple[int, int]]:
-    """Return the offsets of the beginning and end of each link of an Ogg file; of other files, none.
+    """Return the offsets of the beginning and end of each link of an Ogg file; none where none is known.
 
     The stream keeps its position.
     """
@@ -34,8 +34,9 @@ def find_links(stream: BinaryIO) -> list[tuple[int, int]]:
             if offset != behind or not starts:
                 starts.append(offset)
             behind = offset + length
-    if starts:
-        starts[0] = 0
+    if not starts:
+        return []
+    starts[0] = 0
     return list(zip(starts, [*starts[1:], size], strict=True))
 
 

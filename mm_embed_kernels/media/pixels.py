@@ -20,6 +20,9 @@ ORIENTATION = 0x0112
 _BAND_PIXELS = 1_000_000
 # A profile that moves no color by more than this is sRGB.
 _SAME_COLOR = 3
+# Exponent of a screen; one that differs by less is the same, as libpng has it; one that differs by more is
+# an error of the header.
+_SCREEN_GAMMA, _SAME_GAMMA, _MOST_GAMMA = 2.2, 0.05, 10.0
 
 
 def to_rgb(image: Image.Image, file: Image.Image | None = None) -> Image.Image:
@@ -31,6 +34,11 @@ def to_rgb(image: Image.Image, file: Image.Image | None = None) -> Image.Image:
     """
     from PIL import Image
 
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())  # colors that are multiplied by alpha
+    if image.mode == "1" and (file or image).format in ("PSD", "XBM"):
+        # A bit that is set is ink, which Pillow reads as light.
+        return image.point([255, *[0] * 255], "L").convert("RGB")
     deep = deep_scale(image, file or image) if image.mode.startswith("I") or image.mode == "F" else None
     width, height = image.size
     if width * height <= _BAND_PIXELS:
@@ -51,16 +59,31 @@ def _band_to_rgb(image: Image.Image, deep: Scale | None) -> Image.Image:
     from PIL import Image
 
     profile = image.info.get("icc_profile")
+    curve = _gamma_curve(image.info)
     if deep is not None:
-        return _to_srgb(Image.fromarray(deep(np.asarray(image))), profile)
+        return _to_srgb(Image.fromarray(deep(np.asarray(image))), profile, curve)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         ground = Image.new("RGBA", layered.size, "white")
         # A profile of grays is applied to the gray band; white is white in all of them.
-        colors = _to_srgb(layered.convert("L" if image.mode in ("L", "LA") else "RGB"), profile)
+        colors = _to_srgb(layered.convert("L" if image.mode in ("L", "LA") else "RGB"), profile, curve)
         colors.putalpha(layered.getchannel("A"))
         return Image.alpha_composite(ground, colors).convert("RGB")
-    return _to_srgb(image, profile)
+    return _to_srgb(image, profile, curve)
+
+
+def _gamma_curve(info: dict[Any, Any]) -> list[int] | None:
+    """Return the values of a screen for 0 to 255 by the gamma that a PNG states; None where it is a screen's.
+
+    A profile, or the chunk `sRGB`, overrides it (PNG specification, 12.13).
+    """
+    stated = info.get("gamma")
+    if not isinstance(stated, float) or "srgb" in info or info.get("icc_profile"):
+        return None
+    power = 1 / (_SCREEN_GAMMA * stated) if stated > 0 else 1.0
+    if abs(power - 1) < _SAME_GAMMA or not 1 / _MOST_GAMMA <= power <= _MOST_GAMMA:
+        return None
+    return [round(255 * (value / 255) ** power) for value in range(256)]
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -88,10 +111,15 @@ def _transpose_of(orientation: int) -> Transpose | None:
     }.get(orientation)
 
 
-def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: Any, curve: list[int] | None = None) -> Image.Image:
     """Return RGB in sRGB by the image's ICC profile; a profile that does not fit the pixels is ignored.
 
     Viewers do so, too.
+
+    Args:
+        image: the pixels.
+        profile: bytes of its profile, or None.
+        curve: values by which those of an image without a profile are replaced.
     """
     from PIL import Image, ImageCms
 
@@ -102,7 +130,7 @@ def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
     else:
         transform = _lab_transform() if mode == "LAB" else None
     if transform is None:
-        return plain.convert("RGB")
+        return plain.convert("RGB").point(curve * 3) if curve else plain.convert("RGB")
     colors = Image.new("RGB", plain.size)
     try:
         transform.apply(plain, colors)

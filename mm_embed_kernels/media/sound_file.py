@@ -8,8 +8,11 @@ from typing import Any, BinaryIO
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.library_errors import library_error
+from mm_embed_kernels.media.mpeg_audio import end_of_tags
+from mm_embed_kernels.media.ogg_links import open_part
 from mm_embed_kernels.media.recordings import FFmpegRecording, Recording, open_sound_container
 from mm_embed_kernels.media.resampling import LAYOUTS
+from mm_embed_kernels.media.sound_data import peek
 
 _BLOCK_FRAMES = 4_096
 
@@ -24,7 +27,7 @@ def open_recording(stream: BinaryIO) -> Iterator[Recording]:
     import av
 
     try:
-        container = open_sound_container(stream)
+        container, stream = _open_container(stream)
     except (av.FFmpegError, ValueError, OverflowError) as error:
         stream.seek(0)
         yield SoundFileRecording(stream, library_error(error, "FFmpeg cannot open it"))
@@ -36,6 +39,21 @@ def open_recording(stream: BinaryIO) -> Iterator[Recording]:
             stream.seek(0)
             recording = SoundFileRecording(stream, error)
         yield recording
+
+
+def _open_container(stream: BinaryIO) -> tuple[Any, BinaryIO]:
+    """Return a container and its stream: without the tags before it, where they confuse FFmpeg."""
+    import av
+
+    try:
+        return open_sound_container(stream), stream
+    except (av.FFmpegError, ValueError, OverflowError):
+        with peek(stream) as size:
+            begins = end_of_tags(stream)
+        if not 0 < begins < size:
+            raise
+        untagged = open_part(stream, begins, size)
+        return open_sound_container(untagged), untagged
 
 
 class SoundFileRecording(Recording):

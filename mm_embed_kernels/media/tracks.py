@@ -15,6 +15,8 @@ _SOUND_TYPES = {
     "video/x-ms-wmv": "audio/x-ms-wma",
     "video/x-pn-realvideo": "audio/x-pn-realaudio",
 }
+# Beginnings of MPEG audio that no signature tells: zeros, tags, and frames of layers 1 and 2.
+_MAYBE_FRAMES = (b"\0", b"APETAGEX", b"ID3", b"\xff")
 # Containers whose table names all tracks.
 _TABLED = ("video/webm", "video/x-matroska", "video/x-msvideo")
 # Tables of tracks are at a container's beginning, before any media; the index of samples of a two-hour film
@@ -31,7 +33,7 @@ def media_type(data: Media) -> str:
 def stream_type(stream: BinaryIO) -> str:
     """Return the `media_type` of a seekable stream at its beginning; its position afterwards is undefined."""
     mime = sniff(head := stream.read(HEAD_BYTES))
-    if mime == "application/octet-stream" and head.startswith((b"\0", b"APETAGEX", b"ID3")):
+    if mime == "application/octet-stream" and head.startswith(_MAYBE_FRAMES):
         return "audio/mpeg" if begins_with_frames(stream) else mime
     stream.seek(0)
     if mime in _ISO_FAMILY:

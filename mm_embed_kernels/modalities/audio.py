@@ -123,9 +123,9 @@ class Audio(Modality):
             if throughout:
                 duration = reader.count() if meter.end >= MEASURED_SECONDS - SLACK_SECONDS else meter.end
             missing = stated - duration
-            if not meter.seconds:
+            if not meter.samples:
                 self._explain_emptiness(reader, missing, whole)
-            if not meter.finite:
+            if meter.samples and not meter.finite:
                 raise SampleError(
                     "decode_error", f"all {meter.samples:,} samples are NaN or infinite: there is no sound"
                 )

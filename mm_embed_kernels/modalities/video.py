@@ -50,8 +50,8 @@ class Video(Modality):
     hub_embedder = "open_clip_frames:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("av", "decord2", "filetype", "ImageHash")
     streams = True
-    probe_version = "5"
-    segment_version = "2"
+    probe_version = "6"
+    segment_version = "3"
     probe_seconds = 0.3
     segment_seconds = 0.3
     signals: ClassVar[list[pa.Field]] = [

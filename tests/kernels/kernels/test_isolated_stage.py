@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -103,6 +105,21 @@ def test_a_model_stays_loaded_from_stage_to_stage(stage: Any) -> None:
         each.setup()
         vectors.append(each.run(texts("a"))["vector"].to_pylist())
     assert vectors[0] == vectors[1], "another process has another number"
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(180.0, marks=pytest.mark.slow)])
+def test_a_batch_may_wait_for_minutes(stage: Any, seconds: float) -> None:
+    """The model's process is stopped, as by a machine that is out of cores: time that is not its own."""
+    tried = stage(seconds=0.5 if seconds < 10 else 30.0)
+    tried.setup()
+    (child,) = (item for item in psutil.Process().children() if "spawn_main" in " ".join(item.cmdline()))
+    child.suspend()
+    timer = threading.Timer(seconds, child.resume)
+    timer.start()
+    rows = tried.run(texts("a", "bb", "ccc")).to_pylist()
+    timer.join()
+    assert [row["error_class"] for row in rows] == [None] * 3
+    assert child.is_running(), "the process is the same one"
 
 
 @pytest.mark.parametrize(

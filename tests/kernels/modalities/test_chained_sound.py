@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,3 +78,31 @@ def test_a_recording_may_change_its_rate_and_channels() -> None:
     # Both tones are as loud as the first one alone.
     assert row["loudness"] == pytest.approx(AUDIO.probe(layer_3(440, 44_100, 1))["loudness"], abs=4)
     assert pitches(data, 4)[::3] == [440, 880]
+
+
+def test_an_ogg_file_of_an_unknown_coding_is_no_chain() -> None:
+    with pytest.raises(SampleError):
+        AUDIO.probe(b"OggS\0\2" + bytes(20) + b"\1\4none" + bytes(40))
+
+
+def test_tags_before_a_recording_are_left_out() -> None:
+    """FFmpeg 8 refuses some codings behind an ID3 tag; libsndfile reads FLAC behind none."""
+    tag = b"ID3\3\0\0\0\0\x08\0" + bytes(1_024)
+    for kind in ("WAV", "FLAC", "MP3"):
+        data = encode_audio(tone(440, 1.0, 44_100), kind, 44_100)
+        assert AUDIO.probe(tag + data)["duration"] == pytest.approx(1.0, abs=0.06)
+
+
+def test_what_follows_the_sound_is_no_damage() -> None:
+    """FFmpeg takes a tag behind WavPack, as taggers write it, for a damaged block."""
+    import av
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="wv") as out:
+        track: Any = out.add_stream("wavpack", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(440, 1.0, 44_100).T.copy(), format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        for part in [*av.AudioResampler(track.codec_context.format, "mono", 44_100, 4_410).resample(frame)]:
+            out.mux(track.encode(part))
+        out.mux(track.encode())
+    assert AUDIO.probe(stream.getvalue() + b"TAG" + bytes(125))["duration"] == pytest.approx(1.0, abs=0.01)

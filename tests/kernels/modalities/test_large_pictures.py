@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media import pixels
 from mm_embed_kernels.media.image import read_picture
 from mm_embed_kernels.modalities import get
@@ -73,3 +74,9 @@ def test_the_bands_of_a_picture_make_the_whole(monkeypatch: pytest.MonkeyPatch) 
     bands = [read_picture(data, 512).rgb for data in files]
     for one, other in zip(whole, bands, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize("head", [b"PF\n12000 10000\n-1.0\n", b"P7\nWIDTH 12000\nHEIGHT 10000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n"])  # fmt: skip
+def test_a_picture_that_ffmpeg_would_need_too_much_memory_for_is_refused_by_name(head: bytes) -> None:
+    with pytest.raises(SampleError, match="too_large: 12,000 x 10,000 = 120,000,000 pixels"):
+        read_picture(head + bytes(3_000_000), 512)
