@@ -126,7 +126,12 @@ def test_mistakes_are_one_line(mm: Run, dataset: Path) -> None:
     dataset.write_text(
         dataset.read_text().replace("version: v1", "version: v2").replace("photos/", "nowhere/")
     )
+    nearest = f"the nearest path that exists is {dataset.parent}"
+    one_line_error(mm("register", dataset), "nowhere does not exist", nearest)
+    (dataset.parent / "nowhere").mkdir()
+    (dataset.parent / "nowhere" / "1.jpg").write_bytes(b"x")
     loaded(mm("register", dataset, "--json"))
+    shutil.rmtree(dataset.parent / "nowhere")
     one_line_error(mm("backfill", "tiny@v2", "--plan"), "nowhere", "does not exist")
     one_line_error(mm("datasets", MM_STORE="/dev/null/x"), "/dev/null/x")
 
