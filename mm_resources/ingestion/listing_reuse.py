@@ -6,7 +6,7 @@ where repeated keys connect an object that stands with one that does not, the so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -138,6 +138,27 @@ def earlier_rows(
     pairs = zip(stored["uri"].to_pylist(), stored["tag"].to_pylist(), strict=True)
     rows = EarlierRows(dataset, frozenset(uri for uri, tag in pairs if now.get(uri) == tag))
     return rows if rows.uris and rows.is_independent else None
+
+
+def complete_listing(
+    earlier: EarlierRows | None,
+    schema: pa.Schema,
+    listed: Callable[[frozenset[str]], Iterator[pa.RecordBatch]],
+) -> Iterator[pa.RecordBatch]:
+    """Yield the listing of a source: earlier rows for objects that stand, and new rows.
+
+    Args:
+        listed: lists the source without the samples of some objects.
+    """
+    if earlier is not None:
+        found = TableSpool(schema)
+        for batch in listed(earlier.uris):
+            found.add(pa.Table.from_batches([batch]))
+        if not earlier.has_key_of(found):
+            yield from earlier.batches(schema)
+            yield from found.reader()
+            return
+    yield from listed(frozenset())
 
 
 def _earlier_listing(

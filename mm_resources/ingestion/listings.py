@@ -16,7 +16,7 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import redact_text, strip_secrets
-from mm_resources.ingestion.listing_reuse import SETTINGS, earlier_rows, listing_settings
+from mm_resources.ingestion.listing_reuse import SETTINGS, complete_listing, earlier_rows, listing_settings
 from mm_resources.ingestion.listing_rows import ListingRows, bound_tag, listed_uri
 from mm_resources.ingestion.modality_routes import by_content
 from mm_resources.ingestion.spec_secrets import open_revealed, source_uris
@@ -24,7 +24,6 @@ from mm_resources.sources import Listed, Source, Unmatched
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.missing_columns import read_columns
 from mm_resources.storage.secret_table import SecretTable
-from mm_resources.storage.spool import TableSpool
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import require_intact
 
@@ -86,10 +85,15 @@ class Listings:
         metadata = {_SIDE_TABLE: json.dumps(table), SETTINGS: settings}
         schema, causes = self.contract(spec).bare.with_metadata(metadata), []
 
+        def listed(unread: frozenset[str]) -> Iterator[pa.RecordBatch]:
+            opened.unread = unread
+            return row_batches(self._rows(spec, source, opened, keep=True), schema.remove_metadata())
+
         def batches() -> Iterator[pa.RecordBatch]:
             """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
-                yield from self._batches(spec, source, schema.remove_metadata(), opened, settings)
+                earlier = earlier_rows(self.store, spec, source, opened, settings)
+                yield from complete_listing(earlier, schema.remove_metadata(), listed)
             except Exception as error:  # any client's error; recorded and raised again
                 causes.append(error)
                 raise
@@ -109,23 +113,6 @@ class Listings:
                 raise
             return f"source {source.name} cannot be listed: {describe_cause(causes[0])}"
         return ""
-
-    def _batches(
-        self, spec: DatasetSpec, source: SourceSpec, schema: pa.Schema, opened: Source, settings: str
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the listing of a source: rows of an earlier one for objects that stand, and new rows."""
-        earlier = earlier_rows(self.store, spec, source, opened, settings)
-        if earlier is not None:
-            found = TableSpool(schema)
-            for batch in row_batches(
-                self._rows(spec, source, opened, keep=True, unread=earlier.uris), schema
-            ):
-                found.add(pa.Table.from_batches([batch]))
-            if not earlier.has_key_of(found):
-                yield from earlier.batches(schema)
-                yield from found.reader()
-                return
-        yield from row_batches(self._rows(spec, source, opened, keep=True), schema)
 
     def is_frozen(self, spec: DatasetSpec, source: SourceSpec) -> bool:
         """Return whether the listing of a source is frozen."""
@@ -217,9 +204,10 @@ class Listings:
 
         def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
             try:
+                opened = self._open(spec, source)
                 yield from (
                     row
-                    for row in self._rows(spec, source, self._open(spec, source), keep=False)
+                    for row in self._rows(spec, source, opened, keep=False)
                     if row["modality"] == modality
                 )
             except Exception as error:  # any client's error
@@ -255,22 +243,15 @@ class Listings:
         return next(iter(self._open(spec, source).list()), None)
 
     def _rows(
-        self,
-        spec: DatasetSpec,
-        source: SourceSpec,
-        opened: Source,
-        keep: bool,
-        unread: frozenset[str] = frozenset(),
+        self, spec: DatasetSpec, source: SourceSpec, opened: Source, keep: bool
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows of a source as it is now.
 
         Args:
             keep: whether the rows are stored, and with them, apart, the secrets of their URLs.
-            unread: containers whose rows are left out.
         """
         # Of its own: another thread's listing must not take what waits to be stored.
         secrets = SecretTable(self.store)
-        opened.unread = unread
         routed = (
             by_content(opened, LISTING_BATCH)
             if source.modality == "auto"

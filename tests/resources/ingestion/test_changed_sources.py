@@ -6,6 +6,7 @@ What differs is counted on the edited records themselves, and the whole listing 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import random
@@ -361,6 +362,47 @@ def test_a_file_that_changes_before_it_is_fetched_is_told(
     )
     (row,) = [row for row in failed.to_pylist() if row["status"] == "failed"]
     assert (row["error_class"], row["retryable"]) == ("source_changed", True)
+
+
+def test_listings_of_before_keep_their_keys(registry: Registry, data: Path) -> None:
+    """A listing that was frozen before contents were hashed has no such column: its records are known by place and tag."""
+    import lance
+
+    jsonl(data / "x.jsonl", [Entry("a", "one", "owl")], 0)
+    spec = spec_of({"uri": f"{data}/*.jsonl", "record": TEXT})
+    freeze(registry, spec)
+    (new,) = list_samples(registry, spec)
+    uri = registry.store.uri("registry/listings/birds/v1/s0.lance")
+    lance.dataset(uri).drop_columns(["content_hash"])
+    (row,) = list_samples(registry, spec)
+    assert row == {**new, "content_hash": None}
+    kernel = FetchKernel(spec, BlobStore(registry.store))
+    requests = sql.fetch(
+        REQUESTS, listing=registry.listings.listing(spec, "text"), flavours=kernel.flavours()
+    )
+    place = "\x1f".join(
+        ["jsonl:text", f"{data}/x.jsonl", f"0+{(data / 'x.jsonl').stat().st_size}", row["tag"]]
+    )
+    assert requests["key"].to_pylist() == [hashlib.sha256(place.encode()).hexdigest()]
+    assert fetch(registry, spec)[1] == {"a": content_hash(b"one")}
+
+
+def test_a_lance_dataset_that_grew_makes_new_what_was_added(registry: Registry, data: Path) -> None:
+    import lance
+
+    entries = [Entry(f"e{i}", f"text {i}", "owl") for i in range(5)]
+    lance.write_dataset(table_of(entries[:4], "text"), f"{data}/rows.lance")
+    source = {"uri": f"{data}/rows.lance", "record": TEXT}
+    freeze(registry, spec_of(source))
+    assert fetch(registry, spec_of(source))[0].computed == 4
+    dataset = lance.dataset(f"{data}/rows.lance")
+    dataset.delete("id = 'e0'")
+    lance.write_dataset(table_of(entries[4:], "text"), f"{data}/rows.lance", mode="append")
+    later = spec_of(source, version="v2", parent="v1")
+    freeze(registry, later)
+    report, found = fetch(registry, later)
+    assert (report.computed, set(found)) == (1, {"e1", "e2", "e3", "e4"})
+    assert len(identities(registry, later) - identities(registry, spec_of(source))) == 1
 
 
 def _opened(spec: DatasetSpec) -> list[Source]:
