@@ -99,7 +99,7 @@ class Containers:
 
     def start(self, name: str) -> None:
         """Start a service as compose does."""
-        log = (self.folder / f"{name}.log").open("wb")
+        log = (self.folder / f"{name}.log").open("ab")
         self._running[name] = subprocess.Popen(
             self._command(name), stdout=log, stderr=log, start_new_session=True
         )
@@ -128,12 +128,15 @@ class Containers:
         command = self._command(name, [*words], environment, secrets, entrypoint=False)
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds)
 
-    def until(self, reached: Callable[[], bool], names: tuple[str, ...], seconds: float = 600) -> None:
-        """Wait for a condition, as long as these services run."""
-        deadline = time.monotonic() + seconds
+    def until(self, reached: Callable[[], bool], names: tuple[str, ...], seconds: float = 900) -> None:
+        """Wait for a condition; services that end meanwhile are started again, as compose is told to, a few times."""
+        deadline, restarts = time.monotonic() + seconds, 0
         while not reached():
             for name in names:
-                assert self.alive(name), f"{name} has ended: {self.log(name)[-3000:]}"
+                if not self.alive(name):
+                    restarts += 1
+                    assert restarts <= 3, f"{name} has ended: {self.log(name)[-3000:]}"
+                    self.start(name)
             assert time.monotonic() < deadline, "\n".join(
                 f"{name}: {self.log(name)[-2000:]}" for name in names
             )
@@ -218,6 +221,8 @@ class Containers:
     def _environment(self, service: dict[str, Any], more: dict[str, str]) -> list[tuple[str, str]]:
         image = {
             "HOME": "/home/mm", "PATH": "/opt/mm/bin:/usr/local/bin:/usr/bin:/bin", "DAGSTER_HOME": "/home/mm/dagster",
+            # A node of Ray that starts on a busy machine waits longer for its agents.
+            "RAY_agent_register_timeout_ms": "300000", "RAY_raylet_start_wait_time_s": "300",
             "MM_DATASETS": "/datasets", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         own = {

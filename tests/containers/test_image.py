@@ -31,6 +31,7 @@ SENTENCES = [
     "The cat sleeps on the warm sofa all day long.",
     "Espresso is made by forcing hot water through ground coffee.",
 ]
+HEALTHY = ("ray", "health-check", "--address", "localhost:6379")
 # Files as they lie about in working trees, beside modules, too.
 PLANTED = [
     ".env", ".git/config", ".aws/credentials", "docker/.env", "docker/secrets/store_root", "mm_assets/.env", "id_rsa", "key.pem",
@@ -76,6 +77,10 @@ def containers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     postgres = (project.secrets, 5432, tuple(networks.prefix("postgres")), "0.0.0.0")
     try:
         with postgres_server(*postgres):
+            project.start("schema")
+            project.start("ray-head")
+            project.finish("schema")
+            project.until(lambda: project.execute("ray-head", *HEALTHY).returncode == 0, ("ray-head",))
             yield project
             project.close()
     finally:
@@ -119,8 +124,6 @@ def test_the_image_is_lean_and_belongs_to_root(builder: Builder, root: Path) -> 
 
 def test_postgres_roles_cannot_do_each_others_work(containers: Containers) -> None:
     """The schema's service creates the tables; the other roles read and write rows, and nothing else."""
-    containers.start("schema")
-    containers.finish("schema")
     program = """
 import os, sys, psycopg2
 def attempt(statement, database="dagster"):
@@ -145,9 +148,6 @@ print(attempt("SELECT 1", "postgres"))
 
 
 def test_ray_refuses_who_has_no_token(containers: Containers) -> None:
-    containers.start("ray-head")
-    healthy = ["ray", "health-check", "--address", "localhost:6379"]
-    containers.until(lambda: containers.execute("ray-head", *healthy).returncode == 0, ("ray-head",))
     join = """
 from mm_embed_kernels.errors import UserError
 from mm_resources.compute.ray_session import RaySession
@@ -162,7 +162,7 @@ except UserError as error:
     wrong = {"RAY_AUTH_TOKEN": "0" * 64, "RAY_AUTH_TOKEN_PATH": ""}
     for environment, secrets in (({"RAY_AUTH_MODE": "disabled"}, True), ({}, False), (wrong, False)):
         with_this: dict[str, Any] = {"environment": environment, "secrets": secrets}
-        assert containers.execute("ray-head", *healthy, **with_this).returncode != 0, environment
+        assert containers.execute("ray-head", *HEALTHY, **with_this).returncode != 0, environment
         driver = containers.execute("ray-worker", "timeout", "300", "python", "-c", join, **with_this)
         assert "wants a token that this process does not have" in driver.stdout, driver.stderr[-2000:]
     remote = containers.execute(
