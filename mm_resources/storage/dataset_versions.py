@@ -31,6 +31,13 @@ def tag(uri: str, version: int, name: str) -> None:
         dataset.tags.update(name, version)
 
 
+def untag(uri: str, name: str) -> None:
+    """Remove a tag, if there is one."""
+    dataset = open_dataset(uri)
+    if dataset is not None and name in dataset.tags.list():
+        dataset.tags.delete(name)
+
+
 def clean(uri: str, older_than: timedelta) -> tuple[int, int]:
     """Remove older, untagged versions with the files that only they reference.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import xxhash
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.storage.store import Store
+from mm_resources.storage.store import Store, StoredObject
 
 FOLDER, MANIFESTS = "_hashes", "_versions/"
 _CHUNK = 1 << 20
@@ -93,10 +93,19 @@ def remove_strays(uri: str) -> None:
     store = Store(uri)
     for folder in store.entries(FOLDER):
         own = folder.name.rsplit("/", 1)[-1]
-        kept = set(store.names(own))
-        for name in store.names(folder.name):
-            if name not in kept:
-                store.remove(f"{folder.name}/{name}")
+        # A folder of an index stays behind empty where its files have gone.
+        kept = {entry.name.rsplit("/", 1)[-1] for entry in store.entries(own) if _has_files(store, entry)}
+        for entry in store.entries(folder.name):
+            if entry.name.rsplit("/", 1)[-1] in kept:
+                continue
+            if entry.is_folder:
+                store.remove_tree(entry.name)
+            else:
+                store.remove(entry.name)
+
+
+def _has_files(store: Store, entry: StoredObject) -> bool:
+    return not entry.is_folder or bool(store.names(entry.name))
 
 
 def _state(store: Store, name: str) -> tuple[str, int]:
