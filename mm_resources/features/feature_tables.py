@@ -192,12 +192,15 @@ class FeatureTables:
     def recall(self, name: str, version: int, index: str) -> Recall:
         """Measure recall@10 of a table's index against exact search; queries are some of its vectors.
 
-        A version never changes, so that it is measured once in a process.
+        What `try_recall` has measured is not measured again.
         """
-        known = self._recalls.get((name, version, index))
-        if known is None:
-            known = self._recalls[name, version, index] = self._measure_recall(name, version, index)
-        return known
+        known = self._recalls.pop((name, version, index), None)
+        return known or self._measure_recall(name, version, index)
+
+    def try_recall(self, name: str, version: int, index: str) -> Recall:
+        """Measure as `recall` does, and keep the result for it: a version does not change."""
+        found = self._recalls[name, version, index] = self._measure_recall(name, version, index)
+        return found
 
     def _measure_recall(self, name: str, version: int, index: str) -> Recall:
         table = self.database.open_table(name)

@@ -121,7 +121,7 @@ class VersionWriter:
         version = self._commit(pinned, base, contract, rows, found)
         candidate = Candidate(pinned.table, version, found.rows, index, digest.hexdigest())
         if index != vector_indexes.EXACT:
-            recall = self.features.recall(pinned.table, version, index)
+            recall = self.features.try_recall(pinned.table, version, index)
             if min(recall) < vector_indexes.MIN_RECALL:
                 self.log(f"written whole, not on top of {pinned.table}: recall is {min(recall):.3f}")
                 return None

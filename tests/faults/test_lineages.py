@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -35,24 +36,25 @@ STEPS = ("write_files", "restore", "update", "extend_indexes", "tag", "create re
 OTHER = "The tide turned at noon and the boats swung round on their anchors."
 
 
-def write_second(folder: Path) -> Path:
-    """Write a second version of the texts, in which one sentence is another one; return its spec's path."""
-    spec = write_texts(folder, "tiny", [OTHER, *SENTENCES[1:]])
-    second = folder / "second.yaml"
-    second.write_text(spec.read_text("utf-8").replace("version: v1", "version: v2\nparent: v1"), "utf-8")
-    return second
+@pytest.fixture(scope="module")
+def prepared(once: Once) -> Home:
+    """A store in which ``tiny@v1`` is published and ``tiny@v2`` registered, in which one sentence is another."""
+
+    def publish(root: Path) -> None:
+        home, data = Home(root / "home"), root / "data"
+        spec = write_texts(data)
+        assert home.mm("register", str(spec)).code == 0
+        assert home.mm("backfill", "tiny@v1").code == 0
+        spec = write_texts(data, sentences=[*SENTENCES[:-1], OTHER])
+        spec.write_text(spec.read_text("utf-8").replace("version: v1", "version: v2\nparent: v1"), "utf-8")
+        assert home.mm("register", str(spec)).code == 0
+
+    return Home(once("fault-second", publish) / "home")
 
 
 @pytest.fixture(scope="module")
-def prepared(once: Once, undisturbed: Home) -> Home:
-    """A store in which ``tiny@v1`` is published and ``tiny@v2`` registered."""
-
-    def register(root: Path) -> None:
-        home = undisturbed.copy(root / "home")
-        done = home.mm("register", str(write_second(root / "data")))
-        assert done.code == 0, done.text
-
-    return Home(once("fault-second", register) / "home")
+def expected(prepared: Home) -> Published:
+    return published(prepared.store, TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +68,6 @@ def expected_second(once: Once, prepared: Home) -> Published:
 
 @pytest.fixture
 def home(memory: Path, prepared: Home) -> Iterator[Home]:
-    import shutil
-
     home = prepared.copy(memory / "second")
     yield home
     for victim in running():
