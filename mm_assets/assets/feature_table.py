@@ -105,18 +105,18 @@ class _CellRows:
     embedder: Embedder
     vectors: CachedVectors
 
-    def described(self) -> Iterator[pa.Table]:
+    def bare_rows(self) -> Iterator[pa.Table]:
         """Yield all rows without their vectors, with the times when these were computed."""
-        for table in self._rows():
+        for table in self._scan():
             yield table.drop(["row_id"])
 
-    def complete(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
+    def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
-        return self.vectors.attach(self._chosen(numbers), self.embedder.dimension)
+        return self.vectors.attach(self._rows_of(numbers), self.embedder.dimension)
 
-    def _chosen(self, numbers: Numbers | None) -> Iterator[pa.Table]:
+    def _rows_of(self, numbers: Numbers | None) -> Iterator[pa.Table]:
         passed = 0
-        for table in self._rows():
+        for table in self._scan():
             rows = table.drop([COMPUTED_AT])
             if numbers is None:
                 yield rows
@@ -126,7 +126,7 @@ class _CellRows:
             if len(own):
                 yield rows.take(pa.array(own))
 
-    def _rows(self) -> Iterator[pa.Table]:
+    def _scan(self) -> Iterator[pa.Table]:
         """Yield the rows, with the row and time of each vector in the cache, always in the same order."""
         run = self.run
         user = [item.name for item in run.spec.user_fields]

@@ -33,10 +33,10 @@ MAKER = ("version", "run_id", "created_at")
 class FeatureRows(Protocol):
     """The rows of one embedder of a cell; they are read more than once, each time in the same order."""
 
-    def described(self) -> Iterator[pa.Table]:
+    def bare_rows(self) -> Iterator[pa.Table]:
         """Yield all rows without their vectors, with the time when each was computed as `COMPUTED_AT`."""
 
-    def complete(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
+    def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
 
 
@@ -76,7 +76,7 @@ class VersionWriter:
         return self._write_whole(name, contract, rows)
 
     def _write_whole(self, name: str, contract: Contract, rows: FeatureRows) -> Candidate:
-        return self.features.write_candidate(name, contract, rows.complete())
+        return self.features.write_candidate(name, contract, rows.rows())
 
     def _sound_base(self, pinned: PinnedTable, contract: Contract) -> lance.LanceDataset | None:
         """Open a base; None where its columns differ, or a file of it is missing or damaged."""
@@ -100,7 +100,7 @@ class VersionWriter:
 
         def described() -> Iterator[pa.Table]:
             nonlocal texts
-            for table in rows.described():
+            for table in rows.bare_rows():
                 cast = narrow.cast(table.drop([COMPUTED_AT]))
                 texts += pc.count(cast["text"]).as_py()
                 yield cast.append_column(COMPUTED_AT, table[COMPUTED_AT].cast(_TIME))
@@ -161,7 +161,7 @@ class VersionWriter:
 
         def new_rows() -> Iterator[pa.Table]:
             nonlocal written
-            for table in rows.complete(found.new) if coming else ():
+            for table in rows.rows(found.new) if coming else ():
                 written += table.num_rows
                 yield contract.cast(table)
 

@@ -39,7 +39,7 @@ WHERE o.key IS NULL OR n.key IS NULL OR o.hash <> n.hash OR coalesce(n.at > o.at
 
 @dataclass(frozen=True)
 class Comparison:
-    """How rows are compared.
+    """The comparison of rows.
 
     Attributes:
         key: column that identifies a row.
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Difference:
-    """What makes a version of its base.
+    """The difference between a version and its base.
 
     Attributes:
         rows: rows of the version.

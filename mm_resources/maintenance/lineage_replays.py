@@ -149,14 +149,14 @@ class _RemainingRows:
     dataset: lance.LanceDataset
     where: str | None
 
-    def described(self) -> Iterator[pa.Table]:
+    def bare_rows(self) -> Iterator[pa.Table]:
         """Yield all rows without their vectors."""
         names = [name for name in self.dataset.schema.names if name != "vector"]
         for batch in lance_datasets.reader(self.dataset, self.dataset.schema, names, self.where):
             table = pa.Table.from_batches([batch])
             yield table.append_column(COMPUTED_AT, pa.nulls(table.num_rows, _TIME))
 
-    def complete(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
+    def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
         passed = 0
         for batch in lance_datasets.reader(self.dataset, self.dataset.schema, where=self.where):

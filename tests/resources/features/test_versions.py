@@ -44,7 +44,7 @@ class Rows:
         self.samples, self.version = samples, version
         self.made, self.computed = BEGIN + timedelta(days=made), BEGIN + timedelta(days=computed)
 
-    def described(self) -> Iterator[pa.Table]:
+    def bare_rows(self) -> Iterator[pa.Table]:
         table = self._table().drop(["vector"])
         at = pa.array([self.computed] * table.num_rows, pa.timestamp("us", tz="UTC"))
         # In two batches, so that numbers of rows go on over their border.
@@ -52,7 +52,7 @@ class Rows:
         yield whole.slice(0, 3)
         yield whole.slice(3)
 
-    def complete(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
+    def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         table = self._table()
         yield table if numbers is None else table.take(pa.array(numbers))
 
@@ -144,7 +144,7 @@ def test_a_version_equals_a_whole_write(
                 after[key] = (after[key][0], f"label {number}", after[key][2])
         rows = Rows(after, f"v{number}", number)
         made = write(features, f"own-{number}", rows, table)
-        whole = features.write_candidate(f"whole-{number}", CONTRACT, rows.complete())
+        whole = features.write_candidate(f"whole-{number}", CONTRACT, rows.rows())
         assert (made.rows, made.index, made.digest) == (whole.rows, whole.index, whole.digest)
         assert features.measure(made.table, made.lance_version) == (whole.rows, whole.digest)
         known.append((pinned(features, made, f"v{number}"), after))
@@ -154,7 +154,7 @@ def test_a_version_equals_a_whole_write(
             assert plain == sorted(
                 (
                     {k: v for k, v in row.items() if k not in MAKER}
-                    for table in Rows(expected, "").complete()
+                    for table in Rows(expected, "").rows()
                     for row in table.to_pylist()
                 ),
                 key=lambda row: str(row["feature_id"]),
@@ -339,7 +339,7 @@ def test_a_commit_that_is_not_the_next_is_raced_again(
                 struck.append(place)
                 head = real["restore"](uri, first.lance_version, "other")
                 added = commits.write_files(
-                    uri, CONTRACT.bare, next(Rows({99: (9, "b", "other")}, "x").complete()).to_batches()
+                    uri, CONTRACT.bare, next(Rows({99: (9, "b", "other")}, "x").rows()).to_batches()
                 )
                 real["update"](uri, head, commits.Change(added=added), "other")
             return real[place](*args)

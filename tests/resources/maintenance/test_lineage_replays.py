@@ -87,7 +87,7 @@ def forget(catalog: Catalog, receipt: Receipt) -> None:
 
 
 def receipt_of(key: int) -> Receipt:
-    (table,) = Rows({key: (0, "a", "x")}, "v1").complete()
+    (table,) = Rows({key: (0, "a", "x")}, "v1").rows()
     return Receipt("r", "x", "2026-01-01", samples=table["sample_id"].to_pylist())
 
 
