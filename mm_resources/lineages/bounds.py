@@ -21,7 +21,7 @@ class Bounds:
             skipped by each scan and each probe of an index.
         apart: most rows outside of the largest segment of an index, as a share of the version's. Lists and
             graphs are trained on that segment; each other one is searched besides.
-        tail: most small fragments behind the base. A scan costs about a third more at ten and three times as
+        tail: most small fragments behind the base. A scan costs no more at ten and nearly four times as
             much at fifty, a search in an HNSW index 1.6 times and six times (20,000 rows, 1% a version).
         growth: a fragment is joined with the newer ones if it has at most this many times their rows, so that
             a row is written again only when its fragment grows by half.
