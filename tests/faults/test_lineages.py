@@ -199,7 +199,7 @@ def test_two_versions_and_three_runs_of_one_at_once(tmp_path: Path) -> None:
         check(catalog.features, catalog.registry.pins.get(cell(1)).primary, samples(40), "v1")
     counts = Counter((number, error.partition(";")[0]) for number, _, error in ends)
     assert counts[2, ""] == rounds
-    assert counts[3, ""] >= rounds
+    assert rounds <= counts[3, ""] < 3 * rounds, "some were fenced by the pin"
     assert all(not error or "by another run" in error for _, error in counts), counts
     assert {
         table.table for number in (1, 2, 3) for table in catalog.registry.pins.get(cell(number)).tables

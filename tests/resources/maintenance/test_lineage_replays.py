@@ -42,10 +42,9 @@ def publish(catalog: Catalog, number: int, rows: dict[int, Sample], base: int | 
     sources = [{"name": "text", "modality": "text", "uri": "/data/*.txt", "allow_empty": True}]
     spec = {"name": "d", "version": own.version, "sources": sources}
     catalog.registry.register(parse_spec(json.dumps(spec), "test"))
-    before = pins.get(cell(base)) if base is not None else None
+    at, before = pins.next_number(own), pins.get(cell(base)) if base is not None else None
     bases = [before.primary] if before else []
     found = write(catalog.features, name, Rows(rows, own.version, number), *bases, bounds=ANY)
-    at = pins.next_number(own)
     table = pinned(catalog.features, found, pin_tag(own.version, at, found.lance_version))
     pin = Pin(at, "d", own.version, "text", "run", f"2026-01-0{number}", "data", [table], {})
     pins.publish(own, pin)
