@@ -22,6 +22,8 @@ from benchmarks.embedding_inputs import FOLDER, prepare
 from benchmarks.process_tree import run
 from benchmarks.ratios import Row
 from benchmarks.sentences import sentences
+from mm_resources.catalog import Catalog
+from mm_resources.cell import Cell
 
 _SPEC = """
 name: {name}
@@ -75,6 +77,7 @@ class Measurement:
         start_again: as `again`, for ten samples: its fixed start.
         start_changed: as `changed`, for ten samples: its fixed start.
         parts: for each part of the store, bytes before and bytes added by `changed`.
+        table_cpu: CPU seconds of the stage `feature_table` in `first` and in `changed`.
     """
 
     first: Cost
@@ -83,6 +86,13 @@ class Measurement:
     start_again: Cost
     start_changed: Cost
     parts: dict[str, tuple[int, int]]
+    table_cpu: tuple[float, float]
+
+    @property
+    def table_bytes(self) -> float:
+        """Bytes of feature tables, indexes included, that `changed` adds, as a share of those of before."""
+        before, more = self.parts["features"]
+        return more / before
 
 
 def main() -> None:
@@ -106,6 +116,8 @@ def main() -> None:
     ):
         beside = f"{later.beyond(start) / first.seconds:.3f} above the {start.seconds:.1f} s of ten samples"
         print(f"{name}: {later.seconds / first.seconds:.3f} of the first run; {beside}")
+    cpu = found.table_cpu
+    print(f"CPU of feature_table: {cpu[0]:.2f} s, then {cpu[1]:.2f} s ({cpu[1] / cpu[0]:.3f})")
     print(f"bytes written: {found.changed.written / first.written:.3f} of the first")
     for part, (before, more) in sorted(found.parts.items(), key=lambda item: -item[1][1]):
         print(f"  {part}: {more / 2**20:,.2f} MiB, {more / max(1, before):.3f} of the first")
@@ -135,6 +147,10 @@ def rows(share: float) -> Iterator[Row]:
             yield ratios.row(f"{name}, of a first run of {count:,} {kind.noun}", extra, goal=goal, sense="<=")
             fixed = [seconds / each.first.seconds for seconds, each in zip(starts, measurements, strict=True)]
             yield ratios.row(f"{name}, the fixed start beside it, {kind.noun}", fixed, goal=None, sense="<=")
+        written = [each.table_bytes for each in measurements]
+        yield ratios.row(f"1% new, bytes of the feature table, {kind.noun}", written, goal=0.03, sense="<=")
+        spent = [each.table_cpu[1] / each.table_cpu[0] for each in measurements]
+        yield ratios.row(f"1% new, CPU of feature_table, {kind.noun}", spent, goal=None, sense="<=")
 
 
 def measure(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -> Measurement:
@@ -151,8 +167,16 @@ def measure(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -
         before = _bytes_by_part(folder / "store")
         new = many.version("v2", changed)
         after = _bytes_by_part(folder / "store")
+        cpu = tuple(_table_cpu(folder / "store", many, version) for version in ("v1", "v2"))
     parts = {part: (before.get(part, 0), size - before.get(part, 0)) for part, size in after.items()}
-    return Measurement(first, again, new, start_again, start_changed, parts)
+    return Measurement(first, again, new, start_again, start_changed, parts, (cpu[0], cpu[1]))
+
+
+def _table_cpu(store: Path, dataset: _Dataset, version: str) -> float:
+    """Return the CPU seconds of the stage `feature_table` in a version's first run, by the ledger."""
+    cell = Cell(dataset.name, version, dataset.kind.modality)
+    works = Catalog.open(store).ledger.stage_work(cell)
+    return next(work.usage.cpu_seconds for work in works if work.stage == "feature_table")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""LanceDB storage: one indexed candidate table per embedder."""
+"""LanceDB storage: one indexed candidate per embedder, on top of a published version where that is less."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,14 @@ from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import CachedVectors
-from mm_resources.features.feature_tables import table_name
+from mm_resources.features.bases import bases_of, free_table_name
+from mm_resources.features.versions import VersionWriter
+from mm_resources.lineages.differences import COMPUTED_AT, Numbers
 
 # The row of each vector in the cache, and the user's columns of the sample. The feature rows themselves are
 # wide and already in the order of their vectors: they are read beside this result, not sorted again.
 _COLUMNS = """
-SELECT n.n, n.feature_id AS same, v._rowid AS row_id{user}
+SELECT n.n, n.feature_id AS same, v._rowid AS row_id, v.at AS computed_at{user}
 FROM features n LEFT JOIN vectors v ON n.cache_key = v.key{listing} WHERE n.embedder = {embedder} ORDER BY n.n
 """
 _LISTING = " LEFT JOIN listing l ON n.sample_id = l.sample_id"
@@ -50,7 +53,8 @@ def _is_still_valid(run: CellRun) -> bool:
 def feature_table(run: CellRun) -> StageOutput:
     """One indexed candidate LanceDB table per embedder: vectors, labels, splits, decisions and lineage.
 
-    Readers see a candidate only after `feature_views` has tested and pinned it.
+    What differs from the base is written, as another version of the base's table. Readers see a candidate
+    only after `feature_views` has tested and pinned it.
     """
     entries = [_write(run, embedder) for embedder in run.embedders]
     written = sum(entry["rows"] for entry in entries)
@@ -71,17 +75,19 @@ def feature_table(run: CellRun) -> StageOutput:
 
 def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     """Write and index one embedder's candidate; return its row of the stage."""
-    user = run.spec.user_fields
-    contract, name = feature_contract(embedder.dimension, user), table_name(run.cell, embedder.name)
-    vectors = open_vectors(run, embedder)
-    candidate = run.catalog.features.write_candidate(
-        name, contract, vectors.attach(_rows(run, embedder, vectors), embedder.dimension)
+    registry, features = run.catalog.registry, run.catalog.features
+    rows = _CellRows(run, embedder, open_vectors(run, embedder))
+    candidate = VersionWriter(features, run.context.log.info).write(
+        free_table_name(registry, features, run.cell, embedder.name),
+        feature_contract(embedder.dimension, run.spec.user_fields),
+        rows,
+        bases_of(registry, run.cell, run.parent_cell, embedder),
     )
     return {
         "embedder": embedder.name,
         "fingerprint": embedder.fingerprint,
         "primary": embedder is run.embedders[0],
-        "table": name,
+        "table": candidate.table,
         "lance_version": candidate.lance_version,
         "rows": candidate.rows,
         "dimension": embedder.dimension,
@@ -91,31 +97,58 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     }
 
 
-def _rows(run: CellRun, embedder: Embedder, vectors: CachedVectors) -> Iterator[pa.Table]:
-    """Yield one embedder's feature rows with the user's columns and the ``row_id`` of each vector.
+@dataclass(frozen=True)
+class _CellRows:
+    """One embedder's feature rows with the user's columns; rows without a cached vector are left out."""
 
-    Rows without a cached vector are left out.
-    """
-    user = [item.name for item in run.spec.user_fields]
-    streams = {
-        "features": number_rows(partial(run.read, "normalized_features"))(
-            ["feature_id", "sample_id", "cache_key", "embedder"]
-        ),
-        "vectors": vectors.row_ids(),
-        **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
-    }
-    statement = _COLUMNS.format(
-        user="".join(f', l."{name}"' for name in user),
-        listing=_LISTING if user else "",
-        embedder=sql.literal(embedder.name),
-    )
-    tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
-    own = (table.filter(pc.equal(table["embedder"], embedder.name)) for table in tables)
-    with sql.query(statement, **streams) as more:
-        for table in append_columns(own, more):
-            if not table["same"].equals(table["feature_id"]):
-                # Both reads are of one version: only an unordered scan could differ.
-                raise RuntimeError(
-                    f"two scans of normalized_features of {run.cell.partition_key} differ in order"
-                )
-            yield table.filter(table["row_id"].is_valid()).drop(["cache_key", "n", "same"])
+    run: CellRun
+    embedder: Embedder
+    vectors: CachedVectors
+
+    def bare_rows(self) -> Iterator[pa.Table]:
+        """Yield all rows without their vectors, with the times when these were computed."""
+        for table in self._scan():
+            yield table.drop(["row_id"])
+
+    def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
+        """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
+        return self.vectors.attach(self._rows_of(numbers), self.embedder.dimension)
+
+    def _rows_of(self, numbers: Numbers | None) -> Iterator[pa.Table]:
+        passed = 0
+        for table in self._scan():
+            rows = table.drop([COMPUTED_AT])
+            if numbers is None:
+                yield rows
+                continue
+            own = numbers[(numbers >= passed) & (numbers < passed + rows.num_rows)] - passed
+            passed += rows.num_rows
+            if len(own):
+                yield rows.take(pa.array(own))
+
+    def _scan(self) -> Iterator[pa.Table]:
+        """Yield the rows, with the row and time of each vector in the cache, always in the same order."""
+        run = self.run
+        user = [item.name for item in run.spec.user_fields]
+        streams = {
+            "features": number_rows(partial(run.read, "normalized_features"))(
+                ["feature_id", "sample_id", "cache_key", "embedder"]
+            ),
+            "vectors": self.vectors.row_ids("at"),
+            **({"listing": run.read("dataset_registry", ["sample_id", *user])} if user else {}),
+        }
+        statement = _COLUMNS.format(
+            user="".join(f', l."{name}"' for name in user),
+            listing=_LISTING if user else "",
+            embedder=sql.literal(self.embedder.name),
+        )
+        tables = (pa.Table.from_batches([batch]) for batch in run.read("normalized_features"))
+        own = (table.filter(pc.equal(table["embedder"], self.embedder.name)) for table in tables)
+        with sql.query(statement, **streams) as more:
+            for table in append_columns(own, more):
+                if not table["same"].equals(table["feature_id"]):
+                    # Both reads are of one version: only an unordered scan could differ.
+                    raise RuntimeError(
+                        f"two scans of normalized_features of {run.cell.partition_key} differ in order"
+                    )
+                yield table.filter(table["row_id"].is_valid()).drop(["cache_key", "n", "same"])

@@ -17,12 +17,12 @@ from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.contracts import FEATURE_VIEWS, FEATURES
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.identity import library_versions
-from mm_resources.features.vector_indexes import Recall
+from mm_resources.features.reader_tags import move_reader_tags
+from mm_resources.features.vector_indexes import MIN_RECALL, Recall
 from mm_resources.ledger.accounting import Accounting
-from mm_resources.registry.pins import Pin, PinnedTable
+from mm_resources.registry.pins import Pin, PinnedTable, pin_tag
 from mm_resources.tables.stage_tags import tag_pinned_stages
 
-MIN_RECALL = 0.95
 PLOTTED = 2_000
 
 
@@ -59,7 +59,7 @@ def feature_views(run: CellRun) -> StageOutput:
             **entry,
             "recall": recalls[entry["table"]].plain,
             "recall_filtered": recalls[entry["table"]].filtered,
-            "tag": f"pin-{number}-v{entry['lance_version']}",
+            "tag": pin_tag(run.cell.version, number, entry["lance_version"]),
             "pin": number,
             "published_at": datetime.now(UTC),
         }
@@ -69,7 +69,7 @@ def feature_views(run: CellRun) -> StageOutput:
         run.write([FEATURE_VIEWS.rows(rows)]),
         {"pin": number, **counted.as_dict()},
         [*accounting_checks(run, counted), _recall_check(recalls)],
-        before_commit=None if pinned else partial(_publish, run, number, rows, counted),
+        before_commit=partial(_follow, run) if pinned else partial(_publish, run, number, rows, counted),
         row_count=sum(entry["rows"] for entry in entries),
         plots={"vectors": _vector_plot(run, entries[0])},
     )
@@ -88,13 +88,20 @@ def _vector_plot(run: CellRun, entry: dict[str, Any]) -> bytes | None:
 def _candidate_pin(run: CellRun, number: int, entries: list[dict[str, Any]]) -> tuple[int, bool]:
     """Return the number of the candidate's pin, and whether that pin exists already.
 
-    A run that was killed between the pin and the commit of its stage has published; it is not repeated.
+    A run that was killed between the pin and the commit of its stage has published; it is not repeated. The
+    same rows of later stages are another publish.
     """
     last = run.catalog.registry.pins.get(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
+    stages = {
+        name: run.snapshot.lance_version(name)
+        for name, meta in run.snapshot.upstream_metas(run.asset).items()
+        if meta is not None
+    }
     if (
         last is not None
         and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate
+        and {name: stage["lance_version"] for name, stage in last.stages.items()} == stages
     ):
         return last.number, True
     return number, False
@@ -117,6 +124,12 @@ def _report(run: CellRun) -> None:
     pin = run.catalog.registry.pins.get(run.cell)
     if pin is not None:
         run.context.report_pin(pin)
+
+
+def _follow(run: CellRun) -> None:
+    """Let the moving tags of the tables and the dataset's own asset follow the pin."""
+    move_reader_tags(run.catalog.registry, run.catalog.features, run.cell.dataset, run.cell.modality)
+    _report(run)
 
 
 def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Accounting) -> None:
@@ -168,4 +181,4 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
             override=run.override,
         ),
     )
-    _report(run)
+    _follow(run)

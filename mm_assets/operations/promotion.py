@@ -19,6 +19,7 @@ from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_embed_kernels.identity import ALIASES
 from mm_embed_kernels.spec.thresholds import Promotion
 from mm_resources.catalog import Catalog
+from mm_resources.features.reader_tags import move_reader_tags
 from mm_resources.monitoring.version_diff import vector_drift
 from mm_resources.registry.aliases import Alias, check_dataset
 from mm_resources.registry.pins import Pin
@@ -76,8 +77,7 @@ def promote(
         checks=[asdict(replace(check, waived=not check.passed)) for check in checks],
         reason=override if failed else "",
     )
-    catalog.registry.aliases.move(moved)
-    return moved
+    return _move(catalog, moved)
 
 
 def roll_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
@@ -103,8 +103,15 @@ def roll_back(catalog: Catalog, dataset: str, alias: str) -> Alias:
         moved_at=datetime.now(UTC).isoformat(),
         reason=f"taken back from {last.dataset_version}",
     )
-    catalog.registry.aliases.move(back)
-    return back
+    return _move(catalog, back)
+
+
+def _move(catalog: Catalog, alias: Alias) -> Alias:
+    """Move an alias, and then the tags of the feature tables that follow it."""
+    catalog.registry.aliases.move(alias)
+    for modality in alias.pins:
+        move_reader_tags(catalog.registry, catalog.features, alias.dataset, modality)
+    return alias
 
 
 def _check_alias(alias: str) -> None:

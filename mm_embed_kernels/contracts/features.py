@@ -92,7 +92,7 @@ FEATURE = [
     field("partial", pa.bool_(), "whether other segments or embedders of the sample failed", required=True),
     field("text", pa.string(), "text or transcript, where there is one"),
     *MEDIA,
-    field("run_id", pa.string(), "Dagster run that published the row", required=True),
+    field("run_id", pa.string(), "Dagster run that made the row", required=True),
     field("created_at", TIME, "when the row was made", required=True),
 ]
 FEATURES = Contract("features", pa.schema(FEATURE), key="feature_id", digest=("feature_id",))
@@ -120,7 +120,7 @@ _TABLE = [
     EMBEDDER,
     field("fingerprint", pa.string(), "embedder fingerprint", required=True),
     field("primary", pa.bool_(), "whether publishing counts on this embedder", required=True),
-    field("table", pa.string(), "LanceDB table below features/", required=True),
+    field("table", pa.string(), "LanceDB table below features/, shared with other versions", required=True),
     field("lance_version", pa.int64(), "Lance version of the table", required=True, ge=1),
     count("rows", "feature rows"),
     field("dimension", pa.int32(), "vector dimension", required=True, ge=1),
@@ -128,7 +128,8 @@ _TABLE = [
     field("index", pa.string(), "exact, or the type of the vector index", required=True),
     field("digest", pa.string(), "digest over the rows, without the vectors", required=True),
 ]
-_TABLE_DIGEST = ("embedder", "fingerprint", "table", "rows", "index", "digest")
+# Not the table and its version: versions with the same rows are the same, wherever they are written.
+_TABLE_DIGEST = ("embedder", "fingerprint", "rows", "index", "digest")
 
 FEATURE_TABLE = Contract("feature_table", pa.schema(_TABLE), key="embedder", digest=_TABLE_DIGEST)
 

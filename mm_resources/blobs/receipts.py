@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.storage.records import read_record
@@ -29,6 +30,8 @@ class Receipt:
         blobs: number of blob locations that were removed.
         rows: table -> rows removed from its current version.
         pins: pins that were rewritten.
+        moved: ``TABLE@VERSION`` of a feature table -> where its remaining rows are: table, lance_version,
+            rows, digest, index.
         done_at: completion (UTC, ISO 8601); "" while under way or after a crash.
     """
 
@@ -41,6 +44,7 @@ class Receipt:
     blobs: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     pins: list[str] = field(default_factory=list)
+    moved: dict[str, dict[str, Any]] = field(default_factory=dict)
     done_at: str = ""
 
 

@@ -91,9 +91,9 @@ class CachedVectors:
     space: CacheSpace
     dataset: lance.LanceDataset | None
 
-    def row_ids(self) -> pa.RecordBatchReader:
-        """``key`` and ``_rowid`` of every vector, unique by key."""
-        return self.space.snapshot(self.dataset, ["key"], only_ok=True, row_ids=True)
+    def row_ids(self, *columns: str) -> pa.RecordBatchReader:
+        """``key`` and ``_rowid`` of every vector, unique by key, and further columns."""
+        return self.space.snapshot(self.dataset, ["key", *columns], only_ok=True, row_ids=True)
 
     def attach(self, tables: Iterable[pa.Table], dimension: int) -> Iterator[pa.Table]:
         """Replace the column ``row_id`` by ``vector``, float32 [dimension].

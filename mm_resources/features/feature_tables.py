@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from mm_resources.features import vector_indexes
 from mm_resources.features.removed_rows import removed_rows
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.registry.pins import Pin, PinnedTable
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.filesystems import lance_options
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import record_written, require_intact
@@ -42,12 +43,14 @@ class Candidate:
     """A feature table that was written and indexed, and is not published yet.
 
     Attributes:
+        table: name of its table, which other versions of the dataset may share.
         lance_version: version that holds the rows and their indexes.
         rows: number of rows.
         index: type of the vector index, see `vector_indexes`.
         digest: digest of the rows, without their vectors.
     """
 
+    table: str
     lance_version: int
     rows: int
     index: str
@@ -61,6 +64,7 @@ class FeatureTables:
         self.store, self.receipts = store, receipts
         # A version never changes, so it is opened once; on S3, opening is the larger part of a search.
         self._opened = lru_cache(_OPEN_TABLES)(self._open)
+        self._recalls: dict[tuple[str, int, str], Recall] = {}
 
     def table(self, pinned: PinnedTable) -> Table:
         """Open a pinned table at its version, for any number of reading threads."""
@@ -78,7 +82,7 @@ class FeatureTables:
             RemovedRows: when rows of it were forgotten since; names the receipt.
             UserError: when the store does not have it.
         """
-        dataset = lance_datasets.open_dataset(self._uri(table), version)
+        dataset = lance_datasets.open_dataset(self.uri(table), version)
         if dataset is None:
             if removed := removed_rows(self.receipts, table, version):
                 raise removed
@@ -100,9 +104,23 @@ class FeatureTables:
 
     def has(self, table: str, version: int) -> bool:
         """Return whether the store has a feature table at a version."""
-        return lance_datasets.open_dataset(self._uri(table), version) is not None
+        return lance_datasets.open_dataset(self.uri(table), version) is not None
 
-    def _uri(self, table: str) -> str:
+    def exists(self, table: str) -> bool:
+        """Return whether the store has a feature table of this name."""
+        return lance_datasets.open_dataset(self.uri(table)) is not None
+
+    def written_at(self, table: str) -> datetime:
+        """Return when the last version of a table was written."""
+        manifests = self.store.entries(f"features/{table}.lance/_versions")
+        return max((each.modified for each in manifests), default=datetime.now(UTC))
+
+    def remove(self, table: str) -> None:
+        """Remove a table with all its versions; no error when it does not exist."""
+        self.store.remove_tree(f"features/{table}.lance")
+
+    def uri(self, table: str) -> str:
+        """Return the URI of a feature table."""
         return self.store.uri(f"features/{table}.lance")
 
     @cached_property
@@ -118,7 +136,9 @@ class FeatureTables:
     # -- building
 
     def write_candidate(self, name: str, contract: Contract, batches: Iterable[pa.Table]) -> Candidate:
-        """Write and index a candidate table; readers see it once a pin names it.
+        """Write and index a whole candidate table; readers see it once a pin names it.
+
+        `versions.write_version` writes what differs from a published version instead, where that is less.
 
         Args:
             name: name of the table, see `table_name`.
@@ -127,9 +147,9 @@ class FeatureTables:
         Raises:
             Fenced: when another run writes the same candidate.
         """
-        uri = self._uri(name)
+        uri = self.uri(name)
         read_version = lance_datasets.fence(uri, contract.bare)
-        digest = _digest(contract.schema)
+        digest = digest_of(contract.schema)
         texts = 0
 
         def counted_batches() -> Iterator[pa.Table]:
@@ -152,24 +172,38 @@ class FeatureTables:
             table = self.database.open_table(name)
             version = vector_indexes.build(table, version, index, bool(texts))
             record_written(self.dataset(name, version))
-        return Candidate(version, digest.rows, index, digest.hexdigest())
+        return Candidate(name, version, digest.rows, index, digest.hexdigest())
 
     def tag(self, name: str, version: int, tag: str) -> None:
-        """Tag a version of a table; it stays for as long as the tag exists."""
-        tags = self.database.open_table(name).tags
-        if tag not in tags.list():
-            tags.create(tag, version)
+        """Tag a version of a table; it stays for as long as the tag exists. A tag of that name moves."""
+        dataset_versions.tag(self.uri(name), version, tag)
+
+    def untag(self, name: str, tag: str) -> None:
+        """Remove a tag; its version stays until upkeep, unless another tag names it."""
+        dataset_versions.untag(self.uri(name), tag)
 
     def measure(self, name: str, version: int) -> tuple[int, str]:
         """Compute the row count and digest of a table's version as `write_candidate` does."""
         dataset = self.dataset(name, version)
-        digest = _digest(dataset.schema)
+        digest = digest_of(dataset.schema)
         for batch in lance_datasets.reader(dataset, dataset.schema, list(digest.columns)):
             digest.update(pa.Table.from_batches([batch]))
         return digest.rows, digest.hexdigest()
 
     def recall(self, name: str, version: int, index: str) -> Recall:
-        """Measure recall@10 of a table's index against exact search; queries are some of its vectors."""
+        """Measure recall@10 of a table's index against exact search; queries are some of its vectors.
+
+        What `try_recall` has measured is not measured again.
+        """
+        known = self._recalls.pop((name, version, index), None)
+        return known or self._measure_recall(name, version, index)
+
+    def try_recall(self, name: str, version: int, index: str) -> Recall:
+        """Measure as `recall` does, and keep the result for it: a version does not change."""
+        found = self._recalls[name, version, index] = self._measure_recall(name, version, index)
+        return found
+
+    def _measure_recall(self, name: str, version: int, index: str) -> Recall:
         table = self.database.open_table(name)
         table.checkout(version)
         rows = table.count_rows()
@@ -195,7 +229,8 @@ _DIGESTED = {
 }
 
 
-def _digest(schema: pa.Schema) -> RowDigest:
+def digest_of(schema: pa.Schema) -> RowDigest:
+    """Return an empty digest over the columns of a feature table that `Candidate.digest` covers."""
     return RowDigest(tuple(name for name in schema.names if name in _DIGESTED or name.startswith("user__")))
 
 

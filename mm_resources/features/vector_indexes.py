@@ -31,6 +31,8 @@ REFINE_FACTOR = 10
 # A filter that one row in a hundred passes, in any table: ids are hashes.
 _RARE = "feature_id < '028f'"
 _QUERIES, _NEIGHBOURS = 100, 10
+# Recall@10 below which nothing is published.
+MIN_RECALL = 0.95
 # Difference between two float32 sums of one cosine.
 _TIE = 1e-5
 

@@ -206,9 +206,7 @@ class Listings:
             try:
                 opened = self._open(spec, source)
                 yield from (
-                    row
-                    for row in self._rows(spec, source, opened, keep=False)
-                    if row["modality"] == modality
+                    row for row in self._rows(spec, source, opened, keep=False) if row["modality"] == modality
                 )
             except Exception as error:  # any client's error
                 raise UserError(

@@ -4,7 +4,8 @@ A content is identified by its hash. All samples that ever had it lose their row
 each table and in every tagged version: these are written again without the rows, with their indexes; the tags
 move to the new versions, the pins follow their tags, and then all superseded versions are removed. A tag
 marks the current version of a table while earlier ones are written on top of it, so a crash half-way loses
-nothing; the same command completes it.
+nothing; the same command completes it. Feature tables, whose versions share files, are written into new ones
+(`lineage_replays`).
 
 No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
 the old ones name stay; blobs are indexed in another pack before their own one goes. Who then reads a version
@@ -19,8 +20,10 @@ from datetime import UTC, datetime, timedelta
 from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
+from mm_resources.features.reader_tags import move_reader_tags
 from mm_resources.maintenance.erasure import erase
 from mm_resources.maintenance.forgetting_scope import find_scope, secret_ids
+from mm_resources.maintenance.lineage_replays import remove_replayed, replay_tables
 from mm_resources.maintenance.pin_updates import move_pins
 from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.maintenance.upkeep import tag_current_failures
@@ -30,7 +33,8 @@ from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 
 # Parts of the store with rows of samples; failures before the stages that name their versions.
-_PARTS = ("failures", "stages", "features", "registry/listings", "cache")
+FEATURES = "features"
+_PARTS = ("failures", "stages", FEATURES, "registry/listings", "cache")
 
 
 def forget(catalog: Catalog, identifier: str) -> Receipt:
@@ -55,9 +59,15 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
     SecretTable(store).remove(secret_ids(store, receipt))
     rewriter = TableRewriter(catalog, receipt)
     for part in _PARTS:
+        if part == FEATURES:
+            replay_tables(catalog, receipt)
+            continue
         for name in list(store.tables(part)):
             rewriter.rewrite(name)
     move_pins(catalog, receipt)
+    remove_replayed(catalog, receipt)
+    for dataset, modality in {(cell.dataset, cell.modality) for cell in catalog.registry.all_cells()}:
+        move_reader_tags(catalog.registry, catalog.features, dataset, modality)
     _remove_superseded(store)
     receipt.done_at = datetime.now(UTC).isoformat()
     catalog.receipts.write(receipt)

@@ -13,26 +13,26 @@ from mm_resources.storage import lance_datasets
 
 
 def move_pins(catalog: Catalog, receipt: Receipt) -> None:
-    """Point every pin to the versions that its tags name, with counts and digests of the remaining rows."""
+    """Point every pin to the versions that hold the remaining rows, with their counts and digests.
+
+    Of stages, its tags name these versions; of feature tables, the receipt does.
+    """
     pins = catalog.registry.pins
     for cell, number, pin in pins.every(catalog.registry.all_cells()):
         if isinstance(pin, Exception):
             raise pin
-        if (moved := _moved_pin(catalog, cell, pin)) != pin:
+        if (moved := _moved_pin(catalog, cell, pin, receipt)) != pin:
             receipt.pins = sorted({*receipt.pins, f"{cell.partition_key} pin {number}"})
             catalog.receipts.write(receipt)
             pins.replace(cell, replace(moved, forgotten=sorted({*pin.forgotten, receipt.number})))
 
 
-def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin) -> Pin:
-    """Return a pin of the tagged versions; equal to `pin` when none of its tables was rewritten."""
-    tables = []
-    for table in pin.tables:
-        version = _tagged_version(catalog, f"features/{table.table}.lance", table.tag) or table.lance_version
-        if version != table.lance_version:
-            rows, content = catalog.features.measure(table.table, version)
-            table = replace(table, lance_version=version, rows=rows, digest=content)
-        tables.append(table)
+def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, receipt: Receipt) -> Pin:
+    """Return a pin of the rewritten versions; equal to `pin` when none of its tables was rewritten."""
+    tables = [
+        replace(table, **receipt.moved.get(f"{table.table}@{table.lance_version}", {}))
+        for table in pin.tables
+    ]
     stages = {
         asset: {
             **stage,

@@ -11,8 +11,9 @@ import pyarrow as pa
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.features.reader_tags import move_reader_tags
 from mm_resources.maintenance.table_verification import TableCheck, verify_table
-from mm_resources.registry.pins import Pin
+from mm_resources.registry.pins import Pin, pin_tag
 from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.file_hashes import restore_manifest
 from mm_resources.storage.table_files import drop_fragments
@@ -96,11 +97,27 @@ def _repair_table(catalog: Catalog, check: TableCheck, repair: Repair) -> None:
         repair.mark(catalog, cell, *([stage] if check.current in check.damaged else []))
     elif part == "features":
         repair.tables[check.table] = set(check.damaged)
-        for cell in catalog.registry.all_cells(problems=repair.notes):
-            if names[0].startswith(f"{cell.dataset}.{cell.version}.{cell.modality}."):
-                repair.mark(catalog, cell, "feature_table", "feature_views")
+        for cell in _cells_of(catalog, names[0], repair):
+            repair.mark(catalog, cell, "feature_table", "feature_views")
     else:
         repair.left.append(f"{check.table}: it cannot be computed again; restore it from a backup")
+
+
+def _cells_of(catalog: Catalog, table: str, repair: Repair) -> Iterator[Cell]:
+    """Yield the cells that have published, or written, a version of a feature table."""
+    for cell in catalog.registry.all_cells(problems=repair.notes):
+        pins = (catalog.registry.pins.get(cell, number) for number in catalog.registry.pins.numbers(cell))
+        published = any(each.table == table for pin in pins if pin for each in pin.tables)
+        if published or table in _written_tables(catalog, cell):
+            yield cell
+
+
+def _written_tables(catalog: Catalog, cell: Cell) -> set[str]:
+    rows = catalog.tables.read_or_empty("feature_table", cell, pa.schema([("table", pa.string())]))
+    try:
+        return set(rows.read_all()["table"].to_pylist())
+    except OSError:
+        return set()  # a damaged stage, which is repaired by itself
 
 
 def _readers(catalog: Catalog, scope: str) -> Iterator[tuple[Cell, str]]:
@@ -158,19 +175,33 @@ def move_pins(catalog: Catalog, repair: Repair) -> list[str]:
             moved = _moved_pin(catalog, cell, pin, latest, repair.tables)
             if moved != pin:
                 pins.replace(cell, moved)
+                _untag(catalog, pin, moved)
                 lines.append(f"{cell.partition_key} pin {number}: its tables are computed again")
+        move_reader_tags(catalog.registry, catalog.features, cell.dataset, cell.modality)
     return lines
+
+
+def _untag(catalog: Catalog, pin: Pin, moved: Pin) -> None:
+    """Release the versions that a pin no longer names; after it has moved, so that a kill loses none."""
+    for before, after in zip(pin.tables, moved.tables, strict=True):
+        if (before.table, before.tag) != (after.table, after.tag):
+            catalog.features.untag(before.table, before.tag)
 
 
 def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, latest: Pin, damaged: dict[str, set[int]]) -> Pin:
     tables = []
     for table in pin.tables:
         name = f"features/{table.table}.lance"
-        same = [each for each in latest.tables if (each.table, each.digest) == (table.table, table.digest)]
+        same = [
+            each
+            for each in latest.tables
+            if (each.embedder, each.digest) == (table.embedder, table.digest)
+            and each.lance_version not in damaged.get(f"features/{each.table}.lance", ())
+        ]
         if table.lance_version in damaged.get(name, ()) and same:
-            version = same[0].lance_version
-            dataset_versions.tag(catalog.store.uri(name), version, table.tag)
-            table = replace(table, lance_version=version, index=same[0].index)
+            version, tag = same[0].lance_version, pin_tag(cell.version, pin.number, same[0].lance_version)
+            catalog.features.tag(same[0].table, version, tag)
+            table = replace(table, table=same[0].table, lance_version=version, tag=tag, index=same[0].index)
         tables.append(table)
     stages = {}
     for asset, stage in pin.stages.items():

@@ -1,4 +1,7 @@
-"""Rewriting of tables without the rows of forgotten samples, in each version that a tag keeps."""
+"""Rewriting of tables without the rows of forgotten samples, in each version that a tag keeps.
+
+Feature tables, whose versions share files, are written anew instead (`lineage_replays`).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,9 @@ import pyarrow as pa
 
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
-from mm_resources.features import vector_indexes
 from mm_resources.maintenance.forgetting_scope import row_condition
 from mm_resources.maintenance.upkeep import CURRENT
 from mm_resources.storage import dataset_versions, lance_datasets
-from mm_resources.storage.table_files import record_written
 from mm_resources.tables.stage_tables import META
 
 if TYPE_CHECKING:
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
 
 # Tag of the version that was current before a table is rewritten.
 _BEFORE = "before-forgetting"
-# LanceDB's names of index types.
-_INDEX_TYPES = {"IvfHnswSq": vector_indexes.GRAPH, "IvfSq": vector_indexes.LISTS}
 
 
 class TableRewriter:
     """Rewrites the tables of a store for one receipt; repeating a rewrite that crashed completes it."""
 
     def __init__(self, catalog: Catalog, receipt: Receipt) -> None:
-        self.store, self.features = catalog.store, catalog.features
+        self.store = catalog.store
         self.receipt, self.receipts = receipt, catalog.receipts
 
     def rewrite(self, name: str) -> None:
@@ -56,7 +55,7 @@ class TableRewriter:
 
     def _record(self, name: str, removed: int) -> None:
         """Add removed rows to the receipt; 0 before the table changes, for readers of old versions."""
-        table = _short_name(name)
+        table = name.removesuffix(".lance")
         self.receipt.rows[table] = self.receipt.rows.get(table, 0) + removed
         self.receipts.write(self.receipt)
 
@@ -97,7 +96,7 @@ class TableRewriter:
             int(latest.version),
             f"forget {self.receipt.number}",
         )
-        return int(dataset.count_rows()) - left, self._rebuild_indexes(name, version, written)
+        return int(dataset.count_rows()) - left, written
 
     def _schema(self, name: str, dataset: lance.LanceDataset, tags: list[str], rows: int) -> pa.Schema:
         """Return a version's schema; of a stage, with metadata that match the rewritten rows and failures.
@@ -129,21 +128,6 @@ class TableRewriter:
     def _failures_uri(self, name: str) -> str:
         return self.store.uri(f"failures/{name.removeprefix('stages/')}")
 
-    def _rebuild_indexes(self, name: str, version: int, written: int) -> int:
-        """Build the indexes of a feature table's old version on the new one; return the version with them."""
-        if not name.startswith("features/"):
-            return written
-        table = self.features.database.open_table(_short_name(name))
-        table.checkout(version)
-        types = {column: item.index_type for item in table.list_indices() for column in item.columns}
-        if not types:
-            return written
-        index = _INDEX_TYPES[types["vector"]] if "vector" in types else vector_indexes.EXACT
-        latest = self.features.database.open_table(_short_name(name))
-        built = vector_indexes.build(latest, written, index, "text" in types)
-        record_written(self.features.dataset(_short_name(name), built))
-        return built
-
 
 def _stage_meta(name: str, dataset: lance.LanceDataset) -> dict[str, Any] | None:
     """Return the stored `StageMeta` of a stage's table; None for any other table."""
@@ -152,8 +136,3 @@ def _stage_meta(name: str, dataset: lance.LanceDataset) -> dict[str, Any] | None
         return None
     meta: dict[str, Any] = json.loads(raw)
     return meta
-
-
-def _short_name(name: str) -> str:
-    """Return a table's name in receipts; of a feature table, its name in LanceDB."""
-    return name.removeprefix("features/").removesuffix(".lance")

@@ -196,6 +196,14 @@ def _parse(raw: bytes, name: str, cell: Cell) -> Pin:
     return parse_record(raw, name, _pin, cell.partition_key, remedy)
 
 
+def pin_tag(version: str, number: int, lance_version: int) -> str:
+    """Return the tag by which a pin keeps a version of a feature table, which other versions share.
+
+    It names the Lance version, too: a run that was killed before its pin must not bar the next one.
+    """
+    return f"{version.replace('..', '-')}.pin-{number}-v{lance_version}"
+
+
 def _pin(raw: Any) -> Pin:
     return Pin(**{**raw, "tables": [PinnedTable(**table) for table in raw["tables"]]})
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from mm_resources.storage.file_hashes import remove_strays
 from mm_resources.storage.lance_datasets import open_dataset
+from mm_resources.storage.lance_errors import is_missing
 
 
 def data_bytes(uri: str, version: int | None = None) -> int:
@@ -21,14 +22,36 @@ def tag(uri: str, version: int, name: str) -> None:
     Raises:
         FileNotFoundError: when there is no dataset.
     """
+    for tries_left in (1, 0):
+        dataset = open_dataset(uri)
+        if dataset is None:
+            raise FileNotFoundError(f"{uri} does not exist")
+        tags = dataset.tags.list()
+        if name in tags:
+            if tags[name]["version"] != version:
+                dataset.tags.update(name, version)
+            return
+        try:
+            dataset.tags.create(name, version)
+        except ValueError:
+            # Another process may have created it meanwhile.
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def untag(uri: str, name: str) -> None:
+    """Remove a tag, if there is one."""
     dataset = open_dataset(uri)
-    if dataset is None:
-        raise FileNotFoundError(f"{uri} does not exist")
-    tags = dataset.tags.list()
-    if name not in tags:
-        dataset.tags.create(name, version)
-    elif tags[name]["version"] != version:
-        dataset.tags.update(name, version)
+    if dataset is None or name not in dataset.tags.list():
+        return
+    try:
+        dataset.tags.delete(name)
+    except ValueError as error:
+        # Another process may have removed it meanwhile.
+        if not is_missing(error):
+            raise
 
 
 def clean(uri: str, older_than: timedelta) -> tuple[int, int]:

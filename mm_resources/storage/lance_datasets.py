@@ -76,7 +76,7 @@ def create(
         schema = schema.with_metadata({**(schema.metadata or {}), **added})
     try:
         # Without retries: a commit that lost the race would be rebased onto the winner's and overwrite it.
-        _commit(uri, lance.Transaction(0, lance.LanceOperation.Overwrite(schema, fragments)))
+        commit_transaction(uri, lance.Transaction(0, lance.LanceOperation.Overwrite(schema, fragments)))
     except OSError:
         if open_dataset(uri) is None:
             raise
@@ -145,7 +145,7 @@ def commit(
     properties = {LANCE_COMMIT_MESSAGE_KEY: message}
     transaction = lance.Transaction(read_version, operation, transaction_properties=properties)
     try:
-        return _commit(uri, transaction)
+        return commit_transaction(uri, transaction)
     except CommitConflictError:
         # Without its cause, which adds nothing and would be displayed instead of this one.
         raise Fenced(
@@ -163,7 +163,9 @@ def append(uri: str, table: pa.Table) -> None:
 
     dataset = _open_or_create(uri, table.schema)
     fragments = write_fragments(uri, table.schema, table.to_batches())
-    _commit(uri, lance.Transaction(int(dataset.version), lance.LanceOperation.Append(fragments)), _RACES)
+    commit_transaction(
+        uri, lance.Transaction(int(dataset.version), lance.LanceOperation.Append(fragments)), _RACES
+    )
     if len(dataset.get_fragments()) + len(fragments) >= SCRAPS:
         compact(uri, SCRAPS)
 
@@ -186,7 +188,7 @@ def widen(uri: str, schema: pa.Schema) -> None:
             time.sleep(random.uniform(0, _RACE_SECONDS))
 
 
-def _commit(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
+def commit_transaction(uri: str, transaction: lance.Transaction, races: int = 0) -> int:
     """Commit and return the new version; retry up to `races` lost races on top of the winner's version.
 
     A store's answer may be lost after it has written the version. Lance then meets its own version, takes it

@@ -298,6 +298,16 @@ class Store:
         with client_errors(name), suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
+    def remove_tree(self, folder: str) -> None:
+        """Remove a folder with all it has; no error when it does not exist."""
+        path = self.path(folder)
+        with client_errors(folder), suppress(FileNotFoundError):
+            if self.is_local:
+                self.fs.rm(path, recursive=True)
+            # By their own names: a bucket has no folders, and fsspec would ask it to remove this one.
+            elif files := self.fs.find(path):
+                self.fs.rm(files)
+
     def entries(self, folder: str) -> list[StoredObject]:
         """Return the objects and folders in a folder, sorted by name; empty when it does not exist."""
         try:

@@ -108,7 +108,7 @@ class Boundaries:
 def wrap(boundary: Boundaries) -> None:
     """Put a boundary around every commit primitive of this process."""
     from mm_resources.features import vector_indexes
-    from mm_resources.features.feature_tables import FeatureTables
+    from mm_resources.lineages import commits
     from mm_resources.storage import dataset_versions, lance_datasets
     from mm_resources.storage.file_hashes import FOLDER
     from mm_resources.storage.store import Store
@@ -128,13 +128,14 @@ def wrap(boundary: Boundaries) -> None:
 
     for name in ("commit", "create", "delete"):
         around(lance_datasets, name, lambda uri, *_: uri)
+    for name in ("write_files", "restore", "update", "extend_indexes"):
+        around(commits, name, lambda uri, *_: uri)
     around(dataset_versions, "tag", lambda uri, *_: uri)
     around(lance_datasets, "append", lambda uri, *_: uri, lambda uri, table: table.num_rows)
     for name in ("write", "create"):
         around(Store, name, lambda store, name, *_: name)
     around(Store, "adopt", lambda store, temporary, name: name)
     around(Store, "remove", lambda store, name: name)
-    around(FeatureTables, "tag", lambda features, table, *_: f"features/{table}.lance")
     around(vector_indexes, "build", lambda table, *_: f"features/{table.name}.lance")
 
 

@@ -11,11 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 
 from mm_assets.cli.main import app
+from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.identity import library_versions
+from mm_resources.catalog import Catalog
+from mm_resources.cell import Cell
+from mm_resources.features.versions import VersionWriter
+from mm_resources.lineages.bounds import Bounds
+from mm_resources.lineages.differences import COMPUTED_AT
 from tests.stored import make
 
 HERE = Path(__file__).parent
@@ -129,3 +136,37 @@ def test_a_later_version_is_compared_with_production_and_fetches_nothing() -> No
     assert {cell["computed"]["fetch"] for cell in cells} == {0}
     again = mm("backfill", "small@v2")["cells"]
     assert all(count == 0 for cell in again for count in cell["computed"].values())
+
+
+def test_a_table_of_before_becomes_the_base_without_a_rewrite() -> None:
+    """A version is written on top of it: its own files stay as they are, and its pins read what they read."""
+    catalog = Catalog.open(make.environment()["MM_STORE"])
+    features, cell = catalog.features, Cell("small", "v2", "text")
+    pin = catalog.registry.pins.get(cell, 1)
+    assert pin is not None
+    table = pin.table("wordllama")
+    before = features.dataset(table.table, table.lance_version).to_table()
+    files = {path: path.read_bytes() for path in Path(features.uri(table.table)).rglob("*") if path.is_file()}
+
+    class Rows:
+        """The stored rows, the first one with another label."""
+
+        def bare_rows(self) -> Iterator[pa.Table]:
+            at = pa.nulls(before.num_rows, pa.timestamp("us", tz="UTC"))
+            yield next(self.rows()).drop(["vector"]).append_column(COMPUTED_AT, at)
+
+        def rows(self, numbers: Any = None) -> Iterator[pa.Table]:
+            labels = ["other", *before["label"].to_pylist()[1:]]
+            place = before.column_names.index("label")
+            changed = before.set_column(place, "label", pa.array(labels, pa.string()))
+            yield changed if numbers is None else changed.take(pa.array(numbers))
+
+    contract = feature_contract(table.dimension, catalog.registry.spec("small", "v2").user_fields)
+    writer = VersionWriter(features, bounds=Bounds(difference=1))
+    made = writer.write("new", contract, Rows(), [table])
+    assert (made.table, made.rows, made.index) == (table.table, before.num_rows, table.index)
+    assert features.measure(made.table, made.lance_version) == (made.rows, made.digest)
+    assert features.dataset(made.table, made.lance_version).count_rows("label = 'other'") == 1
+    assert features.dataset(table.table, table.lance_version).to_table().equals(before)
+    assert features.measure(table.table, table.lance_version) == (table.rows, table.digest)
+    assert {path: path.read_bytes() for path in files} == files

@@ -15,15 +15,11 @@ from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_index import INDEX, BlobIndex, Location
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.blobs.receipts import Receipt, Receipts
-from mm_resources.catalog import Catalog
-from mm_resources.features import vector_indexes
 from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 from mm_resources.maintenance.erasure import erase
-from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.registry.registry import Registry
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import LARGE_BYTES, Store
-from tests.resources.features.test_feature_tables import CONTRACT, table
 from tests.resources.specs import freeze, spec_of
 
 SECRET = b"a secret of few bytes"
@@ -210,24 +206,6 @@ def test_a_large_blob_goes_under_all_its_names(blobs: BlobStore) -> None:
         blobs.read(digest, place.path, 0, size)
     assert places(blobs) == {}
     assert blobs.index.rows().schema.names == INDEX.names
-
-
-def test_an_indexed_table_is_indexed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_indexes, "EXACT_ROWS", 1_000)
-    catalog = Catalog.open(tmp_path)
-    features = catalog.features
-    candidate = features.write_candidate("t", CONTRACT, [table(1_500)])
-    features.tag("t", candidate.lance_version, "pin-1")
-    gone = table(1_500)["sample_id"][7].as_py()
-    receipt = Receipt("r", gone, "", samples=[gone])
-    TableRewriter(catalog, receipt).rewrite("features/t.lance")
-    opened = features.database.open_table("t")
-    assert receipt.rows == {"t": 1}
-    assert [item.columns for item in opened.list_indices()] == [["vector"]]
-    assert opened.tags.list()["pin-1"]["version"] == opened.version > candidate.lance_version
-    rows, digest = features.measure("t", opened.version)
-    assert (rows, digest != candidate.digest) == (1_499, True)
-    assert min(features.recall("t", opened.version, candidate.index)) >= 0.95
 
 
 @pytest.mark.parametrize("size", [20, LARGE_BYTES + 1])

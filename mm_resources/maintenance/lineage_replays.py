@@ -1,0 +1,170 @@
+"""Forgetting in feature tables: their pinned versions are written again, into a new table, without the rows.
+
+The versions of a table share files, and a row that a version has lost is still in the file of its base. So no
+file of the old table stays: the oldest pinned version is written whole, each later one as its difference, in
+the way of any version (`mm_resources.lineages`). The receipt then names where each version has gone, the pins
+move, and the old table is removed as a folder. Until then it stays as it is, so that a forgetting that was
+killed is completed by the next; rows of the new table that no pin names yet are removed by that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mm_embed_kernels.contracts import Contract
+from mm_resources.blobs.receipts import Receipt
+from mm_resources.catalog import Catalog
+from mm_resources.features.feature_tables import Candidate
+from mm_resources.features.versions import MAKER, VersionWriter
+from mm_resources.lineages.differences import COMPUTED_AT, Numbers
+from mm_resources.maintenance.forgetting_scope import row_condition
+from mm_resources.maintenance.unnamed_tables import PinnedVersions, pinned_versions
+from mm_resources.registry.pins import PinnedTable
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.table_files import data_files
+
+if TYPE_CHECKING:
+    import lance
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def replay_tables(catalog: Catalog, receipt: Receipt) -> None:
+    """Write each feature table that holds rows of a receipt again, without them; pins still name the old."""
+    pinned = pinned_versions(catalog)
+    for name in list(catalog.store.tables("features")):
+        table = name.removeprefix("features/").removesuffix(".lance")
+        if _is_replayed(pinned, receipt, table) or not _holds_rows(catalog, receipt, name):
+            continue
+        # Recorded before anything changes, for readers of old manifests.
+        receipt.rows.setdefault(table, 0)
+        catalog.receipts.write(receipt)
+        if table in pinned.pins:
+            _replay(catalog, receipt, pinned, table)
+            catalog.receipts.write(receipt)
+
+
+def remove_replayed(catalog: Catalog, receipt: Receipt) -> None:
+    """Remove the tables that hold rows of a receipt, and that no pin names any more."""
+    pinned = pinned_versions(catalog)
+    for name in list(catalog.store.tables("features")):
+        table = name.removeprefix("features/").removesuffix(".lance")
+        if table in receipt.rows and table not in pinned.pins:
+            catalog.features.remove(table)
+
+
+def _is_replayed(pinned: PinnedVersions, receipt: Receipt, table: str) -> bool:
+    """Return whether all pinned versions of a table have been written again."""
+    versions = pinned.versions(table)
+    return bool(versions) and all(f"{table}@{version}" in receipt.moved for version in versions)
+
+
+def _holds_rows(catalog: Catalog, receipt: Receipt, name: str) -> bool:
+    """Return whether a file of any version of a table has a row of a receipt, deleted ones included."""
+    hashes, samples = pa.array(receipt.hashes, pa.string()), pa.array(receipt.samples, pa.string())
+    for dataset, fragments in _distinct_fragments(catalog.store.uri(name)):
+        scan = dataset.scanner(
+            columns=["sample_id", "content_hash"],
+            fragments=fragments,
+            with_row_id=True,
+            include_deleted_rows=True,
+        )
+        for batch in scan.to_reader():
+            found = pc.or_(pc.is_in(batch["content_hash"], hashes), pc.is_in(batch["sample_id"], samples))
+            if pc.any(found).as_py():
+                return True
+    return False
+
+
+def _distinct_fragments(uri: str) -> Iterator[tuple[lance.LanceDataset, list[lance.LanceFragment]]]:
+    """Yield the versions of a table, each with the fragments whose files no earlier one has."""
+    latest = lance_datasets.open_dataset(uri)
+    seen: set[str] = set()
+    for each in latest.versions() if latest is not None else ():
+        dataset = lance_datasets.open_dataset(uri, int(each["version"]))
+        if dataset is None:
+            continue
+        files = {part.fragment_id: set(data_files([part.metadata])) for part in dataset.get_fragments()}
+        fresh = [part for part in dataset.get_fragments() if not files[part.fragment_id] <= seen]
+        if fresh:
+            yield dataset, fresh
+        seen.update(*files.values())
+
+
+def _replay(catalog: Catalog, receipt: Receipt, pinned: PinnedVersions, table: str) -> None:
+    """Write the pinned versions of a table again, oldest first, each on top of the one before it."""
+    features, name = catalog.features, f"features/{table}.lance"
+    moved: dict[str, dict[str, object]] = {}
+    before: PinnedTable | None = None
+    for version, pins in pinned.versions(table).items():
+        dataset = features.dataset(table, version)
+        condition = row_condition(receipt, name, dataset.schema.names)
+        rows = _RemainingRows(dataset, f"NOT coalesce({condition}, false)" if condition else None)
+        # The row of a version is that of its maker, too, so that repaired rows replace wrong ones here again.
+        writer = VersionWriter(features, compared=MAKER)
+        contract = Contract("feature_table", dataset.schema.remove_metadata(), "feature_id", ("feature_id",))
+        candidate = writer.write(
+            _new_name(catalog, pinned, receipt, moved, table), contract, rows, [before] if before else []
+        )
+        named = [each for _, pin in pins for each in pin.tables]
+        named = [each for each in named if (each.table, each.lance_version) == (table, version)]
+        for each in named:
+            features.tag(candidate.table, candidate.lance_version, each.tag)
+        moved[f"{table}@{version}"] = asdict(candidate)
+        before = _placed(named[0], candidate)
+        receipt.rows[table] = int(dataset.count_rows()) - candidate.rows
+    receipt.moved |= moved
+
+
+def _placed(table: PinnedTable, candidate: Candidate) -> PinnedTable:
+    return PinnedTable(**{**asdict(table), **asdict(candidate)})
+
+
+def _new_name(
+    catalog: Catalog,
+    pinned: PinnedVersions,
+    receipt: Receipt,
+    moved: dict[str, dict[str, object]],
+    table: str,
+) -> str:
+    """Return a name for a new table; what a killed forgetting has left there is removed."""
+    taken = {str(each["table"]) for each in (*receipt.moved.values(), *moved.values())}
+    for number in range(2, len(pinned.pins) + len(taken) + 3):
+        name = f"{table}-{number}"
+        if name not in pinned.pins and name not in taken:
+            catalog.features.remove(name)
+            return name
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class _RemainingRows:
+    """The rows of a version that pass a condition."""
+
+    dataset: lance.LanceDataset
+    where: str | None
+
+    def bare_rows(self) -> Iterator[pa.Table]:
+        """Yield all rows without their vectors."""
+        names = [name for name in self.dataset.schema.names if name != "vector"]
+        for batch in lance_datasets.reader(self.dataset, self.dataset.schema, names, self.where):
+            table = pa.Table.from_batches([batch])
+            yield table.append_column(COMPUTED_AT, pa.nulls(table.num_rows, _TIME))
+
+    def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
+        """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
+        passed = 0
+        for batch in lance_datasets.reader(self.dataset, self.dataset.schema, where=self.where):
+            table = pa.Table.from_batches([batch])
+            if numbers is None:
+                yield table
+                continue
+            own = numbers[(numbers >= passed) & (numbers < passed + table.num_rows)] - passed
+            passed += table.num_rows
+            if len(own):
+                yield table.take(pa.array(own))
