@@ -29,7 +29,7 @@ from tests.processes import ROOT, answer, free_port, process, until
 
 
 def resources(platform: Any) -> dict[str, Any]:
-    return {"catalog": CatalogResource(store=StoreResource(root=platform.settings.store))}
+    return {"mm_catalog": CatalogResource(store=StoreResource(root=platform.settings.store))}
 
 
 def tick(platform: Any, cursor: str | None) -> dg.SensorResult:

@@ -38,7 +38,7 @@ def frozen(platform: Any, folder: Path, **watch: str) -> DatasetSpec:
 
 
 def tick(platform: Any) -> dg.SensorResult:
-    resources = {"catalog": CatalogResource(store=StoreResource(root=platform.settings.store))}
+    resources = {"mm_catalog": CatalogResource(store=StoreResource(root=platform.settings.store))}
     with dg.build_sensor_context(instance=platform.instance, resources=resources) as context:
         found = sources(context)
     assert isinstance(found, dg.SensorResult)
