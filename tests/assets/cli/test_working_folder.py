@@ -59,7 +59,7 @@ def test_nothing_is_imported_from_the_working_folder(
     spec = "{name: few, version: v1, sources: [{name: notes, modality: text, uri: '*.txt'}]}"
     (folder / "spec.yaml").write_text(spec)
     mark = plant(folder, names)
-    for words in (["register", "spec.yaml"], ["backfill", "few@v1"], ["promote", "few@v1"]):
+    for words in (["register", "spec.yaml"], ["backfill", "few@v1"]):
         done = subprocess.run(
             [sys.executable, "-P", "-c", COMMAND, *words],
             cwd=folder,
