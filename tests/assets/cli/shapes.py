@@ -1,0 +1,2 @@
+"""Shapes."""
+SHAPES = {}
