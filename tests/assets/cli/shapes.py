@@ -1,7 +1,7 @@
 """Shapes of the JSON that commands print; `test_shapes.py` compares them, and the docs show them.
 
-A word stands for a value of that type: text, int, float (also an integer), bool, time (text in ISO 8601), any.
-``?`` after it: or null. A key that ends in ``?`` may be absent. The key ``NAME`` stands for any keys. A list
+A word stands for a value of that type: text, int, float (also an integer), bool, time (text in ISO 8601), any
+(also null). ``?`` after it: or null. A key that ends in ``?`` may be absent. The key ``NAME`` stands for any keys. A list
 has the shape of its elements.
 """
 
@@ -183,6 +183,7 @@ SHAPES: dict[str, Any] = {
                         "stage": "text",
                         "name": "text",
                         "passed": "bool",
+                        "blocking": "bool",
                         "waived": "bool",
                         "description": "text",
                         "figures": {"NAME": "any"},
@@ -305,11 +306,11 @@ def mismatches(value: Any, shape: Any, place: str = "") -> Iterator[str]:
 
 
 def _is(value: Any, kind: str) -> bool:
-    if value is None:
-        return kind.endswith("?")
     name = kind.rstrip("?")
     if name == "any":
         return True
+    if value is None:
+        return kind.endswith("?")
     if name == "time":
         return (
             isinstance(value, str)
