@@ -11,9 +11,9 @@ from tests.assets.cli.shapes import SHAPES
 def page() -> str:
     """Return the page: a block of JSON for each command, with types in place of values."""
     parts = [
-        "Commands that take `--json` print one JSON value on stdout. Keys are only added, never renamed. A"
-        " type stands in place of each value; `?` marks one that may be null; `NAME` is any key; a list "
-        "shows its element once.",
+        "Commands that take `--json` print one JSON value on stdout. A type stands in place of each value; "
+        "`?` marks one that may be null, and a key that may be absent; `any` is any value, also null; "
+        "`NAME` is any key; a list shows its element once.",
     ]
     for command, shape in SHAPES.items():
         parts += [f"## mm {command}", f"```json\n{json.dumps(shape, indent=2)}\n```"]
