@@ -19,7 +19,7 @@ import typer.main
 import yaml
 
 from mm_assets.cli.main import app
-from mm_embed_kernels.spec.dataset_spec import DatasetSpec, parse_spec
+from mm_embed_kernels.spec.dataset_spec import COMPONENT, DatasetSpec, parse_spec
 from mm_resources.costs.prices import load_prices
 from tests.docs.blocks import DOCS, ROOT, Block, blocks, mm_words, pages
 
@@ -32,9 +32,15 @@ _REST = {
     "sources": [{"name": "photos", "modality": "image", "uri": "photos/**"}],
 }
 # Files of YAML beside specs.
-_OTHER_YAML = {"prices.yaml", "workspace.yaml", "dagster.yaml", "run configuration"}
+_OTHER_YAML = {
+    "prices.yaml",
+    "workspace.yaml",
+    "dagster.yaml",
+    "run configuration",
+    "studio/defs/platform/defs.yaml",
+}
 # Modules of a reader's own, in examples.
-_OWN = {"my_project", "my_package"}
+_OWN = {"my_project", "my_package", "studio"}
 
 
 def of(*languages: str) -> list[Block]:
@@ -64,7 +70,8 @@ def is_spec(block: Block) -> bool:
 @pytest.mark.parametrize("block", [block for block in BLOCKS if is_spec(block)], ids=str)
 def test_specs_are_valid(block: Block) -> None:
     """By the model and by the JSON Schema; a part of a spec is completed."""
-    given = {**_REST, **(yaml.safe_load(block.text) or {})}
+    written = yaml.safe_load(block.text) or {}
+    given = {**_REST, **(written["attributes"] if written.get("type") == COMPONENT else written)}
     spec = parse_spec(yaml.safe_dump(given, sort_keys=False), str(block))
     assert isinstance(spec, DatasetSpec)
     jsonschema.validate(given, json.loads((DOCS / "reference" / "dataset.schema.json").read_text("utf-8")))
@@ -84,6 +91,13 @@ def test_the_run_configuration_has_fields_of_the_resources() -> None:
     resources: dict[str, Any] = default_resources()
     for key, value in yaml.safe_load(block.text)["resources"].items():
         assert set(value["config"]) <= set(type(resources[key]).model_fields)
+
+
+def test_the_platform_s_component_has_these_attributes() -> None:
+    from mm_assets.components.feature_platform import FeaturePlatform
+
+    [block] = [block for block in BLOCKS if block.title == "studio/defs/platform/defs.yaml"]
+    assert set(yaml.safe_load(block.text)["attributes"]) <= set(FeaturePlatform.model_fields)
 
 
 @pytest.mark.parametrize("block", of("python"), ids=str)

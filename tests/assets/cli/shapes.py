@@ -65,7 +65,7 @@ SHAPES: dict[str, Any] = {
         "parent?": "text",
         "spec?": "text?",
     },
-    "datasets": [{"dataset_version": "text", "published": {"NAME": "int?"}}],
+    "datasets": [{"dataset_version": "text", "published": "any"}],
     "backfill": {"dataset_version": "text", "cells": [_CELL_RESULT]},
     "backfill --plan": {
         "dataset_version": "text",
@@ -189,7 +189,9 @@ SHAPES: dict[str, Any] = {
                         "figures": {"NAME": "any"},
                     }
                 ],
+                "overrides": [{"stage": "text", "name": "text", "description": "text"}],
                 "blocked?": "text",
+                "override?": "text",
             }
         ],
         "drift": [
