@@ -149,7 +149,7 @@ class Registry:
 
     def is_registered(self, spec: DatasetSpec) -> bool:
         """Return whether a version of this name is registered, with whatever spec."""
-        return self.store.entry(self._spec_name(spec.name, spec.version)) is not None
+        return self.store.entry(record_name(spec.name, spec.version)) is not None
 
     def datasets(self) -> list[str]:
         """All registered ``dataset@version``, sorted."""
