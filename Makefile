@@ -4,9 +4,10 @@ BIN := .venv/bin
 PYTEST := -n 2 --durations 25
 PIP := python -m pip install --quiet --disable-pip-version-check
 HASHED := --require-hashes --no-deps --only-binary :all:
+DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui check test test-all bench bench-peers browser containers audit sbom format lock clean
+.PHONY: help install demo ui check docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,12 +29,20 @@ demo: install  ## process real texts, images, sounds and videos, from files to s
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
-check: install  ## run lint, format, types and layers
+check: install  ## run lint, format, types and layers, and build the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
+	$(DOCS) build --strict --quiet
+
+docs: install  ## write the site of docs/ to .site, and the JSON Schema of specs
+	$(BIN)/python docs/reference_pages/spec.py
+	$(DOCS) build --strict
+
+docs-serve: install  ## show the site of docs/ at http://127.0.0.1:8000, and build it again after each change
+	$(DOCS) serve
 
 test: install  ## run the tests, without what takes minutes
 	$(BIN)/python -m pytest $(PYTEST)
@@ -43,11 +52,11 @@ test-all: check  ## run everything: kills at every boundary, large data, the UI 
 
 bench: install  ## measure ratios against limits in the same run (an hour or more); see benchmarks/
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks --readme
+	$(BIN)/python -m benchmarks --page
 
 bench-peers: install .venv-peers/.installed  ## measure the same work by peers from pip, in their own environment
 	$(BIN)/python -m benchmarks.peers
-	$(BIN)/python -m benchmarks --readme
+	$(BIN)/python -m benchmarks --page
 
 .venv-peers/.installed: constraints.txt benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
@@ -83,7 +92,7 @@ lock: install  ## write constraints.txt and the hashed locks; keeps versions: UP
 	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster \
 		--output-file requirements.txt
 	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster --extra browser \
-		--extra dev --output-file requirements-dev.txt
+		--extra docs --extra dev --output-file requirements-dev.txt
 	$(LOCK) --generate-hashes $(UPGRADE) --group audit --output-file requirements-audit.txt
 
 clean:  ## remove the environment and the local store

@@ -3,7 +3,7 @@
 python -m benchmarks                        # the whole suite: an hour or more
 python -m benchmarks --share 0.1 --pairs 1  # a short trial; results are not stored
 python -m benchmarks --only loader search
-python -m benchmarks --readme               # write the README's table from the newest results
+python -m benchmarks --page                 # write the table of the docs from the newest results
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def main() -> int:
         "--pairs", type=int, default=ratios.PAIRS, help="pairs of a measurement and its limit"
     )
     parser.add_argument(
-        "--readme",
+        "--page",
         action="store_true",
-        help="write the README's table from the newest results; measure nothing",
+        help="write the table of the docs from the newest results; measure nothing",
     )
     arguments = parser.parse_args()
-    if arguments.readme:
-        records.write_readme()
+    if arguments.page:
+        records.write_page()
         return 0
     available = names()
     unknown = sorted(set(arguments.only or []) - set(available))

@@ -3,7 +3,7 @@
     python -m benchmarks.millions --workers 2 64
 
 Sentences of 80 characters, PNG of 64 x 64, FLAC of 10 s at 44.1 kHz, H.264 of 2 s at 640 x 360, with the
-default embedders. Prints the README's table.
+default embedders. Prints the table of docs/explanation/cost-model.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ratios against a limit that is measured alternately in the same run: the rows of `make bench`.
 
 A module of this folder with a function ``rows(share: float) -> Iterator[Row]`` is part of the suite; `share`
-scales the work of the README's table down for a short trial (1.0 is the work that the goal refers to).
+scales the work of the table in the docs down for a short trial (1.0 is the work that the goal refers to).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Row:
     """One row of the table: a ratio, its spread and its goal.
 
     Attributes:
-        name: name of the work; the key of the row in results and in the README's table. ratio: median over
+        name: name of the work; the key of the row in results and in the table. ratio: median over
         the pairs. low: smallest ratio of a pair. high: largest ratio of a pair. goal: the ratio to reach;
         None where none is set. sense: ``>=`` where more is better (a rate over the limit's), ``<=`` where
         less is (a time over the limit's).

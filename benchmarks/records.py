@@ -1,4 +1,4 @@
-"""Results of the suite: one file of rows for each day and commit, a plot of all rows, the README's table."""
+"""Results of the suite: one file of rows for each day and commit, a plot of all rows, the docs' table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.ratios import Row
 
 FOLDER = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "benchmarks.md"
 _LIBRARIES = (
     "dagster",
     "duckdb",
@@ -30,8 +30,11 @@ _LIBRARIES = (
     "timm",
     "torch",
 )
-BEGIN, END = "<!-- benchmarks: written by `python -m benchmarks --readme` -->", "<!-- /benchmarks -->"
+BEGIN, END = "<!-- benchmarks: written by `python -m benchmarks --page` -->", "<!-- /benchmarks -->"
 _COLUMNS = 3
+_BETTER = {">=": "higher", "<=": "lower"}
+# Their ratio is predicted over measured.
+_PREDICTIONS = "cost model"
 
 
 def write(rows: Iterable[Row], folder: Path = FOLDER, commit: str | None = None) -> Path:
@@ -72,12 +75,20 @@ def latest(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
-    """Return the README's table."""
-    lines = ["| work | ratio | spread | goal | met | commit |", "|---|---|---|---|---|---|"]
+    """Return the table of the docs, which says of each row in which direction its ratio is good."""
+    lines = ["| work | ratio | better | spread | goal | met | commit |", "|---|---|---|---|---|---|---|"]
     for values in sorted(rows, key=lambda values: values["name"]):
         row = Row(**{name: value for name, value in values.items() if name != "commit"})
-        lines.append(f"| {row.name} | {' | '.join(cells(row))} | {values['commit']} |")
+        ratio, *others = cells(row)
+        lines.append(
+            f"| {row.name} | {ratio} | {direction(row)} | {' | '.join(others)} | {values['commit']} |"
+        )
     return "\n".join(lines)
+
+
+def direction(row: Row) -> str:
+    """Return in which direction a row's ratio is good: ``higher``, ``lower`` or ``nearer 1``."""
+    return "nearer 1" if row.name.startswith(_PREDICTIONS) else _BETTER[row.sense]
 
 
 def cells(row: Row) -> tuple[str, str, str, str]:
@@ -89,18 +100,18 @@ def cells(row: Row) -> tuple[str, str, str, str]:
     return f"{row.ratio:.{digits}f}", f"{row.low:.{digits}f} to {row.high:.{digits}f}", goal, met
 
 
-def write_readme(readme: Path = README, folder: Path = FOLDER) -> None:
-    """Write the newest rows between the README's two markers.
+def write_page(page: Path = PAGE, folder: Path = FOLDER) -> None:
+    """Write the newest rows between the two markers of the docs' page.
 
     Raises:
         ValueError: if a marker is missing.
     """
-    text = readme.read_text("utf-8")
+    text = page.read_text("utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{readme} has no lines {BEGIN} and {END}")
-    readme.write_text(f"{before}{begin}\n{markdown(latest(read(folder)))}\n{end}{after}", "utf-8")
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{before}{begin}\n{markdown(latest(read(folder)))}\n{end}{after}", "utf-8")
 
 
 def plot(folder: Path = FOLDER) -> Path:
@@ -157,9 +168,9 @@ def _commit() -> str:
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     if head.returncode:
         return "unknown"
-    # The suite itself writes the results and the README's table: they are no change of the code.
+    # The suite itself writes the results and the table of the docs: they are no change of the code.
     changed = subprocess.run(
-        [*git, "diff", "HEAD", "--quiet", "--", "..", ":!results", ":!../README.md"], capture_output=True
+        [*git, "diff", "HEAD", "--quiet", "--", "..", ":!results", ":!../docs"], capture_output=True
     )
     return head.stdout.strip() + ("+" if changed.returncode else "")
 

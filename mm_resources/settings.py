@@ -19,13 +19,73 @@ PROFILES = ("bundled", "hub")
 
 
 @dataclass(frozen=True)
+class Variable:
+    """A variable of the environment that the packages read.
+
+    Attributes:
+        name: its name.
+        default: value that holds where it is not set, as text.
+        meaning: one sentence or two.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+# The one list of variables: the reference of settings is written from it; a test compares it with the code.
+VARIABLES = (
+    Variable("MM_STORE", DEFAULT_STORE, "Root of the store: a folder or an fsspec URL."),
+    Variable("DAGSTER_HOME", DEFAULT_HOME, "The Dagster instance; initialised once with `dagster.yaml`."),
+    Variable("MM_DATASETS", DEFAULT_DATASETS, "Folder of specs that the sensor `specs` watches."),
+    Variable("MM_SECRETS", "/run/secrets", "Folder of the files that `${file:NAME}` in a spec names."),
+    Variable("MM_SECRET_NAME", "none", "Secret that `${env:MM_SECRET_NAME}` in a spec names; any NAME."),
+    Variable(
+        "MM_STORE_SHARED",
+        "false",
+        "`true`: files and folders of store and home for the group, too (0660/0770 with umask 007, instead "
+        "of 0600/0700); in Dagster `store: {shared: true}`. A stricter umask is respected.",
+    ),
+    Variable(
+        "MM_PROFILE",
+        PROFILES[0],
+        "Default models: `bundled` are pip packages, `hub` come from a model hub; a missing model is an "
+        "error, never replaced.",
+    ),
+    Variable(
+        "MM_PRECISION",
+        AUTO,
+        "Floating-point format of models: `float32`, `bfloat16` where an embedder declares it, or `auto`, by "
+        "the processor.",
+    ),
+    Variable(
+        "MM_CALIBRATION",
+        "DAGSTER_HOME/calibration.json",
+        "Measurements of `mm doctor --calibrate` on this machine.",
+    ),
+    Variable("MM_PRICES", "built in", "The deployment's price table, a YAML file."),
+    Variable(
+        "MM_SANDBOX_REQUIRE",
+        "none",
+        "Layers of confinement (`landlock`, `seccomp`) without which no work starts.",
+    ),
+    Variable(
+        "MM_KEY_PREFIX",
+        "none",
+        "Words in front of the keys of the twelve assets, `a/b`, in a project of your own.",
+    ),
+    Variable("MM_SQL_MEMORY", "512MB", "Memory of one SQL statement, which spills to disk beyond it."),
+    Variable("RAY_ADDRESS", "none: a local cluster", "Address of a running Ray cluster."),
+    Variable("XDG_CACHE_HOME", "~/.cache", "Parent folder of `mm-features`, the cache of converted models."),
+    Variable("STORAGE_EMULATOR_HOST", "none", "Address of an emulator of Google Cloud Storage."),
+)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Locations and choices of this process.
 
-    Variables read elsewhere: ``MM_SQL_MEMORY`` (`mm_embed_kernels.sql`), ``MM_SANDBOX_REQUIRE``
-    (`mm_embed_kernels.sandbox.confinement`), ``RAY_ADDRESS``
-    (`mm_resources.resources`), ``XDG_CACHE_HOME`` (`mm_embed_kernels.inference.runtime`),
-    ``STORAGE_EMULATOR_HOST`` (`mm_resources.storage.filesystems`).
+    `VARIABLES` lists all variables, those that other modules read included.
 
     Attributes:
         store: root of the store, an absolute path or an fsspec URL (``MM_STORE``).

@@ -113,7 +113,7 @@ def _check_store(settings: Settings) -> str:
     if not (store.create(probe, b"a") and not store.create(probe, b"b") and store.read(probe) == b"a"):
         raise UserError(
             f"{settings.store} does not support exclusive creation, which publishing needs; "
-            'use a folder or a store listed in README, "A store on S3"'
+            "use a folder, or a bucket of a kind that docs/how-to/buckets.md lists"
         )
     store.remove(probe)
     if not store.is_local:

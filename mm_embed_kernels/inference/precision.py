@@ -37,8 +37,8 @@ def resolve(setting: str, offered: Collection[str], device: str = "cpu") -> str:
 def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether this processor computes bfloat16 faster than float32, which needs AMX.
 
-    Without it, Intel's AVX512_BF16 multiplied at half the rate of float32 (benchmarks, "Speed" in the
-    README).
+    Without it, Intel's AVX512_BF16 multiplied at half the rate of float32 ("Speed" in
+    docs/how-to/models.md).
     """
     try:
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")

@@ -27,16 +27,21 @@ _MISTAKES, _MISTAKE, _KEY = 10, 400, 80
 class DatasetSpec(SpecModel):
     """One dataset version."""
 
-    name: str
-    version: str
+    name: str = Field(description="name of the dataset")
+    version: str = Field(description="name of this version, for example v1; quote one that is a number")
     parent: str | None = Field(
         default=None, description="version that this one follows, whose samples keep their split"
     )
     schema_: dict[str, Literal["string", "int", "float", "bool", "timestamp"]] = Field(
-        default_factory=dict, alias="schema"
+        default_factory=dict,
+        alias="schema",
+        description="user column -> its type; the tables name it `user__COLUMN`",
     )
-    sources: list[SourceSpec] = Field(min_length=1)
-    splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
+    sources: list[SourceSpec] = Field(min_length=1, description="locations of the samples")
+    splits: dict[str, float] = Field(
+        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1},
+        description="split -> its share of the entities; the shares sum to 1",
+    )
     embedders: dict[str, list[str]] = Field(
         default_factory=dict,
         description="modality -> embedders, the primary one first; by default that of the profile",
@@ -52,11 +57,11 @@ class DatasetSpec(SpecModel):
         default="reject",
         description="media that are cut off: fail, or keep the readable beginning (see `read_share`)",
     )
-    curation: Curation = Curation()
-    gates: Gates = Gates()
-    promotion: Promotion = Promotion()
-    drift: DriftLimits = DriftLimits()
-    watch: Watch = Watch()
+    curation: Curation = Field(default=Curation(), description="settings of the curation rules")
+    gates: Gates = Field(default=Gates(), description="limits above which nothing is published")
+    promotion: Promotion = Field(default=Promotion(), description="requirements of `mm promote`")
+    drift: DriftLimits = Field(default=DriftLimits(), description="limits above which drift is reported")
+    watch: Watch = Field(default=Watch(), description="checks of the sources for changes")
 
     @model_validator(mode="before")
     @classmethod

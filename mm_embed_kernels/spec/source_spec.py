@@ -15,23 +15,25 @@ from mm_embed_kernels.urls import REFERENCE
 class LabelRule(SpecModel):
     """Rule for the label of a file, where no table gives one."""
 
-    from_: Literal["parent_dir"] = Field(alias="from")
+    from_: Literal["parent_dir"] = Field(alias="from", description="name of the folder that holds the file")
 
 
 class RecordMapping(SpecModel):
     """Fields of a record (a JSON line, a row of a table) by meaning; text, bytes or url is its content."""
 
-    text: str | None = None
+    text: str | None = Field(default=None, description="field with the text")
     bytes: str | None = Field(
         default=None, description="field with bytes, base64, or Hugging Face's {bytes, path}"
     )
     url: str | None = Field(
         default=None, description="field with URLs, or paths relative to the table; each is a sample"
     )
-    id: str | None = None
-    label: str | None = None
-    link: str | None = None
-    group: str | None = None
+    id: str | None = Field(default=None, description="field with the key; by default the record's number")
+    label: str | None = Field(default=None, description="field with the label")
+    link: str | None = Field(
+        default=None, description="field with the key of a sample of another source: both are one entity"
+    )
+    group: str | None = Field(default=None, description="field with a group that has one split")
 
     @model_validator(mode="after")
     def _check_content(self) -> RecordMapping:
@@ -48,17 +50,19 @@ class RecordMapping(SpecModel):
 class SideTable(SpecModel):
     """A CSV, JSONL or Parquet table with further columns, joined on the key or the name of the files."""
 
-    uri: str
-    key: str
-    columns: list[str]
+    uri: str = Field(description="path or URL of the table, relative to the spec")
+    key: str = Field(description="column with the key or the name of the files")
+    columns: list[str] = Field(
+        description="columns to read: those of the spec's `schema`, and label, link, group and transcript"
+    )
 
 
 class SourceSpec(SpecModel):
     """One location of samples. Source names are unique in a spec."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    modality: str
-    uri: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the source")
+    modality: str = Field(description="text, image, audio, video or that of a plug-in; auto: by content")
+    uri: str = Field(description="file, folder, glob or URL, relative to the spec")
     track_of: str | None = Field(
         default=None,
         description="source of the videos whose sound tracks are the samples; gives uri, label and table",
@@ -66,15 +70,15 @@ class SourceSpec(SpecModel):
     format: str | None = Field(
         default=None, description="source kind; by default chosen by `record` and the file extension"
     )
-    label: LabelRule | None = None
-    record: RecordMapping | None = None
-    table: SideTable | None = None
+    label: LabelRule | None = Field(default=None, description="rule for the label of a file")
+    record: RecordMapping | None = Field(default=None, description="fields of a record, by meaning")
+    table: SideTable | None = Field(default=None, description="side table with further columns")
     members: str | None = Field(
         default=None,
         description="glob over members of archives; by default all except those that describe others",
     )
-    allow_empty: bool = False
-    fetch: FetchPolicy = FetchPolicy()
+    allow_empty: bool = Field(default=False, description="admit a source that lists no sample")
+    fetch: FetchPolicy = Field(default=FetchPolicy(), description="limits of its network access")
     blobs: Literal["copy", "reference"] = Field(
         default="copy",
         description="copy the bytes into the store, or leave them in place and verify them at each read",

@@ -12,7 +12,7 @@ from mm_embed_kernels.spec.model import Duration, SpecModel
 class Gates(SpecModel):
     """Thresholds of a cell above which nothing is published, as shares of its samples, 0 to 1."""
 
-    max_failed_share: float = Field(default=0.2, ge=0, le=1)
+    max_failed_share: float = Field(default=0.2, ge=0, le=1, description="share that may fail")
     max_failed_share_by_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict, description="error class -> share that may fail with it"
     )
@@ -70,10 +70,10 @@ class DriftLimits(SpecModel):
 class ColumnRule(SpecModel):
     """Permitted values of a column; min and max are inclusive, and a value that was not measured passes."""
 
-    min: int | float | None = None
-    max: int | float | None = None
-    one_of: list[bool | int | float | str] | None = None
-    none_of: list[bool | int | float | str] | None = None
+    min: int | float | None = Field(default=None, description="least value")
+    max: int | float | None = Field(default=None, description="greatest value")
+    one_of: list[bool | int | float | str] | None = Field(default=None, description="permitted values")
+    none_of: list[bool | int | float | str] | None = Field(default=None, description="refused values")
 
     @model_validator(mode="after")
     def _check_bounds(self) -> ColumnRule:
@@ -85,7 +85,9 @@ class ColumnRule(SpecModel):
 class Curation(SpecModel):
     """Curation profile: rule name -> settings (`action: drop|flag|off` and the rule's own parameters)."""
 
-    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    rules: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="rule -> `action` and its own parameters"
+    )
 
 
 class Watch(SpecModel):

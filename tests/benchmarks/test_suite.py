@@ -1,4 +1,4 @@
-"""The suite: ratios, the table, the file of results, the README's table and the plot."""
+"""The suite: ratios, the table, the file of results, the table of the docs and the plot."""
 
 from __future__ import annotations
 
@@ -73,27 +73,27 @@ def test_results_of_a_commit_share_a_file(tmp_path: Path) -> None:
     assert [row["name"] for row in report["rows"]] == ["loader", "no change"]
 
 
-def test_the_readme_shows_the_newest_row_of_each_name(tmp_path: Path) -> None:
+def test_the_page_shows_the_newest_row_of_each_name(tmp_path: Path) -> None:
     records.write(ROWS, tmp_path, "aaa")
     records.write([Row("loader", 0.7, 0.7, 0.7, 0.8, ">=")], tmp_path, "bbb")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{records.BEGIN}\nold\n{records.END}\nafter\n")
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{records.BEGIN}\nold\n{records.END}\nafter\n")
     for _ in range(2):
-        records.write_readme(readme, tmp_path)
-    assert readme.read_text().splitlines() == [
+        records.write_page(page, tmp_path)
+    assert page.read_text().splitlines() == [
         "before",
         records.BEGIN,
-        "| work | ratio | spread | goal | met | commit |",
-        "|---|---|---|---|---|---|",
-        "| loader | 0.70 | 0.70 to 0.70 | >= 0.8 | no | bbb |",
-        "| no change | 0.041 | 0.040 to 0.050 | <= 0.02 | no | aaa |",
-        "| start | 0.30 | 0.30 to 0.30 | none |  | aaa |",
+        "| work | ratio | better | spread | goal | met | commit |",
+        "|---|---|---|---|---|---|---|",
+        "| loader | 0.70 | higher | 0.70 to 0.70 | >= 0.8 | no | bbb |",
+        "| no change | 0.041 | lower | 0.040 to 0.050 | <= 0.02 | no | aaa |",
+        "| start | 0.30 | lower | 0.30 to 0.30 | none |  | aaa |",
         records.END,
         "after",
     ]
-    readme.write_text("no markers")
+    page.write_text("no markers")
     with pytest.raises(ValueError, match="has no lines"):
-        records.write_readme(readme, tmp_path)
+        records.write_page(page, tmp_path)
 
 
 def test_the_plot_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_unknown_benchmark_is_a_one_line_error() -> None:
     assert "there is no benchmark 'speed_of_light'; there are: " in done.stderr.splitlines()[-1]
 
 
-def test_the_readme_has_its_markers() -> None:
-    text = records.README.read_text("utf-8")
+def test_the_page_has_its_markers() -> None:
+    text = records.PAGE.read_text("utf-8")
     assert records.BEGIN in text
     assert records.END in text

@@ -1,4 +1,4 @@
-"""Tasks of a person in the UI, done by clicks; the README shows the pictures taken on the way."""
+"""Tasks of a person in the UI, done by clicks; the docs show the pictures taken on the way."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from tests.assets.cli.shapes import SHAPES, mismatches
 from tests.assets.conftest import Run
 
 
@@ -48,9 +49,8 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
 
     done = mm("backfill", "mine@v1", "--override-gate", "a third is broken on purpose", "--json")
     result = loaded(done)
-    assert set(result) == {"dataset_version", "cells"}
+    assert list(mismatches(result, SHAPES["backfill"])) == []
     for cell in result["cells"]:
-        assert set(cell) == {"modality", "status", "run_id", "computed", "reused", "seconds"}
         assert cell["status"] == "published"
         assert set(cell["computed"]) == {
             "fetch",
@@ -69,8 +69,7 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
     hits = loaded(
         mm("search", "a flower", "--dataset-version", "mine@v1", "--modality", "image", "-k", "1", "--json")
     )
-    shape = "feature_id sample_id segment_id entity_id content_hash source_uri dataset_version modality label split score span"
-    assert [set(hit) for hit in hits] == [set(shape.split())]
+    assert list(mismatches(hits, SHAPES["search"])) == []
     assert hits[0]["label"] == "flower"
     anywhere = loaded(
         mm(
@@ -86,13 +85,12 @@ def test_from_a_folder_to_search(mm: Run, dataset: Path) -> None:
         )
     )
     assert [hit["label"] for hit in anywhere] == ["food", "pets"]
-    assert [set(hit) for hit in anywhere] == [set(shape.split())] * 2
+    assert list(mismatches(anywhere, SHAPES["search"])) == []
     chain = loaded(mm("explain", hits[0]["feature_id"], "--json"))
     assert {"source", "blob", "decisions", "segment", "embedder", "run", "dataset_version"} <= set(chain)
 
     failures = loaded(mm("failures", "mine@v1", "--json"))
-    shape = "sample_id modality stage error_class message fingerprint content_hash source_uri attempt retryable run_id at"
-    assert all(set(event) == set(shape.split()) for event in failures)
+    assert list(mismatches(failures, SHAPES["failures"])) == []
     assert {event["error_class"] for event in failures} == {"truncated", "bad_record"}
     assert loaded(mm("failures", "mine@v1", "--class", "truncated", "--json"))[0]["modality"] == "image"
     assert loaded(mm("datasets", "--json")) == [

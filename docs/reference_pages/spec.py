@@ -1,0 +1,145 @@
+"""Page and JSON Schema of the dataset spec, from its pydantic model and the registry of rules.
+
+python docs/reference_pages/spec.py writes docs/reference/dataset.schema.json, which editors read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).parents[1] / "reference" / "dataset.schema.json"
+if __name__ == "__main__":
+    sys.path[0] = str(FILE.parents[2])
+    sys.path.insert(0, str(FILE.parents[1]))
+
+from mm_embed_kernels.rules import rules  # noqa: E402
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec  # noqa: E402
+from reference_pages.markdown import code, generated, sentence, write_table  # noqa: E402
+
+_ACTIONS = ["drop", "flag", "off", False]
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a spec, with the parameters of the installed rules.
+
+    Beside what the model says, it admits what the model's validators read: numbers as versions, a bare `off`
+    (false, in YAML), and a source of tracks without a `uri`.
+    """
+    whole = DatasetSpec.model_json_schema(by_alias=True)
+    parts = whole["$defs"]
+    whole["properties"]["version"]["type"] = ["string", "integer"]
+    whole["properties"]["parent"]["anyOf"].insert(0, {"type": "integer"})
+    parts["SourceSpec"]["required"].remove("uri")
+    parts["SourceSpec"]["anyOf"] = [{"required": ["uri"]}, {"required": ["track_of"]}]
+    parts["Watch"]["properties"]["sources"]["enum"].append(False)
+    parts["Curation"]["properties"]["rules"]["properties"] = {
+        name: _rule_schema(rule) for name, rule in rules().items()
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": "mm dataset spec"}
+
+
+def page() -> str:
+    """Return the page: a table of keys for each part of a spec."""
+    whole = DatasetSpec.model_json_schema(by_alias=True)
+    parts = [
+        "A spec is one YAML file. Paths in it are relative to its folder. Unknown keys are refused. The "
+        "rules and their parameters are listed under [Rules](rules.md).",
+        "Editors check a spec, and complete its keys, with [dataset.schema.json](dataset.schema.json). The"
+        " first line of the spec names it, by path or URL:",
+        "```yaml\n# yaml-language-server: $schema=docs/reference/dataset.schema.json\n```",
+        "## The spec",
+        _keys(whole, whole),
+    ]
+    for name, part in sorted(whole["$defs"].items(), key=lambda item: _order(whole, item[0])):
+        parts += [f"## {name}", sentence(part.get("description", "")), _keys(part, whole)]
+    return generated(
+        "Dataset spec", "the pydantic model `mm_embed_kernels.spec.dataset_spec.DatasetSpec`", *parts
+    )
+
+
+def _order(whole: dict[str, Any], name: str) -> int:
+    """Return the first place where a part is mentioned, so that parts come in the order of their keys."""
+    return json.dumps(whole["properties"]).find(f'/{name}"') % (1 << 30)
+
+
+def _keys(part: dict[str, Any], whole: dict[str, Any]) -> str:
+    required = part.get("required", [])
+    rows = [
+        (
+            code(name),
+            _kind(item, whole),
+            "required" if name in required else code(_default(item)),
+            sentence(item.get("description", "")) + _bounds(item),
+        )
+        for name, item in part["properties"].items()
+    ]
+    return write_table(("key", "value", "default", "meaning"), rows)
+
+
+def _default(item: dict[str, Any]) -> str:
+    value = item.get("default")
+    if value in (None, "", [], {}) or isinstance(value, dict):
+        return ""
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+
+
+def _bounds(item: dict[str, Any]) -> str:
+    shown = [
+        f"{sign} {item[key]}"
+        for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="))
+        if key in item
+    ]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def _kind(item: dict[str, Any], whole: dict[str, Any]) -> str:
+    if "$ref" in item:
+        name = item["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in item:
+        return " or ".join(dict.fromkeys(_kind(each, whole) for each in item["anyOf"]))
+    if "enum" in item:
+        return ", ".join(code(value) for value in item["enum"])
+    if "const" in item:
+        return code(item["const"])
+    if item.get("type") == "array":
+        return f"list of {_kind(item.get('items', {}), whole)}"
+    if item.get("type") == "object":
+        values = item.get("additionalProperties")
+        return f"mapping to {_kind(values, whole)}" if isinstance(values, dict) else "mapping"
+    return item.get("type", "any")
+
+
+def _rule_schema(rule: Any) -> dict[str, Any]:
+    parameters = {
+        field.name: _parameter(field.default)
+        for field in dataclasses.fields(rule)
+        if field.init and not field.name.startswith("_")
+    }
+    return {
+        "type": "object",
+        "description": sentence((rule.__doc__ or "").partition("\n\n")[0]),
+        "properties": {**parameters, "action": {"enum": _ACTIONS, "default": rule.action}},
+        "additionalProperties": False,
+    }
+
+
+def _parameter(default: Any) -> dict[str, Any]:
+    if isinstance(default, bool):
+        return {"type": "boolean", "default": default}
+    if isinstance(default, (int, float)):
+        return {"type": "number", "default": default}
+    return {"default": default} if isinstance(default, str) else {}
+
+
+def text() -> str:
+    """Return the JSON Schema as the file contains it."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), "utf-8")
