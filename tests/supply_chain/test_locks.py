@@ -16,6 +16,10 @@ LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-audit.txt")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
+def name_and_marker(requirement: Requirement) -> str:
+    return f"{canonicalize_name(requirement.name)};{requirement.marker or ''}"
+
+
 def entries(name: str) -> dict[str, tuple[Requirement, list[str]]]:
     """Return the requirements of a lock with their hashes, by name."""
     found: dict[str, tuple[Requirement, list[str]]] = {}
@@ -23,8 +27,10 @@ def entries(name: str) -> dict[str, tuple[Requirement, list[str]]]:
         if line.strip() and not line.startswith("#"):
             text, *hashes = line.split(" --hash=")
             requirement = Requirement(text.strip())
-            assert requirement.name not in found, f"{name}: {requirement.name} twice"
-            found[canonicalize_name(requirement.name)] = requirement, [word.strip() for word in hashes]
+            # Once, or once for each of several Pythons.
+            key = name_and_marker(requirement)
+            assert key not in found, f"{name}: {key} twice"
+            found[key] = requirement, [word.strip() for word in hashes]
     return found
 
 
@@ -39,7 +45,7 @@ def test_each_package_is_pinned_and_hashed(name: str) -> None:
 
 def test_the_locks_agree() -> None:
     plain = {
-        canonicalize_name(found.name): str(found.specifier)
+        name_and_marker(found): str(found.specifier)
         for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
         if line.strip()
         for found in [Requirement(line)]
@@ -49,7 +55,9 @@ def test_the_locks_agree() -> None:
     assert {name: (str(found), hashes) for name, (found, hashes) in image.items()}.items() <= {
         name: (str(found), hashes) for name, (found, hashes) in development.items()
     }.items()
-    assert not {"pytest", "ruff", "mypy", "localbucket", "playwright"} & set(image)
+    assert not {"pytest", "ruff", "mypy", "localbucket", "playwright"} & {
+        key.partition(";")[0] for key in image
+    }
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
@@ -71,7 +79,9 @@ def test_the_locks_serve_each_python_that_is_supported(python: str) -> None:
             [*PROJECT["dependencies"], *extras["cluster"], *extras["dev"], *extras["browser"]],
         ),
     ):
-        installed = {key: found for key, (found, _) in entries(name).items() if applies(found.marker)}
+        applying = [found for found, _ in entries(name).values() if applies(found.marker)]
+        installed = {canonicalize_name(found.name): found for found in applying}
+        assert len(installed) == len(applying), "two versions of a package in one Python"
         for text in [*wanted, "setuptools>=77", "aisfx==0.1.2"]:
             requirement = Requirement(text)
             (pinned,) = installed[canonicalize_name(requirement.name)].specifier
