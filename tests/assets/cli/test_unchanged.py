@@ -96,6 +96,7 @@ def runs(work: Path) -> set[str]:
     """The runs that the Dagster home in `work` knows."""
     with environment(), pytest.MonkeyPatch.context() as patched:
         patched.chdir(work)
+        patched.delenv("DAGSTER_HOME", raising=False)  # of a platform that the worker has published
         with open_instance(Settings.from_environment()) as instance:
             return {run.run_id for run in instance.get_runs()}
 
