@@ -56,7 +56,10 @@ def notes(version: str) -> list[dict[str, Any]]:
 
 
 def publish(platform: Platform, folder: Path, version: str) -> Pin:
-    (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, notes(version))) + "\n")
+    text, file = "\n".join(map(json.dumps, notes(version))) + "\n", folder / "notes.jsonl"
+    # Not written for the second platform: its time is part of the listing.
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
     spec = folder / f"{version}.yaml"
     spec.write_text(SPEC.format(version=version, parent=VERSIONS[version]))
     name = platform.register(spec)
