@@ -16,7 +16,7 @@ import numpy as np
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.letter_pairs import encodings, log_likelihoods, mean_log_likelihood
-from mm_embed_kernels.media.text_plausibility import has_measure, plausibility
+from mm_embed_kernels.media.text_plausibility import has_measure, log_plausibility
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 _MARKS = (
@@ -26,7 +26,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WIDE = ("utf-32-be", "utf-32-le", "utf-16-le", "utf-16-be")
-# Bytes that are weighed, and those of one line before its first byte beyond ASCII.
+# Bytes that are weighed, and those of a line before its first one beyond ASCII.
 _WEIGHED_BYTES, _CONTEXT = 4_096, 128
 # Controls, but for white space, backspace and escape, and characters of private use.
 _ODD = re.compile("[\0-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f\ue000-\uf8ff]")
@@ -34,8 +34,7 @@ _ODD = re.compile("[\0-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f\ue000-\uf8ff]")
 _ISO_2022 = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-G]|\x1b\([IJ]")
 _ISO_2022_CODECS = ("iso2022_kr", "iso2022_jp", "iso2022_jp_2", "iso2022_jp_3", "iso2022_jp_2004")
 _HZ = re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e])+~\}")
-# Lines with a byte beyond ASCII.
-_LINE, _PLAIN = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?"), bytes(range(128))
+_FOREIGN = re.compile(rb"[\x80-\xff]")
 # A text of fewer bytes is no evidence, unless ASCII letters surround its others.
 _LEAST_BYTES = 4
 # Share of the best reading in the weight of all different ones, below which none is believed.
@@ -201,8 +200,8 @@ def rank_readings(data: bytes) -> list[tuple[float, str]]:
     readings: dict[str, list[tuple[float, str]]] = {}
     for encoding in encodings():
         text = _head(evidence, encoding)
-        if text is not None and (fit := plausibility(text)) > 0:
-            weight = float(np.logaddexp.reduce(log_likelihoods(weighed, encoding))) + math.log(fit)
+        if text is not None and (fit := log_plausibility(text)) > -math.inf:
+            weight = float(np.logaddexp.reduce(log_likelihoods(weighed, encoding))) + fit
             if encoding == "cp1252" and (_is_loan_word(text) or has_measure(text)):
                 weight += math.log(_LOAN_WORD)
             # Encodings that read alike are one reading.
@@ -222,17 +221,16 @@ def _weighed(evidence: bytes) -> bytes:
 
 def _evidence(data: bytes) -> bytes:
     """Return the lines with bytes beyond ASCII, up to `_WEIGHED_BYTES`; others tell nothing."""
-    found, size = [], 0
-    for match in _LINE.finditer(data):
-        line = match[0]
-        first = len(line) - len(line.lstrip(_PLAIN))
-        if first > _CONTEXT:
-            # No character of several bytes begins before a blank and ends behind it.
-            line = line[max(0, line.rfind(b" ", 0, first - _CONTEXT)) :]
-        found.append(line[: _WEIGHED_BYTES - size])
+    found: list[bytes] = []
+    size = place = 0
+    while size < _WEIGHED_BYTES and (match := _FOREIGN.search(data, place)):
+        first = match.start()
+        # Bytes of ASCII before the first other one are characters of their own, in every encoding.
+        start = max(data.rfind(b"\n", place, first) + 1, place, first - _CONTEXT)
+        end = data.find(b"\n", first) + 1 or len(data)
+        found.append(data[start : min(end, start + _WEIGHED_BYTES - size)])
         size += len(found[-1])
-        if size >= _WEIGHED_BYTES:
-            break
+        place = end
     return b"".join(found)
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from functools import cache
 
 _RARE_LETTERS = "ƒˆ"
-# Penalties of `plausibility` for a character beyond ASCII on average, above which a text is none.
+# Penalties of `log_plausibility` for a character beyond ASCII on average, above which a text is none.
 _MOST_ODD = 2.0
 # A sign where it does not stand in any language, and one that lacks its other half.
 _MISPLACED, _UNPAIRED = 4, 4
@@ -33,8 +33,8 @@ _CJK_SIGNS = re.compile("[\u3000-\u303f\uff00-\uff65]")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
-def plausibility(text: str) -> float:
-    """Return how well the characters beyond ASCII stand where they stand, 0 to 1; 0 for text of no language.
+def log_plausibility(text: str) -> float:
+    """Return how well the characters beyond ASCII stand where they do, at most 0; -inf for no text.
 
     Letters of two scripts in one word, capitals behind small letters, and signs inside a word, without a
     number or without their other half each count against a reading.
@@ -44,7 +44,9 @@ def plausibility(text: str) -> float:
     penalty = 3 if len(scripts) > 1 else 0
     numeric = {place for match in _NUMERIC.finditer(text) for place in range(*match.span())}
     for place, (before, char, after) in enumerate(zip(" " + text, text, text[1:] + " ", strict=False)):
-        if not char.isascii() and not (place in numeric and not char.isalpha()):
+        # Signs of CJK stand between characters without blanks.
+        is_free = char.isascii() or _CJK_SIGNS.match(char) or (place in numeric and not char.isalpha())
+        if not is_free:
             penalty += _penalty_of(before, char, after)
             ends, found = (
                 (_CLOSING, text[:place]) if _closes(before, after) else (_OPENING, text[place + 1 :])
@@ -55,8 +57,8 @@ def plausibility(text: str) -> float:
     if _CJK_SIGNS.search(text) and "CJK" not in scripts:
         penalty += 2 * _MISPLACED
     if penalty > max(8, _MOST_ODD * len(foreign)):
-        return 0.0
-    return math.exp(-penalty) * _lone_fit(text)
+        return -math.inf
+    return math.log(_lone_fit(text)) - penalty
 
 
 def has_measure(text: str) -> bool:
@@ -88,7 +90,7 @@ def _lone_fit(text: str) -> float:
 
 
 def _penalty_of(before: str, char: str, after: str) -> int:
-    """Return what the place of a character between two others costs, see `plausibility`."""
+    """Return what the place of a character between two others costs, see `log_plausibility`."""
     kind = unicodedata.category(char)
     if char == "µ":
         return 2 * before.isalpha()  # the prefix of a unit

@@ -151,3 +151,25 @@ def test_the_first_foreign_letter_behind_much_ascii() -> None:
     text = "plain words of no evidence, " * 1_000 + "aber die Straße ist naß und die Tür offen. Größe!"
     assert decode(text.encode("cp1252"))[0] == text
     assert decode(text.replace(" ", "\n").encode("cp1252"))[0] == text.replace(" ", "\n")
+    # Also behind a word without end, and in time that grows with the length of the text alone.
+    long = "x" * 300_000
+    assert decode(f"{long} {text}".encode("cp1252"))[0] == f"{long} {text}"
+    assert decode(f"{long}{text}".encode("cp1252"))[0] == f"{long}{text}"
+    assert decode(f"{text}\n{long}\n{text}".encode("cp1252"))[0] == f"{text}\n{long}\n{text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [
+        ("日本語の文章です。", "shift_jis"),
+        ("今日は雨が降ります、だから家にいます。", "euc_jp"),
+        ("我不明白，请再说一遍。", "gb18030"),
+        ("我聽不懂，請再說一次。", "big5"),
+        ("안녕하세요, 만나서 반갑습니다. ", "euc_kr"),
+        ("« Où étais-tu ? » demanda-t-elle… ", "cp1252"),
+        ("Скажите, где библиотека? ", "koi8-r"),
+        ("สถานีรถไฟอยู่ที่ไหน ", "tis-620"),
+    ],
+)
+def test_a_long_text_is_as_sure_as_a_short_one(text: str, codec: str) -> None:
+    assert decode((text * 800).encode(codec))[0] == text * 800
