@@ -83,7 +83,13 @@ def test_the_locks_serve_each_python_that_is_supported(python: str) -> None:
         ("requirements.txt", [*PROJECT["dependencies"], *extras["cluster"]]),
         (
             "requirements-dev.txt",
-            [*PROJECT["dependencies"], *extras["cluster"], *extras["dev"], *extras["browser"]],
+            [
+                *PROJECT["dependencies"],
+                *extras["cluster"],
+                *extras["dev"],
+                *extras["docs"],
+                *extras["browser"],
+            ],
         ),
     ):
         applying = [found for found, _ in entries(name).values() if applies(found.marker)]
