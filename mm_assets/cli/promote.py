@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mm_assets.cli.options import Json, check_choice, check_dataset_version
 from mm_assets.cli.output import print_json, say
 from mm_embed_kernels.identity import ALIASES
+
+if TYPE_CHECKING:
+    from mm_resources.catalog import Catalog
+    from mm_resources.registry.aliases import Alias
 
 
 def promote(
@@ -29,12 +33,9 @@ def promote(
     json: Json = False,
 ) -> None:
     """Move an alias to a version that passes the promotion gate; readers use DATASET@production."""
-    from mm_assets.cells.dataset_assets import report_alias
-    from mm_assets.operations.dagster_home import open_instance
     from mm_assets.operations.promotion import promote as move
     from mm_assets.operations.promotion import roll_back
     from mm_resources.catalog import Catalog
-    from mm_resources.settings import Settings
 
     catalog = Catalog.open()
     aliases = sorted(ALIASES - {"latest"})
@@ -47,7 +48,7 @@ def promote(
         check_dataset_version(dataset_version)
         check_choice("--to", to, aliases)
         moved = move(catalog, dataset_version, to, evaluate, override)
-    report_alias(open_instance(Settings.from_environment()), catalog, moved)
+    _report(catalog, moved)
     if json:
         print_json(asdict(moved))
         return
@@ -56,3 +57,12 @@ def promote(
     if not back:
         for check in moved.checks:
             say(f"  {'passed' if check['passed'] else 'overridden'}: {check['description']}")
+
+
+def _report(catalog: Catalog, moved: Alias) -> None:
+    """Report a move to Dagster, which mistakes do without."""
+    from mm_assets.cells.dataset_assets import report_alias
+    from mm_assets.operations.dagster_home import open_instance
+    from mm_resources.settings import Settings
+
+    report_alias(open_instance(Settings.from_environment()), catalog, moved)
