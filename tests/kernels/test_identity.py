@@ -199,16 +199,6 @@ def test_library_versions_come_from_metadata() -> None:
     }
 
 
-def test_weights_hash_depends_on_content_and_order(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in "abc"]
-    for path, text in zip(paths, ("one", "two", "one"), strict=True):
-        path.write_text(text)
-    one, two, copy = paths
-    assert identity.weights_hash((one, two)) != identity.weights_hash((two, one))
-    assert identity.weights_hash((one, two)) == identity.weights_hash((copy, two))
-    assert identity.weights_hash((one,)) != identity.weights_hash((two,))
-
-
 def test_environment_digest_is_the_same_in_another_process(tmp_path: Path) -> None:
     """A worker's failures must count as the driver's."""
     code = "from mm_embed_kernels.identity import environment_digest as d; print(d())"

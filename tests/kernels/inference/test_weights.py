@@ -123,3 +123,13 @@ def test_models_that_the_user_names_have_no_sum(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"weights")
     assert len(weights.installed_hash("embedder st", (path,))) == 64
+
+
+def test_the_hash_of_weights_depends_on_content_and_order(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    for path, text in zip(paths, ("one", "two", "one"), strict=True):
+        path.write_text(text)
+    one, two, copy = paths
+    assert weights.installed_hash("m", (one, two)) != weights.installed_hash("m", (two, one))
+    assert weights.installed_hash("m", (one, two)) == weights.installed_hash("m", (copy, two))
+    assert weights.installed_hash("m", (one,)) != weights.installed_hash("m", (two,))

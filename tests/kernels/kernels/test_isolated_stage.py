@@ -110,9 +110,10 @@ def test_a_model_stays_loaded_from_stage_to_stage(stage: Any) -> None:
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(180.0, marks=pytest.mark.slow)])
 def test_a_batch_may_wait_for_minutes(stage: Any, seconds: float) -> None:
     """The model's process is stopped, as by a machine that is out of cores: time that is not its own."""
-    tried = stage(seconds=0.5 if seconds < 10 else 30.0)
+    tried, others = stage(seconds=0.5 if seconds < 10 else 30.0), set(psutil.Process().children())
     tried.setup()
-    (child,) = (item for item in psutil.Process().children() if "spawn_main" in " ".join(item.cmdline()))
+    started = set(psutil.Process().children()) - others
+    (child,) = (item for item in started if "spawn_main" in " ".join(item.cmdline()))
     child.suspend()
     timer = threading.Timer(seconds, child.resume)
     timer.start()
