@@ -16,7 +16,7 @@ from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
 from mm_resources.features import vector_indexes
 from mm_resources.maintenance.upkeep import upkeep
-from mm_resources.storage import lance_datasets
+from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.tables.stage_tables import StageMeta
 from mm_resources.tables.stage_tags import tag_pinned_stages
 from tests.resources.compute.test_cache import Lengths
@@ -131,7 +131,7 @@ def test_hashes_of_a_superseded_index_go(catalog: Catalog, monkeypatch: pytest.M
     hashes = Path(catalog.store.path("features/t.lance/_hashes/_indices"))
     before = sorted(path.name for path in hashes.iterdir() if any(path.iterdir()))
     assert len(before) > 1
-    upkeep(catalog, NOW)
+    dataset_versions.clean(catalog.store.uri("features/t.lance"), NOW)
     kept = sorted(path.name for path in hashes.iterdir() if any(path.iterdir()))
     indexes = os.listdir(catalog.store.path("features/t.lance/_indices"))
     assert kept == sorted(name for name in indexes if name in before)
