@@ -46,14 +46,14 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         if unknown:
             raise UserError(f"schedules: there is no {', '.join(sorted(unknown))}")
         return dg.Definitions(
-            assets=dg.map_asset_specs(self._grouped, list(whole.assets or [])),  # type: ignore[arg-type]
+            assets=dg.map_asset_specs(self._prefix_group, list(whole.assets or [])),  # type: ignore[arg-type]
             jobs=whole.jobs,
             sensors=whole.sensors if self.sensors else [],
             schedules=[each for each in whole.schedules or [] if each.name in self.schedules],
             resources=whole.resources,
         )
 
-    def _grouped(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+    def _prefix_group(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(group_name=f"{self.group_prefix}{spec.group_name}")
 
     def _configure(self) -> None:

@@ -32,9 +32,8 @@ _FILE_ROWS = 131_072
 # A dataset that grows by small commits is compacted at this number of scraps: fragments below both limits.
 SCRAPS = 128
 _SCRAP_ROWS, _SCRAP_BYTES = _FILE_ROWS, 64 << 20
-# Retries of appends that race each other, and the longest pause before one.
+# Retries, and the longest pause before one: of appends that race, and of commits whose request broke off.
 _RACES, _RACE_SECONDS = 40, 0.2
-# Those of commits whose request to a remote store broke off.
 _FAULTS, _FAULT_SECONDS = 3, 2.0
 
 

@@ -26,6 +26,12 @@ sources:
   - {{name: notes, modality: text, uri: notes.jsonl, record: {{id: id, text: text, label: topic}}}}
 """
 PLACES = ["harbour", "mountain", "station", "garden", "library", "bakery", "bridge", "theatre"]
+QUERIES = ("a walk to the bridge", "rain", "birds in October")
+# Queries of whose words one note of a version has the most.
+FIRST = {
+    "v3": ("it rained from morning to night", "birds in October"),
+    "v2": ("the ferry to the other side",),
+}
 # In the order of their publishes: a child, an older one without a parent behind the newer, a sibling of the child.
 VERSIONS = {"v1": "", "v3": "parent: v1\n", "v2": "", "v4": "parent: v1\n"}
 
@@ -90,10 +96,20 @@ def facts(platform: Platform, version: str) -> dict[str, Any]:
         "rows": sorted(rows.to_pylist(), key=lambda row: str(row["feature_id"])),
         "set": (exported.manifest["rows"], exported.manifest["digest"]),
         "loaded": sorted(feature for batch in loaded for feature in batch["feature_id"]),
-        "found": [
-            features.search(query, dataset_version=name, modality="text", mode=mode, k=5).drop(["score"]).to_pylist()
-            for query in ("a walk to the bridge", "rain", "birds in October")
-            for mode in ("vector", "text", "hybrid")
+        "found by vector": [
+            features.search(query, dataset_version=name, modality="text", k=5).drop(["score"]).to_pylist()
+            for query in QUERIES
+        ],
+        # All that match: notes of one place score alike, and which of them come first is nobody's promise.
+        "found by words": [
+            {row["feature_id"]: row for row in found.drop(["score"]).to_pylist()}
+            for query in QUERIES
+            for mode in ("text", "hybrid")
+            for found in [features.search(query, dataset_version=name, modality="text", mode=mode, k=60)]
+        ],
+        "first by words": [
+            features.search(query, dataset_version=name, modality="text", mode="text", k=1)["key"].to_pylist()
+            for query in FIRST.get(version, ())
         ],
     }  # fmt: skip
 
