@@ -25,7 +25,7 @@ from mm_resources.features.vector_indexes import Recall
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.filesystems import lance_options
-from mm_resources.storage.store import Store
+from mm_resources.storage.store import Store, remove_tree
 from mm_resources.storage.table_files import record_written, require_intact
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class FeatureTables:
 
     def remove(self, table: str) -> None:
         """Remove a table with all its versions; no error when it does not exist."""
-        self.store.remove_tree(f"features/{table}.lance")
+        remove_tree(self.store, f"features/{table}.lance")
 
     def uri(self, table: str) -> str:
         """Return the URI of a feature table."""

@@ -298,16 +298,6 @@ class Store:
         with client_errors(name), suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
-    def remove_tree(self, folder: str) -> None:
-        """Remove a folder with all it has; no error when it does not exist."""
-        path = self.path(folder)
-        with client_errors(folder), suppress(FileNotFoundError):
-            if self.is_local:
-                self.fs.rm(path, recursive=True)
-            # By their own names: a bucket has no folders, and fsspec would ask it to remove this one.
-            elif files := self.fs.find(path):
-                self.fs.rm(files)
-
     def entries(self, folder: str) -> list[StoredObject]:
         """Return the objects and folders in a folder, sorted by name; empty when it does not exist."""
         try:
@@ -317,6 +307,17 @@ class Store:
             return []
         by_name = {info["name"].rstrip("/").rsplit("/", 1)[-1]: info for info in infos}
         return [_entry(f"{folder}/{name}", by_name[name]) for name in sorted(by_name)]
+
+
+def remove_tree(store: Store, folder: str) -> None:
+    """Remove a folder with all it has; no error when it does not exist."""
+    path = store.path(folder)
+    with client_errors(folder), suppress(FileNotFoundError):
+        if store.is_local:
+            store.fs.rm(path, recursive=True)
+        # By their own names: a bucket has no folders, and fsspec would ask it to remove this one.
+        elif files := store.fs.find(path):
+            store.fs.rm(files)
 
 
 def _entry(name: str, info: dict[str, Any]) -> StoredObject:
