@@ -22,7 +22,7 @@ from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import CachedVectors
 from mm_resources.features.bases import bases_of, free_table_name
 from mm_resources.features.versions import VersionWriter
-from mm_resources.lineages.differences import COMPUTED_AT, Numbers
+from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
 
 # The row of each vector in the cache, and the user's columns of the sample. The feature rows themselves are
 # wide and already in the order of their vectors: they are read beside this result, not sorted again.
@@ -112,19 +112,8 @@ class _CellRows:
 
     def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
-        return self.vectors.attach(self._rows_of(numbers), self.embedder.dimension)
-
-    def _rows_of(self, numbers: Numbers | None) -> Iterator[pa.Table]:
-        passed = 0
-        for table in self._scan():
-            rows = table.drop([COMPUTED_AT])
-            if numbers is None:
-                yield rows
-                continue
-            own = numbers[(numbers >= passed) & (numbers < passed + rows.num_rows)] - passed
-            passed += rows.num_rows
-            if len(own):
-                yield rows.take(pa.array(own))
+        every = (table.drop([COMPUTED_AT]) for table in self._scan())
+        return self.vectors.attach(take_numbered(every, numbers), self.embedder.dimension)
 
     def _scan(self) -> Iterator[pa.Table]:
         """Yield the rows, with the row and time of each vector in the cache, always in the same order."""

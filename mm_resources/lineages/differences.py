@@ -120,6 +120,23 @@ def compare(
     return Difference(count, gone, new, adds_up)
 
 
+def take_numbered(tables: Iterable[pa.Table], numbers: Numbers | None) -> Iterator[pa.Table]:
+    """Yield the rows with the given numbers, counted over all tables; every row for None.
+
+    Args:
+        numbers: sorted.
+    """
+    passed = 0
+    for table in tables:
+        if numbers is None:
+            yield table
+            continue
+        own = numbers[(numbers >= passed) & (numbers < passed + table.num_rows)] - passed
+        passed += table.num_rows
+        if len(own):
+            yield table.take(pa.array(own))
+
+
 def _quoted(name: str) -> str:
     return f'"{name}"'
 

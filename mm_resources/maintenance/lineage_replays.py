@@ -21,7 +21,7 @@ from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.features.feature_tables import Candidate
 from mm_resources.features.versions import MAKER, VersionWriter
-from mm_resources.lineages.differences import COMPUTED_AT, Numbers
+from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
 from mm_resources.maintenance.forgetting_scope import row_condition
 from mm_resources.maintenance.unnamed_tables import PinnedVersions, pinned_versions
 from mm_resources.registry.pins import PinnedTable
@@ -158,13 +158,5 @@ class _RemainingRows:
 
     def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
-        passed = 0
-        for batch in lance_datasets.reader(self.dataset, self.dataset.schema, where=self.where):
-            table = pa.Table.from_batches([batch])
-            if numbers is None:
-                yield table
-                continue
-            own = numbers[(numbers >= passed) & (numbers < passed + table.num_rows)] - passed
-            passed += table.num_rows
-            if len(own):
-                yield table.take(pa.array(own))
+        batches = lance_datasets.reader(self.dataset, self.dataset.schema, where=self.where)
+        return take_numbered((pa.Table.from_batches([batch]) for batch in batches), numbers)
