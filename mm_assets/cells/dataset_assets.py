@@ -26,14 +26,8 @@ def dataset_key(dataset: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([FOLDER, dataset, name])
 
 
-def dataset_specs(
-    dataset: str, modalities: list[str], aliases: list[str], **shared: object
-) -> list[dg.AssetSpec]:
-    """Declare a dataset's assets; without it Dagster knows them by their materializations alone.
-
-    Args:
-        shared: attributes of all of them (owners, tags, freshness policy).
-    """
+def dataset_specs(dataset: str, modalities: list[str], aliases: list[str]) -> list[dg.AssetSpec]:
+    """Declare a dataset's assets; without it Dagster knows them by their materializations alone."""
     return [
         dg.AssetSpec(
             dataset_key(dataset, name),
@@ -41,7 +35,6 @@ def dataset_specs(
             group_name=FOLDER,
             kinds={"lancedb"},
             metadata={"dagster/column_schema": column_schema(FEATURES)},
-            **shared,  # type: ignore[arg-type]
         )
         for name, at, what in [
             *((modality, "", f"version's {modality} features") for modality in modalities),
@@ -69,7 +62,10 @@ def report_pin(instance: dg.DagsterInstance, catalog: Catalog, pin: Pin) -> None
 
 def _follows(catalog: Catalog, pin: Pin, last: dg.AssetMaterialization) -> bool:
     """Return whether a pin is newer than the one that was reported last."""
-    version, number = str(last.metadata[_VERSION].value), last.metadata[_PIN].value
+    told = [last.metadata[name].value for name in (_VERSION, _PIN) if name in last.metadata]
+    if len(told) < 2:
+        return True  # Somebody has reported a materialization by hand, in the UI.
+    version, number = str(told[0]), told[1]
     if version == pin.version:
         return number != pin.number
     registered = catalog.registry.registration

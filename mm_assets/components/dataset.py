@@ -57,6 +57,6 @@ class Dataset(dg.Component):
         names = list(modalities()) if "auto" in declared else declared
         name = re.sub(r"\W", "_", f"dataset_{self.spec.name}")
         return dg.Definitions(
-            assets=list(dataset_specs(self.spec.name, names, sorted(ALIASES - {"latest"}))),
+            assets=dataset_specs(self.spec.name, names, sorted(ALIASES - {"latest"})),
             sensors=[spec_sensor(name, f"the dataset {self.spec.name}", lambda: self.path)],
         )

@@ -38,6 +38,11 @@ def test_each_publish_and_promotion_is_a_materialization(new_platform: Any, mm: 
     report_pin(platform.instance, platform.catalog, older)
     assert len(reported(platform, "text")) == 2
 
+    # What somebody reports by hand, in the UI, names no pin.
+    platform.instance.report_runless_asset_event(dg.AssetMaterialization(dataset_key("notes", "text")))
+    report_pin(platform.instance, platform.catalog, older)
+    assert reported(platform, "text")[-1].metadata["mm/version"].value == "v1"
+
     for words in (["notes@v1"], ["notes@v2"], ["--back", "notes@production"]):
         done = mm("promote", *words, **platform.settings.exports())
         assert done.returncode == 0, done.stderr
