@@ -106,7 +106,10 @@ def _demo(folder: Path) -> Path:
 
 
 def _picture_segments(folder: Path, inputs: Path, count: int) -> Iterator[tuple[Path, str]]:
-    """Write PNG of 512 x 384 cut from the demo's photographs at random, half of them mirrored."""
+    """Write PNG of 512 x 384 cut from the demo's photographs at random, half of them mirrored.
+
+    They carry no colour profile: the loop converts none, and would embed other pixels.
+    """
     from PIL import Image, ImageOps
 
     dice = np.random.default_rng(0)
@@ -125,7 +128,7 @@ def _picture_segments(folder: Path, inputs: Path, count: int) -> Iterator[tuple[
             (512, 384), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)
         )
         path = inputs / f"{number:06d}.png"
-        (ImageOps.mirror(cut) if dice.random() < 0.5 else cut).save(path)
+        (ImageOps.mirror(cut) if dice.random() < 0.5 else cut).save(path, icc_profile=None)
         yield path, ""
 
 
