@@ -69,7 +69,9 @@ def curated_samples(run: CellRun) -> StageOutput:
     equal = equal_groups(run).reader() if has_links(run.spec) else None
     decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known, equal)
     written = run.write(_count_decisions(decisions, counts, groups))
-    return StageOutput(written, counts, [_check_splits(groups)], plots={"signals": _signal_plot(run)})
+    return StageOutput(
+        written, counts, [_check_splits(groups)], plots={"signals": partial(_signal_plot, run)}
+    )
 
 
 def _signal_plot(run: CellRun) -> bytes | None:

@@ -71,7 +71,7 @@ def feature_views(run: CellRun) -> StageOutput:
         [*accounting_checks(run, counted), _recall_check(recalls)],
         before_commit=partial(_follow, run) if pinned else partial(_publish, run, number, rows, counted),
         row_count=sum(entry["rows"] for entry in entries),
-        plots={"vectors": _vector_plot(run, entries[0])},
+        plots={"vectors": partial(_vector_plot, run, entries[0])},
     )
 
 

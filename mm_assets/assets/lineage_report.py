@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mm_assets.cells.accounting_check import account_candidate, accounting_check
@@ -115,16 +117,17 @@ def lineage_report(run: CellRun) -> StageOutput:
 
 def _plots(
     counted: Accounting, cost: CellCost, found: list[DistributionDrift], currency: str
-) -> dict[str, bytes | None]:
+) -> dict[str, Callable[[], bytes | None]]:
     stages = ("discovered", "ingested", "valid", "kept", "published")
     return {
-        "funnel": funnel({name: getattr(counted, name) for name in stages}),
-        "cost": costs(
+        "funnel": partial(funnel, {name: getattr(counted, name) for name in stages}),
+        "cost": partial(
+            costs,
             {row["stage"]: row["price"] for row in cost.stages},
             {cause: part.price for cause, part in cost.savings.items()},
             currency,
         ),
-        "drift": comparisons(largest_drifts(found)),
+        "drift": partial(comparisons, largest_drifts(found)),
     }
 
 

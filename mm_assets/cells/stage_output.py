@@ -20,7 +20,7 @@ class StageOutput:
         checks: outcomes of the stage's checks; a blocking one that fails closes the gate.
         before_commit: action between the checks and the commit (the pin).
         row_count: rows of the asset, where they are not those of its table.
-        plots: PNG by name; None for one that cannot be drawn.
+        plots: a function that draws a PNG, by name; it returns None where nothing can be drawn.
         figures: numbers by their stable names, besides those of `summary` and `checks`.
     """
 
@@ -29,5 +29,5 @@ class StageOutput:
     checks: Sequence[Check] = ()
     before_commit: Callable[[], None] | None = None
     row_count: int | None = None
-    plots: Mapping[str, bytes | None] = field(default_factory=dict)
+    plots: Mapping[str, Callable[[], bytes | None]] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)

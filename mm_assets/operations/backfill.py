@@ -65,7 +65,7 @@ def cell_result(
         return CellResult(cell.modality, "failed", "", {}, {}, round(seconds, 2), "no run was started for it")
     events = [log.dagster_event for log in instance.all_logs(run.run_id) if log.dagster_event is not None]
     status, reason = _status(run, events, cell, catalog)
-    computed, reused = _rows_by_kernel(catalog.ledger, run.run_id)
+    computed, reused = rows_by_kernel(catalog.ledger, run.run_id)
     return CellResult(
         cell.modality, status, run.run_id, computed, reused, round(seconds, 2), reason, _warnings(events)
     )
@@ -120,7 +120,7 @@ def _failure_line(event: dg.DagsterEvent) -> str:
     return f"{event.step_key}: {error_message(error) if error else 'failed'}"
 
 
-def _rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+def rows_by_kernel(ledger: Ledger, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
     """Return the rows that a run computed and reused, by kernel; a skipped stage reused all of its rows."""
     computed: dict[str, int] = defaultdict(int)
     reused: dict[str, int] = defaultdict(int)

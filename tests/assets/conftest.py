@@ -28,6 +28,7 @@ from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.settings import Settings
 from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureFilter
+from tests.assets.cell_stages import backfill_stages
 from tests.conftest import Once, write_dataset
 
 
@@ -37,6 +38,7 @@ class Platform:
 
     settings: Settings
     instance: dg.DagsterInstance
+    durable: bool = False
     catalog: Catalog = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +68,19 @@ class Platform:
         mode: str = "inline",
         override: str = "",
         redrive: FailureFilter | None = None,
+        dagster: bool = False,
     ) -> dict[str, CellResult]:
+        """Backfill the cells of a version.
+
+        Args:
+            dagster: run Dagster's job, whose events stand in `instance`, as a `durable` platform and Ray always
+                do; by default the stages themselves.
+        """
+        if not (dagster or self.durable or mode != "inline"):
+            return {
+                cell.modality: backfill_stages(self.catalog, cell, override, redrive)
+                for cell in self.registry.cells(dataset_version, modality)
+            }
         definitions = build(store=self.settings.store, mode=mode)
         cells = self.registry.cells(dataset_version, modality)
         return {
@@ -111,7 +125,7 @@ def platforms() -> Iterator[Maker]:
         else:
             os.environ.update(settings.exports())
             instance = dg.DagsterInstance.ephemeral()
-        opened.append(Platform(settings, instance))
+        opened.append(Platform(settings, instance, durable))
         return opened[-1]
 
     with environment():

@@ -55,7 +55,7 @@ def test_an_asset_downstream_is_requested_by_the_data_version_of_a_dataset(
     new_platform: Any, tmp_path: Path
 ) -> None:
     """It is declared in a project of a user's own, without partitions or mappings."""
-    platform = new_platform(tmp_path / "platform")
+    platform = new_platform(tmp_path / "platform", durable=True)
     folder = tmp_path / "notes"
     folder.mkdir()
 

@@ -11,7 +11,7 @@ import pytest
 from mm_assets.cells.partitions import partition_key
 from mm_assets.cli.status import _print_obstacles
 from mm_assets.definitions import build
-from mm_assets.operations.backfill import cell_result
+from mm_assets.operations.backfill import cell_result, register_partition
 from mm_assets.operations.status import cell_status
 from mm_embed_kernels.contracts.pipeline import STAGES
 
@@ -24,6 +24,7 @@ def strict(platform: Any, dataset: Path) -> Any:
 
 
 def run_one(platform: Any, asset: str, modality: str) -> dg.ExecuteInProcessResult:
+    register_partition(platform.instance, "tiny@v1")
     definitions = build(store=platform.settings.store, mode="inline")
     job = definitions.resolve_implicit_global_asset_job_def()
     return job.execute_in_process(
@@ -60,12 +61,12 @@ def test_starting_downstream_by_hand_does_not_pass(strict: Any) -> None:
 
 def test_override_publishes_and_records_the_reason(strict: Any) -> None:
     strict.backfill("tiny@v1", "text")
-    result = strict.backfill("tiny@v1", "text", override="the bad line is known")["text"]
+    result = strict.backfill("tiny@v1", "text", override="the bad line is known", dagster=True)["text"]
     assert result.status == "published"
     pin = strict.registry.pins.get(strict.cell("tiny@v1", "text"))
     assert pin.override == "the bad line is known"
     assert strict.features.search("a cat", dataset_version="tiny@v1", modality="text", k=1).num_rows == 1
-    again = strict.backfill("tiny@v1", "text")["text"]
+    again = strict.backfill("tiny@v1", "text", dagster=True)["text"]
     assert again.status == "unchanged"
     status = cell_status(strict.catalog, strict.cell("tiny@v1", "text"))
     assert status["override"] == "the bad line is known"

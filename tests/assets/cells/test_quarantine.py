@@ -118,7 +118,7 @@ def test_a_closed_gate_keeps_the_last_good_pin_and_says_the_same_everywhere(
     pin = platform.registry.pins.get(cell)
     lose_packs(platform)
     shutil.move(dataset.parent / "photos" / "temple" / "1.jpg", dataset.parent / "away.jpg")
-    result = platform.backfill("tiny@v1", "image")["image"]
+    result = platform.backfill("tiny@v1", "image", dagster=True)["image"]
     assert result.status == "blocked"
     assert platform.registry.pins.get(cell) == pin
     assert (

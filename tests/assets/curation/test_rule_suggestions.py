@@ -54,7 +54,7 @@ def sounds(tmp_path: Path, platform: Any) -> Any:
     platform.catalog.cache.space(transcribe).append(crashed, {})
     (tmp_path / "spec.yaml").write_text(SPEC)
     platform.register(tmp_path / "spec.yaml")
-    assert platform.backfill("sounds@v1")["audio"].status == "published"
+    assert platform.backfill("sounds@v1", dagster=True)["audio"].status == "published"
     return platform
 
 

@@ -165,7 +165,7 @@ def test_what_is_placed_stays_although_a_copy_comes_first_by_key(walks: tuple[An
     for i in range(COUNT):
         shutil.copy(folder / "photos" / f"{i}.png", folder / "photos" / f"!copy-{i}.png")
     register(platform, folder, "v2", parent="v1")
-    platform.backfill("walks@v2", "image")
+    platform.backfill("walks@v2", "image", dagster=True)
     pages = {
         asset: platform.instance.get_latest_materialization_event(dg.AssetKey(asset))
         .asset_materialization.metadata["summary"]

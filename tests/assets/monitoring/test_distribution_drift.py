@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pytest
 
@@ -28,6 +31,7 @@ def publish(
     words: int,
     more: str = "",
     broken: int = 0,
+    dagster: bool = False,
 ) -> str:
     dice = random.Random(version)
     rows = [
@@ -42,7 +46,7 @@ def publish(
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n" + "{broken\n" * broken)
     (folder / f"{version}.yaml").write_text(SPEC.format(version=version) + more)
     name = platform.register(folder / f"{version}.yaml")
-    assert platform.backfill(name)["text"].status == "published"
+    assert platform.backfill(name, dagster=dagster)["text"].status == "published"
     return name
 
 
@@ -54,7 +58,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, 
         publish(platform, folder, "v1", 60, 60, 10)
         publish(platform, folder, "v2", 62, 58, 10, "parent: v1\n")
         promote(platform.catalog, "notes@v1", "production")
-        publish(platform, folder, "v3", 120, 20, 20, "parent: v2\n", broken=35)
+        publish(platform, folder, "v3", 120, 20, 20, "parent: v2\n", broken=35, dagster=True)
         yield platform, folder
 
 
@@ -68,6 +72,28 @@ def drift(platform: Platform, version: str) -> tuple[bool, str, dict[str, object
     meta = report(platform, version)
     (check,) = [check for check in meta.checks if check["name"] == "drift"]
     return check["passed"], check["description"], meta.summary
+
+
+@pytest.mark.parametrize(
+    ("asset", "name"),
+    [
+        ("lineage_report", "funnel"),
+        ("lineage_report", "cost"),
+        ("lineage_report", "drift"),
+        ("curated_samples", "signals"),
+        ("feature_views", "vectors"),
+    ],
+)
+def test_pages_hold_plots(notes: tuple[Platform, Path], asset: str, name: str) -> None:
+    from PIL import Image
+
+    event = notes[0].instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    text = str(event.asset_materialization.metadata[name].value)
+    with Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].rstrip(")")))) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 300
 
 
 def test_the_first_version_has_nothing_to_drift_from(notes: tuple[Platform, Path]) -> None:

@@ -50,11 +50,11 @@ def crash(platform: Any, stage: str, photo: Path, error: SampleError = CRASH) ->
     platform.catalog.cache.space(kernel).append(died, {})
 
 
-def redriven(platform: Any, chosen: FailureFilter) -> tuple[Any, Outcome]:
+def redriven(platform: Any, chosen: FailureFilter, dagster: bool = False) -> tuple[Any, Outcome]:
     (found,) = select_redrives(
         platform.catalog, "tiny@v1", platform.registry.cells("tiny@v1", "image"), chosen
     )
-    result = platform.backfill("tiny@v1", "image", redrive=chosen)["image"]
+    result = platform.backfill("tiny@v1", "image", redrive=chosen, dagster=dagster)["image"]
     return result, found.outcome(platform.catalog)
 
 
@@ -88,7 +88,7 @@ def test_a_permanent_failure_of_any_stage_is_tried_again_alone(
         found = select_redrives(lenient.catalog, "tiny@v1", lenient.registry.cells("tiny@v1"), chosen)
         assert [(item.cell.modality, item.triable) for item in found] == [("image", 1)]
 
-    result, outcome = redriven(lenient, FailureFilter(error_class="decoder_crash"))
+    result, outcome = redriven(lenient, FailureFilter(error_class="decoder_crash"), dagster=True)
     assert (result.status, outcome) == ("published", Outcome(tried=1, passed=1, failed=0))
     kernel = KERNELS[stage][0](lenient.catalog.blobs)
     assert result.computed[kernel.name] == 1

@@ -65,7 +65,7 @@ def test_the_cell_is_blocked_and_the_last_good_version_is_served(
         platform.registry.register(
             following.model_copy(update={"sources": [first.sources[0].model_copy(update={"uri": uri})]})
         )
-        result = platform.backfill(f"walks@{version}")["text"]
+        result = platform.backfill(f"walks@{version}", dagster=True)["text"]
         assert result.status == "blocked", (version, result)
         assert result.reason.startswith(f"dataset_registry: {line}")
         assert "\n" not in result.reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -193,17 +192,10 @@ def materialized(platform: Any, asset: str) -> Any:
     ).asset_materialization.metadata
 
 
-def test_pages_hold_plots_previews_and_lineage(published: Any) -> None:
-    """Plots are PNGs, columns have a lineage, and the preview has keys and figures alone."""
-    import base64
-
-    from PIL import Image
-
-    for asset, name in (("lineage_report", "funnel"), ("curated_samples", "signals")):
-        text = materialized(published, asset)[name].value
-        with Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].rstrip(")")))) as picture:
-            assert picture.format == "PNG"
-            assert picture.width > 300
+def test_pages_hold_previews_and_lineage_and_no_plots_of_three_samples(published: Any) -> None:
+    """Columns have a lineage, and the preview has keys and figures alone."""
+    assert "funnel" not in materialized(published, "lineage_report")
+    assert "signals" not in materialized(published, "curated_samples")
     lineage = materialized(published, "curated_samples")["dagster/column_lineage"].lineage.deps_by_column
     assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["content_hash"]] == [
         ("validated_samples", "content_hash")
