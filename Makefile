@@ -1,13 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# Two workers; how tests are shared between them: tests/schedule.py.
-PYTEST := -n 2 --durations 25
+# Three workers on two cores, since children and disks let each of them wait; how tests are shared between them:
+# tests/schedule.py.
+PYTEST := -n 3 --durations 25
 PIP := python -m pip install --quiet --disable-pip-version-check
 HASHED := --require-hashes --no-deps --only-binary :all:
 DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui check docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
+.PHONY: help install demo ui check types lint docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,9 +31,14 @@ ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the inst
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 check: install  ## run lint, format, types and layers, and build the docs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint
+
+types:
+	$(BIN)/mypy
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(DOCS) build --strict --quiet

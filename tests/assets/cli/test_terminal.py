@@ -18,7 +18,6 @@ version: v1
 sources: [{name: a, modality: image, uri: "img/*"}]
 gates: {max_failed_share: 1.0}
 """
-EVIL = "from pathlib import Path\nPath({mark!r}).touch()\nraise ImportError('planted')\n"
 
 
 def test_a_file_name_with_controls(work: Path, mm: Any) -> None:
@@ -52,34 +51,6 @@ def test_texts_are_printed_in_one_place() -> None:
         and (" print(" in line or "typer.echo" in line or "sys.stdout.write" in line)
     ]
     assert bare == []
-
-
-@pytest.mark.parametrize(
-    "words", [("promote", "odd@v1"), ("backfill", "odd@v1"), ("search", "x", "--modality", "text")]
-)
-def test_nothing_is_imported_from_the_working_folder(
-    work: Path, mm_process: Any, words: tuple[str, ...]
-) -> None:
-    mark = work / "PWNED"
-    for name in (
-        "lance",
-        "lancedb",
-        "pyarrow",
-        "torch",
-        "multiprocessing",
-        "random",
-        "dagster",
-        "sitecustomize",
-    ):
-        (work / f"{name}.py").write_text(EVIL.format(mark=str(mark)))
-    (work / "img").mkdir()
-    (work / "img" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\njunkjunk")
-    (work / "spec.yaml").write_text(SPEC)
-    # As the installed command does: `python -m` imports the parents of its module from the folder by itself.
-    safe = {"PYTHONSAFEPATH": "1"}
-    mm_process("register", "spec.yaml", **safe)
-    mm_process(*words, **safe)
-    assert not mark.exists()
 
 
 def test_an_evaluation_is_imported_from_the_working_folder_and_nothing_else(

@@ -145,7 +145,7 @@ def test_what_cannot_be_computed_is_named(mine: Platform, mm: Run) -> None:
     assert damaged(mine) == {listing}, (
         "rows of the ledger are removed, a listing stays for a backup to replace"
     )
-    result = mine.backfill("tiny@v1", "text")["text"]
+    result = mine.backfill("tiny@v1", "text", dagster=True)["text"]
     assert result.status == "failed"
     assert "listing of tiny@v1, source sentences" in result.reason
 
