@@ -101,12 +101,12 @@ def remember_told(catalog: Catalog, cell: Cell) -> None:
     """Record that a run of this Dagster home has reported the results of a cell that stand now."""
     path = _record(cell)
     make_folders(path.parent)
-    path.write_text(_told(catalog, catalog.snapshot(cell)), "utf-8")
+    path.write_text(_result_digest(catalog, catalog.snapshot(cell)), "utf-8")
 
 
 def _is_told(catalog: Catalog, snapshot: CellSnapshot) -> bool:
     path = _record(snapshot.cell)
-    return path.is_file() and path.read_text("utf-8") == _told(catalog, snapshot)
+    return path.is_file() and path.read_text("utf-8") == _result_digest(catalog, snapshot)
 
 
 def _record(cell: Cell) -> Path:
@@ -114,7 +114,7 @@ def _record(cell: Cell) -> Path:
     return Settings.from_environment().dagster_home / "history" / "told" / f"{cell.path}.txt"
 
 
-def _told(catalog: Catalog, snapshot: CellSnapshot) -> str:
+def _result_digest(catalog: Catalog, snapshot: CellSnapshot) -> str:
     """Return a digest of the results of a cell, its store, and the configuration of the Dagster instance."""
     config = Settings.from_environment().dagster_home / "dagster.yaml"
     configured = config.read_text("utf-8") if config.is_file() else ""

@@ -165,7 +165,7 @@ def comparisons(shown: Sequence[DistributionDrift]) -> bytes | None:
                     histtype=_OUTLINE,
                 )
             axes.locator_params(nbins=_TICKS)
-        _finish(axes, str(shift), "black" if shift.passed else _RED)
+        _finish(axes, str(shift), "black" if shift.is_within_limit else _RED)
     return _png(figure)
 
 

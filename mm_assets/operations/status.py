@@ -24,7 +24,7 @@ def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
     nothing has dropped them. ``overrides`` are the checks that failed and were overridden.
     """
     snapshot = catalog.snapshot(cell)
-    pin, blocked = snapshot.pin, snapshot.blocked
+    pin, blocked = snapshot.pin, snapshot.closed_gate
     if pin is not None:
         counts = pin.accounting
     else:

@@ -98,7 +98,7 @@ class VersionWriter:
         digest, texts = digest_of(contract.schema), 0
         narrow = _without_vector(contract)
 
-        def described() -> Iterator[pa.Table]:
+        def narrow_tables() -> Iterator[pa.Table]:
             nonlocal texts
             for table in rows.bare_rows():
                 cast = narrow.cast(table.drop([COMPUTED_AT]))
@@ -108,7 +108,7 @@ class VersionWriter:
         columns = [name for name in narrow.schema.names if name not in MAKER or name in self.compared]
         found = compare(
             base,
-            described(),
+            narrow_tables(),
             narrow.bare.append(pa.field(COMPUTED_AT, _TIME)),
             Comparison(contract.key, tuple(columns), "created_at"),
             digest,

@@ -143,22 +143,22 @@ def earlier_rows(
 def complete_listing(
     earlier: EarlierRows | None,
     schema: pa.Schema,
-    listed: Callable[[frozenset[str]], Iterator[pa.RecordBatch]],
+    list_batches: Callable[[frozenset[str]], Iterator[pa.RecordBatch]],
 ) -> Iterator[pa.RecordBatch]:
     """Yield the listing of a source: earlier rows for objects that stand, and new rows.
 
     Args:
-        listed: lists the source without the samples of some objects.
+        list_batches: lists the source without the samples of some objects.
     """
     if earlier is not None:
         found = TableSpool(schema)
-        for batch in listed(earlier.uris):
+        for batch in list_batches(earlier.uris):
             found.add(pa.Table.from_batches([batch]))
         if not earlier.has_key_of(found):
             yield from earlier.batches(schema)
             yield from found.reader()
             return
-    yield from listed(frozenset())
+    yield from list_batches(frozenset())
 
 
 def _earlier_listing(

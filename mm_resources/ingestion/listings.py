@@ -85,7 +85,7 @@ class Listings:
         metadata = {_SIDE_TABLE: json.dumps(table), SETTINGS: settings}
         schema, causes = self.contract(spec).bare.with_metadata(metadata), []
 
-        def listed(unread: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        def list_batches(unread: frozenset[str]) -> Iterator[pa.RecordBatch]:
             opened.unread = unread
             return row_batches(self._rows(spec, source, opened, keep=True), schema.remove_metadata())
 
@@ -93,7 +93,7 @@ class Listings:
             """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
                 earlier = earlier_rows(self.store, spec, source, opened, settings)
-                yield from complete_listing(earlier, schema.remove_metadata(), listed)
+                yield from complete_listing(earlier, schema.remove_metadata(), list_batches)
             except Exception as error:  # any client's error; recorded and raised again
                 causes.append(error)
                 raise
@@ -164,7 +164,7 @@ class Listings:
         if not any(declares_links(source) for source in mine):
             return rows
 
-        def linked() -> Iterator[pa.RecordBatch]:
+        def linked_batches() -> Iterator[pa.RecordBatch]:
             # A link never means a sound track: its video has the same key.
             linkable = [source for source in spec.sources if source.track_of is None]
             targets = self._stream(spec, linkable, schema, "link IS NULL", ["sample_id", "key"])
@@ -172,7 +172,7 @@ class Listings:
                 for batch in batches:
                     yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
 
-        return pa.RecordBatchReader.from_batches(schema, linked())
+        return pa.RecordBatchReader.from_batches(schema, linked_batches())
 
     def _stream(
         self,
@@ -202,7 +202,7 @@ class Listings:
         """
         schema = self.contract(spec).bare
 
-        def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
+        def list_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
             try:
                 opened = self._open(spec, source)
                 yield from (
@@ -222,7 +222,7 @@ class Listings:
                 if dataset is not None:
                     yield from read_columns(dataset, schema, f"modality = '{modality}'")
                 else:
-                    yield from row_batches(listed(source), schema)
+                    yield from row_batches(list_rows(source), schema)
 
         return pa.RecordBatchReader.from_batches(schema, stream())
 

@@ -116,12 +116,12 @@ def _replay(catalog: Catalog, receipt: Receipt, pinned: PinnedVersions, table: s
         for each in named:
             features.tag(candidate.table, candidate.lance_version, each.tag)
         moved[f"{table}@{version}"] = asdict(candidate)
-        before = _placed(named[0], candidate)
+        before = _pinned_table(named[0], candidate)
         receipt.rows[table] = int(dataset.count_rows()) - candidate.rows
     receipt.moved |= moved
 
 
-def _placed(table: PinnedTable, candidate: Candidate) -> PinnedTable:
+def _pinned_table(table: PinnedTable, candidate: Candidate) -> PinnedTable:
     return PinnedTable(**{**asdict(table), **asdict(candidate)})
 
 

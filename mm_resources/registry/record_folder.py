@@ -45,10 +45,10 @@ class RecordFolder:
 
     def load(self, names: Collection[str], tags: Mapping[str, str]) -> None:
         """Read the records that are not known, from the index or one by one."""
-        missing = self._unknown(names, tags)
+        missing = self._names_to_read(names, tags)
         if len(missing) >= _FEW and self.indexed:
             self._known.update(self._read_index())
-            missing = self._unknown(names, tags)
+            missing = self._names_to_read(names, tags)
         with ThreadPoolExecutor(1 if self.store.is_local else _READERS) as pool:
             for name, raw in zip(missing, pool.map(self._read, missing), strict=True):
                 if raw is not None:
@@ -65,7 +65,7 @@ class RecordFolder:
         known = self._known.get(name)
         return known[1] if known is not None and known[0] == tag != "" else self.store.read(name)
 
-    def _unknown(self, names: Collection[str], tags: Mapping[str, str]) -> list[str]:
+    def _names_to_read(self, names: Collection[str], tags: Mapping[str, str]) -> list[str]:
         return [name for name in names if tags[name] == "" or self._known.get(name, ("",))[0] != tags[name]]
 
     def _read(self, name: str) -> bytes | None:

@@ -105,7 +105,9 @@ class RecordFile(Source):
         """Return the fields of one record, at least that of its content."""
 
     def list(self) -> Iterator[Listed]:
-        return self.linked.list(self._rows()) if self.mapping.url else (item for item, _ in self._rows())
+        return (
+            self.linked_files.list(self._rows()) if self.mapping.url else (item for item, _ in self._rows())
+        )
 
     def _rows(self) -> Iterator[tuple[Listed, Any]]:
         """Yield every record as a sample, with the value of its content field."""
@@ -154,7 +156,7 @@ class RecordFile(Source):
         return ((table.uri, table.tag) for table in self._tables() if not (table.error or table.locator))
 
     @cached_property
-    def linked(self) -> LinkedFiles:
+    def linked_files(self) -> LinkedFiles:
         """The files that the records link."""
         return LinkedFiles(self.spec, self.opener)
 
@@ -218,7 +220,7 @@ class RecordFile(Source):
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         if self.mapping.url:
-            return self.linked.fetch(uri)
+            return self.linked_files.fetch(uri)
         try:
             fields = self.record(uri, locator)
         except OSError as error:
@@ -227,7 +229,7 @@ class RecordFile(Source):
         if content is not None:
             return content
         # Hugging Face's struct without bytes: the file lies beside the table.
-        return self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
+        return self.linked_files.fetch(self.linked_files.resolve(fields[self.mapping.content]["path"], uri))
 
 
 def _know_by(item: Listed, found: str) -> None:

@@ -66,7 +66,7 @@ class Store:
     root: str
 
     @cached_property
-    def _opened(self) -> tuple[Any, str]:
+    def _filesystem(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         try:
@@ -80,7 +80,7 @@ class Store:
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        return self._opened[0]
+        return self._filesystem[0]
 
     @property
     def is_local(self) -> bool:
@@ -88,7 +88,7 @@ class Store:
 
     def path(self, name: str) -> str:
         """Path of `name` for the fsspec file system."""
-        return f"{self._opened[1]}/{name}"
+        return f"{self._filesystem[1]}/{name}"
 
     def uri(self, name: str) -> str:
         """URI of `name` for Lance."""

@@ -214,14 +214,17 @@ class StageTables:
         """Cast, digest and write the rows of a stage, which no reader sees before `commit`."""
         digest = RowDigest(contract.digest, contract.stand_ins)
 
-        def checked() -> Iterator[pa.Table]:
+        def checked_tables() -> Iterator[pa.Table]:
             for table in batches:
                 cast = contract.cast(table)
                 digest.update(cast)
                 yield cast
 
         fragments = lance_datasets.write_fragments(
-            self.uri(asset, cell), contract.bare, lance_datasets.batches_of(checked()), mode="overwrite"
+            self.uri(asset, cell),
+            contract.bare,
+            lance_datasets.batches_of(checked_tables()),
+            mode="overwrite",
         )
         return WrittenRows(fragments, digest.rows, digest.hexdigest())
 
