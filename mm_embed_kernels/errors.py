@@ -76,6 +76,11 @@ class ProcessFailure(UserError, RuntimeError):
     """Processes of this machine end without an answer: the run ends in one line, and no sample is blamed."""
 
 
+def message_line(error: BaseException) -> str:
+    """Return the message of an error of any library in one line."""
+    return " ".join(str(error).split())
+
+
 def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:
     """Return the error of a setting whose value is none of its choices."""
     return UserError(f"{name} {value!r} is not known; there are: {', '.join(choices)}")

@@ -86,7 +86,7 @@ def language_check(run: CellRun, tallies: Iterable[LanguageTally]) -> Check:
     for tally in tallies:
         if not tally.is_measured:
             continue
-        name, known = tally.embedder.name, ", ".join(map(sql.literal, tally.known))
+        name, known = tally.embedder.name, sql.literals(tally.known)
         counted = sql.fetch(
             _TEXTS.format(known=known, least=_MIN_CONFIDENCE, embedder=sql.literal(name)),
             embeddings=run.read("embeddings", ["sample_id", "embedder"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, message_line
 from mm_embed_kernels.identity import file_hash
 
 # Files of a model: its configuration, and its weights, as safetensors where it has any, since reading those
@@ -56,7 +56,7 @@ class HubEmbedder(Embedder):
             return json.loads((self.folder / name).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"embedder {self.name}: {self.folder / name} cannot be read: {' '.join(str(error).split())}"
+                f"embedder {self.name}: {self.folder / name} cannot be read: {message_line(error)}"
             ) from error
 
     def load(self) -> None:

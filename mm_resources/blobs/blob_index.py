@@ -231,7 +231,7 @@ def _where(
     """Build a filter over the columns of `INDEX` or `CONDEMNED`; None where nothing is given."""
     parts = []
     if hashes is not None:
-        chosen = ", ".join(map(sql.literal, hashes)) or "NULL"
+        chosen = sql.literals(hashes) or "NULL"
         parts.append(f"content_hash IN ({chosen})")
     if path is not None:
         parts.append(f"path = {sql.literal(path)}")

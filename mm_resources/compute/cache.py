@@ -270,7 +270,7 @@ def _condition(retries: RetryPolicy, environment: str, runs: str) -> str:
     else:
         either = ["c.retryable"] if retries.retryable else []
         if retries.other_environment:
-            suspected = ", ".join(map(sql.literal, sorted(SUSPECTED)))
+            suspected = sql.literals(sorted(SUSPECTED))
             either += [
                 f"c.environment <> {sql.literal(environment)}",
                 f"({runs} IS NULL AND c.error_class IN ({suspected}))",
@@ -278,7 +278,7 @@ def _condition(retries: RetryPolicy, environment: str, runs: str) -> str:
         chosen = " OR ".join(either) or "false"
     if retries.classes is None:
         return chosen
-    return f"({chosen}) AND c.error_class IN ({', '.join(map(sql.literal, retries.classes))})"
+    return f"({chosen}) AND c.error_class IN ({sql.literals(retries.classes)})"
 
 
 def _fragments(dataset: lance.LanceDataset | None) -> set[int]:

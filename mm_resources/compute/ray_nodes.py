@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, message_line
 from mm_resources.compute.environment import Model, differences, environment
 from mm_resources.storage.store import INCOMING, Store
 
@@ -57,7 +57,7 @@ def answer(store: Store, name: str, models: Sequence[Model]) -> tuple[str, str, 
     try:
         read, cause = store.read(name).decode(), ""
     except Exception as error:  # noqa: BLE001 - any storage client's error; the driver reports it
-        read, cause = "", f"{type(error).__name__}: {' '.join(str(error).split())}"
+        read, cause = "", f"{type(error).__name__}: {message_line(error)}"
     return read, cause, environment(models)
 
 

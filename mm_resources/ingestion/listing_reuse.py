@@ -43,7 +43,7 @@ _LASTING = ("bad_record", "missing_field", "schema_mismatch", "encoding_unknown"
 _OBJECTS = f"""
 SELECT source_uri AS uri, min(tag) AS tag FROM listed GROUP BY 1
 HAVING min(tag) = max(tag) AND min(tag) <> '' AND bool_and(coalesce(locator, '') <> '')
-   AND bool_and(error_class IS NULL OR error_class IN ({", ".join(map(sql.literal, _LASTING))}))
+   AND bool_and(error_class IS NULL OR error_class IN ({sql.literals(_LASTING)}))
 """
 _STEM = "regexp_replace(key, '#[0-9]+$', '')"
 _REPEATED = f"SELECT DISTINCT {_STEM} AS stem FROM listed WHERE key <> {_STEM}"

@@ -122,7 +122,7 @@ def _identity(hashes: Iterable[str], samples: Iterable[str]) -> list[Predicate]:
 
 
 def _members(column: str, values: Iterable[str]) -> list[Predicate]:
-    some = ", ".join(map(sql.literal, sorted(values)))
+    some = sql.literals(sorted(values))
     return [Predicate(column, f"{column} IN ({some})")] if some else []
 
 

@@ -35,11 +35,6 @@ def glob_root(pattern: str) -> tuple[str, str | None]:
     return _ESCAPED.sub(r"\1", root), rest
 
 
-def is_local(uri: str) -> bool:
-    """Return whether a path or URL lies on this machine."""
-    return "://" not in uri or uri.startswith("file://")
-
-
 def local_folder(pattern: str) -> str | None:
     """Return the real folder that a local pattern's files lie below; None for a URL."""
     if "://" in pattern:

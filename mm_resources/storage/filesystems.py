@@ -32,6 +32,11 @@ _GS_ACCOUNTS = (
 READ_SECONDS, CONNECT_SECONDS = 30, 5
 
 
+def is_local(uri: str) -> bool:
+    """Return whether a path or URL lies on this machine."""
+    return "://" not in uri or uri.startswith("file://")
+
+
 def lance_options(uri: str) -> dict[str, str] | None:
     """Return Lance's storage options for `uri`; None where its own defaults suffice."""
     if _is_gs(uri):

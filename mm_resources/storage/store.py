@@ -18,6 +18,7 @@ from mm_resources.storage.filesystems import (
     client_errors,
     content_tag,
     fsspec_options,
+    is_local,
     is_out_of_range,
     local_tags,
     modified_at,
@@ -84,7 +85,7 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self.root or self.root.startswith("file://")
+        return is_local(self.root)
 
     def path(self, name: str) -> str:
         """Path of `name` for the fsspec file system."""
