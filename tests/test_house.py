@@ -53,6 +53,36 @@ def test_modules_and_classes_are_short() -> None:
     assert classes == []
 
 
+def test_only_the_catalog_opens_the_parts_of_a_store() -> None:
+    """Whatever stands above it takes a catalog; below it, a part opens the parts that it consists of."""
+    catalog = ast.parse(MODULES["mm_resources/catalog.py"])
+    parts = {
+        ast.unparse(node.returns)
+        for node in ast.walk(catalog)
+        if isinstance(node, ast.FunctionDef) and node.returns
+    }
+    parts &= {
+        alias.name for node in ast.walk(catalog) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    parts |= {"Store"}
+    assert {"Registry", "StageTables", "BlobStore", "FeatureTables", "Ledger", "SecretTable"} <= parts
+    above = (
+        "mm_assets/",
+        *(
+            f"mm_resources/{room}"
+            for room in ("costs", "maintenance", "monitoring", "retrieval", "resources.py")
+        ),
+    )
+    opened = [
+        (name, node.lineno, node.func.id)
+        for name, text in MODULES.items()
+        if name.startswith(above)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in parts
+    ]
+    assert opened == []
+
+
 def test_each_room_says_what_lives_in_it() -> None:
     rooms = {
         name: ast.get_docstring(ast.parse(text))
