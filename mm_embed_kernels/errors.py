@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from signal import SIGINT
 from typing import Any
 
@@ -79,6 +79,12 @@ class ProcessFailure(UserError, RuntimeError):
 def message_line(error: BaseException) -> str:
     """Return the message of an error of any library in one line."""
     return " ".join(str(error).split())
+
+
+def first_items(items: Sequence[str], most: int) -> list[str]:
+    """Return the first items of a list for a message, and as the last one how many more there are."""
+    more = [f"and {len(items) - most:,} more"] if len(items) > most else []
+    return [*items[:most], *more]
 
 
 def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:

@@ -66,8 +66,6 @@ class BlobIndex:
     def _condemned_uri(self) -> str:
         return self.store.uri("blobs/condemned.lance")
 
-    # -- reading
-
     def __contains__(self, digest: str) -> bool:
         """Return whether a blob is indexed, as this instance has read the index."""
         return bytes.fromhex(digest) in self._hashes()
@@ -139,8 +137,6 @@ class BlobIndex:
             self._known = HashSet(hashes())
         return self._known
 
-    # -- writing
-
     def append(self, locations: list[Location]) -> None:
         """Index blobs that are written; only from then on do they count as stored."""
         rows = pa.Table.from_pylist([vars(location) for location in locations], schema=INDEX)
@@ -172,8 +168,6 @@ class BlobIndex:
     def remove_pack(self, path: str) -> None:
         """Remove the locations in a pack whose blobs have moved to another one."""
         lance_datasets.delete(self._uri, "path", [path])
-
-    # -- condemned locations
 
     def condemn(self, locations: list[Location], at: datetime | None = None) -> None:
         """Take blobs off the index after recording their locations, whose bytes stay for a grace period.

@@ -53,8 +53,6 @@ class BlobStore:
         self.store = store
         self.index, self.damage, self.receipts = BlobIndex(store), DamageLog(store), Receipts(store)
 
-    # -- reading
-
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
         """Return the verified bytes of a blob, from another indexed location if it has moved.
 
@@ -136,8 +134,6 @@ class BlobStore:
             found = self.index.locations(location.content_hash)
             waiting = [other for other in found if (other.path, other.offset) not in tried]
         raise first
-
-    # -- writing
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:
         """Store small blobs, new ones in one or more packs, and return their content hashes, in order."""
@@ -227,8 +223,6 @@ class BlobStore:
             self.index.remove_locations(locations)
             forgotten = self.receipts.tombstones()
             pack = {digest: data for digest, data in pack.items() if digest not in forgotten}
-
-    # -- removing and moving
 
     def report_damaged(self, locations: list[Location]) -> None:
         """Remove damaged locations from the index, and log the blobs that have no other location."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from mm_embed_kernels.errors import UserError, message_line
+from mm_embed_kernels.errors import UserError, first_items, message_line
 from mm_resources.compute.environment import Model, differences, environment
 from mm_resources.storage.store import INCOMING, Store
 
@@ -77,9 +77,8 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
             f"{node} cannot run this code: {told[-1]}; install the packages of constraints.txt on all nodes"
         ) from error
     if found := differences(here, there):
-        more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
         raise UserError(
-            f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; "
+            f"{node} has another environment: {', '.join(first_items(found, _NAMED))}; "
             "install the packages of constraints.txt on all nodes"
         )
     if read == token:

@@ -133,8 +133,6 @@ class FeatureTables:
         uri = self.store.uri("features")
         return lancedb.connect(uri, storage_options=lance_options(uri))
 
-    # -- building
-
     def write_candidate(self, name: str, contract: Contract, batches: Iterable[pa.Table]) -> Candidate:
         """Write and index a whole candidate table; readers see it once a pin names it.
 
