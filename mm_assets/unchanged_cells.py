@@ -1,7 +1,7 @@
-"""Cells with nothing to do: found without a run of Dagster, whose start costs most of such a backfill.
+"""Unchanged cells, found without a run of Dagster, whose start takes most of the time of such a backfill.
 
 The stages are entered as a run enters them. A cell is left to a run where a stage would compute anything, a
-check of external state fails, or this Dagster home has not been told of the results that stand.
+check of external state fails, or the current results were never reported to this Dagster home.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from mm_resources.work_settings import default_models, sandbox_limits
 
 
 def find_unchanged(catalog: Catalog, cell: Cell) -> CellResult | None:
-    """Return the result of a cell in which nothing is to be done; None where a run has to find out."""
+    """Return the result of an unchanged cell; None where a run is necessary."""
     began, snapshot = time.perf_counter(), catalog.snapshot(cell)
-    if len(snapshot.metas) < len(STAGES) or not _is_told(catalog, snapshot):
+    if len(snapshot.metas) < len(STAGES) or not _is_reported(catalog, snapshot):
         return None
     context = RunContext(
         cell=cell,
@@ -97,20 +97,20 @@ def _ledger_rows(
 # -- what a Dagster home was told
 
 
-def remember_told(catalog: Catalog, cell: Cell) -> None:
-    """Record that a run of this Dagster home has reported the results of a cell that stand now."""
+def record_report(catalog: Catalog, cell: Cell) -> None:
+    """Record that the current results of a cell were reported to this Dagster home."""
     path = _record(cell)
     make_folders(path.parent)
     path.write_text(_result_digest(catalog, catalog.snapshot(cell)), "utf-8")
 
 
-def _is_told(catalog: Catalog, snapshot: CellSnapshot) -> bool:
+def _is_reported(catalog: Catalog, snapshot: CellSnapshot) -> bool:
     path = _record(snapshot.cell)
     return path.is_file() and path.read_text("utf-8") == _result_digest(catalog, snapshot)
 
 
 def _record(cell: Cell) -> Path:
-    # Beside Dagster's own databases: who removes these removes it with them.
+    # Beside Dagster's own databases, so that it is removed with them.
     return Settings.from_environment().dagster_home / "history" / "told" / f"{cell.path}.txt"
 
 

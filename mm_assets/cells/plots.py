@@ -192,7 +192,7 @@ def _width(names: Iterable[str], size: float) -> float:
 def _figure(height: float, left: float = 0.7, bottom: float = 0.35) -> Figure:
     """Return a figure with room for a title and for the labels of its axes; lengths in inches.
 
-    Margins that are told take a third of the time of a layout that measures every label.
+    Fixed margins take a third of the time of a layout that measures every label.
     """
     from matplotlib.figure import Figure
 

@@ -32,7 +32,7 @@ def clean_aperture(data: bytes, width: int, height: int) -> Box | None:
         ]
         return _box(apertures[0], width, height) if apertures else None
     except (KeyError, StopIteration, IndexError, ZeroDivisionError):
-        return None  # no such table, or a damaged one, of which the decoder tells
+        return None  # no such table, or a damaged one, which the decoder reports
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

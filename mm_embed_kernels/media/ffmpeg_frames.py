@@ -32,8 +32,8 @@ class Index:
     Attributes:
         starts: float64 [frames], seconds from the first frame, rising.
         keys: int64 [key frames], indices of the frames that decode without another one.
-        ticks: int64 [frames], times on the track's clock by which decoded frames are told; None where they
-            are told by their numbers.
+        ticks: int64 [frames], times on the track's clock that identify decoded frames; None where their
+            numbers do.
         numbers: int64 [frames], the number of each frame among all that are decoded; others have no time.
         lost: frames that the decoder refuses.
     """

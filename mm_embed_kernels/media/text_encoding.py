@@ -42,7 +42,7 @@ MIN_CONFIDENCE = 0.78
 # Mean logarithm of the probability of a letter, below which a reading is no text. The least likely right ones
 # of some 2,000 short texts had -4.8, bytes at random and texts in EBCDIC at most -5.2.
 _LEAST_LIKELY = -5.0
-# Words of French in texts of any language of Windows-1252, which are too short to be told by a language.
+# Words of French in texts of any language of Windows-1252, too short for a language to be detected.
 _LOAN_WORD, _LOAN_WORD_LETTERS, _LOANED = 5.0, 40, frozenset("éèêëïîôûùâàäöüçñ")
 _LEAST_WIDE, _CUT_OFF = 3, 0.75
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"

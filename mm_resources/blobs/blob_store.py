@@ -118,7 +118,7 @@ class BlobStore:
     def _read_anywhere(self, read: Callable[[Location], _Data], location: Location) -> _Data:
         """Read at a location or, where the blob has moved or was stored again, at another indexed one.
 
-        The index is asked until it names no location that was not tried: a blob may move again meanwhile.
+        The index is read until it names no untried location, since a blob may move again meanwhile.
         """
         tried: set[tuple[str, int]] = set()
         waiting, first = [location], SampleError("blob_missing", location.content_hash)

@@ -34,7 +34,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
     store.write(name, token.encode())
     try:
         ask: Any = ray.remote(num_cpus=0, max_retries=0)(answer)
-        asked = [
+        answers = [
             (
                 node,
                 ask.options(
@@ -44,7 +44,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
             for node in nodes
         ]
         here = environment(models)
-        for node, reference in asked:
+        for node, reference in answers:
             _judge(
                 f"Ray node {node['NodeName']} on {node['NodeManagerHostname']}", reference, store, token, here
             )
@@ -72,9 +72,9 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
             "see `ray status`, or run without --ray-address"
         ) from None
     except Exception as error:  # raised where a worker lacks this package
-        told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UserError(
-            f"{node} cannot run this code: {told[-1]}; install the packages of constraints.txt on all nodes"
+            f"{node} cannot run this code: {lines[-1]}; install the packages of constraints.txt on all nodes"
         ) from error
     if found := differences(here, there):
         raise UserError(

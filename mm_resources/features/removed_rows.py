@@ -1,4 +1,4 @@
-"""Removal of rows beside their readers: whoever reads a version that was forgotten is told so in one line."""
+"""Removal of rows beside their readers: reading a forgotten version ends with an error of one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def removed_rows(receipts: Receipts, table: str, version: int) -> RemovedRows | 
 
 
 def removed_content(receipts: Receipts, digest: str) -> RemovedRows | None:
-    """Return the error of a content that a reader wants; None where it was not forgotten."""
+    """Return the error of reading a content; None where it was not forgotten."""
     receipt = receipts.tombstones().get(digest)
     return (
         RemovedRows(

@@ -41,7 +41,7 @@ FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = n
 _SIDE_TABLE = b"mm:side_table"
 # The same: what side table and files lack of each other.
 _UNMATCHED = b"mm:unmatched"
-# Links that name no sample and are no other sample's, so that they say nothing; first those that are told.
+# Links without effect: they name no sample, and no other sample has the same one. First the reported ones.
 _DANGLING = """
 WITH t AS MATERIALIZED (SELECT key, regexp_extract(key, '[^/]*$') AS name FROM targets),
 named AS (

@@ -8,8 +8,8 @@ nothing; the same command completes it. Feature tables, whose versions share fil
 (`lineage_replays`).
 
 No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
-the old ones name stay; blobs are indexed in another pack before their own one goes. Who then reads a version
-that was removed meanwhile is told so in one line, or reads from the new pins
+the old ones name stay; blobs are indexed in another pack before their own one is removed. A reader of a
+version that was removed gets an error of one line, or reads from the new pins
 (`mm_resources.features.removed_rows`).
 """
 

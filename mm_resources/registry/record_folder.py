@@ -1,10 +1,10 @@
 """The records of a folder of the registry, each read once for each of its contents.
 
-One listing tells the tags of all records. What is known under its tag is not read again: what this process
-has read, and what stands in the folder's index, an object with copies of the records that earlier processes
-have read. The index is believed only where the tags agree, so that an older, a damaged or a missing one, and
-any number of writers at once, cost reads and nothing else. A record that cannot be read is not known, and
-costs its readers a read each.
+One listing returns the tags of all records. A record that is known under its tag is not read again: this
+process has read it, or it is in the folder's index, an object with copies of the records that earlier
+processes have read. A copy counts only where its tag agrees, so that an old, damaged or missing index, and
+any number of concurrent writers, cost reads and nothing else. A record that cannot be read stays unknown, and
+each of its readers tries it again.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ def declared_cells(spec: DatasetSpec) -> list[Cell]:
 
 
 def _note(error: Exception, problems: list[str] | None) -> None:
-    """Add an error to the problems; raise it where nobody collects them."""
+    """Add an error to the problems; raise it where they are not collected."""
     if problems is None:
         raise error
     problems.append(str(error))

@@ -35,7 +35,7 @@ def require_sound_bodies(stream: Any, uri: str) -> None:
                         "decompression_bomb", f"{uri}: a batch of {packed:,} bytes unpacks to {unpacked:,}"
                     )
     except (pa.ArrowException, OSError, EOFError, struct.error):
-        return  # damage is told by the reader itself, which reads up to there
+        return  # the reader itself reads up to the damage, and reports it
 
 
 def _unpacked_sizes(message: Any) -> Iterator[int]:

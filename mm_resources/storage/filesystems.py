@@ -196,7 +196,7 @@ def local_tags(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
 
 
 def content_tag(info: dict[str, Any]) -> str:
-    """Return a text that changes with an object's content, from fsspec's info; "" where that tells nothing.
+    """Return a text that changes with an object's content, from fsspec's info; "" where that has no tag.
 
     The time is a part of it, so that a content that returns after another one has another tag.
     """
@@ -205,7 +205,7 @@ def content_tag(info: dict[str, Any]) -> str:
 
 
 def modified_at(info: dict[str, Any]) -> datetime | None:
-    """Return when an object was last written (UTC); None where its fsspec file system does not tell."""
+    """Return when an object was last written (UTC); None where its fsspec file system does not state it."""
     names = ("LastModified", "mtime", "created", "last_modified", "updated")
     modified = next((info[name] for name in names if info.get(name)), None)
     if isinstance(modified, str):

@@ -252,8 +252,8 @@ class Store:
     def tags(self, folder: str) -> dict[str, str]:
         """Return a tag of each object below a folder, by name; another content has another tag.
 
-        A remote store lists a thousand objects in one request. A tag is "" where the store tells nothing of
-        the content.
+        A remote store lists a thousand objects in one request. A tag is "" where the store states nothing
+        about the content.
         """
         base = self.path(folder)
         if self.is_local:

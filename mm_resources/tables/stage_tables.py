@@ -57,7 +57,7 @@ class StageMeta:
         failures: Lance version of the failure table that holds them; 0 when there are none.
         environment: digest of what the failures depend on.
         blocked: why later stages may not run, or "" (the stored verdict of the gate).
-        work: kernel -> rows that the stage asked of it.
+        work: kernel -> rows that the stage requested from it.
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
         summary: figures for people.
