@@ -104,7 +104,7 @@ def _materialization(
             _VERSION: pins[0].version,
             _PIN: pins[0].number if len(pins) == 1 else ", ".join(f"{p.modality} {p.number}" for p in pins),
             "dagster/row_count": sum(table.rows for table in primary),
-            "dagster/uri": ", ".join(catalog.store.uri(f"features/{table.table}.lance") for table in primary),
+            "dagster/uri": ", ".join(catalog.features.uri(table.table) for table in primary),
             "mm/lance_version": ", ".join(str(table.lance_version) for table in primary),
             **counts,
             **({"mm/recall": min(recalls)} if recalls else {}),

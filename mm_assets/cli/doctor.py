@@ -160,14 +160,14 @@ def _print_tables(tables: list[TableCheck], left: list[TableCheck], mend: bool) 
 def _mend(catalog: Catalog, damaged: list[TableCheck], json: bool) -> list[TableCheck]:
     """Compute damaged tables again; return those that are still damaged."""
     from mm_assets.cli.cell_runs import require_models, run_cells
-    from mm_resources.maintenance.table_repair import move_pins, repair_tables
+    from mm_resources.maintenance.table_repair import repair_pins, repair_tables
     from mm_resources.maintenance.table_verification import verify_table
     from mm_resources.maintenance.unnamed_tables import leave_damage
 
     repair = repair_tables(catalog, damaged)
     require_models(catalog, repair.cells)
     results = run_cells(catalog, repair.cells, "", False, json) if repair.cells else []
-    repair.notes += move_pins(catalog, repair)
+    repair.notes += repair_pins(catalog, repair)
     leave_damage(catalog, {table.table for table in damaged if table.table.startswith("features/")})
     for line in [] if json else [*repair.notes, *repair.left]:
         say(line)

@@ -17,6 +17,7 @@ from mm_resources.cell import Cell
 from mm_resources.features.removed_rows import removal_errors
 from mm_resources.retrieval.filters import filter_errors, row_errors
 from mm_resources.retrieval.training_rows import RowReader, table_version
+from mm_resources.tables.stage_tables import stage_path
 
 if TYPE_CHECKING:
     import lance
@@ -174,7 +175,7 @@ class ManifestRows:
         pin = self.catalog.registry.pins.get(cell, table["pin"])
         assert pin is not None
         lance_version = int(pin.stages["content_blobs"]["lance_version"])
-        return f"stages/content_blobs/{cell.path}.lance", lance_version
+        return stage_path("content_blobs", cell), lance_version
 
 
 def _join_clause(tables: list[dict[str, Any]]) -> str:

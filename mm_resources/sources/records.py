@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, ClassVar
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.escapes import escape_surrogates
 from mm_embed_kernels.identity import canonical_json, content_hash, digest
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
@@ -212,7 +213,7 @@ class RecordFile(Source):
             item.error = error
         if item.error is not None and not item.content_hash and not record.lazy:
             _know_by(item, digest("record", canonical_json(fields)))
-        item.key = item.key.encode("utf-8", "backslashreplace").decode("utf-8")
+        item.key = escape_surrogates(item.key)
         return item, declared
 
     def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - the tag is the file's

@@ -103,6 +103,11 @@ class WrittenRows:
     digest: str
 
 
+def stage_path(asset: str, cell: Cell) -> str:
+    """Return the path of a stage's table below the store's root."""
+    return f"stages/{asset}/{cell.path}.lance"
+
+
 class StageTables:
     """The stage tables of a store."""
 
@@ -110,7 +115,7 @@ class StageTables:
         self.store = store
 
     def uri(self, asset: str, cell: Cell) -> str:
-        return self.store.uri(f"stages/{asset}/{cell.path}.lance")
+        return self.store.uri(stage_path(asset, cell))
 
     def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
         """Metadata of the current table, or of an earlier Lance version; None when it was never published."""
