@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +92,23 @@ def test_each_room_says_what_lives_in_it() -> None:
         if name.endswith("__init__.py")
     }
     assert [name for name, text in rooms.items() if not text or not text.splitlines()[0].endswith(".")] == []
+
+
+def test_the_linter_and_the_tables_of_rooms_agree() -> None:
+    """CONTRIBUTING lists the rooms of each floor that the layers in pyproject hold."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    tables = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for package in PACKAGES:
+        (layers,) = (each["layers"] for each in contracts if each.get("containers") == [package])
+        floors: dict[int, set[str]] = defaultdict(set)
+        section = tables.partition(f"### {package}\n")[2].partition("###")[0]
+        for floor, rooms in re.findall(r"^\| (\d+) \| ([^|]+) \|", section, re.MULTILINE):
+            floors[int(floor)] |= set(re.findall(r"`(\w+)`", rooms))
+        assert [floors[floor] for floor in sorted(floors, reverse=True)] == [
+            set(layer.split(" | ")) for layer in layers
+        ]
 
 
 def test_docstrings_say_the_thing_itself() -> None:
