@@ -15,7 +15,8 @@ from typing import Any
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.entry import Entry, enter
+from mm_assets.cells.entry import enter
+from mm_assets.cells.ledger_rows import ledger_rows
 from mm_assets.cells.run_context import RunContext
 from mm_assets.graph import STAGE_ASSETS
 from mm_assets.operations.cell_result import CellResult
@@ -25,9 +26,8 @@ from mm_embed_kernels.identity import digest
 from mm_embed_kernels.modalities import get
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.runner import ComputeReport, KernelRunner
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
-from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
 from mm_resources.settings import Settings
 from mm_resources.storage.permissions import make_folders
@@ -61,7 +61,7 @@ def find_unchanged(catalog: Catalog, cell: Cell) -> CellResult | None:
                 return None
             notes += _notes(declared, entry.stored)
             used = time.perf_counter() - entered, Usage(cpu_seconds=time.process_time() - spent)
-            rows += _ledger_rows(run, entry, entry.stored, *used)
+            rows += ledger_rows(run, entry, entry.stored, *used)
     except Exception:  # noqa: BLE001 - the run meets the same error, and reports it
         return None
     catalog.ledger.record(rows)
@@ -81,17 +81,6 @@ def _notes(declared: CellAsset, stored: StageMeta) -> Iterator[str]:
     for check in (Check(**each) for each in stored.checks):
         if check.name in names and not check.passed and not check.blocking:
             yield escape_terminal(check.description)
-
-
-def _ledger_rows(
-    run: CellRun, entry: Entry, stored: StageMeta, seconds: float, usage: Usage
-) -> list[dict[str, Any]]:
-    reports = [
-        ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in stored.work.items()
-    ]
-    samples_in = stored.samples if run.asset == STAGES[0] else entry.samples_in
-    spent = Spent(seconds, usage, 0, samples_in, stored.samples)
-    return entries(run.asset, run.cell, run.run_id, stored, True, reports, spent)
 
 
 # -- what a Dagster home was told
