@@ -7,10 +7,9 @@ from typing import Any
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.source_drift_check import sources_of, sources_unchanged
+from mm_assets.cells.source_drift_check import sources_unchanged
 from mm_assets.cells.source_match_check import sources_matched
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.listings import declares_links
 
 
@@ -24,13 +23,12 @@ def _drift_checks(run: CellRun) -> list[Check]:
         sources_unchanged(
             run.catalog.registry,
             run.spec,
-            [run.catalog.registry.drifts.check(run.spec, source) for source in _cell_sources(run)],
+            [
+                run.catalog.registry.drifts.check(run.spec, source)
+                for source in run.spec.sources_of(run.cell.modality)
+            ],
         )
     ]
-
-
-def _cell_sources(run: CellRun) -> list[SourceSpec]:
-    return sources_of(run.spec, run.cell.modality)
 
 
 @cell_asset(
@@ -57,7 +55,10 @@ def dataset_registry(run: CellRun) -> StageOutput:
         "SELECT * FROM listing ORDER BY sample_id",
         listing=run.catalog.registry.listings.listing(run.spec, run.cell.modality),
     )
-    count, listed = len(_cell_sources(run)), "; ".join(problems) or "every source is listed"
+    count, listed = (
+        len(run.spec.sources_of(run.cell.modality)),
+        "; ".join(problems) or "every source is listed",
+    )
     return StageOutput(
         run.write(rows),
         {"sources": count, "spec": run.spec.digest[:12], "splits": run.spec.splits},
@@ -76,7 +77,7 @@ def _freeze_sources(run: CellRun) -> list[str]:
     """
     freeze = run.catalog.registry.listings.freeze
     problems = {source.name: freeze(run.spec, source) for source in run.spec.sources}
-    own = _cell_sources(run)
+    own = run.spec.sources_of(run.cell.modality)
     if not any(map(declares_links, own)):
         problems = {source.name: problems[source.name] for source in own}
     return [problem for problem in problems.values() if problem]

@@ -140,7 +140,7 @@ class Listings:
 
     def dangling_links(self, spec: DatasetSpec, modality: str) -> tuple[Unmatched, int]:
         """Return a modality's links that name no sample and that no other sample has; and all its links."""
-        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        mine = spec.sources_of(modality)
         if not any(declares_links(source) for source in mine):
             return Unmatched(0, []), 0
         schema = self.contract(spec).bare
@@ -159,7 +159,7 @@ class Listings:
         link is an entity of its own, which all samples with that link share.
         """
         schema = self.contract(spec).bare
-        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        mine = spec.sources_of(modality)
         rows = self._stream(spec, mine, schema, f"modality = '{modality}'")
         if not any(declares_links(source) for source in mine):
             return rows
@@ -215,9 +215,7 @@ class Listings:
                 ) from error
 
         def stream() -> Iterator[pa.RecordBatch]:
-            for source in spec.sources:
-                if source.modality not in (modality, "auto"):
-                    continue
+            for source in spec.sources_of(modality):
                 dataset = lance_datasets.open_dataset(self._uri(spec, source))
                 if dataset is not None:
                     yield from read_columns(dataset, schema, f"modality = '{modality}'")
