@@ -111,6 +111,19 @@ def test_the_linter_and_the_tables_of_rooms_agree() -> None:
         ]
 
 
+def test_folders_of_tests_are_named_after_rooms() -> None:
+    """Of `tests/assets`, also after rooms of `mm_resources` that are tested through the assets."""
+    rooms = {package: {path.name for path in (ROOT / package).iterdir()} for package in PACKAGES}
+    allowed = {
+        "assets": rooms["mm_assets"] | rooms["mm_resources"] | {"whole_path"},
+        "resources": rooms["mm_resources"],
+        "kernels": rooms["mm_embed_kernels"],
+    }
+    for name, known in allowed.items():
+        folders = {path.parent.name for path in (ROOT / "tests" / name).glob("*/__init__.py")}
+        assert folders - known == set()
+
+
 def test_docstrings_say_the_thing_itself() -> None:
     """And do not begin with a question word, as "What a query is" does."""
     beginnings = [

@@ -15,8 +15,8 @@ from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.monitoring.distribution_drift import _number_drift, distribution_drifts
 from mm_resources.tables.stage_tables import StageMeta
 from tests.assets.conftest import Platform, platforms
-from tests.assets.features.test_training_set import WORDS
 from tests.assets.operations.test_promotion import SPEC
+from tests.assets.retrieval.test_training_set import WORDS
 
 
 def publish(
