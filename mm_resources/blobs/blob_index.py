@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet
 from mm_resources.storage.lance_errors import is_missing_file
@@ -25,7 +26,7 @@ INDEX = pa.schema(
 )
 # How often a look-up that found a version of the index removed is repeated, on the next one.
 _TRIES = 5
-CONDEMNED = pa.schema([*INDEX, ("at", pa.timestamp("us", tz="UTC")), ("struck", pa.bool_())])
+CONDEMNED = pa.schema([*INDEX, ("at", TIME), ("struck", pa.bool_())])
 
 
 @dataclass(frozen=True)

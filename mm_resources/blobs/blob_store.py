@@ -6,7 +6,6 @@ bytes, never a reference to missing bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable
@@ -108,7 +107,7 @@ class BlobStore:
             else:
                 with reference.open() as stream:
                     data = stream.read(location.size + 1)
-        if hashlib.sha256(data).hexdigest() != location.content_hash:
+        if content_hash(data) != location.content_hash:
             raise damaged_blob(location.content_hash, location.path)
         return data
 

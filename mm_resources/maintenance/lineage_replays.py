@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.features.feature_tables import Candidate
@@ -31,8 +32,6 @@ from mm_resources.storage.table_files import data_files
 
 if TYPE_CHECKING:
     import lance
-
-_TIME = pa.timestamp("us", tz="UTC")
 
 
 def replay_tables(catalog: Catalog, receipt: Receipt) -> None:
@@ -155,7 +154,7 @@ class _RemainingRows:
         names = [name for name in self.dataset.schema.names if name != "vector"]
         for batch in lance_datasets.reader(self.dataset, self.dataset.schema, names, self.where):
             table = pa.Table.from_batches([batch])
-            yield table.append_column(COMPUTED_AT, pa.nulls(table.num_rows, _TIME))
+            yield table.append_column(COMPUTED_AT, pa.nulls(table.num_rows, TIME))
 
     def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""
