@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from signal import SIGINT
 from typing import Any
 
@@ -75,17 +75,6 @@ def _redact_line(part: str) -> str:
 
 class ProcessFailure(UserError, RuntimeError):
     """Processes of this machine end without an answer: the run ends in one line, and no sample is blamed."""
-
-
-def message_line(error: BaseException) -> str:
-    """Return the message of an error of any library in one line."""
-    return " ".join(str(error).split())
-
-
-def first_items(items: Sequence[str], most: int) -> list[str]:
-    """Return the first items of a list for a message, and as the last one how many more there are."""
-    more = [f"and {len(items) - most:,} more"] if len(items) > most else []
-    return [*items[:most], *more]
 
 
 def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:

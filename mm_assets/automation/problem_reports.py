@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mm_assets.cells.asset_keys import asset_key
-from mm_embed_kernels.errors import error_fingerprint, first_items
+from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_embed_kernels.identity import digest
+from mm_embed_kernels.messages import first_items
 from mm_embed_kernels.urls import redact_text
 
 # Problems that are named in one place, and characters of one.

@@ -36,7 +36,8 @@ from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.upkeep import upkeep
 from mm_assets.cli.working_folder import leave_working_folder
-from mm_embed_kernels.errors import Interrupted, UserError, message_line
+from mm_embed_kernels.errors import Interrupted, UserError
+from mm_embed_kernels.messages import message_line
 from mm_embed_kernels.urls import redact_text
 from mm_resources.storage.lance_errors import Fenced, cause_of, is_unanswered
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.embedders import create
-from mm_embed_kernels.errors import SampleError, UserError, message_line
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.inference.weight_sums import WEIGHT_SUMS
 from mm_embed_kernels.inference.weights import installed_hash
+from mm_embed_kernels.messages import message_line
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.sandbox.confinement import (
     describe_layers,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mm_embed_kernels.embedders.base import Embedder
-from mm_embed_kernels.errors import UserError, message_line
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import file_hash
+from mm_embed_kernels.messages import message_line
 
 # Files of a model: its configuration, and its weights, as safetensors where it has any, since reading those
 # runs no code.

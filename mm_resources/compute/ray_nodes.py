@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from mm_embed_kernels.errors import UserError, first_items, message_line
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.messages import first_items, message_line
 from mm_resources.compute.environment import Model, differences, environment
 from mm_resources.storage.store import INCOMING, Store
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mm_embed_kernels.errors import UserError, message_line
+from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.messages import message_line
 from mm_resources.metering import Usage
 
 GB = 1e9

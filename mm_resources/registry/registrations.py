@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from mm_embed_kernels.errors import UserError, first_items
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
+from mm_embed_kernels.messages import first_items
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, restore_spec
 from mm_embed_kernels.times import in_utc
 from mm_resources.registry.record_folder import list_records

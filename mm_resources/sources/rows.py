@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mm_embed_kernels.errors import SampleError, UserError, message_line
+from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.messages import message_line
 from mm_resources.objects.compressed_streams import BOMB_BYTES, BOMB_RATIO
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.records import Record, RecordFile

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mm_embed_kernels.errors import message_line
+from mm_embed_kernels.messages import message_line
 
 # `, /home/.../scanner.rs:842:32` behind a message.
 _PLACE = re.compile(r",? ?/\S+\.rs:\d+:\d+")

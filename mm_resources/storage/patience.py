@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mm_embed_kernels.errors import message_line
+from mm_embed_kernels.messages import message_line
 from mm_resources.backoff import backoff_pause
 from mm_resources.storage.lance_errors import is_unanswered
 
