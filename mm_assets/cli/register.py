@@ -58,7 +58,7 @@ def _register_file(path: Path, json: bool) -> None:
 
     spec = load_spec(path)
     registry = Catalog.open().registry
-    _check_sources(registry, spec)
+    _look_at_sources(registry, spec)
     new = _freeze(registry, spec)
     proposed = registry.proposed_parent(spec)
     if json:
@@ -73,16 +73,16 @@ def _register_file(path: Path, json: bool) -> None:
         )
 
 
-def _check_sources(registry: Registry, spec: DatasetSpec) -> None:
+def _look_at_sources(registry: Registry, spec: DatasetSpec) -> None:
     """Check that each source of a new version lists something, before the version is frozen.
 
     Raises:
         UserError: for a source that lists nothing, with the nearest path that exists.
     """
-    from mm_resources.registry.source_check import check_sources
+    from mm_resources.registry.source_look import look_at_sources
 
     if not registry.is_registered(spec):
-        for note in check_sources(registry, spec):
+        for note in look_at_sources(registry, spec):
             say(note, file=sys.stderr)
 
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
-from mm_embed_kernels.messages import first_items
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, restore_spec
 from mm_embed_kernels.times import in_utc
 from mm_resources.registry.record_folder import list_records
@@ -98,7 +97,8 @@ class Registrations:
     def _describe_versions(self, dataset: str) -> str:
         """Describe the registered versions: those of the dataset, or else of all."""
         known = self.names(dataset) or self.names()
-        return ", ".join(first_items(known, _NAMED)) or "none"
+        more = [f"and {len(known) - _NAMED:,} more"] if len(known) > _NAMED else []
+        return ", ".join([*known[:_NAMED], *more]) or "none"
 
 
 def record_name(dataset: str, version: str) -> str:

@@ -24,10 +24,9 @@ from mm_resources.objects.opener import open_error
 from mm_resources.sources.archive_members import Member, archive_kind, open_zip, tar_members, zip_members
 from mm_resources.sources.base import Listed, cast_value, text_of
 from mm_resources.sources.files import Files
-from mm_resources.sources.globs import alternatives, glob_regex, names_dots
+from mm_resources.sources.globs import alternatives, glob_regex, is_local, names_dots
 from mm_resources.sources.keys import Keys
 from mm_resources.sources.member_spool import Description, MemberSpool
-from mm_resources.storage.filesystems import is_local
 from mm_resources.storage.store import LARGE_BYTES
 
 # Parts of a WebDataset sample that describe the others.

@@ -7,6 +7,7 @@ import re
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.objects.http_client import is_web
+from mm_resources.storage.filesystems import is_local as is_local  # sources import it from here
 
 WILD = re.compile(r"[*?\[]")
 _MAGIC = re.compile(r"[*?\[{]")

@@ -1,4 +1,4 @@
-"""Check of the sources of a spec before it is frozen: each must list something."""
+"""A look at the sources of a spec before it is frozen: whether each lists anything."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mm_resources.registry.spec_check import check_spec
 from mm_resources.sources.globs import glob_root
 
 
-def check_sources(registry: Registry, spec: DatasetSpec) -> Iterator[str]:
+def look_at_sources(registry: Registry, spec: DatasetSpec) -> Iterator[str]:
     """Check that each source of a spec lists something now; yield a note for one that does not answer.
 
-    Each is listed up to its first sample. A source that may be empty is left out, and so is one of sound
-    tracks, whose videos are checked.
+    Only the first sample of each is looked for. A source that may be empty, and one of sound tracks, whose
+    videos are looked for, is left out.
 
     Raises:
         UserError: for a mistake in the spec, a source that cannot be listed, or that lists nothing.

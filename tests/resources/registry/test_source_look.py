@@ -8,7 +8,7 @@ import pytest
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.registry.registry import Registry
-from mm_resources.registry.source_check import check_sources
+from mm_resources.registry.source_look import look_at_sources
 from tests.resources.specs import spec_of
 
 
@@ -20,7 +20,7 @@ def test_sources_that_list_something(registry: Registry, data: Path) -> None:
         {"uri": f"{data}/notes.jsonl", "record": {"text": "text"}},
         {"uri": f"{data}/*.nothing", "allow_empty": True},
     )
-    assert list(check_sources(registry, spec)) == []
+    assert list(look_at_sources(registry, spec)) == []
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_sources_that_list_something(registry: Registry, data: Path) -> None:
 )  # fmt: skip
 def test_a_path_that_leads_nowhere(registry: Registry, data: Path, path: str, line: str) -> None:
     with pytest.raises(UserError) as caught:
-        list(check_sources(registry, spec_of({"uri": f"{data}/{path}"})))
+        list(look_at_sources(registry, spec_of({"uri": f"{data}/{path}"})))
     assert str(caught.value) == line.format(data=data)
 
 
@@ -43,5 +43,5 @@ def test_a_service_that_does_not_answer_is_a_note(
     for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x"), ("MAX_ATTEMPTS", "1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    (note,) = check_sources(registry, spec_of({"uri": "s3://bucket/notes"}))
+    (note,) = look_at_sources(registry, spec_of({"uri": "s3://bucket/notes"}))
     assert note.startswith("source s0 does not answer now: ")
