@@ -115,7 +115,7 @@ def measure(root: str) -> dict[str, tuple[float, int]]:
         "versions (mm datasets names)": lambda catalog: catalog.registry.datasets(),
         "newest of each dataset": lambda catalog: catalog.registry.newest_versions(),
         "cells": lambda catalog: list(catalog.registry.all_cells()),
-        "pins (nightly, mm datasets)": lambda catalog: list(catalog.registry.published()),
+        "pins (nightly, mm datasets)": lambda catalog: list(catalog.registry.cell_pins()),
         "pin of one cell": lambda catalog: catalog.registry.published_pin("d1@v1", "text"),
         "mm status of one version": _status,
         "sensor sources, one in ten watched": _tick,
@@ -125,7 +125,7 @@ def measure(root: str) -> dict[str, tuple[float, int]]:
     }
     # The first process ever writes the indexes of the registry.
     _forget_memory()
-    figures = {"pins, no index yet": _measure(Catalog.open(root), lambda c: list(c.registry.published()))}
+    figures = {"pins, no index yet": _measure(Catalog.open(root), lambda c: list(c.registry.cell_pins()))}
     for name, work in works.items():
         _forget_memory()
         catalog = Catalog.open(root)
@@ -204,7 +204,7 @@ def _publish(catalog: Catalog, cell: Cell) -> Pin:
         ("content_blobs", CONTENT_BLOBS, {"content_hash": hashes}),
     ):
         read_version = catalog.tables.fence(asset, cell, contract)
-        written = catalog.tables.write(asset, cell, contract, [_filled(contract.bare, rows)])
+        written = catalog.tables.write(asset, cell, contract, [_fill_columns(contract.bare, rows)])
         meta = StageMeta("d", "i", ROWS, ROWS, 0, 0, 0, "e", "", {}, "run", "now")
         catalog.tables.commit(asset, cell, contract, written, meta, read_version)
         state = catalog.tables.state(asset, cell)
@@ -227,7 +227,7 @@ def _publish(catalog: Catalog, cell: Cell) -> Pin:
     return pin
 
 
-def _filled(schema: pa.Schema, columns: dict[str, list[str]]) -> pa.Table:
+def _fill_columns(schema: pa.Schema, columns: dict[str, list[str]]) -> pa.Table:
     """Return rows of a schema with some columns, and a value of its type in each other one."""
     values: dict[str, Any] = {"string": "x", "int64": 1, "bool": False, "double": 1.0}
     rows = {

@@ -13,7 +13,7 @@ __all__ = list(_COMPONENTS)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a component when it is asked for: they import Dagster."""
+    """Import a component at its first use, since components import Dagster."""
     if name in _COMPONENTS:
         return getattr(import_module(_COMPONENTS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

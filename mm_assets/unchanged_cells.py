@@ -1,7 +1,7 @@
-"""Cells with nothing to do: found without a run of Dagster, whose start costs most of such a backfill.
+"""Unchanged cells, found without a run of Dagster, whose start takes most of the time of such a backfill.
 
 The stages are entered as a run enters them. A cell is left to a run where a stage would compute anything, a
-check of external state fails, or this Dagster home has not been told of the results that stand.
+check of external state fails, or the current results were never reported to this Dagster home.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.entry import Entry, enter
+from mm_assets.cells.entry import enter
+from mm_assets.cells.ledger_rows import ledger_rows
 from mm_assets.cells.run_context import RunContext
 from mm_assets.graph import STAGE_ASSETS
 from mm_assets.operations.cell_result import CellResult
@@ -25,9 +26,8 @@ from mm_embed_kernels.identity import digest
 from mm_embed_kernels.modalities import get
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.compute.runner import ComputeReport, KernelRunner
+from mm_resources.compute.runner import KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
-from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
 from mm_resources.settings import Settings
 from mm_resources.storage.permissions import make_folders
@@ -36,9 +36,9 @@ from mm_resources.work_settings import default_models, sandbox_limits
 
 
 def find_unchanged(catalog: Catalog, cell: Cell) -> CellResult | None:
-    """Return the result of a cell in which nothing is to be done; None where a run has to find out."""
+    """Return the result of an unchanged cell; None where a run is necessary."""
     began, snapshot = time.perf_counter(), catalog.snapshot(cell)
-    if len(snapshot.metas) < len(STAGES) or not _is_told(catalog, snapshot):
+    if len(snapshot.metas) < len(STAGES) or not _is_reported(catalog, snapshot):
         return None
     context = RunContext(
         cell=cell,
@@ -61,7 +61,7 @@ def find_unchanged(catalog: Catalog, cell: Cell) -> CellResult | None:
                 return None
             notes += _notes(declared, entry.stored)
             used = time.perf_counter() - entered, Usage(cpu_seconds=time.process_time() - spent)
-            rows += _ledger_rows(run, entry, entry.stored, *used)
+            rows += ledger_rows(run, entry, entry.stored, *used)
     except Exception:  # noqa: BLE001 - the run meets the same error, and reports it
         return None
     catalog.ledger.record(rows)
@@ -83,38 +83,27 @@ def _notes(declared: CellAsset, stored: StageMeta) -> Iterator[str]:
             yield escape_terminal(check.description)
 
 
-def _ledger_rows(
-    run: CellRun, entry: Entry, stored: StageMeta, seconds: float, usage: Usage
-) -> list[dict[str, Any]]:
-    reports = [
-        ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in stored.work.items()
-    ]
-    samples_in = stored.samples if run.asset == STAGES[0] else entry.samples_in
-    spent = Spent(seconds, usage, 0, samples_in, stored.samples)
-    return entries(run.asset, run.cell, run.run_id, stored, True, reports, spent)
-
-
 # -- what a Dagster home was told
 
 
-def remember_told(catalog: Catalog, cell: Cell) -> None:
-    """Record that a run of this Dagster home has reported the results of a cell that stand now."""
+def record_report(catalog: Catalog, cell: Cell) -> None:
+    """Record that the current results of a cell were reported to this Dagster home."""
     path = _record(cell)
     make_folders(path.parent)
-    path.write_text(_told(catalog, catalog.snapshot(cell)), "utf-8")
+    path.write_text(_result_digest(catalog, catalog.snapshot(cell)), "utf-8")
 
 
-def _is_told(catalog: Catalog, snapshot: CellSnapshot) -> bool:
+def _is_reported(catalog: Catalog, snapshot: CellSnapshot) -> bool:
     path = _record(snapshot.cell)
-    return path.is_file() and path.read_text("utf-8") == _told(catalog, snapshot)
+    return path.is_file() and path.read_text("utf-8") == _result_digest(catalog, snapshot)
 
 
 def _record(cell: Cell) -> Path:
-    # Beside Dagster's own databases: who removes these removes it with them.
+    # Beside Dagster's own databases, so that it is removed with them.
     return Settings.from_environment().dagster_home / "history" / "told" / f"{cell.path}.txt"
 
 
-def _told(catalog: Catalog, snapshot: CellSnapshot) -> str:
+def _result_digest(catalog: Catalog, snapshot: CellSnapshot) -> str:
     """Return a digest of the results of a cell, its store, and the configuration of the Dagster instance."""
     config = Settings.from_environment().dagster_home / "dagster.yaml"
     configured = config.read_text("utf-8") if config.is_file() else ""

@@ -8,6 +8,7 @@ from signal import SIGINT
 from typing import Any
 
 from mm_embed_kernels.error_classes import require_declared
+from mm_embed_kernels.escapes import escape_surrogates
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.urls import redact_text
 
@@ -38,7 +39,7 @@ class SampleError(Exception):
         # Clients quote URLs with their signatures. Decoders quote the bytes that they refuse; no table holds
         # unpaired surrogates, which become escapes.
         line = redact_text(" ".join(message[:_READ].split()))[:_STORED]
-        self.message = line.encode("utf-8", "backslashreplace").decode("utf-8")
+        self.message = escape_surrogates(line)
         self.retryable = retryable
 
     def __reduce__(self) -> tuple[Any, ...]:

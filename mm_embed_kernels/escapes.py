@@ -26,6 +26,11 @@ def escape_terminal(text: Any) -> str:
     return _SUSPECT.sub(lambda found: _write_out(found[0]), str(text))
 
 
+def escape_surrogates(text: str) -> str:
+    r"""Return a text that a table can hold: unpaired surrogates are written out, as ``\udc80``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def escape_markdown(text: Any) -> str:
     """Return a text in one line for Markdown or a cell of its tables, where it shows as it is."""
     flat = " ".join(escape_terminal(text)[:_LONGEST].split())

@@ -168,6 +168,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def literals(texts: Iterable[str]) -> str:
+    """Return texts as a list of literals of SQL, for ``IN (...)``; "" for none."""
+    return ", ".join(map(literal, texts))
+
+
 def timestamp_literal(at: datetime) -> str:
     """Return a time as a literal of SQL, in UTC."""
     return f"timestamp '{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"

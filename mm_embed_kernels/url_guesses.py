@@ -19,7 +19,7 @@ _PLAIN = re.compile(
     r"[A-Za-z]?[a-z]{0,15}|[A-Z]{1,5}|\d{1,12}|\d{1,6}[xXT]\d{1,6}Z?|[A-Za-z]{1,3}\d{1,4}|\d{1,6}[A-Za-z]{1,3}"
 )
 _MOST_CHARACTERS, _MOST_WORDS = 96, 12
-# Names of parameters that say which object is asked for, and nothing about who asks.
+# Names of parameters that identify the requested object, not the client.
 _OBJECTS = {
     *("id", "ids", "uuid", "guid", "v", "ver", "version", "rev", "revision", "generation", "slug", "title"),
     *("file", "filename", "name", "path", "object", "item", "doc", "document", "dataset", "image", "photo"),

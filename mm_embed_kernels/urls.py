@@ -2,7 +2,7 @@
 
 A parameter is recognised as a secret by its name, and is left out. Of a web address, a value that may be one
 under any other name is replaced by its digest: values of ids and of tokens look alike, and an object's
-address stays one of its own. `guesses` tells which values these are.
+address stays one of its own. `url_guesses` finds these values.
 """
 
 from __future__ import annotations

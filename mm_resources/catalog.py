@@ -16,6 +16,7 @@ from mm_resources.ledger.ledger import Ledger
 from mm_resources.ledger.review_log import ReviewLog
 from mm_resources.registry.registry import Registry
 from mm_resources.settings import Settings, absolute
+from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureEvents
 from mm_resources.tables.stage_tables import StageTables
@@ -74,6 +75,11 @@ class Catalog:
     def receipts(self) -> Receipts:
         """Receipts of what was forgotten."""
         return self.blobs.receipts
+
+    @cached_property
+    def secrets(self) -> SecretTable:
+        """Secrets of the URLs of sources."""
+        return SecretTable(self.store)
 
     @cached_property
     def cache(self) -> ComputeCache:

@@ -134,7 +134,7 @@ def sandbox_limits(
     require_layers(require)
     record_layers(require)  # reports and sources open sandboxes with limits of their own
     return Limits(
-        workers=workers or _children(memory),
+        workers=workers or _child_count(memory),
         memory_bytes=memory,
         item_seconds=item_seconds,
         answer_bytes=answer_mb << 20,
@@ -142,7 +142,7 @@ def sandbox_limits(
     )
 
 
-def _children(memory_bytes: int) -> int:
+def _child_count(memory_bytes: int) -> int:
     """Return the number of sandboxed children for this machine's cores, as memory allows for the maximum."""
     import psutil
 

@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 _WHOLE_FILES = ("tests/assets/", "tests/benchmarks/", "tests/stored/")
 # Tests of one local Ray, which their worker starts once; the tests with a parameter ``ray`` belong to them.
 _ON_RAY = (
-    "tests/assets/features/test_training_set.py",
+    "tests/assets/retrieval/test_training_set.py",
     "tests/assets/whole_path/test_text_and_image.py::test_ray_and_inline_agree",
     "tests/resources/compute/test_ray_deaths.py",
 )

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.actions import act, choose, complete_forgetting, finish_all
-from benchmarks.soak.invariants import broken, growth
+from benchmarks.soak.invariants import growth, violations
 from benchmarks.soak.processes import reader
 from benchmarks.soak.readers import poll_epochs, poll_searches
 from benchmarks.soak.world import World
@@ -122,7 +122,7 @@ def _soak(folder: Path, worlds: list[World], steps: Iterator[tuple[World, str, d
                 f"reader {name}: {times} x {line}" for line, times in seen.items() if "WRONG" in line
             ]
     for world in worlds:
-        findings += [f"{world.name}: {line}" for line in [*world.findings, *broken(world)]]
+        findings += [f"{world.name}: {line}" for line in [*world.findings, *violations(world)]]
     return findings
 
 

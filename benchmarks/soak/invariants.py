@@ -25,7 +25,7 @@ _MEMORY, _MEMORY_BYTES, _DESCRIPTORS = 1.2, 48 << 20, 16
 _SAMPLES = 60
 
 
-def broken(world: World) -> Iterator[str]:
+def violations(world: World) -> Iterator[str]:
     """Yield a line for each invariant that does not hold."""
     catalog, features = Catalog.open(world.store), FeatureStore.open(world.store)
     yield from describe_damage(catalog.registry)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import typer.main
 
 from mm_assets.cli.main import app, main
-from reference_pages.markdown import code, generated, sentence, write_table
+from reference_pages.markdown import code, generated_page, sentence, write_table
 
 _KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 
@@ -25,7 +25,7 @@ def page() -> str:
             parts.append(write_table(("argument", "meaning"), map(_argument, arguments)))
         if options:
             parts.append(write_table(("option", "default", "meaning"), map(_option, options)))
-    return generated("Command line", "the typer app `mm_assets.cli.main`", *parts)
+    return generated_page("Command line", "the typer app `mm_assets.cli.main`", *parts)
 
 
 def _usage(name: str, command: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from reference_pages.markdown import generated
+from reference_pages.markdown import generated_page
 from tests.assets.cli.shapes import SHAPES
 
 
@@ -17,4 +17,4 @@ def page() -> str:
     ]
     for command, shape in SHAPES.items():
         parts += [f"## mm {command}", f"```json\n{json.dumps(shape, indent=2)}\n```"]
-    return generated("JSON output", "the shapes in `tests/assets/cli/shapes.py`", *parts)
+    return generated_page("JSON output", "the shapes in `tests/assets/cli/shapes.py`", *parts)

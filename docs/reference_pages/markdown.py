@@ -42,7 +42,7 @@ def read_docstring(item: Any) -> tuple[str, Mapping[str, str]]:
     return "\n\n".join(text), attributes
 
 
-def generated(title: str, origin: str, *parts: str) -> str:
+def generated_page(title: str, origin: str, *parts: str) -> str:
     """Return a page with its title, and a line on where its content comes from."""
     return "\n\n".join([f"# {title}", f"*Generated from {origin}.*", *parts]) + "\n"
 

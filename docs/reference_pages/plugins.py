@@ -11,7 +11,7 @@ from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.rules import Rule, rules
 from mm_embed_kernels.transcribers import transcribers
 from mm_resources.sources import sources
-from reference_pages.markdown import code, generated, read_docstring, sentence, write_table
+from reference_pages.markdown import code, generated_page, read_docstring, sentence, write_table
 
 
 def rules_page() -> str:
@@ -33,7 +33,7 @@ def rules_page() -> str:
     for rule in found.values():
         text, attributes = read_docstring(rule)
         parts += [f"## {rule.name}", text, _facts(rule), _parameters(rule, attributes)]
-    return generated("Rules", "the modules of `mm_embed_kernels.rules`", *parts)
+    return generated_page("Rules", "the modules of `mm_embed_kernels.rules`", *parts)
 
 
 def embedders_page() -> str:
@@ -57,7 +57,7 @@ def embedders_page() -> str:
         (code(item.name), ", ".join(item.languages), read_docstring(item)[0].partition("\n\n")[0])
         for item in transcribers().values()
     ]
-    return generated(
+    return generated_page(
         "Embedders",
         "the modules of `mm_embed_kernels.embedders` and `mm_embed_kernels.transcribers`",
         "## Defaults",
@@ -75,7 +75,7 @@ def sources_page() -> str:
     parts = ["The first kind that accepts a source lists it. `format` in the spec names one explicitly."]
     for name, kind in sources().items():
         parts += [f"## {name}", read_docstring(kind)[0]]
-    return generated("Source kinds", "the modules of `mm_resources.sources`", *parts)
+    return generated_page("Source kinds", "the modules of `mm_resources.sources`", *parts)
 
 
 def error_classes_page() -> str:
@@ -93,7 +93,7 @@ def error_classes_page() -> str:
             f"## {subject[:1].upper()}{subject[1:]}",
             write_table(("class", "transient", "meaning", "what to do"), rows),
         ]
-    return generated("Error classes", "the registry `mm_embed_kernels.error_classes`", *parts)
+    return generated_page("Error classes", "the registry `mm_embed_kernels.error_classes`", *parts)
 
 
 def _judges(rule: type[Rule], modality: str) -> bool:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from mm_assets.definitions import default_resources
 from mm_resources.settings import VARIABLES
-from reference_pages.markdown import code, generated, sentence, write_table
+from reference_pages.markdown import code, generated_page, sentence, write_table
 
 
 def page() -> str:
@@ -32,7 +32,7 @@ def page() -> str:
         if fields:
             text = sentence((inspect.getdoc(kind) or "").partition("\n\n")[0])
             parts += [f"### {names}", text, write_table(("field", "default", "meaning"), fields)]
-    return generated("Settings", "`mm_resources.settings` and `mm_resources.resources`", *parts)
+    return generated_page("Settings", "`mm_resources.settings` and `mm_resources.resources`", *parts)
 
 
 def _kinds() -> Iterator[tuple[str, type[dg.ConfigurableResource]]]:

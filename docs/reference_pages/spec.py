@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from mm_embed_kernels.rules import rules  # noqa: E402
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec  # noqa: E402
-from reference_pages.markdown import code, generated, sentence, write_table  # noqa: E402
+from reference_pages.markdown import code, generated_page, sentence, write_table  # noqa: E402
 
 _ACTIONS = ["drop", "flag", "off", False]
 
@@ -56,7 +56,7 @@ def page() -> str:
     ]
     for name, part in sorted(whole["$defs"].items(), key=lambda item: _order(whole, item[0])):
         parts += [f"## {name}", sentence(part.get("description", "")), _keys(part, whole)]
-    return generated(
+    return generated_page(
         "Dataset spec", "the pydantic model `mm_embed_kernels.spec.dataset_spec.DatasetSpec`", *parts
     )
 

@@ -6,7 +6,7 @@ from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.modalities import modalities
-from reference_pages.markdown import code, generated, sentence, write_table
+from reference_pages.markdown import code, generated_page, sentence, write_table
 
 _OTHERS = {"failures": "one row for each attempt that failed", "ledger": "one row for each stage of a run"}
 
@@ -31,7 +31,7 @@ def page() -> str:
     for name, modality in modalities().items():
         rows = [(code(item.name), code(item.type), _meaning(item)) for item in modality.signals]
         parts += [f"### {name}", write_table(("column", "type", "meaning"), rows)] if rows else []
-    return generated("Tables", "the contracts in `mm_embed_kernels.contracts`", *parts)
+    return generated_page("Tables", "the contracts in `mm_embed_kernels.contracts`", *parts)
 
 
 def _columns(contract: Contract) -> str:

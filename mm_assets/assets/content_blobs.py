@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.fields import current_times
 from mm_embed_kernels.errors import SampleError
 from mm_resources.blobs.references import reference_of
 from mm_resources.compute.retry_policy import ALL
@@ -165,6 +165,4 @@ def _count_present(
         counts["blobs"] += good.num_rows
         counts["bytes"] += pc.sum(good["size"]).as_py() or 0
         counts["references"] += pc.sum(good["refcount"]).as_py() or 0
-        yield good.append_column(
-            "verified_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC"))
-        )
+        yield good.append_column("verified_at", current_times(good.num_rows))

@@ -7,10 +7,9 @@ from typing import Any
 from mm_assets.cells.cell_asset import cell_asset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
-from mm_assets.cells.source_drift_check import sources_of, sources_unchanged
+from mm_assets.cells.source_drift_check import sources_unchanged
 from mm_assets.cells.source_match_check import sources_matched
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.ingestion.listings import declares_links
 
 
@@ -24,13 +23,12 @@ def _drift_checks(run: CellRun) -> list[Check]:
         sources_unchanged(
             run.catalog.registry,
             run.spec,
-            [run.catalog.registry.drifts.check(run.spec, source) for source in _cell_sources(run)],
+            [
+                run.catalog.registry.drifts.check(run.spec, source)
+                for source in run.spec.sources_of(run.cell.modality)
+            ],
         )
     ]
-
-
-def _cell_sources(run: CellRun) -> list[SourceSpec]:
-    return sources_of(run.spec, run.cell.modality)
 
 
 @cell_asset(
@@ -49,18 +47,7 @@ def dataset_registry(run: CellRun) -> StageOutput:
     The first cell of a version lists each source once; every cell reads that listing. A declared source that
     lists nothing or cannot be listed closes the gate, unless it sets `allow_empty: true`.
     """
-    own = _cell_sources(run)
-    # All sources are frozen together, so that the cells of a version see one state. A problem of another
-    # cell's source closes that cell's gate, and this one's only where this cell links to its samples.
-    found = {
-        source.name: run.catalog.registry.listings.freeze(run.spec, source) for source in run.spec.sources
-    }
-    links = any(declares_links(source) for source in own)
-    problems = [
-        problem
-        for name, problem in found.items()
-        if problem and (links or name in {source.name for source in own})
-    ]
+    problems = _freeze_sources(run)
     run.fail(
         {"error_class": "source_unlisted", "message": problem, "retryable": True} for problem in problems
     )
@@ -68,16 +55,29 @@ def dataset_registry(run: CellRun) -> StageOutput:
         "SELECT * FROM listing ORDER BY sample_id",
         listing=run.catalog.registry.listings.listing(run.spec, run.cell.modality),
     )
+    count, listed = (
+        len(run.spec.sources_of(run.cell.modality)),
+        "; ".join(problems) or "every source is listed",
+    )
     return StageOutput(
         run.write(rows),
-        {"sources": len(own), "spec": run.spec.digest[:12], "splits": run.spec.splits},
+        {"sources": count, "spec": run.spec.digest[:12], "splits": run.spec.splits},
         [
-            Check(
-                "sources_listed",
-                not problems,
-                "; ".join(problems) or "every source is listed",
-                {"sources": len(own)},
-            ),
+            Check("sources_listed", not problems, listed, {"sources": count}),
             sources_matched(run.catalog.registry, run.spec, run.cell.modality),
         ],
     )
+
+
+def _freeze_sources(run: CellRun) -> list[str]:
+    """Freeze the listings of the version's sources; return why those of this cell cannot be listed.
+
+    All sources are frozen together, so that the cells of a version see one state. A problem of another cell's
+    source closes that cell's gate, and this one's only where this cell links to its samples.
+    """
+    freeze = run.catalog.registry.listings.freeze
+    problems = {source.name: freeze(run.spec, source) for source in run.spec.sources}
+    own = run.spec.sources_of(run.cell.modality)
+    if not any(map(declares_links, own)):
+        problems = {source.name: problems[source.name] for source in own}
+    return [problem for problem in problems.values() if problem]

@@ -127,7 +127,7 @@ def _report(run: CellRun) -> None:
 
 
 def _follow(run: CellRun) -> None:
-    """Let the moving tags of the tables and the dataset's own asset follow the pin."""
+    """Move the tags of the tables to the pin, and report it on the dataset's own asset."""
     move_reader_tags(run.catalog.registry, run.catalog.features, run.cell.dataset, run.cell.modality)
     _report(run)
 

@@ -70,7 +70,7 @@ def _shifts(run: CellRun) -> list[DistributionDrift]:
 
 def _drift_check(found: list[DistributionDrift]) -> Check:
     """Check that no shift exceeds its limit; not blocking, since a new version may differ on purpose."""
-    moved = [str(shift) for shift in found if not shift.passed]
+    moved = [str(shift) for shift in found if not shift.is_within_limit]
     line = "; ".join(moved) or ("no drift" if found else "there is no version to compare with")
     return Check(
         "drift", not moved, line, {f"{s.kind} {s.what} {s.against}": s.value for s in found}, blocking=False

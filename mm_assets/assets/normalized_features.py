@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from mm_assets.cells.language_check import LANGUAGES_KNOWN, LanguageTally, langu
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts.features import vectors_of
-from mm_embed_kernels.contracts.fields import MEDIA
+from mm_embed_kernels.contracts.fields import MEDIA, current_times
 from mm_embed_kernels.embedders import Embedder
 
 NORM_TOLERANCE = 1e-3
@@ -133,6 +132,4 @@ def _check_norms(
         good = bare.filter(pa.array(sound))
         for name, value in shared.items():
             good = good.append_column(name, pa.array([value] * good.num_rows, pa.string()))
-        yield good.append_column(
-            "created_at", pa.array([datetime.now(UTC)] * good.num_rows, pa.timestamp("us", tz="UTC"))
-        )
+        yield good.append_column("created_at", current_times(good.num_rows))

@@ -68,8 +68,8 @@ def _probe_results(run: CellRun) -> pa.RecordBatchReader:
         return run.cached_results(kernel)
     prefix = ProbeKernel(run.modality, run.catalog.blobs, run.limits, on_partial=run.spec.on_partial)
     with (
-        run.query(_REQUESTS, blobs=run.read("content_blobs")) as asked,
-        run.query(REFUSED_REQUESTS, requests=asked, cached=run.cached_results(kernel)) as requests,
+        run.query(_REQUESTS, blobs=run.read("content_blobs")) as probed,
+        run.query(REFUSED_REQUESTS, requests=probed, cached=run.cached_results(kernel)) as requests,
     ):
         run.compute(prefix, requests)
     return merge_prefixes(run.cache_space(kernel), run.cache_space(prefix))

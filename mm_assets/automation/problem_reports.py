@@ -13,6 +13,7 @@ from mm_assets.cells.asset_keys import asset_key
 from mm_embed_kernels.errors import error_fingerprint
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_embed_kernels.identity import digest
+from mm_embed_kernels.messages import first_items
 from mm_embed_kernels.urls import redact_text
 
 # Problems that are named in one place, and characters of one.
@@ -29,8 +30,7 @@ def problem_line(name: str, error: Exception) -> str:
 
 def join_problems(problems: Sequence[str]) -> str:
     """Return the first problems in one line, and how many more there are."""
-    more = [f"and {len(problems) - _NAMED:,} more"] if len(problems) > _NAMED else []
-    return "; ".join([*problems[:_NAMED], *more])
+    return "; ".join(first_items(problems, _NAMED))
 
 
 def problem_state(problems: Sequence[str]) -> str:
@@ -45,18 +45,14 @@ def problem_observation(sensor: str, problems: Sequence[str], next_: str) -> dg.
     Args:
         next_: what to do about it.
     """
-    lines = [
-        *problems[:_NAMED],
-        *([f"and {len(problems) - _NAMED:,} more"] if len(problems) > _NAMED else []),
-    ]
-    listed = "\n".join(f"- {escape_markdown(line)}" for line in lines) or "all is read again"
+    lines = [f"- {escape_markdown(line)}" for line in first_items(problems, _NAMED)]
     return dg.AssetObservation(
         _ASSET,
         description=join_problems(problems) or f"the sensor {sensor} reads all again",
         metadata={
             "sensor": sensor,
             "unread": len(problems),
-            "problems": dg.MetadataValue.md(listed),
+            "problems": dg.MetadataValue.md("\n".join(lines) or "all is read again"),
             **({"next": dg.MetadataValue.md(next_)} if problems else {}),
         },
     )

@@ -28,7 +28,6 @@ from mm_assets.cells.source_drift_check import (
     describe_drift,
     follow_command,
     source_drifts,
-    sources_of,
     sources_unchanged,
 )
 from mm_embed_kernels.escapes import escape_terminal
@@ -67,7 +66,7 @@ def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, mm_cata
     drifts = source_drifts(registry, spec, spec.sources, check=True)
     context.add_output_metadata({"drift": describe_drift(registry, spec, drifts) or UNCHANGED})
     for cell in registry.cells(spec.dataset_version):
-        names = {source.name for source in sources_of(spec, cell.modality)}
+        names = {source.name for source in spec.sources_of(cell.modality)}
         check = sources_unchanged(registry, spec, [drift for drift in drifts if drift.source in names])
         # An event of a run: of those without one, Dagster keeps only the first. Its annotation omits checks,
         # its code does not.

@@ -36,5 +36,5 @@ def accounting_check(counted: Accounting) -> Check:
         f"{counted.discovered:,} discovered = {counted.published:,} published"
         f" + {counted.dropped:,} dropped + {counted.failed:,} failed"
     )
-    description = equation if counted.balanced else f"does not hold: {equation}"
-    return Check("accounting", counted.balanced, description, figures)
+    description = equation if counted.is_balanced else f"does not hold: {equation}"
+    return Check("accounting", counted.is_balanced, description, figures)

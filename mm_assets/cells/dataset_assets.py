@@ -27,7 +27,7 @@ def dataset_key(dataset: str, name: str) -> dg.AssetKey:
 
 
 def dataset_specs(dataset: str, modalities: list[str], aliases: list[str]) -> list[dg.AssetSpec]:
-    """Declare a dataset's assets; without it Dagster knows them by their materializations alone."""
+    """Declare a dataset's assets; without it Dagster knows them only by their materializations."""
     return [
         dg.AssetSpec(
             dataset_key(dataset, name),
@@ -46,8 +46,8 @@ def dataset_specs(dataset: str, modalities: list[str], aliases: list[str]) -> li
 def report_pin(instance: dg.DagsterInstance, catalog: Catalog, pin: Pin) -> None:
     """Report a publish of the newest published version as a materialization of the dataset's asset, once.
 
-    A run that was killed between the pin and its report is caught up by the next one. An older version that
-    is published anew is not what readers of the dataset should get, and not reported.
+    The next run reports a pin whose own run was killed before the report. An older version that is published
+    again is not reported, since readers of the dataset should not get it.
     """
     key = dataset_key(pin.dataset, pin.modality)
     last = instance.get_latest_materialization_event(key)
@@ -62,10 +62,10 @@ def report_pin(instance: dg.DagsterInstance, catalog: Catalog, pin: Pin) -> None
 
 def _follows(catalog: Catalog, pin: Pin, last: dg.AssetMaterialization) -> bool:
     """Return whether a pin is newer than the one that was reported last."""
-    told = [last.metadata[name].value for name in (_VERSION, _PIN) if name in last.metadata]
-    if len(told) < 2:
-        return True  # Somebody has reported a materialization by hand, in the UI.
-    version, number = str(told[0]), told[1]
+    reported = [last.metadata[name].value for name in (_VERSION, _PIN) if name in last.metadata]
+    if len(reported) < 2:
+        return True  # A person has reported the materialization, in the UI.
+    version, number = str(reported[0]), reported[1]
     if version == pin.version:
         return number != pin.number
     registered = catalog.registry.registration
@@ -82,10 +82,10 @@ def report_alias(instance: dg.DagsterInstance, catalog: Catalog, alias: Alias) -
         for cell in catalog.registry.cells(alias.dataset_version)
         if cell.modality in alias.pins
     ]
-    held = [pin for pin in pins if pin is not None]
-    version = digest("alias", *sorted(f"{pin.modality}={pin.data_version}" for pin in held))[:24]
+    found = [pin for pin in pins if pin is not None]
+    version = digest("alias", *sorted(f"{pin.modality}={pin.data_version}" for pin in found))[:24]
     key = dataset_key(alias.dataset, alias.alias)
-    instance.report_runless_asset_event(_materialization(key, catalog, held, version))
+    instance.report_runless_asset_event(_materialization(key, catalog, found, version))
 
 
 def _materialization(
@@ -104,7 +104,7 @@ def _materialization(
             _VERSION: pins[0].version,
             _PIN: pins[0].number if len(pins) == 1 else ", ".join(f"{p.modality} {p.number}" for p in pins),
             "dagster/row_count": sum(table.rows for table in primary),
-            "dagster/uri": ", ".join(catalog.store.uri(f"features/{table.table}.lance") for table in primary),
+            "dagster/uri": ", ".join(catalog.features.uri(table.table) for table in primary),
             "mm/lance_version": ", ".join(str(table.lance_version) for table in primary),
             **counts,
             **({"mm/recall": min(recalls)} if recalls else {}),

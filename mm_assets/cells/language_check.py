@@ -13,13 +13,12 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.media.language import MIN_PROBABILITY
 from mm_embed_kernels.modalities import Modality
 
 LANGUAGES_KNOWN = "languages_known"
 # Share of texts in unknown languages that is no cause for a warning: quotations and wrong detections.
 _TOLERATED = 0.05
-# Probability of the detected language from which on a text counts as one in it.
-_MIN_CONFIDENCE = 0.5
 _READ_TEXTS = 1_000
 # The embedder of most languages, and the line of a spec that chooses it.
 _ADVISED = "muse"
@@ -86,9 +85,9 @@ def language_check(run: CellRun, tallies: Iterable[LanguageTally]) -> Check:
     for tally in tallies:
         if not tally.is_measured:
             continue
-        name, known = tally.embedder.name, ", ".join(map(sql.literal, tally.known))
+        name, known = tally.embedder.name, sql.literals(tally.known)
         counted = sql.fetch(
-            _TEXTS.format(known=known, least=_MIN_CONFIDENCE, embedder=sql.literal(name)),
+            _TEXTS.format(known=known, least=MIN_PROBABILITY, embedder=sql.literal(name)),
             embeddings=run.read("embeddings", ["sample_id", "embedder"]),
             validated=run.read("validated_samples", ["sample_id", "language", "language_confidence"]),
         ).to_pylist()[0]

@@ -165,7 +165,7 @@ def comparisons(shown: Sequence[DistributionDrift]) -> bytes | None:
                     histtype=_OUTLINE,
                 )
             axes.locator_params(nbins=_TICKS)
-        _finish(axes, str(shift), "black" if shift.passed else _RED)
+        _finish(axes, str(shift), "black" if shift.is_within_limit else _RED)
     return _png(figure)
 
 
@@ -192,7 +192,7 @@ def _width(names: Iterable[str], size: float) -> float:
 def _figure(height: float, left: float = 0.7, bottom: float = 0.35) -> Figure:
     """Return a figure with room for a title and for the labels of its axes; lengths in inches.
 
-    Margins that are told take a third of the time of a layout that measures every label.
+    Fixed margins take a third of the time of a layout that measures every label.
     """
     from matplotlib.figure import Figure
 

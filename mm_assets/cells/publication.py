@@ -16,12 +16,10 @@ from mm_assets.cells.checks import Check, closed_gates
 from mm_assets.cells.entry import Entry
 from mm_assets.cells.figures import Effort
 from mm_assets.cells.gates import OVERRIDABLE, override_command
+from mm_assets.cells.ledger_rows import ledger_rows
 from mm_assets.cells.materialization import materialize_result, metadata_value
 from mm_assets.cells.stage_output import StageOutput
-from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_embed_kernels.identity import canonical_json, digest
-from mm_resources.compute.runner import ComputeReport
-from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.tables.failure_events import FailureCount
 from mm_resources.tables.stage_tables import StageMeta
 
@@ -56,7 +54,7 @@ def publish(
         run.catalog.tables.save_plot(run.asset, run.cell, run.run_id, name, png)
     meta = _meta(run, entry, output, failed, checks, reason, list(drawn))
     # Recorded before the commit, so that the cost of a run killed in between is kept.
-    _record(run, entry, meta, unchanged=False)
+    _record(run, entry, meta)
     run.catalog.tables.commit(
         run.asset, run.cell, run.contract(run.asset), output.rows, meta, run.read_version
     )
@@ -67,7 +65,7 @@ def replay(
     run: CellRun, entry: Entry, stored: StageMeta, live_checks: LiveChecks
 ) -> dg.MaterializeResult[Any]:
     """Report the stored result of a stage whose inputs are unchanged."""
-    _record(run, entry, stored, unchanged=True)
+    _record(run, entry, stored)
     return _report(run, stored, [Check(**check) for check in stored.checks], live_checks, unchanged=True)
 
 
@@ -127,16 +125,12 @@ def _meta(
     )
 
 
-def _record(run: CellRun, entry: Entry, meta: StageMeta, unchanged: bool) -> None:
+def _record(run: CellRun, entry: Entry, meta: StageMeta) -> None:
     """Write the stage's rows to the ledger."""
-    reports = run.reports or [
-        ComputeReport(kernel, "", "", 0, requests, 0, 0, 0.0) for kernel, requests in meta.work.items()
-    ]
-    samples_in = meta.samples if run.asset == STAGES[0] else entry.samples_in
     seconds = time.perf_counter() - run.began
-    spent = Spent(seconds, run.meter.usage(), run.meter.peak_bytes, samples_in, meta.samples)
+    rows = ledger_rows(run, entry, meta, seconds, run.meter.usage(), run.meter.peak_bytes)
     run.meter.close()
-    run.catalog.ledger.record(entries(run.asset, run.cell, run.run_id, meta, unchanged, reports, spent))
+    run.catalog.ledger.record(rows)
 
 
 def _report(

@@ -1,4 +1,4 @@
-"""The surroundings of one stage of a cell in one run: its resources and log, whoever executes it."""
+"""The surroundings of one stage of a cell in one run: its resources and log, with or without Dagster."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class RunContext:
         catalog: the parts of the store.
         limits: limits of sandboxed children.
         open_models: returns the settings of the modality's models.
-        open_runner: returns what executes kernels.
+        open_runner: returns the runner of kernels.
         find_end: returns the status with which the run was marked as finished; "" while it is under way.
         checks: names of the stage's checks.
-        log: takes what the run says.
-        report_pin: tells Dagster of a published pin.
+        log: logger of the run.
+        report_pin: reports a published pin to Dagster.
     """
 
     cell: Cell

@@ -13,11 +13,6 @@ from mm_resources.registry.registry import Registry
 UNCHANGED = "the sources are as they were listed"
 
 
-def sources_of(spec: DatasetSpec, modality: str) -> list[SourceSpec]:
-    """Return the sources that may contain samples of a modality."""
-    return [source for source in spec.sources if source.modality in (modality, "auto")]
-
-
 def source_drifts(
     registry: Registry, spec: DatasetSpec, sources: Sequence[SourceSpec], check: bool = False
 ) -> list[Drift]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mm_assets.cells.checks import Check
-from mm_assets.cells.source_drift_check import sources_of
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.registry.registry import Registry
 from mm_resources.sources import Unmatched
@@ -17,7 +16,7 @@ def sources_matched(registry: Registry, spec: DatasetSpec, modality: str) -> Che
     A link that several samples share makes them one entity, and is right without a sample of its name.
     """
     lines, figures = [], dict[str, int]()
-    for source in sources_of(spec, modality):
+    for source in spec.sources_of(modality):
         for what, found in registry.listings.frozen_unmatched(spec, source).items():
             figures[what] = figures.get(what, 0) + found.count
             if found.count:

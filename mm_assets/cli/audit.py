@@ -58,12 +58,12 @@ def audit(
 def _mend(catalog: Catalog, audits: list[Audit], json: bool) -> None:
     from mm_assets.cli.cell_runs import require_models, run_cells
     from mm_assets.operations.audits import repair_rows
-    from mm_resources.maintenance.table_repair import move_pins
+    from mm_resources.maintenance.table_repair import repair_pins
 
     repair = repair_rows(catalog, audits)
     require_models(catalog, repair.cells)
     results = run_cells(catalog, repair.cells, "", False, json) if repair.cells else []
-    moved = move_pins(catalog, repair)
+    moved = repair_pins(catalog, repair)
     for line in [] if json else [*repair.notes, *moved]:
         say(line)
     for result in results:

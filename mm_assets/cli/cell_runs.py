@@ -80,7 +80,7 @@ def _start_dagster(
     from mm_assets.definitions import build
     from mm_assets.operations.backfill import backfill_cell
     from mm_assets.operations.dagster_home import close_dead_runs, open_instance
-    from mm_assets.unchanged_cells import remember_told
+    from mm_assets.unchanged_cells import record_report
     from mm_resources.settings import Settings
 
     instance = open_instance(Settings.from_environment())
@@ -91,7 +91,7 @@ def _start_dagster(
     def run(cell: Cell) -> CellResult:
         result = backfill_cell(instance, definitions, cell, catalog, override, verbose, redrive)
         if result.status in ("published", "unchanged"):
-            remember_told(catalog, cell)
+            record_report(catalog, cell)
         return result
 
     return run

@@ -37,6 +37,7 @@ from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.upkeep import upkeep
 from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
+from mm_embed_kernels.messages import message_line
 from mm_embed_kernels.urls import redact_text
 from mm_resources.storage.lance_errors import Fenced, cause_of, is_unanswered
 
@@ -103,7 +104,7 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         # A path that cannot be a folder, a full disk, an unreachable store: a traceback explains nothing.
-        say(f"error: {redact_text(' '.join(str(error).split()))}", file=sys.stderr)
+        say(f"error: {redact_text(message_line(error))}", file=sys.stderr)
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt) as error:
         say("interrupted; run the same command again to resume", file=sys.stderr)

@@ -160,7 +160,7 @@ def _work_per_sample(
     segments = cut.rows / kept if cut and kept else 1.0
 
     def rate(kernel: Kernel) -> Rate:
-        return rates.get(kernel.fingerprint, Rate.assumed(kernel))
+        return rates.get(kernel.fingerprint, Rate.of_kernel(kernel))
 
     per_segment: list[Kernel] = [
         embedder.kernel(blobs, limits, made) for made in embedder.open_all(spec.embedders.get(cell.modality))

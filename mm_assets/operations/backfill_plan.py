@@ -110,7 +110,7 @@ class _Planner:
         with sql.query(statement, **streams) as requests:
             requested, missing = self._runner.count_missing(kernel, requests)
         computed = missing + unseen
-        work = self._rates.get(kernel.fingerprint, Rate.assumed(kernel)).times(computed)
+        work = self._rates.get(kernel.fingerprint, Rate.of_kernel(kernel)).times(computed)
         self.plans.append(KernelPlan(kernel.name, computed, requested - missing, work))
         return computed
 

@@ -18,6 +18,7 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.inference.weight_sums import WEIGHT_SUMS
 from mm_embed_kernels.inference.weights import installed_hash
+from mm_embed_kernels.messages import message_line
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.sandbox.confinement import (
     describe_layers,
@@ -68,7 +69,7 @@ def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
     except (UserError, SampleError, OSError, RuntimeError, ImportError) as error:
-        return Finding(name, False, " ".join(str(error).split()))
+        return Finding(name, False, message_line(error))
 
 
 def _check_python() -> str:

@@ -15,7 +15,7 @@ from mm_embed_kernels.sql import literal
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ingestion.spec_secrets import open_revealed
-from mm_resources.storage.secret_table import SecretTable, split_locator
+from mm_resources.storage.secret_table import split_locator
 from mm_resources.tables.failure_events import FailureFilter
 from mm_resources.tables.stage_tables import NotMaterialized
 
@@ -149,11 +149,10 @@ def _open_medium(catalog: Catalog, cell: Cell, listed: dict[str, Any], content_h
             lost = str(error)
     spec = catalog.registry.spec(cell.dataset, cell.version)
     source = next(source for source in spec.sources if source.name == listed["source"])
-    secrets = SecretTable(catalog.store)
     place, name = split_locator(listed["locator"] or "")
-    uri = secrets.reveal([name]).get(name, listed["source_uri"])
+    uri = catalog.secrets.reveal([name]).get(name, listed["source_uri"])
     try:
-        fetched = open_revealed(spec, source, secrets).fetch(uri, place)
+        fetched = open_revealed(spec, source, catalog.secrets).fetch(uri, place)
     except SampleError as error:
         raise UserError(
             f"the bytes of {listed['sample_id']} cannot be read: {lost}, and its source fails too: {error}"

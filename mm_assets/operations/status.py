@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.cells.gates import verdicts
-from mm_assets.cells.source_drift_check import drift_summary, source_drifts, sources_of
+from mm_assets.cells.source_drift_check import drift_summary, source_drifts
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.accounting import account
@@ -24,7 +24,7 @@ def cell_status(catalog: Catalog, cell: Cell) -> dict[str, Any]:
     nothing has dropped them. ``overrides`` are the checks that failed and were overridden.
     """
     snapshot = catalog.snapshot(cell)
-    pin, blocked = snapshot.pin, snapshot.blocked
+    pin, blocked = snapshot.pin, snapshot.closed_gate
     if pin is not None:
         counts = pin.accounting
     else:
@@ -67,7 +67,7 @@ def dataset_status(
     cells = registry.cells(dataset_version, modality)
     spec = registry.spec(cells[0].dataset, cells[0].version)
     chosen = [
-        source for source in spec.sources if any(source in sources_of(spec, cell.modality) for cell in cells)
+        source for source in spec.sources if any(source in spec.sources_of(cell.modality) for cell in cells)
     ]
     drifts = source_drifts(registry, spec, chosen, check)
     return {

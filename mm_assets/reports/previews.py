@@ -57,7 +57,7 @@ def preview_blobs(
     previews: dict[str, BlobPreview] = {}
     for start in range(0, len(hashes), _BATCH):
         batch = hashes[start : start + _BATCH]
-        where = f"content_hash IN ({', '.join(map(sql.literal, batch))})"
+        where = f"content_hash IN ({sql.literals(batch)})"
         columns = ["content_hash", "path", "offset", "size"]
         locations = catalog.tables.read("content_blobs", cell, columns, where).read_all().to_pylist()
         loaded = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mm_embed_kernels.embedders.base import embedders
-from mm_embed_kernels.media.language import detect_language
+from mm_embed_kernels.media.language import MIN_PROBABILITY, detect_language
 from mm_embed_kernels.media.text_encoding import decode
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import call_guarded
@@ -14,7 +14,6 @@ from mm_embed_kernels.sandbox.sandbox import call_guarded
 _SAMPLE, _BYTES = 200, 20_000
 # Share of texts in unknown languages from which on another embedder is proposed.
 _MOST_UNKNOWN = 0.2
-_MIN_CONFIDENCE = 0.5
 
 
 def file_texts(paths: Iterable[Path]) -> list[str]:
@@ -33,7 +32,7 @@ def multilingual_embedder(texts: Iterable[str]) -> str | None:
     languages = []
     for text in list(texts)[:_SAMPLE]:
         language, confidence = detect_language(text) if any(map(str.isalpha, text)) else ("", 0.0)
-        if confidence >= _MIN_CONFIDENCE:
+        if confidence >= MIN_PROBABILITY:
             languages.append(language)
     known = {name: kind.languages for name, kind in embedders().items() if kind.modality == "text"}
     shares = {

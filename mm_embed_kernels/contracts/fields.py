@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pyarrow as pa
 
 from mm_embed_kernels.contracts.contract import field
@@ -9,6 +11,11 @@ from mm_embed_kernels.contracts.contract import field
 TIME = pa.timestamp("us", tz="UTC")
 HASH = r"^[0-9a-f]{64}$"
 ID = r"^[0-9a-f]{32}$"
+
+
+def current_times(rows: int) -> pa.Array:
+    """Return the present time for each of so many rows, of the type `TIME`."""
+    return pa.array([datetime.now(UTC)] * rows, TIME)
 
 
 def count(name: str, description: str, *, required: bool = True) -> pa.Field:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import file_hash
+from mm_embed_kernels.messages import message_line
 
 # Files of a model: its configuration, and its weights, as safetensors where it has any, since reading those
 # runs no code.
@@ -56,7 +57,7 @@ class HubEmbedder(Embedder):
             return json.loads((self.folder / name).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"embedder {self.name}: {self.folder / name} cannot be read: {' '.join(str(error).split())}"
+                f"embedder {self.name}: {self.folder / name} cannot be read: {message_line(error)}"
             ) from error
 
     def load(self) -> None:

@@ -34,8 +34,8 @@ BATCH_SECONDS = 300.0
 _SECOND_TRY = 2.0
 # Time of a batch on the clock, as a far backstop.
 WALL_SECONDS = 3600.0
-# Deaths without one answer in between, after which a harmless row tells whether the model is broken or the
-# samples are, and the processes that are asked.
+# Deaths without one answer in between, after which a harmless row shows whether the model is broken or the
+# samples are, and the processes that try it.
 _MAX_DEATHS, _CANARY_TRIES = 8, 2
 # Processes that stay with their models loaded.
 _MAX_PROCESSES = 2

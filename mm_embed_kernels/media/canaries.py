@@ -1,4 +1,4 @@
-"""Small healthy media, by which libraries that are broken are told from files that end their decoders."""
+"""Small healthy media, which distinguish a broken library from files that end their decoders."""
 
 from __future__ import annotations
 

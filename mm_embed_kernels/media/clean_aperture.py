@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
+
+from mm_embed_kernels.media.iso_boxes import boxes
 
 # left, top, right, bottom in pixels.
 Box = tuple[int, int, int, int]
@@ -20,34 +21,19 @@ def clean_aperture(data: bytes, width: int, height: int) -> Box | None:
         height: likewise.
     """
     try:
-        meta = next(body for kind, body in _boxes(data) if kind == b"meta")[4:]
-        parts = dict(_boxes(meta))
-        properties = dict(_boxes(parts[b"iprp"]))
+        meta = next(body for kind, body in boxes(data) if kind == b"meta")[4:]
+        parts = dict(boxes(meta))
+        properties = dict(boxes(parts[b"iprp"]))
         primary = _primary(parts[b"pitm"])
-        boxes = list(_boxes(properties[b"ipco"]))
+        listed = list(boxes(properties[b"ipco"]))
         apertures = [
-            boxes[number - 1][1]
+            listed[number - 1][1]
             for number in _properties_of(properties[b"ipma"], primary)
-            if 0 < number <= len(boxes) and boxes[number - 1][0] == b"clap"
+            if 0 < number <= len(listed) and listed[number - 1][0] == b"clap"
         ]
         return _box(apertures[0], width, height) if apertures else None
     except (KeyError, StopIteration, IndexError, ZeroDivisionError):
-        return None  # no such table, or a damaged one, of which the decoder tells
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Stream type and content of the boxes in a row."""
-    place = 0
-    while place + 8 <= len(data):
-        size, kind, head = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8], 8
-        if size == 1:
-            size, head = int.from_bytes(data[place + 8 : place + 16], "big"), 16
-        if size == 0:
-            size = len(data) - place
-        if size < head:
-            return
-        yield kind, data[place + head : place + size]
-        place += size
+        return None  # no such table, or a damaged one, which the decoder reports
 
 
 def _primary(box: bytes) -> int:

@@ -105,7 +105,7 @@ def _measure(parts: Callable[[], Iterable[Array]], nodata: float | None) -> _Val
     """Return the values of all samples; None where there are none."""
     count, smallest, largest = 0, np.inf, -np.inf
     for part in parts():
-        values = part[_known(part, _is_value, nodata)]
+        values = part[_value_mask(part, _is_value, nodata)]
         if values.size:
             count += values.size
             smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
@@ -113,7 +113,7 @@ def _measure(parts: Callable[[], Iterable[Array]], nodata: float | None) -> _Val
         return None
     step, seen, sampled = max(1, count // _SAMPLED), 0, []
     for part in parts():
-        values = part[_known(part, _is_value, nodata)]
+        values = part[_value_mask(part, _is_value, nodata)]
         sampled.append(values[-seen % step :: step])
         seen += values.size
     return _Values(smallest, largest, np.concatenate(sampled))
@@ -134,7 +134,7 @@ def _is_value(pixels: Array) -> Array:
     return np.isfinite(pixels) & (np.abs(pixels) < _NO_VALUE)
 
 
-def _known(pixels: Array, is_value: Callable[[Array], Array], nodata: float | None) -> Array:
+def _value_mask(pixels: Array, is_value: Callable[[Array], Array], nodata: float | None) -> Array:
     """Return which samples have a value; a text of `nodata` may round it otherwise than 32 bits do."""
     known = is_value(pixels)
     if nodata is not None:
@@ -148,7 +148,7 @@ def _scale_known(
     """Scale [low, high] to 0 to 255, uint8; what lies outside is clipped, and what is no value is `low`."""
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
-    pixels = np.where(_known(pixels, is_value, nodata), pixels, low)
+    pixels = np.where(_value_mask(pixels, is_value, nodata), pixels, low)
     shares = np.clip((pixels - low) / (high - low), 0.0, 1.0)
     return np.asarray(np.rint(shares * 255.0), np.uint8)
 

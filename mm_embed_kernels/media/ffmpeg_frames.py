@@ -32,8 +32,8 @@ class Index:
     Attributes:
         starts: float64 [frames], seconds from the first frame, rising.
         keys: int64 [key frames], indices of the frames that decode without another one.
-        ticks: int64 [frames], times on the track's clock by which decoded frames are told; None where they
-            are told by their numbers.
+        ticks: int64 [frames], times on the track's clock that identify decoded frames; None where their
+            numbers do.
         numbers: int64 [frames], the number of each frame among all that are decoded; others have no time.
         lost: frames that the decoder refuses.
     """
@@ -197,7 +197,7 @@ class _ByClock:
         before = self._keys[: np.searchsorted(self._keys, wanted, "right")]
         key = int(before[-1]) if len(before) else None
         if (self._shown is not None and wanted < self._shown.pts) or (
-            key is not None and key > self._reached()
+            key is not None and key > self._decoded_until()
         ):
             self._go_to(key)
         self._advance(wanted)
@@ -205,7 +205,7 @@ class _ByClock:
             raise SampleError("decode_error", f"FFmpeg decodes frame {number} no more")
         return self._shown
 
-    def _reached(self) -> int:
+    def _decoded_until(self) -> int:
         """Return the time up to which frames were decoded; before all frames where none was."""
         found = self._next or self._shown
         return int(self._ticks[0]) if found is None else int(found.pts)

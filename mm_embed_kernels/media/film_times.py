@@ -66,11 +66,11 @@ class PacketTimes:
     """Times of a film's frames by its packets.
 
     Attributes:
-        starts: float64 [frames], seconds from the first frame, rising; None where packets do not tell them.
+        starts: float64 [frames], seconds from the first frame, rising; None where packets lack them.
         ticks: int64 [frames], the same on the track's clock; None likewise.
         keys: int64 [key frames], indices of key frames.
         duration: seconds from the beginning of the first frame to the end of the last.
-        by_clock: whether a decoded frame can be told by its time.
+        by_clock: whether a decoded frame is identified by its time.
         plain: whether frames are also found by their number after a key frame: none is hidden or missing, or
             needs one before that key frame.
         paces: float64 [packets], seconds for which the frame of each packet of a raw stream is displayed.

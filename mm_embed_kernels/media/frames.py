@@ -107,8 +107,8 @@ def facts_of(data: Media) -> Facts:
 def read_at(data: Media, seconds: Sequence[float]) -> list[np.ndarray[Any, Any]]:
     """Return the frames that are displayed at ascending seconds, each uint8 [height, width, 3], RGB.
 
-    Where decord gives one and the same picture for different frames, FFmpeg is asked: the film may stand
-    still, or decord repeat itself.
+    Where decord gives the same picture for different frames, FFmpeg decodes them again: either the film is
+    still, or decord repeats a frame.
 
     Raises:
         SampleError: as `open_frames`.

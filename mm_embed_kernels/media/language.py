@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+# Probability from which on a text counts as one in the detected language.
+MIN_PROBABILITY = 0.5
 _CHARACTERS = 2_000
 
 

@@ -40,7 +40,7 @@ def open_media(data: Media) -> BinaryIO:
 
 
 def content_key(data: Media) -> Hashable:
-    """Return what tells a blob from others: the digest of bytes, the state of a file."""
+    """Return a key that identifies a blob: the digest of bytes, the state of a file."""
     if isinstance(data, bytes):
         return hashlib.blake2b(data).digest()
     info = data.stat()

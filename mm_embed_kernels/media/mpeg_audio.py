@@ -57,20 +57,20 @@ def frame_length(head: bytes) -> int:
     if version == 1 or layer == 4 or rate in (0, 15) or hertz == 3:
         return 0
     bits = _RATES[1 if version == 3 else 2, layer][rate - 1] * 1_000
-    sampled = _sampled(head)
+    sample_rate = _sample_rate(head)
     if layer == 1:
-        return 4 * (12 * bits // sampled + padding)
-    return (72 if layer == 3 and version != 3 else 144) * bits // sampled + padding
+        return 4 * (12 * bits // sample_rate + padding)
+    return (72 if layer == 3 and version != 3 else 144) * bits // sample_rate + padding
 
 
 def _frame_seconds(head: bytes) -> float:
     """Return the seconds of a frame with this head."""
     version, layer = (head[1] >> 3) & 3, 4 - ((head[1] >> 1) & 3)
     samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1_152
-    return samples / _sampled(head)
+    return samples / _sample_rate(head)
 
 
-def _sampled(head: bytes) -> int:
+def _sample_rate(head: bytes) -> int:
     """Return the samples per second of a frame with this head."""
     return _HERTZ[(head[2] >> 2) & 3] // {3: 1, 2: 2, 0: 4}[(head[1] >> 3) & 3]
 

@@ -252,7 +252,7 @@ class PatchedStream(io.RawIOBase):
 def open_with_true_sizes(stream: BinaryIO) -> BinaryIO:
     """Return the stream; where its header does not state the sound that is there, one whose header does.
 
-    The sizes of a file that is cut stay as they are, so that its decoder tells how much is missing.
+    The sizes of a file that is cut stay as they are, so that its decoder reports how much is missing.
     """
     data = find_sound_data(stream)
     patches = data.patches if data else {}

@@ -42,7 +42,7 @@ MIN_CONFIDENCE = 0.78
 # Mean logarithm of the probability of a letter, below which a reading is no text. The least likely right ones
 # of some 2,000 short texts had -4.8, bytes at random and texts in EBCDIC at most -5.2.
 _LEAST_LIKELY = -5.0
-# Words of French in texts of any language of Windows-1252, which are too short to be told by a language.
+# Words of French in texts of any language of Windows-1252, too short for a language to be detected.
 _LOAN_WORD, _LOAN_WORD_LETTERS, _LOANED = 5.0, 40, frozenset("éèêëïîôûùâàäöüçñ")
 _LEAST_WIDE, _CUT_OFF = 3, 0.75
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"
@@ -183,7 +183,7 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
                 "encoding_unknown",
                 f"the text reads as {encoding} and as {other}, and neither is likely ({share:.0%})",
             )
-        if (mean := mean_log_likelihood(_weighed(_evidence(data)), encoding)) < _LEAST_LIKELY:
+        if (mean := mean_log_likelihood(_language_evidence(_evidence(data)), encoding)) < _LEAST_LIKELY:
             raise SampleError(
                 "encoding_unknown",
                 f"the text reads best as {encoding}, whose letters then follow each other as in no language "
@@ -196,12 +196,12 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
 def rank_readings(data: bytes) -> list[tuple[float, str]]:
     """Return the share of each reading among all that differ, and its most likely encoding, best first."""
     evidence = _evidence(data)
-    weighed = _weighed(evidence)
+    words = _language_evidence(evidence)
     readings: dict[str, list[tuple[float, str]]] = {}
     for encoding in encodings():
         text = _head(evidence, encoding)
         if text is not None and (fit := log_plausibility(text)) > -math.inf:
-            weight = float(np.logaddexp.reduce(log_likelihoods(weighed, encoding))) + fit
+            weight = float(np.logaddexp.reduce(log_likelihoods(words, encoding))) + fit
             if encoding == "cp1252" and (_is_loan_word(text) or has_measure(text)):
                 weight += math.log(_LOAN_WORD)
             # Encodings that read alike are one reading.
@@ -214,7 +214,7 @@ def rank_readings(data: bytes) -> list[tuple[float, str]]:
     return sorted(((math.exp(weight - total), encoding) for weight, encoding in alike), reverse=True)
 
 
-def _weighed(evidence: bytes) -> bytes:
+def _language_evidence(evidence: bytes) -> bytes:
     """Return evidence without words that are of any language."""
     return _ACRONYM.sub(lambda match: b" " * len(match[0]), evidence)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from mm_embed_kernels.media.iso_boxes import boxes
+
 # What a container holds: letters as in Matroska's names of codings.
 Kinds = frozenset[str]
 PICTURES, SOUND = "V", "A"
@@ -54,35 +56,21 @@ def iso_kinds(table: bytes) -> Kinds:
 
     Pictures of chapters, to which another track refers, accompany sound as a cover does.
     """
-    tracks = [content for name, content in _boxes(table) if name == b"trak"]
+    tracks = [content for name, content in boxes(table) if name == b"trak"]
     numbers, kinds, chapters = [], [], set()
     for track in tracks:
-        boxes = dict(_boxes(track))
-        head = boxes.get(b"tkhd", b"")
+        parts = dict(boxes(track))
+        head = parts.get(b"tkhd", b"")
         place = 20 if head[:1] == b"\x01" else 12
         numbers.append(head[place : place + 4])
-        handler = dict(_boxes(boxes.get(b"mdia", b""))).get(b"hdlr", b"")[8:12]
+        handler = dict(boxes(parts.get(b"mdia", b""))).get(b"hdlr", b"")[8:12]
         kinds.append({b"vide": PICTURES, b"soun": SOUND}.get(handler))
-        chapters |= set(_chunks(dict(_boxes(boxes.get(b"tref", b""))).get(b"chap", b""), 4))
+        chapters |= set(_chunks(dict(boxes(parts.get(b"tref", b""))).get(b"chap", b""), 4))
     return frozenset(
         kind
         for number, kind in zip(numbers, kinds, strict=True)
         if kind == SOUND or (kind and number not in chapters)
     )
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Stream name and content of the boxes that follow each other."""
-    place = 0
-    while place + 8 <= len(data):
-        size, head = int.from_bytes(data[place : place + 4], "big"), 8
-        if size == 1:
-            size, head = int.from_bytes(data[place + 8 : place + 16], "big"), 16
-        size = size or len(data) - place
-        if size < head:
-            return
-        yield data[place + 4 : place + 8], data[place + head : place + size]
-        place += size
 
 
 def _matroska(head: bytes) -> Kinds:

@@ -15,7 +15,7 @@ _SOUND_TYPES = {
     "video/x-ms-wmv": "audio/x-ms-wma",
     "video/x-pn-realvideo": "audio/x-pn-realaudio",
 }
-# Beginnings of MPEG audio that no signature tells: zeros, tags, and frames of layers 1 and 2.
+# Beginnings of MPEG audio without a signature: zeros, tags, and frames of layers 1 and 2.
 _MAYBE_FRAMES = (b"\0", b"APETAGEX", b"ID3", b"\xff")
 # Containers whose table names all tracks.
 _TABLED = ("video/webm", "video/x-matroska", "video/x-msvideo")

@@ -1,7 +1,7 @@
-"""Canaries: calls that a healthy child answers, asked where children die one after the other.
+"""Canaries: calls that a healthy child answers, made where children die one after the other.
 
-Where a canary lives, the items are the cause of the deaths, be they a hundred in a row; where it dies too,
-the machine or a library is.
+Where the canary is answered, the items are the cause of the deaths, however many; otherwise the machine or a
+library is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mm_embed_kernels.sandbox.child_process import Child, ChildDied, ChildTimeou
 
 # Memory that a canary takes: a machine that cannot spare it for one child computes nothing.
 _BYTES = 64 << 20
-# Children that are asked, until one answers, and the own time of each.
+# Children that are tried until one answers, and the own time of each.
 _TRIES, _SECONDS = 3, 120.0
 
 
@@ -40,13 +40,13 @@ class Canary:
         taken = b"\1" * _BYTES
         try:
             self.function(*self.item)
-        except Exception as error:  # noqa: BLE001 - whatever a broken library raises; the parent tells it
+        except Exception as error:  # noqa: BLE001 - a broken library may raise anything; the parent reports it
             return f"{type(error).__name__}: {error}"
         assert len(taken) == _BYTES
         return ""
 
     def fault_in(self, child: Child) -> str:
-        """Ask new processes of a child, and return why none is healthy, in words; "" where one is.
+        """Call the canary in new processes of a child; return why none is healthy, in words, or "".
 
         Raises:
             ProcessFailure: when no process can be started.

@@ -92,7 +92,7 @@ class ChildTimeout(Exception):
 
 
 class _NotStarted(Exception):
-    """A child ended before it received what it was asked.
+    """A child ended before it received its items.
 
     Attributes:
         cause: in words.
@@ -252,7 +252,7 @@ class Child:
         if _exiting:
             raise RuntimeError("this process is exiting and starts no child")
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            os._exit(UNGUARDED_EXIT)  # quietly: the parent tells why
+            os._exit(UNGUARDED_EXIT)  # without output: the parent reports the cause
         self._answers = 0
         self._process = SpawnedProcess(
             _serve, (self._enter, self._args), self._environment(), self._answer_bytes

@@ -7,7 +7,7 @@ import threading
 from mm_embed_kernels.errors import ProcessFailure
 from mm_embed_kernels.sandbox.child_process import OUT_OF_MEMORY_EXIT, ChildDied, ChildTimeout
 
-# Children in a row that were ended from outside, after which a canary tells whether the items are the cause.
+# Children in a row that were ended from outside, after which a canary shows whether the items are the cause.
 _MOST_KILLED = 8
 # Children in a row that crashed before any child gave any answer. Later crashes are those of their items, of
 # which a folder of damaged files may hold many.
@@ -32,7 +32,7 @@ class DeathCount:
         self.clear()
 
     def add_death(self, end: ChildDied | ChildTimeout) -> bool:
-        """Note the end of a child, and return whether so many have died that a canary is to be asked."""
+        """Note the end of a child, and return whether enough have died for a canary."""
         if isinstance(end, ChildTimeout) or end.exitcode == OUT_OF_MEMORY_EXIT:
             return False
         with self._lock:

@@ -27,7 +27,7 @@ _NAMES = (
 
 
 def decoder_environment() -> dict[str, str]:
-    """Variables of a child."""
+    """Return the environment variables of a child."""
     kept = {name: os.environ[name] for name in _NAMES if name in os.environ}
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {**kept, **single, "PYTHONDONTWRITEBYTECODE": "1"}

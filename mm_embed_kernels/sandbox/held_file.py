@@ -25,7 +25,7 @@ class HeldFile(type(Path())):  # type: ignore[misc]
         return file
 
     def fileno(self) -> int:
-        """Return the descriptor; its own position is nobody's but the caller's."""
+        """Return the descriptor; readers of this path do not move its position."""
         return self._descriptor
 
     def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:  # noqa: ARG002 - of the base class

@@ -33,7 +33,7 @@ def load_main() -> None:
         return
     described, process = dict(_named), multiprocessing.current_process()
     _named.clear()
-    # As in a child of multiprocessing, this tells a main script that its own start of children is a mistake.
+    # As in a child of multiprocessing: a main script that starts children of its own fails with a message.
     process._inheriting = True  # type: ignore[attr-defined]
     try:
         multiprocessing.spawn.prepare(described)

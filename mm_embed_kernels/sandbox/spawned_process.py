@@ -62,16 +62,14 @@ class SpawnedProcess:
         self.channel, self.pid = Channel(mine, answer_bytes), self._process.pid
         try:
             self.sentinel = os.pidfd_open(self.pid)
-        except (
-            AttributeError,
-            OSError,
-        ):  # not in every Python and kernel; the end of the channel tells it as well
+        except (AttributeError, OSError):
+            # Not in every Python and kernel; the channel, too, is readable once the process has ended.
             self.sentinel = os.dup(mine.fileno())
         try:
             self.channel.send(described)
             self.channel.send((serve, arguments))
         except OSError:
-            pass  # it has ended, as the first question will find
+            pass  # it has ended, which the first item finds
 
     @property
     def exitcode(self) -> int | None:

@@ -6,10 +6,14 @@ import struct
 
 import pyarrow as pa
 
+from mm_embed_kernels.contracts.arrow_metadata import (
+    COMPRESSION,
+    HEADER,
+    field_place,
+    referenced_place,
+    root_table,
+)
 from mm_embed_kernels.sandbox.answers import BadAnswer
-
-# Slots of a flatbuffer's tables (Message.fbs): the header of a message; the compression of a record batch.
-_HEADER_SLOT, _COMPRESSION_SLOT = 2, 3
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -55,21 +59,7 @@ def from_stranger(stream: object, schema: pa.Schema, rows: int) -> pa.Table:
 
 def _is_compressed(metadata: bytes) -> bool:
     """Return whether a record batch is compressed: a few bytes could stand for gigabytes."""
-    (root,) = struct.unpack_from("<I", metadata, 0)
-    header = _slot(metadata, root, _HEADER_SLOT)
+    header = field_place(metadata, root_table(metadata), HEADER)
     if not header:
         return True  # no batch of ours
-    (offset,) = struct.unpack_from("<I", metadata, header)
-    return _slot(metadata, header + offset, _COMPRESSION_SLOT) != 0
-
-
-def _slot(metadata: bytes, table: int, slot: int) -> int:
-    """Return the place of a field of a flatbuffer's table; 0 where it is absent."""
-    (back,) = struct.unpack_from("<i", metadata, table)
-    vtable = table - back
-    (size,) = struct.unpack_from("<H", metadata, vtable)
-    place = 4 + 2 * slot
-    if place + 2 > size:
-        return 0
-    (offset,) = struct.unpack_from("<H", metadata, vtable + place)
-    return table + offset if offset else 0
+    return field_place(metadata, referenced_place(metadata, header), COMPRESSION) != 0

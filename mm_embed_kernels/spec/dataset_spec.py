@@ -163,6 +163,10 @@ class DatasetSpec(SpecModel):
         """Declared modalities; ``auto``: those of the listed samples."""
         return sorted({source.modality for source in self.sources})
 
+    def sources_of(self, modality: str) -> list[SourceSpec]:
+        """Return the sources that may contain samples of a modality."""
+        return [source for source in self.sources if source.modality in (modality, "auto")]
+
     @property
     def user_fields(self) -> list[pa.Field]:
         """Declared user columns as ``user__*`` Arrow fields."""

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet
 from mm_resources.storage.lance_errors import is_missing_file
@@ -25,7 +26,7 @@ INDEX = pa.schema(
 )
 # How often a look-up that found a version of the index removed is repeated, on the next one.
 _TRIES = 5
-CONDEMNED = pa.schema([*INDEX, ("at", pa.timestamp("us", tz="UTC")), ("struck", pa.bool_())])
+CONDEMNED = pa.schema([*INDEX, ("at", TIME), ("struck", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,6 @@ class BlobIndex:
     @property
     def _condemned_uri(self) -> str:
         return self.store.uri("blobs/condemned.lance")
-
-    # -- reading
 
     def __contains__(self, digest: str) -> bool:
         """Return whether a blob is indexed, as this instance has read the index."""
@@ -139,8 +138,6 @@ class BlobIndex:
             self._known = HashSet(hashes())
         return self._known
 
-    # -- writing
-
     def append(self, locations: list[Location]) -> None:
         """Index blobs that are written; only from then on do they count as stored."""
         rows = pa.Table.from_pylist([vars(location) for location in locations], schema=INDEX)
@@ -172,8 +169,6 @@ class BlobIndex:
     def remove_pack(self, path: str) -> None:
         """Remove the locations in a pack whose blobs have moved to another one."""
         lance_datasets.delete(self._uri, "path", [path])
-
-    # -- condemned locations
 
     def condemn(self, locations: list[Location], at: datetime | None = None) -> None:
         """Take blobs off the index after recording their locations, whose bytes stay for a grace period.
@@ -231,7 +226,7 @@ def _where(
     """Build a filter over the columns of `INDEX` or `CONDEMNED`; None where nothing is given."""
     parts = []
     if hashes is not None:
-        chosen = ", ".join(map(sql.literal, hashes)) or "NULL"
+        chosen = sql.literals(hashes) or "NULL"
         parts.append(f"content_hash IN ({chosen})")
     if path is not None:
         parts.append(f"path = {sql.literal(path)}")

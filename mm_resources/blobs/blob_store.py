@@ -6,7 +6,6 @@ bytes, never a reference to missing bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable
@@ -52,8 +51,6 @@ class BlobStore:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.index, self.damage, self.receipts = BlobIndex(store), DamageLog(store), Receipts(store)
-
-    # -- reading
 
     def read(self, content_hash: str, path: str, offset: int, size: int) -> bytes:
         """Return the verified bytes of a blob, from another indexed location if it has moved.
@@ -110,7 +107,7 @@ class BlobStore:
             else:
                 with reference.open() as stream:
                     data = stream.read(location.size + 1)
-        if hashlib.sha256(data).hexdigest() != location.content_hash:
+        if content_hash(data) != location.content_hash:
             raise damaged_blob(location.content_hash, location.path)
         return data
 
@@ -120,7 +117,7 @@ class BlobStore:
     def _read_anywhere(self, read: Callable[[Location], _Data], location: Location) -> _Data:
         """Read at a location or, where the blob has moved or was stored again, at another indexed one.
 
-        The index is asked until it names no location that was not tried: a blob may move again meanwhile.
+        The index is read until it names no untried location, since a blob may move again meanwhile.
         """
         tried: set[tuple[str, int]] = set()
         waiting, first = [location], SampleError("blob_missing", location.content_hash)
@@ -136,8 +133,6 @@ class BlobStore:
             found = self.index.locations(location.content_hash)
             waiting = [other for other in found if (other.path, other.offset) not in tried]
         raise first
-
-    # -- writing
 
     def put(self, blobs: Iterable[bytes]) -> list[str]:
         """Store small blobs, new ones in one or more packs, and return their content hashes, in order."""
@@ -227,8 +222,6 @@ class BlobStore:
             self.index.remove_locations(locations)
             forgotten = self.receipts.tombstones()
             pack = {digest: data for digest, data in pack.items() if digest not in forgotten}
-
-    # -- removing and moving
 
     def report_damaged(self, locations: list[Location]) -> None:
         """Remove damaged locations from the index, and log the blobs that have no other location."""

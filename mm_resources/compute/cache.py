@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.contracts.fields import TIME, current_times
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.kernels.base import Kernel
@@ -27,7 +27,7 @@ _TAKE_ROWS = 4_096
 _BOOKKEEPING = [
     pa.field("attempt", pa.int32()),
     pa.field("environment", pa.string()),
-    pa.field("at", pa.timestamp("us", tz="UTC")),
+    pa.field("at", TIME),
 ]
 
 # Different runs in which a failure was seen of which the machine may be the cause; null in rows of before it
@@ -198,7 +198,7 @@ class CacheSpace:
         added = {
             "attempt": pa.array([attempts.get(key, 0) + 1 for key in keys], pa.int32()),
             "environment": pa.array([self.environment] * len(keys)),
-            "at": pa.array([datetime.now(UTC)] * len(keys), pa.timestamp("us", tz="UTC")),
+            "at": current_times(len(keys)),
             _RUNS.name: pa.array(seen, _RUNS.type),
         }
         for name, column in added.items():
@@ -270,7 +270,7 @@ def _condition(retries: RetryPolicy, environment: str, runs: str) -> str:
     else:
         either = ["c.retryable"] if retries.retryable else []
         if retries.other_environment:
-            suspected = ", ".join(map(sql.literal, sorted(SUSPECTED)))
+            suspected = sql.literals(sorted(SUSPECTED))
             either += [
                 f"c.environment <> {sql.literal(environment)}",
                 f"({runs} IS NULL AND c.error_class IN ({suspected}))",
@@ -278,7 +278,7 @@ def _condition(retries: RetryPolicy, environment: str, runs: str) -> str:
         chosen = " OR ".join(either) or "false"
     if retries.classes is None:
         return chosen
-    return f"({chosen}) AND c.error_class IN ({', '.join(map(sql.literal, retries.classes))})"
+    return f"({chosen}) AND c.error_class IN ({sql.literals(retries.classes)})"
 
 
 def _fragments(dataset: lance.LanceDataset | None) -> set[int]:

@@ -24,7 +24,7 @@ def merge_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReade
     """Probes of whole media and, in place of failures, of the readable beginnings of damaged ones."""
     rows = whole.reader()
 
-    def either() -> Iterator[pa.RecordBatch]:
+    def merged_batches() -> Iterator[pa.RecordBatch]:
         streams = {
             "whole": rows,
             "kept": prefix.reader(["key"], only_ok=True),
@@ -34,4 +34,4 @@ def merge_prefixes(whole: CacheSpace, prefix: CacheSpace) -> pa.RecordBatchReade
             for batch in found:
                 yield from pa.Table.from_batches([batch]).cast(rows.schema).to_batches()
 
-    return pa.RecordBatchReader.from_batches(rows.schema, either())
+    return pa.RecordBatchReader.from_batches(rows.schema, merged_batches())

@@ -38,7 +38,7 @@ def connection_failure(error: Exception) -> ConnectionFailure:
         return ConnectionFailure(ConnectionCause.OTHER_VERSION, text)
     if "No node info found" in text:
         return ConnectionFailure(ConnectionCause.NO_LOCAL_NODE, text)
-    # The cluster refuses the token; or this process is told to have one and has none.
+    # The cluster refuses the token, or a token is configured and this process has none.
     if "InvalidAuthToken" in text or "RAY_AUTH_TOKEN_PATH" in text:
         return ConnectionFailure(ConnectionCause.NO_TOKEN, text)
     return ConnectionFailure(ConnectionCause.NO_ANSWER, text)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.messages import first_items, message_line
 from mm_resources.compute.environment import Model, differences, environment
 from mm_resources.storage.store import INCOMING, Store
 
@@ -34,7 +35,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
     store.write(name, token.encode())
     try:
         ask: Any = ray.remote(num_cpus=0, max_retries=0)(answer)
-        asked = [
+        answers = [
             (
                 node,
                 ask.options(
@@ -44,7 +45,7 @@ def require_nodes(store: Store, models: Sequence[Model] = ()) -> None:
             for node in nodes
         ]
         here = environment(models)
-        for node, reference in asked:
+        for node, reference in answers:
             _judge(
                 f"Ray node {node['NodeName']} on {node['NodeManagerHostname']}", reference, store, token, here
             )
@@ -57,7 +58,7 @@ def answer(store: Store, name: str, models: Sequence[Model]) -> tuple[str, str, 
     try:
         read, cause = store.read(name).decode(), ""
     except Exception as error:  # noqa: BLE001 - any storage client's error; the driver reports it
-        read, cause = "", f"{type(error).__name__}: {' '.join(str(error).split())}"
+        read, cause = "", f"{type(error).__name__}: {message_line(error)}"
     return read, cause, environment(models)
 
 
@@ -72,14 +73,13 @@ def _judge(node: str, reference: Any, store: Store, token: str, here: dict[str, 
             "see `ray status`, or run without --ray-address"
         ) from None
     except Exception as error:  # raised where a worker lacks this package
-        told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UserError(
-            f"{node} cannot run this code: {told[-1]}; install the packages of constraints.txt on all nodes"
+            f"{node} cannot run this code: {lines[-1]}; install the packages of constraints.txt on all nodes"
         ) from error
     if found := differences(here, there):
-        more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
         raise UserError(
-            f"{node} has another environment: {', '.join(found[:_NAMED])}{more}; "
+            f"{node} has another environment: {', '.join(first_items(found, _NAMED))}; "
             "install the packages of constraints.txt on all nodes"
         )
     if read == token:

@@ -89,9 +89,9 @@ class KernelRunner:
         """
         began, before = time.perf_counter(), usage_so_far()
         space = self.cache.space(kernel)
-        asked = _number_requests(requests)
-        drop_damaged_rows(space.uri, asked.reader(["key"]), log)
-        wanted, misses = _list_misses(space, asked, retries, kernel.order)
+        numbered = _number_requests(requests)
+        drop_damaged_rows(space.uri, numbered.reader(["key"]), log)
+        wanted, misses = _list_misses(space, numbered, retries, kernel.order)
         missing = misses.rows
         mode = self._choose(kernel, missing)
         failed, checkpoints = self._compute(space, kernel, misses, mode, log)
@@ -214,10 +214,10 @@ def spool_misses(
 
 
 def _list_misses(
-    space: CacheSpace, asked: TableSpool, retries: RetryPolicy, order: str
+    space: CacheSpace, numbered: TableSpool, retries: RetryPolicy, order: str
 ) -> tuple[int, TableSpool]:
     misses, wanted = TableSpool(_MISS_SCHEMA), 0
-    for batch in space.misses(asked, retries):
+    for batch in space.misses(numbered, retries):
         wanted += batch.num_rows
         misses.add(
             pa.Table.from_batches([batch])
@@ -228,7 +228,7 @@ def _list_misses(
     if misses.rows == 0:
         return wanted, misses
     with sql.query(
-        _MISSED_ROWS.format(order=order), requests=asked.reader(), misses=misses.reader()
+        _MISSED_ROWS.format(order=order), requests=numbered.reader(), misses=misses.reader()
     ) as found:
         return wanted, TableSpool.of(found)
 

@@ -159,7 +159,7 @@ def _table_bytes(catalog: Catalog, cell: Cell, pin: Pin | None) -> int:
     """Return the size of a cell's stage tables and published feature tables."""
     stages = sum(dataset_versions.data_bytes(catalog.tables.uri(stage, cell)) for stage in STAGES)
     features = sum(
-        dataset_versions.data_bytes(catalog.store.uri(f"features/{item.table}.lance"), item.lance_version)
+        dataset_versions.data_bytes(catalog.features.uri(item.table), item.lance_version)
         for item in (pin.tables if pin else [])
     )
     return stages + features

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.messages import message_line
 from mm_resources.metering import Usage
 
 GB = 1e9
@@ -70,7 +71,7 @@ def load_prices(path: Path | None) -> Prices:
     try:
         table: Any = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"MM_PRICES {path} cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"MM_PRICES {path} cannot be read: {message_line(error)}") from None
     names = {item.name for item in fields(Prices)}
     if not isinstance(table, dict) or not set(table) <= names:
         unknown = (

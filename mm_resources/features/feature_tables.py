@@ -21,6 +21,7 @@ from mm_resources.blobs.receipts import Receipts
 from mm_resources.cell import Cell
 from mm_resources.features import vector_indexes
 from mm_resources.features.removed_rows import removed_rows
+from mm_resources.features.table_paths import FOLDER, table_path
 from mm_resources.features.vector_indexes import Recall
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.storage import dataset_versions, lance_datasets
@@ -112,16 +113,16 @@ class FeatureTables:
 
     def written_at(self, table: str) -> datetime:
         """Return when the last version of a table was written."""
-        manifests = self.store.entries(f"features/{table}.lance/_versions")
+        manifests = self.store.entries(f"{table_path(table)}/_versions")
         return max((each.modified for each in manifests), default=datetime.now(UTC))
 
     def remove(self, table: str) -> None:
         """Remove a table with all its versions; no error when it does not exist."""
-        remove_tree(self.store, f"features/{table}.lance")
+        remove_tree(self.store, table_path(table))
 
     def uri(self, table: str) -> str:
         """Return the URI of a feature table."""
-        return self.store.uri(f"features/{table}.lance")
+        return self.store.uri(table_path(table))
 
     @cached_property
     def database(self) -> lancedb.DBConnection:
@@ -129,11 +130,9 @@ class FeatureTables:
         import lancedb
 
         if self.store.is_local:
-            os.makedirs(self.store.path("features"), exist_ok=True)
-        uri = self.store.uri("features")
+            os.makedirs(self.store.path(FOLDER), exist_ok=True)
+        uri = self.store.uri(FOLDER)
         return lancedb.connect(uri, storage_options=lance_options(uri))
-
-    # -- building
 
     def write_candidate(self, name: str, contract: Contract, batches: Iterable[pa.Table]) -> Candidate:
         """Write and index a whole candidate table; readers see it once a pin names it.

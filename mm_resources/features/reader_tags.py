@@ -3,7 +3,7 @@
 `published-VERSION` names the last publish of a dataset version, `published` that of the version registered
 last among those of the table, and the name of an alias (`production`) what was promoted to it. They follow
 the pins after each publish, promotion and upkeep; readers who need the very pin resolve it by `FeatureStore`.
-Files of the registry that cannot be read, which `mm doctor` reports, cost their own tags alone.
+A file of the registry that cannot be read, which `mm doctor` reports, loses only its own tags.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PUBLISHED = "published"
 
 
 def move_reader_tags(registry: Registry, features: FeatureTables, dataset: str, modality: str) -> None:
-    """Let the moving tags of a dataset's tables of one modality name what is published now."""
+    """Move the tags of a dataset's tables of one modality to what is published now."""
     wanted = _wanted_tags(registry, dataset, modality)
     names = [name.removesuffix(".lance") for name in features.store.names("features")]
     pinned: set[str] | None = None

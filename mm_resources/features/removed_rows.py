@@ -1,4 +1,4 @@
-"""Removal of rows beside their readers: whoever reads a version that was forgotten is told so in one line."""
+"""Removal of rows beside their readers: reading a forgotten version ends with an error of one line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.blobs.receipts import Receipts
+from mm_resources.features.table_paths import table_at, table_path
 from mm_resources.registry.pins import Pin
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.file_hashes import DamagedFiles
 from mm_resources.storage.lance_errors import is_missing_file
-from mm_resources.tables.stage_tables import NotMaterialized
+from mm_resources.tables.stage_tables import NotMaterialized, stage_path
 
 
 class RemovedRows(UserError):
@@ -24,7 +25,7 @@ def removed_rows(receipts: Receipts, table: str, version: int) -> RemovedRows | 
     Args:
         table: name of the table in the store; of a feature table, its name in LanceDB will do.
     """
-    short = table.removeprefix("features/").removesuffix(".lance")
+    short = table_at(table)
     reason = receipts.removal_of(short)
     return (
         RemovedRows(f"table {short} is not in this store at version {version}: {reason}") if reason else None
@@ -32,7 +33,7 @@ def removed_rows(receipts: Receipts, table: str, version: int) -> RemovedRows | 
 
 
 def removed_content(receipts: Receipts, digest: str) -> RemovedRows | None:
-    """Return the error of a content that a reader wants; None where it was not forgotten."""
+    """Return the error of reading a content; None where it was not forgotten."""
     receipt = receipts.tombstones().get(digest)
     return (
         RemovedRows(
@@ -47,10 +48,9 @@ def removed_content(receipts: Receipts, digest: str) -> RemovedRows | None:
 def versions_of(pin: Pin) -> list[tuple[str, int]]:
     """Return the names in the store and the versions of all tables that a pin names."""
     stages = [
-        (f"stages/{asset}/{pin.cell.path}.lance", int(stage["lance_version"]))
-        for asset, stage in pin.stages.items()
+        (stage_path(asset, pin.cell), int(stage["lance_version"])) for asset, stage in pin.stages.items()
     ]
-    return [*((f"features/{each.table}.lance", each.lance_version) for each in pin.tables), *stages]
+    return [*((table_path(each.table), each.lance_version) for each in pin.tables), *stages]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.features import vector_indexes
 from mm_resources.features.feature_tables import Candidate, FeatureTables, digest_of
 from mm_resources.lineages import commits
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import lance
 
 _VECTOR = "vector"
-_TIME = pa.timestamp("us", tz="UTC")
 # Columns that name the dataset version and the run that made a row: a row that a version shares with its base
 # keeps those of the base.
 MAKER = ("version", "run_id", "created_at")
@@ -98,18 +98,18 @@ class VersionWriter:
         digest, texts = digest_of(contract.schema), 0
         narrow = _without_vector(contract)
 
-        def described() -> Iterator[pa.Table]:
+        def narrow_tables() -> Iterator[pa.Table]:
             nonlocal texts
             for table in rows.bare_rows():
                 cast = narrow.cast(table.drop([COMPUTED_AT]))
                 texts += pc.count(cast["text"]).as_py()
-                yield cast.append_column(COMPUTED_AT, table[COMPUTED_AT].cast(_TIME))
+                yield cast.append_column(COMPUTED_AT, table[COMPUTED_AT].cast(TIME))
 
         columns = [name for name in narrow.schema.names if name not in MAKER or name in self.compared]
         found = compare(
             base,
-            described(),
-            narrow.bare.append(pa.field(COMPUTED_AT, _TIME)),
+            narrow_tables(),
+            narrow.bare.append(pa.field(COMPUTED_AT, TIME)),
             Comparison(contract.key, tuple(columns), "created_at"),
             digest,
         )

@@ -31,7 +31,7 @@ from mm_resources.ingestion.spec_secrets import open_revealed
 from mm_resources.metering import count
 from mm_resources.sources import Source, open_source
 from mm_resources.sources.files import Files
-from mm_resources.storage.filesystems import client_errors
+from mm_resources.storage.filesystems import client_errors, is_local
 from mm_resources.storage.secret_table import SecretTable, split_locator
 from mm_resources.storage.store import LARGE_BYTES
 
@@ -120,9 +120,9 @@ class _FetchStage(Stage):
         outcomes: list[Any] = []
         for part in _split_into_packs(rows):
             outcomes += self._fetch_part(part)
-        is_local = {name: is_local_source(source.spec) for name, source in self._sources.items()}
+        at_hand = {name: is_local_source(source.spec) for name, source in self._sources.items()}
         sizes = [
-            (outcome["size"], is_local[row["source"]])
+            (outcome["size"], at_hand[row["source"]])
             for row, outcome in zip(rows, outcomes, strict=True)
             if isinstance(outcome, dict)
         ]
@@ -243,7 +243,7 @@ class _FetchStage(Stage):
 
 def is_local_source(source: SourceSpec) -> bool:
     """Return whether a source lies on this machine; a local table may still link remote objects."""
-    return "://" not in source.uri or source.uri.startswith("file://")
+    return is_local(source.uri)
 
 
 def _flavour(spec: SourceSpec, source: Source) -> str:

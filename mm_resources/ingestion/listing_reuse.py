@@ -43,7 +43,7 @@ _LASTING = ("bad_record", "missing_field", "schema_mismatch", "encoding_unknown"
 _OBJECTS = f"""
 SELECT source_uri AS uri, min(tag) AS tag FROM listed GROUP BY 1
 HAVING min(tag) = max(tag) AND min(tag) <> '' AND bool_and(coalesce(locator, '') <> '')
-   AND bool_and(error_class IS NULL OR error_class IN ({", ".join(map(sql.literal, _LASTING))}))
+   AND bool_and(error_class IS NULL OR error_class IN ({sql.literals(_LASTING)}))
 """
 _STEM = "regexp_replace(key, '#[0-9]+$', '')"
 _REPEATED = f"SELECT DISTINCT {_STEM} AS stem FROM listed WHERE key <> {_STEM}"
@@ -143,22 +143,22 @@ def earlier_rows(
 def complete_listing(
     earlier: EarlierRows | None,
     schema: pa.Schema,
-    listed: Callable[[frozenset[str]], Iterator[pa.RecordBatch]],
+    list_batches: Callable[[frozenset[str]], Iterator[pa.RecordBatch]],
 ) -> Iterator[pa.RecordBatch]:
     """Yield the listing of a source: earlier rows for objects that stand, and new rows.
 
     Args:
-        listed: lists the source without the samples of some objects.
+        list_batches: lists the source without the samples of some objects.
     """
     if earlier is not None:
         found = TableSpool(schema)
-        for batch in listed(earlier.uris):
+        for batch in list_batches(earlier.uris):
             found.add(pa.Table.from_batches([batch]))
         if not earlier.has_key_of(found):
             yield from earlier.batches(schema)
             yield from found.reader()
             return
-    yield from listed(frozenset())
+    yield from list_batches(frozenset())
 
 
 def _earlier_listing(

@@ -10,6 +10,7 @@ from typing import Any
 
 from mm_embed_kernels import identity
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.escapes import escape_surrogates
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.model import user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -83,7 +84,7 @@ class ListingRows:
             "source_uri": uri,
             "source": self.source.name,
             **texts,
-            "locator": _printable(locator),
+            "locator": escape_surrogates(locator),
             "tag": bound_tag(item.tag),
             "size": item.size if item.size is not None and 0 <= item.size <= _LARGEST else None,
             "modified_at": item.modified_at,
@@ -97,18 +98,18 @@ class ListingRows:
 
 def listed_uri(uri: str) -> str:
     """Return a URI as a listing holds it: without secrets, of a bounded length."""
-    uri = _printable(strip_secrets(uri))
+    uri = escape_surrogates(strip_secrets(uri))
     return uri if len(uri) <= _KEY else f"{redact_url(uri)[:_TAG]}#{identity.digest('uri', uri)[:16]}"
 
 
 def bound_tag(tag: str) -> str:
     """Return a tag as a listing holds it; a server may send one of any length and bytes."""
-    tag = _printable(tag)
+    tag = escape_surrogates(tag)
     return tag if len(tag) <= _TAG else identity.digest("tag", tag)
 
 
 def _bound_key(item: Listed) -> str:
-    key = _printable(strip_secrets(item.key))
+    key = escape_surrogates(strip_secrets(item.key))
     if len(key) <= _KEY:
         return key
     item.error = item.error or SampleError(
@@ -123,14 +124,9 @@ def _bound_text(item: Listed, name: str, value: str | None, limit: int) -> str |
     # Of a refused reference no parameter is needed, and any may be a secret.
     is_refused = item.error is not None and item.error.error_class in _REFUSED
     strip = redact_text if is_refused else strip_text
-    text = _printable(strip(value)) if len(value) <= limit else None
+    text = escape_surrogates(strip(value)) if len(value) <= limit else None
     if text is None:
         item.error = item.error or SampleError(
             "schema_mismatch", f"the field {name!r} has {len(value):,} characters; at most {limit:,} are read"
         )
     return text
-
-
-def _printable(text: str) -> str:
-    """Return a text that a table can hold: unpaired surrogates become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -41,7 +41,7 @@ FROM listing l LEFT JOIN keys ON l.link = keys.key LEFT JOIN names ON l.link = n
 _SIDE_TABLE = b"mm:side_table"
 # The same: what side table and files lack of each other.
 _UNMATCHED = b"mm:unmatched"
-# Links that name no sample and are no other sample's, so that they say nothing; first those that are told.
+# Links without effect: they name no sample, and no other sample has the same one. First the reported ones.
 _DANGLING = """
 WITH t AS MATERIALIZED (SELECT key, regexp_extract(key, '[^/]*$') AS name FROM targets),
 named AS (
@@ -85,7 +85,7 @@ class Listings:
         metadata = {_SIDE_TABLE: json.dumps(table), SETTINGS: settings}
         schema, causes = self.contract(spec).bare.with_metadata(metadata), []
 
-        def listed(unread: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        def list_batches(unread: frozenset[str]) -> Iterator[pa.RecordBatch]:
             opened.unread = unread
             return row_batches(self._rows(spec, source, opened, keep=True), schema.remove_metadata())
 
@@ -93,7 +93,7 @@ class Listings:
             """Yield the listing, and remember the error that ends it: Lance's writer would wrap it."""
             try:
                 earlier = earlier_rows(self.store, spec, source, opened, settings)
-                yield from complete_listing(earlier, schema.remove_metadata(), listed)
+                yield from complete_listing(earlier, schema.remove_metadata(), list_batches)
             except Exception as error:  # any client's error; recorded and raised again
                 causes.append(error)
                 raise
@@ -140,7 +140,7 @@ class Listings:
 
     def dangling_links(self, spec: DatasetSpec, modality: str) -> tuple[Unmatched, int]:
         """Return a modality's links that name no sample and that no other sample has; and all its links."""
-        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        mine = spec.sources_of(modality)
         if not any(declares_links(source) for source in mine):
             return Unmatched(0, []), 0
         schema = self.contract(spec).bare
@@ -159,12 +159,12 @@ class Listings:
         link is an entity of its own, which all samples with that link share.
         """
         schema = self.contract(spec).bare
-        mine = [source for source in spec.sources if source.modality in (modality, "auto")]
+        mine = spec.sources_of(modality)
         rows = self._stream(spec, mine, schema, f"modality = '{modality}'")
         if not any(declares_links(source) for source in mine):
             return rows
 
-        def linked() -> Iterator[pa.RecordBatch]:
+        def linked_batches() -> Iterator[pa.RecordBatch]:
             # A link never means a sound track: its video has the same key.
             linkable = [source for source in spec.sources if source.track_of is None]
             targets = self._stream(spec, linkable, schema, "link IS NULL", ["sample_id", "key"])
@@ -172,7 +172,7 @@ class Listings:
                 for batch in batches:
                     yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
 
-        return pa.RecordBatchReader.from_batches(schema, linked())
+        return pa.RecordBatchReader.from_batches(schema, linked_batches())
 
     def _stream(
         self,
@@ -202,7 +202,7 @@ class Listings:
         """
         schema = self.contract(spec).bare
 
-        def listed(source: SourceSpec) -> Iterator[dict[str, Any]]:
+        def list_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
             try:
                 opened = self._open(spec, source)
                 yield from (
@@ -215,14 +215,12 @@ class Listings:
                 ) from error
 
         def stream() -> Iterator[pa.RecordBatch]:
-            for source in spec.sources:
-                if source.modality not in (modality, "auto"):
-                    continue
+            for source in spec.sources_of(modality):
                 dataset = lance_datasets.open_dataset(self._uri(spec, source))
                 if dataset is not None:
                     yield from read_columns(dataset, schema, f"modality = '{modality}'")
                 else:
-                    yield from row_batches(listed(source), schema)
+                    yield from row_batches(list_rows(source), schema)
 
         return pa.RecordBatchReader.from_batches(schema, stream())
 

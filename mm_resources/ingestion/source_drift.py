@@ -156,7 +156,7 @@ class SourceDrifts:
             except Exception as error:  # noqa: BLE001 - any client's error; recorded as the drift's problem
                 causes.append(error)
 
-        def frozen() -> Iterator[pa.RecordBatch]:
+        def frozen_batches() -> Iterator[pa.RecordBatch]:
             yield from row_batches(table, _OBJECTS)
             table_uri = listed_uri(source.table.uri) if source.table else ""
             # Refused rows of a side table are listed under its URI, which is not an object of the source.
@@ -169,7 +169,7 @@ class SourceDrifts:
 
         now = pa.RecordBatchReader.from_batches(_OBJECTS, row_batches(objects(), _OBJECTS))
         row = sql.fetch(
-            _COMPARISON, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen()), now=now
+            _COMPARISON, frozen=pa.RecordBatchReader.from_batches(_OBJECTS, frozen_batches()), now=now
         ).to_pylist()[0]
         if causes:
             return {"problem": f"cannot be listed any more: {describe_cause(causes[0])}", "state": "unlisted"}

@@ -34,9 +34,11 @@ def is_walked_before(spec: DatasetSpec, source: SourceSpec) -> bool:
     """
     names = [other.name for other in spec.sources]
     earlier = spec.sources[: names.index(source.name)] if source.name in names else []
-    folder, depth = _walked(source)
+    folder, depth = _walk_extent(source)
     return any(
-        _walked(other)[0] == folder and _walked(other)[1] >= depth for other in earlier if _is_walk(other)
+        _walk_extent(other)[0] == folder and _walk_extent(other)[1] >= depth
+        for other in earlier
+        if _is_walk(other)
     )
 
 
@@ -44,7 +46,7 @@ def _is_walk(source: SourceSpec) -> bool:
     return source.record is None and source.track_of is None and not source.format and "://" not in source.uri
 
 
-def _walked(source: SourceSpec) -> tuple[str, float]:
+def _walk_extent(source: SourceSpec) -> tuple[str, float]:
     """Return the folder of a source's glob, and how many folders below it are entered."""
     root, glob = glob_root(source.uri)
     return root, inf if glob is None or "**" in glob else glob.count("/")

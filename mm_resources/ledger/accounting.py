@@ -53,7 +53,7 @@ class Accounting:
     failures: dict[str, int] = field(default_factory=dict)
 
     @property
-    def balanced(self) -> bool:
+    def is_balanced(self) -> bool:
         """Promise 1: discovered = published + dropped + failed."""
         return self.discovered == self.published + self.dropped + self.failed
 

@@ -53,6 +53,6 @@ class CellSnapshot:
         return self._registry.pins.get(self.cell)
 
     @property
-    def blocked(self) -> str:
+    def closed_gate(self) -> str:
         """The first closed gate, as ``stage: reason``; "" where none is closed."""
         return next((f"{name}: {meta.blocked}" for name, meta in self.metas.items() if meta.blocked), "")

@@ -28,7 +28,7 @@ class Rate(NamedTuple):
     gpu_seconds: float = 0.0
 
     @staticmethod
-    def assumed(kernel: Kernel) -> Rate:
+    def of_kernel(kernel: Kernel) -> Rate:
         """The declared rate of a kernel that never ran in this store."""
         return Rate(kernel.seconds_per_row, kernel.seconds_per_row)
 

@@ -1,8 +1,8 @@
 """Lineages: tables whose Lance versions are dataset versions. May import storage and the rooms below it.
 
 A dataset version mostly repeats an earlier one, its *base*. Both are versions of one Lance table, and the
-later one writes what differs. Readers resolve a pin, which names table, Lance version and tag; nobody reads
-the head of the table, so that anyone may move it at any time.
+later one writes what differs. Readers resolve a pin, which names table, Lance version and tag; no reader uses
+the head of the table, so that any writer may move it at any time.
 
 How a version is written:
 
@@ -22,7 +22,7 @@ How a version is written:
    names, and the burst is repeated; nothing but manifests and the small index is written again.
 7. The candidate is tested, and a tag named after dataset version, pin and Lance version keeps it.
 8. The pin is created exclusively. This is the publish, and the one fence: a writer that was suspended at any
-   step moves the head, makes a version that nobody names, and fails here.
+   step moves the head, makes a version that no pin names, and fails here.
 
 A writer that is killed leaves files and versions that no pin names; upkeep removes them after its period of
 grace. No step removes or alters a file that a version of another pin names.

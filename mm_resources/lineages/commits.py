@@ -27,7 +27,7 @@ _OFFSET_BITS = 32
 
 
 class Raced(Exception):
-    """Another writer committed within the burst; what was committed is garbage that nobody names."""
+    """Another writer committed within the burst; what was committed is garbage that no pin names."""
 
 
 @dataclass(frozen=True)

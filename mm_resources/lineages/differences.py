@@ -90,7 +90,7 @@ def compare(
     """
     count = 0
 
-    def numbered() -> Iterator[pa.RecordBatch]:
+    def numbered_batches() -> Iterator[pa.RecordBatch]:
         nonlocal count
         for table in tables:
             digest.update(table)
@@ -101,15 +101,16 @@ def compare(
 
     names = [*dict.fromkeys([how.key, *how.columns]), COMPUTED_AT]
     stream = pa.RecordBatchReader.from_batches(
-        pa.schema([*(schema.field(name) for name in names), pa.field(_NUMBER, pa.int64())]), numbered()
+        pa.schema([*(schema.field(name) for name in names), pa.field(_NUMBER, pa.int64())]),
+        numbered_batches(),
     )
     stored = [*dict.fromkeys([how.key, *how.columns, how.made_at])]
     statement = _CHANGES.format(
-        key=_quoted(how.key),
+        key=_quote(how.key),
         made_at=how.made_at,
         number=_NUMBER,
         computed_at=COMPUTED_AT,
-        columns=", ".join(map(_quoted, how.columns)),
+        columns=", ".join(map(_quote, how.columns)),
     )
     old = lance_datasets.reader(base, base.schema, stored, row_ids=True)
     with sql.query(statement, base=old, rows=stream) as changes:
@@ -137,7 +138,7 @@ def take_numbered(tables: Iterable[pa.Table], numbers: Numbers | None) -> Iterat
             yield table.take(pa.array(own))
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return f'"{name}"'
 
 

@@ -8,8 +8,8 @@ nothing; the same command completes it. Feature tables, whose versions share fil
 (`lineage_replays`).
 
 No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
-the old ones name stay; blobs are indexed in another pack before their own one goes. Who then reads a version
-that was removed meanwhile is told so in one line, or reads from the new pins
+the old ones name stay; blobs are indexed in another pack before their own one is removed. A reader of a
+version that was removed gets an error of one line, or reads from the new pins
 (`mm_resources.features.removed_rows`).
 """
 
@@ -29,7 +29,6 @@ from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.maintenance.upkeep import tag_current_failures
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.secret_table import PART as SECRETS
-from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 
 # Parts of the store with rows of samples; failures before the stages that name their versions.
@@ -56,7 +55,7 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
         return receipt
     store = catalog.store
     receipt.blobs += erase(catalog.blobs, receipt.hashes)
-    SecretTable(store).remove(secret_ids(store, receipt))
+    catalog.secrets.remove(secret_ids(store, receipt))
     rewriter = TableRewriter(catalog, receipt)
     for part in _PARTS:
         if part == FEATURES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.identity import digest
+from mm_embed_kernels.identity import content_hash, digest
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.secret_table import split_locator
@@ -92,7 +91,7 @@ def _text_keys(store: Store, receipt: Receipt) -> set[str]:
     texts = [row["text"] for row in _rows(store, ("stages/segments", "features"), ("text",), samples)]
     for row in _rows(store, ("cache",), ("text", "segments"), _content_keys(receipt.hashes)):
         texts += [row.get("text"), *(segment["text"] for segment in row.get("segments") or [])]
-    return keys | {f"{hashlib.sha256(text.encode()).hexdigest()}#text" for text in texts if text}
+    return keys | {f"{content_hash(text.encode())}#text" for text in texts if text}
 
 
 def _rows(
@@ -122,7 +121,7 @@ def _identity(hashes: Iterable[str], samples: Iterable[str]) -> list[Predicate]:
 
 
 def _members(column: str, values: Iterable[str]) -> list[Predicate]:
-    some = ", ".join(map(sql.literal, sorted(values)))
+    some = sql.literals(sorted(values))
     return [Predicate(column, f"{column} IN ({some})")] if some else []
 
 

@@ -22,7 +22,6 @@ index.
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -38,7 +37,7 @@ from mm_resources.blobs.blob_store import LARGE, PACKS
 from mm_resources.catalog import Catalog
 from mm_resources.registry.damaged_files import describe_damage
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.hash_set import HashSet
+from mm_resources.storage.hash_set import HashSet, text_digest
 from mm_resources.storage.store import INCOMING, Store
 from mm_resources.storage.table_files import require_intact
 
@@ -200,7 +199,7 @@ class _Collection:
     def remove_strays(self) -> None:
         """Remove old objects and packs without an indexed or condemned blob."""
         known = HashSet(
-            [_digest(path) for path in set(batch["path"].to_pylist())]
+            [text_digest(path) for path in set(batch["path"].to_pylist())]
             for reader in (self.index.rows(["path"]), self.index.condemned_rows())
             for batch in reader
         )
@@ -208,7 +207,7 @@ class _Collection:
             for entry in self.store.objects(part):
                 if (
                     entry.modified >= self.before
-                    or _digest(entry.name) in known
+                    or text_digest(entry.name) in known
                     or entry.name.startswith(INCOMING)
                 ):
                     continue
@@ -226,7 +225,3 @@ class _Collection:
             # A missing object is no garbage but a loss, which `content_blobs` reports.
             self._written[path] = datetime.max.replace(tzinfo=UTC) if entry is None else entry.modified
         return self._written[path] < self.before
-
-
-def _digest(path: str) -> bytes:
-    return hashlib.sha256(path.encode()).digest()

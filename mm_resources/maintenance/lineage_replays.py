@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.contracts.fields import TIME
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.features.feature_tables import Candidate
+from mm_resources.features.table_paths import FOLDER, table_at, table_path
 from mm_resources.features.versions import MAKER, VersionWriter
 from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
 from mm_resources.maintenance.forgetting_scope import row_condition
@@ -31,14 +33,12 @@ from mm_resources.storage.table_files import data_files
 if TYPE_CHECKING:
     import lance
 
-_TIME = pa.timestamp("us", tz="UTC")
-
 
 def replay_tables(catalog: Catalog, receipt: Receipt) -> None:
     """Write each feature table that holds rows of a receipt again, without them; pins still name the old."""
     pinned = pinned_versions(catalog)
-    for name in list(catalog.store.tables("features")):
-        table = name.removeprefix("features/").removesuffix(".lance")
+    for name in list(catalog.store.tables(FOLDER)):
+        table = table_at(name)
         if _is_replayed(pinned, receipt, table) or not _holds_rows(catalog, receipt, name):
             continue
         # Recorded before anything changes, for readers of old manifests.
@@ -52,8 +52,8 @@ def replay_tables(catalog: Catalog, receipt: Receipt) -> None:
 def remove_replayed(catalog: Catalog, receipt: Receipt) -> None:
     """Remove the tables that hold rows of a receipt, and that no pin names any more."""
     pinned = pinned_versions(catalog)
-    for name in list(catalog.store.tables("features")):
-        table = name.removeprefix("features/").removesuffix(".lance")
+    for name in list(catalog.store.tables(FOLDER)):
+        table = table_at(name)
         if table in receipt.rows and table not in pinned.pins:
             catalog.features.remove(table)
 
@@ -98,7 +98,7 @@ def _distinct_fragments(uri: str) -> Iterator[tuple[lance.LanceDataset, list[lan
 
 def _replay(catalog: Catalog, receipt: Receipt, pinned: PinnedVersions, table: str) -> None:
     """Write the pinned versions of a table again, oldest first, each on top of the one before it."""
-    features, name = catalog.features, f"features/{table}.lance"
+    features, name = catalog.features, table_path(table)
     moved: dict[str, dict[str, object]] = {}
     before: PinnedTable | None = None
     for version, pins in pinned.versions(table).items():
@@ -116,12 +116,12 @@ def _replay(catalog: Catalog, receipt: Receipt, pinned: PinnedVersions, table: s
         for each in named:
             features.tag(candidate.table, candidate.lance_version, each.tag)
         moved[f"{table}@{version}"] = asdict(candidate)
-        before = _placed(named[0], candidate)
+        before = _pinned_table(named[0], candidate)
         receipt.rows[table] = int(dataset.count_rows()) - candidate.rows
     receipt.moved |= moved
 
 
-def _placed(table: PinnedTable, candidate: Candidate) -> PinnedTable:
+def _pinned_table(table: PinnedTable, candidate: Candidate) -> PinnedTable:
     return PinnedTable(**{**asdict(table), **asdict(candidate)})
 
 
@@ -154,7 +154,7 @@ class _RemainingRows:
         names = [name for name in self.dataset.schema.names if name != "vector"]
         for batch in lance_datasets.reader(self.dataset, self.dataset.schema, names, self.where):
             table = pa.Table.from_batches([batch])
-            yield table.append_column(COMPUTED_AT, pa.nulls(table.num_rows, _TIME))
+            yield table.append_column(COMPUTED_AT, pa.nulls(table.num_rows, TIME))
 
     def rows(self, numbers: Numbers | None = None) -> Iterator[pa.Table]:
         """Yield rows with their vectors: those with the given numbers, sorted; by default all."""

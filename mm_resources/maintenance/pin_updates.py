@@ -10,6 +10,7 @@ from mm_resources.cell import Cell
 from mm_resources.ledger.accounting import account
 from mm_resources.registry.pins import Pin
 from mm_resources.storage import lance_datasets
+from mm_resources.tables.stage_tables import stage_path
 
 
 def move_pins(catalog: Catalog, receipt: Receipt) -> None:
@@ -36,9 +37,7 @@ def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, receipt: Receipt) -> Pin:
     stages = {
         asset: {
             **stage,
-            "lance_version": _tagged_version(
-                catalog, f"stages/{asset}/{cell.path}.lance", f"pin-{pin.number}"
-            )
+            "lance_version": _tagged_version(catalog, stage_path(asset, cell), f"pin-{pin.number}")
             or stage["lance_version"],
         }
         for asset, stage in pin.stages.items()

@@ -13,6 +13,7 @@ from mm_embed_kernels.kernels.segment import SegmentKernel
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
+from mm_resources.features.table_paths import table_path
 from mm_resources.maintenance.table_repair import Repair
 from mm_resources.registry.pins import Pin, PinnedTable
 
@@ -45,7 +46,7 @@ def evict_rows(
     modality, limits = get(pin.modality), Limits()
     # Stages first: a repair that is killed after it computes again what is cached, which harms nothing.
     repair.mark(catalog, pin.cell, *_STAGES)
-    repair.tables.setdefault(f"features/{pinned.table}.lance", set()).add(pinned.lance_version)
+    repair.tables.setdefault(table_path(pinned.table), set()).add(pinned.lance_version)
     catalog.cache.space(EmbedKernel(embedder, catalog.blobs, limits)).evict(
         "key", rows["cache_key"].to_pylist()
     )

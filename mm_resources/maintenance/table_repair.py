@@ -12,11 +12,13 @@ from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.features.reader_tags import move_reader_tags
+from mm_resources.features.table_paths import table_path
 from mm_resources.maintenance.table_verification import TableCheck, verify_table
 from mm_resources.registry.pins import Pin, pin_tag
 from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.file_hashes import restore_manifest
 from mm_resources.storage.table_files import drop_fragments
+from mm_resources.tables.stage_tables import stage_path
 
 # Stage that reads the cache of each kind of kernel. A source is fetched again where a run needs it.
 _READERS = {
@@ -159,7 +161,7 @@ def _restore_index(catalog: Catalog, uri: str, fragments: set[int]) -> int:
     return len(missing)
 
 
-def move_pins(catalog: Catalog, repair: Repair) -> list[str]:
+def repair_pins(catalog: Catalog, repair: Repair) -> list[str]:
     """Point the pins that name damaged versions to tables with the same rows; return a line for each change.
 
     Rows are the same where the data version of a stage, or the digest of a feature table, is.
@@ -172,7 +174,7 @@ def move_pins(catalog: Catalog, repair: Repair) -> list[str]:
             pin = pins.get(cell, number)
             if pin is None or latest is None:
                 continue
-            moved = _moved_pin(catalog, cell, pin, latest, repair.tables)
+            moved = _repaired_pin(catalog, cell, pin, latest, repair.tables)
             if moved != pin:
                 pins.replace(cell, moved)
                 _untag(catalog, pin, moved)
@@ -188,15 +190,15 @@ def _untag(catalog: Catalog, pin: Pin, moved: Pin) -> None:
             catalog.features.untag(before.table, before.tag)
 
 
-def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, latest: Pin, damaged: dict[str, set[int]]) -> Pin:
+def _repaired_pin(catalog: Catalog, cell: Cell, pin: Pin, latest: Pin, damaged: dict[str, set[int]]) -> Pin:
     tables = []
     for table in pin.tables:
-        name = f"features/{table.table}.lance"
+        name = table_path(table.table)
         same = [
             each
             for each in latest.tables
             if (each.embedder, each.digest) == (table.embedder, table.digest)
-            and each.lance_version not in damaged.get(f"features/{each.table}.lance", ())
+            and each.lance_version not in damaged.get(table_path(each.table), ())
         ]
         if table.lance_version in damaged.get(name, ()) and same:
             version, tag = same[0].lance_version, pin_tag(cell.version, pin.number, same[0].lance_version)
@@ -205,7 +207,7 @@ def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, latest: Pin, damaged: dic
         tables.append(table)
     stages = {}
     for asset, stage in pin.stages.items():
-        name, now = f"stages/{asset}/{cell.path}.lance", catalog.tables.state(asset, cell)
+        name, now = stage_path(asset, cell), catalog.tables.state(asset, cell)
         is_same = now is not None and now[0].data_version == stage["data_version"]
         if now is not None and is_same and int(stage["lance_version"]) in damaged.get(name, ()):
             dataset_versions.tag(catalog.store.uri(name), now[1], f"pin-{pin.number}")

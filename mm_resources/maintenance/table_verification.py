@@ -64,7 +64,7 @@ def verify_table(store: Store, name: str) -> TableCheck:
     """Read the files of one table."""
     uri, result = store.uri(name), TableCheck(name)
     checked = check_files(uri, manifests_of(uri))
-    # The version of a damaged manifest is not asked of it.
+    # A damaged manifest is not read for its version, so it counts as version 0.
     for file, cause in checked.damaged.items():
         result.damaged.setdefault(0, []).append(Damage(file, cause, None, 0))
     try:

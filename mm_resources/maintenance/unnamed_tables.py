@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
+from mm_resources.features.table_paths import FOLDER, table_at
 from mm_resources.lineages import commits
 from mm_resources.registry.damaged_files import describe_damage
 from mm_resources.registry.pins import Pin, pin_tag
@@ -76,8 +77,8 @@ def remove_unnamed(catalog: Catalog, older_than: timedelta) -> tuple[int, int]:
         return 0, 0
     pinned, before = pinned_versions(catalog), datetime.now(UTC) - older_than
     versions = size = 0
-    for name in list(catalog.store.tables("features")):
-        table = name.removeprefix("features/").removesuffix(".lance")
+    for name in list(catalog.store.tables(FOLDER)):
+        table = table_at(name)
         if table in pinned.pins:
             _remove_tags(catalog, pinned, table)
         elif catalog.features.written_at(table) <= before:
@@ -112,7 +113,7 @@ def leave_damage(catalog: Catalog, names: set[str]) -> None:
     """
     pinned = pinned_versions(catalog)
     for name in names:
-        table = name.removeprefix("features/").removesuffix(".lance")
+        table = table_at(name)
         opened = open_dataset(catalog.store.uri(name))
         if opened is None:
             continue

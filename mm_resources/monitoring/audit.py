@@ -20,6 +20,7 @@ from mm_resources.features.removed_rows import removal_errors, versions_of
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.training_rows import blob_locations
+from mm_resources.tables.stage_tables import stage_path
 
 _COLUMNS = ["feature_id", "sample_id", "content_hash", "span", "text", "vector"]
 _BATCH = 32
@@ -153,7 +154,7 @@ def _recompute(
     locations = blob_locations(
         catalog,
         rows["content_hash"],
-        f"stages/content_blobs/{cell.path}.lance",
+        stage_path("content_blobs", cell),
         int(pin.stages["content_blobs"]["lance_version"]),
     ).to_pylist()
     texts, spans, cut = rows["text"].to_pylist(), rows["span"].to_pylist(), []

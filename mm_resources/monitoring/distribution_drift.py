@@ -58,8 +58,8 @@ class DistributionDrift:
     after: Any = field(default=None, repr=False, compare=False)
 
     @property
-    def passed(self) -> bool:
-        """True when the difference is within its limit."""
+    def is_within_limit(self) -> bool:
+        """Return whether the difference is within its limit."""
         return self.value <= self.limit
 
     def __str__(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mm_embed_kernels.escapes import escape_surrogates
+
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
@@ -38,7 +40,7 @@ def whole_size(response: ClientResponse) -> int | None:
 
 def _header(response: ClientResponse, name: str) -> str:
     """Return a header as text; a server may send any bytes."""
-    return response.headers.get(name, "").encode("utf-8", "backslashreplace").decode("utf-8")
+    return escape_surrogates(response.headers.get(name, ""))
 
 
 def is_byte_count(text: str) -> bool:

@@ -220,7 +220,7 @@ class HttpObjects:
         raise problem
 
     async def _read_range(self, url: str, response: ClientResponse, first: int, size: int) -> bytes:
-        """Read the bytes that were asked for; a server may send others, or more of them than that."""
+        """Read the requested bytes; a server may send others, or more."""
         begins, _, end = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")
         last = end.partition("/")[0]
         if begins.strip() != str(first) or not is_byte_count(last) or int(last) >= first + size:

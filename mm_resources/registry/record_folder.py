@@ -1,10 +1,10 @@
 """The records of a folder of the registry, each read once for each of its contents.
 
-One listing tells the tags of all records. What is known under its tag is not read again: what this process
-has read, and what stands in the folder's index, an object with copies of the records that earlier processes
-have read. The index is believed only where the tags agree, so that an older, a damaged or a missing one, and
-any number of writers at once, cost reads and nothing else. A record that cannot be read is not known, and
-costs its readers a read each.
+One listing returns the tags of all records. A record that is known under its tag is not read again: this
+process has read it, or it is in the folder's index, an object with copies of the records that earlier
+processes have read. A copy counts only where its tag agrees, so that an old, damaged or missing index, and
+any number of concurrent writers, cost reads and nothing else. A record that cannot be read stays unknown, and
+each of its readers tries it again.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class RecordFolder:
 
     def load(self, names: Collection[str], tags: Mapping[str, str]) -> None:
         """Read the records that are not known, from the index or one by one."""
-        missing = self._unknown(names, tags)
+        missing = self._names_to_read(names, tags)
         if len(missing) >= _FEW and self.indexed:
             self._known.update(self._read_index())
-            missing = self._unknown(names, tags)
+            missing = self._names_to_read(names, tags)
         with ThreadPoolExecutor(1 if self.store.is_local else _READERS) as pool:
             for name, raw in zip(missing, pool.map(self._read, missing), strict=True):
                 if raw is not None:
@@ -65,7 +65,7 @@ class RecordFolder:
         known = self._known.get(name)
         return known[1] if known is not None and known[0] == tag != "" else self.store.read(name)
 
-    def _unknown(self, names: Collection[str], tags: Mapping[str, str]) -> list[str]:
+    def _names_to_read(self, names: Collection[str], tags: Mapping[str, str]) -> list[str]:
         return [name for name in names if tags[name] == "" or self._known.get(name, ("",))[0] != tags[name]]
 
     def _read(self, name: str) -> bytes | None:

@@ -72,7 +72,7 @@ class Registrations:
             return _registration(self.store.read(name), name, f"{dataset}@{version}")
         except FileNotFoundError:
             raise UnknownVersion(
-                f"{dataset}@{version} is not registered; registered are: {self._known(dataset)}"
+                f"{dataset}@{version} is not registered; registered are: {self._describe_versions(dataset)}"
             ) from None
 
     def read_all(
@@ -94,7 +94,7 @@ class Registrations:
             except (UserError, ValueError, OSError) as error:
                 yield version, error
 
-    def _known(self, dataset: str) -> str:
+    def _describe_versions(self, dataset: str) -> str:
         """Describe the registered versions: those of the dataset, or else of all."""
         known = self.names(dataset) or self.names()
         more = [f"and {len(known) - _NAMED:,} more"] if len(known) > _NAMED else []

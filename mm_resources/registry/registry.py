@@ -205,13 +205,13 @@ class Registry:
             cells = [cell for name in names for cell in self.cells(dataset_version, name)]
             yield from filter(None, map(self.pins.get, cells))
             return
-        for _, _, found in self.published(modalities):
+        for _, _, found in self.cell_pins(modalities):
             if isinstance(found, Exception):
                 _note(found, problems)
             elif found is not None:
                 yield found
 
-    def published(
+    def cell_pins(
         self, modalities: Collection[str] | None = None
     ) -> Iterator[tuple[str, Cell | None, Pin | Exception | None]]:
         """Yield each cell of all versions with its latest pin, or the error of reading its version or pin.
@@ -279,7 +279,7 @@ def declared_cells(spec: DatasetSpec) -> list[Cell]:
 
 
 def _note(error: Exception, problems: list[str] | None) -> None:
-    """Add an error to the problems; raise it where nobody collects them."""
+    """Add an error to the problems; raise it where they are not collected."""
     if problems is None:
         raise error
     problems.append(str(error))

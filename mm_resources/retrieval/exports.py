@@ -173,9 +173,7 @@ def _croissant_metadata(training_set: TrainingSet, schema: pa.Schema, files: lis
         "name": name,
         "description": f"Features of {training_set.manifest['dataset_version']}",
         "version": "1.0.0",
-        "url": training_set.catalog.store.uri(
-            f"features/{training_set.manifest['tables'][0]['table']}.lance"
-        ),
+        "url": training_set.catalog.features.uri(training_set.manifest["tables"][0]["table"]),
         "datePublished": training_set.published_at[:10],
         "distribution": [*objects, parts],
         "recordSet": [{"@type": "cr:RecordSet", "@id": "features", "name": "features", "field": fields}],

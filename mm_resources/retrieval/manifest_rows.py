@@ -17,6 +17,7 @@ from mm_resources.cell import Cell
 from mm_resources.features.removed_rows import removal_errors
 from mm_resources.retrieval.filters import filter_errors, row_errors
 from mm_resources.retrieval.training_rows import RowReader, table_version
+from mm_resources.tables.stage_tables import stage_path
 
 if TYPE_CHECKING:
     import lance
@@ -66,7 +67,7 @@ class ManifestRows:
         """Return the splits of the rows of all tables, sorted; with `filtered`, of those of the set alone."""
         found: set[str] = set()
         for table in self.tables:
-            with self._reading():
+            with self._reader_errors():
                 rows = self.scan(table, ["split"], filtered=filtered)
                 found |= set(sql.fetch("SELECT DISTINCT split FROM rows", rows=rows)["split"].to_pylist())
         return sorted(found)
@@ -83,13 +84,13 @@ class ManifestRows:
             if not integers:
                 continue
             prefix = f"{table['modality']}__" if len(self.tables) > 1 else ""
-            with self._reading():
+            with self._reader_errors():
                 for batch in self.scan(table, integers):
                     found |= {f"{prefix}{name}" for name in integers if batch[name].null_count}
         return frozenset(found)
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reader_errors(self) -> Iterator[None]:
         """Raise the errors of the filter, and of rows that were forgotten meanwhile, in one line."""
         versions = [table_version(table) for table in self.tables]
         with removal_errors(self.catalog.receipts, versions), row_errors(self._where):
@@ -124,7 +125,7 @@ class ManifestRows:
         """Stream all rows, with or without their vectors."""
         columns = [name for name in _OF_EVERY_SET if with_vectors or name != "vector"] + self.columns
         if len(self.tables) == 1:
-            with self._reading():
+            with self._reader_errors():
                 yield from self.scan(self.tables[0], columns)
             return
         streams = {f"t{i}": self.scan(table, columns) for i, table in enumerate(self.tables)}
@@ -135,7 +136,7 @@ class ManifestRows:
             if name != "entity_id"
         ]
         with (
-            self._reading(),
+            self._reader_errors(),
             sql.query(
                 f"SELECT entity_id, {', '.join(selected)} FROM {_join_clause(self.tables)}", **streams
             ) as reader,
@@ -150,7 +151,7 @@ class ManifestRows:
     def _row_ids(self) -> list[np.ndarray[Any, Any]]:
         """Return, for each table, the Lance row id of each row of the set, uint64 [rows]."""
         if len(self.tables) == 1:
-            with self._reading():
+            with self._reader_errors():
                 rows = self.scan(self.tables[0], [], row_ids=True)
                 batches = [batch["_rowid"].to_numpy() for batch in rows]
             return [np.sort(np.concatenate(batches)) if batches else np.empty(0, np.uint64)]
@@ -159,7 +160,7 @@ class ManifestRows:
         }
         selected = ", ".join(f"t{i}._rowid AS row{i}" for i in range(len(self.tables)))
         with (
-            self._reading(),
+            self._reader_errors(),
             sql.query(
                 f"SELECT {selected} FROM {_join_clause(self.tables)} ORDER BY ALL", **streams
             ) as joined,
@@ -174,7 +175,7 @@ class ManifestRows:
         pin = self.catalog.registry.pins.get(cell, table["pin"])
         assert pin is not None
         lance_version = int(pin.stages["content_blobs"]["lance_version"])
-        return f"stages/content_blobs/{cell.path}.lance", lance_version
+        return stage_path("content_blobs", cell), lance_version
 
 
 def _join_clause(tables: list[dict[str, Any]]) -> str:

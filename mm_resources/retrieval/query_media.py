@@ -55,11 +55,11 @@ def read_inputs(
     modality = get(embedder.modality)
     answers = map_in_sandbox(Limits(), Decoder(embedder), [data] * len(spans), spans, modality)
     checked = [check_input(answer, embedder) for answer in answers]
-    arrays = [_padded(item[INPUT.name], embedder) for item in checked if not isinstance(item, SampleError)]
+    arrays = [_pad(item[INPUT.name], embedder) for item in checked if not isinstance(item, SampleError)]
     return arrays, [item for item in checked if isinstance(item, SampleError)]
 
 
-def _padded(values: bytes, embedder: Embedder) -> np.ndarray[Any, Any]:
+def _pad(values: bytes, embedder: Embedder) -> np.ndarray[Any, Any]:
     array = np.zeros(cast(Any, embedder.input_shape), embedder.input_dtype)
     flat = np.frombuffer(values, array.dtype)
     array.reshape(-1)[: len(flat)] = flat

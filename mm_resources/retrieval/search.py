@@ -268,7 +268,7 @@ def _best_of_groups(ranking: Ranking, target: _Target, k: int, where: str | None
     """
     best: list[Hit] = []
     while len(best) < k:
-        excluded = ", ".join(sql.literal(hit[column]) for hit in best)
+        excluded = sql.literals(hit[column] for hit in best)
         conditions = [f"{column} NOT IN ({excluded})"] if excluded else []
         limit = 2 * (k - len(best))
         hits = ranking(target, limit, join_conditions(where, *conditions))

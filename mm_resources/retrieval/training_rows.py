@@ -15,6 +15,7 @@ from mm_resources.blobs.blob_index import INDEX
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
 from mm_resources.features.removed_rows import removal_errors, removed_content, removed_rows
+from mm_resources.features.table_paths import table_path
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.row_ids import take_rows
 
@@ -88,7 +89,7 @@ class RowReader:
 
 def table_version(table: dict[str, Any]) -> tuple[str, int]:
     """Return the name in the store and the version of a table of a manifest."""
-    return f"features/{table['table']}.lance", int(table["lance_version"])
+    return table_path(table["table"]), int(table["lance_version"])
 
 
 def blob_locations(catalog: Catalog, hashes: pa.ChunkedArray, name: str, version: int) -> pa.StructArray:

@@ -66,7 +66,7 @@ class Archives(Files):
     def _walk(self) -> Iterator[Listed]:
         """Yield samples and failures; a source of nothing but empty archives lists nothing."""
         empty: list[Listed] = []
-        items = self._archived()
+        items = self._archive_samples()
         for item in items:
             if item.error is not None and item.error.error_class == "empty_archive":
                 empty.append(item)
@@ -78,7 +78,7 @@ class Archives(Files):
         if self.spec.allow_empty or self.unread:
             yield from empty
 
-    def _archived(self) -> Iterator[Listed]:
+    def _archive_samples(self) -> Iterator[Listed]:
         keys = Keys()
         for archive in super()._walk():
             if archive.error is None and archive.locator:
@@ -175,8 +175,6 @@ class Archives(Files):
 
     def _describes(self, member: Member) -> bool:
         return member.part in _DESCRIBING and not (self.spec.modality == "text" and member.part == "txt")
-
-    # -- reading
 
     def members(self, uri: str) -> Iterator[Member]:
         """Yield the members of one archive, those of one stem in sequence.

@@ -7,6 +7,7 @@ import re
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.objects.http_client import is_web
+from mm_resources.storage.filesystems import is_local as is_local  # sources import it from here
 
 WILD = re.compile(r"[*?\[]")
 _MAGIC = re.compile(r"[*?\[{]")
@@ -33,11 +34,6 @@ def glob_root(pattern: str) -> tuple[str, str | None]:
     if "://" in pattern and "://" not in root:
         root, rest = pattern[: pattern.index("://") + 3], pattern[pattern.index("://") + 3 :]
     return _ESCAPED.sub(r"\1", root), rest
-
-
-def is_local(uri: str) -> bool:
-    """Return whether a path or URL lies on this machine."""
-    return "://" not in uri or uri.startswith("file://")
 
 
 def local_folder(pattern: str) -> str | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from mm_embed_kernels.errors import SampleError
 from mm_resources.sources.base import Listed
-from mm_resources.storage.hash_set import HashSet
+from mm_resources.storage.hash_set import HashSet, text_digest
 
 
 class Keys:
@@ -33,7 +31,7 @@ class Keys:
             item.key = f"{key}#{times}"
 
     def _count(self, key: str) -> int:
-        digest = hashlib.sha256(key.encode()).digest()
+        digest = text_digest(key)
         if self._seen.add(digest):
             return 1
         self._repeated[digest] = self._repeated.get(digest, 1) + 1

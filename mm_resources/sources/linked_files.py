@@ -80,7 +80,7 @@ class LinkedFiles:
         return item
 
     def _bucket_tag(self, uri: str) -> str:
-        """Return the tag of an object in a bucket; "" where it cannot be asked for.
+        """Return the tag of an object in a bucket; "" where it cannot be requested.
 
         Without credentials, a region or the package of its scheme, reading the object raises the cause, which
         is then a failure of this sample alone, tried again by the next run.

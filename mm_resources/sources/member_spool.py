@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import tempfile
@@ -16,7 +15,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_resources.objects.byte_order_marks import decode_text
 from mm_resources.sources.archive_members import Member, description_error
-from mm_resources.storage.hash_set import BYTES, HashSet
+from mm_resources.storage.hash_set import BYTES, HashSet, text_digest
 
 # Bytes that are held in memory; further members lie on disk.
 _MEMORY_BYTES = 16 << 20
@@ -86,7 +85,7 @@ class MemberSpool:
             self._neighbours += 1
         else:
             self._stem, self._neighbours = member.stem, 1
-            self._is_scattered = not self._stems.add(_digest(member.stem)) or self._is_scattered
+            self._is_scattered = not self._stems.add(text_digest(member.stem)) or self._is_scattered
         self._is_scattered = self._is_scattered or self._neighbours > _MOST_PARTS
         pickle.dump(member, self._file)
 
@@ -129,7 +128,7 @@ class MemberSpool:
     def _places(self) -> Iterator[pa.RecordBatch]:
         rows: list[tuple[int, bytes, bool]] = []
         for place, member in self._members():
-            rows.append((place, _digest(member.stem)[:BYTES], member.content is not None))
+            rows.append((place, text_digest(member.stem)[:BYTES], member.content is not None))
             if len(rows) >= _BATCH_ROWS:
                 yield _batch(rows)
                 rows = []
@@ -139,7 +138,3 @@ class MemberSpool:
 def _batch(rows: list[tuple[int, bytes, bool]]) -> pa.RecordBatch:
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
     return pa.record_batch(columns, schema=_PLACES)
-
-
-def _digest(stem: str) -> bytes:
-    return hashlib.sha256(stem.encode("utf-8", "backslashreplace")).digest()

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, ClassVar
 import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.escapes import escape_surrogates
 from mm_embed_kernels.identity import canonical_json, content_hash, digest
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.source_spec import RecordMapping, SourceSpec
@@ -105,7 +106,9 @@ class RecordFile(Source):
         """Return the fields of one record, at least that of its content."""
 
     def list(self) -> Iterator[Listed]:
-        return self.linked.list(self._rows()) if self.mapping.url else (item for item, _ in self._rows())
+        return (
+            self.linked_files.list(self._rows()) if self.mapping.url else (item for item, _ in self._rows())
+        )
 
     def _rows(self) -> Iterator[tuple[Listed, Any]]:
         """Yield every record as a sample, with the value of its content field."""
@@ -154,7 +157,7 @@ class RecordFile(Source):
         return ((table.uri, table.tag) for table in self._tables() if not (table.error or table.locator))
 
     @cached_property
-    def linked(self) -> LinkedFiles:
+    def linked_files(self) -> LinkedFiles:
         """The files that the records link."""
         return LinkedFiles(self.spec, self.opener)
 
@@ -210,7 +213,7 @@ class RecordFile(Source):
             item.error = error
         if item.error is not None and not item.content_hash and not record.lazy:
             _know_by(item, digest("record", canonical_json(fields)))
-        item.key = item.key.encode("utf-8", "backslashreplace").decode("utf-8")
+        item.key = escape_surrogates(item.key)
         return item, declared
 
     def tag(self, uri: str, locator: str) -> str | None:  # noqa: ARG002 - the tag is the file's
@@ -218,7 +221,7 @@ class RecordFile(Source):
 
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         if self.mapping.url:
-            return self.linked.fetch(uri)
+            return self.linked_files.fetch(uri)
         try:
             fields = self.record(uri, locator)
         except OSError as error:
@@ -227,7 +230,7 @@ class RecordFile(Source):
         if content is not None:
             return content
         # Hugging Face's struct without bytes: the file lies beside the table.
-        return self.linked.fetch(self.linked.resolve(fields[self.mapping.content]["path"], uri))
+        return self.linked_files.fetch(self.linked_files.resolve(fields[self.mapping.content]["path"], uri))
 
 
 def _know_by(item: Listed, found: str) -> None:

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.messages import message_line
 from mm_resources.objects.compressed_streams import BOMB_BYTES, BOMB_RATIO
 from mm_resources.objects.opener import ObjectOpener
-from mm_resources.sources.globs import is_local
 from mm_resources.sources.records import Record, RecordFile
+from mm_resources.storage.filesystems import is_local
 
 # Limits of a batch of rows; a single row may be larger.
 _BATCH_BYTES, _BATCH_ROWS = 16 << 20, 1_024
@@ -73,7 +74,7 @@ class RowFile(RecordFile):
             # pyarrow raises OSError for damage too; one of the operating system or network has an errno.
             if getattr(error, "errno", None) is not None:
                 raise
-            raise UserError(f"{uri} cannot be read as {self.name}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{uri} cannot be read as {self.name}: {message_line(error)}") from error
 
     def _listed_columns(self, names: list[str], at_hand: bool) -> tuple[list[str] | None, bool]:
         """Return the columns that a listing reads, and whether it leaves the content out.

@@ -56,7 +56,7 @@ def record_hashes(uri: str, names: Iterable[str]) -> None:
 def restore_manifest(uri: str, name: str) -> bool:
     """Write a manifest again from the copy beside its hash; return False where there is no sound copy."""
     store = Store(uri)
-    expected = _recorded(store, name)
+    expected = _stored_hash(store, name)
     if expected is None:
         return False
     copy = store.read(f"{FOLDER}/{name}")[len(_PREFIX) + _HEX + 1 :]
@@ -68,7 +68,7 @@ def restore_manifest(uri: str, name: str) -> bool:
 
 def is_recorded(uri: str, name: str) -> bool:
     """Return whether a file of a dataset has a hash."""
-    return _recorded(Store(uri), name) is not None
+    return _stored_hash(Store(uri), name) is not None
 
 
 def check_files(uri: str, names: Iterable[str]) -> FileCheck:
@@ -102,7 +102,7 @@ def remove_strays(uri: str) -> None:
 
 
 def _state(store: Store, name: str) -> tuple[str, int]:
-    expected = _recorded(store, name)
+    expected = _stored_hash(store, name)
     if expected is None:
         return ("unverified" if store.entry(name) is not None else "missing"), 0
     try:
@@ -112,7 +112,7 @@ def _state(store: Store, name: str) -> tuple[str, int]:
     return ("verified" if digest == expected else "damaged"), size
 
 
-def _recorded(store: Store, name: str) -> str | None:
+def _stored_hash(store: Store, name: str) -> str | None:
     """Return the hash of a file; None where there is none, or it was not written to its end."""
     try:
         raw = store.read_range(f"{FOLDER}/{name}", 0, len(_PREFIX) + _HEX)

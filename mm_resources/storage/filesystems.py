@@ -32,6 +32,11 @@ _GS_ACCOUNTS = (
 READ_SECONDS, CONNECT_SECONDS = 30, 5
 
 
+def is_local(uri: str) -> bool:
+    """Return whether a path or URL lies on this machine."""
+    return "://" not in uri or uri.startswith("file://")
+
+
 def lance_options(uri: str) -> dict[str, str] | None:
     """Return Lance's storage options for `uri`; None where its own defaults suffice."""
     if _is_gs(uri):
@@ -191,7 +196,7 @@ def local_tags(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
 
 
 def content_tag(info: dict[str, Any]) -> str:
-    """Return a text that changes with an object's content, from fsspec's info; "" where that tells nothing.
+    """Return a text that changes with an object's content, from fsspec's info; "" where that has no tag.
 
     The time is a part of it, so that a content that returns after another one has another tag.
     """
@@ -200,7 +205,7 @@ def content_tag(info: dict[str, Any]) -> str:
 
 
 def modified_at(info: dict[str, Any]) -> datetime | None:
-    """Return when an object was last written (UTC); None where its fsspec file system does not tell."""
+    """Return when an object was last written (UTC); None where its fsspec file system does not state it."""
     names = ("LastModified", "mtime", "created", "last_modified", "updated")
     modified = next((info[name] for name in names if info.get(name)), None)
     if isinstance(modified, str):

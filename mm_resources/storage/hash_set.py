@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,11 @@ BYTES = 16
 # Members that wait in a Python set before they are merged into the sorted array; at least a quarter of it, so
 # that merging stays cheap.
 _RECENT = 65_536
+
+
+def text_digest(text: str) -> bytes:
+    """Return the digest of a text, sha256; unpaired surrogates count as their escapes."""
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest()
 
 
 class HashSet:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mm_embed_kernels.messages import message_line
+
 # `, /home/.../scanner.rs:842:32` behind a message.
 _PLACE = re.compile(r",? ?/\S+\.rs:\d+:\d+")
 # The object store repeats requests that got no answer, or one of a server in trouble.
@@ -67,4 +69,4 @@ def is_lance_error(error: BaseException) -> bool:
 
 def cause_of(error: BaseException) -> str:
     """Return the message of an error in one line, without the place in Lance's source."""
-    return _PLACE.sub("", " ".join(str(error).split()))
+    return _PLACE.sub("", message_line(error))

@@ -28,7 +28,7 @@ def fill_columns(rows: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatc
     own = set(rows.schema.names)
     filled_schema = pa.schema([rows.schema.field(item.name) if item.name in own else item for item in schema])
 
-    def filled() -> Iterator[pa.RecordBatch]:
+    def filled_batches() -> Iterator[pa.RecordBatch]:
         for batch in rows:
             columns = [
                 batch[item.name] if item.name in own else pa.nulls(batch.num_rows, item.type)
@@ -36,7 +36,7 @@ def fill_columns(rows: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatc
             ]
             yield pa.record_batch(columns, schema=filled_schema)
 
-    return pa.RecordBatchReader.from_batches(filled_schema, filled())
+    return pa.RecordBatchReader.from_batches(filled_schema, filled_batches())
 
 
 def _names(dataset: lance.LanceDataset) -> set[str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from mm_embed_kernels.messages import message_line
 from mm_resources.backoff import backoff_pause
 from mm_resources.storage.lance_errors import is_unanswered
 
@@ -50,7 +51,7 @@ def read_patiently(read: Callable[[], _Result]) -> _Result:
                 raise
             tries += 1
             if tries == 1:
-                _log.warning(f"the store does not answer, and is waited for: {' '.join(str(error).split())}")
+                _log.warning(f"the store does not answer, and is waited for: {message_line(error)}")
         time.sleep(backoff_pause(tries, _FIRST_PAUSE, _LONGEST_PAUSE))
 
 

@@ -18,6 +18,7 @@ from mm_resources.storage.filesystems import (
     client_errors,
     content_tag,
     fsspec_options,
+    is_local,
     is_out_of_range,
     local_tags,
     modified_at,
@@ -66,7 +67,7 @@ class Store:
     root: str
 
     @cached_property
-    def _opened(self) -> tuple[Any, str]:
+    def _filesystem(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         try:
@@ -80,15 +81,15 @@ class Store:
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        return self._opened[0]
+        return self._filesystem[0]
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self.root or self.root.startswith("file://")
+        return is_local(self.root)
 
     def path(self, name: str) -> str:
         """Path of `name` for the fsspec file system."""
-        return f"{self._opened[1]}/{name}"
+        return f"{self._filesystem[1]}/{name}"
 
     def uri(self, name: str) -> str:
         """URI of `name` for Lance."""
@@ -251,8 +252,8 @@ class Store:
     def tags(self, folder: str) -> dict[str, str]:
         """Return a tag of each object below a folder, by name; another content has another tag.
 
-        A remote store lists a thousand objects in one request. A tag is "" where the store tells nothing of
-        the content.
+        A remote store lists a thousand objects in one request. A tag is "" where the store states nothing
+        about the content.
         """
         base = self.path(folder)
         if self.is_local:

@@ -57,7 +57,7 @@ class StageMeta:
         failures: Lance version of the failure table that holds them; 0 when there are none.
         environment: digest of what the failures depend on.
         blocked: why later stages may not run, or "" (the stored verdict of the gate).
-        work: kernel -> rows that the stage asked of it.
+        work: kernel -> rows that the stage requested from it.
         run_id: Dagster run that wrote it.
         at: ISO time of the write.
         summary: figures for people.
@@ -103,6 +103,11 @@ class WrittenRows:
     digest: str
 
 
+def stage_path(asset: str, cell: Cell) -> str:
+    """Return the path of a stage's table below the store's root."""
+    return f"stages/{asset}/{cell.path}.lance"
+
+
 class StageTables:
     """The stage tables of a store."""
 
@@ -110,7 +115,7 @@ class StageTables:
         self.store = store
 
     def uri(self, asset: str, cell: Cell) -> str:
-        return self.store.uri(f"stages/{asset}/{cell.path}.lance")
+        return self.store.uri(stage_path(asset, cell))
 
     def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
         """Metadata of the current table, or of an earlier Lance version; None when it was never published."""
@@ -214,14 +219,17 @@ class StageTables:
         """Cast, digest and write the rows of a stage, which no reader sees before `commit`."""
         digest = RowDigest(contract.digest, contract.stand_ins)
 
-        def checked() -> Iterator[pa.Table]:
+        def checked_tables() -> Iterator[pa.Table]:
             for table in batches:
                 cast = contract.cast(table)
                 digest.update(cast)
                 yield cast
 
         fragments = lance_datasets.write_fragments(
-            self.uri(asset, cell), contract.bare, lance_datasets.batches_of(checked()), mode="overwrite"
+            self.uri(asset, cell),
+            contract.bare,
+            lance_datasets.batches_of(checked_tables()),
+            mode="overwrite",
         )
         return WrittenRows(fragments, digest.rows, digest.hexdigest())
 

@@ -36,13 +36,6 @@ def failed(platform: Any) -> dict[str, bool]:
     return {event["error_class"]: event["retryable"] for event in events}
 
 
-@pytest.fixture
-def lenient(platform: Any, dataset: Path) -> Any:
-    dataset.write_text(dataset.read_text().replace("max_failed_share: 0.5", "max_failed_share: 1"))
-    platform.register(dataset)
-    return platform
-
-
 def test_what_few_runs_have_seen_is_computed_again(lenient: Any, photos: dict[str, Path]) -> None:
     cache_failure(lenient, photos["temple"], BLAMED_AFTER_RUNS - 1)
     result = lenient.backfill("tiny@v1", "image")["image"]

@@ -18,8 +18,8 @@ from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.monitoring.distribution_drift import _number_drift, distribution_drifts
 from mm_resources.tables.stage_tables import StageMeta
 from tests.assets.conftest import Platform, platforms
-from tests.assets.features.test_training_set import WORDS
 from tests.assets.operations.test_promotion import SPEC
+from tests.assets.retrieval.test_training_set import WORDS
 
 
 def publish(
@@ -130,7 +130,7 @@ def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
     wide = DriftLimits(
         max_label_shift=1, max_decision_shift=1, max_failure_shift=1, max_signal_shift=1, max_vector_shift=1
     )
-    assert all(shift.passed for shift in distribution_drifts(platform.catalog, before, after, wide))
+    assert all(shift.is_within_limit for shift in distribution_drifts(platform.catalog, before, after, wide))
     narrow = DriftLimits(
         max_label_shift=0, max_decision_shift=0, max_failure_shift=0, max_signal_shift=0, max_vector_shift=0
     )
@@ -142,13 +142,13 @@ def test_a_spec_sets_its_limits(notes: tuple[Platform, Path]) -> None:
 def test_chance_is_no_drift() -> None:
     dice = np.random.default_rng(0)
     found = [
-        _number_drift("v1", "signals", "x", dice.normal(size=40), dice.normal(size=40), 0.0).passed
+        _number_drift("v1", "signals", "x", dice.normal(size=40), dice.normal(size=40), 0.0).is_within_limit
         for _ in range(200)
     ]
     assert sum(found) >= 190
     assert not _number_drift(
         "v1", "signals", "x", dice.normal(size=400), dice.normal(1, size=400), 0.0
-    ).passed
+    ).is_within_limit
     assert _number_drift(
         "v1", "signals", "x", np.array([1.0, 2, 3]), np.array([1.0, 2, 3, 4]), 0.0
     ).value == pytest.approx(0.25)

@@ -31,13 +31,6 @@ KERNELS: dict[str, tuple[Callable[[BlobStore], Kernel], str]] = {
 }
 
 
-@pytest.fixture
-def lenient(platform: Any, dataset: Path) -> Any:
-    dataset.write_text(dataset.read_text().replace("max_failed_share: 0.5", "max_failed_share: 1"))
-    platform.register(dataset)
-    return platform
-
-
 CRASH = SampleError("decoder_crash", "the decoder died with SIGSEGV")
 
 

@@ -23,11 +23,6 @@ from mm_resources.storage.store import LARGE_BYTES, Store
 from tests.s3 import BUCKET, S3
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(Store(str(tmp_path)))
-
-
 def located(blobs: BlobStore) -> dict[str, dict[str, Any]]:
     """The index by hash; fails when a hash stands twice."""
     rows = blobs.index.rows().read_all().to_pylist()

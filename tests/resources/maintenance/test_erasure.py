@@ -25,11 +25,6 @@ from tests.resources.specs import freeze, spec_of
 SECRET = b"a secret of few bytes"
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(Store(str(tmp_path)))
-
-
 def places(blobs: BlobStore) -> dict[str, Location]:
     return {row["content_hash"]: Location(**row) for row in blobs.index.rows().read_all().to_pylist()}
 

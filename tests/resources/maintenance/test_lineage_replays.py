@@ -27,11 +27,6 @@ NOW = timedelta(0)
 WORD = "xylophonic"
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Catalog.open(tmp_path / "store")
-
-
 def cell(number: int) -> Cell:
     return Cell("d", f"v{number}", "text")
 

@@ -26,11 +26,6 @@ from tests.resources.specs import freeze, spec_of
 NOW = timedelta(0)
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Catalog.open(tmp_path / "store")
-
-
 def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> int:
     """Publish a stage with failures, as an asset does; return its version."""
     tables, failures = catalog.tables, catalog.failures

@@ -11,12 +11,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.maintenance.verification import VerifiedBatch, verify
-from mm_resources.storage.store import LARGE_BYTES, Store
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return BlobStore(Store(str(tmp_path)))
+from mm_resources.storage.store import LARGE_BYTES
 
 
 def all_of(blobs: BlobStore, sample: int = 0) -> VerifiedBatch:

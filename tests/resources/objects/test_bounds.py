@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import mm_resources.objects.http_client
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_resources.objects import index_pages
@@ -19,9 +18,7 @@ from tests.resources.server import Handler, Server
 SIZE = 20 << 20
 
 
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.objects.http_client, "_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def reading(**given: Any) -> HttpObjects:

@@ -18,10 +18,7 @@ from mm_resources.objects.http_objects import Head, HttpObjects
 from mm_resources.storage.store import LARGE_BYTES
 from tests.resources.server import Handler, Server, cut_off, redirect, stall, status
 
-
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.objects.http_client, "_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def reading(**given: Any) -> HttpObjects:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-import mm_resources.objects.http_client
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
@@ -31,9 +30,7 @@ RECORD = {"url": "url", "id": "id", "label": "label", "link": "link"}
 LOCAL = {"allow_private": ["127.0.0.2/32"], "requests_per_second": None}
 
 
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mm_resources.objects.http_client, "_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def source_of(uri: str, record: dict[str, str] | None = None, **fetch: Any) -> Source:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mm_resources.retrieval.feature_store import FeatureStore
-from tests.resources.features.test_training_sets import features, one_line
+from tests.resources.retrieval.test_training_sets import features, one_line
 
 __all__ = ["features"]
 
