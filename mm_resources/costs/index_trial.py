@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ def estimate_build(index: str, dimension: int, rows: int) -> BuildTime:
     return BuildTime(*(factor * max(0.0, large - small) for small, large in zip(few, more, strict=True)))
 
 
+@cache  # Cells of one command share the trial of an index.
 def _measure_build(index: str, dimension: int, rows: int) -> BuildTime:
     import lancedb
 

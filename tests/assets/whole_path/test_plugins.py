@@ -83,6 +83,20 @@ class Tiny(Rule):
         return Verdict(pc.greater_equal(batch["size"], self.min_bytes), batch["size"], "has too few bytes")
 '''
 
+# Runs commands one after the other, and prints the JSON of each in a line.
+SCRIPT = """
+import contextlib, io, json, sys
+from mm_assets.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv, said = ["mm", *words, "--json"], io.StringIO()
+    with contextlib.redirect_stdout(said):
+        try:
+            main.main()
+        except SystemExit as end:
+            assert not end.code, (words, end.code)
+    print(json.dumps(json.loads(said.getvalue())))
+"""
+
 
 def test_one_file_each_through_the_whole_path(tmp_path: Path) -> None:
     package = tmp_path / "site" / "genome"
@@ -112,23 +126,25 @@ def test_one_file_each_through_the_whole_path(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MM_", "DAGSTER_"))}
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-    def mm(*words: str) -> object:
-        done = subprocess.run(
-            [sys.executable, "-m", "mm_assets.cli.main", *words, "--json"],
-            cwd=tmp_path, env={**kept, "PYTHONPATH": path}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    mm("register", str(data / "spec.yaml"))
-    result = mm("backfill", "genome@v1")
-    assert result["cells"][0]["status"] == "published", result  # type: ignore[index]
-    assert result["cells"][0]["computed"]["embed:trinucleotides"] == 3  # type: ignore[index]
-    status = mm("status", "genome@v1")["cells"][0]  # type: ignore[index]
-    assert (status["published"], status["dropped"], status["failures"]) == (3, 1, {"bad_letter": 1})
-    sample = mm("failures", "genome@v1")[0]["source_uri"]  # type: ignore[index]
-    assert sample.endswith("e.dna")
-    assert mm("failures", "--classes")[-1] == {  # type: ignore[index]
+    commands = [
+        ["register", str(data / "spec.yaml")],
+        ["backfill", "genome@v1"],
+        ["status", "genome@v1"],
+        ["failures", "genome@v1"],
+        ["failures", "--classes"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        cwd=tmp_path, env={**kept, "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    _, result, status, failures, classes = (json.loads(line) for line in done.stdout.splitlines())
+    assert result["cells"][0]["status"] == "published", result
+    assert result["cells"][0]["computed"]["embed:trinucleotides"] == 3
+    (cell,) = status["cells"]
+    assert (cell["published"], cell["dropped"], cell["failures"]) == (3, 1, {"bad_letter": 1})
+    assert failures[0]["source_uri"].endswith("e.dna")
+    assert classes[-1] == {
         "name": "bad_letter",
         "meaning": "The sequence holds a letter other than A, C, G and T.",
         "transient": False,
