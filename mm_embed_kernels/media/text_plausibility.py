@@ -67,7 +67,7 @@ def has_measure(text: str) -> bool:
 
 
 def is_russian_word(text: str) -> bool:
-    """Return whether all that is beyond ASCII is a word of one letter that Cyrillic texts have between names."""
+    """Return whether what is beyond ASCII is a word of one letter, as Cyrillic texts have between names."""
     foreign = [word for word in text.split() if not word.isascii()]
     return len(foreign) == 1 and foreign[0] in _WORDS
 

@@ -139,7 +139,7 @@ def test_hardly_any_text_is_misread() -> None:
 )  # fmt: skip
 def test_one_letter_is_no_evidence_where_another_language_has_it(codec: str, text: str) -> None:
     """`Dobr\xec den` is Czech in one encoding and could be Italian in another; more of the text tells."""
-    with pytest.raises(SampleError, match="encoding_unknown: .* neither is likely"):
+    with pytest.raises(SampleError, match=r"encoding_unknown: .* neither is likely"):
         decode(text.encode(codec))
 
 
