@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from mm_embed_kernels.media.audio import read_window
+from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import get
 from tests.kernels.sounds import mux, tone
 
@@ -80,3 +82,24 @@ def test_monkeys_audio() -> None:
         assert row["duration"] == pytest.approx((2 * 73_728 + 44_100) / 44_100)
         assert row["silence_share"] == 1
         assert AUDIO.segment(before + data)
+
+
+@pytest.mark.parametrize(("container", "coding", "frame", "mime"), [
+    ("mp3", "libmp3lame", 1_152, "audio/mpeg"), ("mp2", "mp2", 1_152, "audio/mpeg"), ("adts", "aac", 1_024, "audio/aac"),
+])  # fmt: skip
+def test_a_recording_of_a_broadcast_begins_within_a_frame(
+    container: str, coding: str, frame: int, mime: str
+) -> None:
+    """Behind the rest of that frame stand whole ones, and no tag that counts them."""
+    whole = mux(container, coding, seconds=2.0)
+    data = whole[1_501:]
+    assert not data.startswith(b"\xff")
+    assert media_type(data) == mime
+    share = len(data) / len(whole)
+    assert AUDIO.probe(data)["duration"] == pytest.approx(2.0 * share, abs=6 * frame / 48_000)
+    assert AUDIO.segment(data)
+
+
+def test_bytes_at_random_are_no_frames() -> None:
+    dice = random.Random(0)
+    assert {media_type(b"\0\1" + dice.randbytes(8_190)) for _ in range(200)} == {"application/octet-stream"}
