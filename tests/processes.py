@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +41,17 @@ def process(environment: dict[str, str], module: str, *words: str) -> Iterator[N
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+
+
+def stop_for(child: psutil.Process, seconds: float) -> None:
+    """Stop a process, and let it go on after some seconds, where it has not ended by then."""
+
+    def resume() -> None:
+        with suppress(psutil.NoSuchProcess):
+            child.resume()
+
+    child.suspend()
+    threading.Timer(seconds, resume).start()
 
 
 def answer(url: str, data: bytes | None = None) -> bytes:

@@ -40,7 +40,7 @@ class AiSFX(Embedder):
     input_shape = (int(WINDOW_SECONDS * _RATE),)
     input_dtype = "float32"
     libraries = ("aisfx", "av", "soundfile", "torch", "torchaudio")
-    code_version = "3"
+    code_version = "4"
     seconds = 0.3
     batch_size = 1
 

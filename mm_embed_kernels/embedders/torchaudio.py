@@ -29,7 +29,7 @@ class TorchaudioPipeline(HubEmbedder):
     modality = "audio"
     libraries = ("av", "soundfile", "torch", "torchaudio")
     seconds = 1.0
-    code_version = "2"
+    code_version = "3"
     batch_size = 4
     input_dtype = "float32"
 

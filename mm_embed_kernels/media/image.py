@@ -33,6 +33,7 @@ from mm_embed_kernels.media.pixels import (
     turn_upright,
     turns_aside,
 )
+from mm_embed_kernels.media.still_png import still_png
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,8 +87,13 @@ def read_picture(data: bytes, side: int) -> Picture:
             or ``decompression_bomb``.
     """
     try:
-        return _read_by_pillow(data, side)
+        picture = _read_by_pillow(data, side)
+        still = still_png(data) if picture.defect else None
+        return (still and _read_still(still, side)) or picture
     except SampleError as refused:
+        still = still_png(data) if refused.error_class == "decode_error" else None
+        if still and (found := _read_still(still, side)):
+            return found
         # FFmpeg would decode damaged bytes, too, into something: it reads only formats that Pillow does not
         # know.
         decoders = decoders_of(sniff(data[:HEAD_BYTES]))
@@ -99,6 +105,15 @@ def read_picture(data: bytes, side: int) -> Picture:
             raise (
                 error if error.error_class in ("too_large", "decompression_bomb", "memory_limit") else refused
             ) from error
+
+
+def _read_still(data: bytes, side: int) -> Picture | None:
+    """Return the picture that stands before a damaged animation; None where it is damaged itself."""
+    try:
+        picture = _read_by_pillow(data, side)
+    except SampleError:
+        return None
+    return None if picture.defect else picture
 
 
 def stated_pixels(data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from typing import BinaryIO
 
 from mm_embed_kernels.media.sound_data import peek
@@ -11,6 +12,8 @@ from mm_embed_kernels.media.sound_data import peek
 # Bytes that are searched for the first frame behind tags: encoders and cutters leave zeros there.
 _SEARCHED_BYTES = 1 << 20
 _MAX_TAGS = 16
+# Frames behind each other that are none by chance.
+_FRAMES_IN_A_ROW = 4
 # Bit rates in kbit/s by index (ISO 11172-3, 13818-3): version 1 layers 1 to 3, later ones layer 1, 2 and 3.
 _RATES = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -31,6 +34,42 @@ def begins_with_frames(stream: BinaryIO) -> bool:
         length = frame_length(head)
         stream.seek(max(0, length - 4), io.SEEK_CUR)
         return length > 0 and frame_length(stream.read(4)) > 0
+
+
+def type_of_frames(head: bytes) -> str | None:
+    """Return the media type of MPEG audio or AAC whose first bytes are the rest of a frame; None for others.
+
+    Recordings of broadcasts begin so, and players skip it. Some frames of one kind follow each other then.
+    """
+    place = head.find(b"\xff")
+    while place >= 0:
+        for mime, length_of, told in (("audio/mpeg", frame_length, 0x0C), ("audio/aac", _adts_length, 0xFC)):
+            if _row_of_frames(head, place, length_of, told) >= _FRAMES_IN_A_ROW:
+                return mime
+        place = head.find(b"\xff", place + 1)
+    return None
+
+
+def _row_of_frames(head: bytes, place: int, length_of: Callable[[bytes], int], told: int) -> int:
+    """Return how many frames of the same kind follow each other from a place on.
+
+    Args:
+        told: bits of the third byte that all frames of a stream share.
+    """
+    first, count = head[place : place + 4], 0
+    while length := length_of(head[place : place + 6]):
+        if (head[place + 1], head[place + 2] & told) != (first[1], first[2] & told):
+            break
+        count, place = count + 1, place + length
+    return count
+
+
+def _adts_length(head: bytes) -> int:
+    """Return the bytes of the frame of AAC with this head of six bytes (ISO 13818-7, 6.2); 0 for no head."""
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or (head[2] >> 2) & 15 > 12:
+        return 0
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return length if length > 7 else 0
 
 
 def stated_seconds(stream: BinaryIO) -> float | None:

@@ -13,6 +13,7 @@ from mm_embed_kernels.media.containers import ends_early
 from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.mpeg_audio import stated_seconds
 from mm_embed_kernels.media.resampling import resample_frames
+from mm_embed_kernels.media.sound_data import peek
 
 # Demuxers that hold sound. Playlists and scripts, which make FFmpeg open other files and addresses, are left
 # out.
@@ -31,6 +32,10 @@ SLACK_SECONDS = 0.25
 _STATE_END = {"matroska,webm", "asf"}
 # Codecs whose times after a seek are those of a block before or behind: they are read from the beginning.
 _INEXACT = ("adpcm", "wma")
+
+_KEY_BYTES = 4_096
+# Whether the times of the last Ogg file lag behind its sound, by its size and bytes of both ends.
+_lagging: dict[tuple[int, bytes, bytes], bool] = {}
 
 
 class Recording(ABC):
@@ -127,6 +132,7 @@ class FFmpegRecording(Recording):
         if not container.streams.audio:
             raise SampleError("no_audio", f"the {container.format.name} container holds no sound")
         self._container, self._stream, self._source = container, container.streams.audio[0], source
+        self._is_fresh = True
         context = self._stream.codec_context
         if context is None:
             raise SampleError(
@@ -154,6 +160,8 @@ class FFmpegRecording(Recording):
         self._timeless = self.codec.startswith(_INEXACT)
         # The times of WMA begin with a frame that the decoder does not return.
         self._counted = self.codec.startswith("wma")
+        if kind == "ogg" and self._lags():
+            self._timeless = self._counted = True
 
     def _seconds(self, ticks: int | None) -> float | None:
         return None if ticks is None else float(ticks * self._stream.time_base)
@@ -179,24 +187,63 @@ class FFmpegRecording(Recording):
         # Some containers, such as ASF, do not state the duration of a packet.
         return counted or sum(frame.samples / frame.sample_rate for _, frame in self.frames())
 
+    def _lags(self) -> bool:
+        """Return whether packets last longer than their times, as in Ogg streams cut out of a broadcast.
+
+        The answer for the last file is kept: its windows are read one after the other.
+        """
+        with peek(self._source) as size:
+            head = self._source.read(_KEY_BYTES)
+            self._source.seek(max(0, size - _KEY_BYTES))
+            key = (size, head, self._source.read(_KEY_BYTES))
+        if key not in _lagging:
+            _lagging.clear()
+            _lagging[key] = self._measure_lag() > SLACK_SECONDS
+        return _lagging[key]
+
+    def _measure_lag(self) -> float:
+        """Return by how many seconds the sound of all packets is longer than their times."""
+        packets = [(packet.pts, packet.duration or 0) for packet in self._demux() if packet.pts is not None]
+        if not packets:
+            return 0.0
+        ends, begins = max(pts + lasts for pts, lasts in packets), min(pts for pts, _ in packets)
+        return self._seconds(sum(lasts for _, lasts in packets) - (ends - begins)) or 0.0
+
     def _rewind(self, second: float = 0.0) -> None:
         import av
 
+        self._reopen()
+        if second <= 0:
+            return
         target = int((second + self._origin) / self._stream.time_base)
         try:
+            self._is_fresh = False
             self._container.seek(target, stream=self._stream)
         except av.FFmpegError:
-            # No index, or a recording of a single block. A failed seek leaves the container at its end, so
-            # that it is opened again and read from the beginning.
-            self._source.seek(0)
-            self._container = open_sound_container(self._source)
-            self._stream = self._container.streams.audio[0]
-            self._stream.codec_context.thread_count = 1
+            # No index, or a recording of a single block. A failed seek leaves the container at its end.
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the container again, unless nothing was read.
+
+        A seek to the beginning skips what the decoder needs before it, such as the priming frame of AAC in
+        MP4, and forgets what it leaves out, such as the pre-skip of Opus in Matroska. The end of Vorbis is
+        trimmed in the first reading alone.
+        """
+        if self._is_fresh:
+            return
+        self._container.close()
+        self._source.seek(0)
+        self._container = open_sound_container(self._source)
+        self._stream = self._container.streams.audio[0]
+        self._stream.codec_context.thread_count = 1
+        self._is_fresh = True
 
     def _demux(self) -> Iterator[Any]:
         import av
 
         packets, reached = self._container.demux(self._stream), 0.0
+        self._is_fresh = False
         while True:
             try:
                 packet = next(packets)

@@ -40,6 +40,9 @@ _SIGNATURES = (
     (rb"\s*#define\s+\w+_width\s+\d+\s+#define\s+\w+_height\s", "image/x-xbitmap"),
     (rb"....ftyp(avi[fs]|mif1|msf1|he[iv][cmsx])", "image/heif"),
     (rb"....ftyp", "video/mp4"),
+    # Lengths may have more than one byte.
+    (rb"\x1a\x45\xdf\xa3.{0,60}?\x42\x82.{1,8}?matroska", "video/x-matroska"),
+    (rb"\x1a\x45\xdf\xa3.{0,60}?\x42\x82.{1,8}?webm", "video/webm"),
     # QuickTime before it had a box of its type: the table, the media, or a space between.
     (rb"\0...(moov|mdat|wide|free|skip|pnot)|[\0-\x7f]...mdat", "video/quicktime"),
     (rb"....[\x11\x12]\xaf.{6}\x08\0", "video/x-flic"),

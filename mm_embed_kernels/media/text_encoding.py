@@ -16,7 +16,12 @@ import numpy as np
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.letter_pairs import encodings, log_likelihoods, mean_log_likelihood
-from mm_embed_kernels.media.text_plausibility import has_measure, log_plausibility
+from mm_embed_kernels.media.text_plausibility import (
+    has_measure,
+    is_russian_word,
+    log_plausibility,
+    stands_by_number,
+)
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 _MARKS = (
@@ -37,13 +42,20 @@ _HZ = re.compile(rb"~\{(?:[\x21-\x77][\x21-\x7e])+~\}")
 _FOREIGN = re.compile(rb"[\x80-\xff]")
 # A text of fewer bytes is no evidence, unless ASCII letters surround its others.
 _LEAST_BYTES = 4
-# Share of the best reading in the weight of all different ones, below which none is believed.
+# Share of the best reading in the weight of all different ones, below which none is believed: of a text with
+# one byte beyond ASCII, with two, and with more. One letter is little evidence: `Dobr\xec den` is Czech in
+# one encoding and looks like Italian in another one.
+_FLOORS = {1: 0.955, 2: 0.92}
 MIN_CONFIDENCE = 0.78
+# A character that says enough by itself, in the encoding that most files have.
+_TELLING_SIGNS = "©®™"
+_APOSTROPHE = re.compile(r"(?<=[^\W\d_])’(?=[^\W\d_])")
 # Mean logarithm of the probability of a letter, below which a reading is no text. The least likely right ones
 # of some 2,000 short texts had -4.8, bytes at random and texts in EBCDIC at most -5.2.
 _LEAST_LIKELY = -5.0
 # Words of French in texts of any language of Windows-1252, too short for a language to be detected.
 _LOAN_WORD, _LOAN_WORD_LETTERS, _LOANED = 5.0, 40, frozenset("éèêëïîôûùâàäöüçñ")
+_WESTERN = ("cp1252", "iso8859-1", "iso8859-15")
 _LEAST_WIDE, _CUT_OFF = 3, 0.75
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"
 # Words in capitals of ASCII, such as USB, are of any language.
@@ -177,7 +189,7 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
         text = _decode_strictly(data, encoding)
         if text is None:
             continue
-        if share < MIN_CONFIDENCE:
+        if share < _least_share(data, text, encoding):
             other = next((name for _, name in ranked[number + 1 :] if _decode_strictly(data, name)), "others")
             raise SampleError(
                 "encoding_unknown",
@@ -191,6 +203,19 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
             )
         return text, encoding
     raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
+
+
+def _least_share(data: bytes, text: str, encoding: str) -> float:
+    """Return the share of a reading among all, below which it is not believed."""
+    foreign = [char for char in text if not char.isascii()]
+    floor = _FLOORS.get(len(_FOREIGN.findall(data)), MIN_CONFIDENCE)
+    if floor == MIN_CONFIDENCE or is_russian_word(text):
+        return MIN_CONFIDENCE
+    if encoding not in _WESTERN:
+        return floor
+    telling = len(foreign) == len(_APOSTROPHE.findall(text)) or has_measure(text) or stands_by_number(text)
+    loaned = _LOANED.issuperset(char.lower() for char in foreign) and text[:1].lower() != "ç"
+    return MIN_CONFIDENCE if loaned or telling or set(foreign) <= set(_TELLING_SIGNS) else floor
 
 
 def rank_readings(data: bytes) -> list[tuple[float, str]]:

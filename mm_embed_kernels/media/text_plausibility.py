@@ -66,6 +66,17 @@ def has_measure(text: str) -> bool:
     return bool(_MEASURE.search(text))
 
 
+def is_russian_word(text: str) -> bool:
+    """Return whether what is beyond ASCII is a word of one letter, as Cyrillic texts have between names."""
+    foreign = [word for word in text.split() if not word.isascii()]
+    return len(foreign) == 1 and foreign[0] in _WORDS
+
+
+def stands_by_number(text: str) -> bool:
+    """Return whether all characters beyond ASCII are signs that stand by a number, such as £5."""
+    return text.isascii() or _NUMERIC.sub("", text).isascii()
+
+
 def _closes(before: str, after: str) -> bool:
     """Return whether a sign between two characters ends what another one has begun."""
     return bool(before.strip()) and not after.isalnum()

@@ -11,13 +11,13 @@ from mm_embed_kernels.media.iso_boxes import boxes
 Kinds = frozenset[str]
 PICTURES, SOUND = "V", "A"
 
-# Element CodecID (RFC 9559), one byte of length.
-_MATROSKA_CODEC = re.compile(rb"\x86[\x81-\xbf]([VA])_[A-Z]")
+# Element CodecID (RFC 9559); its length has one byte, or the eight that some writers give every length.
+_MATROSKA_CODEC = re.compile(rb"\x86(?:[\x81-\xbf]|\x01\0{6}.)([VA])_[A-Z]", re.DOTALL)
 _AVI_TRACK = re.compile(rb"strh.{4}(vids|auds|iavs)", re.DOTALL)
 # Stream properties with the type of the stream (Microsoft's ASF specification, 3.3); the coding of pictures
 # stands behind a size, a flag and the head of a bitmap.
 _ASF_TRACK = re.compile(
-    bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365") + rb".{8}(.{16}).{46}(.{0,31})", re.DOTALL
+    bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365") + rb".{8}(.{16})(?=.{46}(.{0,31}))", re.DOTALL
 )
 _ASF_PICTURES = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_SOUND = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")

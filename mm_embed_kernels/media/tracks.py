@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from mm_embed_kernels.media.media_type import HEAD_BYTES, Media, open_media, sniff
-from mm_embed_kernels.media.mpeg_audio import begins_with_frames
+from mm_embed_kernels.media.mpeg_audio import begins_with_frames, type_of_frames
 from mm_embed_kernels.media.track_kinds import SOUND, iso_kinds, kinds_of
 
 _ISO_FAMILY = {"video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"}
@@ -33,8 +33,10 @@ def media_type(data: Media) -> str:
 def stream_type(stream: BinaryIO) -> str:
     """Return the `media_type` of a seekable stream at its beginning; its position afterwards is undefined."""
     mime = sniff(head := stream.read(HEAD_BYTES))
-    if mime == "application/octet-stream" and head.startswith(_MAYBE_FRAMES):
-        return "audio/mpeg" if begins_with_frames(stream) else mime
+    if mime == "application/octet-stream":
+        if head.startswith(_MAYBE_FRAMES) and begins_with_frames(stream):
+            return "audio/mpeg"
+        return type_of_frames(head) or mime
     stream.seek(0)
     if mime in _ISO_FAMILY:
         kinds = iso_kinds(_iso_table(stream))

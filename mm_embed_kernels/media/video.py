@@ -15,6 +15,7 @@ from mm_embed_kernels.media.containers import ends_early
 from mm_embed_kernels.media.film_times import Packets, PacketTimes, packet_times, rate_of, time_limit
 from mm_embed_kernels.media.library_errors import library_error
 from mm_embed_kernels.media.media_type import Media, open_media
+from mm_embed_kernels.media.ogg_links import find_links
 
 # Demuxers that hold moving pictures. Playlists and scripts, which make FFmpeg open other files and addresses,
 # are left out.
@@ -160,6 +161,12 @@ def _open_video(data: Media) -> Iterator[tuple[Any, bool]]:
     with open_media(data) as stream:
         # Before FFmpeg reads: it does not notice that its position in the stream is changed.
         cut = ends_early(stream)
+        if (films := len(find_links(stream))) > 1:
+            raise SampleError(
+                "unsupported_format",
+                f"{films} films follow each other in this Ogg file, of which FFmpeg reads the first alone; "
+                "split the file",
+            )
         try:
             with open_video_container(stream) as container:
                 yield container, cut

@@ -38,8 +38,8 @@ class Text(Modality):
         "semantic-text-splitter",
     )
     probe_seconds = 0.0003
-    probe_version = "5"
-    segment_version = "4"
+    probe_version = "6"
+    segment_version = "5"
     segment_seconds = 0.0003
     signals: ClassVar[list[pa.Field]] = [
         field("encoding", pa.string(), "detected encoding of the bytes"),

@@ -33,6 +33,7 @@ class Whisper(Transcriber):
     languages = ("en",)
     libraries = ("faster-whisper", "ctranslate2", "tokenizers")
     seconds = 0.35
+    code_version = "2"
 
     @property
     def weights(self) -> tuple[Path, ...]:

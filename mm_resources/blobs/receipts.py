@@ -5,15 +5,19 @@ A receipt is written before anything is removed, so that the same command comple
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mm_embed_kernels.errors import SampleError, UserError
-from mm_resources.storage.records import read_record
+from mm_resources.storage.records import DamagedRecord, read_record
 from mm_resources.storage.store import Store
 
 _FOLDER = "registry/forgotten"
+_HASH = re.compile("[0-9a-f]+")
 
 
 @dataclass
@@ -48,6 +52,22 @@ class Receipt:
     done_at: str = ""
 
 
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _parse(record: dict[str, Any]) -> Receipt:
+    """Return the receipt of a record; those of older versions have no digest."""
+    content = dict(record)
+    digest = content.pop("digest", None)
+    if digest is not None and digest != _digest(content):
+        raise ValueError("the receipt differs from its digest")
+    receipt = Receipt(**content)
+    if not all(_HASH.fullmatch(each) for each in receipt.hashes):
+        raise ValueError("a hash of the receipt is none")
+    return receipt
+
+
 class Receipts:
     """The receipts of a store."""
 
@@ -56,16 +76,31 @@ class Receipts:
 
     def all(self) -> list[Receipt]:
         """Return every receipt, oldest first."""
-        names = [name for name in self.store.names(_FOLDER) if name.endswith(".json")]
-        remedy = "restore it from a backup, or run `mm forget` for its samples again"
-        return [
-            read_record(self.store, f"{_FOLDER}/{name}", lambda raw: Receipt(**raw), "receipt", remedy)
-            for name in names
-        ]
+        return [self._read(name) for name in self._names()]
+
+    def damage(self) -> Iterator[DamagedRecord]:
+        """Yield what is wrong with each receipt that cannot be read."""
+        for name in self._names():
+            try:
+                self._read(name)
+            except DamagedRecord as error:
+                yield error
+
+    def _names(self) -> list[str]:
+        return [f"{_FOLDER}/{name}" for name in self.store.names(_FOLDER) if name.endswith(".json")]
+
+    def _read(self, name: str) -> Receipt:
+        remedy = (
+            "restore it from a backup, since nothing is ingested while it is unknown what was forgotten; "
+            "without one remove the file, clean the sources, and run `mm forget` for its samples again"
+        )
+        return read_record(self.store, name, _parse, "receipt", remedy)
 
     def write(self, receipt: Receipt) -> None:
         """Write a receipt, or overwrite it with its progress."""
-        self.store.write(f"{_FOLDER}/{receipt.number}.json", json.dumps(asdict(receipt), indent=1).encode())
+        content = asdict(receipt)
+        record = {**content, "digest": _digest(content)}
+        self.store.write(f"{_FOLDER}/{receipt.number}.json", json.dumps(record, indent=1).encode())
 
     def tombstones(self) -> dict[str, str]:
         """Return the refused content hashes, with the number of the receipt of each."""

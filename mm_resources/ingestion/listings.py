@@ -233,10 +233,14 @@ class Listings:
     def first_sample(self, spec: DatasetSpec, source: SourceSpec) -> Listed | None:
         """Return the first sample that a source lists now; None where it lists nothing.
 
+        Its label and columns may be missing: what describes a sample can stand behind all others.
+
         Raises:
             OSError, UserError: when it cannot be listed; other errors of the client of its file system.
         """
-        return next(iter(self._open(spec, source).list()), None)
+        opened = self._open(spec, source)
+        opened.peeks = True
+        return next(iter(opened.list()), None)
 
     def _rows(
         self, spec: DatasetSpec, source: SourceSpec, opened: Source, keep: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -16,8 +17,12 @@ from mm_resources.cell import Cell
 from mm_resources.compute.runner import ComputeReport
 from mm_resources.metering import Usage
 from mm_resources.storage import lance_datasets
+from mm_resources.storage.lance_errors import cause_of, is_lance_error
 from mm_resources.storage.store import Store
+from mm_resources.storage.table_files import read_sound_fragments
 from mm_resources.tables.stage_tables import StageMeta
+
+_log = logging.getLogger(__name__)
 
 
 class Rate(NamedTuple):
@@ -81,12 +86,25 @@ class Ledger:
         lance_datasets.append(self._uri, LEDGER.rows(rows))
 
     def read(self, where: str | None = None) -> pa.RecordBatchReader:
-        """The rows; figures that an older version did not measure are null."""
-        found = lance_datasets.reader(lance_datasets.open_dataset(self._uri), LEDGER.bare, where=where)
-        rows = (
-            batch for stored in found for batch in LEDGER.cast(pa.Table.from_batches([stored])).to_batches()
-        )
-        return pa.RecordBatchReader.from_batches(LEDGER.bare, rows)
+        """The rows; figures that an older version did not measure are null.
+
+        Damaged rows are left out, with a warning: nothing that is published follows from them.
+        """
+        dataset = lance_datasets.open_dataset(self._uri)
+        try:
+            found = lance_datasets.reader(dataset, LEDGER.bare, where=where).read_all()
+        except BaseException as error:
+            if dataset is None or not is_lance_error(error):
+                raise
+            sound, lost = read_sound_fragments(dataset, where)
+            if not lost:
+                raise
+            _log.warning(
+                f"{self._uri}: {lost:,} rows are damaged and left out of costs and counts "
+                f"({cause_of(error)}); run `mm doctor --verify --mend`, which removes them"
+            )
+            found = pa.concat_tables(sound or [LEDGER.bare.empty_table()])
+        return LEDGER.cast(found).to_reader()
 
     def run_rows(self, run_id: str) -> list[dict[str, Any]]:
         """The rows of a run, oldest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mm_embed_kernels.errors import UserError
+from mm_resources.blobs.receipts import Receipts
 from mm_resources.cell import Cell
 from mm_resources.registry.registry import Registry, declared_cells
 from mm_resources.storage.layout import read_layout
@@ -39,3 +40,4 @@ def _errors(registry: Registry, fresh: bool) -> Iterator[Exception]:
         if isinstance(pin, Exception):
             yield pin
     yield from registry.aliases.check_all(fresh)
+    yield from Receipts(registry.store).damage()

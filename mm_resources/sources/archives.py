@@ -109,6 +109,9 @@ class Archives(Files):
 
     def _samples(self, archive: Listed) -> Iterator[Listed]:
         """Yield the samples of one archive; where it cannot be read on, the rest is one failed sample."""
+        if self.peeks:
+            yield from self._first_sample(archive)
+            return
         spool = MemberSpool({*self.schema, "label", "cls", "transcript", "txt"})
         try:
             for member in self.members(archive.uri):
@@ -120,6 +123,17 @@ class Archives(Files):
                 yield self._sample(archive, member, description)
         if archive.error is not None:
             yield archive
+
+    def _first_sample(self, archive: Listed) -> Iterator[Listed]:
+        """Yield the first sample of an archive, or why none can be read; nothing where it has none."""
+        try:
+            first = next(filter(self._is_sample, self.members(archive.uri)), None)
+        except SampleError as error:
+            archive.error = error
+            yield archive
+            return
+        if first is not None:
+            yield self._sample(archive, first, Description(()))
 
     def _sample(self, archive: Listed, member: Member, description: Description) -> Listed:
         """Return a member as a sample, with the fields that the describing parts of its stem give."""
@@ -176,6 +190,10 @@ class Archives(Files):
     def _describes(self, member: Member) -> bool:
         return member.part in _DESCRIBING and not (self.spec.modality == "text" and member.part == "txt")
 
+    def _is_description(self, member: Member) -> bool:
+        """Return whether the content of a member is read for what it says of others."""
+        return not self.peeks and self._describes(member)
+
     def members(self, uri: str) -> Iterator[Member]:
         """Yield the members of one archive, those of one stem in sequence.
 
@@ -186,7 +204,7 @@ class Archives(Files):
         read = zip_members if archive_kind(uri) == "zip" else tar_members
         try:
             with self._stream(uri) as stream:
-                yield from read(stream, uri, self._describes, partial(self._hashes, uri))
+                yield from read(stream, uri, self._is_description, partial(self._hashes, uri))
         except SampleError:
             raise
         except (EOFError, tarfile.ReadError, zipfile.BadZipFile) as error:
@@ -205,7 +223,12 @@ class Archives(Files):
         Of others it reads the headers alone; their contents would be transferred twice.
         """
         at_hand = is_local(uri) or uncompressed_name(_tar_name(uri)) != _tar_name(uri)
-        return at_hand and member.size <= self.spec.fetch.max_bytes and self._is_sample(member)
+        return (
+            at_hand
+            and not self.peeks
+            and member.size <= self.spec.fetch.max_bytes
+            and self._is_sample(member)
+        )
 
     def _stream(self, uri: str) -> BinaryIO:
         return open_unpacked(_tar_name(uri), partial(self.opener.open, uri))

@@ -76,11 +76,14 @@ class Source(ABC):
         single_object: whether each sample is a whole object, so that a batch may be read concurrently; else
             it is a place inside an object, and a batch is read in order.
         unread: URIs of containers that `list` leaves out, since an earlier listing has their samples.
+        peeks: whether the caller of `list` looks at its first sample alone: no content is hashed then, and no
+            container or side table read to its end.
     """
 
     name: ClassVar[str] = ""
     single_object: bool = True
     unread: frozenset[str] = frozenset()
+    peeks: bool = False
 
     def __init__(self, spec: SourceSpec, schema: dict[str, str]) -> None:
         self.spec = spec

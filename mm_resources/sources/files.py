@@ -38,9 +38,9 @@ class Files(Source):
         self.opener = ObjectOpener(spec.fetch, local_folder(spec.uri))
 
     def list(self) -> Iterator[Listed]:
-        table = self._table = SideTableReader(self.spec, self.schema, self.opener)
+        table = self._table = SideTableReader(self.spec, self.schema, self.opener, self.peeks)
         yield from table.refused
-        if table.rows:
+        if table.rows and not self.peeks:
             table.find_ambiguous_names(item.key for item in self._walk())
         for item in self._walk():
             if self.spec.label is not None:

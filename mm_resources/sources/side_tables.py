@@ -16,6 +16,8 @@ from mm_resources.sources.records import open_records
 
 # Rows and characters of a side table, which is held in memory.
 _MOST_ROWS, _MOST_BYTES = 20_000_000, 2 << 30
+# Rows that are read where the first sample of the files is wanted alone.
+_PEEKED_ROWS = 1_000
 # Columns that a message may name, and rows and files of one.
 _MOST_COLUMNS, _NAMED = 100, 3
 
@@ -32,7 +34,9 @@ class SideTableReader:
             since their files are unknown.
     """
 
-    def __init__(self, spec: SourceSpec, schema: dict[str, str], opener: ObjectOpener) -> None:
+    def __init__(
+        self, spec: SourceSpec, schema: dict[str, str], opener: ObjectOpener, peeks: bool = False
+    ) -> None:
         self.spec, self.schema, self.opener = spec.table, schema, opener
         self.rows: dict[str, dict[str, Any]] = {}
         self.refused: list[Listed] = []
@@ -41,11 +45,12 @@ class SideTableReader:
         self._alone, self._first_alone = 0, list[str]()
         self._size = 0
         if spec.table is not None:
-            self._load(spec.table)
+            self._load(spec.table, _PEEKED_ROWS if peeks else None)
 
-    def _load(self, table: SideTable) -> None:
+    def _load(self, table: SideTable, most: int | None) -> None:
         columns, seen = [table.key, *table.columns], dict[str, None]()
-        for record in open_records(table.uri, self.opener.policy):
+        records = iter(open_records(table.uri, self.opener.policy))
+        for record in islice(records, most):
             if record.error:
                 self._refuse(table, record.locator, record.error)
                 continue
@@ -77,7 +82,9 @@ class SideTableReader:
                     f"{table.uri}: {key!r} stands more than once with different values; the first row counts"
                 )
                 self._refuse(table, record.locator, SampleError("duplicate_row", contradiction))
-        if seen and (missing := [name for name in columns if name not in seen]):
+        # A later line of JSON may have what the first ones lack.
+        ended = most is None or next(records, None) is None
+        if seen and ended and (missing := [name for name in columns if name not in seen]):
             raise UserError(
                 f"side table {table.uri} has no column {missing[0]!r}; it has: {', '.join(map(str, seen))}"
             )

@@ -15,11 +15,12 @@ from mm_resources.storage.file_hashes import (
     record_hashes,
 )
 from mm_resources.storage.filesystems import lance_options
-from mm_resources.storage.lance_errors import CommitConflict, commit_conflicts
+from mm_resources.storage.lance_errors import CommitConflict, commit_conflicts, is_lance_error
 from mm_resources.storage.store import Store
 
 if TYPE_CHECKING:
     import lance
+    import pyarrow as pa
 
 # Lance counts manifests down from the largest 64-bit number, so that the latest one is listed first.
 _LARGEST = (1 << 64) - 1
@@ -148,6 +149,19 @@ def require_intact(
             f"{name} at version {dataset.version}: {len(damaged):,} files with {rows:,} rows differ from "
             f"their hashes: {files}; run `mm doctor --verify --mend`, which computes again what it can"
         )
+
+
+def read_sound_fragments(dataset: lance.LanceDataset, where: str | None) -> tuple[list[pa.Table], int]:
+    """Return the rows of the fragments that can be read, and the number of rows of the others."""
+    found, lost = [], 0
+    for fragment in dataset.get_fragments():
+        try:
+            found.append(fragment.to_table(filter=where))
+        except BaseException as error:
+            if not is_lance_error(error):
+                raise
+            lost += int(fragment.physical_rows)
+    return found, lost
 
 
 def drop_fragments(uri: str, fragments: Collection[int]) -> int:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from mm_resources.cell import Cell
 from tests.conftest import Once
 from tests.faults.published import Published, published
-from tests.faults.victim import Home, running
+from tests.faults.victim import Home, lend_copy
 
 SENTENCES = [
     "The cat sleeps on the warm sofa all day long.",
@@ -75,11 +74,8 @@ def registered(once: Once, spec: Path) -> Home:
 @pytest.fixture
 def home(memory: Path, registered: Home) -> Iterator[Home]:
     """A store in which ``tiny@v1`` is registered and nothing is published."""
-    home = registered.copy(memory / "home")
-    yield home
-    for victim in running():
-        victim.kill()
-    shutil.rmtree(home.root)
+    with lend_copy(registered, memory / "home") as home:
+        yield home
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import signal
 import sys
 from collections import Counter
@@ -24,7 +23,7 @@ from mm_resources.storage.lance_errors import Fenced
 from tests.conftest import Once
 from tests.faults.conftest import FENCED, SENTENCES, TEXT, write_texts
 from tests.faults.published import Published, published
-from tests.faults.victim import Fault, Home, Victim, running
+from tests.faults.victim import Fault, Home, Victim, lend_copy
 from tests.resources.features.test_versions import Sample, content, samples, words
 from tests.resources.maintenance import test_lineage_replays as lineages
 from tests.resources.maintenance.test_lineage_replays import NOW, cell
@@ -68,11 +67,8 @@ def expected_second(once: Once, prepared: Home) -> Published:
 
 @pytest.fixture
 def home(memory: Path, prepared: Home) -> Iterator[Home]:
-    home = prepared.copy(memory / "second")
-    yield home
-    for victim in running():
-        victim.kill()
-    shutil.rmtree(home.root)
+    with lend_copy(prepared, memory / "second") as home:
+        yield home
 
 
 def pin_of(home: Home, which: Cell) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from mm_resources.cell import Cell
 from tests.faults.conftest import SENTENCES, write_texts
 from tests.faults.published import cached, published, stored
-from tests.faults.victim import Fault, Home, Victim, running
+from tests.faults.victim import Fault, Home, Victim, lend_copy
 
 CROWD = Cell("crowd", "v1", "text")
 BACKFILL = ("backfill", "crowd@v1", "--mode", "ray")
@@ -48,11 +47,8 @@ def whole(crowd: Home, memory: Path) -> Home:
 
 @pytest.fixture
 def home(crowd: Home, memory: Path) -> Iterator[Home]:
-    home = crowd.copy(memory / "ray-home")
-    yield home
-    for victim in running():
-        victim.kill()
-    shutil.rmtree(home.root)
+    with lend_copy(crowd, memory / "ray-home") as home:
+        yield home
 
 
 def struck(home: Home, kind: str) -> Victim:

@@ -5,12 +5,10 @@ After the next quiet backfill nothing is lost, and no sample has a verdict that 
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,9 @@ from mm_resources.catalog import Catalog
 from tests.conftest import write_dataset
 from tests.faults.conftest import IMAGE, TEXT
 from tests.faults.published import published
-from tests.faults.victim import Home, Victim, running
+from tests.faults.victim import Home, Victim, lend_copy
 from tests.kernels.sandbox.test_trouble import load
+from tests.processes import stop_for
 
 BACKFILL = ("backfill", "tiny@v1")
 STOPPED_SECONDS = 45.0
@@ -51,22 +50,8 @@ def quiet(tiny: Home, memory: Path) -> Home:
 
 @pytest.fixture
 def home(tiny: Home, memory: Path) -> Iterator[Home]:
-    home = tiny.copy(memory / "trouble-home")
-    yield home
-    for victim in running():
-        victim.kill()
-    shutil.rmtree(home.root)
-
-
-def stop(child: psutil.Process) -> None:
-    """Stop a process for some time."""
-    os.kill(child.pid, signal.SIGSTOP)
-
-    def go_on() -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGCONT)
-
-    threading.Timer(STOPPED_SECONDS, go_on).start()
+    with lend_copy(tiny, memory / "trouble-home") as home:
+        yield home
 
 
 @contextmanager
@@ -124,7 +109,7 @@ def test_a_busy_machine_loses_nothing(home: Home, quiet: Home, mode: str) -> Non
 def test_children_that_are_stopped_lose_nothing(home: Home, quiet: Home, mode: str) -> None:
     with load(4):
         run = home.start(*BACKFILL, "--mode", mode)
-        with children_of(run, stop, 3) as stopped:
+        with children_of(run, partial(stop_for, seconds=STOPPED_SECONDS), 3) as stopped:
             run.join(1500)
     assert stopped
     assert_nothing_lost(home, quiet)

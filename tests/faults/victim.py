@@ -13,7 +13,8 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -229,6 +230,18 @@ _started: list[Victim] = []
 def running() -> list[Victim]:
     """The commands that have not ended."""
     return [victim for victim in _started if victim.code is None]
+
+
+@contextmanager
+def lend_copy(home: Home, root: Path) -> Iterator[Home]:
+    """Lend a copy of a home; its commands are ended, and it is removed, at the end of the block."""
+    lent = home.copy(root)
+    try:
+        yield lent
+    finally:
+        for victim in running():
+            victim.kill()
+        shutil.rmtree(lent.root)
 
 
 class Home:

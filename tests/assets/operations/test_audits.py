@@ -15,6 +15,7 @@ import pytest
 
 from mm_assets.definitions import build
 from mm_assets.operations.audits import audit_tables
+from mm_assets.operations.promotion import promote
 from mm_embed_kernels.errors import UserError
 from mm_resources.storage import lance_datasets
 from tests.assets.conftest import Platform, platforms
@@ -98,9 +99,12 @@ def test_sound_rows_pass_and_a_planted_one_is_found(things: Platform) -> None:
     assert found.wrong[0].distance is not None
     assert found.wrong[0].distance > found.tolerance
 
+    promote(things.catalog, "things@v1", "production")
     spoiled = plant(things, "text", 3, text="Something else that nobody wrote.")
     (found,) = audit_tables(things.catalog, modality="text")
     assert [(wrong.feature_id, wrong.cause) for wrong in found.wrong] == [(spoiled, "text")]
+    (promoted,) = audit_tables(things.catalog, "things@production", "text")
+    assert (promoted.wrong, promoted.pin) == ([], found.pin - 1), "an alias names the pin that was promoted"
     failed = (
         build(store=things.settings.store)
         .resolve_job_def("audit")

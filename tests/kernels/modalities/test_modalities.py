@@ -153,6 +153,12 @@ def test_damaged_bytes_are_refused_or_measured_within_the_contract(name: str, da
         assert VALIDATED_SAMPLES.extend(modality.signals).violations(measured(modality, outcome)) == {}
 
 
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_file_without_bytes_is_named(name: str) -> None:
+    with pytest.raises(SampleError, match=r"^zero_length: the sample has no bytes$"):
+        get(name).require(b"")
+
+
 @settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_sniff_always_answers(head: bytes) -> None:

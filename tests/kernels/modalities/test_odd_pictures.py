@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.image import read_picture
 from mm_embed_kernels.media.media_type import sniff
 
@@ -156,3 +157,34 @@ def test_a_png_may_hold_much_text() -> None:
 ])  # fmt: skip
 def test_old_files_are_known_by_their_first_bytes(head: bytes, mime: str) -> None:
     assert sniff(head + bytes(20) if b"\0" in head else head) == mime
+
+
+def animation(*harm: bytes) -> bytes:
+    """Return a PNG of three gray levels with an animation of two frames, of which a kind of chunk is left out."""
+    from PIL import Image
+
+    frames = [Image.new("L", (3, 2), gray) for gray in (200, 100)]
+    frames[0].putpixel((0, 0), 10)
+    stream = io.BytesIO()
+    frames[0].save(stream, "PNG", save_all=True, append_images=frames[1:], duration=100)
+    data, kept, place = stream.getvalue(), b"", 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kept += b"" if data[place + 4 : place + 8] in harm else data[place:end]
+        place = end
+    return data[:8] + kept
+
+
+@pytest.mark.parametrize("harm", [(), (b"fcTL",), (b"fdAT",), (b"acTL",), (b"fcTL", b"fdAT")])
+def test_a_damaged_animation_shows_its_still_picture(harm: tuple[bytes, ...]) -> None:
+    """As the standard wants it: what does not know the animation shows the picture before it."""
+    picture = read_picture(animation(*harm), 512)
+    assert picture.defect is None
+    assert np.asarray(picture.rgb)[..., 0].tolist() == [[10, 200, 200], [200, 200, 200]]
+
+
+def test_a_still_picture_that_is_damaged_as_well_is_no_picture() -> None:
+    data = animation(b"fcTL")
+    place = data.index(b"IDAT")
+    with pytest.raises(SampleError, match="decode_error"):
+        read_picture(data[: place + 4] + bytes(8) + data[place + 12 :], 512)

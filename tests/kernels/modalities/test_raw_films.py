@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.frames import read_at
 from mm_embed_kernels.modalities import get
+from tests.kernels.sounds import mux
 from tests.kernels.videos import encode_video
 
 VIDEO = get("video")
@@ -63,3 +65,11 @@ def test_a_film_leaves_nothing_behind_for_the_next_one(tmp_path: Path) -> None:
         for place in order:
             assert VIDEO.probe(films[place]) == apart[place][0]
             assert numbers(films[place], [0.5, 1.5]) == apart[place][1]
+
+
+def test_chained_films_are_refused_by_name() -> None:
+    """FFmpeg shows the first one alone, and gives the times of the others anew from zero."""
+    film = mux("ogg", "libopus", "libvpx")
+    assert VIDEO.probe(film)["duration"] == pytest.approx(1.0, abs=0.11)
+    with pytest.raises(SampleError, match=r"unsupported_format: 2 films follow each other in this Ogg file"):
+        VIDEO.probe(film + film)

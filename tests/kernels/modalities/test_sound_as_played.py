@@ -28,12 +28,13 @@ def film(
     late: float = 0.0,
     pictures: str | None = None,
     seconds: float = 2.0,
+    options: dict[str, str] | None = None,
 ) -> bytes:
     """Write a tone of some seconds that begins late, beside black pictures of three."""
     import av
 
     stream = io.BytesIO()
-    with av.open(stream, "w", format=container) as out:
+    with av.open(stream, "w", format=container, options=options) as out:
         track: Any = out.add_stream(pictures, rate=25) if pictures else None
         words: Any = out.add_stream(sound, rate=rate, layout="mono")
         words.bit_rate = 64_000

@@ -111,7 +111,8 @@ def _outcome(text: str, codec: str) -> str:
 def test_hardly_any_text_is_misread() -> None:
     """A text that is read wrong says nothing of it; one that is refused is named, and can be converted.
 
-    A version that took the best guess read 77% of these right and 19% wrong.
+    A version that took the best guess read 77% of these right and 19% wrong; one with one floor for texts of
+    any length 91% and 1.3%.
     """
     outcomes = [
         (codec in COMMON, _outcome(text, codec))
@@ -121,12 +122,31 @@ def test_hardly_any_text_is_misread() -> None:
         if text.encode(codec, "replace").decode(codec) == text
     ]
     for chosen, least_right, most_wrong in (
-        (outcomes, 0.91, 0.015),
-        ([o for o in outcomes if o[0]], 0.955, 0.008),
+        (outcomes, 0.855, 0.004),
+        ([o for o in outcomes if o[0]], 0.93, 0.002),
     ):
         rates = {name: sum(o == name for _, o in chosen) / len(chosen) for name in ("right", "wrong")}
         assert rates["right"] >= least_right, rates
         assert rates["wrong"] <= most_wrong, rates
+
+
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("cp852", "Dobrý den"), ("cp852", "nový rok"), ("cp852", "zelený"), ("cp852", "pevný disk"), ("cp1250", "malý"),
+        ("cp850", "Fußball"), ("cp850", "già"), ("mac-roman", "sí"), ("mac-roman", "æble"), ("cp437", "½ cup of sugar"),
+    ],
+)  # fmt: skip
+def test_one_letter_is_no_evidence_where_another_language_has_it(codec: str, text: str) -> None:
+    """`Dobr\xec den` is Czech in one encoding and could be Italian in another; more of the text tells."""
+    with pytest.raises(SampleError, match=r"encoding_unknown: .* neither is likely"):
+        decode(text.encode(codec))
+
+
+@pytest.mark.parametrize("text", ["Dobrý den, jak se máte?", "Přeji vám hezký den.", "Ahoj, jak se máš?"])
+@pytest.mark.parametrize("codec", ["cp852", "cp1250", "iso8859-2"])
+def test_a_czech_sentence(codec: str, text: str) -> None:
+    assert decode(text.encode(codec))[0] == text
 
 
 @pytest.mark.parametrize("codec", ["cp850", "mac-roman", "cp1252"])

@@ -10,6 +10,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.track_kinds import iso_kinds
 from mm_embed_kernels.media.tracks import media_type, stream_type
 from mm_embed_kernels.modalities import get
+from tests.kernels.modalities.test_sound_as_played import film
 from tests.kernels.sounds import mux
 
 AUDIO, VIDEO = get("audio"), get("video")
@@ -81,3 +82,35 @@ def test_damaged_tables_tell_nothing() -> None:
         for size in (*range(12, 400, 13), 5_000):
             assert stream_type(io.BytesIO(data[:size]))
             assert stream_type(io.BytesIO(data[:size] + bytes(2_000)))
+
+
+def test_a_matroska_file_may_have_long_lengths() -> None:
+    """GStreamer writes each length in eight bytes."""
+    data = mux("matroska", "libopus")
+    size = data[4] & 0x7F
+    head = data[5 : 5 + size].replace(b"\x42\x82\x88matroska", b"\x42\x82\x01" + bytes(6) + b"\x08matroska")
+    codec = data[5 + size :].replace(b"\x86\x86A_OPUS", b"\x86\x01" + bytes(6) + b"\x06A_OPUS")
+    long = data[:4] + b"\x01" + len(head).to_bytes(7, "big") + head
+    assert media_type(long + data[5 + size :]) == "audio/x-matroska"
+    assert media_type(long + codec) == "audio/x-matroska"
+    assert AUDIO.probe(long + data[5 + size :])["duration"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_cover_in_asf_is_no_film() -> None:
+    """The stream of a JPEG (ASF_JFIF_Media in the specification) has shorter properties than one of pictures."""
+    data = film("asf", "wmav2")
+    properties = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
+    kind = bytes.fromhex("00e11bb64e5bcf11a8fd00805f5c442b")
+    body = kind + bytes(16 + 8) + b"\x08\0\0\0" + bytes(4) + b"\x02\0" + bytes(4) + bytes(8)
+    cover = properties + (24 + len(body)).to_bytes(8, "little") + body
+    size, count = int.from_bytes(data[16:24], "little"), int.from_bytes(data[24:28], "little")
+    whole = (
+        data[:16]
+        + (size + len(cover)).to_bytes(8, "little")
+        + (count + 1).to_bytes(4, "little")
+        + data[28:30]
+        + cover
+        + data[30:]
+    )
+    assert media_type(whole) == "audio/x-ms-wma"
+    assert AUDIO.probe(whole)["duration"] == pytest.approx(2.0, abs=0.1)

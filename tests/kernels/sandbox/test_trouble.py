@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +22,7 @@ from mm_embed_kernels.errors import ProcessFailure, SampleError
 from mm_embed_kernels.sandbox import channel, child_process, deaths
 from mm_embed_kernels.sandbox.canary import Canary
 from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox, call_guarded
-from tests.processes import ROOT
+from tests.processes import ROOT, stop_for
 
 HEALTHY = [(bytes([65 + i]) * 50,) for i in range(8)]
 RIGHT = [50] * 8
@@ -141,11 +142,10 @@ def test_the_start_of_a_child_is_not_the_time_of_its_first_item(seconds: float) 
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(45.0, marks=pytest.mark.slow)])
 def test_a_child_that_is_stopped_while_it_starts_has_time(seconds: float) -> None:
-    def stop(child: psutil.Process) -> None:
-        child.suspend()
-        threading.Timer(seconds, child.resume).start()
-
-    with sandbox(item_seconds=1.0 if seconds < 10 else 30.0, workers=2) as opened, first_children(stop):
+    with (
+        sandbox(item_seconds=1.0 if seconds < 10 else 30.0, workers=2) as opened,
+        first_children(partial(stop_for, seconds=seconds)),
+    ):
         assert opened.map(len, HEALTHY) == RIGHT
 
 

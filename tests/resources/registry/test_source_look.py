@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,40 @@ def test_a_service_that_does_not_answer_is_a_note(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     (note,) = look_at_sources(registry, spec_of({"uri": "s3://bucket/notes"}))
     assert note.startswith("source s0 does not answer now: ")
+
+
+def test_a_look_reads_no_archive_and_no_side_table_to_its_end(registry: Registry, data: Path) -> None:
+    """What stands behind the first sample is damaged, which costs only him who reads so far."""
+    many = 2_000
+    with tarfile.open(data / "shard.tar", "w") as archive:
+        for name in ("a.txt", "b.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+    whole = (data / "shard.tar").read_bytes()
+    (data / "shard.tar").write_bytes(whole[:512] + b"abc" + bytes(509) + b"\xff" * 700)
+    (data / "one.wav").write_bytes(b"")
+    (data / "table.csv").write_text(
+        "file,label\none.wav,dog\n" + "two.wav,cat\n" * many + "\xff\n" * many, "latin-1"
+    )
+    spec = spec_of(
+        {"uri": f"{data}/shard.tar"},
+        {"uri": f"{data}/*.wav", "table": {"uri": f"{data}/table.csv", "key": "file", "columns": ["label"]}},
+    )
+    for source in spec.sources:
+        first = registry.listings.first_sample(spec, source)
+        assert first is not None
+        assert (first.error, first.content_hash) == (None, "")
+    assert first.label == "dog"
+
+
+def test_a_look_at_an_archive_that_is_none_names_it(registry: Registry, data: Path) -> None:
+    (data / "shard.tar").write_bytes(b"\xff" * 2_000)
+    spec = spec_of({"uri": f"{data}/shard.tar"})
+    first = registry.listings.first_sample(spec, spec.sources[0])
+    assert first is not None
+    assert first.error is not None
+    (data / "empty.tar").write_bytes(bytes(10_240))
+    spec = spec_of({"uri": f"{data}/empty.tar"})
+    with pytest.raises(UserError, match="lists nothing at"):
+        list(look_at_sources(registry, spec))
