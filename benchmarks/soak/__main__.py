@@ -56,6 +56,9 @@ def main() -> int:
     parser.add_argument("--stores", nargs="+", choices=("local", "s3"), default=["local", "s3"])
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--repeat", type=Path, default=None, help="log of actions to do again")
+    parser.add_argument(
+        "--grace", type=float, default=180, help="seconds, more than a command takes on this machine"
+    )
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 30)
     configure_process()
@@ -63,6 +66,8 @@ def main() -> int:
     print(f"seed {seed}, folder {folder}", flush=True)
     with ExitStack() as stack:
         worlds = [stack.enter_context(_world(folder / name, name)) for name in arguments.stores]
+        for world in worlds:
+            world.grace_seconds = arguments.grace
         if arguments.repeat:
             steps: Iterator[tuple[World, str, dict[str, Any]]] = _repeat(arguments.repeat, worlds)
         else:
@@ -97,7 +102,7 @@ def _repeat(log: Path, worlds: list[World]) -> Iterator[tuple[World, str, dict[s
 def _soak(folder: Path, worlds: list[World], steps: Iterator[tuple[World, str, dict[str, Any]]]) -> list[str]:
     """Do all steps beside the readers; return what does not hold."""
     findings: list[str] = []
-    began, count = time.monotonic(), 0
+    began, count, told = time.monotonic(), 0, dict.fromkeys((world.name for world in worlds), 0)
     with (folder / "actions.jsonl").open("w") as log, ExitStack() as stack:
         readers = {
             f"{world.name} {name}": stack.enter_context(reader(target, world.store, world.server is not None))
@@ -110,6 +115,9 @@ def _soak(folder: Path, worlds: list[World], steps: Iterator[tuple[World, str, d
             log.flush()
             count += 1
             act(action, parameters, world)
+            for line in world.findings[told[world.name] :]:
+                print(f"action {count}, {world.name}: {line}", flush=True)
+            told[world.name] = len(world.findings)
         print(f"{count} actions in {(time.monotonic() - began) / 60:.1f} minutes; settling", flush=True)
         for world in worlds:
             settle(world)

@@ -10,8 +10,6 @@ from typing import Any
 from benchmarks.soak.processes import Trouble
 from benchmarks.soak.world import World, digest_of
 
-# Longer than any command of the soak, and the grace period of its collections.
-GRACE_DAYS = 180 / 86_400
 _VERSIONS = 12
 _BESIDE = 2
 Parameters = dict[str, Any]
@@ -188,11 +186,11 @@ def _is_listed(world: World, text: str) -> bool:
 
 
 def _upkeep(world: World, trouble: Parameters) -> None:
-    _run(world, ["upkeep", "--older-than-days", str(GRACE_DAYS)], trouble)
+    _run(world, ["upkeep", "--older-than-days", str(world.grace_seconds / 86_400)], trouble)
 
 
 def _collect(world: World, trouble: Parameters) -> None:
-    _run(world, ["gc", "--older-than-days", str(GRACE_DAYS)], trouble)
+    _run(world, ["gc", "--older-than-days", str(world.grace_seconds / 86_400)], trouble)
 
 
 def _look(world: World, version: int, command: str) -> None:

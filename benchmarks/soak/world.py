@@ -23,6 +23,7 @@ sources:
   - {{name: notes, modality: text, uri: {version}.jsonl, record: {{id: id, text: text, label: label}}}}
 """
 _WORDS = 4_000
+HANGS_SECONDS = 900.0
 
 
 @dataclass
@@ -66,6 +67,7 @@ class World:
     Attributes:
         server: of a store on S3.
         disk: folder of the store on a small disk that can be filled; None where none could be mounted.
+        grace_seconds: grace period of upkeep and collections, longer than any command.
     """
 
     name: str
@@ -73,6 +75,7 @@ class World:
     store: str
     server: S3 | None = None
     disk: Path | None = None
+    grace_seconds: float = 180.0
     versions: list[Version] = field(default_factory=list)
     forgotten: set[str] = field(default_factory=set)
     unfinished: str = ""
@@ -136,8 +139,8 @@ class World:
         while command.victim.code is None:
             command.kill_if_due()
             command.victim.process.join(0.1)
-            if command.victim.code is None and _age(command) > 600:
-                self.findings.append(f"hangs for ten minutes: mm {' '.join(command.words)}")
+            if command.victim.code is None and _age(command) > HANGS_SECONDS:
+                self.findings.append(f"hangs for {HANGS_SECONDS:g} s: mm {' '.join(command.words)}")
                 command.victim.kill()
         self.reap()
         return int(command.victim.code)

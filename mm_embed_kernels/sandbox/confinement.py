@@ -30,6 +30,8 @@ _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION = 0x20080522
 # Tasks that a user may have beyond twice those of now: threads of decoders, and of what starts meanwhile.
 _MORE_TASKS = 1024
+# Open files of a decoder: one for each item of a message, and pipes, whose content no limit on memory counts.
+_MOST_FILES = 4096
 # Layers that a resource of this process requires.
 _recorded: dict[str, None] = {}
 
@@ -135,6 +137,7 @@ def confine_decoder(readable: Iterable[Path], file_bytes: int) -> None:
     _give_up_privileges()
     _keep_temporary_files_in_memory()
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    _limit_files()
     # The kernel counts the tasks of a user over all containers, and /proc shows those of one: the limit is
     # for machines without the filter, which refuses new processes. Root has no such limit.
     if os.geteuid() and not seccomp.is_offered():
@@ -183,6 +186,13 @@ def _drop_capabilities() -> None:
         library = ctypes.CDLL(None, use_errno=True)
         if library.syscall(number, header, bytes(24)):
             raise OSError(ctypes.get_errno(), "capset")
+
+
+def _limit_files() -> None:
+    """Limit the open files of this process."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(_MOST_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _limit_tasks() -> None:

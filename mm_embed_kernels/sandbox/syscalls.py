@@ -98,6 +98,9 @@ KERNEL: dict[str, Number] = {
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
     "inotify_add_watch": (254, 27),
+    "io_setup": (206, 0),  # of a number that all processes of the machine share
+    "vmsplice": (278, 75),  # pages in pipes, which no limit of the process counts
+    "tee": (276, 77),
 }
 # Memory and messages that other processes of the user see.
 SHARED: dict[str, Number] = {

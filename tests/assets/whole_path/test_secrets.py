@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from tests.resources.server import Server, status
 
 # Planted in each place where a URL can hold one; none of them is a word of anything else.
 SECRETS = [f"PLANTED{number}Secret" for number in range(20)]
+# Keys in the environment, as of a bucket, a hub and a database.
+KEYS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "PGPASSWORD", "AZURE_STORAGE_KEY")
+ENVIRONMENT = "PLANTEDEnvironmentSecret"
 TEXT = b"a text of many words about the harbour and its ships in the morning, number %d\n"
 
 
@@ -84,11 +88,34 @@ def files_with(secret: str, *folders: Path) -> list[str]:
     ]
 
 
+def rows_with(secrets: list[str], store: Path) -> dict[str, set[str]]:
+    """Return the secrets that the rows of each Lance table hold, since its files may be compressed."""
+    import lance
+
+    found: dict[str, set[str]] = {}
+    for table in store.rglob("*.lance"):
+        if (table / "_versions").is_dir():
+            words = str(lance.dataset(str(table)).to_table().to_pylist())
+            if held := {secret for secret in secrets if secret in words}:
+                found[str(table.relative_to(store))] = held
+    return found
+
+
+def packed_files_with(secrets: list[str], *folders: Path) -> list[str]:
+    """Return compressed files that hold a secret."""
+    return [
+        str(path)
+        for folder in folders
+        for path in folder.rglob("*.gz")
+        if any(secret.encode() in gzip.decompress(path.read_bytes()) for secret in secrets)
+    ]
+
+
 def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
     work: Path, web: Server, mm: Any, tmp_path: Path
 ) -> None:
     write_spec(work, web)
-    env = {"MM_SECRET_TWO": SECRETS[13]}
+    env = {"MM_SECRET_TWO": SECRETS[13], **dict.fromkeys(KEYS, ENVIRONMENT)}
     printed = ""
     for words in (
         ("register", "spec.yaml"),
@@ -117,7 +144,11 @@ def test_no_byte_of_store_and_home_holds_a_secret_but_one_table(
     assert home.is_dir()
     (work / "urls.csv").unlink()
     (work / "spec.yaml").unlink()
-    assert [secret for secret in SECRETS if secret in printed] == []
+    assert [secret for secret in (*SECRETS, ENVIRONMENT) if secret in printed] == []
+    assert files_with(ENVIRONMENT, work) == []
+    everything = [*SECRETS, ENVIRONMENT]
+    assert set(rows_with(everything, store)) == {"secrets/urls.lance"}
+    assert packed_files_with(everything, work) == []
     held = {secret: files_with(secret, work) for secret in SECRETS}
     table = str(store / "secrets" / "urls.lance")
     assert {secret: paths for secret, paths in held.items() if not all(table in path for path in paths)} == {}
