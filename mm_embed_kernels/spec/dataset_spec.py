@@ -66,7 +66,7 @@ class DatasetSpec(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _inherit_tracks(cls, raw: Any) -> Any:
-        """Complete a source of tracks by uri, label and table of the source that it names."""
+        """Complete a source of tracks by uri, label, table and exclude of the source that it names."""
         sources = raw.get("sources") if isinstance(raw, dict) else None
         if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
             return raw
@@ -74,7 +74,10 @@ class DatasetSpec(SpecModel):
 
         def complete(source: dict[str, Any]) -> dict[str, Any]:
             given = named.get(source.get("track_of"), {})
-            return {**{name: given[name] for name in ("uri", "label", "table") if name in given}, **source}
+            return {
+                **{name: given[name] for name in ("uri", "label", "table", "exclude") if name in given},
+                **source,
+            }
 
         return {
             **raw,
@@ -204,7 +207,7 @@ def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dic
     )
     for source in written["sources"]:
         yield source["fetch"], {"allow": []}
-        yield source, {"members": None, "fetch": FetchPolicy().stored_fields, "blobs": "copy"}
+        yield source, {"exclude": [], "members": None, "fetch": FetchPolicy().stored_fields, "blobs": "copy"}
         yield source["record"] or {}, {"bytes": None, "url": None}
 
 

@@ -56,6 +56,7 @@ SHAPES: dict[str, Any] = {
         "dataset_version": "text",
         "found": {"NAME": "int"},
         "skipped": {"NAME": "text"},
+        "left_out": {"NAME": ["text"]},
     },
     "register": {
         "dataset_version": "text",
