@@ -7,6 +7,7 @@ from mm_assets.cells.source_drift_check import sources_of
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.registry.registry import Registry
 from mm_resources.sources import Unmatched
+from mm_resources.sources.unlisted_files import unlisted_files
 
 MATCHED = "every row of a side table has its file, every file its row, and every link its sample"
 
@@ -22,6 +23,10 @@ def sources_matched(registry: Registry, spec: DatasetSpec, modality: str) -> Che
             figures[what] = figures.get(what, 0) + found.count
             if found.count:
                 lines.append(f"source {source.name}: {_describe(what, found)}")
+    unlisted = unlisted_files(spec).get(modality)
+    if unlisted is not None:
+        figures["files of no source"] = unlisted.count
+        lines.append(_describe(f"files look like {modality} samples and match no source", unlisted))
     dangling, links = registry.listings.dangling_links(spec, modality)
     if links:
         figures["links to no sample"] = dangling.count

@@ -34,6 +34,7 @@ from mm_assets.cli.report import report
 from mm_assets.cli.search import search
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
+from mm_assets.cli.unregister import unregister
 from mm_assets.cli.upkeep import upkeep
 from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
@@ -63,6 +64,7 @@ def _configure(context: typer.Context) -> None:
 # `mm --help` lists the commands in this order.
 app.command("init")(init)
 app.command("register")(register)
+app.command("unregister")(unregister)
 app.command("datasets")(datasets)
 app.command("backfill")(backfill)
 app.command("curate")(curate)

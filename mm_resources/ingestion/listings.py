@@ -28,6 +28,8 @@ from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import require_intact
 
 LISTING_BATCH = 4_096
+# Samples that a look at a source with a side table lists.
+_LOOKED_AT = 20_000
 # Characters of a client's message.
 _CAUSE = 4_000
 _LINKED = """
@@ -232,13 +234,26 @@ class Listings:
     def _open(self, spec: DatasetSpec, source: SourceSpec) -> Source:
         return open_revealed(spec, source, SecretTable(self.store))
 
-    def first_sample(self, spec: DatasetSpec, source: SourceSpec) -> Listed | None:
-        """Return the first sample that a source lists now; None where it lists nothing.
+    def look(self, spec: DatasetSpec, source: SourceSpec) -> tuple[Listed | None, bool | None]:
+        """Look at a source as it is now.
+
+        Returns:
+            The first sample, None where it lists nothing; and whether any of its first samples has a row in
+            the side table, None without such a table, or with so many samples that the first say nothing.
 
         Raises:
             OSError, UserError: when it cannot be listed; other errors of the client of its file system.
         """
-        return next(iter(self._open(spec, source).list()), None)
+        opened = self._open(spec, source)
+        items = iter(opened.list())
+        first = next(items, None)
+        if source.table is None or first is None:
+            return first, None
+        rest = sum(1 for _ in itertools.islice(items, _LOOKED_AT))
+        missing = opened.unmatched().get("files without a row")
+        if missing is None or (rest == _LOOKED_AT and missing.count > rest):
+            return first, None
+        return first, missing.count <= rest
 
     def _rows(
         self, spec: DatasetSpec, source: SourceSpec, opened: Source, keep: bool

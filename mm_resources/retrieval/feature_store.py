@@ -139,7 +139,8 @@ class FeatureStore:
         if not pins:
             raise UserError(
                 "; ".join(problems)
-                or f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
+                or f"nothing is published of any {' or '.join(names)} in {self.catalog.store.root}; "
+                "run `mm backfill DATASET@VERSION`, or set MM_STORE"
             )
         return pins
 

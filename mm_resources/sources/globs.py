@@ -135,6 +135,17 @@ def _expand(pattern: str) -> list[str]:
     ]
 
 
+def key_matcher(glob: str | None) -> Callable[[str], object]:
+    """Return a test of relative keys: whether a glob, or None for everything, matches one."""
+    if glob is None:
+        return lambda _key: True
+    # Thousands of numbered shards are looked up in a set, not tried one after the other.
+    if WILD.search(glob):
+        return glob_regex(glob).match
+    names = set(map(fold_endings, alternatives(glob)))
+    return lambda key: fold_endings(key) in names
+
+
 def names_dots(glob: str | None) -> bool:
     """Return whether a glob names files or folders that begin with a dot."""
     return glob is not None and "/." in f"/{glob}"

@@ -23,9 +23,8 @@ from mm_resources.sources.globs import (
     WILD,
     alternatives,
     exclusion,
-    fold_endings,
-    glob_regex,
     glob_root,
+    key_matcher,
     names_dots,
 )
 from mm_resources.sources.keys import Keys
@@ -78,7 +77,7 @@ def _walk_local(pattern: str, excludes: Callable[[str], bool]) -> Iterator[Liste
         return
     if not os.path.isdir(root):
         raise UserError(f"{root} does not exist")
-    matches = _matcher(glob)
+    matches = key_matcher(glob)
     deep = glob is None or "**" in glob
     depth = glob.count("/") if glob is not None else 0
     real_root = os.path.realpath(root)
@@ -122,17 +121,6 @@ def _visible_entries(folder: str, root: str, dots: bool) -> Iterator[tuple[Folde
             yield entry, path, os.path.relpath(path, root)
 
 
-def _matcher(glob: str | None) -> Callable[[str], object]:
-    """Return a test of relative keys."""
-    if glob is None:
-        return lambda _key: True
-    # Thousands of numbered shards are looked up in a set, not tried one after the other.
-    if WILD.search(glob):
-        return glob_regex(glob).match
-    names = set(map(fold_endings, alternatives(glob)))
-    return lambda key: fold_endings(key) in names
-
-
 def _local_file(path: str, key: str, real_root: str) -> Listed:
     uri = printable_path(path)
     raw = "" if uri == path else os.fsencode(path).hex()
@@ -172,7 +160,7 @@ def _walk_remote(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
 
 
 def _walk_filesystem(fs: Any, path: str, root: str, glob: str | None) -> Iterator[Listed]:
-    matches, dots = _matcher(glob), names_dots(glob)
+    matches, dots = key_matcher(glob), names_dots(glob)
     for info in list_objects(fs, path, deep=glob is None or "/" in glob or "**" in glob):
         key = str(info["name"])[len(path) :].lstrip("/")
         if key and matches(key) and (dots or "/." not in f"/{key}"):
@@ -199,7 +187,7 @@ def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
         )
     else:
         depth = _DEEPEST if "**" in glob else glob.count("/") + 1
-        matches, dots, keys = _matcher(glob), names_dots(glob), Keys()
+        matches, dots, keys = key_matcher(glob), names_dots(glob), Keys()
         for url, error in IndexPages(opener.http, root, depth).files():
             below = url[len(root) :].lstrip("/")
             key = unquote(redact_url(below))
