@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
-from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.errors import UserError, sentence_of
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import redact_text, strip_secrets
@@ -293,11 +293,8 @@ def _dump_unmatched(source: Source) -> bytes:
 
 
 def describe_cause(error: Exception) -> str:
-    """Return why a source cannot be listed, in one line; with the type of other libraries' errors."""
-    message = " ".join(redact_text(str(error)[:_CAUSE]).split()) or "no cause is given"
-    if isinstance(error, (OSError, UserError, SampleError, ImportError)):
-        return message
-    return f"{type(error).__name__}: {message}"
+    """Return why a source cannot be listed, in one line."""
+    return sentence_of(type(error).__name__, redact_text(str(error)[:_CAUSE]))
 
 
 def declares_links(source: SourceSpec) -> bool:
