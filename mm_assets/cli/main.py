@@ -92,7 +92,8 @@ def main() -> None:
     """Run a command.
 
     Exit codes: 1 when a cell or a check failed, 2 for a user's mistake or an operating-system error (one line
-    on stderr), 130 or 143 when interrupted by SIGINT or SIGTERM.
+    on stderr), 3 when another run processes a cell, so that nothing was done, 130 or 143 when interrupted by
+    SIGINT or SIGTERM.
     """
     leave_working_folder()
     try:

@@ -101,7 +101,8 @@ def _invalid(where: str, error: Exception) -> UserError:
         where = where[1:-1]
     cause = cause_of(error)
     if found := _NO_COLUMN.search(cause):
-        columns = [name.strip(" `\"'") for name in found["columns"].split(",")]
+        named = (name.strip(" `\"'") for name in found["columns"].split(","))
+        columns = [name for name in named if not name.startswith("_")]  # Lance's own
         cause = _unknown_column(where, found["name"].strip(" `\"'"), columns)
     elif found := _NO_SQL.search(cause):
         cause = f"it is no complete expression of SQL: {found['detail'].strip()}"

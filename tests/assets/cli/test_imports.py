@@ -73,6 +73,7 @@ MISTAKES = [
     ),
     ("audit birds", "'birds' is not DATASET@VERSION"),
     ("forget", "missing argument"),
+    ("unregister", "missing argument"),
     ("env birds", "unexpected extra argument"),
     ("doctor --sample -1", "should be greater than or equal to"),
     ("upkeep --older-than-days -1", "should be greater than or equal to"),
