@@ -217,6 +217,14 @@ def exit_code(results: list[CellResult]) -> int:
 def _print_table(dataset_version: str, results: list[CellResult]) -> None:
     print_table(
         dataset_version,
-        [{**result.as_dict(), "run_id": result.run_id[:8]} for result in results],
+        [
+            {
+                **result.as_dict(),
+                "computed": {kernel: rows for kernel, rows in result.computed.items() if rows},
+                "reused": {kernel: rows for kernel, rows in result.reused.items() if rows},
+                "run_id": result.run_id[:8],
+            }
+            for result in results
+        ],
         ["modality", "status", "computed", "reused", "seconds", "run_id"],
     )

@@ -27,6 +27,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Inspect a folder and write a dataset spec for it, with the JSON Schema that editors read."""
+    from mm_assets.spec_drafts.contents import WILL_FAIL
     from mm_assets.spec_drafts.folder import SCHEMA_FILE, draft_spec
     from mm_assets.spec_drafts.json_schema import text
 
@@ -52,7 +53,8 @@ def init(
     for table, cause in draft.skipped.items():
         say(f"left out: {table}: {cause}")
     for cause, keys in draft.left_out.items():
-        say(f"left out, {cause} ({len(keys):,}): {_first(keys)}")
+        said = cause if cause == WILL_FAIL else f"left out, {cause}"
+        say(f"{said} ({len(keys):,}): {_first(keys)}")
     register = shlex.join(["mm", "register", str(target)])
     say(f"check the spec, then run: {register} && mm backfill {draft.dataset_version}")
 

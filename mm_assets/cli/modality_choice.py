@@ -26,10 +26,11 @@ def choose_modalities(
         return given
     registry = catalog.registry
     problems: list[str] = []
+    versions: Sequence[str | None] = dataset_versions or [None]
     published = sorted(
         {
             pin.modality
-            for version in dataset_versions or [None]
+            for version in versions
             for pin in registry.published_pins(version, problems if version is None else None)
         }
     )

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from mm_assets.spec_drafts.archives import archive_sources, url_column
-from mm_assets.spec_drafts.contents import Contents, scan_folder
+from mm_assets.spec_drafts.contents import EMPTY, FEW, UNKNOWN, WILL_FAIL, Contents, scan_folder
 from mm_assets.spec_drafts.languages import file_texts, multilingual_embedder
 from mm_assets.spec_drafts.names import clean_name, join_uri, number_names, relative_uri
 from mm_assets.spec_drafts.side_tables import FileNames, SideTable, file_column, linked_text
@@ -42,7 +42,7 @@ class Draft:
         yaml: the spec.
         found: number of files by kind, which the spec was drafted from.
         skipped: tables and archives that it leaves out, with the cause.
-        left_out: other files that it leaves out, by cause.
+        left_out: other files that it leaves out, by cause; and those that its globs match and will fail.
     """
 
     yaml: str
@@ -87,7 +87,8 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
         spec["embedders"] = {"text": [embedder]}
     text = _HEAD.format(schema=SCHEMA_FILE) + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     dataset_version = parse_spec(text, "draft").dataset_version
-    return Draft(text, dataset_version, contents.counts(), skipped, contents.left_out)
+    left_out = _split_matched(contents.left_out, sources)
+    return Draft(text, dataset_version, contents.counts(), skipped, left_out)
 
 
 class _Tables:
@@ -214,6 +215,18 @@ def _file_source(
     if len(parents) > 1 and "label" not in source.get("table", {}).get("columns", []):
         source["label"] = {"from": "parent_dir"}
     return source
+
+
+def _split_matched(left_out: dict[str, list[str]], sources: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the files that are left out by cause, those apart that a glob matches whatever they contain."""
+    globs = "".join(source["uri"].rpartition("*")[2] for source in sources if "*" in source["uri"])
+    endings = set(re.findall(r"\.\w+", globs))
+    found: dict[str, list[str]] = {}
+    for cause, keys in left_out.items():
+        for key in keys:
+            is_matched = cause in (EMPTY, FEW, UNKNOWN) and _ending(key) in endings
+            found.setdefault(WILL_FAIL if is_matched else cause, []).append(key)
+    return found
 
 
 def _exclusions(contents: Contents, endings: set[str] | None) -> dict[str, list[str]]:

@@ -121,7 +121,7 @@ def test_what_systems_strew_is_left_out_and_named(tmp_path: Path) -> None:
         "names that begin with a dot": [".DS_Store"],
         "links to a folder, to nothing, or out of the folder: not followed": ["again", "gone.jpg"],
         "no modality reads them": ["notes.docx"],
-        "empty; a failure where a source matches the name": ["0.jpg"],
+        "matched by name, will fail: empty, or not what the name says": ["0.jpg"],
         "for programs, not for readers": ["run.sh"],
         "JSON, of which lines are read: one object a line, in a file .jsonl": ["a.json"],
     }
