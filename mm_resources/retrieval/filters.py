@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mm_embed_kernels.errors import UserError
@@ -33,7 +33,7 @@ _VOLATILE = re.compile(
 )
 # What Lance says of a column that is not there, and of a text that its parser does not take.
 _NO_COLUMN = re.compile(
-    r"No field named (?P<name>.+?)\. (?:.*?)Valid fields are (?P<columns>[^.]+)", re.DOTALL
+    r"No field named (?P<name>[^.]+)\.(?:.*?Valid fields are (?P<columns>[^.]+))?", re.DOTALL
 )
 _NO_SQL = re.compile(r"sql parser error: (?P<detail>.*?)\)*$", re.DOTALL)
 # Characters of a cause: the columns of a table are named all.
@@ -72,8 +72,12 @@ def join_conditions(where: str | None, *conditions: str) -> str | None:
 
 
 @contextmanager
-def filter_errors(where: str | None) -> Iterator[None]:
-    """Raise an error of planning a scan or search as `UserError` that names the filter, if there is one."""
+def filter_errors(where: str | None, columns: Callable[[], Sequence[str]] = list) -> Iterator[None]:
+    """Raise an error of planning a scan or search as `UserError` that names the filter, if there is one.
+
+    Args:
+        columns: returns those of the table, which Lance does not name where it guesses another.
+    """
     try:
         yield
     except (UserError, OutOfMemory):
@@ -81,7 +85,7 @@ def filter_errors(where: str | None) -> Iterator[None]:
     except Exception as error:  # Lance has no type for these, and panics have one of their own
         if where is None or is_missing_file(error):
             raise
-        raise _invalid(where, error) from error
+        raise _invalid(where, error, columns()) from error
 
 
 @contextmanager
@@ -95,15 +99,16 @@ def row_errors(where: str | None) -> Iterator[None]:
         raise _invalid(where, error) from error
 
 
-def _invalid(where: str, error: Exception) -> UserError:
+def _invalid(where: str, error: Exception, columns: Sequence[str] = ()) -> UserError:
     # As the user has written it: it is in parentheses where other conditions may follow.
     if where.startswith("(") and where.endswith(")") and not _problem(where[1:-1]):
         where = where[1:-1]
     cause = cause_of(error)
     if found := _NO_COLUMN.search(cause):
-        named = (name.strip(" `\"'") for name in found["columns"].split(","))
-        columns = [name for name in named if not name.startswith("_")]  # Lance's own
-        cause = _unknown_column(where, found["name"].strip(" `\"'"), columns)
+        known = columns or [name.strip(" `\"'") for name in (found["columns"] or "").split(",")]
+        # Without Lance's own.
+        own = [name for name in known if name and not name.startswith("_")]
+        cause = _unknown_column(where, found["name"].strip(" `\"'"), own)
     elif found := _NO_SQL.search(cause):
         cause = f"it is no complete expression of SQL: {found['detail'].strip()}"
     return UserError(f"the filter {where!r} is invalid: {cause.removeprefix('Invalid input, ')[:_CAUSE]}")
