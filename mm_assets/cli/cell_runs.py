@@ -192,7 +192,8 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
         _print_table(dataset_version, results)
     for result in results:
         if result.status in ("blocked", "failed", "busy"):
-            say(f"{dataset_version} {result.modality} is {result.status}: {result.reason}")
+            of = f"{dataset_version} " if busy else ""
+            say(f"{of}{result.modality} is {result.status}: {result.reason}")
         for note in result.notes:
             say(f"{result.modality}: {note}")
     if busy:

@@ -184,7 +184,7 @@ def _unknowns(item: Prediction) -> list[str]:
     largest, lines = max(item.fitted_on), []
     if len(item.fitted_on) == 1:
         lines.append(
-            f"all runs had {largest:,} samples: fixed costs are unknown, and all is scaled with the samples"
+            f"all runs had one size, {largest:,} samples: fixed costs are unknown, and scaled with the samples"
         )
     if largest < _FEW:
         lines.append(
