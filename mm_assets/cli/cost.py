@@ -183,9 +183,7 @@ def _unknowns(item: Prediction) -> list[str]:
     """Return what the recorded runs say nothing of: the fixed costs, and sizes far beyond theirs."""
     largest, lines = max(item.fitted_on), []
     if len(item.fitted_on) == 1:
-        lines.append(
-            f"all runs had one size, {largest:,} samples: fixed costs are unknown, and scaled with the samples"
-        )
+        lines.append(f"all runs had one size, {largest:,} samples: fixed costs are unknown, all is scaled up")
     if largest < _FEW:
         lines.append(
             f"{largest:,} samples are few: starting took most of the time; backfill some {_FEW:,} first"
