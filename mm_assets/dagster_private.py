@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mm_embed_kernels.errors import sentence_of
+
 if TYPE_CHECKING:
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._utils.error import SerializableErrorInfo
@@ -60,11 +62,11 @@ def partitions_backfill(
 
 
 def error_message(error: SerializableErrorInfo) -> str:
-    """Return the message of a stored error in one line, with its class where the message is a single word."""
+    """Return the message of a stored error in one line, as a sentence without the names of classes."""
     # `message` is the last line of Python's traceback: MODULE.CLASS: MESSAGE.
     line = " ".join(error.message.split())
     message = re.sub(rf"^([\w.]+\.)?{re.escape(error.cls_name or '')}: ", "", line)
-    return message if " " in message else line
+    return sentence_of(error.cls_name or "", message)
 
 
 def backfill_daemon_is_healthy(instance: dg.DagsterInstance) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from signal import SIGINT
@@ -77,9 +78,42 @@ class ProcessFailure(UserError, RuntimeError):
     """Processes of this machine end without an answer: the run ends in one line, and no sample is blamed."""
 
 
+# Errors whose text alone says little, by class, and the sentence that it completes.
+_SENTENCES = {"KeyError": "there is no entry {}", "IndexError": "there is no entry at a position: {}"}
+_WORDS = {
+    "MemoryError": "out of memory", "TimeoutError": "no answer in time",
+    "EOFError": "the data ends too early", "RecursionError": "it is nested too deep",
+    "AssertionError": "a condition of the program does not hold",
+}  # fmt: skip
+_CLASS = re.compile(r"(?:\b[A-Za-z_]\w*\.)*\b[A-Z]\w*(?:Error|Exception|Failure|Timeout|Warning): (?=\S+ \S)")
+
+
+def sentence_of(kind: str, message: str) -> str:
+    """Return what an error says as a sentence: its message, without the names of classes.
+
+    Args:
+        kind: name of the error's class, of which the words stand where the message is empty.
+        message: its message.
+    """
+    text = " ".join(message.split())
+    name = kind.rpartition(".")[2]
+    if not text:
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.removesuffix("Error")).lower()
+        return _WORDS.get(name, words or "no cause is given")
+    return _SENTENCES[name].format(text) if name in _SENTENCES else without_classes(text)
+
+
+def without_classes(message: str) -> str:
+    """Return a message without the names of error classes in front of its sentences."""
+    return _CLASS.sub("", message)
+
+
 def unknown_choice(name: str, value: str, choices: Iterable[str]) -> UserError:
     """Return the error of a setting whose value is none of its choices."""
-    return UserError(f"{name} {value!r} is not known; there are: {', '.join(choices)}")
+    known = list(choices)
+    near = difflib.get_close_matches(value.lower(), known, 1, 0.7)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"{name} {value!r} is not known; there are: {', '.join(known) or 'none'}{meant}")
 
 
 class Interrupted(Exception):

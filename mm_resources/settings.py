@@ -35,7 +35,12 @@ class Variable:
 
 # The one list of variables: the reference of settings is written from it; a test compares it with the code.
 VARIABLES = (
-    Variable("MM_STORE", DEFAULT_STORE, "Root of the store: a folder or an fsspec URL."),
+    Variable(
+        "MM_STORE",
+        DEFAULT_STORE,
+        "Root of the store: a folder or an fsspec URL. Unset: the nearest `.mm/store`, from "
+        "the current folder upward; home and specs beside it.",
+    ),
     Variable("DAGSTER_HOME", DEFAULT_HOME, "The Dagster instance; initialised once with `dagster.yaml`."),
     Variable("MM_DATASETS", DEFAULT_DATASETS, "Folder of specs that the sensor `specs` watches."),
     Variable("MM_SECRETS", "/run/secrets", "Folder of the files that `${file:NAME}` in a spec names."),
@@ -119,13 +124,14 @@ class Settings:
         profile = os.environ.get("MM_PROFILE") or "bundled"
         if profile not in PROFILES:
             raise unknown_choice("MM_PROFILE", profile, PROFILES)
+        folder = project_folder()
         precision = os.environ.get("MM_PRECISION") or AUTO
         if precision not in PRECISIONS:
             raise unknown_choice("MM_PRECISION", precision, PRECISIONS)
         return Settings(
-            store=absolute(os.environ.get("MM_STORE") or DEFAULT_STORE),
-            dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or DEFAULT_HOME)),
-            datasets=Path(absolute(os.environ.get("MM_DATASETS") or DEFAULT_DATASETS)),
+            store=absolute(os.environ.get("MM_STORE") or str(folder / DEFAULT_STORE)),
+            dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or str(folder / DEFAULT_HOME))),
+            datasets=Path(absolute(os.environ.get("MM_DATASETS") or str(folder / DEFAULT_DATASETS))),
             profile=profile,
             precision=precision,
             calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
@@ -145,6 +151,22 @@ class Settings:
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
             **({"MM_KEY_PREFIX": self.key_prefix} if self.key_prefix else {}),
         }
+
+
+def project_folder() -> Path:
+    """Return the nearest folder, from the current one upward, that has a store; else the current one.
+
+    As git looks for a repository. A store of another user's is left out: whoever may write into a folder
+    above would choose what is read.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        try:
+            if (folder / DEFAULT_STORE).stat().st_uid == os.geteuid():
+                return folder
+        except OSError:  # none, or none that can be seen
+            continue
+    return here
 
 
 def _checked_prefix(prefix: str) -> str:

@@ -5,7 +5,6 @@ python docs/reference_pages/spec.py writes docs/reference/dataset.schema.json, w
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,30 +15,9 @@ if __name__ == "__main__":
     sys.path[0] = str(FILE.parents[2])
     sys.path.insert(0, str(FILE.parents[1]))
 
-from mm_embed_kernels.rules import rules  # noqa: E402
+from mm_assets.spec_drafts.json_schema import text  # noqa: E402
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec  # noqa: E402
 from reference_pages.markdown import code, generated_page, sentence, write_table  # noqa: E402
-
-_ACTIONS = ["drop", "flag", "off", False]
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a spec, with the parameters of the installed rules.
-
-    Beside what the model says, it admits what the model's validators read: numbers as versions, a bare `off`
-    (false, in YAML), and a source of tracks without a `uri`.
-    """
-    whole = DatasetSpec.model_json_schema(by_alias=True)
-    parts = whole["$defs"]
-    whole["properties"]["version"]["type"] = ["string", "integer"]
-    whole["properties"]["parent"]["anyOf"].insert(0, {"type": "integer"})
-    parts["SourceSpec"]["required"].remove("uri")
-    parts["SourceSpec"]["anyOf"] = [{"required": ["uri"]}, {"required": ["track_of"]}]
-    parts["Watch"]["properties"]["sources"]["enum"].append(False)
-    parts["Curation"]["properties"]["rules"]["properties"] = {
-        name: _rule_schema(rule) for name, rule in rules().items()
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": "mm dataset spec"}
 
 
 def page() -> str:
@@ -49,8 +27,8 @@ def page() -> str:
         "A spec is one YAML file. Paths in it are relative to its folder. Unknown keys are refused. The "
         "rules and their parameters are listed under [Rules](rules.md).",
         "Editors check a spec, and complete its keys, with [dataset.schema.json](dataset.schema.json). The"
-        " first line of the spec names it, by path or URL:",
-        "```yaml\n# yaml-language-server: $schema=docs/reference/dataset.schema.json\n```",
+        " first line of the spec names it, by path or URL; `mm init` writes both:",
+        "```yaml\n# yaml-language-server: $schema=.dataset.schema.json\n```",
         "## The spec",
         _keys(whole, whole),
     ]
@@ -112,33 +90,6 @@ def _kind(item: dict[str, Any], whole: dict[str, Any]) -> str:
         values = item.get("additionalProperties")
         return f"mapping to {_kind(values, whole)}" if isinstance(values, dict) else "mapping"
     return item.get("type", "any")
-
-
-def _rule_schema(rule: Any) -> dict[str, Any]:
-    parameters = {
-        field.name: _parameter(field.default)
-        for field in dataclasses.fields(rule)
-        if field.init and not field.name.startswith("_")
-    }
-    return {
-        "type": "object",
-        "description": sentence((rule.__doc__ or "").partition("\n\n")[0]),
-        "properties": {**parameters, "action": {"enum": _ACTIONS, "default": rule.action}},
-        "additionalProperties": False,
-    }
-
-
-def _parameter(default: Any) -> dict[str, Any]:
-    if isinstance(default, bool):
-        return {"type": "boolean", "default": default}
-    if isinstance(default, (int, float)):
-        return {"type": "number", "default": default}
-    return {"default": default} if isinstance(default, str) else {}
-
-
-def text() -> str:
-    """Return the JSON Schema as the file contains it."""
-    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

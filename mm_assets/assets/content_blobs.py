@@ -88,7 +88,9 @@ def content_blobs(run: CellRun) -> StageOutput:
             Check(
                 "blobs_present",
                 not counts["missing"],
-                f"{counts['missing']:,} referenced blobs are missing, and their sources no longer give them",
+                f"{counts['missing']:,} referenced blobs are missing, and their sources no longer give them"
+                if counts["missing"]
+                else "no referenced blob is missing",
                 dict(counts),
                 blocking=False,
             )

@@ -110,6 +110,6 @@ def _check_splits(groups: TableSpool) -> Check:
     return Check(
         "splits_hold",
         straddling == 0,
-        f"{straddling:,} groups stand in more than one split",
+        f"{straddling:,} groups stand in more than one split" if straddling else "each group has one split",
         {"straddling": straddling},
     )

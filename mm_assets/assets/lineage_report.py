@@ -17,6 +17,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import LINEAGE_REPORT
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.costs.cell_costs import CellCost, cell_cost
+from mm_resources.costs.figures import format_amount
 from mm_resources.costs.prices import Prices, load_prices
 from mm_resources.ledger.accounting import Accounting
 from mm_resources.metering import Usage
@@ -136,16 +137,16 @@ def _cost_figures(cost: CellCost, currency: str) -> dict[str, Any]:
     each = (
         {}
         if cost.per_1000_published is None
-        else {f"{currency} for 1,000 published": f"{cost.per_1000_published:.4g}"}
+        else {f"{currency} for 1,000 published": format_amount(cost.per_1000_published)}
     )
     saved = {
-        f"{currency} spared by {cause}": f"{part.price:.4g} ({part.count:,})"
+        f"{currency} spared by {cause}": f"{format_amount(part.price)} ({part.count:,})"
         for cause, part in cost.savings.items()
     }
     return {
-        f"{currency} in all": f"{cost.price:.4g}",
+        f"{currency} in all": format_amount(cost.price),
         **each,
-        f"{currency} a month, stored": f"{cost.stored_month:.3g}",
+        f"{currency} a month, stored": format_amount(cost.stored_month),
         **saved,
     }
 

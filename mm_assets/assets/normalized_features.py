@@ -74,7 +74,9 @@ def normalized_features(run: CellRun) -> StageOutput:
             Check(
                 "vectors_sound",
                 not counts["unsound"],
-                f"{counts['unsound']:,} vectors are not finite, of unit norm and of the declared dimension",
+                f"{counts['unsound']:,} vectors are not finite, of unit norm and of the declared dimension"
+                if counts["unsound"]
+                else "all vectors are finite, of unit norm and of the declared dimension",
                 dict(counts),
                 blocking=False,
             ),

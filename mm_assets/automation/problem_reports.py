@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mm_assets.cells.asset_keys import asset_key
-from mm_embed_kernels.errors import error_fingerprint
+from mm_embed_kernels.errors import error_fingerprint, sentence_of
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_embed_kernels.identity import digest
 from mm_embed_kernels.messages import first_items
@@ -23,7 +23,7 @@ _ASSET = asset_key("dataset_registry")
 
 def problem_line(name: str, error: Exception) -> str:
     """Return what could not be read, and why, in one line."""
-    text = " ".join(redact_text(str(error)[: 4 * _CHARACTERS]).split()) or type(error).__name__
+    text = sentence_of(type(error).__name__, redact_text(str(error)[: 4 * _CHARACTERS]))
     line = text if text.startswith(name) else f"{name}: {text}"
     return escape_terminal(line if len(line) <= _CHARACTERS else f"{line[:_CHARACTERS]}...")
 

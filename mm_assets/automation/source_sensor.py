@@ -30,6 +30,7 @@ from mm_assets.cells.source_drift_check import (
     source_drifts,
     sources_unchanged,
 )
+from mm_assets.operations.dagster_home import is_in_progress
 from mm_embed_kernels.escapes import escape_terminal
 from mm_embed_kernels.identity import digest, split_dataset_version
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
@@ -109,7 +110,9 @@ def sources(context: dg.SensorEvaluationContext, mm_catalog: CatalogResource) ->
             cells = [
                 cell
                 for cell in declared_cells(newest.spec)
-                if newest.by == WATCH and registry.pins.get(cell) is None
+                if newest.by == WATCH
+                and registry.pins.get(cell) is None
+                and not is_in_progress(context.instance, cell)
             ]
             due = list(_due_checks(registry, newest, now))
         except Exception as error:  # noqa: BLE001 - whatever a version causes is that version's alone

@@ -24,7 +24,9 @@ from mm_assets.automation.problem_reports import (
 )
 from mm_assets.automation.refresh import cell_request
 from mm_assets.cells.partitions import dataset_versions
+from mm_assets.operations.dagster_home import is_in_progress
 from mm_embed_kernels.spec.dataset_spec import load_spec
+from mm_resources.cell import Cell
 from mm_resources.objects.opener import file_tag
 from mm_resources.registry.registry import Registry
 from mm_resources.registry.spec_check import UnknownParent
@@ -105,10 +107,12 @@ def _evaluate(
                 break
             tried.add(path)
             try:
-                found, cells = _register(registry, Path(path))
+                found, key, cells = _register(registry, Path(path))
                 versions.append(found)
-                requests += cells
-                files[path] = _File(states[path])
+                # A cell that `mm backfill` processes now needs no run beside it; the next tick looks again.
+                busy = [cell for cell in cells if is_in_progress(context.instance, cell)]
+                requests += [cell_request(cell, key) for cell in cells if cell not in busy]
+                files[path] = _File("" if busy else states[path])
             except UnknownParent as error:
                 # Read again by each tick: the parent may be registered by another way, too.
                 files[path] = _File("", problem_line(path, error))
@@ -133,13 +137,13 @@ def _evaluate(
     )
 
 
-def _register(registry: Registry, path: Path) -> tuple[str, list[dg.RunRequest]]:
-    """Register a file, and return its version with the requests of the cells that are not published."""
+def _register(registry: Registry, path: Path) -> tuple[str, str, list[Cell]]:
+    """Register a file, and return its version, the spec's digest, and the cells that are not published."""
     spec = load_spec(path)
     registry.register(spec)
     cells = registry.cells(spec.dataset_version)
     unpublished = [cell for cell in cells if registry.pins.get(cell) is None]
-    return spec.dataset_version, [cell_request(cell, spec.digest) for cell in unpublished]
+    return spec.dataset_version, spec.digest, unpublished
 
 
 def _skip_reason(read: list[str], problems: list[str]) -> str:

@@ -11,6 +11,7 @@ from mm_assets.cells.asset_keys import asset_key
 from mm_assets.cells.automation_condition import materialize_when_upstream_changes
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
+from mm_assets.cells.check_descriptions import DESCRIPTIONS
 from mm_assets.cells.dataset_assets import report_pin
 from mm_assets.cells.entry import enter
 from mm_assets.cells.materialization import column_schema
@@ -98,7 +99,7 @@ def _check_specs(asset: str, checks: Iterable[tuple[str, bool]]) -> list[dg.Asse
                 asset=asset_key(asset),
                 blocking=blocking,
                 partitions_def=cells,
-                description=f"{check} of a cell",
+                description=DESCRIPTIONS[check],
             )
             for check, blocking in checks
         ]

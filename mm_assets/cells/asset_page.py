@@ -13,11 +13,10 @@ from mm_embed_kernels.contracts.fields import is_number
 from mm_resources.tables.stage_tables import StageMeta
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 8, 8
-# Columns of keys and states, without content of samples.
-PREVIEWED = {
-    *("sample_id", "segment_id", "feature_id", "key", "status", "probe", "kept", "rule", "split", "embedder"),
-    *("stage", "table", "index"),
-}
+# Columns of keys and states, without content of samples: those that say most come first, ids last.
+_STATES = ("key", "status", "probe", "kept", "rule", "split", "stage", "table", "embedder", "index")
+_IDS = ("sample_id", "segment_id", "feature_id")
+PREVIEWED = {*_STATES, *_IDS}
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class AssetPage:
     Attributes:
         contract: columns of the asset's rows.
         origins: column -> upstream assets that pass the column on.
-        preview: the first rows; key and numeric columns only, no content.
+        preview: the first rows; columns of keys, states and figures that have values, no content.
         plots: PNG by name.
         table: URI of the stage's table.
         causes: error class -> samples that failed in this stage.
@@ -81,8 +80,25 @@ def _preview(run: CellRun) -> pa.Table:
         item.name
         for item in schema
         if item.name in PREVIEWED or is_number(item.type) or item.type == pa.bool_()
-    ][:PREVIEW_COLUMNS]
-    return run.catalog.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
+    ]
+    rows = run.catalog.tables.read(run.asset, run.cell, columns, limit=PREVIEW_ROWS).read_all()
+    return rows.select(informative_columns(rows))
+
+
+def informative_columns(rows: pa.Table) -> list[str]:
+    """Return the columns of a preview that have values: states, figures that differ, others, an id."""
+
+    def rank(name: str) -> tuple[int, int]:
+        if name in _STATES:
+            return 0, _STATES.index(name)
+        if name in _IDS:
+            return 3, _IDS.index(name)
+        return (1 if len(rows[name].unique()) > 1 else 2), rows.column_names.index(name)
+
+    filled = [name for name in rows.column_names if not rows.num_rows or rows[name].null_count < len(rows)]
+    ranked = sorted(filled, key=rank)
+    ids = [name for name in ranked if name in _IDS]
+    return [name for name in ranked if name not in ids][: PREVIEW_COLUMNS - len(ids[-1:])] + ids[-1:]
 
 
 def _since_parent(run: CellRun, meta: StageMeta) -> str:

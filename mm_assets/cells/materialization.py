@@ -34,26 +34,32 @@ def materialize_result(
     figures = {**meta.summary, **{f"failed here: {cause}": count for cause, count in page.causes.items()}}
     if page.parent:
         figures["since the parent version"] = page.parent
-    lines = "\n".join(f"| {escape_markdown(name)} | {_format(value)} |" for name, value in figures.items())
+    lines = "\n".join(
+        f"| {escape_markdown(name)} | {_format(value)} |"
+        for name, value in figures.items()
+        if value not in (None, "", {}, [])
+    )
+    work = {
+        "computed": {kernel: computed for kernel, (computed, _) in effort.work.items() if computed},
+        "reused": {kernel: reused for kernel, (_, reused) in effort.work.items() if reused},
+    }
+    # What to do comes first, as the page shows it.
     metadata: dict[str, Any] = {
+        "next": dg.MetadataValue.md(_next_command(asset, cell, meta, checks)),
+        **({"failures": dg.MetadataValue.md(_causes(asset, cell, page.causes))} if page.causes else {}),
+        "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
         "dagster/row_count": meta.row_count,
         "dagster/partition_row_count": meta.row_count,
         **scalar_figures(meta, checks, effort),
         "dagster/column_schema": column_schema(page.contract),
         "dagster/column_lineage": _lineage(page.origins),
         **{name: _picture(name, png) for name, png in page.plots.items()},
-        "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
         "unchanged": effort.unchanged,
-        "computed": dg.MetadataValue.json(
-            {kernel: computed for kernel, (computed, _) in effort.work.items()}
-        ),
-        "reused": dg.MetadataValue.json({kernel: reused for kernel, (_, reused) in effort.work.items()}),
+        **{name: dg.MetadataValue.json(counts) for name, counts in work.items() if counts},
         "preview": _preview(page.preview),
-        **({"failures": dg.MetadataValue.md(_causes(asset, cell, page.causes))} if page.causes else {}),
         "seconds": round(effort.seconds, 2),
         "table": dg.MetadataValue.path(page.table),
         "written_by_run": meta.run_id,
-        "next": dg.MetadataValue.md(_next_command(asset, cell, meta, checks)),
     }
     results = [dg.AssetCheckResult(check_name=check.name, **_check_fields(check)) for check in checks]
     return dg.MaterializeResult(

@@ -13,6 +13,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts.fields import is_number
 from mm_embed_kernels.escapes import escape_terminal
 from mm_embed_kernels.rules import Rule
+from mm_resources.costs.figures import format_amount
 from mm_resources.monitoring.distribution_drift import DistributionDrift
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def costs(stages: Mapping[str, float], saved: Mapping[str, float], currency: str
     axes = figure.subplots()
     names, prices, colors = zip(*bars[::-1], strict=True)
     drawn = axes.barh(names, prices, color=colors)
-    axes.bar_label(drawn, labels=[f"{price:.3g}" for price in prices], padding=4, fontsize=8)
+    axes.bar_label(drawn, labels=[format_amount(price) for price in prices], padding=4, fontsize=8)
     axes.set_title(f"{currency}, over all runs", fontsize=9, loc="left", y=_ABOVE)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -9,7 +9,7 @@ import dagster as dg
 
 from mm_assets.cells.checks import GateClosed
 from mm_embed_kernels import sql
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, sentence_of
 from mm_embed_kernels.escapes import escape_terminal
 from mm_embed_kernels.urls import redact_text
 
@@ -41,7 +41,8 @@ def one_line_failures() -> Iterator[None]:
         # A client's error that quotes a URL with its signature would stand in the event log with its causes.
         if _cause(error) is not None:
             raise
-        raise dg.Failure(escape_terminal(redact_text(f"{type(error).__name__}: {error}"))) from None
+        text = sentence_of(type(error).__name__, str(error))
+        raise dg.Failure(escape_terminal(redact_text(text))) from None
 
 
 def _cause(error: BaseException) -> BaseException | None:

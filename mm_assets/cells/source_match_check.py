@@ -6,6 +6,7 @@ from mm_assets.cells.checks import Check
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_resources.registry.registry import Registry
 from mm_resources.sources import Unmatched
+from mm_resources.sources.unlisted_files import unlisted_files
 
 MATCHED = "every row of a side table has its file, every file its row, and every link its sample"
 
@@ -26,7 +27,12 @@ def sources_matched(registry: Registry, spec: DatasetSpec, modality: str) -> Che
         figures["links to no sample"] = dangling.count
         if dangling.count:
             lines.append(_describe(f"of {links:,} links name no sample", dangling))
-    return Check("sources_matched", not lines, "; ".join(lines) or MATCHED, figures, blocking=False)
+    told = [*lines] or [MATCHED]
+    # Told, and no failure: a spec may take a part of a folder.
+    if (unlisted := unlisted_files(spec).get(modality)) is not None:
+        figures["files of no source"] = unlisted.count
+        told.append(_describe(f"files look like {modality} samples and match no source", unlisted))
+    return Check("sources_matched", not lines, "; ".join(told), figures, blocking=False)
 
 
 def _describe(what: str, found: Unmatched) -> str:

@@ -67,7 +67,7 @@ def _mend(catalog: Catalog, audits: list[Audit], json: bool) -> None:
     for line in [] if json else [*repair.notes, *moved]:
         say(line)
     for result in results:
-        if result.status in ("blocked", "failed"):
+        if result.status in ("blocked", "failed", "busy"):
             say(f"{result.modality} is {result.status}: {result.reason}", file=sys.stderr)
 
 

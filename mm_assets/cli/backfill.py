@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm_assets.cli.cell_runs import print_results, require_models, run_cells
+from mm_assets.cli.cell_runs import exit_code, print_results, require_models, run_cells
 from mm_assets.cli.options import DatasetVersion, Json, Modalities, OverrideGate, Verbose, check_choice
 from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import UserError
+from mm_resources.costs.figures import format_amount
 
 if TYPE_CHECKING:
     from mm_assets.operations.backfill import CellResult
@@ -107,8 +108,8 @@ def _print_results(dataset_version: str, results: list[CellResult], json: bool) 
         print_json({"dataset_version": dataset_version, "cells": [result.as_dict() for result in results]})
     else:
         print_results(dataset_version, results)
-    if any(result.status in ("blocked", "failed") for result in results):
-        raise typer.Exit(1)
+    if code := exit_code(results):
+        raise typer.Exit(code)
 
 
 def _print_plan(catalog: Catalog, dataset_version: str, cells: list[Cell], json: bool) -> None:
@@ -140,7 +141,7 @@ def _print_plan(catalog: Catalog, dataset_version: str, cells: list[Cell], json:
     seconds, price = sum(item.work.seconds for item in planned), sum(item.price(prices) for item in planned)
     say(
         f"estimated work: {seconds:,.0f} s, plus a few seconds to start; "
-        f"{price:,.4g} {prices.currency} of compute"
+        f"{format_amount(price)} {prices.currency} of compute"
     )
 
 

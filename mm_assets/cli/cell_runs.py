@@ -186,17 +186,18 @@ class _Bar:
 
 
 def print_results(dataset_version: str, results: list[CellResult]) -> None:
-    """Print results of runs, their reasons and notes, and the next command."""
-    print_table(
-        dataset_version,
-        [{**result.as_dict(), "run_id": result.run_id[:8]} for result in results],
-        ["modality", "status", "computed", "reused", "seconds", "run_id"],
-    )
+    """Print results of runs, their reasons and notes, and the next command; of busy cells, a line each."""
+    busy = bool(results) and all(result.status == "busy" for result in results)
+    if not busy:
+        _print_table(dataset_version, results)
     for result in results:
-        if result.status in ("blocked", "failed"):
-            say(f"{result.modality} is {result.status}: {result.reason}")
+        if result.status in ("blocked", "failed", "busy"):
+            of = f"{dataset_version} " if busy else ""
+            say(f"{of}{result.modality} is {result.status}: {result.reason}")
         for note in result.notes:
             say(f"{result.modality}: {note}")
+    if busy:
+        return
     if all(result.status == "unchanged" for result in results):
         say("unchanged: nothing was computed, and the published version stays")
     elif any(result.status == "blocked" for result in results):
@@ -206,3 +207,25 @@ def print_results(dataset_version: str, results: list[CellResult]) -> None:
         )
     else:
         say(f"next: mm status {dataset_version}")
+
+
+def exit_code(results: list[CellResult]) -> int:
+    """Return the exit code for results: 1 when a cell is blocked or failed, 3 when one is busy, else 0."""
+    statuses = {result.status for result in results}
+    return 1 if statuses & {"blocked", "failed"} else 3 if "busy" in statuses else 0
+
+
+def _print_table(dataset_version: str, results: list[CellResult]) -> None:
+    print_table(
+        dataset_version,
+        [
+            {
+                **result.as_dict(),
+                "computed": {kernel: rows for kernel, rows in result.computed.items() if rows},
+                "reused": {kernel: rows for kernel, rows in result.reused.items() if rows},
+                "run_id": result.run_id[:8],
+            }
+            for result in results
+        ],
+        ["modality", "status", "computed", "reused", "seconds", "run_id"],
+    )

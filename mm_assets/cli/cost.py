@@ -9,6 +9,10 @@ import typer
 
 from mm_assets.cli.options import DatasetVersion, Modalities
 from mm_assets.cli.output import print_json, print_table, say
+from mm_resources.costs.figures import format_amount, format_bytes, format_seconds
+
+# Samples below which starting decides the cost of a run, and how much larger a cell may be than its runs.
+_FEW, _FAR = 100, 1_000
 
 if TYPE_CHECKING:
     from mm_resources.catalog import Catalog
@@ -111,19 +115,21 @@ def _print_cost(item: CellCost, prices: Prices) -> None:
         {"by": cause, "count": part.count, "s": float(part.seconds), prices.currency: f"{part.price:.6f}"}
         for cause, part in item.savings.items()
     ]
-    per_sample = f"{item.per_kept_sample:.3g} {prices.currency}"
+    per_sample = f"{format_amount(item.per_kept_sample)} {prices.currency}"
     print_table(f"{item.modality}: saved, at {per_sample} for a kept sample", saved)
     say(f"{item.modality}: {_summary(vars(item), prices)}")
 
 
 def _summary(figures: dict[str, Any], prices: Prices) -> str:
     each = (
-        f"{figures['per_1000_published']:.4g} for 1,000 published samples"
+        f"{format_amount(figures['per_1000_published'])} for 1,000 published samples"
         if figures["published"]
         else "nothing published"
     )
-    stored = f"{figures['stored_bytes'] / 1e9:.4g} GB stored at {figures['stored_month']:.3g} a month"
-    return f"{figures['price']:.4g} {prices.currency}, {each}; {stored}"
+    stored = (
+        f"{format_bytes(figures['stored_bytes'])} stored at {format_amount(figures['stored_month'])} a month"
+    )
+    return f"{format_amount(figures['price'])} {prices.currency}, {each}; {stored}"
 
 
 def _print_predictions(
@@ -155,20 +161,39 @@ def _print_prediction(item: Prediction, prices: Prices) -> None:
         }
         for stage in item.stages
     ]
+    if unknown := _unknowns(item):
+        say(f"{item.modality}: what this prediction cannot know:")
+        for line in unknown:
+            say(f"  {line}")
     sizes = ", ".join(f"{size:,}" for size in item.fitted_on)
     title = f"{item.modality}: {item.samples:,} samples on {item.workers} workers, fitted on runs of {sizes}"
     print_table(title, rows)
     say(
-        f"{item.modality}: {item.seconds:,.0f} s, {item.price:.4g} {prices.currency}, "
+        f"{item.modality}: {format_seconds(item.seconds)}, {format_amount(item.price)} {prices.currency}, "
         f"{item.peak_bytes >> 20:,} MiB at the peak, {item.commits:,} commits, "
-        f"{item.stored_bytes / 1e9:.4g} GB stored at {item.stored_month:.3g} a month"
+        f"{format_bytes(item.stored_bytes)} stored at {format_amount(item.stored_month)} a month"
     )
-    if len(item.fitted_on) == 1:
-        say("  all runs had one size: fixed costs are unknown, and all cost is scaled with the samples")
     if item.unseen_index:
         say(f"  {_index_note(item.unseen_index, item.index_seconds)}")
     for stage, power in item.steeper.items():
         say(f"  {stage} grew with the samples to the power {power:.2f}: it may take more than predicted")
+
+
+def _unknowns(item: Prediction) -> list[str]:
+    """Return what the recorded runs say nothing of: the fixed costs, and sizes far beyond theirs."""
+    largest, lines = max(item.fitted_on), []
+    if len(item.fitted_on) == 1:
+        lines.append(f"all runs had one size, {largest:,} samples: fixed costs are unknown, all is scaled up")
+    if largest < _FEW:
+        lines.append(
+            f"{largest:,} samples are few: starting took most of the time; backfill some {_FEW:,} first"
+        )
+    elif item.samples > _FAR * largest:
+        lines.append(
+            f"{item.samples:,} samples are {item.samples / largest:,.0f} times as many as any run had; "
+            f"backfill a version of some {item.samples // _FAR:,} first"
+        )
+    return lines
 
 
 def _index_note(index: str, seconds: float) -> str:

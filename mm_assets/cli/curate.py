@@ -9,6 +9,7 @@ import typer
 from mm_assets.cli.options import DatasetVersion, Json, Modalities
 from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import UserError
+from mm_resources.costs.figures import format_amount
 
 if TYPE_CHECKING:
     from mm_assets.curation.what_if import WhatIf
@@ -101,7 +102,7 @@ def _outcomes(catalog: Catalog, cells: list[Cell], changes: Changes, prices: Pri
 def _print(item: WhatIf, words: list[str], currency: str) -> None:
     if item.moves:
         print_table(f"{item.modality}: what if {', '.join(words)}", [vars(move) for move in item.moves])
-    price, direction = f"{abs(item.price):,.4g} {currency}", "less" if item.seconds < 0 else "more"
+    price, direction = f"{format_amount(abs(item.price))} {currency}", "less" if item.seconds < 0 else "more"
     say(
         f"{item.modality}: {item.kept_then:,} of {item.samples:,} samples kept instead of {item.kept_now:,}; "
         f"{abs(item.seconds):,.1f} s ({price}) {direction} to segment and embed, if none of it is cached"

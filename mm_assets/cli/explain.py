@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from mm_assets.cli.options import Json, check_dataset_version
-from mm_assets.cli.output import print_json, print_tree
+from mm_assets.cli.output import one_line, print_json, print_tree, say
 
 
 def explain(
@@ -27,4 +28,29 @@ def explain(
     if json:
         print_json(chain)
     else:
-        print_tree(f"[bold]feature {chain['feature_id']}[/bold]", chain)
+        for line in _summary(chain):
+            say(line)
+        print_tree(f"feature {chain['feature_id']}", chain)
+
+
+def _summary(chain: dict[str, Any]) -> Iterator[str]:
+    """Yield what the lineage says, in sentences."""
+    source, decisions, segment = chain["source"], chain["decisions"], chain["segment"]
+    embedder, run, blob = chain["embedder"], chain["run"], chain["blob"]
+    label = f", label {source['label']}" if source["label"] else ""
+    yield (
+        f"{chain['modality']} sample {source['key']} of {chain['dataset_version']['name']}: "
+        f"split {decisions['split']}{label}"
+    )
+    yield f"  source {source['name']}: {source['uri']}"
+    size = f", {blob['size']:,} bytes" if blob.get("size") is not None else ""
+    mime = chain["metadata"].get("mime")
+    yield f"  content {chain['metadata'].get('content_hash', '')[:16]}{size}{f', {mime}' if mime else ''}"
+    rules = decisions["rules"] or []
+    flagged = ", ".join(rule["rule"] for rule in rules if not rule["passed"])
+    yield f"  kept by {len(rules):,} rules{f', flagged by {flagged}' if flagged else ''}"
+    text = f": {one_line(segment['text'])}" if segment["text"] else ""
+    yield f"  segment {segment['span']}{text}"
+    yield f"  vector of {embedder['dimension']:,} numbers by {embedder['name']} ({embedder['space']})"
+    at = run["published_at"][:19].replace("T", " ")
+    yield f"  published {at} UTC as pin {run['pin']} by run {run['run_id'][:8]}"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mm_assets.cli.modality_choice import choose_modalities
 from mm_assets.cli.options import DatasetVersion, Json, Verify, Where, check_choice
 from mm_assets.cli.output import print_json, say
 from mm_embed_kernels.errors import UserError
@@ -16,8 +17,12 @@ def export(  # noqa: PLR0913 - one parameter for each option
     dataset_version: DatasetVersion,
     out: Annotated[Path, typer.Option(help="folder to create")],
     modality: Annotated[
-        list[str], typer.Option(help="modality to export; repeatable; several are joined by entity")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="modality to export; repeatable; several are joined by entity; required where several are "
+            "published"
+        ),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", help="parquet, webdataset, huggingface or croissant")
     ] = "parquet",
@@ -44,13 +49,15 @@ def export(  # noqa: PLR0913 - one parameter for each option
 
     check_choice("--format", form, FORMS)
     columns = column or ["label", "split"]
-    training_set = FeatureStore.open().training_set(
+    store = FeatureStore.open()
+    names = choose_modalities(store.catalog, modality, [dataset_version])
+    training_set = store.training_set(
         dataset_version,
-        modality=modality,
+        modality=names,
         where=where,
         split=split,
         columns=columns,
-        embedder=_choose_embedders(embedder or [], modality),
+        embedder=_choose_embedders(embedder or [], names),
         verify=verify,
     )
     rows, manifest = write(training_set, form, out), training_set.manifest

@@ -10,7 +10,7 @@ import typer
 from mm_assets.cli.error_classes import print_error_classes
 from mm_assets.cli.options import ErrorClass, Json, Modalities, Stage, check_choice, check_dataset_version
 from mm_assets.cli.output import one_line, print_json, print_json_array, print_table, say
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, without_classes
 
 if TYPE_CHECKING:
     from mm_assets.curation.rule_suggestions import Proposal
@@ -99,16 +99,22 @@ def _print_causes(catalog: Catalog, dataset_version: str, cells: list[Cell], cho
             "modality": cause["modality"],
             "stage": cause["stage"],
             "class": cause["error_class"],
-            "count": cause["events"],
+            "samples": cause["samples"],
+            "failures": cause["events"],
             "tries": cause["attempts"],
             "retryable": cause["retryable"],
-            "example": one_line(cause["message"], 120),
+            "example": one_line(without_classes(cause["message"]), 120),
             "source": one_line(cause["source_uri"] or "", 60),
             "cause": cause["fingerprint"],
         }
         for cause in listed
     ]
-    print_table(f"{sum(causes['events'].to_pylist()):,} failures of {dataset_version}, by cause", rows)
+    # A sample may fail in several of its segments, and for several embedders.
+    events, samples = (sum(causes[name].to_pylist()) for name in ("events", "samples"))
+    several = events != samples
+    title = f"{events:,} failures of {samples:,} samples" if several else f"{events:,} failures"
+    columns = [name for name in rows[0] if several or name != "failures"]
+    print_table(f"{title} of {dataset_version}, by cause", rows, columns)
     if causes.num_rows > _MAX_CAUSES:
         rest = f"{causes.num_rows - _MAX_CAUSES:,} less frequent causes"
         say(f"and {rest}: narrow them down with --stage, --class or --fingerprint")
@@ -137,7 +143,8 @@ def _open(catalog: Catalog, cells: list[Cell], sample_id: str, to: Path | None, 
         print_json({**vars(opened), "path": str(opened.path)})
         return
     for event in opened.failures:
-        say(f"{event['stage']}: {event['error_class']}: {event['message']} (attempt {event['attempt']})")
+        cause = without_classes(event["message"])
+        say(f"{event['stage']}: {event['error_class']}: {cause} (attempt {event['attempt']})")
     say(f"{opened.size:,} bytes from {opened.origin}")
     say(f"listed as {opened.source_uri}")
     say(opened.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -23,6 +24,7 @@ def forget(
     from mm_assets.operations.dagster_home import active_runs, open_instance
     from mm_resources.catalog import Catalog
     from mm_resources.maintenance.forgetting import forget as remove
+    from mm_resources.maintenance.forgetting_preview import describe_scope
     from mm_resources.settings import Settings
     from mm_resources.storage.lance_errors import Fenced
 
@@ -32,6 +34,8 @@ def forget(
             f"{busy} is processing a cell and could restore the content; wait for it to end, then repeat"
         )
     if not yes:
+        for line in describe_scope(Catalog.open(), identifier):
+            say(line, file=sys.stderr)
         question = f"Forget {identifier} in every version of every dataset of {settings.store}? Irreversible."
         typer.confirm(question, abort=True, err=True)
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import mebibytes, print_json, print_table
+from mm_assets.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from mm_resources.maintenance.garbage_collection import CollectionResult
 
 
 def gc(
@@ -32,5 +36,32 @@ def gc(
     if json:
         print_json(vars(done))
         return
-    title = "mm gc, dry run" if dry_run else "mm gc"
-    print_table(title, [{**vars(done), "bytes": mebibytes(done.bytes)}])
+    for line in _lines(done, dry_run, older_than_days):
+        say(line)
+
+
+def _lines(done: CollectionResult, dry_run: bool, days: float) -> Iterator[str]:
+    """Yield what a collection did, or would do, in sentences."""
+    from mm_resources.costs.figures import format_bytes
+
+    will = "would " if dry_run else ""
+    yield f"{done.referenced:,} blobs are referenced, and stay"
+    if done.condemned:
+        yield (
+            f"{done.condemned:,} blobs that nothing references {will}leave the index; their "
+            f"bytes are removed by a collection {days:g} days later"
+        )
+    if done.restored:
+        yield f"{done.restored:,} blobs are referenced again, and {will}return to the index"
+    if done.removed or done.objects:
+        removed = "would be removed" if dry_run else "are removed"
+        yield (
+            f"{done.removed:,} blobs that have been out of the index for {days:g} days, in {done.objects:,} "
+            f"objects of {format_bytes(done.bytes)}, {removed}"
+        )
+    if done.rewritten:
+        yield f"{done.rewritten:,} packs that are mostly garbage {'would be' if dry_run else 'are'} rewritten"
+    if not (done.condemned or done.restored or done.removed or done.objects or done.rewritten):
+        yield f"nothing to remove: no blob without a reference is older than {days:g} days"
+    if dry_run:
+        yield "dry run: nothing was changed"

@@ -34,6 +34,7 @@ from mm_assets.cli.report import report
 from mm_assets.cli.search import search
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
+from mm_assets.cli.unregister import unregister
 from mm_assets.cli.upkeep import upkeep
 from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
@@ -64,6 +65,7 @@ def _configure(context: typer.Context) -> None:
 # `mm --help` lists the commands in this order.
 app.command("init")(init)
 app.command("register")(register)
+app.command("unregister")(unregister)
 app.command("datasets")(datasets)
 app.command("backfill")(backfill)
 app.command("curate")(curate)
@@ -91,7 +93,8 @@ def main() -> None:
     """Run a command.
 
     Exit codes: 1 when a cell or a check failed, 2 for a user's mistake or an operating-system error (one line
-    on stderr), 130 or 143 when interrupted by SIGINT or SIGTERM.
+    on stderr), 3 when another run processes a cell, so that nothing was done, 130 or 143 when interrupted by
+    SIGINT or SIGTERM.
     """
     leave_working_folder()
     try:

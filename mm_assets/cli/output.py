@@ -32,7 +32,7 @@ def print_exactly(text: str, end: str = "\n") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON; dates in ISO 8601, other unknown types as their string."""
+    """Print a value as indented JSON; dates in ISO 8601, bytes in hexadecimal, others as their string."""
     print(_dumps(value))
 
 
@@ -50,6 +50,8 @@ def _dumps(value: Any) -> str:
 
 
 def _as_json(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 
 
@@ -86,7 +88,7 @@ def print_tree(title: str, value: Mapping[str, Any]) -> None:
     """Print nested mappings and lists as an indented tree."""
     from rich.tree import Tree
 
-    tree = Tree(_cell(title))
+    tree = Tree(f"[bold]{_cell(title)}[/bold]")
     _add_branches(tree, value)
     _console().print(tree)
 
@@ -133,13 +135,16 @@ def _add_branches(tree: Tree, value: Mapping[str, Any] | list[Any]) -> None:
             tree.add(_decision_line(item))
         elif isinstance(item, (Mapping, list)) and item:
             _add_branches(tree.add(f"[bold]{_cell(name)}[/bold]"), item)
-        elif item not in (None, [], {}):
+        elif isinstance(item, (bytes, bytearray)):
+            tree.add(f"[bold]{_cell(name)}[/bold]: {len(item):,} bytes")
+        elif item not in (None, [], {}, "") and item == item:
             text = item.isoformat() if isinstance(item, (date, datetime)) else item
             tree.add(f"[bold]{_cell(name)}[/bold]: {_cell(text)}")
 
 
 def _decision_line(item: Mapping[str, Any]) -> str:
-    """Return a rule's decision in one line."""
+    """Return a rule's decision in one line, with what was measured and allowed where that is known."""
     state = "passed" if item["passed"] else f"{item['action']}: {item['reason']}"
-    figures = f"measured {_cell(item['value'])}, {_cell(item['threshold'])}"
-    return f"{item['rule']} v{item['version']}: {_cell(state)} ({figures})"
+    measured = f"measured {_cell(item['value'])}" if item["value"] not in (None, "") else ""
+    figures = ", ".join(filter(None, (measured, _cell(item["threshold"]))))
+    return f"{item['rule']} v{item['version']}: {_cell(state)}{f' ({figures})' if figures else ''}"

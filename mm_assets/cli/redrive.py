@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mm_assets.cli.cell_runs import require_models, run_cells
+from mm_assets.cli.cell_runs import exit_code, require_models, run_cells
 from mm_assets.cli.options import (
     DatasetVersion,
     ErrorClass,
@@ -69,13 +69,13 @@ def redrive(
         print_json({"dataset_version": dataset_version, "cells": described})
     else:
         _print_outcomes(dataset_version, results, outcomes)
-    if any(result.status in ("blocked", "failed") for result in results):
-        raise typer.Exit(1)
+    if code := exit_code(results):
+        raise typer.Exit(code)
 
 
 def _status(result: CellResult, outcome: Outcome) -> str:
     """Return the status of a cell's run, or that no retry has changed anything."""
-    ran = result.status not in ("blocked", "failed")
+    ran = result.status not in ("blocked", "failed", "busy")
     return _FAILED_AGAIN if ran and outcome.tried and outcome.failed == outcome.tried else result.status
 
 
@@ -94,7 +94,7 @@ def _print_outcomes(dataset_version: str, results: list[CellResult], outcomes: l
     for result, outcome in zip(results, outcomes, strict=True):
         if _status(result, outcome) == _FAILED_AGAIN:
             say(f"{result.modality}: all {outcome.tried:,} retried failures failed again")
-        if result.status in ("blocked", "failed"):
+        if result.status in ("blocked", "failed", "busy"):
             say(f"{result.modality} is {result.status}: {result.reason}")
     if any(outcome.passed < outcome.tried for outcome in outcomes):
         say(f"remaining failures: mm failures {dataset_version}")

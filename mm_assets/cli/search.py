@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mm_assets.cli.modality_choice import choose_modalities
 from mm_assets.cli.options import Json, Verify, Where, check_choice, check_dataset_versions
 from mm_assets.cli.output import one_line, print_json, print_table, say
 
@@ -19,9 +20,12 @@ FIELDS = [
 def search(  # noqa: PLR0913 - one parameter for each option
     query: Annotated[str, typer.Argument(help="text, a media path, or id:FEATURE|SEGMENT|SAMPLE")],
     modality: Annotated[
-        list[str],
-        typer.Option(help="modality to search; repeatable for modalities that share a vector space"),
-    ],
+        list[str] | None,
+        typer.Option(
+            help="modality to search; repeatable for modalities that share a vector space; required where "
+            "several are published"
+        ),
+    ] = None,
     dataset_version: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,10 +63,12 @@ def search(  # noqa: PLR0913 - one parameter for each option
     check_choice("--find", find, FINDS)
     if group_by is not None:
         check_choice("--group-by", group_by, GROUPS)
-    hits = FeatureStore.open().search(
+    store = FeatureStore.open()
+    names = choose_modalities(store.catalog, modality, dataset_version)
+    hits = store.search(
         query,
         dataset_version=dataset_version or None,
-        modality=modality,
+        modality=names,
         embedder=embedder,
         k=k,
         where=where,
@@ -81,7 +87,7 @@ def search(  # noqa: PLR0913 - one parameter for each option
         return
     versions = ", ".join(dataset_version or ["all versions"])
     shown = _useful_columns(rows, len(dataset_version or []) == 1)
-    print_table(f"{versions} {', '.join(modality)}: {query}", rows, shown)
+    print_table(f"{versions} {', '.join(names)}: {query}", rows, shown)
     say("origin of a hit: mm explain FEATURE_ID")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mm_assets.cli.modality_choice import choose_modalities
 from mm_assets.cli.options import Json, check_dataset_version
 from mm_assets.cli.output import one_line, print_json, print_table, say
 
@@ -20,7 +21,9 @@ def try_embedder(
             help="version whose published segments are sampled",
         ),
     ],
-    modality: Annotated[str, typer.Option(help="modality of the segments")],
+    modality: Annotated[
+        str | None, typer.Option(help="modality of the segments; required where several are published")
+    ] = None,
     sample: Annotated[int, typer.Option(min=2, help="number of segments")] = 500,
     json: Json = False,
 ) -> None:
@@ -29,6 +32,7 @@ def try_embedder(
     from mm_resources.catalog import Catalog
 
     catalog = Catalog.open()
+    (modality,) = choose_modalities(catalog, [modality] if modality else None, [dataset_version])
     trial = run_trial(catalog, catalog.registry.cells(dataset_version, modality)[0], embedder, sample)
     if json:
         neighbours = [vars(item) for item in trial.neighbours]

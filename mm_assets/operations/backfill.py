@@ -31,7 +31,7 @@ def backfill_cell(
     """Materialize all twelve assets of a cell.
 
     A closed gate or a failed step is a status, not an exception; so is another run that processes the cell
-    already: then nothing is done.
+    already, ``busy``: then nothing is done.
 
     Args:
         override: the reason for passing closed gates.
@@ -39,8 +39,8 @@ def backfill_cell(
     """
     began = time.perf_counter()
     if others := active_runs(instance, cell.partition_key):
-        reason = f"{others} is processing this cell; skipped"
-        return CellResult(cell.modality, "failed", "", {}, {}, 0.0, reason)
+        reason = f"{others} is processing it; nothing was done; run the same command when that run has ended"
+        return CellResult(cell.modality, "busy", "", {}, {}, 0.0, reason)
     register_partition(instance, cell.dataset_version)
     tags = {PROCESS_TAG: process_tag(), **cell_tags(cell), **({OVERRIDE_TAG: override} if override else {})}
     if redrive is not None:

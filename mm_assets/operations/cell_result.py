@@ -11,9 +11,10 @@ class CellResult:
     """The result of a backfill of one cell.
 
     Attributes:
-        status: ``published``, ``unchanged``, ``blocked`` (a gate is closed) or ``failed``.
+        status: ``published``, ``unchanged``, ``blocked`` (a gate is closed), ``busy`` (another run processes
+            the cell) or ``failed``.
         computed, reused: rows by kernel.
-        reason: one line, for a blocked or failed cell.
+        reason: one line, for a blocked, busy or failed cell.
         notes: descriptions of failed checks that do not block.
     """
 

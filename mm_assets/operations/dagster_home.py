@@ -12,11 +12,19 @@ import dagster as dg
 
 from mm_assets.cells.partitions import DATASET_VERSION
 from mm_assets.dagster_private import PARTITION_TAG, open_home
+from mm_resources.cell import Cell
 from mm_resources.settings import Settings
 from mm_resources.storage.permissions import make_folders
 
 # The process that executes a run, see `process_tag`.
 PROCESS_TAG = "mm/process"
+_UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 _DEFAULT_YAML = "telemetry:\n  enabled: false\n"
 
 
@@ -95,6 +103,14 @@ def active_runs(instance: dg.DagsterInstance, partition: str = "") -> str:
         f"run {run.run_id[:8]} (process {pid})" for run, pid, alive in _local_runs(instance, tags) if alive
     ]
     return ", ".join(described)
+
+
+def is_in_progress(instance: dg.DagsterInstance, cell: Cell) -> bool:
+    """Return whether a run of any host waits for a cell or processes it; one that has died here does not."""
+    tags = {PARTITION_TAG: cell.partition_key}
+    dead = {run.run_id for run, _, alive in _local_runs(instance, tags) if not alive}
+    unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=list(_UNFINISHED), tags=tags))
+    return any(run.run_id not in dead for run in unfinished)
 
 
 def _local_runs(

@@ -10,6 +10,7 @@ from mm_assets.reports.cell_report import Card, CellReport, Sheet
 from mm_assets.reports.histograms import Histogram
 from mm_embed_kernels.escapes import escape_html
 from mm_embed_kernels.urls import redact_url
+from mm_resources.costs.figures import format_amount, format_bytes
 from mm_resources.costs.prices import Prices
 
 STEPS = ("discovered", "ingested", "valid", "kept", "published")
@@ -208,13 +209,14 @@ def _cost(report: CellReport, prices: Prices) -> Iterator[str]:
     each = (
         ""
         if cost.per_1000_published is None
-        else f"{cost.per_1000_published:.4g} {currency} for 1,000 published samples; "
+        else f"{format_amount(cost.per_1000_published)} {currency} for 1,000 published samples; "
     )
-    stored = f"{cost.stored_bytes / 1e9:.4g} GB stored at {cost.stored_month:.3g} {currency} a month"
-    yield f"<p>{cost.price:.4g} {currency}; {each}{stored}.</p>"
-    bars = [(row["stage"], row["price"], f"{row['price']:.3g}", "") for row in cost.stages]
+    month = f"{format_amount(cost.stored_month)} {currency} a month"
+    stored = f"{format_bytes(cost.stored_bytes)} stored at {month}"
+    yield f"<p>{format_amount(cost.price)} {currency}; {each}{stored}.</p>"
+    bars = [(row["stage"], row["price"], format_amount(row["price"]), "") for row in cost.stages]
     saved = [
-        (f"saved by {cause}", part.price, f"{part.price:.3g}", "saved")
+        (f"saved by {cause}", part.price, format_amount(part.price), "saved")
         for cause, part in cost.savings.items()
     ]
     yield _bars([*bars, *saved])

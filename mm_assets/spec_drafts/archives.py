@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mm_assets.spec_drafts.names import clean
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.modalities import modality_of
 from mm_embed_kernels.spec.dataset_spec import escape_glob
@@ -80,8 +81,7 @@ def url_column(rows: list[dict[str, Any]]) -> tuple[str, str] | None:
 
 
 def _family_name(pattern: str) -> str:
-    stem = re.sub(r"\.(tar|zip|tgz).*|\*", "", pattern)
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_") or "archive"
+    return clean(re.sub(r"\.(tar|zip|tgz|tbz2|txz|tzst)\b.*|\*", "", pattern, flags=re.I)) or "archive"
 
 
 def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
@@ -93,9 +93,10 @@ def _endings(path: Path) -> tuple[dict[str, set[str]], str]:
         # Not its samples, for which it would be read to its end.
         for member in islice(archive.members(str(path)), _MAX_MEMBERS):
             problem = problem or (member.error.message if member.error else "")
-            modality = None if "/." in f"/{member.name}" else _modality(member.name)
+            is_litter = "/." in f"/{member.name}" or "__MACOSX/" in member.name
+            modality = None if is_litter else _modality(member.name)
             if member.error is None and modality is not None:
-                endings[modality].add(os.path.splitext(member.name)[1])
+                endings[modality].add(os.path.splitext(member.name)[1].lower())
     except SampleError as error:
         problem = problem or error.message
     return endings, problem

@@ -5,37 +5,33 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mm_assets.spec_drafts.archives import archive_sources, is_archive, url_column
+from mm_assets.spec_drafts.archives import archive_sources, url_column
+from mm_assets.spec_drafts.contents import EMPTY, FEW, UNKNOWN, WILL_FAIL, Contents, scan_folder
 from mm_assets.spec_drafts.languages import file_texts, multilingual_embedder
 from mm_assets.spec_drafts.names import clean_name, join_uri, number_names, relative_uri
+from mm_assets.spec_drafts.side_tables import FileNames, SideTable, file_column, linked_text
 from mm_assets.spec_drafts.tables import (
-    ENDINGS,
-    SideTable,
+    Rows,
     declare_columns,
-    file_column,
     first_rows,
     record_source,
     text_column,
     usable_columns,
 )
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.media.tracks import media_type
-from mm_embed_kernels.modalities import modality_of
-from mm_embed_kernels.sandbox.sandbox import call_guarded
 from mm_embed_kernels.spec.dataset_spec import escape_glob, parse_spec
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS
-from mm_resources.objects.compressed_streams import uncompressed_name
+from mm_resources.sources.globs import fold_endings
 
-_SKIPPED = {".yaml", ".yml", ".py", ".md5", ".sha256"}
-_MAX_FILES = 20_000
+# The JSON Schema that editors read, beside the spec; its dot keeps it out of the sources.
+SCHEMA_FILE = ".dataset.schema.json"
+_HEAD = "# yaml-language-server: $schema={schema}\n"
 
 
 @dataclass(frozen=True)
@@ -46,26 +42,14 @@ class Draft:
         yaml: the spec.
         found: number of files by kind, which the spec was drafted from.
         skipped: tables and archives that it leaves out, with the cause.
+        left_out: other files that it leaves out, by cause; and those that its globs match and will fail.
     """
 
     yaml: str
     dataset_version: str
     found: dict[str, int]
     skipped: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """Keys of the files below a folder: media by modality, tables, archives."""
-
-    media: dict[str, list[str]]
-    tables: list[str]
-    archives: list[str]
-
-    def counts(self) -> dict[str, int]:
-        counts = {f"{modality} files": len(files) for modality, files in sorted(self.media.items())}
-        counts["tables"] = len(self.tables)
-        return counts | ({"archives": len(self.archives)} if self.archives else {})
+    left_out: dict[str, list[str]]
 
 
 def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
@@ -82,126 +66,142 @@ def draft_spec(folder: Path, name: str, version: str, base: Path) -> Draft:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    contents, root = _scan(folder), relative_uri(folder, base)
-    schema: dict[str, str] = {}
-    texts = file_texts(folder / key for key in contents.media.get("text", ()))
-    records, side, skipped = _table_sources(folder, root, contents, schema, texts)
+    contents, root = scan_folder(folder), relative_uri(folder, base)
+    tables = _Tables(folder, root, contents)
+    tables.draft()
     packed, unread = archive_sources(folder, contents.archives, join_uri(escape_glob(root), ""))
-    sources = records + _file_sources(contents.media, root, side) + packed
-    skipped |= unread
+    sources = tables.sources + _file_sources(contents, root, tables) + packed
+    skipped = {name: cause for name, cause in tables.skipped.items() if name not in tables.used} | unread
     if not sources:
         causes = "".join(f"; {table}: {cause}" for table, cause in skipped.items())
-        raise UserError(f"{folder} holds no media and no table with a text column{causes}")
+        others = "".join(f"; {len(keys):,} files {cause}" for cause, keys in contents.left_out.items())
+        raise UserError(f"{folder} holds no media and no table with a text column{causes}{others}")
     number_names(sources)
     spec: dict[str, Any] = {
         "name": name or clean_name(folder),
         "version": version,
-        **({"schema": schema} if schema else {}),
+        **({"schema": tables.schema} if tables.schema else {}),
         "sources": sources,
     }
-    if embedder := multilingual_embedder(texts):
+    if embedder := multilingual_embedder(tables.texts):
         spec["embedders"] = {"text": [embedder]}
-    text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
-    return Draft(text, parse_spec(text, "draft").dataset_version, contents.counts(), skipped)
+    text = _HEAD.format(schema=SCHEMA_FILE) + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+    dataset_version = parse_spec(text, "draft").dataset_version
+    left_out = _split_matched(contents.left_out, sources)
+    return Draft(text, dataset_version, contents.counts(), skipped, left_out)
 
 
-def _scan(folder: Path) -> _Contents:
-    """List the files below a folder; the modality of media files is decided by their content."""
-    media: dict[str, list[str]] = defaultdict(list)
-    tables, archives = [], []
-    for path in islice(_files(folder), _MAX_FILES):
-        key, ending = os.path.relpath(path, folder), os.path.splitext(uncompressed_name(path))[1].lower()
-        if ending in ENDINGS:
-            tables.append(key)
-        elif is_archive(path):
-            archives.append(key)
-        elif ending not in _SKIPPED and (modality := _modality(path)):
-            media[modality].append(key)
-    # Two files or fewer among many of another modality, such as a README, are left out.
-    total = sum(map(len, media.values()))
-    kept = {modality: files for modality, files in media.items() if len(files) > 2 or len(files) * 20 > total}
-    return _Contents(kept, tables, archives)
+class _Tables:
+    """The tables of a folder, as sources of rows and side tables.
 
-
-def _files(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(item for item in folders if not item.startswith("."))
-        yield from (os.path.join(parent, item) for item in sorted(files) if not item.startswith("."))
-
-
-def _modality(path: str) -> str | None:
-    # In this process, as in listings: signatures are compared, nothing is decoded.
-    mime = call_guarded(media_type, (Path(path),)) if os.path.isfile(path) else None
-    return modality_of(mime) if isinstance(mime, str) else None
-
-
-def _table_sources(
-    folder: Path, root: str, contents: _Contents, schema: dict[str, str], texts: list[str]
-) -> tuple[list[dict[str, Any]], list[SideTable], dict[str, str]]:
-    """Draft the sources of tables, declare their columns in `schema`, and add their texts to `texts`.
-
-    Returns:
-        Sources of rows, side tables of media files, and the tables that are neither, with the cause.
+    Attributes:
+        sources: sources of rows.
+        side: side tables of media files, those of most files first.
+        skipped: the tables that are neither, with the cause.
+        used: side tables that a source has.
+        schema: columns of all tables with their types.
+        texts: texts of files and tables, of which the embedder is chosen.
     """
-    names = {key for files in contents.media.values() for key in files}
-    sources: list[dict[str, Any]] = []
-    side: list[SideTable] = []
-    skipped: dict[str, str] = {}
-    for table in contents.tables:
-        try:
-            rows = first_rows(folder / table)
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's table causes is that table's alone
-            skipped[table] = (
-                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            )
-            continue
-        if key := file_column(rows, names):
-            columns = usable_columns(rows, {key})
-            values = {str(row.get(key)) for row in rows}
-            side.append(SideTable(join_uri(root, table), key, columns, values))
-            declare_columns(schema, rows, [column for column in columns if column not in SAMPLE_FIELDS])
+
+    def __init__(self, folder: Path, root: str, contents: Contents) -> None:
+        self.folder, self.root, self.keys = folder, root, contents.tables
+        self.media = contents.media
+        self.files = FileNames(key for files in contents.media.values() for key in files)
+        self.sources: list[dict[str, Any]] = []
+        self.side: list[SideTable] = []
+        self.skipped: dict[str, str] = {}
+        self.schema: dict[str, str] = {}
+        self.used: set[str] = set()
+        self.texts = file_texts(folder / key for key in contents.media.get("text", ()))
+
+    def draft(self) -> None:
+        """Draft the sources of all tables."""
+        for table in self.keys:
+            try:
+                rows = first_rows(self.folder / table)
+            except Exception as error:  # noqa: BLE001 - whatever a stranger's table causes is that table's alone
+                cause = " ".join(str(error).split()) or "it cannot be read"
+                self.skipped[table] = cause.replace(f"{self.folder / table} ", "")
+                continue
+            self._draft_table(table, rows)
+        self.side.sort(key=lambda table: -self.files.count(table.values))
+
+    def _draft_table(self, table: str, rows: Rows) -> None:
+        if key := file_column(rows, self.files):
+            text = linked_text(rows, key, self.files)
+            if text is not None:
+                self._add_source(table, rows, "text", text, "text", key)
+            columns = [name for name in usable_columns(rows, {key}) if name not in (text, "id")]
+            if columns or text is None:
+                values = [str(row.get(key)) for row in rows]
+                self.side.append(SideTable(table, join_uri(self.root, table), key, columns, values, rows))
         elif urls := url_column(rows):
-            source, unused = record_source(table, root, rows, "url", *urls)
-            sources.append(source)
-            declare_columns(schema, rows, unused)
+            self._add_source(table, rows, "url", *urls)
         elif text := text_column(rows):
-            texts += [row[text] for row in rows if isinstance(row.get(text), str)]
-            source, unused = record_source(table, root, rows, "text", text, "text")
-            sources.append(source)
-            declare_columns(schema, rows, unused)
-        elif rows:
-            skipped[table] = "no column holds texts or URLs, and none names a media file"
+            self._add_source(table, rows, "text", text, "text")
         else:
-            skipped[table] = "no rows"
-    return sources, side, skipped
+            self.skipped[table] = (
+                "no column holds texts or URLs, and none names a media file" if rows else "no rows"
+            )
+
+    def _add_source(
+        self, table: str, rows: Rows, role: str, content: str, modality: str, link: str | None = None
+    ) -> None:
+        if modality == "text":
+            self.texts += [row[content] for row in rows if isinstance(row.get(content), str)]
+        source, unused = record_source(table, self.root, rows, role, content, modality, link)
+        self.sources.append(source)
+        declare_columns(self.schema, rows, unused)
+
+    def side_table(self, files: list[str]) -> SideTable | None:
+        """Take the table that describes most of a source's files; name the others, which it cannot have."""
+        names = FileNames(files)
+        counts = {table.name: names.count(table.values) for table in self.side}
+        fitting = sorted((table for table in self.side if counts[table.name]), key=lambda t: -counts[t.name])
+        if not fitting:
+            return None
+        chosen = fitting[0]
+        self.used.add(chosen.name)
+        declare_columns(
+            self.schema, chosen.rows, [name for name in chosen.columns if name not in SAMPLE_FIELDS]
+        )
+        for other in fitting[1:]:
+            self.skipped[other.name] = (
+                f"describes files that {chosen.name} describes, and a source has one side table; join them"
+            )
+        return chosen
 
 
-def _file_sources(media: dict[str, list[str]], root: str, side: list[SideTable]) -> list[dict[str, Any]]:
+def _file_sources(contents: Contents, root: str, tables: _Tables) -> list[dict[str, Any]]:
     """Draft a source for each modality, by the endings of its files, and one for endings of several.
 
     A glob cannot select files without an ending (README, Makefile ...): they are a source only where there is
     nothing else.
     """
     owners: dict[str, set[str]] = defaultdict(set)
-    for modality, files in media.items():
+    for modality, files in contents.media.items():
         for name in files:
-            if re.fullmatch(r"\.\w+", ending := os.path.splitext(name)[1]):
+            if re.fullmatch(r"\.\w+", ending := _ending(name)):
                 owners[ending].add(modality)
-    if media and not owners:
-        return [{"name": "files", "modality": "auto", "uri": join_uri(escape_glob(root), "**/*")}]
+    if contents.media and not owners:
+        everything = {"name": "files", "modality": "auto", "uri": join_uri(escape_glob(root), "**/*")}
+        return [{**everything, **_exclusions(contents, None)}]
     sources = []
-    for modality, files in sorted(media.items()):
+    for modality, files in sorted(contents.media.items()):
         endings = sorted(ending for ending, found in owners.items() if found == {modality})
         if endings:
-            sources.append(_file_source(modality, f"{modality}s", endings, files, root, side))
+            sources.append(_file_source(modality, f"{modality}s", endings, files, root, tables))
     if shared := sorted(ending for ending, found in owners.items() if len(found) > 1):
-        files = [name for found in media.values() for name in found if os.path.splitext(name)[1] in shared]
-        sources.append(_file_source("auto", "mixed", shared, files, root, side))
+        files = [name for found in contents.media.values() for name in found if _ending(name) in shared]
+        sources.append(_file_source("auto", "mixed", shared, files, root, tables))
+    for source in sources:
+        endings = re.findall(r"\.\w+", source["uri"].rpartition("*")[2])
+        source.update(_exclusions(contents, set(endings)))
     return sources
 
 
 def _file_source(
-    modality: str, name: str, endings: list[str], files: list[str], root: str, side: list[SideTable]
+    modality: str, name: str, endings: list[str], files: list[str], root: str, tables: _Tables
 ) -> dict[str, Any]:
     pattern = "**/*{" + ",".join(endings) + "}" if len(endings) > 1 else f"**/*{endings[0]}"
     source: dict[str, Any] = {
@@ -210,11 +210,35 @@ def _file_source(
         "uri": join_uri(escape_glob(root), pattern),
     }
     parents = Counter(os.path.dirname(key).rsplit("/", 1)[-1] for key in files)
-    known = set(files) | {key.rsplit("/", 1)[-1] for key in files}
-    for table in side:
-        if table.values & known:
-            source["table"] = {"uri": table.uri, "key": table.key, "columns": table.columns}
-            break
+    if (table := tables.side_table(files)) is not None:
+        source["table"] = {"uri": table.uri, "key": table.key, "columns": table.columns}
     if len(parents) > 1 and "label" not in source.get("table", {}).get("columns", []):
         source["label"] = {"from": "parent_dir"}
     return source
+
+
+def _split_matched(left_out: dict[str, list[str]], sources: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the files that are left out by cause, those apart that a glob matches whatever they contain."""
+    globs = "".join(source["uri"].rpartition("*")[2] for source in sources if "*" in source["uri"])
+    endings = set(re.findall(r"\.\w+", globs))
+    found: dict[str, list[str]] = {}
+    for cause, keys in left_out.items():
+        for key in keys:
+            is_matched = cause in (EMPTY, FEW, UNKNOWN) and _ending(key) in endings
+            found.setdefault(WILL_FAIL if is_matched else cause, []).append(key)
+    return found
+
+
+def _exclusions(contents: Contents, endings: set[str] | None) -> dict[str, list[str]]:
+    """Return the `exclude` of a source whose glob would match what systems strew; {} where none would."""
+    names = [
+        name
+        for name, keys in contents.litter.items()
+        if endings is None or any(_ending(key) in endings for key in keys)
+    ]
+    return {"exclude": sorted(names)} if names else {}
+
+
+def _ending(key: str) -> str:
+    """Return the ending of a file in lower case; globs match it in any case."""
+    return os.path.splitext(fold_endings(key))[1]

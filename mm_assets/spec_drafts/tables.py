@@ -1,10 +1,9 @@
-"""Sources drafted from tables: of texts, of URLs, and side tables that describe media files."""
+"""Sources drafted from tables, of texts and of URLs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -40,16 +39,6 @@ _ID = ("id", "uid", "uuid", "key", "guid")
 Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class SideTable:
-    """A table that describes media files: its key column and the values in it."""
-
-    uri: str
-    key: str
-    columns: list[str]
-    values: set[str]
-
-
 def first_rows(path: Path) -> Rows:
     """Read the first rows of a table, without broken ones.
 
@@ -57,15 +46,6 @@ def first_rows(path: Path) -> Rows:
         UserError: when the table cannot be read.
     """
     return [record.fields for record in islice(open_records(str(path)), _MAX_ROWS) if not record.error]
-
-
-def file_column(rows: Rows, names: set[str]) -> str | None:
-    """Return the column that names media files, by key or file name, in at least half of the rows."""
-    known = names | {name.rsplit("/", 1)[-1] for name in names}
-    for column in rows[0] if rows else ():
-        if sum(str(row.get(column)) in known for row in rows) * 2 >= len(rows):
-            return column
-    return None
 
 
 def text_column(rows: Rows) -> str | None:
@@ -84,21 +64,26 @@ def text_column(rows: Rows) -> str | None:
 
 
 def record_source(
-    table: str, root: str, rows: Rows, role: str, content: str, modality: str
+    table: str, root: str, rows: Rows, role: str, content: str, modality: str, link: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Draft a source whose samples are the rows of a table; return it and the columns that it leaves unused.
 
     Args:
         role: ``text`` or ``url``: the kind of values in the column `content`.
+        link: column with the files that the rows belong to.
     """
     record = {role: content}
     for field, usual in (("id", _ID), ("label", _LABEL)):
-        column = next((name for name in rows[0] if name.lower() in usual and name != content), None)
+        column = next(
+            (name for name in rows[0] if name.lower() in usual and name not in (content, link)), None
+        )
         values = [row.get(column) for row in rows] if column else []
         if any(isinstance(value, (dict, list)) for value in values):
             continue  # not a single value
         if column and (field == "label" or len(set(map(str, values))) == len(values)):
             record[field] = column
+    if link is not None:
+        record["link"] = link
     name = clean_name(Path(uncompressed_name(table)).with_suffix(""))
     source = {"name": name, "modality": modality, "uri": escape_glob(join_uri(root, table)), "record": record}
     return source, usable_columns(rows, set(record.values()))

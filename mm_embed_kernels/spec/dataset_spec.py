@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,18 +9,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, check_name, check_version, digest
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
+from mm_embed_kernels.spec.mistakes import describe_mistakes
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS, USER_TYPES, SpecModel, user_column
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.spec.thresholds import ColumnRule, Curation, DriftLimits, Gates, Promotion, Watch
 from mm_embed_kernels.spec.yaml_text import parse_yaml, read_text
-
-# Mistakes that are named, and characters of one and of a key in it.
-_MISTAKES, _MISTAKE, _KEY = 10, 400, 80
 
 
 class DatasetSpec(SpecModel):
@@ -66,7 +62,7 @@ class DatasetSpec(SpecModel):
     @model_validator(mode="before")
     @classmethod
     def _inherit_tracks(cls, raw: Any) -> Any:
-        """Complete a source of tracks by uri, label and table of the source that it names."""
+        """Complete a source of tracks by uri, label, table and exclude of the source that it names."""
         sources = raw.get("sources") if isinstance(raw, dict) else None
         if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
             return raw
@@ -74,7 +70,10 @@ class DatasetSpec(SpecModel):
 
         def complete(source: dict[str, Any]) -> dict[str, Any]:
             given = named.get(source.get("track_of"), {})
-            return {**{name: given[name] for name in ("uri", "label", "table") if name in given}, **source}
+            return {
+                **{name: given[name] for name in ("uri", "label", "table", "exclude") if name in given},
+                **source,
+            }
 
         return {
             **raw,
@@ -208,7 +207,7 @@ def _later_fields(written: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dic
     )
     for source in written["sources"]:
         yield source["fetch"], {"allow": []}
-        yield source, {"members": None, "fetch": FetchPolicy().stored_fields, "blobs": "copy"}
+        yield source, {"exclude": [], "members": None, "fetch": FetchPolicy().stored_fields, "blobs": "copy"}
         yield source["record"] or {}, {"bytes": None, "url": None}
 
 
@@ -225,19 +224,22 @@ def parse_spec(text: str, origin: str, base: str | None = None) -> DatasetSpec:
         base: folder of the spec, or None to leave relative URIs as they are.
 
     Raises:
-        UserError: naming the file, the field and the cause in one line.
+        UserError: naming the file, the line, the field and the cause in one line.
     """
     raw = parse_yaml(text, origin)
     if isinstance(raw, dict) and raw.get("type") == COMPONENT:
         raw = raw.get("attributes")
     if not isinstance(raw, dict):
         raise UserError(f"{origin}: a spec is a mapping with name, version and sources")
-    spec = restore_spec(raw, origin)
+    spec = restore_spec(raw, origin, text)
     return spec if base is None else _resolve_uris(spec, base)
 
 
-def restore_spec(raw: object, origin: str) -> DatasetSpec:
+def restore_spec(raw: object, origin: str, text: str = "") -> DatasetSpec:
     """Return a spec from the JSON of one that was parsed before.
+
+    Args:
+        text: the YAML that it was parsed from, whose lines a mistake names.
 
     Raises:
         UserError: naming the origin, the field and the cause in one line.
@@ -246,31 +248,9 @@ def restore_spec(raw: object, origin: str) -> DatasetSpec:
         return DatasetSpec.model_validate(raw)
     except ValidationError as error:
         # Without its cause, which quotes the values: one may be a password.
-        raise UserError(f"{origin}: {_mistakes(error)}") from None
-
-
-def _mistakes(error: ValidationError) -> str:
-    """Return the first of pydantic's errors in one line, and how many more there are."""
-    found = error.errors(include_url=False, include_input=False)
-    lines = [_mistake(each)[:_MISTAKE] for each in found[:_MISTAKES]]
-    more = [f"and {len(found) - _MISTAKES:,} more mistakes"] if len(found) > _MISTAKES else []
-    return "; ".join([*lines, *more])
-
-
-def _mistake(found: ErrorDetails) -> str:
-    """Return field and cause of one of pydantic's errors."""
-    where = ".".join(str(part)[:_KEY] for part in found["loc"][:_KEY]) or "spec"
-    if found["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(found["loc"][-1])[:_KEY], _keys(), 1, 0.7)
-        return f"{where}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
-    # Pydantic prefixes the message of a validator; the error itself has the bare one.
-    return f"{where}: {found['ctx']['error'] if found['type'] == 'value_error' else found['msg']}"
-
-
-def _keys() -> set[str]:
-    """Return the keys of a spec at any depth."""
-    schema = DatasetSpec.model_json_schema()
-    return {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", ())}
+        raise UserError(
+            f"{origin}: {describe_mistakes(error, DatasetSpec.model_json_schema(), text)}"
+        ) from None
 
 
 def load_spec(path: Path) -> DatasetSpec:

@@ -65,7 +65,8 @@ class SourceSpec(SpecModel):
     uri: str = Field(description="file, folder, glob or URL, relative to the spec")
     track_of: str | None = Field(
         default=None,
-        description="source of the videos whose sound tracks are the samples; gives uri, label and table",
+        description="source of the videos whose sound tracks are the samples; gives uri, label, table and "
+        "exclude",
     )
     format: str | None = Field(
         default=None, description="source kind; by default chosen by `record` and the file extension"
@@ -77,12 +78,26 @@ class SourceSpec(SpecModel):
         default=None,
         description="glob over members of archives; by default all except those that describe others",
     )
+    exclude: list[str] = Field(
+        default_factory=list,
+        description="names, folders or globs below the root of `uri` to leave out, also of members: "
+        "`drafts`, `*_thumb.jpg`",
+    )
     allow_empty: bool = Field(default=False, description="admit a source that lists no sample")
     fetch: FetchPolicy = Field(default=FetchPolicy(), description="limits of its network access")
     blobs: Literal["copy", "reference"] = Field(
         default="copy",
         description="copy the bytes into the store, or leave them in place and verify them at each read",
     )
+
+    @field_validator("exclude")
+    @classmethod
+    def _refuse_empty(cls, exclude: list[str]) -> list[str]:
+        if any(not pattern.strip("/ ") for pattern in exclude):
+            raise ValueError(
+                "an entry is empty; name a file or a folder, or write a glob such as *_thumb.jpg"
+            )
+        return exclude
 
     @field_validator("uri")
     @classmethod

@@ -39,7 +39,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise UserError(f"{origin}: not valid YAML: {_one_line(error)}") from None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         # Of a number or a date that Python does not have.
-        raise UserError(f"{origin}: not valid YAML: {type(error).__name__}: {_one_line(error)}") from None
+        raise UserError(f"{origin}: not valid YAML: {_one_line(error)}") from None
 
 
 def read_text(path: Path) -> str:

@@ -62,6 +62,8 @@ SELECT 1 AS hit FROM found JOIN (
 def listing_settings(spec: DatasetSpec, source: SourceSpec, opened: Source) -> str:
     """Return the digest of all that the rows of a listing depend on besides the source's objects."""
     declared = source.model_dump(mode="json", exclude={"uri", "fetch", "allow_empty", "blobs"})
+    if not source.exclude:
+        del declared["exclude"]  # as listings of before have it
     return digest(
         "listing",
         _CODE_VERSION,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import DATASET_REGISTRY, Contract
-from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.errors import UserError, sentence_of
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_embed_kernels.urls import redact_text, strip_secrets
@@ -28,6 +28,8 @@ from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import require_intact
 
 LISTING_BATCH = 4_096
+# Samples that a look at a source with a side table lists.
+_LOOKED_AT = 20_000
 # Characters of a client's message.
 _CAUSE = 4_000
 _LINKED = """
@@ -230,8 +232,12 @@ class Listings:
     def _open(self, spec: DatasetSpec, source: SourceSpec) -> Source:
         return open_revealed(spec, source, SecretTable(self.store))
 
-    def first_sample(self, spec: DatasetSpec, source: SourceSpec) -> Listed | None:
-        """Return the first sample that a source lists now; None where it lists nothing.
+    def look(self, spec: DatasetSpec, source: SourceSpec) -> tuple[Listed | None, bool | None]:
+        """Look at a source as it is now.
+
+        Returns:
+            The first sample, None where it lists nothing; and whether any of its first samples has a row in
+            the side table, None without such a table, or with so many samples that the first say nothing.
 
         Its label and columns may be missing: what describes a sample can stand behind all others.
 
@@ -240,7 +246,15 @@ class Listings:
         """
         opened = self._open(spec, source)
         opened.peeks = True
-        return next(iter(opened.list()), None)
+        items = iter(opened.list())
+        first = next(items, None)
+        if source.table is None or first is None:
+            return first, None
+        rest = sum(1 for _ in itertools.islice(items, _LOOKED_AT))
+        missing = opened.unmatched().get("files without a row")
+        if missing is None or (rest == _LOOKED_AT and missing.count > rest):
+            return first, None
+        return first, missing.count <= rest
 
     def _rows(
         self, spec: DatasetSpec, source: SourceSpec, opened: Source, keep: bool
@@ -280,11 +294,8 @@ def _dump_unmatched(source: Source) -> bytes:
 
 
 def describe_cause(error: Exception) -> str:
-    """Return why a source cannot be listed, in one line; with the type of other libraries' errors."""
-    message = " ".join(redact_text(str(error)[:_CAUSE]).split()) or "no cause is given"
-    if isinstance(error, (OSError, UserError, SampleError, ImportError)):
-        return message
-    return f"{type(error).__name__}: {message}"
+    """Return why a source cannot be listed, in one line."""
+    return sentence_of(type(error).__name__, redact_text(str(error)[:_CAUSE]))
 
 
 def declares_links(source: SourceSpec) -> bool:

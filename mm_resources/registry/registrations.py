@@ -98,7 +98,7 @@ class Registrations:
         """Describe the registered versions: those of the dataset, or else of all."""
         known = self.names(dataset) or self.names()
         more = [f"and {len(known) - _NAMED:,} more"] if len(known) > _NAMED else []
-        return ", ".join([*known[:_NAMED], *more]) or "none"
+        return ", ".join([*known[:_NAMED], *more]) or f"none, in the store {self.store.root}"
 
 
 def record_name(dataset: str, version: str) -> str:

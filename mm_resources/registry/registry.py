@@ -60,9 +60,13 @@ class Registry:
         # Earlier versions of the platform stored a spec as it was given.
         if known.spec.digest not in (spec.digest, given.digest):
             if not self._only_adds_parent(known.spec, (spec.digest, given.digest), spec.parent):
+                remedy = "give the changed spec a new version"
+                if not any(self.pins.numbers(cell) for cell in declared_cells(known.spec)):
+                    command = f"mm unregister {spec.dataset_version}"
+                    remedy += f"; or, since nothing of it is published, run `{command}` first"
                 raise UserError(
                     f"{spec.dataset_version} is registered with another spec, and a version stays frozen; "
-                    "give the changed spec a new version"
+                    f"{remedy}"
                 )
             secrets.save()
             self.store.write(name, Registration(spec, known.at, known.by).dump())

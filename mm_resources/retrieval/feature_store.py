@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import UserError, unknown_choice
+from mm_embed_kernels.modalities import modalities
 from mm_resources.catalog import Catalog
 from mm_resources.features.removed_rows import RemovedRows, removal_errors, versions_of
 from mm_resources.registry.pins import Pin
@@ -137,9 +138,13 @@ class FeatureStore:
         problems: list[str] = []
         pins = list(self.catalog.registry.latest_pins(modalities=names, problems=problems))
         if not pins:
+            for name in names:
+                if name not in modalities() and not problems:
+                    raise unknown_choice("modality", name, modalities())
             raise UserError(
                 "; ".join(problems)
-                or f"nothing is published of any {' or '.join(names)}; run `mm backfill DATASET@VERSION`"
+                or f"nothing is published of any {' or '.join(names)} in {self.catalog.store.root}; "
+                "run `mm backfill DATASET@VERSION`, or set MM_STORE"
             )
         return pins
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mm_embed_kernels.errors import UserError
@@ -30,6 +31,13 @@ _VOLATILE = re.compile(
     r"|(current_date|current_time|current_timestamp)\b)",
     re.IGNORECASE,
 )
+# What Lance says of a column that is not there, and of a text that its parser does not take.
+_NO_COLUMN = re.compile(
+    r"No field named (?P<name>[^.]+)\.(?:.*?Valid fields are (?P<columns>[^.]+))?", re.DOTALL
+)
+_NO_SQL = re.compile(r"sql parser error: (?P<detail>.*?)\)*$", re.DOTALL)
+# Characters of a cause: the columns of a table are named all.
+_CAUSE = 4_000
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
@@ -64,8 +72,12 @@ def join_conditions(where: str | None, *conditions: str) -> str | None:
 
 
 @contextmanager
-def filter_errors(where: str | None) -> Iterator[None]:
-    """Raise an error of planning a scan or search as `UserError` that names the filter, if there is one."""
+def filter_errors(where: str | None, columns: Callable[[], Sequence[str]] = list) -> Iterator[None]:
+    """Raise an error of planning a scan or search as `UserError` that names the filter, if there is one.
+
+    Args:
+        columns: returns those of the table, which Lance does not name where it guesses another.
+    """
     try:
         yield
     except (UserError, OutOfMemory):
@@ -73,7 +85,7 @@ def filter_errors(where: str | None) -> Iterator[None]:
     except Exception as error:  # Lance has no type for these, and panics have one of their own
         if where is None or is_missing_file(error):
             raise
-        raise _invalid(where, error) from error
+        raise _invalid(where, error, columns()) from error
 
 
 @contextmanager
@@ -87,8 +99,37 @@ def row_errors(where: str | None) -> Iterator[None]:
         raise _invalid(where, error) from error
 
 
-def _invalid(where: str, error: Exception) -> UserError:
-    return UserError(f"the filter {where!r} is invalid: {cause_of(error)[:300]}")
+def _invalid(where: str, error: Exception, columns: Sequence[str] = ()) -> UserError:
+    # As the user has written it: it is in parentheses where other conditions may follow.
+    if where.startswith("(") and where.endswith(")") and not _problem(where[1:-1]):
+        where = where[1:-1]
+    cause = cause_of(error)
+    if found := _NO_COLUMN.search(cause):
+        known = columns or [name.strip(" `\"'") for name in (found["columns"] or "").split(",")]
+        # Without Lance's own.
+        own = [name for name in known if name and not name.startswith("_")]
+        cause = _unknown_column(where, found["name"].strip(" `\"'"), own)
+    elif found := _NO_SQL.search(cause):
+        cause = f"it is no complete expression of SQL: {found['detail'].strip()}"
+    return UserError(f"the filter {where!r} is invalid: {cause.removeprefix('Invalid input, ')[:_CAUSE]}")
+
+
+def _unknown_column(where: str, name: str, columns: list[str]) -> str:
+    """Return that a column does not exist, what was meant, and the columns that there are."""
+    near = difflib.get_close_matches(name.lower(), columns, 1, 0.7)
+    quoted = re.sub(rf"(?<![\w'`.]){re.escape(name)}(?![\w'`])", f"'{name}'", where, flags=re.IGNORECASE)
+    meant = ""
+    if near:
+        meant = f"; did you mean {near[0]}?"
+    elif f"'{name}'" in quoted and not quoted.startswith(f"'{name}'"):
+        meant = f"; a text stands in single quotes: {quoted}"
+    return f"there is no column {name!r}{meant}; the columns are: {', '.join(columns)}"
+
+
+def _requoted(where: str) -> str:
+    """Return the filter with texts in single quotes in place of double ones; "" where that is no filter."""
+    single = re.sub(r'"([^"\']*)"', r"'\1'", where)
+    return f": {single}" if '"' not in single and not _problem(single) else ""
 
 
 def _problem(where: str) -> str:
@@ -98,7 +139,7 @@ def _problem(where: str) -> str:
     bare = _QUOTED.sub(" ", where)
     for pattern, problem in _REFUSED:
         if pattern.search(bare):
-            return problem
+            return problem + (_requoted(where) if '"' in problem or "double" in problem else "")
     if volatile := _VOLATILE.search(bare):
         name = volatile[1] or volatile[2]
         return (

@@ -115,7 +115,7 @@ class ManifestRows:
     ) -> pa.RecordBatchReader:
         """Stream columns of the rows of a table that pass the filter; of all rows without `filtered`."""
         dataset, where = self._dataset(table, columns), self._where if filtered else None
-        with filter_errors(where):
+        with filter_errors(where, lambda: dataset.schema.names):
             rows: pa.RecordBatchReader = dataset.scanner(
                 columns=columns, filter=where, with_row_id=row_ids
             ).to_reader()

@@ -228,7 +228,7 @@ def _search_vectors(
     query = vector_indexes.neighbour_query(
         target.table, vector, target.pinned.index, limit, [*HIT, "key", "text"], where
     )
-    return [_hit(target, row, 1.0 - row["_distance"]) for row in _run(query, where)]
+    return [_hit(target, row, 1.0 - row["_distance"]) for row in _run(query, where, target)]
 
 
 def _search_words(target: _Target, words: str, limit: int, where: str | None) -> list[Hit]:
@@ -243,11 +243,11 @@ def _search_words(target: _Target, words: str, limit: int, where: str | None) ->
     )
     if where:
         query = query.where(where, prefilter=True)
-    return [_hit(target, row, row["_score"]) for row in _run(query, where)]
+    return [_hit(target, row, row["_score"]) for row in _run(query, where, target)]
 
 
-def _run(query: Any, where: str | None) -> list[dict[str, Any]]:
-    with filter_errors(where):
+def _run(query: Any, where: str | None, target: _Target) -> list[dict[str, Any]]:
+    with filter_errors(where, lambda: target.table.schema.names):
         rows: list[dict[str, Any]] = query.to_arrow().to_pylist()
     return rows
 

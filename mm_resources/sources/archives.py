@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any, BinaryIO, cast
 
@@ -24,7 +24,7 @@ from mm_resources.objects.opener import open_error
 from mm_resources.sources.archive_members import Member, archive_kind, open_zip, tar_members, zip_members
 from mm_resources.sources.base import Listed, cast_value, text_of
 from mm_resources.sources.files import Files
-from mm_resources.sources.globs import alternatives, glob_regex, is_local, names_dots
+from mm_resources.sources.globs import alternatives, exclusion, glob_regex, is_local, names_dots
 from mm_resources.sources.keys import Keys
 from mm_resources.sources.member_spool import Description, MemberSpool
 from mm_resources.storage.store import LARGE_BYTES
@@ -178,10 +178,16 @@ class Archives(Files):
             item.error = item.error or error
 
     def _is_sample(self, member: Member) -> bool:
+        if self._excludes(member.name):
+            return False
         hidden = "/." in f"/{member.name}"
         if self._members_glob is None:
             return member.error is not None or not (hidden or self._describes(member))
         return bool(self._members_glob.match(member.name)) and (names_dots(self.spec.members) or not hidden)
+
+    @cached_property
+    def _excludes(self) -> Callable[[str], bool]:
+        return exclusion(self.spec.exclude)
 
     @cached_property
     def _members_glob(self) -> re.Pattern[str] | None:
@@ -280,7 +286,7 @@ class Archives(Files):
         return opened[uri]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_opened", "_excludes")}
 
 
 def _tar_name(uri: str) -> str:

@@ -57,7 +57,7 @@ class Files(Source):
         return {name: value for name, value in self.__dict__.items() if name != "_table"}
 
     def _walk(self) -> Iterator[Listed]:
-        items = walk(self.spec.uri, self.opener)
+        items = walk(self.spec.uri, self.opener, self.spec.exclude)
         return items if self.names_folders else filterfalse(is_failed_folder, items)
 
     def objects(self) -> Iterator[tuple[str, str]]:

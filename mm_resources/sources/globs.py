@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.objects.http_client import is_web
@@ -17,6 +18,8 @@ _ESCAPED = re.compile(r"\[([*?\[{])\]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MOST_ALTERNATIVES = 100_000
+# Endings of a glob: letters and digits behind a dot, several of compressed files.
+_ENDINGS = re.compile(r"(?:\.[A-Za-z0-9]+)+$")
 
 
 def glob_root(pattern: str) -> tuple[str, str | None]:
@@ -48,11 +51,43 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     """Compile a glob over relative keys.
 
     ``*`` and ``?`` match inside one folder, ``**`` across folders; ``{a,b}`` and ``{000..010}`` are
-    alternatives.
+    alternatives. Endings match in any case: ``*.jpg`` matches IMG_1.JPG.
     """
     from fsspec.utils import glob_translate
 
-    return re.compile("|".join(f"(?:{glob_translate(each)})" for each in alternatives(pattern)))
+    return re.compile(
+        "|".join(f"(?:{glob_translate(_any_case_endings(each))})" for each in alternatives(pattern))
+    )
+
+
+def fold_endings(key: str) -> str:
+    """Return a key with its endings in lower case."""
+    return _ENDINGS.sub(lambda found: found[0].lower(), key)
+
+
+def _any_case_endings(pattern: str) -> str:
+    """Return a glob whose endings stand for both cases of each letter: ``*.jpg`` -> ``*.[jJ][pP][gG]``."""
+
+    def both(letter: re.Match[str]) -> str:
+        return f"[{letter[0].lower()}{letter[0].upper()}]"
+
+    return _ENDINGS.sub(lambda found: re.sub("[A-Za-z]", both, found[0]), pattern)
+
+
+def exclusion(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test of keys: whether a pattern of `exclude` names a key, or a folder that it lies in.
+
+    A pattern without a slash names files and folders at any depth.
+    """
+    if not patterns:
+        return lambda _key: False
+    globs = []
+    for pattern in patterns:
+        own = pattern.strip("/").removeprefix("./")
+        each = [own, f"{own}/**"]
+        globs += each if "/" in own else [*each, *(f"**/{glob}" for glob in each)]
+    compiled = [glob_regex(glob) for glob in globs]
+    return lambda key: any(glob.match(key) for glob in compiled)
 
 
 def alternatives(pattern: str) -> list[str]:
@@ -94,6 +129,17 @@ def _expand(pattern: str) -> list[str]:
     return [
         each for part in parts for each in _expand(pattern[: braces.start()] + part + pattern[braces.end() :])
     ]
+
+
+def key_matcher(glob: str | None) -> Callable[[str], object]:
+    """Return a test of relative keys: whether a glob, or None for everything, matches one."""
+    if glob is None:
+        return lambda _key: True
+    # Thousands of numbered shards are looked up in a set, not tried one after the other.
+    if WILD.search(glob):
+        return glob_regex(glob).match
+    names = set(map(fold_endings, alternatives(glob)))
+    return lambda key: fold_endings(key) in names
 
 
 def names_dots(glob: str | None) -> bool:

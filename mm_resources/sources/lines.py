@@ -113,7 +113,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
 
 
 class Csv(ByteRangeFile):
-    """Comma- or tab-separated rows with a header."""
+    """Rows with a header: comma- or tab-separated, or with semicolons, as the header has them."""
 
     name = "csv"
     endings = (".csv", ".tsv")
@@ -130,6 +130,8 @@ class Csv(ByteRangeFile):
                 raise UserError(f"{uri}: the header is not UTF-8")
             if header is None:
                 return
+            header, delimiter = _split_header(header, uri)
+            rows = _csv_rows(lines, uri, delimiter)
             while True:
                 start = lines.begin_row()
                 try:
@@ -156,26 +158,37 @@ class Csv(ByteRangeFile):
         return dict(zip(header, row, strict=True))
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
-        header = self._header(uri)
+        header, delimiter = self._header(uri)
         try:
-            row = next(_csv_rows(io.StringIO(data.decode("utf-8"), newline=""), uri), [])
+            row = next(_csv_rows(io.StringIO(data.decode("utf-8"), newline=""), uri, delimiter), [])
         except (csv.Error, UnicodeDecodeError) as error:
             raise SampleError("bad_record", f"{uri}: {error}") from None
         return self._fields(header, row, False, uri)
 
-    def _header(self, uri: str) -> list[str]:
-        headers: dict[str, list[str]] = self.__dict__.setdefault("_headers", {})
+    def _header(self, uri: str) -> tuple[list[str], str]:
+        headers: dict[str, tuple[list[str], str]] = self.__dict__.setdefault("_headers", {})
         if uri not in headers:
             with self._open_new(uri) as stream:
-                headers[uri] = next(_csv_rows(_CountedLines(stream), uri))
+                headers[uri] = _split_header(next(_csv_rows(_CountedLines(stream), uri)), uri)
         return headers[uri]
 
 
-def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[list[str]]:
+def _csv_rows(lines: Iterable[str], uri: str, delimiter: str = ",") -> Iterator[list[str]]:
     # A setting of the process, since `csv` has none for a single reader.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     is_tsv = uncompressed_name(uri).lower().endswith(".tsv")
-    return csv.reader(lines, delimiter="\t" if is_tsv else ",")
+    return csv.reader(lines, delimiter="\t" if is_tsv else delimiter)
+
+
+def _split_header(header: list[str], uri: str) -> tuple[list[str], str]:
+    """Return the columns of a header, and what separates the fields.
+
+    Spreadsheets of countries with a decimal comma write semicolons: a header without a comma and with one is
+    theirs.
+    """
+    if len(header) == 1 and ";" in header[0] and not uncompressed_name(uri).lower().endswith(".tsv"):
+        return next(csv.reader(header, delimiter=";")), ";"
+    return header, ","
 
 
 class _CountedLines:
@@ -207,7 +220,7 @@ class _CountedLines:
         first = self.read == 0
         self.read += len(line)
         self.digest.update(line.rstrip(b"\r\n"))
-        self._fields += line.count(b",") + line.count(b"\t")
+        self._fields += max(line.count(b","), line.count(b";")) + line.count(b"\t")
         if self._fields > _MOST_VALUES or self.read - self._row > _LONGEST_LINE:
             raise csv.Error(f"a row has more than {_LONGEST_LINE:,} bytes or {_MOST_VALUES:,} fields")
         try:

@@ -149,7 +149,7 @@ class RecordFile(Source):
 
     def _tables(self) -> Iterator[Listed]:
         """Yield the files or datasets that hold the records."""
-        return walk(self.spec.uri, self.opener)
+        return walk(self.spec.uri, self.opener, self.spec.exclude)
 
     def containers(self) -> Iterator[tuple[str, str]]:
         if self.mapping.url:

@@ -12,6 +12,7 @@ from mm_embed_kernels.spec.model import SAMPLE_FIELDS
 from mm_embed_kernels.spec.source_spec import SideTable, SourceSpec
 from mm_resources.objects.opener import ObjectOpener
 from mm_resources.sources.base import Listed, Unmatched, cast_value, is_missing, text_of
+from mm_resources.sources.path_ends import PathEnds
 from mm_resources.sources.records import open_records
 
 # Rows and characters of a side table, which is held in memory.
@@ -24,6 +25,9 @@ _MOST_COLUMNS, _NAMED = 100, 3
 
 class SideTableReader:
     """Reads the columns of a side table, joined by the sample's key or, where that is unique, its file name.
+
+    A path of another machine, such as ``/home/ann/birds/1.jpg`` for ``birds/1.jpg``, joins
+    the one file with which it shares its end.
 
     A row without a key describes no file, as a row of an absent file does. A field that a row of JSON lacks
     is null, as long as any row has it.
@@ -41,6 +45,8 @@ class SideTableReader:
         self.rows: dict[str, dict[str, Any]] = {}
         self.refused: list[Listed] = []
         self._ambiguous: set[str] = set()
+        self._ends = PathEnds(())
+        self._shared_ends: set[str] = set()
         self._joined: set[str] = set()
         self._alone, self._first_alone = 0, list[str]()
         self._size = 0
@@ -99,12 +105,15 @@ class SideTableReader:
         Args:
             keys: of all samples.
         """
-        counts: Counter[str] = Counter()
+        counts, ends = Counter[str](), Counter[str]()
+        self._ends = PathEnds(self.rows)
         for key in keys:
             name = key.rsplit("/", 1)[-1]
             if name in self.rows:
                 counts[name] += 1
+            ends.update([key] if key in self.rows else self._ends.of(key))
         self._ambiguous = {name for name, count in counts.items() if count > 1}
+        self._shared_ends = {row for row, count in ends.items() if count > 1}
 
     def unmatched(self) -> dict[str, Unmatched]:
         """Return what was not joined, once all samples were: rows without a file, and files without a row."""
@@ -123,6 +132,8 @@ class SideTableReader:
         file_name = item.key.rsplit("/", 1)[-1]
         key = item.key if item.key in self.rows or file_name in self._ambiguous else file_name
         row = self.rows.get(key)
+        if not row and len(ends := self._ends.of(item.key)) == 1 and ends[0] not in self._shared_ends:
+            key, row = ends[0], self.rows[ends[0]]
         if not row:
             self._alone += 1
             self._first_alone += [item.key] if len(self._first_alone) < _NAMED else []

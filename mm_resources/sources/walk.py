@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,7 +19,14 @@ from mm_resources.objects.index_pages import IndexPages
 from mm_resources.objects.local_files import printable_path
 from mm_resources.objects.opener import ObjectOpener, file_tag, list_objects, remote_tag
 from mm_resources.sources.base import Listed
-from mm_resources.sources.globs import WILD, alternatives, glob_regex, glob_root, names_dots
+from mm_resources.sources.globs import (
+    WILD,
+    alternatives,
+    exclusion,
+    glob_root,
+    key_matcher,
+    names_dots,
+)
 from mm_resources.sources.keys import Keys
 from mm_resources.sources.sorted_folder import FolderEntry, sorted_entries
 from mm_resources.storage.filesystems import modified_at
@@ -29,15 +36,21 @@ _DEEPEST = 32  # folders; index pages may link each other endlessly
 _HEADS_AT_ONCE = 256
 
 
-def walk(uri: str, opener: ObjectOpener) -> Iterator[Listed]:
+def walk(uri: str, opener: ObjectOpener, exclude: Sequence[str] = ()) -> Iterator[Listed]:
     """Yield the files of a path, folder, glob or URL, streaming, in a stable order.
+
+    Args:
+        exclude: names, folders and globs of keys to leave out; see `globs.exclusion`.
 
     Raises:
         OSError, UserError: when the source as a whole cannot be listed.
     """
+    excludes = exclusion(exclude)
     if is_web(uri):
-        return add_heads(_walk_web(uri, opener), opener)
-    return _walk_remote(uri, opener) if "://" in uri else _walk_local(uri)
+        return add_heads(filterfalse(lambda item: excludes(item.key), _walk_web(uri, opener)), opener)
+    if "://" in uri:
+        return filterfalse(lambda item: excludes(item.key), _walk_remote(uri, opener))
+    return _walk_local(uri, excludes)
 
 
 def is_failed_folder(item: Listed) -> bool:
@@ -57,14 +70,14 @@ def add_heads(items: Iterable[Listed], opener: ObjectOpener) -> Iterator[Listed]
         yield from chunk
 
 
-def _walk_local(pattern: str) -> Iterator[Listed]:
+def _walk_local(pattern: str, excludes: Callable[[str], bool]) -> Iterator[Listed]:
     root, glob = glob_root(pattern)
     if glob is None and os.path.isfile(root):
         yield _local_file(root, os.path.basename(root), os.path.realpath(os.path.dirname(root)))
         return
     if not os.path.isdir(root):
         raise UserError(f"{root} does not exist")
-    matches = _matcher(glob)
+    matches = key_matcher(glob)
     deep = glob is None or "**" in glob
     depth = glob.count("/") if glob is not None else 0
     real_root = os.path.realpath(root)
@@ -78,6 +91,8 @@ def _walk_local(pattern: str) -> Iterator[Listed]:
             yield unread
             continue
         for entry, path, key in entries:
+            if excludes(printable_path(key)):
+                continue
             if entry.is_folder:
                 if enters:
                     folders.append((path, level + 1))
@@ -104,14 +119,6 @@ def _visible_entries(folder: str, root: str, dots: bool) -> Iterator[tuple[Folde
         if dots or not entry.name.startswith("."):
             path = os.path.join(folder, entry.name)
             yield entry, path, os.path.relpath(path, root)
-
-
-def _matcher(glob: str | None) -> Callable[[str], object]:
-    """Return a test of relative keys."""
-    if glob is None:
-        return lambda _key: True
-    # Thousands of numbered shards are looked up in a set, not tried one after the other.
-    return glob_regex(glob).match if WILD.search(glob) else set(alternatives(glob)).__contains__
 
 
 def _local_file(path: str, key: str, real_root: str) -> Listed:
@@ -153,7 +160,7 @@ def _walk_remote(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
 
 
 def _walk_filesystem(fs: Any, path: str, root: str, glob: str | None) -> Iterator[Listed]:
-    matches, dots = _matcher(glob), names_dots(glob)
+    matches, dots = key_matcher(glob), names_dots(glob)
     for info in list_objects(fs, path, deep=glob is None or "/" in glob or "**" in glob):
         key = str(info["name"])[len(path) :].lstrip("/")
         if key and matches(key) and (dots or "/." not in f"/{key}"):
@@ -180,7 +187,7 @@ def _walk_web(pattern: str, opener: ObjectOpener) -> Iterator[Listed]:
         )
     else:
         depth = _DEEPEST if "**" in glob else glob.count("/") + 1
-        matches, dots, keys = _matcher(glob), names_dots(glob), Keys()
+        matches, dots, keys = key_matcher(glob), names_dots(glob), Keys()
         for url, error in IndexPages(opener.http, root, depth).files():
             below = url[len(root) :].lstrip("/")
             key = unquote(redact_url(below))

@@ -30,11 +30,12 @@ def test_a_second_run_of_a_cell_names_the_first_and_does_nothing(home: Home, exp
     first = home.start(*BACKFILL, fault=Fault(label="append cache/embed", signal=signal.SIGSTOP))
     assert first.until_stopped(), first.text
     second = home.mm(*BACKFILL)
-    assert second.code == 1
-    told = [line for line in second.text.splitlines() if line.startswith("text is failed")]
-    assert len(told) == 1
+    assert second.code == 3
+    (told,) = second.text.splitlines()
     assert re.fullmatch(
-        rf"text is failed: run \w{{8}} \(process {first.pid}\) is processing this cell; skipped", told[0]
+        rf"tiny@v1 text is busy: run \w{{8}} \(process {first.pid}\) is processing it; nothing was done; "
+        "run the same command when that run has ended",
+        told,
     )
     first.go_on()
     assert first.join() == 0, first.text
@@ -47,9 +48,9 @@ def test_two_runs_of_a_cell_that_begin_at_once(home: Home, expected: Published) 
     codes = [run.join() for run in runs]
     assert 0 in codes, [run.text for run in runs]
     for code, run in zip(codes, runs, strict=True):
-        told = [line for line in run.text.splitlines() if line.startswith("text is failed")]
-        assert (code, len(told)) in ((0, 0), (1, 1)), run.text
-        assert all(FENCED.search(line) or "is processing this cell; skipped" in line for line in told), told
+        told = [line for line in run.text.splitlines() if re.search(r"text is (failed|busy)", line)]
+        assert (code, len(told)) in ((0, 0), (1, 1), (3, 1)), run.text
+        assert all(FENCED.search(line) or (code == 3 and "is processing it" in line) for line in told), told
     published(home.store, TEXT).assert_like(expected)
 
 

@@ -21,6 +21,7 @@ from mm_assets.automation.spec_sensor import specs
 from mm_assets.cells.partitions import DATASET_VERSION, partition_key
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import register_partition, unfinished_cells
+from mm_assets.operations.dagster_home import PROCESS_TAG, process_tag
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.resources import CatalogResource, StoreResource
 from tests.assets.cells.test_gates import run_one
@@ -70,6 +71,24 @@ def test_the_spec_sensor_requests_what_is_declared_once(platform: Any, dataset: 
     only_text = "\n".join(line for line in text.splitlines() if "photos" not in line)
     (folder / "tiny.yaml").write_text(only_text.replace("version: v1", "version: v2"))
     assert requested(tick(platform, second.cursor)) == ["tiny@v2|text"]
+
+
+def test_a_cell_that_a_backfill_processes_is_not_requested_beside_it(platform: Any, dataset: Path) -> None:
+    folder = platform.settings.datasets
+    folder.mkdir(parents=True)
+    text = dataset.read_text()
+    (folder / "tiny.yaml").write_text(
+        text.replace("photos/", f"{dataset.parent}/photos/").replace("uri: sen", f"uri: {dataset.parent}/sen")
+    )
+    tags = {"dagster/partition": "tiny@v1|image", PROCESS_TAG: process_tag()}
+    run = dg.DagsterRun(job_name="refresh", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    platform.instance.add_run(run)
+    first = tick(platform, None)
+    assert requested(first) == ["tiny@v1|text"]
+    assert "tiny@v1|image" not in requested(tick(platform, first.cursor))
+    # The run has died, and published nothing.
+    platform.instance.report_run_failed(run)
+    assert "tiny@v1|image" in requested(tick(platform, first.cursor))
 
 
 def test_what_is_published_is_not_requested_again(published: Any, tmp_path: Path) -> None:

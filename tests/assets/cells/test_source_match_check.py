@@ -35,3 +35,9 @@ def test_what_belongs_to_nothing_is_counted_and_named(tmp_path: Path) -> None:
     whole = spec_of({"uri": f"{tmp_path}/*.txt"}, version="v3")
     freeze(registry, whole)
     assert sources_matched(registry, whole, "text").description == MATCHED
+    part = spec_of({"uri": f"{tmp_path}/a*.txt"}, version="v4")
+    freeze(registry, part)
+    check = sources_matched(registry, part, "text")
+    assert check.passed
+    assert check.figures == {"files of no source": 1}
+    assert "1 files look like text samples and match no source" in check.description

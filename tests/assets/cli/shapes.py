@@ -56,6 +56,7 @@ SHAPES: dict[str, Any] = {
         "dataset_version": "text",
         "found": {"NAME": "int"},
         "skipped": {"NAME": "text"},
+        "left_out": {"NAME": ["text"]},
     },
     "register": {
         "dataset_version": "text",
@@ -65,6 +66,7 @@ SHAPES: dict[str, Any] = {
         "parent?": "text",
         "spec?": "text?",
     },
+    "unregister": {"dataset_version": "text", "modalities": ["text"]},
     "datasets": [{"dataset_version": "text", "published": "any"}],
     "backfill": {"dataset_version": "text", "cells": [_CELL_RESULT]},
     "backfill --plan": {
@@ -160,6 +162,24 @@ SHAPES: dict[str, Any] = {
     "report": {"dataset_version": "text", "path": "text", "bytes": "int"},
     "failures": [_FAILURE],
     "failures --classes": [_ERROR_CLASS],
+    "failures --suggest": {
+        "dataset_version": "text",
+        "causes": [
+            {
+                "modality": "text",
+                "stage": "text",
+                "error_class": "text",
+                "fingerprints": ["text"],
+                "samples": "int",
+                "rule": "any",
+            }
+        ],
+        "validation": {"NAME": {"NAME": {"NAME": "any"}}},
+    },
+    "redrive": {
+        "dataset_version": "text",
+        "cells": [{**_CELL_RESULT, "tried": "int", "passed": "int", "failed": "int"}],
+    },
     "status": {
         "dataset_version": "text",
         "cells": [
@@ -226,6 +246,18 @@ SHAPES: dict[str, Any] = {
         }
     ],
     "explain": {"NAME": "any"},
+    "try": {
+        "embedder": "text",
+        "current": "text",
+        "sample": "int",
+        "computed": "int",
+        "failed": "int",
+        "seconds_per_segment": "float?",
+        "cell_segments": "int",
+        "cell_seconds": "float?",
+        "overlap": "float",
+        "neighbours": [{"of": "text", "current": ["text"], "tried": ["text"]}],
+    },
     "diff": {
         "from": "text",
         "to": "text",
@@ -245,6 +277,16 @@ SHAPES: dict[str, Any] = {
             }
         ],
     },
+    "promote": {
+        "number": "int",
+        "dataset": "text",
+        "alias": "text",
+        "version": "text",
+        "pins": {"NAME": "int"},
+        "moved_at": "time",
+        "checks": [{"NAME": "any"}],
+        "reason": "text",
+    },
     "export": {"folder": "text", "format": "text", "rows": "int", "manifest": {"NAME": "any"}},
     "audit": [
         {
@@ -263,6 +305,19 @@ SHAPES: dict[str, Any] = {
             ],
         }
     ],
+    "forget": {
+        "number": "text",
+        "asked": "text",
+        "begun_at": "time",
+        "hashes": ["text"],
+        "samples": ["text"],
+        "keys": ["text"],
+        "blobs": "int",
+        "rows": {"NAME": "int"},
+        "pins": ["text"],
+        "moved": {"NAME": {"NAME": "any"}},
+        "done_at": "time",
+    },
     "env": {"NAME": "text"},
     "doctor": [{"name": "text", "ok": "bool", "finding": "text"}],
     "upkeep": [

@@ -39,7 +39,7 @@ MISTAKES = [
     ("redrive birds", "'birds' is not DATASET@VERSION"),
     ("redrive birds@v1 --stage probe", "--stage 'probe' is not known"),
     ("status birds", "'birds' is not DATASET@VERSION"),
-    ("search cat", "missing option '--modality'"),
+    ("search cat", "nothing is published of"),
     ("search cat --modality image --dataset-version birds", "'birds' is not DATASET@VERSION"),
     (
         "search cat --modality image --mode fast",
@@ -73,6 +73,7 @@ MISTAKES = [
     ),
     ("audit birds", "'birds' is not DATASET@VERSION"),
     ("forget", "missing argument"),
+    ("unregister", "missing argument"),
     ("env birds", "unexpected extra argument"),
     ("doctor --sample -1", "should be greater than or equal to"),
     ("upkeep --older-than-days -1", "should be greater than or equal to"),

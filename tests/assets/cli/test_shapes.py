@@ -13,7 +13,7 @@ from tests.assets.cli.shapes import SHAPES, mismatches
 from tests.assets.conftest import Platform, Run
 
 # Commands of which `test_cli.py` and others look at the values; or which need what `tiny@v1` lacks.
-_ELSEWHERE = {"init", "register", "backfill", "doctor", "diff"}
+_ELSEWHERE = {"init", "register", "unregister", "backfill", "doctor", "diff"}
 _V = ("--dataset-version", "tiny@v1")
 CALLS = {
     "datasets": (),
@@ -24,29 +24,37 @@ CALLS = {
     "report": ("tiny@v1", "--modality", "image", "--out", "report.html"),
     "failures": ("tiny@v1",),
     "failures --classes": (),
+    "failures --suggest": ("tiny@v1",),
+    "redrive": ("tiny@v1", "--modality", "image"),
     "status": ("tiny@v1",),
     "search": ("a cat", *_V, "--modality", "image", "-k", "1"),
     "explain": (),
+    "try": ("wordllama", *_V, "--modality", "text", "--sample", "2"),
+    "promote": ("tiny@v1", "--to", "staging"),
     "export": ("tiny@v1", "--modality", "image", "--out", "exported"),
     "audit": ("tiny@v1", "--modality", "image", "--sample", "2"),
     "env": (),
     "upkeep": (),
     "gc": ("--dry-run",),
+    "forget": (),
 }
 
 
 def test_the_json_of_commands_has_its_shape(mm: Run, published_copy: Platform) -> None:
     store = published_copy.settings.store
     found: dict[str, list[str]] = {}
-    feature = ""
+    found_ids = {"explain": (), "forget": ()}
     for command, words in CALLS.items():
-        arguments = (feature,) if command == "explain" else words
+        arguments = found_ids.get(command, words)
         done = mm(*command.split(), *arguments, "--json", MM_STORE=store)
         assert done.returncode == 0, (command, done.stderr)
         value = json.loads(done.stdout)
         found[command] = list(mismatches(value, SHAPES[command]))
         if command == "search":
-            feature = value[0]["feature_id"]
+            found_ids = {
+                "explain": (value[0]["feature_id"],),
+                "forget": (value[0]["sample_id"], "--yes"),
+            }
     assert {command: lines for command, lines in found.items() if lines} == {}
 
 
@@ -55,7 +63,12 @@ def test_a_first_dataset_has_its_shapes(mm: Run, photos: dict[str, Path], tmp_pa
     folder.mkdir()
     for number, photo in enumerate(photos.values()):
         (folder / f"{number}.jpg").write_bytes(photo.read_bytes())
-    for command, words in {"init": (folder, "--name", "zoo"), "register": (folder / "dataset.yaml",)}.items():
+    calls = {
+        "init": (folder, "--name", "zoo"),
+        "register": (folder / "dataset.yaml",),
+        "unregister": ("zoo@v1",),
+    }
+    for command, words in calls.items():
         value = json.loads(mm(command, *words, "--json").stdout)
         assert list(mismatches(value, SHAPES[command])) == []
     value = json.loads(mm("doctor", "--json").stdout)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mm_assets.spec_drafts.folder import draft_spec
+from mm_assets.spec_drafts.contents import LITTER as LITTER_CAUSE
+from mm_assets.spec_drafts.folder import SCHEMA_FILE, draft_spec
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.sources import open_source
@@ -87,6 +88,86 @@ def test_a_compressed_table_of_texts(tmp_path: Path) -> None:
     sources, listed, _ = drafted(tmp_path)
     assert [(source["name"], source["record"]) for source in sources] == [("texts", {"text": "text"})]
     assert len(listed["texts"]) == 3
+
+
+def write(folder: Path, **files: bytes) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF"
+LITTER = [
+    "Amsel/Thumbs.db", "desktop.ini", "~$notes.docx", "__MACOSX/Amsel/note.txt", "Amsel/IMG.jpg.part", "@eaDir/a.jpg",
+]  # fmt: skip
+
+
+def test_what_systems_strew_is_left_out_and_named(tmp_path: Path) -> None:
+    write(tmp_path, **{name: b"hello there\n" for name in LITTER})
+    write(
+        tmp_path,
+        **{f"Amsel/IMG {i}.JPG": JPEG for i in range(3)},
+        **{f"n{i}.TXT": b"a note\n" for i in range(4)},
+    )
+    write(
+        tmp_path,
+        **{".DS_Store": b"x", "notes.docx": b"PK\x03\x04", "a.json": b"[]", "run.sh": b"ls\n", "0.jpg": b""},
+    )
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "again").symlink_to(tmp_path)
+    draft = draft_spec(tmp_path, "mine", "v1", tmp_path)
+    assert {cause: sorted(keys) for cause, keys in draft.left_out.items()} == {
+        LITTER_CAUSE: sorted(LITTER),
+        "names that begin with a dot": [".DS_Store"],
+        "links to a folder, to nothing, or out of the folder: not followed": ["again", "gone.jpg"],
+        "no modality reads them": ["notes.docx"],
+        "matched by name, will fail: empty, or not what the name says": ["0.jpg"],
+        "for programs, not for readers": ["run.sh"],
+        "JSON, of which lines are read: one object a line, in a file .jsonl": ["a.json"],
+    }
+    images, texts = yaml.safe_load(draft.yaml)["sources"]
+    assert (images["uri"], images["exclude"]) == ("**/*.jpg", ["@eaDir"])
+    assert (texts["uri"], texts["exclude"]) == ("**/*.txt", ["__MACOSX"])
+    _, listed, _ = drafted(tmp_path)
+    assert [key for key in listed["images"] if key.endswith(".JPG")] == [
+        f"Amsel/IMG {i}.JPG" for i in range(3)
+    ]
+    assert [key for key in listed["texts"] if key != "again"] == [f"n{i}.TXT" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Meine Vögel", "Meine-Voegel"), ("Vo\u0308gel", "Voegel"), ("Łódź été", "Lodz-ete"), ("Птицы", "Ptitsy"),
+        ("Ωκεανός", "Okeanos"), ("ØRE & más", "OeRE-mas"), ("鳥", "dataset"),
+    ],
+)  # fmt: skip
+def test_names_are_spelled_in_ascii(tmp_path: Path, folder: str, name: str) -> None:
+    write(tmp_path / folder, **{"a.txt": b"a text\n"})
+    assert yaml.safe_load(draft_spec(tmp_path / folder, "", "v1", tmp_path).yaml)["name"] == name
+
+
+def test_side_tables_by_the_ends_of_paths_and_texts_that_link(tmp_path: Path) -> None:
+    write(tmp_path, **{f"cats/{i}.JPG": JPEG for i in range(4)})
+    paths = "".join(f"/mnt/disk/zoo/cats/{i}.JPG;{i}\n" for i in range(4))
+    captions = "".join(f"cats/{i}.JPG,a cat sits on wall number {i},{i}\n" for i in range(2))
+    write(
+        tmp_path,
+        **{"sizes.csv": f"path;size\n{paths}".encode(), "texts.csv": f"file,caption,n\n{captions}".encode()},
+    )
+    sources, _, skipped = drafted(tmp_path)
+    assert [(source["name"], source.get("record"), source.get("table")) for source in sources] == [
+        ("texts", {"text": "caption", "link": "file"}, None),
+        ("images", None, {"uri": "sizes.csv", "key": "path", "columns": ["size"]}),
+    ]
+    assert list(skipped) == ["texts.csv"]
+    assert "one side table" in skipped["texts.csv"]
+
+
+def test_a_spec_names_the_schema_that_editors_read(tmp_path: Path) -> None:
+    write(tmp_path, **{"a.txt": b"a text\n"})
+    first = draft_spec(tmp_path, "", "v1", tmp_path).yaml.splitlines()[0]
+    assert first == f"# yaml-language-server: $schema={SCHEMA_FILE}"
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:

@@ -121,10 +121,10 @@ def test_user_fields() -> None:
         (
             changed(validation={"image": {"size": {"min": "big"}}}),
             "validation.image.size.min",
-            "valid integer",
+            "must be a number (integer)",
         ),
-        (changed(curation={"rules": ["too_short"]}), "curation.rules", "dictionary"),
-        (changed(curation={"rules": {"too_short": 3}}), "curation.rules.too_short", "dictionary"),
+        (changed(curation={"rules": ["too_short"]}), "curation.rules", "mapping"),
+        (changed(curation={"rules": {"too_short": 3}}), "curation.rules.too_short", "mapping"),
         (with_source(name="a b"), "sources.0.name", "match pattern"),
         (with_source(name="../b"), "sources.0.name", "match pattern"),
         (with_source(uri=None), "sources.0.uri", "string"),
@@ -183,6 +183,51 @@ def test_each_mistake_is_one_line_that_names_file_field_and_cause(text: str, fie
     assert line.startswith(f"specs/birds.yaml: {field}")
     assert cause in line
     assert "\n" not in line
+
+
+def test_all_mistakes_are_named_at_once_with_their_lines() -> None:
+    text = """\
+name: birds
+verion: v1
+splits: [train]
+sources:
+  - name: photos
+    modality: image
+    url: photos
+  - {name: texts, modality: text, uri: t.csv, record: {text: t, labels: l}, members: 3}
+"""
+    for wrapped in (
+        text,
+        "type: mm_assets.Dataset\nattributes:\n" + "".join(f"  {line}\n" for line in text.splitlines()),
+    ):
+        shift = wrapped.count("\n") - text.count("\n")
+        with pytest.raises(UserError) as caught:
+            parse_spec(wrapped, "f.yaml")
+        assert str(caught.value).removeprefix("f.yaml: ").split("; ") == [
+            "version: is required",
+            f"sources.0.uri (line {5 + shift}): is required",
+            f"sources.0.url (line {7 + shift}): there is no such key",
+            "did you mean 'uri'?",
+            f"sources.1.record.labels (line {8 + shift}): there is no such key",
+            "did you mean 'label'?",
+            f"sources.1.members (line {8 + shift}): must be a text (string)",
+            "quote it",
+            f"splits (line {3 + shift}): must be a mapping, `key: value`",
+            f"verion (line {2 + shift}): there is no such key",
+            "did you mean 'version'?",
+        ]
+
+
+def test_a_key_of_another_part_and_the_keys_that_there_are() -> None:
+    source = "sources: [{name: s, modality: text, uri: x, max_failed_share: 1}]"
+    with pytest.raises(UserError, match=r"did you mean 'max_failed_share', a key of `gates`\?"):
+        parse_spec(f"{{name: a, version: v1, {source}}}", "f")
+    with pytest.raises(
+        UserError, match=r"no such key; the keys here are: name, version, parent, schema, sources"
+    ):
+        parse_spec(
+            f"{{name: a, version: v1, colour: red, {source.replace(', max_failed_share: 1', '')}}}", "f"
+        )
 
 
 def test_a_version_without_a_value_is_a_mistake() -> None:

@@ -11,7 +11,8 @@ import pytest
 from mm_embed_kernels.errors import UserError
 from mm_resources.registry.registry import Registry
 from mm_resources.registry.source_look import look_at_sources
-from tests.resources.specs import spec_of
+from mm_resources.registry.unregistration import unregister
+from tests.resources.specs import freeze, list_samples, spec_of
 
 
 def test_sources_that_list_something(registry: Registry, data: Path) -> None:
@@ -37,6 +38,59 @@ def test_a_path_that_leads_nowhere(registry: Registry, data: Path, path: str, li
     with pytest.raises(UserError) as caught:
         list(look_at_sources(registry, spec_of({"uri": f"{data}/{path}"})))
     assert str(caught.value) == line.format(data=data)
+
+
+def test_side_tables(registry: Registry, data: Path) -> None:
+    def look(rows: str, columns: list[str]) -> list[str]:
+        (data / "t.csv").write_text(rows)
+        table = {"uri": f"{data}/t.csv", "key": "file", "columns": columns}
+        return list(look_at_sources(registry, spec_of({"uri": f"{data}/*.txt", "table": table})))
+
+    assert look("file,label\na.txt,x\n", ["label"]) == []
+    (note,) = look("file,label\nz.txt,x\n", ["label"])
+    assert note == (
+        f"source s0: no row of its side table {data}/t.csv names a file, such as 'a.txt', in the column 'file'"
+    )
+    with pytest.raises(UserError, match=r"has no column 'group'; it has: file, label"):
+        look("file,label\na.txt,x\n", ["group"])
+    table = {"uri": f"{data}/sub/no.csv", "key": "file", "columns": ["label"]}
+    with pytest.raises(UserError, match=rf"no\.csv.*; the nearest path that exists is {data}$"):
+        list(look_at_sources(registry, spec_of({"uri": f"{data}/*.txt", "table": table})))
+
+
+def test_samples_that_match_no_source_are_counted_and_named(registry: Registry, data: Path) -> None:
+    (data / "sub").mkdir()
+    for name in ("d.md", "sub/e.TXT", "f.csv", ".g.txt", "sub/h.jpg"):
+        (data / name).write_text("x")
+    (note,) = look_at_sources(registry, spec_of({"uri": f"{data}/*.txt"}))
+    assert note == (
+        f"2 files look like text samples and match no source: {data}/d.md, {data}/sub/e.TXT; "
+        "widen a glob, or name them in `exclude`"
+    )
+    for sources in (
+        [{"uri": f"{data}/*.txt", "exclude": ["*.md", "sub"]}],
+        [{"uri": f"{data}/*.txt"}, {"uri": f"{data}/*.md"}, {"uri": f"{data}/sub/*.txt"}],
+        [{"uri": str(data), "allow_empty": True}],
+    ):
+        assert list(look_at_sources(registry, spec_of(*sources))) == []
+
+
+def test_a_version_that_published_nothing_is_unregistered(registry: Registry, data: Path) -> None:
+    spec, other = spec_of({"uri": f"{data}/*.txt"}), spec_of({"uri": f"{data}/a.txt"})
+    assert freeze(registry, spec) == [""]
+    with pytest.raises(UserError, match=r"stays frozen; .*`mm unregister birds@v1` first"):
+        registry.register(other)
+    child = spec_of({"uri": f"{data}/*.txt"}, version="v2", parent="v1")
+    registry.register(child)
+    with pytest.raises(UserError, match=r"birds@v2 follows birds@v1"):
+        unregister(registry, "birds@v1")
+    assert [cell.path for cell in unregister(registry, "birds@v2")] == ["birds/v2/text"]
+    assert [cell.path for cell in unregister(registry, "birds@v1")] == ["birds/v1/text"]
+    assert registry.datasets() == []
+    assert freeze(registry, other) == [""]
+    assert [row["key"] for row in list_samples(registry, other)] == ["a.txt"]
+    with pytest.raises(UserError, match=r"birds@v9 is not registered; registered are: birds@v1"):
+        unregister(registry, "birds@v9")
 
 
 def test_a_service_that_does_not_answer_is_a_note(

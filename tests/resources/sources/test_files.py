@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ def read(source: Source, item: Listed) -> bytes:
         ("*", ["a.txt", "b.md"]),
         ("*.txt", ["a.txt"]),
         ("?.md", ["b.md"]),
-        ("*/*.txt", ["deep/c.txt"]),
-        ("**/*.txt", ["a.txt", "deep/c.txt", "deep/er/e.txt"]),
+        ("*/*.txt", ["deep/c.txt", "deep/d.TXT"]),
+        ("**/*.txt", ["a.txt", "deep/c.txt", "deep/d.TXT", "deep/er/e.txt"]),
         ("deep/**", ["c.txt", "d.TXT", "er/e.txt", "er/f.md"]),
-        ("**/*.{md,TXT}", ["b.md", "deep/d.TXT", "deep/er/f.md"]),
+        ("**/*.{MD,TXT}", TREE),
+        ("{b,deep/d}.TXT", ["deep/d.TXT"]),
+        ("deep/{c,d}.txt", ["c.txt", "d.TXT"]),
         ("{deep/er,.}/*.md", ["deep/er/f.md"]),
         ("**/[ce].txt", ["deep/c.txt", "deep/er/e.txt"]),
         ("*.jpg", []),
@@ -55,6 +58,36 @@ def test_globs(place: Place, uri: str, keys: list[str]) -> None:
         assert read(source, item).decode().endswith(key)
         assert item.size == len(read(source, item))
         assert item.tag
+
+
+@pytest.mark.parametrize(
+    ("exclude", "keys"),
+    [
+        (["*.md"], ["a.txt", "deep/c.txt", "deep/d.TXT", "deep/er/e.txt"]),
+        (["er"], ["a.txt", "b.md", "deep/c.txt", "deep/d.TXT"]),
+        (["deep/er/"], ["a.txt", "b.md", "deep/c.txt", "deep/d.TXT"]),
+        (["deep/*.txt"], ["a.txt", "b.md", "deep/er/e.txt", "deep/er/f.md"]),
+        (["[ab].*", "deep/**"], []),
+    ],
+)
+def test_excluded_files_and_folders(place: Place, exclude: list[str], keys: list[str]) -> None:
+    place.put(*TREE)
+    assert sorted(place.samples("", exclude=exclude)) == keys
+
+
+def test_excluded_tables_and_members(disk: Place) -> None:
+    for name in ("a.jsonl", "old/b.jsonl"):
+        disk.put(name, data=f'{{"text": "from {name}"}}'.encode())
+    found = disk.samples("**/*.jsonl", record={"text": "text"}, exclude=["old"], modality="text")
+    assert [item.uri.rsplit("/", 1)[-1] for item in found.values()] == ["a.jsonl"]
+    with zipfile.ZipFile(f"{disk.root}/x.ZIP", "w") as archive:
+        for name in ("1.JPG", "thumbs/2.jpg", "3.jpg"):
+            archive.writestr(name, name)
+    assert list(disk.samples("*.zip", members="**/*.jpg", exclude=["thumbs"])) == [
+        "x.ZIP/1.JPG",
+        "x.ZIP/3.jpg",
+    ]
+    assert list(disk.samples("x.ZIP", exclude=["*.jpg"])) == []
 
 
 def test_listing_order_is_stable(place: Place) -> None:

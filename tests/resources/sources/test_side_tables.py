@@ -87,6 +87,34 @@ def test_a_file_name_that_is_not_unique_joins_nothing(disk: Place) -> None:
     assert labels == {"cats/1.txt": None, "dogs/1.txt": None, "dogs/2.txt": "dog"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/home/ann/data/zoo/cats/1.txt", "./cats/1.txt", "C:\\data\\cats\\1.txt", "data/../zoo/cats/1.txt"],
+)
+def test_paths_of_another_machine_join_by_their_end(disk: Place, path: str) -> None:
+    disk.put("data/cats/1.txt", "data/dogs/1.txt")
+    disk.put("meta.jsonl", data=json.dumps({"file": path, "label": "cat"}).encode())
+    table = {"uri": f"{disk.root}/meta.jsonl", "key": "file", "columns": ["label"]}
+    labels = {key: item.label for key, item in disk.samples("data", table=table).items()}
+    assert labels == {"cats/1.txt": "cat", "dogs/1.txt": None}
+
+
+def test_an_end_that_two_files_share_joins_nothing(disk: Place) -> None:
+    disk.put("data/a/cats/1.txt", "data/b/cats/1.txt", "data/cats/2.txt", "data/c/cats/2.txt")
+    rows = [{"file": "cats/1.txt", "label": "x"}, {"file": "cats/2.txt", "label": "by key"}]
+    disk.put("meta.jsonl", data="\n".join(map(json.dumps, rows)).encode())
+    table = {"uri": f"{disk.root}/meta.jsonl", "key": "file", "columns": ["label"]}
+    labels = {key: item.label for key, item in disk.samples("data", table=table).items()}
+    assert {key for key, label in labels.items() if label} == {"cats/2.txt"}
+
+
+def test_names_that_a_mac_has_decomposed(disk: Place) -> None:
+    disk.put("data/Vo\u0308gel/große Amsel.txt")
+    disk.put("meta.csv", data="file;label\nV\u00f6gel/große Amsel.txt;Amsel, gro\u00df\n".encode())
+    table = {"uri": f"{disk.root}/meta.csv", "key": "file", "columns": ["label"]}
+    assert [item.label for item in disk.samples("data", table=table).values()] == ["Amsel, groß"]
+
+
 def test_a_cell_of_the_wrong_type_costs_its_own_sample(disk: Place) -> None:
     disk.put("data/1.txt", "data/2.txt")
     disk.put("meta.csv", data=b"file,stars\n1.txt,many\n2.txt,2\n")

@@ -1,0 +1,48 @@
+"""The page of an asset: informative columns first, readable checks, the next command on top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from mm_assets.cells.asset_page import PREVIEW_COLUMNS, informative_columns
+from mm_assets.cells.check_descriptions import DESCRIPTIONS
+from mm_assets.definitions import defs
+
+
+def test_informative_columns_come_first() -> None:
+    rows = pa.table(
+        {
+            "sample_id": ["a", "b"],
+            "width": [3, 4],
+            "height": [9, 9],
+            "fps": pa.array([None, None], pa.float64()),
+            "kept": [True, False],
+            "key": ["x", "y"],
+        }
+    )
+    assert informative_columns(rows) == ["key", "kept", "width", "height", "sample_id"]
+    wide = pa.table({"segment_id": ["a"], **{f"c{i}": [i] for i in range(20)}})
+    assert len(informative_columns(wide)) == PREVIEW_COLUMNS
+    assert informative_columns(wide)[-1] == "segment_id"
+
+
+def test_every_check_says_what_passes() -> None:
+    specs: list[Any] = [
+        spec
+        for asset in defs.assets or ()
+        if isinstance(asset, dg.AssetsDefinition)
+        for spec in asset.check_specs
+    ]
+    assert {spec.name for spec in specs} == set(DESCRIPTIONS)
+    assert all(spec.description == DESCRIPTIONS[spec.name] for spec in specs)
+
+
+def test_commands_and_failures_stand_on_top(published: Any) -> None:
+    record = published.instance.fetch_materializations(dg.AssetKey("sample_metadata"), limit=1).records[0]
+    metadata = record.asset_materialization.metadata
+    assert next(iter(metadata)) == "next"
+    for name in ("computed", "reused"):
+        assert name not in metadata or metadata[name].value
