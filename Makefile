@@ -5,6 +5,11 @@ BIN := .venv/bin
 PYTEST := -n 3 --durations 25
 PIP := python -m pip install --quiet --disable-pip-version-check
 HASHED := --require-hashes --no-deps --only-binary :all:
+# Other builds of PyTorch, such as https://download.pytorch.org/whl/cpu (a tenth of the size), have the locked versions and
+# other hashes, and bring other libraries: they are left out of the locks, and come from their index.
+WITHOUT_TORCH := awk '/^[a-z]/ {left = /^(torch|torchaudio|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/} !left'
+TORCH_PINS := sed -nE 's/^(torch(audio|vision)?==[^ ;]+).*/\1/p'
+LOCKS := $(if $(TORCH_INDEX),.venv/)
 DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 .DEFAULT_GOAL := help
 
@@ -13,14 +18,20 @@ DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: .venv/.installed  ## create .venv with the pinned dependencies
+install: .venv/.installed  ## create .venv with all extras and tools, pinned; TORCH_INDEX=URL: PyTorch's builds of that index
 
 # Archives whose sha256 the locks name, and wheels, which run no code when they are installed; one package has none, and
 # is built with the setuptools of the lock.
 .venv/.installed: pyproject.toml requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/$(PIP) $(HASHED) --requirement requirements.txt
-	$(BIN)/$(PIP) $(HASHED) --no-binary jsonpath-rw --no-build-isolation --use-pep517 --requirement requirements-dev.txt
+ifdef TORCH_INDEX
+	for lock in requirements.txt requirements-dev.txt; do $(WITHOUT_TORCH) $$lock > .venv/$$lock; done
+endif
+	$(BIN)/$(PIP) $(HASHED) --requirement $(LOCKS)requirements.txt
+	$(BIN)/$(PIP) $(HASHED) --no-binary jsonpath-rw --no-build-isolation --use-pep517 --requirement $(LOCKS)requirements-dev.txt
+ifdef TORCH_INDEX
+	$(BIN)/$(PIP) --only-binary :all: --index-url $(TORCH_INDEX) $$($(TORCH_PINS) requirements.txt)
+endif
 	$(BIN)/$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -95,10 +106,10 @@ format: install  ## format the code
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header
 lock: install  ## write constraints.txt and the hashed locks; keeps versions: UPGRADE=--upgrade or '--upgrade-package NAME'
 	$(LOCK) $(UPGRADE) pyproject.toml requirements.in --all-extras --output-file constraints.txt
-	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster \
+	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra all --extra cluster \
 		--output-file requirements.txt
-	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster --extra browser \
-		--extra docs --extra dev --output-file requirements-dev.txt
+	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra all --extra cluster \
+		--extra browser --extra docs --extra dev --output-file requirements-dev.txt
 	$(LOCK) --generate-hashes $(UPGRADE) --group audit --output-file requirements-audit.txt
 
 clean:  ## remove the environment and the local store

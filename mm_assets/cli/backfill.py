@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mm_resources.costs.prices import Prices
 
 _MODES = ("auto", "inline", "ray")
+_DAEMON = '`eval "$(mm env)" && dagster dev -m mm_assets.definitions`'
 
 
 def backfill(  # noqa: PLR0913 - one parameter for each option
@@ -88,9 +89,9 @@ def _launch(
     instance = open_instance(Settings.from_environment())
     alive = backfill_daemon_is_healthy(instance)
     if wait and not alive:
-        raise UserError("no daemon processes backfills: start one with `make ui`, or omit --launch")
+        raise UserError(f"no daemon processes backfills: start one with {_DAEMON}, or omit --launch")
     launched = daemon_backfill.launch(instance, defs, cells, override)
-    state = "" if alive else ", which is not running: start it with `make ui`"
+    state = "" if alive else ", which is not running: start it with {_DAEMON}"
     _print_progress(f"submitted backfill {launched.backfill_id} of {len(cells)} cells to the daemon{state}")
     if wait:
         return list(daemon_backfill.wait(instance, catalog, launched, _print_progress))

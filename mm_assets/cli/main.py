@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -38,12 +38,15 @@ from mm_assets.cli.unregister import unregister
 from mm_assets.cli.upkeep import upkeep
 from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
+from mm_embed_kernels.extras import EXTRAS, MissingPackage, explain_missing
 from mm_embed_kernels.messages import message_line
 from mm_embed_kernels.urls import redact_text
 from mm_resources.storage.lance_errors import Fenced, cause_of, is_unanswered
 
 # Commands that write files of the user's own, and nothing into the store.
 _WRITERS = ("export", "init", "report")
+# Commands that need all that backfills need, whichever package they miss first.
+_BACKFILLS = ("mm backfill", "mm redrive", "mm register", "mm try")
 
 app = typer.Typer(
     help="Turn raw texts, images, sounds and videos into versioned, searchable, joinable features for "
@@ -54,8 +57,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from mm_assets import __version__  # reads the metadata of the distribution
+
+        say(f"mm-features {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _configure(context: typer.Context) -> None:
+def _configure(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - typer calls it
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version")
+    ] = False,
+) -> None:
     """Configure this process before a command runs, but not for `mm --help`."""
     from mm_resources.storage.process import configure_process  # here: imports pyarrow
 
@@ -98,9 +114,10 @@ def main() -> None:
     """
     leave_working_folder()
     try:
-        app()
+        with explain_missing(_command()):
+            app()
     except UserError as error:
-        say(f"error: {error}", file=sys.stderr)
+        say(f"error: {_with_whole_extra(error)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has ended.
@@ -120,6 +137,19 @@ def main() -> None:
         # A mistake of the program: with its traceback, but as every text of a stranger.
         say(redact_text(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)
+
+
+def _command() -> str:
+    """Return the command that runs, as it is typed: `mm backfill`."""
+    names = {command.name for command in app.registered_commands}
+    return " ".join(["mm", *[word for word in sys.argv[1:] if word in names][:1]])
+
+
+def _with_whole_extra(error: UserError) -> UserError:
+    """Return the error; of a package that a backfill lacks, with the extra of all that it needs."""
+    if isinstance(error, MissingPackage) and _command() in _BACKFILLS and error.package in EXTRAS["media"]:
+        return MissingPackage(_command(), error.package, "platform")
+    return error
 
 
 def _exit_now(code: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`make demo`: real texts, images, sounds and videos, from files to search, in minutes.
+"""The demo: real texts, images, sounds and videos, from files to search, in minutes.
 
 python -m mm_assets.demo [--mode auto|inline|ray] [--ray-address HEAD:PORT]
 """
@@ -39,9 +39,10 @@ Try next:
   mm search "a bird" --dataset-version demo@v1 --modality image -k 3
   mm explain FEATURE_ID                    the origin of a hit
   mm backfill demo@v1                      unchanged, so nothing is computed
-  make ui                                  the graph, the runs and the checks, at http://127.0.0.1:3000
+  eval "$(mm env)" && dagster dev -m mm_assets.definitions
+                                           the graph, the runs and the checks, at http://127.0.0.1:3000
   mm init FOLDER                           a spec for your own data
-(`mm` is .venv/bin/mm; `source .venv/bin/activate` puts it on your path)"""
+(`mm` is in the bin folder of the environment: `source .venv/bin/activate` puts it on your path)"""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The Dagster home: open its instance with the project's dagster.yaml; list and close runs of this host."""
+"""The Dagster home: open its instance, by the package's dagster.yaml; list and close runs of this host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-_DEFAULT_YAML = "telemetry:\n  enabled: false\n"
+# Configuration of a home that has none: pools, limits of runs, monitoring. Part of the package.
+SHIPPED_YAML = Path(__file__).parents[1] / "dagster.yaml"
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
@@ -42,8 +43,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     with FileLock(home / ".mm.lock"):
         config = home / "dagster.yaml"
         if not config.exists():
-            shipped = Path(__file__).parents[2] / "dagster.yaml"
-            config.write_text(shipped.read_text("utf-8") if shipped.is_file() else _DEFAULT_YAML, "utf-8")
+            config.write_text(SHIPPED_YAML.read_text("utf-8"), "utf-8")
         instance = open_home(home)
         instance.get_runs(limit=1)  # creates the tables while the lock is held
         instance.get_dynamic_partitions(DATASET_VERSION)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mm_assets.operations.dagster_home import open_instance
 from mm_embed_kernels.embedders import create
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.extras import DISTRIBUTION, EXTRAS, MissingPackage, install_command, is_installed
 from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.inference.weight_sums import WEIGHT_SUMS
 from mm_embed_kernels.inference.weights import installed_hash
@@ -31,6 +32,9 @@ from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
 from mm_resources.catalog import Catalog
 from mm_resources.settings import Settings
 from mm_resources.storage import lance_datasets
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 _FREE_BYTES = 2 << 30
 
@@ -77,35 +81,60 @@ def _check_python() -> str:
 
 
 def _check_packages() -> str:
+    """Check the versions of all that is installed; what an extra lacks is named, and no error."""
     from packaging.requirements import Requirement
 
-    wrong = []
-    required = [Requirement(line) for line in requires("mm-features") or []]
-    required = [item for item in required if item.marker is None]
-    for item in required:
+    wrong: list[str] = []
+    found_packages, lacking = set(), set()
+    for item in map(Requirement, requires(DISTRIBUTION) or []):
+        extra = _extra_of(item)
+        if extra not in ("", *EXTRAS) or item.name == DISTRIBUTION:
+            continue  # tools of development
         try:
-            if not item.specifier.contains(version(item.name), prereleases=True):
-                wrong.append(f"{item.name} is {version(item.name)}, not {item.specifier}")
-        except ModuleNotFoundError:
-            wrong.append(f"{item.name} is missing")
+            found = version(item.name)
+        except PackageNotFoundError:
+            if extra:
+                lacking.add(extra)
+            else:
+                wrong.append(f"{item.name} is missing: pip install '{item.name}{item.specifier}'")
+            continue
+        found_packages.add(item.name)
+        if not item.specifier.contains(found, prereleases=True):
+            wrong.append(
+                f"{item.name} is {found}, not {item.specifier}: pip install '{item.name}{item.specifier}'"
+            )
     if wrong:
-        raise UserError(f"{'; '.join(wrong)}: run `make install`")
-    return f"{len(required)} packages as pinned"
+        raise UserError("; ".join(wrong))
+    without = (
+        f"; without {', '.join(f'[{extra}]' for extra in EXTRAS if extra in lacking)}" if lacking else ""
+    )
+    return f"{len(found_packages)} packages as pinned{without}"
+
+
+def _extra_of(item: Requirement) -> str:
+    """Return the extra that a requirement of the distribution belongs to; "" for the core."""
+    text = str(item.marker or "")
+    return text.partition("extra ==")[2].strip().strip("\"'") if "extra ==" in text else ""
 
 
 def _check_weights() -> str:
-    count = 0
+    """Check the weight files of all packages that contain some; without backfills none has to be there."""
+    count, absent = 0, []
     for package, sums in WEIGHT_SUMS.items():
         try:
             installed = distribution(package)
         except PackageNotFoundError:
-            raise UserError(
-                f"the package {package}, which contains weights, is missing: run `make install`"
-            ) from None
+            absent.append(package)
+            continue
         files = tuple(Path(str(installed.locate_file(name))) for name in sums)
         installed_hash(f"the package {package}", files)
         count += len(files)
-    return f"{count} files of {len(WEIGHT_SUMS)} packages are those that are pinned (NOTICE)"
+    # Those of transcripts are wanted by few.
+    needed = [package for package in absent if package not in EXTRAS["speech"]]
+    if needed and is_installed("platform"):
+        raise MissingPackage("a backfill", needed[0])
+    found = f"{count} files of {len(WEIGHT_SUMS) - len(absent)} packages are those that are pinned (NOTICE)"
+    return found + (f"; not installed: {', '.join(absent)}" if absent else "")
 
 
 def _check_store(settings: Settings) -> str:
@@ -129,6 +158,10 @@ def _check_store(settings: Settings) -> str:
 
 
 def _check_home(settings: Settings) -> str:
+    if not is_installed("platform"):
+        return f"not needed to read a store; backfills need it: {install_command('dagster')}"
+    from mm_assets.operations.dagster_home import open_instance  # loads Dagster
+
     instance = open_instance(settings)
     runs = instance.get_runs_count()
     instance.dispose()
@@ -191,6 +224,8 @@ def primary_embedders(settings: Settings) -> list[str]:
 
 
 def _check_embedder(name: str) -> str:
+    if not is_installed("media"):
+        return f"not needed to read a store; backfills and queries by words need it: {install_command('av')}"
     made = create(name)
     return f"{made.modality}, {made.dimension}-d, weights {made.weights_hash[:12]}, space {made.space}"
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.extras import require_installed
 from mm_embed_kernels.identity import digest, fingerprint
 from mm_embed_kernels.inference.precision import FLOAT32, resolve
 from mm_embed_kernels.inference.weights import installed_hash
@@ -176,8 +177,13 @@ def kind_of(name: str) -> type[Embedder]:
 
 
 def create(name: str, precision: str = FLOAT32, **settings: Any) -> Embedder:
-    """Create the embedder called `name` (``KIND`` or ``KIND:MODEL``), without loading it."""
+    """Create the embedder called `name` (``KIND`` or ``KIND:MODEL``), without loading it.
+
+    Raises:
+        UserError: for an unknown kind, and where a package that it needs is not installed.
+    """
     kind, model = kind_of(name), name.partition(":")[2]
+    require_installed(f"embedder {name}", kind.libraries)
     made = kind(**settings, model=model) if model else kind(**settings)
     return made.with_precision(precision)
 

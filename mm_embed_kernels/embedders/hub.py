@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.extras import explain_missing
 from mm_embed_kernels.identity import file_hash
 from mm_embed_kernels.messages import message_line
 
@@ -98,8 +99,9 @@ def model_folder(name: str, model: str) -> Path:
 @cache
 def _snapshot(name: str, model: str) -> Path:
     """Download a hub's model and verify its hashes, once per process; return the folder."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    with explain_missing(f"embedder {name}"):
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = model.partition("@")
     try:

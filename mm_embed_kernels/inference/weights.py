@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.extras import MissingPackage
 from mm_embed_kernels.identity import digest, file_hash
-from mm_embed_kernels.inference.weight_sums import require_sum
+from mm_embed_kernels.inference.weight_sums import package_at, reinstall_remedy, require_sum
 
 
 def installed_hash(what: str, files: tuple[Path, ...]) -> str:
@@ -26,7 +27,9 @@ def installed_hash(what: str, files: tuple[Path, ...]) -> str:
     """
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise UserError(f"{what}: weight file {missing[0]} is missing; run `make install` or `mm doctor`")
+        raise UserError(
+            f"{what}: weight file {missing[0]} is missing; {reinstall_remedy(package_at(missing[0]))}"
+        )
     sums = [_file_sum(path) for path in files]
     for path, found in zip(files, sums, strict=True):
         require_sum(what, path, found)
@@ -47,9 +50,9 @@ def package_folder(what: str, module: str, package: str) -> Path:
         package: name under which it is installed.
 
     Raises:
-        UserError: when the package is not installed.
+        MissingPackage: when the package is not installed.
     """
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise UserError(f"{what} needs the package {package}, which is not installed; run `make install`")
+        raise MissingPackage(what, package)
     return Path(spec.origin).parent

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mm_embed_kernels.extras import require_installed
 from mm_embed_kernels.identity import fingerprint
 from mm_embed_kernels.inference.weights import installed_hash
 from mm_embed_kernels.plugins import discover, pick
@@ -84,6 +85,11 @@ def transcribers() -> dict[str, type[Transcriber]]:
 
 
 def create(name: str, **settings: Any) -> Transcriber:
-    """Create the transcriber called `name`, without loading it."""
-    transcriber: Transcriber = pick(transcribers(), "transcriber", name)(**settings)
-    return transcriber
+    """Create the transcriber called `name`, without loading it.
+
+    Raises:
+        UserError: for an unknown name, and where a package that it needs is not installed.
+    """
+    kind: type[Transcriber] = pick(transcribers(), "transcriber", name)
+    require_installed(f"transcriber {name}", kind.libraries)
+    return kind(**settings)

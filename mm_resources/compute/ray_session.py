@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.extras import explain_missing
 from mm_embed_kernels.inference.runtime import cpu_count
 from mm_embed_kernels.kernels.base import Kernel
 from mm_embed_kernels.kernels.isolated_stage import BATCH_SECONDS, IsolatedStage
@@ -84,7 +85,8 @@ class RaySession:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray starts its processes by fork and immediate exec, which is safe beside Lance's threads.
         warnings.filterwarnings("ignore", message="lance(db)? (is not fork-safe|fork support)")
-        import ray
+        with explain_missing("work on Ray"):
+            import ray
 
         if ray.is_initialized():
             return

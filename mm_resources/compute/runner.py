@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.embedders import Embedder
+from mm_embed_kernels.extras import is_installed
 from mm_embed_kernels.kernels.base import Kernel, Stage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage, close_models
 from mm_embed_kernels.transcribers import Transcriber
@@ -145,7 +146,8 @@ class KernelRunner:
             return self.mode
         # Without Ray stages already run concurrently; Ray gains only where a stage has several actors.
         gains = self.ray is not None and (
-            self._on_cluster or any(stage.resources.actors > 1 for stage in kernel.stages())
+            self._on_cluster
+            or (any(stage.resources.actors > 1 for stage in kernel.stages()) and is_installed("ray"))
         )
         return "ray" if gains and missing * kernel.seconds_per_row > self.inline_seconds else "inline"
 

@@ -1,7 +1,4 @@
-"""The loader of a training set: shuffled, sharded and resumable, with only row numbers in memory.
-
-Imports torch, so only `TrainingSet.to_torch` imports this module.
-"""
+"""The loader of a training set: shuffled, sharded and resumable, with only row numbers in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch  # noqa: TID253
 
 from mm_embed_kernels.contracts.features import matrix_of
 from mm_embed_kernels.errors import UserError
@@ -280,6 +276,8 @@ class _Column:
 
     def rows(self, start: int, stop: int) -> Any:
         """Return rows in batch order: a list, or a tensor of its own memory, [rows, dimension] or [rows]."""
+        import torch
+
         # Copied batch by batch, so that a batch is still in the processor's cache when it is used.
         chosen = self._values.take(self._order[start:stop], axis=0)
         return torch.from_numpy(chosen) if self._is_tensor else chosen.tolist()

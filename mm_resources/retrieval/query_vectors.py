@@ -11,6 +11,7 @@ import numpy as np
 
 from mm_embed_kernels.embedders import Embedder, create, embedders, maker_of
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.extras import MissingPackage, explain_missing
 from mm_embed_kernels.kernels.embed import embed_each
 from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import Media, modalities, modality_of
@@ -71,7 +72,10 @@ class QueryEncoder:
         if isinstance(query, str) and not os.path.isfile(query):
             vector = self._text_vector(query, pinned, spaces)
         else:
-            vector = self._media_vector(query if isinstance(query, bytes) else Path(query), pinned, spaces)
+            with explain_missing("a query by a file"):
+                vector = self._media_vector(
+                    query if isinstance(query, bytes) else Path(query), pinned, spaces
+                )
         return _require_direction(vector)
 
     def _text_vector(self, text: str, pinned: PinnedTable, spaces: str) -> np.ndarray[Any, Any]:
@@ -79,6 +83,8 @@ class QueryEncoder:
             raise UserError("the query is empty")
         try:
             return np.asarray(self.embedder(pinned).embed_text([text])[0])
+        except MissingPackage:
+            raise
         except UserError as error:
             raise UserError(f"{error}; available: {spaces}") from None
 

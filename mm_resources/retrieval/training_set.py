@@ -9,12 +9,14 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.extras import explain_missing
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.features.removed_rows import removal_errors
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.arguments import require_flag, require_number, require_text
 from mm_resources.retrieval.filters import join_conditions
+from mm_resources.retrieval.loader import Loader, check_loader
 from mm_resources.retrieval.manifest_rows import ManifestRows
 from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, table_version
 from mm_resources.storage import lance_datasets
@@ -22,8 +24,6 @@ from mm_resources.storage import lance_datasets
 if TYPE_CHECKING:
     import polars as pl
     import ray.data
-
-    from mm_resources.retrieval.loader import Loader
 
 
 class TrainingSet:
@@ -174,7 +174,8 @@ class TrainingSet:
 
     def to_polars(self) -> pl.DataFrame:
         """Read all rows into memory, as a Polars frame."""
-        import polars as pl
+        with explain_missing("TrainingSet.to_polars"):
+            import polars as pl
 
         frame = pl.from_arrow(self.to_arrow())
         assert isinstance(frame, pl.DataFrame)
@@ -214,10 +215,8 @@ class TrainingSet:
             UserError: for an argument out of its range, and where the rows do not fill a batch on each rank.
         """
         require_flag("media", media)
-        from torch import distributed
-
-        # Imports torch at its top.
-        from mm_resources.retrieval.loader import Loader, check_loader
+        with explain_missing("TrainingSet.to_torch", "train"):
+            from torch import distributed
 
         together = distributed.is_available() and distributed.is_initialized()
         rank = rank if rank is not None else distributed.get_rank() if together else 0
@@ -249,7 +248,8 @@ class TrainingSet:
         """
         require_flag("media", media)
         require_number("blocks", blocks, 0)
-        import ray.data
+        with explain_missing("TrainingSet.to_ray"):
+            import ray.data
 
         rows = self._rows.reader(media)
         numbers = ray.data.range(

@@ -15,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docker"
+PACKAGES = ("mm_assets", "mm_embed_kernels", "mm_resources")
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 # Which secrets each service is given; no other.
@@ -231,7 +232,10 @@ def test_the_build_context_is_a_list_of_what_is_copied() -> None:
         line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"
     ]
     assert lines[0] == "*"
-    listed = {line[1:] for line in lines if line.startswith("!")} - {"mm_*/**/*.py"}
+    listed = {line[1:] for line in lines if line.startswith("!")}
+    data = {"mm_assets/dagster.yaml", "mm_*/py.typed"}
+    assert data <= listed, "the packages' data, as pyproject.toml has them"
+    listed -= {"mm_*/**/*.py", *data}
     copied = {
         word
         for line in re.findall(
@@ -241,14 +245,13 @@ def test_the_build_context_is_a_list_of_what_is_copied() -> None:
     }
     assert listed == copied
     assert {"mm_*/**/*.*", "**/.*"} < set(lines)
-    others = [
-        path
-        for name in ("mm_assets", "mm_embed_kernels", "mm_resources")
-        for path in (ROOT / name).rglob("*")
-        if path.is_file()
-    ]
-    assert {path.suffix for path in others if "__pycache__" not in path.parts} == {".py"}, (
-        "the image gets modules alone"
+    others = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
+    assert {
+        path.relative_to(ROOT).as_posix()
+        for path in others
+        if path.suffix != ".py" and "__pycache__" not in path.parts
+    } == {"mm_assets/dagster.yaml", *(f"{name}/py.typed" for name in PACKAGES)}, (
+        "the image gets modules and the packages' data alone"
     )
 
 

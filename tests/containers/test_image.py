@@ -102,7 +102,7 @@ def test_the_build_context_has_no_secret(builder: Builder, tmp_path: Path) -> No
     assert len([path for path in files if path.suffix == ".py"]) > 300
     assert [str(path) for path in files if b"a planted secret" in path.read_bytes()] == []
     assert {path.name for path in files if path.suffix != ".py"} == {
-        "LICENSE", "NOTICE", "README.md", "dagster.yaml", "entrypoint.sh", "pyproject.toml", "requirements.txt", "workspace.yaml",
+        "LICENSE", "NOTICE", "README.md", "dagster.yaml", "entrypoint.sh", "py.typed", "pyproject.toml", "requirements.txt", "workspace.yaml",
     }  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -31,6 +33,18 @@ def entries(name: str) -> dict[str, tuple[Requirement, list[str]]]:
             key = name_and_marker(requirement)
             assert key not in found, f"{name}: {key} twice"
             found[key] = requirement, [word.strip() for word in hashes]
+    return found
+
+
+def requirements_of(extra: str) -> list[str]:
+    """Return the requirements of an extra, those of the extras that it names included."""
+    found = []
+    for text in PROJECT["optional-dependencies"][extra]:
+        requirement = Requirement(text)
+        if requirement.name == PROJECT["name"]:
+            found += [inner for name in sorted(requirement.extras) for inner in requirements_of(name)]
+        else:
+            found.append(text)
     return found
 
 
@@ -78,20 +92,9 @@ def test_the_locks_serve_each_python_that_is_supported(python: str) -> None:
     def applies(marker: Marker | None) -> bool:
         return marker is None or marker.evaluate(environment)
 
-    extras = PROJECT["optional-dependencies"]
-    for name, wanted in (
-        ("requirements.txt", [*PROJECT["dependencies"], *extras["cluster"]]),
-        (
-            "requirements-dev.txt",
-            [
-                *PROJECT["dependencies"],
-                *extras["cluster"],
-                *extras["dev"],
-                *extras["docs"],
-                *extras["browser"],
-            ],
-        ),
-    ):
+    image = [*PROJECT["dependencies"], *requirements_of("all"), *requirements_of("cluster")]
+    tools = [text for extra in ("dev", "docs", "browser") for text in requirements_of(extra)]
+    for name, wanted in (("requirements.txt", image), ("requirements-dev.txt", [*image, *tools])):
         applying = [found for found, _ in entries(name).values() if applies(found.marker)]
         installed = {canonicalize_name(found.name): found for found in applying}
         assert len(installed) == len(applying), "two versions of a package in one Python"
@@ -112,6 +115,26 @@ def test_what_installs_asks_for_hashes() -> None:
     ]
     peers = [line for line in recipes if line.startswith(".venv-peers/")]
     assert len(peers) == 1, "code of others, measured in an environment of its own"
-    for line in set(recipes) - set(peers):
+    # Builds of PyTorch from an index that the user names: the lock has no hashes of those.
+    others = [line for line in recipes if "--index-url $(TORCH_INDEX)" in line]
+    assert len(others) == 1
+    for line in set(recipes) - {*peers, *others}:
         assert "$(HASHED)" in line or line.endswith("--no-deps --no-build-isolation --editable ."), line
     assert "make check" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+@pytest.mark.skipif(not shutil.which("awk"), reason="without awk")
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_another_index_of_torch_takes_everything_else_from_the_lock(name: str) -> None:
+    make = (ROOT / "Makefile").read_text("utf-8")
+    (program,) = re.findall(r"^WITHOUT_TORCH := awk '(.+)'$", make, re.MULTILINE)
+    left = subprocess.run(["awk", program, ROOT / name], check=True, capture_output=True, text=True).stdout
+    whole = {found.name for found, _ in entries(name).values()}
+    kept = {line.partition("==")[0] for line in left.splitlines() if line[0].isalpha()}
+    gone = whole - kept
+    assert {"torch", "torchaudio", "torchvision", "triton"} <= gone
+    assert all(re.match("torch|triton$|nvidia-|cuda-", found) for found in gone), gone
+    # Whole entries: each hash belongs to one that is kept.
+    assert left.count("--hash=") == sum(
+        len(hashes) for found, hashes in entries(name).values() if found.name in kept
+    )
