@@ -7,7 +7,7 @@ HASHED := --require-hashes --no-deps --only-binary :all:
 DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui check docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
+.PHONY: help install demo ui serve check docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ demo: install  ## process real texts, images, sounds and videos, from files to s
 
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+serve: install  ## start the service and its explorer on 127.0.0.1:8808, on the store of mm
+	exec $(BIN)/mm serve --allow-marks --port $${PORT:-8808}
 
 check: install  ## run lint, format, types and layers, and build the docs
 	$(BIN)/ruff check .
@@ -89,9 +92,9 @@ format: install  ## format the code
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header
 lock: install  ## write constraints.txt and the hashed locks; keeps versions: UPGRADE=--upgrade or '--upgrade-package NAME'
 	$(LOCK) $(UPGRADE) pyproject.toml requirements.in --all-extras --output-file constraints.txt
-	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster \
+	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster --extra serve \
 		--output-file requirements.txt
-	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster --extra browser \
+	$(LOCK) --generate-hashes --constraint constraints.txt pyproject.toml requirements.in --extra cluster --extra serve --extra browser \
 		--extra docs --extra dev --output-file requirements-dev.txt
 	$(LOCK) --generate-hashes $(UPGRADE) --group audit --output-file requirements-audit.txt
 
