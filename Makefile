@@ -13,7 +13,7 @@ LOCKS := $(if $(TORCH_INDEX),.venv/)
 DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo ui check types lint docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
+.PHONY: help install demo ui serve check types lint docs docs-serve test test-all bench bench-peers browser containers audit sbom format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: install  ## process real texts, images, sounds and videos, from files to s
 
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
 	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+serve: install  ## start the service and its explorer on 127.0.0.1:8808, on the store of mm
+	exec $(BIN)/mm serve --allow-marks --port $${PORT:-8808}
 
 check: install  ## run lint, format, types and layers, and build the docs
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint

@@ -292,6 +292,37 @@ _DECIDING = {
     ),
 }
 
+_ANSWERING = {
+    "bad_request": (
+        "The request has an argument that is unknown, of another type, or out of its range.",
+        "Correct the argument that the message names.",
+    ),
+    "unauthorized": (
+        "The request has no token that the service knows.",
+        "Send `Authorization: Bearer TOKEN`; a token in a URL is never read.",
+    ),
+    "forbidden": (
+        "The service is not started with what the request asks for, or another site sends the request.",
+        "Start `mm serve` with the option that the message names, or send the request from its own pages.",
+    ),
+    "request_too_large": (
+        "The body of the request has more bytes than the service takes.",
+        "Send less, or start `mm serve` with a larger bound.",
+    ),
+    "request_timeout": (
+        "The request arrives, or is answered, later than the service waits.",
+        "Send it again; narrow a filter down, or ask for less.",
+    ),
+    "busy": (
+        "The service works on as many requests as it may.",
+        "Send the request again after the seconds that `Retry-After` names.",
+    ),
+    "internal_error": (
+        "A mistake of the program; its cause is in the log of the service.",
+        "Report it with the lines of the log.",
+    ),
+}
+
 # Subject -> name -> (meaning, action).
 SUBJECTS: dict[str, dict[str, tuple[str, str]]] = {
     "listing sources": _LISTING,
@@ -302,4 +333,5 @@ SUBJECTS: dict[str, dict[str, tuple[str, str]]] = {
     "content": _CONTENT,
     "decoding and models": _COMPUTING,
     "contracts and rules": _DECIDING,
+    "answering requests": _ANSWERING,
 }

@@ -79,6 +79,7 @@ VARIABLES = (
         "none",
         "Words in front of the keys of the twelve assets, `a/b`, in a project of your own.",
     ),
+    Variable("MM_TOKEN", "none", "Token of `mm serve`, for the service and for its clients."),
     Variable("MM_SQL_MEMORY", "512MB", "Memory of one SQL statement, which spills to disk beyond it."),
     Variable("RAY_ADDRESS", "none: a local cluster", "Address of a running Ray cluster."),
     Variable("XDG_CACHE_HOME", "~/.cache", "Parent folder of `mm-features`, the cache of converted models."),

@@ -32,6 +32,7 @@ from mm_assets.cli.redrive import redrive
 from mm_assets.cli.register import register
 from mm_assets.cli.report import report
 from mm_assets.cli.search import search
+from mm_assets.cli.serve import serve
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.unregister import unregister
@@ -92,6 +93,7 @@ app.command("failures")(failures)
 app.command("redrive")(redrive)
 app.command("status")(status)
 app.command("search")(search)
+app.command("serve")(serve)
 app.command("explain")(explain)
 app.command("try")(try_embedder)
 app.command("diff")(diff)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from mm_resources.retrieval.arguments import require_flag, require_text, require
 from mm_resources.retrieval.explain import explain
 from mm_resources.retrieval.filters import check_filter
 from mm_resources.retrieval.query_vectors import Query, QueryEncoder
+from mm_resources.retrieval.remote_store import RemoteFeatureStore
 from mm_resources.retrieval.search import Search, SearchRequest
 from mm_resources.retrieval.training_set import TrainingSet
 
@@ -29,19 +30,27 @@ Answer = TypeVar("Answer")
 class FeatureStore:
     """Published features: search, training sets, decisions, explanations."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, encoder: QueryEncoder | None = None) -> None:
         self.catalog = catalog
-        self._encoder = QueryEncoder()
+        self._encoder = encoder or QueryEncoder()
 
     @staticmethod
-    def open(root: str | os.PathLike[str] | None = None) -> FeatureStore:
+    def open(root: str | os.PathLike[str] | None = None, *, token: str = "") -> FeatureStore:
         """Open the feature store at a root (a folder or URL), by default ``MM_STORE``.
+
+        Args:
+            root: with ``http://`` or ``https://``, the address of a service (`mm serve`), whose answers are
+                those of the store that it serves.
+            token: token of that service.
 
         Raises:
             UserError: when the root is neither a path nor a text.
         """
         if root is not None and not isinstance(root, str | os.PathLike):
             raise UserError(f"root is {root!r}; give a folder or a URL")
+        if isinstance(root, str) and root.startswith(("http://", "https://")):
+            # It has the methods of this class that read; nothing else of a store is behind a service.
+            return cast(FeatureStore, RemoteFeatureStore(root, token))
         return FeatureStore(Catalog.open(root))
 
     def search(  # noqa: PLR0913 - the public API
@@ -103,11 +112,15 @@ class FeatureStore:
         def answer(pins: list[Pin]) -> pa.Table:
             for pinned in [pin.table(embedder) for pin in pins] if verify else []:
                 self.catalog.features.require_intact(pinned.table, pinned.lance_version)
-            return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
+            return self.search_pins(pins, request, embedder)
 
-        return self._read_pins(lambda: self._pins(versions, names), answer)
+        return self.read_pins(lambda: self.pins(versions, names), answer)
 
-    def _read_pins(self, resolve: Callable[[], list[Pin]], read: Callable[[list[Pin]], Answer]) -> Answer:
+    def search_pins(self, pins: list[Pin], request: SearchRequest, embedder: str | None) -> pa.Table:
+        """Search the tables of pins; the arguments and the answer are those of `search`."""
+        return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
+
+    def read_pins(self, resolve: Callable[[], list[Pin]], read: Callable[[list[Pin]], Answer]) -> Answer:
         """Return an answer that is read from pins.
 
         Forgetting may replace the pins while they are read, and remove the rows that they named: then the
@@ -128,7 +141,7 @@ class FeatureStore:
                     raise
         raise AssertionError("unreachable")
 
-    def _pins(self, versions: list[str] | None, names: list[str]) -> list[Pin]:
+    def pins(self, versions: list[str] | None, names: list[str]) -> list[Pin]:
         """Return the pins of the requested versions, each once; of all versions when none is given."""
         if versions is not None:
             found = [self.published(version, name) for version in versions for name in names]
@@ -196,7 +209,7 @@ class FeatureStore:
         if split is not None:
             require_text("split", split, "train")
         _check_embedders(embedder, names)
-        return self._read_pins(
+        return self.read_pins(
             lambda: [self.published(dataset_version, name) for name in names],
             lambda pins: TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen, verify),
         )
@@ -235,7 +248,7 @@ class FeatureStore:
             "split_group",
             "split",
         ]
-        return self._read_pins(pins, read)
+        return self.read_pins(pins, read)
 
     def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
         """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""
@@ -245,7 +258,7 @@ class FeatureStore:
         # A version whose files are damaged costs itself alone, and is named where nothing else has the id.
         problems: list[str] = []
         every = problems if dataset_version is None else None
-        return self._read_pins(
+        return self.read_pins(
             lambda: list(self.catalog.registry.published_pins(dataset_version, every)),
             lambda pins: explain(self.catalog, identifier, pins, problems),
         )

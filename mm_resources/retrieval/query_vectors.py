@@ -18,6 +18,11 @@ from mm_embed_kernels.modalities import Media, modalities, modality_of
 from mm_resources.registry.pins import PinnedTable
 from mm_resources.retrieval.query_media import read_inputs, read_segments
 
+
+class Words(str):
+    """A text that is never taken for the path of a file, whatever it looks like: one of a stranger."""
+
+
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
 # Beginnings and endings of paths.
 _PATHS, _MEDIA, _TEXTS = ("/", "./", "../", "~/"), ("image", "audio", "video"), (".txt", ".md")
@@ -69,7 +74,7 @@ class QueryEncoder:
                     f"available: {spaces}"
                 )
             return vector
-        if isinstance(query, str) and not os.path.isfile(query):
+        if isinstance(query, Words) or (isinstance(query, str) and not os.path.isfile(query)):
             vector = self._text_vector(query, pinned, spaces)
         else:
             with explain_missing("a query by a file"):
@@ -82,7 +87,7 @@ class QueryEncoder:
         if not text.strip():
             raise UserError("the query is empty")
         try:
-            return np.asarray(self.embedder(pinned).embed_text([text])[0])
+            return np.asarray(self._embed_text(self.embedder(pinned), text))
         except MissingPackage:
             raise
         except UserError as error:
@@ -99,13 +104,23 @@ class QueryEncoder:
         try:
             data, segments = read_segments(data, modalities()[modality])
             inputs, failures = read_inputs(data, segments, embedder)
-            vectors, refused = _vectors(embedder, inputs)
+            vectors, refused = self._embed_inputs(embedder, inputs)
         except SampleError as error:
             raise UserError(f"the query cannot be read: {error}") from error
         if not vectors:
             cause = "".join(f": {error}" for error in [*failures, *refused][:1])
             raise UserError(f"the query contains no {modality} segment to embed{cause}; use another file")
         return np.asarray(np.mean(vectors, axis=0))
+
+    def _embed_text(self, embedder: Embedder, text: str) -> np.ndarray[Any, Any]:
+        """Return the vector of a text, float32 [dimension]; a service computes it in another process."""
+        return np.asarray(embedder.embed_text([text])[0])
+
+    def _embed_inputs(
+        self, embedder: Embedder, inputs: list[Any]
+    ) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
+        """Return unit vectors of a model's inputs, and the errors of those that have none."""
+        return vectors_of_inputs(embedder, inputs)
 
     def _media_embedder(self, modality: str, pinned: PinnedTable, spaces: str) -> Embedder:
         """Return an embedder that reads `modality` and makes vectors in the table's space."""
@@ -143,6 +158,8 @@ def check_query(query: object, mode: str = "vector") -> None:
     Raises:
         UserError: for another type, a path without a file, or numbers that are no direction.
     """
+    if isinstance(query, Words):
+        return
     if isinstance(query, np.ndarray | list):
         _numbers(query)
     elif isinstance(query, Path) and not query.is_file():
@@ -190,7 +207,9 @@ def _require_direction(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return vector
 
 
-def _vectors(embedder: Embedder, inputs: list[Any]) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
+def vectors_of_inputs(
+    embedder: Embedder, inputs: list[Any]
+) -> tuple[list[np.ndarray[Any, Any]], list[SampleError]]:
     """Return unit vectors of a model's inputs, and the errors of those that have none."""
     if not inputs:
         return [], []

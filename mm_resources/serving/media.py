@@ -1,0 +1,212 @@
+"""Media of samples by their content: ranged bytes, and previews that the sandbox makes."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import OrderedDict
+from pathlib import Path
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+import numpy as np
+from starlette.responses import FileResponse, Response
+
+from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
+from mm_embed_kernels.kernels.preview import Previewer, read_preview
+from mm_embed_kernels.media.tracks import media_type
+from mm_embed_kernels.modalities import Media, Preview, get, modality_of
+from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_SIDE
+from mm_embed_kernels.sandbox.sandbox import Limits
+from mm_resources.serving.problems import Problem
+from mm_resources.serving.service import Service
+from mm_resources.storage.store import LARGE_BYTES
+
+CONTENT_HASH = r"^[0-9a-f]{64}$"
+# What a browser shows without running anything of it; the rest leaves as an attachment.
+_SHOWN = re.compile(
+    r"image/(png|jpeg|gif|webp|avif|bmp|tiff|heic|heif)|audio/[\w.+-]+|video/[\w.+-]+|application/ogg"
+)
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_MEDIA_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Accept-Ranges": "bytes",
+    # Asked again each time, since a content may be forgotten.
+    "Cache-Control": "private, no-cache",
+}
+_WAVE_HEIGHT = 96
+# A blob above this size is previewed only where its modality reads streams.
+_MOST_PREVIEWED = LARGE_BYTES * 8
+_PREVIEWERS = 4
+_LIMITS = Limits(workers=2, item_seconds=10.0)
+
+
+def media_response(service: Service, digest: str, byte_range: str | None, known: str | None) -> Response:
+    """Return the bytes of a content, or the range of them that is asked for.
+
+    Args:
+        byte_range: header ``Range``.
+        known: header ``If-None-Match``.
+    """
+    medium = _load(service, digest)
+    mime, tag = media_type(medium), f'"{digest}"'
+    headers = {**_MEDIA_HEADERS, "ETag": tag, "Content-Disposition": _disposition(mime, digest)}
+    if known == tag:
+        return Response(None, 304, headers)
+    mime = _safe_type(mime)
+    if isinstance(medium, Path):
+        return FileResponse(medium, headers=headers, media_type=mime)
+    span = _span(byte_range, len(medium))
+    if span is None:
+        return Response(medium, 200, headers, mime)
+    begin, end = span
+    headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(medium)}"
+    return Response(medium[begin:end], 206, headers, mime)
+
+
+def _load(service: Service, digest: str) -> Media:
+    """Return a content of the store.
+
+    Raises:
+        Problem: ``forgotten``, or ``not_found`` where the store never had it.
+        SampleError: as `BlobStore.media`.
+    """
+    blobs = service.catalog.blobs
+    if receipt := blobs.receipts.tombstones().get(digest):
+        raise Problem("forgotten", f"content {digest[:16]} was forgotten (receipt {receipt})")
+    locations = blobs.index.locations(digest)
+    if not locations:
+        raise Problem("not_found", f"the store has no content {digest[:16]}")
+    first = locations[0]
+    return blobs.media(first.content_hash, first.path, first.offset, first.size)
+
+
+def _disposition(mime: str, digest: str) -> str:
+    kind = "inline" if _SHOWN.fullmatch(mime) or mime == "text/plain" else "attachment"
+    return f'{kind}; filename="{digest[:16]}"'
+
+
+def _safe_type(mime: str) -> str:
+    """Return the type under which a content leaves: nothing that a browser would run."""
+    if _SHOWN.fullmatch(mime):
+        return mime
+    return "text/plain; charset=utf-8" if mime.startswith("text/") else "application/octet-stream"
+
+
+def _span(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first byte and the end of a range; None for all, and for several ranges."""
+    found = _RANGE.fullmatch(header.strip()) if header else None
+    if not found or not (found[1] or found[2]) or len(found[1]) > 18 or len(found[2]) > 18:
+        return None
+    if not found[1]:
+        begin, end = max(0, size - int(found[2])), size
+    else:
+        begin, end = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
+    if begin >= end:
+        raise Problem("bad_request", f"the range {header} is outside of {size:,} bytes", 416)
+    return begin, end
+
+
+class Previews:
+    """Previews by content, in memory: they go with the process, and with the content when it is forgotten."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._most = service, service.limits.preview_bytes
+        self._made: OrderedDict[tuple[str, int], tuple[bytes, str]] = OrderedDict()
+        self._bytes, self._lock = 0, Lock()
+        # The sandbox has few children; more threads would only hold blobs in memory.
+        self._makers = BoundedSemaphore(_PREVIEWERS)
+
+    def response(self, digest: str, side: int, known: str | None) -> Response:
+        """Return a picture, waveform or beginning of a text of a content.
+
+        Args:
+            side: longest side in pixels; larger ones than the sandbox makes are not scaled up.
+            known: header ``If-None-Match``.
+        """
+        if not 16 <= side <= 1024:
+            raise Problem("bad_request", f"preview is {side}; give 16 to 1024 pixels")
+        side = min(side, PREVIEW_SIDE)
+        self._require_remembered(digest)
+        tag = f'"{digest}-{side}"'
+        headers = {**_MEDIA_HEADERS, "ETag": tag}
+        with self._lock:
+            found = self._made.get((digest, side))
+            if found:
+                self._made.move_to_end((digest, side))
+        self._service.metrics.cache.labels("previews", "hit" if found else "miss").inc()
+        if found and known == tag:
+            return Response(None, 304, headers)
+        body, mime = found or self._make(digest, side)
+        return Response(body, 200, headers, mime)
+
+    def _require_remembered(self, digest: str) -> None:
+        receipt = self._service.catalog.receipts.tombstones().get(digest)
+        if receipt is None:
+            return
+        with self._lock:
+            for key in [key for key in self._made if key[0] == digest]:
+                self._bytes -= len(self._made.pop(key)[0])
+        raise Problem("forgotten", f"content {digest[:16]} was forgotten (receipt {receipt})")
+
+    def _make(self, digest: str, side: int) -> tuple[bytes, str]:
+        with self._makers:
+            medium = _load(self._service, digest)
+            made = _encode(_preview(medium), side)
+        with self._lock:
+            self._made[digest, side] = made
+            self._bytes += len(made[0])
+            while self._bytes > self._most and self._made:
+                self._bytes -= len(self._made.popitem(last=False)[1][0])
+        return made
+
+
+def _preview(medium: Media) -> Preview:
+    mime = media_type(medium)
+    name = modality_of(mime)
+    if name is None:
+        raise Problem("unsupported_format", f"the content is {mime}, which no modality reads", 415)
+    modality = get(name)
+    if isinstance(medium, Path) and not modality.streams:
+        if medium.stat().st_size > _MOST_PREVIEWED:
+            raise Problem("request_too_large", "the content is too large for a preview", 422)
+        medium = medium.read_bytes()
+    (answer,) = map_in_sandbox(_LIMITS, Previewer(modality), [medium], [()], modality)
+    found = read_preview(answer)
+    if isinstance(found, SampleError):
+        raise found
+    return found
+
+
+def _encode(preview: Preview, side: int) -> tuple[bytes, str]:
+    if preview.picture is not None:
+        return _jpeg(np.ascontiguousarray(preview.picture), side * preview.frames), "image/jpeg"
+    if preview.wave is not None:
+        return _draw_wave(np.nan_to_num(preview.wave).clip(0, 1)), "image/png"
+    return (preview.text or "")[:PREVIEW_CHARS].encode(), "text/plain; charset=utf-8"
+
+
+def _jpeg(pixels: np.ndarray[Any, Any], longest: int) -> bytes:
+    from PIL import Image
+
+    picture, sink = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((longest, longest))
+    picture.save(sink, "JPEG", quality=78)
+    return sink.getvalue()
+
+
+def _draw_wave(wave: np.ndarray[Any, Any]) -> bytes:
+    """Draw the peaks of a sound as bars about a middle line, gray, so that it is seen on light and dark."""
+    from PIL import Image
+
+    height, width = _WAVE_HEIGHT, 2 * len(wave)
+    pixels = np.zeros((height, max(2, width), 4), np.uint8)
+    middle = height // 2
+    for i, peak in enumerate(wave):
+        half = max(1, round(float(peak) * (middle - 2)))
+        pixels[middle - half : middle + half, 2 * i] = (110, 125, 150, 255)
+        pixels[middle - half : middle + half, 2 * i + 1] = (110, 125, 150, 140)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
