@@ -122,7 +122,7 @@ def test_a_look_reads_no_archive_and_no_side_table_to_its_end(registry: Registry
         {"uri": f"{data}/*.wav", "table": {"uri": f"{data}/table.csv", "key": "file", "columns": ["label"]}},
     )
     for source in spec.sources:
-        first = registry.listings.first_sample(spec, source)
+        first, _ = registry.listings.look(spec, source)
         assert first is not None
         assert (first.error, first.content_hash) == (None, "")
     assert first.label == "dog"
@@ -131,7 +131,7 @@ def test_a_look_reads_no_archive_and_no_side_table_to_its_end(registry: Registry
 def test_a_look_at_an_archive_that_is_none_names_it(registry: Registry, data: Path) -> None:
     (data / "shard.tar").write_bytes(b"\xff" * 2_000)
     spec = spec_of({"uri": f"{data}/shard.tar"})
-    first = registry.listings.first_sample(spec, spec.sources[0])
+    first, _ = registry.listings.look(spec, spec.sources[0])
     assert first is not None
     assert first.error is not None
     (data / "empty.tar").write_bytes(bytes(10_240))
