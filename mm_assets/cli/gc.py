@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import mebibytes, print_json, print_table
+from mm_assets.cli.output import print_json, print_table
 
 
 def gc(
@@ -33,4 +33,4 @@ def gc(
         print_json(vars(done))
         return
     title = "mm gc, dry run" if dry_run else "mm gc"
-    print_table(title, [{**vars(done), "bytes": mebibytes(done.bytes)}])
+    print_table(title, [{**vars(done), "bytes": f"{done.bytes / 2**20:,.1f} MiB"}])
