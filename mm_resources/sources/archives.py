@@ -176,6 +176,8 @@ class Archives(Files):
     def _describes(self, member: Member) -> bool:
         return member.part in _DESCRIBING and not (self.spec.modality == "text" and member.part == "txt")
 
+    # -- reading
+
     def members(self, uri: str) -> Iterator[Member]:
         """Yield the members of one archive, those of one stem in sequence.
 
