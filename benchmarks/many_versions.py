@@ -115,7 +115,7 @@ def measure(root: str) -> dict[str, tuple[float, int]]:
         "versions (mm datasets names)": lambda catalog: catalog.registry.datasets(),
         "newest of each dataset": lambda catalog: catalog.registry.newest_versions(),
         "cells": lambda catalog: list(catalog.registry.all_cells()),
-        "pins (nightly, mm datasets)": lambda catalog: list(catalog.registry.cell_pins()),
+        "pins (nightly, mm datasets)": lambda catalog: list(catalog.registry.published()),
         "pin of one cell": lambda catalog: catalog.registry.published_pin("d1@v1", "text"),
         "mm status of one version": _status,
         "sensor sources, one in ten watched": _tick,
@@ -125,7 +125,7 @@ def measure(root: str) -> dict[str, tuple[float, int]]:
     }
     # The first process ever writes the indexes of the registry.
     _forget_memory()
-    figures = {"pins, no index yet": _measure(Catalog.open(root), lambda c: list(c.registry.cell_pins()))}
+    figures = {"pins, no index yet": _measure(Catalog.open(root), lambda c: list(c.registry.published()))}
     for name, work in works.items():
         _forget_memory()
         catalog = Catalog.open(root)

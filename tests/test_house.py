@@ -19,7 +19,17 @@ MODULES = {
 NOUNS = {"accounting", "embed", "forgetting", "forgotten", "metering", "padding", "resampling"}
 # Verbs and nouns that end like a participle or an adverb, the name of a schedule, and names that users of
 # `FeatureStore` call and plug-ins override.
-FUNCTION_NAMES = {"children", "embed", "listen", "nightly", "open", "published", "unmatched", "widen"}
+FUNCTION_NAMES = {
+    "children",
+    "embed",
+    "listen",
+    "nightly",
+    "open",
+    "published",
+    "reopen",
+    "unmatched",
+    "widen",
+}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -16,7 +16,7 @@ def datasets(json: Json = False) -> None:
 
     registry = Catalog.open().registry
     rows: list[dict[str, Any]] = []
-    for name, cells in groupby(registry.cell_pins(), lambda each: each[0]):
+    for name, cells in groupby(registry.published(), lambda each: each[0]):
         pins = [pin for _, _, pin in cells]
         # A file that cannot be read costs its version alone.
         problem = next((str(pin) for pin in pins if isinstance(pin, Exception)), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import mebibytes, print_json, print_table, say
+from mm_assets.cli.output import print_json, print_table, say
 from mm_embed_kernels.errors import SampleError, UserError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _verify(sample: int, mend: bool, json: bool) -> None:
         found = {"blobs": blobs, "bytes": size, "bad": bad}
         print_json({**found, "tables": counts, "registry": problems})
     else:
-        good = f"{blobs:,} blobs ({mebibytes(size)}) match their hashes"
+        good = f"{blobs:,} blobs ({size / 2**20:,.1f} MiB) match their hashes"
         say(f"{good}; {len(bad):,} are missing or damaged")
         if bad:
             print_table("missing or damaged", bad)
@@ -148,7 +148,7 @@ def _verify(sample: int, mend: bool, json: bool) -> None:
 
 def _print_tables(tables: list[TableCheck], left: list[TableCheck], mend: bool) -> None:
     files, size = sum(table.files for table in tables), sum(table.bytes for table in tables)
-    say(f"{files:,} files of {len(tables):,} tables ({mebibytes(size)}) match their hashes")
+    say(f"{files:,} files of {len(tables):,} tables ({size / 2**20:,.1f} MiB) match their hashes")
     if unverified := sum(table.unverified for table in tables):
         say(f"{unverified:,} files have no hash: an older version wrote them, or their writer was killed")
     if left:

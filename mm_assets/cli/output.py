@@ -99,11 +99,6 @@ def one_line(text: str, width: int = 80) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def mebibytes(size: int) -> str:
-    """Return a size in bytes as MiB, for people."""
-    return f"{size / 2**20:,.1f} MiB"
-
-
 def _console() -> Console:
     """Return a console as wide as the terminal; for a file or pipe, wide enough that few cells are folded."""
     from rich.console import Console

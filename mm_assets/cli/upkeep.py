@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mm_assets.cli.options import Json
-from mm_assets.cli.output import mebibytes, print_json, print_table
+from mm_assets.cli.output import print_json, print_table
 
 
 def upkeep(
@@ -29,4 +29,4 @@ def upkeep(
     if json:
         print_json([vars(part) for part in done])
         return
-    print_table("mm upkeep", [{**vars(part), "bytes": mebibytes(part.bytes)} for part in done])
+    print_table("mm upkeep", [{**vars(part), "bytes": f"{part.bytes / 2**20:,.1f} MiB"} for part in done])

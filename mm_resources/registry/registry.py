@@ -209,13 +209,13 @@ class Registry:
             cells = [cell for name in names for cell in self.cells(dataset_version, name)]
             yield from filter(None, map(self.pins.get, cells))
             return
-        for _, _, found in self.cell_pins(modalities):
+        for _, _, found in self.published(modalities):
             if isinstance(found, Exception):
                 _note(found, problems)
             elif found is not None:
                 yield found
 
-    def cell_pins(
+    def published(
         self, modalities: Collection[str] | None = None
     ) -> Iterator[tuple[str, Cell | None, Pin | Exception | None]]:
         """Yield each cell of all versions with its latest pin, or the error of reading its version or pin.

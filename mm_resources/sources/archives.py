@@ -200,6 +200,8 @@ class Archives(Files):
         """Return whether the content of a member is read for what it says of others."""
         return not self.peeks and self._describes(member)
 
+    # -- reading
+
     def members(self, uri: str) -> Iterator[Member]:
         """Yield the members of one archive, those of one stem in sequence.
 
@@ -242,7 +244,8 @@ class Archives(Files):
     def fetch(self, uri: str, locator: str) -> bytes | BinaryIO:
         try:
             if archive_kind(uri) == "zip":
-                return self._fetch_zipped(uri, int(locator))
+                archive = cast(zipfile.ZipFile, self._archive(uri))
+                return _read_zipped(archive, uri, int(locator), self.spec.fetch.max_bytes)
             start, size = (int(part) for part in locator.split("+"))
             stream = self._archive(uri)
             stream.seek(start)
@@ -255,24 +258,6 @@ class Archives(Files):
     def open(self, uri: str, locator: str) -> BinaryIO:
         data = self.fetch(uri, locator)
         return io.BytesIO(data) if isinstance(data, bytes) else data
-
-    def _fetch_zipped(self, uri: str, number: int) -> bytes | BinaryIO:
-        archive = cast(zipfile.ZipFile, self._archive(uri))
-        try:
-            info = archive.infolist()[number]
-            if info.file_size > self.spec.fetch.max_bytes:
-                raise SampleError("too_large", f"{info.filename!r} in {uri} is larger than fetch.max_bytes")
-            with archive.open(info) as stream:
-                return _read_member(cast(BinaryIO, stream), info.file_size, f"{info.filename!r} in {uri}")
-        except IndexError:
-            raise SampleError(
-                "source_changed", f"{uri} was listed with {number + 1} members and has fewer now"
-            ) from None
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise SampleError("bad_archive", f"{uri}: {error}") from error
-        except (NotImplementedError, RuntimeError) as error:
-            # A method of compression or encryption that Python lacks.
-            raise SampleError("unsupported_member", f"{uri}: {error}") from error
 
     def _archive(self, uri: str) -> Any:
         """Return the archive, opened once: most members of a batch are in one, in sequence."""
@@ -292,6 +277,25 @@ class Archives(Files):
 def _tar_name(uri: str) -> str:
     """Return a name with the short ending of a compressed tar written out."""
     return re.sub(r"\.t(gz|bz2|xz|zst)$", r".tar.\1", uri, flags=re.IGNORECASE)
+
+
+def _read_zipped(archive: zipfile.ZipFile, uri: str, number: int, max_bytes: int) -> bytes | BinaryIO:
+    """Read a member of a zip file by its number in the directory; a large one into an open file."""
+    try:
+        info = archive.infolist()[number]
+        if info.file_size > max_bytes:
+            raise SampleError("too_large", f"{info.filename!r} in {uri} is larger than fetch.max_bytes")
+        with archive.open(info) as stream:
+            return _read_member(cast(BinaryIO, stream), info.file_size, f"{info.filename!r} in {uri}")
+    except IndexError:
+        raise SampleError(
+            "source_changed", f"{uri} was listed with {number + 1} members and has fewer now"
+        ) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SampleError("bad_archive", f"{uri}: {error}") from error
+    except (NotImplementedError, RuntimeError) as error:
+        # A method of compression or encryption that Python lacks.
+        raise SampleError("unsupported_member", f"{uri}: {error}") from error
 
 
 def _read_member(stream: BinaryIO, size: int, what: str) -> bytes | BinaryIO:

@@ -59,7 +59,7 @@ USES: dict[str, Callable[[Registry], int]] = {
     "newest_versions": lambda registry: 5 * len(registry.newest_versions()),
     "all_cells": lambda registry: len(list(registry.all_cells())),
     "latest_pins": lambda registry: len(list(registry.latest_pins(modalities=["text"]))),
-    "published, for mm datasets": lambda registry: len(list(registry.cell_pins())),
+    "published, for mm datasets": lambda registry: len(list(registry.published())),
     "describe_damage, for gc": lambda registry: (
         len(registry.datasets()) + len(describe_damage(registry, False))
     ),
