@@ -23,7 +23,7 @@ def list_datasets(service: Service) -> dict[str, Any]:
     """Return all registered versions, each with the cells that it has published."""
     versions: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for name, cell, found in service.catalog.registry.cell_pins():
+    for name, cell, found in service.catalog.registry.published():
         entry = versions.setdefault(name, {"dataset_version": name, "cells": []})
         if isinstance(found, Exception):
             problems.append(str(found))
