@@ -55,7 +55,7 @@ _APOSTROPHE = re.compile(r"(?<=[^\W\d_])’(?=[^\W\d_])")
 _LEAST_LIKELY = -5.0
 # Words of French in texts of any language of Windows-1252, too short for a language to be detected.
 _LOAN_WORD, _LOAN_WORD_LETTERS, _LOANED = 5.0, 40, frozenset("éèêëïîôûùâàäöüçñ")
-_WESTERN = ("cp1252", "iso8859-1", "iso8859-15")
+_WESTERN = ("cp1252", "iso8859-15")
 _LEAST_WIDE, _CUT_OFF = 3, 0.75
 _MARKS_OF_CJK = "\u3001\u3002\uff0c\uff01\uff1f"
 # Words in capitals of ASCII, such as USB, are of any language.
@@ -189,7 +189,7 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
         text = _decode_strictly(data, encoding)
         if text is None:
             continue
-        if share < _least_share(data, text, encoding):
+        if share < _least_share(data, text):
             other = next((name for _, name in ranked[number + 1 :] if _decode_strictly(data, name)), "others")
             raise SampleError(
                 "encoding_unknown",
@@ -205,13 +205,14 @@ def _decode_by_evidence(data: bytes) -> tuple[str, str]:
     raise SampleError("encoding_unknown", f"{len(data):,} bytes read as text in no known encoding")
 
 
-def _least_share(data: bytes, text: str, encoding: str) -> float:
+def _least_share(data: bytes, text: str) -> float:
     """Return the share of a reading among all, below which it is not believed."""
     foreign = [char for char in text if not char.isascii()]
     floor = _FLOORS.get(len(_FOREIGN.findall(data)), MIN_CONFIDENCE)
     if floor == MIN_CONFIDENCE or is_russian_word(text):
         return MIN_CONFIDENCE
-    if encoding not in _WESTERN:
+    # Other encodings may read the same.
+    if text not in (_decode_strictly(data, encoding) for encoding in _WESTERN):
         return floor
     telling = len(foreign) == len(_APOSTROPHE.findall(text)) or has_measure(text) or stands_by_number(text)
     loaned = _LOANED.issuperset(char.lower() for char in foreign) and text[:1].lower() != "ç"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import lance
 
 # Raised when listings of the same object change.
-_CODE_VERSION = "1"
+_CODE_VERSION = "2"
 # Schema metadata of a frozen listing: digest of all that its rows depend on besides the objects.
 SETTINGS = b"mm:listing"
 # The first version of a listing; later ones lack rows that were forgotten.

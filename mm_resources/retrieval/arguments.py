@@ -10,6 +10,8 @@ import numpy as np
 
 from mm_embed_kernels.errors import UserError, unknown_choice
 
+_LARGEST = 2**63 - 1
+
 
 def require_text(name: str, value: object, example: str) -> str:
     """Return an argument that must be a text.
@@ -34,11 +36,11 @@ def require_texts(name: str, value: object, example: str) -> list[str]:
     return list(dict.fromkeys(require_text(name, each, example) for each in given))
 
 
-def require_number(name: str, value: Any, least: int) -> int:
-    """Return an argument that must be an integer of at least `least`.
+def require_number(name: str, value: Any, least: int, most: int = _LARGEST) -> int:
+    """Return an argument that must be an integer from `least` to `most`.
 
     Raises:
-        UserError: for a smaller one, and for anything else (True and 1.0 are no integers here).
+        UserError: for any other one, and for anything else (True and 1.0 are no integers here).
     """
     try:
         number = operator.index(value)
@@ -46,6 +48,8 @@ def require_number(name: str, value: Any, least: int) -> int:
         number = least - 1
     if isinstance(value, bool | np.bool_) or number < least:
         raise UserError(f"{name} is {value!r}; give an integer of at least {least}")
+    if number > most:
+        raise UserError(f"{name} is {value!r}; give an integer of at most {most:,}")
     return number
 
 

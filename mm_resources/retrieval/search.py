@@ -41,6 +41,8 @@ GROUPS = {"sample": "sample_id", "entity": "entity_id"}
 DUPLICATE_SCORE = 0.95
 # Reciprocal rank fusion (Cormack et al., SIGIR 2009): the hit of rank r in a list scores 1 / (60 + r).
 RANK_CONSTANT = 60
+# Hits of one search, all of which are in memory.
+_MOST_HITS = 1_000_000
 # Hits that each of the two fused lists has, as a multiple of k.
 FUSION_DEPTH = 5
 Hit = dict[str, Any]
@@ -74,7 +76,7 @@ class SearchRequest:
             require_text("label", self.label, "cat")
         if self.where is not None:
             check_filter(self.where)
-        require_number("k", self.k, 1)
+        require_number("k", self.k, 1, _MOST_HITS)
         check_query(self.query, self.mode)
         if self.find != "neighbours" and self.mode != "vector":
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from mm_embed_kernels.times import in_utc
 assert set(USER_TYPES) == {"string", "int", "float", "bool", "timestamp"}
 # What NaN and NaT are called in tables of text, where the spec declares a number, bool or time.
 _MISSING_WORDS = {"nan", "+nan", "-nan", "nat"}
+_WHOLE = re.compile(r"(?<=\d)\.0+$")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -206,7 +208,8 @@ def cast_value(value: Any, kind: str) -> Any:
             text.encode("utf-8")
             return text
         if kind == "int":
-            number = int(value)
+            # A column of integers with gaps is written as floats, in text as well.
+            number = int(_WHOLE.sub("", value) if isinstance(value, str) else value)
             if (number != value and not isinstance(value, str)) or not -(2**63) <= number < 2**63:
                 raise ValueError(value)
             return number

@@ -112,6 +112,10 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
         yield (line if part is line else None), size
 
 
+# What programs write into CSV where a number is NaN or a time NaT; other spellings are words.
+_NOT_A_VALUE = frozenset(("NaN", "nan", "NaT"))
+
+
 class Csv(ByteRangeFile):
     """Rows with a header: comma- or tab-separated, or with semicolons, as the header has them."""
 
@@ -155,7 +159,11 @@ class Csv(ByteRangeFile):
             raise SampleError("encoding_unknown", f"{uri}: a row is not UTF-8")
         if len(row) != len(header):
             raise SampleError("bad_record", f"{uri}: a row has {len(row)} fields, the header {len(header)}")
-        return dict(zip(header, row, strict=True))
+        content = self.mapping.content
+        return {
+            name: None if value in _NOT_A_VALUE and name != content else value
+            for name, value in zip(header, row, strict=True)
+        }
 
     def _parse(self, data: bytes, uri: str) -> dict[str, Any]:
         header, delimiter = self._header(uri)

@@ -12,7 +12,7 @@ from tests.kernels.modalities.encoded_texts import COMMON, ENCODINGS, TEXTS
 TEXT = get("text")
 SENTENCES = {
     ("cp1252",): [
-        "It’s a beautiful day, isn’t it?", "Lunch for two: £18.95 – “a bargain”, says Anna.", "a £100 note", "Jack’s house", "“Yes”",
+        "It’s a beautiful day, isn’t it?", "Lunch for two: £18.95 – “a bargain”, says Anna.", "a £100 note", "I’m", "Tom & Jerry’s", "Jack’s house", "“Yes”",
         "The firm’s profits rose 12%…", "I paid £3 for it", "Beyoncé’s tour", "naïve", "Größe", "déjà vu", "Años después", "Ça va très bien.",
         "« Bonjour »", "¿Dónde está la estación?", "J’espère que tu vas bien.", "„Das ist nicht möglich“, sagte sie später.",
     ],

@@ -92,5 +92,9 @@ def test_arguments_are_checked_before_tables_are_opened(tmp_path: Path) -> None:
     empty = FeatureStore.open(tmp_path)
     one_line(lambda: empty.search("a cat", modality="text", mode="fast"), "mode 'fast' is not known")
     one_line(lambda: empty.search("a cat", dataset_version="d@v1", modality="text", k=0), "k is 0")
+    one_line(
+        lambda: empty.search("a cat", dataset_version="d@v1", modality="text", k=2**40),
+        "give an integer of at most 1,000,000",
+    )
     one_line(lambda: empty.training_set("d@v1", modality="text", where="(a"), "a ( is not closed")
     one_line(lambda: empty.training_set("d@v1", modality="text"), "d@v1 is not registered")

@@ -76,12 +76,26 @@ def test_nan_in_a_record_is_no_value(tmp_path: Path, name: str, kind: pa.DataTyp
     assert [item.columns["score"] for item in items] == ([None, None, 2.5] if none[0] else [None] * 3)
 
 
-def test_nan_in_a_csv_is_a_word_where_words_are_declared(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("text,label,score,seen,count,note\na,nan,NaN,NaT,nan,nan\n")
+def test_nan_in_a_csv_is_none_but_in_the_text_itself(tmp_path: Path) -> None:
+    """As pandas and NumPy spell it; `Nan` is a name."""
+    (tmp_path / "t.csv").write_text(
+        "text,label,score,seen,count,note\nnan,nan,NaN,NaT,nan,nan\nb,Nan,+NaN,nat,2.0,NAN\n"
+    )
     schema = {"score": "float", "seen": "timestamp", "count": "int", "note": "string"}
-    (item,) = source_of(tmp_path / "t.csv", schema, record={"text": "text", "label": "label"}).list()
-    assert (item.error, item.label) == (None, "nan")
-    assert item.columns == {"score": None, "seen": None, "count": None, "note": "nan"}
+    source = source_of(tmp_path / "t.csv", schema, record={"text": "text", "label": "label"})
+    first, second = source.list()
+    assert (first.error, first.label, source.fetch(first.uri, first.locator)) == (None, None, b"nan")
+    assert first.columns == {"score": None, "seen": None, "count": None, "note": None}
+    assert (second.error, second.label) == (None, "Nan")
+    assert second.columns == {"score": None, "seen": None, "count": 2, "note": "NAN"}
+
+
+def test_nan_in_a_side_table_of_text_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("words")
+    (tmp_path / "table.tsv").write_text("file\tlabel\tlink\na.txt\tnan\tNaN\n")
+    table = {"uri": str(tmp_path / "table.tsv"), "key": "file", "columns": ["label", "link"]}
+    (item,) = source_of(tmp_path / "*.txt", table=table).list()
+    assert (item.error, item.label, item.link) == (None, None, None)
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
