@@ -173,7 +173,7 @@ def _tick(catalog: Catalog) -> object:
 
     with dg.DagsterInstance.ephemeral() as instance:
         resource = CatalogResource(store=StoreResource(root=catalog.store.root))
-        with dg.build_sensor_context(instance=instance, resources={"catalog": resource}) as context:
+        with dg.build_sensor_context(instance=instance, resources={"mm_catalog": resource}) as context:
             return sources(context)
 
 

@@ -140,7 +140,8 @@ NAMES: dict[str, Number] = {
     "mknod": (133, None),
     "mknodat": (259, 33),
 }
-# Locks on files of the store, which others would wait for; work for its disks; memory that is not swapped.
+# Locks on files of the store, which others would wait for; work for its disks; memory that is not swapped,
+# also as pages of files in pipes.
 LOCKS: dict[str, Number] = {
     "flock": (73, 32),
     "sync": (162, 81),
@@ -149,6 +150,8 @@ LOCKS: dict[str, Number] = {
     "mlock2": (325, 284),
     "mlockall": (151, 230),
     "memfd_secret": (447, 447),
+    "splice": (275, 76),
+    "sendfile": (40, 71),
 }
 # Attributes of files, for which Landlock has no right.
 ATTRIBUTES: dict[str, Number] = {

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 
-# Size of the cache of open tables; the least recently used one is closed first.
-_OPEN_TABLES = 64
+# Size of the cache of open tables; the least recently used one is closed first. One takes some 30 KiB, and
+# a search over more tables than these opens each of them anew.
+_OPEN_TABLES = 2_048
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,9 @@ def containers(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (datasets / "tiny.yaml").write_text(SPEC)
     lines = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(SENTENCES)]
     (datasets / "sentences.jsonl").write_text("\n".join(lines) + "\n")
+    # The containers' user is another one, and the umask of the tests may be strict.
+    for path in (datasets, *datasets.iterdir()):
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     networks = Networks()
     project = Containers(root, folder, networks, datasets)
     (folder / "objects" / "features").mkdir(parents=True)

@@ -85,3 +85,15 @@ def test_no_message_names_a_section_of_the_readme() -> None:
     assert [
         text for text in texts if re.search(r"README[,:]? (\"|section|under)|see README|in README", text[1])
     ] == []
+
+
+def test_each_row_of_the_threat_model_names_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    rows = [line for line in text.split("## Threat model")[1].splitlines() if line.startswith("| ")]
+    shown = [row.rstrip(" |").rpartition("|")[2] for row in rows[1:19]]
+    assert len(shown) == 18
+    for cell in shown:
+        named = re.findall(r"`([^`]+)`", cell)
+        assert named, cell
+        for path in named:
+            assert (ROOT / path).is_file() or list((ROOT / path).glob("test_*.py")), path

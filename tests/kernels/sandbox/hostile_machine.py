@@ -16,7 +16,7 @@ from tests.kernels.sandbox.hostile import call, decode, try_all
 def exhaust_machine(modality: str, data: bytes) -> list[str]:
     """Take what the processes of the machine share, or memory that no limit of this process counts."""
     decode(modality, data)
-    pipe = os.pipe()
+    pipe, held = os.pipe(), os.open(os.__file__, os.O_RDONLY)
     pages = ctypes.create_string_buffer(1 << 16)
     vector = ctypes.create_string_buffer(struct.pack("PN", ctypes.addressof(pages), len(pages)))
     context = ctypes.create_string_buffer(8)
@@ -26,6 +26,8 @@ def exhaust_machine(modality: str, data: bytes) -> list[str]:
             {
                 "pages in a pipe": lambda: call("vmsplice", pipe[1], ctypes.addressof(vector), 1, 0),
                 "copies of a pipe": lambda: call("tee", pipe[0], pipe[1], 1, 2),
+                "pages of a file": lambda: os.splice(held, pipe[1], 1),
+                "pages of a file, sent": lambda: os.sendfile(pipe[1], held, 0, 1),
                 "size of a pipe": lambda: fcntl.fcntl(pipe[1], 1031, 1 << 20),
                 "asynchronous reads": lambda: call("io_setup", 60_000, ctypes.addressof(context)),
                 "semaphores": lambda: call("semget", 0, 1, 0o1600),
@@ -38,7 +40,7 @@ def exhaust_machine(modality: str, data: bytes) -> list[str]:
             }
         )
     finally:
-        for number in pipe:
+        for number in (*pipe, held):
             os.close(number)
 
 
