@@ -125,14 +125,13 @@ class Settings:
         profile = os.environ.get("MM_PROFILE") or "bundled"
         if profile not in PROFILES:
             raise unknown_choice("MM_PROFILE", profile, PROFILES)
-        folder = project_folder()
         precision = os.environ.get("MM_PRECISION") or AUTO
         if precision not in PRECISIONS:
             raise unknown_choice("MM_PRECISION", precision, PRECISIONS)
         return Settings(
-            store=absolute(os.environ.get("MM_STORE") or str(folder / DEFAULT_STORE)),
-            dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or str(folder / DEFAULT_HOME))),
-            datasets=Path(absolute(os.environ.get("MM_DATASETS") or str(folder / DEFAULT_DATASETS))),
+            store=absolute(os.environ.get("MM_STORE") or in_project(DEFAULT_STORE)),
+            dagster_home=Path(absolute(os.environ.get("DAGSTER_HOME") or in_project(DEFAULT_HOME))),
+            datasets=Path(absolute(os.environ.get("MM_DATASETS") or in_project(DEFAULT_DATASETS))),
             profile=profile,
             precision=precision,
             calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
@@ -154,8 +153,8 @@ class Settings:
         }
 
 
-def project_folder() -> Path:
-    """Return the nearest folder, from the current one upward, that has a store; else the current one.
+def in_project(path: str) -> str:
+    """Return a path below the nearest folder upward that has a store; else below the current one.
 
     As git looks for a repository. A store of another user's is left out: whoever may write into a folder
     above would choose what is read.
@@ -164,10 +163,10 @@ def project_folder() -> Path:
     for folder in (here, *here.parents):
         try:
             if (folder / DEFAULT_STORE).stat().st_uid == os.geteuid():
-                return folder
+                return str(folder / path)
         except OSError:  # none, or none that can be seen
             continue
-    return here
+    return str(here / path)
 
 
 def _checked_prefix(prefix: str) -> str:

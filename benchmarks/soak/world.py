@@ -188,7 +188,6 @@ def _age(command: Command) -> float:
 _BESIDE = (
     "published by another run since",
     "replaced by another run while",
-    "is processing this cell; skipped",
     "is processing a cell and could restore",
     "was marked",
     "is not complete (receipt",
@@ -206,7 +205,7 @@ def _problem(command: Command) -> str:
         return ""
     if "Traceback (most recent call last)" in text:
         return "a traceback"
-    if code == 0:
+    if code in (0, 3):  # 3: another run processes the cell
         return ""
     if code not in (1, 2):
         return f"exit code {code}"

@@ -1,4 +1,4 @@
-"""What each check of the assets says when it passes, for the pages of Dagster."""
+"""Descriptions of the checks of all assets: what each says when it passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What forgetting would remove, in lines for a person, before anything is removed."""
+"""A preview of forgetting, in lines for a person, before anything is removed."""
 
 from __future__ import annotations
 

@@ -73,6 +73,7 @@ def test_growth_of_a_reader() -> None:
     ("code", "text", "trouble", "problem"),
     [
         (0, "", Trouble(), ""),
+        (3, "tiny@v1 text is busy: run 1 is processing it; nothing was done", Trouble(), ""),
         (-9, "", Trouble(at=3), ""),
         (-9, "", Trouble(), "exit code -9"),
         (1, "text is failed: x was published by another run since this one began", Trouble(), ""),

@@ -20,6 +20,7 @@ from mm_embed_kernels.identity import content_hash
 from mm_embed_kernels.spec.source_spec import SourceSpec
 from mm_resources.sources import Listed, Source, open_source
 from mm_resources.storage.filesystems import fsspec_options
+from tests.resources.places import Place
 from tests.s3 import BUCKET
 
 RECORD = {"text": "text", "id": "id", "label": "label", "link": "link", "group": "group"}
@@ -441,3 +442,15 @@ def test_a_record_kind_needs_its_mapping(tmp_path: Path) -> None:
     path = put(str(tmp_path), "r.jsonl", b"{}\n")
     with pytest.raises(UserError, match="needs `record` with at least `text`"):
         list(open_source(SourceSpec(name="s", modality="text", uri=path, format="jsonl"), {}).list())
+
+
+def test_rows_with_semicolons(disk: Place) -> None:
+    """Spreadsheets of countries with a decimal comma separate fields by semicolons."""
+    disk.put("a.csv", data=b'id;text;note\n1;eins, zwei;x\n2;"drei; vier";y\n')
+    disk.put("b.tsv", data=b"a;b\tc\nx\ty\n")
+    source = disk.source("a.csv", record={"text": "text", "id": "id"}, schema={"note": "string"})
+    items = list(source.list())
+    assert [(item.key, item.columns["note"]) for item in items] == [("1", "x"), ("2", "y")]
+    assert [source.fetch(item.uri, item.locator) for item in items] == [b"eins, zwei", b"drei; vier"]
+    (item,) = disk.source("b.tsv", record={"text": "c", "id": "a;b"}).list()
+    assert item.key == "x"
