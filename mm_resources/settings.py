@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from mm_embed_kernels.errors import UserError, unknown_choice
 from mm_embed_kernels.inference.precision import AUTO, PRECISIONS
+from mm_embed_kernels.media.film_reader import FFMPEG, VARIABLE, film_reader
 
 DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
@@ -67,6 +68,12 @@ VARIABLES = (
         "MM_CALIBRATION",
         "DAGSTER_HOME/calibration.json",
         "Measurements of `mm doctor --calibrate` on this machine.",
+    ),
+    Variable(
+        "MM_FILM_READER",
+        FFMPEG,
+        "Reader of films' frames: `ffmpeg`, or `decord`, which is asked where it gives the same frames. With "
+        "another reader a cell is computed again.",
     ),
     Variable("MM_PRICES", "built in", "The deployment's price table, a YAML file."),
     Variable(
@@ -148,6 +155,7 @@ class Settings:
             "MM_PROFILE": self.profile,
             **({"MM_PRECISION": self.precision} if self.precision != AUTO else {}),
             **({"MM_CALIBRATION": str(self.calibration)} if self.calibration else {}),
+            **({VARIABLE: reader} if (reader := film_reader()) != FFMPEG else {}),
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
             **({"MM_KEY_PREFIX": self.key_prefix} if self.key_prefix else {}),
         }

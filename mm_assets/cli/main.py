@@ -39,7 +39,7 @@ from mm_assets.cli.unregister import unregister
 from mm_assets.cli.upkeep import upkeep
 from mm_assets.cli.working_folder import leave_working_folder
 from mm_embed_kernels.errors import Interrupted, UserError
-from mm_embed_kernels.extras import EXTRAS, MissingPackage, explain_missing
+from mm_embed_kernels.extras import EXTRAS, MissingPackage, explain_missing, require_installed
 from mm_embed_kernels.messages import message_line
 from mm_embed_kernels.urls import redact_text
 from mm_resources.storage.lance_errors import Fenced, cause_of, is_unanswered
@@ -74,6 +74,9 @@ def _configure(
     ] = False,
 ) -> None:
     """Configure this process before a command runs, but not for `mm --help`."""
+    if context.invoked_subcommand == "init":
+        # It looks into files of strangers, and takes each error for the file's.
+        require_installed("mm init", EXTRAS["media"])
     from mm_resources.storage.process import configure_process  # here: imports pyarrow
 
     configure_process(private=context.invoked_subcommand not in _WRITERS)

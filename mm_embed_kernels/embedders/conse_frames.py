@@ -10,8 +10,8 @@ class ConSEFrames(FrameEmbedder):
     """Scenes of ImageNet-like content, 384-d, in MiniLM's space, as texts and pictures are."""
 
     name = "conse_frames"
-    libraries = (*ConSE.libraries, "decord2", "av")
-    code_version = "4"
+    libraries = (*ConSE.libraries, "av")
+    code_version = "5"
     seconds = 0.1
     batch_size = 1
 

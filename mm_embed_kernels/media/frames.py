@@ -1,4 +1,4 @@
-"""Frames of untrusted films, by decord, or by FFmpeg (PyAV) where decord gives others than a player shows.
+"""Frames of untrusted films: by FFmpeg (PyAV), or, where it is chosen, by decord as far as it is right.
 
 Decord reads films whose packets tell the time of each frame, with closed groups of pictures, in containers
 with an index. It knows no edit lists and no mirrored frames, repeats one frame where packets have no times,
@@ -21,6 +21,7 @@ import numpy as np
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.display import Display
 from mm_embed_kernels.media.ffmpeg_frames import Index, first_display, index_of, read_indexed
+from mm_embed_kernels.media.film_reader import DECORD, film_reader
 from mm_embed_kernels.media.library_errors import decord_error, lacks_length
 from mm_embed_kernels.media.media_type import Media, content_key, open_media
 from mm_embed_kernels.media.video import Facts, copy_packets, describe, open_video_container, picture_track
@@ -35,7 +36,7 @@ class Frames:
     """Decoded frames of one film as a player displays them.
 
     Attributes:
-        decoder: ``decord``, or ``ffmpeg`` where the film is not plain enough for it, or damaged.
+        decoder: ``ffmpeg``, or ``decord`` where it is chosen, and the film is plain enough for it and whole.
         starts: float64 [frames], presentation time of each frame in seconds, counted from the first one.
         keys: int64 [key frames], indices of the frames that decode without another one.
         duration: seconds from the beginning of the first frame to the end of the last.
@@ -92,7 +93,7 @@ def open_frames(data: Media, size: tuple[int, int] | None = None) -> Iterator[Fr
     if isinstance(data, bytes):
         yield _frames(film, size)
         return
-    key = (film.key, size)
+    key = (film.key, size, film_reader())
     if key not in _open:
         _open.clear()
         _open[key] = _frames(film, size)
@@ -160,10 +161,11 @@ _open: dict[Any, Frames] = {}
 
 
 def _frames(film: _Film, size: tuple[int, int] | None) -> Frames:
-    """Return the frames by decord, where they are those that the packets promise, else by FFmpeg."""
+    """Return the frames by the chosen reader; by decord only where they are as the packets promise."""
     times = film.facts.times
     if (
-        times.plain
+        film_reader() == DECORD
+        and times.plain
         and times.starts is not None
         and film.facts.container.startswith(_SEEKABLE)
         and film.display.orientation in (1, 3, 6, 8)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media import canaries
+from mm_embed_kernels.media.film_reader import reader_libraries
 from mm_embed_kernels.media.frames import Frames, facts_of, open_frames
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.spans import span_of
@@ -48,10 +49,10 @@ class Video(Modality):
     name = "video"
     embedder = "conse_frames"
     hub_embedder = "open_clip_frames:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-    libraries = ("av", "decord2", "filetype", "ImageHash")
     streams = True
-    probe_version = "6"
-    segment_version = "3"
+    # 7 and 4: frames by FFmpeg, unless decord is chosen.
+    probe_version = "7"
+    segment_version = "4"
     probe_seconds = 0.3
     segment_seconds = 0.3
     signals: ClassVar[list[pa.Field]] = [
@@ -96,6 +97,10 @@ class Video(Modality):
     ]
 
     packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {"frame_hashes": frame_hashes.is_packed}
+
+    @property
+    def libraries(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*reader_libraries(), "filetype", "ImageHash")
 
     def canary(self) -> bytes:
         return canaries.film()

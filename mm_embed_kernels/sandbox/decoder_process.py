@@ -16,6 +16,7 @@ _NAMES = (
     "LC_ALL",
     "LD_LIBRARY_PATH",
     "LOGNAME",
+    "MM_FILM_READER",
     "OPENBLAS_CORETYPE",
     "PATH",
     "PYTHONPATH",

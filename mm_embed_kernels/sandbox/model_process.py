@@ -21,7 +21,7 @@ from mm_embed_kernels.urls import strip_secrets
 # Variables that libraries of models read.
 _NAMES = (
     *("HOME", "LANG", "LOGNAME", "PATH", "TZ", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME", "GLIBC_TUNABLES"),
-    *("MM_PRECISION", "MM_SQL_MEMORY"),
+    *("MM_FILM_READER", "MM_PRECISION", "MM_SQL_MEMORY"),
 )
 _PREFIXES = (
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_", "ROCM_"),

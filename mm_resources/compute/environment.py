@@ -16,6 +16,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ENVIRONMENT_LIBRARIES, digest, file_hash, library_versions
 from mm_embed_kernels.inference.precision import BFLOAT16, FLOAT32, has_fast_bfloat16
 from mm_embed_kernels.inference.weights import installed_hash
+from mm_embed_kernels.media.film_reader import VARIABLE, film_reader
 from mm_embed_kernels.modalities import modalities
 from mm_embed_kernels.transcribers import Transcriber, transcribers
 from mm_embed_kernels.transcribers import create as create_transcriber
@@ -47,6 +48,7 @@ def environment(models: Iterable[Model] = ()) -> dict[str, str]:
     return {
         "Python": platform.python_version(),
         "machine": platform.machine(),
+        VARIABLE: film_reader(),
         "the code of mm-features": _code()[:12],
         **{f"plug-in {plugin.name}": plugin.version for plugin in plugins},
         **library_versions(libraries),

@@ -1,12 +1,14 @@
 """Run a program as on an installation of the core: ``python core_only.py PROGRAM [WORDS]``; ``mm`` is a program, too.
 
-Packages that are no requirement of the core, nor of what it requires, are not found, as if they were not installed.
+Packages that are no requirement of the core, nor of what it requires, are not found, as if they were not installed. Those
+of the extras that the variable ``EXTRAS`` names are found, too.
 """
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.metadata
+import os
 import runpy
 import sys
 import tomllib
@@ -40,10 +42,22 @@ def closure(requirements: list[str]) -> set[str]:
     return {name for name, _ in seen}
 
 
+def requirements_of(extras: dict[str, list[str]], chosen: list[str]) -> list[str]:
+    """Return the requirements of extras, those of the extras that they name included."""
+    found = []
+    for text in (text for name in chosen for text in extras[name]):
+        inner = Requirement(text)
+        found += requirements_of(extras, sorted(inner.extras)) if inner.name == "mm-features" else [text]
+    return found
+
+
 def hidden_modules() -> set[str]:
     """Return the modules of all installed packages that the core does not require."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    core = closure(project["dependencies"])
+    chosen = os.environ.get("EXTRAS", "").split()
+    core = closure(project["dependencies"] + requirements_of(project["optional-dependencies"], chosen))
+    if chosen:
+        core.add("aisfx")  # beside the extras, see docs/how-to/install.md
     return {
         module
         for module, packages in importlib.metadata.packages_distributions().items()

@@ -39,10 +39,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    command: list[object], folder: Path, store: Path, path: Path | None = ROOT
+    command: list[object], folder: Path, store: Path, path: Path | None = ROOT, **more: str
 ) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MM_", "DAGSTER_", "PYTHON"))}
-    environment |= {"MM_STORE": str(store), **({"PYTHONPATH": str(path)} if path else {})}
+    environment |= {"MM_STORE": str(store), **({"PYTHONPATH": str(path)} if path else {}), **more}
     return subprocess.run(
         list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -62,6 +62,39 @@ def test_a_reader_needs_nothing_else(store: Path, tmp_path: Path) -> None:
     check_reader(
         run([sys.executable, HERE / "core_only.py", HERE / "reader.py", store, tmp_path], tmp_path, store)
     )
+
+
+def test_backfills_need_the_platform_alone(tmp_path: Path) -> None:
+    """Neither Ray nor transcribers, models of a hub, or the server."""
+    import numpy as np
+    import soundfile
+    from PIL import Image
+
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [{"id": i, "text": f"Number {i} is a short text about herons and ponds."} for i in range(3)]
+    (data / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    noise = np.random.default_rng(0)
+    Image.fromarray(noise.integers(0, 255, (96, 96, 3), np.uint8)).save(data / "noise.png")
+    soundfile.write(data / "noise.wav", noise.normal(0, 0.1, 16_000), 16_000)
+    spec = f"""
+name: small
+version: v1
+sources:
+  - {{name: notes, modality: text, uri: "{data}/notes.jsonl", record: {{id: id, text: text}}}}
+  - {{name: pictures, modality: image, uri: "{data}/*.png"}}
+  - {{name: sounds, modality: audio, uri: "{data}/*.wav"}}
+"""
+    (tmp_path / "small.yaml").write_text(spec)
+    mm = [sys.executable, HERE / "core_only.py", "mm"]
+    for words in (["register", "small.yaml"], ["backfill", "small@v1", "--json"]):
+        done = run([*mm, *words], tmp_path, tmp_path / "store", EXTRAS="platform")
+        assert done.returncode == 0, done.stderr
+    assert [cell["status"] for cell in json.loads(done.stdout)["cells"]] == ["published"] * 3
+    found = run(
+        [*mm, "search", "a heron", "--modality", "text"], tmp_path, tmp_path / "store", EXTRAS="media"
+    )
+    assert "herons and ponds" in found.stdout, found.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from py3langid import langid
 
 from mm_assets.operations import doctor
 from mm_embed_kernels import transcribers
@@ -54,7 +55,7 @@ def test_every_model_that_comes_with_a_package_is_pinned() -> None:
     own = [create(name) for name, kind in embedders().items() if not kind.takes_model]
     files = {path for model in own for path in model.weights}
     files |= {path for name in transcribers.transcribers() for path in transcribers.create(name).weights}
-    files |= {speech.weights()}
+    files |= {speech.weights(), Path(langid.__file__).parent / langid.MODEL_FILE}
     assert files == set(pinned_files())
 
 
@@ -103,7 +104,7 @@ def test_the_doctor_checks_all_of_them(tmp_path: Path, monkeypatch: pytest.Monke
     finding = doctor._run_check("weights", doctor._check_weights)
     assert (finding.ok, finding.finding) == (
         True,
-        "14 files of 7 packages are those that are pinned (NOTICE)",
+        "15 files of 8 packages are those that are pinned (NOTICE)",
     )
     damaged_wordllama(tmp_path, monkeypatch)
 

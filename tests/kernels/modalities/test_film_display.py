@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 from mm_embed_kernels.embedders import create
-from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.media.film_times import frame_times
 from mm_embed_kernels.media.frames import load_decord, open_frames, read_at
 from mm_embed_kernels.modalities import get
+from mm_embed_kernels.sandbox.sandbox import Limits, Sandbox
+from mm_resources.settings import Settings
 
 VIDEO = get("video")
 FILES = Path(__file__).parent.parent / "films"
@@ -96,9 +98,11 @@ FILMS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
+@pytest.mark.parametrize("reader", ["ffmpeg", "decord"])
 @pytest.mark.parametrize("name", FILMS)
-def test_each_frame_is_found_at_its_time(name: str) -> None:
+def test_each_frame_is_found_at_its_time(name: str, reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, and from any place to any other."""
+    monkeypatch.setenv("MM_FILM_READER", reader)
     container, codec, options = FILMS[name]
     data = film(container, codec, **options)
     with open_frames(data) as frames:
@@ -107,7 +111,8 @@ def test_each_frame_is_found_at_its_time(name: str) -> None:
         assert [number_of(frame) for frame in frames.read(range(NUMBERS))] == list(range(NUMBERS))
         for index in random.Random(0).sample(range(NUMBERS), 10):
             assert number_of(frames[index]) == index
-        assert frames.decoder == ("decord" if name in ("mp4", "mkv", "flv, no B-frames") else "ffmpeg")
+        plain = name in ("mp4", "mkv", "flv, no B-frames")
+        assert frames.decoder == ("decord" if reader == "decord" and plain else "ffmpeg")
         assert frames.duration == pytest.approx(NUMBERS / RATE, abs=0.01)
     row = VIDEO.probe(data)
     assert (row["width"], row["height"], row["frames"], row["read_share"]) == (WIDTH, HEIGHT, NUMBERS, 1)
@@ -130,10 +135,42 @@ def test_segments_show_different_frames_where_the_film_does(name: str) -> None:
 
 
 def test_a_decoder_that_repeats_one_frame_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MM_FILM_READER", "decord")
     reader = load_decord().VideoReader
     monkeypatch.setattr(reader, "get_batch", lambda self, _, real=reader.get_batch: real(self, [0]))
     data = film("mp4", "libx264")
     assert [number_of(frame) for frame in read_at(data, [0.2, 1.0, 2.0])] == [5, 25, 50]
+
+
+def test_another_reader_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of films alone: pictures keep theirs. Children of the sandbox are told of it."""
+
+    def fingerprints() -> dict[str, str]:
+        image = get("image")
+        return {
+            "probe": get("video").fingerprint("probe"),
+            "segment": get("video").fingerprint("segment"),
+            "embed": create("conse_frames").fingerprint,
+            "picture": create("conse").fingerprint,
+            "picture's probe": image.fingerprint("probe"),
+        }
+
+    default = fingerprints()
+    monkeypatch.setenv("MM_FILM_READER", "ffmpeg")
+    assert fingerprints() == default
+    monkeypatch.setenv("MM_FILM_READER", "decord")
+    changed = {name for name, value in fingerprints().items() if value != default[name]}
+    assert changed == {"probe", "segment", "embed"}
+    assert Settings.from_environment().exports()["MM_FILM_READER"] == "decord"
+    sandbox = Sandbox(Limits())
+    try:
+        (row,) = sandbox.map(get("video").probe, [(film("mp4", "libx264"),)])
+    finally:
+        sandbox.close()
+    assert row["decoder"] == "decord"
+    monkeypatch.setenv("MM_FILM_READER", "vlc")
+    with pytest.raises(UserError, match="MM_FILM_READER 'vlc' is not known; there are: ffmpeg, decord"):
+        fingerprints()
 
 
 def test_a_film_that_stands_still() -> None:
