@@ -83,8 +83,8 @@ bench-peers: install .venv-peers/.installed  ## measure the same work by peers f
 	.venv-peers/bin/$(PIP) --constraint constraints.txt --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
-browser: install  ## test the UI in headless Chromium (Debian: apt-get install chromium); write pictures to .github
-	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser
+browser: install  ## test the UI and the explorer in headless Chromium (Debian: apt-get install chromium); write pictures to .github
+	MM_PICTURES=.github/pictures $(BIN)/python -m pytest -m browser tests/browser tests/assets/serving
 
 containers: install  ## build the image and start its roles (Debian: apt-get install buildah bubblewrap debootstrap postgresql)
 	$(BIN)/python -m pytest -m containers tests/containers

@@ -19,8 +19,10 @@ write() {
     mv "$folder/$1.new" "$folder/$1"
 }
 
-for name in postgres_admin postgres_schema postgres_code postgres_daemon postgres_webserver store_root ray_token; do
+for name in postgres_admin postgres_schema postgres_code postgres_daemon postgres_webserver store_root ray_token serve_token; do
     write "$name" '%s'
 done
-# As the clients of S3 read it. For a bucket elsewhere, write its key here, and its endpoint to docker/.env.
+# As the clients of S3 read them: of the service, which only reads, and of all that computes. For a bucket elsewhere, write
+# its keys here, and its endpoint to docker/.env.
+write store_reader '[default]\naws_access_key_id = mm-reader\naws_secret_access_key = %.40s'
 write store_key '[default]\naws_access_key_id = mm-features\naws_secret_access_key = %.40s'

@@ -28,6 +28,9 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     allow_marks: Annotated[
         bool, typer.Option("--allow-marks", help="let people mark samples, the one thing that is written")
     ] = False,
+    mcp: Annotated[
+        bool, typer.Option("--mcp", help="serve read-only tools for agents at /mcp, by the same token")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, max=256, help="answers that are computed at once")] = 16,
     upload_mb: Annotated[
         int, typer.Option(min=1, max=4096, help="MiB of a medium that is sent as a query")
@@ -55,4 +58,9 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     check_layout(catalog.store)
     service = Service(catalog, limits, allow_marks)
     say(f"serving {catalog.store.root} at http://{host}:{port}")
-    run_service(create_app(service, Access(tokens, hosts_of(host_name or [])), warm=True), host, port, limits)
+    run_service(
+        create_app(service, Access(tokens, hosts_of(host_name or [])), warm=True, with_agents=mcp),
+        host,
+        port,
+        limits,
+    )

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Access:
-    """Who may ask what.
+    """The people and programs that may ask, and the hosts by which.
 
     Args:
         tokens: name of a person or program -> its token; none: everybody on this machine may ask.

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from mm_resources.serving import datasets
 from mm_resources.serving.json_values import json_response
+from mm_resources.serving.limits import ServiceLimits
 from mm_resources.serving.marks import MarksBody, RecordedMarks, record_marks
 from mm_resources.serving.media import CONTENT_HASH, Previews, media_response
 from mm_resources.serving.openai_search import VectorStorePage, VectorStoreSearch, search_vector_store
@@ -26,7 +27,7 @@ from mm_resources.serving.pages import (
     sample_page,
 )
 from mm_resources.serving.problems import PROBLEM_TYPE, Problem
-from mm_resources.serving.queries import SearchAnswers, SearchBody, SearchPage
+from mm_resources.serving.queries import SearchAnswers, SearchBody, SearchPage, search_schema
 from mm_resources.serving.samples import explain_feature, read_sample
 from mm_resources.serving.service import Service
 from mm_resources.serving.training_sets import (
@@ -40,7 +41,7 @@ from mm_resources.tables.failure_events import FailureFilter
 
 Version = Annotated[str, Query(min_length=3, max_length=200, description="DATASET@VERSION or DATASET@ALIAS")]
 Modality = Annotated[str, Query(min_length=1, max_length=200)]
-Limit = Annotated[int, Query(ge=1, description="rows of the page")]
+Limit = Annotated[int, Query(ge=1, le=ServiceLimits.page_rows, description="rows of the page")]
 CursorText = Annotated[str | None, Query(max_length=8_000, description="`cursor` of the page before")]
 Where = Annotated[str | None, Query(description="SQL over the columns: one expression")]
 Name = Annotated[str, Path(min_length=3, max_length=200)]
@@ -63,9 +64,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"description": "no known token", **_CONTENT},
     403: {"description": "another site, or not allowed here", **_CONTENT},
     404: {"description": "what is named is not there", **_CONTENT},
+    405: {"description": "the path has another method", **_CONTENT},
     408: {"description": "the request arrives too slowly", **_CONTENT},
     410: {"description": "the content was forgotten", **_CONTENT},
     413: {"description": "the body is too large", **_CONTENT},
+    415: {"description": "the body, or the content for a preview, is of a type that is not read", **_CONTENT},
+    416: {"description": "the range lies outside of the content", **_CONTENT},
     422: {"description": "an argument is unknown or out of range", **_CONTENT},
     429: {"description": "too many requests at once", **_CONTENT},
     500: {"description": "a mistake of the program, or damaged files", **_CONTENT},
@@ -74,7 +78,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 _ARROW_TOO: dict[int | str, dict[str, Any]] = {
     200: {"content": {ARROW_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
-_SEARCH_BODY = SearchBody.model_json_schema()
+_SEARCH_BODY = search_schema()
 _FORM = {
     "type": "object",
     "properties": {
@@ -153,7 +157,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     @router.get("/media/{content_hash}", tags=["samples"], response_class=Response)
     async def show_medium(
         content_hash: Annotated[str, Path(pattern=CONTENT_HASH)],
-        preview: Annotated[int | None, Query(description="longest side of a preview, 16 to 1024")] = None,
+        preview: Annotated[int | None, Query(ge=16, le=1024, description="longest side of a preview")] = None,
         range_: Annotated[str | None, Header(alias="range", max_length=200)] = None,
         if_none_match: Annotated[str | None, Header(max_length=200)] = None,
     ) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,11 +12,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from mm_resources.serving.access import Access
+from mm_resources.serving.agent_tools import agent_app, agent_server
 from mm_resources.serving.api import PROBLEMS, ProblemBody, api_router
 from mm_resources.serving.curation_views import curation_router
 from mm_resources.serving.explorer import STATIC, explorer_router
 from mm_resources.serving.guard import Guard
 from mm_resources.serving.json_values import json_response
+from mm_resources.serving.media import warm_sandbox
 from mm_resources.serving.problems import Problem, answer_with_problems
 from mm_resources.serving.service import Service
 
@@ -24,18 +26,22 @@ _TITLE = "mm serve"
 _ABOUT = "Published features of a store: search, samples with their decisions, training sets."
 
 
-def create_app(service: Service, access: Access, warm: bool = False) -> ASGIApp:
+def create_app(service: Service, access: Access, warm: bool = False, with_agents: bool = False) -> ASGIApp:
     """Return the application over a service, for any ASGI server; it closes the service when it ends.
 
     Args:
         warm: whether to load the models when it starts; by default when a query needs them.
+        with_agents: whether agents find tools at ``/mcp``.
     """
+    agents = agent_server(service) if with_agents else None
+    agent_routes = agent_app(agents).routes if agents else []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if warm:
-            service.warm()
-        yield
+            service.warm(warm_sandbox)
+        async with agents.session_manager.run() if agents else nullcontext():
+            yield
         service.close()
 
     app = FastAPI(
@@ -52,6 +58,7 @@ def create_app(service: Service, access: Access, warm: bool = False) -> ASGIApp:
     app.include_router(api_router(service))
     app.include_router(explorer_router(service, access, lambda: app.openapi()))
     app.include_router(curation_router(service))
+    app.router.routes += agent_routes
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _describe_problems(app)
     return Guard(app, access, service.limits, service.metrics)

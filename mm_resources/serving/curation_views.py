@@ -16,6 +16,7 @@ from mm_resources.serving.json_values import json_response
 from mm_resources.serving.marks import latest_marks, mark_scores
 from mm_resources.serving.pages import SAMPLE_COLUMNS, PageRequest, sample_page
 from mm_resources.serving.problems import Problem
+from mm_resources.serving.projections import METHODS, project
 from mm_resources.serving.service import Service
 from mm_resources.serving.thresholds import histogram_of, measured_values, thresholds_of, what_if
 
@@ -38,6 +39,22 @@ def curation_router(service: Service) -> APIRouter:
 
         def compute() -> dict[str, Any]:
             return what_if(service, service.published(version, modality)[0], rule, parameter, value)
+
+        return json_response(await service.work.run(compute))
+
+    @router.get("/map")
+    async def show_map(request: Request) -> Response:
+        def compute(scope: Scope) -> dict[str, Any]:
+            return {"methods": METHODS, "method": scope.get("method") or METHODS[0]}
+
+        return await show(service, request, "map.html", compute)
+
+    @router.get("/explore/map")
+    async def show_points(version: str, modality: str, method: str = METHODS[0]) -> Response:
+        def compute() -> dict[str, Any]:
+            return service.read(
+                lambda: service.published(version, modality), lambda pins: project(service, pins[0], method)
+            )
 
         return json_response(await service.work.run(compute))
 

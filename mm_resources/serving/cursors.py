@@ -18,7 +18,7 @@ _LONGEST, _MOST_PINS = 8_000, 400
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page begins.
+    """The beginning of a page.
 
     Attributes:
         offset: rows before it.
@@ -81,9 +81,7 @@ def parse_cursor(text: str, request: str) -> Cursor:
         if not isinstance(offset, int) or offset < 0 or not 0 < len(named) <= _MOST_PINS:
             raise ValueError
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise Problem(
-            "bad_request", "the cursor is none; leave it out to begin with the first page"
-        ) from None
+        raise Problem("not_found", "the cursor is none; leave it out to begin with the first page") from None
     if asked != request:
-        raise Problem("bad_request", "the cursor is that of another request; leave it out to begin again")
+        raise Problem("not_found", "the cursor is that of another request; leave it out to begin again")
     return Cursor(offset, named, str(asked))

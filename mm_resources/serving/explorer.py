@@ -29,6 +29,7 @@ VIEWS = [
     ("Curate", "/curate"),
     ("Duplicates", "/duplicates"),
     ("Failures", "/failures"),
+    ("Map", "/map"),
     ("Versions", "/versions"),
     ("Cost", "/cost"),
     ("API", "/docs"),

@@ -16,7 +16,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
 from mm_embed_kernels.kernels.preview import Previewer, read_preview
 from mm_embed_kernels.media.tracks import media_type
-from mm_embed_kernels.modalities import Media, Preview, get, modality_of
+from mm_embed_kernels.modalities import Media, Preview, get, modalities, modality_of
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_SIDE
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.serving.problems import Problem
@@ -160,6 +160,19 @@ class Previews:
             while self._bytes > self._most and self._made:
                 self._bytes -= len(self._made.popitem(last=False)[1][0])
         return made
+
+
+def warm_sandbox() -> None:
+    """Start the children that make previews, so that no page waits for them.
+
+    Raises:
+        SampleError: where a library of a modality does not decode.
+    """
+    for modality in modalities().values():
+        if healthy := modality.canary():
+            map_in_sandbox(
+                _LIMITS, Previewer(modality), [healthy] * _LIMITS.workers, [()] * _LIMITS.workers, modality
+            )
 
 
 def _preview(medium: Media) -> Preview:

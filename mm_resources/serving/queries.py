@@ -36,7 +36,7 @@ class SearchBody(BaseModel):
     )
     modality: Text | list[Text] = Field(description="a modality, or several that share a space")
     embedder: Text | None = Field(default=None, description="embedder whose tables are searched")
-    k: int = Field(default=10, ge=1, description="hits of a page")
+    k: int = Field(default=10, ge=1, le=ServiceLimits.k, description="hits of a page")
     where: str | None = Field(default=None, description="SQL over the feature columns")
     mode: Literal["vector", "text", "hybrid"] = "vector"
     group_by: Literal["sample", "entity"] | None = None
@@ -47,6 +47,17 @@ class SearchBody(BaseModel):
         default=[], description="counts over the filter's rows"
     )
     cursor: str | None = Field(default=None, description="`cursor` of the page before")
+
+
+def search_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a search in JSON, in which one of `query` and `queries` is given."""
+    made = SearchBody.model_json_schema()
+    for name in ("query", "queries"):
+        without_null = [item for item in made["properties"][name].pop("anyOf") if item.get("type") != "null"]
+        made["properties"][name] |= {"anyOf": without_null}
+        made["properties"][name].pop("default")
+    made["oneOf"] = [{"required": ["query"]}, {"required": ["queries"]}]
+    return made
 
 
 class SearchPage(BaseModel):

@@ -27,7 +27,7 @@ _REMEMBERED = 1_024
 
 
 class Service:
-    """What every face of a service reads from. Pins are resolved anew for each request.
+    """The core that every face of a service reads from. Pins are resolved anew for each request.
 
     Args:
         catalog: of the store that is served.
@@ -106,13 +106,19 @@ class Service:
         except (OSError, UserError):
             return False
 
-    def warm(self) -> None:
-        """Load the models of the latest pins in the background, so that no query waits for one."""
-        self._warming.set()
-        Thread(target=self._warm, name="mm-warm", daemon=True).start()
+    def warm(self, *others: Callable[[], None]) -> None:
+        """Load the models of the latest pins in the background, so that no query waits for one.
 
-    def _warm(self) -> None:
+        Args:
+            others: called before, in the background too.
+        """
+        self._warming.set()
+        Thread(target=self._warm, args=others, name="mm-warm", daemon=True).start()
+
+    def _warm(self, *others: Callable[[], None]) -> None:
         try:
+            for other in others:
+                other()
             problems: list[str] = []
             for pin in self.catalog.registry.latest_pins(problems=problems):
                 self.encoder.load(pin.primary)

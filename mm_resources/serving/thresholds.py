@@ -147,10 +147,12 @@ def histogram_of(threshold: Threshold, measured: Measured) -> dict[str, Any] | N
     low, high = min(low, threshold.value), max(high, threshold.value)
     if high <= low:
         low, high = low - 1, high + 1
-    margin = (high - low) * 0.02
-    low, high = low - margin, high + margin
-    edges = np.linspace(low, high, _BINS + 1)
-    counts, _ = np.histogram(np.clip(measured.values, low, high), edges)
+    # The threshold is the edge of a bin, and a value that equals it is on the side that passes.
+    step = (high - low) / (_BINS - 2)
+    edges = threshold.value + (np.arange(_BINS + 1) - round((threshold.value - low) / step) - 1) * step
+    low, high = float(edges[0]), float(edges[-1])
+    values = measured.values if threshold.is_least else np.nextafter(measured.values, -np.inf)
+    counts, _ = np.histogram(np.clip(values, low, high), edges)
     most = max(1, int(counts.max()))
     middles = (edges[:-1] + edges[1:]) / 2
     return {

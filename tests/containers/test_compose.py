@@ -30,12 +30,13 @@ SECRETS = {
     "schema": {"postgres_schema"},
     "store-volume": set(),
     "store": {"store_root"},
-    "store-init": {"store_root", "store_key"},
+    "store-init": {"store_root", "store_key", "store_reader"},
     "ray-head": {"ray_token"},
     "ray-worker": {"ray_token", "store_key"},
     "code": {"postgres_code", "ray_token", "store_key"},
     "webserver": {"postgres_webserver"},
     "daemon": {"postgres_daemon"},
+    "serve": {"store_reader", "serve_token"},
 }
 NETWORKS = {
     "postgres": {"database"},
@@ -48,6 +49,13 @@ NETWORKS = {
     "code": {"database", "code", "ray", "store", "outside"},
     "webserver": {"front", "database", "code"},
     "daemon": {"database", "code"},
+    "serve": {"front", "store"},
+}
+# Files of pages beside the modules.
+_OF_PAGES = (".html", ".css", ".js", ".svg")
+PAGES = {
+    "mm_resources/serving/templates/*.html",
+    *(f"mm_resources/serving/static/*{suffix}" for suffix in _OF_PAGES[1:]),
 }
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -98,7 +106,7 @@ def test_services_write_to_named_places_only(name: str) -> None:
 
 def test_ports_are_published_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"webserver": ["127.0.0.1:3000:3000"]}
+    assert published == {"webserver": ["127.0.0.1:3000:3000"], "serve": ["127.0.0.1:8808:8808"]}
 
 
 def test_networks_are_internal_but_at_the_border() -> None:
@@ -235,7 +243,7 @@ def test_the_build_context_is_a_list_of_what_is_copied() -> None:
     listed = {line[1:] for line in lines if line.startswith("!")}
     data = {"mm_assets/dagster.yaml", "mm_*/py.typed"}
     assert data <= listed, "the packages' data, as pyproject.toml has them"
-    listed -= {"mm_*/**/*.py", *data}
+    listed -= {"mm_*/**/*.py", *data, *PAGES}
     copied = {
         word
         for line in re.findall(
@@ -246,12 +254,14 @@ def test_the_build_context_is_a_list_of_what_is_copied() -> None:
     assert listed == copied
     assert {"mm_*/**/*.*", "**/.*"} < set(lines)
     others = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
+    pages = {f"{path.parent.relative_to(ROOT)}/*{path.suffix}" for path in others if path.suffix in _OF_PAGES}
+    assert pages == PAGES, "the image gets the pages of the service"
     assert {
         path.relative_to(ROOT).as_posix()
         for path in others
-        if path.suffix != ".py" and "__pycache__" not in path.parts
+        if path.suffix not in (".py", *_OF_PAGES) and "__pycache__" not in path.parts
     } == {"mm_assets/dagster.yaml", *(f"{name}/py.typed" for name in PACKAGES)}, (
-        "the image gets modules and the packages' data alone"
+        "the image gets modules, pages and the packages' data alone"
     )
 
 
@@ -312,7 +322,10 @@ def test_the_store_is_given_a_key_of_its_own(again: bool, tmp_path: Path) -> Non
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True)
     root = (tmp_path / "secrets" / "store_root").read_text().strip()
-    secret = re.findall(r"= (\w{40})$", (tmp_path / "secrets" / "store_key").read_text(), re.MULTILINE)[0]
+    secret, reader = (
+        re.findall(r"= (\w{40})$", (tmp_path / "secrets" / name).read_text(), re.MULTILINE)[0]
+        for name in ("store_key", "store_reader")
+    )
     assert [line.split(" ", 1) for line in told.read_text().splitlines()] == [
         [f"http://root:{root}@store:9000", words]
         for words in (
@@ -320,6 +333,9 @@ def test_the_store_is_given_a_key_of_its_own(again: bool, tmp_path: Path) -> Non
             "admin policy create store features /etc/mm/store-policy.json",
             f"admin user add store mm-features {secret}",
             "admin policy attach store features --user mm-features",
+            "admin policy create store features-reader /etc/mm/store-reader-policy.json",
+            f"admin user add store mm-reader {reader}",
+            "admin policy attach store features-reader --user mm-reader",
         )
     ]
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import uvicorn
@@ -22,6 +23,8 @@ from tests.assets.conftest import Platform
 
 Serve = Callable[..., TestClient]
 BASE = "http://127.0.0.1:8808"
+# On a busy machine the first query waits for its model.
+PATIENT = ServiceLimits(seconds=600)
 TOKEN = "a-token-of-tests-0123456789"
 
 
@@ -35,7 +38,7 @@ def client_of(service: Service, access: Access | None = None) -> Iterator[TestCl
 
 @pytest.fixture(scope="module")
 def client(published: Platform) -> Iterator[TestClient]:
-    with client_of(Service(Catalog.open(published.settings.store))) as client:
+    with client_of(Service(Catalog.open(published.settings.store), PATIENT)) as client:
         yield client
 
 
@@ -49,7 +52,7 @@ def serve(published: Platform) -> Iterator[Serve]:
     ) -> TestClient:
         marks = bool(limits.pop("allow_marks", False))
         catalog = catalog or Catalog.open(published.settings.store)
-        service = Service(catalog, ServiceLimits(**limits), marks)  # type: ignore[arg-type]
+        service = Service(catalog, replace(PATIENT, **limits), marks)  # type: ignore[arg-type]
         manager = client_of(service, Access(tokens or {}))
         opened.append(manager)
         return manager.__enter__()
@@ -60,12 +63,14 @@ def serve(published: Platform) -> Iterator[Serve]:
 
 
 @contextmanager
-def listen(service: Service, tokens: dict[str, str], protocol: type = PatientProtocol) -> Iterator[str]:
+def listen(
+    service: Service, tokens: dict[str, str], protocol: type = PatientProtocol, with_agents: bool = False
+) -> Iterator[str]:
     """Yield the address of a service behind a real port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            create_app(service, Access(tokens)),
+            create_app(service, Access(tokens), with_agents=with_agents),
             http=protocol,
             lifespan="on",
             access_log=False,
@@ -86,5 +91,5 @@ def listen(service: Service, tokens: dict[str, str], protocol: type = PatientPro
 @pytest.fixture(scope="module")
 def address(published: Platform) -> Iterator[str]:
     """The address of a service that asks for `TOKEN`."""
-    with listen(Service(Catalog.open(published.settings.store)), {"tests": TOKEN}) as address:
+    with listen(Service(Catalog.open(published.settings.store), PATIENT), {"tests": TOKEN}) as address:
         yield address

@@ -29,7 +29,7 @@ def test_hits_are_those_of_the_store(
         own.training_set("tiny@v1", modality="image").to_arrow()["vector"][0].as_py(), np.float32
     )
     for query, named in (
-        ("a bird sings", TEXT),
+        ("the cat sleeps", TEXT),
         (photos["flower"], IMAGE),
         (str(photos["flower"]), IMAGE),
         (photos["flower"].read_bytes(), IMAGE),
