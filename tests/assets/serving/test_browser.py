@@ -14,7 +14,6 @@ from mm_resources.serving.service import Service
 from tests.assets.conftest import Platform
 from tests.assets.serving.conftest import PATIENT, listen
 from tests.browser.conftest import QUIET
-from tests.processes import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -134,10 +133,11 @@ def test_a_threshold_moves_and_marks_are_set_by_keys(page: Page, published_copy:
           document.querySelector("#marks .card").focus();
         }"""
     )
-    page.keyboard.press("d")
-    page.keyboard.press("k")
-    page.keyboard.press("u")
-    until(lambda: log.latest(cell).num_rows > 0)
+    with page.expect_response("**/v1/marks") as recorded:
+        page.keyboard.press("d")
+        page.keyboard.press("k")
+        page.keyboard.press("u")
+    assert recorded.value.status == 200
     page.wait_for_timeout(1_000)
     assert log.latest(cell)["mark"].to_pylist() == ["drop"]
 
@@ -154,7 +154,8 @@ def test_a_lasso_becomes_a_filter(page: Page) -> None:
         (1, box["height"] - 2),
         (1, 2),
     ]
-    page.mouse.move(box["x"] + 1, box["y"] + 1)
+    # The corners are round: they are not the canvas.
+    page.mouse.move(box["x"] + 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     for x, y in edge:
         page.mouse.move(box["x"] + x, box["y"] + y)
