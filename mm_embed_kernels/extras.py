@@ -61,7 +61,10 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "serve": {
         "fastapi": "fastapi",
         "jinja2": "jinja2",
+        "markupsafe": "markupsafe",
+        "mcp": "mcp",
         "prometheus-client": "prometheus_client",
+        "starlette": "starlette",
         "uvicorn": "uvicorn",
     },
     "remote": {"adlfs": "adlfs", "gcsfs": "gcsfs", "paramiko": "paramiko"},

@@ -126,7 +126,7 @@ def _unknown_column(where: str, name: str, columns: list[str]) -> str:
     return f"there is no column {name!r}{meant}; the columns are: {', '.join(columns)}"
 
 
-def _requoted(where: str) -> str:
+def _requote(where: str) -> str:
     """Return the filter with texts in single quotes in place of double ones; "" where that is no filter."""
     single = re.sub(r'"([^"\']*)"', r"'\1'", where)
     return f": {single}" if '"' not in single and not _problem(single) else ""
@@ -139,7 +139,7 @@ def _problem(where: str) -> str:
     bare = _QUOTED.sub(" ", where)
     for pattern, problem in _REFUSED:
         if pattern.search(bare):
-            return problem + (_requoted(where) if '"' in problem or "double" in problem else "")
+            return problem + (_requote(where) if '"' in problem or "double" in problem else "")
     if volatile := _VOLATILE.search(bare):
         name = volatile[1] or volatile[2]
         return (

@@ -184,20 +184,20 @@ def duplicate_page(request: PageRequest) -> dict[str, Any]:
         (pin,) = pins
         version = stage_version(pin, "curated_samples")
 
-        def curated(columns: list[str] | None, where: str | None = None) -> Any:
+        def read_curated(columns: list[str] | None, where: str | None = None) -> Any:
             return service.catalog.tables.read("curated_samples", pin.cell, columns, where, version)
 
         page = sql.fetch(
             f"SELECT *, count(*) OVER () AS total FROM ({_GROUPS}) "
             f"ORDER BY samples DESC, 1 LIMIT {request.limit} OFFSET {request.offset}",
-            curated=curated(["duplicate_group"]),
+            curated=read_curated(["duplicate_group"]),
         )
         groups = {row["duplicate_group"]: {**row, "members": []} for row in page.to_pylist()}
         total = next((int(row.pop("total")) for row in groups.values()), 0)
         if groups:
             members = sql.fetch(
                 _MEMBERS,
-                curated=curated([*SAMPLE_COLUMNS, "duplicates"]),
+                curated=read_curated([*SAMPLE_COLUMNS, "duplicates"]),
                 groups=page.select(["duplicate_group"]),
             )
             for row in members.to_pylist():
