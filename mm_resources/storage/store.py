@@ -69,14 +69,7 @@ class Store:
 
     @cached_property
     def _filesystem(self) -> tuple[Any, str]:
-        from fsspec.core import url_to_fs
-
-        try:
-            with explain_missing(f"MM_STORE {self.root}"):
-                fs, path = url_to_fs(self.root, **fsspec_options(self.root))
-        except (ImportError, ValueError) as error:
-            raise UserError(f"MM_STORE {self.root}: {error}") from error
-        return fs, path.rstrip("/")
+        return _open_filesystem(self.root)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}
@@ -321,6 +314,18 @@ def remove_tree(store: Store, folder: str) -> None:
         # By their own names: a bucket has no folders, and fsspec would ask it to remove this one.
         elif files := store.fs.find(path):
             store.fs.rm(files)
+
+
+def _open_filesystem(root: str) -> tuple[Any, str]:
+    """Return the file system of a root, and the root's path in it; a root of no known kind is a `UserError`."""
+    from fsspec.core import url_to_fs
+
+    try:
+        with explain_missing(f"MM_STORE {root}"):
+            fs, path = url_to_fs(root, **fsspec_options(root))
+    except (ImportError, ValueError) as error:
+        raise UserError(f"MM_STORE {root}: {error}") from error
+    return fs, path.rstrip("/")
 
 
 def _entry(name: str, info: dict[str, Any]) -> StoredObject:
