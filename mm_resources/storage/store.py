@@ -317,7 +317,7 @@ def remove_tree(store: Store, folder: str) -> None:
 
 
 def _open_filesystem(root: str) -> tuple[Any, str]:
-    """Return the file system of a root, and the root's path in it; a root of no known kind is a `UserError`."""
+    """Return the file system of a root and its path there; raise `UserError` for a root of no known kind."""
     from fsspec.core import url_to_fs
 
     try:
