@@ -208,7 +208,8 @@ def test_the_services_run_and_compute(containers: Containers) -> None:
         "code", "mm", "backfill", "tiny@v1", "--mode", "ray", "--launch", "--wait", "--json", seconds=900
     )
     assert done.returncode == 0, done.stderr[-3000:] + containers.log("code")[-3000:]
-    assert '"status": "published"' in done.stdout
+    # The daemon's sensor may have done the work before.
+    assert '"status": "published"' in done.stdout or '"status": "unchanged"' in done.stdout, done.stdout
     assert list((containers.folder / "objects" / "features" / "store").iterdir()), (
         "with the key of the bucket"
     )
