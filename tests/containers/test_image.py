@@ -213,7 +213,7 @@ def test_the_services_run_and_compute(containers: Containers) -> None:
     assert list((containers.folder / "objects" / "features" / "store").iterdir()), (
         "with the key of the bucket"
     )
-    found = containers.execute("code", "mm", "search", "tiny@v1", "a sleeping pet", "--json")
+    found = containers.execute("code", "mm", "search", "a sleeping pet", "--modality", "text", "--json")
     assert SENTENCES[0] in found.stdout, found.stderr
 
 
