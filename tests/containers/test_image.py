@@ -214,7 +214,8 @@ def test_the_services_run_and_compute(containers: Containers) -> None:
         "with the key of the bucket"
     )
     found = containers.execute("code", "mm", "search", "a sleeping pet", "--modality", "text", "--json")
-    assert SENTENCES[0] in found.stdout, found.stderr
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)[0]["span"] == f"chars=0-{len(SENTENCES[0])}", "the cat, not the coffee"
 
 
 def test_what_code_in_the_webserver_reaches(containers: Containers) -> None:
