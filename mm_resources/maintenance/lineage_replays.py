@@ -138,6 +138,7 @@ def _new_name(
 ) -> str:
     """Return a name for a new table; what a killed forgetting has left there is removed."""
     taken = {str(each["table"]) for each in (*receipt.moved.values(), *moved.values())}
+    taken |= catalog.receipts.tables()
     for number in range(2, len(pinned.pins) + len(taken) + 3):
         name = f"{table}-{number}"
         if name not in pinned.pins and name not in taken:
