@@ -106,6 +106,18 @@ class Receipts:
         """Return the refused content hashes, with the number of the receipt of each."""
         return {digest: receipt.number for receipt in self.all() for digest in receipt.hashes}
 
+    def tables(self) -> set[str]:
+        """Return the tables from which rows were removed, and those that hold what remained.
+
+        No new feature table takes such a name: readers keep versions open by it, and would go on with the
+        old ones.
+        """
+        return {
+            name
+            for receipt in self.all()
+            for name in (*receipt.rows, *(str(each["table"]) for each in receipt.moved.values()))
+        }
+
     def require_done(self) -> None:
         """Check that every receipt is completed: a publication in between could bring back removed content.
 

@@ -62,10 +62,13 @@ def _cells(registry: Registry, cell: Cell) -> list[Cell]:
 def free_table_name(registry: Registry, features: FeatureTables, cell: Cell, embedder: str) -> str:
     """Return the name of the table into which a cell's rows are written whole: no pin names it.
 
-    It may exist, with recent candidates that were never published; older ones are left to upkeep.
+    Nor has a forgetting removed a table of this name. It may exist, with recent candidates that were never
+    published; older ones are left to upkeep.
     """
     name = table_name(cell, embedder)
-    names = [name, *(f"{name}-{number}" for number in range(2, _MOST_TABLES))]
+    gone = features.receipts.tables()
+    names = [name, *(f"{name}-{number}" for number in range(2, _MOST_TABLES + len(gone)))]
+    names = [each for each in names if each not in gone]
     pinned: set[str] | None = None
     for place, chosen in enumerate(names):
         if not features.exists(chosen):

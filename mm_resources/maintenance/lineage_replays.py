@@ -39,7 +39,7 @@ def replay_tables(catalog: Catalog, receipt: Receipt) -> None:
     pinned = pinned_versions(catalog)
     for name in list(catalog.store.tables(FOLDER)):
         table = table_at(name)
-        if _is_replayed(pinned, receipt, table) or not _holds_rows(catalog, receipt, name):
+        if _is_replayed(catalog, pinned, receipt, table) or not _holds_rows(catalog, receipt, name):
             continue
         # Recorded before anything changes, for readers of old manifests.
         receipt.rows.setdefault(table, 0)
@@ -58,10 +58,14 @@ def remove_replayed(catalog: Catalog, receipt: Receipt) -> None:
             catalog.features.remove(table)
 
 
-def _is_replayed(pinned: PinnedVersions, receipt: Receipt, table: str) -> bool:
-    """Return whether all pinned versions of a table have been written again."""
+def _is_replayed(catalog: Catalog, pinned: PinnedVersions, receipt: Receipt, table: str) -> bool:
+    """Return whether all pinned versions of a table have been written again, and are there."""
     versions = pinned.versions(table)
-    return bool(versions) and all(f"{table}@{version}" in receipt.moved for version in versions)
+    moved = [receipt.moved.get(f"{table}@{version}") for version in versions]
+    return bool(moved) and all(
+        each is not None and catalog.features.has(str(each["table"]), int(each["lance_version"]))
+        for each in moved
+    )
 
 
 def _holds_rows(catalog: Catalog, receipt: Receipt, name: str) -> bool:
@@ -134,6 +138,7 @@ def _new_name(
 ) -> str:
     """Return a name for a new table; what a killed forgetting has left there is removed."""
     taken = {str(each["table"]) for each in (*receipt.moved.values(), *moved.values())}
+    taken |= catalog.receipts.tables()
     for number in range(2, len(pinned.pins) + len(taken) + 3):
         name = f"{table}-{number}"
         if name not in pinned.pins and name not in taken:

@@ -65,7 +65,8 @@ def pinned_versions(catalog: Catalog) -> PinnedVersions:
 def remove_unnamed(catalog: Catalog, older_than: timedelta) -> tuple[int, int]:
     """Remove feature tables, and tags of them, that no pin names and none can come to name.
 
-    Nothing is removed while a file of the registry cannot be read: what it names is unknown.
+    Nothing is removed while a file of the registry cannot be read: what it names is unknown. Nor while a
+    forgetting is incomplete: its receipt names tables that pins will name.
 
     Args:
         older_than: age of the last version of a table that is removed.
@@ -73,7 +74,7 @@ def remove_unnamed(catalog: Catalog, older_than: timedelta) -> tuple[int, int]:
     Returns:
         (versions, bytes of their data files) of the removed tables.
     """
-    if describe_damage(catalog.registry):
+    if describe_damage(catalog.registry) or not all(receipt.done_at for receipt in catalog.receipts.all()):
         return 0, 0
     pinned, before = pinned_versions(catalog), datetime.now(UTC) - older_than
     versions = size = 0

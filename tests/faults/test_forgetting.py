@@ -216,6 +216,26 @@ def test_killed_at_some_boundaries(undisturbed: Home, memory: Path, at: int) -> 
     assert killed_at(undisturbed, memory / f"forget-{at}", at)
 
 
+def test_upkeep_keeps_what_an_interrupted_forgetting_has_written(undisturbed: Home, memory: Path) -> None:
+    """Its new tables, which no pin names yet, are as old as they may get; without them, it is done again."""
+    for number, removed in enumerate((False, True)):
+        home = undisturbed.copy(memory / f"upkeep-{number}")
+        known, words = locations(home.store), ("forget", DIGESTS[0], "--yes")
+        assert home.mm(*words, fault=Fault(label="^write registry/pins/")).code == -signal.SIGKILL
+        catalog = Catalog.open(home.store)
+        (receipt,) = catalog.receipts.all()
+        (moved,) = receipt.moved.values()
+        assert home.mm("upkeep", "--older-than-days", "0").code == 0
+        assert catalog.features.has(moved["table"], moved["lance_version"])
+        if removed:
+            catalog.features.remove(moved["table"])
+        done = home.mm(*words)
+        assert done.code == 0, done.text
+        assert_forgotten(home)
+        assert_served(home, known)
+        shutil.rmtree(home.root)
+
+
 @pytest.mark.slow
 def test_killed_at_every_boundary(undisturbed: Home, memory: Path) -> None:
     at = next(at for at in itertools.count(1) if not killed_at(undisturbed, memory / f"forget-{at}", at))
