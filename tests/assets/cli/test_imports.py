@@ -75,6 +75,7 @@ MISTAKES = [
     ("forget", "missing argument"),
     ("unregister", "missing argument"),
     ("env birds", "unexpected extra argument"),
+    ("serve birds", "unexpected extra argument"),
     ("doctor --sample -1", "should be greater than or equal to"),
     ("upkeep --older-than-days -1", "should be greater than or equal to"),
     ("gc --older-than-days -1", "should be greater than or equal to"),

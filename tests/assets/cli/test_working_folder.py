@@ -17,6 +17,11 @@ MODULES = (
     *("multiprocessing", "random"),
 )
 FIRST = ("sitecustomize", "usercustomize", "mm_assets")
+SENTENCES = (
+    "The cat sleeps on the warm sofa all day long.",
+    "Espresso is made by forcing hot water through ground coffee.",
+    "The harbour was empty but for two fishing boats at anchor.",
+)
 # As the installed command does: the interpreter's script lies elsewhere.
 COMMAND = "from mm_assets.cli.start import start; start()"
 
@@ -54,8 +59,8 @@ def test_nothing_is_imported_from_the_working_folder(
 ) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.txt").write_text(f"a text of many words, number {number}\n")
+    for number, text in enumerate(SENTENCES):
+        (folder / f"{number}.txt").write_text(text)
     spec = "{name: few, version: v1, sources: [{name: notes, modality: text, uri: '*.txt'}]}"
     (folder / "spec.yaml").write_text(spec)
     mark = plant(folder, names)
