@@ -105,8 +105,8 @@ def test_work_goes_on_with_the_layers_that_there_are(layers: tuple[str, ...], tm
 
 
 def test_the_doctor_tells_what_is_missing_and_required(tmp_path: Path) -> None:
-    done = run(("seccomp",), tmp_path, "mm", "doctor", COLUMNS="400", MM_SANDBOX_REQUIRE="seccomp")
-    told = " ".join(done.stdout.split())
-    assert "NOT by seccomp" in told, done.stdout + done.stderr
-    assert done.returncode != 0
-    assert "sandbox.require names seccomp" in told
+    done = run(("seccomp",), tmp_path, "mm", "doctor", COLUMNS="400")
+    assert "NOT by seccomp" in " ".join(done.stdout.split()), done.stdout + done.stderr
+    refused = run(("seccomp",), tmp_path, "mm", "doctor", COLUMNS="400", MM_SANDBOX_REQUIRE="seccomp")
+    assert refused.returncode != 0
+    assert "sandbox.require names seccomp" in " ".join(refused.stdout.split())
