@@ -39,7 +39,7 @@ demo: install  ## process real texts, images, sounds and videos, from files to s
 	$(BIN)/python -m mm_assets.demo
 
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
-	eval "$$($(BIN)/mm env)" && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	eval "$$($(BIN)/mm env)" && export PYTHONWARNINGS='ignore:Function `dev_command` is superseded' && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 serve: install  ## start the service and its explorer on 127.0.0.1:8808, on the store of mm
 	exec $(BIN)/mm serve --allow-marks --port $${PORT:-8808}

@@ -26,12 +26,15 @@ _NAMES = (
     "VIRTUAL_ENV",
 )
 
+# onnxruntime otherwise keeps an identifier of the machine on disk, and reports its use to its makers.
+QUIET = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
 
 def decoder_environment() -> dict[str, str]:
     """Return the environment variables of a child."""
     kept = {name: os.environ[name] for name in _NAMES if name in os.environ}
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**kept, **single, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **single, **QUIET}
 
 
 def enter_decoder(memory_bytes: int, file_bytes: int) -> None:

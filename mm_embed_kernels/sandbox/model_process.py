@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mm_embed_kernels.sandbox.channel import loads
 from mm_embed_kernels.sandbox.confinement import confine_model, die_with_parent
+from mm_embed_kernels.sandbox.decoder_process import QUIET
 from mm_embed_kernels.sandbox.own_code import limit_import_path
 from mm_embed_kernels.urls import strip_secrets
 
@@ -54,7 +55,7 @@ def model_environment(scratch: str) -> dict[str, str]:
     }
     own = _own_cache()
     compiled = {name: os.path.join(own, name.partition("_")[0].lower()) for name in _COMPILED}
-    return {**kept, **compiled, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **compiled, "TMPDIR": scratch, **QUIET}
 
 
 def enter_model(prepare: bytes, weights: Iterable[str], scratch: str) -> None:

@@ -16,10 +16,12 @@ from mm_resources.storage.permissions import restrict_umask
 
 # What a scan of Lance may hold read ahead of its consumer; Lance's own default is 2 GiB.
 READ_AHEAD_BYTES = 64 << 20
-_LANCE_SETTINGS = {
+_LIBRARY_SETTINGS = {
     # Lance reads it when it is first imported; by default it warns of each dataset that does not exist yet.
     "LANCE_LOG": "error",
     "LANCE_DEFAULT_IO_BUFFER_SIZE": str(READ_AHEAD_BYTES),
+    # onnxruntime otherwise reports its use to its makers.
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 # Lance reads with dozens of threads, and glibc keeps what each has freed in an arena of its own: a third of
 # a run's memory.
@@ -37,7 +39,7 @@ def configure_process(private: bool = True) -> None:
     """
     if private:
         restrict_umask()
-    for name, value in _LANCE_SETTINGS.items():
+    for name, value in _LIBRARY_SETTINGS.items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)

@@ -16,6 +16,7 @@ from mm_embed_kernels.kernels import isolated_stage
 from mm_embed_kernels.kernels.embed import EmbedKernel, InferStage
 from mm_embed_kernels.kernels.isolated_stage import IsolatedStage
 from mm_embed_kernels.sandbox import confinement
+from mm_embed_kernels.sandbox.decoder_process import decoder_environment
 from mm_embed_kernels.sandbox.model_process import model_environment
 from tests.kernels.kernels.test_isolated_stage import texts
 from tests.kernels.kernels.test_kernels import Shelf
@@ -95,6 +96,7 @@ def test_the_variables_of_a_model_hold_no_secret(monkeypatch: pytest.MonkeyPatch
         name: given[name] for name in kept
     }
     assert variables["TRITON_CACHE_DIR"] == "/caches/mm-features/triton"
+    assert variables["ORT_DISABLE_TELEMETRY"] == decoder_environment()["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 def test_a_model_reaches_nothing_but_its_weights_and_caches(model: HostileModel, tmp_path: Path) -> None:
