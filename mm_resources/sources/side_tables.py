@@ -45,13 +45,13 @@ class SideTableReader:
         self.rows: dict[str, dict[str, Any]] = {}
         self.refused: list[Listed] = []
         self._ambiguous: set[str] = set()
-        self._ends = PathEnds(())
         self._shared_ends: set[str] = set()
         self._joined: set[str] = set()
         self._alone, self._first_alone = 0, list[str]()
-        self._size = 0
+        self._size, self._ended = 0, True
         if spec.table is not None:
             self._load(spec.table, _PEEKED_ROWS if peeks else None)
+        self._ends = PathEnds(self.rows)
 
     def _load(self, table: SideTable, most: int | None) -> None:
         columns, seen = [table.key, *table.columns], dict[str, None]()
@@ -89,8 +89,8 @@ class SideTableReader:
                 )
                 self._refuse(table, record.locator, SampleError("duplicate_row", contradiction))
         # A later line of JSON may have what the first ones lack.
-        ended = most is None or next(records, None) is None
-        if seen and ended and (missing := [name for name in columns if name not in seen]):
+        self._ended = most is None or next(records, None) is None
+        if seen and self._ended and (missing := [name for name in columns if name not in seen]):
             raise UserError(
                 f"side table {table.uri} has no column {missing[0]!r}; it has: {', '.join(map(str, seen))}"
             )
@@ -106,7 +106,6 @@ class SideTableReader:
             keys: of all samples.
         """
         counts, ends = Counter[str](), Counter[str]()
-        self._ends = PathEnds(self.rows)
         for key in keys:
             name = key.rsplit("/", 1)[-1]
             if name in self.rows:
@@ -116,8 +115,11 @@ class SideTableReader:
         self._shared_ends = {row for row, count in ends.items() if count > 1}
 
     def unmatched(self) -> dict[str, Unmatched]:
-        """Return what was not joined, once all samples were: rows without a file, and files without a row."""
-        if self.spec is None:
+        """Return what was not joined, once all samples were: rows without a file, and files without a row.
+
+        Nothing where the table was not read to its end: the rows behind may be those of the files.
+        """
+        if self.spec is None or not self._ended:
             return {}
         rows = (key for key in self.rows if key not in self._joined)
         return {

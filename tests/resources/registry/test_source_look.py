@@ -128,6 +128,21 @@ def test_a_look_reads_no_archive_and_no_side_table_to_its_end(registry: Registry
     assert first.label == "dog"
 
 
+def test_a_side_table_of_other_files_first_is_no_mistake(registry: Registry, data: Path) -> None:
+    """Its first rows say nothing of those behind; rows that end as a file's path belong to it."""
+    (data / "deep").mkdir()
+    (data / "deep" / "one.wav").write_bytes(b"x")
+    for rows in (
+        "".join(f"other{i}.wav,dog\n" for i in range(2_000)) + "one.wav,cat\n",
+        "C:\\elsewhere\\deep\\one.wav,cat\n",
+        "/elsewhere/deep/one.wav,cat\n",
+    ):
+        (data / "table.csv").write_text("file,label\n" + rows)
+        table = {"uri": f"{data}/table.csv", "key": "file", "columns": ["label"]}
+        spec = spec_of({"uri": f"{data}/**/*.wav", "table": table})
+        assert [note for note in look_at_sources(registry, spec) if "no row" in note] == [], rows[:60]
+
+
 def test_a_look_at_an_archive_that_is_none_names_it(registry: Registry, data: Path) -> None:
     (data / "shard.tar").write_bytes(b"\xff" * 2_000)
     spec = spec_of({"uri": f"{data}/shard.tar"})
