@@ -12,6 +12,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response, StreamingResponse
 
+from mm_embed_kernels.sandbox.tables import to_bytes
 from mm_resources.serving import datasets
 from mm_resources.serving.json_values import json_response
 from mm_resources.serving.limits import ServiceLimits
@@ -35,7 +36,6 @@ from mm_resources.serving.training_sets import (
     PinnedSet,
     TrainingSetBody,
     TrainingSets,
-    encode_table,
 )
 from mm_resources.tables.failure_events import FailureFilter
 
@@ -190,7 +190,7 @@ def _add_search(router: APIRouter, service: Service) -> None:
         answers = await service.work.run(SearchAnswers, service, body, medium)
         if ARROW_TYPE in request.headers.get("accept", ""):
             table = await service.work.run(answers.table)
-            return Response(encode_table(table), media_type=ARROW_TYPE)
+            return Response(to_bytes(table), media_type=ARROW_TYPE)
         return json_response(await service.work.run(answers.page))
 
     @router.post("/vector_stores/{vector_store_id}/search", tags=["search"], response_model=VectorStorePage)
@@ -254,7 +254,7 @@ def _add_pages(router: APIRouter, service: Service) -> None:
         """List the samples of a cell with every rule's decision; all where `Accept` asks for Arrow."""
         if ARROW_TYPE in request.headers.get("accept", ""):
             table = await service.work.run(datasets.all_decisions, service, dataset_version, modality)
-            return Response(encode_table(table), media_type=ARROW_TYPE)
+            return Response(to_bytes(table), media_type=ARROW_TYPE)
         asked = PageRequest(service, ("decisions", where, order_by), dataset_version, modality, limit, cursor)
         return json_response(await service.work.run(sample_page, asked, DECISION_COLUMNS, where, order_by))
 

@@ -26,6 +26,8 @@ from mm_resources.serving.metrics import ServiceMetrics
 
 # Pause for further texts, and most of them in one batch.
 _PAUSE_SECONDS, _BATCH = 0.003, 64
+# Ends of the model's process.
+_ENDS = (ChildDied, ChildTimeout, BadAnswer)
 # Own time of a batch, and time of it on the clock.
 _SECONDS, _WALL_SECONDS = 60.0, 120.0
 # Vectors of the last texts.
@@ -100,7 +102,14 @@ class ModelProcess:
             given = [text for _, text, _ in batch]
         try:
             answer = self._ask(kind, given)
+            if kind == "text" and len(answer) != len(batch):
+                raise ProcessFailure(f"the model answered {len(answer)} vectors for {len(batch)} texts")
         except Exception as error:  # noqa: BLE001 - raised again where the future is awaited
+            if len(batch) > 1 and not isinstance(error.__cause__, _ENDS):
+                # One text that the model refuses costs itself.
+                for work in batch:
+                    self._answer([work])
+                return
             for _, _, future in batch:
                 future.set_exception(error)
             return
@@ -111,7 +120,7 @@ class ModelProcess:
         name = content_hash(self._pickled)
         try:
             (answer,) = self._child.ask(_embed, [(name, self._pickled, kind, given)], _SECONDS, _WALL_SECONDS)
-        except (ChildDied, ChildTimeout, BadAnswer) as end:
+        except _ENDS as end:
             self._metrics.model_deaths.inc()
             raise ProcessFailure(f"{type(end).__name__}: {end}") from end
         if isinstance(answer, dict):

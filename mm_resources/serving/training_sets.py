@@ -185,12 +185,3 @@ class _Chunks:
     def take(self) -> bytes:
         taken, self._parts = b"".join(self._parts), []
         return taken
-
-
-def encode_table(table: pa.Table) -> bytes:
-    """Return a table as an Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    encoded: bytes = sink.getvalue().to_pybytes()
-    return encoded
