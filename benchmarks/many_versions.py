@@ -33,11 +33,12 @@ from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.maintenance.garbage_collection import collect
-from mm_resources.registry import pins, record_folder, registrations
+from mm_resources.registry import pins, registrations
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.feature_store import FeatureStore
+from mm_resources.storage import record_folder
 from mm_resources.storage.process import configure_process
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 from tests.request_counts import count_requests
 from tests.s3 import BUCKET, S3
 

@@ -31,7 +31,7 @@ from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.metering import Usage
 from mm_resources.settings import Settings
 from mm_resources.storage.permissions import make_folders
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 from mm_resources.work_settings import default_models, sandbox_limits
 
 

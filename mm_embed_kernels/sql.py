@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 BATCH_ROWS = 16_384
@@ -138,6 +139,40 @@ def number_rows(read: CellReader) -> CellReader:
         return pa.RecordBatchReader.from_batches(schema, batches())
 
     return read_numbered
+
+
+def rank_rows(read: CellReader, *keys: str) -> CellReader:
+    """Return a reader that adds the rows' places in the order of `keys` as ``n``, int32, from 0.
+
+    The numbers are those of the same rows in any order: a result that depends on them does not depend on the
+    order in which a table stores its rows.
+
+    Args:
+        read: streams chosen columns of the rows, each time in the same order.
+        keys: columns of texts without nulls, unique together.
+    """
+    ranks: pa.Array | None = None
+
+    def read_ranked(columns: list[str]) -> pa.RecordBatchReader:
+        nonlocal ranks
+        if ranks is None:
+            order = pc.sort_indices(read(list(keys)).read_all(), [(key, "ascending") for key in keys])
+            places = np.empty(len(order), np.int32)
+            places[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+            ranks = pa.array(places)
+        rows, found = read(columns), ranks
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            count = 0
+            for batch in rows:
+                own = found.slice(count, batch.num_rows)
+                yield pa.record_batch([*batch.columns, own], schema=schema)
+                count += batch.num_rows
+
+        schema = rows.schema.append(pa.field("n", pa.int32()))
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    return read_ranked
 
 
 def append_columns(tables: Iterable[pa.Table], more: pa.RecordBatchReader) -> Iterator[pa.Table]:

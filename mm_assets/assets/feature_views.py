@@ -21,7 +21,7 @@ from mm_resources.features.reader_tags import move_reader_tags
 from mm_resources.features.vector_indexes import MIN_RECALL, Recall
 from mm_resources.ledger.accounting import Accounting
 from mm_resources.registry.pins import Pin, PinnedTable, pin_tag
-from mm_resources.tables.stage_tags import tag_pinned_stages
+from mm_resources.tables.stage_refs import StageRef
 
 PLOTTED = 2_000
 
@@ -93,18 +93,20 @@ def _candidate_pin(run: CellRun, number: int, entries: list[dict[str, Any]]) -> 
     """
     last = run.catalog.registry.pins.get(run.cell)
     candidate = {(entry["table"], entry["lance_version"], entry["digest"]) for entry in entries}
-    stages = {
-        name: run.snapshot.lance_version(name)
-        for name, meta in run.snapshot.upstream_metas(run.asset).items()
-        if meta is not None
-    }
+    stages = {name: ref.place for name, ref in _upstream(run).items()}
     if (
         last is not None
         and {(table.table, table.lance_version, table.digest) for table in last.tables} == candidate
-        and {name: stage["lance_version"] for name, stage in last.stages.items()} == stages
+        and {name: last.place(name) for name in last.stages} == stages
     ):
         return last.number, True
     return number, False
+
+
+def _upstream(run: CellRun) -> dict[str, StageRef]:
+    """Return the refs of the stages upstream, by name."""
+    refs = {name: run.snapshot.state(name) for name in run.snapshot.upstream_metas(run.asset)}
+    return {name: ref for name, ref in refs.items() if ref is not None}
 
 
 def _recall_check(recalls: dict[str, Recall]) -> Check:
@@ -149,22 +151,15 @@ def _publish(run: CellRun, number: int, rows: list[dict[str, Any]], counted: Acc
     ]
     for table in tables:
         run.catalog.features.tag(table.table, table.lance_version, table.tag)
-    stages: dict[str, dict[str, Any]] = {}
-    for name, meta in run.snapshot.upstream_metas(run.asset).items():
-        if meta is not None:
-            stages[name] = {
-                "data_version": meta.data_version,
-                "lance_version": run.snapshot.lance_version(name),
-                "run_id": meta.run_id,
-                "at": meta.at,
-            }
-    tag_pinned_stages(
-        run.catalog.tables,
-        run.catalog.failures,
-        run.cell,
-        number,
-        {name: int(stage["lance_version"]) for name, stage in stages.items()},
-    )
+    stages: dict[str, dict[str, Any]] = {
+        name: {
+            "data_version": ref.meta.data_version,
+            **ref.place,
+            "run_id": ref.meta.run_id,
+            "at": ref.meta.at,
+        }
+        for name, ref in _upstream(run).items()
+    }
     run.catalog.registry.pins.publish(
         run.cell,
         Pin(

@@ -181,9 +181,7 @@ def _since_parent(run: CellRun) -> dict[str, Any]:
     pin, columns = run.catalog.registry.pins.get(cell), ["sample_id", "content_hash"]
     if pin is None:
         return {f"against {cell.dataset_version}": "not published"}
-    parent = run.catalog.tables.read(
-        "raw_assets", cell, columns, version=pin.stages["raw_assets"]["lance_version"]
-    )
+    parent = run.catalog.tables.read("raw_assets", cell, columns, at=pin.place("raw_assets"))
     found = sql.fetch(_SINCE, now=run.read("raw_assets", columns), parent=parent).to_pylist()[0]
     published = ", ".join(f"{pin.accounting[name]:,} {name}" for name in ("published", "dropped", "failed"))
     return {

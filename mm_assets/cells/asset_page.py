@@ -10,7 +10,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.contracts.fields import is_number
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 PREVIEW_ROWS, PREVIEW_COLUMNS = 8, 8
 # Columns of keys and states, without content of samples: those that say most come first, ids last.

@@ -35,7 +35,7 @@ from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.patience import read_patiently
 from mm_resources.storage.spool import Spill
 from mm_resources.tables.failure_events import FailureFilter
-from mm_resources.tables.stage_tables import WrittenRows
+from mm_resources.tables.stage_writer import WrittenRows
 from mm_resources.work_settings import ModelSettings
 
 
@@ -46,7 +46,7 @@ class CellRun:
         context: the run's surroundings.
         catalog: the parts of the store.
         snapshot: state of the cell's stages when the run entered this one.
-        began, meter, read_version: set by `begin`.
+        began, meter, number: set by `begin`; the number is that of the ref that the stage will have.
         reports: counts of each computation of the stage.
         samples_written: samples in the written rows; None before `write`, and for a stage without sample ids.
     """
@@ -141,17 +141,15 @@ class CellRun:
         return base.extend(self.modality.signals) if with_signals else base
 
     def begin(self) -> None:
-        """Begin to meter the stage, and take the fence of its table; before anything of it is read."""
+        """Begin to meter the stage, and take the number of its ref; before anything of it is read."""
         self.began, self.meter = time.perf_counter(), UsageMeter()
-        self.read_version = read_patiently(
-            lambda: self.catalog.tables.fence(self.asset, self.cell, self.contract(self.asset))
-        )
+        self.number = read_patiently(lambda: self.catalog.tables.fence(self.asset, self.cell))
 
     def require_alive(self) -> None:
         """Check that the run has not been marked as finished.
 
         A run that was suspended and marked dead could otherwise publish stages over those of a newer run. The
-        fences of tables and pins cover a commit in progress; this covers the next stage.
+        numbers of refs and pins cover a commit in progress; this covers the next stage.
 
         Raises:
             Fenced: when it has.
@@ -242,11 +240,20 @@ class CellRun:
             yield from group
         yield from self._upstream.violations()
 
+    def _other_versions(self) -> Iterator[Cell]:
+        """Yield the cells whose rows this one's are likely to repeat: the parent's, then the latest ones."""
+        if self.parent_cell is not None:
+            yield self.parent_cell
+        yield from self.catalog.registry.other_versions(self.cell)
+
     def write(self, batches: Iterable[pa.Table]) -> WrittenRows:
-        """Cast rows to the stage's contract and write them; readers see them after the publication."""
+        """Cast rows to the stage's contract and write them; readers see them after the publication.
+
+        What differs from the stage's last rows is written, or from those of the parent version.
+        """
         count = SampleCount(self.asset)
-        contract = self.contract(self.asset)
-        written = self.catalog.tables.write(self.asset, self.cell, contract, count.count_samples(batches))
+        rows, others = count.count_samples(batches), self._other_versions()
+        written = self.catalog.tables.write(self.asset, self.cell, self.contract(self.asset), rows, others)
         self.samples_written = count.samples
         return written
 

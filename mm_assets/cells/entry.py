@@ -12,7 +12,7 @@ from mm_assets.cells.checks import GateClosed
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.compute.progress import report
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 
 @dataclass(frozen=True)

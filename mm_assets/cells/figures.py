@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mm_assets.cells.checks import Check
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 PREFIX = "mm/"
 

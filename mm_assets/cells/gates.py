@@ -9,7 +9,7 @@ from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.checks import Check, closed_gates
 from mm_embed_kernels.spec.thresholds import Gates
 from mm_resources.cell import Cell
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 # The gates of the spec: for the cell, for single causes, and against the parent version.
 GATES = ("failed_share", "failed_share_by_class", "failed_share_above_parent")

@@ -10,7 +10,7 @@ from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.compute.runner import ComputeReport
 from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 
 def ledger_rows(

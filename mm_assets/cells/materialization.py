@@ -19,7 +19,7 @@ from mm_embed_kernels.error_classes import lookup
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_resources.cell import Cell
 from mm_resources.tables.failure_events import may_be_redriven
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 
 def materialize_result(

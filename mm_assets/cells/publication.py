@@ -1,4 +1,4 @@
-"""Publish a stage: table, failures, verdict and checks in one commit, then the report to Dagster."""
+"""Publish a stage: rows, failures, verdict and checks by one ref, then the report to Dagster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mm_assets.cells.materialization import materialize_result, metadata_value
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels.identity import canonical_json, digest
 from mm_resources.tables.failure_events import FailureCount
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 # A plot of fewer samples shows nothing that the counts do not; drawing takes a fifth of such a cell's time.
 DRAWN_SAMPLES = 10
@@ -55,9 +55,7 @@ def publish(
     meta = _meta(run, entry, output, failed, checks, reason, list(drawn))
     # Recorded before the commit, so that the cost of a run killed in between is kept.
     _record(run, entry, meta)
-    run.catalog.tables.commit(
-        run.asset, run.cell, run.contract(run.asset), output.rows, meta, run.read_version
-    )
+    run.catalog.tables.commit(run.asset, run.cell, output.rows, meta, run.number)
     return _report(run, meta, checks, live_checks, unchanged=False)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mm_assets.cells.checks import Check
-from mm_resources.tables.stage_tables import WrittenRows
+from mm_resources.tables.stage_writer import WrittenRows
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import Contract
-from mm_resources.cell import Cell
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.storage.missing_columns import fill_columns
 from mm_resources.tables.stage_tables import StageTables
 
-# A column of a version of a table: asset, cell, Lance version, name ("" for the files of all columns).
-_ContractColumn = tuple[str, Cell, int, str]
+# A column of a version of a table: its URI, Lance version, name ("" for the files of all columns).
+_ContractColumn = tuple[str, int, str]
 
 
 class UpstreamRows:
@@ -38,16 +37,16 @@ class UpstreamRows:
             DamagedFiles: when its files differ from their hashes.
         """
         cell = self._snapshot.cell
-        dataset = self._tables.dataset(asset, cell, self._snapshot.lance_version(asset))
-        if (whole := (asset, cell, dataset.version, "")) not in (checked := _checked_columns(self._run_id)):
+        state = self._snapshot.state(asset)
+        dataset = self._tables.dataset(asset, cell, state.place if state else None)
+        place = str(dataset.uri), int(dataset.version)
+        if (whole := (*place, "")) not in (checked := _checked_columns(self._run_id)):
             self._tables.require_intact(asset, cell, dataset)
             checked.add(whole)
         reader = self._tables.rows(dataset, columns)
         # Contracts grow: a table of before lacks the newest columns.
         wanted = contract.bare if columns is None else reader.schema
-        columns_read: dict[str, _ContractColumn] = {
-            name: (asset, cell, dataset.version, name) for name in reader.schema.names
-        }
+        columns_read: dict[str, _ContractColumn] = {name: (*place, name) for name in reader.schema.names}
         # A version never changes: columns that this run has read completely without a violation are not
         # checked again.
         unchecked = [name for name, column in columns_read.items() if column not in checked]

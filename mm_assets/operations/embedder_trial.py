@@ -91,7 +91,7 @@ def try_embedder(catalog: Catalog, cell: Cell, name: str, sample: int) -> Trial:
     inputs = inputs_of(embedder)
 
     def stage(asset: str) -> pa.RecordBatchReader:
-        return tables.read(asset, cell, version=pin.stages[asset]["lance_version"])
+        return tables.read(asset, cell, at=pin.place(asset))
 
     requests = sql.fetch(
         _SAMPLE.format(**inputs, sample=sample), segments=stage("segments"), blobs=stage("content_blobs")

@@ -142,8 +142,7 @@ def cell_report(catalog: Catalog, cell: Cell, prices: Prices, limits: Limits = L
     pin = catalog.registry.pins.get(cell)
 
     def read(asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
-        version = pin.stages[asset]["lance_version"] if pin else None
-        return catalog.tables.read(asset, cell, columns, version=version)
+        return catalog.tables.read(asset, cell, columns, at=pin.place(asset) if pin else None)
 
     decisions = _decisions(read)
     groups, members = _groups(read)

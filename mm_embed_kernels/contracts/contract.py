@@ -66,6 +66,8 @@ class Contract:
         key: column that identifies a row.
         digest: columns that enter the data version (never floats, never volatile ones such as a run id).
         stand_ins: (column of the digest, column that enters in its place where it has a value).
+        makers: columns that say who made a row, and when and where in which plan: a row that a version shares
+            with an earlier one keeps those of the earlier one.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Contract:
     key: str
     digest: tuple[str, ...]
     stand_ins: tuple[tuple[str, str], ...] = ()
+    makers: tuple[str, ...] = ()
 
     def extend(self, fields: Iterable[pa.Field], digest: Iterable[str] = ()) -> Contract:
         """Return the contract with a modality's signals or the user's columns added.

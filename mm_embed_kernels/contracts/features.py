@@ -45,6 +45,7 @@ SEGMENTS = Contract(
     ),
     key="segment_id",
     digest=("segment_id", "sample_id", "content_hash", "span"),
+    makers=("shard",),
 )
 
 EMBEDDINGS = Contract(
@@ -113,6 +114,7 @@ NORMALIZED_FEATURES = Contract(
         "source_uri",
         "entity_id",
     ),
+    makers=("version", "run_id", "created_at"),
 )
 
 # One row for each embedder of a cell.

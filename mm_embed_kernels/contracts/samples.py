@@ -115,6 +115,7 @@ CONTENT_BLOBS = Contract(
     ),
     key="content_hash",
     digest=("content_hash", "size", "refcount"),
+    makers=("verified_at",),
 )
 
 SAMPLE_METADATA = Contract(

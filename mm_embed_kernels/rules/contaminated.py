@@ -15,7 +15,7 @@ from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules.base import Action, Evidence, Rule, Verdict
 from mm_embed_kernels.rules.duplicates import NearDuplicateRule, members_of, save_matches
-from mm_embed_kernels.sql import CellReader, number_rows, parquet_table
+from mm_embed_kernels.sql import CellReader, parquet_table, rank_rows
 
 _EVIDENCE = 4
 _COPIES = """
@@ -135,7 +135,7 @@ class Contaminated(Rule):
 
     def _save_near(self, near: NearDuplicateRule, read: CellReader, folder: Path) -> Path:
         """Write the near-duplicates in other datasets to a file with the columns of `_COPIES`."""
-        samples = number_rows(self._joint_reader(read))
+        samples = rank_rows(self._joint_reader(read), "origin", "sample_id")
         matches, labels = save_matches(near.matches(samples), folder)
         members = sql.save(
             "SELECT l.n, l.label, s.sample_id, s.key, s.origin FROM samples s JOIN labels l USING (n)",

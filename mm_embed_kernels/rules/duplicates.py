@@ -18,7 +18,7 @@ from mm_embed_kernels.contracts.samples import DUPLICATE
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.rules.base import Evidence, Rule, Verdict
 from mm_embed_kernels.similarity.connected_components import merge_components
-from mm_embed_kernels.sql import CellReader, number_rows, parquet_table
+from mm_embed_kernels.sql import CellReader, parquet_table, rank_rows
 
 # A near-duplicate pair by the samples' numbers, a < b: its score, and the span of each sample that is shared,
 # null for all.
@@ -144,7 +144,7 @@ class NearDuplicateRule(DuplicateRule):
         """
 
     def find(self, read: CellReader, folder: Path) -> Path:
-        samples = number_rows(read)
+        samples = rank_rows(read, "sample_id")
         matches, labels = save_matches(self.matches(samples), folder)
         columns = [name for name in self.columns if name not in self.compared]
         members = sql.save(

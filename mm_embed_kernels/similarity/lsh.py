@@ -102,14 +102,14 @@ def candidates(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
     """Stream the pairs of samples that share a bucket as rows of `PAIR`, a < b; a pair may be repeated.
 
     Args:
-        batches: rows of `ENTRY`, by ascending ``n``.
+        batches: rows of `ENTRY`.
     """
 
     def pairs() -> Iterator[pa.RecordBatch]:
         with tempfile.TemporaryDirectory(prefix="mm-buckets-") as folder:
             for path in _partition(batches, Path(folder)):
                 rows = np.fromfile(path, _ENTRY)
-                order = np.argsort(np.ascontiguousarray(rows["bucket"]), kind="stable")
+                order = np.lexsort((rows["n"], rows["bucket"]))
                 bucket, n = rows["bucket"][order], rows["n"][order]
                 for step in range(1, min(NEIGHBOURS, len(rows) - 1) + 1):
                     hits = np.flatnonzero(bucket[step:] == bucket[:-step])
@@ -154,7 +154,7 @@ def candidate_pairs(
     Few samples have a candidate, so the columns are stored for those alone.
 
     Args:
-        batches: rows of `ENTRY`, by ascending ``n``.
+        batches: rows of `ENTRY`.
         read: streams columns of all samples and ``n``.
         columns: columns to compare.
         least: returns how many buckets the pairs of two arrays of samples must share, once all batches are

@@ -157,7 +157,8 @@ def _sample_rate(kernels: list[dict[str, Any]], rates: Mapping[str, Rate], kept:
 
 def _table_bytes(catalog: Catalog, cell: Cell, pin: Pin | None) -> int:
     """Return the size of a cell's stage tables and published feature tables."""
-    stages = sum(dataset_versions.data_bytes(catalog.tables.uri(stage, cell)) for stage in STAGES)
+    refs = filter(None, (catalog.tables.state(stage, cell) for stage in STAGES))
+    stages = sum(dataset_versions.data_bytes(catalog.store.uri(ref.table), ref.lance_version) for ref in refs)
     features = sum(
         dataset_versions.data_bytes(catalog.features.uri(item.table), item.lance_version)
         for item in (pin.tables if pin else [])

@@ -12,7 +12,7 @@ from mm_resources.registry.pins import Pin
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.file_hashes import DamagedFiles
 from mm_resources.storage.lance_errors import is_missing_file
-from mm_resources.tables.stage_tables import NotMaterialized, stage_path
+from mm_resources.tables.stage_tables import NotMaterialized
 
 
 class RemovedRows(UserError):
@@ -47,10 +47,14 @@ def removed_content(receipts: Receipts, digest: str) -> RemovedRows | None:
 
 def versions_of(pin: Pin) -> list[tuple[str, int]]:
     """Return the names in the store and the versions of all tables that a pin names."""
-    stages = [
-        (stage_path(asset, pin.cell), int(stage["lance_version"])) for asset, stage in pin.stages.items()
-    ]
+    stages = [stage_version(pin, asset) for asset in pin.stages]
     return [*((table_path(each.table), each.lance_version) for each in pin.tables), *stages]
+
+
+def stage_version(pin: Pin, asset: str) -> tuple[str, int]:
+    """Return the name in the store and the Lance version of a stage's table that a pin names."""
+    place = pin.place(asset)
+    return str(place["table"]), int(place["lance_version"])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from mm_embed_kernels import sql
 from mm_resources.cell import Cell
 from mm_resources.storage.spool import TableSpool
 from mm_resources.tables.failure_events import FailureEvents
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.tables.stage_tables import PinnedStage, StageTables
 
 _COUNTS = """
 SELECT
@@ -67,16 +67,16 @@ def account(
     cell: Cell,
     published: pa.RecordBatchReader,
     features: int,
-    versions: Mapping[str, int] | None = None,
+    stages: Mapping[str, PinnedStage] | None = None,
 ) -> Accounting:
-    """Count a cell as its stage tables stand.
+    """Count a cell as its stages are published.
 
     Args:
         published: ``sample_id`` of every feature row of the primary embedder.
         features: feature rows over all embedders.
-        versions: of the stages' tables, to count the cell as a pin holds it.
+        stages: those that a pin names, to count the cell as the pin holds it.
     """
-    at = versions or {}
+    at = stages or {}
     failed_at = (
         {
             asset: meta.failures
@@ -103,8 +103,8 @@ def account(
 
 
 def _rows(
-    tables: StageTables, asset: str, cell: Cell, column: str, version: int | None
+    tables: StageTables, asset: str, cell: Cell, column: str, at: PinnedStage | None
 ) -> pa.RecordBatchReader:
     """Stream one column of a stage's table; a stage that was never materialized counts as empty."""
     kind = pa.bool_() if column == "kept" else pa.string()
-    return tables.read_or_empty(asset, cell, pa.schema([(column, kind)]), version=version)
+    return tables.read_or_empty(asset, cell, pa.schema([(column, kind)]), at=at)

@@ -1,4 +1,4 @@
-"""The state of a cell: the metadata of its stages, and its pin, read once."""
+"""The state of a cell: the refs of its stages, and its pin, read once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 from mm_resources.registry.registry import Registry
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_refs import StageMeta, StageRef
+from mm_resources.tables.stage_tables import StageTables
 
 
 class CellSnapshot:
-    """Stage metadata and pin of a cell, each read at first use and then cached.
+    """Stage refs and pin of a cell, each read at first use and then cached.
 
     A snapshot does not follow later commits; take a new one after a publish.
     """
@@ -21,26 +22,22 @@ class CellSnapshot:
     def __init__(self, tables: StageTables, registry: Registry, cell: Cell) -> None:
         self.cell = cell
         self._tables, self._registry = tables, registry
-        self._states: dict[str, tuple[StageMeta, int] | None] = {}
+        self._states: dict[str, StageRef | None] = {}
 
     def meta(self, stage: str) -> StageMeta | None:
-        """The metadata of a stage's table; None when it was never published."""
-        state = self._state(stage)
-        return state[0] if state else None
+        """The metadata of a stage; None when it was never published."""
+        state = self.state(stage)
+        return state.meta if state else None
 
-    def lance_version(self, stage: str) -> int | None:
-        """The Lance version of a stage's table; None when it was never published."""
-        state = self._state(stage)
-        return state[1] if state else None
-
-    def _state(self, stage: str) -> tuple[StageMeta, int] | None:
+    def state(self, stage: str) -> StageRef | None:
+        """The last ref of a stage; None when it was never published."""
         if stage not in self._states:
             self._states[stage] = self._tables.state(stage, self.cell)
         return self._states[stage]
 
     @property
     def metas(self) -> Mapping[str, StageMeta]:
-        """The metadata of every stage that has a table, in the graph's order."""
+        """The metadata of every published stage, in the graph's order."""
         return {stage: meta for stage in STAGES if (meta := self.meta(stage)) is not None}
 
     def upstream_metas(self, stage: str) -> Mapping[str, StageMeta | None]:

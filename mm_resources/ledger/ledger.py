@@ -20,7 +20,7 @@ from mm_resources.storage import lance_datasets
 from mm_resources.storage.lance_errors import cause_of, is_lance_error
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import read_sound_fragments
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 _log = logging.getLogger(__name__)
 

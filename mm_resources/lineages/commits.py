@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +107,26 @@ def mark_deleted(
     return removed, updated
 
 
-def commit_change(uri: str, base_version: int, change: Change, message: str) -> int:
+def commit_whole(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMetadata], message: str) -> int:
+    """Commit all rows of a version, whatever the head holds; return the version.
+
+    Raises:
+        Fenced: when other writers came between each time.
+    """
+    for attempt in range(_TRIES):
+        dataset = lance_datasets.open_dataset(uri)
+        head = 0 if dataset is None else int(dataset.version)
+        with suppress(Fenced):
+            return lance_datasets.commit(uri, schema, fragments, head, message)
+        time.sleep(random.uniform(0, _PAUSE_SECONDS * (1 + attempt)))
+    raise _fenced(uri)
+
+
+def commit_change(uri: str, base_version: int, change: Change, message: str, indexed: bool = True) -> int:
     """Commit a change of a base in one burst; return the version, indexes included.
+
+    Args:
+        indexed: whether the table may have indexes.
 
     Raises:
         Fenced: when other writers came between each time.
@@ -116,10 +135,14 @@ def commit_change(uri: str, base_version: int, change: Change, message: str) -> 
         try:
             head = restore(uri, base_version, message)
             version = head if change.is_empty else update(uri, head, change, message)
-            return extend_indexes(uri, version)
+            return extend_indexes(uri, version) if indexed else version
         except Raced:
             time.sleep(random.uniform(0, _PAUSE_SECONDS * (1 + attempt)))
-    raise Fenced(
+    raise _fenced(uri)
+
+
+def _fenced(uri: str) -> Fenced:
+    return Fenced(
         f"{uri} was replaced by another run while this one wrote it, {_TRIES} times; nothing was published; "
         "run the same command again"
     )

@@ -27,10 +27,10 @@ _NUMBER = "row_number"
 # Hashes of 64 bits: rows of one key are compared, so that a wrong match has a chance of 2**-64 a changed row.
 _CHANGES = """
 WITH old AS (
-  SELECT {key} AS key, _rowid AS address, epoch_us("{made_at}") AS at, hash({columns}) AS hash FROM base
+  SELECT {key} AS key, _rowid AS address, {made_at} AS at, hash({columns}) AS hash FROM base
 ),
 fresh AS (
-  SELECT {key} AS key, {number} AS number, epoch_us({computed_at}) AS at, hash({columns}) AS hash FROM rows
+  SELECT {key} AS key, {number} AS number, {computed_at} AS at, hash({columns}) AS hash FROM rows
 )
 SELECT o.address, n.number FROM old o FULL JOIN fresh n ON o.key = n.key
 WHERE o.key IS NULL OR n.key IS NULL OR o.hash <> n.hash OR coalesce(n.at > o.at, false)
@@ -46,12 +46,17 @@ class Comparison:
         columns: columns whose values are the row. Left out are those that name its maker, and the vector,
             which is a function of the others and the time when it was computed.
         made_at: column of the base with the time when a row was made: a vector that was computed later is
-            another one, such as the repair of a damaged one.
+            another one, such as the repair of a damaged one. "" where the columns are all of a row.
     """
 
     key: str
     columns: tuple[str, ...]
-    made_at: str
+    made_at: str = ""
+
+    @property
+    def compared(self) -> list[str]:
+        """The key, and the columns that are compared."""
+        return list(dict.fromkeys([self.key, *self.columns]))
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def compare(
     """Compare the rows of a version with its base's; one scan of each, without vectors.
 
     Args:
-        tables: the rows, in a fixed order, with `COMPUTED_AT`, null where it is not known.
+        tables: the rows, in a fixed order; with `COMPUTED_AT`, null where it is not known, if `how` names a
+            column for it.
         schema: their columns.
         digest: takes all rows.
         measure: called with each table.
@@ -99,17 +105,18 @@ def compare(
             count += table.num_rows
             yield from table.select(names).append_column(_NUMBER, pa.array(numbers)).to_batches()
 
-    names = [*dict.fromkeys([how.key, *how.columns]), COMPUTED_AT]
+    timed = bool(how.made_at)
+    names = [*how.compared, *([COMPUTED_AT] if timed else [])]
     stream = pa.RecordBatchReader.from_batches(
         pa.schema([*(schema.field(name) for name in names), pa.field(_NUMBER, pa.int64())]),
         numbered_batches(),
     )
-    stored = [*dict.fromkeys([how.key, *how.columns, how.made_at])]
+    stored = list(dict.fromkeys([*how.compared, *([how.made_at] if timed else [])]))
     statement = _CHANGES.format(
         key=_quote(how.key),
-        made_at=how.made_at,
+        made_at=f"epoch_us({_quote(how.made_at)})" if timed else "NULL::BIGINT",
         number=_NUMBER,
-        computed_at=COMPUTED_AT,
+        computed_at=f"epoch_us({COMPUTED_AT})" if timed else "NULL::BIGINT",
         columns=", ".join(map(_quote, how.columns)),
     )
     old = lance_datasets.reader(base, base.schema, stored, row_ids=True)

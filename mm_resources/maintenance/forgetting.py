@@ -4,8 +4,8 @@ A content is identified by its hash. All samples that ever had it lose their row
 each table and in every tagged version: these are written again without the rows, with their indexes; the tags
 move to the new versions, the pins follow their tags, and then all superseded versions are removed. A tag
 marks the current version of a table while earlier ones are written on top of it, so a crash half-way loses
-nothing; the same command completes it. Feature tables, whose versions share files, are written into new ones
-(`lineage_replays`).
+nothing; the same command completes it. Stage and feature tables, whose versions share files, are written into
+new ones (`stage_replays`, `lineage_replays`); refs and pins follow the receipt.
 
 No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
 the old ones name stay; blobs are indexed in another pack before their own one is removed. A reader of a
@@ -25,6 +25,8 @@ from mm_resources.maintenance.erasure import erase
 from mm_resources.maintenance.forgetting_scope import find_scope, secret_ids
 from mm_resources.maintenance.lineage_replays import remove_replayed, replay_tables
 from mm_resources.maintenance.pin_updates import move_pins
+from mm_resources.maintenance.stage_replays import move_refs, remove_replayed_stages, replay_stages
+from mm_resources.maintenance.stage_versions import adopt_tables, remove_superseded
 from mm_resources.maintenance.table_rewrites import TableRewriter
 from mm_resources.maintenance.upkeep import tag_current_failures
 from mm_resources.storage import lance_datasets
@@ -32,8 +34,8 @@ from mm_resources.storage.secret_table import PART as SECRETS
 from mm_resources.storage.store import Store
 
 # Parts of the store with rows of samples; failures before the stages that name their versions.
-FEATURES = "features"
-_PARTS = ("failures", "stages", FEATURES, "registry/listings", "cache")
+STAGES, FEATURES = "stages", "features"
+_PARTS = ("failures", STAGES, FEATURES, "registry/listings", "cache")
 
 
 def forget(catalog: Catalog, identifier: str) -> Receipt:
@@ -58,13 +60,18 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
     catalog.secrets.remove(secret_ids(store, receipt))
     rewriter = TableRewriter(catalog, receipt)
     for part in _PARTS:
+        if part == STAGES:
+            replay_stages(catalog, receipt)
+            continue
         if part == FEATURES:
             replay_tables(catalog, receipt)
             continue
         for name in list(store.tables(part)):
             rewriter.rewrite(name)
+    move_refs(catalog, receipt)
     move_pins(catalog, receipt)
     remove_replayed(catalog, receipt)
+    remove_replayed_stages(catalog, receipt)
     for dataset, modality in {(cell.dataset, cell.modality) for cell in catalog.registry.all_cells()}:
         move_reader_tags(catalog.registry, catalog.features, dataset, modality)
     _remove_superseded(store)
@@ -85,6 +92,8 @@ def _begin(catalog: Catalog, identifier: str) -> Receipt:
         return last
     receipt = find_scope(catalog.store, identifier)
     if receipt.samples:
+        adopt_tables(catalog)
+        remove_superseded(catalog, timedelta(0))
         # Not repeated after a crash: by then the current version may be a copy of an earlier one.
         tag_current_failures(catalog)
         catalog.receipts.write(receipt)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.maintenance.forgetting_scope import find_scope, row_condition
+from mm_resources.maintenance.stage_versions import named_versions
 from mm_resources.registry.pins import PinnedTable
 from mm_resources.storage import lance_datasets
 
@@ -27,12 +28,15 @@ def describe_scope(catalog: Catalog, identifier: str) -> Iterator[str]:
     if not receipt.samples:
         return
     yield f"would remove {len(receipt.hashes):,} contents of {len(receipt.samples):,} samples:"
-    named: dict[str, str] = {}
+    samples: dict[str, str] = {}
+    named = named_versions(catalog)
     rows: dict[str, int] = {}
     tables: dict[str, int] = {}
     for part in _PARTS:
         for name in catalog.store.tables(part):
-            dataset = lance_datasets.open_dataset(catalog.store.uri(name))
+            # Nobody reads the head of a stage's table.
+            version = max(named.versions(name), default=None) if part == "stages" else None
+            dataset = lance_datasets.open_dataset(catalog.store.uri(name), version)
             condition = row_condition(receipt, name, dataset.schema.names) if dataset is not None else ""
             if dataset is None or not condition or not (count := dataset.count_rows(filter=condition)):
                 continue
@@ -40,11 +44,11 @@ def describe_scope(catalog: Catalog, identifier: str) -> Iterator[str]:
             if part == "registry/listings":
                 columns = ["sample_id", "key", "source_uri"]
                 for batch in lance_datasets.reader(dataset, dataset.schema, columns, condition):
-                    named |= {row["sample_id"]: row["key"] for row in batch.to_pylist()}
-    for sample, key in sorted(named.items(), key=lambda item: item[1])[:_NAMED]:
+                    samples |= {row["sample_id"]: row["key"] for row in batch.to_pylist()}
+    for sample, key in sorted(samples.items(), key=lambda item: item[1])[:_NAMED]:
         yield f"  {key} (sample {sample})"
-    if len(named) > _NAMED:
-        yield f"  and {len(named) - _NAMED:,} more"
+    if len(samples) > _NAMED:
+        yield f"  and {len(samples) - _NAMED:,} more"
     for part, count in rows.items():
         yield f"  {count:,} rows in {tables[part]:,} tables of {part}"
     pins = [

@@ -11,6 +11,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import content_hash, digest
 from mm_resources.blobs.receipts import Receipt
+from mm_resources.lineages.fragments import distinct_fragments
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.secret_table import split_locator
 from mm_resources.storage.store import Store
@@ -99,9 +100,13 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows that pass a predicate, of all versions of the tables that have one of `columns`.
 
-    Of the cache, which only grows, the latest version is read.
+    Of tables whose versions share files, each file is read once, with the rows that its versions have lost:
+    these are still stored. Of the cache, which only grows, the latest version is read.
     """
     for name in [table for folder in folders for table in store.tables(folder)]:
+        if name.startswith(("stages/", "features/")):
+            yield from _stored_rows(store.uri(name), columns, predicates)
+            continue
         latest = lance_datasets.open_dataset(store.uri(name))
         versions = [] if latest is None else [int(each["version"]) for each in latest.versions()]
         for version in versions[-1:] if name.startswith("cache/") else versions:
@@ -113,6 +118,22 @@ def _rows(
             if own and condition:
                 for batch in lance_datasets.reader(dataset, dataset.schema, own, condition):
                     yield from batch.to_pylist()
+
+
+def _stored_rows(uri: str, columns: tuple[str, ...], predicates: list[Predicate]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the files of a table, deleted ones included, that pass a predicate."""
+    for dataset, fragments in distinct_fragments(uri):
+        names = dataset.schema.names
+        own = [column for column in columns if column in names]
+        condition = any_of(predicates, names)
+        if not own or not condition:
+            continue
+        read = list(dict.fromkeys([*own, *(each.column for each in predicates if each.column in names)]))
+        scan = dataset.scanner(columns=read, fragments=fragments, with_row_id=True, include_deleted_rows=True)
+        chosen = ", ".join(f'"{column}"' for column in own)
+        with sql.query(f"SELECT {chosen} FROM stored WHERE {condition}", stored=scan.to_reader()) as found:
+            for batch in found:
+                yield from batch.to_pylist()
 
 
 def _identity(hashes: Iterable[str], samples: Iterable[str]) -> list[Predicate]:

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -35,11 +36,15 @@ from mm_embed_kernels.errors import SampleError, UserError
 from mm_resources.blobs.blob_index import Location, locations_of
 from mm_resources.blobs.blob_store import LARGE, PACKS
 from mm_resources.catalog import Catalog
+from mm_resources.lineages.fragments import distinct_fragments
 from mm_resources.registry.damaged_files import describe_damage
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.hash_set import HashSet, text_digest
 from mm_resources.storage.store import INCOMING, Store
 from mm_resources.storage.table_files import require_intact
+
+if TYPE_CHECKING:
+    import lance
 
 GRACE = timedelta(days=7)
 # Packs with a smaller share of their bytes in use are rewritten.
@@ -115,9 +120,9 @@ def references(store: Store, since: datetime) -> HashSet:
     def hashes() -> Iterator[Iterable[bytes]]:
         for stage in ("raw_assets", "content_blobs"):
             for name in store.tables(f"stages/{stage}"):
-                current = lance_datasets.open_dataset(store.uri(name))
-                for version in [] if current is None else current.versions():
-                    yield from _hashes(store.uri(name), "content_hash IS NOT NULL", int(version["version"]))
+                # The versions of a table share fragments: each is read once, with its rows of that version.
+                for dataset, fragments in distinct_fragments(store.uri(name), with_deletions=True):
+                    yield from _hashes_of(dataset, name, fragments)
         for name in store.tables("cache/fetch"):
             yield from _hashes(
                 store.uri(name), f"content_hash IS NOT NULL AND at >= {sql.timestamp_literal(since)}"
@@ -126,13 +131,23 @@ def references(store: Store, since: datetime) -> HashSet:
     return HashSet(hashes())
 
 
-def _hashes(uri: str, where: str, version: int | None = None) -> Iterator[list[bytes]]:
-    schema = pa.schema([("content_hash", pa.string())])
-    dataset = lance_datasets.open_dataset(uri, version)
-    if dataset is not None and "content_hash" not in dataset.schema.names:
+def _hashes_of(
+    dataset: lance.LanceDataset, name: str, fragments: list[lance.LanceFragment]
+) -> Iterator[list[bytes]]:
+    """Yield the content hashes of fragments of a version."""
+    if "content_hash" not in dataset.schema.names:
         return  # a table without rows, before its first publish
+    # Upkeep may remove a superseded version meanwhile: what is missing is found by reading it.
+    require_intact(dataset, name, causes=("damaged",))
+    scan = dataset.scanner(columns=["content_hash"], filter="content_hash IS NOT NULL", fragments=fragments)
+    for batch in scan.to_reader():
+        yield [bytes.fromhex(value) for value in batch["content_hash"].to_pylist()]
+
+
+def _hashes(uri: str, where: str) -> Iterator[list[bytes]]:
+    schema = pa.schema([("content_hash", pa.string())])
+    dataset = lance_datasets.open_dataset(uri)
     if dataset is not None:
-        # Upkeep may remove a superseded version meanwhile: what is missing is found by reading it.
         require_intact(dataset, uri, causes=("damaged",))
     for batch in lance_datasets.reader(dataset, schema, ["content_hash"], where):
         yield [bytes.fromhex(value) for value in batch["content_hash"].to_pylist()]

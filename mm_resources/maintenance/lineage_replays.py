@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.contracts.fields import TIME
@@ -25,10 +24,10 @@ from mm_resources.features.table_paths import FOLDER, table_at, table_path
 from mm_resources.features.versions import MAKER, VersionWriter
 from mm_resources.lineages.differences import COMPUTED_AT, Numbers, take_numbered
 from mm_resources.maintenance.forgetting_scope import row_condition
+from mm_resources.maintenance.held_rows import holds_rows
 from mm_resources.maintenance.unnamed_tables import PinnedVersions, pinned_versions
 from mm_resources.registry.pins import PinnedTable
 from mm_resources.storage import lance_datasets
-from mm_resources.storage.table_files import data_files
 
 if TYPE_CHECKING:
     import lance
@@ -39,7 +38,7 @@ def replay_tables(catalog: Catalog, receipt: Receipt) -> None:
     pinned = pinned_versions(catalog)
     for name in list(catalog.store.tables(FOLDER)):
         table = table_at(name)
-        if _is_replayed(catalog, pinned, receipt, table) or not _holds_rows(catalog, receipt, name):
+        if _is_replayed(catalog, pinned, receipt, table) or not holds_rows(catalog, receipt, name):
             continue
         # Recorded before anything changes, for readers of old manifests.
         receipt.rows.setdefault(table, 0)
@@ -66,38 +65,6 @@ def _is_replayed(catalog: Catalog, pinned: PinnedVersions, receipt: Receipt, tab
         each is not None and catalog.features.has(str(each["table"]), int(each["lance_version"]))
         for each in moved
     )
-
-
-def _holds_rows(catalog: Catalog, receipt: Receipt, name: str) -> bool:
-    """Return whether a file of any version of a table has a row of a receipt, deleted ones included."""
-    hashes, samples = pa.array(receipt.hashes, pa.string()), pa.array(receipt.samples, pa.string())
-    for dataset, fragments in _distinct_fragments(catalog.store.uri(name)):
-        scan = dataset.scanner(
-            columns=["sample_id", "content_hash"],
-            fragments=fragments,
-            with_row_id=True,
-            include_deleted_rows=True,
-        )
-        for batch in scan.to_reader():
-            found = pc.or_(pc.is_in(batch["content_hash"], hashes), pc.is_in(batch["sample_id"], samples))
-            if pc.any(found).as_py():
-                return True
-    return False
-
-
-def _distinct_fragments(uri: str) -> Iterator[tuple[lance.LanceDataset, list[lance.LanceFragment]]]:
-    """Yield the versions of a table, each with the fragments whose files no earlier one has."""
-    latest = lance_datasets.open_dataset(uri)
-    seen: set[str] = set()
-    for each in latest.versions() if latest is not None else ():
-        dataset = lance_datasets.open_dataset(uri, int(each["version"]))
-        if dataset is None:
-            continue
-        files = {part.fragment_id: set(data_files([part.metadata])) for part in dataset.get_fragments()}
-        fresh = [part for part in dataset.get_fragments() if not files[part.fragment_id] <= seen]
-        if fresh:
-            yield dataset, fresh
-        seen.update(*files.values())
 
 
 def _replay(catalog: Catalog, receipt: Receipt, pinned: PinnedVersions, table: str) -> None:

@@ -8,16 +8,13 @@ from mm_resources.blobs.receipts import Receipt
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.ledger.accounting import account
+from mm_resources.maintenance.stage_replays import moved_place
 from mm_resources.registry.pins import Pin
-from mm_resources.storage import lance_datasets
 from mm_resources.tables.stage_tables import stage_path
 
 
 def move_pins(catalog: Catalog, receipt: Receipt) -> None:
-    """Point every pin to the versions that hold the remaining rows, with their counts and digests.
-
-    Of stages, its tags name these versions; of feature tables, the receipt does.
-    """
+    """Point every pin to the versions that hold the remaining rows, with their counts and digests."""
     pins = catalog.registry.pins
     for cell, number, pin in pins.every(catalog.registry.all_cells()):
         if isinstance(pin, Exception):
@@ -35,11 +32,7 @@ def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, receipt: Receipt) -> Pin:
         for table in pin.tables
     ]
     stages = {
-        asset: {
-            **stage,
-            "lance_version": _tagged_version(catalog, stage_path(asset, cell), f"pin-{pin.number}")
-            or stage["lance_version"],
-        }
+        asset: {**stage, **moved_place(receipt, stage_path(asset, cell, stage), int(stage["lance_version"]))}
         for asset, stage in pin.stages.items()
     }
     moved = replace(pin, tables=tables, stages=stages)
@@ -51,13 +44,6 @@ def _moved_pin(catalog: Catalog, cell: Cell, pin: Pin, receipt: Receipt) -> Pin:
         cell,
         catalog.features.rows(moved, ["sample_id"]),
         sum(table.rows for table in tables),
-        {asset: int(stage["lance_version"]) for asset, stage in stages.items()},
+        stages,
     )
     return replace(moved, accounting=asdict(counts))
-
-
-def _tagged_version(catalog: Catalog, name: str, tag: str) -> int:
-    """Return the version that a tag of a table names; 0 without the table or the tag."""
-    dataset = lance_datasets.open_dataset(catalog.store.uri(name))
-    tags = {} if dataset is None else dataset.tags.list()
-    return int(tags[tag]["version"]) if tag in tags else 0

@@ -33,10 +33,8 @@ def evict_rows(
 
     Until a backfill of the cell has computed them again, readers see the rows as they are.
     """
-    version = int(pin.stages["embeddings"]["lance_version"])
-    reader = catalog.tables.read(
-        "embeddings", pin.cell, ["feature_id", "cache_key", "content_hash"], version=version
-    )
+    at = pin.place("embeddings")
+    reader = catalog.tables.read("embeddings", pin.cell, ["feature_id", "cache_key", "content_hash"], at=at)
     wanted = pa.array(feature_ids, pa.string())
     rows = pa.Table.from_batches(
         [batch.filter(pc.is_in(batch["feature_id"], wanted)) for batch in reader], reader.schema

@@ -13,12 +13,12 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.features.reader_tags import move_reader_tags
 from mm_resources.features.table_paths import table_path
+from mm_resources.maintenance.stage_versions import leave_damaged_stages
 from mm_resources.maintenance.table_verification import TableCheck, verify_table
 from mm_resources.registry.pins import Pin, pin_tag
-from mm_resources.storage import dataset_versions, lance_datasets
+from mm_resources.storage import lance_datasets
 from mm_resources.storage.file_hashes import restore_manifest
 from mm_resources.storage.table_files import drop_fragments
-from mm_resources.tables.stage_tables import stage_path
 
 # Stage that reads the cache of each kind of kernel. A source is fetched again where a run needs it.
 _READERS = {
@@ -93,16 +93,32 @@ def _repair_table(catalog: Catalog, check: TableCheck, repair: Repair) -> None:
     elif check.table == _LEDGER:
         rows = drop_fragments(uri, fragments)
         repair.notes.append(f"{check.table}: {rows:,} damaged rows are removed, and these runs' costs")
-    elif part in ("stages", "failures"):
+    elif part == "failures":
         stage, cell = names[0], Cell(*names[1:])
         repair.tables[check.table] = set(check.damaged)
         repair.mark(catalog, cell, *([stage] if check.current in check.damaged else []))
+    elif part == "stages":
+        repair.tables[check.table] = set(check.damaged)
+        _mark_stages(catalog, check, repair)
     elif part == "features":
         repair.tables[check.table] = set(check.damaged)
         for cell in _cells_of(catalog, names[0], repair):
             repair.mark(catalog, cell, "feature_table", "feature_views")
     else:
         repair.left.append(f"{check.table}: it cannot be computed again; restore it from a backup")
+
+
+def _mark_stages(catalog: Catalog, check: TableCheck, repair: Repair) -> None:
+    """Mark the stages of all cells that publish a damaged version of a table; note those that pins name."""
+    asset = check.table.split("/")[1]
+    for cell in catalog.registry.all_cells(problems=repair.notes):
+        state, damaged = catalog.tables.state(asset, cell), check.damaged
+        if state is not None and (state.table, state.lance_version in damaged) == (check.table, True):
+            repair.mark(catalog, cell, asset)
+        pins = (catalog.registry.pins.get(cell, number) for number in catalog.registry.pins.numbers(cell))
+        places = [pin.place(asset) for pin in pins if pin is not None and asset in pin.stages]
+        if any(each["table"] == check.table and each["lance_version"] in damaged for each in places):
+            repair.mark(catalog, cell)
 
 
 def _cells_of(catalog: Catalog, table: str, repair: Repair) -> Iterator[Cell]:
@@ -145,13 +161,9 @@ def _restore_index(catalog: Catalog, uri: str, fragments: set[int]) -> int:
         else pa.array([], pa.string())
     )
     hashes, missing = set(known.to_pylist()), dict[str, dict[str, Any]]()
-    for name in catalog.store.tables("stages/content_blobs"):
-        stage = lance_datasets.open_dataset(catalog.store.uri(name))
-        if stage is None or "path" not in stage.schema.names:
-            continue
-        for row in (
-            lance_datasets.reader(stage, INDEX, INDEX.names, "path IS NOT NULL").read_all().to_pylist()
-        ):
+    for cell in catalog.registry.all_cells(problems=[]):
+        stage = catalog.tables.read_or_empty("content_blobs", cell, INDEX, "path IS NOT NULL")
+        for row in stage.read_all().to_pylist():
             if row["content_hash"] not in hashes:
                 missing[row["content_hash"]] = row
     # Before the damaged rows go: a repair that is killed in between is completed by the next one.
@@ -180,6 +192,7 @@ def repair_pins(catalog: Catalog, repair: Repair) -> list[str]:
                 _untag(catalog, pin, moved)
                 lines.append(f"{cell.partition_key} pin {number}: its tables are computed again")
         move_reader_tags(catalog.registry, catalog.features, cell.dataset, cell.modality)
+    leave_damaged_stages(catalog, repair.tables)
     return lines
 
 
@@ -207,10 +220,9 @@ def _repaired_pin(catalog: Catalog, cell: Cell, pin: Pin, latest: Pin, damaged: 
         tables.append(table)
     stages = {}
     for asset, stage in pin.stages.items():
-        name, now = stage_path(asset, cell), catalog.tables.state(asset, cell)
-        is_same = now is not None and now[0].data_version == stage["data_version"]
-        if now is not None and is_same and int(stage["lance_version"]) in damaged.get(name, ()):
-            dataset_versions.tag(catalog.store.uri(name), now[1], f"pin-{pin.number}")
-            stage = {**stage, "lance_version": now[1]}
+        place, now = pin.place(asset), catalog.tables.state(asset, cell)
+        is_same = now is not None and now.meta.data_version == stage["data_version"]
+        if now is not None and is_same and place["lance_version"] in damaged.get(place["table"], ()):
+            stage = {**stage, **now.place}
         stages[asset] = stage
     return replace(pin, tables=tables, stages=stages)

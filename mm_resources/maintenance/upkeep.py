@@ -1,8 +1,8 @@
 """Upkeep of a store: join small files and remove superseded versions; published tables stay as they are.
 
-The versions of a feature table are those of several dataset versions. A tag for each pin keeps its version
-with every file that it names, whatever becomes of the others; no upkeep moves rows of these tables, since
-writers join the small fragments themselves.
+The versions of a feature table, or of a stage's, are those of several dataset versions. A tag for each pin or
+ref keeps its version with every file that it names, whatever becomes of the others; no upkeep moves rows of
+these tables, since writers join the small fragments themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mm_embed_kernels.contracts.pipeline import FAILURE_STAGES
 from mm_resources.catalog import Catalog
 from mm_resources.compute.cache import doubles
 from mm_resources.features.reader_tags import move_reader_tags
+from mm_resources.maintenance.stage_versions import remove_unnamed_stages
 from mm_resources.maintenance.unnamed_tables import remove_unnamed
 from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.secret_table import PART as SECRETS
@@ -63,10 +64,14 @@ def upkeep(catalog: Catalog, older_than: timedelta = OLDER_THAN) -> list[PartUpk
     """
     store = catalog.store
     tag_current_failures(catalog)
-    versions, size = remove_unnamed(catalog, older_than)
+    removed = {
+        "features": remove_unnamed(catalog, older_than),
+        "stages": remove_unnamed_stages(catalog, older_than),
+    }
     parts = [_tidy_part(store, part, grows, older_than) for part, grows in _PARTS.items()]
-    features = next(part for part in parts if part.part == "features")
-    features.versions, features.bytes = features.versions + versions, features.bytes + size
+    for part in parts:
+        versions, size = removed.get(part.part, (0, 0))
+        part.versions, part.bytes = part.versions + versions, part.bytes + size
     problems: list[str] = []  # versions that cannot be read, which `mm doctor` reports
     for dataset, modality in {(cell.dataset, cell.modality) for cell in catalog.registry.all_cells(problems)}:
         move_reader_tags(catalog.registry, catalog.features, dataset, modality)

@@ -16,11 +16,10 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
 from mm_resources.catalog import Catalog
 from mm_resources.compute.runner import run_inline
-from mm_resources.features.removed_rows import removal_errors, versions_of
+from mm_resources.features.removed_rows import removal_errors, stage_version, versions_of
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.training_rows import blob_locations
-from mm_resources.tables.stage_tables import stage_path
 
 _COLUMNS = ["feature_id", "sample_id", "content_hash", "span", "text", "vector"]
 _BATCH = 32
@@ -150,12 +149,11 @@ def _recompute(
     Returns:
         The texts (None where the blob gives none), and results of the embedding kernel with the vectors.
     """
-    blobs, cell = catalog.blobs, pin.cell
+    blobs = catalog.blobs
     locations = blob_locations(
         catalog,
         rows["content_hash"],
-        stage_path("content_blobs", cell),
-        int(pin.stages["content_blobs"]["lance_version"]),
+        *stage_version(pin, "content_blobs"),
     ).to_pylist()
     texts, spans, cut = rows["text"].to_pylist(), rows["span"].to_pylist(), []
     if embedder.input_shape is None and embedder.modality == pin.modality:

@@ -201,4 +201,4 @@ def _vectors(catalog: Catalog, pin: Pin) -> np.ndarray[Any, Any]:
 
 def _stage(catalog: Catalog, pin: Pin, asset: str, columns: list[str] | None) -> pa.RecordBatchReader:
     cell = pin.cell
-    return catalog.tables.read(asset, cell, columns, version=int(pin.stages[asset]["lance_version"]))
+    return catalog.tables.read(asset, cell, columns, at=pin.place(asset))

@@ -90,9 +90,9 @@ def _reviewed_samples(
     catalog: Catalog, cell: Cell, pin: Pin | None, latest: pa.Table, asset: str, columns: list[str]
 ) -> pa.Table:
     """Return columns of a stage's reviewed samples, with their mark; no rows before its first run."""
-    version = pin.stages[asset]["lance_version"] if pin else None
+    at = pin.place(asset) if pin else None
     try:
-        samples = catalog.tables.read(asset, cell, ["sample_id", "content_hash", *columns], version=version)
+        samples = catalog.tables.read(asset, cell, ["sample_id", "content_hash", *columns], at=at)
     except NotMaterialized:
         return pa.table({"mark": pa.array([], pa.string())})
     return sql.fetch(_REVIEWED, samples=samples, latest=latest)

@@ -167,7 +167,7 @@ def _states(catalog: Catalog, cell: Cell, pin: Pin) -> TableSpool:
     """Return key, content, split, label and state of every sample of a published cell."""
 
     def stage(asset: str, columns: list[str]) -> pa.RecordBatchReader:
-        return catalog.tables.read(asset, cell, columns, version=pin.stages[asset]["lance_version"])
+        return catalog.tables.read(asset, cell, columns, at=pin.place(asset))
 
     published = catalog.features.rows(pin, ["sample_id"])
     raw = stage("raw_assets", ["sample_id", "key", "content_hash", "label"])

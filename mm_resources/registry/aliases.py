@@ -10,8 +10,8 @@ from typing import Any
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ALIASES, check_name
-from mm_resources.registry.record_folder import list_records
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.record_folder import list_records
 from mm_resources.storage.records import parse_record
 from mm_resources.storage.store import Store
 

@@ -9,6 +9,7 @@ from mm_resources.blobs.receipts import Receipts
 from mm_resources.cell import Cell
 from mm_resources.registry.registry import Registry, declared_cells
 from mm_resources.storage.layout import read_layout
+from mm_resources.tables.stage_refs import StageRefs
 
 
 def describe_damage(registry: Registry, fresh: bool = True) -> list[str]:
@@ -39,5 +40,8 @@ def _errors(registry: Registry, fresh: bool) -> Iterator[Exception]:
     for _, _, pin in registry.pins.every(cells, fresh):
         if isinstance(pin, Exception):
             yield pin
+    for _, _, _, ref in StageRefs(registry.store).every(fresh):
+        if isinstance(ref, Exception):
+            yield ref
     yield from registry.aliases.check_all(fresh)
     yield from Receipts(registry.store).damage()

@@ -11,10 +11,11 @@ from typing import Any
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.cell import Cell
-from mm_resources.registry.record_folder import Listing, list_records
 from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.record_folder import Listing, list_records
 from mm_resources.storage.records import parse_record
 from mm_resources.storage.store import Store
+from mm_resources.tables.stage_tables import stage_path
 
 _FOLDER = "registry/pins"
 _PIN_NAME = re.compile(r"^(\d{8})\.json$")
@@ -49,7 +50,10 @@ class PinnedTable:
 
 @dataclass(frozen=True)
 class Pin:
-    """One publish of a cell: the only thing that readers resolve."""
+    """One publish of a cell: the only thing that readers resolve.
+
+    Its `stages` name, for each stage, data version, run, time and the rows: see `place`.
+    """
 
     number: int
     dataset: str
@@ -72,6 +76,15 @@ class Pin:
     @property
     def dataset_version(self) -> str:
         return f"{self.dataset}@{self.version}"
+
+    def place(self, asset: str) -> dict[str, Any]:
+        """The rows of a stage as `StageRef.place` names them: ref, table and Lance version."""
+        stage = self.stages[asset]
+        return {
+            "ref": stage.get("ref", 0),
+            "table": stage_path(asset, self.cell, stage),
+            "lance_version": int(stage["lance_version"]),
+        }
 
     @property
     def primary(self) -> PinnedTable:

@@ -12,9 +12,9 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import split_dataset_version
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec, restore_spec
 from mm_embed_kernels.times import in_utc
-from mm_resources.registry.record_folder import list_records
 from mm_resources.registry.spec_check import UnknownVersion
 from mm_resources.storage.layout import check_layout
+from mm_resources.storage.record_folder import list_records
 from mm_resources.storage.store import Store
 
 _FOLDER = "registry/datasets"

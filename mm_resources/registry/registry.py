@@ -22,6 +22,9 @@ from mm_resources.storage.layout import record_layout
 from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
 
+# Versions among which one with the rows of a stage is sought.
+_OTHER_VERSIONS = 16
+
 
 class Registry:
     """Specs, listings and pins of a store."""
@@ -189,6 +192,16 @@ class Registry:
                 _note(found, problems)
             else:
                 yield from declared_cells(found.spec)
+
+    def other_versions(self, cell: Cell) -> Iterator[Cell]:
+        """Yield the cells of a modality of a dataset's other versions, those registered last first."""
+        found = [
+            (each.at, each.spec.version)
+            for _, each in self.registrations.read_all(cell.dataset)
+            if isinstance(each, Registration) and each.spec.version != cell.version
+        ]
+        for _, version in sorted(found, reverse=True)[:_OTHER_VERSIONS]:
+            yield Cell(cell.dataset, version, cell.modality)
 
     def latest_pins(
         self,

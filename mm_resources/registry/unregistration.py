@@ -9,6 +9,8 @@ from mm_resources.cell import Cell
 from mm_resources.registry.registrations import Registration, record_name
 from mm_resources.registry.registry import Registry
 from mm_resources.storage.store import remove_tree
+from mm_resources.tables.stage_refs import StageRef, StageRefs
+from mm_resources.tables.stage_tables import is_own_table
 
 
 def unregister(registry: Registry, dataset_version: str) -> list[Cell]:
@@ -40,9 +42,18 @@ def unregister(registry: Registry, dataset_version: str) -> list[Cell]:
     ]
     if followers:
         raise UserError(f"{', '.join(followers)} follows {dataset_version}; unregister that one first")
+    # A table of this version may hold rows of others, which were written on top of it.
+    shared = {
+        ref.table
+        for cell, _, _, ref in StageRefs(registry.store).every()
+        if isinstance(ref, StageRef) and cell not in cells
+    }
     for cell in cells:
+        StageRefs(registry.store).remove_cell(cell)
         for stage in STAGES:
-            remove_tree(registry.store, f"stages/{stage}/{cell.path}.lance")
+            for name in list(registry.store.tables(f"stages/{stage}/{dataset}/{version}")):
+                if name not in shared and is_own_table(name, stage, cell):
+                    remove_tree(registry.store, name)
         for stage in dict.fromkeys((*STAGES, *FAILURE_STAGES)):
             remove_tree(registry.store, f"failures/{stage}/{cell.path}.lance")
     remove_tree(registry.store, f"registry/listings/{dataset}/{version}")

@@ -87,9 +87,9 @@ class _Lineage:
 
     def _stage(self, asset: str, where: str) -> dict[str, Any]:
         """Return one row of a stage's table at the pinned version; empty when there is none."""
-        version = self.pin.stages[asset]["lance_version"]
+        at = self.pin.place(asset)
         rows: list[dict[str, Any]] = (
-            self.catalog.tables.read(asset, self.cell, where=where, version=version).read_all().to_pylist()
+            self.catalog.tables.read(asset, self.cell, where=where, at=at).read_all().to_pylist()
         )
         return rows[0] if rows else {}
 

@@ -233,8 +233,8 @@ class FeatureStore:
             return [pin] if pin else []
 
         def read(pins: list[Pin]) -> pa.Table:
-            version = pins[0].stages["curated_samples"]["lance_version"] if pins else None
-            return self.catalog.tables.read("curated_samples", cell, columns, version=version).read_all()
+            at = pins[0].place("curated_samples") if pins else None
+            return self.catalog.tables.read("curated_samples", cell, columns, at=at).read_all()
 
         columns = [
             "sample_id",

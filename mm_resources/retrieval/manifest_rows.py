@@ -14,10 +14,9 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.features.removed_rows import removal_errors
+from mm_resources.features.removed_rows import removal_errors, stage_version
 from mm_resources.retrieval.filters import filter_errors, row_errors
 from mm_resources.retrieval.training_rows import RowReader, table_version
-from mm_resources.tables.stage_tables import stage_path
 
 if TYPE_CHECKING:
     import lance
@@ -169,13 +168,12 @@ class ManifestRows:
         return list(np.concatenate(parts, axis=1) if parts else np.empty((len(self.tables), 0), np.uint64))
 
     def _blob_table(self, table: dict[str, Any]) -> tuple[str, int]:
-        """Return name and Lance version of the ``content_blobs`` behind a table's pin."""
+        """Return name in the store and Lance version of the ``content_blobs`` behind a table's pin."""
         dataset, version = self._dataset_version.split("@")
         cell = Cell(dataset, version, table["modality"])
         pin = self.catalog.registry.pins.get(cell, table["pin"])
         assert pin is not None
-        lance_version = int(pin.stages["content_blobs"]["lance_version"])
-        return stage_path("content_blobs", cell), lance_version
+        return stage_version(pin, "content_blobs")
 
 
 def _join_clause(tables: list[dict[str, Any]]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mm_embed_kernels import sql
-from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.filters import filter_errors, row_errors
 from mm_resources.serving.service import Service
@@ -68,21 +67,17 @@ def sample_facets(
     service: Service, pin: Pin, where: str | None, names: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Return the counts of each facet over the samples of a pin that pass a filter."""
-    return {name: _sample_counts(service, name, pin.cell, _version(pin), where) for name in names}
+    return {name: _sample_counts(service, name, pin, where) for name in names}
 
 
-def _version(pin: Pin) -> int:
-    return int(pin.stages["curated_samples"]["lance_version"])
+def _sample_counts(service: Service, name: str, pin: Pin, where: str | None) -> dict[str, int]:
+    place = pin.place("curated_samples")
 
-
-def _sample_counts(
-    service: Service, name: str, cell: Cell, version: int, where: str | None
-) -> dict[str, int]:
     def count() -> dict[str, int]:
-        dataset = service.catalog.tables.dataset("curated_samples", cell, version)
+        dataset = service.catalog.tables.dataset("curated_samples", pin.cell, place)
         return _counts(_SAMPLE_STATEMENTS[name], dataset, _SAMPLE_COLUMNS[name], where)
 
-    return service.remember(("samples", name, cell, version, where), count)
+    return service.remember(("samples", name, pin.cell, *place.values(), where), count)
 
 
 def _counts(statement: str, dataset: Any, column: str, where: str | None) -> dict[str, int]:

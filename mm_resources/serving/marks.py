@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from mm_embed_kernels import sql
 from mm_resources.monitoring.review_scores import score_reviews
 from mm_resources.registry.pins import Pin
-from mm_resources.serving.pages import stage_version
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.service import Service
 
@@ -59,7 +58,7 @@ def record_marks(service: Service, body: MarksBody, who: str) -> dict[str, Any]:
         (pin,) = pins
         where = f"sample_id IN ({', '.join(map(sql.literal, wanted))})"
         listed = service.catalog.tables.read(
-            "raw_assets", pin.cell, ["sample_id", "content_hash"], where, stage_version(pin, "raw_assets")
+            "raw_assets", pin.cell, ["sample_id", "content_hash"], where, pin.place("raw_assets")
         ).read_all()
         return [
             {

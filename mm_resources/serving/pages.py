@@ -78,11 +78,6 @@ class PageRequest:
         return {"rows": list(rows), "total": total, "cursor": cursor, "pin": describe_pin(pin), **more}
 
 
-def stage_version(pin: Pin, asset: str) -> int:
-    """Return the version of a stage's table that a pin names."""
-    return int(pin.stages[asset]["lance_version"])
-
-
 def sample_page(
     request: PageRequest,
     columns: Sequence[str],
@@ -102,9 +97,7 @@ def sample_page(
 
     def read(pins: list[Pin]) -> dict[str, Any]:
         (pin,) = pins
-        dataset = service.catalog.tables.dataset(
-            "curated_samples", pin.cell, stage_version(pin, "curated_samples")
-        )
+        dataset = service.catalog.tables.dataset("curated_samples", pin.cell, pin.place("curated_samples"))
         names = [name for name in columns if name in dataset.schema.names]
         names += [name for name in dataset.schema.names if name.startswith("user__")]
         _check_order(order_by, dataset.schema.names)
@@ -156,10 +149,7 @@ def failure_page(request: PageRequest, chosen: FailureFilter) -> dict[str, Any]:
 
 def failure_versions(service: Service, pin: Pin) -> dict[str, int]:
     """Return the versions of the tables of failures that belong to a pin."""
-    metas = {
-        stage: service.catalog.tables.meta(stage, pin.cell, int(found["lance_version"]))
-        for stage, found in pin.stages.items()
-    }
+    metas = {stage: service.catalog.tables.meta(stage, pin.cell, pin.place(stage)) for stage in pin.stages}
     return {stage: meta.failures for stage, meta in metas.items() if meta is not None and meta.failures}
 
 
@@ -182,10 +172,10 @@ def duplicate_page(request: PageRequest) -> dict[str, Any]:
 
     def read(pins: list[Pin]) -> dict[str, Any]:
         (pin,) = pins
-        version = stage_version(pin, "curated_samples")
+        at = pin.place("curated_samples")
 
         def read_curated(columns: list[str] | None, where: str | None = None) -> Any:
-            return service.catalog.tables.read("curated_samples", pin.cell, columns, where, version)
+            return service.catalog.tables.read("curated_samples", pin.cell, columns, where, at)
 
         page = sql.fetch(
             f"SELECT *, count(*) OVER () AS total FROM ({_GROUPS}) "

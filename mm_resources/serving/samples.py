@@ -8,7 +8,7 @@ from typing import Any
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.registry.pins import Pin
-from mm_resources.serving.pages import FAILURE_COLUMNS, failure_versions, stage_version
+from mm_resources.serving.pages import FAILURE_COLUMNS, failure_versions
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.queries import describe_pin
 from mm_resources.serving.service import Service
@@ -105,9 +105,7 @@ def _state(decision: dict[str, Any], failures: int) -> str:
 
 def _rows(service: Service, pin: Pin, asset: str, where: str, limit: int) -> list[dict[str, Any]]:
     try:
-        rows = service.catalog.tables.read(
-            asset, pin.cell, where=where, version=stage_version(pin, asset), limit=limit
-        )
+        rows = service.catalog.tables.read(asset, pin.cell, where=where, at=pin.place(asset), limit=limit)
     except (NotMaterialized, KeyError):
         return []
     found: list[dict[str, Any]] = rows.read_all().to_pylist()

@@ -14,7 +14,6 @@ from mm_embed_kernels.contracts.fields import is_number
 from mm_embed_kernels.curation.decisions import SPLIT_CONFLICT
 from mm_embed_kernels.rules import Rule, rule_set
 from mm_resources.registry.pins import Pin
-from mm_resources.serving.pages import stage_version
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.service import Service
 
@@ -107,10 +106,10 @@ def measured_values(service: Service, pin: Pin, name: str) -> Measured | None:
 def _measure(service: Service, pin: Pin, name: str) -> Measured | None:
     every = _rules(service, pin)
     rule = next(each for each in every if each.name == name)
-    version = stage_version(pin, "validated_samples")
+    at = pin.place("validated_samples")
     columns = ["sample_id", *rule.columns]
     kept = {"sample_id": list[Any](), "value": list[Any]()}
-    for batch in service.catalog.tables.read("validated_samples", pin.cell, columns, version=version):
+    for batch in service.catalog.tables.read("validated_samples", pin.cell, columns, at=at):
         value = rule.judge(pa.Table.from_batches([batch])).value
         if not is_number(value.type):
             return None
@@ -129,7 +128,7 @@ def _measure(service: Service, pin: Pin, name: str) -> Measured | None:
         "curated_samples",
         pin.cell,
         ["sample_id", "rule", "passed"],
-        version=stage_version(pin, "curated_samples"),
+        at=pin.place("curated_samples"),
     )
     found = sql.fetch(statement, measured=measured, curated=curated)
     values = found["value"].to_numpy().astype(np.float64)

@@ -11,9 +11,14 @@ from mm_resources.storage.store import Store
 
 _log = logging.getLogger(__name__)
 
-# Increased when stores of earlier versions can no longer be read.
-LAYOUT = 2
+# Increased when earlier versions can no longer read the stores that this one writes.
+LAYOUT = 3
+# Layouts that this version reads, and carries on. In a store of layout 2 a stage's table states itself what
+# is published of it, and there are no refs.
+_READ = (2, LAYOUT)
 NAME = "registry/layout.json"
+# Roots of stores that no earlier layout has written to.
+_NEW: set[str] = set()
 
 
 def read_layout(store: Store) -> int:
@@ -23,7 +28,7 @@ def read_layout(store: Store) -> int:
         FileNotFoundError: when there is none.
         DamagedRecord: names the record, and what stands in it.
     """
-    remedy = f'write {{"layout": {LAYOUT}}} into it'
+    remedy = f'write {{"layout": {LAYOUT}, "before": 2}} into it'
     return read_record(store, NAME, lambda raw: int(raw["layout"]), "layout of the store", remedy)
 
 
@@ -43,7 +48,7 @@ def check_layout(store: Store) -> None:
         # Versions that cannot be read name themselves: this record spoils none of those that can.
         _log.warning(str(error))
         return
-    if layout != LAYOUT:
+    if layout not in _READ:
         raise UserError(
             f"{store.root} has store layout {layout}, and this version reads {LAYOUT}; use the version "
             "that wrote it, or set MM_STORE to a new folder and register the specs again"
@@ -51,10 +56,39 @@ def check_layout(store: Store) -> None:
 
 
 def record_layout(store: Store) -> None:
-    """Check a store's layout, and record it in a new store.
+    """Check a store's layout, and record it in a new store, or in one of an earlier layout.
 
     Raises:
         UserError: as `check_layout`.
     """
     check_layout(store)
-    store.create(NAME, json.dumps({"layout": LAYOUT}).encode())
+    if store.create(NAME, json.dumps({"layout": LAYOUT}).encode()):
+        return
+    try:
+        layout = read_layout(store)
+    except DamagedRecord:
+        return  # `check_layout` has told
+    if layout < LAYOUT:
+        store.write(NAME, json.dumps({"layout": LAYOUT, "before": layout}).encode())
+
+
+def upgrade_layout(store: Store) -> None:
+    """Record this version's layout in a store of an earlier one, before anything of it is written.
+
+    Raises:
+        UserError: as `check_layout`.
+    """
+    if has_earlier_tables(store) and store.entry(NAME) is not None:
+        record_layout(store)
+
+
+def has_earlier_tables(store: Store) -> bool:
+    """Return whether a store may have stage tables without refs: an earlier layout wrote to it."""
+    if store.root not in _NEW:
+        try:
+            record = json.loads(store.read(NAME))
+            if record["layout"] == LAYOUT and "before" not in record:
+                _NEW.add(store.root)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # there is none yet, or `check_layout` tells that it is damaged
+    return store.root not in _NEW

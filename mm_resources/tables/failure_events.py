@@ -25,7 +25,7 @@ from mm_embed_kernels.identity import environment_digest
 from mm_resources.cell import Cell
 from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageTables
+from mm_resources.tables.stage_tables import StageTables, failures_path
 
 # Causes that no computation decides: a row that breaks its contract, a sample that the spec refuses.
 DECIDED = ("contract_violation", "rejected_by_rule")
@@ -87,7 +87,7 @@ class FailureEvents:
         self.store, self.tables = store, tables
 
     def _uri(self, stage: str, cell: Cell) -> str:
-        return self.store.uri(f"failures/{stage}/{cell.path}.lance")
+        return self.store.uri(failures_path(stage, cell))
 
     def write(
         self,

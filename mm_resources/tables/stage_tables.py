@@ -1,31 +1,42 @@
-"""Stage tables: one Lance dataset per cell and asset, replaced atomically and fenced.
+"""Stage tables: the rows of each stage of a cell, as a ref names them.
 
-The metadata of a stage (data version, gate verdict, counts) travels in the schema metadata of the same
-commit: a reader sees old rows with the old verdict or new rows with the new one, never a mixture.
+A table is shared by the versions of a dataset, each a Lance version of it; no reader uses its head. What is
+published (data version, gate verdict, counts) is in the ref that names the rows: a reader sees old rows with
+the old verdict or new rows with the new one, never a mixture.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.sql import RowDigest
 from mm_resources.cell import Cell
 from mm_resources.storage import dataset_versions, lance_datasets
+from mm_resources.storage.lance_errors import Fenced
+from mm_resources.storage.layout import has_earlier_tables, upgrade_layout
 from mm_resources.storage.store import Store
 from mm_resources.storage.table_files import require_intact
+from mm_resources.tables.stage_refs import StageMeta, StageRef, StageRefs, ref_tag
+from mm_resources.tables.stage_writer import StageWriter, WrittenRows
 
 if TYPE_CHECKING:
     import lance
 
-# Schema metadata of a stage's table: its `StageMeta`.
+# Schema metadata of a table of a store of before refs: its `StageMeta`.
 META = b"mm.stage"
+# A stage as a pin names it: its Lance version, with table and number of the ref since there are refs.
+PinnedStage = Mapping[str, Any]
+# Open tables of a process; opening one takes several requests, and a version never changes.
+_OPEN_TABLES = 64
 
 
 class NotMaterialized(UserError):
@@ -42,91 +53,60 @@ class NotMaterialized(UserError):
         return NotMaterialized, (self.asset, self.cell)
 
 
-@dataclass(frozen=True)
-class StageMeta:
-    """Metadata of a stage's table.
-
-    Attributes:
-        data_version: content-derived; equal content has an equal version.
-        inputs: digest of all inputs (upstream data versions, code, configuration); equal inputs need no new
-            work.
-        rows: rows of the table.
-        row_count: rows that the asset stands for: its table's, unless that is a record of another table.
-        failed: failure events that the stage recorded.
-        retryable: how many of them are marked retryable.
-        failures: Lance version of the failure table that holds them; 0 when there are none.
-        environment: digest of what the failures depend on.
-        blocked: why later stages may not run, or "" (the stored verdict of the gate).
-        work: kernel -> rows that the stage requested from it.
-        run_id: Dagster run that wrote it.
-        at: ISO time of the write.
-        summary: figures for people.
-        figures: numbers by their stable names, besides those of `summary` and `checks`.
-        checks: outcomes of the stage's checks, replayed while nothing changes.
-        plots: names of the pictures that were drawn of it.
-        samples: samples that left the stage; None where it was written before they were counted.
-        counts_runs: whether the cache counts the runs that see a failure of the machine's; False where it was
-            written before, when one run made such a failure permanent.
-    """
-
-    data_version: str
-    inputs: str
-    rows: int
-    row_count: int
-    failed: int
-    retryable: int
-    failures: int
-    environment: str
-    blocked: str
-    work: dict[str, int]
-    run_id: str
-    at: str
-    summary: dict[str, Any] = field(default_factory=dict)
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    plots: list[str] = field(default_factory=list)
-    samples: int | None = None
-    counts_runs: bool = False
-    figures: dict[str, float] = field(default_factory=dict)
+def stage_path(asset: str, cell: Cell, at: PinnedStage | None = None) -> str:
+    """Return the name in the store of a stage's table: the cell's own, or the one that a pin names."""
+    return str((at or {}).get("table") or f"stages/{asset}/{cell.path}.lance")
 
 
-@dataclass(frozen=True)
-class WrittenRows:
-    """The rows of a stage that are written and not committed.
-
-    Attributes:
-        rows: how many there are.
-        digest: over the columns that the contract digests, whatever their order.
-    """
-
-    fragments: list[lance.FragmentMetadata]
-    rows: int
-    digest: str
-
-
-def stage_path(asset: str, cell: Cell) -> str:
-    """Return the path of a stage's table below the store's root."""
-    return f"stages/{asset}/{cell.path}.lance"
+def is_own_table(name: str, asset: str, cell: Cell) -> bool:
+    """Return whether a table was written whole by a cell, or took the place of such a table."""
+    return re.fullmatch(re.escape(f"stages/{asset}/{cell.path}") + r"(-\d+)?\.lance", name) is not None
 
 
 class StageTables:
     """The stage tables of a store."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.refs = store, StageRefs(store)
+        self._opened = lru_cache(_OPEN_TABLES)(self._open)
+
+    def _open(self, name: str, version: int) -> lance.LanceDataset:
+        dataset = lance_datasets.open_dataset(self.store.uri(name), version)
+        if dataset is None:
+            raise FileNotFoundError(f"{name} has no version {version}")
+        return dataset
 
     def uri(self, asset: str, cell: Cell) -> str:
-        return self.store.uri(stage_path(asset, cell))
+        """Return the URI of the table that holds a stage's rows; of the cell's own before the first ref."""
+        state = self.state(asset, cell)
+        return self.store.uri(state.table if state else stage_path(asset, cell))
 
-    def meta(self, asset: str, cell: Cell, version: int | None = None) -> StageMeta | None:
-        """Metadata of the current table, or of an earlier Lance version; None when it was never published."""
-        found = self.state(asset, cell, version)
-        return found[0] if found else None
+    def meta(self, asset: str, cell: Cell, at: PinnedStage | None = None) -> StageMeta | None:
+        """Metadata of a stage as it is published now, or as a pin names it; None when never published."""
+        found = self.state(asset, cell, at)
+        return found.meta if found else None
 
-    def state(self, asset: str, cell: Cell, version: int | None = None) -> tuple[StageMeta, int] | None:
-        """Metadata and Lance version of the current table or an earlier one; None when never published."""
-        dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
+    def state(self, asset: str, cell: Cell, at: PinnedStage | None = None) -> StageRef | None:
+        """The last ref of a stage, or the one that a pin names; None when it was never published."""
+        if at is None:
+            return self.refs.last(asset, cell) or self._state_without_ref(asset, cell, None)
+        if at.get("ref"):
+            try:
+                return self.refs.get(asset, cell, int(at["ref"]))
+            except FileNotFoundError:
+                return None
+        return self._state_without_ref(asset, cell, at)
+
+    def _state_without_ref(self, asset: str, cell: Cell, at: PinnedStage | None) -> StageRef | None:
+        """Return what a table of a store of before refs states of itself."""
+        if not has_earlier_tables(self.store):
+            return None
+        name = stage_path(asset, cell, at)
+        dataset = lance_datasets.open_dataset(self.store.uri(name), int(at["lance_version"]) if at else None)
         raw = None if dataset is None else (dataset.schema.metadata or {}).get(META)
-        return (StageMeta(**json.loads(raw)), int(dataset.version)) if dataset is not None and raw else None
+        if dataset is None or not raw:
+            return None
+        return StageRef(0, name, int(dataset.version), "", StageMeta(**json.loads(raw)))
 
     def save_plot(self, asset: str, cell: Cell, run_id: str, name: str, png: bytes) -> None:
         """Store a plot of a stage as a run drew it."""
@@ -139,12 +119,20 @@ class StageTables:
     def _plot(asset: str, cell: Cell, run_id: str, name: str) -> str:
         return f"stages/{asset}/{cell.path}.plots/{run_id}-{name}.png"
 
-    def fence(self, asset: str, cell: Cell, contract: Contract) -> int:
-        return lance_datasets.fence(self.uri(asset, cell), contract.bare)
+    def fence(self, asset: str, cell: Cell) -> int:
+        """Return the number of the next ref, read before the work; `commit` fails when another run took it.
 
-    def tag(self, asset: str, cell: Cell, version: int, tag: str) -> None:
-        """Tag a version of a stage's table, so that upkeep keeps it once it is superseded and old."""
-        dataset_versions.tag(self.uri(asset, cell), version, tag)
+        What a store of before refs has published of the stage becomes its first ref, so that no upkeep takes
+        it for a superseded version.
+        """
+        upgrade_layout(self.store)
+        number = self.refs.next_number(asset, cell)
+        if number == 1 and (found := self._state_without_ref(asset, cell, None)):
+            # Where two runs do this at once, both have found the same.
+            with suppress(Fenced):
+                self._publish(asset, cell, replace(found, number=1))
+            number = self.refs.next_number(asset, cell)
+        return number
 
     def read(
         self,
@@ -152,15 +140,15 @@ class StageTables:
         cell: Cell,
         columns: list[str] | None = None,
         where: str | None = None,
-        version: int | None = None,
+        at: PinnedStage | None = None,
         limit: int | None = None,
     ) -> pa.RecordBatchReader:
-        """Stream the current table, or an earlier Lance version of it.
+        """Stream a stage as it is published now, or as a pin names it.
 
         Raises:
             NotMaterialized: when the asset was never materialized for the cell.
         """
-        return self.rows(self.dataset(asset, cell, version), columns, where, limit)
+        return self.rows(self.dataset(asset, cell, at), columns, where, limit)
 
     def read_or_empty(
         self,
@@ -168,24 +156,28 @@ class StageTables:
         cell: Cell,
         schema: pa.Schema,
         where: str | None = None,
-        version: int | None = None,
+        at: PinnedStage | None = None,
     ) -> pa.RecordBatchReader:
         """Stream the columns of `schema`, as `read` does; no rows where the asset was never materialized."""
         try:
-            return self.read(asset, cell, schema.names, where, version)
+            return self.read(asset, cell, schema.names, where, at)
         except NotMaterialized:
             return schema.empty_table().to_reader()
 
-    def dataset(self, asset: str, cell: Cell, version: int | None = None) -> lance.LanceDataset:
-        """Open the current table as it is now, or an earlier version of it, for any number of reads.
+    def dataset(self, asset: str, cell: Cell, at: PinnedStage | None = None) -> lance.LanceDataset:
+        """Open a stage as it is published now, or as a pin names it, for any number of reads.
 
         Raises:
             NotMaterialized: when the asset was never materialized for the cell.
         """
-        dataset = lance_datasets.open_dataset(self.uri(asset, cell), version)
-        if dataset is None or META not in (dataset.schema.metadata or {}):
+        state = self.state(asset, cell) if at is None else None
+        place = state.place if state else at
+        if place is None:
             raise NotMaterialized(asset, cell)
-        return dataset
+        try:
+            return self._opened(stage_path(asset, cell, place), int(place["lance_version"]))
+        except FileNotFoundError:
+            raise NotMaterialized(asset, cell) from None
 
     def require_intact(self, asset: str, cell: Cell, dataset: lance.LanceDataset) -> None:
         """Check that the files of a version match their hashes.
@@ -196,14 +188,10 @@ class StageTables:
         require_intact(dataset, f"stages/{asset}/{cell.path}")
 
     def mark_stale(self, asset: str, cell: Cell) -> None:
-        """Empty the inputs in the metadata of a stage's table, so that the next run computes it again."""
-        dataset, found = lance_datasets.open_dataset(self.uri(asset, cell)), self.state(asset, cell)
-        if dataset is None or found is None:
-            return
-        schema = dataset.schema.with_metadata({META: json.dumps(asdict(replace(found[0], inputs="")))})
-        fragments = [fragment.metadata for fragment in dataset.get_fragments()]
-        message = f"{asset} {cell.partition_key} is out of date"
-        lance_datasets.commit(self.uri(asset, cell), schema, fragments, int(dataset.version), message)
+        """Publish a stage with the same rows and without its inputs, so that the next run computes it."""
+        number, state = self.fence(asset, cell), self.state(asset, cell)
+        if state is not None:
+            self._publish(asset, cell, replace(state, number=number, meta=replace(state.meta, inputs="")))
 
     @staticmethod
     def rows(
@@ -215,38 +203,61 @@ class StageTables:
         """Stream a version that `dataset` has opened."""
         return lance_datasets.reader(dataset, dataset.schema.remove_metadata(), columns, where, limit)
 
-    def write(self, asset: str, cell: Cell, contract: Contract, batches: Iterable[pa.Table]) -> WrittenRows:
-        """Cast, digest and write the rows of a stage, which no reader sees before `commit`."""
-        digest = RowDigest(contract.digest, contract.stand_ins)
-
-        def checked_tables() -> Iterator[pa.Table]:
-            for table in batches:
-                cast = contract.cast(table)
-                digest.update(cast)
-                yield cast
-
-        fragments = lance_datasets.write_fragments(
-            self.uri(asset, cell),
-            contract.bare,
-            lance_datasets.batches_of(checked_tables()),
-            mode="overwrite",
-        )
-        return WrittenRows(fragments, digest.rows, digest.hexdigest())
-
-    def commit(
+    def write(
         self,
         asset: str,
         cell: Cell,
         contract: Contract,
-        written: WrittenRows,
-        meta: StageMeta,
-        read_version: int,
-    ) -> None:
-        """Publish written rows and the stage's metadata in one commit.
+        batches: Iterable[pa.Table],
+        others: Iterable[Cell] = (),
+    ) -> WrittenRows:
+        """Cast, digest and write the rows of a stage, which no reader sees before `commit`.
+
+        Args:
+            others: cells whose rows may be the base of these, best first, if this one has none yet.
+        """
+        own = self.state(asset, cell)
+        base = own or next(filter(None, (self._adopted(asset, other) for other in others)), None)
+        is_own = own is not None and is_own_table(own.table, asset, cell)
+        name = own.table if own is not None and is_own else stage_path(asset, cell)
+        bases = [(base.table, base.lance_version)] if base else []
+        message = f"{asset} {cell.partition_key}"
+        return StageWriter(self.store, contract, message).write(name, batches, bases)
+
+    def _adopted(self, asset: str, cell: Cell) -> StageRef | None:
+        """Return the last ref of a cell, after a table of a store of before refs has got one."""
+        found = self.state(asset, cell)
+        if found is not None and found.number == 0:
+            self.fence(asset, cell)
+            return self.state(asset, cell)
+        return found
+
+    def commit(self, asset: str, cell: Cell, written: WrittenRows, meta: StageMeta, number: int) -> None:
+        """Publish written rows with the stage's metadata, by one ref.
+
+        Args:
+            number: as `fence` returned it before the work.
 
         Raises:
-            Fenced: when another run published since `read_version`.
+            Fenced: when another run published since.
         """
-        schema = contract.bare.with_metadata({META: json.dumps(asdict(meta))})
-        message = f"{asset} {cell.partition_key} run {meta.run_id}"
-        lance_datasets.commit(self.uri(asset, cell), schema, written.fragments, read_version, message)
+        names = ("table", "lance_version", "base", "gone", "added")
+        place = {name: getattr(written, name) for name in names}
+        self._publish(asset, cell, StageRef(number, **place, tag="", meta=meta))
+
+    def _publish(self, asset: str, cell: Cell, ref: StageRef) -> None:
+        """Tag the rows and failures of a ref, then create it."""
+        ref = replace(ref, tag=ref_tag(cell, ref.number, ref.lance_version))
+        self._tag_failures(asset, cell, ref.meta, ref.number)
+        dataset_versions.tag(self.store.uri(ref.table), ref.lance_version, ref.tag)
+        self.refs.create(asset, cell, ref)
+
+    def _tag_failures(self, asset: str, cell: Cell, meta: StageMeta, number: int) -> None:
+        if meta.failures:
+            tag = ref_tag(cell, number, meta.failures)
+            dataset_versions.tag(self.store.uri(failures_path(asset, cell)), meta.failures, tag)
+
+
+def failures_path(asset: str, cell: Cell) -> str:
+    """Return the name in the store of the table of a stage's failures."""
+    return f"failures/{asset}/{cell.path}.lance"

@@ -17,7 +17,7 @@ from mm_embed_kernels.kernels.probe import ProbeKernel
 from mm_embed_kernels.modalities import get
 from mm_resources.compute.cache import BLAMED_AFTER_RUNS
 from mm_resources.storage import lance_datasets
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 
 def cache_failure(platform: Any, photo: Path, runs: int) -> str:

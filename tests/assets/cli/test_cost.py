@@ -20,7 +20,7 @@ from mm_resources.costs.cell_costs import cell_cost
 from mm_resources.costs.prices import GB, Prices, load_prices
 from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 CELL = Cell("birds", "v1", "text")
 PRICES = Prices(
@@ -76,9 +76,9 @@ def meta(samples: int) -> StageMeta:
 
 def stage(catalog: Catalog, contract: Any, rows: list[dict[str, Any]], samples: int) -> None:
     tables = catalog.tables
-    read_version = tables.fence(contract.name, CELL, contract)
+    read_version = tables.fence(contract.name, CELL)
     written = tables.write(contract.name, CELL, contract, [contract.rows(rows)])
-    tables.commit(contract.name, CELL, contract, written, meta(samples), read_version)
+    tables.commit(contract.name, CELL, written, meta(samples), read_version)
 
 
 def worked(

@@ -26,7 +26,7 @@ from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.prices import Prices
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 CELLS = {version: Cell("birds", version, "text") for version in ("v1", "v2")}
 SPEC = """
@@ -52,9 +52,9 @@ def publish(
     meta = StageMeta(
         "d", "i", len(rows), len(rows), failures, 0, failures, "e", "", {}, "r", "now", samples=len(rows)
     )
-    read_version = tables.fence(contract.name, cell, contract)
+    read_version = tables.fence(contract.name, cell)
     written = tables.write(contract.name, cell, contract, [contract.rows(rows)])
-    tables.commit(contract.name, cell, contract, written, meta, read_version)
+    tables.commit(contract.name, cell, written, meta, read_version)
 
 
 def decisions(key: str) -> dict[str, Any]:

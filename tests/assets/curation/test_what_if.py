@@ -18,7 +18,7 @@ from mm_embed_kernels.modalities import get
 from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 from tests.kernels.sample_rows import GOOD, sample
 
 SPEC = """
@@ -50,10 +50,10 @@ def validated(catalog: Catalog, *words: int) -> None:
     rows = contract.rows(
         [sample("text", f"k{i}", **{**GOOD["text"], "words": count}) for i, count in enumerate(words)]
     )
-    read_version = tables.fence("validated_samples", cell, contract)
+    read_version = tables.fence("validated_samples", cell)
     written = tables.write("validated_samples", cell, contract, [pa.table(rows)])
     meta = StageMeta("d", "i", written.rows, written.rows, 0, 0, 0, "e", "", {}, "r", "now")
-    tables.commit("validated_samples", cell, contract, written, meta, read_version)
+    tables.commit("validated_samples", cell, written, meta, read_version)
 
 
 def asked(*words: str) -> Any:

@@ -91,7 +91,7 @@ def test_a_damaged_stage_ends_the_cell_and_is_mended(mine: Platform, mm: Run, st
     assert rows_of(mine).equals(before)
     pin = mine.registry.pins.get(mine.cell("tiny@v1", "text"), 1)
     assert pin is not None
-    assert mine.catalog.tables.read(stage, pin.cell, version=pin.stages[stage]["lance_version"]).read_all()
+    assert mine.catalog.tables.read(stage, pin.cell, at=pin.place(stage)).read_all()
 
 
 def test_a_damaged_feature_table_is_found_and_mended(mine: Platform, mm: Run) -> None:

@@ -16,7 +16,7 @@ import pytest
 from mm_assets.operations.promotion import promote
 from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.monitoring.distribution_drift import _number_drift, distribution_drifts
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 from tests.assets.conftest import Platform, platforms
 from tests.assets.operations.test_promotion import SPEC
 from tests.assets.retrieval.test_training_set import WORDS

@@ -31,7 +31,7 @@ from mm_embed_kernels.modalities import get
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.costs.prices import Prices
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 CELL = Cell("birds", "v1", "text")
 HOSTILE = (
@@ -76,9 +76,9 @@ def require_harmless(text: str) -> Tags:
 def stage(catalog: Catalog, contract: Any, table: pa.Table) -> None:
     tables, rows = catalog.tables, table.num_rows
     meta = StageMeta("d", "i", rows, rows, 0, 0, 0, "e", "", {}, "r", "now", samples=rows)
-    read_version = tables.fence(contract.name, CELL, contract)
+    read_version = tables.fence(contract.name, CELL)
     written = tables.write(contract.name, CELL, contract, [contract.cast(table)])
-    tables.commit(contract.name, CELL, contract, written, meta, read_version)
+    tables.commit(contract.name, CELL, written, meta, read_version)
 
 
 def curated(catalog: Catalog, rows: list[dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from mm_resources.costs.prices import Prices
 from mm_resources.costs.run_history import growth_powers, recorded_costs
 from mm_resources.ledger.ledger import Spent, entries
 from mm_resources.metering import Usage
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 PRICES = Prices("EUR", cpu_hour=3.6)  # 0.001 for a CPU second
 

@@ -27,7 +27,7 @@ from mm_resources.ledger.ledger import Ledger, Spent, entries
 from mm_resources.metering import Usage, UsageMeter
 from mm_resources.storage import lance_datasets
 from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 CELL = Cell("birds", "v1", "text")
 META = StageMeta("d", "i", 3, 3, 0, 0, 0, "e", "", {}, "r", "now", samples=2)

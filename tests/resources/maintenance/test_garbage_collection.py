@@ -27,7 +27,8 @@ from mm_resources.cell import Cell
 from mm_resources.maintenance import garbage_collection
 from mm_resources.maintenance.garbage_collection import CollectionResult
 from mm_resources.storage.store import LARGE_BYTES, Store
-from mm_resources.tables.stage_tables import StageMeta, StageTables
+from mm_resources.tables.stage_refs import StageMeta
+from mm_resources.tables.stage_tables import StageTables
 from tests.s3 import BUCKET
 
 NOW = timedelta(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from mm_resources.tables.stage_tags import tag_pinned_stages
 
 from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_resources.catalog import Catalog
@@ -17,8 +18,7 @@ from mm_resources.compute.cache import CacheSpace
 from mm_resources.features import vector_indexes
 from mm_resources.maintenance.upkeep import upkeep
 from mm_resources.storage import dataset_versions, lance_datasets
-from mm_resources.tables.stage_tables import StageMeta
-from mm_resources.tables.stage_tags import tag_pinned_stages
+from mm_resources.tables.stage_refs import StageMeta
 from tests.resources.compute.test_cache import Lengths
 from tests.resources.features.test_feature_tables import CONTRACT, table
 from tests.resources.specs import freeze, spec_of

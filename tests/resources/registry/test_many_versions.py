@@ -14,10 +14,10 @@ import pytest
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
-from mm_resources.registry import record_folder
 from mm_resources.registry.damaged_files import describe_damage
 from mm_resources.registry.registrations import Registration, record_name
 from mm_resources.registry.registry import Registry
+from mm_resources.storage import record_folder
 from mm_resources.storage.layout import record_layout
 from mm_resources.storage.store import Store
 from tests.request_counts import count_requests

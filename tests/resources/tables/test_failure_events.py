@@ -13,7 +13,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.storage import lance_datasets
 from mm_resources.tables.failure_events import FailureEvents, FailureFilter
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 CELL = Cell("birds", "v1", "image")
 
@@ -38,9 +38,9 @@ def record(
     """Write events and commit the stage that names them, as a run does."""
     found = failures.write(stage, cell, run_id, events, **more)
     meta = StageMeta("d", "i", 0, 0, found.events, found.retryable, found.version, "e", "", {}, run_id, "now")
-    read_version = failures.tables.fence(stage, cell, EMBEDDINGS)
+    read_version = failures.tables.fence(stage, cell)
     rows = failures.tables.write(stage, cell, EMBEDDINGS, [])
-    failures.tables.commit(stage, cell, EMBEDDINGS, rows, meta, read_version)
+    failures.tables.commit(stage, cell, rows, meta, read_version)
     return found.events, found.retryable
 
 

@@ -10,7 +10,9 @@ from mm_embed_kernels.contracts import Contract, ContractError, field
 from mm_resources.cell import Cell
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.store import Store
-from mm_resources.tables.stage_tables import NotMaterialized, StageMeta, StageTables, WrittenRows
+from mm_resources.tables.stage_refs import StageMeta
+from mm_resources.tables.stage_tables import NotMaterialized, StageTables
+from mm_resources.tables.stage_writer import WrittenRows
 
 CELL = Cell("birds", "v1", "text")
 CONTRACT = Contract(
@@ -49,10 +51,10 @@ def rows(*pairs: tuple[str, int], seconds: float = 0.5) -> pa.Table:
 def publish(
     tables: StageTables, *parts: pa.Table, asset: str = "segments", fence: int | None = None, **changed: Any
 ) -> StageMeta:
-    fence = tables.fence(asset, CELL, CONTRACT) if fence is None else fence
+    fence = tables.fence(asset, CELL) if fence is None else fence
     written = tables.write(asset, CELL, CONTRACT, parts)
     meta = meta_of(written, **changed)
-    tables.commit(asset, CELL, CONTRACT, written, meta, fence)
+    tables.commit(asset, CELL, written, meta, fence)
     return meta
 
 
@@ -78,7 +80,7 @@ def test_read_chosen_columns_and_rows(tables: StageTables) -> None:
 
 def test_earlier_versions_stay_readable(tables: StageTables) -> None:
     publish(tables, rows(("a", 1)))
-    before = tables.fence("segments", CELL, CONTRACT)
+    before = tables.fence("segments", CELL)
     publish(tables, rows(("b", 2)), run_id="r2")
     assert tables.read("segments", CELL).read_all()["key"].to_pylist() == ["b"]
     assert tables.read("segments", CELL, version=before).read_all()["key"].to_pylist() == ["a"]
@@ -95,7 +97,7 @@ def test_no_rows(tables: StageTables) -> None:
 
 
 def test_a_fence_is_no_publication(tables: StageTables) -> None:
-    tables.fence("segments", CELL, CONTRACT)
+    tables.fence("segments", CELL)
     assert tables.meta("segments", CELL) is None
     with pytest.raises(NotMaterialized, match=r"segments of birds@v1\|text is not materialized"):
         tables.read("segments", CELL)
@@ -112,7 +114,7 @@ def test_data_version_follows_content(tables: StageTables) -> None:
 
 
 def test_the_late_run_is_fenced(tables: StageTables) -> None:
-    fence = tables.fence("segments", CELL, CONTRACT)
+    fence = tables.fence("segments", CELL)
     publish(tables, rows(("quick", 1)), fence=fence)
     with pytest.raises(Fenced):
         publish(tables, rows(("late", 2)), fence=fence, run_id="late")

@@ -1,0 +1,164 @@
+"""Versions of stage tables: what differs from a base is written on top of it, or all rows are written.
+
+`mm_resources.lineages` states the protocol; a ref takes the place of the pin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mm_embed_kernels.contracts import Contract
+from mm_embed_kernels.sql import RowDigest
+from mm_resources.lineages import commits
+from mm_resources.lineages.bounds import BOUNDS, Bounds, reason_to_rewrite, tail_of
+from mm_resources.lineages.differences import Comparison, Difference, compare, take_numbered
+from mm_resources.storage import lance_datasets
+from mm_resources.storage.spool import TableSpool
+from mm_resources.storage.store import Store
+from mm_resources.storage.table_files import damage_of
+
+if TYPE_CHECKING:
+    import lance
+
+
+@dataclass(frozen=True)
+class WrittenRows:
+    """The rows of a stage that are committed to a table, and that no ref names yet.
+
+    Attributes:
+        table: name of the table in the store.
+        lance_version: version of it that holds the rows.
+        rows: how many there are.
+        digest: over the columns that the contract digests, whatever their order.
+        base: ``TABLE@VERSION`` on which they were written; "" where they were written whole.
+        gone: rows of the base that are not among them.
+        added: rows that the base does not have.
+    """
+
+    table: str
+    lance_version: int
+    rows: int
+    digest: str
+    base: str = ""
+    gone: int = 0
+    added: int = 0
+
+
+@dataclass(frozen=True)
+class StageWriter:
+    """Writes versions of the tables of one stage.
+
+    Attributes:
+        store: the store.
+        contract: contract of the rows, which are cast to it.
+        message: of the commits.
+    """
+
+    store: Store
+    contract: Contract
+    message: str
+    bounds: Bounds = BOUNDS
+
+    def write(
+        self, own: str, batches: Iterable[pa.Table], bases: Iterable[tuple[str, int]] = ()
+    ) -> WrittenRows:
+        """Write rows on top of the first sound base, or whole into a table of the cell's own.
+
+        Rows and digest are the same on both ways, whatever the base. No reader sees them before a ref names
+        them.
+
+        Args:
+            own: name in the store of the table that is written whole.
+            bases: name and version of published tables of the same stage, best first.
+
+        Raises:
+            Fenced: when other runs write the same table all the time.
+        """
+        digest = RowDigest(self.contract.digest, self.contract.stand_ins)
+        for name, version in bases:
+            base = self._sound_base(name, version)
+            if base is not None:
+                return self._write_on(name, base, own, map(self.contract.cast, batches), digest)
+
+        def digested() -> Iterator[pa.Table]:
+            for table in map(self.contract.cast, batches):
+                digest.update(table)
+                yield table
+
+        return self._write_whole(own, digested(), digest)
+
+    def _sound_base(self, name: str, version: int) -> lance.LanceDataset | None:
+        """Open a base; None where it is gone, its columns differ, or a file of it is missing or damaged."""
+        base = lance_datasets.open_dataset(self.store.uri(name), version)
+        if base is None or not base.schema.remove_metadata().equals(self.contract.bare):
+            return None
+        return None if damage_of(base)[0] else base
+
+    def _write_whole(self, name: str, tables: Iterable[pa.Table], digest: RowDigest) -> WrittenRows:
+        uri, schema = self.store.uri(name), self.contract.bare
+        fragments = lance_datasets.write_fragments(
+            uri, schema, lance_datasets.batches_of(tables), mode="overwrite"
+        )
+        version = commits.commit_whole(uri, schema, fragments, self.message)
+        return WrittenRows(name, version, digest.rows, digest.hexdigest())
+
+    def _write_on(
+        self, name: str, base: lance.LanceDataset, own: str, tables: Iterable[pa.Table], digest: RowDigest
+    ) -> WrittenRows:
+        """Write the difference from a base, or the whole where that is less work for readers."""
+        spool = TableSpool(self.contract.bare)
+
+        def spooled() -> Iterator[pa.Table]:
+            for table in tables:
+                spool.add(table)
+                yield table
+
+        columns = [name for name in self.contract.bare.names if name not in self.contract.makers]
+        found = compare(
+            base, spooled(), self.contract.bare, Comparison(self.contract.key, tuple(columns)), digest
+        )
+        rewrite = not found.is_sound or reason_to_rewrite(
+            base, found.rows, len(found.gone), len(found.new), self.bounds
+        )
+        if rewrite:
+            return self._write_whole(own, _tables_of(spool), digest)
+        version = self._commit(name, base, spool, found)
+        return WrittenRows(
+            name,
+            version,
+            digest.rows,
+            digest.hexdigest(),
+            f"{name}@{base.version}",
+            len(found.gone),
+            len(found.new),
+        )
+
+    def _commit(self, name: str, base: lance.LanceDataset, spool: TableSpool, found: Difference) -> int:
+        """Commit a difference; return the version, that of the base where nothing differs."""
+        uri, coming = self.store.uri(name), len(found.new)
+        if not coming and not len(found.gone):
+            return int(base.version)
+        tail = tail_of(base, coming, self.bounds)
+        new = take_numbered(_tables_of(spool), found.new) if coming else iter(())
+        added = commits.write_files(
+            uri,
+            self.contract.bare,
+            chain(commits.moved_rows(base, tail, found.gone), lance_datasets.batches_of(new)),
+        )
+        removed, updated = commits.mark_deleted(base, found.gone, tail)
+        change = commits.Change(removed, updated, added)
+        version = commits.commit_change(uri, int(base.version), change, self.message, indexed=False)
+        committed = lance_datasets.open_dataset(uri, version)
+        counted = None if committed is None else int(committed.count_rows())
+        if counted != found.rows:
+            raise RuntimeError(f"{name} at version {version} has {counted} rows, not {found.rows}")
+        return version
+
+
+def _tables_of(spool: TableSpool) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]) for batch in spool.reader())
