@@ -24,7 +24,7 @@ from mm_resources.storage import dataset_versions, lance_datasets
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.layout import has_earlier_tables, upgrade_layout
 from mm_resources.storage.store import Store
-from mm_resources.storage.table_files import require_intact
+from mm_resources.storage.table_files import manifest_file, require_intact
 from mm_resources.tables.stage_refs import StageMeta, StageRef, StageRefs, ref_tag
 from mm_resources.tables.stage_writer import StageWriter, WrittenRows
 
@@ -87,9 +87,17 @@ class StageTables:
         return found.meta if found else None
 
     def state(self, asset: str, cell: Cell, at: PinnedStage | None = None) -> StageRef | None:
-        """The last ref of a stage, or the one that a pin names; None when it was never published."""
+        """The last ref of a stage, or the one that a pin names.
+
+        None when it was never published, or when the table that the last ref names is gone: the next run
+        writes it again.
+        """
         if at is None:
-            return self.refs.last(asset, cell) or self._state_without_ref(asset, cell, None)
+            last = self.refs.last(asset, cell)
+            if last is None:
+                return self._state_without_ref(asset, cell, None)
+            manifest = f"{last.table}/{manifest_file(last.lance_version)}"
+            return last if self.store.entry(manifest) is not None else None
         if at.get("ref"):
             try:
                 return self.refs.get(asset, cell, int(at["ref"]))

@@ -54,8 +54,8 @@ def test_killed_again_and_again(home: Home, undisturbed: Home, expected: Publish
 
 
 @pytest.mark.slow
-def test_killed_between_the_tags_of_a_pin(home: Home, undisturbed: Home, expected: Published) -> None:
-    """Kill while only some of the pin's versions are tagged."""
+def test_killed_between_a_tag_and_its_ref(home: Home, undisturbed: Home, expected: Published) -> None:
+    """Kill where the rows of a stage are tagged, and no ref names them."""
     assert home.mm(*BACKFILL, fault=Fault(5, "after", "tag stages/")).code == -signal.SIGKILL
     assert home.mm(*BACKFILL).code == 0
     assert_undisturbed(home, TEXT, undisturbed, expected)

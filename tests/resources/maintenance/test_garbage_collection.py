@@ -62,10 +62,10 @@ def reference(store: Store, hashes: list[str], cell: Cell = CELL) -> None:
         for i, digest in enumerate(hashes)
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=RAW_ASSETS.bare)
-    read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
+    read_version = tables.fence("raw_assets", cell)
     written = tables.write("raw_assets", cell, RAW_ASSETS, [table])
-    meta = StageMeta("d", "i", written.rows, written.rows, 0, 0, 0, "e", "", {}, "run", "now")
-    tables.commit("raw_assets", cell, RAW_ASSETS, written, meta, read_version)
+    meta = StageMeta("d", "i", written.rows, written.rows, 0, 0, 0, "e", "", {}, "run", now.isoformat())
+    tables.commit("raw_assets", cell, written, meta, read_version)
 
 
 def places(store: Store) -> dict[str, dict[str, Any]]:

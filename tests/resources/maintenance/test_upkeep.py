@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from mm_resources.tables.stage_tags import tag_pinned_stages
 
 from mm_embed_kernels.contracts import RAW_ASSETS
 from mm_resources.catalog import Catalog
@@ -17,8 +16,9 @@ from mm_resources.cell import Cell
 from mm_resources.compute.cache import CacheSpace
 from mm_resources.features import vector_indexes
 from mm_resources.maintenance.upkeep import upkeep
+from mm_resources.registry.pins import Pin
 from mm_resources.storage import dataset_versions, lance_datasets
-from mm_resources.tables.stage_refs import StageMeta
+from mm_resources.tables.stage_refs import StageMeta, StageRef, ref_tag
 from tests.resources.compute.test_cache import Lengths
 from tests.resources.features.test_feature_tables import CONTRACT, table
 from tests.resources.specs import freeze, spec_of
@@ -26,21 +26,22 @@ from tests.resources.specs import freeze, spec_of
 NOW = timedelta(0)
 
 
-def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> int:
-    """Publish a stage with failures, as an asset does; return its version."""
+def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> StageRef:
+    """Publish a stage with failures, as an asset does; return its ref."""
     tables, failures = catalog.tables, catalog.failures
-    read_version = tables.fence("raw_assets", cell, RAW_ASSETS)
-    rows = tables.write("raw_assets", cell, RAW_ASSETS, [])
+    number = tables.fence("raw_assets", cell)
+    ids = [f"{i:032x}" for i in range(20 + number)]
+    rows = tables.write("raw_assets", cell, RAW_ASSETS, [pa.table({"sample_id": ids})])
     events = [
         {"error_class": "not_found", "message": message, "sample_id": f"{i:032x}"}
         for i, message in enumerate(messages)
     ]
     written = failures.write("raw_assets", cell, "run", events)
-    meta = StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", "now")
-    tables.commit("raw_assets", cell, RAW_ASSETS, rows, meta, read_version)
+    meta = StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", datetime.now(UTC).isoformat())
+    tables.commit("raw_assets", cell, rows, meta, number)
     state = tables.state("raw_assets", cell)
     assert state is not None
-    return state[1]
+    return state
 
 
 def messages(catalog: Catalog, cell: Cell) -> list[str]:
@@ -57,17 +58,49 @@ def cell(catalog: Catalog, tmp_path: Path) -> Cell:
 def test_what_a_pin_names_stays(catalog: Catalog, cell: Cell) -> None:
     tables, failures = catalog.tables, catalog.failures
     first = publish(catalog, cell, ["pinned"])
-    tag_pinned_stages(tables, failures, cell, 1, {"raw_assets": first})
+    stages = {"raw_assets": {"data_version": "d", **first.place, "run_id": "run", "at": first.meta.at}}
+    pin = Pin(1, "birds", "v1", "text", "run", first.meta.at, "d", [], {}, stages)
+    catalog.registry.pins.publish(cell, pin)
     second = publish(catalog, cell, ["between"])
     publish(catalog, cell, ["now"])
     upkeep(catalog, NOW)
     assert messages(catalog, cell) == ["now"]
-    meta = tables.meta("raw_assets", cell, first)
-    assert meta is not None
-    kept = lance_datasets.open_dataset(failures._uri("raw_assets", cell), meta.failures)
+    assert tables.state("raw_assets", cell, pin.place("raw_assets")) == first
+    assert tables.read("raw_assets", cell, at=pin.place("raw_assets")).read_all().num_rows == 21
+    assert tables.read("raw_assets", cell).read_all().num_rows == 23
+    kept = lance_datasets.open_dataset(failures._uri("raw_assets", cell), first.meta.failures)
     assert kept is not None
     assert kept.to_table()["message"].to_pylist() == ["pinned"]
-    assert lance_datasets.open_dataset(tables.uri("raw_assets", cell), second) is None, "no pin names it"
+    with pytest.raises(FileNotFoundError):
+        tables.refs.get("raw_assets", cell, second.number)
+    uri = catalog.store.uri(second.table)
+    assert lance_datasets.open_dataset(uri, second.lance_version) is None, "no pin names it"
+    assert lance_datasets.open_dataset(failures._uri("raw_assets", cell), second.meta.failures) is None
+
+
+def test_a_ref_that_was_superseded_recently_stays(catalog: Catalog, cell: Cell) -> None:
+    """A run that reads it now may publish a pin that names it."""
+    first = publish(catalog, cell, [])
+    publish(catalog, cell, [])
+    upkeep(catalog, timedelta(days=1))
+    assert catalog.tables.refs.get("raw_assets", cell, 1) == first
+    assert catalog.tables.read("raw_assets", cell, at=first.place).read_all().num_rows == 21
+
+
+def test_rows_that_a_killed_run_left_go(catalog: Catalog, cell: Cell) -> None:
+    """Tagged, and without a ref: the next run of that number publishes, and another version is left."""
+    publish(catalog, cell, [])
+    rows = catalog.tables.write("raw_assets", cell, RAW_ASSETS, [pa.table({"sample_id": ["f" * 32]})])
+    uri = catalog.store.uri(rows.table)
+    dataset_versions.tag(uri, rows.lance_version, ref_tag(cell, 2, rows.lance_version))
+    upkeep(catalog, NOW)
+    assert lance_datasets.open_dataset(uri, rows.lance_version) is not None, "a run may be about to name it"
+    last = publish(catalog, cell, [])
+    upkeep(catalog, NOW)
+    opened = lance_datasets.open_dataset(uri)
+    assert opened is not None
+    assert list(opened.tags.list()) == [last.tag]
+    assert catalog.tables.read("raw_assets", cell).read_all().num_rows == 22
 
 
 def test_failures_that_a_killed_run_left_do_not_cost_those_that_count(catalog: Catalog, cell: Cell) -> None:

@@ -80,10 +80,11 @@ def test_read_chosen_columns_and_rows(tables: StageTables) -> None:
 
 def test_earlier_versions_stay_readable(tables: StageTables) -> None:
     publish(tables, rows(("a", 1)))
-    before = tables.fence("segments", CELL)
+    before = tables.state("segments", CELL)
+    assert before is not None
     publish(tables, rows(("b", 2)), run_id="r2")
     assert tables.read("segments", CELL).read_all()["key"].to_pylist() == ["b"]
-    assert tables.read("segments", CELL, version=before).read_all()["key"].to_pylist() == ["a"]
+    assert tables.read("segments", CELL, at=before.place).read_all()["key"].to_pylist() == ["a"]
     meta = tables.meta("segments", CELL)
     assert meta is not None
     assert meta.run_id == "r2"
