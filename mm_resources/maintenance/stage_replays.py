@@ -9,6 +9,7 @@ by the next.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,7 @@ def _write(
 def _new_name(catalog: Catalog, named: NamedVersions, receipt: Receipt, name: str) -> str:
     """Return a name for a new table; what a killed forgetting has left there is removed."""
     taken = catalog.receipts.tables() | {str(each["table"]) for each in receipt.moved.values()}
-    stem = _stem(name)
+    stem = re.sub(r"-\d+$", "", _stem(name))
     for number in range(2, len(named.refs) + len(taken) + 3):
         new = f"{stem}-{number}.lance"
         if not named.versions(new) and not {new, _stem(new)} & taken:

@@ -168,7 +168,8 @@ def remove_unnamed_stages(catalog: Catalog, older_than: timedelta) -> tuple[int,
 def _may_be_earlier(catalog: Catalog, name: str) -> bool:
     """Return whether a table without refs states itself what is published of it."""
     _, asset, *cell = name.removesuffix(".lance").split("/")
-    return len(cell) == 3 and catalog.tables.state(asset, Cell(*cell)) is not None
+    state = catalog.tables.state(asset, Cell(*cell)) if len(cell) == 3 else None
+    return state is not None and state.number == 0
 
 
 def _written_at(catalog: Catalog, name: str) -> datetime:
