@@ -111,16 +111,13 @@ class StageWriter:
         self, name: str, base: lance.LanceDataset, own: str, tables: Iterable[pa.Table], digest: RowDigest
     ) -> WrittenRows:
         """Write the difference from a base, or the whole where that is less work for readers."""
+        # Before the comparison: an error of the rows keeps its type, and they are made in this thread.
         spool = TableSpool(self.contract.bare)
-
-        def spooled() -> Iterator[pa.Table]:
-            for table in tables:
-                spool.add(table)
-                yield table
-
+        for table in tables:
+            spool.add(table)
         columns = [name for name in self.contract.bare.names if name not in self.contract.makers]
         found = compare(
-            base, spooled(), self.contract.bare, Comparison(self.contract.key, tuple(columns)), digest
+            base, _tables_of(spool), self.contract.bare, Comparison(self.contract.key, tuple(columns)), digest
         )
         rewrite = not found.is_sound or reason_to_rewrite(
             base, found.rows, len(found.gone), len(found.new), self.bounds
