@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from mm_embed_kernels.contracts.pipeline import STAGES
@@ -32,8 +32,12 @@ class CellSnapshot:
     def state(self, stage: str) -> StageRef | None:
         """The last ref of a stage; None when it was never published."""
         if stage not in self._states:
-            self._states[stage] = self._tables.state(stage, self.cell)
+            self._states[stage] = self._read_state(stage)
         return self._states[stage]
+
+    @cached_property
+    def _read_state(self) -> Callable[[str], StageRef | None]:
+        return self._tables.states(self.cell)
 
     @property
     def metas(self) -> Mapping[str, StageMeta]:

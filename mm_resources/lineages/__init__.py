@@ -1,8 +1,9 @@
 """Lineages: tables whose Lance versions are dataset versions. May import storage and the rooms below it.
 
 A dataset version mostly repeats an earlier one, its *base*. Both are versions of one Lance table, and the
-later one writes what differs. Readers resolve a pin, which names table, Lance version and tag; no reader uses
-the head of the table, so that any writer may move it at any time.
+later one writes what differs. Readers resolve a pin, or the ref of a stage, which names table, Lance version
+and tag; no reader uses the head of the table, so that any writer may move it at any time. For a table of a
+stage read "ref" for "pin" below; it has no indexes.
 
 How a version is written:
 

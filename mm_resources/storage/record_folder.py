@@ -25,7 +25,7 @@ _INDEXES = "registry/indexes"
 _FEW = 32
 _READERS = 16
 # Folders whose records a process has in memory.
-_FOLDERS = 16
+_FOLDERS = 64
 
 
 class RecordFolder:

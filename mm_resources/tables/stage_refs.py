@@ -117,6 +117,16 @@ class StageRefs:
         numbers = found.get((cell, asset))
         return _read(listing, asset, cell, numbers[-1]) if numbers else None
 
+    def last_ones(self, cell: Cell) -> dict[str, StageRef]:
+        """Return the last ref of each stage of a cell, by asset, by one listing.
+
+        Raises:
+            DamagedRecord: as `last`.
+        """
+        listing, found = self._listing(f"{FOLDER}/{cell.path}")
+        listing.load([_name(asset, cell, numbers[-1]) for (_, asset), numbers in found.items()])
+        return {asset: _read(listing, asset, cell, numbers[-1]) for (_, asset), numbers in found.items()}
+
     def get(self, asset: str, cell: Cell, number: int) -> StageRef:
         """Return a ref by its number.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -93,17 +93,25 @@ class StageTables:
         writes it again.
         """
         if at is None:
-            last = self.refs.last(asset, cell)
-            if last is None:
-                return self._state_without_ref(asset, cell, None)
-            manifest = f"{last.table}/{manifest_file(last.lance_version)}"
-            return last if self.store.entry(manifest) is not None else None
+            return self._present(asset, cell, self.refs.last(asset, cell))
         if at.get("ref"):
             try:
                 return self.refs.get(asset, cell, int(at["ref"]))
             except FileNotFoundError:
                 return None
         return self._state_without_ref(asset, cell, at)
+
+    def states(self, cell: Cell) -> Callable[[str], StageRef | None]:
+        """List the refs of a cell once; return a function that gives `state` of an asset by that listing."""
+        last = self.refs.last_ones(cell)
+        return lambda asset: self._present(asset, cell, last.get(asset))
+
+    def _present(self, asset: str, cell: Cell, last: StageRef | None) -> StageRef | None:
+        """Return a last ref whose rows are there."""
+        if last is None:
+            return self._state_without_ref(asset, cell, None)
+        manifest = f"{last.table}/{manifest_file(last.lance_version)}"
+        return last if self.store.entry(manifest) is not None else None
 
     def _state_without_ref(self, asset: str, cell: Cell, at: PinnedStage | None) -> StageRef | None:
         """Return what a table of a store of before refs states of itself."""
