@@ -89,6 +89,12 @@ class Measurement:
     table_cpu: tuple[float, float]
 
     @property
+    def stage_bytes(self) -> float:
+        """Bytes of stages' tables that `changed` adds, as a share of those of before."""
+        before, more = self.parts["stages"]
+        return more / before
+
+    @property
     def table_bytes(self) -> float:
         """Bytes of feature tables, indexes included, that `changed` adds, as a share of those of before."""
         before, more = self.parts["features"]
@@ -147,6 +153,10 @@ def rows(share: float) -> Iterator[Row]:
             yield ratios.row(f"{name}, of a first run of {count:,} {kind.noun}", extra, goal=goal, sense="<=")
             fixed = [seconds / each.first.seconds for seconds, each in zip(starts, measurements, strict=True)]
             yield ratios.row(f"{name}, the fixed start beside it, {kind.noun}", fixed, goal=None, sense="<=")
+        everything = [each.changed.written / each.first.written for each in measurements]
+        yield ratios.row(f"1% new, bytes written, {kind.noun}", everything, goal=0.03, sense="<=")
+        stages = [each.stage_bytes for each in measurements]
+        yield ratios.row(f"1% new, bytes of the stages' tables, {kind.noun}", stages, goal=0.03, sense="<=")
         written = [each.table_bytes for each in measurements]
         yield ratios.row(f"1% new, bytes of the feature table, {kind.noun}", written, goal=0.03, sense="<=")
         spent = [each.table_cpu[1] / each.table_cpu[0] for each in measurements]
@@ -159,8 +169,8 @@ def measure(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -
     with tempfile.TemporaryDirectory(prefix="mm-increment-", dir=corpus) as scratch:
         folder = Path(scratch)
         environment = {"MM_STORE": str(folder / "store"), "DAGSTER_HOME": str(folder / "home")}
-        few = _Dataset("few", folder / "few", environment, items[: 10 + 1], 10, embedder, kind)
-        many = _Dataset("many", folder / "many", environment, items, count, embedder, kind)
+        few = Dataset("few", folder / "few", environment, items[: 10 + 1], 10, embedder, kind)
+        many = Dataset("many", folder / "many", environment, items, count, embedder, kind)
         few.version("v1", 0)
         start_again, start_changed = few.backfill("v1"), few.version("v2", 1)
         first, again = many.version("v1", 0), many.backfill("v1")
@@ -172,7 +182,7 @@ def measure(kind: Kind, corpus: Path, count: int, changed: int, embedder: str) -
     return Measurement(first, again, new, start_again, start_changed, parts, (cpu[0], cpu[1]))
 
 
-def _table_cpu(store: Path, dataset: _Dataset, version: str) -> float:
+def _table_cpu(store: Path, dataset: Dataset, version: str) -> float:
     """Return the CPU seconds of the stage `feature_table` in a version's first run, by the ledger."""
     cell = Cell(dataset.name, version, dataset.kind.modality)
     works = Catalog.open(store).ledger.stage_work(cell)
@@ -180,7 +190,7 @@ def _table_cpu(store: Path, dataset: _Dataset, version: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Dataset:
+class Dataset:
     """A dataset of `count` samples; changed versions take some from the items beyond the first `count`."""
 
     name: str
