@@ -20,25 +20,20 @@ def tag(uri: str, version: int, name: str) -> None:
     """Tag a version, which keeps it from removal; move the tag if it names another version.
 
     Raises:
-        FileNotFoundError: when there is no dataset.
+        FileNotFoundError: when there is no dataset, or no such version.
     """
-    for tries_left in (1, 0):
-        dataset = open_dataset(uri)
-        if dataset is None:
-            raise FileNotFoundError(f"{uri} does not exist")
+    dataset = open_dataset(uri, version)
+    if dataset is None:
+        raise FileNotFoundError(f"{uri} has no version {version}")
+    try:
+        # Before the tags are listed, which reads each of them.
+        dataset.tags.create(name, version)
+    except ValueError:
         tags = dataset.tags.list()
-        if name in tags:
-            if tags[name]["version"] != version:
-                dataset.tags.update(name, version)
-            return
-        try:
-            dataset.tags.create(name, version)
-        except ValueError:
-            # Another process may have created it meanwhile.
-            if not tries_left:
-                raise
-        else:
-            return
+        if name not in tags:
+            raise
+        if tags[name]["version"] != version:
+            dataset.tags.update(name, version)
 
 
 def untag(uri: str, name: str) -> None:
