@@ -17,6 +17,7 @@ from mm_assets.cells.checks import completeness_check
 from mm_assets.cells.stage_output import StageOutput
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FEATURE_TABLE, FEATURES, feature_contract
+from mm_embed_kernels.contracts.fields import current_times
 from mm_embed_kernels.embedders import Embedder
 from mm_embed_kernels.sql import append_columns, number_rows
 from mm_resources.compute.cache import CachedVectors
@@ -140,4 +141,17 @@ class _CellRows:
                     raise RuntimeError(
                         f"two scans of normalized_features of {run.cell.partition_key} differ in order"
                     )
-                yield table.filter(table["row_id"].is_valid()).drop(["cache_key", "n", "same"])
+                yield self._name_maker(
+                    table.filter(table["row_id"].is_valid()).drop(["cache_key", "n", "same"])
+                )
+
+    def _name_maker(self, table: pa.Table) -> pa.Table:
+        """Name this run: it makes the rows that differ from the base, also where only a user's column does."""
+        makers = {
+            "version": pa.repeat(self.run.cell.version, table.num_rows),
+            "run_id": pa.repeat(self.run.run_id, table.num_rows),
+            "created_at": current_times(table.num_rows),
+        }
+        for name, values in makers.items():
+            table = table.set_column(table.column_names.index(name), name, values)
+        return table
