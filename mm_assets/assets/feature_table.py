@@ -146,7 +146,7 @@ class _CellRows:
                 )
 
     def _name_maker(self, table: pa.Table) -> pa.Table:
-        """Name this run: it makes the rows that differ from the base, also where only a user's column does."""
+        """Name this run as the maker; rows that the base has, too, keep their own."""
         makers = {
             "version": pa.repeat(self.run.cell.version, table.num_rows),
             "run_id": pa.repeat(self.run.run_id, table.num_rows),
