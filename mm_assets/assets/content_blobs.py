@@ -23,8 +23,9 @@ from mm_resources.ingestion.fetch_kernel import REQUESTS, FetchKernel
 _ROWS = """
 WITH named AS (
   SELECT content_hash, count(*) AS refcount, bool_and(f.source IS NOT NULL) AS stays,
-         arg_min({'uri': source_uri, 'tag': tag, 'size': size}, source_uri) AS listed
-  FROM raw r LEFT JOIN referenced f USING (source) WHERE status = 'fetched' GROUP BY 1
+         arg_min({'uri': source_uri, 'tag': l.tag, 'size': size}, source_uri) AS listed
+  FROM raw r LEFT JOIN referenced f USING (source) LEFT JOIN listing l USING (sample_id)
+  WHERE status = 'fetched' GROUP BY 1
 )
 SELECT r.content_hash, r.refcount,
        coalesce(i.path, CASE WHEN stays THEN 'source:' || listed.uri || '#' || listed.tag END) AS path,
@@ -33,6 +34,7 @@ FROM named r
 LEFT JOIN (SELECT DISTINCT ON (content_hash) * FROM stored ORDER BY content_hash, path) i USING (content_hash)
 ORDER BY r.content_hash
 """
+_TAGS = pa.schema([("sample_id", pa.string()), ("tag", pa.string())])
 _ENDS = 'SELECT path, 0 AS "offset", max("offset" + size) AS size FROM blobs GROUP BY path'
 _REFERENCES = (
     "SELECT sample_id, source_uri, content_hash, error_class, message FROM raw JOIN lost USING (content_hash)"
@@ -104,8 +106,11 @@ def _blob_locations(run: CellRun) -> Iterator[tuple[pa.Table, list[SampleError |
     names = [source.name for source in run.spec.sources if source.blobs == "reference"]
     referenced = pa.table({"source": pa.array(names, pa.string())})
     stored = run.catalog.blobs.index.referable_rows()
-    raw = run.read("raw_assets", ["content_hash", "status", "source", "source_uri", "tag", "size"])
-    for table in run.query_tables(_ROWS, raw=raw, referenced=referenced, stored=stored):
+    raw = run.read("raw_assets", ["sample_id", "content_hash", "status", "source", "source_uri", "size"])
+    # A row of `raw_assets` that this version shares with another keeps the tag that the other listed.
+    listing = run.read("dataset_registry", _TAGS.names) if names else _TAGS.empty_table()
+    streams = {"raw": raw, "referenced": referenced, "stored": stored, "listing": listing}
+    for table in run.query_tables(_ROWS, **streams):
         yield table, presence.errors(table)
 
 

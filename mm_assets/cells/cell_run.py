@@ -31,6 +31,7 @@ from mm_resources.compute.retry_policy import ALL, NONE, RETRYABLE, RetryPolicy
 from mm_resources.compute.runner import ComputeReport, KernelRunner
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.metering import UsageMeter
+from mm_resources.registry.registry import other_versions
 from mm_resources.storage.lance_errors import Fenced
 from mm_resources.storage.patience import read_patiently
 from mm_resources.storage.spool import Spill
@@ -244,7 +245,7 @@ class CellRun:
         """Yield the cells whose rows this one's are likely to repeat: the parent's, then the latest ones."""
         if self.parent_cell is not None:
             yield self.parent_cell
-        yield from self.catalog.registry.other_versions(self.cell)
+        yield from other_versions(self.catalog.registry, self.cell)
 
     def write(self, batches: Iterable[pa.Table]) -> WrittenRows:
         """Cast rows to the stage's contract and write them; readers see them after the publication.

@@ -90,6 +90,7 @@ RAW_ASSETS = Contract(
         "status",
         "content_hash",
     ),
+    makers=("tag", "modified_at"),
 )
 
 CONTENT_BLOBS = Contract(
@@ -137,6 +138,7 @@ SAMPLE_METADATA = Contract(
     ),
     key="sample_id",
     digest=("sample_id", "content_hash", "probe", "error_class", "mime", "label", "group", "entity_id"),
+    makers=("modified_at",),
 )
 
 VALIDATED_SAMPLES = Contract(
@@ -144,6 +146,7 @@ VALIDATED_SAMPLES = Contract(
     pa.schema([SAMPLE_ID, *PASSENGERS, CONTENT_HASH, SIZE, MODIFIED_AT, *MEDIA]),
     key="sample_id",
     digest=("sample_id", "content_hash", "mime", "label", "group", "entity_id"),
+    makers=("modified_at",),
 )
 
 RULE_DECISION = pa.struct(

@@ -119,7 +119,7 @@ def commit_whole(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMeta
         with suppress(Fenced):
             return lance_datasets.commit(uri, schema, fragments, head, message)
         time.sleep(random.uniform(0, _PAUSE_SECONDS * (1 + attempt)))
-    raise _fenced(uri)
+    raise _fence_error(uri)
 
 
 def commit_change(uri: str, base_version: int, change: Change, message: str, indexed: bool = True) -> int:
@@ -138,10 +138,10 @@ def commit_change(uri: str, base_version: int, change: Change, message: str, ind
             return extend_indexes(uri, version) if indexed else version
         except Raced:
             time.sleep(random.uniform(0, _PAUSE_SECONDS * (1 + attempt)))
-    raise _fenced(uri)
+    raise _fence_error(uri)
 
 
-def _fenced(uri: str) -> Fenced:
+def _fence_error(uri: str) -> Fenced:
     return Fenced(
         f"{uri} was replaced by another run while this one wrote it, {_TRIES} times; nothing was published; "
         "run the same command again"

@@ -54,7 +54,7 @@ class Comparison:
     made_at: str = ""
 
     @property
-    def compared(self) -> list[str]:
+    def column_names(self) -> list[str]:
         """The key, and the columns that are compared."""
         return list(dict.fromkeys([self.key, *self.columns]))
 
@@ -106,12 +106,12 @@ def compare(
             yield from table.select(names).append_column(_NUMBER, pa.array(numbers)).to_batches()
 
     timed = bool(how.made_at)
-    names = [*how.compared, *([COMPUTED_AT] if timed else [])]
+    names = [*how.column_names, *([COMPUTED_AT] if timed else [])]
     stream = pa.RecordBatchReader.from_batches(
         pa.schema([*(schema.field(name) for name in names), pa.field(_NUMBER, pa.int64())]),
         numbered_batches(),
     )
-    stored = list(dict.fromkeys([*how.compared, *([how.made_at] if timed else [])]))
+    stored = list(dict.fromkeys([*how.column_names, *([how.made_at] if timed else [])]))
     statement = _CHANGES.format(
         key=_quote(how.key),
         made_at=f"epoch_us({_quote(how.made_at)})" if timed else "NULL::BIGINT",

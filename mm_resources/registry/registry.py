@@ -193,16 +193,6 @@ class Registry:
             else:
                 yield from declared_cells(found.spec)
 
-    def other_versions(self, cell: Cell) -> Iterator[Cell]:
-        """Yield the cells of a modality of a dataset's other versions, those registered last first."""
-        found = [
-            (each.at, each.spec.version)
-            for _, each in self.registrations.read_all(cell.dataset)
-            if isinstance(each, Registration) and each.spec.version != cell.version
-        ]
-        for _, version in sorted(found, reverse=True)[:_OTHER_VERSIONS]:
-            yield Cell(cell.dataset, version, cell.modality)
-
     def latest_pins(
         self,
         dataset_version: str | None = None,
@@ -300,3 +290,14 @@ def _note(error: Exception, problems: list[str] | None) -> None:
     if problems is None:
         raise error
     problems.append(str(error))
+
+
+def other_versions(registry: Registry, cell: Cell) -> Iterator[Cell]:
+    """Yield the cells of a modality of a dataset's other versions, those registered last first."""
+    found = [
+        (each.at, each.spec.version)
+        for _, each in registry.registrations.read_all(cell.dataset)
+        if isinstance(each, Registration) and each.spec.version != cell.version
+    ]
+    for _, version in sorted(found, reverse=True)[:_OTHER_VERSIONS]:
+        yield Cell(cell.dataset, version, cell.modality)

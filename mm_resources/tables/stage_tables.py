@@ -233,14 +233,14 @@ class StageTables:
             others: cells whose rows may be the base of these, best first, if this one has none yet.
         """
         own = self.state(asset, cell)
-        base = own or next(filter(None, (self._adopted(asset, other) for other in others)), None)
+        base = own or next(filter(None, (self._adopt(asset, other) for other in others)), None)
         is_own = own is not None and is_own_table(own.table, asset, cell)
         name = own.table if own is not None and is_own else stage_path(asset, cell)
         bases = [(base.table, base.lance_version)] if base else []
         message = f"{asset} {cell.partition_key}"
         return StageWriter(self.store, contract, message).write(name, batches, bases)
 
-    def _adopted(self, asset: str, cell: Cell) -> StageRef | None:
+    def _adopt(self, asset: str, cell: Cell) -> StageRef | None:
         """Return the last ref of a cell, after a table of a store of before refs has got one."""
         found = self.state(asset, cell)
         if found is not None and found.number == 0:

@@ -85,12 +85,12 @@ class StageWriter:
             if base is not None:
                 return self._write_on(name, base, own, map(self.contract.cast, batches), digest)
 
-        def digested() -> Iterator[pa.Table]:
+        def digest_tables() -> Iterator[pa.Table]:
             for table in map(self.contract.cast, batches):
                 digest.update(table)
                 yield table
 
-        return self._write_whole(own, digested(), digest)
+        return self._write_whole(own, digest_tables(), digest)
 
     def _sound_base(self, name: str, version: int) -> lance.LanceDataset | None:
         """Open a base; None where it is gone, its columns differ, or a file of it is missing or damaged."""

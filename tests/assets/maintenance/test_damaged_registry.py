@@ -93,7 +93,7 @@ def test_a_damaged_layout_costs_nothing(two: Platform, mm: Run, content: bytes) 
     write(two, "registry/layout.json", content)
     assert set(datasets(mm, two)) == {"tiny@v1", "other@v1"}
     (line,) = describe_damage(two.registry)
-    assert '{"layout": 2}' in line
+    assert '{"layout": 3, "before": 2}' in line
     assert "registry/layout.json" in line
 
 
