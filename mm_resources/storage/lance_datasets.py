@@ -39,7 +39,7 @@ _RACES, _RACE_SECONDS, _FAULTS, _FAULT_SECONDS = 40, 0.2, 3, 2.0
 def open_dataset(
     uri: str, version: int | str | None = None, session: lance.Session | None = None
 ) -> lance.LanceDataset | None:
-    """Open a dataset at a version or tag (default: the latest), with a session's caches; None if there is none.
+    """Open a dataset at a version or tag, by default its latest; None without one. Sessions share caches.
 
     Raises:
         DamagedFiles: when it cannot be opened, since a manifest of it is damaged.
