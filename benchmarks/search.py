@@ -101,10 +101,14 @@ def _rounds(
         clients * queries, columns=["vector"]
     )["vector"]
     vectors = vectors_of(sampled).reshape(clients, queries, -1)
-    opened = features.catalog.features.table(table)
+    opened = features.catalog.features.database.open_table(table.table)
+    opened.checkout(table.lance_version)
 
     def direct(columns: list[str], vector: np.ndarray[Any, Any]) -> Any:
-        return vector_indexes.neighbour_query(opened, vector, table.index, 10, columns, _WHERE).to_arrow()
+        query = opened.search(vector, vector_column_name="vector").distance_type("cosine").limit(10)
+        if probes := vector_indexes.PROBES.get(table.index):
+            query = query.nprobes(probes).refine_factor(vector_indexes.REFINE_FACTOR)
+        return query.select([*columns, "_distance"]).where(_WHERE, prefilter=True).to_arrow()
 
     def ours(vector: np.ndarray[Any, Any]) -> Any:
         return features.search(vector, dataset_version="bench@v1", modality="text", k=10, where=_WHERE)

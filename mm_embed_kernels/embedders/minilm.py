@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.inference.packed_bert import PackedBert
+from mm_embed_kernels.inference.single_bert import SingleBert
 from mm_embed_kernels.inference.weights import package_folder
 
 _MAX_TOKENS = 256
@@ -64,7 +66,15 @@ class MiniLM(Embedder):
         return self._model.unread_shares(texts)
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        # A command that asks one question ends before torch is imported; a service has loaded it.
+        if len(texts) == 1 and self.device == "cpu" and "torch" not in sys.modules:
+            return _query_model().encode(texts[0])[np.newaxis]
         return self.embed(texts)
+
+
+@cache
+def _query_model() -> SingleBert:
+    return SingleBert(model_folder(), _MAX_TOKENS)
 
 
 @cache

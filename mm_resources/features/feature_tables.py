@@ -32,7 +32,6 @@ from mm_resources.storage.table_files import record_written, require_intact
 if TYPE_CHECKING:
     import lance
     import lancedb
-    from lancedb.table import Table
 
 
 # Size of the cache of open tables; the least recently used one is closed first. One takes some 30 KiB, and
@@ -68,23 +67,34 @@ class FeatureTables:
         self._opened = lru_cache(_OPEN_TABLES)(self._open)
         self._recalls: dict[tuple[str, int, str], Recall] = {}
 
-    def table(self, pinned: PinnedTable) -> Table:
-        """Open a pinned table at its version, for any number of reading threads."""
+    def table(self, pinned: PinnedTable) -> lance.LanceDataset:
+        """Open a pinned table at its version to search it, for any number of reading threads.
+
+        By Lance, whose queries LanceDB would pass on: importing LanceDB takes a second of CPU more.
+
+        Raises:
+            RemovedRows, UserError: as `dataset`.
+        """
         return self._opened(pinned.table, pinned.lance_version)
 
-    def _open(self, name: str, version: int) -> Table:
-        table = self.database.open_table(name)
-        table.checkout(version)
-        return table
+    def _open(self, name: str, version: int) -> lance.LanceDataset:
+        return self.dataset(name, version, self._session)
 
-    def dataset(self, table: str, version: int) -> lance.LanceDataset:
+    @cached_property
+    def _session(self) -> lance.Session:
+        """One cache of indexes and metadata for all tables that are searched: memory has one bound."""
+        import lance
+
+        return lance.Session()
+
+    def dataset(self, table: str, version: int, session: lance.Session | None = None) -> lance.LanceDataset:
         """Open a feature table at a version as a Lance dataset, for scans.
 
         Raises:
             RemovedRows: when rows of it were forgotten since; names the receipt.
             UserError: when the store does not have it.
         """
-        dataset = lance_datasets.open_dataset(self.uri(table), version)
+        dataset = lance_datasets.open_dataset(self.uri(table), version, session)
         if dataset is None:
             if removed := removed_rows(self.receipts, table, version):
                 raise removed
@@ -204,14 +214,12 @@ class FeatureTables:
         return found
 
     def _measure_recall(self, name: str, version: int, index: str) -> Recall:
-        table = self.database.open_table(name)
-        table.checkout(version)
-        rows = table.count_rows()
+        dataset = self.dataset(name, version, self._session)
+        rows = dataset.count_rows()
         if index == vector_indexes.EXACT or rows == 0:
             return Recall(1.0, 1.0)
-        dataset = self.dataset(name, version)
         queries = vectors_of(dataset.take(vector_indexes.query_rows(rows), columns=["vector"]))
-        return vector_indexes.measure_recall(table, dataset, queries, index)
+        return vector_indexes.measure_recall(dataset, queries, index)
 
 
 # Columns that `Candidate.digest` covers, beside the user's; not the run, its time or the fingerprints.

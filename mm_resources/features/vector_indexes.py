@@ -86,14 +86,14 @@ def build(table: Table, version: int, index: str, texts: bool) -> int:
 
 
 def neighbour_query(
-    table: Table,
+    table: lance.LanceDataset,
     vector: np.ndarray[Any, Any],
     index: str,
     limit: int,
     columns: list[str],
     where: str | None = None,
 ) -> Any:
-    """Return the LanceDB query for the nearest rows of a table, not yet run.
+    """Return the scan of Lance for the nearest rows of a table, not yet run.
 
     Args:
         vector: float [dimension].
@@ -101,15 +101,31 @@ def neighbour_query(
         columns: columns of the result, which also has the cosine distance as ``_distance``.
         where: SQL that is applied before the search.
     """
-    query = (
-        table.search(vector, vector_column_name="vector")
-        .distance_type("cosine")
-        .limit(limit)
-        .select([*columns, "_distance"])
-    )
+    nearest: dict[str, Any] = {"column": "vector", "q": vector, "k": limit, "metric": "cosine"}
     if index in PROBES:
-        query = query.nprobes(PROBES[index]).refine_factor(REFINE_FACTOR)
-    return query.where(where, prefilter=True) if where else query
+        nearest |= {"nprobes": PROBES[index], "refine_factor": REFINE_FACTOR}
+    return table.scanner(columns=[*columns, "_distance"], nearest=nearest, filter=where, prefilter=True)
+
+
+def word_query(
+    table: lance.LanceDataset, words: str, limit: int, columns: list[str], where: str | None = None
+) -> Any:
+    """Return the scan of Lance for the rows whose ``text`` matches words best (BM25), not yet run.
+
+    Args:
+        words: plain text; quotes and operators in it have no meaning.
+        columns: columns of the result, which also has the score as ``_score``.
+        where: SQL that is applied before the search.
+    """
+    from lance.query import MatchQuery
+
+    return table.scanner(
+        columns=[*columns, "_score"],
+        full_text_query=MatchQuery(words, "text"),
+        limit=limit,
+        filter=where,
+        prefilter=True,
+    )
 
 
 def exact_neighbours(
@@ -141,18 +157,13 @@ def exact_neighbours(
     return np.take_along_axis(scores, order, 1), np.take_along_axis(row_ids, order, 1)
 
 
-def measure_recall(table: Table, dataset: lance.LanceDataset, vectors: Vectors, index: str) -> Recall:
-    """Measure recall@10 of a table's index with `vectors` as queries.
-
-    Args:
-        table, dataset: the same table at the same version, for LanceDB and for scans.
-        vectors: unit-norm queries, float32 [n, dimension].
-    """
+def measure_recall(table: lance.LanceDataset, vectors: Vectors, index: str) -> Recall:
+    """Measure recall@10 of a table's index with `vectors` as queries, unit-norm, float32 [n, dimension]."""
     if index == EXACT:
         return Recall(1.0, 1.0)
     return Recall(
         *(
-            _recall(table, vectors, index, exact_neighbours(dataset, vectors, _NEIGHBOURS, where)[0], where)
+            _recall(table, vectors, index, exact_neighbours(table, vectors, _NEIGHBOURS, where)[0], where)
             for where in (None, _RARE)
         )
     )
@@ -164,13 +175,15 @@ def query_rows(rows: int) -> list[int]:
     return sorted(chosen.tolist())
 
 
-def _recall(table: Table, vectors: Vectors, index: str, truth: Vectors, where: str | None) -> float:
+def _recall(
+    table: lance.LanceDataset, vectors: Vectors, index: str, truth: Vectors, where: str | None
+) -> float:
     """Return the share of the true neighbours that the index returns; of equally near ones any counts."""
     expected = hits = 0
     for vector, scores in zip(vectors, truth, strict=True):
         scores = scores[np.isfinite(scores)]
         query = neighbour_query(table, vector, index, _NEIGHBOURS, ["feature_id"], where)
-        distances = query.to_arrow()["_distance"].to_numpy()
+        distances = query.to_table()["_distance"].to_numpy()
         expected += len(scores)
         hits += int((1 - distances >= scores.min(initial=np.inf) - _TIE).sum())
     return hits / expected if expected else 1.0

@@ -81,7 +81,7 @@ def find_semantic_duplicates(
     rows = dataset.count_rows()
     chosen = np.random.default_rng(0).choice(rows, size=min(checked, rows), replace=False)
     queries = dataset.take(sorted(chosen.tolist()), columns=[*_COLUMNS, "vector"])
-    neighbours = _neighbours(catalog, dataset, table, index, vectors_of(queries), min_similarity)
+    neighbours = _neighbours(dataset, index, vectors_of(queries), min_similarity)
     pairs: dict[tuple[str, str], Pair] = {}
     samples: set[str] = set()
     for row, near in zip(queries.drop(["vector"]).to_pylist(), neighbours, strict=True):
@@ -110,9 +110,7 @@ def _pair(row: dict[str, Any], other: dict[str, Any], score: float) -> Pair:
 
 
 def _neighbours(
-    catalog: Catalog,
     dataset: lance.LanceDataset,
-    table: str,
     index: str,
     queries: np.ndarray[Any, Any],
     min_similarity: float,
@@ -125,8 +123,6 @@ def _neighbours(
         for ids, values in zip(row_ids.tolist(), scores.tolist(), strict=True):
             yield [(rows[row_id], score) for row_id, score in zip(ids, values, strict=True) if row_id in rows]
         return
-    opened = catalog.features.database.open_table(table)
-    opened.checkout(dataset.version)
     for query in queries:
-        hits: pa.Table = neighbour_query(opened, query, index, NEIGHBOURS + 1, _COLUMNS).to_arrow()
+        hits: pa.Table = neighbour_query(dataset, query, index, NEIGHBOURS + 1, _COLUMNS).to_table()
         yield [(row, 1.0 - row["_distance"]) for row in hits.to_pylist()]

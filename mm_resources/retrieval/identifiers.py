@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mm_embed_kernels.errors import UserError
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
+    import lance
 
 _PREFIX = "id:"
 _COLUMNS = ("feature_id", "segment_id", "sample_id")
@@ -19,7 +20,9 @@ def identifier_of(query: object) -> str:
     return query.removeprefix(_PREFIX) if isinstance(query, str) and query.startswith(_PREFIX) else ""
 
 
-def find_row(tables: Iterable[Table], identifier: str, columns: Sequence[str]) -> dict[str, Any] | None:
+def find_row(
+    tables: Iterable[lance.LanceDataset], identifier: str, columns: Sequence[str]
+) -> dict[str, Any] | None:
     """Return columns of the first row with an id; None when no table has it.
 
     Raises:
@@ -29,14 +32,16 @@ def find_row(tables: Iterable[Table], identifier: str, columns: Sequence[str]) -
         raise UserError(f"{identifier!r} is not an id")
     where = " OR ".join(f"{column} = '{identifier}'" for column in _COLUMNS)
     for table in tables:
-        rows = table.search().where(where).select(list(columns)).limit(1).to_arrow().to_pylist()
+        rows = table.scanner(columns=list(columns), filter=where, limit=1).to_table().to_pylist()
         if rows:
             row: dict[str, Any] = rows[0]
             return row
     return None
 
 
-def require_row(tables: Sequence[Table], identifier: str, columns: Sequence[str]) -> dict[str, Any]:
+def require_row(
+    tables: Sequence[lance.LanceDataset], identifier: str, columns: Sequence[str]
+) -> dict[str, Any]:
     """Return columns of the first row with an id.
 
     Raises:
@@ -44,6 +49,6 @@ def require_row(tables: Sequence[Table], identifier: str, columns: Sequence[str]
     """
     row = find_row(tables, identifier, columns)
     if row is None:
-        names = ", ".join(table.name for table in tables)
+        names = ", ".join(PurePosixPath(table.uri).stem for table in tables)
         raise UserError(f"{names} has no feature, segment or sample {identifier}")
     return row

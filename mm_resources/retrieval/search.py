@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mm_resources.retrieval.identifiers import find_row, identifier_of, require_
 from mm_resources.retrieval.query_vectors import Query, QueryEncoder, check_query
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
+    import lance
 
 HIT = [
     "feature_id",
@@ -34,6 +35,8 @@ HIT = [
     "split",
     "span",
 ]
+# Columns that a search reads.
+_READ = [*HIT, "key", "text"]
 MODES = ("vector", "text", "hybrid")
 FINDS = ("neighbours", "duplicates", "hard_negatives")
 GROUPS = {"sample": "sample_id", "entity": "entity_id"}
@@ -95,7 +98,7 @@ class _Target:
 
     pin: Pin
     pinned: PinnedTable
-    table: Table
+    table: lance.LanceDataset
 
     @property
     def dataset_version(self) -> str:
@@ -227,36 +230,30 @@ def _search_vectors(
     target: _Target, vector: np.ndarray[Any, Any], limit: int, where: str | None
 ) -> list[Hit]:
     """Rank a table's rows by cosine similarity."""
-    query = vector_indexes.neighbour_query(
-        target.table, vector, target.pinned.index, limit, [*HIT, "key", "text"], where
+    rows = _run(
+        partial(vector_indexes.neighbour_query, target.table, vector, target.pinned.index, limit),
+        where,
+        target,
     )
-    return [_hit(target, row, 1.0 - row["_distance"]) for row in _run(query, where, target)]
+    return [_hit(target, row, 1.0 - row["_distance"]) for row in rows]
 
 
 def _search_words(target: _Target, words: str, limit: int, where: str | None) -> list[Hit]:
     """Rank a table's rows by BM25."""
-    from lancedb.query import MatchQuery
-
-    # A match query has no syntax: quotes and operators in it are plain text.
-    query = (
-        target.table.search(MatchQuery(words, "text"), query_type="fts")
-        .limit(limit)
-        .select([*HIT, "key", "text", "_score"])
-    )
-    if where:
-        query = query.where(where, prefilter=True)
-    return [_hit(target, row, row["_score"]) for row in _run(query, where, target)]
+    rows = _run(partial(vector_indexes.word_query, target.table, words, limit), where, target)
+    return [_hit(target, row, row["_score"]) for row in rows]
 
 
-def _run(query: Any, where: str | None, target: _Target) -> list[dict[str, Any]]:
+def _run(query: Callable[..., Any], where: str | None, target: _Target) -> list[dict[str, Any]]:
+    """Return the rows of a query of some columns under a filter, which is planned as the query is made."""
     with filter_errors(where, lambda: target.table.schema.names):
-        rows: list[dict[str, Any]] = query.to_arrow().to_pylist()
+        rows: list[dict[str, Any]] = query(_READ, where).to_table().to_pylist()
     return rows
 
 
 def _hit(target: _Target, row: dict[str, Any], score: float) -> Hit:
     return {
-        **{name: row[name] for name in (*HIT, "key", "text")},
+        **{name: row[name] for name in _READ},
         "score": float(score),
         "dataset_version": target.dataset_version,
     }
@@ -307,7 +304,7 @@ def _order(hit: Hit) -> tuple[float, str, str]:
 def _table(hits: list[Hit]) -> pa.Table:
     schema = pa.schema(
         [
-            *((name, pa.string()) for name in (*HIT, "key", "text")),
+            *((name, pa.string()) for name in _READ),
             ("score", pa.float64()),
             ("dataset_version", pa.string()),
         ]

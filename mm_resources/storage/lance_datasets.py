@@ -33,12 +33,13 @@ _FILE_ROWS = 131_072
 SCRAPS = 128
 _SCRAP_ROWS, _SCRAP_BYTES = _FILE_ROWS, 64 << 20
 # Retries, and the longest pause before one: of appends that race, and of commits whose request broke off.
-_RACES, _RACE_SECONDS = 40, 0.2
-_FAULTS, _FAULT_SECONDS = 3, 2.0
+_RACES, _RACE_SECONDS, _FAULTS, _FAULT_SECONDS = 40, 0.2, 3, 2.0
 
 
-def open_dataset(uri: str, version: int | str | None = None) -> lance.LanceDataset | None:
-    """Open a dataset at a version or tag, by default its latest version; None when there is none.
+def open_dataset(
+    uri: str, version: int | str | None = None, session: lance.Session | None = None
+) -> lance.LanceDataset | None:
+    """Open a dataset at a version or tag, by default its latest; None without one. Sessions share caches.
 
     Raises:
         DamagedFiles: when it cannot be opened, since a manifest of it is damaged.
@@ -46,7 +47,7 @@ def open_dataset(uri: str, version: int | str | None = None) -> lance.LanceDatas
     import lance
 
     try:
-        return lance.dataset(uri, version=version, storage_options=lance_options(uri))
+        return lance.dataset(uri, version=version, storage_options=lance_options(uri), session=session)
     except BaseException as error:
         if isinstance(error, FileNotFoundError | ValueError) and is_missing(error):
             return None
@@ -105,8 +106,7 @@ def overwrite(
     Raises:
         Fenced: when the dataset is no longer at `read_version`.
     """
-    fragments = write_fragments(uri, schema, batches)
-    return commit(uri, schema, fragments, read_version, message)
+    return commit(uri, schema, write_fragments(uri, schema, batches), read_version, message)
 
 
 def write_fragments(

@@ -48,7 +48,7 @@ def stage_rows(platform: Any, asset: str, cell: Cell) -> list[dict[str, Any]]:
 
 def feature_rows(platform: Any, cell: Cell) -> pa.Table:
     pin = platform.registry.pins.get(cell)
-    return platform.catalog.features.table(pin.primary).search().limit(1000).to_arrow().sort_by("feature_id")
+    return platform.catalog.features.table(pin.primary).to_table().sort_by("feature_id")
 
 
 @pytest.fixture

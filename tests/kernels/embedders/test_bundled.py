@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch  # noqa: TID253
 
 from mm_embed_kernels.embedders import create, embedders
 from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.embedders.minilm import MiniLM
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.plugins import UnknownPlugin
 from tests.kernels.media_samples import ENGLISH, GERMAN, encode_image, picture
@@ -62,6 +64,16 @@ def test_vectors_have_unit_length_and_do_not_depend_on_their_batch(minilm: Embed
     alone = np.stack([minilm.embed([text])[0] for text in reversed(TEXTS)])[::-1]
     assert float((vectors * alone).sum(axis=1).min()) > 1 - minilm.tolerance
     np.testing.assert_array_equal(minilm.embed_text(TEXTS), vectors)
+
+
+def test_one_query_is_embedded_without_torch(minilm: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = minilm.embed([*TEXTS, ""])
+    with monkeypatch.context() as patched:
+        patched.delitem(sys.modules, "torch")
+        patched.setattr(MiniLM, "embed", None)
+        alone = np.concatenate([minilm.embed_text([text]) for text in [*TEXTS, ""]])
+    assert alone.dtype == np.float32
+    np.testing.assert_allclose(alone, expected, atol=1e-6)
 
 
 def test_meaning(minilm: Embedder) -> None:

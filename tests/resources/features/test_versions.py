@@ -309,7 +309,7 @@ def test_an_index_is_extended_and_its_recall_measured(
     assert min(features.recall("t", table.lance_version, kind)) >= vector_indexes.MIN_RECALL
     new = opened.to_table(filter="version = 'v3'", columns=["feature_id", "vector"])
     hits = [
-        vector_indexes.neighbour_query(features.table(table), vector, kind, 1, ["feature_id"]).to_arrow()
+        vector_indexes.neighbour_query(features.table(table), vector, kind, 1, ["feature_id"]).to_table()
         for vector in vectors_of(new)
     ]
     assert [hit["feature_id"][0].as_py() for hit in hits] == new["feature_id"].to_pylist()
