@@ -34,8 +34,8 @@ class Receipt:
         blobs: number of blob locations that were removed.
         rows: table -> rows removed from its current version.
         pins: pins that were rewritten.
-        moved: ``TABLE@VERSION`` of a feature table -> where its remaining rows are: table, lance_version,
-            rows, digest, index.
+        moved: ``TABLE@VERSION`` -> where the remaining rows are: table and lance_version; of a feature table
+            rows, digest and index, too. Names of other tables than these contain their folder.
         done_at: completion (UTC, ISO 8601); "" while under way or after a crash.
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +115,14 @@ def commit_whole(uri: str, schema: pa.Schema, fragments: list[lance.FragmentMeta
     for attempt in range(_TRIES):
         dataset = lance_datasets.open_dataset(uri)
         head = 0 if dataset is None else int(dataset.version)
-        with suppress(Fenced):
+        try:
             return lance_datasets.commit(uri, schema, fragments, head, message)
+        except Fenced:
+            pass
+        except OSError:
+            # Where there was no table, another writer may have created it.
+            if head or lance_datasets.open_dataset(uri) is None:
+                raise
         time.sleep(random.uniform(0, _PAUSE_SECONDS * (1 + attempt)))
     raise _fence_error(uri)
 

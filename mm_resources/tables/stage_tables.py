@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 META = b"mm.stage"
 # A stage as a pin names it: its Lance version, with table and number of the ref since there are refs.
 PinnedStage = Mapping[str, Any]
-# Open tables of a process; opening one takes several requests, and a version never changes.
-_OPEN_TABLES = 64
 
 
 class NotMaterialized(UserError):
@@ -68,13 +65,6 @@ class StageTables:
 
     def __init__(self, store: Store) -> None:
         self.store, self.refs = store, StageRefs(store)
-        self._opened = lru_cache(_OPEN_TABLES)(self._open)
-
-    def _open(self, name: str, version: int) -> lance.LanceDataset:
-        dataset = lance_datasets.open_dataset(self.store.uri(name), version)
-        if dataset is None:
-            raise FileNotFoundError(f"{name} has no version {version}")
-        return dataset
 
     def uri(self, asset: str, cell: Cell) -> str:
         """Return the URI of the table that holds a stage's rows; of the cell's own before the first ref."""
@@ -190,10 +180,11 @@ class StageTables:
         place = state.place if state else at
         if place is None:
             raise NotMaterialized(asset, cell)
-        try:
-            return self._opened(stage_path(asset, cell, place), int(place["lance_version"]))
-        except FileNotFoundError:
-            raise NotMaterialized(asset, cell) from None
+        uri = self.store.uri(stage_path(asset, cell, place))
+        dataset = lance_datasets.open_dataset(uri, int(place["lance_version"]))
+        if dataset is None:
+            raise NotMaterialized(asset, cell)
+        return dataset
 
     def require_intact(self, asset: str, cell: Cell, dataset: lance.LanceDataset) -> None:
         """Check that the files of a version match their hashes.

@@ -63,7 +63,9 @@ def versions(home: Home) -> dict[str, object]:
     """Return the pins and refs: they decide what is read."""
     root = Path(home.store)
     return {
-        str(path): path.read_bytes() for part in ("pins", "refs") for path in root.glob(f"registry/{part}/**/*.json")
+        str(path): path.read_bytes()
+        for part in ("pins", "refs")
+        for path in root.glob(f"registry/{part}/**/*.json")
     }
 
 

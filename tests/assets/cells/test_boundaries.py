@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ def mine(platform: Any, dataset: Path) -> Any:
 
 def tamper(platform: Any, cell: Cell, asset: str, column: str, value: str) -> None:
     """Replace a value of the first row of a stage's table, as another program would that writes into the store."""
-    uri = platform.catalog.tables.uri(asset, cell)
-    dataset = lance_datasets.open_dataset(uri)
+    tables = platform.catalog.tables
+    uri, ref = tables.uri(asset, cell), tables.state(asset, cell)
+    dataset = lance_datasets.open_dataset(uri, ref.lance_version)
     table = dataset.to_table()
     values = pa.array([value, *table[column].to_pylist()[1:]], table[column].type)
     changed = table.set_column(table.schema.get_field_index(column), column, values)
-    lance_datasets.overwrite(
-        uri, dataset.schema, changed.cast(dataset.schema).to_batches(), dataset.version, "by another program"
-    )
+    rows, head = changed.cast(dataset.schema).to_batches(), lance_datasets.fence(uri, dataset.schema)
+    version = lance_datasets.overwrite(uri, dataset.schema, rows, head, "by another program")
+    tables.refs.replace(asset, cell, replace(ref, lance_version=version))
 
 
 def test_every_stage_that_reads_a_broken_row_says_so(mine: Any) -> None:

@@ -83,7 +83,7 @@ def pin_of(platform: Platform, version: str) -> Pin:
 
 def stage_rows(platform: Platform, version: str, stage: str) -> list[dict[str, Any]]:
     """The rows of a stage, but for columns that name their maker, or where and when their content was stored."""
-    left_out = (*getattr(contracts, stage.upper()).makers, "path", "offset", "seconds", "modified_at")
+    left_out = {*getattr(contracts, stage.upper()).makers, "path", "offset", "seconds", "modified_at"}
     rows = platform.catalog.tables.read(stage, platform.cell(f"notes@{version}", "text")).read_all()
     return sorted(rows.drop([name for name in left_out if name in rows.schema.names]).to_pylist(), key=repr)
 

@@ -89,3 +89,20 @@ def test_a_whole_write_behind_another_is_repeated(uri: str, monkeypatch: pytest.
     monkeypatch.setattr(lance_datasets, "commit", late)
     version = commits.commit_whole(uri, SCHEMA, commits.write_files(uri, SCHEMA, batches("z")), "own")
     assert keys(uri, version) == ["z"]
+
+
+def test_a_table_that_another_writer_creates_is_written_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, real, passed = str(tmp_path / "new.lance"), lance_datasets.commit, list[str]()
+    own, other = (commits.write_files(uri, SCHEMA, batches(key)) for key in ("own", "other"))
+
+    def late(*args: object) -> int:
+        if not passed:
+            passed.append("other")
+            assert real(uri, SCHEMA, other, 0, "other") == 1
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lance_datasets, "commit", late)
+    version = commits.commit_whole(uri, SCHEMA, own, "own")
+    assert (version, keys(uri, version), keys(uri, 1)) == (2, ["own"], ["other"])
