@@ -1,5 +1,6 @@
 "use strict";
 // The explorer without it is complete but for media as queries, keys, and copying.
+document.documentElement.classList.add("scripted");
 const say = (text) => { const box = document.getElementById("status"); box.textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { box.textContent = ""; }, 4000); };
 
 // Texts of cards, when they come into view.
@@ -12,6 +13,16 @@ const fill = new IntersectionObserver((seen) => {
 });
 const observe = (root) => root.querySelectorAll("[data-text]").forEach((box) => fill.observe(box));
 observe(document);
+
+// A content that cannot be shown says so.
+document.addEventListener("error", (event) => {
+  if (event.target.tagName !== "IMG" || !event.target.closest(".card, .stage")) return;
+  const box = document.createElement("div");
+  box.className = "none"; box.textContent = "no preview";
+  event.target.replaceWith(box);
+}, true);
+// Version and modality are shown as soon as they are chosen.
+document.querySelectorAll(".scope select").forEach((select) => select.addEventListener("change", () => select.form.submit()));
 
 // A picture, sound or clip as the query: chosen, dropped or pasted.
 const form = document.getElementById("search");
