@@ -13,7 +13,7 @@ from mm_resources.registry.pins import Pin
 from mm_resources.serving.explorer import Scope, show
 from mm_resources.serving.facets import sample_facets
 from mm_resources.serving.json_values import json_response
-from mm_resources.serving.marks import latest_marks, mark_scores
+from mm_resources.serving.marks import latest_labels, latest_marks, mark_scores
 from mm_resources.serving.pages import SAMPLE_COLUMNS, PageRequest, sample_page
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.projections import METHODS, project
@@ -83,6 +83,7 @@ def _values(service: Service, scope: Scope) -> dict[str, Any]:
         "thresholds": _thresholds(service, pin, rule),
         "page": sample_page(asked, SAMPLE_COLUMNS, where, None),
         "marks": latest_marks(service, pin),
+        "given": latest_labels(service, pin),
         "scores": mark_scores(service, pin),
         "allow_marks": service.allow_marks,
     }

@@ -14,6 +14,7 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import ProcessFailure, SampleError, UserError
 from mm_resources.serving import datasets
 from mm_resources.serving.access import COOKIE, Access
+from mm_resources.serving.marks import latest_labels, latest_marks
 from mm_resources.serving.page_templates import render
 from mm_resources.serving.pages import SAMPLE_COLUMNS, PageRequest, duplicate_page, failure_page, sample_page
 from mm_resources.serving.problems import Problem, problem_body
@@ -245,6 +246,7 @@ def _where(service: Service, scope: Scope, columns: tuple[str, ...]) -> str | No
 
 def _samples(service: Service, scope: Scope) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": [], "total": 0, "facets": None, "cursor": None, "problem": ""}
+    found |= {"marks": {}, "given": {}, "allow_marks": service.allow_marks}
     try:
         where = _where(service, scope, ("label", "split"))
         order = scope.get("order_by") or None
@@ -256,7 +258,9 @@ def _samples(service: Service, scope: Scope) -> dict[str, Any]:
         if error.status != 422:
             raise
         return {**found, "problem": error.detail}
-    return {**found, **page}
+    pin = service.published(scope["version"], scope["modality"])[0]
+    marked = {"marks": latest_marks(service, pin), "given": latest_labels(service, pin)}
+    return {**found, **page, **marked}
 
 
 def _sample(service: Service, sample_id: str, scope: Scope) -> dict[str, Any]:

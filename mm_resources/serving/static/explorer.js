@@ -71,18 +71,20 @@ const board = document.getElementById("marks");
 const waiting = [];
 async function record(entry) {
   waiting.splice(waiting.indexOf(entry), 1);
-  const marks = [{ sample_id: entry.card.dataset.sample, mark: entry.mark }];
+  const marks = [{ sample_id: entry.card.dataset.sample, ...entry.given }];
   const body = JSON.stringify({ dataset_version: board.dataset.version, modality: board.dataset.modality, marks });
   const answer = await fetch("/v1/marks", { method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: true });
-  if (!answer.ok) { entry.card.dataset.mark = entry.before; say((await answer.json()).detail); }
+  if (!answer.ok) { entry.restore(); say((await answer.json()).detail); }
 }
-function markCard(card, mark) {
-  for (const earlier of waiting.filter((entry) => entry.card === card)) { clearTimeout(earlier.timer); waiting.splice(waiting.indexOf(earlier), 1); }
-  const entry = { card, mark, before: card.dataset.mark };
-  card.dataset.mark = mark;
+function markCard(card, given) {
+  const kind = Object.keys(given)[0], box = card.querySelector(".given"), before = [card.dataset.mark, box?.textContent];
+  for (const earlier of waiting.filter((entry) => entry.card === card && kind in entry.given)) { clearTimeout(earlier.timer); waiting.splice(waiting.indexOf(earlier), 1); }
+  const label = (text) => { if (box) { box.textContent = text; box.hidden = !text; } };
+  const entry = { card, given, restore: () => { if (kind === "mark") card.dataset.mark = before[0]; else label(before[1]); } };
+  if (kind === "mark") card.dataset.mark = given.mark; else label(given.label);
   entry.timer = setTimeout(() => record(entry), 4000);
   waiting.push(entry);
-  say(`${card.getAttribute("aria-label")}: ${mark}. U takes it back.`);
+  say(`${card.getAttribute("aria-label")}: ${given[kind] || "no label"}. U takes it back.`);
 }
 if (board && board.dataset.allowed === "1") {
   addEventListener("pagehide", () => { for (const entry of [...waiting]) { clearTimeout(entry.timer); record(entry); } });
@@ -90,11 +92,16 @@ if (board && board.dataset.allowed === "1") {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     const key = event.key.toLowerCase();
     const card = event.target.closest("#marks .card");
-    if (card && (key === "k" || key === "d")) { markCard(card, key === "k" ? "keep" : "drop"); const next = card.nextElementSibling; if (next) next.focus(); }
+    if (card && (key === "k" || key === "d")) { markCard(card, { mark: key === "k" ? "keep" : "drop" }); const next = card.nextElementSibling; if (next) next.focus(); }
+    if (card && key === "l") {
+      event.preventDefault();
+      const label = prompt("Label of this sample; empty takes it away", card.querySelector(".given")?.textContent || "");
+      if (label !== null) markCard(card, { label: label.trim() });
+    }
     if (key === "u") {
       const last = waiting.pop();
       if (!last) { say("Nothing waits; mark the sample again to change it."); return; }
-      clearTimeout(last.timer); last.card.dataset.mark = last.before; last.card.focus(); say("Taken back.");
+      clearTimeout(last.timer); last.restore(); last.card.focus(); say("Taken back.");
     }
   });
 }
