@@ -10,7 +10,7 @@ import pyarrow as pa
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.registry.pins import Pin
-from mm_resources.serving.pages import FAILURE_COLUMNS, failure_versions, stage_version
+from mm_resources.serving.pages import FAILURE_COLUMNS, failure_versions, stage_version, with_sentence
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.queries import describe_pin
 from mm_resources.serving.service import Service
@@ -92,7 +92,7 @@ def _read(service: Service, pin: Pin, sample_id: str) -> dict[str, Any] | None:
         },
         "decision": decision or None,
         "segments": segments,
-        "failures": failures.to_pylist(),
+        "failures": [with_sentence(event) for event in failures.to_pylist()],
         "mark": _latest(service.catalog.reviews.latest(pin.cell), "mark", sample_id),
         "given_label": _latest(service.catalog.reviews.labels(pin.cell), "label", sample_id),
     }
