@@ -212,7 +212,7 @@ def _file_source(
     }
     parents = Counter(os.path.dirname(key).rsplit("/", 1)[-1] for key in files)
     if (table := tables.side_table(files)) is not None:
-        source["table"] = {"uri": table.uri, "key": table.key, "columns": table.columns}
+        source["table"] = {"uri": table.uri, "key": table.key, "columns": [*table.columns]}
     if len(parents) > 1 and "label" not in source.get("table", {}).get("columns", []):
         source["label"] = {"from": "parent_dir"}
     return source

@@ -41,6 +41,7 @@ def _environment() -> Environment:
         "prose": prose,
         "of": count_of,
         "part": part_of,
+        "seconds": _span_of_seconds,
         "moment": _moment,
         "tail": tail_of,
         "as_key": _key_condition,
@@ -114,6 +115,11 @@ def part_of(span: str) -> str:
     except SampleError:
         return span.replace("chars=", "characters ")
     return f"{_clock(begin)} to {_clock(end)}"
+
+
+def _span_of_seconds(span: str | None) -> str | None:
+    """Return a span of seconds; None for one of something else."""
+    return span if fragment_of(span) else None
 
 
 def _clock(seconds: float) -> str:

@@ -14,6 +14,14 @@ const fill = new IntersectionObserver((seen) => {
 const observe = (root) => root.querySelectorAll("[data-text]").forEach((box) => fill.observe(box));
 observe(document);
 
+// What the browser cannot play is played as a clip that the service makes.
+document.addEventListener("error", (event) => {
+  const player = event.target;
+  if (!player.dataset?.clip) return;
+  player.src = player.dataset.clip; delete player.dataset.clip;
+  say("The browser does not play this format: a clip of at most 20 seconds is made.");
+  player.play().catch(() => say("It cannot be played."));
+}, true);
 // A content that cannot be shown says so.
 document.addEventListener("error", (event) => {
   if (event.target.tagName !== "IMG" || !event.target.closest(".card, .stage")) return;
