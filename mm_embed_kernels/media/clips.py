@@ -123,6 +123,8 @@ def _frames(container: OutputContainer, data: Media, begin: float, end: float) -
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"deadline": "realtime", "cpu-used": "8"}
     with open_frames(data, size) as frames:
+        if begin >= frames.duration:
+            raise SampleError("no_samples", f"the film ends at {frames.duration:g} s, before {begin:g} s")
         seconds = np.arange(begin, max(begin + 1 / _FPS, min(end, frames.duration)), 1 / _FPS)
         places = [frames.at(float(second)) for second in seconds]
         chosen = sorted(set(places))
