@@ -125,7 +125,8 @@ def _frames(container: OutputContainer, data: Media, begin: float, end: float) -
     with open_frames(data, size) as frames:
         if begin >= frames.duration:
             raise SampleError("no_samples", f"the film ends at {frames.duration:g} s, before {begin:g} s")
-        seconds = np.arange(begin, max(begin + 1 / _FPS, min(end, frames.duration)), 1 / _FPS)
+        count = max(1, round((min(end, frames.duration) - begin) * _FPS))
+        seconds = begin + (np.arange(count) + 0.5) / _FPS
         places = [frames.at(float(second)) for second in seconds]
         chosen = sorted(set(places))
         pictures = dict(zip(chosen, frames.read(chosen), strict=True))
