@@ -1,4 +1,4 @@
-"""What readers of published features call, on a store (`FeatureStore`) as behind a service."""
+"""The base of `FeatureStore` and of its counterpart behind a service: the calls of readers."""
 
 from __future__ import annotations
 

@@ -62,10 +62,10 @@ def media_response(service: Service, digest: str, byte_range: str | None, known:
     mime = _safe_type(mime)
     if isinstance(medium, Path):
         return FileResponse(medium, headers=headers, media_type=mime)
-    return _ranged(medium, mime, headers, byte_range)
+    return _respond_range(medium, mime, headers, byte_range)
 
 
-def _ranged(body: bytes, mime: str, headers: dict[str, str], byte_range: str | None) -> Response:
+def _respond_range(body: bytes, mime: str, headers: dict[str, str], byte_range: str | None) -> Response:
     span = _span(byte_range, len(body))
     if span is None:
         return Response(body, 200, headers, mime)
@@ -119,7 +119,7 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Form:
-    """What is made of a content for a page.
+    """The form in which a page shows a content.
 
     Attributes:
         side: longest side of a picture in pixels; larger ones than the sandbox makes are not scaled up. None
@@ -197,7 +197,7 @@ class Previews:
         if found and known == tag:
             return Response(None, 304, headers)
         body, mime = found or self._make(digest, form)
-        return _ranged(body, mime, headers, byte_range)
+        return _respond_range(body, mime, headers, byte_range)
 
     def _require_remembered(self, digest: str) -> None:
         receipt = self._service.catalog.receipts.tombstones().get(digest)
