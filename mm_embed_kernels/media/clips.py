@@ -86,13 +86,21 @@ def read_made(answer: Any, is_still: bool) -> np.ndarray[Any, Any] | bytes | Sam
     """Return what a `Clipper` has answered; it is not trusted to have done so."""
     if isinstance(answer, SampleError):
         return answer
-    made = answer.get("made") if isinstance(answer, dict) else None
-    if is_still:
-        fits = isinstance(made, np.ndarray) and made.ndim == 3 and made.dtype == np.uint8
-        fits = fits and made.shape[2] == 3 and 0 < made.size <= 3 * (4 * CLIP_SIDE) ** 2
-    else:
-        fits = isinstance(made, bytes) and made.startswith(b"\x1a\x45\xdf\xa3") and len(made) <= _MOST_BYTES
-    return made if fits else SampleError("bad_answer", "the decoder answered no clip")
+    made: Any = answer.get("made") if isinstance(answer, dict) else None
+    known = made is not None and isinstance(made, np.ndarray if is_still else bytes)
+    if not known or not (_is_picture(made) if is_still else _is_webm(made)):
+        return SampleError("bad_answer", "the decoder answered no clip")
+    found: np.ndarray[Any, Any] | bytes = made
+    return found
+
+
+def _is_picture(made: np.ndarray[Any, Any]) -> bool:
+    fits = made.ndim == 3 and made.dtype == np.uint8 and made.shape[2] == 3
+    return fits and 0 < made.size <= 3 * (4 * CLIP_SIDE) ** 2
+
+
+def _is_webm(made: bytes) -> bool:
+    return made.startswith(b"\x1a\x45\xdf\xa3") and len(made) <= _MOST_BYTES
 
 
 def _sound(data: Media, begin: float, end: float, is_needed: bool) -> np.ndarray[Any, Any]:
