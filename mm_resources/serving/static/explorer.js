@@ -132,7 +132,7 @@ for (const box of document.querySelectorAll(".threshold")) {
   };
   slider.addEventListener("input", () => {
     const value = Number(slider.value), low = Number(slider.min), width = Number(slider.max) - low;
-    box.querySelector("output").textContent = Number(value.toPrecision(4));
+    box.querySelector("output").textContent = slider.dataset.whole === "1" ? Math.round(value) : Number(value.toPrecision(4));
     bars.forEach((bar, i) => { const middle = low + width * (i + 0.5) / bars.length; bar.classList.toggle("out", slider.dataset.least === "1" ? middle < value : middle > value); });
     clearTimeout(timer);
     timer = setTimeout(ask, 80);
