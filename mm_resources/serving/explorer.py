@@ -21,6 +21,7 @@ from mm_resources.serving.problems import Problem, problem_body
 from mm_resources.serving.queries import SearchAnswers, SearchBody, check_where
 from mm_resources.serving.samples import explain_feature, read_sample
 from mm_resources.serving.service import Service
+from mm_resources.serving.thresholds import require_rule
 from mm_resources.settings import Settings
 from mm_resources.tables.failure_events import FailureFilter
 
@@ -247,6 +248,8 @@ def _where(service: Service, scope: Scope, columns: tuple[str, ...]) -> str | No
 def _samples(service: Service, scope: Scope) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": [], "total": 0, "facets": None, "cursor": None, "problem": ""}
     found |= {"marks": {}, "given": {}, "allow_marks": service.allow_marks}
+    (pin,) = service.published(scope["version"], scope["modality"])
+    require_rule(service, pin, scope.get("rule") or "")
     try:
         where = _where(service, scope, ("label", "split"))
         order = scope.get("order_by") or None
@@ -258,7 +261,6 @@ def _samples(service: Service, scope: Scope) -> dict[str, Any]:
         if error.status != 422:
             raise
         return {**found, "problem": error.detail}
-    pin = service.published(scope["version"], scope["modality"])[0]
     marked = {"marks": latest_marks(service, pin), "given": latest_labels(service, pin)}
     return {**found, **page, **marked}
 
