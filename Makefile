@@ -39,10 +39,10 @@ demo: install  ## process real texts, images, sounds and videos, from files to s
 	$(BIN)/python -m mm_assets.demo
 
 ui: install  ## start the Dagster UI and daemon on 127.0.0.1:3000, with the instance of mm
-	eval "$$($(BIN)/mm env)" && export PYTHONWARNINGS='ignore:Function `dev_command` is superseded' && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	eval "$$($(BIN)/mm env)" && export MM_EXPLORER_URL=$${MM_EXPLORER_URL:-http://127.0.0.1:8808} PYTHONWARNINGS='ignore:Function `dev_command` is superseded' && exec $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 serve: install  ## start the service and its explorer on 127.0.0.1:8808, on the store of mm
-	exec $(BIN)/mm serve --allow-marks --port $${PORT:-8808}
+	MM_DAGSTER_URL=$${MM_DAGSTER_URL:-http://127.0.0.1:3000} exec $(BIN)/mm serve --allow-marks --port $${PORT:-8808}
 
 check: install  ## run lint, format, types and layers, and build the docs
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint

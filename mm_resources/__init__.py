@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mm_resources.features.removed_rows import RemovedRows
     from mm_resources.registry.pins import Pin, PinnedTable
     from mm_resources.retrieval.exports import export
+    from mm_resources.retrieval.feature_reader import FeatureReader
     from mm_resources.retrieval.feature_store import FeatureStore
     from mm_resources.retrieval.loader import Loader
     from mm_resources.retrieval.training_set import TrainingSet
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Loaded when they are asked for: importing the package loads neither pyarrow nor lancedb.
 _MODULES = {
+    "FeatureReader": "mm_resources.retrieval.feature_reader",
     "FeatureStore": "mm_resources.retrieval.feature_store",
     "TrainingSet": "mm_resources.retrieval.training_set",
     "Loader": "mm_resources.retrieval.loader",
@@ -37,6 +39,7 @@ _MODULES = {
 }
 __all__ = [
     "DamagedFiles",
+    "FeatureReader",
     "FeatureStore",
     "Loader",
     "Pin",

@@ -16,6 +16,7 @@ DEFAULT_STORE = ".mm/store"
 DEFAULT_HOME = ".mm/dagster"
 DEFAULT_DATASETS = ".mm/datasets"
 _PREFIX = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~%\-/]*)?")
 PROFILES = ("bundled", "hub")
 
 
@@ -87,6 +88,16 @@ VARIABLES = (
         "Words in front of the keys of the twelve assets, `a/b`, in a project of your own.",
     ),
     Variable("MM_TOKEN", "none", "Token of `mm serve`, for the service and for its clients."),
+    Variable(
+        "MM_EXPLORER_URL",
+        "none",
+        "Address of `mm serve` for people, to which asset pages in Dagster link: `http://127.0.0.1:8808`.",
+    ),
+    Variable(
+        "MM_DAGSTER_URL",
+        "none",
+        "Address of the Dagster UI, to which pages of `mm serve` link: `http://127.0.0.1:3000`.",
+    ),
     Variable("MM_SQL_MEMORY", "512MB", "Memory of one SQL statement, which spills to disk beyond it."),
     Variable("RAY_ADDRESS", "none: a local cluster", "Address of a running Ray cluster."),
     Variable("XDG_CACHE_HOME", "~/.cache", "Parent folder of `mm-features`, the cache of converted models."),
@@ -112,6 +123,8 @@ class Settings:
         key_prefix: words in front of the keys of the twelve assets, ``a/b`` (``MM_KEY_PREFIX``).
         prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
             takes the built-in one.
+        explorer_url: address of `mm serve`, for links of asset pages (``MM_EXPLORER_URL``); "" for none.
+        dagster_url: address of the Dagster UI, for links of `mm serve` (``MM_DAGSTER_URL``); "" for none.
     """
 
     store: str
@@ -122,6 +135,8 @@ class Settings:
     prices: Path | None = None
     calibration: Path | None = None
     key_prefix: str = ""
+    explorer_url: str = ""
+    dagster_url: str = ""
 
     @property
     def calibration_file(self) -> Path:
@@ -144,6 +159,8 @@ class Settings:
             calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
             key_prefix=_checked_prefix(os.environ.get("MM_KEY_PREFIX") or ""),
             prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
+            explorer_url=_checked_address("MM_EXPLORER_URL"),
+            dagster_url=_checked_address("MM_DAGSTER_URL"),
         )
 
     def exports(self) -> dict[str, str]:
@@ -158,6 +175,8 @@ class Settings:
             **({VARIABLE: reader} if (reader := film_reader()) != FFMPEG else {}),
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
             **({"MM_KEY_PREFIX": self.key_prefix} if self.key_prefix else {}),
+            **({"MM_EXPLORER_URL": self.explorer_url} if self.explorer_url else {}),
+            **({"MM_DAGSTER_URL": self.dagster_url} if self.dagster_url else {}),
         }
 
 
@@ -183,6 +202,17 @@ def _checked_prefix(prefix: str) -> str:
             f"MM_KEY_PREFIX is {prefix!r}; a prefix is words of letters, digits and _, joined by /"
         )
     return prefix
+
+
+def _checked_address(variable: str) -> str:
+    """Return the address of a site that a variable names, without a slash at its end; "" for none."""
+    given = os.environ.get(variable) or ""
+    if given and not _ADDRESS.fullmatch(given):
+        raise UserError(
+            f"{variable} is {given[:100]!r}; give an address such as http://127.0.0.1:8808, without user, "
+            "query and fragment"
+        )
+    return given.rstrip("/")
 
 
 def absolute(location: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import dagster as dg
 import pyarrow as pa
@@ -18,8 +19,12 @@ from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.error_classes import lookup
 from mm_embed_kernels.escapes import escape_markdown, escape_terminal
 from mm_resources.cell import Cell
+from mm_resources.settings import Settings
 from mm_resources.tables.failure_events import may_be_redriven
 from mm_resources.tables.stage_refs import StageMeta
+
+# Views of the explorer that show more of a stage than its samples.
+_VIEWS = {"curated_samples": "curate", "feature_table": "map", "lineage_report": "cost"}
 
 
 def materialize_result(
@@ -46,6 +51,7 @@ def materialize_result(
     # What to do comes first, as the page shows it.
     metadata: dict[str, Any] = {
         "next": dg.MetadataValue.md(_next_command(asset, cell, meta, checks)),
+        **({"explorer": dg.MetadataValue.url(url)} if (url := _explorer_page(asset, cell, page)) else {}),
         **({"failures": dg.MetadataValue.md(_causes(asset, cell, page.causes))} if page.causes else {}),
         "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
         "dagster/row_count": meta.row_count,
@@ -65,6 +71,14 @@ def materialize_result(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results
     )
+
+
+def _explorer_page(asset: str, cell: Cell, page: AssetPage) -> str:
+    """Return the address of the explorer's view of a stage; "" where `MM_EXPLORER_URL` names no explorer."""
+    base = Settings.from_environment().explorer_url
+    view = "failures" if page.causes else _VIEWS.get(asset, "samples")
+    named = urlencode({"version": cell.dataset_version, "modality": cell.modality})
+    return f"{base}/{view}?{named}" if base else ""
 
 
 def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.AssetCheckEvaluation:

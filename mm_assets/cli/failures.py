@@ -78,7 +78,12 @@ def failures(  # noqa: PLR0913 - one parameter for each option
         _suggest(catalog, dataset_version, cells, chosen, json)
     elif json:
         events = catalog.failures.read_all(cells, FIELDS, chosen)
-        print_json_array(event for batch in events for event in batch.to_pylist())
+        # Stores of older versions have names of classes in front of messages.
+        print_json_array(
+            {**event, "message": without_classes(event["message"])}
+            for batch in events
+            for event in batch.to_pylist()
+        )
     else:
         _print_causes(catalog, dataset_version, cells, chosen)
 

@@ -24,15 +24,19 @@ def label(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="CSV, TSV or JSONL with mark (keep or drop) and sample_id, key or source_uri; "
+            help="CSV, TSV or JSONL with mark (keep or drop) or label, and sample_id, key or source_uri; "
             "without it, only score the recorded reviews"
         ),
     ] = None,
     modalities: Modalities = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="write the labels that people gave to this CSV: key, sample_id, modality, label"),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Record reviews (keep or drop), and score rules and failures against them: precision and recall."""
-    from mm_assets.curation.review_files import RecordedReviews, record_reviews
+    """Record reviews (keep, drop, labels), and score rules and failures by them: precision and recall."""
+    from mm_assets.curation.review_files import RecordedReviews, record_reviews, write_labels
     from mm_resources.catalog import Catalog
     from mm_resources.monitoring.review_scores import score_reviews
 
@@ -40,6 +44,10 @@ def label(
     cells = catalog.registry.cells(dataset_version, modalities)
     done = RecordedReviews() if file is None else record_reviews(catalog, cells, file)
     scores = {cell.modality: score_reviews(catalog, cell) for cell in cells}
+    if labels is not None:
+        written = write_labels(catalog, cells, labels)
+        if not json:
+            say(f"{written:,} labels written to {labels}")
     if json:
         scored = [
             {"modality": name, "scores": [asdict(score) for score in each]} for name, each in scores.items()

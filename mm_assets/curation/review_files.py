@@ -25,10 +25,11 @@ _LINES = pa.schema(
         ("name", pa.string()),
         ("source", pa.string()),
         ("mark", pa.string()),
+        ("label", pa.string()),
     ]
 )
 _MATCHES = """
-SELECT r.line, r.kind, r.name, r.mark, s.sample_id, s.content_hash
+SELECT r.line, r.kind, r.name, r.mark, r.label, s.sample_id, s.content_hash
 FROM (
   SELECT sample_id, content_hash, source, unnest([
     {'kind': 'sample_id', 'name': sample_id},
@@ -38,6 +39,7 @@ FROM (
 ) s JOIN reviews r
   ON s.named.kind = r.kind AND s.named.name = r.name AND (r.source IS NULL OR r.source = s.source)
 """
+_LABELLED = "SELECT s.key, s.sample_id, l.label FROM samples s JOIN labels l USING (sample_id) ORDER BY 1, 2"
 MAX_UNKNOWN_LINES = 10
 
 
@@ -74,15 +76,15 @@ def record_reviews(catalog: Catalog, cells: list[Cell], path: Path) -> RecordedR
                 several = f"{row['kind']} {row['name']!r} names several samples of {cell.dataset_version}"
                 raise UserError(f"{where}: {several}; add a column source, or name them by sample_id")
             other = by_sample.setdefault(row["sample_id"], row)
-            if other["mark"] != row["mark"]:
+            if (other["mark"], other["label"]) != (row["mark"], row["label"]):
                 raise UserError(
-                    f"{where} marks {row['name']!r} {row['mark']}, "
-                    f"but line {other['line']} marks it {other['mark']}"
+                    f"{where} marks {row['name']!r} {_said(row)}, "
+                    f"but line {other['line']} marks it {_said(other)}"
                 )
             if other is row:
                 rows.append(
                     {
-                        **{name: row[name] for name in ("sample_id", "content_hash", "mark")},
+                        **{name: row[name] for name in ("sample_id", "content_hash", "mark", "label")},
                         "dataset": cell.dataset,
                         "modality": cell.modality,
                         "version": cell.version,
@@ -98,6 +100,10 @@ def record_reviews(catalog: Catalog, cells: list[Cell], path: Path) -> RecordedR
         first = f"; {unknown[0]} is none" if unknown else ""
         raise UserError(f"{path} names no sample of {cells[0].dataset_version}{first}")
     return RecordedReviews(catalog.reviews.record(rows), len(unknown), unknown[:MAX_UNKNOWN_LINES])
+
+
+def _said(row: dict[str, Any]) -> str:
+    return str(row["mark"] if row["label"] is None else f"{row['mark']} {row['label']!r}")
 
 
 def _match_samples(catalog: Catalog, cell: Cell, reviews: pa.Table) -> list[dict[str, Any]]:
@@ -149,11 +155,50 @@ def _parse_json(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _parse_line(path: Path, number: int, row: dict[str, Any]) -> dict[str, Any]:
     """Return a line as a row of `_LINES`."""
-    mark = str(row.get("mark") or "").strip().lower()
-    if mark not in ("keep", "drop"):
-        raise UserError(f"{path} line {number}: mark is {row.get('mark')!r}, but must be keep or drop")
+    label = str(row["label"]).strip() if row.get("label") not in (None, "") else None
+    mark = str(row.get("mark") or "").strip().lower() or ("label" if label else "")
+    if mark not in ("keep", "drop") and not (mark == "label" and label):
+        raise UserError(
+            f"{path} line {number}: mark is {row.get('mark')!r}, but must be keep or drop; "
+            "a line without mark needs a label"
+        )
     kind = next((name for name in NAMES if row.get(name)), None)
     if kind is None:
         raise UserError(f"{path} line {number} names no sample: it needs one of {', '.join(NAMES)}")
     source = str(row["source"]) if row.get("source") else None
-    return {"line": number, "kind": kind, "name": str(row[kind]), "source": source, "mark": mark}
+    return {
+        "line": number,
+        "kind": kind,
+        "name": str(row[kind]),
+        "source": source,
+        "mark": mark,
+        "label": label,
+    }
+
+
+def write_labels(catalog: Catalog, cells: list[Cell], path: Path) -> int:
+    """Write the labels that people gave to samples of cells as CSV, which a source's `table` reads.
+
+    Returns:
+        The number of labels.
+
+    Raises:
+        UserError: for a file that cannot be written.
+    """
+    found = [
+        {**row, "modality": cell.modality}
+        for cell in cells
+        for row in sql.fetch(
+            _LABELLED,
+            samples=catalog.tables.read("raw_assets", cell, ["sample_id", "key"]),
+            labels=catalog.reviews.labels(cell),
+        ).to_pylist()
+    ]
+    try:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, ["key", "sample_id", "modality", "label"])
+            writer.writeheader()
+            writer.writerows(found)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    return len(found)

@@ -95,11 +95,25 @@ def scan_folder(folder: Path) -> Contents:
         media, programs = programs, {}
     for key in (key for files in programs.values() for key in files):
         left[JSON if key.lower().endswith(".json") else PROGRAMS].append(key)
-    # Two files or fewer among many of another modality, such as a README, are left out.
-    total = sum(map(len, media.values()))
-    for modality in [name for name, files in media.items() if len(files) <= 2 and len(files) * 20 <= total]:
+    for modality in _few(media):
         left[FEW] += media.pop(modality)
     return Contents(dict(media), tables, archives, dict(left), dict(litter))
+
+
+def _few(media: dict[str, list[str]]) -> list[str]:
+    """Return the modalities of two files or fewer among many of another, such as a README.
+
+    Those whose ending files of another modality have are none: a glob would match them all the same.
+    """
+    total = sum(map(len, media.values()))
+    endings = {name: {os.path.splitext(key)[1].lower() for key in files} for name, files in media.items()}
+    return [
+        name
+        for name, files in media.items()
+        if len(files) <= 2
+        and len(files) * 20 <= total
+        and not any(endings[name] & endings[other] for other in media if other != name)
+    ]
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from mm_assets.spec_drafts.tables import (
     record_source,
     text_column,
     usable_columns,
+    without_path,
 )
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import escape_glob, parse_spec
@@ -121,7 +122,7 @@ class _Tables:
                 rows = first_rows(self.folder / table)
             except Exception as error:  # noqa: BLE001 - whatever a stranger's table causes is that table's alone
                 cause = " ".join(str(error).split()) or "it cannot be read"
-                self.skipped[table] = cause.replace(f"{self.folder / table} ", "")
+                self.skipped[table] = without_path(cause, self.folder / table)
                 continue
             self._draft_table(table, rows)
         self.side.sort(key=lambda table: -self.files.count(table.values))
@@ -211,7 +212,7 @@ def _file_source(
     }
     parents = Counter(os.path.dirname(key).rsplit("/", 1)[-1] for key in files)
     if (table := tables.side_table(files)) is not None:
-        source["table"] = {"uri": table.uri, "key": table.key, "columns": table.columns}
+        source["table"] = {"uri": table.uri, "key": table.key, "columns": [*table.columns]}
     if len(parents) > 1 and "label" not in source.get("table", {}).get("columns", []):
         source["label"] = {"from": "parent_dir"}
     return source

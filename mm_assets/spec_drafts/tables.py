@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_assets.spec_drafts.names import clean_name, join_uri
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.spec.dataset_spec import escape_glob
 from mm_embed_kernels.spec.model import user_column
 from mm_resources.objects.compressed_streams import uncompressed_name
@@ -19,6 +20,8 @@ from mm_resources.sources.records import open_records
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # Rows of a table that are inspected.
 _MAX_ROWS = 500
+# Share of broken rows from which a table is left out: that of the default gate of a cell.
+_MOST_BROKEN = 0.2
 # Mean length from which a column of unknown name is taken for the text.
 _MIN_TEXT_LENGTH = 15
 _TEXT = (
@@ -43,9 +46,22 @@ def first_rows(path: Path) -> Rows:
     """Read the first rows of a table, without broken ones.
 
     Raises:
-        UserError: when the table cannot be read.
+        UserError: when the table cannot be read, or so many of its rows that a gate would close.
     """
-    return [record.fields for record in islice(open_records(str(path)), _MAX_ROWS) if not record.error]
+    records = list(islice(open_records(str(path)), _MAX_ROWS))
+    broken = [record.error for record in records if record.error]
+    if len(broken) > _MOST_BROKEN * len(records):
+        remedy = "save it as UTF-8" if broken[0].error_class == "encoding_unknown" else "repair it"
+        raise UserError(
+            f"{path} has {len(broken)} of {len(records)} rows that cannot be read: "
+            f"{without_path(broken[0].message, path)}; {remedy}"
+        )
+    return [record.fields for record in records if not record.error]
+
+
+def without_path(message: str, path: Path) -> str:
+    """Return a message without the path of its table in front."""
+    return message.replace(f"{path}: ", "").replace(f"{path} ", "")
 
 
 def text_column(rows: Rows) -> str | None:

@@ -125,10 +125,17 @@ MARKS = Contract(
                 "the bytes that were marked, where they were read: a mark says nothing of others",
                 pattern=HASH,
             ),
-            field("mark", pa.string(), "keep or drop", required=True, choices=("keep", "drop")),
+            field(
+                "mark",
+                pa.string(),
+                "keep or drop; label: only a label was given",
+                required=True,
+                choices=("keep", "drop", "label"),
+            ),
             field("version", pa.string(), "version of the dataset in which it was marked", required=True),
             field("origin", pa.string(), "name of the file that the mark comes from", required=True),
             field("at", TIME, "when it was recorded; the latest mark of a sample counts", required=True),
+            field("label", pa.string(), "label that a person gave; empty where it was taken away"),
         ]
     ),
     key="sample_id",

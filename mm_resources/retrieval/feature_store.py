@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 import pyarrow as pa
 
@@ -13,10 +13,10 @@ from mm_embed_kernels.modalities import modalities
 from mm_resources.catalog import Catalog
 from mm_resources.features.removed_rows import RemovedRows, removal_errors, versions_of
 from mm_resources.registry.pins import Pin
-from mm_resources.retrieval.arguments import require_flag, require_text, require_texts
+from mm_resources.retrieval.arguments import require_text
 from mm_resources.retrieval.explain import explain
-from mm_resources.retrieval.filters import check_filter
-from mm_resources.retrieval.query_vectors import Query, QueryEncoder
+from mm_resources.retrieval.feature_reader import FeatureReader, SearchCall, TrainingCall
+from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.remote_store import RemoteFeatureStore
 from mm_resources.retrieval.search import Search, SearchRequest
 from mm_resources.retrieval.training_set import TrainingSet
@@ -27,15 +27,23 @@ _TRIES = 5
 Answer = TypeVar("Answer")
 
 
-class FeatureStore:
+class FeatureStore(FeatureReader[TrainingSet]):
     """Published features: search, training sets, decisions, explanations."""
 
     def __init__(self, catalog: Catalog, encoder: QueryEncoder | None = None) -> None:
         self.catalog = catalog
         self._encoder = encoder or QueryEncoder()
 
+    @overload
     @staticmethod
-    def open(root: str | os.PathLike[str] | None = None, *, token: str = "") -> FeatureStore:
+    def open(root: os.PathLike[str] | None = None, *, token: str = "") -> FeatureStore: ...
+
+    @overload
+    @staticmethod
+    def open(root: str, *, token: str = "") -> FeatureReader[Any]: ...
+
+    @staticmethod
+    def open(root: str | os.PathLike[str] | None = None, *, token: str = "") -> FeatureReader[Any]:
         """Open the feature store at a root (a folder or URL), by default ``MM_STORE``.
 
         Args:
@@ -49,72 +57,16 @@ class FeatureStore:
         if root is not None and not isinstance(root, str | os.PathLike):
             raise UserError(f"root is {root!r}; give a folder or a URL")
         if isinstance(root, str) and root.startswith(("http://", "https://")):
-            # It has the methods of this class that read; nothing else of a store is behind a service.
-            return cast(FeatureStore, RemoteFeatureStore(root, token))
+            return RemoteFeatureStore(root, token)
         return FeatureStore(Catalog.open(root))
 
-    def search(  # noqa: PLR0913 - the public API
-        self,
-        query: Query,
-        *,
-        dataset_version: str | Sequence[str] | None = None,
-        modality: str | Sequence[str],
-        embedder: str | None = None,
-        k: int = 10,
-        where: str | None = None,
-        mode: str = "vector",
-        group_by: str | None = None,
-        find: str = "neighbours",
-        label: str | None = None,
-        verify: bool = False,
-    ) -> pa.Table:
-        """Search published features.
-
-        Args:
-            query: a text, a path or bytes of a medium, a vector, or ``id:`` and a feature, segment or sample
-                id.
-            dataset_version: a version or alias, several, or None for all that have published the modality.
-            modality: a modality, or several whose tables share a space.
-            embedder: embedder whose tables are searched; by default the primary one.
-            k: number of hits, at least 1.
-            where: SQL over the feature columns, applied before the search: one expression, with texts in
-                single quotes.
-            mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal
-                rank fusion.
-            group_by: ``sample`` or ``entity``, to return the best hit of each in each version; so a long
-                video does not fill the result.
-            find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more);
-                ``hard_negatives`` (near, but of another label).
-            label: label of the query, for hard negatives; by default that of the sample that an id names.
-            verify: whether to compare the files of the tables and their indexes with their hashes before,
-                which reads them once.
-
-        Returns:
-            The k best hits, best first: the columns `mm_resources.retrieval.search.HIT`, ``key``, ``text``,
-            ``dataset_version`` and ``score``, which is the cosine similarity, BM25 for ``text``, or the fused
-            ranks for ``hybrid``.
-
-        Raises:
-            UserError: for an argument of another type or out of its range (before a table is opened), when
-                nothing is published, the query cannot be encoded in the tables' space, the tables use several
-                spaces, or the filter is invalid.
-        """
-        request = SearchRequest(query, k, where, mode, group_by, find, label)
-        request.check()
-        names = require_texts("modality", modality, "image")
-        versions = (
-            None if dataset_version is None else require_texts("dataset_version", dataset_version, _EXAMPLE)
-        )
-        if embedder is not None:
-            require_text("embedder", embedder, "wordllama")
-        require_flag("verify", verify)
-
+    def _search(self, call: SearchCall) -> pa.Table:
         def answer(pins: list[Pin]) -> pa.Table:
-            for pinned in [pin.table(embedder) for pin in pins] if verify else []:
+            for pinned in [pin.table(call.embedder) for pin in pins] if call.verify else []:
                 self.catalog.features.require_intact(pinned.table, pinned.lance_version)
-            return self.search_pins(pins, request, embedder)
+            return self.search_pins(pins, call.request, call.embedder)
 
-        return self.read_pins(lambda: self.pins(versions, names), answer)
+        return self.read_pins(lambda: self.pins(call.versions, call.modalities), answer)
 
     def search_pins(self, pins: list[Pin], request: SearchRequest, embedder: str | None) -> pa.Table:
         """Search the tables of pins; the arguments and the answer are those of `search`."""
@@ -161,69 +113,18 @@ class FeatureStore:
             )
         return pins
 
-    def training_set(  # noqa: PLR0913 - the public API
-        self,
-        dataset_version: str | None = None,
-        *,
-        modality: str | Sequence[str] | None = None,
-        where: str | None = None,
-        split: str | None = None,
-        columns: Sequence[str] | None = None,
-        embedder: str | Mapping[str, str] | None = None,
-        manifest: dict[str, Any] | None = None,
-        verify: bool = False,
-    ) -> TrainingSet:
-        """Return a pinned set of features; several modalities are joined on ``entity_id``.
-
-        Args:
-            dataset_version: a version or alias.
-            modality: a modality, or several to join.
-            where: SQL over the feature columns: one expression, with texts in single quotes. Of several
-                modalities, the rows of each must pass it.
-            split: split whose rows are chosen.
-            columns: columns beside ids and vector; by default ``label``.
-            embedder: embedder whose table is read; by default the primary one. Of several modalities, each
-                must have it; or a mapping from modality to embedder, of which those not named are primary.
-            manifest: manifest of an earlier training set, in place of all other arguments: returns the same
-                rows.
-            verify: whether to compare the tables' files with their hashes before; reads them once.
-
-        Raises:
-            UserError: for an argument of another type (before a table is opened), when nothing is published,
-                a column, an embedder or the split is missing, the filter is invalid, or the store no longer
-                has the manifest's rows.
-        """
-        require_flag("verify", verify)
-        given = (dataset_version, modality, where, split, columns, embedder)
-        if manifest is not None:
-            if any(each is not None for each in given):
-                raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
-            return TrainingSet.from_manifest(self.catalog, manifest, verify)
-        if dataset_version is None or modality is None:
-            raise UserError("training_set needs a dataset version and a modality, or a manifest")
-        require_text("dataset_version", dataset_version, _EXAMPLE)
-        names = require_texts("modality", modality, "image")
-        chosen = ["label"] if columns is None or columns == [] else require_texts("columns", columns, "label")
-        if where is not None:
-            check_filter(where)
-        if split is not None:
-            require_text("split", split, "train")
-        _check_embedders(embedder, names)
+    def _training_set(self, call: TrainingCall) -> TrainingSet:
         return self.read_pins(
-            lambda: [self.published(dataset_version, name) for name in names],
-            lambda pins: TrainingSet.from_pins(self.catalog, pins, embedder, where, split, chosen, verify),
+            lambda: [self.published(call.dataset_version, name) for name in call.modalities],
+            lambda pins: TrainingSet.from_pins(
+                self.catalog, pins, call.embedder, call.where, call.split, call.columns, call.verify
+            ),
         )
 
-    def decisions(self, dataset_version: str, modality: str) -> pa.Table:
-        """Return the decision for each curated sample: kept, rules, split.
+    def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> TrainingSet:
+        return TrainingSet.from_manifest(self.catalog, manifest, verify)
 
-        Decisions are those of the published version; before the first publish, those of the curated table.
-
-        Raises:
-            UserError: when the cell is not curated.
-        """
-        require_text("dataset_version", dataset_version, _EXAMPLE)
-        require_text("modality", modality, "image")
+    def _decisions(self, dataset_version: str, modality: str) -> pa.Table:
         cell = self.catalog.registry.cells(dataset_version, modality)[0]
 
         def pins() -> list[Pin]:
@@ -250,11 +151,7 @@ class FeatureStore:
         ]
         return self.read_pins(pins, read)
 
-    def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
-        """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""
-        require_text("identifier", identifier, "id:FEATURE_ID")
-        if dataset_version is not None:
-            require_text("dataset_version", dataset_version, _EXAMPLE)
+    def _explain(self, identifier: str, dataset_version: str | None) -> dict[str, Any]:
         # A version whose files are damaged costs itself alone, and is named where nothing else has the id.
         problems: list[str] = []
         every = problems if dataset_version is None else None
@@ -268,16 +165,3 @@ class FeatureStore:
         require_text("dataset_version", dataset_version, _EXAMPLE)
         require_text("modality", modality, "image")
         return self.catalog.registry.published_pin(dataset_version, modality)
-
-
-def _check_embedders(embedder: object, names: list[str]) -> None:
-    """Check that an argument is None, an embedder, or a mapping from chosen modalities to embedders."""
-    if isinstance(embedder, Mapping):
-        for modality, name in embedder.items():
-            if modality not in names:
-                raise UserError(
-                    f"embedder names one of {modality!r}, but the modalities are: {', '.join(names)}"
-                )
-            require_text(f"embedder of {modality}", name, "wordllama")
-    elif embedder is not None:
-        require_text("embedder", embedder, "wordllama")

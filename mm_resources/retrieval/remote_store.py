@@ -6,8 +6,9 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.retrieval.query_vectors import Query, Words, check_query
+from mm_resources.retrieval.feature_reader import FeatureReader, SearchCall, TrainingCall
+from mm_resources.retrieval.query_vectors import Query, Words
 from mm_resources.retrieval.remote_values import restore_values
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _SECONDS = 60.0
 _TRIES, _PAUSE_SECONDS = 4, 2.0
 
 
-class RemoteFeatureStore:
+class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
     """Published features of a service; results equal those of `FeatureStore` on the store behind it.
 
     Args:
@@ -48,35 +50,17 @@ class RemoteFeatureStore:
             raise UserError(f"{address!r} is no address of a service: {error}") from None
         self._address = str(self._client.base_url).rstrip("/")
 
-    def search(  # noqa: PLR0913 - the public API
-        self,
-        query: Query,
-        *,
-        dataset_version: str | Sequence[str] | None = None,
-        modality: str | Sequence[str],
-        embedder: str | None = None,
-        k: int = 10,
-        where: str | None = None,
-        mode: str = "vector",
-        group_by: str | None = None,
-        find: str = "neighbours",
-        label: str | None = None,
-        verify: bool = False,
-    ) -> pa.Table:
-        """Search published features, see `FeatureStore.search`; media are read here and sent."""
+    def _search(self, call: SearchCall) -> pa.Table:
+        request = call.request
         body = {
-            "dataset_version": _plain(dataset_version),
-            "modality": _plain(modality),
-            "embedder": embedder,
-            "k": k,
-            "where": where,
-            "mode": mode,
-            "group_by": group_by,
-            "find": find,
-            "label": label,
-            "verify": verify,
+            "dataset_version": call.versions,
+            "modality": call.modalities,
+            "embedder": call.embedder,
+            "verify": call.verify,
+            **{item.name: getattr(request, item.name) for item in fields(request) if item.name != "query"},
         }
-        check_query(query, mode)
+        query = request.query
+        # Media are read here, and sent.
         medium = _medium(query)
         if medium is not None:
             form = {"request": json.dumps(body)}
@@ -90,43 +74,34 @@ class RemoteFeatureStore:
             )
         return _read_table(answer.content)
 
-    def decisions(self, dataset_version: str, modality: str) -> pa.Table:
-        """Return the decision for each curated sample, see `FeatureStore.decisions`."""
+    def _decisions(self, dataset_version: str, modality: str) -> pa.Table:
         named = {"dataset_version": dataset_version, "modality": modality}
         return _read_table(self._send("GET", "/v1/decisions", params=named).content)
 
-    def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
-        """Return the lineage of a feature, segment or sample, see `FeatureStore.explain`."""
-        if not isinstance(identifier, str) or not identifier:
-            raise UserError(f"identifier {identifier!r} is no name; give a text such as 'id:FEATURE_ID'")
+    def _explain(self, identifier: str, dataset_version: str | None) -> dict[str, Any]:
         named = {"typed": "true"} | ({"dataset_version": dataset_version} if dataset_version else {})
         path = f"/v1/features/{quote(identifier.removeprefix('id:'), safe='')}/explain"
         found: dict[str, Any] = restore_values(self._send("GET", path, params=named).json())
         return found
 
-    def training_set(  # noqa: PLR0913 - the public API
-        self,
-        dataset_version: str | None = None,
-        *,
-        modality: str | Sequence[str] | None = None,
-        where: str | None = None,
-        split: str | None = None,
-        columns: Sequence[str] | None = None,
-        embedder: str | Mapping[str, str] | None = None,
-        manifest: dict[str, Any] | None = None,
-        verify: bool = False,
-    ) -> RemoteTrainingSet:
-        """Return a pinned set of features, see `FeatureStore.training_set`."""
-        body = {
-            "dataset_version": dataset_version,
-            "modality": _plain(modality),
-            "where": where,
-            "split": split,
-            "columns": _plain(columns),
-            "embedder": dict(embedder) if isinstance(embedder, Mapping) else embedder,
-            "manifest": manifest,
-            "verify": verify,
-        }
+    def _training_set(self, call: TrainingCall) -> RemoteTrainingSet:
+        embedder = call.embedder
+        return self._pin(
+            {
+                "dataset_version": call.dataset_version,
+                "modality": call.modalities,
+                "where": call.where,
+                "split": call.split,
+                "columns": call.columns,
+                "embedder": dict(embedder) if isinstance(embedder, Mapping) else embedder,
+                "verify": call.verify,
+            }
+        )
+
+    def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> RemoteTrainingSet:
+        return self._pin({"manifest": manifest, "verify": verify})
+
+    def _pin(self, body: dict[str, Any]) -> RemoteTrainingSet:
         pinned = self._send("POST", "/v1/training_sets", json=body).json()
         return RemoteTrainingSet(self, pinned["digest"], pinned["manifest"])
 
@@ -219,10 +194,6 @@ class RemoteTrainingSet:
                 "FeatureStore.open(ROOT).training_set(manifest=...)"
             )
         raise AttributeError(name)
-
-
-def _plain(names: Any) -> Any:
-    return list(names) if isinstance(names, list | tuple) else names
 
 
 def _medium(query: Query) -> bytes | None:

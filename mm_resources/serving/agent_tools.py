@@ -36,7 +36,7 @@ _MOST_HITS, _MOST_FAILURES, _MOST_SAMPLES = 50, 50, 1_000_000_000
 
 def agent_server(service: Service) -> MCPServer:
     """Return the server of the tools."""
-    server = MCPServer("mm", instructions=_ABOUT)
+    server = MCPServer("mm", instructions=_ABOUT, log_level="WARNING")
     _add_reading(server, service)
     _add_search(server, service)
     return server

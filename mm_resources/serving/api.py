@@ -17,7 +17,7 @@ from mm_resources.serving import datasets
 from mm_resources.serving.json_values import json_response
 from mm_resources.serving.limits import ServiceLimits
 from mm_resources.serving.marks import MarksBody, RecordedMarks, record_marks
-from mm_resources.serving.media import CONTENT_HASH, Previews, media_response
+from mm_resources.serving.media import CONTENT_HASH, Form, Previews, media_response
 from mm_resources.serving.openai_search import VectorStorePage, VectorStoreSearch, search_vector_store
 from mm_resources.serving.pages import (
     DECISION_COLUMNS,
@@ -158,12 +158,21 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     async def show_medium(
         content_hash: Annotated[str, Path(pattern=CONTENT_HASH)],
         preview: Annotated[int | None, Query(ge=16, le=1024, description="longest side of a preview")] = None,
+        span: Annotated[
+            str | None,
+            Query(
+                max_length=60,
+                pattern=r"^seconds=\d{1,6}(\.\d{1,6})?-\d{1,6}(\.\d{1,6})?$",
+                description="a part, `seconds=5.5-7.5`, as WebM up to 20 s; with `preview` a frame of it",
+            ),
+        ] = None,
         range_: Annotated[str | None, Header(alias="range", max_length=200)] = None,
         if_none_match: Annotated[str | None, Header(max_length=200)] = None,
     ) -> Response:
-        """Return the bytes of a content, ranged; or a picture, waveform or the beginning of its text."""
-        if preview is not None:
-            return await service.work.run(previews.response, content_hash, preview, if_none_match)
+        """Return the bytes of a content, ranged; or a picture, waveform, clip or the beginning of a text."""
+        if preview is not None or span is not None:
+            form = Form.of(preview, span)
+            return await service.work.run(previews.response, content_hash, form, if_none_match, range_)
         return await service.work.run(media_response, service, content_hash, range_, if_none_match)
 
 

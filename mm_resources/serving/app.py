@@ -73,8 +73,8 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", tags=["health"], responses={503: PROBLEMS[503]})
     async def show_readiness() -> dict[str, str]:
         """Tell that requests can be answered: the store is there."""
-        if not await service.work.run(service.is_ready):
-            raise Problem("store_error", "the store has no registry that can be read")
+        if reason := await service.work.run(service.find_obstacle):
+            raise Problem("store_error", reason)
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses=PROBLEMS)

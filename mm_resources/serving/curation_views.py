@@ -13,12 +13,18 @@ from mm_resources.registry.pins import Pin
 from mm_resources.serving.explorer import Scope, show
 from mm_resources.serving.facets import sample_facets
 from mm_resources.serving.json_values import json_response
-from mm_resources.serving.marks import latest_marks, mark_scores
+from mm_resources.serving.marks import latest_labels, latest_marks, mark_scores
 from mm_resources.serving.pages import SAMPLE_COLUMNS, PageRequest, sample_page
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.projections import METHODS, project
 from mm_resources.serving.service import Service
-from mm_resources.serving.thresholds import histogram_of, measured_values, thresholds_of, what_if
+from mm_resources.serving.thresholds import (
+    histogram_of,
+    measured_values,
+    require_rule,
+    thresholds_of,
+    what_if,
+)
 
 _ROWS = 48
 _STEPS = ("discovered", "ingested", "valid", "kept", "published")
@@ -63,7 +69,7 @@ def curation_router(service: Service) -> APIRouter:
 
 def _values(service: Service, scope: Scope) -> dict[str, Any]:
     (pin,) = service.published(scope["version"], scope["modality"])
-    rule = scope.get("rule") or ""
+    rule = require_rule(service, pin, scope.get("rule") or "")
     where = f"NOT array_has(passed, {sql.literal(rule)})" if rule else "NOT kept"
     asked = PageRequest(
         service, ("curate", rule), scope["version"], scope["modality"], _ROWS, scope.get("cursor")
@@ -83,6 +89,7 @@ def _values(service: Service, scope: Scope) -> dict[str, Any]:
         "thresholds": _thresholds(service, pin, rule),
         "page": sample_page(asked, SAMPLE_COLUMNS, where, None),
         "marks": latest_marks(service, pin),
+        "given": latest_labels(service, pin),
         "scores": mark_scores(service, pin),
         "allow_marks": service.allow_marks,
     }

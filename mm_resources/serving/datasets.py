@@ -10,6 +10,7 @@ from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import ALIASES
 from mm_resources.costs.cell_costs import cell_cost
 from mm_resources.costs.prices import load_prices
+from mm_resources.monitoring.distribution_drift import distribution_drifts, largest_drifts
 from mm_resources.monitoring.version_diff import common_modalities, diff
 from mm_resources.registry.pins import Pin, PinnedTable
 from mm_resources.serving.json_values import as_json
@@ -115,7 +116,7 @@ def compare_versions(service: Service, before: str, after: str) -> dict[str, Any
     cells = [
         service.remember(
             ("diff", old[name].cell, old[name].number, new[name].cell, new[name].number),
-            lambda name=name: as_json(diff(service.catalog, old[name].cell, new[name].cell)),  # type: ignore[misc]
+            lambda name=name: _compare_cells(service, old[name], new[name]),  # type: ignore[misc]
         )
         for name in sorted(old.keys() & new.keys())
     ]
@@ -123,6 +124,25 @@ def compare_versions(service: Service, before: str, after: str) -> dict[str, Any
         "before": [describe_pin(pin) for pin in old.values()],
         "after": [describe_pin(pin) for pin in new.values()],
         "cells": cells,
+    }
+
+
+def _compare_cells(service: Service, old: Pin, new: Pin) -> dict[str, Any]:
+    """Return the difference of two pins of a modality, and the largest drift of each kind."""
+    limits = service.catalog.registry.spec(new.dataset, new.version).drift
+    drifts = largest_drifts(distribution_drifts(service.catalog, old, new, limits))
+    return {
+        **as_json(diff(service.catalog, old.cell, new.cell)),
+        "drift": [
+            {
+                "kind": drift.kind,
+                "what": drift.what,
+                "value": drift.value,
+                "limit": drift.limit,
+                "is_within_limit": drift.is_within_limit,
+            }
+            for drift in drifts
+        ],
     }
 
 

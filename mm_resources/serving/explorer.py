@@ -14,12 +14,15 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import ProcessFailure, SampleError, UserError
 from mm_resources.serving import datasets
 from mm_resources.serving.access import COOKIE, Access
+from mm_resources.serving.marks import latest_labels, latest_marks
 from mm_resources.serving.page_templates import render
 from mm_resources.serving.pages import SAMPLE_COLUMNS, PageRequest, duplicate_page, failure_page, sample_page
 from mm_resources.serving.problems import Problem, problem_body
 from mm_resources.serving.queries import SearchAnswers, SearchBody, check_where
 from mm_resources.serving.samples import explain_feature, read_sample
 from mm_resources.serving.service import Service
+from mm_resources.serving.thresholds import require_rule
+from mm_resources.settings import Settings
 from mm_resources.tables.failure_events import FailureFilter
 
 STATIC = Path(__file__).parent / "static"
@@ -35,7 +38,9 @@ VIEWS = [
     ("API", "/docs"),
 ]
 # Hits and samples of a page, and neighbours of a sample.
-_HITS, _ROWS, _NEIGHBOURS = 24, 24, 6
+_HITS, _ROWS, _NEIGHBOURS, _EXAMPLES = 24, 24, 6, 12
+# What is shown first, where nothing is chosen: what can be seen.
+_SEEN_FIRST = ("image", "video", "audio")
 Scope = dict[str, Any]
 Compute = Callable[[Scope], dict[str, Any]]
 
@@ -56,7 +61,9 @@ def frame(service: Service, scope: Scope, here: str) -> dict[str, Any]:
     own = [cell["modality"] for cell in cells if cell["dataset_version"] == scope["version"]]
     modalities = sorted({cell["modality"] for cell in cells})
     if not scope.get("modality"):
-        scope["modality"] = (own or modalities or [""])[0]
+        scope["modality"] = next(
+            (name for name in _SEEN_FIRST if name in own), (own or modalities or [""])[0]
+        )
     return {
         "views": VIEWS,
         "here": here,
@@ -66,6 +73,7 @@ def frame(service: Service, scope: Scope, here: str) -> dict[str, Any]:
         "modalities": modalities,
         "aliases": listed["aliases"],
         "problems": listed["problems"],
+        "dagster": Settings.from_environment().dagster_url,
     }
 
 
@@ -165,7 +173,7 @@ def search_values(service: Service, scope: Scope, medium: bytes | None = None) -
     query = scope.get("q", "").strip()
     found: dict[str, Any] = {"hits": None, "facets": None, "cursor": None, "problem": "", "what": query}
     if not query and medium is None:
-        return found
+        return {**found, "examples": _example_rows(service, scope)}
     try:
         body = SearchBody(
             query=query if medium is None else None,
@@ -186,6 +194,16 @@ def search_values(service: Service, scope: Scope, medium: bytes | None = None) -
         return {**found, "hits": [], "problem": error.detail if isinstance(error, Problem) else _line(error)}
     what = f"the medium {scope.get('file', '')}" if medium is not None else query
     return {**found, "hits": page["hits"], "facets": page["facets"], "cursor": page["cursor"], "what": what}
+
+
+def _example_rows(service: Service, scope: Scope) -> list[dict[str, Any]]:
+    """Return the first samples of the chosen cell that are kept, for the page of a store."""
+    try:
+        asked = _page_request(service, ("samples", "kept", None), {**scope, "cursor": None}, _EXAMPLES)
+        rows: list[dict[str, Any]] = sample_page(asked, SAMPLE_COLUMNS, "kept", None)["rows"]
+        return rows
+    except (Problem, UserError):  # nothing is published, and the page says so
+        return []
 
 
 def _search(service: Service, body: SearchBody, medium: bytes | None) -> dict[str, Any]:
@@ -229,6 +247,9 @@ def _where(service: Service, scope: Scope, columns: tuple[str, ...]) -> str | No
 
 def _samples(service: Service, scope: Scope) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": [], "total": 0, "facets": None, "cursor": None, "problem": ""}
+    found |= {"marks": {}, "given": {}, "allow_marks": service.allow_marks}
+    (pin,) = service.published(scope["version"], scope["modality"])
+    require_rule(service, pin, scope.get("rule") or "")
     try:
         where = _where(service, scope, ("label", "split"))
         order = scope.get("order_by") or None
@@ -240,7 +261,8 @@ def _samples(service: Service, scope: Scope) -> dict[str, Any]:
         if error.status != 422:
             raise
         return {**found, "problem": error.detail}
-    return {**found, **page}
+    marked = {"marks": latest_marks(service, pin), "given": latest_labels(service, pin)}
+    return {**found, **page, **marked}
 
 
 def _sample(service: Service, sample_id: str, scope: Scope) -> dict[str, Any]:

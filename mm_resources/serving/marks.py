@@ -1,10 +1,10 @@
-"""Marks that people set in the service: keep or drop, by sample, in the log that `mm label` reads."""
+"""Marks that people set in the service, by sample: keep, drop, labels, in the log that `mm label` reads."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mm_embed_kernels import sql
 from mm_resources.monitoring.review_scores import score_reviews
@@ -16,12 +16,21 @@ _MOST = 500
 
 
 class MarkBody(BaseModel):
-    """A mark of one sample."""
+    """A mark of one sample: keep, drop, a label, or one of the first two with a label."""
 
     model_config = ConfigDict(extra="forbid")
 
     sample_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    mark: Literal["keep", "drop"]
+    mark: Literal["keep", "drop"] | None = None
+    label: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = Field(
+        default=None, description="any text; empty: take the label away"
+    )
+
+    @model_validator(mode="after")
+    def _require_something(self) -> MarkBody:
+        if self.mark is None and self.label is None:
+            raise ValueError("give `mark`, `label` or both")
+        return self
 
 
 class MarksBody(BaseModel):
@@ -52,7 +61,7 @@ def record_marks(service: Service, body: MarksBody, who: str) -> dict[str, Any]:
     """
     if not service.allow_marks:
         raise Problem("forbidden", "this service records no marks; start it with --allow-marks")
-    wanted = {item.sample_id: item.mark for item in body.marks}
+    wanted = {item.sample_id: item for item in body.marks}
 
     def match(pins: list[Pin]) -> list[dict[str, Any]]:
         (pin,) = pins
@@ -63,7 +72,8 @@ def record_marks(service: Service, body: MarksBody, who: str) -> dict[str, Any]:
         return [
             {
                 **row,
-                "mark": wanted[row["sample_id"]],
+                "mark": wanted[row["sample_id"]].mark or "label",
+                "label": wanted[row["sample_id"]].label,
                 "dataset": pin.dataset,
                 "modality": pin.modality,
                 "version": pin.version,
@@ -83,6 +93,12 @@ def latest_marks(service: Service, pin: Pin) -> dict[str, str]:
     """Return the latest mark of each marked sample of a cell's dataset and modality."""
     latest = service.catalog.reviews.latest(pin.cell)
     return dict(zip(latest["sample_id"].to_pylist(), latest["mark"].to_pylist(), strict=True))
+
+
+def latest_labels(service: Service, pin: Pin) -> dict[str, str]:
+    """Return the latest label that a person gave each sample of a cell's dataset and modality."""
+    latest = service.catalog.reviews.labels(pin.cell)
+    return dict(zip(latest["sample_id"].to_pylist(), latest["label"].to_pylist(), strict=True))
 
 
 def mark_scores(service: Service, pin: Pin) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
-"""Media of samples by their content: ranged bytes, and previews that the sandbox makes."""
+"""Media of samples by their content: ranged bytes, and previews and clips that the sandbox makes."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any
@@ -15,6 +16,8 @@ from starlette.responses import FileResponse, Response
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
 from mm_embed_kernels.kernels.preview import Previewer, read_preview
+from mm_embed_kernels.media.clips import CLIP_SIDE, Clipper, read_made
+from mm_embed_kernels.media.spans import seconds_of
 from mm_embed_kernels.media.tracks import media_type
 from mm_embed_kernels.modalities import Media, Preview, get, modalities, modality_of
 from mm_embed_kernels.modalities.base import PREVIEW_CHARS, PREVIEW_SIDE
@@ -39,6 +42,8 @@ _WAVE_HEIGHT = 96
 # A blob above this size is previewed only where its modality reads streams.
 _MOST_PREVIEWED = LARGE_BYTES * 8
 _PREVIEWERS = 4
+# A day: no part of a medium begins later.
+_LONGEST_SECONDS = 86_400.0
 _LIMITS = Limits(workers=2, item_seconds=10.0)
 
 
@@ -57,12 +62,16 @@ def media_response(service: Service, digest: str, byte_range: str | None, known:
     mime = _safe_type(mime)
     if isinstance(medium, Path):
         return FileResponse(medium, headers=headers, media_type=mime)
-    span = _span(byte_range, len(medium))
+    return _respond_range(medium, mime, headers, byte_range)
+
+
+def _respond_range(body: bytes, mime: str, headers: dict[str, str], byte_range: str | None) -> Response:
+    span = _span(byte_range, len(body))
     if span is None:
-        return Response(medium, 200, headers, mime)
+        return Response(body, 200, headers, mime)
     begin, end = span
-    headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(medium)}"
-    return Response(medium[begin:end], 206, headers, mime)
+    shown = {**headers, "Content-Range": f"bytes {begin}-{end - 1}/{len(body)}"}
+    return Response(body[begin:end], 206, shown, mime)
 
 
 def _load(service: Service, digest: str) -> Media:
@@ -108,38 +117,87 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
     return begin, end
 
 
+@dataclass(frozen=True)
+class Form:
+    """The form in which a page shows a content.
+
+    Attributes:
+        side: longest side of a picture in pixels; larger ones than the sandbox makes are not scaled up. None
+            makes a clip of a part.
+        begin, end: the part in seconds; of all, where both are None.
+    """
+
+    side: int | None
+    begin: float | None = None
+    end: float | None = None
+
+    @staticmethod
+    def of(side: int | None, span: str | None) -> Form:
+        """Return the form that a client asks for.
+
+        Args:
+            span: ``seconds=5.5-7.5``; of other kinds, which have no time, the whole is shown.
+
+        Raises:
+            Problem: where it cannot be made.
+        """
+        side = None if side is None else min(side, PREVIEW_SIDE) if span is None else min(side, CLIP_SIDE)
+        if span is None:
+            return Form(side)
+        try:
+            begin, end = seconds_of(span)
+        except SampleError as error:
+            raise Problem("bad_request", error.message) from None
+        return Form(side, begin, end)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.begin is None or self.end is None
+
+    def check(self) -> None:
+        """Check that it can be made.
+
+        Raises:
+            Problem: where it cannot.
+        """
+        if self.side is not None and not 16 <= self.side <= 1024:
+            raise Problem("bad_request", f"preview is {self.side}; give 16 to 1024 pixels")
+        if self.begin is None or self.end is None:
+            return
+        if not (0 <= self.begin < self.end <= _LONGEST_SECONDS):
+            raise Problem("bad_request", "span is seconds=BEGIN-END, with the end after the beginning")
+
+
 class Previews:
     """Previews by content, in memory: they go with the process, and with the content when it is forgotten."""
 
     def __init__(self, service: Service) -> None:
         self._service, self._most = service, service.limits.preview_bytes
-        self._made: OrderedDict[tuple[str, int], tuple[bytes, str]] = OrderedDict()
+        self._made: OrderedDict[tuple[str, Form], tuple[bytes, str]] = OrderedDict()
         self._bytes, self._lock = 0, Lock()
         # The sandbox has few children; more threads would only hold blobs in memory.
         self._makers = BoundedSemaphore(_PREVIEWERS)
 
-    def response(self, digest: str, side: int, known: str | None) -> Response:
-        """Return a picture, waveform or beginning of a text of a content.
+    def response(self, digest: str, form: Form, known: str | None, byte_range: str | None = None) -> Response:
+        """Return a picture, waveform, clip or the beginning of a text of a content.
 
         Args:
-            side: longest side in pixels; larger ones than the sandbox makes are not scaled up.
             known: header ``If-None-Match``.
+            byte_range: header ``Range``, which players send.
         """
-        if not 16 <= side <= 1024:
-            raise Problem("bad_request", f"preview is {side}; give 16 to 1024 pixels")
-        side = min(side, PREVIEW_SIDE)
+        form.check()
         self._require_remembered(digest)
-        tag = f'"{digest}-{side}"'
+        tag = f'"{digest}-{form.side}-{form.begin}-{form.end}"'
         headers = {**_MEDIA_HEADERS, "ETag": tag}
         with self._lock:
-            found = self._made.get((digest, side))
+            found = self._made.get((digest, form))
             if found:
-                self._made.move_to_end((digest, side))
+                self._made.move_to_end((digest, form))
         self._service.metrics.cache.labels("previews", "hit" if found else "miss").inc()
         if found and known == tag:
             return Response(None, 304, headers)
-        body, mime = found or self._make(digest, side)
-        return Response(body, 200, headers, mime)
+        body, mime = found or self._make(digest, form)
+        return _respond_range(body, mime, headers, byte_range)
 
     def _require_remembered(self, digest: str) -> None:
         receipt = self._service.catalog.receipts.tombstones().get(digest)
@@ -150,12 +208,14 @@ class Previews:
                 self._bytes -= len(self._made.pop(key)[0])
         raise Problem("forgotten", f"content {digest[:16]} was forgotten (receipt {receipt})")
 
-    def _make(self, digest: str, side: int) -> tuple[bytes, str]:
+    def _make(self, digest: str, form: Form) -> tuple[bytes, str]:
         with self._makers:
             medium = _load(self._service, digest)
-            made = _encode(_preview(medium), side)
+            made = (
+                _encode(_preview(medium), form.side or PREVIEW_SIDE) if form.is_whole else _clip(medium, form)
+            )
         with self._lock:
-            self._made[digest, side] = made
+            self._made[digest, form] = made
             self._bytes += len(made[0])
             while self._bytes > self._most and self._made:
                 self._bytes -= len(self._made.popitem(last=False)[1][0])
@@ -190,6 +250,26 @@ def _preview(medium: Media) -> Preview:
     if isinstance(found, SampleError):
         raise found
     return found
+
+
+def _clip(medium: Media, form: Form) -> tuple[bytes, str]:
+    """Return the frame in the middle of a part of a film, or the part as WebM."""
+    mime = media_type(medium)
+    name = modality_of(mime)
+    if name not in ("audio", "video") or (form.side and name != "video"):
+        raise Problem("unsupported_format", f"the content is {mime}, which has no such part", 415)
+    if isinstance(medium, Path) and not get(name).streams:
+        raise Problem("request_too_large", "the content is too large for a clip", 422)
+    is_still = form.side is not None
+    (answer,) = map_in_sandbox(
+        _LIMITS, Clipper(name == "video", is_still), [medium], [(form.begin, form.end)], get(name)
+    )
+    made = read_made(answer, is_still)
+    if isinstance(made, SampleError):
+        raise made
+    if isinstance(made, bytes):
+        return made, "video/webm" if name == "video" else "audio/webm"
+    return _jpeg(made, form.side or CLIP_SIDE), "image/jpeg"
 
 
 def _encode(preview: Preview, side: int) -> tuple[bytes, str]:

@@ -12,9 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import Response
 
+from mm_embed_kernels import sql
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.escapes import escape_html
 from mm_embed_kernels.media.spans import seconds_of
+from mm_resources.costs.figures import format_amount
 
 _WORD = re.compile(r"\w+", re.UNICODE)
 # Characters of a text on a card.
@@ -37,6 +39,13 @@ def _environment() -> Environment:
         "count": _count,
         "number": _number,
         "prose": prose,
+        "of": count_of,
+        "part": part_of,
+        "seconds": _span_of_seconds,
+        "moment": _moment,
+        "tail": tail_of,
+        "as_key": _key_condition,
+        "money": format_amount,
     }
     made.globals |= {"address": address}
     return made
@@ -78,9 +87,10 @@ def mark_words(text: str | None, query: str | None) -> Markup:
     return Markup(("…" if begin else "") + "".join(parts) + ends)
 
 
-def prose(text: str) -> Markup:
-    """Return a sentence whose parts in backticks are code."""
-    parts = [escape_html(part) for part in text.split("`")]
+def prose(text: str, dataset_version: str = "") -> Markup:
+    """Return a sentence whose parts in backticks are code, about a version where one is named."""
+    named = text.replace("DATASET@VERSION", dataset_version) if dataset_version else text
+    parts = [escape_html(part) for part in named.split("`")]
     return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
@@ -91,6 +101,46 @@ def fragment_of(span: str | None) -> str:
     except SampleError:
         return ""
     return f"#t={begin:g},{end:g}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, as in ``1 hit`` and ``2,000 hits``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def part_of(span: str) -> str:
+    """Return a span as people read it: ``0:05.5 to 0:07.5``; one of something else than time unchanged."""
+    try:
+        begin, end = seconds_of(span)
+    except SampleError:
+        return span.replace("chars=", "characters ")
+    return f"{_clock(begin)} to {_clock(end)}"
+
+
+def _span_of_seconds(span: str | None) -> str | None:
+    """Return a span of seconds; None for one of something else."""
+    return span if fragment_of(span) else None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{rest:04.1f}"
+
+
+def tail_of(uri: str | None) -> str:
+    """Return the end of a path or URL: the folder and the name."""
+    return "/".join((uri or "").rstrip("/").rsplit("/", 2)[-2:])
+
+
+def _key_condition(key: str) -> str:
+    """Return the filter that chooses a sample by its key."""
+    return f"key = {sql.literal(key)}"
+
+
+def _moment(text: str) -> str:
+    """Return a time in ISO 8601 as people read it."""
+    return f"{text[:16].replace('T', ' ')} UTC" if text.endswith(("+00:00", "Z")) else text[:19]
 
 
 def _count(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from mm_embed_kernels import sql
 from mm_embed_kernels.contracts import FAILURES
 from mm_embed_kernels.error_classes import lookup
+from mm_embed_kernels.errors import without_classes
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.filters import filter_errors, row_errors
 from mm_resources.serving.cursors import cursor_at, parse_cursor, request_digest
@@ -137,7 +138,7 @@ def failure_page(request: PageRequest, chosen: FailureFilter) -> dict[str, Any]:
                 cause["events"] += 1
             begin = max(0, request.offset - total)
             if begin < batch.num_rows and len(rows) < request.limit:
-                rows += batch.slice(begin, request.limit - len(rows)).to_pylist()
+                rows += map(with_sentence, batch.slice(begin, request.limit - len(rows)).to_pylist())
             total += batch.num_rows
         described = [_describe_cause(cause, pin) for cause in causes.values()]
         return request.answer(
@@ -145,6 +146,11 @@ def failure_page(request: PageRequest, chosen: FailureFilter) -> dict[str, Any]:
         )
 
     return service.read(request.resolve, read)
+
+
+def with_sentence(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a failure whose message has no class names; older stores have them in front."""
+    return {**event, "message": without_classes(event["message"])}
 
 
 def failure_versions(service: Service, pin: Pin) -> dict[str, int]:

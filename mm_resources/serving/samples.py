@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pyarrow as pa
+
 from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_resources.registry.pins import Pin
-from mm_resources.serving.pages import FAILURE_COLUMNS, failure_versions
+from mm_resources.serving.pages import FAILURE_COLUMNS, failure_versions, with_sentence
 from mm_resources.serving.problems import Problem
 from mm_resources.serving.queries import describe_pin
 from mm_resources.serving.service import Service
@@ -90,8 +92,9 @@ def _read(service: Service, pin: Pin, sample_id: str) -> dict[str, Any] | None:
         },
         "decision": decision or None,
         "segments": segments,
-        "failures": failures.to_pylist(),
-        "mark": _mark(service, pin, sample_id),
+        "failures": [with_sentence(event) for event in failures.to_pylist()],
+        "mark": _latest(service.catalog.reviews.latest(pin.cell), "mark", sample_id),
+        "given_label": _latest(service.catalog.reviews.labels(pin.cell), "label", sample_id),
     }
 
 
@@ -112,10 +115,9 @@ def _rows(service: Service, pin: Pin, asset: str, where: str, limit: int) -> lis
     return found
 
 
-def _mark(service: Service, pin: Pin, sample_id: str) -> str | None:
-    latest = service.catalog.reviews.latest(pin.cell)
-    marks = dict(zip(latest["sample_id"].to_pylist(), latest["mark"].to_pylist(), strict=True))
-    return marks.get(sample_id)
+def _latest(latest: pa.Table, column: str, sample_id: str) -> str | None:
+    """Return what a person said last of a sample."""
+    return dict(zip(latest["sample_id"].to_pylist(), latest[column].to_pylist(), strict=True)).get(sample_id)
 
 
 def explain_feature(service: Service, identifier: str, dataset_version: str | None) -> dict[str, Any]:

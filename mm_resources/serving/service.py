@@ -98,13 +98,17 @@ class Service:
                 self._known.popitem(last=False)
         return found
 
-    def is_ready(self) -> bool:
-        """Return whether the store answers, with specs that this version reads, and the models are loaded."""
+    def find_obstacle(self) -> str:
+        """Return what requests have to wait for, as a line; "" where they can be answered."""
         try:
             check_layout(self.catalog.store)
-            return bool(self.catalog.registry.datasets()) and not self._warming.is_set()
-        except (OSError, UserError):
-            return False
+            if not self.catalog.registry.datasets():
+                return "the store has no dataset yet; run `mm register SPEC` and `mm backfill`"
+        except UserError as error:
+            return str(error)
+        except OSError as error:
+            return f"the store cannot be read: {error.strerror or type(error).__name__}"
+        return "the models are being loaded" if self._warming.is_set() else ""
 
     def warm(self, *others: Callable[[], None]) -> None:
         """Load the models of the latest pins in the background, so that no query waits for one.

@@ -84,6 +84,20 @@ def _rules(service: Service, pin: Pin) -> list[Rule]:
     return rule_set(pin.modality, spec.curation.rules)
 
 
+def require_rule(service: Service, pin: Pin, name: str) -> str:
+    """Return the name of a rule of a cell's profile; "" chooses none.
+
+    Raises:
+        Problem: for another name, which all samples would seem to fail.
+    """
+    known = [rule.name for rule in _rules(service, pin)]
+    if name and name not in known:
+        raise Problem(
+            "not_found", f"{pin.dataset_version} has no rule {name[:80]!r}; there are: {', '.join(known)}"
+        )
+    return name
+
+
 def find_threshold(service: Service, pin: Pin, rule: str, parameter: str) -> Threshold:
     """Return one threshold.
 

@@ -20,7 +20,7 @@ from mm_embed_kernels.contracts import FAILURES
 from mm_embed_kernels.contracts.pipeline import COMPUTING_STAGES, FAILURE_STAGES
 from mm_embed_kernels.error_class_entries import SUSPECTED
 from mm_embed_kernels.error_classes import require_declared
-from mm_embed_kernels.errors import error_fingerprint
+from mm_embed_kernels.errors import error_fingerprint, without_classes
 from mm_embed_kernels.identity import environment_digest
 from mm_resources.cell import Cell
 from mm_resources.storage import dataset_versions, lance_datasets
@@ -232,7 +232,8 @@ def _event(
         "modality": cell.modality,
         "stage": stage,
         "error_class": event["error_class"],
-        "message": event["message"],
+        "message": without_classes(event["message"]),
+        # Of the message as it came, so that causes keep their names.
         "fingerprint": error_fingerprint(stage, event["error_class"], event["message"]),
         "attempt": event.get("attempt") or 1,
         "retryable": bool(event.get("retryable")),

@@ -50,3 +50,14 @@ def test_the_store_is_found_upward(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MM_STORE")
     monkeypatch.setattr("os.geteuid", lambda: -1)
     assert Settings.from_environment().store == str(below / ".mm" / "store")
+
+
+@pytest.mark.parametrize(
+    "bad", ["javascript:alert(1)", "http://ann:word@mm", "mm.example", "http://mm/?a=b", "http://mm/'"]
+)
+def test_an_address_for_links_is_one(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MM_DAGSTER_URL", "http://127.0.0.1:3000/dagster/")
+    assert Settings.from_environment().exports()["MM_DAGSTER_URL"] == "http://127.0.0.1:3000/dagster"
+    monkeypatch.setenv("MM_DAGSTER_URL", bad)
+    with pytest.raises(UserError, match=r"MM_DAGSTER_URL is .*; give an address"):
+        Settings.from_environment()

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from mm_assets.cli.main import app
 from mm_embed_kernels.contracts import feature_contract
+from mm_embed_kernels.errors import without_classes
 from mm_embed_kernels.identity import library_versions
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
@@ -101,7 +102,11 @@ def same_libraries() -> bool:
 @pytest.mark.parametrize("name", sorted(make.COMMANDS))
 def test_answers_are_the_same(name: str) -> None:
     checked = {"looked_at", "drift_summary", "overrides"} if name.startswith("status") else set()
-    assert without(mm(*make.COMMANDS[name]), checked) == about(without(ANSWERS[name], checked))
+    expected = without(ANSWERS[name], checked)
+    if name.startswith("failures"):
+        # Earlier versions printed names of classes in front of causes.
+        expected = [{**event, "message": without_classes(event["message"])} for event in expected]
+    assert without(mm(*make.COMMANDS[name]), checked) == about(expected)
 
 
 def test_the_chain_of_a_feature_is_the_same() -> None:

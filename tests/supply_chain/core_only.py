@@ -87,6 +87,8 @@ def main() -> None:
         from mm_assets.cli.main import main as run
 
         run()
+    elif sys.argv[0] == "demo":
+        runpy.run_module("mm_assets.demo", run_name="__main__")
     else:
         runpy.run_path(sys.argv[0], run_name="__main__")
 

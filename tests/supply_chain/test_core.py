@@ -105,6 +105,7 @@ sources:
         ("status small@v1", 0, "gate failed_share passed"),
         ("search coffee --modality text", 2, "error: embedder wordllama needs the package wordllama, which is not installed: pip install 'mm-features[media]'"),
         ("backfill small@v1", 2, "which is not installed: pip install 'mm-features[platform]'"),
+        ("demo", 2, "error: the demo needs the package dagster, which is not installed: pip install 'mm-features[platform]'"),
         ("init .", 2, "which is not installed: pip install 'mm-features[media]'"),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
@@ -113,7 +114,8 @@ def test_commands_work_or_name_the_extra(
     words: str, code: int, line: str, store: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("a text")
-    done = run([sys.executable, HERE / "core_only.py", "mm", *words.split()], tmp_path, store)
+    program = [] if words == "demo" else ["mm"]
+    done = run([sys.executable, HERE / "core_only.py", *program, *words.split()], tmp_path, store)
     assert done.returncode == code, done.stderr
     assert line in (done.stderr if code else done.stdout)
     if code:

@@ -1,5 +1,6 @@
 "use strict";
 // The explorer without it is complete but for media as queries, keys, and copying.
+document.documentElement.classList.add("scripted");
 const say = (text) => { const box = document.getElementById("status"); box.textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { box.textContent = ""; }, 4000); };
 
 // Texts of cards, when they come into view.
@@ -12,6 +13,24 @@ const fill = new IntersectionObserver((seen) => {
 });
 const observe = (root) => root.querySelectorAll("[data-text]").forEach((box) => fill.observe(box));
 observe(document);
+
+// What the browser cannot play is played as a clip that the service makes.
+document.addEventListener("error", (event) => {
+  const player = event.target;
+  if (!player.dataset?.clip) return;
+  player.src = player.dataset.clip; delete player.dataset.clip;
+  say("The browser does not play this format: a clip of at most 20 seconds is made.");
+  player.play().catch(() => say("It cannot be played."));
+}, true);
+// A content that cannot be shown says so.
+document.addEventListener("error", (event) => {
+  if (event.target.tagName !== "IMG" || !event.target.closest(".card, .stage")) return;
+  const box = document.createElement("div");
+  box.className = "none"; box.textContent = "no preview";
+  event.target.replaceWith(box);
+}, true);
+// Version and modality are shown as soon as they are chosen.
+document.querySelectorAll(".scope select").forEach((select) => select.addEventListener("change", () => select.form.submit()));
 
 // A picture, sound or clip as the query: chosen, dropped or pasted.
 const form = document.getElementById("search");
@@ -60,18 +79,20 @@ const board = document.getElementById("marks");
 const waiting = [];
 async function record(entry) {
   waiting.splice(waiting.indexOf(entry), 1);
-  const marks = [{ sample_id: entry.card.dataset.sample, mark: entry.mark }];
+  const marks = [{ sample_id: entry.card.dataset.sample, ...entry.given }];
   const body = JSON.stringify({ dataset_version: board.dataset.version, modality: board.dataset.modality, marks });
   const answer = await fetch("/v1/marks", { method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: true });
-  if (!answer.ok) { entry.card.dataset.mark = entry.before; say((await answer.json()).detail); }
+  if (!answer.ok) { entry.restore(); say((await answer.json()).detail); }
 }
-function markCard(card, mark) {
-  for (const earlier of waiting.filter((entry) => entry.card === card)) { clearTimeout(earlier.timer); waiting.splice(waiting.indexOf(earlier), 1); }
-  const entry = { card, mark, before: card.dataset.mark };
-  card.dataset.mark = mark;
+function markCard(card, given) {
+  const kind = Object.keys(given)[0], box = card.querySelector(".given"), before = [card.dataset.mark, box?.textContent];
+  for (const earlier of waiting.filter((entry) => entry.card === card && kind in entry.given)) { clearTimeout(earlier.timer); waiting.splice(waiting.indexOf(earlier), 1); }
+  const label = (text) => { if (box) { box.textContent = text; box.hidden = !text; } };
+  const entry = { card, given, restore: () => { if (kind === "mark") card.dataset.mark = before[0]; else label(before[1]); } };
+  if (kind === "mark") card.dataset.mark = given.mark; else label(given.label);
   entry.timer = setTimeout(() => record(entry), 4000);
   waiting.push(entry);
-  say(`${card.getAttribute("aria-label")}: ${mark}. U takes it back.`);
+  say(`${card.getAttribute("aria-label")}: ${given[kind] || "no label"}. U takes it back.`);
 }
 if (board && board.dataset.allowed === "1") {
   addEventListener("pagehide", () => { for (const entry of [...waiting]) { clearTimeout(entry.timer); record(entry); } });
@@ -79,11 +100,16 @@ if (board && board.dataset.allowed === "1") {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     const key = event.key.toLowerCase();
     const card = event.target.closest("#marks .card");
-    if (card && (key === "k" || key === "d")) { markCard(card, key === "k" ? "keep" : "drop"); const next = card.nextElementSibling; if (next) next.focus(); }
+    if (card && (key === "k" || key === "d")) { markCard(card, { mark: key === "k" ? "keep" : "drop" }); const next = card.nextElementSibling; if (next) next.focus(); }
+    if (card && key === "l") {
+      event.preventDefault();
+      const label = prompt("Label of this sample; empty takes it away", card.querySelector(".given")?.textContent || "");
+      if (label !== null) markCard(card, { label: label.trim() });
+    }
     if (key === "u") {
       const last = waiting.pop();
       if (!last) { say("Nothing waits; mark the sample again to change it."); return; }
-      clearTimeout(last.timer); last.card.dataset.mark = last.before; last.card.focus(); say("Taken back.");
+      clearTimeout(last.timer); last.restore(); last.card.focus(); say("Taken back.");
     }
   });
 }
@@ -106,7 +132,7 @@ for (const box of document.querySelectorAll(".threshold")) {
   };
   slider.addEventListener("input", () => {
     const value = Number(slider.value), low = Number(slider.min), width = Number(slider.max) - low;
-    box.querySelector("output").textContent = Number(value.toPrecision(4));
+    box.querySelector("output").textContent = slider.dataset.whole === "1" ? Math.round(value) : Number(value.toPrecision(4));
     bars.forEach((bar, i) => { const middle = low + width * (i + 0.5) / bars.length; bar.classList.toggle("out", slider.dataset.least === "1" ? middle < value : middle > value); });
     clearTimeout(timer);
     timer = setTimeout(ask, 80);

@@ -82,9 +82,27 @@
     }
   }
 
+  // The sample under the pointer.
+  const tip = document.getElementById("tip");
+  let shown = -1;
+  function point([x, y]) {
+    let best = -1, least = 100;
+    for (let i = 0; i < found.x.length; i++) { const [a, b] = place(i), far = (a - x) ** 2 + (b - y) ** 2; if (far < least) { least = far; best = i; } }
+    tip.hidden = best < 0;
+    if (best < 0) { shown = -1; return; }
+    if (best !== shown) {
+      shown = best;
+      tip.replaceChildren();
+      if (found.pin.modality !== "text") { const picture = document.createElement("img"); picture.alt = ""; picture.src = `/v1/media/${found.content_hash[best]}?preview=128`; picture.addEventListener("error", () => picture.remove()); tip.append(picture); }
+      tip.append([found.key[best], found.label[best], found.split[best]].filter(Boolean).join(" · "));
+    }
+    tip.style.left = `${Math.min(x + 14, canvas.clientWidth - 200)}px`; tip.style.top = `${y > canvas.clientHeight / 2 ? Math.max(0, y - 170) : y + 14}px`;
+  }
+
   const at = (event) => [event.offsetX, event.offsetY];
   canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); line = [at(event)]; });
-  canvas.addEventListener("pointermove", (event) => { if (line.length) { line.push(at(event)); draw(); } });
+  canvas.addEventListener("pointermove", (event) => { if (line.length) { line.push(at(event)); draw(); } else point(at(event)); });
+  canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
   canvas.addEventListener("pointerup", () => {
     chosen = new Set(line.length > 2 ? found.x.map((_, i) => i).filter((i) => inside(place(i))) : []);
     line = []; draw(); show();
@@ -93,5 +111,5 @@
   select.addEventListener("change", () => { choosePaint(); draw(); });
   addEventListener("resize", draw);
   choosePaint(); draw();
-  status.textContent = `${found.x.length} of ${found.rows} vectors.`;
+  document.getElementById("drawn").textContent = `${found.x.length.toLocaleString("en")} of ${found.rows.toLocaleString("en")} vectors.`;
 })();

@@ -6,10 +6,16 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pytest
 
-from mm_assets.cells.asset_page import PREVIEW_COLUMNS, informative_columns
+from mm_assets.cells.asset_page import PREVIEW_COLUMNS, AssetPage, informative_columns
 from mm_assets.cells.check_descriptions import DESCRIPTIONS
+from mm_assets.cells.figures import Effort
+from mm_assets.cells.materialization import materialize_result
 from mm_assets.definitions import defs
+from mm_embed_kernels import contracts
+from mm_resources.cell import Cell
+from mm_resources.tables.stage_tables import StageMeta
 
 
 def test_informative_columns_come_first() -> None:
@@ -46,3 +52,20 @@ def test_commands_and_failures_stand_on_top(published: Any) -> None:
     assert next(iter(metadata)) == "next"
     for name in ("computed", "reused"):
         assert name not in metadata or metadata[name].value
+
+
+def test_a_page_links_to_the_explorer_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    contract, cell = contracts.CURATED_SAMPLES, Cell("birds", "v1", "image")
+    meta = StageMeta("d", "i", 0, 0, 0, 0, 0, "e", "", {}, "run", "now")
+
+    def link(asset: str, causes: dict[str, int]) -> str | None:
+        page = AssetPage(contract, {}, pa.table({}), {}, "table", causes, "")
+        made = materialize_result(asset, cell, meta, page, [], Effort({}, False, 0.0)).metadata or {}
+        return made["explorer"].value if "explorer" in made else None  # type: ignore[union-attr]
+
+    assert link("curated_samples", {}) is None
+    monkeypatch.setenv("MM_EXPLORER_URL", "https://mm.example/")
+    cell_address = "version=birds%40v1&modality=image"
+    assert link("curated_samples", {}) == f"https://mm.example/curate?{cell_address}"
+    assert link("segments", {}) == f"https://mm.example/samples?{cell_address}"
+    assert link("sample_metadata", {"truncated": 1}) == f"https://mm.example/failures?{cell_address}"

@@ -172,6 +172,38 @@ def test_the_latest_mark_counts_and_earlier_ones_stay(birds: Catalog, tmp_path: 
     assert birds.reviews.latest(CELLS["v1"]).num_rows == 2
 
 
+def test_labels_are_recorded_and_written_for_a_side_table(birds: Catalog, tmp_path: Path) -> None:
+    table = marks(tmp_path / "marks.csv", "key,mark,label", "c,drop,Möwe", "d,,heron", "e,keep,")
+    assert asked(table, "--dataset-version", "birds@v1")["recorded"] == 3
+    asked(marks(table, "key,label", "d,grey heron"), "--dataset-version", "birds@v1")
+    assert sorted(birds.reviews.latest(CELLS["v1"])["mark"].to_pylist()) == ["drop", "keep"]
+    asked("--dataset-version", "birds@v1", "--labels", str(tmp_path / "labels.csv"))
+    assert (tmp_path / "labels.csv").read_text("utf-8").split() == [
+        "key,sample_id,modality,label",
+        f"c,{sample_id('c')},text,Möwe",
+        f"d,{sample_id('d')},text,grey",
+        "heron",
+    ]
+
+
+def test_a_log_of_before_takes_labels(birds: Catalog) -> None:
+    """A log without the column of labels is read, and widened by the next mark."""
+    row = {
+        "sample_id": sample_id("c"),
+        "dataset": "birds",
+        "modality": "text",
+        "version": "v1",
+        "origin": "a",
+    }
+    birds.reviews.record([{**row, "mark": "drop"}])
+    import lance
+
+    lance.dataset(birds.store.uri("ledger/marks.lance")).drop_columns(["label"])
+    assert (birds.reviews.labels(CELLS["v1"]).num_rows, birds.reviews.latest(CELLS["v1"]).num_rows) == (0, 1)
+    birds.reviews.record([{**row, "mark": "label", "label": "gull"}])
+    assert birds.reviews.labels(CELLS["v1"])["label"].to_pylist() == ["gull"]
+
+
 def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: Path) -> None:
     asked(marks(tmp_path / "marks.tsv", "key\tmark", "c\tdrop", "d\tkeep"), "--dataset-version", "birds@v1")
     birds.registry.register(parse_spec(SPEC.format(version="v2"), "birds.yaml"))
@@ -211,6 +243,11 @@ def test_a_mark_holds_for_the_bytes_that_were_marked(birds: Catalog, tmp_path: P
         ),
         ("m.csv", ["key,mark", "gone,drop"], r"m.csv names no sample of birds@v1; line 2: key gone is none"),
         ("m.csv", ["key,verdict", "d,drop"], r"line 2: mark is None"),
+        (
+            "m.csv",
+            ["key,label", "d,heron", "d,gull"],
+            r"line 3 marks 'd' label 'gull', but line 2 marks it label 'heron'",
+        ),
         ("m.txt", ["d"], r"its name must end in .csv, .tsv or .jsonl"),
     ],
 )

@@ -6,15 +6,17 @@ import hashlib
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from tests.assets.conftest import Platform
-from tests.assets.serving.conftest import Serve
+from tests.assets.serving.conftest import TOKEN, Serve
 
 TEXT = {"dataset_version": "tiny@v1", "modality": "text"}
 IMAGE = {"dataset_version": "tiny@v1", "modality": "image"}
@@ -150,6 +152,54 @@ def test_a_preview_is_small_and_made_once(client: TestClient, photos: dict[str, 
     assert any('outcome="hit"' in line for line in hits)
 
 
+def test_a_part_is_refused_where_there_is_none(client: TestClient, photos: dict[str, Path]) -> None:
+    digest = hashlib.sha256(photos["flower"].read_bytes()).hexdigest()
+    for span, status in (
+        ("seconds=0-1", 415),
+        ("seconds=2-1", 422),
+        ("chars=0-1", 422),
+        ("seconds=-1-2", 422),
+    ):
+        answer = client.get(f"/v1/media/{digest}", params={"span": span})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_the_client_of_openai_searches(address: str, published: Platform) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(api_key=TOKEN, base_url=f"{address}/v1", max_retries=0)
+    page = client.vector_stores.search(
+        "tiny@v1",
+        query="a bird",
+        max_num_results=2,
+        filters={"type": "and", "filters": [{"type": "ne", "key": "label", "value": "none such"}]},
+    )
+    hits = published.features.search("a bird", **TEXT, k=2, where="label <> 'none such'")
+    assert [hit.file_id for hit in page.data] == hits["sample_id"].to_pylist()
+    assert page.data[0].content[0].text == hits["text"][0].as_py()
+
+
+def test_many_clients_are_answered_alike(address: str, published: Platform) -> None:
+    """Sixty-four clients at once: each gets the answer of the store, or is told to come again."""
+    expected = published.features.search("a bird sings", **TEXT, k=2)["feature_id"].to_pylist()
+
+    def ask(_: int) -> tuple[int, list[str]]:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = httpx.post(
+            f"{address}/v1/search",
+            json={**TEXT, "query": "a bird sings", "k": 2},
+            headers=headers,
+            timeout=300,
+        )
+        return answer.status_code, [hit["feature_id"] for hit in answer.json().get("hits") or []]
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(ask, range(128)))
+    assert {status for status, _ in answers} <= {200, 429}
+    assert all(found == expected for status, found in answers if status == 200)
+    assert sum(status == 200 for status, _ in answers) >= 80
+
+
 def test_a_training_set_is_pinned_and_streamed(client: TestClient, published: Platform) -> None:
     expected = published.features.training_set("tiny@v1", modality="image", columns=["label", "split"])
     body = {**IMAGE, "columns": ["label", "split"]}
@@ -183,6 +233,9 @@ def test_costs_and_differences(client: TestClient) -> None:
     assert cells[0]["stages"]
     same = client.get("/v1/diff/tiny@v1/tiny@v1").json()["cells"]
     assert [(cell["added"], cell["removed"], cell["same"] > 0) for cell in same] == [(0, 0, True)] * 2
+    drifts = [drift for cell in same for drift in cell["drift"]]
+    assert {drift["kind"] for drift in drifts} >= {"decisions", "signals", "vectors"}
+    assert {(drift["value"], drift["is_within_limit"]) for drift in drifts} == {(0, True)}
 
 
 def test_the_chain_of_a_feature(client: TestClient, published: Platform) -> None:
@@ -205,6 +258,9 @@ def test_health_and_figures(client: TestClient) -> None:
     ):
         assert name in text
     assert 'mm_samples{dataset_version="tiny@v1",modality="image",state="failed"} 1.0' in text
+    spent = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("mm_cost{")]
+    cells = client.get("/v1/costs/tiny@v1").json()["cells"]
+    assert sum(spent) == pytest.approx(sum(cell["price"] for cell in cells))
 
 
 def test_a_store_that_goes_away_and_comes_back(serve: Serve, published_copy: Platform) -> None:
@@ -213,6 +269,8 @@ def test_a_store_that_goes_away_and_comes_back(serve: Serve, published_copy: Pla
     root.rename(root.with_name("away"))
     gone = client.get("/readyz")
     assert (gone.status_code, gone.json()["type"]) == (503, "store_error")
+    assert client.post("/v1/search", json={**TEXT, "query": "a bird"}).status_code in (404, 503)
+    assert client.get("/", headers={"Accept": "text/html"}).status_code in (200, 503)
     assert client.get("/healthz").status_code == 200
     root.with_name("away").rename(root)
     assert client.get("/readyz").status_code == 200

@@ -237,6 +237,22 @@ def test_marks_are_refused_unless_allowed(serve: Serve, published_copy: Platform
     assert published_copy.catalog.reviews.latest(cell).select(["sample_id", "mark"]).to_pylist() == [
         {"sample_id": sample, "mark": "drop"}
     ]
+    for given, status in (
+        ({"label": "a heron"}, 200),
+        ({"label": "a\nb"}, 422),
+        ({}, 422),
+        ({"label": "x" * 201}, 422),
+    ):
+        body["marks"] = [{"sample_id": sample, **given}]
+        assert client.post("/v1/marks", json=body, headers=BEARER).status_code == status
+    log = published_copy.catalog.reviews
+    assert log.labels(cell).to_pylist() == [{"sample_id": sample, "label": "a heron"}]
+    assert log.latest(cell)["mark"].to_pylist() == ["drop"], "a label is no decision"
+    shown = client.get(f"/v1/samples/{sample}", headers=BEARER).json()
+    assert (shown["mark"], shown["given_label"]) == ("drop", "a heron")
+    body["marks"] = [{"sample_id": sample, "label": ""}]
+    client.post("/v1/marks", json=body, headers=BEARER)
+    assert log.labels(cell).num_rows == 0
 
 
 class ImpatientProtocol(PatientProtocol):

@@ -54,6 +54,12 @@ def test_each_page_is_shown(client: TestClient, path: str, shown: str) -> None:
     assert re.findall(r"(?:src|href)=\"(?:https?:)?//", answer.text) == []
 
 
+def test_an_unknown_rule_is_no_rule_that_all_fail(client: TestClient) -> None:
+    for view in ("curate", "samples"):
+        answer = client.get(f"/{view}?{IMAGE}&rule=no_such")
+        assert (answer.status_code, "there are: " in answer.text) == (404, True)
+
+
 def test_the_page_of_a_sample_shows_its_rules_and_chain(client: TestClient, published: Platform) -> None:
     sample = published.features.decisions("tiny@v1", "image").to_pylist()[0]
     text = client.get(f"/sample/{sample['sample_id']}?{IMAGE}").text
@@ -175,5 +181,5 @@ def test_marks_are_shown_and_scored(serve: Serve, published_copy: Platform) -> N
     }
     assert client.post("/v1/marks", json=body).status_code == 200
     text = client.get(f"/curate?{IMAGE}").text
-    assert "Rules against 1 marked samples" in text
+    assert "Rules against 1 marked sample<" in text
     assert "marked drop" in client.get(f"/sample/{sample}?{IMAGE}").text

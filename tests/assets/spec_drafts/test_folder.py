@@ -186,3 +186,32 @@ def test_columns_that_are_no_labels_and_numbers_that_are_missing(tmp_path: Path)
     draft = yaml.safe_load(draft_spec(tmp_path, "mine", "v1", tmp_path).yaml)
     assert draft["sources"][0]["record"] == {"text": "text"}
     assert draft["schema"] == {"stars": "int"}
+
+
+def test_a_table_that_is_not_utf8_is_left_out_by_name(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / f"Bild {i}.JPG").write_bytes(b"\xff\xd8\xff" + bytes([i]))
+    rows = "".join(f"Bild {i}.JPG;Müll\n" for i in range(4))
+    (tmp_path / "Bilder.csv").write_bytes(f"Datei;Motiv\n{rows}".encode("cp1252"))
+    sources, _, skipped = drafted(tmp_path)
+    assert ["table" in source for source in sources] == [False]
+    assert skipped == {
+        "Bilder.csv": "has 4 of 4 rows that cannot be read: a row is not UTF-8; save it as UTF-8"
+    }
+    (tmp_path / "Bilder.csv").write_text(f"Datei;Motiv\n{rows}", "utf-8-sig")
+    sources, _, skipped = drafted(tmp_path)
+    assert (sources[0]["table"]["key"], skipped) == ("Datei", {})
+
+
+def test_a_film_whose_ending_a_picture_has_is_no_stray(tmp_path: Path) -> None:
+    for i in range(60):
+        (tmp_path / f"{i}.jpg").write_bytes(b"\xff\xd8\xff" + bytes([i]))
+    (tmp_path / "README.txt").write_text("These are pictures of a summer.")
+    (tmp_path / "picture.mp4").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41")
+    sources, listed, _ = drafted(tmp_path)
+    assert [(source["modality"], source["uri"]) for source in sources] == [
+        ("image", "**/*.jpg"),
+        ("auto", "**/*.mp4"),
+    ]
+    assert listed["mixed"] == ["film.mp4", "picture.mp4"]

@@ -1,0 +1,208 @@
+"""The base of `FeatureStore` and of its counterpart behind a service: the calls of readers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+
+from mm_embed_kernels.errors import UserError
+from mm_resources.retrieval.arguments import require_flag, require_text, require_texts
+from mm_resources.retrieval.filters import check_filter
+from mm_resources.retrieval.query_vectors import Query
+from mm_resources.retrieval.search import SearchRequest
+
+_EXAMPLE = "birds@v1"
+# What a training set is: `TrainingSet`, or `RemoteTrainingSet` behind a service.
+Rows = TypeVar("Rows", covariant=True)
+
+
+@dataclass(frozen=True)
+class SearchCall:
+    """The checked arguments of `FeatureReader.search`."""
+
+    request: SearchRequest
+    versions: list[str] | None
+    modalities: list[str]
+    embedder: str | None
+    verify: bool
+
+
+@dataclass(frozen=True)
+class TrainingCall:
+    """The checked arguments of `FeatureReader.training_set`, of a set without manifest."""
+
+    dataset_version: str
+    modalities: list[str]
+    where: str | None
+    split: str | None
+    columns: list[str]
+    embedder: str | Mapping[str, str] | None
+    verify: bool
+
+
+class FeatureReader(ABC, Generic[Rows]):
+    """Published features: search, training sets, decisions, explanations.
+
+    Arguments are checked here, in the process of the caller: a store and a service refuse the same ones in
+    the same words.
+    """
+
+    def search(  # noqa: PLR0913 - the public API
+        self,
+        query: Query,
+        *,
+        dataset_version: str | Sequence[str] | None = None,
+        modality: str | Sequence[str],
+        embedder: str | None = None,
+        k: int = 10,
+        where: str | None = None,
+        mode: str = "vector",
+        group_by: str | None = None,
+        find: str = "neighbours",
+        label: str | None = None,
+        verify: bool = False,
+    ) -> pa.Table:
+        """Search published features.
+
+        Args:
+            query: a text, a path or bytes of a medium, a vector, or ``id:`` and a feature, segment or sample
+                id.
+            dataset_version: a version or alias, several, or None for all that have published the modality.
+            modality: a modality, or several whose tables share a space.
+            embedder: embedder whose tables are searched; by default the primary one.
+            k: number of hits, at least 1.
+            where: SQL over the feature columns, applied before the search: one expression, with texts in
+                single quotes.
+            mode: ``vector``; ``text``, for words in texts and transcripts; ``hybrid``, both by reciprocal
+                rank fusion.
+            group_by: ``sample`` or ``entity``, to return the best hit of each in each version; so a long
+                video does not fill the result.
+            find: ``neighbours``; ``duplicates`` (other samples with a cosine of 0.95 or more);
+                ``hard_negatives`` (near, but of another label).
+            label: label of the query, for hard negatives; by default that of the sample that an id names.
+            verify: whether to compare the files of the tables and their indexes with their hashes before,
+                which reads them once.
+
+        Returns:
+            The k best hits, best first: the columns `mm_resources.retrieval.search.HIT`, ``key``, ``text``,
+            ``dataset_version`` and ``score``, which is the cosine similarity, BM25 for ``text``, or the fused
+            ranks for ``hybrid``.
+
+        Raises:
+            UserError: for an argument of another type or out of its range (before a table is opened), when
+                nothing is published, the query cannot be encoded in the tables' space, the tables use several
+                spaces, or the filter is invalid.
+        """
+        request = SearchRequest(query, k, where, mode, group_by, find, label)
+        request.check()
+        names = require_texts("modality", modality, "image")
+        versions = (
+            None if dataset_version is None else require_texts("dataset_version", dataset_version, _EXAMPLE)
+        )
+        if embedder is not None:
+            require_text("embedder", embedder, "wordllama")
+        require_flag("verify", verify)
+        return self._search(SearchCall(request, versions, names, embedder, verify))
+
+    def training_set(  # noqa: PLR0913 - the public API
+        self,
+        dataset_version: str | None = None,
+        *,
+        modality: str | Sequence[str] | None = None,
+        where: str | None = None,
+        split: str | None = None,
+        columns: Sequence[str] | None = None,
+        embedder: str | Mapping[str, str] | None = None,
+        manifest: dict[str, Any] | None = None,
+        verify: bool = False,
+    ) -> Rows:
+        """Return a pinned set of features; several modalities are joined on ``entity_id``.
+
+        Args:
+            dataset_version: a version or alias.
+            modality: a modality, or several to join.
+            where: SQL over the feature columns: one expression, with texts in single quotes. Of several
+                modalities, the rows of each must pass it.
+            split: split whose rows are chosen.
+            columns: columns beside ids and vector; by default ``label``.
+            embedder: embedder whose table is read; by default the primary one. Of several modalities, each
+                must have it; or a mapping from modality to embedder, of which those not named are primary.
+            manifest: manifest of an earlier training set, in place of all other arguments: returns the same
+                rows.
+            verify: whether to compare the tables' files with their hashes before; reads them once.
+
+        Raises:
+            UserError: for an argument of another type (before a table is opened), when nothing is published,
+                a column, an embedder or the split is missing, the filter is invalid, or the store no longer
+                has the manifest's rows.
+        """
+        require_flag("verify", verify)
+        given = (dataset_version, modality, where, split, columns, embedder)
+        if manifest is not None:
+            if any(each is not None for each in given):
+                raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
+            return self._training_set_of(manifest, verify)
+        if dataset_version is None or modality is None:
+            raise UserError("training_set needs a dataset version and a modality, or a manifest")
+        require_text("dataset_version", dataset_version, _EXAMPLE)
+        names = require_texts("modality", modality, "image")
+        chosen = ["label"] if columns is None or columns == [] else require_texts("columns", columns, "label")
+        if where is not None:
+            check_filter(where)
+        if split is not None:
+            require_text("split", split, "train")
+        _check_embedders(embedder, names)
+        return self._training_set(
+            TrainingCall(dataset_version, names, where, split, chosen, embedder, verify)
+        )
+
+    def decisions(self, dataset_version: str, modality: str) -> pa.Table:
+        """Return the decision for each curated sample: kept, rules, split.
+
+        Decisions are those of the published version; before the first publish, those of the curated table.
+
+        Raises:
+            UserError: when the cell is not curated.
+        """
+        require_text("dataset_version", dataset_version, _EXAMPLE)
+        require_text("modality", modality, "image")
+        return self._decisions(dataset_version, modality)
+
+    def explain(self, identifier: str, dataset_version: str | None = None) -> dict[str, Any]:
+        """Return the lineage of a feature, segment or sample. See `mm_resources.retrieval.explain`."""
+        require_text("identifier", identifier, "id:FEATURE_ID")
+        if dataset_version is not None:
+            require_text("dataset_version", dataset_version, _EXAMPLE)
+        return self._explain(identifier, dataset_version)
+
+    @abstractmethod
+    def _search(self, call: SearchCall) -> pa.Table: ...
+
+    @abstractmethod
+    def _training_set(self, call: TrainingCall) -> Rows: ...
+
+    @abstractmethod
+    def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> Rows: ...
+
+    @abstractmethod
+    def _decisions(self, dataset_version: str, modality: str) -> pa.Table: ...
+
+    @abstractmethod
+    def _explain(self, identifier: str, dataset_version: str | None) -> dict[str, Any]: ...
+
+
+def _check_embedders(embedder: object, names: list[str]) -> None:
+    """Check that an argument is None, an embedder, or a mapping from chosen modalities to embedders."""
+    if isinstance(embedder, Mapping):
+        for modality, name in embedder.items():
+            if modality not in names:
+                raise UserError(
+                    f"embedder names one of {modality!r}, but the modalities are: {', '.join(names)}"
+                )
+            require_text(f"embedder of {modality}", name, "wordllama")
+    elif embedder is not None:
+        require_text("embedder", embedder, "wordllama")
