@@ -20,9 +20,9 @@ HEAD_BYTES = 8192
 
 _TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
 # Formats whose signature is a word or some letters ("BM", "MAC ", "BZh", or a G every 188 bytes, as in a
-# genome), but for those that may be written in ASCII themselves.
+# genome), but for those that may be written in ASCII themselves, and two of four letters that no text has.
 _WORD_SIGNATURES = re.compile(
-    r"(image|audio|video)/(?!fits$|x-portable-anymap$|x-x(pix|bit)map$|x-yuv4mpeg$|vnd\.radiance$)"
+    r"(image|audio|video)/(?!fits$|ogg$|x-flac$|x-portable-anymap$|x-x(pix|bit)map$|x-yuv4mpeg$|vnd\.radiance$)"
     r"|application/x-(bzip2|msdownload|shockwave-flash)$"
 )
 # Control characters that no text holds.

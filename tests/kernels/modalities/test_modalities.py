@@ -188,7 +188,7 @@ def test_sniff_always_answers(head: bytes) -> None:
         ("\u4e00 is one".encode("utf-16"), "text/plain"),
         # Words and letters that begin, or are spread over, binary formats.
         (b"MAC addresses are assigned by vendors.", "text/plain"),
-        (b"OggS, fLaC and 8BPS are four letters each.", "text/plain"),
+        (b"8BPS, MThd and MP+ are some letters each.", "text/plain"),
         (b"GCAT" * 300, "text/plain"),
         (b"P3\n1 1\n255\n1 2 3\n", "image/x-portable-anymap"),
         (bytes(100) + (b"G" + bytes(187)) * 5, "video/mp2t"),
