@@ -40,9 +40,9 @@ def describe_samples(data: bytes) -> str:
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
         file.seek(tags.next)
         tags.load(file)
-        bits = tags.get(_BITS, (1,))
-        color = _COLORS.get(tags.get(_PHOTOMETRIC, -1), "samples")
+        depths = tags.get(_BITS, (1,))
+        colors = _COLORS.get(tags.get(_PHOTOMETRIC, -1), "samples")
         kind = _TYPES.get(tags.get(_TYPE, (1,))[0], "samples")
-        return f"a TIFF of {color}, {tags.get(_COUNT, 1)} x {bits[0]}-bit {kind}"
+        return f"a TIFF of {colors}, {tags.get(_COUNT, 1)} x {depths[0]}-bit {kind}"
     except Exception:  # noqa: BLE001 - a damaged directory has no description
         return ""

@@ -125,8 +125,9 @@ def _share(
     if hashes < _MIN_HASHES or 2 * min(frames, len(np.unique(j))) < min(map(len, between)):
         return None
     middle = float(np.median(one["second"][i].astype(np.float64) - other["second"][j]))
-    kappa = max(_kappa(*between, middle + beside) for beside in _BETWEEN)
-    return FrameOverlap(float(1 - distance[i, j].mean() / 64), frames, *ends, kappa)
+    kappa = max(_kappa(between[0], between[1], middle + beside) for beside in _BETWEEN)
+    score = float(1 - distance[i, j].mean() / 64)
+    return FrameOverlap(score, frames, one=ends[0], other=ends[1], kappa=kappa)
 
 
 def _bits(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

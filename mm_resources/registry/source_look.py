@@ -30,7 +30,7 @@ def look_at_sources(registry: Registry, spec: DatasetSpec) -> Iterator[str]:
     for source in spec.sources:
         if source.allow_empty or source.track_of is not None:
             continue
-        if source.members is not None and not isinstance(open_source(source, spec.schema_), Archives):
+        if source.members is not None and not isinstance(open_source(source, {}), Archives):
             raise UserError(
                 f"source {source.name}: `members` chooses among the members of archives, but "
                 f"{strip_secrets(source.uri)} does not end in .tar, .zip ...; name each ending, "
