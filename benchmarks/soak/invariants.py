@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.soak.world import World, digest_of
+from benchmarks.soak.world import Version, World, digest_of
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
@@ -26,34 +27,63 @@ _SAMPLES = 60
 
 
 def violations(world: World) -> Iterator[str]:
-    """Yield a line for each invariant that does not hold."""
+    """Yield a line for each invariant that does not hold; a check that fails is one, and ends no other."""
     catalog, features = Catalog.open(world.store), FeatureStore.open(world.store)
-    yield from describe_damage(catalog.registry)
+    yield from _check("registry", lambda: describe_damage(catalog.registry))
+    yield from _check("receipts", lambda: _receipts(catalog))
+    for version in world.versions:
+        cell = Cell(version.dataset, version.name, "text")
+        checks = {
+            "counts": partial(_counts, catalog, cell, version, world),
+            "rows": partial(_doubled_rows, catalog, cell),
+            "pins": partial(_pins, catalog, cell),
+            "search": partial(_search, features, version, world),
+            "loader": partial(_media, features, version, world),
+        }
+        for name, check in checks.items():
+            yield from _check(f"{cell.partition_key}: {name}", check)
+    yield from _check("blobs", lambda: _blobs(catalog, world))
+    yield from _check("files", lambda: _leftovers(world))
+
+
+def _check(what: str, check: Callable[[], Iterable[str]]) -> Iterator[str]:
+    try:
+        yield from check()
+    except Exception as error:  # noqa: BLE001 - whatever a reader raises is what the soak looks for
+        yield f"{what}: {type(error).__name__}: {error}"
+
+
+def _receipts(catalog: Catalog) -> Iterator[str]:
     for receipt in catalog.receipts.all():
         if not receipt.done_at:
             yield f"forgetting {receipt.asked} is not complete"
-    for version in world.versions:
-        cell = Cell(version.dataset, version.name, "text")
-        pin = catalog.registry.pins.get(cell)
-        if pin is None:
-            yield f"{cell.partition_key} is not published"
-            continue
-        if wrong := version.miscount(pin.accounting, world.forgotten):
-            yield f"{cell.partition_key}: {wrong}"
-        yield from _doubled_rows(catalog, cell)
-        yield from _pins(catalog, cell)
-        kept = {text for text in version.texts.values() if text not in world.forgotten}
-        hits = features.search([1.0] * 256, dataset_version=version.dataset_version, modality="text", k=1_000)
-        if sorted(hits["text"].to_pylist()) != sorted(kept):
-            yield f"{cell.partition_key}: search returns {hits.num_rows} rows for {len(kept)} texts"
-        texts = []
-        chosen = features.training_set(version.dataset_version, modality="text", columns=["text"])
-        for batch in chosen.to_torch(media=True):
-            texts += [data.decode() for data in batch["media"]]
-        if sorted(texts) != sorted(kept):
-            yield f"{cell.partition_key}: a loader returns {len(texts)} media for {len(kept)} texts"
-    yield from _blobs(catalog, world)
-    yield from _leftovers(world)
+
+
+def _counts(catalog: Catalog, cell: Cell, version: Version, world: World) -> Iterator[str]:
+    pin = catalog.registry.pins.get(cell)
+    if pin is None:
+        yield f"{cell.partition_key} is not published"
+    elif wrong := version.miscount(pin.accounting, world.forgotten):
+        yield f"{cell.partition_key}: {wrong}"
+
+
+def _kept(version: Version, world: World) -> list[str]:
+    return sorted({text for text in version.texts.values() if text not in world.forgotten})
+
+
+def _search(features: FeatureStore, version: Version, world: World) -> Iterator[str]:
+    hits = features.search([1.0] * 256, dataset_version=version.dataset_version, modality="text", k=1_000)
+    kept = _kept(version, world)
+    if sorted(hits["text"].to_pylist()) != kept:
+        yield f"{version.dataset_version}: search returns {hits.num_rows} rows for {len(kept)} texts"
+
+
+def _media(features: FeatureStore, version: Version, world: World) -> Iterator[str]:
+    chosen = features.training_set(version.dataset_version, modality="text", columns=["text"])
+    texts = [data.decode() for batch in chosen.to_torch(media=True) for data in batch["media"]]
+    kept = _kept(version, world)
+    if sorted(texts) != kept:
+        yield f"{version.dataset_version}: a loader returns {len(texts)} media for {len(kept)} texts"
 
 
 def _doubled_rows(catalog: Catalog, cell: Cell) -> Iterator[str]:

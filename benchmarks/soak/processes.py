@@ -166,7 +166,12 @@ class Reader:
     def end(self) -> dict[str, int]:
         """End it, and return what it has counted."""
         self.ended.set()
-        counts: dict[str, int] = self.answers.recv() if self.answers.poll(300) else {"WRONG no answer": 1}
+        if not self.answers.poll(300):
+            return {"WRONG no answer": 1}
+        try:
+            counts: dict[str, int] = self.answers.recv()
+        except EOFError:
+            return {"WRONG the process has ended": 1}
         return counts
 
 

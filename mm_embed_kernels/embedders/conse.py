@@ -50,7 +50,7 @@ class ConSE(PictureEmbedder):
     dimension = 384
     input_shape = (_SIDE, _SIDE, 3)
     libraries = ("onnxruntime", "onnxscript", "tokenizers", "torch", "timm", "pillow", "pi-heif")
-    code_version = "5"
+    code_version = "6"
     seconds = 0.007
     batch_size = 4
 

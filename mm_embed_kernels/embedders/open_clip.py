@@ -23,7 +23,7 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
 
     name = "open_clip"
     libraries = ("open_clip_torch", "pillow", "pi-heif", "torch", "torchvision")
-    code_version = "3"
+    code_version = "4"
     seconds = 0.1
     batch_size = 32
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mm_embed_kernels.media.fits_values import FitsValues
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -44,6 +46,8 @@ def deep_scale(image: Image.Image, file: Image.Image) -> Scale:
         image: the pixels, of the mode ``I``, ``I;16`` or ``F``.
         file: the opened file that they are from.
     """
+    if isinstance(stored := image.info.get("fits"), FitsValues):
+        return _fits_scale(image, stored)
     tags = getattr(file, "tag_v2", {})
     key = image.info.get("transparency")
     finish = partial(_finish, inverted=tags.get(_PHOTOMETRIC) == 0, key=key if isinstance(key, int) else None)
@@ -61,6 +65,24 @@ def deep_scale(image: Image.Image, file: Image.Image) -> Scale:
     ranges = _RANGES if image.mode == "F" else _INTEGER_RANGES
     scale = range_scale(lambda: map(floats, _rows(image)), nodata, ranges)
     return partial(finish, lambda pixels: scale(floats(pixels)))
+
+
+def _fits_scale(image: Image.Image, stored: FitsValues) -> Scale:
+    """Return what scales the samples of a FITS picture, whose integers are signed."""
+
+    def values(pixels: Array) -> Array:
+        if pixels.dtype.kind == "f":
+            # ImageMagick writes the zero of integers beside floats that have none.
+            return pixels.astype(np.float64)
+        signed = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels
+        found: Array = stored.zero + stored.scale * signed.astype(np.float64)
+        return found if stored.blank is None else np.where(signed == stored.blank, np.nan, found)
+
+    if image.mode.startswith("I;16") and stored.zero == 2.0**15 and stored.scale == 1:
+        return lambda pixels: _scale_known(values(pixels), np.isfinite, None, 0.0, 2.0**16 - 1)
+    ranges = _RANGES if image.mode == "F" or stored.scale != 1 else _INTEGER_RANGES
+    scale = range_scale(lambda: map(values, _rows(image)), None, ranges)
+    return lambda pixels: scale(values(pixels))
 
 
 def range_scale(

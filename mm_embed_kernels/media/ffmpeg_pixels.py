@@ -23,11 +23,16 @@ def frame_to_rgb(frame: Any, codec: str) -> Image.Image:
     if "f32" not in frame.format.name and "f16" not in frame.format.name:
         return to_rgb(Image.fromarray(frame.to_ndarray(format="rgba"), "RGBA"))
     layers = frame.reformat(format="gbrapf32le" if "gbrap" in frame.format.name else "gbrpf32le")
+    # A PFM begins with its lowest row, as the memory of its frame does, which its layout turns.
+    turn = [slice(None, None, -1 if plane.line_size < 0 else 1) for plane in layers.planes]
 
     def rows(top: int, bottom: int) -> Any:
         """Return the samples of some rows, float64 [rows, width, 3 or 4]."""
         order = (2, 0, 1, 3)[: len(layers.planes)]
-        bands = (np.frombuffer(layers.planes[place], np.float32).reshape(frame.height, -1) for place in order)
+        bands = (
+            np.frombuffer(layers.planes[place], np.float32).reshape(frame.height, -1)[turn[place]]
+            for place in order
+        )
         return np.stack([band[top:bottom, : frame.width] for band in bands], axis=-1).astype(np.float64)
 
     def light(top: int, bottom: int) -> Any:

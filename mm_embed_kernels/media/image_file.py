@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.containers import ends_early
+from mm_embed_kernels.media.fits_values import fits_values
 from mm_embed_kernels.media.library_errors import pillow_error
 from mm_embed_kernels.media.media_type import HEAD_BYTES, sniff
 from mm_embed_kernels.media.picture_formats import decoders_of
+from mm_embed_kernels.media.unread_samples import describe_samples
 from mm_embed_kernels.media.xpm_colors import plain_xpm
 
 if TYPE_CHECKING:
@@ -53,12 +55,19 @@ def open_image(data: bytes) -> Image.Image:
     with lift_pillow_limit(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
-            return Image.open(io.BytesIO(data), formats=formats)
+            image = Image.open(io.BytesIO(data), formats=formats)
+            if formats == ("FITS",):
+                image.info["fits"] = fits_values(data)
+            return image
         except UnidentifiedImageError as error:
             if _is_short(data):
                 raise SampleError("truncated", "it ends before its table of contents") from error
+            kind = describe_samples(data)
             raise SampleError(
-                "unsupported_format", "the bytes have an image's signature, but Pillow reads no image in them"
+                "unsupported_format",
+                f"it is {kind}, which no decoder here reads; convert it to RGB or grays of 8 or 16 bits"
+                if kind
+                else "the bytes have an image's signature, but Pillow reads no image in them",
             ) from error
         except PILLOW_ERRORS as error:
             raise pillow_error(error, partial(is_cut_off, data)) from error

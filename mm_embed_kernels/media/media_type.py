@@ -19,15 +19,12 @@ Media = bytes | Path
 HEAD_BYTES = 8192
 
 _TEXT_LIKE = {"application/json", "application/xml", "application/x-ndjson"}
-# Formats whose signature is no more than a word or two letters ("BM", "MZ", "ID3", "BZh", "CWS", "GIF89a").
-_WORD_SIGNATURES = {
-    "image/bmp",
-    "image/gif",
-    "audio/mpeg",
-    "application/x-bzip2",
-    "application/x-msdownload",
-    "application/x-shockwave-flash",
-}
+# Formats whose signature is a word or some letters ("BM", "MAC ", "BZh", or a G every 188 bytes, as in a
+# genome), but for those that may be written in ASCII themselves, and two of four letters that no text has.
+_WORD_SIGNATURES = re.compile(
+    r"(image|audio|video)/(?!fits$|ogg$|x-flac$|x-portable-anymap$|x-x(pix|bit)map$|x-yuv4mpeg$|vnd\.radiance$)"
+    r"|application/x-(bzip2|msdownload|shockwave-flash)$"
+)
 # Control characters that no text holds.
 _CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b\b")
 # An Ogg file begins with one page for each stream, which names the codec.
@@ -65,12 +62,11 @@ def sniff(head: bytes) -> str:
     if head[128:132] == b"DICM":  # the bytes before it are free, and often a TIFF's signature
         return "application/dicom"
     kind = filetype.guess(head)
-    # A text that begins with such a word is no picture and no program.
-    is_text = kind is not None and kind.mime in _WORD_SIGNATURES and is_printable(head)
-    if kind is not None and kind.mime not in _TEXT_LIKE and not is_text:
-        return "video/ogg" if kind.mime == "audio/ogg" and _OGG_VIDEO.search(head) else str(kind.mime)
-    if kind is None and (known := media_type_of(head)):
-        return known
+    # A text that begins with such a word is no picture, no sound and no program.
+    mime = str(kind.mime) if kind else media_type_of(head)
+    is_text = mime is not None and _WORD_SIGNATURES.match(mime) is not None and is_printable(head)
+    if mime is not None and mime not in _TEXT_LIKE and not is_text:
+        return "video/ogg" if mime == "audio/ogg" and _OGG_VIDEO.search(head) else mime
     if head.lstrip()[:256].lower().startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
         return "image/svg+xml"
     return "text/plain" if _reads_as_text(head) else "application/octet-stream"

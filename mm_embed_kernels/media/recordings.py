@@ -33,6 +33,8 @@ _STATE_END = {"matroska,webm", "asf"}
 # Codecs whose times after a seek are those of a block before or behind: they are read from the beginning.
 _INEXACT = ("adpcm", "wma")
 
+# Containers whose packets may state times that lag behind the sound, or stand still.
+_LAGGING = ("ogg", "rm")
 _KEY_BYTES = 4_096
 # Whether the times of the last Ogg file lag behind its sound, by its size and bytes of both ends.
 _lagging: dict[tuple[int, bytes, bytes], bool] = {}
@@ -160,7 +162,7 @@ class FFmpegRecording(Recording):
         self._timeless = self.codec.startswith(_INEXACT)
         # The times of WMA begin with a frame that the decoder does not return.
         self._counted = self.codec.startswith("wma")
-        if kind == "ogg" and self._lags():
+        if kind in _LAGGING and self._lags():
             self._timeless = self._counted = True
 
     def _seconds(self, ticks: int | None) -> float | None:

@@ -69,13 +69,15 @@ _SIGNATURES = (
     (rb"\0\0\x01\xb3", "video/mpeg"),
     (rb"\0\0\0?\x01[\x67\x27\x09].", "video/h264"),
     (rb"\0\0\0?\x01[\x40\x42\x46]\x01", "video/h265"),
-    (rb"YUV4MPEG2 ", "video/x-yuv4mpeg"),
+    (rb"YUV4MPEG2 [A-Z]\d", "video/x-yuv4mpeg"),
     (rb"DKIF\0\0", "video/x-ivf"),
     (rb"\.ra\xfd", "audio/x-pn-realaudio"),
     (rb"\.RMF\0", "video/x-pn-realvideo"),
     (rb"nut/multimedia container\0", "video/x-nut"),
     (rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02", "video/mxf"),
     (rb"\x1f\x07\0[\x3f\xbf]", "video/x-dv"),
+    # A transport stream that was cut within a packet.
+    (rb".{1,187}?(\x47.{187}){4}\x47", "video/mp2t"),
 )
 # One expression for all, since most heads match none; the name of the group is the number of its signature.
 _ANY = re.compile(

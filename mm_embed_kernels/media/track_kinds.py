@@ -121,8 +121,14 @@ def _program_stream(head: bytes) -> Kinds:
 
 def _transport_stream(head: bytes) -> Kinds:
     """Return the kinds by the tables of programs (ISO 13818-1, 2.4.4), or else by the packets' numbers."""
+    begins = [(size, at, 3) for size, at in _TS_SIZES] + [(188, at, 5) for at in range(188)]
     size, offset = next(
-        ((size, at) for size, at in _TS_SIZES if head[at : at + 2 * size + 1 : size] == b"GGG"), (0, 0)
+        (
+            (size, at)
+            for size, at, count in begins
+            if head[at : at + (count - 1) * size + 1 : size] == count * b"G"
+        ),
+        (0, 0),
     )
     tables, kinds, packets = {0}, set(), set()
     for place in range(offset, len(head) - 187 if size else 0, size or 1):

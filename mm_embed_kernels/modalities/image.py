@@ -27,7 +27,7 @@ class Image(Modality):
     hub_embedder = "open_clip:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     libraries = ("pillow", "pi-heif", "av", "ImageHash", "filetype")
     probe_seconds = 0.02
-    probe_version = "8"
+    probe_version = "9"
     segment_seconds = 0.002
     signals: ClassVar[list[pa.Field]] = [
         *DECODING_SIGNALS,

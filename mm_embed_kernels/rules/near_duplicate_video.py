@@ -23,11 +23,12 @@ class NearDuplicateVideo(NearDuplicateRule):
     """A video that shows what another sample of the cell shows, or a part of it, such as a trailer of a film.
 
     Difference hashes of frames with temporal agreement; see `frame_hashes`. The shared part must have
-    `min_seconds` and `min_share` of the shorter video.
+    `min_seconds` and `min_share` of the shorter video, and agree beyond what never changes (`min_kappa`), so
+    that one camera's films of different days are different.
     """
 
     name = "near_duplicate_video"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     modalities = ("video",)
     columns = ("sample_id", "key", "duration", "frame_hashes")
     compared = ("frame_hashes",)
@@ -38,6 +39,7 @@ class NearDuplicateVideo(NearDuplicateRule):
 
     min_seconds: float = 1.5
     min_share: float = 0.5
+    min_kappa: float = 0.45
 
     def matches(self, read: CellReader) -> Iterator[pa.Table]:
         def entries() -> Iterator[pa.RecordBatch]:
@@ -66,9 +68,8 @@ class NearDuplicateVideo(NearDuplicateRule):
             frame_hashes.unpack_frames(pair["y_frame_hashes"]),
         )
         lengths = (pair["x_duration"], pair["y_duration"])
-        if shared is None or shared.one[1] - shared.one[0] < max(
-            self.min_seconds, self.min_share * min(lengths)
-        ):
+        least = max(self.min_seconds, self.min_share * min(lengths))
+        if shared is None or shared.kappa < self.min_kappa or shared.one[1] - shared.one[0] < least:
             return None
         spans = [
             None if last - first >= 0.9 * length else span_of(first, last)

@@ -24,6 +24,9 @@ _MIN_SAID = np.uint8(4)
 # A logo or a title card that stands still is no match: several frames must agree that differ from each other
 # by more than the noise of a codec.
 _MIN_HASHES, _NOISE_BITS = 3, 3
+# Frames of a camera that stands still agree at many offsets in time: in place of the one with the most votes,
+# up to so many are tried, and moments between two hashed frames around each, seconds.
+_STILL_BITS, _OFFSETS, _BETWEEN = 0.25, 16, (-0.5, -0.25, 0.0, 0.25, 0.5)
 
 
 def hash_frame(frame: np.ndarray[Any, Any]) -> int:
@@ -67,12 +70,15 @@ class FrameOverlap:
         frames: frames of the first video that match one of the second at the offset.
         one: first and last matching second of the first video.
         other: first and last matching second of the second video.
+        kappa: agreement beyond that of bits which are the same throughout the part (Cohen, 1960): of films
+            of one camera that stands still, the place agrees, and what happens there does not.
     """
 
     score: float
     frames: int
     one: tuple[float, float]
     other: tuple[float, float]
+    kappa: float
 
 
 def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> FrameOverlap | None:
@@ -89,21 +95,66 @@ def overlap(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> FrameOver
         return None
     offset = one["second"][i].astype(np.float64) - other["second"][j]
     steps, votes = np.unique(np.round(offset / _MAX_SECONDS), return_counts=True)
-    chosen = np.abs(offset - _MAX_SECONDS * steps[np.argmax(votes)]) <= _MAX_SECONDS
-    i, j = i[chosen], j[chosen]
+    tried = np.argsort(-votes, kind="stable")[: _OFFSETS if _is_still(one, other) else 1]
+    found = []
+    for step in steps[tried[2 * votes[tried] >= votes.max()]]:
+        chosen = np.abs(offset - _MAX_SECONDS * step) <= _MAX_SECONDS
+        if shared := _share(one, other, distance, i[chosen], j[chosen]):
+            found.append(shared)
+    return max(found, key=lambda item: item.kappa, default=None)
+
+
+def _share(
+    one: np.ndarray[Any, Any],
+    other: np.ndarray[Any, Any],
+    distance: np.ndarray[Any, Any],
+    i: np.ndarray[Any, Any],
+    j: np.ndarray[Any, Any],
+) -> FrameOverlap | None:
+    """Return the part in which the frames `i` match the frames `j`; None where too few of it do."""
     frames, hashes = len(np.unique(i)), _count_distinct(np.unique(one["hash"][i]))
     ends = [
         (float(side["second"][hits].min()), float(side["second"][hits].max()))
         for side, hits in ((one, i), (other, j))
     ]
     between = [
-        int(((side["second"] >= first) & (side["second"] <= last)).sum())
+        side[(side["second"] >= first) & (side["second"] <= last)]
         for side, (first, last) in zip((one, other), ends, strict=True)
     ]
     # Of the frames of the sparser video inside the part, at least half must match.
-    if hashes < _MIN_HASHES or 2 * min(frames, len(np.unique(j))) < min(between):
+    if hashes < _MIN_HASHES or 2 * min(frames, len(np.unique(j))) < min(map(len, between)):
         return None
-    return FrameOverlap(float(1 - distance[i, j].mean() / 64), frames, *ends)
+    middle = float(np.median(one["second"][i].astype(np.float64) - other["second"][j]))
+    kappa = max(_kappa(between[0], between[1], middle + beside) for beside in _BETWEEN)
+    score = float(1 - distance[i, j].mean() / 64)
+    return FrameOverlap(score, frames, one=ends[0], other=ends[1], kappa=kappa)
+
+
+def _bits(hashes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the bits of hashes, float64 [n, 64]."""
+    packed = np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, 8)
+    return np.unpackbits(packed, axis=1).astype(np.float64)
+
+
+def _is_still(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    """Return whether hardly a bit changes in one of two videos."""
+    means = (_bits(side["hash"]).mean(axis=0) for side in (one, other))
+    return any(float((2 * mean * (1 - mean)).mean()) < _STILL_BITS for mean in means)
+
+
+def _kappa(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], offset: float) -> float:
+    """Return Cohen's kappa of the frames that are nearest in time at an offset; -1 where there are none."""
+    seconds, times = one["second"].astype(np.float64) - offset, other["second"].astype(np.float64)
+    after = np.clip(np.searchsorted(times, seconds), 0, len(times) - 1)
+    before = np.maximum(after - 1, 0)
+    near = np.where(np.abs(times[before] - seconds) <= np.abs(times[after] - seconds), before, after)
+    close = np.abs(times[near] - seconds) <= _MAX_SECONDS
+    if not close.any():
+        return -1.0
+    a, b = _bits(one["hash"][close]), _bits(other["hash"][near[close]])
+    ones, others = a.mean(axis=0), b.mean(axis=0)
+    chance = float((ones * others + (1 - ones) * (1 - others)).mean())
+    return (float((a == b).mean()) - chance) / max(1 - chance, 1e-9)
 
 
 def _count_distinct(hashes: np.ndarray[Any, Any]) -> int:

@@ -242,11 +242,27 @@ class BlobStore:
         """Move the indexed blobs of a pack into a new one; without any, write none.
 
         They are indexed in the new one before their rows of the old one go, and the old one stays until its
-        owner removes it: at each moment, readers of old locations find them by the index.
+        owner removes it: at each moment, readers of old locations find them by the index. Blobs that were
+        indexed in another one already, before a kill, or by another writer, are not moved again.
         """
         locations = locations_of(self.index.rows(path=path).read_all())
-        self._write_pack({location.content_hash: self._read(location) for location in locations})
+        hashes = [location.content_hash for location in locations]
+        moved = {
+            other.content_hash
+            for other in locations_of(self.index.rows(hashes=hashes).read_all())
+            if other.path != path and self._is_good(other)
+        }
+        self._write_pack(
+            {each.content_hash: self._read(each) for each in locations if each.content_hash not in moved}
+        )
         self.index.remove_pack(path)
+
+    def _is_good(self, location: Location) -> bool:
+        try:
+            self.verify(location)
+        except SampleError:
+            return False
+        return True
 
     def remove_pack(self, path: str, refused: Collection[str]) -> None:
         """Remove a pack without indexed blobs, and store again what a writer has indexed in it meanwhile.

@@ -11,6 +11,8 @@ from mm_embed_kernels.urls import strip_secrets
 from mm_resources.ingestion.listings import describe_cause
 from mm_resources.registry.registry import Registry
 from mm_resources.registry.spec_check import check_spec
+from mm_resources.sources import open_source
+from mm_resources.sources.archives import Archives
 from mm_resources.sources.globs import glob_root
 from mm_resources.sources.unlisted_files import unlisted_files
 
@@ -28,6 +30,12 @@ def look_at_sources(registry: Registry, spec: DatasetSpec) -> Iterator[str]:
     for source in spec.sources:
         if source.allow_empty or source.track_of is not None:
             continue
+        if source.members is not None and not isinstance(open_source(source, {}), Archives):
+            raise UserError(
+                f"source {source.name}: `members` chooses among the members of archives, but "
+                f"{strip_secrets(source.uri)} does not end in .tar, .zip ...; name each ending, "
+                "such as shards/*.{tar,tar.gz}"
+            )
         try:
             first, has_rows = registry.listings.look(spec, source)
         except (UserError, FileNotFoundError, NotADirectoryError, PermissionError) as error:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.soak.actions import choose
-from benchmarks.soak.invariants import growth
+from benchmarks.soak.invariants import growth, violations
 from benchmarks.soak.processes import Command, Trouble
 from benchmarks.soak.world import Version, World, _problem
 
@@ -86,3 +86,12 @@ def test_growth_of_a_reader() -> None:
 def test_how_a_command_may_end(code: int, text: str, trouble: Trouble, problem: str) -> None:
     victim = SimpleNamespace(code=code, text=text)
     assert _problem(Command(["backfill"], victim, trouble)) == problem  # type: ignore[arg-type]
+
+
+def test_an_error_of_a_reader_is_a_finding(world: World) -> None:
+    """Nothing of the store exists: each check says so, and none ends the others."""
+    found = list(violations(world))
+    for version in world.versions:
+        assert f"{version.dataset_version}|text is not published" in found
+        assert any(line.startswith(f"{version.dataset_version}|text: search: ") for line in found)
+        assert any(line.startswith(f"{version.dataset_version}|text: loader: ") for line in found)

@@ -210,7 +210,7 @@ def killed_at(undisturbed: Home, root: Path, at: int) -> bool:
     return bool(killed.code != 0)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6, 8, 12, 24, 48])
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 6, 8, 9, 12, 24, 48])
 def test_killed_at_some_boundaries(undisturbed: Home, memory: Path, at: int) -> None:
     """The first ones are those of the blobs."""
     assert killed_at(undisturbed, memory / f"forget-{at}", at)

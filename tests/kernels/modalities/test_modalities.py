@@ -186,8 +186,15 @@ def test_sniff_always_answers(head: bytes) -> None:
         (b".snd is an old ending", "text/plain"),
         (b"\xff\xfa\x90\xc4" + bytes(8), "audio/mpeg"),
         ("\u4e00 is one".encode("utf-16"), "text/plain"),
+        # Words and letters that begin, or are spread over, binary formats.
+        (b"MAC addresses are assigned by vendors.", "text/plain"),
+        (b"8BPS, MThd and MP+ are some letters each.", "text/plain"),
+        (b"GCAT" * 300, "text/plain"),
+        (b"P3\n1 1\n255\n1 2 3\n", "image/x-portable-anymap"),
+        (bytes(100) + (b"G" + bytes(187)) * 5, "video/mp2t"),
+        (b"P5\n100 80\n255\n" + b"p" * 8000, "image/x-portable-anymap"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_sniff(head: bytes, mime: str) -> None:
     assert sniff(head) == mime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,55 @@ def test_a_still_picture_that_is_damaged_as_well_is_no_picture() -> None:
     place = data.index(b"IDAT")
     with pytest.raises(SampleError, match="decode_error"):
         read_picture(data[: place + 4] + bytes(8) + data[place + 12 :], 512)
+
+
+def test_a_pfm_begins_with_its_lowest_row() -> None:
+    # The specification of PFM (Debevec); GIMP and ImageMagick show it so.
+    rows = np.array([[[0, 0, 1], [0, 1, 0]], [[1, 0, 0], [1, 1, 1]]], "<f4")
+    assert shown(b"PF\n2 2\n-1.0\n" + rows.tobytes()) == [
+        [255, 0, 0], [255] * 3, [0, 0, 255], [0, 255, 0],
+    ]  # fmt: skip
+
+
+def fits(cards: dict[str, object], pixels: Any) -> bytes:
+    """Return a FITS file whose lowest row comes first."""
+    axes = {f"NAXIS{number}": length for number, length in enumerate(pixels.shape[::-1], 1)}
+    bits = {"SIMPLE": "T", "BITPIX": 8 * pixels.itemsize * (-1 if pixels.dtype.kind == "f" else 1)}
+    lines = [
+        f"{name:8}= {value!s:>20}" for name, value in ({**bits, "NAXIS": pixels.ndim, **axes} | cards).items()
+    ]
+    head = "".join(f"{line:80}" for line in [*lines, "END"]).encode()
+    return head.ljust(2_880) + pixels.tobytes().ljust(2_880, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("cards", "pixels", "grays"),
+    [
+        # As cameras of telescopes and ImageMagick write unsigned numbers (FITS standard 4.0, 4.4.2.5).
+        ({"BZERO": 32768, "BSCALE": "1.0E+00"}, np.array([[-32768, 32767, 0]], ">i2"), [0, 255, 128]),
+        ({}, np.array([[0, 2048, 4095]], ">i2"), [0, 128, 255]),
+        ({"BLANK": -1}, np.array([[-1, 0, 4095]], ">i2"), [0, 0, 255]),
+        ({"BSCALE": 0.01}, np.array([[0, 50, 100]], ">i4"), [0, 128, 255]),
+        ({"BZERO": 2147483648}, np.array([[0.0, 0.5, 1.0]], ">f4"), [0, 128, 255]),
+    ],
+)
+def test_values_of_a_fits_have_their_zero_and_scale(
+    cards: dict[str, object], pixels: Any, grays: list[int]
+) -> None:
+    assert [pixel[0] for pixel in shown(fits(cards, pixels))] == grays
+
+
+def test_a_cube_of_a_fits_is_named() -> None:
+    with pytest.raises(SampleError, match=r"3 axes \(4 x 2 x 3\)"):
+        read_picture(fits({}, np.zeros((3, 2, 4), ">i2")), 512)
+
+
+def test_samples_that_no_decoder_reads_are_named() -> None:
+    entries = {256: 1, 257: 1, 258: 32, 259: 1, 262: 2, 273: 8, 277: 3, 278: 1, 279: 12, 339: 3}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    tiff = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + fields + bytes(4 + 12)
+    with pytest.raises(SampleError, match="a TIFF of RGB, 3 x 32-bit floats"):
+        read_picture(tiff, 512)
+    psd = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 1, 1, 16, 9) + bytes(32)
+    with pytest.raises(SampleError, match="a PSD of Lab, 3 channels of 16 bits"):
+        read_picture(psd, 512)

@@ -519,3 +519,35 @@ def test_a_title_card_and_slides_on_white_are_no_likeness() -> None:
     }
     said = found(rules()["near_duplicate_video"](), probed("video", films))
     assert groups_of(said) == {frozenset({"talk", "talk again"})}
+
+
+def test_films_of_one_camera_that_stands_still_differ_by_what_happens() -> None:
+    """A fixed view, in which a pane moves on another way in each film; a copy follows the same way."""
+    import numpy as np
+
+    view = pan()[0]
+    height, width, _ = view.shape
+
+    def walk(seed: int, count: int = 80) -> list[Any]:
+        dice = np.random.default_rng(seed)
+        rows = np.interp(
+            np.arange(count), np.arange(0, count + 16, 16), dice.random(count // 16 + 1) * height * 0.6
+        )
+        columns = np.interp(
+            np.arange(count), np.arange(0, count + 16, 16), dice.random(count // 16 + 1) * width * 0.6
+        )
+        frames = []
+        for row, column in zip(rows.astype(int), columns.astype(int), strict=True):
+            frame = view.copy()
+            frame[row : row + height // 3, column : column + width // 4] = 255 - 40 * seed
+            frames.append(frame)
+        return frames
+
+    films = {
+        "monday": encode_video(walk(1)),
+        "monday again": encode_video(walk(1), "webm", "libvpx"),
+        "tuesday": encode_video(walk(2)),
+        "wednesday": encode_video(walk(3)),
+    }
+    said = found(rules()["near_duplicate_video"](), probed("video", films))
+    assert groups_of(said) == {frozenset({"monday", "monday again"})}

@@ -40,6 +40,12 @@ def test_a_path_that_leads_nowhere(registry: Registry, data: Path, path: str, li
     assert str(caught.value) == line.format(data=data)
 
 
+def test_members_of_what_may_be_no_archive(registry: Registry, data: Path) -> None:
+    spec = spec_of({"uri": f"{data}/*.t*", "members": "*.txt"})
+    with pytest.raises(UserError, match=r"source s0: `members` .*\*\.t\* does not end in \.tar"):
+        list(look_at_sources(registry, spec))
+
+
 def test_side_tables(registry: Registry, data: Path) -> None:
     def look(rows: str, columns: list[str]) -> list[str]:
         (data / "t.csv").write_text(rows)
