@@ -2,7 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Three workers on two cores, since children and disks let each of them wait; how tests are shared between them:
 # tests/schedule.py.
-PYTEST := -n 3 --durations 25
+# Bytecode is written, whatever the environment says: without it each worker compiles all tests, and each process of
+# a test all modules.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --durations 25
 PIP := python -m pip install --quiet --disable-pip-version-check
 HASHED := --require-hashes --no-deps --only-binary :all:
 # Other builds of PyTorch, such as https://download.pytorch.org/whl/cpu (a tenth of the size), have the locked versions and
@@ -65,10 +67,10 @@ docs-serve: install  ## show the site of docs/ at http://127.0.0.1:8000, and bui
 	$(DOCS) serve
 
 test: install  ## run the tests, without what takes minutes
-	$(BIN)/python -m pytest $(PYTEST)
+	$(PYTEST)
 
 test-all: check  ## run everything: kills at every boundary, large data, the UI in Chromium, the image (hours)
-	$(BIN)/python -m pytest $(PYTEST) -m '' --hypothesis-profile thorough
+	$(PYTEST) -m '' --hypothesis-profile thorough
 
 bench: install  ## measure ratios against limits in the same run (an hour or more); see benchmarks/
 	$(BIN)/python -m benchmarks

@@ -16,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mm_assets.cells import publication
 from mm_assets.cli.main import main
 from mm_assets.definitions import build
 from mm_assets.operations.backfill import CellResult, backfill_cell
@@ -30,6 +31,24 @@ from mm_resources.storage.store import Store
 from mm_resources.tables.failure_events import FailureFilter
 from tests.assets.cell_stages import backfill_stages
 from tests.conftest import Once, write_dataset
+
+_DRAWN_SAMPLES = publication.DRAWN_SAMPLES
+
+
+@pytest.fixture(autouse=True, scope="module")
+def undrawn() -> Iterator[None]:
+    """Cells of this process draw no plots, which take half of the time of a small one; see `drawn`."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publication, "DRAWN_SAMPLES", sys.maxsize)
+        yield
+
+
+@contextmanager
+def drawn() -> Iterator[None]:
+    """Draw the plots of the cells that run in this block, as the product does."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publication, "DRAWN_SAMPLES", _DRAWN_SAMPLES)
+        yield
 
 
 @dataclass
@@ -236,9 +255,8 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def mm(work: Path) -> Run:
-    """Run `mm` in the folder `work`, in this process: what it prints, and its exit code."""
+def run_in(folder: Path) -> Run:
+    """Return a function that runs `mm` in a folder, in this process: what it prints, and its exit code."""
 
     def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
         command = ["mm", *map(str, words)]
@@ -249,7 +267,7 @@ def mm(work: Path) -> Run:
             absl.get_absl_handler().python_handler.stream = sys.__stderr__
         with (
             environment(),
-            contextlib.chdir(work),
+            contextlib.chdir(folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             pytest.MonkeyPatch.context() as patched,
@@ -265,6 +283,12 @@ def mm(work: Path) -> Run:
         return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def mm(work: Path) -> Run:
+    """Run `mm` in the folder `work`, in this process."""
+    return run_in(work)
 
 
 @pytest.fixture

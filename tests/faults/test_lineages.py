@@ -32,6 +32,10 @@ SECOND = Cell("tiny", "v2", "text")
 BACKFILL = ("backfill", "tiny@v2")
 # Each step of the protocol behind the data files.
 STEPS = ("write_files", "restore", "update", "extend_indexes", "tag", "create registry/pins")
+# Each run that is killed or stopped is a process of its own: half of them in `make test`.
+steps = pytest.mark.parametrize(
+    "steps", [pytest.param(STEPS[1::2], id="some"), pytest.param(STEPS, id="all", marks=pytest.mark.slow)]
+)
 OTHER = "The tide turned at noon and the boats swung round on their anchors."
 
 
@@ -75,10 +79,13 @@ def pin_of(home: Home, which: Cell) -> Any:
     return Catalog.open(home.store).registry.pins.get(which)
 
 
-def test_killed_at_each_step(home: Home, expected: Published, expected_second: Published) -> None:
+@steps
+def test_killed_at_each_step(
+    home: Home, expected: Published, expected_second: Published, steps: tuple[str, ...]
+) -> None:
     """Readers of both versions see what they saw before, or from the pin on the new one; the next run publishes."""
     base = pin_of(home, TEXT)
-    for step in STEPS:
+    for step in steps:
         place = step if " " in step else f"{step} features/"
         run = home.mm(*BACKFILL, fault=Fault(label=place, side="after"))
         assert run.code == -signal.SIGKILL, (step, run.text)
@@ -105,8 +112,11 @@ def stopped(home: Home, label: str) -> Victim:
     return zombie
 
 
-def test_zombies_publish_nothing(home: Home, expected: Published, expected_second: Published) -> None:
-    labels = [step if " " in step else f"{step} features/" for step in STEPS]
+@steps
+def test_zombies_publish_nothing(
+    home: Home, expected: Published, expected_second: Published, steps: tuple[str, ...]
+) -> None:
+    labels = [step if " " in step else f"{step} features/" for step in steps]
     zombies = [(label, stopped(home, label)) for label in labels]
     newer = home.mm(*BACKFILL)
     assert newer.code == 0, newer.text

@@ -25,6 +25,7 @@ from mm_assets.operations.dagster_home import PROCESS_TAG, process_tag
 from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources.resources import CatalogResource, StoreResource
 from tests.assets.cells.test_gates import run_one
+from tests.assets.conftest import Platform, run_in
 from tests.postgres import postgres_server
 from tests.processes import ROOT, answer, free_port, process, until
 
@@ -164,14 +165,16 @@ def mm(work: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -> None:
+    """With the embedder that loads in a moment, since each command is a process of its own."""
     work = tmp_path / "work"
     work.mkdir()
+    dataset.write_text(dataset.read_text() + "embedders: {text: [wordllama]}\n")
     assert mm(work, "register", str(dataset)).wait() == 0
     for stage, sent, code in (
         ("sample_metadata", signal.SIGINT, 130),
         ("segments", signal.SIGTERM, 143),
     ):
-        running = mm(work, "backfill", "tiny@v1", "--modality", "image")
+        running = mm(work, "backfill", "tiny@v1", "--modality", "text")
         deadline = time.monotonic() + 120
         while not (work / ".mm" / "store" / "stages" / stage).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -179,7 +182,7 @@ def test_an_interrupted_backfill_can_be_resumed(tmp_path: Path, dataset: Path) -
         out, err = running.communicate(timeout=120)
         assert running.returncode == code, (out, err)
         assert err.strip() == "interrupted; run the same command again to resume"
-    again = mm(work, "backfill", "tiny@v1", "--modality", "image", "--json")
+    again = mm(work, "backfill", "tiny@v1", "--modality", "text", "--json")
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     assert '"status": "published"' in out
@@ -296,11 +299,9 @@ def test_code_server_daemon_and_webserver_as_the_containers_run_them(
 
 @pytest.mark.parametrize("words", [("--wait",), ("--failed-only", "--modality", "text")])
 def test_selections_that_make_no_sense_are_mistakes(
-    published: Any, words: tuple[str, ...], tmp_path: Path
+    published: Platform, words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    environment = {**os.environ, **published.settings.exports()}
-    command = [sys.executable, "-m", "mm_assets.cli.main", "backfill", "tiny@v1", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = run_in(tmp_path)("backfill", "tiny@v1", *words, **published.settings.exports())
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1

@@ -256,16 +256,16 @@ def test_init_of_a_folder_that_resists(mm: Run, photos: dict[str, Path], tmp_pat
 def test_a_fresh_home_is_opened_by_several_processes_at_once(mm: Run, mm_process: Run, dataset: Path) -> None:
     """Dagster's own first use breaks its SQLite for good when two processes come together."""
     specs = []
-    for number in range(4):
+    for number in range(2):
         specs.append(dataset.with_name(f"many{number}.yaml"))
         specs[-1].write_text(dataset.read_text().replace("name: tiny", f"name: many{number}"))
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda spec: mm_process("register", spec), specs))
-    assert [item.returncode for item in done] == [0] * 4, [item.stderr for item in done]
+    assert [item.returncode for item in done] == [0] * 2, [item.stderr for item in done]
     assert {row["dataset_version"] for row in loaded(mm("datasets", "--json"))} == {
-        f"many{number}@v1" for number in range(4)
+        f"many{number}@v1" for number in range(2)
     }
-    ran = mm("backfill", "many3@v1", "--modality", "text", "--json")
+    ran = mm("backfill", "many1@v1", "--modality", "text", "--json")
     assert ran.returncode == 0, ran.stderr
 
 

@@ -33,6 +33,7 @@ def notes(tmp_path: Path, photos: dict[str, Path]) -> Path:
     spec = {
         "name": "ponds",
         "version": "v1",
+        "embedders": {"text": ["wordllama"]},
         "gates": {"max_failed_share": 0.6},
         "sources": [{"name": "notes", "modality": "text", "uri": "notes/*.txt"}],
     }

@@ -14,7 +14,7 @@ from mm_assets.operations.dagster_home import open_instance
 from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.settings import DEFAULT_HOME, DEFAULT_STORE, Settings
-from tests.assets.conftest import Run, environment
+from tests.assets.conftest import Run, Templates, environment, run_in
 
 # Written by every Python process that finds it on its path: what it has imported when it ends, what it starts.
 RECORDER = """
@@ -76,12 +76,22 @@ sources:
     (work / "notes.yaml").write_text(spec)
 
 
-@pytest.fixture
-def published(work: Path, mm: Run) -> Path:
+def publish(work: Path) -> None:
     write_spec(work)
+    mm = run_in(work)
     assert mm("register", "notes.yaml").returncode == 0
     (cell,) = cells(mm)
     assert (cell["status"], cell["computed"]["fetch"]) == ("published", 7)
+
+
+@pytest.fixture
+def work(templates: Templates) -> Path:
+    """A folder in which ``notes@v1`` has been published."""
+    return templates.restore("unchanged", publish)
+
+
+@pytest.fixture
+def published(work: Path) -> Path:
     return work
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,34 +46,64 @@ def plant(folder: Path, names: tuple[str, ...]) -> Path:
     return mark
 
 
-@pytest.mark.parametrize(
-    ("python_path", "names"),
-    [
-        (f"{ROOT}", (*FIRST, *MODULES)),
-        # An empty entry, in front or behind, means the working folder. What the interpreter imports itself
-        # before any code of this project is its own.
-        (f"{ROOT}::./", MODULES),
-    ],
+COMMANDS = (
+    ["register", "spec.yaml"],
+    ["backfill", "few@v1"],
+    ["promote", "few@v1"],
+    ["search", "many words", "--modality", "text"],
 )
-def test_nothing_is_imported_from_the_working_folder(
-    python_path: str, names: tuple[str, ...], tmp_path: Path
-) -> None:
+# An empty entry, in front or behind, means the working folder. What the interpreter imports itself before any code
+# of this project is its own.
+WITH_FOLDER = f"{ROOT}::./"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     for number, text in enumerate(SENTENCES):
         (folder / f"{number}.txt").write_text(text)
-    spec = "{name: few, version: v1, sources: [{name: notes, modality: text, uri: '*.txt'}]}"
+    source = "{name: notes, modality: text, uri: '*.txt'}"
+    spec = f"{{name: few, version: v1, embedders: {{text: [wordllama]}}, sources: [{source}]}}"
     (folder / "spec.yaml").write_text(spec)
+    return folder
+
+
+def run(folder: Path, words: list[str], python_path: str, mark: Path) -> None:
+    """Run a command in the folder: it ends as usual, and leaves no mark."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", COMMAND, *words],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder.parent), "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (0, 1), (words, done.stderr[-2000:])
+    assert not mark.exists(), (words, mark.read_text())
+
+
+def test_nothing_is_imported_from_the_working_folder(folder: Path) -> None:
+    """A backfill beside all names, and beside the working folder as an entry of the path."""
+    mark = plant(folder, (*FIRST, *MODULES))
+    for words in COMMANDS[:2]:
+        run(folder, words, f"{ROOT}", mark)
+    for name in FIRST:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / f"{name}.py").unlink(missing_ok=True)
+    for words in COMMANDS[2:]:
+        run(folder, words, WITH_FOLDER, mark)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("python_path", "names"),
+    [(f"{ROOT}", (*FIRST, *MODULES)), (WITH_FOLDER, MODULES)],
+    ids=["", "with folder"],
+)
+def test_no_command_imports_from_the_working_folder(
+    python_path: str, names: tuple[str, ...], folder: Path
+) -> None:
     mark = plant(folder, names)
-    searched = ["search", "many words", "--modality", "text"]
-    for words in (["register", "spec.yaml"], ["backfill", "few@v1"], ["promote", "few@v1"], searched):
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", COMMAND, *words],
-            cwd=folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": python_path},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode in (0, 1), (words, done.stderr[-2000:])
-        assert not mark.exists(), (words, mark.read_text())
+    for words in COMMANDS:
+        run(folder, words, python_path, mark)

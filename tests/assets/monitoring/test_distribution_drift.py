@@ -17,7 +17,7 @@ from mm_assets.operations.promotion import promote
 from mm_embed_kernels.spec.thresholds import DriftLimits
 from mm_resources.monitoring.distribution_drift import _number_drift, distribution_drifts
 from mm_resources.tables.stage_refs import StageMeta
-from tests.assets.conftest import Platform, platforms
+from tests.assets.conftest import Platform, drawn, platforms
 from tests.assets.operations.test_promotion import SPEC
 from tests.assets.retrieval.test_training_set import WORDS
 
@@ -58,7 +58,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, 
         publish(platform, folder, "v1", 60, 60, 10)
         publish(platform, folder, "v2", 62, 58, 10, "parent: v1\n")
         promote(platform.catalog, "notes@v1", "production")
-        publish(platform, folder, "v3", 120, 20, 20, "parent: v2\n", broken=35, dagster=True)
+        with drawn():
+            publish(platform, folder, "v3", 120, 20, 20, "parent: v2\n", broken=35, dagster=True)
         yield platform, folder
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_embed_kernels.contracts import feature_contract
@@ -124,6 +124,7 @@ _CHANGES = st.lists(
 
 
 @given(changes=_CHANGES)
+@settings(max_examples=settings().max_examples // 3)
 def test_a_version_equals_a_whole_write(
     changes: list[tuple[str, list[int], int]], tmp_path_factory: Any
 ) -> None:

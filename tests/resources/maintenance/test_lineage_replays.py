@@ -100,7 +100,14 @@ def dying(real: Callable[..., Any], times: int) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(
-    "killed", ["", "second version", "before the pins", "between the pins", "before the removal"]
+    "killed",
+    [
+        "",
+        pytest.param("second version", marks=pytest.mark.slow),
+        "before the pins",
+        "between the pins",
+        pytest.param("before the removal", marks=pytest.mark.slow),
+    ],
 )
 def test_all_versions_are_replayed_without_the_sample(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch, killed: str
