@@ -86,6 +86,10 @@ VARIABLES = (
         "none",
         "Words in front of the keys of the twelve assets, `a/b`, in a project of your own.",
     ),
+    Variable("MM_ALERTS", "none", "File that says where alerts go: mail, Slack, a webhook."),
+    Variable("MM_METRICS_FILE", "none", "File `NAME.prom` that the job `metrics` writes for Prometheus."),
+    Variable("MM_METRICS_GATEWAY", "none", "Address of a push gateway to which the job `metrics` pushes."),
+    Variable("MM_EXPLORER", "none", "Address of `mm serve`, `https://HOST`, to which pages of assets link."),
     Variable("MM_TOKEN", "none", "Token of `mm serve`, for the service and for its clients."),
     Variable("MM_SQL_MEMORY", "512MB", "Memory of one SQL statement, which spills to disk beyond it."),
     Variable("RAY_ADDRESS", "none: a local cluster", "Address of a running Ray cluster."),
@@ -110,6 +114,10 @@ class Settings:
         calibration: calibration file, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in
             `dagster_home`.
         key_prefix: words in front of the keys of the twelve assets, ``a/b`` (``MM_KEY_PREFIX``).
+        explorer: address of `mm serve` (``MM_EXPLORER``).
+        metrics_file: file that the job `metrics` writes, an absolute path (``MM_METRICS_FILE``).
+        metrics_gateway: push gateway of the job `metrics` (``MM_METRICS_GATEWAY``).
+        alerts: file of the channels of alerts, an absolute path; "" for none (``MM_ALERTS``).
         prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
             takes the built-in one.
     """
@@ -122,6 +130,10 @@ class Settings:
     prices: Path | None = None
     calibration: Path | None = None
     key_prefix: str = ""
+    explorer: str = ""
+    alerts: str = ""
+    metrics_file: str = ""
+    metrics_gateway: str = ""
 
     @property
     def calibration_file(self) -> Path:
@@ -143,6 +155,10 @@ class Settings:
             precision=precision,
             calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
             key_prefix=_checked_prefix(os.environ.get("MM_KEY_PREFIX") or ""),
+            explorer=os.environ.get("MM_EXPLORER") or "",
+            metrics_file=absolute(file) if (file := os.environ.get("MM_METRICS_FILE")) else "",
+            metrics_gateway=os.environ.get("MM_METRICS_GATEWAY") or "",
+            alerts=absolute(alerts) if (alerts := os.environ.get("MM_ALERTS")) else "",
             prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
         )
 
@@ -158,6 +174,10 @@ class Settings:
             **({VARIABLE: reader} if (reader := film_reader()) != FFMPEG else {}),
             **({"MM_PRICES": str(self.prices)} if self.prices else {}),
             **({"MM_KEY_PREFIX": self.key_prefix} if self.key_prefix else {}),
+            **({"MM_EXPLORER": self.explorer} if self.explorer else {}),
+            **({"MM_METRICS_FILE": self.metrics_file} if self.metrics_file else {}),
+            **({"MM_METRICS_GATEWAY": self.metrics_gateway} if self.metrics_gateway else {}),
+            **({"MM_ALERTS": self.alerts} if self.alerts else {}),
         }
 
 
