@@ -41,7 +41,7 @@ def trace_span(name: str, run_id: str = "", **attributes: Any) -> Iterator[Span 
     token = _run.set(run_id) if run_id else None
     try:
         with tracer.start_as_current_span(name) as span:
-            add_attributes(span, **attributes)
+            add_attributes(span, run_id=run_id or None, **attributes)
             yield span
     finally:
         if token is not None:

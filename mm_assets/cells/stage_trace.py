@@ -22,7 +22,7 @@ def trace_stage(run: CellRun) -> Iterator[Callable[[dg.MaterializeResult[Any]], 
     cell = run.cell
     names = {"dataset": cell.dataset, "version": cell.version, "modality": cell.modality}
     try:
-        with trace_span(f"stage {run.asset}", run.run_id, run_id=run.run_id, **names) as span:
+        with trace_span(f"stage {run.asset}", run.run_id, **names) as span:
 
             def add(result: dg.MaterializeResult[Any]) -> None:
                 metadata = result.metadata or {}
