@@ -77,7 +77,12 @@ def platform(
     return dg.Definitions(
         assets=[define_asset(declared, pools) for declared in STAGE_ASSETS],
         jobs=[refresh, *jobs],
-        sensors=[specs, sources, conditions, *alert_sensors(alerts or _configured_alerts(), [refresh, *jobs])],
+        sensors=[
+            specs,
+            sources,
+            conditions,
+            *alert_sensors(alerts or _configured_alerts(), [refresh, *jobs]),
+        ],
         schedules=[make(**_time(crons, name)) for name, make in SCHEDULES.items()],
         resources=default_resources(**settings),
     )

@@ -108,5 +108,7 @@ def open_queue() -> EventQueue | None:
         _log.warning(f"no lineage is sent: {error.name} is missing; pip install 'mm-features[observe]'")
     except Exception as error:  # noqa: BLE001 - lineage is never in the way of a run
         # Without the message, which may quote the configuration with its key.
-        _log.warning(f"no lineage is sent: the configuration of OpenLineage is wrong ({type(error).__name__})")
+        _log.warning(
+            f"no lineage is sent: the configuration of OpenLineage is wrong ({type(error).__name__})"
+        )
     return None

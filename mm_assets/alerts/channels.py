@@ -72,7 +72,10 @@ def _post_to_slack(slack: Slack, alert: Alert, ui: str) -> None:
         client.base_url = f"{slack.url.rstrip('/')}/"
     # As plain text: a sample's name cannot mention people or disguise a link.
     client.chat_postMessage(
-        channel=slack.channel, text=f"{escape_terminal(alert.title)}\n{_body(alert, ui)}", mrkdwn=False, parse="none"
+        channel=slack.channel,
+        text=f"{escape_terminal(alert.title)}\n{_body(alert, ui)}",
+        mrkdwn=False,
+        parse="none",
     )
 
 

@@ -52,9 +52,7 @@ def find_failed_checks(
     """
     known = set(seen)
     # One second earlier: a storage may keep its times with less precision than it returns.
-    filters = dg.RunsFilter(
-        statuses=_ENDED, updated_after=datetime.fromtimestamp(since - 1, UTC)
-    )
+    filters = dg.RunsFilter(statuses=_ENDED, updated_after=datetime.fromtimestamp(since - 1, UTC))
     records = instance.get_run_records(
         filters, limit=RUNS + len(known), order_by="update_timestamp", ascending=True
     )

@@ -25,9 +25,7 @@ KEPT, SUBJECTS = 100, 10_000
 _FIELDS = [item.name for item in fields(Alert)]
 
 
-def alert_sensors(
-    settings: AlertSettings | None, jobs: Sequence[Any] = ()
-) -> list[dg.SensorDefinition]:
+def alert_sensors(settings: AlertSettings | None, jobs: Sequence[Any] = ()) -> list[dg.SensorDefinition]:
     """Return the sensors of the configured channels; none without a channel.
 
     Args:
@@ -101,7 +99,8 @@ def _sensor(kind: str, settings: AlertSettings) -> dg.SensorDefinition:
             context.log.error(problem)
         return dg.SensorResult(
             cursor=state.dump(),
-            skip_reason="; ".join(problems) or (f"{sent} messages sent" if sent else "nothing new to tell of"),
+            skip_reason="; ".join(problems)
+            or (f"{sent} messages sent" if sent else "nothing new to tell of"),
         )
 
     return sensor

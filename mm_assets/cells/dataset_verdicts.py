@@ -20,7 +20,9 @@ _FIELDS = {item.name for item in fields(Check)}
 def newest_pin(catalog: Catalog, dataset: str, modality: str) -> Pin | None:
     """Return the pin that readers of a dataset get of a modality: that of its newest published version."""
     versions = [
-        found for _, found in catalog.registry.registrations.read_all(dataset) if isinstance(found, Registration)
+        found
+        for _, found in catalog.registry.registrations.read_all(dataset)
+        if isinstance(found, Registration)
     ]
     for found in sorted(versions, key=lambda each: each.at, reverse=True):
         cells = catalog.registry.cells(found.spec.dataset_version)

@@ -145,7 +145,9 @@ def _content_facets(run: CellRun, result: dg.MaterializeResult[Any]) -> dict[str
     facets: dict[str, Any] = {
         "schema": schema_dataset.SchemaDatasetFacet(
             fields=[
-                schema_dataset.SchemaDatasetFacetFields(name=each.name, type=each.type, description=each.description)
+                schema_dataset.SchemaDatasetFacetFields(
+                    name=each.name, type=each.type, description=each.description
+                )
                 for each in columns
             ],
             producer=PRODUCER,

@@ -150,7 +150,10 @@ class _StageEvents:
         facets = {
             **facets,
             "processing_engine": processing_engine_run.ProcessingEngineRunFacet(
-                version=dg.__version__, name="dagster", openlineageAdapterVersion=__version__, producer=PRODUCER
+                version=dg.__version__,
+                name="dagster",
+                openlineageAdapterVersion=__version__,
+                producer=PRODUCER,
             ),
             "tags": tags_run.TagsRunFacet(
                 tags=[tags_run.TagsRunFacetFields(key, value, "MM") for key, value in tags.items()],

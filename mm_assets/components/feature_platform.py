@@ -22,7 +22,9 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
     shares them; `mm` beside the project takes them from the variables of the same names.
     """
 
-    store: str = Field(default="", description="root of the store, a path or an fsspec URL; default: MM_STORE")
+    store: str = Field(
+        default="", description="root of the store, a path or an fsspec URL; default: MM_STORE"
+    )
     datasets: str = Field(
         default="", description="folder of spec files that the sensor `specs` watches; default: MM_DATASETS"
     )

@@ -58,11 +58,25 @@ class Ticks:
             assert isinstance(found, dg.SensorResult)
             self.cursors[name], self.reasons[name] = found.cursor, str(found.skip_reason)
 
-    def run(self, name: str, passed: bool, *, blocking: bool = True, warn: bool = False, cell: str = CELL, why: str = "why") -> None:
+    def run(
+        self,
+        name: str,
+        passed: bool,
+        *,
+        blocking: bool = True,
+        warn: bool = False,
+        cell: str = CELL,
+        why: str = "why",
+    ) -> None:
         """Run a stage of a cell that reports one check, and tick."""
         severity = dg.AssetCheckSeverity.WARN if warn or not blocking else dg.AssetCheckSeverity.ERROR
 
-        @dg.asset(partitions_def=_CELLS, check_specs=[dg.AssetCheckSpec(name, asset="curated_samples", blocking=blocking, partitions_def=_CELLS)])
+        @dg.asset(
+            partitions_def=_CELLS,
+            check_specs=[
+                dg.AssetCheckSpec(name, asset="curated_samples", blocking=blocking, partitions_def=_CELLS)
+            ],
+        )
         def curated_samples() -> dg.MaterializeResult:
             check = dg.AssetCheckResult(check_name=name, passed=passed, severity=severity, description=why)
             return dg.MaterializeResult(check_results=[check])
@@ -79,7 +93,10 @@ def told(server: Inbox) -> list[tuple[str, str, str]]:
     """Kind, check and cell of what was posted, and forget it."""
     found = [json.loads(body) for _, _, body in server.received]
     server.received.clear()
-    return [(each["kind"], each["check"], f"{each['dataset']}@{each['version']}|{each['modality']}") for each in found]
+    return [
+        (each["kind"], each["check"], f"{each['dataset']}@{each['version']}|{each['modality']}")
+        for each in found
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::dagster.PreviewWarning")
@@ -88,7 +105,10 @@ def test_each_kind_is_told_once_for_each_state(server: Inbox, tmp_path: Path) ->
     assert set(ticks.sensors) == {f"alert_{kind}" for kind in KINDS}
     ticks.run("failed_share", False, why="3 of 4 failed")
     (body,) = [json.loads(body) for _, _, body in server.received]
-    assert (body["title"], body["text"]) == ("error: birds@v1 text: failed_share", "curated_samples: 3 of 4 failed")
+    assert (body["title"], body["text"]) == (
+        "error: birds@v1 text: failed_share",
+        "curated_samples: 3 of 4 failed",
+    )
     assert body["url"] == f"http://ui/runs/{body['run_id']}"
     assert ticks.instance.get_run_by_id(body["run_id"]) is not None
     assert told(server) == [("gates", "failed_share", CELL)]
@@ -120,7 +140,9 @@ def test_what_is_silenced_by_any_of_its_names_is_not_told(server: Inbox, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore::dagster.PreviewWarning")
-def test_a_channel_that_does_not_answer_costs_itself_and_gets_all_later(server: Inbox, tmp_path: Path) -> None:
+def test_a_channel_that_does_not_answer_costs_itself_and_gets_all_later(
+    server: Inbox, tmp_path: Path
+) -> None:
     with inbox() as slack:
         slack.status = 500
         both = settings(server, slack={"token": "xoxb-1", "channel": "#data", "url": f"{slack.url}/api/"})
@@ -134,7 +156,9 @@ def test_a_channel_that_does_not_answer_costs_itself_and_gets_all_later(server: 
         assert "xoxb-1" not in ticks.reasons["alert_gates"] + str(ticks.cursors)
         slack.status = 200
         ticks.tick()
-        texts = [json.loads(body)["text"] if body[:1] == b"{" else body.decode() for _, _, body in slack.received]
+        texts = [
+            json.loads(body)["text"] if body[:1] == b"{" else body.decode() for _, _, body in slack.received
+        ]
         assert ["first" in texts[0], "second" in texts[1], len(texts)] == [True, True, 2]
         assert told(server) == []
 
@@ -151,10 +175,14 @@ def test_slack_gets_plain_text_in_its_channel(server: Inbox) -> None:
     assert sent["text"] == "error: birds@v1 text: failed_share\n3 of 4 samples failed\nhttp://ui/runs/the-run"
 
 
-def test_a_webhook_gets_its_headers_and_its_address_stays_secret(server: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_gets_its_headers_and_its_address_stays_secret(
+    server: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOOK", f"{server.url}/s3cret")
     monkeypatch.setenv("KEY", "t0ken")
-    wanted = AlertSettings.model_validate({"webhook": {"url": "${env:HOOK}", "headers": {"X-Key": "${env:KEY}"}}})
+    wanted = AlertSettings.model_validate(
+        {"webhook": {"url": "${env:HOOK}", "headers": {"X-Key": "${env:KEY}"}}}
+    )
     channels(wanted)["webhook"](ALERT)
     ((path, headers, body),) = server.received
     assert (path, headers["X-Key"], json.loads(body)["check"]) == ("/s3cret", "t0ken", "failed_share")
@@ -175,7 +203,9 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("security", ["starttls", "ssl"])
-def test_mail_by_an_encrypted_connection_with_a_login(security: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mail_by_an_encrypted_connection_with_a_login(
+    security: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key, certificate = _certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -187,13 +217,28 @@ def test_mail_by_an_encrypted_connection_with_a_login(security: str, tmp_path: P
         return AuthResult(success=data.password == b"passw0rd")
 
     more: dict[str, Any] = {"tls_context": context} if security == "starttls" else {"ssl_context": context}
-    controller = Controller(box, hostname="localhost", port=0, authenticator=log_in, auth_require_tls=security == "starttls", **more)
+    controller = Controller(
+        box,
+        hostname="localhost",
+        port=0,
+        authenticator=log_in,
+        auth_require_tls=security == "starttls",
+        **more,
+    )
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("SMTP_PASSWORD", "passw0rd")
     controller.start()
     try:
         port = controller.server.sockets[0].getsockname()[1]
-        email = {"host": "localhost", "port": port, "security": security, "user": "mm", "password": "${env:SMTP_PASSWORD}", "sender": "mm@example.org", "to": ["a@example.org", "b@example.org"]}
+        email = {
+            "host": "localhost",
+            "port": port,
+            "security": security,
+            "user": "mm",
+            "password": "${env:SMTP_PASSWORD}",
+            "sender": "mm@example.org",
+            "to": ["a@example.org", "b@example.org"],
+        }
         channels(AlertSettings.model_validate({"email": email, "ui": "http://ui"}))["email"](ALERT)
     finally:
         controller.stop()
@@ -213,7 +258,10 @@ def test_a_stale_dataset_is_told_by_its_card(tmp_path: Path) -> None:
     ((alert,), problems) = find_stale_datasets(catalog, now + timedelta(days=3))
     assert problems == []
     assert (alert.kind, alert.dataset, alert.modality) == ("stale", "birds", "text")
-    assert alert.text == "not published since it was registered, and is to be fresh within 2d (card.fresh_within)"
+    assert (
+        alert.text
+        == "not published since it was registered, and is to be fresh within 2d (card.fresh_within)"
+    )
     # The card is no part of the frozen spec.
     catalog.registry.register(parse_spec(text.replace("2d", "9d"), "birds.yaml"))
     assert find_stale_datasets(catalog, now + timedelta(days=3)) == ([], [])

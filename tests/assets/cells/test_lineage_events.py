@@ -23,7 +23,11 @@ from tests.inbox import inbox
 def publish(platform: Any, folder: Path) -> None:
     """Publish ``notes@v1``, four texts, by Dagster's job."""
     folder.mkdir()
-    rows = [{"id": f"{topic}-{i}", "text": TOPICS[topic].format(i), "topic": topic} for topic in ("rivers", "bread") for i in range(2)]
+    rows = [
+        {"id": f"{topic}-{i}", "text": TOPICS[topic].format(i), "topic": topic}
+        for topic in ("rivers", "bread")
+        for i in range(2)
+    ]
     (folder / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (folder / "v1.yaml").write_text(SPEC.format(version="v1"))
     result = platform.backfill(platform.register(folder / "v1.yaml"), dagster=True)["text"]
@@ -94,12 +98,18 @@ def test_a_consumer_receives_the_lineage_and_the_trace_of_a_run(
     (table,) = [each for each in outputs if each["name"].endswith("notes.v1.text.wordllama.lance")]
     assert table["facets"]["version"]["datasetVersion"] == str(pin.primary.lance_version)
     assert table["outputFacets"]["outputStatistics"]["rowCount"] == 4
-    assert {each["name"] for each in table["facets"]["symlinks"]["identifiers"]} == {"notes@v1/text", "notes/text"}
+    assert {each["name"] for each in table["facets"]["symlinks"]["identifiers"]} == {
+        "notes@v1/text",
+        "notes/text",
+    }
     assert {"vector", "feature_id", "label"} <= {each["name"] for each in table["facets"]["schema"]["fields"]}
     origin = by_name["notes.text.curated_samples"]["outputs"][0]["facets"]["columnLineage"]["fields"]
     assert origin["sample_id"]["inputFields"][0]["field"] == "sample_id"
     (checked,) = by_name["notes.text.feature_views.checks"]["inputs"]
-    verdicts = {each["assertion"]: each["success"] for each in checked["inputFacets"]["dataQualityAssertions"]["assertions"]}
+    verdicts = {
+        each["assertion"]: each["success"]
+        for each in checked["inputFacets"]["dataQualityAssertions"]["assertions"]
+    }
     assert verdicts["accounting"] is True
     assert verdicts["recall"] is True
 
