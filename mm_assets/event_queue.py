@@ -1,4 +1,4 @@
-"""A queue of OpenLineage events, sent in the background: a server that does not answer costs a run nothing."""
+"""A queue of OpenLineage events, sent in the background: a dead server costs a run nothing."""
 
 from __future__ import annotations
 

@@ -91,9 +91,9 @@ class RayResource(dg.ConfigurableResource):
 
 
 class RayClusterResource(RayResource):
-    """The Ray cluster of a resource of `dagster-ray`, such as `LocalRay`, `KubeRayCluster`, `KubeRayInteractiveJob`.
+    """The Ray cluster of a resource of `dagster-ray`.
 
-    It is made, joined and deleted as that resource's life-cycle says; kernels run there.
+    That is `LocalRay`, `KubeRayCluster` or `KubeRayInteractiveJob`. It is made, joined and deleted as that resource's life-cycle says; kernels run there.
     """
 
     cluster: dg.ResourceDependency[dg.ConfigurableResource]

@@ -1,1 +1,1 @@
-"""Components of the project: the platform; `dg scaffold defs mm_assets.Dataset NAME` puts a dataset beside it."""
+"""Components of the project; `dg scaffold defs mm_assets.Dataset NAME` adds a dataset."""

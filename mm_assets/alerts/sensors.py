@@ -1,4 +1,4 @@
-"""Sensors that send alerts, one for each kind: `alert_gates`, `alert_checks`, `alert_sources`, `alert_stale`."""
+"""Sensors that send alerts, one for each kind: `alert_gates`, `alert_checks` and so on."""
 
 from __future__ import annotations
 

@@ -42,6 +42,6 @@ def audit_schedule(cron: str = "0 4 * * 6") -> dg.ScheduleDefinition:
         job=audit_job,
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Recomputes a sample of all published rows from the blobs; a failed run names tables with "
-        "wrong rows.",
+        description="Recomputes a sample of all published rows from the blobs; a failed run names tables "
+        "with wrong rows.",
     )

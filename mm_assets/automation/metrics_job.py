@@ -24,9 +24,7 @@ _STATUSES = (
 )
 
 
-@dg.op(
-    description="Writes figures of the store and of Dagster's queue to MM_METRICS_FILE and MM_METRICS_GATEWAY."
-)
+@dg.op(description="Writes figures of the store and of Dagster's queue for Prometheus.")
 def write_figures(context: dg.OpExecutionContext, mm_catalog: CatalogResource) -> None:
     """Write the figures; fail where no place is named."""
     settings = Settings.from_environment()

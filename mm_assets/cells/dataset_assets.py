@@ -72,7 +72,7 @@ def dataset_specs(spec: DatasetSpec, modalities: Sequence[str]) -> list[dg.Asset
         *(
             declare(
                 modality,
-                f"What readers get of {name}: the newest version's {modality} features that passed its gates.",
+                f"What readers get of {name}: the newest version's {modality} features, passed by its gates.",
                 [asset_key("feature_views"), *made_from],
                 {"mm/modality": modality},
             )

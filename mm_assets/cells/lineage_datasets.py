@@ -1,4 +1,4 @@
-"""Datasets of OpenLineage events: sources, stage tables and feature tables, named as their storage names them."""
+"""Datasets of OpenLineage events: sources, stage tables and feature tables."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def stage_output(run: CellRun, result: dg.MaterializeResult[Any] | None) -> Any:
 
 
 def feature_tables(run: CellRun, result: dg.MaterializeResult[Any]) -> Iterator[Any]:
-    """Yield the feature tables of a publish as outputs, at their Lance versions, with the dataset's own names."""
+    """Yield the feature tables of a publish as outputs, at their Lance versions."""
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import documentation_dataset, ownership_dataset, symlinks_dataset
 

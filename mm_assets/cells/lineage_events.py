@@ -132,7 +132,7 @@ class _StageEvents:
         )
         return {"jobType": facet}
 
-    def _event(  # noqa: PLR0913 - the parts of an event
+    def _event(
         self,
         state: str,
         run_id: str,

@@ -31,8 +31,8 @@ class Dataset(dg.Component):
 
     A sensor registers the version when the file has changed, and requests its cells from the job of
     `FeaturePlatform`. The published features are assets on which others depend by their keys,
-    ``features/NAME/MODALITY`` and ``features/NAME/ALIAS``, with the owners, tags and freshness of its `card`. One component stands for a dataset: a new version
-    is an edit of it.
+    ``features/NAME/MODALITY`` and ``features/NAME/ALIAS``, with the owners, tags and freshness
+    of its `card`. One component stands for a dataset: a new version is an edit of it.
     """
 
     def __init__(self, spec: DatasetSpec, path: Path) -> None:

@@ -18,7 +18,7 @@ _POOLS = ("network", "ray", "gpu")
 class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
     """Twelve assets from raw files to searchable features, with their jobs, sensors, schedules and checks.
 
-    Store, folder of specs, profile and prefix are set for the whole process, since all code of a code location
+    Store, folder of specs, profile and prefix are set for the whole process, since all code of a location
     shares them; `mm` beside the project takes them from the variables of the same names.
     """
 
@@ -40,7 +40,7 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
     ray_address: str = Field(default="", description="address of a Ray cluster; default: RAY_ADDRESS")
     resources: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="resource (mm_sandbox, mm_cache, mm_image_embedder ...) -> fields that differ from the default",
+        description="resource (mm_sandbox, mm_image_embedder ...) -> fields other than the default",
     )
     pools: dict[str, str] = Field(
         default_factory=dict, description="pool (network, ray, gpu) -> its name here, empty for none"
@@ -91,7 +91,7 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         return spec.replace_attributes(group_name=self.group_names.get(group, f"{self.group_prefix}{group}"))
 
     def _resources(self, known: dict[str, Any]) -> dict[str, Any]:
-        """Return the resources, with the fields that the attributes name; nested ones are those of the key."""
+        """Return the resources, with the fields that the attributes name."""
         _check_names("resources", self.resources, known)
         for name, fields in self.resources.items():
             resource = known[name]

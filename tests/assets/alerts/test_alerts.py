@@ -26,6 +26,7 @@ from mm_embed_kernels.spec.dataset_spec import parse_spec
 from mm_resources.catalog import Catalog
 from mm_resources.resources import CatalogResource, StoreResource
 from tests.inbox import Inbox, Mailbox, inbox
+from tests.processes import free_port
 
 CELL = "birds@v1|text"
 _CELLS = dg.StaticPartitionsDefinition([CELL, "fish@v1|image"])
@@ -220,7 +221,7 @@ def test_mail_by_an_encrypted_connection_with_a_login(
     controller = Controller(
         box,
         hostname="localhost",
-        port=0,
+        port=free_port(),
         authenticator=log_in,
         auth_require_tls=security == "starttls",
         **more,
