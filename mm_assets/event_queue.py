@@ -16,7 +16,7 @@ MOST = 1_000
 
 
 class Client(Protocol):
-    """What sends an event: `openlineage.client.OpenLineageClient`."""
+    """A sender of events: `openlineage.client.OpenLineageClient`."""
 
     def emit(self, event: Any) -> None: ...
 

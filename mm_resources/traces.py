@@ -34,7 +34,7 @@ def trace_span(name: str, run_id: str = "", **attributes: Any) -> Iterator[Span 
         run_id: a Dagster run, a UUID, whose trace the span begins or joins.
         attributes: of the span, named ``mm.NAME``; None is left out.
     """
-    tracer = _open_tracer(_wanted())
+    tracer = _open_tracer(_chosen_exporter())
     if tracer is None:
         yield None
         return
@@ -63,7 +63,7 @@ def flush_traces(seconds: float = 2.0) -> None:
         provider.force_flush(int(seconds * 1_000))
 
 
-def _wanted() -> str:
+def _chosen_exporter() -> str:
     """Return which exporter the environment asks for: ``otlp``, ``console``, or "" for none."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return ""
@@ -104,7 +104,7 @@ def _own_provider() -> Any:
             except ValueError:
                 return super().generate_trace_id()
 
-    exporter = _exporter(_wanted())
+    exporter = _exporter(_chosen_exporter())
     if exporter is None:
         return None
     named = {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or "mm-features"}

@@ -49,7 +49,7 @@ class Alert:
 
     @property
     def subject(self) -> str:
-        """What is concerned: one thing is told once for each of its states."""
+        """The thing that is concerned, which is told once for each of its states."""
         return "|".join((self.kind, self.check, self.dataset, self.version, self.modality))
 
     @property

@@ -1,4 +1,4 @@
-"""What there is to tell: failed checks of the runs that have ended, and stale datasets."""
+"""Things to tell: failed checks of the runs that have ended, and stale datasets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 
 @dataclass
 class Findings:
-    """What a tick found.
+    """The findings of a tick.
 
     Attributes:
         alerts: what is wrong now.

@@ -1,4 +1,4 @@
-"""Where alerts go: the file that ``MM_ALERTS`` names, or the attribute `alerts` of `FeaturePlatform`."""
+"""Channels of alerts: the file that ``MM_ALERTS`` names, or the attribute `alerts` of `FeaturePlatform`."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ def write_figures(context: dg.OpExecutionContext, mm_catalog: CatalogResource) -
         if not settings.metrics_file and not settings.metrics_gateway:
             raise UserError("metrics have no place: set MM_METRICS_FILE=FILE.prom or MM_METRICS_GATEWAY=URL")
         with explain_missing("the job metrics"):
+            # Loads prometheus_client, which an installation may lack.
             from mm_resources.monitoring.store_metrics import write_metrics
         queue = {
             status.value.lower(): context.instance.get_runs_count(dg.RunsFilter(statuses=[status]))

@@ -56,6 +56,8 @@ def dataset_specs(spec: DatasetSpec, modalities: Sequence[str]) -> list[dg.Asset
     window = timedelta(seconds=seconds(card.fresh_within)) if card.fresh_within else None
 
     def declare(part: str, what: str, deps: Iterable[dg.AssetKey], tags: dict[str, str]) -> dg.AssetSpec:
+        # An alias moves when a person moves it.
+        fresh = dg.FreshnessPolicy.time_window(fail_window=window) if window and part in modalities else None
         return dg.AssetSpec(
             dataset_key(name, part),
             deps=list(deps),
@@ -65,7 +67,7 @@ def dataset_specs(spec: DatasetSpec, modalities: Sequence[str]) -> list[dg.Asset
             tags={**card.tags, "mm/dataset": name, **tags},
             kinds={"lancedb"},
             metadata={"dagster/column_schema": column_schema(FEATURES)},
-            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window) if window else None,
+            freshness_policy=fresh,
         )
 
     return [
