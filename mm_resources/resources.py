@@ -93,8 +93,8 @@ class RayResource(dg.ConfigurableResource):
 class RayClusterResource(RayResource):
     """The Ray cluster of a resource of `dagster-ray`.
 
-    That is `LocalRay`, `KubeRayCluster` or `KubeRayInteractiveJob`. The cluster is made, joined and deleted as
-    the life-cycle of that resource says; kernels run there.
+    That is `LocalRay`, `KubeRayCluster` or `KubeRayInteractiveJob`. The cluster is made, joined and deleted
+    as the life-cycle of that resource says; kernels run there.
     """
 
     cluster: dg.ResourceDependency[dg.ConfigurableResource]

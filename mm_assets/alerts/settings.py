@@ -67,11 +67,24 @@ def load_alerts(path: Path) -> AlertSettings:
         UserError: in one line, for a file that cannot be read, or that is wrong.
     """
     text = read_text(path)
+    return parse_alerts(parse_yaml(text, str(path)) or {}, str(path), text)
+
+
+def parse_alerts(raw: object, origin: str, text: str = "") -> AlertSettings:
+    """Return settings from the value of a YAML text.
+
+    Args:
+        origin: file or attribute, for error messages.
+        text: the YAML, whose lines a mistake names.
+
+    Raises:
+        UserError: in one line.
+    """
     try:
-        return AlertSettings.model_validate(parse_yaml(text, str(path)) or {})
+        return AlertSettings.model_validate(raw)
     except ValidationError as error:
         told = describe_mistakes(error, AlertSettings.model_json_schema(), text)
-        raise UserError(f"{path}: {told}") from None
+        raise UserError(f"{origin}: {told}") from None
 
 
 def reveal(text: str) -> str:

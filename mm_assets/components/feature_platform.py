@@ -9,7 +9,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field, ValidationError
 
-from mm_assets.alerts.settings import AlertSettings
+from mm_assets.alerts.settings import parse_alerts
 from mm_embed_kernels.errors import UserError, unknown_choice
 
 _POOLS = ("network", "ray", "gpu")
@@ -50,8 +50,9 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         default_factory=lambda: ["nightly", "weekly_upkeep", "weekly_audit", "metrics_for_prometheus"],
         description="schedules that are added, or schedule -> its cron string",
     )
-    alerts: AlertSettings | None = Field(
-        default=None, description="where alerts go; default: the file MM_ALERTS"
+    alerts: dict[str, Any] = Field(
+        default_factory=dict,
+        description="channels of alerts, and what is silenced; default: the file MM_ALERTS",
     )
 
     def model_post_init(self, _context: Any) -> None:
@@ -69,8 +70,9 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         from mm_assets.definitions import platform  # reads the profile
 
         _check_names("pools", self.pools, _POOLS)
+        alerts = parse_alerts(self.alerts, "alerts") if self.alerts else None
         crons = self.schedules if isinstance(self.schedules, dict) else {}
-        whole = platform(self.pools, self.alerts, crons, mode=self.mode, address=self.ray_address)
+        whole = platform(self.pools, alerts, crons, mode=self.mode, address=self.ray_address)
         sensors, schedules = list(whole.sensors or []), list(whole.schedules or [])
         if not isinstance(self.sensors, bool):
             _check_names("sensors", self.sensors, [sensor.name for sensor in sensors])
