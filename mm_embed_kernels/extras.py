@@ -67,6 +67,12 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "starlette": "starlette",
         "uvicorn": "uvicorn",
     },
+    "observe": {
+        "dagster-slack": "dagster_slack",
+        "openlineage-python": "openlineage",
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+        "opentelemetry-sdk": "opentelemetry",
+    },
     "remote": {"adlfs": "adlfs", "gcsfs": "gcsfs", "paramiko": "paramiko"},
 }
 # Packages that no extra can name, since what they ask for contradicts it; only their files are used.

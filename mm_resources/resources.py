@@ -90,6 +90,29 @@ class RayResource(dg.ConfigurableResource):
         return self._session
 
 
+class RayClusterResource(RayResource):
+    """The Ray cluster of a resource of `dagster-ray`.
+
+    That is `LocalRay`, `KubeRayCluster` or `KubeRayInteractiveJob`. The cluster is made, joined and deleted
+    as the life-cycle of that resource says; kernels run there.
+    """
+
+    cluster: dg.ResourceDependency[dg.ConfigurableResource]
+
+    @contextmanager
+    def yield_for_execution(
+        self,
+        context: dg.InitResourceContext,  # noqa: ARG002 - Dagster's signature
+    ) -> Iterator["RayResource"]:
+        # `dagster-ray` has joined the cluster, unless its life-cycle leaves that to the first use.
+        address = str(getattr(self.cluster, "ray_address", None) or "")
+        self._session = RaySession(address, self.num_cpus or None, self.object_store_mb << 20)
+        try:
+            yield self
+        finally:
+            self._session.close()
+
+
 class ComputeCacheResource(dg.ConfigurableResource):
     """The compute cache, and the execution of what it lacks."""
 

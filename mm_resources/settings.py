@@ -87,6 +87,9 @@ VARIABLES = (
         "none",
         "Words in front of the keys of the twelve assets, `a/b`, in a project of your own.",
     ),
+    Variable("MM_ALERTS", "none", "File that says where alerts go: mail, Slack, a webhook."),
+    Variable("MM_METRICS_FILE", "none", "File `NAME.prom` that the job `metrics` writes for Prometheus."),
+    Variable("MM_METRICS_GATEWAY", "none", "Address of a push gateway to which the job `metrics` pushes."),
     Variable("MM_TOKEN", "none", "Token of `mm serve`, for the service and for its clients."),
     Variable(
         "MM_EXPLORER_URL",
@@ -121,6 +124,9 @@ class Settings:
         calibration: calibration file, see `mm_resources.compute.calibration` (``MM_CALIBRATION``); None: in
             `dagster_home`.
         key_prefix: words in front of the keys of the twelve assets, ``a/b`` (``MM_KEY_PREFIX``).
+        metrics_file: file that the job `metrics` writes, an absolute path (``MM_METRICS_FILE``).
+        metrics_gateway: push gateway of the job `metrics` (``MM_METRICS_GATEWAY``).
+        alerts: file of the channels of alerts, an absolute path; "" for none (``MM_ALERTS``).
         prices: file of the deployment's price table, see `mm_resources.costs.prices` (``MM_PRICES``); None
             takes the built-in one.
         explorer_url: address of `mm serve`, for links of asset pages (``MM_EXPLORER_URL``); "" for none.
@@ -137,6 +143,9 @@ class Settings:
     key_prefix: str = ""
     explorer_url: str = ""
     dagster_url: str = ""
+    alerts: str = ""
+    metrics_file: str = ""
+    metrics_gateway: str = ""
 
     @property
     def calibration_file(self) -> Path:
@@ -158,6 +167,9 @@ class Settings:
             precision=precision,
             calibration=Path(absolute(named)) if (named := os.environ.get("MM_CALIBRATION")) else None,
             key_prefix=_checked_prefix(os.environ.get("MM_KEY_PREFIX") or ""),
+            metrics_file=absolute(file) if (file := os.environ.get("MM_METRICS_FILE")) else "",
+            metrics_gateway=os.environ.get("MM_METRICS_GATEWAY") or "",
+            alerts=absolute(alerts) if (alerts := os.environ.get("MM_ALERTS")) else "",
             prices=Path(absolute(prices)) if (prices := os.environ.get("MM_PRICES")) else None,
             explorer_url=_checked_address("MM_EXPLORER_URL"),
             dagster_url=_checked_address("MM_DAGSTER_URL"),
@@ -177,6 +189,9 @@ class Settings:
             **({"MM_KEY_PREFIX": self.key_prefix} if self.key_prefix else {}),
             **({"MM_EXPLORER_URL": self.explorer_url} if self.explorer_url else {}),
             **({"MM_DAGSTER_URL": self.dagster_url} if self.dagster_url else {}),
+            **({"MM_METRICS_FILE": self.metrics_file} if self.metrics_file else {}),
+            **({"MM_METRICS_GATEWAY": self.metrics_gateway} if self.metrics_gateway else {}),
+            **({"MM_ALERTS": self.alerts} if self.alerts else {}),
         }
 
 

@@ -18,7 +18,6 @@ from mm_embed_kernels.urls import redact_text
 
 # Problems that are named in one place, and characters of one.
 _NAMED, _CHARACTERS = 20, 300
-_ASSET = asset_key("dataset_registry")
 
 
 def problem_line(name: str, error: Exception) -> str:
@@ -47,7 +46,7 @@ def problem_observation(sensor: str, problems: Sequence[str], next_: str) -> dg.
     """
     lines = [f"- {escape_markdown(line)}" for line in first_items(problems, _NAMED)]
     return dg.AssetObservation(
-        _ASSET,
+        asset_key("dataset_registry"),
         description=join_problems(problems) or f"the sensor {sensor} reads all again",
         metadata={
             "sensor": sensor,

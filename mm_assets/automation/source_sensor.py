@@ -21,6 +21,9 @@ from mm_assets.automation.problem_reports import (
 )
 from mm_assets.automation.refresh import cell_request, refresh
 from mm_assets.cells.asset_keys import asset_key
+from mm_assets.cells.dataset_assets import dataset_key
+from mm_assets.cells.dataset_reports import report_checks
+from mm_assets.cells.dataset_verdicts import newest_pin
 from mm_assets.cells.materialization import check_evaluation
 from mm_assets.cells.partitions import dataset_versions, partition_key
 from mm_assets.cells.source_drift_check import (
@@ -45,7 +48,6 @@ from mm_resources.resources import CatalogResource
 # `Registration.by` of the versions that the sensor registers.
 WATCH = "watch"
 _NEXT = "Restore the file of the version, or correct its sources; the others are watched meanwhile."
-_REGISTRY = asset_key("dataset_registry")
 
 
 class CheckConfig(dg.Config):
@@ -62,7 +64,8 @@ class CheckConfig(dg.Config):
 )
 def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, mm_catalog: CatalogResource) -> None:
     """List the sources of a version now, and record the check of each of its cells."""
-    registry = mm_catalog.open().registry
+    catalog = mm_catalog.open()
+    registry = catalog.registry
     spec = registry.spec(*split_dataset_version(config.dataset_version))
     drifts = source_drifts(registry, spec, spec.sources, check=True)
     context.add_output_metadata({"drift": describe_drift(registry, spec, drifts) or UNCHANGED})
@@ -71,7 +74,11 @@ def compare_sources(context: dg.OpExecutionContext, config: CheckConfig, mm_cata
         check = sources_unchanged(registry, spec, [drift for drift in drifts if drift.source in names])
         # An event of a run: of those without one, Dagster keeps only the first. Its annotation omits checks,
         # its code does not.
-        context.log_event(check_evaluation(_REGISTRY, partition_key(cell), check))  # type: ignore[arg-type]
+        evaluation = check_evaluation(asset_key("dataset_registry"), partition_key(cell), check)
+        context.log_event(evaluation)  # type: ignore[arg-type]
+        pin = newest_pin(catalog, cell.dataset, cell.modality)
+        if pin is not None and pin.version == cell.version:
+            report_checks(context.instance, dataset_key(cell.dataset, cell.modality), [check])
 
 
 @dg.job(
@@ -211,7 +218,10 @@ def _drift_observations(
     }
     return [
         dg.AssetObservation(
-            _REGISTRY, partition=partition_key(cell), metadata=metadata, description=escape_terminal(drift)
+            asset_key("dataset_registry"),
+            partition=partition_key(cell),
+            metadata=metadata,
+            description=escape_terminal(drift),
         )
         for cell in registry.cells(spec.dataset_version)
     ]

@@ -24,10 +24,12 @@ def upkeep_job() -> None:
     tidy()
 
 
-weekly_upkeep = dg.ScheduleDefinition(
-    name="weekly_upkeep",
-    job=upkeep_job,
-    cron_schedule="0 5 * * 0",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Compacts small files and removes versions that were superseded a week ago.",
-)
+def upkeep_schedule(cron: str = "0 5 * * 0") -> dg.ScheduleDefinition:
+    """Return the schedule of the upkeep."""
+    return dg.ScheduleDefinition(
+        name="weekly_upkeep",
+        job=upkeep_job,
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Compacts small files and removes versions that were superseded a week ago.",
+    )

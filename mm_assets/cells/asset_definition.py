@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,13 +12,16 @@ from mm_assets.cells.automation_condition import materialize_when_upstream_chang
 from mm_assets.cells.cell_asset import CellAsset
 from mm_assets.cells.cell_run import CellRun
 from mm_assets.cells.check_descriptions import DESCRIPTIONS
-from mm_assets.cells.dataset_assets import report_pin
+from mm_assets.cells.dataset_reports import report_pin, report_stage
 from mm_assets.cells.entry import enter
+from mm_assets.cells.lineage_events import send_lineage
 from mm_assets.cells.materialization import column_schema
 from mm_assets.cells.partitions import DATASET_VERSION, MODALITY, cells
 from mm_assets.cells.publication import publish, replay
 from mm_assets.cells.run_context import RunContext
 from mm_assets.cells.run_failures import one_line_failures
+from mm_assets.cells.run_tags import STAGE_TAG
+from mm_assets.cells.stage_trace import trace_stage
 from mm_embed_kernels import contracts
 from mm_embed_kernels.contracts import Contract
 from mm_embed_kernels.identity import split_dataset_version
@@ -31,22 +34,28 @@ OWNERS = ["team:data-platform"]
 RESOURCES = {"mm_catalog", "mm_cache", "mm_sandbox", "mm_ray"}
 
 
-def define_asset(declared: CellAsset) -> dg.AssetsDefinition:
-    """Return the software-defined asset of a declaration."""
+def define_asset(declared: CellAsset, pools: Mapping[str, str] | None = None) -> dg.AssetsDefinition:
+    """Return the software-defined asset of a declaration.
+
+    Args:
+        pools: pool of the declaration -> the deployment's name of it; "" for none.
+    """
     contract: Contract = declared.shown_contract or getattr(contracts, declared.name.upper())
+    about = inspect.getdoc(declared.body) or declared.name
     models = {embedder_key(modality) for modality in modalities()} if declared.requires_models else set()
 
     @dg.asset(
         key=asset_key(declared.name),
-        description=inspect.getdoc(declared.body),
+        description=about,
         group_name=declared.group,
         deps=[asset_key(dep) for dep in declared.deps],
         kinds=set(declared.kinds),
         owners=OWNERS,
+        tags=dict([STAGE_TAG]),
         code_version=declared.code_version,
         # The first asset is started by the sensor `specs`, by `mm` or by hand; the others follow.
         automation_condition=materialize_when_upstream_changes() if declared.deps else None,
-        pool=declared.pool or None,
+        pool=(pools or {}).get(declared.pool, declared.pool) or None,
         partitions_def=cells,
         required_resource_keys=RESOURCES | models,
         metadata={"dagster/column_schema": column_schema(contract)},
@@ -55,11 +64,17 @@ def define_asset(declared: CellAsset) -> dg.AssetsDefinition:
     def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with one_line_failures():
             run = CellRun(_run_context(context), declared.name, declared.code_version, declared.deps)
-            run.begin()
-            entry = read_patiently(lambda: enter(run, declared))
-            if entry.stored is not None:
-                return replay(run, entry, entry.stored, declared.live_checks)
-            return publish(run, entry, declared.body(run), declared.live_checks)
+            with trace_stage(run) as traced, send_lineage(run, about) as sent:
+                run.begin()
+                entry = read_patiently(lambda: enter(run, declared))
+                if entry.stored is not None:
+                    result = replay(run, entry, entry.stored, declared.live_checks)
+                else:
+                    result = publish(run, entry, declared.body(run), declared.live_checks)
+                report_stage(context.instance, run.catalog, run.cell, declared.name, result)
+                traced(result)
+                sent(result)
+                return result
 
     return materialize
 

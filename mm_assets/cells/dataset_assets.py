@@ -1,24 +1,33 @@
 """Published datasets as assets of their own: ``features/DATASET/MODALITY`` and ``features/DATASET/ALIAS``.
 
 They have no partitions, so that an asset of a user's own depends on a dataset by its key alone; each publish
-and each promotion reports a materialization with the data version of what readers get from then on.
+and each promotion reports a materialization with the data version of what readers get from then on
+(`dataset_reports`), and the checks of the cell stand beside it.
+
+Dagster reads the annotations of a check at run time, so this module does without `from __future__
+import annotations`.
 """
 
-from __future__ import annotations
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 
 import dagster as dg
 
-from mm_assets.cells.figures import figure_name
-from mm_assets.cells.materialization import column_schema
+from mm_assets.cells.asset_keys import asset_key
+from mm_assets.cells.check_descriptions import DESCRIPTIONS
+from mm_assets.cells.dataset_verdicts import PROMOTION_GATE, alias_checks, pin_checks
+from mm_assets.cells.materialization import check_fields, column_schema
 from mm_embed_kernels.contracts import FEATURES
-from mm_embed_kernels.errors import UserError
-from mm_embed_kernels.identity import digest
-from mm_resources.catalog import Catalog
-from mm_resources.registry.aliases import Alias
-from mm_resources.registry.pins import Pin
+from mm_embed_kernels.identity import ALIASES
+from mm_embed_kernels.spec.dataset_spec import DatasetSpec
+from mm_embed_kernels.spec.model import seconds
+from mm_resources.registry.registry import declared_cells
+from mm_resources.resources import CatalogResource
 
 FOLDER = "features"
-_PIN, _VERSION = "mm/pin", "mm/version"
+# Names that promotion moves; `latest` is what the modality's asset stands for.
+_ALIASES = sorted(ALIASES - {"latest"})
 
 
 def dataset_key(dataset: str, name: str) -> dg.AssetKey:
@@ -26,89 +35,91 @@ def dataset_key(dataset: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([FOLDER, dataset, name])
 
 
-def dataset_specs(dataset: str, modalities: list[str], aliases: list[str]) -> list[dg.AssetSpec]:
-    """Declare a dataset's assets; without it Dagster knows them only by their materializations."""
-    return [
-        dg.AssetSpec(
-            dataset_key(dataset, name),
-            description=f"what readers get of {dataset}{at}: the newest {what}, published by its gates",
+def dataset_definitions(spec: DatasetSpec) -> dg.Definitions:
+    """Declare the assets of a dataset with their checks; without it Dagster knows them only by their events.
+
+    The checks can be executed: they report the stored verdicts of what readers get.
+    """
+    modalities = [cell.modality for cell in declared_cells(spec)]
+    checks = [
+        _mirrored_checks(spec.name, name, sorted(DESCRIPTIONS) if name in modalities else [PROMOTION_GATE])
+        for name in [*modalities, *_ALIASES]
+    ]
+    return dg.Definitions(assets=dataset_specs(spec, modalities), asset_checks=checks)
+
+
+def dataset_specs(spec: DatasetSpec, modalities: Sequence[str]) -> list[dg.AssetSpec]:
+    """Declare the assets of a dataset, of its modalities and aliases, by its card."""
+    card, name = spec.card, spec.name
+    made_from = [dg.AssetKey(key.split("/")) for key in card.made_from]
+    parts = [dataset_key(name, modality) for modality in modalities]
+    window = timedelta(seconds=seconds(card.fresh_within)) if card.fresh_within else None
+
+    def declare(part: str, what: str, deps: Iterable[dg.AssetKey], tags: dict[str, str]) -> dg.AssetSpec:
+        # An alias moves when a person moves it.
+        fresh = dg.FreshnessPolicy.time_window(fail_window=window) if window and part in modalities else None
+        return dg.AssetSpec(
+            dataset_key(name, part),
+            deps=list(deps),
+            description="\n\n".join(filter(None, [what, card.description])),
             group_name=FOLDER,
+            owners=card.owners,
+            tags={**card.tags, "mm/dataset": name, **tags},
             kinds={"lancedb"},
             metadata={"dagster/column_schema": column_schema(FEATURES)},
+            freshness_policy=fresh,
         )
-        for name, at, what in [
-            *((modality, "", f"version's {modality} features") for modality in modalities),
-            *((alias, f"@{alias}", "version that was promoted to it") for alias in aliases),
-        ]
+
+    return [
+        *(
+            declare(
+                modality,
+                f"What readers get of {name}: the newest version's {modality} features, passed by its gates.",
+                [asset_key("feature_views"), *made_from],
+                {"mm/modality": modality},
+            )
+            for modality in modalities
+        ),
+        *(
+            declare(
+                alias,
+                f"What readers get of {name}@{alias}: the version that was promoted to it.",
+                parts,
+                {"mm/alias": alias},
+            )
+            for alias in _ALIASES
+        ),
     ]
 
 
-def report_pin(instance: dg.DagsterInstance, catalog: Catalog, pin: Pin) -> None:
-    """Report a publish of the newest published version as a materialization of the dataset's asset, once.
+def _mirrored_checks(dataset: str, name: str, checks: Sequence[str]) -> dg.AssetChecksDefinition:
+    """Declare checks of an asset of a dataset, which report stored verdicts."""
+    key = dataset_key(dataset, name)
+    described = {**DESCRIPTIONS, PROMOTION_GATE: "The version passed the gate of its promotion."}
 
-    The next run reports a pin whose own run was killed before the report. An older version that is published
-    again is not reported, since readers of the dataset should not get it.
-    """
-    key = dataset_key(pin.dataset, pin.modality)
-    last = instance.get_latest_materialization_event(key)
-    if (
-        last is None
-        or last.asset_materialization is None
-        or _follows(catalog, pin, last.asset_materialization)
-    ):
-        event = _materialization(key, catalog, [pin], pin.data_version)
-        instance.report_runless_asset_event(event)
-
-
-def _follows(catalog: Catalog, pin: Pin, last: dg.AssetMaterialization) -> bool:
-    """Return whether a pin is newer than the one that was reported last."""
-    reported = [last.metadata[name].value for name in (_VERSION, _PIN) if name in last.metadata]
-    if len(reported) < 2:
-        return True  # A person has reported the materialization, in the UI.
-    version, number = str(reported[0]), reported[1]
-    if version == pin.version:
-        return number != pin.number
-    registered = catalog.registry.registration
-    try:
-        return registered(pin.dataset, version).at <= registered(pin.dataset, pin.version).at
-    except UserError:
-        return True  # What was reported last is no longer registered.
-
-
-def report_alias(instance: dg.DagsterInstance, catalog: Catalog, alias: Alias) -> None:
-    """Report a promotion, or its withdrawal, as a materialization of the alias' asset."""
-    pins = [
-        catalog.registry.pins.get(cell, alias.pins[cell.modality])
-        for cell in catalog.registry.cells(alias.dataset_version)
-        if cell.modality in alias.pins
-    ]
-    found = [pin for pin in pins if pin is not None]
-    version = digest("alias", *sorted(f"{pin.modality}={pin.data_version}" for pin in found))[:24]
-    key = dataset_key(alias.dataset, alias.alias)
-    instance.report_runless_asset_event(_materialization(key, catalog, found, version))
-
-
-def _materialization(
-    key: dg.AssetKey, catalog: Catalog, pins: list[Pin], data_version: str
-) -> dg.AssetMaterialization:
-    counts = {
-        figure_name(name): sum(pin.accounting[name] for pin in pins)
-        for name in ("discovered", "published", "dropped", "failed")
-    }
-    recalls = [table.recall for pin in pins for table in pin.tables if table.recall is not None]
-    primary = [pin.primary for pin in pins]
-    return dg.AssetMaterialization(
-        key,
-        description=f"{pins[0].dataset_version}: {counts['mm/published']:,} samples published",
-        metadata={
-            _VERSION: pins[0].version,
-            _PIN: pins[0].number if len(pins) == 1 else ", ".join(f"{p.modality} {p.number}" for p in pins),
-            "dagster/row_count": sum(table.rows for table in primary),
-            "dagster/uri": ", ".join(catalog.features.uri(table.table) for table in primary),
-            "mm/lance_version": ", ".join(str(table.lance_version) for table in primary),
-            **counts,
-            **({"mm/recall": min(recalls)} if recalls else {}),
-            "mm/runs": ", ".join(dict.fromkeys(pin.run_id for pin in pins)),
-        },
-        tags={"dagster/data_version": data_version},
+    @dg.multi_asset_check(
+        name=re.sub(r"\W", "_", f"checks_of_{dataset}_{name}"),
+        specs=[dg.AssetCheckSpec(check, asset=key, description=described[check]) for check in checks],
+        can_subset=True,
+        description=f"Reports the stored verdicts of what readers get of {key.to_user_string()}.",
     )
+    def report(
+        context: dg.AssetCheckExecutionContext, mm_catalog: CatalogResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        catalog = mm_catalog.open()
+        found = alias_checks if checks == [PROMOTION_GATE] else pin_checks
+        made = {check.name: check for check in found(catalog, dataset, name)}
+        for chosen in sorted(context.selected_asset_check_keys):
+            if chosen.name in made:
+                yield dg.AssetCheckResult(
+                    asset_key=key, check_name=chosen.name, **check_fields(made[chosen.name])
+                )
+            else:
+                yield dg.AssetCheckResult(
+                    asset_key=key,
+                    check_name=chosen.name,
+                    passed=True,
+                    description="was not measured: nothing is published, or the stage has no such check",
+                )
+
+    return report

@@ -67,7 +67,7 @@ def materialize_result(
         "table": dg.MetadataValue.path(page.table),
         "written_by_run": meta.run_id,
     }
-    results = [dg.AssetCheckResult(check_name=check.name, **_check_fields(check)) for check in checks]
+    results = [dg.AssetCheckResult(check_name=check.name, **check_fields(check)) for check in checks]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(meta.data_version), metadata=metadata, check_results=results
     )
@@ -88,11 +88,12 @@ def check_evaluation(asset: dg.AssetKey, partition: str, check: Check) -> dg.Ass
         check_name=check.name,
         partition=partition,
         blocking=check.blocking,
-        **_check_fields(check),
+        **check_fields(check),
     )
 
 
-def _check_fields(check: Check) -> dict[str, Any]:
+def check_fields(check: Check) -> dict[str, Any]:
+    """Return the outcome of a check as Dagster's results and evaluations take it."""
     return {
         "passed": check.passed,
         "description": escape_terminal(

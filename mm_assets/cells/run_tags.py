@@ -1,4 +1,4 @@
-"""Tags of the runs of a cell."""
+"""Tags of the runs of a cell, and of the twelve assets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from mm_resources.settings import Settings
 # Reason for which a run overrides closed gates; failures that it computes again.
 OVERRIDE_TAG = "mm/override_gate"
 REDRIVE_TAG = "mm/redrive"
+# Tag of each of the twelve assets, and its value.
+STAGE_TAG = ("mm/part", "stage")
 
 
 def cell_tags(cell: Cell) -> dict[str, str]:

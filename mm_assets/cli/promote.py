@@ -61,7 +61,7 @@ def promote(
 
 def _report(catalog: Catalog, moved: Alias) -> None:
     """Report a move to Dagster, which mistakes do without."""
-    from mm_assets.cells.dataset_assets import report_alias
+    from mm_assets.cells.dataset_reports import report_alias
     from mm_assets.operations.dagster_home import open_instance
     from mm_resources.settings import Settings
 

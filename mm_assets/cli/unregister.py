@@ -21,13 +21,15 @@ def unregister(
     json: Json = False,
 ) -> None:
     """Remove a version that has published nothing, so that its name can be registered again."""
+    from mm_assets.cells.dataset_reports import remove_assets
     from mm_assets.cells.partitions import DATASET_VERSION
     from mm_assets.operations.dagster_home import active_runs, open_instance
     from mm_resources.catalog import Catalog
     from mm_resources.registry.unregistration import unregister as remove
     from mm_resources.settings import Settings
 
-    registry = Catalog.open().registry
+    catalog = Catalog.open()
+    registry = catalog.registry
     instance = open_instance(Settings.from_environment())
     for cell in registry.cells(dataset_version):
         if busy := active_runs(instance, cell.partition_key):
@@ -35,6 +37,7 @@ def unregister(
     cells = remove(registry, dataset_version)
     if dataset_version in instance.get_dynamic_partitions(DATASET_VERSION):
         instance.delete_dynamic_partition(DATASET_VERSION, dataset_version)
+    remove_assets(instance, catalog, dataset_version.partition("@")[0])
     if json:
         modalities = [cell.modality for cell in cells]
         print_json({"dataset_version": dataset_version, "modalities": modalities})

@@ -11,9 +11,7 @@ from dagster.components import Scaffolder, ScaffoldRequest, scaffold_component
 from pydantic import BaseModel
 
 from mm_assets.automation.spec_sensor import spec_sensor
-from mm_assets.cells.dataset_assets import dataset_specs
-from mm_embed_kernels.identity import ALIASES
-from mm_embed_kernels.modalities import modalities
+from mm_assets.cells.dataset_assets import dataset_definitions
 from mm_embed_kernels.spec.dataset_spec import DatasetSpec
 
 
@@ -33,8 +31,8 @@ class Dataset(dg.Component):
 
     A sensor registers the version when the file has changed, and requests its cells from the job of
     `FeaturePlatform`. The published features are assets on which others depend by their keys,
-    ``features/NAME/MODALITY`` and ``features/NAME/ALIAS``. One component stands for a dataset: a new version
-    is an edit of it.
+    ``features/NAME/MODALITY`` and ``features/NAME/ALIAS``, with the owners, tags and freshness
+    of its `card`. One component stands for a dataset: a new version is an edit of it.
     """
 
     def __init__(self, spec: DatasetSpec, path: Path) -> None:
@@ -53,10 +51,6 @@ class Dataset(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 - its interface
         """Return the dataset's assets and the sensor that registers its spec."""
-        declared = self.spec.modalities
-        names = list(modalities()) if "auto" in declared else declared
         name = re.sub(r"\W", "_", f"dataset_{self.spec.name}")
-        return dg.Definitions(
-            assets=dataset_specs(self.spec.name, names, sorted(ALIASES - {"latest"})),
-            sensors=[spec_sensor(name, f"the dataset {self.spec.name}", lambda: self.path)],
-        )
+        sensor = spec_sensor(name, f"the dataset {self.spec.name}", lambda: self.path)
+        return dg.Definitions.merge(dataset_definitions(self.spec), dg.Definitions(sensors=[sensor]))

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import canonical_json, check_name, check_version, digest
+from mm_embed_kernels.spec.card import Card
 from mm_embed_kernels.spec.fetch_policy import FetchPolicy
 from mm_embed_kernels.spec.mistakes import describe_mistakes
 from mm_embed_kernels.spec.model import SAMPLE_FIELDS, USER_TYPES, SpecModel, user_column
@@ -58,6 +59,7 @@ class DatasetSpec(SpecModel):
     promotion: Promotion = Field(default=Promotion(), description="requirements of `mm promote`")
     drift: DriftLimits = Field(default=DriftLimits(), description="limits above which drift is reported")
     watch: Watch = Field(default=Watch(), description="checks of the sources for changes")
+    card: Card = Field(default=Card(), description="the dataset in a catalogue of data")
 
     @model_validator(mode="before")
     @classmethod
@@ -179,11 +181,11 @@ class DatasetSpec(SpecModel):
 
     @property
     def digest(self) -> str:
-        """Digest of the spec without `watch`; equal digests are the same version."""
+        """Digest of the spec without `watch` and `card`; equal digests are the same version."""
         # The order of the splits decides which hash belongs to which, so it is part of the digest; JSON
         # objects have none.
         written = {
-            **self.model_dump(by_alias=True, mode="json", exclude={"watch"}),
+            **self.model_dump(by_alias=True, mode="json", exclude={"watch", "card"}),
             "splits": list(self.splits.items()),
         }
         # A field that was added later is left out by default, so that older specs have the same digest as

@@ -23,6 +23,7 @@ from mm_resources.compute.ray_session import RaySession
 from mm_resources.compute.retry_policy import RETRYABLE, Backoff, RetryPolicy, within_run
 from mm_resources.metering import ZERO, Usage, count_gpu_time, usage_so_far
 from mm_resources.storage.spool import TableSpool
+from mm_resources.traces import add_attributes, trace_span
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_BYTES = 64 << 20
@@ -88,6 +89,19 @@ class KernelRunner:
         Args:
             retries: which earlier failures are computed again.
         """
+        with trace_span(f"kernel {kernel.name}", fingerprint=kernel.fingerprint) as span:
+            found = self._run(kernel, requests, log, retries)
+            counts = {name: getattr(found, name) for name in ("mode", "computed", "reused", "failed")}
+            add_attributes(span, **counts, checkpoints=found.checkpoints)
+            return found
+
+    def _run(
+        self,
+        kernel: Kernel,
+        requests: pa.RecordBatchReader | pa.Table,
+        log: logging.Logger | None,
+        retries: RetryPolicy,
+    ) -> ComputeReport:
         began, before = time.perf_counter(), usage_so_far()
         space = self.cache.space(kernel)
         numbered = _number_requests(requests)

@@ -40,8 +40,8 @@ class Registry:
     def register(self, spec: DatasetSpec, by: str = "") -> bool:
         """Freeze a dataset version; return False when exactly this spec was registered before.
 
-        How its sources are watched is no part of the spec's identity and may change. A `parent` may be added
-        until the first source is listed.
+        How its sources are watched and its card are no part of the spec's identity and may change. A `parent`
+        may be added until the first source is listed.
 
         Args:
             by: name of the sensor that registered it; empty for a person.
@@ -74,7 +74,7 @@ class Registry:
             secrets.save()
             self.store.write(name, Registration(spec, known.at, known.by).dump())
             return True
-        if known.spec.watch != spec.watch:
+        if (known.spec.watch, known.spec.card) != (spec.watch, spec.card):
             secrets.save()
             self.store.write(name, Registration(spec, known.at, known.by).dump())
         return False

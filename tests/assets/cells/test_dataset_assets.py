@@ -7,7 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from mm_assets.cells.dataset_assets import dataset_key, report_pin
+from mm_assets.cells.dataset_assets import dataset_key
+from mm_assets.cells.dataset_reports import report_pin
 from tests.assets.conftest import Run
 from tests.assets.operations.test_promotion import write
 

@@ -16,7 +16,7 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 import dagster as dg
-from mm_assets.cells.dataset_assets import report_alias
+from mm_assets.cells.dataset_reports import report_alias
 from mm_assets.operations.promotion import promote
 from mm_resources.catalog import Catalog
 from studio.definitions import defs as load

@@ -1,0 +1,1 @@
+"""The Dagster project of this repository, for `dg`: its definitions stand in `project`."""
