@@ -27,6 +27,7 @@ from mm_assets.cli.gc import gc
 from mm_assets.cli.init import init
 from mm_assets.cli.label import label
 from mm_assets.cli.output import say
+from mm_assets.cli.pick import pick
 from mm_assets.cli.promote import promote
 from mm_assets.cli.redrive import redrive
 from mm_assets.cli.register import register
@@ -101,6 +102,7 @@ app.command("explain")(explain)
 app.command("try")(try_embedder)
 app.command("diff")(diff)
 app.command("promote")(promote)
+app.command("pick")(pick)
 app.command("export")(export)
 app.command("audit")(audit)
 app.command("forget")(forget)

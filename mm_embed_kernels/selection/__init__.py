@@ -1,0 +1,1 @@
+"""Samples chosen by their vectors: spread, coverage, typicality, doubtful labels. Imports errors alone."""
