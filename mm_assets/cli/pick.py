@@ -52,9 +52,7 @@ def pick(  # noqa: PLR0913 - one parameter for each option
     (chosen,) = choose_modalities(store.catalog, [modality] if modality else None, [dataset_version])
     pin = store.published(dataset_version, chosen)
     named = name or f"{by.replace(',', '-').replace(' ', '')}-{count}"
-    done = choose(
-        store.catalog, pin, named, PickRequest(count, method, per_label, quotas, where, seed)
-    )
+    done = choose(store.catalog, pin, named, PickRequest(count, method, per_label, quotas, where, seed))
     if json:
         print_json({"dataset_version": pin.dataset_version, "modality": chosen, "by": by, **asdict(done)})
         return

@@ -144,7 +144,9 @@ PICKS = Contract(
             VERSION,
             _MODALITY,
             SAMPLE_ID,
-            field("rank", pa.int32(), "place in the pick, from 1; of each label by itself", required=True, ge=1),
+            field(
+                "rank", pa.int32(), "place in the pick, from 1; of each label by itself", required=True, ge=1
+            ),
             field("method", pa.string(), "diversity, coverage, typicality or random", required=True),
             field("value", pa.float64(), "what the method measured of it, see `mm pick`", required=True),
             field("stands_for", pa.float64(), "samples that are nearest to it, by estimate", required=True),

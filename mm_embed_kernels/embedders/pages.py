@@ -53,7 +53,11 @@ class Pages(Embedder):
     @property
     def preprocessing(self) -> dict[str, Any]:
         return {
-            "text": {**self._texts.preprocessing, "characters": _CHUNK_CHARACTERS, "pooling": "mean by length"},
+            "text": {
+                **self._texts.preprocessing,
+                "characters": _CHUNK_CHARACTERS,
+                "pooling": "mean by length",
+            },
             "picture": {**self._pictures.preprocessing, "drawn_side": _SIDE},
         }
 

@@ -113,9 +113,7 @@ def pick(catalog: Catalog, pin: Pin, name: str, request: PickRequest) -> PickSum
     measured = _measure(samples, np.concatenate([choice.rows for choice in choices.values()]))
     catalog.picks.record(pin.cell, name, rows)
     found = {str(label): len(choice.rows) for label, choice in choices.items()}
-    return PickSummary(
-        name, len(samples), rows.num_rows, found if request.per_label else {}, *measured
-    )
+    return PickSummary(name, len(samples), rows.num_rows, found if request.per_label else {}, *measured)
 
 
 def _quotas(request: PickRequest, labels: np.ndarray[Any, Any]) -> dict[Any, int]:

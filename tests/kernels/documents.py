@@ -28,7 +28,8 @@ def stream(content: bytes, head: bytes = b"") -> bytes:
 def lines_of(text: str) -> bytes:
     """Return the operators that show a text, line by line."""
     shown = b" T* ".join(
-        b"(%s) Tj" % line.encode("latin-1").replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
+        b"(%s) Tj"
+        % line.encode("latin-1").replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
         for line in text.split("\n")
     )
     return b"BT /F1 12 Tf 14 TL 50 780 Td %s ET" % shown

@@ -17,7 +17,9 @@ def unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def clusters(sizes: list[int], noise: float = 0.05, dimension: int = 16) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def clusters(
+    sizes: list[int], noise: float = 0.05, dimension: int = 16
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     generator = np.random.default_rng(1)
     centres = np.eye(dimension)[: len(sizes)]
     owner = np.repeat(np.arange(len(sizes)), sizes)
@@ -116,5 +118,9 @@ def test_labels_get_their_quotas_from_a_stream_of_blocks() -> None:
         rows = np.arange(start, min(start + 1_000, len(vectors)))
         selection.add(rows, names[rows], vectors[rows])
     found = selection.finish()
-    assert {label: len(choice.rows) for label, choice in found.items()} == {"common": 30, "some": 30, "rare": 20}
+    assert {label: len(choice.rows) for label, choice in found.items()} == {
+        "common": 30,
+        "some": 30,
+        "rare": 20,
+    }
     assert all(set(names[choice.rows]) == {label} for label, choice in found.items())
