@@ -19,9 +19,9 @@ class LabelSuspect(VectorRule, Rule):
     """A label that confident learning takes for that of another class (Northcutt et al., 2021, by cleanlab).
 
     A probe is trained on the vectors that the parent version has published of the same bytes, and asked about
-    samples that it has not seen. Samples without a label or a vector, and labels of fewer than five samples, are
-    not judged. Off by default: it needs a parent version, and the extra ``curate``. As all rules it judges
-    alone: a rare but right sample may be suspect, so flag, look, and then drop.
+    samples that it has not seen. Samples without a label or a vector, and labels of fewer than five samples,
+    are not judged. Off by default: it needs a parent version, and the extra ``curate``. A rare but right
+    sample may be suspect, so flag, look, and then drop.
 
     Attributes:
         max_probability: suspects whose own label has more than this probability pass.

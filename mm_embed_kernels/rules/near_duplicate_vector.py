@@ -27,9 +27,9 @@ class NearDuplicateVector(VectorRule, NearDuplicateRule):
     """Almost the same meaning as another sample of the cell, by the cosine of their vectors.
 
     Finds what no comparison of bytes, pixels or words does: a translation, another photo of the same view.
-    Vectors are those that the parent version has published of the same bytes. Candidates by random hyperplanes
-    (Charikar, "Similarity estimation techniques from rounding algorithms", 2002), each compared exactly. Off by
-    default: it needs a parent version, and near in meaning is not a copy.
+    Vectors are those that the parent version has published of the same bytes. Candidates by random
+    hyperplanes (Charikar, "Similarity estimation techniques from rounding algorithms", 2002), each compared
+    exactly. Off by default: it needs a parent version, and near in meaning is not a copy.
 
     Attributes:
         min_similarity: least cosine of two vectors, 0.8 to 1.

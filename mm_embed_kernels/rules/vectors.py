@@ -1,8 +1,8 @@
 """Vectors in rules: those that an earlier version has published, by content, in a file.
 
 Curation stands before embedding. A rule therefore reads what the parent version has published of the same
-bytes; a content that is new has no vector, and nothing is measured of it. What is read is named by the parent's
-pin, so that a cell's decisions do not depend on what some cache happens to hold.
+bytes; a content that is new has no vector, and nothing is measured of it. What is read is named by the
+parent's pin, so that a cell's decisions do not depend on what some cache happens to hold.
 """
 
 from __future__ import annotations

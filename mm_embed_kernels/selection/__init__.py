@@ -1,1 +1,1 @@
-"""Samples chosen by their vectors: spread, coverage, typicality, doubtful labels. Imports errors alone."""
+"""Samples chosen by their vectors, and labels that these contradict. Imports extras and errors."""

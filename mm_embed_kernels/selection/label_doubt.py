@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.extras import explain_missing
 
 FOLDS = 5
 # Rows that a probe is trained on; more make it slower and hardly better.
@@ -54,7 +55,8 @@ def doubt_labels(
         MissingPackage: without the extra ``curate``.
         UserError: for so many rows and classes that their probabilities do not fit into memory.
     """
-    from cleanlab.filter import find_label_issues
+    with explain_missing("the rule label_suspect"):
+        from cleanlab.filter import find_label_issues
 
     count = int(classes.max()) + 1
     if len(classes) * count > _MOST_PROBABILITIES:
@@ -67,7 +69,7 @@ def doubt_labels(
         # On classes that it finds no error in.
         warnings.simplefilter("ignore")
         suspect = find_label_issues(
-            classes, probabilities, filter_by="confident_learning", n_jobs=1, min_examples_per_class=0
+            classes, probabilities, filter_by="prune_by_noise_rate", n_jobs=1, min_examples_per_class=0
         )
     rows = np.arange(len(classes))
     return LabelDoubt(
@@ -78,7 +80,7 @@ def doubt_labels(
 def _out_of_fold(
     read: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], classes: np.ndarray[Any, Any], count: int
 ) -> np.ndarray[Any, Any]:
-    """Return the probabilities of the classes, float32 [n, count], each by a probe without that row."""
+    """Return the probabilities of classes, float32 [n, count], each by a probe without that row."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 

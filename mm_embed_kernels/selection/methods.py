@@ -49,7 +49,7 @@ def spread(
     weights: np.ndarray[Any, Any],
     count: int,
     generator: np.random.Generator,  # noqa: ARG001 - of the methods that draw
-    values: np.ndarray[Any, Any] | None = None,  # noqa: ARG001
+    values: np.ndarray[Any, Any] | None = None,
 ) -> Choice:
     """Choose rows that are far from each other: next the one farthest from all before; first the middle one.
 
@@ -90,7 +90,7 @@ def cover(
     weights: np.ndarray[Any, Any],
     count: int,
     generator: np.random.Generator,
-    values: np.ndarray[Any, Any] | None = None,  # noqa: ARG001
+    values: np.ndarray[Any, Any] | None = None,
 ) -> Choice:
     """Choose rows to which all rows are near on average: the largest sum of similarities to the nearest one.
 
@@ -125,9 +125,9 @@ def typify(
     generator: np.random.Generator,  # noqa: ARG001
     values: np.ndarray[Any, Any] | None = None,
 ) -> Choice:
-    """Choose the most typical row of each cluster, the largest clusters first; clusters are those of `spread`.
+    """Choose the most typical row of each cluster of `spread`, those of the largest clusters first.
 
-    Arguments as of `spread`; in a later round the typicality is that of the first, among all rows of a block.
+    Arguments as of `spread`; in a later round the typicality is that of the first, among a whole block.
     """
     rows, _, owner = _farthest_first(vectors, weights, count)
     typical = typicality(vectors) if values is None else values

@@ -1,7 +1,7 @@
 """Selection from a stream of vectors in two rounds: from each block, then from what the blocks have chosen.
 
-After Mirzasoleiman et al., "Distributed submodular maximization" (2013) and Malkomes et al., "Fast distributed
-k-center clustering with outliers on massive data" (2015). Memory holds the blocks that are being filled and
+After Mirzasoleiman et al., "Distributed submodular maximization" (2013) and Malkomes et al., "Fast
+distributed k-center clustering with outliers on massive data" (2015). Memory holds the blocks that are being filled and
 the candidates, about twice the number of rows to choose. A block hands on twice its share, not the whole
 number as in their proofs: the result is close to that of one round, without its guarantee.
 """
@@ -9,6 +9,7 @@ number as in their proofs: the result is close to that of one round, without its
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Selection:
         stratum.chosen.append((rows, vectors, weights, values))
 
     def finish(self) -> dict[Any, Choice]:
-        """Return the choice of each label, by the numbers of the stream; fewer rows where there are no more."""
+        """Return the choice of each label, by the numbers of the stream; fewer where there are no more."""
         found = {}
         for label, stratum in self._strata.items():
             if stratum.waiting:
@@ -115,11 +116,7 @@ def _places(labels: np.ndarray[Any, Any]) -> dict[Any, np.ndarray[Any, Any]]:
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     order = np.argsort(codes, kind="stable")
     edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    return {
-        labels[order[start]]: order[start:end]
-        for start, end in zip(edges[:-1], edges[1:], strict=True)
-        if end > start
-    }
+    return {labels[order[start]]: order[start:end] for start, end in pairwise(edges) if end > start}
 
 
 def share_out(total: int, available: dict[Any, int], fixed: dict[Any, int]) -> dict[Any, int]:

@@ -14,7 +14,7 @@ _PREFIXES = {"pick:": "IN", "unpicked:": "NOT IN"}
 
 
 def pick_of(split: str) -> str:
-    """Return the name of the pick that a split is of; "" for a split of the spec, whose names have no colon."""
+    """Return the name of the pick that a split is of; "" for one of the spec, whose names have no colon."""
     return next(
         (split.removeprefix(prefix) for prefix in _PREFIXES if split.startswith(prefix)),
         "",

@@ -96,7 +96,7 @@ def pick(catalog: Catalog, pin: Pin, name: str, request: PickRequest) -> PickSum
     and twice the picked vectors.
 
     Raises:
-        UserError: for a name that exists, a label that no sample has, or a filter that is none or admits none.
+        UserError: for a name that exists, a label that no sample has, or a filter that admits none.
     """
     if name in catalog.picks.names(pin.cell):
         raise UserError(

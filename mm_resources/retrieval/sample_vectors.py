@@ -69,7 +69,7 @@ class SampleVectors:
             place += len(vectors)
 
     def _means(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Stream the means of segments, which are summed up in a file: those of a sample need not be together."""
+        """Stream the means of segments, summed up in a file: those of a sample need not be together."""
         shape = (len(self.ids), self._pin.primary.dimension)
         with tempfile.TemporaryDirectory(prefix="mm-vectors-") as folder:
             sums = np.memmap(Path(folder) / "sums", np.float32, "w+", shape=shape)

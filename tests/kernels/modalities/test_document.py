@@ -50,9 +50,9 @@ def test_pages_and_texts_are_those_that_were_written() -> None:
 
 def test_a_page_is_drawn_as_it_lies() -> None:
     """A black square in the upper left corner, on a landscape page; the origin of a PDF is below."""
-    with open_document(pdf([b"0 0 0 rg 0 150 50 50 re f"], box="0 0 400 200")) as document:
-        with open_page(document, 1) as page:
-            drawn = page_picture(page, 400)
+    data = pdf([b"0 0 0 rg 0 150 50 50 re f"], box="0 0 400 200")
+    with open_document(data) as document, open_page(document, 1) as page:
+        drawn = page_picture(page, 400)
     assert drawn.shape == (200, 400, 3)
     assert drawn[10:40, 10:40].max() == 0
     assert drawn[60:, 60:].min() == 255
