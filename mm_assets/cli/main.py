@@ -34,6 +34,7 @@ from mm_assets.cli.register import register
 from mm_assets.cli.report import report
 from mm_assets.cli.search import search
 from mm_assets.cli.serve import serve
+from mm_assets.cli.sql import sql
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.unregister import unregister
@@ -102,6 +103,7 @@ app.command("explain")(explain)
 app.command("try")(try_embedder)
 app.command("diff")(diff)
 app.command("promote")(promote)
+app.command("sql")(sql)
 app.command("pick")(pick)
 app.command("export")(export)
 app.command("audit")(audit)

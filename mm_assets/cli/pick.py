@@ -19,8 +19,8 @@ def pick(  # noqa: PLR0913 - one parameter for each option
     by: Annotated[
         str,
         typer.Option(
-            help="diversity (k-centre), coverage (facility location), typicality or random; with label beside "
-            "it, such as diversity,label, each label has a quota"
+            help="diversity (k-centre), coverage (facility location), typicality or random; with label "
+            "beside it, such as diversity,label, each label has a quota"
         ),
     ] = "diversity",
     modality: Annotated[

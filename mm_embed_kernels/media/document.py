@@ -171,7 +171,8 @@ def created_at(document: PdfDocument) -> datetime | None:
     if not found:
         return None
     try:
-        at = datetime(*(int(part) for part in found.groups()[:6]), tzinfo=UTC)  # type: ignore[misc]
+        year, month, day, hour, minute, second = map(int, found.groups()[:6])
+        at = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         offset = timedelta(hours=int(found[8] or 0), minutes=int(found[9] or 0))
         return at + (offset if found[7] == "-" else -offset)
     except (ValueError, OverflowError):

@@ -61,7 +61,7 @@ def doubt_labels(
     count = int(classes.max()) + 1
     if len(classes) * count > _MOST_PROBABILITIES:
         raise UserError(
-            f"{len(classes):,} samples of {count:,} labels are too many to compare their labels with vectors; "
+            f"{len(classes):,} samples of {count:,} labels are too many to compare labels with vectors; "
             "switch the rule off, or use a label of fewer values"
         )
     probabilities = _out_of_fold(read, classes, count)

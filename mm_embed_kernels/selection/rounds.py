@@ -1,9 +1,9 @@
 """Selection from a stream of vectors in two rounds: from each block, then from what the blocks have chosen.
 
 After Mirzasoleiman et al., "Distributed submodular maximization" (2013) and Malkomes et al., "Fast
-distributed k-center clustering with outliers on massive data" (2015). Memory holds the blocks that are being filled and
-the candidates, about twice the number of rows to choose. A block hands on twice its share, not the whole
-number as in their proofs: the result is close to that of one round, without its guarantee.
+distributed k-center clustering with outliers on massive data" (2015). Memory holds the blocks that are being
+filled and the candidates, about twice the number of rows to choose. A block hands on twice its share, not the
+whole number as in their proofs: the result is close to that of one round, without its guarantee.
 """
 
 from __future__ import annotations
