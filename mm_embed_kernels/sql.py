@@ -239,8 +239,14 @@ def query_locked(statement: str, **streams: pa.RecordBatchReader) -> Iterator[pa
     if len(parsed) != 1 or parsed[0].type != duckdb.StatementType.SELECT:
         raise BadStatement("the statement is not one query; give one that begins with SELECT, WITH or FROM")
     with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill, typed_errors():
-        settings = {"temp_directory": spill, "threads": 2, "memory_limit": memory_limit()}
-        connection = duckdb.connect(config={**settings, "python_enable_replacements": False})
+        connection = duckdb.connect(
+            config={
+                "temp_directory": spill,
+                "threads": 2,
+                "memory_limit": memory_limit(),
+                "python_enable_replacements": False,
+            }
+        )
         try:
             for name, stream in streams.items():
                 connection.register(name, stream)

@@ -101,7 +101,7 @@ class Pages(Embedder):
         weights = np.array([len(part) for page in parts for part in page], np.float32)
         starts = np.cumsum([0, *map(len, parts[:-1])])
         mean: np.ndarray[Any, Any] = np.add.reduceat(each * weights[:, None], starts, axis=0)
-        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
 
     def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
         return self._texts.embed_text(texts)

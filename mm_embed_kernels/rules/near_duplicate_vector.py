@@ -59,7 +59,7 @@ class NearDuplicateVector(VectorRule, NearDuplicateRule):
         bands = hyperplane_bands(self.min_similarity)
         planes = np.random.default_rng(0).standard_normal((index.dimension, bands * _BITS)).astype(np.float32)
 
-        def numbered(columns: list[str]) -> pa.RecordBatchReader:
+        def read_vectors(columns: list[str]) -> pa.RecordBatchReader:
             schema = pa.schema([("vector", pa.binary()), ("n", pa.int32())])
             assert columns == ["vector"]
 
@@ -75,11 +75,11 @@ class NearDuplicateVector(VectorRule, NearDuplicateRule):
             return pa.RecordBatchReader.from_batches(schema, batches())
 
         def entries() -> Iterator[pa.RecordBatch]:
-            for batch in numbered(["vector"]):
+            for batch in read_vectors(["vector"]):
                 codes = _codes(_matrix(batch["vector"], index.dimension) @ planes, bands)
                 yield lsh.entries(batch["n"].to_numpy(), lsh.buckets(codes, 1))
 
-        for pairs in lsh.candidate_pairs(entries(), numbered, ["vector"]):
+        for pairs in lsh.candidate_pairs(entries(), read_vectors, ["vector"]):
             sides = (_matrix(pairs[name], index.dimension) for name in ("x_vector", "y_vector"))
             cosine = np.einsum("nd,nd->n", *sides).astype(np.float64)
             yield match_rows(pairs, np.minimum(cosine, 1.0), cosine >= self.min_similarity - 1e-6)

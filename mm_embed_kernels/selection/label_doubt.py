@@ -29,7 +29,7 @@ _PENALTY = 1.0
 
 @dataclass(frozen=True)
 class LabelDoubt:
-    """What a probe that has not seen a sample says of its label.
+    """Verdicts on labels by probes that have not seen the samples.
 
     Attributes:
         suspect: whether the label belongs to another class, bool [n].

@@ -180,8 +180,7 @@ class FeatureStore:
             modality: a modality, or several to join.
             where: SQL over the feature columns: one expression, with texts in single quotes. Of several
                 modalities, the rows of each must pass it.
-            split: split whose rows are chosen; ``pick:NAME`` chooses the samples of a pick, and
-                ``unpicked:NAME`` all others.
+            split: split whose rows are chosen; ``pick:NAME`` or ``unpicked:NAME``: by a pick.
             columns: columns beside ids and vector; by default ``label``.
             embedder: embedder whose table is read; by default the primary one. Of several modalities, each
                 must have it; or a mapping from modality to embedder, of which those not named are primary.
@@ -252,11 +251,7 @@ class FeatureStore:
         return self.read_pins(pins, read)
 
     def pick(self, dataset_version: str, modality: str, name: str) -> pa.Table:
-        """Return a pick: ``sample_id``, ``rank``, ``value``, ``reason`` ..., the first picked first.
-
-        Raises:
-            UserError: when the version has no pick of this name.
-        """
+        """Return a pick: ``sample_id``, ``rank``, ``value``, ``reason`` ..., the first picked first."""
         cell = self.published(dataset_version, modality).cell
         return self.catalog.picks.read(cell, require_text("name", name, "diversity-1000"))
 

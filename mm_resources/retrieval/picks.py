@@ -31,7 +31,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class PickRequest:
-    """What to pick.
+    """A request for a pick.
 
     Attributes:
         count: samples.
@@ -52,7 +52,7 @@ class PickRequest:
 
 @dataclass(frozen=True)
 class PickSummary:
-    """What was picked.
+    """Counts and distances of a pick.
 
     Attributes:
         samples: candidates.
@@ -172,12 +172,12 @@ def _measure(samples: SampleVectors, picked: np.ndarray[Any, Any]) -> tuple[floa
     for numbers, vectors in samples.blocks():
         for name, mask in masks.items():
             found[name].append(vectors[mask[numbers]])
-    vectors = {name: np.concatenate(each) for name, each in found.items()}
+    whole = {name: np.concatenate(each) for name, each in found.items()}
     figures: list[float] = []
     for name in ("picked", "drawn"):
-        nearest = np.full(len(vectors["tested"]), -1.0, np.float32)
-        for start in range(0, len(vectors[name]), 1_024):
-            near = vectors["tested"] @ vectors[name][start : start + 1_024].T
+        nearest = np.full(len(whole["tested"]), -1.0, np.float32)
+        for start in range(0, len(whole[name]), 1_024):
+            near = whole["tested"] @ whole[name][start : start + 1_024].T
             np.maximum(nearest, near.max(axis=1), out=nearest)
         distance = np.maximum(0.0, 1.0 - nearest.astype(np.float64))
         figures += [float(distance.mean()), float(distance.max())]

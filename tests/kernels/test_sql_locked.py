@@ -56,6 +56,6 @@ def test_all_else_is_refused_in_one_line(statement: str, tmp_path: Path) -> None
 
 
 def test_variables_of_python_are_no_tables() -> None:
-    ROWS_OF_PYTHON = ROWS  # noqa: N806, F841
+    ROWS_OF_PYTHON = ROWS  # noqa: F841
     with pytest.raises(sql.BadStatement, match="does not exist"):
         run("SELECT * FROM ROWS_OF_PYTHON")
