@@ -98,8 +98,8 @@ _ARCHIVES = {
         f"Inspect it with {_OPEN}; store what is genuine unpacked, or smaller, and {_RELIST}.",
     ),
     "encrypted": (
-        "The archive member is encrypted.",
-        f"Pack the archive without a password and {_RELIST}.",
+        "The archive member or document is encrypted.",
+        f"Pack the archive, or save the document, without a password and {_RELIST}.",
     ),
     "linked_member": (
         "The archive member is a link; only regular members are samples.",

@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "phonenumbers": "phonenumbers",
         "pi-heif": "pi_heif",
         "pillow": "PIL",
+        "pypdfium2": "pypdfium2",
         "py3langid": "py3langid",
         "rensa": "rensa",
         "safetensors": "safetensors",
@@ -58,6 +59,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     },
     "ray": {"ray": "ray"},
     "export": {"polars": "polars"},
+    "curate": {"cleanlab": "cleanlab", "scikit-learn": "sklearn"},
     "serve": {
         "fastapi": "fastapi",
         "jinja2": "jinja2",

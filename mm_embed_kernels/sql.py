@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mm_embed_kernels.errors import UserError
+
 BATCH_ROWS = 16_384
 # Streams chosen columns of the same rows, such as all samples of a cell, each time it is called.
 CellReader = Callable[[list[str]], pa.RecordBatchReader]
@@ -249,3 +251,51 @@ class RowDigest:
     def hexdigest(self) -> str:
         """Return the number of rows and the digest, hex."""
         return f"{self.rows:x}-{self._state:032x}"
+
+
+class BadStatement(UserError):
+    """A person's statement that is not one query, or that DuckDB refuses."""
+
+
+@contextmanager
+def query_locked(statement: str, **streams: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+    """Run a person's query over named streams, in a database that reaches nothing else; stream its result.
+
+    Files, networks, extensions and settings are out of reach; memory and spilling as of `query`.
+
+    Raises:
+        BadStatement: for anything but one query.
+        OutOfMemory: also where the result is read.
+    """
+    try:
+        parsed = duckdb.extract_statements(statement)
+    except duckdb.Error as error:
+        raise BadStatement(f"the statement is invalid: {_first_line(error)}") from error
+    if len(parsed) != 1 or parsed[0].type != duckdb.StatementType.SELECT:
+        raise BadStatement("the statement is not one query; give one that begins with SELECT, WITH or FROM")
+    with tempfile.TemporaryDirectory(prefix="mm-sql-") as spill, typed_errors():
+        connection = duckdb.connect(
+            config={
+                "temp_directory": spill,
+                "threads": 2,
+                "memory_limit": memory_limit(),
+                "python_enable_replacements": False,
+            }
+        )
+        try:
+            for name, stream in streams.items():
+                connection.register(name, stream)
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            try:
+                yield connection.sql(statement).to_arrow_reader(BATCH_ROWS)
+            except (duckdb.OutOfMemoryException, UserError):
+                raise
+            except duckdb.Error as error:
+                raise BadStatement(f"the statement is invalid: {_first_line(error)}") from error
+        finally:
+            connection.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -18,6 +18,7 @@ from mm_assets.cells.stage_output import StageOutput
 from mm_assets.curation.contamination import compared_versions, connect_comparisons
 from mm_assets.curation.equal_samples import equal_groups
 from mm_assets.curation.inherited_splits import has_links, inherit_splits, parent_versions
+from mm_assets.curation.parent_vectors import connect_vectors, vector_inputs
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate, profile_digest
 from mm_embed_kernels.rules import Rule, rule_set
@@ -44,6 +45,7 @@ def _inputs(run: CellRun) -> dict[str, Any]:
         "profile": profile_digest(rules, run.spec.splits),
         "parent": parent_versions(run),
         **({"others": others} if others else {}),
+        **vector_inputs(run.catalog, run.cell, rules),
         # How linked samples are placed: by the content of equal ones since 2.
         **({"links": 2} if has_links(run.spec) else {}),
     }
@@ -66,6 +68,7 @@ def curated_samples(run: CellRun) -> StageOutput:
     placed, known = (spool.reader() for spool in inherit_splits(run))
     read, rules = partial(run.read, "validated_samples"), _rules(run)
     connect_comparisons(run.catalog, run.cell, rules)
+    connect_vectors(run.catalog, run.cell, rules)
     equal = equal_groups(run).reader() if has_links(run.spec) else None
     decisions = curate(read, rules, run.cell.dataset, run.spec.splits, placed, known, equal)
     written = run.write(_count_decisions(decisions, counts, groups))

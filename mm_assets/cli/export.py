@@ -27,7 +27,9 @@ def export(  # noqa: PLR0913 - one parameter for each option
         str, typer.Option("--format", help="parquet, webdataset, huggingface or croissant")
     ] = "parquet",
     where: Where = None,
-    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="only this split, or pick:NAME, unpicked:NAME of a pick")
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(help="column besides ids and vector; repeatable; by default label and split"),

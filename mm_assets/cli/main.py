@@ -27,12 +27,14 @@ from mm_assets.cli.gc import gc
 from mm_assets.cli.init import init
 from mm_assets.cli.label import label
 from mm_assets.cli.output import say
+from mm_assets.cli.pick import pick
 from mm_assets.cli.promote import promote
 from mm_assets.cli.redrive import redrive
 from mm_assets.cli.register import register
 from mm_assets.cli.report import report
 from mm_assets.cli.search import search
 from mm_assets.cli.serve import serve
+from mm_assets.cli.sql import sql
 from mm_assets.cli.status import status
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.unregister import unregister
@@ -101,6 +103,8 @@ app.command("explain")(explain)
 app.command("try")(try_embedder)
 app.command("diff")(diff)
 app.command("promote")(promote)
+app.command("sql")(sql)
+app.command("pick")(pick)
 app.command("export")(export)
 app.command("audit")(audit)
 app.command("forget")(forget)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from mm_assets.curation.contamination import connect_comparisons
+from mm_assets.curation.parent_vectors import connect_vectors
 from mm_embed_kernels.curation.decisions import curate
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.kernels.base import Kernel
@@ -100,6 +101,7 @@ def what_if(
     now, then = (rule_set(cell.modality, chosen) for chosen in (settings, changed))
     for chosen in (now, then):
         connect_comparisons(catalog, cell, chosen)
+        connect_vectors(catalog, cell, chosen)
     read = partial(catalog.tables.read, "validated_samples", cell)
     _require_columns(read, cell, [*now, *then])
     samples, kept, counts = 0, Counter[str](), Counter[tuple[str, str]]()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mm_assets.curation.contamination import connect_comparisons
+from mm_assets.curation.parent_vectors import connect_vectors
 from mm_embed_kernels import sql
 from mm_embed_kernels.curation.decisions import curate
 from mm_embed_kernels.kernels.base import Kernel
@@ -164,6 +165,7 @@ def plan_cell(catalog: Catalog, cell: Cell, embedder: EmbedderResource) -> list[
     valid = _valid_samples(_spool(_PROBED, fetched=fetched.reader(), cached=probed), bounds)
     rules = rule_set(cell.modality, spec.curation.rules)
     connect_comparisons(catalog, cell, rules)
+    connect_vectors(catalog, cell, rules)
     kept = _kept_contents(valid, rules, spec)
 
     uncut = planner.add(segment, "SELECT * FROM kept", unprobed, kept=kept.reader())

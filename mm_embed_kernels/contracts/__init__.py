@@ -10,7 +10,7 @@ from mm_embed_kernels.contracts.features import (
     SEGMENTS,
     feature_contract,
 )
-from mm_embed_kernels.contracts.records import FAILURES, LEDGER, LINEAGE_REPORT, MARKS
+from mm_embed_kernels.contracts.records import FAILURES, LEDGER, LINEAGE_REPORT, MARKS, PICKS
 from mm_embed_kernels.contracts.samples import (
     CONTENT_BLOBS,
     CURATED_SAMPLES,
@@ -33,6 +33,7 @@ __all__ = [
     "LINEAGE_REPORT",
     "MARKS",
     "NORMALIZED_FEATURES",
+    "PICKS",
     "RAW_ASSETS",
     "SAMPLE_METADATA",
     "SEGMENTS",

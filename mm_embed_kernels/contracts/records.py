@@ -141,3 +141,28 @@ MARKS = Contract(
     key="sample_id",
     digest=(),
 )
+
+PICKS = Contract(
+    "picks",
+    pa.schema(
+        [
+            field("pick", pa.string(), "name of the pick", required=True),
+            DATASET,
+            VERSION,
+            _MODALITY,
+            SAMPLE_ID,
+            field(
+                "rank", pa.int32(), "place in the pick, from 1; of each label by itself", required=True, ge=1
+            ),
+            field("method", pa.string(), "diversity, coverage, typicality or random", required=True),
+            field("value", pa.float64(), "what the method measured of it, see `mm pick`", required=True),
+            field("stands_for", pa.float64(), "samples that are nearest to it, by estimate", required=True),
+            field("stratum", pa.string(), "digest of the label whose quota it fills; null without quotas"),
+            field("reason", pa.string(), "method, value and quota in words", required=True),
+            field("pin", pa.int32(), "number of the published pin whose vectors were read", required=True),
+            field("at", TIME, "when it was picked", required=True),
+        ]
+    ),
+    key="sample_id",
+    digest=("pick", "sample_id", "rank", "method"),
+)

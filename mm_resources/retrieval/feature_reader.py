@@ -127,7 +127,7 @@ class FeatureReader(ABC, Generic[Rows]):
             modality: a modality, or several to join.
             where: SQL over the feature columns: one expression, with texts in single quotes. Of several
                 modalities, the rows of each must pass it.
-            split: split whose rows are chosen.
+            split: split whose rows are chosen; ``pick:NAME`` or ``unpicked:NAME``: by a pick.
             columns: columns beside ids and vector; by default ``label``.
             embedder: embedder whose table is read; by default the primary one. Of several modalities, each
                 must have it; or a mapping from modality to embedder, of which those not named are primary.

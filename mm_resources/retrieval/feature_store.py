@@ -151,6 +151,11 @@ class FeatureStore(FeatureReader[TrainingSet]):
         ]
         return self.read_pins(pins, read)
 
+    def pick(self, dataset_version: str, modality: str, name: str) -> pa.Table:
+        """Return a pick: ``sample_id``, ``rank``, ``value``, ``reason`` ..., the first picked first."""
+        cell = self.published(dataset_version, modality).cell
+        return self.catalog.picks.read(cell, require_text("name", name, "diversity-1000"))
+
     def _explain(self, identifier: str, dataset_version: str | None) -> dict[str, Any]:
         # A version whose files are damaged costs itself alone, and is named where nothing else has the id.
         problems: list[str] = []

@@ -25,7 +25,7 @@ class Words(str):
 
 Query = str | bytes | Path | list[float] | np.ndarray[Any, Any]
 # Beginnings and endings of paths.
-_PATHS, _MEDIA, _TEXTS = ("/", "./", "../", "~/"), ("image", "audio", "video"), (".txt", ".md")
+_PATHS, _MEDIA, _TEXTS = ("/", "./", "../", "~/"), ("image", "audio", "video"), (".txt", ".md", ".pdf")
 
 
 class QueryEncoder:

@@ -18,6 +18,7 @@ from mm_resources.retrieval.arguments import require_flag, require_number, requi
 from mm_resources.retrieval.filters import join_conditions
 from mm_resources.retrieval.loader import Loader, check_loader
 from mm_resources.retrieval.manifest_rows import ManifestRows
+from mm_resources.retrieval.pick_splits import pick_of, split_condition
 from mm_resources.retrieval.training_rows import MEDIA_ROWS, BlockReader, table_version
 from mm_resources.storage import lance_datasets
 
@@ -69,7 +70,7 @@ class TrainingSet:
             pins: one for each modality.
             embedder: embedder whose tables are read, or one for each modality; by default the primary one.
             where: SQL over the feature columns.
-            split: split whose rows are chosen.
+            split: split whose rows are chosen, or ``pick:NAME`` or ``unpicked:NAME``.
             columns: columns beside ids and vector.
             verify: whether to compare the tables' files with their hashes.
 
@@ -77,7 +78,7 @@ class TrainingSet:
             UserError: for a column, an embedder or a split that a table lacks, or a wrong filter.
             DamagedFiles: with `verify`, when a table is damaged.
         """
-        conditions = [f"split = {sql.literal(split)}"] if split is not None else []
+        conditions = [split_condition(catalog, pins, split)] if split is not None else []
         manifest: dict[str, Any] = {
             "dataset_version": pins[0].dataset_version,
             "tables": [_manifest_table(pin, _table(pin, embedder, len(pins))) for pin in pins],
@@ -88,7 +89,7 @@ class TrainingSet:
         if verify:
             chosen.require_intact()
         # A split is looked for only where nothing was found, since that reads the tables again.
-        if chosen.manifest["rows"] == 0 and split is not None:
+        if chosen.manifest["rows"] == 0 and split is not None and not pick_of(split):
             chosen._require_split(split)
         return chosen
 

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from tests.kernels.documents import pdf
 from tests.kernels.sounds import encode_audio, noise
 from tests.kernels.videos import encode_video, pan
 
@@ -61,6 +62,7 @@ GOOD: dict[str, bytes] = {
     "image": encode_image(picture(), "PNG"),
     "audio": encode_audio(noise()),
     "video": encode_video(pan()),
+    "document": pdf([ENGLISH, "A second page with other words."]),
 }
 
 

@@ -287,6 +287,20 @@ SHAPES: dict[str, Any] = {
         "checks": [{"NAME": "any"}],
         "reason": "text",
     },
+    "sql": [{"NAME": "any"}],
+    "pick": {
+        "dataset_version": "text",
+        "modality": "text",
+        "by": "text",
+        "name": "text",
+        "samples": "int",
+        "picked": "int",
+        "labels": {"NAME": "int"},
+        "distance": "float",
+        "largest_distance": "float",
+        "random_distance": "float",
+        "random_largest_distance": "float",
+    },
     "export": {"folder": "text", "format": "text", "rows": "int", "manifest": {"NAME": "any"}},
     "audit": [
         {

@@ -65,6 +65,13 @@ MISTAKES = [
     ("promote birds@v1 --back", "alias 'v1' is not known; there are: candidate, champion"),
     ("promote birds --back --to latest", "--to 'latest' is not known; there are: candidate, champion"),
     ("promote ../x@production --back", "dataset name '../x' must match"),
+    ("sql select", "names no table"),
+    ("pick birds -n 5", "'birds' is not DATASET@VERSION"),
+    ("pick birds@v1 -n 5 --by spread", "--by 'spread' is not known; there are: diversity, coverage"),
+    ("pick birds@v1 -n 5 --by diversity,coverage", "--by names several methods: diversity, coverage"),
+    ("pick birds@v1 -n 5 --quota a=1", "--quota is an option of --by with label"),
+    ("pick birds@v1 -n 5 --by label --quota a", "--quota 'a' is not LABEL=N"),
+    ("pick birds@v1 -n 5 --by label --quota a=9", "--quota: 9 samples are more than the 5 of -n"),
     ("export birds@v1 --out o --modality text --where 1)OR(1", "the filter '1)OR(1' is invalid: a ) closes"),
     ("export birds --out o --modality text", "'birds' is not DATASET@VERSION"),
     (

@@ -31,6 +31,8 @@ CALLS = {
     "explain": (),
     "try": ("wordllama", *_V, "--modality", "text", "--sample", "2"),
     "promote": ("tiny@v1", "--to", "staging"),
+    "sql": ("select label, count(*) as n from features('tiny@v1', 'image') group by 1",),
+    "pick": ("tiny@v1", "--modality", "image", "-n", "1", "--by", "diversity,label"),
     "export": ("tiny@v1", "--modality", "image", "--out", "exported"),
     "audit": ("tiny@v1", "--modality", "image", "--sample", "2"),
     "env": (),

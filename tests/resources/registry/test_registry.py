@@ -141,7 +141,7 @@ def test_cells(registry: Registry) -> None:
     assert registry.cells("birds@v1", []) == registry.cells("birds@v1")
     assert registry.cells("birds@v2") == [Cell("birds", "v2", "text")]
     assert registry.cells("birds@v3") == [
-        Cell("birds", "v3", name) for name in ("audio", "image", "text", "video")
+        Cell("birds", "v3", name) for name in ("audio", "document", "image", "text", "video")
     ]
     with pytest.raises(UserError, match="declares no modality 'image'; it declares: text"):
         registry.cells("birds@v2", "image")
