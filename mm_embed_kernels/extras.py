@@ -57,7 +57,12 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "transformers": "transformers",
     },
     "ray": {"ray": "ray"},
-    "export": {"polars": "polars"},
+    "export": {
+        "datasets": "datasets",
+        "mlcroissant": "mlcroissant",
+        "polars": "polars",
+        "webdataset": "webdataset",
+    },
     "serve": {
         "fastapi": "fastapi",
         "jinja2": "jinja2",
