@@ -48,7 +48,8 @@ class Atlas(Parquet):
 
 
 def _vector(table: pa.Table) -> str:
-    return next(name for name in table.column_names if is_vector(name))
+    names: list[str] = table.column_names
+    return next(name for name in names if is_vector(name))
 
 
 def _axes(request: Request) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -21,6 +21,7 @@ from mm_resources.exports.folder import EXPORT, SAMPLES, ExportFolder
 from mm_resources.exports.media import MediaReader
 from mm_resources.exports.plan import PlannedShard, plan_shards
 from mm_resources.retrieval.arguments import require_choice, require_number
+from mm_resources.retrieval.mixture_rows import DrawnReader
 from mm_resources.retrieval.training_rows import RowReader
 from mm_resources.retrieval.training_set import TrainingSet
 
@@ -99,7 +100,7 @@ class _Export:
     def __init__(self, writer: Format, request: Request, folder: ExportFolder, workers: int) -> None:
         self.writer, self.request, self.folder, self.workers = writer, request, folder, workers
         rows = request.training_set.reader(media=bool(request.media))
-        self.reader: RowReader = rows
+        self.reader: RowReader | DrawnReader = rows
         more = _PLACES if request.media else ()
         self.rows = rows.extend(more)
 

@@ -14,6 +14,7 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media.spans import seconds_of
 from mm_resources.exports.base import Request
 from mm_resources.exports.media import WHOLE_SPANS
+from mm_resources.retrieval.mixture_rows import DrawnReader
 from mm_resources.retrieval.training_rows import RowReader, is_vector
 
 # Rows whose sizes are read at once.
@@ -37,7 +38,9 @@ class PlannedShard:
     numbers: np.ndarray[Any, Any]
 
 
-def plan_shards(reader: RowReader, request: Request, by_split: bool, shard_bytes: int) -> list[PlannedShard]:
+def plan_shards(
+    reader: RowReader | DrawnReader, request: Request, by_split: bool, shard_bytes: int
+) -> list[PlannedShard]:
     """Return the shards of an export.
 
     Args:
@@ -47,7 +50,8 @@ def plan_shards(reader: RowReader, request: Request, by_split: bool, shard_bytes
             whole.
     """
     columns = ["split", "span", "duration", "text", "content_hash"]
-    sizes, splits = [], []
+    sizes: list[np.ndarray[Any, Any]] = []
+    splits: list[str] = []
     fixed = _ROW_BYTES + sum(
         4 * item.type.list_size
         for item in request.schema
@@ -81,7 +85,7 @@ def _cut(
 
 def _media_sizes(table: pa.Table, prefix: str, whole: bool) -> np.ndarray[Any, Any]:
     media = table[f"{prefix}media"].combine_chunks()
-    sizes = media.field("size").to_numpy(zero_copy_only=False).astype(np.int64)
+    sizes: np.ndarray[Any, Any] = media.field("size").to_numpy(zero_copy_only=False).astype(np.int64)
     if whole:
         return sizes
     durations = pc.fill_null(table[f"{prefix}duration"], 0.0).to_pylist()

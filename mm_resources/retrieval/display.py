@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from mm_embed_kernels.errors import SampleError, UserError
 from mm_embed_kernels.escapes import escape_html
@@ -15,14 +16,27 @@ from mm_embed_kernels.kernels.blob_stage import map_in_sandbox
 from mm_embed_kernels.kernels.preview import Previewer, read_preview
 from mm_embed_kernels.modalities import get
 from mm_embed_kernels.sandbox.sandbox import Limits
+from mm_resources.catalog import Catalog
 from mm_resources.retrieval.training_rows import is_vector, read_media
-
-if TYPE_CHECKING:
-    from mm_resources.retrieval.training_set import TrainingSet
 
 # Rows, characters of a value, and bytes of a medium that a player gets.
 _ROWS, _CHARS, _PLAYED = 8, 80, 2 << 20
 _LIMITS = Limits(workers=1, item_seconds=10.0)
+
+
+class Shown(Protocol):
+    """A training set, as far as it is shown."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    def media_kinds(self) -> dict[str, str]: ...
+
+    def reader(self, media: bool = False) -> Any: ...
+
+    def schema(self) -> pa.Schema: ...
+
+    def __len__(self) -> int: ...
 
 
 def describe(manifest: dict[str, Any]) -> str:
@@ -39,7 +53,7 @@ def describe(manifest: dict[str, Any]) -> str:
     return f"<TrainingSet {', '.join(words)}, digest {manifest['digest'][:12]}>"
 
 
-def render(training_set: TrainingSet) -> str:
+def render(training_set: Shown) -> str:
     """Return a set as HTML: its line, and its first rows with thumbnails and players."""
     line = f"<p>{escape_html(repr(training_set))}</p>"
     kinds = training_set.media_kinds()
@@ -60,7 +74,7 @@ def render(training_set: TrainingSet) -> str:
     return f"{line}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _show(training_set: TrainingSet, row: dict[str, Any], name: str, kind: str) -> str:
+def _show(training_set: Shown, row: dict[str, Any], name: str, kind: str) -> str:
     """Return the medium of a row as HTML: a thumbnail, a player, or the beginning of a text."""
     prefix = name.removesuffix("media")
     text = row.get(f"{prefix}text")

@@ -72,7 +72,7 @@ class MediaDecoder:
             return pool.map(lambda place, span: self._convert(decoder(read(place), span)), batch[name], spans)
         data = list(pool.map(read, batch[name]))
         answers = map_in_sandbox(_LIMITS, DECODERS[kind], list(data), [(span,) for span in spans], get(kind))
-        return [self._convert(_checked(answer)) for answer in answers]
+        return [self._convert(_check_answer(answer)) for answer in answers]
 
     def _convert(self, pixels: np.ndarray[Any, Any]) -> Any:
         if pixels.ndim == 1:
@@ -89,7 +89,7 @@ class MediaDecoder:
         return torch.from_numpy(np.array(np.moveaxis(pixels, -1, -3), order="C"))
 
 
-def _checked(answer: Any) -> np.ndarray[Any, Any]:
+def _check_answer(answer: Any) -> np.ndarray[Any, Any]:
     """Return what a decoder has answered; it is not trusted to have done so."""
     if isinstance(answer, SampleError):
         raise answer

@@ -183,13 +183,13 @@ class TrainingSet:
     @property
     def published_at(self) -> str:
         """Time of publication of the latest of its tables, ISO 8601."""
-        pins = [
-            self.catalog.registry.pins.get(
-                Cell(*part["dataset_version"].split("@"), table["modality"]), table["pin"]
-            )
-            for part in parts_of(self._manifest)
-            for table in part["tables"]
-        ]
+        pins = []
+        for part in parts_of(self._manifest):
+            dataset, version = part["dataset_version"].split("@")
+            pins += [
+                self.catalog.registry.pins.get(Cell(dataset, version, table["modality"]), table["pin"])
+                for table in part["tables"]
+            ]
         return max(pin.published_at for pin in pins if pin)
 
     @property
