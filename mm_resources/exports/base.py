@@ -64,7 +64,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Request:
-    """What is exported, and how.
+    """One request to export: the rows, and the form in which they are written.
 
     Attributes:
         training_set: the rows.

@@ -1,4 +1,4 @@
-"""What was forgotten since and is still in an export, by the list of samples beside its shards."""
+"""Samples of an export that were forgotten since, by the list of samples beside its shards."""
 
 from __future__ import annotations
 

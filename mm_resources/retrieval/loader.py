@@ -27,7 +27,7 @@ _COUNT_BITS = 31
 
 @dataclass(frozen=True)
 class Place:
-    """Where a pass begins: an epoch, and what is left of it; None for all."""
+    """The beginning of a pass: an epoch, and what is left of it; None for all."""
 
     epoch: int
     left: tuple[Interval, ...] | None = None
@@ -127,7 +127,7 @@ class Loader(IterableDataset):  # type: ignore[misc]
 
     @property
     def description(self) -> str:
-        """What determines the order: a state of another order is refused."""
+        """Description of the order and the set: a state of another order is refused."""
         return f"{self._order.description}{f' of set {self._name}' if self._name else ''}"
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ Columns = list[str] | dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Draw:
-    """How the rows of each epoch are drawn, see `FeatureStore.training_set`."""
+    """The draw of the rows of each epoch, see `FeatureStore.training_set`."""
 
     balance: str | None = None
     temperature: float | None = None
@@ -26,7 +26,7 @@ class Draw:
 
     @property
     def is_plain(self) -> bool:
-        """Whether each row comes once an epoch."""
+        """True where each row comes once an epoch."""
         return self.balance is None and self.epoch_rows is None
 
     @property

@@ -14,23 +14,19 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.features.removed_rows import removal_errors
 from mm_resources.registry.pins import Pin
-from mm_resources.retrieval.arguments import require_flag, require_number, require_text
+from mm_resources.retrieval.arguments import require_flag, require_text
 from mm_resources.retrieval.display import describe, render
 from mm_resources.retrieval.loader_arguments import LoaderArguments
 from mm_resources.retrieval.manifests import check_manifest, parts_of, pin_manifest, rows_of, tables_of
 from mm_resources.retrieval.mixture_rows import DrawnReader
-from mm_resources.retrieval.ray_rows import read_on_ray
+from mm_resources.retrieval.row_conversions import RowConversions
 from mm_resources.retrieval.training_rows import RowReader, table_version
 
 if TYPE_CHECKING:
-    import duckdb
-    import polars as pl
-    import ray.data
-
     from mm_resources.retrieval.loader import Loader
 
 
-class TrainingSet:
+class TrainingSet(RowConversions):
     """Rows of one or several pinned tables.
 
     With one modality a row has ``feature_id``, ``sample_id``, ``entity_id``, ``vector`` and the chosen
@@ -209,28 +205,6 @@ class TrainingSet:
         """Return a reader of the rows by number, with the locations of their media where asked."""
         return self._rows.reader(media)
 
-    def to_arrow(self) -> pa.Table:
-        """Read all rows into memory; without rows, an empty table of the same columns and types."""
-        batches = list(self.stream())
-        return pa.Table.from_batches(batches) if batches else self._rows.schema().empty_table()
-
-    def to_polars(self) -> pl.DataFrame:
-        """Read all rows into memory, as a Polars frame."""
-        with explain_missing("TrainingSet.to_polars"):
-            import polars as pl
-
-        frame = pl.from_arrow(self.to_arrow())
-        assert isinstance(frame, pl.DataFrame)
-        return frame
-
-    def to_duckdb(self, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
-        """Return the rows as a relation of DuckDB: ``ts.to_duckdb().aggregate("label, count(*)")``.
-
-        Args:
-            connection: of DuckDB; by default its own of the process.
-        """
-        return sql.relation(self.to_arrow(), connection)
-
     def to_torch(  # noqa: PLR0913 - the public API
         self,
         batch_size: int | None = 256,
@@ -309,22 +283,3 @@ class TrainingSet:
         if verify or (verify is None and shuffle and world_size == 1 and self.catalog.store.is_local):
             self.require_intact()
         return make_loader(self.catalog, self._rows, self.manifest, arguments)
-
-    def to_ray(self, media: bool = False, blocks: int = 0) -> ray.data.Dataset:
-        """Return a Ray dataset that reads the rows on its workers.
-
-        Vectors are tensors, float32 [n, dimension]; all other columns have their Arrow types (lists are
-        lists, times are in UTC, integers may be null); media are binary. The workers open the store by its
-        root: on a cluster that is a URL or a folder that all nodes mount. Connect Ray before (``ray.init``);
-        otherwise Ray starts with all of the machine.
-
-        Args:
-            media: as for `to_torch`; the bytes are read on the workers.
-            blocks: number of blocks that are read separately; by default one for some sixteen thousand rows.
-
-        Raises:
-            UserError: for an argument out of its range.
-        """
-        require_flag("media", media)
-        require_number("blocks", blocks, 0)
-        return read_on_ray(self._rows.reader(media), media, blocks)
