@@ -10,9 +10,13 @@ import pyarrow as pa
 
 from mm_embed_kernels import sql
 from mm_embed_kernels.extras import explain_missing
+from mm_resources.catalog import Catalog
+from mm_resources.cell import Cell
 from mm_resources.retrieval.arguments import require_flag, require_number
-from mm_resources.retrieval.manifests import Rows
+from mm_resources.retrieval.manifests import Manifest, Rows, parts_of
+from mm_resources.retrieval.mixture_rows import DrawnReader
 from mm_resources.retrieval.ray_rows import read_on_ray
+from mm_resources.retrieval.training_rows import RowReader
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,9 +25,35 @@ if TYPE_CHECKING:
 
 
 class RowConversions(ABC):
-    """The conversions of a training set's rows."""
+    """The rows of a training set by number, and their conversions."""
 
+    catalog: Catalog
+    _manifest: Manifest
     _rows: Rows
+
+    @property
+    def published_at(self) -> str:
+        """Time of publication of the latest of its tables, ISO 8601."""
+        pins = []
+        for part in parts_of(self._manifest):
+            dataset, version = part["dataset_version"].split("@")
+            pins += [
+                self.catalog.registry.pins.get(Cell(dataset, version, table["modality"]), table["pin"])
+                for table in part["tables"]
+            ]
+        return max(pin.published_at for pin in pins if pin)
+
+    def schema(self) -> pa.Schema:
+        """Return the columns, in order, with their types."""
+        return self._rows.schema()
+
+    def media_kinds(self) -> dict[str, str]:
+        """Return the columns of media that `reader` can give, with the modality of each."""
+        return self._rows.media_kinds()
+
+    def reader(self, media: bool = False) -> RowReader | DrawnReader:
+        """Return a reader of the rows by number, with the locations of their media where asked."""
+        return self._rows.reader(media)
 
     @abstractmethod
     def stream(self) -> Iterator[pa.RecordBatch]:

@@ -11,16 +11,14 @@ from mm_embed_kernels import sql
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.extras import explain_missing
 from mm_resources.catalog import Catalog
-from mm_resources.cell import Cell
 from mm_resources.features.removed_rows import removal_errors
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.arguments import require_flag, require_text
 from mm_resources.retrieval.display import describe, render
 from mm_resources.retrieval.loader_arguments import LoaderArguments
-from mm_resources.retrieval.manifests import check_manifest, parts_of, pin_manifest, rows_of, tables_of
-from mm_resources.retrieval.mixture_rows import DrawnReader
+from mm_resources.retrieval.manifests import check_manifest, pin_manifest, rows_of, tables_of
 from mm_resources.retrieval.row_conversions import RowConversions
-from mm_resources.retrieval.training_rows import RowReader, table_version
+from mm_resources.retrieval.training_rows import table_version
 
 if TYPE_CHECKING:
     from mm_resources.retrieval.loader import Loader
@@ -177,33 +175,9 @@ class TrainingSet(RowConversions):
             )
 
     @property
-    def published_at(self) -> str:
-        """Time of publication of the latest of its tables, ISO 8601."""
-        pins = []
-        for part in parts_of(self._manifest):
-            dataset, version = part["dataset_version"].split("@")
-            pins += [
-                self.catalog.registry.pins.get(Cell(dataset, version, table["modality"]), table["pin"])
-                for table in part["tables"]
-            ]
-        return max(pin.published_at for pin in pins if pin)
-
-    @property
     def classes(self) -> list[str]:
         """Names of the classes of its labels, by number (``label_id`` of batches); [] for a set without."""
         return list(self._manifest.get("classes") or [])
-
-    def schema(self) -> pa.Schema:
-        """Return the columns, in order, with their types."""
-        return self._rows.schema()
-
-    def media_kinds(self) -> dict[str, str]:
-        """Return the columns of media that `reader` can give, with the modality of each."""
-        return self._rows.media_kinds()
-
-    def reader(self, media: bool = False) -> RowReader | DrawnReader:
-        """Return a reader of the rows by number, with the locations of their media where asked."""
-        return self._rows.reader(media)
 
     def to_torch(  # noqa: PLR0913 - the public API
         self,
