@@ -58,7 +58,12 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "transformers": "transformers",
     },
     "ray": {"ray": "ray"},
-    "export": {"polars": "polars"},
+    "export": {
+        "datasets": "datasets",
+        "mlcroissant": "mlcroissant",
+        "polars": "polars",
+        "webdataset": "webdataset",
+    },
     "curate": {"cleanlab": "cleanlab", "scikit-learn": "sklearn"},
     "serve": {
         "fastapi": "fastapi",

@@ -108,6 +108,11 @@ def fetch(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> pa.Tabl
         return reader.read_all()
 
 
+def relation(rows: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
+    """Return rows in memory as a relation, of a connection or of DuckDB's own of the process."""
+    return connection.from_arrow(rows) if connection is not None else duckdb.from_arrow(rows)
+
+
 def save(statement: str, path: Path, **streams: pa.RecordBatchReader | pa.Table) -> Path:
     """Write the result of a `query` to a Parquet file, which later statements name by `parquet_table`."""
     with (

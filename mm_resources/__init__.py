@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mm_embed_kernels.errors import SampleError, UserError
+    from mm_resources.exports.export import export
     from mm_resources.features.removed_rows import RemovedRows
     from mm_resources.registry.pins import Pin, PinnedTable
-    from mm_resources.retrieval.exports import export
     from mm_resources.retrieval.feature_reader import FeatureReader
     from mm_resources.retrieval.feature_store import FeatureStore
     from mm_resources.retrieval.loader import Loader
@@ -31,7 +31,7 @@ _MODULES = {
     "Loader": "mm_resources.retrieval.loader",
     "Pin": "mm_resources.registry.pins",
     "PinnedTable": "mm_resources.registry.pins",
-    "export": "mm_resources.retrieval.exports",
+    "export": "mm_resources.exports.export",
     "SampleError": "mm_embed_kernels.errors",
     "UserError": "mm_embed_kernels.errors",
     "RemovedRows": "mm_resources.features.removed_rows",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from mm_embed_kernels.errors import UserError
 
 def export(  # noqa: PLR0913 - one parameter for each option
     dataset_version: DatasetVersion,
-    out: Annotated[Path, typer.Option(help="folder to create")],
+    out: Annotated[str, typer.Option(help="folder to create, or a URL such as s3://bucket/folder")],
     modality: Annotated[
         list[str] | None,
         typer.Option(
@@ -24,15 +23,25 @@ def export(  # noqa: PLR0913 - one parameter for each option
         ),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="parquet, webdataset, huggingface or croissant")
+        str,
+        typer.Option("--format", help="parquet, webdataset, huggingface, croissant, lance or atlas"),
     ] = "parquet",
+    media: Annotated[
+        str | None,
+        typer.Option(help="add the media: whole, of each sample; segments, the part of it that each row is"),
+    ] = None,
+    energon: Annotated[bool, typer.Option("--energon", help="of webdataset: add its index")] = False,
+    shard_bytes: Annotated[int, typer.Option(min=1, help="bytes from which on a shard is full")] = 512 << 20,
+    workers: Annotated[int, typer.Option(min=1, help="shards written at once")] = 4,
     where: Where = None,
     split: Annotated[
         str | None, typer.Option(help="only this split, or pick:NAME, unpicked:NAME of a pick")
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(help="column besides ids and vector; repeatable; by default label and split"),
+        typer.Option(
+            help="column besides ids and vector; repeatable; by default key, source_uri, label, split, text"
+        ),
     ] = None,
     embedder: Annotated[
         list[str] | None,
@@ -44,13 +53,20 @@ def export(  # noqa: PLR0913 - one parameter for each option
     verify: Verify = False,
     json: Json = False,
 ) -> None:
-    """Write published features to a folder in a common format, with the manifest that reproduces the rows."""
-    from mm_resources.retrieval.exports import FORMS
-    from mm_resources.retrieval.exports import export as write
+    """Write published features to a folder in a common format, with the manifest that reproduces the rows.
+
+    An export that was broken off is completed by the same command.
+    """
+    from mm_resources.exports import export as write
+    from mm_resources.exports import formats
     from mm_resources.retrieval.feature_store import FeatureStore
 
-    check_choice("--format", form, FORMS)
-    columns = column or ["label", "split"]
+    check_choice("--format", form, formats())
+    if media is not None:
+        check_choice("--media", media, ("whole", "segments"))
+    if energon and form != "webdataset":
+        raise UserError("--energon is an option of --format webdataset")
+    columns = column or ["key", "source_uri", "label", "split", "text"]
     store = FeatureStore.open()
     names = choose_modalities(store.catalog, modality, [dataset_version])
     training_set = store.training_set(
@@ -62,9 +78,11 @@ def export(  # noqa: PLR0913 - one parameter for each option
         embedder=_choose_embedders(embedder or [], names),
         verify=verify,
     )
-    rows, manifest = write(training_set, form, out), training_set.manifest
+    options = {"energon": True} if energon else {}
+    rows = write(training_set, form, out, media=media, shard_bytes=shard_bytes, workers=workers, **options)
+    manifest = training_set.manifest
     if json:
-        print_json({"folder": str(out), "format": form, "rows": rows, "manifest": manifest})
+        print_json({"folder": out, "format": form, "rows": rows, "manifest": manifest})
     else:
         say(f"{rows:,} rows of {manifest['dataset_version']} in {out} ({form})")
 

@@ -12,6 +12,7 @@ from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media import canaries
 from mm_embed_kernels.media.audio import open_audio
+from mm_embed_kernels.media.cuts import cut_sound
 from mm_embed_kernels.media.media_type import Media
 from mm_embed_kernels.media.recordings import SLACK_SECONDS, Recording
 from mm_embed_kernels.media.spans import span_of
@@ -171,6 +172,9 @@ class Audio(Modality):
                 Segment(span_of(start, end), cost=max(1, round((end - start) * rate)))
                 for start, end in windows(duration)
             ]
+
+    def cut(self, data: Media, span: str) -> tuple[bytes, str]:
+        return cut_sound(data, span), "flac"
 
     def preview(self, data: Media) -> Preview:
         """Return the waveform of the first minute."""

@@ -125,6 +125,16 @@ class Modality(ABC):
         """Render one blob for a report, inside the sandbox; empty by default."""
         return Preview()
 
+    def cut(self, data: bytes, span: str) -> tuple[bytes, str]:  # noqa: ARG002 - the base class cuts nothing
+        """Return a span of a blob as a medium of its own, and its suffix, such as ``flac``.
+
+        Called inside the sandbox, for spans other than ``full``.
+
+        Raises:
+            SampleError: ``unsupported_format`` by default.
+        """
+        raise SampleError("unsupported_format", f"{self.name} has no media of spans; export whole samples")
+
     def canary(self) -> bytes:
         """Return a small blob that `probe` measures where its libraries work; by default none, empty."""
         return b""

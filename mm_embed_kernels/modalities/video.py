@@ -12,6 +12,7 @@ import pyarrow as pa
 from mm_embed_kernels.contracts import field
 from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.media import canaries
+from mm_embed_kernels.media.cuts import cut_film
 from mm_embed_kernels.media.film_reader import reader_libraries
 from mm_embed_kernels.media.frames import Frames, facts_of, open_frames
 from mm_embed_kernels.media.media_type import Media
@@ -169,6 +170,9 @@ class Video(Modality):
             Segment(span_of(start, end), cost=max(1, round((end - start) * pixels)))
             for start, end in scenes(duration, cuts)
         ]
+
+    def cut(self, data: Media, span: str) -> tuple[bytes, str]:
+        return cut_film(data, span), "mp4"
 
     def preview(self, data: Media) -> Preview:
         """Return the middle frames of equal parts, from left to right."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.retrieval.arguments import require_flag, require_text, require_texts
-from mm_resources.retrieval.filters import check_filter
+from mm_resources.retrieval.mixtures import Columns, Draw, check_columns, check_filters, require_weights
 from mm_resources.retrieval.query_vectors import Query
 from mm_resources.retrieval.search import SearchRequest
 
@@ -33,15 +33,33 @@ class SearchCall:
 
 @dataclass(frozen=True)
 class TrainingCall:
-    """The checked arguments of `FeatureReader.training_set`, of a set without manifest."""
+    """The checked arguments of `FeatureReader.training_set`, of a set without manifest.
 
-    dataset_version: str
+    Attributes:
+        weights: versions or aliases with their weights; one version has the weight 1.
+        is_mixture: whether versions were given with weights.
+    """
+
+    weights: dict[str, float]
+    is_mixture: bool
     modalities: list[str]
-    where: str | None
+    where: str | Mapping[str, str] | None
     split: str | None
-    columns: list[str]
+    columns: Columns
     embedder: str | Mapping[str, str] | None
+    classes: list[str] | None
+    draw: Draw
     verify: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """True where each row of one version comes once an epoch."""
+        return not self.is_mixture and self.draw.is_plain
+
+    @property
+    def dataset_version(self) -> str:
+        """The version of a set that is no mixture."""
+        return next(iter(self.weights))
 
 
 class FeatureReader(ABC, Generic[Rows]):
@@ -110,27 +128,40 @@ class FeatureReader(ABC, Generic[Rows]):
 
     def training_set(  # noqa: PLR0913 - the public API
         self,
-        dataset_version: str | None = None,
+        dataset_version: str | Mapping[str, float] | None = None,
         *,
         modality: str | Sequence[str] | None = None,
-        where: str | None = None,
+        where: str | Mapping[str, str] | None = None,
         split: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         embedder: str | Mapping[str, str] | None = None,
+        classes: Sequence[str] | None = None,
+        balance: str | None = None,
+        temperature: float | None = None,
+        epoch_rows: int | None = None,
+        seed: int = 0,
         manifest: dict[str, Any] | None = None,
         verify: bool = False,
     ) -> Rows:
         """Return a pinned set of features; several modalities are joined on ``entity_id``.
 
         Args:
-            dataset_version: a version or alias.
+            dataset_version: a version or alias; or several with weights, ``{"birds@v2": 3, "web@v5": 1}``:
+                of the rows of each epoch, three in four are drawn from the first.
             modality: a modality, or several to join.
             where: SQL over the feature columns: one expression, with texts in single quotes. Of several
-                modalities, the rows of each must pass it.
+                modalities, the rows of each must pass it; or one for each, ``{"image": "width > 64"}``.
             split: split whose rows are chosen; ``pick:NAME`` or ``unpicked:NAME``: by a pick.
-            columns: columns beside ids and vector; by default ``label``.
+            columns: columns beside ids and vector, of all modalities or by modality; by default ``label``.
             embedder: embedder whose table is read; by default the primary one. Of several modalities, each
                 must have it; or a mapping from modality to embedder, of which those not named are primary.
+            classes: names of the classes of labels, by number; by default the labels of all splits, sorted.
+            balance: a column, such as ``label``, whose values share the rows of an epoch alike, or by
+                `temperature`.
+            temperature: 1 for values as frequent as in the set (a stratified draw), larger ones for more
+                equal shares: ``count ** (1 / temperature)``.
+            epoch_rows: rows of an epoch; by default as many as the versions have.
+            seed: of what is drawn, with weights, `balance` or `epoch_rows`.
             manifest: manifest of an earlier training set, in place of all other arguments: returns the same
                 rows.
             verify: whether to compare the tables' files with their hashes before; reads them once.
@@ -141,23 +172,26 @@ class FeatureReader(ABC, Generic[Rows]):
                 has the manifest's rows.
         """
         require_flag("verify", verify)
-        given = (dataset_version, modality, where, split, columns, embedder)
+        draw = Draw(balance, temperature, epoch_rows, seed)
         if manifest is not None:
-            if any(each is not None for each in given):
+            given = (dataset_version, modality, where, split, columns, embedder, classes)
+            if any(each is not None for each in given) or draw != Draw():
                 raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
             return self._training_set_of(manifest, verify)
         if dataset_version is None or modality is None:
             raise UserError("training_set needs a dataset version and a modality, or a manifest")
-        require_text("dataset_version", dataset_version, _EXAMPLE)
+        weights = require_weights(dataset_version, _EXAMPLE)
         names = require_texts("modality", modality, "image")
-        chosen = ["label"] if columns is None or columns == [] else require_texts("columns", columns, "label")
-        if where is not None:
-            check_filter(where)
+        chosen = check_columns(columns, names)
+        check_filters(where, names)
         if split is not None:
             require_text("split", split, "train")
+        named = None if classes is None else require_texts("classes", classes, "cat")
+        draw.check()
         _check_embedders(embedder, names)
+        is_mixture = isinstance(dataset_version, Mapping)
         return self._training_set(
-            TrainingCall(dataset_version, names, where, split, chosen, embedder, verify)
+            TrainingCall(weights, is_mixture, names, where, split, chosen, embedder, named, draw, verify)
         )
 
     def decisions(self, dataset_version: str, modality: str) -> pa.Table:

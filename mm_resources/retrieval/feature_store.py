@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from collections.abc import Sequence
+from typing import Any, overload
 
 import pyarrow as pa
 
-from mm_embed_kernels.errors import UserError, unknown_choice
-from mm_embed_kernels.modalities import modalities
+from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
-from mm_resources.features.removed_rows import RemovedRows, removal_errors, versions_of
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.arguments import require_text
 from mm_resources.retrieval.explain import explain
 from mm_resources.retrieval.feature_reader import FeatureReader, SearchCall, TrainingCall
+from mm_resources.retrieval.mixtures import add_columns
+from mm_resources.retrieval.pin_reader import PinReader
 from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.remote_store import RemoteFeatureStore
 from mm_resources.retrieval.search import Search, SearchRequest
 from mm_resources.retrieval.training_set import TrainingSet
 
 _EXAMPLE = "birds@v1"
-# How often an answer is read again from new pins, after the rows of the old ones were forgotten meanwhile.
-_TRIES = 5
-Answer = TypeVar("Answer")
 
 
-class FeatureStore(FeatureReader[TrainingSet]):
+class FeatureStore(PinReader, FeatureReader[TrainingSet]):
     """Published features: search, training sets, decisions, explanations."""
 
     def __init__(self, catalog: Catalog, encoder: QueryEncoder | None = None) -> None:
@@ -72,54 +69,28 @@ class FeatureStore(FeatureReader[TrainingSet]):
         """Search the tables of pins; the arguments and the answer are those of `search`."""
         return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
 
-    def read_pins(self, resolve: Callable[[], list[Pin]], read: Callable[[list[Pin]], Answer]) -> Answer:
-        """Return an answer that is read from pins.
-
-        Forgetting may replace the pins while they are read, and remove the rows that they named: then the
-        answer is read once more, from the pins as they are by then.
-
-        Raises:
-            RemovedRows: when it happens too often.
-        """
-        for tries_left in range(_TRIES, -1, -1):
-            pins = resolve()
-            try:
-                with removal_errors(
-                    self.catalog.receipts, [version for pin in pins for version in versions_of(pin)]
-                ):
-                    return read(pins)
-            except RemovedRows:
-                if not tries_left:
-                    raise
-        raise AssertionError("unreachable")
-
-    def pins(self, versions: list[str] | None, names: list[str]) -> list[Pin]:
-        """Return the pins of the requested versions, each once; of all versions when none is given."""
-        if versions is not None:
-            found = [self.published(version, name) for version in versions for name in names]
-            # A version and its alias may name the same pin.
-            return list({(pin.cell, pin.number): pin for pin in found}.values())
-        # A version whose files are damaged costs itself alone, and is named where nothing else is found.
-        problems: list[str] = []
-        pins = list(self.catalog.registry.latest_pins(modalities=names, problems=problems))
-        if not pins:
-            for name in names:
-                if name not in modalities() and not problems:
-                    raise unknown_choice("modality", name, modalities())
-            raise UserError(
-                "; ".join(problems)
-                or f"nothing is published of any {' or '.join(names)} in {self.catalog.store.root}; "
-                "run `mm backfill DATASET@VERSION`, or set MM_STORE"
-            )
-        return pins
-
     def _training_set(self, call: TrainingCall) -> TrainingSet:
-        return self.read_pins(
-            lambda: [self.published(call.dataset_version, name) for name in call.modalities],
-            lambda pins: TrainingSet.from_pins(
-                self.catalog, pins, call.embedder, call.where, call.split, call.columns, call.verify
-            ),
-        )
+        def make(version: str, more: Sequence[str]) -> TrainingSet:
+            columns = add_columns(call.columns, more)
+            return self.read_pins(
+                lambda: [self.published(version, name) for name in call.modalities],
+                lambda pins: TrainingSet.from_pins(
+                    self.catalog,
+                    pins,
+                    call.embedder,
+                    call.where,
+                    call.split,
+                    columns,
+                    call.classes,
+                    call.verify,
+                ),
+            )
+
+        if call.is_plain:
+            return make(call.dataset_version, ())
+        parts = [make(version, call.draw.columns).manifest for version in call.weights]
+        mixture = call.draw.mix(parts, list(call.weights.values()), call.classes)
+        return TrainingSet(self.catalog, mixture)
 
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> TrainingSet:
         return TrainingSet.from_manifest(self.catalog, manifest, verify)
@@ -164,9 +135,3 @@ class FeatureStore(FeatureReader[TrainingSet]):
             lambda: list(self.catalog.registry.published_pins(dataset_version, every)),
             lambda pins: explain(self.catalog, identifier, pins, problems),
         )
-
-    def published(self, dataset_version: str, modality: str) -> Pin:
-        """Return the pin of a cell; for an alias, the promoted one. See `Registry.published_pin`."""
-        require_text("dataset_version", dataset_version, _EXAMPLE)
-        require_text("modality", modality, "image")
-        return self.catalog.registry.published_pin(dataset_version, modality)

@@ -1,283 +1,263 @@
-"""The loader of a training set: shuffled, sharded and resumable, with only row numbers in memory."""
+"""The loader of a training set: batches, shuffled, shared by ranks, resumable on other ones."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch  # noqa: TID253 - the base class is torch's; `TrainingSet.to_torch` imports this module when it is called
+from torch.utils.data import IterableDataset, get_worker_info  # noqa: TID253
 
-from mm_embed_kernels.contracts.features import matrix_of
 from mm_embed_kernels.errors import UserError
-from mm_resources.blobs.blob_store import BlobStore
-from mm_resources.retrieval.arguments import require_flag, require_number
-from mm_resources.retrieval.training_rows import is_media, read_media
+from mm_resources.retrieval.arguments import require_number
+from mm_resources.retrieval.batches import Batch, BatchMaker, Column
+from mm_resources.retrieval.epoch_order import EpochOrder, Interval, Shares
+from mm_resources.retrieval.loader_arguments import check_loader
 
-# Shuffling permutes runs of neighbouring rows, then the rows of all runs of a window. Runs are read at the
-# cost of a scan, and the rows of a batch come from up to 32 runs of the set, drawn again each epoch; a set of
-# at most one window is shuffled completely. A larger window would take memory that the allocator gets from
-# the system again each time.
-RUN_ROWS = 256
-WINDOW_ROWS = 8_192
-# Threads that read the media of a batch.
-_READERS = 8
 Take = Callable[[np.ndarray[Any, Any]], pa.Table]
-Batch = dict[str, Any]
+# Bits of a shared number that count passes; those above identify the pass.
+_COUNT_BITS = 31
 
 
-class Loader:
-    """Batches as dicts: vectors and numbers as tensors, all other columns as lists.
+@dataclass(frozen=True)
+class Place:
+    """The beginning of a pass: an epoch, and what is left of it; None for all."""
+
+    epoch: int
+    left: tuple[Interval, ...] | None = None
+
+
+class Loader(IterableDataset):  # type: ignore[misc]
+    """Batches as dicts: vectors and numbers as tensors, all other columns as lists; or single rows.
+
+    A torch `IterableDataset`: iterate it, or give it to ``DataLoader(loader, batch_size=None,
+    num_workers=4)``, to Lightning's ``Trainer.fit``, or (of single rows) to Hugging Face's ``Trainer``.
+    Worker processes share the batches in turn, so that their number changes nothing.
 
     Null is NaN in columns of floating-point numbers. Integers have no such value, and as floats they would
     lose digits beyond 2**53: an integer column with nulls is a list of ints and None, in all batches of a
     training set alike, and all others are tensors of the column's own type.
 
-    Seed and epoch alone determine the order, for any number of workers. Each pass over the loader is one
-    epoch; an interrupted pass resumes from its `state_dict`, in this process or another.
+    Seed and epoch alone determine the order, for any number of workers and ranks. Each pass is one epoch; an
+    interrupted pass resumes from its `state_dict`, in this process or others, under any number of ranks and
+    workers and any batch size: each row comes once.
 
     Args:
         take: function that reads rows of the set by their numbers, in the given order; called by several
             threads at once.
-        rows: number of rows of the set.
-        batch_size: rows of a batch; the last batch of an epoch may have fewer.
-        shuffle: whether to shuffle the rows again each epoch.
-        seed: seed of the order.
+        order: the order of the rows.
+        batch_size: rows of a batch; the last batch of an epoch may have fewer or, on some of several ranks,
+            one more. None for single rows.
         workers: threads that read ahead, one window each; 0 reads a window when it is needed. Reading,
-            sorting and copying run without Python's lock, so processes, which take seconds to start, would
-            gain nothing.
-        rank, world_size: this process's share of each epoch among equal ones; rows that do not fill a batch
-            of every process are left out.
-        blobs: the store of the media whose locations `take` returns, read a batch at a time, since the media
-            of a window may be gigabytes; None without media.
-        lists: integer columns that are lists, since a row of the set has null there.
+            sorting and copying run without Python's lock, so that processes gain nothing unless media are
+            decoded.
+        rank, world_size: this process's share of each epoch among equal ones.
+        drop_last: whether rows that do not fill a batch of every rank are left out.
+        maker: makes batches of columns: media, transforms.
+        name: of the set, such as its digest; a state belongs to one set.
 
     Raises:
-        UserError: as `check_loader`, and where the rows do not fill a batch on each rank.
+        UserError: as `check_loader`, and where the rows give none to some rank.
     """
 
     def __init__(  # noqa: PLR0913 - the public API
         self,
         take: Take,
-        rows: int,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
+        order: EpochOrder,
+        batch_size: int | None,
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        blobs: BlobStore | None = None,
-        lists: Collection[str] = (),
+        drop_last: bool = False,
+        maker: BatchMaker | None = None,
+        name: str = "",
     ) -> None:
-        check_loader(batch_size, shuffle, seed, workers, rank, world_size)
-        if world_size > 1 and rows < batch_size * world_size:
-            raise UserError(
-                f"{rows} rows do not fill a batch of {batch_size} on each of {world_size} ranks; "
-                f"use batches of at most {rows // world_size} rows"
-                if rows >= world_size
-                else f"{rows} rows give none to some of {world_size} ranks; use fewer ranks, or more rows"
-            )
-        self._windows = _Windows(take, rows, batch_size, shuffle, seed, rank, world_size, lists)
-        self._workers, self._blobs = workers, blobs
-        self._epoch = self._done = 0
+        super().__init__()
+        check_loader(batch_size, order.shuffle, order.seed, workers, rank, world_size)
+        self._take, self._order, self._workers, self._name = take, order, workers, name
+        self._batch_size, self._rank, self._world_size = batch_size or 1, rank, world_size
+        self._drop_last, self._maker, self._single = drop_last, maker or BatchMaker(), batch_size is None
+        self._place, self._done = Place(0), 0
+        # Worker processes have copies of this object. What they have to know of each other lies in shared
+        # memory: the pass they are in (a number that all of one pass know) with the count of passes, the
+        # epoch of the first, and how often a place was set.
+        self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._generation = self._passes = 0
+        self._shares(self._place).check()
 
     def __len__(self) -> int:
-        """Number of batches of an epoch."""
-        return self._windows.batches
+        """Number of batches of a whole epoch on this rank; of rows where it gives single rows."""
+        return self._shares(Place(0)).batches
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, the number of its batches already returned, and a description of their order."""
-        return {"epoch": self._epoch, "batches": self._done, "order": self._windows.description}
+    def state_dict(self, batches: int | None = None) -> dict[str, Any]:
+        """Return the epoch, what of its order is left, and a description of the order.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume where another loader of the same order stopped.
+        Args:
+            batches: batches that this rank has taken since the pass began; by default those that this
+                process has made. Worker processes of a `DataLoader` make them elsewhere, and ahead: then it
+                has to be given.
 
         Raises:
-            UserError: for a state of another order (another seed, batch size or set, or an older version of
-                the package).
+            UserError: where it has to be given.
         """
-        if not isinstance(state, dict):
-            raise UserError(f"the loader's state is {state!r}; give what state_dict() returned")
-        own, saved = self._windows.description, state.get("order")
-        if saved != own:
-            raise UserError(
-                f"the loader's state belongs to another order of rows: {saved or 'one of an older version'}, "
-                f"here it is {own}; make the loader with the same arguments, or start the epoch again"
-            )
-        self._epoch, self._done = state["epoch"], state["batches"]
-
-    def __iter__(self) -> Iterator[Batch]:
-        first, skipped = divmod(self._done, self._windows.batches_each)
-        for window in self._read(self._epoch, first):
-            for batch in window[skipped:]:
-                self._done += 1
-                yield self._add_media(batch)
-            skipped = 0
-        self._epoch, self._done = self._epoch + 1, 0
-
-    def _add_media(self, batch: Batch) -> Batch:
-        if self._blobs is None:
-            return batch
-        with ThreadPoolExecutor(_READERS) as pool:
-            media = [
-                (name, pool.map(self._read_blob, locations))
-                for name, locations in batch.items()
-                if is_media(name)
-            ]
-            return {**batch, **{name: list(contents) for name, contents in media}}
-
-    def _read_blob(self, location: dict[str, Any]) -> bytes:
-        assert self._blobs is not None
-        return read_media(self._blobs, location)
-
-    def _read(self, epoch: int, first: int) -> Iterator[list[Batch]]:
-        """Read the windows of an epoch from `first` on, in order."""
-        order = self._windows.order(epoch)
-        windows = iter(range(first, len(self._windows)))
-        if self._workers == 0:
-            yield from (self._windows.read(order, epoch, window) for window in windows)
-            return
-        pool = ThreadPoolExecutor(self._workers, "loader")
-        try:
-            pending = deque(
-                pool.submit(self._windows.read, order, epoch, window)
-                for window in itertools.islice(windows, self._workers)
-            )
-            while pending:
-                batches = pending.popleft().result()
-                pending.extend(
-                    pool.submit(self._windows.read, order, epoch, window)
-                    for window in itertools.islice(windows, 1)
+        place, done = self._place, self._done
+        if count := int(self._shared[0]) & (1 << _COUNT_BITS) - 1:
+            if batches is None:
+                raise UserError(
+                    "worker processes read this loader; give the number of batches that were taken in this "
+                    "pass: state_dict(batches=N)"
                 )
-                yield batches
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def check_loader(batch_size: int, shuffle: bool, seed: int, workers: int, rank: int, world_size: int) -> None:
-    """Check the arguments of a loader that do not depend on its rows.
-
-    Raises:
-        UserError: for one of another type or out of its range.
-    """
-    require_number("batch_size", batch_size, 1)
-    require_flag("shuffle", shuffle)
-    require_number("seed", seed, 0)
-    require_number("workers", workers, 0)
-    require_number("rank", rank, 0)
-    require_number("world_size", world_size, 1)
-    if rank >= world_size:
-        raise UserError(f"rank is {rank}, but ranks of world_size {world_size} end at {world_size - 1}")
-
-
-class _Windows:
-    """The windows of an epoch: whole batches, each window read at once."""
-
-    def __init__(  # noqa: PLR0913 - those of the loader
-        self,
-        take: Take,
-        rows: int,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        rank: int,
-        world_size: int,
-        lists: Collection[str],
-    ) -> None:
-        self.lists = lists
-        self.take, self.batch_size, self.shuffle, self.seed = take, batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
-        self.run_rows, self.batches_each = RUN_ROWS, max(1, WINDOW_ROWS // batch_size)
-        # All ranks have the same number of batches; otherwise one would wait for the others without end.
-        self.rows = rows if world_size == 1 else rows // (batch_size * world_size) * batch_size * world_size
-        self.total = rows
-        self.batches = -(-self.rows // (batch_size * world_size))
-
-    def __len__(self) -> int:
-        return -(-self.batches // self.batches_each)
+            place = self._place_of(count)
+        done = done if batches is None else require_number("batches", batches, 0)
+        left = self._shares(place).after(done)
+        if not left:
+            place, done = Place(place.epoch + 1), 0
+        whole = place.left is None and not done
+        return {
+            "epoch": place.epoch,
+            "left": None if whole else [list(each) for each in left],
+            "order": self.description,
+        }
 
     @property
     def description(self) -> str:
-        """Description of everything that determines the order, except the epoch."""
-        runs = f"in runs of {self.run_rows} and windows of {self.batches_each} batches"
-        shuffled = f"shuffled with seed {self.seed} {runs}" if self.shuffle else "as stored"
-        return f"{self.total} rows {shuffled}, batches of {self.batch_size}, world size {self.world_size}"
+        """Description of the order and the set: a state of another order is refused."""
+        return f"{self._order.description}{f' of set {self._name}' if self._name else ''}"
 
-    def read(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> list[Batch]:
-        """Read this rank's batches of a window: in stored order, then put into batch order."""
-        numbers = self.numbers(order, epoch, window)
-        stored = np.argsort(numbers)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume where another loader of the same order stopped, on any number of ranks.
+
+        Raises:
+            UserError: for a state of another order (another seed or set, or an older version of the
+                package), and where fewer rows are left than there are ranks.
+        """
+        if not isinstance(state, dict):
+            raise UserError(f"the loader's state is {state!r}; give what state_dict() returned")
+        own, saved = self.description, state.get("order")
+        if saved != own or "left" not in state:
+            raise UserError(
+                f"the loader's state belongs to another order of rows: "
+                f"{saved if saved and 'left' in state else 'one of an older version'}, "
+                f"here it is {own}; make the loader with the same arguments, or start the epoch again"
+            )
+        left = state["left"] and tuple((int(start), int(stop)) for start, stop in state["left"])
+        place = Place(int(state["epoch"]), left)
+        shares = self._shares(place)
+        if 0 < shares.rows < self._world_size:
+            raise UserError(
+                f"{shares.rows} rows of epoch {place.epoch} are left, which {self._world_size} ranks cannot "
+                f"share; resume on at most {shares.rows}, or go on with set_epoch({place.epoch + 1})"
+            )
+        self._begin(place)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with an epoch, from its beginning; of the present one, where it is."""
+        require_number("epoch", epoch, 0)
+        count = int(self._shared[0]) & (1 << _COUNT_BITS) - 1
+        if epoch != self._place.epoch + count:
+            self._begin(Place(epoch))
+
+    def _begin(self, place: Place) -> None:
+        self._place, self._done = place, 0
+        self._shared[0] = int(self._shared[0]) >> _COUNT_BITS << _COUNT_BITS
+        self._shared[1] = place.epoch
+        self._shared[2] += 1
+        self._generation = int(self._shared[2])
+
+    def _place_of(self, count: int) -> Place:
+        """Return where the pass began that is the `count`-th since a place was set."""
+        return self._place if count == 1 else Place(int(self._shared[1]) + count - 1)
+
+    def _worker_place(self, info: Any) -> Place:
+        """Return where a pass begins in a worker process; all of one pass agree.
+
+        They have a number in common that no other pass has: the seed that `DataLoader` draws, and how often
+        they were asked. The first to come counts the pass; number and count are one value, written at once.
+        """
+        self._passes += 1
+        if self._generation != int(self._shared[2]):
+            if self._passes > 1 and self._place.left:
+                raise UserError("a state was loaded beside persistent workers; make the DataLoader after it")
+            self._place, self._generation = Place(int(self._shared[1])), int(self._shared[2])
+        own = (hash((info.seed - info.id, self._passes)) & (1 << 31) - 1) + 1
+        found = int(self._shared[0])
+        if found >> _COUNT_BITS != own:
+            found = own << _COUNT_BITS | (found & (1 << _COUNT_BITS) - 1) + 1
+            self._shared[0] = found
+        return self._place_of(found & (1 << _COUNT_BITS) - 1)
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        if info is None:
+            return self._pass(self._place)
+        # Not in a generator, which would begin with the first batch.
+        place = self._worker_place(info)
+        return self._batches(place, range(info.id, self._shares(place).batches, info.num_workers))
+
+    def _pass(self, place: Place) -> Iterator[Any]:
+        for batch in self._batches(place, range(self._done, self._shares(place).batches)):
+            self._done += 1
+            yield batch
+        self._place, self._done = Place(place.epoch + 1), 0
+
+    def _shares(self, place: Place) -> Shares:
+        left = [(0, self._order.rows)] if place.left is None else list(place.left)
+        return Shares(
+            [each for each in left if each[0] < each[1]], self._batch_size, self._world_size, self._drop_last
+        )
+
+    def _batches(self, place: Place, chosen: range) -> Iterator[Any]:
+        """Make batches of a pass, by their numbers on this rank."""
+        shares, numbers = self._shares(place), self._order.epoch(place.epoch)
+        each = max(1, self._order.window_rows // self._batch_size)
+        groups = iter(chosen[start : start + each] for start in range(0, len(chosen), each))
+
+        def read(group: range) -> list[Batch]:
+            bounds = [shares.batch(self._rank, number) for number in group]
+            return self._read([numbers(shares.places(*each)) for each in bounds])
+
+        for batches in self._read_ahead(read, groups):
+            for batch in batches:
+                made = self._maker.finish(batch)
+                if self._single:
+                    yield self._maker.row_of(made)
+                else:
+                    yield made
+
+    def _read(self, batches: list[np.ndarray[Any, Any]]) -> list[Batch]:
+        """Read batches at once: in stored order, then put into their own."""
+        numbers = np.concatenate(batches)
+        stored = np.argsort(numbers, kind="stable")
         positions = np.empty_like(stored)
         positions[stored] = np.arange(len(stored))
-        table = self.take(numbers[stored])
-        columns = {name: _Column(table[name], positions, name in self.lists) for name in table.column_names}
-        starts = range(0, len(positions), self.batch_size)
+        table = self._maker.prepare(self._take(numbers[stored]))
+        columns = {
+            name: Column(table[name], positions, name in self._maker.lists) for name in table.column_names
+        }
+        ends = np.cumsum([len(each) for each in batches]).tolist()
         return [
-            {name: column.rows(start, start + self.batch_size) for name, column in columns.items()}
-            for start in starts
+            {name: column.rows(end - len(each), end) for name, column in columns.items()}
+            for end, each in zip(ends, batches, strict=True)
         ]
 
-    def order(self, epoch: int) -> np.ndarray[Any, Any]:
-        """Return the first rows of the runs of an epoch, in its order, int64 [runs]."""
-        starts = np.arange(0, self.total, self.run_rows)
-        return np.random.default_rng((self.seed, epoch)).permutation(starts) if self.shuffle else starts
-
-    def numbers(self, order: np.ndarray[Any, Any], epoch: int, window: int) -> np.ndarray[Any, Any]:
-        """Return the row numbers of this rank's share of a window, in order, int64."""
-        size = self.batches_each * self.batch_size * self.world_size
-        chosen = self._rows_between(order, window * size, min((window + 1) * size, self.rows))
-        if self.shuffle:
-            chosen = np.random.default_rng((self.seed, epoch, window)).permutation(chosen)
-        if self.world_size == 1:
-            return chosen
-        return chosen.reshape(-1, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
-
-    def _rows_between(self, order: np.ndarray[Any, Any], start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Return the rows from `start` to `stop` of the order, run by run."""
-        size = self.run_rows
-        # Only the last run of the set may be shorter; the runs behind it in the order move up by its missing
-        # rows.
-        missing = -self.total % size
-        short = int(np.argmax(order)) if missing else len(order)
-        first = start // size
-        runs = order[first : (stop + missing) // size + 1]
-        rows = (runs[:, None] + np.arange(size)).reshape(-1)
-        before = first * size - (missing if short < first else 0)
-        return rows[rows < self.total][start - before : stop - before]
-
-
-class _Column:
-    """A column of a window, stored in one order and returned in another."""
-
-    def __init__(self, column: pa.ChunkedArray, order: np.ndarray[Any, Any], as_list: bool) -> None:
-        self._order = order
-        # A single chunk is not copied.
-        whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        self._is_tensor = True
-        if pa.types.is_fixed_size_list(whole.type):
-            self._values = matrix_of(whole)
-        elif pa.types.is_floating(whole.type) or (
-            pa.types.is_integer(whole.type) and not as_list and not whole.null_count
-        ):
-            # Nulls of floating-point numbers become NaN.
-            self._values = whole.to_numpy(zero_copy_only=False)
-        else:
-            self._is_tensor = False
-            # Objects are created in stored order and then permuted: cheaper than moving their bytes.
-            text = pa.types.is_string(whole.type)
-            self._values = (
-                whole.to_numpy(zero_copy_only=False)
-                if text
-                else np.fromiter(whole.to_pylist(), object, len(whole))
-            )
-
-    def rows(self, start: int, stop: int) -> Any:
-        """Return rows in batch order: a list, or a tensor of its own memory, [rows, dimension] or [rows]."""
-        import torch
-
-        # Copied batch by batch, so that a batch is still in the processor's cache when it is used.
-        chosen = self._values.take(self._order[start:stop], axis=0)
-        return torch.from_numpy(chosen) if self._is_tensor else chosen.tolist()
+    def _read_ahead(
+        self, read: Callable[[range], list[Batch]], groups: Iterator[range]
+    ) -> Iterator[list[Batch]]:
+        if self._workers == 0:
+            yield from map(read, groups)
+            return
+        pool = ThreadPoolExecutor(self._workers, "loader")
+        try:
+            pending = deque(pool.submit(read, group) for group in itertools.islice(groups, self._workers))
+            while pending:
+                batches = pending.popleft().result()
+                pending.extend(pool.submit(read, group) for group in itertools.islice(groups, 1))
+                yield batches
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import lance
 
 
-_OF_EVERY_SET = ("entity_id", "feature_id", "sample_id", "vector")
+OF_EVERY_SET = ("entity_id", "feature_id", "sample_id", "vector")
 
 
 class ManifestRows:
@@ -31,9 +31,20 @@ class ManifestRows:
     def __init__(self, catalog: Catalog, manifest: dict[str, Any]) -> None:
         self.catalog = catalog
         self.tables = manifest["tables"]
-        # The columns of every set are added by `names`; a second time they would be ambiguous.
-        self.columns = [name for name in dict.fromkeys(manifest["columns"]) if name not in _OF_EVERY_SET]
-        self._dataset_version, self._where = manifest["dataset_version"], manifest["where"]
+        self._columns, self._where = manifest["columns"], manifest["where"]
+        self._dataset_version = manifest["dataset_version"]
+        self.is_joined = len(self.tables) > 1
+
+    def columns(self, table: dict[str, Any]) -> list[str]:
+        """Return the columns of a table beside those of every set, which a second time would be ambiguous."""
+        given = self._columns
+        chosen = given.get(table["modality"], []) if isinstance(given, dict) else given
+        return [name for name in dict.fromkeys(chosen) if name not in OF_EVERY_SET]
+
+    def where(self, table: dict[str, Any]) -> str | None:
+        """Return the filter of a table's rows."""
+        found = self._where.get(table["modality"]) if isinstance(self._where, dict) else self._where
+        return found or None
 
     def measure(self) -> tuple[int, str]:
         """Compute row count and digest, without the vectors."""
@@ -51,14 +62,15 @@ class ManifestRows:
         """Return the columns of the set, in order, with the types that they have in the tables."""
         fields = []
         for number, table in enumerate(self.tables):
-            stored = self._dataset(table, [*_OF_EVERY_SET, *self.columns]).schema
+            columns = self.columns(table)
+            stored = self._dataset(table, [*OF_EVERY_SET, *columns]).schema
             if len(self.tables) == 1:
-                return pa.schema([stored.field(name) for name in [*_OF_EVERY_SET, *self.columns]])
+                return pa.schema([stored.field(name) for name in [*OF_EVERY_SET, *columns]])
             # The tables are joined on the entity, so that it is read from the first one.
             fields += [stored.field("entity_id")] if number == 0 else []
             fields += [
                 pa.field(f"{table['modality']}__{name}", stored.field(name).type)
-                for name in [*_OF_EVERY_SET[1:], *self.columns]
+                for name in [*OF_EVERY_SET[1:], *columns]
             ]
         return pa.schema(fields)
 
@@ -66,10 +78,15 @@ class ManifestRows:
         """Return the splits of the rows of all tables, sorted; with `filtered`, of those of the set alone."""
         found: set[str] = set()
         for table in self.tables:
-            with self._reader_errors():
-                rows = self.scan(table, ["split"], filtered=filtered)
-                found |= set(sql.fetch("SELECT DISTINCT split FROM rows", rows=rows)["split"].to_pylist())
+            found |= self.values(table, "split", filtered)
         return sorted(found)
+
+    def values(self, table: dict[str, Any], column: str, filtered: bool = True) -> set[Any]:
+        """Return the values that a column has in the rows of a table, without null."""
+        with self._reader_errors():
+            rows = self.scan(table, [column], filtered=filtered)
+            found = sql.fetch(f'SELECT DISTINCT "{column}" AS value FROM rows', rows=rows)["value"]
+        return set(found.to_pylist()) - {None}
 
     def integers_with_nulls(self) -> frozenset[str]:
         """Return the integer columns of the set, as it names them, that are null in a row of its tables.
@@ -78,8 +95,9 @@ class ManifestRows:
         """
         found: set[str] = set()
         for table in self.tables:
-            stored = self._dataset(table, self.columns).schema
-            integers = [name for name in self.columns if pa.types.is_integer(stored.field(name).type)]
+            columns = self.columns(table)
+            stored = self._dataset(table, columns).schema
+            integers = [name for name in columns if pa.types.is_integer(stored.field(name).type)]
             if not integers:
                 continue
             prefix = f"{table['modality']}__" if len(self.tables) > 1 else ""
@@ -88,11 +106,17 @@ class ManifestRows:
                     found |= {f"{prefix}{name}" for name in integers if batch[name].null_count}
         return frozenset(found)
 
+    @property
+    def _where_text(self) -> str | None:
+        """The filters of all tables, as an error names them."""
+        filters = dict.fromkeys(where for table in self.tables if (where := self.where(table)))
+        return "; ".join(filters) or None
+
     @contextmanager
     def _reader_errors(self) -> Iterator[None]:
         """Raise the errors of the filter, and of rows that were forgotten meanwhile, in one line."""
         versions = [table_version(table) for table in self.tables]
-        with removal_errors(self.catalog.receipts, versions), row_errors(self._where):
+        with removal_errors(self.catalog.receipts, versions), row_errors(self._where_text):
             yield
 
     def _dataset(self, table: dict[str, Any], columns: Iterable[str]) -> lance.LanceDataset:
@@ -113,7 +137,7 @@ class ManifestRows:
         self, table: dict[str, Any], columns: list[str], row_ids: bool = False, filtered: bool = True
     ) -> pa.RecordBatchReader:
         """Stream columns of the rows of a table that pass the filter; of all rows without `filtered`."""
-        dataset, where = self._dataset(table, columns), self._where if filtered else None
+        dataset, where = self._dataset(table, columns), self.where(table) if filtered else None
         with filter_errors(where, lambda: dataset.schema.names):
             rows: pa.RecordBatchReader = dataset.scanner(
                 columns=columns, filter=where, with_row_id=row_ids
@@ -122,16 +146,17 @@ class ManifestRows:
 
     def stream(self, with_vectors: bool) -> Iterator[pa.RecordBatch]:
         """Stream all rows, with or without their vectors."""
-        columns = [name for name in _OF_EVERY_SET if with_vectors or name != "vector"] + self.columns
+        own = [name for name in OF_EVERY_SET if with_vectors or name != "vector"]
+        columns = [own + self.columns(table) for table in self.tables]
         if len(self.tables) == 1:
             with self._reader_errors():
-                yield from self.scan(self.tables[0], columns)
+                yield from self.scan(self.tables[0], columns[0])
             return
-        streams = {f"t{i}": self.scan(table, columns) for i, table in enumerate(self.tables)}
+        streams = {f"t{i}": self.scan(table, columns[i]) for i, table in enumerate(self.tables)}
         selected = [
             f't{i}."{name}" AS "{table["modality"]}__{name}"'
             for i, table in enumerate(self.tables)
-            for name in columns
+            for name in columns[i]
             if name != "entity_id"
         ]
         with (
@@ -145,7 +170,14 @@ class ManifestRows:
     def reader(self, media: bool = False) -> RowReader:
         """Return a reader of rows by number; rows are numbered by their row ids, first table first."""
         blob_tables = [self._blob_table(table) for table in self.tables] if media else []
-        return RowReader(self.catalog, self.tables, self.columns, self._row_ids(), blob_tables)
+        columns = [self.columns(table) for table in self.tables]
+        return RowReader(self.catalog, self.tables, columns, self._row_ids(), blob_tables)
+
+    def media_kinds(self) -> dict[str, str]:
+        """Return the columns of media that a reader gives, with the modality of each."""
+        if len(self.tables) == 1:
+            return {"media": self.tables[0]["modality"]}
+        return {f"{table['modality']}__media": table["modality"] for table in self.tables}
 
     def _row_ids(self) -> list[np.ndarray[Any, Any]]:
         """Return, for each table, the Lance row id of each row of the set, uint64 [rows]."""

@@ -85,6 +85,12 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
         return found
 
     def _training_set(self, call: TrainingCall) -> RemoteTrainingSet:
+        by_modality = isinstance(call.where, Mapping) or isinstance(call.columns, Mapping)
+        if not call.is_plain or call.classes is not None or by_modality:
+            raise UserError(
+                "a service makes training sets of one version, without weights, classes and draws, and with "
+                "one filter and list of columns; open the store itself: FeatureStore.open(ROOT)"
+            )
         embedder = call.embedder
         return self._pin(
             {

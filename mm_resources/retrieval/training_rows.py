@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from mm_embed_kernels.contracts.features import matrix_of
 from mm_embed_kernels.errors import SampleError, UserError
+from mm_embed_kernels.modalities import Media
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.blobs.blob_store import BlobStore
 from mm_resources.catalog import Catalog
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # Rows whose media a Ray task has in memory at once.
 MEDIA_ROWS = 256
+_Medium = TypeVar("_Medium")
 
 
 class RowReader:
@@ -39,13 +42,15 @@ class RowReader:
         self,
         catalog: Catalog,
         tables: list[dict[str, Any]],
-        columns: list[str],
+        columns: list[list[str]],
         row_ids: list[np.ndarray[Any, Any]],
         blob_tables: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.catalog, self.tables, self.row_ids, self.blob_tables = catalog, tables, row_ids, blob_tables
         more = ["content_hash", "span"] if blob_tables else []
-        self.columns = list(dict.fromkeys(["feature_id", "sample_id", "vector", *columns, *more]))
+        self.columns = [
+            list(dict.fromkeys(["feature_id", "sample_id", "vector", *own, *more])) for own in columns
+        ]
         self._opened: list[lance.LanceDataset] = []
 
     def __len__(self) -> int:
@@ -53,6 +58,18 @@ class RowReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_opened": []}
+
+    def select(self, columns: Sequence[str]) -> RowReader:
+        """Return a reader of these columns of each table; with ``content_hash``, media come as locations."""
+        chosen = copy.copy(self)
+        chosen.columns, chosen._opened = [list(dict.fromkeys(columns)) for _ in self.tables], []
+        return chosen
+
+    def extend(self, columns: Sequence[str]) -> RowReader:
+        """Return a reader of further columns of each table."""
+        chosen = copy.copy(self)
+        chosen.columns, chosen._opened = [list(dict.fromkeys([*own, *columns])) for own in self.columns], []
+        return chosen
 
     def __call__(self, numbers: np.ndarray[Any, Any]) -> pa.Table:
         """Read rows, in the order of `numbers`.
@@ -68,19 +85,19 @@ class RowReader:
         if not self._opened:
             features = self.catalog.features
             self._opened = [features.dataset(table["table"], table["lance_version"]) for table in self.tables]
-        columns = ["entity_id", *(name for name in self.columns if name != "entity_id")]
         read: dict[str, pa.ChunkedArray] = {}
         for number, (dataset, table) in enumerate(zip(self._opened, self.tables, strict=True)):
             prefix = f"{table['modality']}__" if len(self.tables) > 1 else ""
             # The tables are joined on the entity, so that it is read from the first one.
-            own = self.columns if number else columns
+            given = [name for name in self.columns[number] if name != "entity_id"]
+            own = given if number else ["entity_id", *given]
             rows = take_rows(dataset, self.row_ids[number][numbers].tolist(), own)
             read |= {
                 name if name == "entity_id" else f"{prefix}{name}": rows[name]
                 for name in own
                 if name not in read
             }
-            if self.blob_tables:
+            if self.blob_tables and "content_hash" in own:
                 read[f"{prefix}media"] = blob_locations(
                     self.catalog, rows["content_hash"], *self.blob_tables[number]
                 )
@@ -129,8 +146,17 @@ def read_media(blobs: BlobStore, location: dict[str, Any]) -> bytes:
         RemovedRows: when the content was forgotten.
         SampleError: as `BlobStore.read`.
     """
+    return _require_known(blobs, blobs.read, location)
+
+
+def open_medium(blobs: BlobStore, location: dict[str, Any]) -> Media:
+    """Return a row's sample as `read_media` does or, where it is large, as a local file of it."""
+    return _require_known(blobs, blobs.media, location)
+
+
+def _require_known(blobs: BlobStore, read: Callable[..., _Medium], location: dict[str, Any]) -> _Medium:
     try:
-        return blobs.read(**location)
+        return read(**location)
     except SampleError as error:
         raise removed_content(blobs.receipts, location["content_hash"]) or error from None
 
@@ -138,7 +164,7 @@ def read_media(blobs: BlobStore, location: dict[str, Any]) -> bytes:
 class BlockReader:
     """Reads a block of a training set on a Ray worker."""
 
-    def __init__(self, rows: RowReader, media: bool) -> None:
+    def __init__(self, rows: Any, media: bool) -> None:
         self.rows, self.media = rows, media
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> pa.Table:

@@ -18,8 +18,8 @@ from mm_embed_kernels.errors import SampleError
 from mm_embed_kernels.identity import content_hash
 from mm_resources.blobs.blob_index import INDEX
 from mm_resources.catalog import Catalog
+from mm_resources.exports.export import export
 from mm_resources.features.removed_rows import RemovedRows
-from mm_resources.retrieval.exports import export
 from mm_resources.retrieval.feature_store import FeatureStore
 from tests.faults.conftest import SENTENCES, TEXT
 from tests.faults.victim import Fault, Home

@@ -32,10 +32,7 @@ def main() -> None:
     filtered = features.training_set(NAME, modality="text", where="label = 'food'")
     again = features.training_set(manifest=filtered.manifest)
     decisions = features.decisions(NAME, "text")
-    exported = {
-        form: export(filtered, form, folder / form)
-        for form in ("parquet", "webdataset", "huggingface", "croissant")
-    }
+    exported = {form: export(filtered, form, folder / form) for form in ("parquet", "lance")}
     print(
         json.dumps(
             {
@@ -49,6 +46,7 @@ def main() -> None:
                 "explained": first["sample_id"]
                 in json.dumps(features.explain(first["feature_id"]), default=str),
                 "exported": exported,
+                "shards": refusal(lambda: export(filtered, "webdataset", folder / "shards")),
                 "loader": refusal(lambda: filtered.to_torch(batch_size=1)),
                 "frame": refusal(filtered.to_polars),
                 "on_ray": refusal(filtered.to_ray),

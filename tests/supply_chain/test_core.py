@@ -22,10 +22,17 @@ WANTED = {
     "filtered": [1, ["food"]],
     "decisions": [3, 2],
     "explained": True,
-    "exported": {"parquet": 1, "webdataset": 1, "huggingface": 1, "croissant": 1},
+    "exported": {"parquet": 1, "lance": 1},
     "loaded": [],
 }
-EXTRAS = {"loader": "train", "frame": "export", "on_ray": "ray", "words": "media", "file": "media"}
+EXTRAS = {
+    "loader": "train",
+    "frame": "export",
+    "shards": "export",
+    "on_ray": "ray",
+    "words": "media",
+    "file": "media",
+}
 
 
 @pytest.fixture(scope="module")

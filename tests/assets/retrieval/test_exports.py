@@ -1,20 +1,28 @@
-"""Exports, each read back by the library of its format."""
+"""Exports, each read back by the library of its format, with the media of its rows."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.retrieval import exports
-from mm_resources.retrieval.exports import FORMS, export
+from mm_resources.exports import export, formats
+from mm_resources.exports.forgotten import forgotten_samples
+from mm_resources.exports.parquet import Parquet
+from mm_resources.exports.webdataset import WebDataset
 
-COLUMNS = ["label", "split", "text", "user__stars"]
+COLUMNS = ["key", "label", "split", "text", "user__stars"]
+PICTURE_COLUMNS = ["key", "source_uri", "label", "split"]
 
 
 @pytest.fixture
@@ -23,91 +31,230 @@ def chosen(published: Any) -> Any:
 
 
 @pytest.fixture
-def rows(chosen: Any) -> dict[str, dict[str, Any]]:
+def pictures(published: Any) -> Any:
+    return published.features.training_set("tiny@v1", modality="image", columns=PICTURE_COLUMNS)
+
+
+def rows_of(chosen: Any) -> dict[str, dict[str, Any]]:
     return {row["feature_id"]: row for row in chosen.to_arrow().to_pylist()}
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "SHARD_ROWS", 1)
-    monkeypatch.setattr(exports, "TAR_ROWS", 1)
+@pytest.fixture
+def rows(chosen: Any) -> dict[str, dict[str, Any]]:
+    return rows_of(chosen)
+
+
+@pytest.fixture
+def files(published: Any, pictures: Any) -> dict[str, bytes]:
+    """The files that the pictures were listed from, by feature."""
+    return {name: Path(row["source_uri"]).read_bytes() for name, row in rows_of(pictures).items()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_parquet(chosen: Any, rows: dict[str, Any], published: Any, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    assert export(chosen, "parquet", tmp_path / "out") == len(rows) == 2
-    found = pq.read_table(tmp_path / "out").to_pylist()
+    assert export(chosen, "parquet", tmp_path / "out", shard_bytes=1) == len(rows) == 2
+    shards = sorted((tmp_path / "out").glob("part-*.parquet"))
+    assert len(shards) == 2
+    found = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
     assert {row["feature_id"]: row for row in found} == rows
-    again = published.features.training_set(
-        manifest=json.loads((tmp_path / "out" / "_manifest.json").read_text())
-    )
-    assert again.to_arrow().num_rows == 2
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert published.features.training_set(manifest=manifest).to_arrow().num_rows == 2
+    described = json.loads((tmp_path / "out" / "_export.json").read_text())
+    for shard in described["shards"]:
+        data = (tmp_path / "out" / shard["name"]).read_bytes()
+        assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_webdataset(chosen: Any, rows: dict[str, Any], tmp_path: Path) -> None:
+def test_pictures_in_parquet_are_the_files(pictures: Any, files: dict[str, bytes], tmp_path: Path) -> None:
+    export(pictures, "parquet", tmp_path / "out", media="whole")
+    found = pq.read_table(tmp_path / "out").to_pylist()
+    assert {row["feature_id"]: row["media"]["bytes"] for row in found} == files
+    for row in found:
+        assert row["media"]["path"] in {f"{row['feature_id']}.{suffix}" for suffix in ("png", "jpg")}
+
+
+def test_webdataset(pictures: Any, files: dict[str, bytes], tmp_path: Path) -> None:
     import webdataset
 
-    export(chosen, "webdataset", tmp_path / "out")
+    export(pictures, "webdataset", tmp_path / "out", media="whole", shard_bytes=1)
     shards = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
-    assert len(shards) == 2
-    found = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    assert len(shards) == len(files) > 1
+    found = list(webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8"))
+    rows = rows_of(pictures)
     assert {sample["__key__"] for sample in found} == rows.keys()
     for sample in found:
         row = rows[sample["__key__"]]
         assert sample["json"] == {name: value for name, value in row.items() if name != "vector"}
         assert np.array_equal(sample["npy"], np.asarray(row["vector"], np.float32))
+        assert Path(sample["__url__"]).name.startswith(f"{row['split']}-")
+        from PIL import Image
+
+        expected = np.asarray(Image.open(io.BytesIO(files[sample["__key__"]])).convert("RGB"))
+        (suffix,) = sample.keys() & {"png", "jpg"}
+        assert np.array_equal(sample[suffix], expected)
+        if row["label"] is not None:
+            assert pictures.classes[sample["cls"]] == row["label"]
+
+
+def test_the_index_of_energon_finds_each_sample(pictures: Any, tmp_path: Path) -> None:
+    import yaml
+
+    export(pictures, "webdataset", tmp_path / "out", media="whole", energon=True)
+    counts = json.loads((tmp_path / "out" / ".nv-meta" / ".info.json").read_text())["shard_counts"]
+    parts = yaml.safe_load((tmp_path / "out" / ".nv-meta" / "split.yaml").read_text())["split_parts"]
+    assert sum(counts.values()) == len(pictures)
+    assert sorted(name for names in parts.values() for name in names) == sorted(counts)
+    for name, count in counts.items():
+        data = (tmp_path / "out" / name).read_bytes()
+        index = (tmp_path / "out" / f"{name}.idx").read_bytes()
+        offsets = struct.unpack(f"<{len(index) // 8}Q", index)
+        assert len(offsets) == count + 1
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            starts: dict[str, int] = {}
+            for member in archive.getmembers():
+                starts.setdefault(member.name.partition(".")[0], member.offset)
+        assert list(starts.values()) == list(offsets[:-1])
 
 
 def test_hugging_face(
-    published: Any, rows: dict[str, Any], chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Any, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import datasets
+    from PIL import Image
 
-    export(chosen, "huggingface", tmp_path / "out")
+    export(pictures, "huggingface", tmp_path / "out", media="whole")
     found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    rows = rows_of(pictures)
     assert {split: len(part) for split, part in found.items()} == {
         split: sum(row["split"] == split for row in rows.values())
         for split in {row["split"] for row in rows.values()}
     }
     for split, part in found.items():
+        assert isinstance(part.features["media"], datasets.Image)
+        assert part.features["label"].names == pictures.classes
         for row in part:
+            known = rows[row["feature_id"]]
             assert row["split"] == split
-            assert row["text"] == rows[row["feature_id"]]["text"]
-            assert row["vector"] == pytest.approx(rows[row["feature_id"]]["vector"])
+            expected = np.asarray(Image.open(io.BytesIO(files[row["feature_id"]])).convert("RGB"))
+            assert np.array_equal(np.asarray(row["media"].convert("RGB")), expected)
+            assert row["vector"] == pytest.approx(known["vector"])
+            if known["label"] is None:
+                assert row["label"] is None
+            else:
+                assert part.features["label"].int2str(row["label"]) == known["label"]
 
 
-def test_croissant(chosen: Any, rows: dict[str, Any], tmp_path: Path) -> None:
+def test_croissant(pictures: Any, files: dict[str, bytes], tmp_path: Path) -> None:
     import mlcroissant
 
-    export(chosen, "croissant", tmp_path / "out")
+    export(pictures, "croissant", tmp_path / "out", media="whole")
     dataset = mlcroissant.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
     assert not dataset.metadata.issues.errors
+    written = json.loads((tmp_path / "out" / "croissant.json").read_text())
+    assert written["conformsTo"] == "http://mlcommons.org/croissant/1.1"
+    assert "tiny@v1|image#" in json.dumps(written["prov:wasDerivedFrom"])
+    assert "prov:wasAssociatedWith" in json.dumps(written["prov:wasGeneratedBy"])
+    rows = rows_of(pictures)
     found = list(dataset.records(record_set="features"))
     assert {record["features/feature_id"].decode() for record in found} == rows.keys()
     for record in found:
         row = rows[record["features/feature_id"].decode()]
-        assert record["features/user__stars"] == row["user__stars"] == 5
-        assert list(record["features/vector"]) == pytest.approx(row["vector"])
+        assert record["features/key"].decode() == row["key"]
+        assert np.asarray(record["features/vector"]).ravel() == pytest.approx(row["vector"])
 
 
-def test_what_is_exported_is_whole_or_not_there(
-    chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lance(pictures: Any, files: dict[str, bytes], tmp_path: Path) -> None:
+    import lance
+
+    export(pictures, "lance", tmp_path / "out", media="whole", shard_bytes=1)
+    dataset = lance.dataset(str(tmp_path / "out" / "rows.lance"))
+    names = dataset.to_table(columns=["feature_id"])["feature_id"].to_pylist()
+    blobs = dataset.take_blobs("media", indices=list(range(len(names))))
+    assert {name: blob.readall() for name, blob in zip(names, blobs, strict=True)} == files
+    found = dataset.to_table(columns=["feature_id", "label"])
+    rows = rows_of(pictures)
+    assert dict(zip(*found.to_pydict().values(), strict=True)) == {n: row["label"] for n, row in rows.items()}
+
+
+def test_atlas(pictures: Any, tmp_path: Path) -> None:
+    export(pictures, "atlas", tmp_path / "out", media="whole")
+    found = pq.read_table(tmp_path / "out")
+    points = np.stack([found["projection_x"].to_numpy(), found["projection_y"].to_numpy()], axis=1)
+    vectors = np.asarray(found["vector"].to_pylist())
+    centered = vectors - vectors.mean(axis=0)
+    singular = np.linalg.svd(centered, full_matrices=False)[1]
+    assert np.linalg.norm(points, axis=0) == pytest.approx(singular[:2], abs=1e-4)
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_an_export_that_is_broken_off_has_the_same_bytes(
+    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
+    export(pictures, form, tmp_path / "whole", media="whole", shard_bytes=1)
+    kind = {"parquet": Parquet, "webdataset": WebDataset}[form]
+    write, calls = kind.write, []
+
+    def broken(self: Any, rows: Any, sink: Any, request: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            sink.write(b"half")
+            raise OSError("no space left")
+        return write(self, rows, sink, request)
+
+    monkeypatch.setattr(kind, "write", broken)
+    with pytest.raises(OSError, match="no space"):
+        export(pictures, form, tmp_path / "again", media="whole", shard_bytes=1, workers=1)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "whole"] == [".again.part"]
+    with pytest.raises(UserError, match="has another export, which was broken off"):
+        export(pictures, form, tmp_path / "again", shard_bytes=1)
+    done = len(calls)
+    export(pictures, form, tmp_path / "again", media="whole", shard_bytes=1)
+    assert len(calls) - done == len(pictures) - 1, "a complete shard is not written again"
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+def test_what_is_exported_is_whole_or_not_there(chosen: Any, tmp_path: Path) -> None:
     export(chosen, "parquet", tmp_path / "out")
     with pytest.raises(UserError, match="out exists; an export makes a new folder"):
         export(chosen, "parquet", tmp_path / "out")
-    with pytest.raises(UserError, match="'csv' is no export format; there are: parquet, webdataset"):
+    with pytest.raises(UserError, match=f"'csv' is no export format; there are: {', '.join(formats())}"):
         export(chosen, "csv", tmp_path / "other")
-
-    def broken(*_: Any) -> int:
-        raise OSError("no space left")
-
-    monkeypatch.setitem(FORMS, "parquet", broken)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="energon is no option of parquet; it has: none"):
+        export(chosen, "parquet", tmp_path / "other", energon=True)
+    with pytest.raises(UserError, match="media 'all' is not known; there are: whole, segments"):
+        export(chosen, "parquet", tmp_path / "other", media="all")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="other exists"):
         export(chosen, "parquet", tmp_path / "other")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_to_a_url(chosen: Any, rows: dict[str, Any]) -> None:
+    """fsspec's own file system in memory, which has no atomic rename either."""
+    import fsspec
+
+    export(chosen, "parquet", "memory://exports/tiny", shard_bytes=1)
+    fs = fsspec.filesystem("memory")
+    names = {Path(path).name for path in fs.find("/exports/tiny")}
+    assert names == {
+        "part-000000.parquet",
+        "part-000001.parquet",
+        "_manifest.json",
+        "_export.json",
+        "_samples.parquet",
+    }
+    with fs.open("/exports/tiny/part-000000.parquet") as stream:
+        assert pq.read_table(stream)["feature_id"][0].as_py() in rows
+    with pytest.raises(UserError, match="exists; an export makes a new folder"):
+        export(chosen, "parquet", "memory://exports/tiny")
+    fs.rm("/exports", recursive=True)
 
 
 def test_modalities_are_joined(published: Any, tmp_path: Path) -> None:
@@ -115,3 +262,18 @@ def test_modalities_are_joined(published: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="so there is nothing to export"):
         export(chosen, "parquet", tmp_path / "out")
     assert isinstance(chosen.to_arrow(), pa.Table)
+
+
+def test_what_was_forgotten_is_found_in_exports(published_copy: Any, tmp_path: Path) -> None:
+    from mm_resources.maintenance.forgetting import forget
+
+    chosen = published_copy.features.training_set("tiny@v1", modality="text", columns=COLUMNS)
+    export(chosen, "parquet", tmp_path / "out", media="whole", shard_bytes=1)
+    assert forgotten_samples(published_copy.catalog, str(tmp_path / "out")) == []
+    first = chosen.to_arrow().to_pylist()[0]
+    forget(published_copy.catalog, first["sample_id"])
+    (found,) = forgotten_samples(published_copy.catalog, str(tmp_path / "out"))
+    assert (found["sample_id"], found["feature_id"]) == (first["sample_id"], first["feature_id"])
+    table = pq.read_table(tmp_path / "out" / found["file"])
+    assert table["sample_id"].to_pylist() == [first["sample_id"]]
+    assert found["receipt"] == published_copy.catalog.receipts.all()[-1].number

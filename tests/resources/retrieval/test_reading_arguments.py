@@ -20,7 +20,7 @@ __all__ = ["features"]
         ({"batch_size": 0}, "batch_size is 0"), ({"batch_size": 2.5}, "batch_size is 2.5"), ({"batch_size": True}, "batch_size is True"),
         ({"workers": -1}, "workers is -1"), ({"seed": -1}, "seed is -1"), ({"shuffle": "yes"}, "shuffle is 'yes'"),
         ({"world_size": 0}, "world_size is 0"), ({"rank": 2, "world_size": 2}, "rank is 2"), ({"media": 1}, "media is 1"),
-        ({"batch_size": 20, "world_size": 2}, "24 rows do not fill a batch of 20 on each of 2 ranks; use batches of at most 12"),
+        ({"batch_size": 20, "world_size": 2, "drop_last": True}, "24 rows do not fill a batch of 20 on each of 2 ranks; use batches of at most 12"),
         ({"world_size": 30}, "24 rows give none to some of 30 ranks"),
     ],
 )  # fmt: skip

@@ -232,7 +232,7 @@ def test_columns_that_every_set_has_may_be_named(features: FeatureStore) -> None
         for name in [*NAMES[1:], *more]:
             assert rows.schema.field(f"{modality}__{name}").type == one.to_arrow().schema.field(name).type
     batch = next(iter(both.to_torch(batch_size=12)))
-    assert list(batch) == rows.column_names
+    assert list(batch) == [*rows.column_names, "image__label_id", "text__label_id"]
     assert features.training_set(manifest=json.loads(json.dumps(both.manifest))).to_arrow().num_rows == 12
 
 
