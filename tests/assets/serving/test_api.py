@@ -258,7 +258,9 @@ def test_health_and_figures(client: TestClient) -> None:
     ):
         assert name in text
     assert 'mm_samples{dataset_version="tiny@v1",modality="image",state="failed"} 1.0' in text
-    spent = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("mm_cost_total{")]
+    spent = [
+        float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("mm_cost_total{")
+    ]
     cells = client.get("/v1/costs/tiny@v1").json()["cells"]
     assert sum(spent) == pytest.approx(sum(cell["price"] for cell in cells))
 

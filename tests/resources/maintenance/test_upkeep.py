@@ -37,7 +37,9 @@ def publish(catalog: Catalog, cell: Cell, messages: list[str]) -> StageRef:
         for i, message in enumerate(messages)
     ]
     written = failures.write("raw_assets", cell, "run", events)
-    meta = StageMeta("d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", datetime.now(UTC).isoformat())
+    meta = StageMeta(
+        "d", "i", 0, 0, written.events, 0, written.version, "e", "", {}, "run", datetime.now(UTC).isoformat()
+    )
     tables.commit("raw_assets", cell, rows, meta, number)
     state = tables.state("raw_assets", cell)
     assert state is not None
