@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mm_embed_kernels.embedders.base import Embedder
+from mm_embed_kernels.inference.devices import to_device
 from mm_embed_kernels.inference.padding import unpadded_length
 from mm_embed_kernels.inference.runtime import freeze_network, in_inference_mode, map_batches
 from mm_embed_kernels.inference.weights import package_folder
@@ -103,7 +104,7 @@ def pool_blocks(
     """
     import torch
 
-    blocks = features(torch.tensor(sounds).to(device)).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
+    blocks = features(to_device(sounds, device)).unfold(1, _BLOCK, _BLOCK // 2).transpose(2, 3)
     weight = (blocks.amax(dim=3) > 0).sum(dim=2).float()
     # Digital silence is a sound like any other: one block of it speaks for all.
     weight[weight.sum(dim=1) == 0, 0] = 1

@@ -116,6 +116,13 @@ class Embedder(ABC):
         self.tolerance = self.precisions.get(self.precision, self.tolerance)
         return self
 
+    def shrink_batches(self) -> bool:
+        """Halve the rows of a forward pass, for a device that lacks memory; False when it is one row."""
+        if self.batch_size == 1:
+            return False
+        self.batch_size //= 2
+        return True
+
     @abstractmethod
     def load(self) -> None:
         """Load the model onto the device; called once per process, cheap when called again."""

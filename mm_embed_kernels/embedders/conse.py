@@ -19,6 +19,7 @@ import numpy as np
 from mm_embed_kernels.embedders import minilm
 from mm_embed_kernels.embedders.pictures import PictureEmbedder, center_crop
 from mm_embed_kernels.identity import canonical_json, digest, file_hash, library_versions
+from mm_embed_kernels.inference.devices import to_device
 from mm_embed_kernels.inference.runtime import (
     export_onnx,
     in_inference_mode,
@@ -120,7 +121,7 @@ def torch_classifier(device: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray
     import torch
 
     net = classifier().to(device, memory_format=torch.channels_last)
-    return lambda batch: np.asarray(net(torch.tensor(batch).to(device)).cpu().numpy())
+    return lambda batch: np.asarray(net(to_device(batch, device)).cpu().numpy())
 
 
 def classifier() -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from mm_embed_kernels.embedders.hub import HubEmbedder
 from mm_embed_kernels.embedders.pictures import FrameEmbedder, PictureEmbedder, center_crop
 from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.inference.devices import to_device
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,13 +104,8 @@ class OpenCLIP(HubEmbedder, PictureEmbedder):
         vectors = []
         with torch.inference_mode():
             for start in range(0, len(inputs), self.batch_size):
-                pixels = (
-                    torch.tensor(inputs[start : start + self.batch_size])
-                    .to(self.device)
-                    .permute(0, 3, 1, 2)
-                    .float()
-                    / 255
-                )
+                batch = to_device(inputs[start : start + self.batch_size], self.device)
+                pixels = batch.permute(0, 3, 1, 2).float() / 255
                 vectors.append(
                     self._model.encode_image((pixels - mean) / std, normalize=True).float().cpu().numpy()
                 )

@@ -89,6 +89,9 @@ class FrameEmbedder(Embedder):
         seconds = [start + (end - start) * (i + 0.5) / self.frames for i in range(self.frames)]
         return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in read_at(data, seconds)])
 
+    def shrink_batches(self) -> bool:
+        return self.pictures.shrink_batches()
+
     def load(self) -> None:
         self.pictures.load()
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.errors import SampleError
+from mm_embed_kernels.inference.devices import is_out_of_memory
 from mm_embed_kernels.inference.runtime import keep_freed_memory
 from mm_embed_kernels.kernels.base import RESULT, BlobReader, Kernel, Resources, Stage, replace_value, results
 from mm_embed_kernels.kernels.blob_stage import load_blobs, map_in_sandbox
@@ -147,7 +148,8 @@ class InferStage(Stage):
 def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
     """Return a unit-norm vector, float32 [dimension], or a `SampleError` for each input.
 
-    A batch that the model refuses is embedded item by item.
+    A batch that the model refuses is embedded item by item; one for which the device lacks memory, with fewer
+    rows in a forward pass, as all that follow in this process.
     """
     try:
         raw = np.asarray(embedder.embed(inputs), dtype=np.float32)
@@ -157,10 +159,14 @@ def embed_each(embedder: Embedder, inputs: Any) -> list[Any]:
                 f"{embedder.name} returned shape {raw.shape}, not {(len(inputs), embedder.dimension)}",
             )
     except Exception as error:  # noqa: BLE001 - a model may raise anything; the cause becomes the event
+        if is_out_of_memory(error) and embedder.shrink_batches():
+            return embed_each(embedder, inputs)
         if len(inputs) > 1:
             return [embed_each(embedder, inputs[i : i + 1])[0] for i in range(len(inputs))]
         if isinstance(error, SampleError):
             return [error]
+        if is_out_of_memory(error):
+            return [SampleError("store_error", f"{embedder.device} lacks memory for one row: {error}", True)]
         return [SampleError("embedding_error", f"{type(error).__name__}: {error}")]
     return [_unit_vector(vector) for vector in raw]
 

@@ -136,6 +136,19 @@ class Letters(Embedder):
         )
 
 
+class Crowded(Letters):
+    """A text model on a device that has memory for some rows."""
+
+    room = 2
+
+    def embed(self, inputs: Any) -> np.ndarray[Any, Any]:
+        import torch
+
+        if self.batch_size > self.room:
+            raise torch.OutOfMemoryError(f"no memory for {self.batch_size} rows")
+        return super().embed(inputs)
+
+
 class Corner(Embedder):
     """An image model: the colour of the first pixel."""
 
@@ -307,3 +320,14 @@ def test_error_fingerprint_leaves_out_what_varies() -> None:
         "raw_assets", "truncated", "blob 0x7f12ab at byte 17 of '/a/b.jpg' is gone"
     )
     assert one != error_fingerprint("segments", "not_found", "blob 0x7f12ab at byte 17 of '/a/b.jpg' is gone")
+
+
+def test_a_device_without_memory_gets_fewer_rows() -> None:
+    embedder = Crowded(batch_size=16)
+    embedder.load()
+    assert [vector.tolist() for vector in embed_each(embedder, ["a", "b", "c"])] == np.eye(3).tolist()
+    assert embedder.batch_size == 2, "and so for all that follow"
+    embedder.room = 0
+    (refused,) = embed_each(embedder, ["a"])
+    assert isinstance(refused, SampleError)
+    assert refused.retryable, "the machine's trouble, not the text's"
