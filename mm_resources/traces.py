@@ -59,7 +59,7 @@ def add_attributes(span: Span | None, **attributes: Any) -> None:
 
 def flush_traces(seconds: float = 2.0) -> None:
     """Send the spans that wait, for at most so many seconds."""
-    if _open_tracer.cache_info().currsize and (provider := _own_provider()) is not None:
+    if _own_provider.cache_info().currsize and (provider := _own_provider()) is not None:
         provider.force_flush(int(seconds * 1_000))
 
 

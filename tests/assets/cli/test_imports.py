@@ -76,7 +76,7 @@ MISTAKES = [
     ("export birds --out o --modality text", "'birds' is not DATASET@VERSION"),
     (
         "export birds@v1 --out o --modality text --format csv",
-        "--format 'csv' is not known; there are: parquet",
+        "--format 'csv' is not known; there are: atlas",
     ),
     ("audit birds", "'birds' is not DATASET@VERSION"),
     ("forget", "missing argument"),
