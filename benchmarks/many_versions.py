@@ -204,13 +204,13 @@ def _publish(catalog: Catalog, cell: Cell) -> Pin:
         ("raw_assets", RAW_ASSETS, {"sample_id": [each[32:] for each in hashes], "content_hash": hashes}),
         ("content_blobs", CONTENT_BLOBS, {"content_hash": hashes}),
     ):
-        read_version = catalog.tables.fence(asset, cell, contract)
+        number = catalog.tables.fence(asset, cell)
         written = catalog.tables.write(asset, cell, contract, [_fill_columns(contract.bare, rows)])
         meta = StageMeta("d", "i", ROWS, ROWS, 0, 0, 0, "e", "", {}, "run", "now")
-        catalog.tables.commit(asset, cell, contract, written, meta, read_version)
+        catalog.tables.commit(asset, cell, written, meta, number)
         state = catalog.tables.state(asset, cell)
         assert state is not None
-        stages[asset] = {"lance_version": state[1]}
+        stages[asset] = state.place
     name = _table(cell)
     candidate = catalog.features.write_candidate(
         name, feature_contract(DIMENSION, []), blocks(ROWS, DIMENSION)

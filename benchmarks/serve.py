@@ -29,7 +29,7 @@ from mm_embed_kernels.embedders import create
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.storage.process import configure_process
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 from tests.processes import free_port
 
 # Clients that ask by texts, and queries of all together.
@@ -158,13 +158,20 @@ def _text_rate(address: str, clients: int, seed: int) -> float:
     return _TEXTS / (time.perf_counter() - began)
 
 
+def _place(catalog: Catalog, cell: Cell) -> dict[str, Any]:
+    """Return the published samples as a pin names them."""
+    state = catalog.tables.state("curated_samples", cell)
+    assert state is not None
+    return state.place
+
+
 def _publish_samples(features: FeatureStore, bare: Pin, count: int) -> FeatureStore:
     """Publish the table again as a real cell is: with its curated samples, and a model that reads texts."""
     catalog, cell = features.catalog, bare.cell
-    curated, read_version = "curated_samples", catalog.tables.fence("curated_samples", cell, CURATED_SAMPLES)
+    curated, number = "curated_samples", catalog.tables.fence("curated_samples", cell)
     written = catalog.tables.write(curated, cell, CURATED_SAMPLES, _samples(count))
     meta = StageMeta("d", "i", count, count, 0, 0, 0, "e", "", {}, "r", bare.published_at, samples=count)
-    catalog.tables.commit(curated, cell, CURATED_SAMPLES, written, meta, read_version)
+    catalog.tables.commit(curated, cell, written, meta, number)
     model = create("minilm")
     table = replace(
         bare.primary,
@@ -180,7 +187,7 @@ def _publish_samples(features: FeatureStore, bare: Pin, count: int) -> FeatureSt
         number=2,
         tables=[table],
         accounting={**dict.fromkeys(states, count), "dropped": 0, "failed": 0, "failures": {}},
-        stages={curated: {"lance_version": int(catalog.tables.dataset(curated, cell).version)}},
+        stages={curated: _place(catalog, cell)},
     )
     catalog.registry.pins.publish(cell, pin)
     return features

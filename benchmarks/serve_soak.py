@@ -93,9 +93,9 @@ def _contents(features: FeatureStore, bare: Pin) -> list[Pin]:
     for name in _NAMES:
         meta = catalog.tables.meta(curated, bare.cell)
         assert meta is not None
-        read_version = catalog.tables.fence(curated, bare.cell, CURATED_SAMPLES)
+        number = catalog.tables.fence(curated, bare.cell)
         written = catalog.tables.write(curated, bare.cell, CURATED_SAMPLES, [_labelled(rows, name)])
-        catalog.tables.commit(curated, bare.cell, CURATED_SAMPLES, written, meta, read_version)
+        catalog.tables.commit(curated, bare.cell, written, meta, number)
         table = f"bench__soak__{name}"
         candidate = catalog.features.write_candidate(
             table, feature_contract(384, []), iter(_labelled(vectors, name).to_batches())
@@ -104,8 +104,9 @@ def _contents(features: FeatureStore, bare: Pin) -> list[Pin]:
         pinned = replace(
             first.primary, table=table, lance_version=candidate.lance_version, digest=candidate.digest
         )
-        stages = {curated: {"lance_version": int(catalog.tables.dataset(curated, bare.cell).version)}}
-        made.append(replace(first, tables=[pinned], stages=stages))
+        state = catalog.tables.state(curated, bare.cell)
+        assert state is not None
+        made.append(replace(first, tables=[pinned], stages={curated: state.place}))
     return made
 
 

@@ -20,8 +20,9 @@ from mm_resources.sources.records import open_records
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # Rows of a table that are inspected.
 _MAX_ROWS = 500
-# Share of broken rows from which a table is left out: that of the default gate of a cell.
-_MOST_BROKEN = 0.2
+# Share of broken rows above which a table is left out, since it is none that can be read; fewer are
+# the gate's matter.
+_MOST_BROKEN = 0.5
 # Mean length from which a column of unknown name is taken for the text.
 _MIN_TEXT_LENGTH = 15
 _TEXT = (
@@ -46,7 +47,7 @@ def first_rows(path: Path) -> Rows:
     """Read the first rows of a table, without broken ones.
 
     Raises:
-        UserError: when the table cannot be read, or so many of its rows that a gate would close.
+        UserError: when the table cannot be read, or more than half of its rows.
     """
     records = list(islice(open_records(str(path)), _MAX_ROWS))
     broken = [record.error for record in records if record.error]

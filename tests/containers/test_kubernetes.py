@@ -192,6 +192,8 @@ def test_the_environment_names_files_and_roles(name: str) -> None:
         "BASH_ENV",
         "DAGSTER_HOME",
         "MM_JOIN_RAY",
+        "MM_EXPLORER_URL",
+        "MM_DAGSTER_URL",
     }
     expected = {key: re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", str(value)) for key, value in compose.items()}
     assert {key: value for key, value in given.items() if key not in differ} == {

@@ -15,7 +15,7 @@ from mm_assets.cells.materialization import materialize_result
 from mm_assets.definitions import defs
 from mm_embed_kernels import contracts
 from mm_resources.cell import Cell
-from mm_resources.tables.stage_tables import StageMeta
+from mm_resources.tables.stage_refs import StageMeta
 
 
 def test_informative_columns_come_first() -> None:
