@@ -26,6 +26,8 @@ from benchmarks.search import _WHERE, _published_table
 from mm_embed_kernels.contracts import CURATED_SAMPLES
 from mm_embed_kernels.contracts.features import vectors_of
 from mm_embed_kernels.embedders import create
+from mm_resources.catalog import Catalog
+from mm_resources.cell import Cell
 from mm_resources.registry.pins import Pin
 from mm_resources.retrieval.feature_store import FeatureStore
 from mm_resources.storage.process import configure_process

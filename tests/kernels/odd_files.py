@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from tests.kernels.documents import pdf
 from tests.kernels.media_samples import ENGLISH, GERMAN, RUSSIAN, encode_image, picture, png_bomb, png_chunk
 from tests.kernels.sounds import encode_audio, mux, noise
 from tests.kernels.videos import encode_video, pan
@@ -67,6 +68,11 @@ def media() -> dict[str, dict[str, bytes]]:
             "latin-1": GERMAN.encode("latin-1"),
             "utf-16": ENGLISH.encode("utf-16"),
             "shift_jis": ("東京は日本の首都です。" * 5).encode("shift_jis"),
+        },
+        "document": {
+            "text": pdf([ENGLISH[:200], GERMAN[:200]]),
+            "drawing": pdf([b"1 0 0 rg 0 0 300 400 re f"]),
+            "scan beside text": pdf([b"0 0 1 rg 10 10 99 99 re f", "Lava flows from the volcano."]),
         },
     }
 

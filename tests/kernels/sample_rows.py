@@ -34,6 +34,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "stated_frames": 105, "key_frames": 1, "bit_rate": 500_000, "audio_codec": "aac", "brightness": 120.0, "black_share": 0.0,
         "frozen_share": 0.1, "frame_hashes": bytes(12 * 8),
     },
+    "document": {
+        "mime": "application/pdf", "pages": 2, "measured_pages": 2, "text_pages": 2, "damaged_pages": 0, "characters": 80,
+        "words": 14, "language": "en", "language_confidence": 0.99, "page_width": 595.0, "page_height": 842.0, "scripts": 0,
+        "attachments": 0, "minhash": None, "shingles": None,
+    },
 }  # fmt: skip
 
 

@@ -74,7 +74,8 @@ def modalities_of(rule: type[Rule]) -> list[str]:
 
 
 def test_every_bundled_rule_is_tested_here() -> None:
-    assert {*CASES, *DUPLICATES, "contaminated"} == set(BUNDLED), "that one is tested in test_contaminated.py"
+    elsewhere = {"contaminated": "test_contaminated.py", "label_suspect": "test_vector_rules.py"}
+    assert {*CASES, *DUPLICATES, *elsewhere} == set(BUNDLED)
 
 
 @every
@@ -103,7 +104,8 @@ def test_columns_exist_where_it_judges(name: str) -> None:
 def test_defaults_let_a_good_sample_pass(name: str) -> None:
     for modality in modalities_of(rules()[name]):
         passed, _, _ = judged(rules()[name](), table(modality, sample(modality)))
-        assert passed == [True]
+        # Without the vectors of a parent version nothing is measured.
+        assert passed == [None if name == "label_suspect" else True]
 
 
 @every

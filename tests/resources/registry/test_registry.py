@@ -101,7 +101,7 @@ def test_exactly_one_of_many_registrations_wins(registry: Registry) -> None:
     [
         (
             spec_of({"uri": "/x", "modality": "smell"}),
-            "source s0: modality 'smell' is not known; there are: auto, audio, image, text",
+            "source s0: modality 'smell' is not known; there are: auto, audio, document, image, text",
         ),
         (spec_of({"uri": "/x", "format": "xml"}), "no source format is named 'xml'"),
         (spec_of({"uri": "/x.txt", "record": {"text": "t"}}), r"no source kind reads /x\.txt"),
