@@ -145,6 +145,7 @@ def test_bombs_and_disguises(tally: Tally, modality: str) -> None:
             "gzip": "unsupported_format",
         },
         "video": {"nothing": "zero_length", "wav without samples": "wrong_modality"},
+        "document": {"nothing": "zero_length", "png": "wrong_modality", "gzip": "unsupported_format"},
         "text": {
             "gzip": "unsupported_format",
             "png": "wrong_modality",
@@ -215,7 +216,10 @@ def test_the_probe_of_half_media_keeps_its_word(tally: Tally) -> None:
             if before["status"] != after["status"]
         ]
         assert all(first[i]["error_class"] in PARTIAL for i in kept)
-        assert kept or modality == "text"
+        # A document as short as these has lost its pages there.
+        assert kept or modality in ("text", "document")
+        if not kept:
+            continue
         table = table.take(kept)
         rows = SegmentKernel(get(modality), shelf, LIMITS).stages()[0].run(table)
         assert set(rows["status"].to_pylist()) <= {"ok"}, rows.to_pylist()
