@@ -9,7 +9,7 @@ import typer
 from mm_assets.cli.modality_choice import choose_modalities
 from mm_assets.cli.options import DatasetVersion, Json, Verify, Where, check_choice
 from mm_assets.cli.output import print_json, say
-from mm_embed_kernels.errors import UserError
+from mm_embed_kernels.errors import SampleError, UserError
 
 
 def export(  # noqa: PLR0913 - one parameter for each option
@@ -79,7 +79,14 @@ def export(  # noqa: PLR0913 - one parameter for each option
         verify=verify,
     )
     options = {"energon": True} if energon else {}
-    rows = write(training_set, form, out, media=media, shard_bytes=shard_bytes, workers=workers, **options)
+    try:
+        rows = write(
+            training_set, form, out, media=media, shard_bytes=shard_bytes, workers=workers, **options
+        )
+    except SampleError as error:
+        raise UserError(
+            f"no export was completed: {error}; leave out that row by --where, or take --media whole"
+        ) from None
     manifest = training_set.manifest
     if json:
         print_json({"folder": out, "format": form, "rows": rows, "manifest": manifest})

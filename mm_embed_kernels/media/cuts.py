@@ -57,7 +57,7 @@ def cut_film(data: Media, span: str) -> bytes:
         stop = max(first + 1, int(np.searchsorted(frames.starts, end, "left")))
         if not len(frames):
             raise SampleError("decode_error", f"there are no frames in {span}")
-        with av.open(sink, "w", format="mp4", options={"movflags": "+faststart"}) as out:
+        with av.open(sink, "w", format="mp4") as out:
             stream = None
             for number, pixels in zip(range(first, stop), frames.read(range(first, stop)), strict=False):
                 height, width = (side // 2 * 2 for side in pixels.shape[:2])
