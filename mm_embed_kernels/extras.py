@@ -60,10 +60,10 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "ray": {"ray": "ray"},
     "export": {
         "datasets": "datasets",
-        "mlcroissant": "mlcroissant",
         "polars": "polars",
         "webdataset": "webdataset",
     },
+    "croissant": {"mlcroissant": "mlcroissant"},
     "curate": {"cleanlab": "cleanlab", "scikit-learn": "sklearn"},
     "serve": {
         "fastapi": "fastapi",
