@@ -13,7 +13,7 @@ from mm_resources.compute.cache import ComputeCache
 from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.ledger.cell_snapshot import CellSnapshot
 from mm_resources.ledger.ledger import Ledger
-from mm_resources.ledger.pick_log import PickLog
+from mm_resources.ledger.pick_records import PickRecords
 from mm_resources.ledger.review_log import ReviewLog
 from mm_resources.registry.registry import Registry
 from mm_resources.settings import Settings, absolute
@@ -68,9 +68,9 @@ class Catalog:
         return ReviewLog(self.store)
 
     @cached_property
-    def picks(self) -> PickLog:
+    def picks(self) -> PickRecords:
         """Samples that were chosen by their vectors."""
-        return PickLog(self.store)
+        return PickRecords(self.store)
 
     @cached_property
     def blobs(self) -> BlobStore:

@@ -133,7 +133,6 @@ def share_out(total: int, available: dict[Any, int], fixed: dict[Any, int]) -> d
         (label for label in available if label not in fixed), key=lambda each: (available[each], str(each))
     )
     for number, label in enumerate(open_labels):
-        even = -(-rest // (len(open_labels) - number)) if number else rest // len(open_labels)
-        quotas[label] = min(available[label], even)
+        quotas[label] = min(available[label], rest // (len(open_labels) - number))
         rest -= quotas[label]
     return quotas

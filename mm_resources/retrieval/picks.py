@@ -98,11 +98,7 @@ def pick(catalog: Catalog, pin: Pin, name: str, request: PickRequest) -> PickSum
     Raises:
         UserError: for a name that exists, a label that no sample has, or a filter that admits none.
     """
-    if name in catalog.picks.names(pin.cell):
-        raise UserError(
-            f"{pin.cell.partition_key} has a pick named {name!r} already, and a pick does not change; "
-            "choose another name by --as"
-        )
+    catalog.picks.require_new(pin.cell, name)
     samples = SampleVectors(catalog, pin, request.where)
     if not len(samples):
         raise UserError(f"no sample of {pin.cell.partition_key} passes the filter {request.where!r}")
@@ -111,7 +107,7 @@ def pick(catalog: Catalog, pin: Pin, name: str, request: PickRequest) -> PickSum
     choices = _choose(samples, labels, request.method, quotas, request.seed)
     rows = _rows(samples, choices, request, quotas, pin)
     measured = _measure(samples, np.concatenate([choice.rows for choice in choices.values()]))
-    catalog.picks.record(pin.cell, name, rows)
+    catalog.picks.create(pin.cell, name, rows)
     found = {str(label): len(choice.rows) for label, choice in choices.items()}
     return PickSummary(name, len(samples), rows.num_rows, found if request.per_label else {}, *measured)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mm_embed_kernels.errors import UserError
+from mm_resources.ledger.pick_records import PickRecords
 from mm_resources.retrieval.picks import PickRequest, pick
 from tests.assets.conftest import Platform
 
@@ -38,7 +39,7 @@ def write_spec(folder: Path, version: str, spoiled: tuple[int, ...] = ()) -> Pat
 
 
 def test_picks_are_recorded_and_chosen_and_rules_read_the_vectors_of_the_parent(
-    platform: Platform, tmp_path: Path
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.register(write_spec(tmp_path / "few", "v1"))
     assert platform.backfill("few@v1")["text"].status == "published"
@@ -65,6 +66,14 @@ def test_picks_are_recorded_and_chosen_and_rules_read_the_vectors_of_the_parent(
     assert (fewer.samples, fewer.picked) == (30, 5)
     with pytest.raises(UserError, match="a pick does not change"):
         pick(catalog, pin, "half", PickRequest(3))
+    with pytest.raises(UserError, match="is no name of a pick"):
+        pick(catalog, pin, "../half", PickRequest(3))
+    # Another command was first, after this one had looked.
+    monkeypatch.setattr(PickRecords, "require_new", lambda *_: None)
+    with pytest.raises(UserError, match="a pick does not change"):
+        pick(catalog, pin, "half", PickRequest(3))
+    monkeypatch.undo()
+    assert features.pick("few@v1", "text", "half").equals(rows)
     with pytest.raises(UserError, match="there are: animals, half"):
         features.training_set("few@v1", modality="text", split="pick:other")
     with pytest.raises(UserError, match="label"):
