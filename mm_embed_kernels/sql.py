@@ -263,8 +263,10 @@ class BadStatement(UserError):
 
 
 @contextmanager
-def query_locked(statement: str, **streams: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
-    """Run a person's query over named streams, in a database that reaches nothing else; stream its result.
+def query_locked(statement: str, **tables: pa.dataset.Dataset) -> Iterator[pa.RecordBatchReader]:
+    """Run a person's query over named tables, in a database that reaches nothing else; stream its result.
+
+    DuckDB reads of a table what the query needs, as often as it does: a stream could be read once only.
 
     Files, networks, extensions and settings are out of reach; memory and spilling as of `query`.
 
@@ -288,8 +290,8 @@ def query_locked(statement: str, **streams: pa.RecordBatchReader) -> Iterator[pa
             }
         )
         try:
-            for name, stream in streams.items():
-                connection.register(name, stream)
+            for name, table in tables.items():
+                connection.register(name, table)
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
             try:

@@ -10,8 +10,8 @@ import typer
 from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json_array, print_table, say
 
-# Rows that a terminal shows.
-_SHOWN = 100
+# Rows, and items of a list, that a terminal shows.
+_SHOWN, _ITEMS = 100, 4
 
 
 def sql(
@@ -33,6 +33,14 @@ def sql(
             print_json_array(rows)
             return
         shown = list(islice(rows, _SHOWN + 1))
-    print_table("", shown[:_SHOWN], reader.schema.names)
+    short = [{name: _begin_of(value) for name, value in row.items()} for row in shown[:_SHOWN]]
+    print_table("", short, reader.schema.names)
     if len(shown) > _SHOWN:
         say(f"the first {_SHOWN} rows; --json prints all")
+
+
+def _begin_of(value: Any) -> Any:
+    """Return the beginning of a long list, such as a vector, as a terminal shows it."""
+    if not isinstance(value, list) or len(value) <= _ITEMS:
+        return value
+    return f"[{', '.join(map(str, value[:_ITEMS]))}, ... {len(value):,} values]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from mm_embed_kernels import sql
@@ -13,7 +14,7 @@ ROWS = pa.table({"label": ["x", "y", "x"], "size": [1, 2, 3]})
 
 
 def run(statement: str) -> list[dict[str, object]]:
-    with sql.query_locked(statement, rows=ROWS.to_reader()) as reader:
+    with sql.query_locked(statement, rows=ds.dataset(ROWS)) as reader:
         found: list[dict[str, object]] = reader.read_all().to_pylist()
         return found
 
@@ -24,6 +25,13 @@ def test_a_query_is_answered() -> None:
         {"label": "y", "n": 2},
     ]
     assert run("WITH a AS (FROM rows) SELECT count(*) AS n FROM a") == [{"n": 3}]
+    assert run("FROM rows LIMIT 1") == [{"label": "x", "size": 1}]
+
+
+def test_a_table_is_read_as_often_as_a_query_needs() -> None:
+    twice = "WITH a AS NOT MATERIALIZED (FROM rows) SELECT count(*) AS n FROM a JOIN a AS b USING (label)"
+    assert run(twice) == [{"n": 5}]
+    assert run("SELECT (SELECT count(*) FROM rows) + (SELECT max(size) FROM rows) AS n") == [{"n": 6}]
 
 
 @pytest.mark.parametrize(
