@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -142,9 +143,8 @@ class _Export:
         with store.writer(name) as stream:
             sink = _HashedSink(stream)
             notes = self.writer.write(self._stream(shard.numbers), sink, self.request)  # type: ignore[arg-type]
-        self.folder.record(
-            Shard(name, shard.split, len(shard.numbers), sink.tell(), sink.digest.hexdigest(), notes)
-        )
+        size, digest = sink.tell(), sink.digest.hexdigest()
+        self.folder.record(Shard(name, shard.split, len(shard.numbers), size, digest, notes))
 
     def _stream(self, numbers: np.ndarray[Any, Any]) -> Iterator[Rows]:
         """Stream rows, as many at once as their media allow."""
@@ -200,10 +200,8 @@ def _ends(table: pa.Table, media: tuple[str, ...]) -> Iterator[int]:
     yield table.num_rows
 
 
-class _HashedSink:
-    """A sink that hashes what goes through it."""
-
-    closed = False
+class _HashedSink(io.RawIOBase):
+    """A file that hashes what it hands on; whoever opened the stream behind it closes that."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._written, self.digest = stream, 0, hashlib.sha256()
@@ -218,17 +216,5 @@ class _HashedSink:
     def tell(self) -> int:
         return self._written
 
-    def flush(self) -> None:
-        """Do nothing: the stream is flushed at its end."""
-
     def writable(self) -> bool:
         return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Do nothing: whoever opened the stream closes it."""

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.exports.base import Shard
@@ -45,7 +46,8 @@ class ExportFolder:
             found = {entry.name.strip("/") for entry in self.store.entries("")}
         except UserError as error:
             raise UserError(str(error).replace("MM_STORE ", "", 1)) from None
-        if (self._final and self._final.exists()) or MANIFEST in found:
+        is_complete = self._final.exists() if self._final else MANIFEST in found
+        if is_complete:
             raise UserError(f"{self.target} exists; an export makes a new folder")
         if not found:
             self.store.write(_PLAN, json.dumps(plan, indent=1, sort_keys=True).encode())
@@ -64,14 +66,17 @@ class ExportFolder:
 
     def record(self, shard: Shard) -> None:
         """Record that a shard is complete."""
-        self.store.write(
-            f"{_DONE}/{shard.name}.json".replace("/data/", "/data-"), json.dumps(asdict(shard)).encode()
-        )
+        self.store.write(f"{_DONE}/{quote(shard.name, safe='')}.json", json.dumps(asdict(shard)).encode())
 
     def complete(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, and let the folder appear under its name."""
-        remove_tree(self.store, _DONE)
-        self.store.remove(_PLAN)
+        """Write the manifest, and let the folder appear under its name; then remove what made it resumable.
+
+        In this order the same call completes an export that was broken off anywhere.
+        """
         self.store.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+        store = self.store
         if self._final:
             os.replace(self._part, self._final)
+            store = Store(str(self._final))
+        remove_tree(store, _DONE)
+        store.remove(_PLAN)

@@ -16,8 +16,8 @@ from mm_resources.exports.base import Format, Request, Rows, Shard, class_number
 from mm_resources.retrieval.training_rows import is_vector
 from mm_resources.storage.store import Store
 
-# Names of Energon for splits.
-_SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+# Names of Energon for splits; any other split has its own.
+_SPLITS = {"validation": "val"}
 
 
 class WebDataset(Format):
@@ -51,7 +51,7 @@ class WebDataset(Format):
             return
         parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         for shard in shards:
-            parts[_SPLITS.get(shard.split, "train")].append(shard.name)
+            parts.setdefault(_SPLITS.get(shard.split, shard.split), []).append(shard.name)
             folder.write(f"{shard.name}.idx", struct.pack(f"<{len(shard.notes)}Q", *shard.notes))
         counts = {"energon_version": None, "shard_counts": {shard.name: shard.rows for shard in shards}}
         folder.write(".nv-meta/.info.json", json.dumps(counts, indent=1).encode())
@@ -64,7 +64,10 @@ def _samples(rows: Rows, request: Request) -> Iterable[dict[str, Any]]:
     names = [name for name in rows.table.column_names if not is_vector(name)]
     vectors = [name for name in rows.table.column_names if is_vector(name)]
     key = next(name for name in names if name.endswith("feature_id"))
-    labels = label_columns(names) if request.classes else []
+    labels = {
+        name: class_numbers(request, rows.table[name].to_pylist())
+        for name in (label_columns(names) if request.classes else ())
+    }
     for i, row in enumerate(rows.table.to_pylist()):
         plain = {name: row[name] for name in names}
         sample: dict[str, Any] = {"__key__": row[key]}
@@ -73,10 +76,9 @@ def _samples(rows: Rows, request: Request) -> Iterable[dict[str, Any]]:
             buffer = io.BytesIO()
             np.save(buffer, np.asarray(row[name], np.float32))
             sample[_file(name, "vector", "npy")] = buffer.getvalue()
-        for name in labels:
-            (number,) = class_numbers(request, [row[name]])
-            if number is not None:
-                sample[_file(name, "label", "cls")] = str(number).encode()
+        for name, numbers in labels.items():
+            if numbers[i] is not None:
+                sample[_file(name, "label", "cls")] = str(numbers[i]).encode()
         for name, media in rows.media.items():
             sample[_file(name, "media", media[i].suffix)] = media[i].data
         yield sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from collections.abc import Iterator
 from threading import BoundedSemaphore, Lock
@@ -155,10 +156,8 @@ class TrainingSets:
             self._streams.release()
 
 
-class _Chunks:
+class _Chunks(io.RawIOBase):
     """A file that keeps what is written until it is taken."""
-
-    closed = False
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -167,20 +166,8 @@ class _Chunks:
         self._parts.append(bytes(data))
         return len(data)
 
-    def flush(self) -> None:
-        """Do nothing: what is written is there."""
-
     def writable(self) -> bool:
         return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Do nothing: what is written is still to be taken."""
 
     def take(self) -> bytes:
         taken, self._parts = b"".join(self._parts), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import struct
 import tarfile
 from pathlib import Path
@@ -16,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mm_embed_kernels.errors import UserError
-from mm_resources.exports import export, formats
+from mm_resources.exports import export, folder, formats
+from mm_resources.exports.base import Request, Shard
 from mm_resources.exports.forgotten import forgotten_samples
 from mm_resources.exports.parquet import Parquet
 from mm_resources.exports.webdataset import WebDataset
+from mm_resources.storage.store import Store
 
 COLUMNS = ["key", "label", "split", "text", "user__stars"]
 PICTURE_COLUMNS = ["key", "source_uri", "label", "split"]
@@ -221,6 +224,35 @@ def test_an_export_that_is_broken_off_has_the_same_bytes(
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", ["replace", "remove_tree"])
+def test_an_export_that_is_broken_off_at_its_end_is_completed(
+    chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before the folder has its name, the same call goes on; after that, the export is complete."""
+    export(chosen, "parquet", tmp_path / "whole")
+
+    kept = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if str(target).endswith("again"):
+            raise OSError("the machine stops here")
+        kept(source, target)
+
+    def remove_tree(*_: Any) -> None:
+        raise OSError("the machine stops here")
+
+    owner, broken = (os, replace) if step == "replace" else (folder, remove_tree)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, step, broken)
+        with pytest.raises(OSError, match="stops here"):
+            export(chosen, "parquet", tmp_path / "again")
+    if step == "replace":
+        assert not (tmp_path / "again").exists()
+        export(chosen, "parquet", tmp_path / "again")
+        assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+    assert (tmp_path / "again" / "_manifest.json").exists()
+
+
 def test_what_is_exported_is_whole_or_not_there(chosen: Any, tmp_path: Path) -> None:
     export(chosen, "parquet", tmp_path / "out")
     with pytest.raises(UserError, match="out exists; an export makes a new folder"):
@@ -277,3 +309,20 @@ def test_what_was_forgotten_is_found_in_exports(published_copy: Any, tmp_path: P
     table = pq.read_table(tmp_path / "out" / found["file"])
     assert table["sample_id"].to_pylist() == [first["sample_id"]]
     assert found["receipt"] == published_copy.catalog.receipts.all()[-1].number
+
+
+def test_energon_gets_no_split_under_the_name_of_another(tmp_path: Path) -> None:
+    """Rows of a split of one's own are not those to train on."""
+    import yaml
+
+    request = Request(None, pa.schema([]), (), {}, True, {"energon": True})  # type: ignore[arg-type]
+    names = ("train", "validation", "holdout")
+    shards = [Shard(f"{name}-000000.tar", name, 1, 1, "", [0]) for name in names]
+    WebDataset().finish(request, shards, Store(str(tmp_path)))
+    parts = yaml.safe_load((tmp_path / ".nv-meta" / "split.yaml").read_text())["split_parts"]
+    assert parts == {
+        "train": ["train-000000.tar"],
+        "val": ["validation-000000.tar"],
+        "test": [],
+        "holdout": ["holdout-000000.tar"],
+    }
