@@ -100,7 +100,8 @@ class Shares:
     Attributes:
         left: intervals of the order.
         batch_size: rows of a batch; the last one of a share has fewer, or one more where shares are not
-        equal. world_size: number of ranks.
+            equal.
+        world_size: number of ranks.
         drop_last: whether rows that do not fill a batch on each rank are left out.
     """
 

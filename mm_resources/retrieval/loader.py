@@ -36,8 +36,9 @@ class Place:
 class Loader(IterableDataset):  # type: ignore[misc]
     """Batches as dicts: vectors and numbers as tensors, all other columns as lists; or single rows.
 
-    A torch `IterableDataset`: iterate it, or give it to ``DataLoader(loader, batch_size=None,
-    num_workers=4)``, to Lightning's ``Trainer.fit``, or (of single rows) to Hugging Face's ``Trainer``.
+    A torch `IterableDataset`: iterate it, or give it to ``DataLoader(loader, batch_size=None, num_workers=4,
+    multiprocessing_context="forkserver")``, to Lightning's ``Trainer.fit``, or (of single rows) to Hugging
+    Face's ``Trainer``.
     Worker processes share the batches in turn, so that their number changes nothing.
 
     Null is NaN in columns of floating-point numbers. Integers have no such value, and as floats they would

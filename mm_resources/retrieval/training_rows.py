@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,12 +53,16 @@ class RowReader:
             list(dict.fromkeys(["feature_id", "sample_id", "vector", *own, *more])) for own in columns
         ]
         self._opened: list[lance.LanceDataset] = []
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         return len(self.row_ids[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_opened": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _process=os.getpid())
 
     def select(self, columns: Sequence[str]) -> RowReader:
         """Return a reader of these columns of each table; with ``content_hash``, media come as locations."""
@@ -76,7 +81,14 @@ class RowReader:
 
         Raises:
             RemovedRows: when rows of the tables were forgotten since the set was made.
+            UserError: in a process that was forked, where the threads of Lance are missing: it would crash or
+                wait for ever.
         """
+        if os.getpid() != self._process:
+            raise UserError(
+                "rows cannot be read in a forked process, since Lance does not survive a fork; give the "
+                "DataLoader multiprocessing_context='forkserver', or 'spawn'"
+            )
         versions = [*map(table_version, self.tables), *self.blob_tables]
         with removal_errors(self.catalog.receipts, versions):
             return self._read(numbers)

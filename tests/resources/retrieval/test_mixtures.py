@@ -85,3 +85,16 @@ def test_wrong_mixtures_are_one_line(features: FeatureStore) -> None:
 
 def test_shares_are_whole_numbers() -> None:
     assert apportion(10, np.asarray([1.0, 1.0, 1.0])) == [4, 3, 3]
+
+
+def test_worker_processes_read_the_rows_and_forked_ones_say_why_not(features: FeatureStore) -> None:
+    from torch.utils.data import DataLoader
+
+    loader = features.training_set("d@v1", modality="text").to_torch(batch_size=7, shuffle=True)
+    expected = [batch["feature_id"] for batch in loader]
+    loader.set_epoch(0)
+    helped = DataLoader(loader, batch_size=None, num_workers=2, multiprocessing_context="forkserver")
+    assert [batch["feature_id"] for batch in helped] == expected
+    loader.set_epoch(0)
+    with pytest.raises(UserError, match="give the DataLoader multiprocessing_context='forkserver'"):
+        list(DataLoader(loader, batch_size=None, num_workers=2, multiprocessing_context="fork"))
