@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mm_embed_kernels.embedders.base import Embedder
 from mm_embed_kernels.embedders.conse import ConSE
-from mm_embed_kernels.embedders.pictures import PictureEmbedder
+from mm_embed_kernels.embedders.pictures import PictureEmbedder, PictureSpaceEmbedder
 from mm_embed_kernels.media.document import open_document, open_page, page_of, page_picture
 from mm_embed_kernels.media.media_type import Media
 
 
-class PagePictureEmbedder(Embedder):
+class PagePictureEmbedder(PictureSpaceEmbedder):
     """An embedder of pages by what they look like, in the space of a picture embedder.
 
     Attributes:
-        pictures: embedder of the drawn pages.
         drawn_side: longer side of a drawn page, pixels.
     """
 
@@ -26,29 +23,15 @@ class PagePictureEmbedder(Embedder):
     drawn_side: ClassVar[int] = 768
 
     def __init__(self, pictures: PictureEmbedder, model: str = "") -> None:
-        super().__init__(pictures.device, pictures.batch_size, pictures.threads, model)
-        self.pictures = pictures
-        self.input_dtype = pictures.input_dtype
-
-    @property
-    def dimension(self) -> int:  # type: ignore[override]
-        return self.pictures.dimension
+        super().__init__(pictures, pictures.batch_size, model)
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:  # type: ignore[override]
         return self.pictures.input_shape
 
     @property
-    def weights(self) -> tuple[Path, ...]:
-        return self.pictures.weights
-
-    @property
     def preprocessing(self) -> dict[str, Any]:
         return {**self.pictures.preprocessing, "drawn_side": self.drawn_side}
-
-    @property
-    def space(self) -> str:
-        return self.pictures.space
 
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
         from PIL import Image
@@ -56,14 +39,8 @@ class PagePictureEmbedder(Embedder):
         with open_document(data) as document, open_page(document, page_of(span)) as page:
             return self.pictures.prepare(Image.fromarray(page_picture(page, self.drawn_side)))
 
-    def load(self) -> None:
-        self.pictures.load()
-
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return self.pictures.embed(inputs)
-
-    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        return self.pictures.embed_text(texts)
 
 
 class ConSEPages(PagePictureEmbedder):

@@ -25,7 +25,8 @@ class Pages(Embedder):
     """Pages of documents, 384-d, in MiniLM's space, as texts and pictures of `conse` are.
 
     The vector of a page with a text layer is the mean of the unit vectors of its parts of 1,000 characters,
-    weighted by their length; that of a scan is the vector of its picture by ConSE.
+    weighted by their length (of its first 150,527 bytes); that of a scan is the vector of its picture by
+    ConSE.
     """
 
     name = "pages"
@@ -79,6 +80,10 @@ class Pages(Embedder):
         content = content[: len(values) - 1]
         values[0], values[1 : 1 + len(content)] = kind, content
         return values
+
+    def shrink_batches(self) -> bool:
+        texts, pictures = self._texts.shrink_batches(), self._pictures.shrink_batches()
+        return texts or pictures
 
     def load(self) -> None:
         self._texts.load()

@@ -39,19 +39,15 @@ class PictureEmbedder(Embedder):
         return self.prepare(read_picture(data, self.draft_side).rgb)
 
 
-class FrameEmbedder(Embedder):
-    """An embedder of video: the mean of the frames' unit vectors, in the space of a picture embedder.
+class PictureSpaceEmbedder(Embedder):
+    """An embedder of media that are drawn as pictures, in the space of a picture embedder.
 
     Attributes:
-        pictures: embedder of the frames.
-        frames: number of frames per segment, each the middle one of an equal part.
+        pictures: embedder of the pictures.
     """
 
-    modality = "video"
-    frames: ClassVar[int] = 4
-
-    def __init__(self, pictures: PictureEmbedder, model: str = "") -> None:
-        super().__init__(pictures.device, max(1, pictures.batch_size // self.frames), pictures.threads, model)
+    def __init__(self, pictures: PictureEmbedder, batch_size: int, model: str = "") -> None:
+        super().__init__(pictures.device, batch_size, pictures.threads, model)
         self.pictures = pictures
         self.input_dtype = pictures.input_dtype
 
@@ -60,13 +56,40 @@ class FrameEmbedder(Embedder):
         return self.pictures.dimension
 
     @property
+    def weights(self) -> tuple[Path, ...]:
+        return self.pictures.weights
+
+    @property
+    def space(self) -> str:
+        return self.pictures.space
+
+    def shrink_batches(self) -> bool:
+        return self.pictures.shrink_batches()
+
+    def load(self) -> None:
+        self.pictures.load()
+
+    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        return self.pictures.embed_text(texts)
+
+
+class FrameEmbedder(PictureSpaceEmbedder):
+    """An embedder of video: the mean of the frames' unit vectors, in the space of a picture embedder.
+
+    Attributes:
+        frames: number of frames per segment, each the middle one of an equal part.
+    """
+
+    modality = "video"
+    frames: ClassVar[int] = 4
+
+    def __init__(self, pictures: PictureEmbedder, model: str = "") -> None:
+        super().__init__(pictures, max(1, pictures.batch_size // self.frames), model)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         assert self.pictures.input_shape is not None
         return (self.frames, *self.pictures.input_shape)
-
-    @property
-    def weights(self) -> tuple[Path, ...]:
-        return self.pictures.weights
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -78,10 +101,6 @@ class FrameEmbedder(Embedder):
             "pooling": "mean of unit vectors",
         }
 
-    @property
-    def space(self) -> str:
-        return self.pictures.space
-
     def decode(self, data: Media, span: str) -> np.ndarray[Any, Any]:
         from PIL import Image
 
@@ -89,20 +108,11 @@ class FrameEmbedder(Embedder):
         seconds = [start + (end - start) * (i + 0.5) / self.frames for i in range(self.frames)]
         return np.stack([self.pictures.prepare(Image.fromarray(frame)) for frame in read_at(data, seconds)])
 
-    def shrink_batches(self) -> bool:
-        return self.pictures.shrink_batches()
-
-    def load(self) -> None:
-        self.pictures.load()
-
     def embed(self, inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         each = np.asarray(self.pictures.embed(inputs.reshape(-1, *inputs.shape[2:])), np.float32)
         each = each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
         mean: np.ndarray[Any, Any] = each.reshape(len(inputs), self.frames, -1).mean(axis=1)
         return np.asarray(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
-
-    def embed_text(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        return self.pictures.embed_text(texts)
 
 
 def center_crop(picture: Image.Image, resize: int, side: int) -> np.ndarray[Any, Any]:

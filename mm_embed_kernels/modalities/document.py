@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -68,18 +67,10 @@ class Document(Modality):
         field("page_height", pa.float64(), "height of the first page that can be read, points", ge=0),
         field("scripts", pa.int64(), "scripts of the document (JavaScript); none is ever run", ge=0),
         field("attachments", pa.int64(), "files inside the document, which are not read", ge=0),
-        field(
-            "minhash",
-            pa.binary(),
-            "MinHash signature of the shingles of the text layer, for near-duplicate detection",
-        ),
-        field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
+        *shingles.SIGNALS,
     ]
 
-    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {
-        "minhash": shingles.is_signature,
-        "shingles": shingles.is_sketch,
-    }
+    packed = shingles.PACKED
 
     def canary(self) -> bytes:
         return _CANARY

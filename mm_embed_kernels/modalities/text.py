@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -99,18 +98,10 @@ class Text(Modality):
         field("emails", pa.int64(), "e-mail addresses", ge=0),
         field("phone_numbers", pa.int64(), "phone numbers in international form (phonenumbers)", ge=0),
         field("ip_addresses", pa.int64(), "public IP addresses", ge=0),
-        field(
-            "minhash",
-            pa.binary(),
-            "MinHash signature of the shingles, for near-duplicate detection (see `shingles`)",
-        ),
-        field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
+        *shingles.SIGNALS,
     ]
 
-    packed: ClassVar[dict[str, Callable[[bytes], bool]]] = {
-        "minhash": shingles.is_signature,
-        "shingles": shingles.is_sketch,
-    }
+    packed = shingles.PACKED
 
     def canary(self) -> bytes:
         return canaries.WORDS.encode()

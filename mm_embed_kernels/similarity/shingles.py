@@ -9,7 +9,7 @@ error 0.03).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
+from mm_embed_kernels.contracts import field
 
 # Long enough that unrelated texts share few shingles, short enough that a sentence with one word replaced
 # shares most.
@@ -68,6 +70,18 @@ def is_sketch(data: bytes) -> bool:
         return False
     values = np.frombuffer(data, "<u4")
     return bool((values[1:] > values[:-1]).all())
+
+
+# Signals of texts that are compared, and the checks of their bytes.
+SIGNALS = (
+    field(
+        "minhash",
+        pa.binary(),
+        "MinHash signature of the shingles, for near-duplicate detection (see `shingles`)",
+    ),
+    field("shingles", pa.binary(), "sketch of the shingles: up to 256 of their hashes"),
+)
+PACKED: dict[str, Callable[[bytes], bool]] = {"minhash": is_signature, "shingles": is_sketch}
 
 
 def hashes(text: str) -> np.ndarray[Any, Any]:

@@ -207,3 +207,13 @@ def test_bombs_cost_themselves() -> None:
     assert good[0] == 1
     for outcome in outcomes:
         assert isinstance(outcome, (SampleError, np.ndarray))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("page_pictures", 4), ("pages", 32)])
+def test_a_device_that_lacks_memory_gets_smaller_batches(name: str, rows: int) -> None:
+    """Those of the models that make the vectors are halved, until each has one row."""
+    embedder = create(name)
+    halvings = 0
+    while embedder.shrink_batches():
+        halvings += 1
+    assert 2**halvings == rows
