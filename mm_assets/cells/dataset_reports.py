@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 import dagster as dg
 
@@ -12,7 +11,7 @@ from mm_assets.cells.checks import Check
 from mm_assets.cells.dataset_assets import FOLDER, dataset_key
 from mm_assets.cells.dataset_verdicts import alias_checks, newest_pin, pin_checks
 from mm_assets.cells.figures import figure_name
-from mm_assets.cells.materialization import check_fields, column_schema
+from mm_assets.cells.materialization import check_fields, column_schema, explorer_page
 from mm_embed_kernels.contracts import feature_contract
 from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.identity import digest
@@ -20,7 +19,6 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.registry.aliases import Alias
 from mm_resources.registry.pins import Pin
-from mm_resources.settings import Settings
 
 _PIN, _VERSION = "mm/pin", "mm/version"
 _COUNTS = ("discovered", "published", "dropped", "failed")
@@ -150,7 +148,7 @@ def _materialization(
     spec = catalog.registry.spec(pins[0].dataset, pins[0].version)
     columns = feature_contract(primary[0].dimension, spec.user_fields)
     rows = sum(table.rows for table in primary)
-    explorer = _explorer(name, pins[0].modality)
+    explorer = explorer_page("samples", name, pins[0].modality)
     return dg.AssetMaterialization(
         key,
         description=f"{pins[0].dataset_version}: {counts['published']:,} samples published",
@@ -172,10 +170,3 @@ def _materialization(
         },
         tags={"dagster/data_version": data_version},
     )
-
-
-def _explorer(dataset_version: str, modality: str) -> str:
-    """Return the address of the samples in the explorer; "" where no service is named."""
-    base = Settings.from_environment().explorer_url
-    query = urlencode({"version": dataset_version, "modality": modality})
-    return f"{base.rstrip('/')}/samples?{query}" if base else ""

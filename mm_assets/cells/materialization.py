@@ -48,10 +48,15 @@ def materialize_result(
         "computed": {kernel: computed for kernel, (computed, _) in effort.work.items() if computed},
         "reused": {kernel: reused for kernel, (_, reused) in effort.work.items() if reused},
     }
+    view = "failures" if page.causes else _VIEWS.get(asset, "samples")
     # What to do comes first, as the page shows it.
     metadata: dict[str, Any] = {
         "next": dg.MetadataValue.md(_next_command(asset, cell, meta, checks)),
-        **({"explorer": dg.MetadataValue.url(url)} if (url := _explorer_page(asset, cell, page)) else {}),
+        **(
+            {"explorer": dg.MetadataValue.url(url)}
+            if (url := explorer_page(view, cell.dataset_version, cell.modality))
+            else {}
+        ),
         **({"failures": dg.MetadataValue.md(_causes(asset, cell, page.causes))} if page.causes else {}),
         "summary": dg.MetadataValue.md(f"| figure | value |\n|---|---|\n{lines}" if lines else "no rows"),
         "dagster/row_count": meta.row_count,
@@ -73,11 +78,10 @@ def materialize_result(
     )
 
 
-def _explorer_page(asset: str, cell: Cell, page: AssetPage) -> str:
-    """Return the address of the explorer's view of a stage; "" where `MM_EXPLORER_URL` names no explorer."""
+def explorer_page(view: str, dataset_version: str, modality: str) -> str:
+    """Return the address of a view of the explorer; "" where `MM_EXPLORER_URL` names no explorer."""
     base = Settings.from_environment().explorer_url
-    view = "failures" if page.causes else _VIEWS.get(asset, "samples")
-    named = urlencode({"version": cell.dataset_version, "modality": cell.modality})
+    named = urlencode({"version": dataset_version, "modality": modality})
     return f"{base}/{view}?{named}" if base else ""
 
 
