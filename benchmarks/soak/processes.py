@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -73,7 +73,9 @@ class Command:
         """Kill it when its time is over."""
         due = self.trouble.after and time.monotonic() - self.began > self.trouble.after
         if due and self.victim.code is None:
-            os.kill(self.victim.pid, signal.SIGKILL)
+            # The fork server knows of an end before this process does.
+            with suppress(ProcessLookupError):
+                os.kill(self.victim.pid, signal.SIGKILL)
 
     @property
     def reasons(self) -> list[str]:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -227,7 +227,9 @@ class Victim:
 
     def kill(self) -> None:
         if self.process.exitcode is None:
-            os.kill(self.pid, signal.SIGKILL)
+            # The fork server knows of an end before this process does.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             self.process.join()
 
 
