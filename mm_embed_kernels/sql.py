@@ -63,11 +63,37 @@ def query(statement: str, **streams: pa.RecordBatchReader | pa.Table) -> Iterato
 
     Raises:
         OutOfMemory: also where the result is read.
+        Exception: the error of a stream of Python, as it was raised.
     """
-    with _connection() as connection:
+    errors: list[Exception] = []
+    with _raise_noted(errors), _connection() as connection:
         for name, stream in streams.items():
-            connection.register(name, stream)
+            connection.register(name, stream if isinstance(stream, pa.Table) else _note(stream, errors))
         yield connection.sql(statement).to_arrow_reader(BATCH_ROWS)
+
+
+def _note(stream: pa.RecordBatchReader, errors: list[Exception]) -> pa.RecordBatchReader:
+    """Return the same rows, and note an error of their stream: Arrow's C interface passes on its text alone."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from stream
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(stream.schema, batches())
+
+
+@contextmanager
+def _raise_noted(errors: list[Exception]) -> Iterator[None]:
+    """Raise the error of a stream in place of what its readers make of it."""
+    try:
+        yield
+    except Exception as error:
+        if errors and error is not errors[0]:
+            raise errors[0] from error
+        raise
 
 
 # Databases that no statement uses, by process: to start one takes as long as a small statement. A fork starts

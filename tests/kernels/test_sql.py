@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_embed_kernels import sql
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.sql import RowDigest
 
 SCHEMA = pa.schema(
@@ -218,3 +219,30 @@ def test_other_errors_keep_their_type() -> None:
         pass
     with pytest.raises(KeyError), sql.query("SELECT 1"):
         raise KeyError("from the reader")
+
+
+def failing_stream(error: Exception) -> pa.RecordBatchReader:
+    schema = pa.schema([("n", pa.int64())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"n": [1]}, schema=schema)
+        raise error
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no answer"), UserError("no such column")])
+@pytest.mark.parametrize("statement", ["FROM s", "SELECT sum(n) FROM s"])
+def test_the_error_of_a_stream_is_raised_as_it_is(error: Exception, statement: str) -> None:
+    """DuckDB's own error would be one of the program, with a traceback."""
+    with pytest.raises(type(error)) as raised:
+        sql.fetch(statement, s=failing_stream(error))
+    assert raised.value is error
+
+    def outer() -> Iterator[pa.RecordBatch]:
+        with sql.query(statement, s=failing_stream(error)) as reader:
+            yield from reader
+
+    with pytest.raises(type(error)) as raised:
+        sql.fetch("FROM t", t=pa.RecordBatchReader.from_batches(pa.schema([("n", pa.int64())]), outer()))
+    assert raised.value is error
