@@ -136,7 +136,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(stage: Any, loading: str, sa
 
 def test_a_model_that_dies_of_everything_ends_the_run(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canaries, "WORDS", "segfault")  # a harmless text kills it as well
-    monkeypatch.setattr(isolated_stage, "_MAX_DEATHS", 3)
+    monkeypatch.setattr(isolated_module, "_MAX_DEATHS", 3)
     with pytest.raises(RuntimeError, match="3 times in a row"):
         stage().run(texts(*["exit"] * 7))
 
@@ -144,7 +144,7 @@ def test_a_model_that_dies_of_everything_ends_the_run(stage: Any, monkeypatch: p
 def test_inputs_that_kill_a_model_in_a_row_cost_themselves(
     stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolated_stage, "_MAX_DEATHS", 3)
+    monkeypatch.setattr(isolated_module, "_MAX_DEATHS", 3)
     rows = stage().run(texts(*["exit", "killed"] * 3, "a")).to_pylist()
     assert [row["error_class"] for row in rows] == ["model_crash"] * 6 + [None]
 
