@@ -13,6 +13,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Folders whose files publish once for all of their tests.
 _WHOLE_FILES = ("tests/assets/", "tests/benchmarks/", "tests/stored/")
+# Tests whose commands are forks of one server, which their worker starts once.
+_FORKED = "tests/faults/"
 # Tests of one local Ray, which their worker starts once; the tests with a parameter ``ray`` belong to them.
 _ON_RAY = (
     "tests/assets/retrieval/test_training_set.py",
@@ -26,6 +28,8 @@ def group(nodeid: str) -> str:
     file = nodeid.partition("::")[0]
     if nodeid.endswith("[ray]") or nodeid.startswith(_ON_RAY):
         return "ray"
+    if file.startswith(_FORKED):
+        return "faults"
     return file if file.startswith(_WHOLE_FILES) else nodeid
 
 

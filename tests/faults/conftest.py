@@ -30,6 +30,9 @@ FENCED = re.compile(
     r"(published|replaced) by another run (since|while)|was marked \w+ while still running; nothing was published"
 )
 TEXT, IMAGE = Cell("tiny", "v1", "text"), Cell("tiny", "v1", "image")
+SECOND = Cell("tiny", "v2", "text")
+# What the second version has in place of the last sentence.
+OTHER = "The tide turned at noon and the boats swung round on their anchors."
 
 
 def write_texts(folder: Path, name: str = "tiny", sentences: list[str] = SENTENCES) -> Path:
@@ -92,3 +95,33 @@ def undisturbed(once: Once, registered: Home) -> Home:
 @pytest.fixture(scope="session")
 def expected(undisturbed: Home) -> Published:
     return published(undisturbed.store, TEXT)
+
+
+@pytest.fixture(scope="session")
+def prepared(once: Once) -> Home:
+    """A store in which ``tiny@v1`` is published and ``tiny@v2`` registered, in which one sentence is another."""
+
+    def publish(root: Path) -> None:
+        home, data = Home(root / "home"), root / "data"
+        spec = write_texts(data)
+        assert home.mm("register", str(spec)).code == 0
+        assert home.mm("backfill", "tiny@v1").code == 0
+        spec = write_texts(data, sentences=[*SENTENCES[:-1], OTHER])
+        spec.write_text(spec.read_text("utf-8").replace("version: v1", "version: v2\nparent: v1"), "utf-8")
+        assert home.mm("register", str(spec)).code == 0
+
+    return Home(once("fault-second", publish) / "home")
+
+
+@pytest.fixture(scope="session")
+def expected_first(prepared: Home) -> Published:
+    return published(prepared.store, TEXT)
+
+
+@pytest.fixture(scope="session")
+def expected_second(once: Once, prepared: Home) -> Published:
+    def publish(root: Path) -> None:
+        done = prepared.copy(root / "home").mm("backfill", "tiny@v2")
+        assert done.code == 0, done.text
+
+    return published(Home(once("fault-second-undisturbed", publish) / "home").store, SECOND)

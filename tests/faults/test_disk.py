@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mm_resources.cell import Cell
 from mm_resources.retrieval.feature_store import FeatureStore
-from tests.faults.conftest import SENTENCES, TEXT, write_texts
+from tests.faults.conftest import SECOND, TEXT
 from tests.faults.published import Published, published
 from tests.faults.victim import Fault, Home, Victim, running
 
-BACKFILL = ("backfill", "tiny@v1")
-OTHER = Cell("other", "v1", "text")
+# The first version is published beside it.
+BACKFILL = ("backfill", "tiny@v2")
 
 
 def assert_failed_in_one_line(run: Victim, *words: str) -> None:
@@ -33,19 +32,9 @@ def mount(*words: object) -> None:
     subprocess.run(["mount", *map(str, words)], check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module")
-def beside(registered: Home, memory: Path) -> Home:
-    """A store in which another cell is published and ``tiny@v1`` is registered."""
-    home = registered.copy(memory / "beside")
-    for words in (["register", str(write_texts(memory, "other", SENTENCES[:3]))], ["backfill", "other@v1"]):
-        done = home.mm(*words)
-        assert done.code == 0, done.text
-    return home
-
-
 @pytest.fixture
-def small(beside: Home, tmp_path: Path) -> Iterator[Home]:
-    """The same store on a disk of a few megabytes."""
+def small(prepared: Home, tmp_path: Path) -> Iterator[Home]:
+    """A store with a version published and another registered, on a disk of a few megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     try:
@@ -53,7 +42,7 @@ def small(beside: Home, tmp_path: Path) -> Iterator[Home]:
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"a small disk cannot be mounted here: {error}")
     try:
-        home = beside.copy(tmp_path / "home")
+        home = prepared.copy(tmp_path / "home")
         shutil.copytree(home.store, disk / "store")
         yield Home(home.root, store=disk / "store")
     finally:
@@ -62,20 +51,14 @@ def small(beside: Home, tmp_path: Path) -> Iterator[Home]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.fixture
-def pinned(beside: Home) -> Published:
-    """The published state of the other cell."""
-    return published(beside.store, OTHER)
-
-
-def assert_served(home: Home, pinned: Published) -> None:
-    published(home.store, OTHER).assert_like(pinned)
-    hits = FeatureStore.open(home.store).search([1.0] * 256, dataset_version="other@v1", modality="text")
-    assert hits.num_rows == 3
+def assert_served(home: Home, expected_first: Published) -> None:
+    published(home.store, TEXT).assert_like(expected_first)
+    hits = FeatureStore.open(home.store).search([1.0] * 256, dataset_version="tiny@v1", modality="text")
+    assert hits.num_rows == 9
 
 
 @pytest.mark.slow
-def test_a_full_disk(small: Home, pinned: Published, expected: Published) -> None:
+def test_a_full_disk(small: Home, expected_first: Published, expected_second: Published) -> None:
     """Space shrinks: each run fails where it finds none, and the run that has it resumes from there."""
     ballast = Path(small.store).parent / "ballast"
     for room in (0, 20_000, 120_000):
@@ -83,19 +66,19 @@ def test_a_full_disk(small: Home, pinned: Published, expected: Published) -> Non
         free = shutil.disk_usage(ballast.parent).free
         ballast.write_bytes(bytes(max(0, free - room)))
         assert_failed_in_one_line(small.mm(*BACKFILL), "No space left")
-        assert_served(small, pinned)
+        assert_served(small, expected_first)
     ballast.unlink()
     done = small.mm(*BACKFILL)
     assert done.code == 0, done.text
-    published(small.store, TEXT).assert_like(expected)
-    assert_served(small, pinned)
+    published(small.store, SECOND).assert_like(expected_second)
+    assert_served(small, expected_first)
 
 
 @pytest.mark.parametrize(
     "label", [pytest.param("append cache/embed", marks=pytest.mark.slow), "create registry/pins/"]
 )
 def test_a_store_that_becomes_read_only(
-    small: Home, pinned: Published, expected: Published, label: str
+    small: Home, expected_first: Published, expected_second: Published, label: str
 ) -> None:
     disk = Path(small.store).parent
     run = small.start(*BACKFILL, fault=Fault(label=label, signal=signal.SIGSTOP))
@@ -104,12 +87,12 @@ def test_a_store_that_becomes_read_only(
     run.go_on()
     run.join()
     assert_failed_in_one_line(run, "Read-only file system")
-    assert_served(small, pinned)
+    assert_served(small, expected_first)
     assert_failed_in_one_line(small.mm(*BACKFILL), "Read-only file system")
     mount("-o", "remount,rw", disk)
     done = small.mm(*BACKFILL)
     assert done.code == 0, done.text
-    published(small.store, TEXT).assert_like(expected)
+    published(small.store, SECOND).assert_like(expected_second)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write what is read-only")

@@ -20,15 +20,13 @@ from mm_resources.features.feature_tables import FeatureTables
 from mm_resources.maintenance.upkeep import upkeep
 from mm_resources.registry.pins import PinnedTable
 from mm_resources.storage.lance_errors import Fenced
-from tests.conftest import Once
-from tests.faults.conftest import FENCED, SENTENCES, TEXT, write_texts
+from tests.faults.conftest import FENCED, SECOND, TEXT
 from tests.faults.published import Published, published
 from tests.faults.victim import Fault, Home, Victim, lend_copy
 from tests.resources.features.test_versions import Sample, content, samples, words
 from tests.resources.maintenance import test_lineage_replays as lineages
 from tests.resources.maintenance.test_lineage_replays import NOW, cell
 
-SECOND = Cell("tiny", "v2", "text")
 BACKFILL = ("backfill", "tiny@v2")
 # Each step of the protocol behind the data files.
 STEPS = ("write_files", "restore", "update", "extend_indexes", "tag", "create registry/pins")
@@ -36,37 +34,6 @@ STEPS = ("write_files", "restore", "update", "extend_indexes", "tag", "create re
 steps = pytest.mark.parametrize(
     "steps", [pytest.param(STEPS[1::2], id="some"), pytest.param(STEPS, id="all", marks=pytest.mark.slow)]
 )
-OTHER = "The tide turned at noon and the boats swung round on their anchors."
-
-
-@pytest.fixture(scope="module")
-def prepared(once: Once) -> Home:
-    """A store in which ``tiny@v1`` is published and ``tiny@v2`` registered, in which one sentence is another."""
-
-    def publish(root: Path) -> None:
-        home, data = Home(root / "home"), root / "data"
-        spec = write_texts(data)
-        assert home.mm("register", str(spec)).code == 0
-        assert home.mm("backfill", "tiny@v1").code == 0
-        spec = write_texts(data, sentences=[*SENTENCES[:-1], OTHER])
-        spec.write_text(spec.read_text("utf-8").replace("version: v1", "version: v2\nparent: v1"), "utf-8")
-        assert home.mm("register", str(spec)).code == 0
-
-    return Home(once("fault-second", publish) / "home")
-
-
-@pytest.fixture(scope="module")
-def expected(prepared: Home) -> Published:
-    return published(prepared.store, TEXT)
-
-
-@pytest.fixture(scope="module")
-def expected_second(once: Once, prepared: Home) -> Published:
-    def publish(root: Path) -> None:
-        done = prepared.copy(root / "home").mm(*BACKFILL)
-        assert done.code == 0, done.text
-
-    return published(Home(once("fault-second-undisturbed", publish) / "home").store, SECOND)
 
 
 @pytest.fixture
@@ -81,7 +48,7 @@ def pin_of(home: Home, which: Cell) -> Any:
 
 @steps
 def test_killed_at_each_step(
-    home: Home, expected: Published, expected_second: Published, steps: tuple[str, ...]
+    home: Home, expected_first: Published, expected_second: Published, steps: tuple[str, ...]
 ) -> None:
     """Readers of both versions see what they saw before, or from the pin on the new one; the next run publishes."""
     base = pin_of(home, TEXT)
@@ -89,7 +56,7 @@ def test_killed_at_each_step(
         place = step if " " in step else f"{step} features/"
         run = home.mm(*BACKFILL, fault=Fault(label=place, side="after"))
         assert run.code == -signal.SIGKILL, (step, run.text)
-        published(home.store, TEXT).assert_like(expected)
+        published(home.store, TEXT).assert_like(expected_first)
         assert pin_of(home, TEXT) == base
         assert (pin_of(home, SECOND) is None) == (step != STEPS[-1]), step
     done = home.mm(*BACKFILL)
@@ -98,7 +65,7 @@ def test_killed_at_each_step(
     assert second.primary.table == base.primary.table, "one table for both"
     published(home.store, SECOND).assert_like(expected_second)
     upkeep(Catalog.open(home.store), NOW)
-    published(home.store, TEXT).assert_like(expected)
+    published(home.store, TEXT).assert_like(expected_first)
     published(home.store, SECOND).assert_like(expected_second)
 
 
@@ -114,7 +81,7 @@ def stopped(home: Home, label: str) -> Victim:
 
 @steps
 def test_zombies_publish_nothing(
-    home: Home, expected: Published, expected_second: Published, steps: tuple[str, ...]
+    home: Home, expected_first: Published, expected_second: Published, steps: tuple[str, ...]
 ) -> None:
     labels = [step if " " in step else f"{step} features/" for step in steps]
     zombies = [(label, stopped(home, label)) for label in labels]
@@ -127,7 +94,7 @@ def test_zombies_publish_nothing(
         assert len([line for line in zombie.text.splitlines() if FENCED.search(line)]) == 1, zombie.text
         assert [pin_of(home, each) for each in (TEXT, SECOND)] == pins
         published(home.store, SECOND).assert_like(expected_second)
-    published(home.store, TEXT).assert_like(expected)
+    published(home.store, TEXT).assert_like(expected_first)
 
 
 # -- races of processes that write one table

@@ -71,7 +71,8 @@ def test_a_reader_needs_nothing_else(store: Path, tmp_path: Path) -> None:
     )
 
 
-def test_backfills_need_the_platform_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("modalities", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_backfills_need_the_platform_alone(modalities: int, tmp_path: Path) -> None:
     """Neither Ray nor transcribers, models of a hub, or the server."""
     import numpy as np
     import soundfile
@@ -84,20 +85,18 @@ def test_backfills_need_the_platform_alone(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     Image.fromarray(noise.integers(0, 255, (96, 96, 3), np.uint8)).save(data / "noise.png")
     soundfile.write(data / "noise.wav", noise.normal(0, 0.1, 16_000), 16_000)
-    spec = f"""
-name: small
-version: v1
-sources:
-  - {{name: notes, modality: text, uri: "{data}/notes.jsonl", record: {{id: id, text: text}}}}
-  - {{name: pictures, modality: image, uri: "{data}/*.png"}}
-  - {{name: sounds, modality: audio, uri: "{data}/*.wav"}}
-"""
+    sources = [
+        f"{{name: notes, modality: text, uri: {data}/notes.jsonl, record: {{id: id, text: text}}}}",
+        f"{{name: pictures, modality: image, uri: '{data}/*.png'}}",
+        f"{{name: sounds, modality: audio, uri: '{data}/*.wav'}}",
+    ]
+    spec = f"{{name: small, version: v1, sources: [{', '.join(sources[:modalities])}]}}"
     (tmp_path / "small.yaml").write_text(spec)
     mm = [sys.executable, HERE / "core_only.py", "mm"]
     for words in (["register", "small.yaml"], ["backfill", "small@v1", "--json"]):
         done = run([*mm, *words], tmp_path, tmp_path / "store", EXTRAS="platform")
         assert done.returncode == 0, done.stderr
-    assert [cell["status"] for cell in json.loads(done.stdout)["cells"]] == ["published"] * 3
+    assert [cell["status"] for cell in json.loads(done.stdout)["cells"]] == ["published"] * modalities
     found = run(
         [*mm, "search", "a heron", "--modality", "text"], tmp_path, tmp_path / "store", EXTRAS="media"
     )

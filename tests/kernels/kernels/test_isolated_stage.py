@@ -136,13 +136,17 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(stage: Any, loading: str, sa
 
 def test_a_model_that_dies_of_everything_ends_the_run(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canaries, "WORDS", "segfault")  # a harmless text kills it as well
-    with pytest.raises(RuntimeError, match="8 times in a row"):
-        stage().run(texts(*["exit"] * 20))
+    monkeypatch.setattr(isolated_module, "_MAX_DEATHS", 3)
+    with pytest.raises(RuntimeError, match="3 times in a row"):
+        stage().run(texts(*["exit"] * 7))
 
 
-def test_inputs_that_kill_a_model_in_a_row_cost_themselves(stage: Any) -> None:
-    rows = stage().run(texts(*["exit", "killed"] * 9, "a")).to_pylist()
-    assert [row["error_class"] for row in rows] == ["model_crash"] * 18 + [None]
+def test_inputs_that_kill_a_model_in_a_row_cost_themselves(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_module, "_MAX_DEATHS", 3)
+    rows = stage().run(texts(*["exit", "killed"] * 3, "a")).to_pylist()
+    assert [row["error_class"] for row in rows] == ["model_crash"] * 6 + [None]
 
 
 def test_a_slice_travels_alone(stage: Any) -> None:

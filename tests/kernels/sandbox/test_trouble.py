@@ -250,15 +250,17 @@ def test_children_that_die_whatever_they_compute_end_the_run(
 @pytest.mark.parametrize(
     ("number", "count", "retryable"),
     [
-        (signal.SIGKILL, 20, True),
-        (signal.SIGSEGV, 40, False),
+        (signal.SIGKILL, 7, True),
+        (signal.SIGSEGV, 7, False),
         pytest.param(signal.SIGKILL, 100, True, marks=pytest.mark.slow),
     ],
 )
 def test_files_that_end_their_children_in_a_row_cost_themselves(
-    number: int, count: int, retryable: bool
+    number: int, count: int, retryable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the first child on, which has given no answer before."""
+    """From the first child on, which has given no answer before; more of them than ask for a canary."""
+    monkeypatch.setattr(deaths, "_MOST_KILLED", 3)
+    monkeypatch.setattr(deaths, "_MOST_CRASHED", 3)
     with sandbox(workers=2) as opened:
         outcomes = opened.map(die, [(number,)] * count + [(0,)])
     assert {(item.error_class, item.retryable) for item in outcomes[:-1]} == {("decoder_crash", retryable)}
