@@ -28,6 +28,7 @@ _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 def _facets() -> dict[str, type]:
     """Return the class of each facet by its `_schemaURL`."""
     found: dict[str, type] = {}
+    item: Any
     for module in pkgutil.iter_modules(generated.__path__):
         content = vars(importlib.import_module(f"{generated.__name__}.{module.name}"))
         for item in content.values():

@@ -221,9 +221,8 @@ def test_an_absent_broker_of_kafka_is_a_warning(
     if queue is None:
         assert "confluent_kafka is missing; pip install 'openlineage-python[kafka]'" in caplog.text
     else:
-        queue.put(
-            RunEvent("2026-12-01T00:00:00+00:00", Run(str(uuid.uuid4())), Job("mm", "a"), RunState.START)
-        )
+        at, run, job = "2026-12-01T00:00:00+00:00", Run(str(uuid.uuid4())), Job("mm", "a")
+        queue.put(RunEvent(eventTime=at, run=run, job=job, eventType=RunState.START))
         assert not queue.flush(0.1)
 
 
