@@ -128,7 +128,9 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
             except (ValidationError, dg.DagsterError) as error:
                 line = " ".join(str(error).split())
                 raise UserError(f"resources.{name}: {line[:300]}") from None
-        if "mm_ray" in self.resources and "mm_cache" in known:
+        if "mm_ray" in self.resources:
+            if self.ray_cluster:
+                raise UserError("resources.mm_ray: ray_cluster makes the cluster; leave one of them out")
             cache = known["mm_cache"]
             known["mm_cache"] = type(cache)(**{**_fields(cache), "ray": known["mm_ray"]})
         return known

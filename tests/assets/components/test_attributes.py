@@ -104,10 +104,12 @@ LOCAL_RAY = LocalRay(lifecycle=Lifecycle(create=False))
 
 
 def test_a_resource_of_dagster_ray_makes_the_cluster() -> None:
-    platform = FeaturePlatform(ray_cluster=f"{__name__}:LOCAL_RAY", resources={"mm_ray": {"num_cpus": 3}})
-    resources = dict(build(platform).resources or {})
-    assert resources["mm_ray"].cluster is LOCAL_RAY
-    assert resources["mm_cache"].ray.num_cpus == 3
+    name = f"{__name__}:LOCAL_RAY"
+    resources = dict(build(FeaturePlatform(ray_cluster=name)).resources or {})
+    assert resources["mm_cache"].ray.cluster is LOCAL_RAY
+    assert not hasattr(resources["mm_ray"], "cluster"), "a second one would be made"
+    with pytest.raises(UserError, match=r"resources.mm_ray: .* leave one of them out"):
+        build(FeaturePlatform(ray_cluster=name, resources={"mm_ray": {"num_cpus": 3}}))
 
 
 def test_the_yaml_of_alerts_is_checked_by_their_model() -> None:

@@ -36,7 +36,7 @@ def test_work_goes_to_the_cluster_of_the_resource() -> None:
     assert ray.is_initialized()
 
 
-# In a process of its own, whose Ray is that of the resource.
+# In a process of its own, whose Ray is that of the resource, made once in the run.
 _SCRIPT = """
 import sys
 from pathlib import Path
