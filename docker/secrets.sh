@@ -19,7 +19,8 @@ write() {
     mv "$folder/$1.new" "$folder/$1"
 }
 
-for name in postgres_admin postgres_schema postgres_code postgres_daemon postgres_webserver store_root ray_token serve_token; do
+for name in postgres_admin postgres_schema postgres_code postgres_daemon postgres_webserver store_root ray_token serve_token \
+    grafana_admin; do
     write "$name" '%s'
 done
 # As the clients of S3 read them: of the service, which only reads, and of all that computes. For a bucket elsewhere, write

@@ -49,10 +49,12 @@ def default_resources(
             the Ray cluster of a run.
     """
     root = res.StoreResource(root=store)
-    ray = res.RayResource(address=address) if cluster is None else res.RayClusterResource(cluster=cluster)
+    ray = res.RayResource(address=address)
+    # In one place alone: Dagster sets a nested resource up for each that holds it, each time with a cluster.
+    own = ray if cluster is None else res.RayClusterResource(cluster=cluster)
     return {
         "mm_catalog": res.CatalogResource(store=root),
-        "mm_cache": res.ComputeCacheResource(store=root, ray=ray, mode=mode),
+        "mm_cache": res.ComputeCacheResource(store=root, ray=own, mode=mode),
         "mm_sandbox": res.SandboxResource(),
         "mm_ray": ray,
         **{embedder_key(name): res.default_embedder(modality) for name, modality in modalities().items()},

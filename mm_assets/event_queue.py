@@ -13,6 +13,8 @@ from typing import Any, Protocol
 _log = logging.getLogger(__name__)
 # Events that wait; older ones are dropped, with a warning.
 MOST = 1_000
+# Modules of transports that the extra does not install.
+_PACKAGES = {"confluent_kafka": "openlineage-python[kafka]"}
 
 
 class Client(Protocol):
@@ -105,7 +107,8 @@ def open_queue() -> EventQueue | None:
 
         return EventQueue(OpenLineageClient())
     except ModuleNotFoundError as error:
-        _log.warning(f"no lineage is sent: {error.name} is missing; pip install 'mm-features[observe]'")
+        package = _PACKAGES.get(str(error.name), "mm-features[observe]")
+        _log.warning(f"no lineage is sent: {error.name} is missing; pip install '{package}'")
     except Exception as error:  # noqa: BLE001 - lineage is never in the way of a run
         # Without the message, which may quote the configuration with its key.
         _log.warning(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import dagster as dg
 
@@ -15,6 +15,8 @@ from mm_resources.registry.pins import PinnedTable
 
 # Facets of this project, and of its events, name their producer.
 PRODUCER = "https://pypi.org/project/mm-features"
+# What may stand in a URI (RFC 3986), with the percent sign of what is escaped already.
+_URI_CHARACTERS = ":/?#[]@!$&'()*+,;=%"
 _WILDCARD = re.compile(r"[*?\[{]")
 # Stages that read the sources themselves.
 _READERS = ("dataset_registry", "raw_assets", "content_blobs")
@@ -52,7 +54,9 @@ def source_datasets(run: CellRun) -> Iterator[Any]:
         root = source_root(source.uri)
         namespace, name = split_uri(root)
         uri = root if "://" in root else f"file://{root}"
-        facet = datasource_dataset.DatasourceDatasetFacet(name=source.name, uri=uri, producer=PRODUCER)
+        facet = datasource_dataset.DatasourceDatasetFacet(
+            name=source.name, uri=quote(uri, safe=_URI_CHARACTERS), producer=PRODUCER
+        )
         yield InputDataset(namespace, name, facets={"dataSource": facet})
 
 

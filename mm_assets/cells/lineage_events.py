@@ -27,6 +27,7 @@ from mm_assets.cells.lineage_datasets import (
 from mm_assets.event_queue import EventQueue, is_wanted, open_queue
 from mm_embed_kernels import __version__
 from mm_embed_kernels.contracts.pipeline import STAGES
+from mm_embed_kernels.errors import UserError
 from mm_embed_kernels.urls import redact_text
 
 # Seconds that the end of a stage waits for its events to be sent, once they are: see `EventQueue.flush`.
@@ -56,6 +57,16 @@ def send_lineage(run: CellRun, about: str) -> Iterator[Callable[[Result], None]]
     stage.send("COMPLETE", results[0] if results else None)
 
 
+def _closed_gates(result: Result | None) -> list[str]:
+    """Return what the gates that a stage has closed say."""
+    checks = (result.check_results if result is not None else None) or []
+    return [
+        f"{check.check_name}: {check.description}"
+        for check in checks
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+    ]
+
+
 class _StageEvents:
     """The events of one stage in one run."""
 
@@ -75,6 +86,9 @@ class _StageEvents:
             first, last = self.run.asset == STAGES[0], self.run.asset == STAGES[-1]
             if (state == "START" and first) or (state == "COMPLETE" and last) or state == "FAIL":
                 self.queue.put(self._run_event(state, error))
+            elif closed := _closed_gates(result):
+                # The stage is complete, and Dagster ends the run behind it.
+                self.queue.put(self._run_event("FAIL", UserError("; ".join(closed))))
             self.queue.put(self._stage_event(state, result, error))
             if result is not None and result.check_results:
                 self.queue.put(self._checks_event("START", result))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import Field, ValidationError
+from pydantic import Field, ImportString, TypeAdapter, ValidationError
 
-from mm_assets.alerts.settings import parse_alerts
+from mm_assets.alerts.settings import AlertSettings, parse_alerts
 from mm_embed_kernels.errors import UserError, unknown_choice
 
 _POOLS = ("network", "ray", "gpu")
+# Taken as they stand: `${env:NAME}` is read when an alert is sent.
+_Alerts = Annotated[Any, dg.Resolver(lambda _, given: given, model_field_type=AlertSettings | None)]
 
 
 class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
@@ -38,6 +40,10 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
     )
     mode: Literal["auto", "inline", "ray"] = Field(default="auto", description="where kernels run")
     ray_address: str = Field(default="", description="address of a Ray cluster; default: RAY_ADDRESS")
+    ray_cluster: str = Field(
+        default="",
+        description="MODULE:NAME of a resource of dagster-ray that makes the cluster, such as KubeRayCluster",
+    )
     resources: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="resource (mm_sandbox, mm_image_embedder ...) -> fields other than the default",
@@ -50,9 +56,8 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         default_factory=lambda: ["nightly", "weekly_upkeep", "weekly_audit", "metrics_for_prometheus"],
         description="schedules that are added, or schedule -> its cron string",
     )
-    alerts: dict[str, Any] = Field(
-        default_factory=dict,
-        description="channels of alerts, and what is silenced; default: the file MM_ALERTS",
+    alerts: _Alerts = Field(
+        default=None, description="channels of alerts, and what is silenced; default: the file MM_ALERTS"
     )
 
     def model_post_init(self, _context: Any) -> None:
@@ -72,7 +77,8 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         _check_names("pools", self.pools, _POOLS)
         alerts = parse_alerts(self.alerts, "alerts") if self.alerts else None
         crons = self.schedules if isinstance(self.schedules, dict) else {}
-        whole = platform(self.pools, alerts, crons, mode=self.mode, address=self.ray_address)
+        ray = {"address": self.ray_address, "cluster": self._ray_cluster()}
+        whole = platform(self.pools, alerts, crons, mode=self.mode, **ray)
         sensors, schedules = list(whole.sensors or []), list(whole.schedules or [])
         if not isinstance(self.sensors, bool):
             _check_names("sensors", self.sensors, [sensor.name for sensor in sensors])
@@ -92,6 +98,25 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
         group = str(spec.group_name)
         return spec.replace_attributes(group_name=self.group_names.get(group, f"{self.group_prefix}{group}"))
 
+    def _ray_cluster(self) -> dg.ConfigurableResource[Any] | None:
+        """Return the resource that makes the Ray cluster."""
+        if not self.ray_cluster:
+            return None
+        if self.ray_address:
+            raise UserError("ray_cluster and ray_address: name one of them")
+        try:
+            found = TypeAdapter(ImportString).validate_python(self.ray_cluster)
+        except ValidationError as error:
+            told = error.errors()[0]["msg"]
+            raise UserError(
+                f"ray_cluster {self.ray_cluster!r} is not MODULE:NAME of a resource: {told}"
+            ) from None
+        if not isinstance(found, dg.ConfigurableResource):
+            raise UserError(
+                f"ray_cluster {self.ray_cluster!r} is {type(found).__name__}, no resource of dagster-ray"
+            )
+        return found
+
     def _resources(self, known: dict[str, Any]) -> dict[str, Any]:
         """Return the resources, with the fields that the attributes name."""
         _check_names("resources", self.resources, known)
@@ -103,7 +128,9 @@ class FeaturePlatform(dg.Component, dg.Resolvable, dg.Model):
             except (ValidationError, dg.DagsterError) as error:
                 line = " ".join(str(error).split())
                 raise UserError(f"resources.{name}: {line[:300]}") from None
-        if "mm_ray" in self.resources and "mm_cache" in known:
+        if "mm_ray" in self.resources:
+            if self.ray_cluster:
+                raise UserError("resources.mm_ray: ray_cluster makes the cluster; leave one of them out")
             cache = known["mm_cache"]
             known["mm_cache"] = type(cache)(**{**_fields(cache), "ray": known["mm_ray"]})
         return known

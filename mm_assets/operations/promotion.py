@@ -155,7 +155,8 @@ def _cell_checks(catalog: Catalog, pin: Pin, served: Pin | None, thresholds: Pro
     yield Check(
         f"{name}.accounting",
         balanced,
-        "{discovered:,} = {published:,} + {dropped:,} + {failed:,}".format(**counts),
+        f"{counts['discovered']:,} discovered = {counts['published']:,} published"
+        f" + {counts['dropped']:,} dropped + {counts['failed']:,} failed",
     )
     recall = min(
         (one for table in pin.tables for one in (table.recall, table.recall_filtered) if one is not None),

@@ -18,6 +18,7 @@ FOLDER = ROOT / "docker"
 PACKAGES = ("mm_assets", "mm_embed_kernels", "mm_resources")
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OBSERVE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.observe.yaml").read_text("utf-8"))
 # Which secrets each service is given; no other.
 SECRETS = {
     "postgres": {
@@ -270,7 +271,7 @@ def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path) -> None:
     for _ in range(2):
         subprocess.run(["sh", FOLDER / "secrets.sh", folder], check=True)
     made = {path.name: path.read_text() for path in folder.iterdir()}
-    assert set(made) == set(COMPOSE["secrets"])
+    assert set(made) == set(COMPOSE["secrets"]) | set(OBSERVE["secrets"])
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o444}
     words = [re.findall(r"[0-9a-f]{40,}", text) for text in made.values()]

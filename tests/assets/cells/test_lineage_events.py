@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from mm_assets import event_queue
@@ -18,6 +19,8 @@ from mm_embed_kernels.contracts.pipeline import STAGES
 from mm_resources import traces
 from tests.assets.operations.test_promotion import SPEC, TOPICS
 from tests.inbox import inbox
+from tests.openlineage_schema import mistakes
+from tests.processes import free_port
 
 
 def publish(platform: Any, folder: Path) -> None:
@@ -69,6 +72,8 @@ def test_a_consumer_receives_the_lineage_and_the_trace_of_a_run(
     received = server.received
     events = [json.loads(body) for path, _, body in received if path == "/api/v1/lineage"]
     pin = platform.registry.pins.get(platform.cell("notes@v1", "text"))
+
+    assert [mistake for event in events for mistake in mistakes(event)] == []
 
     # Each stage begins and ends, with its checks as a job of their own, below the run of the cell.
     jobs = {event["job"]["name"] for event in events}
@@ -127,6 +132,98 @@ def test_a_consumer_receives_the_lineage_and_the_trace_of_a_run(
     assert sorted(stages.values()) == sorted(f"stage {stage}" for stage in STAGES)
     kernels = {span.name: stages[span.parent_span_id] for span in spans if span.name.startswith("kernel ")}
     assert {"stage segments", "stage embeddings"} <= set(kernels.values()), kernels
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_closed_gate_ends_the_run_of_the_cell(
+    new_platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the transport to a file; the folder's name is no part of a URI as it stands."""
+    platform, folder, file = (
+        new_platform(tmp_path / "platform"),
+        tmp_path / "my nötes",
+        tmp_path / "events.jsonl",
+    )
+    for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(file), "APPEND": "true"}.items():
+        monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
+    folder.mkdir()
+    (folder / "one.txt").write_text("The river runs slowly into the sea.")
+    (folder / "two.txt").write_bytes(b"\x89PNG\r\n\x1a\n is no text")
+    card = "card: {description: Notes of rivers., owners: ['team:water'], made_from: [raw/notes]}"
+    spec = "{name: notes, version: v1, %s, gates: {max_failed_share: 0.1}, embedders: {text: [wordllama]}, sources: [{name: notes, modality: text, uri: '*.txt'}]}"
+    (folder / "v1.yaml").write_text(spec % card)
+    result = platform.backfill(platform.register(folder / "v1.yaml"), dagster=True)["text"]
+    assert result.status == "blocked", result
+    queue = event_queue.open_queue()
+    assert queue is not None
+    assert queue.flush(10)
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [mistake for event in events for mistake in mistakes(event)] == []
+    of_cell = [event for event in events if event["job"]["name"] == "notes.text"]
+    assert [event["eventType"] for event in of_cell] == ["START", "FAIL"]
+    assert "failed_share: 1 of 2 samples failed" in of_cell[1]["run"]["facets"]["errorMessage"]["message"]
+    sources = [
+        each["facets"]["dataSource"]
+        for event in events
+        for each in event["inputs"]
+        if "dataSource" in each["facets"]
+    ]
+    assert {each["uri"] for each in sources} == {folder.as_uri()}
+    assert {each["name"] for each in sources} == {"notes"}
+
+
+def test_what_is_wrong_in_an_event_is_found() -> None:
+    """What the events above are looked at with."""
+    facet = {
+        "_producer": "https://a.example",
+        "_schemaURL": "https://openlineage.io/spec/facets/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet",
+    }
+    event = {
+        "eventTime": "2026-12-01T00:00:00+00:00", "producer": "https://a.example", "eventType": "START",
+        "schemaURL": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent",
+        "run": {"runId": str(uuid.uuid4()), "facets": {}}, "job": {"namespace": "mm", "name": "a", "facets": {}},
+        "inputs": [{"namespace": "file", "name": "/a", "facets": {"version": {**facet, "datasetVersion": "1"}}}], "outputs": [],
+    }  # fmt: skip
+    assert mistakes(event) == []
+    assert mistakes({**event, "eventTime": "yesterday"})
+    assert mistakes({**event, "eventType": "BEGIN"})
+    assert mistakes({**event, "run": {"runId": "1", "facets": {}}})
+    assert mistakes({**event, "inputs": [{"name": "/a"}]})
+    assert mistakes(
+        {
+            **event,
+            "inputs": [
+                {"namespace": "file", "name": "/a", "facets": {"version": {**facet, "datasetVersion": 1}}}
+            ],
+        }
+    )
+    assert mistakes(
+        {
+            **event,
+            "job": {"namespace": "mm", "name": "a", "facets": {"version": {**facet, "datasetVersion": "1"}}},
+        }
+    )
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_an_absent_broker_of_kafka_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the client of Kafka, which no extra installs, is there or not."""
+    transport = {
+        "type": "kafka",
+        "topic": "lineage",
+        "config": {"bootstrap.servers": f"127.0.0.1:{free_port()}"},
+    }
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT", json.dumps(transport))
+    assert event_queue.is_wanted()
+    queue = event_queue.open_queue()
+    if queue is None:
+        assert "confluent_kafka is missing; pip install 'openlineage-python[kafka]'" in caplog.text
+    else:
+        at, run, job = "2026-12-01T00:00:00+00:00", Run(str(uuid.uuid4())), Job("mm", "a")
+        queue.put(RunEvent(eventTime=at, run=run, job=job, eventType=RunState.START))
+        assert not queue.flush(0.1)
 
 
 @pytest.mark.usefixtures("forgotten")

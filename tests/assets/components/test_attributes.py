@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import jsonschema
 import pytest
+from dagster_ray import Lifecycle, LocalRay
 
 from mm_assets import Dataset, FeaturePlatform
 from mm_assets.cells.check_descriptions import DESCRIPTIONS
@@ -87,9 +89,42 @@ def test_the_platform_takes_the_names_and_settings_of_a_project() -> None:
         ({"sensors": ["spec"]}, "sensors 'spec' is not known"),
         ({"resources": {"mm_sandbox": {"memory": 1}}}, "resources.mm_sandbox 'memory' is not known"),
         ({"resources": {"mm_sandbox": {"memory_mb": "many"}}}, "resources.mm_sandbox: .*memory_mb"),
+        ({"ray_cluster": "no_such_module:ray"}, "ray_cluster 'no_such_module:ray' is not MODULE:NAME"),
+        ({"ray_cluster": "math:pi"}, "ray_cluster 'math:pi' is float, no resource"),
+        ({"ray_cluster": "math:pi", "ray_address": "auto"}, "ray_cluster and ray_address: name one"),
     ],
 )
 def test_mistakes_are_one_line(attributes: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told) as failed:
         build(FeaturePlatform(**attributes))
     assert len(str(failed.value).splitlines()) == 1
+
+
+LOCAL_RAY = LocalRay(lifecycle=Lifecycle(create=False))
+
+
+def test_a_resource_of_dagster_ray_makes_the_cluster() -> None:
+    name = f"{__name__}:LOCAL_RAY"
+    resources = dict(build(FeaturePlatform(ray_cluster=name)).resources or {})
+    assert resources["mm_cache"].ray.cluster is LOCAL_RAY
+    assert not hasattr(resources["mm_ray"], "cluster"), "a second one would be made"
+    with pytest.raises(UserError, match=r"resources.mm_ray: .* leave one of them out"):
+        build(FeaturePlatform(ray_cluster=name, resources={"mm_ray": {"num_cpus": 3}}))
+
+
+def test_the_yaml_of_alerts_is_checked_by_their_model() -> None:
+    schema = FeaturePlatform.get_model_cls().model_json_schema()
+    jsonschema.validate({"alerts": {"slack": {"token": "${env:T}", "channel": "#data"}}}, schema)
+    for wrong in ({"silent": ["drift"]}, {"email": {"host": "mail"}}, {"webhook": {"url": 1}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"alerts": wrong}, schema)
+    described = schema["$defs"]["Email"]["properties"]["password"]["description"]
+    assert "${env:NAME}" in described
+
+
+def test_alerts_of_the_yaml_are_those_of_the_sensors() -> None:
+    text = "alerts: {webhook: {url: '${env:HOOK}'}, silence: [stale]}"
+    component = FeaturePlatform.resolve_from_yaml(text)
+    assert component.alerts is not None
+    assert component.alerts.webhook is not None
+    assert (component.alerts.webhook.url, component.alerts.silence) == ("${env:HOOK}", ["stale"])
