@@ -1,0 +1,88 @@
+"""`mm trace`."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mm_assets.cli.options import Json
+from mm_assets.cli.output import print_json, print_table, say
+from mm_embed_kernels.errors import UserError
+
+
+def trace(
+    of: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIGEST|FILE",
+            help="digest of a recorded training set, or its beginning; or the file of a manifest",
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=0, help="rows to show")] = 10,
+    json: Json = False,
+) -> None:
+    """Trace what a model was trained on back to pins and samples, by the digest of its training set."""
+    from mm_resources.retrieval.feature_store import FeatureStore
+
+    found = FeatureStore.open().trace(_read_manifest(Path(of)) if _is_file(of) else of, samples)
+    if json:
+        print_json(found)
+        return
+    say(f"training set {found['digest']}: {found['rows']:,} rows")
+    for each in found["sets"]:
+        for line in _describe(each):
+            say(line)
+    if found["samples"]:
+        first = found["samples"][0]
+        names = [
+            name for name in first if name.rpartition("__")[2] in ("feature_id", "key", "label", "split")
+        ]
+        print_table(f"the first {len(found['samples']):,} rows", found["samples"], names)
+        say("more about one: mm explain FEATURE_ID")
+
+
+def _is_file(text: str) -> bool:
+    return text.endswith(".json") or "/" in text
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return a manifest: of an export, or one that a tracker has stored.
+
+    Raises:
+        UserError: for a file that is no JSON.
+    """
+    try:
+        manifest: dict[str, Any] = json_module.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is no file; give a digest, or the file of a manifest") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no manifest of a training set: {error}") from None
+    return manifest
+
+
+def _describe(each: dict[str, Any]) -> Iterator[str]:
+    """Yield what a set was made of, in sentences."""
+    weights = each["weights"]
+    mixed = f", mixed by {':'.join(f'{weight:g}' for weight in weights)}" if weights else ""
+    at = f", recorded {each['recorded_at'][:19].replace('T', ' ')} UTC" if each["recorded_at"] else ""
+    yield f"{each['dataset_version']}{mixed}{at}"
+    for where in dict.fromkeys(map(str, each["where"])):
+        yield f"  where {where}"
+    if each["is_redacted"]:
+        yield "  rows of it were forgotten since, and its filter with them"
+    for table in each["tables"]:
+        made = (
+            f"{table['embedder']}, weights {table['weights_hash'][:12]}" if table["embedder"] else "unknown"
+        )
+        at = (
+            f"published {table['published_at'][:19].replace('T', ' ')} UTC"
+            if table["published_at"]
+            else "gone"
+        )
+        run = f" by run {table['run_id'][:8]}" if table["run_id"] else ""
+        cell = f"{table['dataset_version']} {table['modality']}"
+        yield f"  {cell}: pin {table['pin']}, {at}{run}; vectors of {made}"
