@@ -59,7 +59,7 @@ class TrainingSetRecords:
         if not found:
             raise UserError(
                 f"no training set with the digest {wanted} is recorded in {self.store.root}; sets are "
-                "recorded by TrainingSet.record, log_to_mlflow and log_to_wandb; of another one, give its manifest"
+                "recorded by TrainingSet.record, log_to_mlflow and log_to_wandb; of others, give the manifest"
             )
         if len(found) > 1:
             raise UserError(
@@ -69,8 +69,7 @@ class TrainingSetRecords:
         return sorted(records, key=lambda record: str(record["recorded_at"]))
 
     def forget(self, tables: Collection[str]) -> None:
-        """Remove what people wrote from the manifests of tables: filters and names of classes, which may be
-        content of a sample.
+        """Remove filters and names of classes, which may be content of a sample, from the manifests of tables.
 
         Args:
             tables: ``TABLE@LANCE_VERSION``; other manifests stay as they are.

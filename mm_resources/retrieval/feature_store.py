@@ -121,7 +121,7 @@ class FeatureStore(PinReader, FeatureReader[TrainingSet]):
         return recorded_manifest(self.catalog, digest)
 
     def trace(self, of: str | dict[str, Any], samples: int = 10) -> dict[str, Any]:
-        """Return the pins and the first samples of a training set, see `mm_resources.retrieval.tracing.trace`.
+        """Return the pins and the first samples of a training set, see `mm_resources.retrieval.tracing`.
 
         Args:
             of: the digest that a model was trained on, or its beginning, where it is recorded

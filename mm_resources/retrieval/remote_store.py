@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _ARROW = "application/vnd.apache.arrow.stream"
 _SECONDS = 60.0
 _NO_MIXTURES = (
-    "a service makes training sets of one version, without weights, classes and draws, and with one filter and "
-    "list of columns; open the store itself: FeatureStore.open(ROOT)"
+    "a service makes training sets of one version, without weights, classes and draws, and with one filter "
+    "and list of columns; open the store itself: FeatureStore.open(ROOT)"
 )
 # Tries of a request that a busy service refuses, and the longest pause before the next one.
 _TRIES, _PAUSE_SECONDS = 4, 2.0
@@ -124,8 +124,8 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
 
     def _recorded(self, digest: str) -> dict[str, Any]:
         raise UserError(
-            f"a service finds no manifest by its digest ({digest[:100]}); give the manifest, or open the store "
-            "itself: FeatureStore.open(ROOT)"
+            f"a service finds no manifest by its digest ({digest[:100]}); give the manifest, or open the "
+            "store itself: FeatureStore.open(ROOT)"
         )
 
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> RemoteTrainingSet:
