@@ -69,7 +69,7 @@ class TrainingSetRecords:
         return sorted(records, key=lambda record: str(record["recorded_at"]))
 
     def forget(self, tables: Collection[str]) -> None:
-        """Remove filters and names of classes, which may be content of a sample, from the manifests of tables.
+        """Remove filters and names of classes, which may be content of a sample, from manifests of tables.
 
         Args:
             tables: ``TABLE@LANCE_VERSION``; other manifests stay as they are.

@@ -58,7 +58,7 @@ def test_a_picture_is_found_again_from_the_digest_of_a_trained_model(
     (table,) = made["tables"]
     pin = features.published("things@v1", "image")
     assert (table["pin"], table["run_id"], table["table"]) == (1, pin.run_id, pin.primary.table)
-    assert made["where"] == ["label = 'red'"]
+    assert made["where"] == ["(label = 'red')"]
     assert {row["label"] for row in traced["samples"]} == {"red"}
     first = traced["samples"][0]
     number = int(first["key"].removeprefix("image-"))
