@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -99,7 +100,7 @@ class MixtureRows:
         """Return a reader of the rows of epoch 0 of each part that has some."""
         rows, drawn = self.all_rows(media), self.draw(0)
         ends = np.searchsorted(drawn, rows.ends)
-        parts = [drawn[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        parts = [drawn[start:end] for start, end in itertools.pairwise(ends)]
         return [DrawnReader(rows, part) for part in parts if len(part)]
 
     def all_rows(self, media: bool = False) -> PartsReader:
