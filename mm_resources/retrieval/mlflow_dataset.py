@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import Any
 
 from mlflow.data.dataset import Dataset
@@ -33,9 +34,9 @@ class MlflowSource(DatasetSource):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return the `TrainingSet`, where its manifest was recorded in the store."""
-        from mm_resources.retrieval.feature_store import FeatureStore  # it imports this module's importer
-
-        return FeatureStore.open(self.root).training_set(manifest=self.digest)
+        # By its public name: MLflow makes the source from JSON, below all that opens a store.
+        features = import_module("mm_resources").FeatureStore.open(self.root)
+        return features.training_set(manifest=self.digest)
 
     @staticmethod
     def _can_resolve(raw_source: Any) -> bool:  # noqa: ARG004 - of a signature of MLflow's
