@@ -10,7 +10,7 @@ from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json, print_table, say
 
 
-def forgotten(
+def list_forgotten(
     exports: Annotated[
         list[str],
         typer.Argument(metavar="EXPORT...", help="folders of exports, or URLs such as s3://bucket/folder"),

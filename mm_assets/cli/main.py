@@ -23,7 +23,7 @@ from mm_assets.cli.explain import explain
 from mm_assets.cli.export import export
 from mm_assets.cli.failures import failures
 from mm_assets.cli.forget import forget
-from mm_assets.cli.forgotten import forgotten
+from mm_assets.cli.forgotten import list_forgotten
 from mm_assets.cli.gc import gc
 from mm_assets.cli.init import init
 from mm_assets.cli.label import label
@@ -111,7 +111,7 @@ app.command("export")(export)
 app.command("trace")(trace)
 app.command("audit")(audit)
 app.command("forget")(forget)
-app.command("forgotten")(forgotten)
+app.command("forgotten")(list_forgotten)
 app.command("env")(env)
 app.command("doctor")(doctor)
 app.command("upkeep")(upkeep)

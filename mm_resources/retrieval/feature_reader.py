@@ -204,7 +204,7 @@ class FeatureReader(ABC, Generic[Rows]):
             given = (dataset_version, modality, where, split, columns, embedder, classes)
             if any(each is not None for each in given) or draw != Draw():
                 raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
-            known = self._recorded(manifest) if isinstance(manifest, str) else manifest
+            known = self._find_manifest(manifest) if isinstance(manifest, str) else manifest
             return self._training_set_of(known, verify)
         if dataset_version is None or modality is None:
             raise UserError("training_set needs a dataset version and a modality, or a manifest")
@@ -255,7 +255,7 @@ class FeatureReader(ABC, Generic[Rows]):
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> Rows: ...
 
     @abstractmethod
-    def _recorded(self, digest: str) -> dict[str, Any]: ...
+    def _find_manifest(self, digest: str) -> dict[str, Any]: ...
 
     @abstractmethod
     def _decisions(self, dataset_version: str, modality: str) -> pa.Table: ...

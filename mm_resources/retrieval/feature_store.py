@@ -19,7 +19,7 @@ from mm_resources.retrieval.pin_reader import PinReader
 from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.remote_store import RemoteFeatureStore
 from mm_resources.retrieval.search import Search, SearchRequest
-from mm_resources.retrieval.tracing import recorded_manifest, trace
+from mm_resources.retrieval.set_traces import recorded_manifest, trace
 from mm_resources.retrieval.training_set import TrainingSet
 
 _EXAMPLE = "birds@v1"
@@ -117,11 +117,11 @@ class FeatureStore(PinReader, FeatureReader[TrainingSet]):
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> TrainingSet:
         return TrainingSet.from_manifest(self.catalog, manifest, verify)
 
-    def _recorded(self, digest: str) -> dict[str, Any]:
+    def _find_manifest(self, digest: str) -> dict[str, Any]:
         return recorded_manifest(self.catalog, digest)
 
     def trace(self, of: str | dict[str, Any], samples: int = 10) -> dict[str, Any]:
-        """Return the pins and the first samples of a training set, see `mm_resources.retrieval.tracing`.
+        """Return the pins and the first samples of a training set, see `mm_resources.retrieval.set_traces`.
 
         Args:
             of: the digest that a model was trained on, or its beginning, where it is recorded

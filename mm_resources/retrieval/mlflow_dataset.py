@@ -1,4 +1,4 @@
-"""A training set as MLflow's dataset. Imports MLflow; `Tracking.log_to_mlflow` imports this module."""
+"""A training set as MLflow's dataset. Imports MLflow; `RunInput.log_to_mlflow` imports this module."""
 
 from __future__ import annotations
 

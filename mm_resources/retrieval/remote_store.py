@@ -122,7 +122,7 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
             }
         )
 
-    def _recorded(self, digest: str) -> dict[str, Any]:
+    def _find_manifest(self, digest: str) -> dict[str, Any]:
         raise UserError(
             f"a service finds no manifest by its digest ({digest[:100]}); give the manifest, or open the "
             "store itself: FeatureStore.open(ROOT)"

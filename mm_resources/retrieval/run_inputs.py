@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MANIFEST_FILE = "training_set.json"
 
 
-class Tracking(ABC):
+class RunInput(ABC):
     """The records of a training set that lead from a trained model back to its rows."""
 
     catalog: Catalog
