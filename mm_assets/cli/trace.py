@@ -18,8 +18,8 @@ def trace(
     of: Annotated[
         str,
         typer.Argument(
-            metavar="DIGEST|FILE",
-            help="digest of a recorded training set, or its beginning; or the file of a manifest",
+            metavar="DIGEST|EXPORT|FILE",
+            help="digest of a recorded training set, or its beginning; an export; or the file of a manifest",
         ),
     ],
     samples: Annotated[int, typer.Option(min=0, help="rows to show")] = 10,
@@ -28,7 +28,7 @@ def trace(
     """Trace what a model was trained on back to pins and samples, by the digest of its training set."""
     from mm_resources.retrieval.feature_store import FeatureStore
 
-    found = FeatureStore.open().trace(_read_manifest(Path(of)) if _is_file(of) else of, samples)
+    found = FeatureStore.open().trace(_read_manifest(of) if _is_place(of) else of, samples)
     if json:
         print_json(found)
         return
@@ -45,22 +45,32 @@ def trace(
         say("more about one: mm explain FEATURE_ID")
 
 
-def _is_file(text: str) -> bool:
-    return text.endswith(".json") or "/" in text
+def _is_place(text: str) -> bool:
+    return text.endswith(".json") or "/" in text or Path(text).is_dir()
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(place: str) -> dict[str, Any]:
     """Return a manifest: of an export, or one that a tracker has stored.
 
+    Args:
+        place: folder or URL of an export, or of the file of a manifest.
+
     Raises:
-        UserError: for a file that is no JSON.
+        UserError: where there is none.
     """
+    from mm_resources.settings import absolute
+    from mm_resources.storage.store import Store
+
+    is_file = place.endswith(".json")
+    folder, _, name = place.rpartition("/") if is_file else (place, "", "_manifest.json")
     try:
-        manifest: dict[str, Any] = json_module.loads(path.read_bytes())
+        raw = Store(absolute(folder or ".").removeprefix("file://")).read(name)
+        manifest: dict[str, Any] = json_module.loads(raw)
     except FileNotFoundError:
-        raise UserError(f"{path} is no file; give a digest, or the file of a manifest") from None
+        missing = "is no file" if is_file else "has no _manifest.json"
+        raise UserError(f"{place} {missing}; give a digest, an export, or the file of a manifest") from None
     except ValueError as error:
-        raise UserError(f"{path} is no manifest of a training set: {error}") from None
+        raise UserError(f"{place} is no manifest of a training set: {error}") from None
     return manifest
 
 

@@ -131,7 +131,7 @@ class FeatureStore(PinReader, FeatureReader[TrainingSet]):
         Raises:
             UserError: for a digest that is not recorded, and where the store no longer has the rows.
         """
-        given = of if isinstance(of, dict) else require_text("of", of, "3e8-1f0c...")
+        given = require_text("of", of, "3e8-1f0c...") if isinstance(of, str) else of
         return trace(self.catalog, given, require_number("samples", samples, 0))
 
     def _decisions(self, dataset_version: str, modality: str) -> pa.Table:
