@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mm_resources.retrieval.feature_store import FeatureStore
@@ -100,8 +100,14 @@ def test_the_scripts_go_on_under_another_number_of_ranks(
     while not (tmp_path / "run" / "checkpoint.pt").exists():
         assert killed.poll() is None, killed.stdout and killed.stdout.read()
         time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
+    # The ranks have sessions of their own; all are stopped first, so that none outlives another.
+    everyone = [psutil.Process(killed.pid), *psutil.Process(killed.pid).children(recursive=True)]
+    for process in everyone:
+        process.suspend()
+    for process in everyone:
+        process.kill()
     killed.wait()
+    psutil.wait_procs(everyone)
     import torch
 
     begun = torch.load(tmp_path / "run" / "checkpoint.pt")
