@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,6 @@ import typer
 
 from mm_assets.cli.options import Json
 from mm_assets.cli.output import print_json, print_table, say
-from mm_embed_kernels.errors import UserError
 
 
 def trace(
@@ -26,9 +24,10 @@ def trace(
     json: Json = False,
 ) -> None:
     """Trace what a model was trained on back to pins and samples, by the digest of its training set."""
+    from mm_resources.exports.folder import read_manifest
     from mm_resources.retrieval.feature_store import FeatureStore
 
-    found = FeatureStore.open().trace(_read_manifest(of) if _is_place(of) else of, samples)
+    found = FeatureStore.open().trace(read_manifest(of) if _is_place(of) else of, samples)
     if json:
         print_json(found)
         return
@@ -47,31 +46,6 @@ def trace(
 
 def _is_place(text: str) -> bool:
     return text.endswith(".json") or "/" in text or Path(text).is_dir()
-
-
-def _read_manifest(place: str) -> dict[str, Any]:
-    """Return a manifest: of an export, or one that a tracker has stored.
-
-    Args:
-        place: folder or URL of an export, or of the file of a manifest.
-
-    Raises:
-        UserError: where there is none.
-    """
-    from mm_resources.settings import absolute
-    from mm_resources.storage.store import Store
-
-    is_file = place.endswith(".json")
-    folder, _, name = place.rpartition("/") if is_file else (place, "", "_manifest.json")
-    try:
-        raw = Store(absolute(folder or ".").removeprefix("file://")).read(name)
-        manifest: dict[str, Any] = json_module.loads(raw)
-    except FileNotFoundError:
-        missing = "is no file" if is_file else "has no _manifest.json"
-        raise UserError(f"{place} {missing}; give a digest, an export, or the file of a manifest") from None
-    except ValueError as error:
-        raise UserError(f"{place} is no manifest of a training set: {error}") from None
-    return manifest
 
 
 def _describe(each: dict[str, Any]) -> Iterator[str]:
