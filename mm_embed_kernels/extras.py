@@ -80,6 +80,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
         "opentelemetry-sdk": "opentelemetry",
     },
+    "track": {"mlflow-skinny": "mlflow", "wandb": "wandb"},
     "remote": {"adlfs": "adlfs", "gcsfs": "gcsfs", "paramiko": "paramiko"},
 }
 # Packages that no extra can name, since what they ask for contradicts it; only their files are used.

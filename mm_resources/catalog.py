@@ -16,6 +16,7 @@ from mm_resources.ledger.ledger import Ledger
 from mm_resources.ledger.pick_records import PickRecords
 from mm_resources.ledger.review_log import ReviewLog
 from mm_resources.registry.registry import Registry
+from mm_resources.registry.training_sets import TrainingSetRecords
 from mm_resources.settings import Settings, absolute
 from mm_resources.storage.secret_table import SecretTable
 from mm_resources.storage.store import Store
@@ -71,6 +72,11 @@ class Catalog:
     def picks(self) -> PickRecords:
         """Samples that were chosen by their vectors."""
         return PickRecords(self.store)
+
+    @cached_property
+    def training_sets(self) -> TrainingSetRecords:
+        """Manifests of training sets by digest."""
+        return TrainingSetRecords(self.store)
 
     @cached_property
     def blobs(self) -> BlobStore:

@@ -23,6 +23,7 @@ from mm_assets.cli.explain import explain
 from mm_assets.cli.export import export
 from mm_assets.cli.failures import failures
 from mm_assets.cli.forget import forget
+from mm_assets.cli.forgotten import list_forgotten
 from mm_assets.cli.gc import gc
 from mm_assets.cli.init import init
 from mm_assets.cli.label import label
@@ -36,6 +37,7 @@ from mm_assets.cli.search import search
 from mm_assets.cli.serve import serve
 from mm_assets.cli.sql import sql
 from mm_assets.cli.status import status
+from mm_assets.cli.trace import trace
 from mm_assets.cli.try_embedder import try_embedder
 from mm_assets.cli.unregister import unregister
 from mm_assets.cli.upkeep import upkeep
@@ -106,8 +108,10 @@ app.command("promote")(promote)
 app.command("sql")(sql)
 app.command("pick")(pick)
 app.command("export")(export)
+app.command("trace")(trace)
 app.command("audit")(audit)
 app.command("forget")(forget)
+app.command("forgotten")(list_forgotten)
 app.command("env")(env)
 app.command("doctor")(doctor)
 app.command("upkeep")(upkeep)

@@ -80,3 +80,25 @@ class ExportFolder:
             store = Store(str(self._final))
         remove_tree(store, _DONE)
         store.remove(_PLAN)
+
+
+def read_manifest(place: str) -> dict[str, Any]:
+    """Return a manifest: of an export, or one that a tracker has stored.
+
+    Args:
+        place: folder or URL of an export, or of the file of a manifest.
+
+    Raises:
+        UserError: where there is none.
+    """
+    is_file = place.endswith(".json")
+    folder, _, name = place.rpartition("/") if is_file else (place, "", MANIFEST)
+    try:
+        raw = Store(absolute(folder or ".").removeprefix("file://")).read(name)
+        manifest: dict[str, Any] = json.loads(raw)
+    except FileNotFoundError:
+        missing = "is no file" if is_file else f"has no {MANIFEST}"
+        raise UserError(f"{place} {missing}; give a digest, an export, or the file of a manifest") from None
+    except ValueError as error:
+        raise UserError(f"{place} is no manifest of a training set: {error}") from None
+    return manifest

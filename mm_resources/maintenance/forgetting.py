@@ -70,6 +70,7 @@ def forget(catalog: Catalog, identifier: str) -> Receipt:
             rewriter.rewrite(name)
     move_refs(catalog, receipt)
     move_pins(catalog, receipt)
+    catalog.training_sets.forget(receipt.moved)
     remove_replayed(catalog, receipt)
     remove_replayed_stages(catalog, receipt)
     for dataset, modality in {(cell.dataset, cell.modality) for cell in catalog.registry.all_cells()}:

@@ -7,24 +7,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from mm_embed_kernels.errors import UserError
 from mm_resources.retrieval.arguments import require_flag, require_text, require_texts
 from mm_resources.retrieval.mixtures import Columns, Draw, check_columns, check_filters, require_weights
+from mm_resources.retrieval.query_values import read_queries
 from mm_resources.retrieval.query_vectors import Query
 from mm_resources.retrieval.search import SearchRequest
 
 _EXAMPLE = "birds@v1"
+DATASETS = pa.schema(
+    {
+        "dataset_version": pa.string(),
+        "modality": pa.string(),
+        "pin": pa.int64(),
+        "published_at": pa.string(),
+        "data_version": pa.string(),
+        "samples": pa.int64(),
+        "features": pa.int64(),
+        "problem": pa.string(),
+    }
+)
 # What a training set is: `TrainingSet`, or `RemoteTrainingSet` behind a service.
 Rows = TypeVar("Rows", covariant=True)
 
 
 @dataclass(frozen=True)
 class SearchCall:
-    """The checked arguments of `FeatureReader.search`."""
+    """The checked arguments of `FeatureReader.search`; a request for each query."""
 
-    request: SearchRequest
+    requests: list[SearchRequest]
     versions: list[str] | None
     modalities: list[str]
     embedder: str | None
@@ -71,7 +85,7 @@ class FeatureReader(ABC, Generic[Rows]):
 
     def search(  # noqa: PLR0913 - the public API
         self,
-        query: Query,
+        query: Query | Sequence[Any] | Any,
         *,
         dataset_version: str | Sequence[str] | None = None,
         modality: str | Sequence[str],
@@ -87,8 +101,9 @@ class FeatureReader(ABC, Generic[Rows]):
         """Search published features.
 
         Args:
-            query: a text, a path or bytes of a medium, a vector, or ``id:`` and a feature, segment or sample
-                id.
+            query: a text, a path or bytes of a medium, a picture (of Pillow, or uint8 [height, width, 3]), a
+                vector (list, array or tensor), or ``id:`` and a feature, segment or sample id. Or several: a
+                list of these, or an array of vectors, [n, dimension].
             dataset_version: a version or alias, several, or None for all that have published the modality.
             modality: a modality, or several whose tables share a space.
             embedder: embedder whose tables are searched; by default the primary one.
@@ -108,15 +123,18 @@ class FeatureReader(ABC, Generic[Rows]):
         Returns:
             The k best hits, best first: the columns `mm_resources.retrieval.search.HIT`, ``key``, ``text``,
             ``dataset_version`` and ``score``, which is the cosine similarity, BM25 for ``text``, or the fused
-            ranks for ``hybrid``.
+            ranks for ``hybrid``. Of several queries, the hits of each follow each other, with the number of
+            their query in the column ``query``, int64.
 
         Raises:
             UserError: for an argument of another type or out of its range (before a table is opened), when
                 nothing is published, the query cannot be encoded in the tables' space, the tables use several
                 spaces, or the filter is invalid.
         """
-        request = SearchRequest(query, k, where, mode, group_by, find, label)
-        request.check()
+        queries, are_several = read_queries(query)
+        requests = [SearchRequest(each, k, where, mode, group_by, find, label) for each in queries]
+        for number, request in enumerate(requests):
+            _check_request(request, f"query {number}: " if are_several else "")
         names = require_texts("modality", modality, "image")
         versions = (
             None if dataset_version is None else require_texts("dataset_version", dataset_version, _EXAMPLE)
@@ -124,7 +142,16 @@ class FeatureReader(ABC, Generic[Rows]):
         if embedder is not None:
             require_text("embedder", embedder, "wordllama")
         require_flag("verify", verify)
-        return self._search(SearchCall(request, versions, names, embedder, verify))
+        found = self._search(SearchCall(requests, versions, names, embedder, verify))
+        return _number_hits(found) if are_several else found[0]
+
+    def datasets(self) -> pa.Table:
+        """Return what is published: a row for each cell with the columns of `DATASETS`.
+
+        ``samples`` of the pin were published, ``features`` are its rows. A version whose files are damaged
+        has its ``problem`` in a row of its own, and null in all else.
+        """
+        return pa.Table.from_pylist(self._datasets(), DATASETS)
 
     def training_set(  # noqa: PLR0913 - the public API
         self,
@@ -140,7 +167,7 @@ class FeatureReader(ABC, Generic[Rows]):
         temperature: float | None = None,
         epoch_rows: int | None = None,
         seed: int = 0,
-        manifest: dict[str, Any] | None = None,
+        manifest: dict[str, Any] | str | None = None,
         verify: bool = False,
     ) -> Rows:
         """Return a pinned set of features; several modalities are joined on ``entity_id``.
@@ -162,8 +189,8 @@ class FeatureReader(ABC, Generic[Rows]):
                 equal shares: ``count ** (1 / temperature)``.
             epoch_rows: rows of an epoch; by default as many as the versions have.
             seed: of what is drawn, with weights, `balance` or `epoch_rows`.
-            manifest: manifest of an earlier training set, in place of all other arguments: returns the same
-                rows.
+            manifest: manifest of an earlier training set, or its digest where it is recorded in the store
+                (`TrainingSet.record`), in place of all other arguments: returns the same rows.
             verify: whether to compare the tables' files with their hashes before; reads them once.
 
         Raises:
@@ -177,7 +204,8 @@ class FeatureReader(ABC, Generic[Rows]):
             given = (dataset_version, modality, where, split, columns, embedder, classes)
             if any(each is not None for each in given) or draw != Draw():
                 raise UserError("training_set takes a manifest or other arguments, not both; leave out one")
-            return self._training_set_of(manifest, verify)
+            known = self._find_manifest(manifest) if isinstance(manifest, str) else manifest
+            return self._training_set_of(known, verify)
         if dataset_version is None or modality is None:
             raise UserError("training_set needs a dataset version and a modality, or a manifest")
         weights = require_weights(dataset_version, _EXAMPLE)
@@ -214,7 +242,11 @@ class FeatureReader(ABC, Generic[Rows]):
         return self._explain(identifier, dataset_version)
 
     @abstractmethod
-    def _search(self, call: SearchCall) -> pa.Table: ...
+    def _search(self, call: SearchCall) -> list[pa.Table]:
+        """Return the hits of each request."""
+
+    @abstractmethod
+    def _datasets(self) -> list[dict[str, Any]]: ...
 
     @abstractmethod
     def _training_set(self, call: TrainingCall) -> Rows: ...
@@ -223,10 +255,28 @@ class FeatureReader(ABC, Generic[Rows]):
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> Rows: ...
 
     @abstractmethod
+    def _find_manifest(self, digest: str) -> dict[str, Any]: ...
+
+    @abstractmethod
     def _decisions(self, dataset_version: str, modality: str) -> pa.Table: ...
 
     @abstractmethod
     def _explain(self, identifier: str, dataset_version: str | None) -> dict[str, Any]: ...
+
+
+def _check_request(request: SearchRequest, where: str) -> None:
+    try:
+        request.check()
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+
+
+def _number_hits(found: list[pa.Table]) -> pa.Table:
+    """Return the hits of several queries as one table, with the numbers of the queries."""
+    return pa.concat_tables(
+        table.append_column("query", pa.array(np.full(table.num_rows, number, np.int64)))
+        for number, table in enumerate(found)
+    )
 
 
 def _check_embedders(embedder: object, names: list[str]) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from mm_embed_kernels.errors import UserError
 from mm_resources.catalog import Catalog
 from mm_resources.registry.pins import Pin
-from mm_resources.retrieval.arguments import require_text
+from mm_resources.retrieval.arguments import require_number, require_text
 from mm_resources.retrieval.explain import explain
 from mm_resources.retrieval.feature_reader import FeatureReader, SearchCall, TrainingCall
 from mm_resources.retrieval.mixtures import add_columns
@@ -19,6 +19,7 @@ from mm_resources.retrieval.pin_reader import PinReader
 from mm_resources.retrieval.query_vectors import QueryEncoder
 from mm_resources.retrieval.remote_store import RemoteFeatureStore
 from mm_resources.retrieval.search import Search, SearchRequest
+from mm_resources.retrieval.set_traces import recorded_manifest, trace
 from mm_resources.retrieval.training_set import TrainingSet
 
 _EXAMPLE = "birds@v1"
@@ -57,17 +58,38 @@ class FeatureStore(PinReader, FeatureReader[TrainingSet]):
             return RemoteFeatureStore(root, token)
         return FeatureStore(Catalog.open(root))
 
-    def _search(self, call: SearchCall) -> pa.Table:
-        def answer(pins: list[Pin]) -> pa.Table:
+    def _search(self, call: SearchCall) -> list[pa.Table]:
+        # All queries are answered from the same pins.
+        def answer(pins: list[Pin]) -> list[pa.Table]:
             for pinned in [pin.table(call.embedder) for pin in pins] if call.verify else []:
                 self.catalog.features.require_intact(pinned.table, pinned.lance_version)
-            return self.search_pins(pins, call.request, call.embedder)
+            search = Search(self.catalog.features, self._encoder, pins, call.embedder)
+            return [search.run(request) for request in call.requests]
 
         return self.read_pins(lambda: self.pins(call.versions, call.modalities), answer)
 
     def search_pins(self, pins: list[Pin], request: SearchRequest, embedder: str | None) -> pa.Table:
         """Search the tables of pins; the arguments and the answer are those of `search`."""
         return Search(self.catalog.features, self._encoder, pins, embedder).run(request)
+
+    def _datasets(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for _, _, pin in self.catalog.registry.published():
+            if isinstance(pin, Exception):
+                rows.append({"problem": str(pin)})
+            elif pin is not None:
+                rows.append(
+                    {
+                        "dataset_version": pin.dataset_version,
+                        "modality": pin.modality,
+                        "pin": pin.number,
+                        "published_at": pin.published_at,
+                        "data_version": pin.data_version,
+                        "samples": pin.accounting.get("published"),
+                        "features": pin.accounting.get("features"),
+                    }
+                )
+        return rows
 
     def _training_set(self, call: TrainingCall) -> TrainingSet:
         def make(version: str, more: Sequence[str]) -> TrainingSet:
@@ -94,6 +116,23 @@ class FeatureStore(PinReader, FeatureReader[TrainingSet]):
 
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> TrainingSet:
         return TrainingSet.from_manifest(self.catalog, manifest, verify)
+
+    def _find_manifest(self, digest: str) -> dict[str, Any]:
+        return recorded_manifest(self.catalog, digest)
+
+    def trace(self, of: str | dict[str, Any], samples: int = 10) -> dict[str, Any]:
+        """Return the pins and the first samples of a training set, see `mm_resources.retrieval.set_traces`.
+
+        Args:
+            of: the digest that a model was trained on, or its beginning, where it is recorded
+                (`TrainingSet.record`); or a manifest.
+            samples: rows to return at most.
+
+        Raises:
+            UserError: for a digest that is not recorded, and where the store no longer has the rows.
+        """
+        given = require_text("of", of, "3e8-1f0c...") if isinstance(of, str) else of
+        return trace(self.catalog, given, require_number("samples", samples, 0))
 
     def _decisions(self, dataset_version: str, modality: str) -> pa.Table:
         cell = self.catalog.registry.cells(dataset_version, modality)[0]

@@ -202,10 +202,18 @@ class Loader(IterableDataset):  # type: ignore[misc]
         return self._batches(place, range(info.id, self._shares(place).batches, info.num_workers))
 
     def _pass(self, place: Place) -> Iterator[Any]:
-        for batch in self._batches(place, range(self._done, self._shares(place).batches)):
-            self._done += 1
+        end = self._shares(place).batches
+        chosen = range(self._done, end)
+        for number, batch in zip(chosen, self._batches(place, chosen), strict=True):
+            if number + 1 == end:
+                # Before the last batch is given: who knows the number of batches, as Lightning does, asks for
+                # no more, and the next pass would be an empty one.
+                self._place, self._done = Place(place.epoch + 1), 0
+            else:
+                self._done = number + 1
             yield batch
-        self._place, self._done = Place(place.epoch + 1), 0
+        if not chosen:
+            self._place, self._done = Place(place.epoch + 1), 0
 
     def _shares(self, place: Place) -> Shares:
         left = [(0, self._order.rows)] if place.left is None else list(place.left)

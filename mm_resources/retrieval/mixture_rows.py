@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -95,6 +96,13 @@ class MixtureRows:
         """Return a reader of the rows of epoch 0 by number."""
         return DrawnReader(self.all_rows(media), self.draw(0))
 
+    def part_readers(self, media: bool = False) -> list[DrawnReader]:
+        """Return a reader of the rows of epoch 0 of each part that has some."""
+        rows, drawn = self.all_rows(media), self.draw(0)
+        ends = np.searchsorted(drawn, rows.ends)
+        parts = [drawn[start:end] for start, end in itertools.pairwise(ends)]
+        return [DrawnReader(rows, part) for part in parts if len(part)]
+
     def all_rows(self, media: bool = False) -> PartsReader:
         """Return a reader of all rows of the parts by number; those of the first part come first."""
         return PartsReader([part.reader(media) for part in self.parts])
@@ -162,14 +170,18 @@ def apportion(total: int, weights: np.ndarray[Any, Any]) -> list[int]:
 
 
 class PartsReader:
-    """Reads rows of several readers by their numbers, with repetitions and in any order. Picklable."""
+    """Reads rows of several readers by their numbers, with repetitions and in any order. Picklable.
+
+    Attributes:
+        ends: number of the first row of each reader, and of all rows, int64 [readers + 1].
+    """
 
     def __init__(self, readers: list[RowReader]) -> None:
         self.readers = readers
-        self._ends = np.cumsum([0, *map(len, readers)])
+        self.ends = np.cumsum([0, *map(len, readers)])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self.ends[-1])
 
     @property
     def catalog(self) -> Catalog:
@@ -185,7 +197,7 @@ class PartsReader:
         """Read rows, in the order of `numbers`; raises as `RowReader`."""
         unique, inverse = np.unique(numbers, return_inverse=True)
         read = []
-        for reader, start, end in zip(self.readers, self._ends, self._ends[1:], strict=False):
+        for reader, start, end in zip(self.readers, self.ends, self.ends[1:], strict=False):
             own = unique[(unique >= start) & (unique < end)]
             if len(own):
                 read.append(reader(own - start))

@@ -20,6 +20,8 @@ from mm_embed_kernels.errors import UserError
 from mm_resources.retrieval.feature_reader import FeatureReader, SearchCall, TrainingCall
 from mm_resources.retrieval.query_vectors import Query, Words
 from mm_resources.retrieval.remote_values import restore_values
+from mm_resources.retrieval.search import SearchRequest
+from mm_resources.retrieval.training_set import TrainingSet
 
 if TYPE_CHECKING:
     import httpx
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 _ARROW = "application/vnd.apache.arrow.stream"
 _SECONDS = 60.0
+_NO_MIXTURES = (
+    "a service makes training sets of one version, without weights, classes and draws, and with one filter "
+    "and list of columns; open the store itself: FeatureStore.open(ROOT)"
+)
 # Tries of a request that a busy service refuses, and the longest pause before the next one.
 _TRIES, _PAUSE_SECONDS = 4, 2.0
 
@@ -50,8 +56,10 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
             raise UserError(f"{address!r} is no address of a service: {error}") from None
         self._address = str(self._client.base_url).rstrip("/")
 
-    def _search(self, call: SearchCall) -> pa.Table:
-        request = call.request
+    def _search(self, call: SearchCall) -> list[pa.Table]:
+        return [self._search_one(call, request) for request in call.requests]
+
+    def _search_one(self, call: SearchCall, request: SearchRequest) -> pa.Table:
         body = {
             "dataset_version": call.versions,
             "modality": call.modalities,
@@ -74,6 +82,19 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
             )
         return _read_table(answer.content)
 
+    def _datasets(self) -> list[dict[str, Any]]:
+        answer = self._send("GET", "/v1/datasets").json()
+        cells = [cell for version in answer["datasets"] for cell in version["cells"]]
+        known = [
+            {
+                **cell,
+                "samples": cell["accounting"].get("published"),
+                "features": cell["accounting"].get("features"),
+            }
+            for cell in cells
+        ]
+        return [*known, *({"problem": problem} for problem in answer["problems"])]
+
     def _decisions(self, dataset_version: str, modality: str) -> pa.Table:
         named = {"dataset_version": dataset_version, "modality": modality}
         return _read_table(self._send("GET", "/v1/decisions", params=named).content)
@@ -87,10 +108,7 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
     def _training_set(self, call: TrainingCall) -> RemoteTrainingSet:
         by_modality = isinstance(call.where, Mapping) or isinstance(call.columns, Mapping)
         if not call.is_plain or call.classes is not None or by_modality:
-            raise UserError(
-                "a service makes training sets of one version, without weights, classes and draws, and with "
-                "one filter and list of columns; open the store itself: FeatureStore.open(ROOT)"
-            )
+            raise UserError(_NO_MIXTURES)
         embedder = call.embedder
         return self._pin(
             {
@@ -104,7 +122,15 @@ class RemoteFeatureStore(FeatureReader["RemoteTrainingSet"]):
             }
         )
 
+    def _find_manifest(self, digest: str) -> dict[str, Any]:
+        raise UserError(
+            f"a service finds no manifest by its digest ({digest[:100]}); give the manifest, or open the "
+            "store itself: FeatureStore.open(ROOT)"
+        )
+
     def _training_set_of(self, manifest: dict[str, Any], verify: bool) -> RemoteTrainingSet:
+        if "parts" in manifest:
+            raise UserError(_NO_MIXTURES)
         return self._pin({"manifest": manifest, "verify": verify})
 
     def _pin(self, body: dict[str, Any]) -> RemoteTrainingSet:
@@ -194,7 +220,7 @@ class RemoteTrainingSet:
         Raises:
             UserError: for a method of `TrainingSet`; AttributeError for any other name.
         """
-        if name in ("to_torch", "to_ray", "splits", "of_split", "require_intact"):
+        if not name.startswith("_") and hasattr(TrainingSet, name):
             raise UserError(
                 f"{name} reads the store itself; open it by its folder or URL and give this set's manifest: "
                 "FeatureStore.open(ROOT).training_set(manifest=...)"

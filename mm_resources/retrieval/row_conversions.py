@@ -14,7 +14,7 @@ from mm_resources.catalog import Catalog
 from mm_resources.cell import Cell
 from mm_resources.retrieval.arguments import require_flag, require_number
 from mm_resources.retrieval.manifests import Manifest, Rows, parts_of
-from mm_resources.retrieval.mixture_rows import DrawnReader
+from mm_resources.retrieval.mixture_rows import DrawnReader, MixtureRows
 from mm_resources.retrieval.ray_rows import read_on_ray
 from mm_resources.retrieval.training_rows import RowReader
 
@@ -89,13 +89,19 @@ class RowConversions(ABC):
         root: on a cluster that is a URL or a folder that all nodes mount. Connect Ray before (``ray.init``);
         otherwise Ray starts with all of the machine.
 
+        A mixture is mixed by Ray (`ray.data.Dataset.mix`), block by block, in the shares of its weights; all
+        rows of epoch 0 come.
+
         Args:
             media: as for `to_torch`; the bytes are read on the workers.
-            blocks: number of blocks that are read separately; by default one for some sixteen thousand rows.
+            blocks: number of blocks that are read separately; by default one for some sixteen thousand rows,
+                of a mixture for a thousand.
 
         Raises:
             UserError: for an argument out of its range.
         """
         require_flag("media", media)
         require_number("blocks", blocks, 0)
-        return read_on_ray(self._rows.reader(media), media, blocks)
+        rows = self._rows
+        parts = rows.part_readers(media) if isinstance(rows, MixtureRows) else [rows.reader(media)]
+        return read_on_ray(parts, media, blocks)

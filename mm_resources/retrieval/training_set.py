@@ -19,13 +19,14 @@ from mm_resources.retrieval.loader_arguments import LoaderArguments
 from mm_resources.retrieval.manifests import check_manifest, pin_manifest, rows_of, tables_of
 from mm_resources.retrieval.pick_splits import pick_of
 from mm_resources.retrieval.row_conversions import RowConversions
+from mm_resources.retrieval.run_inputs import RunInput
 from mm_resources.retrieval.training_rows import table_version
 
 if TYPE_CHECKING:
     from mm_resources.retrieval.loader import Loader
 
 
-class TrainingSet(RowConversions):
+class TrainingSet(RowConversions, RunInput):
     """Rows of one or several pinned tables.
 
     With one modality a row has ``feature_id``, ``sample_id``, ``entity_id``, ``vector`` and the chosen

@@ -88,6 +88,10 @@ class TrainingSets:
             if len(check_filter(where)) > most:
                 raise Problem("bad_request", f"the manifest's filter has more than {most:,} characters")
         version = manifest.get("dataset_version")
+        if "parts" in manifest:
+            raise Problem(
+                "bad_request", "a service makes no mixtures; open the store itself for this manifest"
+            )
         if not isinstance(tables, list) or not isinstance(version, str) or len(tables) > 16:
             raise Problem("bad_request", "this is no manifest of a training set; give TrainingSet.manifest")
         for table in tables:

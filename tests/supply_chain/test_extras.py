@@ -56,7 +56,7 @@ def test_the_table_of_messages_has_the_packages_of_the_extras() -> None:
 
 def test_all_takes_every_extra_for_one_machine() -> None:
     (whole,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
-    tools = {"all", "browser", "cluster", "croissant", "dev", "docs", "remote"}
+    tools = {"all", "browser", "cluster", "croissant", "dev", "docs", "remote", "track"}
     assert whole.extras == set(DECLARED) - tools
 
 

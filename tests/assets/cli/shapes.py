@@ -301,6 +301,44 @@ SHAPES: dict[str, Any] = {
         "random_distance": "float",
         "random_largest_distance": "float",
     },
+    "trace": {
+        "digest": "text",
+        "rows": "int",
+        "sets": [
+            {
+                "recorded_at": "time?",
+                "dataset_version": "text",
+                "where": ["any"],
+                "weights": "any",
+                "is_redacted": "bool",
+                "tables": [
+                    {
+                        "dataset_version": "text",
+                        "modality": "text",
+                        "pin": "int",
+                        "run_id": "text?",
+                        "published_at": "time?",
+                        "embedder": "text?",
+                        "weights_hash": "text?",
+                        "fingerprint": "text?",
+                        "table": "text",
+                        "lance_version": "int",
+                    }
+                ],
+            }
+        ],
+        "samples": [{"NAME": "any"}],
+    },
+    "forgotten": [
+        {
+            "export": "text",
+            "file": "text",
+            "feature_id": "text",
+            "sample_id": "text",
+            "content_hash": "text",
+            "receipt": "text",
+        }
+    ],
     "export": {"folder": "text", "format": "text", "rows": "int", "manifest": {"NAME": "any"}},
     "audit": [
         {

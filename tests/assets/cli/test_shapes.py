@@ -34,6 +34,8 @@ CALLS = {
     "sql": ("select label, count(*) as n from features('tiny@v1', 'image') group by 1",),
     "pick": ("tiny@v1", "--modality", "image", "-n", "1", "--by", "diversity,label"),
     "export": ("tiny@v1", "--modality", "image", "--out", "exported"),
+    "trace": ("exported/_manifest.json",),
+    "forgotten": ("exported",),
     "audit": ("tiny@v1", "--modality", "image", "--sample", "2"),
     "env": (),
     "upkeep": (),

@@ -103,6 +103,8 @@ def test_nothing_of_it_is_left_and_it_stays_out(
         name: features.training_set(name, modality="text", columns=["text"]).manifest
         for name in ("notes@v1", "notes@v2")
     }
+    by_text = features.training_set("notes@v1", modality="text", where=f"text LIKE '%{MARK}%'")
+    by_text.record()
     (hit,) = features.search(MARK, dataset_version="notes@v1", modality="text", mode="text").to_pylist()
     before = holding(platform, MARK)
     assert any(".pack" in place for place in before)
@@ -132,6 +134,7 @@ def test_nothing_of_it_is_left_and_it_stays_out(
     assert receipt.hashes == [digest]
     assert len(receipt.samples) == 2, "the record and the file with the same content"
     assert holding(platform, MARK) == []
+    assert [each["is_redacted"] for each in features.trace(by_text.digest)["sets"]] == [True]
     assert receipt.pins == ["notes@v1|text pin 1", "notes@v2|text pin 1"]
     assert receipt.blobs == 1, "stored once for both"
     assert forget(platform.catalog, digest).number == receipt.number, "a repetition returns the same receipt"

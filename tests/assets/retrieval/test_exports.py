@@ -6,7 +6,10 @@ import hashlib
 import io
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,10 @@ from mm_resources.exports.base import Request, Shard
 from mm_resources.exports.forgotten import forgotten_samples
 from mm_resources.exports.parquet import Parquet
 from mm_resources.exports.webdataset import WebDataset
+from mm_resources.storage.filesystems import lance_options
 from mm_resources.storage.store import Store
+from tests.processes import ROOT
+from tests.s3 import BUCKET, S3
 
 COLUMNS = ["key", "label", "split", "text", "user__stars"]
 PICTURE_COLUMNS = ["key", "source_uri", "label", "split"]
@@ -287,6 +293,92 @@ def test_to_a_url(chosen: Any, rows: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="exists; an export makes a new folder"):
         export(chosen, "parquet", "memory://exports/tiny")
     fs.rm("/exports", recursive=True)
+
+
+def bucket_contents(s3: S3, prefix: str) -> dict[str, bytes]:
+    bucket = s3.folder / BUCKET
+    return {key.removeprefix(f"{prefix}/"): (bucket / key).read_bytes() for key in s3.keys(f"{prefix}/")}
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["webdataset", *(pytest.param(each, marks=pytest.mark.slow) for each in ("parquet", "huggingface"))],
+)
+def test_an_export_to_a_bucket_that_is_broken_off_is_completed(
+    pictures: Any, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    export(pictures, form, tmp_path / "whole", media="whole", shard_bytes=1)
+    kind = type(formats()[form])
+    write, calls = kind.write, []
+
+    def broken(self: Any, rows: Any, sink: Any, request: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            sink.write(b"half")
+            raise OSError("the network stops here")
+        return write(self, rows, sink, request)
+
+    target = f"s3://{BUCKET}/exports/{form}"
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "write", broken)
+        with pytest.raises(OSError, match="network stops"):
+            export(pictures, form, target, media="whole", shard_bytes=1, workers=1)
+    found = bucket_contents(s3, f"exports/{form}")
+    assert "_manifest.json" not in found, "without it, the export is not complete"
+    assert not any(data.startswith(b"half") for data in found.values())
+    with pytest.raises(UserError, match="has another export, which was broken off"):
+        export(pictures, form, target, shard_bytes=1)
+    export(pictures, form, target, media="whole", shard_bytes=1)
+    assert bucket_contents(s3, f"exports/{form}") == contents(tmp_path / "whole")
+    with pytest.raises(UserError, match="exists; an export makes a new folder"):
+        export(pictures, form, target, media="whole", shard_bytes=1)
+
+
+def test_lance_in_a_bucket(pictures: Any, files: dict[str, bytes], s3: S3) -> None:
+    import lance
+
+    export(pictures, "lance", f"s3://{BUCKET}/exports/lance", media="whole", shard_bytes=1)
+    uri = f"s3://{BUCKET}/exports/lance/rows.lance"
+    dataset = lance.dataset(uri, storage_options=lance_options(uri))
+    names = dataset.to_table(columns=["feature_id"])["feature_id"].to_pylist()
+    blobs = dataset.take_blobs("media", indices=list(range(len(names))))
+    assert {name: blob.readall() for name, blob in zip(names, blobs, strict=True)} == files
+
+
+_KILLED = """
+import os, signal, sys
+from mm_resources import FeatureStore
+from mm_resources.exports import export, formats
+
+kind = type(formats()["webdataset"])
+write, calls = kind.write, []
+
+def killed(self, rows, sink, request):
+    calls.append(1)
+    if len(calls) == 2:
+        sink.write(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, rows, sink, request)
+
+if sys.argv[3] == "kill":
+    kind.write = killed
+rows = FeatureStore.open(sys.argv[1]).training_set("tiny@v1", modality="image", columns=["label", "split"])
+export(rows, "webdataset", sys.argv[2], media="whole", shard_bytes=1, workers=1)
+"""
+
+
+@pytest.mark.slow
+def test_an_export_to_a_bucket_that_is_killed_is_completed(published: Any, s3: S3, tmp_path: Path) -> None:
+    def run(target: str, how: str) -> int:
+        words = [sys.executable, "-c", _KILLED, published.catalog.store.root, target, how]
+        return subprocess.run(words, cwd=ROOT, timeout=300).returncode
+
+    target = f"s3://{BUCKET}/exports/killed"
+    assert run(target, "kill") == -signal.SIGKILL
+    assert "_manifest.json" not in bucket_contents(s3, "exports/killed")
+    assert run(target, "go on") == 0
+    assert run(str(tmp_path / "whole"), "go on") == 0
+    assert bucket_contents(s3, "exports/killed") == contents(tmp_path / "whole")
 
 
 def test_modalities_are_joined(published: Any, tmp_path: Path) -> None:

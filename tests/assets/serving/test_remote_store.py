@@ -89,3 +89,26 @@ def test_an_empty_training_set_has_its_columns(remote: FeatureStore, published: 
     )
     assert one.schema == other.schema
     assert one.num_rows == 0
+
+
+def test_several_queries_and_the_list_of_datasets_are_those_of_the_store(
+    remote: FeatureStore, published: Platform
+) -> None:
+    own = published.features
+    one, other = (store.search(["a cat", "coffee"], **TEXT, k=1) for store in (remote, own))
+    assert one["query"].to_pylist() == [0, 1]
+    assert one["feature_id"].equals(other["feature_id"])
+    assert remote.datasets().equals(own.datasets())
+    assert own.datasets().num_rows == 2
+
+
+def test_mixtures_and_digests_are_refused_in_one_line(remote: FeatureStore, published: Platform) -> None:
+    mixed = published.features.training_set({"tiny@v1": 1}, modality="text", epoch_rows=4)
+    for call in (
+        lambda: remote.training_set({"tiny@v1": 1}, modality="text"),
+        lambda: remote.training_set(manifest=mixed.manifest),
+        lambda: remote._pin({"manifest": mixed.manifest}),
+        lambda: remote.training_set(manifest=mixed.digest),
+    ):
+        with pytest.raises(UserError, match="open the store itself"):
+            call()

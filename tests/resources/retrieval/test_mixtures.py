@@ -98,3 +98,13 @@ def test_worker_processes_read_the_rows_and_forked_ones_say_why_not(features: Fe
     loader.set_epoch(0)
     with pytest.raises(UserError, match="give the DataLoader multiprocessing_context='forkserver'"):
         list(DataLoader(loader, batch_size=None, num_workers=2, multiprocessing_context="fork"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_mixes_by_weight(features: FeatureStore) -> None:
+    mixed = features.training_set({"d@v1": 3, "d@v2": 1}, modality="text", epoch_rows=400)
+    found = mixed.to_ray(blocks=40).take_all()
+    assert Counter(row["feature_id"] for row in found) == Counter(mixed.to_arrow()["feature_id"].to_pylist())
+    for start in range(0, 400, 100):
+        share = Counter(row["label"] for row in found[start : start + 100])["c"]
+        assert 15 <= share <= 35, "interleaved, not one version behind the other"
