@@ -152,9 +152,7 @@ def publish_table(catalog: Catalog, batches: Iterable[pa.Table], dimension: int)
     catalog.registry.register(
         parse_spec(json.dumps({"name": "bench", "version": "v1", "sources": [source]}), "benchmark")
     )
-    candidate = catalog.features.write_candidate(
-        _TABLE, feature_contract(dimension, []), batches
-    )
+    candidate = catalog.features.write_candidate(_TABLE, feature_contract(dimension, []), batches)
     table = PinnedTable(
         embedder="random", settings={}, fingerprint="0", weights_hash="0", preprocessing={}, primary=True,
         table=_TABLE, lance_version=candidate.lance_version, tag="pin-1", rows=candidate.rows,

@@ -140,9 +140,7 @@ def save_database(path: Path, tables: Mapping[str, pa.RecordBatchReader | pa.Tab
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with duckdb.connect(
-            str(part), config={"threads": 2, "memory_limit": memory_limit()}
-        ) as connection:
+        with duckdb.connect(str(part), config={"threads": 2, "memory_limit": memory_limit()}) as connection:
             for name, stream in tables.items():
                 connection.register("stream", stream)
                 connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM stream')

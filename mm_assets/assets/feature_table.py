@@ -79,9 +79,7 @@ def _write(run: CellRun, embedder: Embedder) -> dict[str, Any]:
     """Write and index one embedder's candidate; return its row of the stage."""
     registry, features = run.catalog.registry, run.catalog.features
     rows = _CellRows(run, embedder, open_vectors(run, embedder))
-    candidate = VersionWriter(
-        features, run.context.log.info, metadata=metadata_of(embedder)
-    ).write(
+    candidate = VersionWriter(features, run.context.log.info, metadata=metadata_of(embedder)).write(
         free_table_name(registry, features, run.cell, embedder.name),
         feature_contract(embedder.dimension, run.spec.user_fields),
         rows,

@@ -26,7 +26,8 @@ def sql(
     save: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="instead, copy published feature tables into a new DuckDB file, for other tools"
+            metavar="FILE",
+            help="copy published feature tables into a new DuckDB file, for other tools",
         ),
     ] = None,
     dataset_version: Annotated[

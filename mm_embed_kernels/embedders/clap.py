@@ -41,7 +41,7 @@ class CLAP(HubEmbedder):
         found = self.read_json(file)
         if not isinstance(found, dict) or name not in found:
             raise UserError(
-                f"embedder {self.name}: {self.folder}/{file} has no {name}; is it a CLAP model of transformers?"
+                f"embedder {self.name}: {self.folder}/{file} has no {name}; is it a model of CLAP?"
             )
         return found[name]
 

@@ -84,7 +84,7 @@ def register_embedding_function() -> None:
             )
 
         def compute_query_embeddings_with_retry(self, *arguments: Any, **options: Any) -> list[Any]:
-            # LanceDB would repeat a mistake of the user's seven times, and hide it behind an error of its own.
+            # LanceDB would repeat a mistake of the user's seven times, and hide it in an error of its own.
             return self.compute_query_embeddings(*arguments, **options)
 
         def compute_source_embeddings_with_retry(self, *arguments: Any, **options: Any) -> list[Any]:

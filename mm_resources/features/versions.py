@@ -49,7 +49,7 @@ class VersionWriter:
         features: the feature tables of the store.
         log: takes a line on each decision.
         compared: columns that are compared beside those that are a row by themselves, such as `MAKER`.
-        metadata: of the schema of the tables; a base of earlier code that lacks it gets it with the next rows.
+        metadata: of the schema of the tables; a base that lacks it gets it with the next rows.
     """
 
     features: FeatureTables

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class PickRecords:
-    """The picks of a store: one Parquet file each, created exclusively; a pick loses forgotten samples alone."""
+    """The picks of a store: one Parquet file each, created exclusively; they lose forgotten samples alone."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -5,8 +5,7 @@ each table and in every tagged version: these are written again without the rows
 move to the new versions, the pins follow their tags, and then all superseded versions are removed. A tag
 marks the current version of a table while earlier ones are written on top of it, so a crash half-way loses
 nothing; the same command completes it. Stage and feature tables, whose versions share files, are written into
-new ones (`stage_replays`, `lineage_replays`); refs and pins follow the receipt. Picks lose the samples, and nothing
-else.
+new ones (`stage_replays`, `lineage_replays`); refs and pins follow the receipt. Picks lose the samples.
 
 No other process may write to the store meanwhile. Readers go on: until all pins have moved, the versions that
 the old ones name stay; blobs are indexed in another pack before their own one is removed. A reader of a

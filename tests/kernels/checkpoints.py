@@ -149,7 +149,9 @@ def clap_model(folder: Path, seed: int = 0, **audio: Any) -> Path:
         projection_dim=32,
     )  # fmt: skip
     ClapModel(shape).save_pretrained(folder)
-    ClapFeatureExtractor(truncation="fusion" if audio.get("enable_fusion") else "rand_trunc").save_pretrained(folder)
+    ClapFeatureExtractor(truncation="fusion" if audio.get("enable_fusion") else "rand_trunc").save_pretrained(
+        folder
+    )
     word_tokenizer().save_pretrained(folder)
     return folder
 

@@ -111,7 +111,12 @@ def test_nothing_of_it_is_left_and_it_stays_out(
     assert any(place.startswith("cache/segment-text") for place in before)
     pin = features.published("notes@v1", "text")
     for name, count in (("all", 99), ("one", 1)):
-        pick(platform.catalog, pin, name, PickRequest(count, "random", where=None if count > 1 else "label = 'boat'"))
+        pick(
+            platform.catalog,
+            pin,
+            name,
+            PickRequest(count, "random", where=None if count > 1 else "label = 'boat'"),
+        )
     picked = features.pick("notes@v1", "text", "all")
     assert hit["sample_id"] in picked["sample_id"].to_pylist()
     one = features.pick("notes@v1", "text", "one")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -60,6 +59,8 @@ def test_a_version_on_top_of_another_has_the_metadata(
 
 
 def test_lancedb_embeds_a_query_as_the_table_says(tmp_path: Path) -> None:
+    import lancedb
+
     embedder = create("wordllama")
     texts = ["a cat sleeps on the sofa", "the bank raises rates", "a heron stands at the lake"]
     vectors = embedder.embed(texts)

@@ -87,7 +87,11 @@ def test_a_file_of_the_tables_is_opened_by_duckdb_alone(catalog: Catalog, tmp_pa
     )
     # Nothing of the project can be imported there.
     shown = subprocess.run(
-        [sys.executable, "-I", "-c", script, str(file)], cwd=tmp_path, text=True, capture_output=True, check=True
+        [sys.executable, "-I", "-c", script, str(file)],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=True,
     )
     assert shown.stdout.splitlines() == [
         "[('a', 17), ('b', 17), (None, 6)]",
@@ -111,7 +115,10 @@ def test_names_of_tables_need_no_quotes_and_differ() -> None:
             dataset=dataset,
             version=version,
             modality="text",
-            tables=[SimpleNamespace(primary=True, embedder="e"), SimpleNamespace(primary=False, embedder="st:/a b")],
+            tables=[
+                SimpleNamespace(primary=True, embedder="e"),
+                SimpleNamespace(primary=False, embedder="st:/a b"),
+            ],
         )
         for dataset, version in (("a-b", "v1"), ("A", "b_v1"), ("2", "1.0"))
     ]
