@@ -32,7 +32,8 @@ def save_features(catalog: Catalog, dataset_versions: Sequence[str], path: Path)
     """
     if path.exists():
         raise UserError(f"{path} exists; name another file, or remove it")
-    pins = [pin for each in dataset_versions or [None] for pin in catalog.registry.published_pins(each)]
+    wanted: Sequence[str | None] = dataset_versions or [None]
+    pins = [pin for each in wanted for pin in catalog.registry.published_pins(each)]
     if not pins:
         raise UserError(
             f"nothing is published of {' and '.join(dataset_versions) or 'this store'}; run `mm backfill`"
