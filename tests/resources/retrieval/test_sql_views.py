@@ -74,6 +74,14 @@ def test_what_is_not_published_is_named(catalog: Catalog) -> None:
         pass
 
 
+def test_a_stage_that_the_pin_does_not_name_is_an_error(catalog: Catalog) -> None:
+    with (
+        pytest.raises(UserError, match="d@v1 text was published without curated_samples"),
+        query_features(catalog, "FROM curated_samples('d@v1', 'text')"),
+    ):
+        pass
+
+
 def test_a_file_of_the_tables_is_opened_by_duckdb_alone(catalog: Catalog, tmp_path: Path) -> None:
     file = tmp_path / "d.duckdb"
     (described,) = save_features(catalog, ["d@v1"], file)
