@@ -96,8 +96,13 @@ def rows(share: float) -> Iterator[Row]:
         drawn = _measure(folder, pin, "random", count)
         for by in ("diversity", "diversity,label"):
             found = _measure(folder, pin, by, count)
-            error = (1 - found.balanced) / (1 - drawn.balanced)
-            yield ratios.row(f"{name}, {by}, error of a probe, mean of labels", [error], goal=1, sense="<=")
+            errors = {
+                "weighted by what each stands for": (found.weighted, drawn.accuracy, 1.0),
+                "mean of labels": (found.balanced, drawn.balanced, None),
+            }
+            for what, (ours, theirs, goal) in errors.items():
+                error = (1 - ours) / (1 - theirs)
+                yield ratios.row(f"{name}, {by}, error of a probe, {what}", [error], goal=goal, sense="<=")
             yield ratios.row(
                 f"{name}, {by}, largest distance to a pick",
                 [found.summary.largest_distance / found.summary.random_largest_distance],
